@@ -1,0 +1,101 @@
+"""siamkit: fine-tune pretrained vision backbones into embedding models.
+
+The names below are the public surface. All but ``hookimpl`` load on first use, so that importing
+siamkit (as the command line does for ``--help``) doesn't import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from siamkit.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from siamkit.api import (
+        create_model,
+        fit,
+        list_backbones,
+        list_freeze_policies,
+        list_losses,
+        list_schedulers,
+        plan,
+    )
+    from siamkit.config import RunConfig
+    from siamkit.errors import SiamkitError
+    from siamkit.interfaces import (
+        Backbone,
+        BackboneContext,
+        Event,
+        FreezePlan,
+        FreezePolicy,
+        Loss,
+        LossContext,
+        Options,
+        Pairs,
+        Phase,
+        Preprocessing,
+        Progress,
+        Scheduler,
+        Stage,
+        Triplets,
+    )
+    from siamkit.model.siamese import SiameseNet
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "siamkit.api": (
+        "create_model", "fit", "list_backbones", "list_freeze_policies", "list_losses",
+        "list_schedulers", "plan",
+    ),
+    "siamkit.config": ("RunConfig",),
+    "siamkit.errors": ("SiamkitError",),
+    "siamkit.interfaces": (
+        "Backbone", "BackboneContext", "Event", "FreezePlan", "FreezePolicy", "Loss",
+        "LossContext", "Options", "Pairs", "Phase", "Preprocessing", "Progress", "Scheduler",
+        "Stage", "Triplets",
+    ),
+    "siamkit.model.siamese": ("SiameseNet",),
+}  # fmt: skip
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "Backbone",
+    "BackboneContext",
+    "Event",
+    "FreezePlan",
+    "FreezePolicy",
+    "Loss",
+    "LossContext",
+    "Options",
+    "Pairs",
+    "Phase",
+    "Preprocessing",
+    "Progress",
+    "RunConfig",
+    "Scheduler",
+    "SiameseNet",
+    "SiamkitError",
+    "Stage",
+    "Triplets",
+    "__version__",
+    "create_model",
+    "fit",
+    "hookimpl",
+    "list_backbones",
+    "list_freeze_policies",
+    "list_losses",
+    "list_schedulers",
+    "plan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'siamkit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,403 @@
+"""The configuration of a run: defaults < file < ``--set`` < flags.
+
+The sections ``backbone``, ``head``, ``freeze``, ``loss`` and ``scheduler`` are *components*: a
+registered name plus that entry's options, side by side (``loss: {name: triplet, margin: 0.3}``, or
+just ``loss: triplet``). Options are checked against the entry, so a resolved config is complete:
+written to a file and read back, it gives the same config.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from siamkit.errors import ConfigError
+from siamkit.registry import Registry, config_error
+
+SAMPLE = "sample"
+"""The data path that stands for the built-in image set."""
+
+COMPONENTS = ("backbone", "head", "freeze", "loss", "scheduler")
+
+Values = dict[str, Any]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Component(BaseModel):
+    """A registered name and that entry's options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", validate_default=True)
+
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> Values:
+        """The entry's options: every key that isn't the section's own."""
+        return dict(self.model_extra or {})
+
+
+class BackboneConfig(Component):
+    """The feature extractor."""
+
+    name: str = "resnet50"
+    pretrained: bool | None = Field(
+        None,
+        description="Load pretrained weights: true, false, or null for 'where the entry has any'.",
+    )
+    weights: Path | None = Field(
+        None, description="A .safetensors or .pth file with the backbone's weights."
+    )
+    granularity: Literal["stage", "block"] = Field(
+        "stage", description="The unit that freeze policies act on."
+    )
+
+
+class HeadConfig(Component):
+    """The trainable projector from features to the embedding."""
+
+    name: str = "mlp"
+    normalize: bool = Field(True, description="L2-normalise the embedding.")
+
+
+class FreezeConfig(Component):
+    """The freeze policy."""
+
+    name: str = "stages"
+
+
+class LossConfig(Component):
+    """The loss."""
+
+    name: str = "triplet"
+
+
+class SchedulerConfig(Component):
+    """The rate schedule over the run; multiplies the rates of all groups."""
+
+    name: str = "cosine"
+
+
+class AugmentConfig(Section):
+    """Random changes to training images. A view is one deterministic draw of them."""
+
+    enabled: bool = Field(True, description="False trains on the evaluation view alone.")
+    crop_scale: tuple[float, float] = Field(
+        (0.6, 1.0), description="Area of the random crop, as a share of the image."
+    )
+    crop_ratio: tuple[float, float] = Field((0.8, 1.25), description="Aspect ratio of the crop.")
+    rotate: float = Field(0.0, ge=0, le=180, description="Largest rotation in degrees.")
+    brightness: float = Field(0.2, ge=0, le=1)
+    contrast: float = Field(0.2, ge=0, le=1)
+    saturation: float = Field(0.2, ge=0, le=1)
+    hue: float = Field(0.0, ge=0, le=0.5)
+    grayscale: float = Field(0.0, ge=0, le=1, description="Probability of dropping the colours.")
+    blur: float = Field(0.0, ge=0, le=1, description="Probability of a Gaussian blur.")
+    horizontal_flip: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Probability of a flip. Off: text, signatures and organs have a handedness.",
+    )
+
+    @model_validator(mode="after")
+    def _ranges(self) -> AugmentConfig:
+        for name in ("crop_scale", "crop_ratio"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high or (name == "crop_scale" and high > 1):
+                raise ValueError(f"{name} must be 0 < low <= high" + (" <= 1" * ("scale" in name)))
+        return self
+
+
+class DataConfig(Section):
+    """Where the images are and how they are prepared."""
+
+    path: str = Field(SAMPLE, description="A folder of class folders, or 'sample'.")
+    image_size: int | None = Field(
+        None, ge=16, le=2048, description="Pixels a side; null for the backbone's own."
+    )
+    in_chans: int = Field(3, ge=1, le=4, description="Image channels: 1 grey, 3 RGB, 4 RGBA.")
+    val_fraction: float = Field(
+        0.5, gt=0, lt=1, description="Share of the classes held out, where DATA has no val/."
+    )
+    views: int | None = Field(
+        None, ge=1, description="Different views an image; null for a new one every epoch."
+    )
+    workers: int | None = Field(
+        None, ge=0, description="Worker processes that decode; null picks by the cores."
+    )
+    augment: AugmentConfig = AugmentConfig()
+
+
+class OptimizerConfig(Section):
+    """The one optimizer of the run."""
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: float = Field(1e-3, gt=0, description="Rate of the head; stages multiply it.")
+    weight_decay: float = Field(
+        1e-4, ge=0, description="Not applied to biases, norm layers and other vectors."
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="For sgd.")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="For adamw and adam.")
+    loss_lr_mult: float = Field(
+        1.0, gt=0, description="Rate multiplier of a loss's own parameters (proxies)."
+    )
+    clip_norm: float | None = Field(None, gt=0, description="Largest gradient norm; null for any.")
+
+
+class TrainConfig(Section):
+    """The training loop."""
+
+    epochs: int = Field(10, ge=1, le=100_000)
+    batch_size: int = Field(64, ge=2, description="Images an optimizer step: P classes x K.")
+    images_per_class: int = Field(4, ge=2, description="K of the P x K batches.")
+    micro_batch: int | None = Field(
+        None,
+        ge=2,
+        description="Images a forward; several make a step (gradient accumulation). Tuples are "
+        "mined within the micro-batch only. null for the whole batch at once.",
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="Autocast type; fp16 needs CUDA and scales the loss."
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    seed: int = Field(0, ge=0, lt=2**32)
+    monitor: Literal["recall@1", "map@r"] = Field(
+        "map@r", description="The validation metric that picks the best epoch."
+    )
+    patience: int | None = Field(
+        None, ge=1, description="Stop after so many epochs without a better metric; null never."
+    )
+    unfreeze_warmup: int = Field(
+        0, ge=0, description="Optimizer steps over which a just unfrozen stage reaches its rate."
+    )
+
+    @model_validator(mode="after")
+    def _batches(self) -> TrainConfig:
+        if self.micro_batch and self.micro_batch > self.batch_size:
+            raise ValueError("micro_batch must not be greater than batch_size")
+        if self.batch_size < 2 * self.images_per_class:
+            raise ValueError("batch_size must hold two classes: at least 2 x images_per_class")
+        return self
+
+
+class RunConfig(Section):
+    """Everything that determines a run."""
+
+    data: DataConfig = DataConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    head: HeadConfig = HeadConfig()
+    freeze: FreezeConfig = FreezeConfig()
+    loss: LossConfig = LossConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    run_dir: Annotated[
+        Path | None,
+        AfterValidator(lambda p: p and p.expanduser()),
+        Field(description="Where the run is written; null for runs/<time>-<backbone>-<policy>."),
+    ] = None
+
+    def to_values(self) -> Values:
+        """Return the config as JSON values."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """Return the config as YAML that :func:`read_file` reads back."""
+        return yaml.safe_dump(self.to_values(), sort_keys=False, allow_unicode=True)
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def read_file(path: Path) -> Values:
+    """Return the values of a YAML config file; relative paths in it are relative to it.
+
+    Raises:
+        ConfigError: It cannot be read, isn't YAML, or isn't a mapping of sections.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the config file: {error.strerror}", where=str(path)) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not UTF-8 text"
+        raise ConfigError(f"not YAML: {problem}", where=f"{path}{line}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError("must be a mapping of sections", where=str(path), got=values)
+    _anchor(values, "data", "path", path.parent)
+    _anchor(values, "backbone", "weights", path.parent)
+    return values
+
+
+def _anchor(values: Values, section: str, key: str, folder: Path) -> None:
+    inner = values.get(section)
+    if not isinstance(inner, dict) or not isinstance(inner.get(key), str) or inner[key] == SAMPLE:
+        return
+    inner[key] = os.path.normpath(folder.absolute() / Path(inner[key]).expanduser())
+
+
+def parse_sets(assignments: Iterable[str]) -> Values:
+    """Return the values of ``--set a.b=c`` arguments; values are YAML scalars, lists or maps.
+
+    Raises:
+        ConfigError: An argument isn't ``key=value``.
+    """
+    values: Values = {}
+    for text in assignments:
+        key, equals, raw = text.partition("=")
+        if not equals or not key:
+            raise ConfigError("must be KEY=VALUE", where="--set", got=text)
+        try:
+            value = yaml.safe_load(raw)
+            # YAML 1.1 reads 1e-3 as a string; people who tune rates do not.
+            value = float(value) if isinstance(value, str) and _is_float(value) else value
+        except yaml.YAMLError:
+            raise ConfigError("the value is not YAML", where=f"--set {key}", got=raw) from None
+        inner: Values = {}
+        nested = inner
+        *path, last = key.split(".")
+        for part in path:
+            nested = nested.setdefault(part, {})
+        nested[last] = value
+        values = merge(values, inner)
+    return values
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.lower() not in ("nan", "inf", "-inf", "infinity", "-infinity")
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
+    """Return ``above`` laid over ``below``.
+
+    A component that changes its name drops the options below it: they belong to another entry.
+    """
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        if key in COMPONENTS:
+            old = {"name": old} if isinstance(old, str) else old
+            value = {"name": value} if isinstance(value, str) else value
+            if isinstance(old, dict) and isinstance(value, dict):
+                renamed = "name" in value and value["name"] != old.get("name", value["name"])
+                own = _COMPONENT_MODELS[key].model_fields
+                old = {k: v for k, v in old.items() if not renamed or k in own}
+        result[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+_COMPONENT_MODELS: dict[str, type[Component]] = {
+    "backbone": BackboneConfig,
+    "head": HeadConfig,
+    "freeze": FreezeConfig,
+    "loss": LossConfig,
+    "scheduler": SchedulerConfig,
+}
+
+
+def resolve(
+    registries: Mapping[str, Registry],
+    *layers: Mapping[str, Any],
+    where: str = "",
+) -> RunConfig:
+    """Return the complete config of ``layers``, lowest first, over the defaults.
+
+    Args:
+        registries: The registry of each component section, by section name.
+        *layers: Nested values, such as those of :func:`read_file` and :func:`parse_sets`.
+        where: The file to name in errors.
+
+    Raises:
+        ConfigError: An unknown key or name, or a value out of range.
+        PluginError: A name that two plugins claim.
+    """
+    values: Values = RunConfig().to_values()
+    for layer in layers:
+        values = merge(values, layer)
+    prefix = f"{where}:" if where else ""
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise config_error(error, RunConfig, prefix) from None
+    return config.model_copy(
+        update={name: _complete(config, name, registries[name], prefix) for name in COMPONENTS}
+    )
+
+
+def _complete(config: RunConfig, section: str, registry: Registry, prefix: str) -> Component:
+    """Fill in and check one component's options."""
+    component: Component = getattr(config, section)
+    try:
+        entry = registry.get(component.name)
+    except ConfigError as error:
+        where = f"{prefix} {section}.name".strip() if prefix else None
+        raise ConfigError(error.what, where=where, hint=error.hint) from None
+    own = type(component).model_fields
+    shadowed = sorted(set(entry.options.model_fields) & set(own))
+    if shadowed:
+        raise ConfigError(
+            f"{registry.kind} {entry.name!r} has an option named {shadowed[0]!r}, which is a key "
+            f"of the section {section!r} itself",
+            hint=f"{entry.distribution} must rename it",
+        )
+    options = entry.validate(component.options, f"{prefix} {section}".strip())
+    plain = {key: getattr(component, key) for key in own}
+    return type(component).model_validate(plain | options.model_dump(mode="json"))
+
+
+def options_of(component: Component, registry: Registry) -> tuple[Any, BaseModel]:
+    """Return the entry of ``component`` and its options object."""
+    entry = registry.get(component.name)
+    return entry, entry.validate(component.options, component.name)
+
+
+def json_schema(registries: Mapping[str, Registry]) -> Values:
+    """Return the JSON schema of a config file, the options of every entry included."""
+    schema = RunConfig.model_json_schema()
+    for section, registry in registries.items():
+        definition = schema["$defs"][_COMPONENT_MODELS[section].__name__]
+        definition["oneOf"] = [
+            {
+                "title": entry.name,
+                "properties": {
+                    "name": _name_schema(entry.name),
+                    **entry.options.model_json_schema().get("properties", {}),
+                },
+            }
+            for entry in registry
+        ]
+    return schema
+
+
+def _name_schema(name: str) -> Values:
+    return {"pattern": f"^{name}"} if name.endswith(":") else {"const": name}

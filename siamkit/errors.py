@@ -1,0 +1,128 @@
+"""The exception tree. Every error says where, what, got, allowed and the next step.
+
+::
+
+    SiamkitError              exit 1   a bug, or a plugin that broke its contract
+    ├── ConfigError           exit 2   usage, configuration, unknown names
+    ├── DataError             exit 3   images, labels, splits
+    ├── CheckpointError       exit 4   weights files and checkpoints
+    ├── PluginError           exit 5   a plugin that does not load, or two with one name
+    ├── NonFiniteError        exit 6   NaN or infinity in a loss or gradient
+    ├── ResourceError         exit 7   disk or memory
+    ├── FrozenDriftError      exit 1   a frozen tensor changed: the freezing proof failed
+    └── Interrupted           exit 130 or 143, after the run was saved
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+
+class SiamkitError(Exception):
+    """The base of everything siamkit raises on purpose.
+
+    Args:
+        what: What is wrong, as a sentence without a full stop.
+        where: The place the user can change: a file, a key, an option, a row.
+        got: The offending value.
+        allowed: What would have been accepted.
+        hint: The next step.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        got: Any = None,
+        allowed: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.what = what
+        self.where = where
+        self.got = got
+        self.allowed = allowed
+        self.hint = hint
+        super().__init__(self._render())
+
+    def _render(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        if self.got is not None:
+            text += f", got {self.got!r}"
+        if self.allowed is not None:
+            text += f", allowed: {self.allowed}"
+        if self.hint is not None:
+            text += f"; {self.hint}"
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as plain JSON values, for ``--json``."""
+        fields = {"where": self.where, "got": self.got, "allowed": self.allowed, "hint": self.hint}
+        return {
+            "type": type(self).__name__,
+            "message": str(self),
+            "exit_code": self.exit_code,
+            **{k: v if isinstance(v, int | float | bool) else str(v) for k, v in fields.items()
+               if v is not None},
+        }
+
+
+class ConfigError(SiamkitError):
+    """A command line, a configuration file or an option value is wrong."""
+
+    exit_code = 2
+
+
+class DataError(SiamkitError):
+    """The images, labels or splits cannot be used."""
+
+    exit_code = 3
+
+
+class CheckpointError(SiamkitError):
+    """A weights file or a checkpoint is damaged, foreign, or does not fit."""
+
+    exit_code = 4
+
+
+class PluginError(SiamkitError):
+    """A plugin failed to load, or two plugins claim one name."""
+
+    exit_code = 5
+
+
+class NonFiniteError(SiamkitError):
+    """A loss or a gradient is NaN or infinite."""
+
+    exit_code = 6
+
+
+class ResourceError(SiamkitError):
+    """The machine ran out of disk space or memory."""
+
+    exit_code = 7
+
+
+class FrozenDriftError(SiamkitError):
+    """A tensor that was frozen changed during a phase."""
+
+
+class Interrupted(SiamkitError):
+    """A signal asked the run to stop; it stopped after saving.
+
+    ``exit_code`` is 130 for SIGINT and 143 for SIGTERM.
+    """
+
+    def __init__(self, what: str, *, exit_code: int, hint: str | None = None) -> None:
+        super().__init__(what, hint=hint)
+        self.exit_code = exit_code  # type: ignore[misc]
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return ``"did you mean 'x'?"`` for the nearest of ``names``, or an empty string."""
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,369 @@
+"""The four plug-in interfaces, and the value types they speak.
+
+A *backbone* turns images into features, a *freeze policy* says what trains when, a *loss* scores
+embeddings, a *scheduler* scales the rates. Policies and schedulers are pure functions of
+:class:`Progress`: no state, no mutation, so resuming, inspecting and testing them is free.
+
+Parameter names are those of ``SiameseNet.named_parameters()`` wherever a policy meets them
+(``backbone.model.layer4.0.conv1.weight``, ``head.0.weight``), and those of
+``Backbone.named_parameters()`` in :meth:`Backbone.stages`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from siamkit.errors import ConfigError, did_you_mean
+
+HEAD = "head"
+"""The name of the stage that the head forms; it comes last."""
+
+NormMode = Literal["frozen", "affine", "train"]
+"""How a norm layer *inside a trainable stage* behaves.
+
+``frozen``: neither its affine parameters nor its statistics change. ``affine``: scale and shift
+train, running statistics stay (the module is in ``eval()``). ``train``: both change. A norm layer
+inside a frozen stage is always frozen.
+"""
+
+
+class Options(BaseModel):
+    """Base of a plugin's options: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+# --- stages --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An ordered unit of a network that a policy freezes or trains as a whole.
+
+    Attributes:
+        name: Short and unique, such as ``layer3``.
+        parameters: Names of its parameters.
+        modules: Names of the outermost modules that belong to it, in execution order, parameter-free
+            ones (activations, dropout) included.
+        output: Name of the module whose output is the stage's output.
+        norms: Those of ``parameters`` that belong to normalisation layers.
+        blocks: The stage cut finer, in execution order; empty where it cannot be cut.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    modules: tuple[str, ...] = ()
+    output: str | None = None
+    norms: frozenset[str] = frozenset()
+    blocks: tuple[Stage, ...] = ()
+
+    def prefixed(self, prefix: str) -> Stage:
+        """Return the stage with ``prefix`` before every parameter and module name."""
+        return replace(
+            self,
+            parameters=tuple(prefix + name for name in self.parameters),
+            modules=tuple(prefix + name for name in self.modules),
+            output=None if self.output is None else prefix + self.output,
+            norms=frozenset(prefix + name for name in self.norms),
+            blocks=tuple(block.prefixed(prefix) for block in self.blocks),
+        )
+
+
+# --- progress and plans --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands. Everything a policy or a scheduler may depend on.
+
+    Attributes:
+        epoch: The epoch that is running or about to start, from 0.
+        epochs: Epochs in the whole run.
+        step: Optimizer steps done in the whole run.
+        steps: Optimizer steps in the whole run (0 where it does not matter).
+        history: The validation metrics of each finished epoch, oldest first.
+        monitor: The metric of ``history`` that decides (higher is better).
+    """
+
+    epoch: int
+    epochs: int
+    step: int = 0
+    steps: int = 0
+    history: tuple[Mapping[str, float], ...] = ()
+    monitor: str = "recall@1"
+
+    @property
+    def fraction(self) -> float:
+        """The share of the run that is done, in [0, 1]: by steps where known, else by epochs."""
+        return self.step / self.steps if self.steps else self.epoch / max(self.epochs, 1)
+
+    @property
+    def monitored(self) -> tuple[float, ...]:
+        """The monitored metric of each finished epoch, oldest first."""
+        return tuple(metrics[self.monitor] for metrics in self.history)
+
+
+@dataclass(frozen=True)
+class FreezePlan:
+    """What trains, at which rate, and how norm layers behave, for a span of epochs.
+
+    Attributes:
+        trainable: Names of the parameters that train; all others are frozen.
+        lr_mult: Rate multiplier by stage name; stages left out have 1.0.
+        norm: How norm layers inside trainable stages behave.
+    """
+
+    trainable: frozenset[str]
+    lr_mult: Mapping[str, float] = field(default_factory=dict)
+    norm: NormMode = "affine"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "trainable", frozenset(self.trainable))
+        object.__setattr__(self, "lr_mult", MappingProxyType(dict(self.lr_mult)))
+
+    @classmethod
+    def of(
+        cls,
+        stages: Sequence[Stage],
+        train: Iterable[str],
+        *,
+        lr_mult: Mapping[str, float] | None = None,
+        norm: NormMode = "affine",
+        head: bool = True,
+    ) -> FreezePlan:
+        """Build a plan that trains whole stages or blocks, given by name.
+
+        Args:
+            stages: The stages that the policy was called with.
+            train: Names of stages or blocks to train.
+            lr_mult: Rate multiplier by stage name.
+            norm: How norm layers inside what trains behave.
+            head: Also train the head, where there is one.
+
+        Raises:
+            ConfigError: A name is that of no stage and no block.
+        """
+        units = {unit.name: unit for stage in stages for unit in (*stage.blocks, stage)}
+        names = [*train, *([HEAD] if head and HEAD in units else [])]
+        for name in names:
+            if name not in units:
+                raise ConfigError(
+                    "no stage or block has this name",
+                    got=name,
+                    allowed=", ".join(units),
+                    hint=did_you_mean(name, units) or None,
+                )
+        trainable = frozenset(p for name in names for p in units[name].parameters)
+        return cls(trainable, lr_mult or {}, norm)
+
+
+class FreezePolicy(ABC):
+    """Decides what trains when. A pure function: same arguments, same plan.
+
+    Attributes:
+        metric_driven: True where ``plan`` reads ``progress.history``, so that phases cannot be
+            known before the run.
+    """
+
+    metric_driven: bool = False
+
+    @abstractmethod
+    def plan(self, stages: Sequence[Stage], progress: Progress) -> FreezePlan:
+        """Return the plan for the epoch at ``progress.epoch``.
+
+        Args:
+            stages: The network's stages, stem first, the head (if it has parameters) last.
+            progress: Where the run stands.
+
+        Raises:
+            ConfigError: An option names a stage, block or pattern that matches nothing.
+        """
+
+
+class Scheduler(ABC):
+    """Scales every rate over the run. A pure function of progress."""
+
+    @abstractmethod
+    def lr_scale(self, progress: Progress) -> float:
+        """Return the multiplier (>= 0, finite) for the optimizer step at ``progress.step``."""
+
+
+# --- backbones -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How images must look before the backbone sees them.
+
+    Attributes:
+        mean: Per channel, in units of [0, 1] pixel values.
+        std: Per channel, in the same units.
+        size: Height and width in pixels.
+        interpolation: ``bilinear``, ``bicubic`` or ``nearest``.
+        crop_pct: The centre crop's share of the resized shorter side, in evaluation.
+    """
+
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    size: tuple[int, int] = (224, 224)
+    interpolation: str = "bilinear"
+    crop_pct: float = 0.875
+
+    @property
+    def channels(self) -> int:
+        """The number of image channels."""
+        return len(self.mean)
+
+
+@dataclass(frozen=True)
+class BackboneContext:
+    """What a backbone's ``build(options, context)`` is told.
+
+    Attributes:
+        name: The full name asked for, such as ``timm:convnext_tiny.fb_in22k``.
+        pretrained: Load the entry's pretrained weights. False where the caller brings a weights
+            file or wants a random start. An entry that cannot get them raises CheckpointError.
+        in_chans: Image channels.
+        image_size: Pixels a side, or None for the architecture's own.
+    """
+
+    name: str
+    pretrained: bool = True
+    in_chans: int = 3
+    image_size: int | None = None
+
+
+class Backbone(nn.Module, ABC):
+    """A feature extractor: images ``[N, C, H, W]`` to features ``[N, D]``.
+
+    A plugin may return any ``nn.Module``; the core wraps it and discovers its stages. Subclass
+    this only to state the stages or the preprocessing by hand.
+    """
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features ``[N, D]`` of ``images [N, C, H, W]``."""
+
+    @property
+    @abstractmethod
+    def embedding_dim(self) -> int:
+        """The width D of the features, as a forward gives it."""
+
+    @property
+    @abstractmethod
+    def preprocessing(self) -> Preprocessing:
+        """How images must be prepared."""
+
+    @abstractmethod
+    def stages(self, granularity: Literal["stage", "block"] = "stage") -> Sequence[Stage]:
+        """Return the stages, stem to deepest: disjoint, and covering every parameter."""
+
+
+# --- losses --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Explicit pairs, as indices into a batch of embeddings.
+
+    Attributes:
+        first: ``[P]`` int64.
+        second: ``[P]`` int64.
+        same: ``[P]`` bool, True where both show the same identity.
+    """
+
+    first: Tensor
+    second: Tensor
+    same: Tensor
+
+
+@dataclass(frozen=True)
+class Triplets:
+    """Explicit triplets, as indices ``[T]`` int64 into a batch of embeddings."""
+
+    anchor: Tensor
+    positive: Tensor
+    negative: Tensor
+
+
+@dataclass(frozen=True)
+class LossContext:
+    """What a loss's ``build(options, context)`` is told.
+
+    Attributes:
+        embedding_dim: Width of the embeddings.
+        num_classes: Training classes; labels are in ``[0, num_classes)``.
+    """
+
+    embedding_dim: int
+    num_classes: int
+
+
+class Loss(nn.Module, ABC):
+    """Scores a batch of embeddings; lower is better.
+
+    A loss may own parameters (proxies, class centres): they get an optimizer group of their own
+    and always train. Where nothing is mined the result is a zero that is still connected to the
+    embeddings, so that ``backward()`` works and gives zero gradients.
+    """
+
+    @abstractmethod
+    def forward(
+        self, embeddings: Tensor, labels: Tensor | None, tuples: Pairs | Triplets | None = None
+    ) -> Tensor:
+        """Return the scalar loss of ``embeddings [N, D]``.
+
+        Args:
+            embeddings: ``[N, D]``; L2-normalised where the network does so.
+            labels: ``[N]`` int64; None where ``tuples`` say it all.
+            tuples: Explicit pairs or triplets; None to mine them from ``labels``.
+
+        Raises:
+            ConfigError: The loss cannot use this kind of tuples.
+        """
+
+    def from_pairs(self, first: Tensor, second: Tensor, same: Tensor) -> Tensor:
+        """Return the loss of pairs: ``first, second [P, D]`` and ``same [P]`` (bool or 0/1)."""
+        index = torch.arange(len(first), device=first.device)
+        pairs = Pairs(index, index + len(first), same.bool())
+        return self(torch.cat([first, second]), None, pairs)
+
+    def from_triplets(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """Return the loss of triplets, each argument ``[T, D]`` (the three-input form)."""
+        n = len(anchor)
+        index = torch.arange(n, device=anchor.device)
+        triplets = Triplets(index, index + n, index + 2 * n)
+        return self(torch.cat([anchor, positive, negative]), None, triplets)
+
+
+# --- events --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a run, as observers see it.
+
+    Attributes:
+        name: ``run_start``, ``phase_start``, ``step``, ``epoch_end``, ``checkpoint``, ``run_end``...
+        data: JSON values.
+    """
+
+    name: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A span of epochs with one plan; ``end_epoch`` is exclusive."""
+
+    start_epoch: int
+    end_epoch: int
+    plan: FreezePlan

@@ -1,0 +1,229 @@
+"""Discovery and loading of plugins, each in isolation.
+
+pluggy's own ``load_setuptools_entrypoints`` lets one broken plugin crash the host and drops
+duplicate names in silence, so the entry points are walked here: a plugin that fails to load is
+recorded and shown, and hurts nobody else.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any
+
+import pluggy
+from pydantic import BaseModel
+
+from siamkit import hookspecs
+from siamkit.errors import PluginError, did_you_mean
+from siamkit.registry import KINDS, Entry, NoOptions, Registry, new_registries
+
+DISABLE_VARIABLE = "SIAMKIT_DISABLE_PLUGINS"
+OWN = "siamkit"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*:?")
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """One entry point of the group, loaded or not.
+
+    Attributes:
+        name: The entry point's name.
+        distribution: The distribution that declares it.
+        version: That distribution's version.
+        registers: Names it registered, by kind.
+        error: Why it did not load, or None.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    registers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """Everything that was loaded: the registries, and where each entry came from."""
+
+    manager: pluggy.PluginManager
+    infos: tuple[PluginInfo, ...]
+    registries: Mapping[str, Registry]
+
+    @property
+    def backbones(self) -> Registry:
+        """The registered backbones."""
+        return self.registries["backbones"]
+
+    @property
+    def freeze_policies(self) -> Registry:
+        """The registered freeze policies."""
+        return self.registries["freeze_policies"]
+
+    @property
+    def losses(self) -> Registry:
+        """The registered losses."""
+        return self.registries["losses"]
+
+    @property
+    def schedulers(self) -> Registry:
+        """The registered schedulers."""
+        return self.registries["schedulers"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which third-party plugins to load; siamkit's own always are.
+
+    Attributes:
+        only: Names of entry points or distributions; None for all.
+        without: Names left out.
+    """
+
+    only: frozenset[str] | None = None
+    without: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_environment(cls) -> Selection:
+        """Read ``SIAMKIT_DISABLE_PLUGINS``: names, comma-separated, or ``all``."""
+        names = {n.strip() for n in os.environ.get(DISABLE_VARIABLE, "").split(",") if n.strip()}
+        return cls(only=frozenset() if "all" in names else None, without=frozenset(names))
+
+    def wants(self, name: str, distribution: str) -> bool:
+        """Tell whether to load the entry point ``name`` of ``distribution``."""
+        if distribution == OWN:
+            return True
+        ids = {name, distribution}
+        return not ids & self.without and (self.only is None or bool(ids & self.only))
+
+
+_selection: Selection | None = None
+
+
+def select(selection: Selection) -> None:
+    """Narrow down what :func:`get` loads; for the command line's global options."""
+    global _selection
+    _selection = selection
+    get.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def get() -> Plugins:
+    """Return the plugins of this process, loaded on first use."""
+    entry_points = importlib.metadata.entry_points(group=hookspecs.GROUP)
+    return load(entry_points, _selection or Selection.from_environment())
+
+
+def load(
+    entry_points: Iterable[importlib.metadata.EntryPoint], selection: Selection | None = None
+) -> Plugins:
+    """Load plugins from entry points.
+
+    Args:
+        entry_points: The entry points to walk.
+        selection: Which to load; all by default.
+
+    Raises:
+        PluginError: ``selection.only`` names a plugin that isn't installed.
+    """
+    selection = selection or Selection()
+    manager = pluggy.PluginManager(hookspecs.GROUP)
+    manager.add_hookspecs(hookspecs)
+    registries = new_registries()
+    infos: list[PluginInfo] = []
+    seen: set[str] = set()
+    # siamkit's own first, then by name: the order must not depend on the file system.
+    for ep in sorted(entry_points, key=lambda e: (_distribution(e) != OWN, e.name)):
+        distribution = _distribution(ep)
+        seen |= {ep.name, distribution}
+        if selection.wants(ep.name, distribution):
+            infos.append(_load_one(manager, registries, ep, distribution))
+    if unknown := sorted((selection.only or frozenset()) - seen):
+        near = did_you_mean(unknown[0], seen)
+        raise PluginError(
+            f"no plugin {unknown[0]!r} is installed",
+            allowed=", ".join(sorted(seen)),
+            hint=near or None,
+        )
+    failed = [f"{i.name!r} ({i.distribution})" for i in infos if i.error]
+    for registry in registries.values():
+        registry.failures = partial(list, failed)
+    return Plugins(manager, tuple(infos), registries)
+
+
+def _distribution(ep: importlib.metadata.EntryPoint) -> str:
+    return ep.dist.name if ep.dist else "unknown"
+
+
+def _load_one(
+    manager: pluggy.PluginManager,
+    registries: Mapping[str, Registry],
+    ep: importlib.metadata.EntryPoint,
+    distribution: str,
+) -> PluginInfo:
+    version = ep.dist.version if ep.dist else "unknown"
+    plugin: Any = None
+    try:
+        plugin = ep.load()
+        if manager.register(plugin, name=f"{distribution}:{ep.name}") is None:
+            raise PluginError("the entry point's name is blocked")
+        manager.check_pending()
+        found = _collect(manager, plugin, distribution)
+    # SystemExit too: a plugin must not be able to end its host while it is imported.
+    except (Exception, SystemExit) as error:
+        if plugin is not None and manager.is_registered(plugin):
+            manager.unregister(plugin)
+        return PluginInfo(ep.name, distribution, version, error=_reason(error))
+    for kind, entries in found.items():
+        for entry in entries:
+            registries[kind].add(entry)
+    registers = {kind: tuple(e.name for e in entries) for kind, entries in found.items()}
+    return PluginInfo(ep.name, distribution, version, registers)
+
+
+def _collect(
+    manager: pluggy.PluginManager, plugin: Any, distribution: str
+) -> dict[str, list[Entry]]:
+    """Call one plugin's registration hooks; nothing is registered unless all of them succeed."""
+    others = [p for p in manager.get_plugins() if p is not plugin]
+    found: dict[str, list[Entry]] = {}
+    for kind in KINDS:
+        entries: list[Entry] = []
+        hook = manager.subset_hook_caller(f"siamkit_register_{kind}", others)
+        hook(register=partial(_register, entries, distribution))
+        if entries:
+            found[kind] = entries
+    return found
+
+
+def _register(
+    entries: list[Entry],
+    distribution: str,
+    name: str,
+    build: Callable[..., Any],
+    *,
+    options: type[BaseModel] | None = None,
+    summary: str = "",
+    pretrained: bool = False,
+) -> None:
+    if not _NAME.fullmatch(name):
+        raise PluginError(
+            "not a name that can be registered", got=name, allowed="a-z, 0-9, '-', '_' and '.'"
+        )
+    if not callable(build):
+        raise PluginError(f"build of {name!r} must be callable", got=build)
+    if any(entry.name == name for entry in entries):
+        raise PluginError(f"{name!r} is registered twice")
+    if not summary:
+        summary = (build.__doc__ or "").strip().partition("\n")[0]
+    entries.append(Entry(name, build, options or NoOptions, summary, pretrained, distribution))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"SystemExit({error.code}) while loading"
+    return f"{type(error).__name__}: {error}"
