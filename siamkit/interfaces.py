@@ -51,8 +51,8 @@ class Stage:
     Attributes:
         name: Short and unique, such as ``layer3``.
         parameters: Names of its parameters.
-        modules: Names of the outermost modules that belong to it, in execution order, parameter-free
-            ones (activations, dropout) included.
+        modules: Names of the outermost modules that belong to it, in execution order; those
+            without parameters (activations, dropout) included.
         output: Name of the module whose output is the stage's output.
         norms: Those of ``parameters`` that belong to normalisation layers.
         blocks: The stage cut finer, in execution order; empty where it cannot be cut.
@@ -334,14 +334,16 @@ class Loss(nn.Module, ABC):
         """Return the loss of pairs: ``first, second [P, D]`` and ``same [P]`` (bool or 0/1)."""
         index = torch.arange(len(first), device=first.device)
         pairs = Pairs(index, index + len(first), same.bool())
-        return self(torch.cat([first, second]), None, pairs)
+        loss: Tensor = self(torch.cat([first, second]), None, pairs)
+        return loss
 
     def from_triplets(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         """Return the loss of triplets, each argument ``[T, D]`` (the three-input form)."""
         n = len(anchor)
         index = torch.arange(n, device=anchor.device)
         triplets = Triplets(index, index + n, index + 2 * n)
-        return self(torch.cat([anchor, positive, negative]), None, triplets)
+        loss: Tensor = self(torch.cat([anchor, positive, negative]), None, triplets)
+        return loss
 
 
 # --- events --------------------------------------------------------------------------------------
@@ -352,7 +354,8 @@ class Event:
     """Something that happened in a run, as observers see it.
 
     Attributes:
-        name: ``run_start``, ``phase_start``, ``step``, ``epoch_end``, ``checkpoint``, ``run_end``...
+        name: ``run_start``, ``untrained``, ``phase_start``, ``step``, ``epoch_end``,
+            ``checkpoint``, ``early_stop``, ``notice``, ``non_finite`` or ``run_end``.
         data: JSON values.
     """
 

@@ -1,1 +1,1 @@
-
+"""Metrics on embeddings."""

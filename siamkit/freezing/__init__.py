@@ -1,1 +1,1 @@
-
+"""The freeze engine: phases, the controller, and the proof."""

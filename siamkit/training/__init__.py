@@ -1,1 +1,1 @@
-
+"""Training: the loop, the optimizer, checkpoints."""

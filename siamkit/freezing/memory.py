@@ -1,0 +1,97 @@
+"""What training under a plan costs in memory."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from siamkit.interfaces import FreezePlan
+
+_PROBE = 2
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes, by what they are for.
+
+    Attributes:
+        weights: Parameters and buffers.
+        gradients: One for each parameter that trains.
+        optimizer: The optimizer's state, for each parameter that trains.
+        activations: What autograd saves in a forward for its backward.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    def to_json(self) -> dict[str, int]:
+        """Return the fields and their ``total``."""
+        parts = asdict(self)
+        return {**parts, "total": sum(parts.values())}
+
+
+def training_memory(
+    net: nn.Module, plan: FreezePlan, images: Tensor, batch_size: int, state_per_parameter: int
+) -> Memory:
+    """Return the memory of a training step with the plan that was applied to ``net``.
+
+    Args:
+        net: The network, with ``plan`` applied.
+        plan: The plan.
+        images: A few images ``[N, C, H, W]`` for the forward.
+        batch_size: Images a forward in training; the measurement is scaled to it, which is exact
+            because everything that is saved has the batch as a dimension.
+        state_per_parameter: Values the optimizer keeps for each parameter (2 for Adam).
+    """
+    trained = sum(
+        p.numel() * p.element_size() for n, p in net.named_parameters() if n in plan.trainable
+    )
+    tensors = [*net.parameters(), *net.buffers()]
+    return Memory(
+        weights=sum(t.numel() * t.element_size() for t in tensors),
+        gradients=trained,
+        optimizer=trained * state_per_parameter,
+        activations=round(saved_activations(net, images) * batch_size / len(images)),
+    )
+
+
+def saved_activations(net: Any, images: Tensor) -> int:
+    """Return the bytes that autograd saves in a training forward, each storage counted once.
+
+    Parameters and buffers don't count: they are there anyway. Batch norms that train update their
+    statistics in a forward, so the buffers are put back afterwards.
+    """
+    own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
+    buffers = {name: b.clone() for name, b in net.named_buffers()}
+    saved: dict[int, int] = {}
+    alive: list[Tensor] = []  # a freed storage's address could be counted for another's
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    training = net.training
+    net.train()
+    try:
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            net.forward_single(images)
+    finally:
+        net.train(training)
+        with torch.no_grad():
+            for name, buffer in net.named_buffers():
+                buffer.copy_(buffers[name])
+    return sum(saved.values())
+
+
+def probe_images(channels: int, size: tuple[int, int], device: torch.device) -> Tensor:
+    """Return images for a measurement: ``[2, C, H, W]``; two, because batch norm needs them."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(_PROBE, channels, *size, generator=generator).to(device)

@@ -1,0 +1,51 @@
+"""The proof that what was frozen did not change."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from siamkit.errors import FrozenDriftError
+
+
+def fingerprint(tensor: Tensor) -> str:
+    """Return the SHA-256 of a tensor's dtype, shape and values, whatever its memory layout."""
+    plain = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
+    digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def fingerprints(net: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """Return the fingerprint of each named parameter or buffer."""
+    tensors = _tensors(net)
+    return {name: fingerprint(tensors[name]) for name in sorted(names)}
+
+
+def verify(net: nn.Module, expected: Mapping[str, str], when: str) -> None:
+    """Check that no fingerprinted tensor changed.
+
+    Args:
+        net: The network.
+        expected: The fingerprints taken when the tensors were frozen.
+        when: For the message, such as ``epoch 3``.
+
+    Raises:
+        FrozenDriftError: One did; the message names it.
+    """
+    tensors = _tensors(net)
+    drifted = [name for name, digest in expected.items() if fingerprint(tensors[name]) != digest]
+    if drifted:
+        more = f" and {len(drifted) - 5} more" if len(drifted) > 5 else ""
+        raise FrozenDriftError(
+            f"{len(drifted)} frozen tensors changed by {when}: {', '.join(drifted[:5])}{more}",
+            hint="a plugin or a module's forward writes to them; "
+            "the run was stopped before it was saved",
+        )
+
+
+def _tensors(net: nn.Module) -> dict[str, Tensor]:
+    return {**dict(net.named_parameters()), **dict(net.named_buffers())}

@@ -1,0 +1,176 @@
+"""Everything a run is made of, built from its config."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from siamkit.config import OptimizerConfig, RunConfig, options_of
+from siamkit.data.splits import Splits
+from siamkit.errors import ConfigError
+from siamkit.freezing.controller import FreezeController
+from siamkit.freezing.phases import phases, require_trainable
+from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler, Stage
+from siamkit.model.create import create_net
+from siamkit.model.siamese import SiameseNet
+from siamkit.registry import Registry
+from siamkit.training.optimizer import build_optimizer
+from siamkit.training.seeding import derive, seeded
+
+
+@dataclass
+class Setup:
+    """The parts of a run that its config determines.
+
+    Attributes:
+        config: The resolved config.
+        device: Where it computes.
+        net: The network.
+        weights: Where the backbone's weights came from.
+        stages: The network's stages, as the policy sees them.
+        policy: The freeze policy.
+        scheduler: The rate schedule.
+        loss: The loss.
+        optimizer: The one optimizer.
+        controller: The only code that changes what trains.
+    """
+
+    config: RunConfig
+    device: torch.device
+    net: SiameseNet
+    weights: str
+    stages: tuple[Stage, ...]
+    policy: FreezePolicy
+    scheduler: Scheduler
+    loss: Loss
+    optimizer: torch.optim.Optimizer
+    controller: FreezeController
+
+
+def build(
+    config: RunConfig,
+    registries: Mapping[str, Registry],
+    num_classes: int,
+    *,
+    pretrained: bool | None = None,
+) -> Setup:
+    """Build the parts of a run.
+
+    Args:
+        config: A resolved config.
+        registries: The registry of each component section.
+        num_classes: Training classes.
+        pretrained: Overrides the config's; False where weights are about to be replaced.
+
+    Raises:
+        SiamkitError: A name, option, weights file or plugin is at fault; nothing would train.
+    """
+    device = resolve_device(config.train.device)
+    with seeded(derive(config.train.seed, "init")):
+        built = create_net(config, registries, pretrained=pretrained)
+        entry, options = options_of(config.loss, registries["loss"])
+        loss: Loss = entry.build(options, LossContext(built.net.embedding_dim, num_classes))
+    net = built.net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loss.to(device)
+    if config.train.grad_checkpointing:
+        checkpoint_activations(net)
+    stages = net.stages(config.backbone.granularity)
+    policy = build_policy(config, registries)
+    scheduler_entry, scheduler_options = options_of(config.scheduler, registries["scheduler"])
+    require_trainable(phases(policy, stages, config.train.epochs), stages, config.freeze.name)
+    return Setup(
+        config=config,
+        device=device,
+        net=net,
+        weights=built.weights,
+        stages=stages,
+        policy=policy,
+        scheduler=scheduler_entry.build(scheduler_options),
+        loss=loss,
+        optimizer=build_optimizer(config.optimizer, net, loss, stages),
+        controller=FreezeController(net, stages),
+    )
+
+
+def build_policy(config: RunConfig, registries: Mapping[str, Registry]) -> FreezePolicy:
+    """Build the freeze policy of a config."""
+    entry, options = options_of(config.freeze, registries["freeze"])
+    policy: FreezePolicy = entry.build(options)
+    return policy
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of a name; ``auto`` picks CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: There is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    # torch raises AssertionError where it was built without the device.
+    except (RuntimeError, AssertionError):
+        raise ConfigError(
+            "no such device here",
+            where="train.device",
+            got=name,
+            allowed="auto, cpu" + (", cuda" if torch.cuda.is_available() else ""),
+        ) from None
+    return device
+
+
+def checkpoint_activations(net: nn.Module) -> None:
+    """Recompute the backbone's activations in backward, by timm's own switch.
+
+    Always non-reentrant: the reentrant kind looks for a gradient at the *input* of a block, so
+    behind a frozen one it silently gives no gradient at all.
+
+    Raises:
+        ConfigError: The backbone has no such switch.
+    """
+    from timm.layers import set_reentrant_ckpt
+
+    switch = next((m for m in net.modules() if hasattr(m, "set_grad_checkpointing")), None)
+    if switch is None:
+        raise ConfigError(
+            "this backbone cannot recompute its activations",
+            where="train.grad_checkpointing",
+            hint="set it to false",
+        )
+    set_reentrant_ckpt(False)
+    switch.set_grad_checkpointing(True)  # type: ignore[operator]
+
+
+def identity(
+    config: RunConfig, splits: Splits, registries: Mapping[str, Registry]
+) -> dict[str, Any]:
+    """Return what a resumed run must share with the run it continues.
+
+    The data by name, label and size of each file, and the distribution of each component.
+    """
+    sets = {"train": splits.train, "val": splits.val, "test": splits.test}
+    result: dict[str, Any] = {}
+    for name, images in sets.items():
+        digest = hashlib.sha256()
+        for sample in images.samples if images else ():
+            digest.update(f"{sample.key}\0{sample.label}\0{sample.path.stat().st_size}\n".encode())
+        result[f"data.{name}"] = digest.hexdigest()
+    for section, registry in registries.items():
+        result[f"{section}.distribution"] = registry.get(getattr(config, section).name).distribution
+    return result
+
+
+def uses_state(config: OptimizerConfig) -> int:
+    """Return how many values the optimizer keeps for each parameter it trains."""
+    if config.name == "sgd":
+        return 1 if config.momentum else 0
+    return 2

@@ -1,0 +1,178 @@
+"""Checkpoints: directories of safetensors and JSON, published in one step.
+
+A checkpoint is written to a temporary folder, flushed, sealed with a manifest that holds the
+SHA-256 of every file, renamed into place, and only then pointed to by ``LATEST`` (and ``BEST``);
+older ones go last. A kill at any instant leaves the previous checkpoint in force.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from siamkit.errors import CheckpointError
+from siamkit.training.files import fsync, full_disk_is_ours, write_atomic, write_json
+
+FORMAT = 1
+LATEST, BEST = "LATEST", "BEST"
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        model: The network's state, ``loss.*`` for the loss's own.
+        optimizer: The optimizer's state, see ``training.optimizer.state_tensors``.
+        state: Progress and metrics, as JSON values.
+        frozen: The fingerprint of every frozen tensor.
+    """
+
+    model: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    state: Mapping[str, Any]
+    frozen: Mapping[str, str]
+
+
+def publish(root: Path, name: str, checkpoint: Checkpoint, *, best: bool, keep: int = 2) -> Path:
+    """Write a checkpoint under ``root`` and make it the latest.
+
+    Args:
+        root: The folder of all checkpoints.
+        name: Its own folder's name; names sort by age.
+        checkpoint: What to write.
+        best: Also make it the best.
+        keep: How many of the newest to keep; the best one is always kept.
+
+    Raises:
+        ResourceError: The disk is full or not writable; what was there is intact.
+    """
+    target = root / name
+    temporary = root / f".tmp-{name}"
+    with full_disk_is_ours(root):
+        root.mkdir(parents=True, exist_ok=True)
+        for orphan in root.glob(".tmp-*"):
+            shutil.rmtree(orphan)
+        temporary.mkdir()
+        try:
+            _write(temporary, checkpoint)
+            if target.exists():
+                # Only a crash between the rename and the pointer leaves this: nothing names it.
+                shutil.rmtree(target)
+            temporary.rename(target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        fsync(root)
+    for pointer in (LATEST, BEST) if best else (LATEST,):
+        write_atomic(root / pointer, name + "\n")
+    _prune(root, keep)
+    return target
+
+
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    for file, tensors in (("model", checkpoint.model), ("optimizer", checkpoint.optimizer)):
+        plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        try:
+            save_file(plain, folder / f"{file}.safetensors")
+        except SafetensorError as error:  # it hides the errno of a full disk in its text
+            raise _as_os_error(error) from None
+    write_json(folder / "state.json", checkpoint.state)
+    manifest = {
+        "format": FORMAT,
+        "files": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
+        "frozen": dict(checkpoint.frozen),
+    }
+    write_json(folder / _MANIFEST, manifest)
+    for path in folder.iterdir():
+        fsync(path)
+    fsync(folder)
+
+
+def _as_os_error(error: Exception) -> Exception:
+    import re
+
+    found = re.search(r"os error (\d+)", str(error))
+    return OSError(int(found[1]), str(error)) if found else error
+
+
+def _prune(root: Path, keep: int) -> None:
+    pointed = {pointed_to(root, LATEST), pointed_to(root, BEST)}
+    for path in _newest_first(root)[keep:]:
+        if path.name not in pointed:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _newest_first(root: Path) -> list[Path]:
+    folders = (p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(folders, key=lambda p: p.name, reverse=True)
+
+
+def pointed_to(root: Path, pointer: str) -> str | None:
+    """Return the name that ``LATEST`` or ``BEST`` holds, or None."""
+    try:
+        return (root / pointer).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+
+
+def candidates(root: Path) -> Iterator[Path]:
+    """Yield the checkpoints to resume from: the latest, then older ones."""
+    latest = pointed_to(root, LATEST)
+    if latest is None:
+        raise CheckpointError(
+            "has no checkpoint to resume from",
+            where=str(root),
+            hint="the run was stopped before its first save; start it again",
+        )
+    # Newer than LATEST is only what a crash left before the pointer moved.
+    yield from (path for path in _newest_first(root) if path.name <= latest)
+
+
+def load(folder: Path, device: str = "cpu") -> Checkpoint:
+    """Read a checkpoint and check every byte of it.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, or of another format; the message names it.
+    """
+    manifest = _read_json(folder / _MANIFEST)
+    if manifest.get("format") != FORMAT:
+        raise CheckpointError(
+            "unknown checkpoint format", where=str(folder), got=manifest.get("format"),
+            allowed=str(FORMAT),
+        )  # fmt: skip
+    for name, digest in manifest["files"].items():
+        path = folder / name
+        if not path.is_file() or _sha256(path) != digest:
+            raise CheckpointError("the file is missing or damaged", where=str(path))
+    return Checkpoint(
+        model=load_file(folder / "model.safetensors", device=device),
+        optimizer=load_file(folder / "optimizer.safetensors", device=device),
+        state=_read_json(folder / "state.json"),
+        frozen=manifest["frozen"],
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise CheckpointError("the file is missing or damaged", where=str(path)) from None
+    if not isinstance(value, dict):
+        raise CheckpointError("the file is damaged", where=str(path))
+    return value
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

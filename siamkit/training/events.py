@@ -1,0 +1,41 @@
+"""Telling the world what happens in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from siamkit.interfaces import Event
+from siamkit.training.rundir import RunDir
+
+Listener = Callable[[Event], None]
+Emit = Callable[[str, Mapping[str, Any]], None]
+
+
+def emitter(run_dir: RunDir, listeners: Sequence[Listener], observers: Sequence[Listener]) -> Emit:
+    """Return a function that logs an event and passes it on.
+
+    Args:
+        run_dir: The run whose ``events.jsonl`` is written.
+        listeners: Called first; an exception in one ends the run.
+        observers: Plugins. One that raises is left out from then on, with a notice: an observer
+            must not be able to end a run.
+    """
+    watching = list(observers)
+
+    def emit(name: str, data: Mapping[str, Any]) -> None:
+        event = Event(name, data)
+        run_dir.append_event(name, data)
+        for listener in listeners:
+            listener(event)
+        for observer in tuple(watching):
+            try:
+                observer(event)
+            except Exception as error:
+                watching.remove(observer)
+                text = (
+                    f"an observer plugin failed and was left out: {type(error).__name__}: {error}"
+                )
+                emit("notice", {"text": text})
+
+    return emit

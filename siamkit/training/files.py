@@ -1,0 +1,56 @@
+"""Writing files so that a crash at any instant leaves either the old or the new one."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from siamkit.errors import ResourceError
+
+
+def fsync(path: Path) -> None:
+    """Flush a file, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a text file in one step."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with full_disk_is_ours(path):
+        temporary.write_text(text, encoding="utf-8")
+        fsync(temporary)
+        temporary.replace(path)
+        fsync(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically."""
+    write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def full_disk_is_ours(path: Path) -> Iterator[None]:
+    """Turn 'no space left' and 'read-only' into errors that say what to do.
+
+    Raises:
+        ResourceError: The disk is full, over quota, or not writable.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        raise ResourceError(
+            f"cannot write: {os.strerror(error.errno or 0)}",
+            where=str(path),
+            hint="make room, or choose another --run-dir; what was saved before is intact",
+        ) from None

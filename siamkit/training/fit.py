@@ -1,0 +1,205 @@
+"""Starting a run, and going on with one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from siamkit.config import RunConfig, resolve
+from siamkit.data.splits import Splits, load_data
+from siamkit.errors import CheckpointError, ResourceError
+from siamkit.registry import Registry
+from siamkit.training import checkpoint
+from siamkit.training.build import Setup, build, identity, uses_state
+from siamkit.training.checkpoint import Checkpoint
+from siamkit.training.events import Emit, Listener, emitter
+from siamkit.training.loop import Trainer, load_model_tensors, model_tensors, phase_rows
+from siamkit.training.rundir import RunDir
+from siamkit.training.signals import listening
+from siamkit.training.state import RunState
+from siamkit.training.validation import Evaluator
+
+Result = dict[str, Any]
+_CHECKPOINTS_AT_ONCE = 4  # two newest, the best, and the one being written
+
+
+def fit(
+    config: RunConfig,
+    registries: Mapping[str, Registry],
+    listeners: Sequence[Listener] = (),
+    observers: Sequence[Listener] = (),
+) -> Result:
+    """Train from the start and return the result object of ``siamkit train --json``.
+
+    Args:
+        config: A resolved config.
+        registries: The registry of each component section.
+        listeners: Called with every event.
+        observers: Plugins that watch; one that fails is left out.
+
+    Raises:
+        SiamkitError: See :mod:`siamkit.errors` for which.
+    """
+    splits = _load(config)
+    setup = build(config, registries, len(splits.train.classes))
+    run_dir = RunDir.create(config)
+    with run_dir.locked():
+        _require_space(run_dir, setup)
+        state = RunState(identity=identity(config, splits, registries))
+        emit = emitter(run_dir, listeners, observers)
+        return _run(setup, splits, state, run_dir, emit, None)
+
+
+def resume(
+    path: Path,
+    registries: Mapping[str, Registry],
+    listeners: Sequence[Listener] = (),
+    observers: Sequence[Listener] = (),
+) -> Result:
+    """Go on with the run at ``path`` from its latest checkpoint that is intact.
+
+    Raises:
+        CheckpointError: There is none, or the data or plugins changed since.
+    """
+    run_dir = RunDir.open(path)
+    config = resolve(registries, run_dir.read_config(), where=str(run_dir.config))
+    with run_dir.locked():
+        emit = emitter(run_dir, listeners, observers)
+        saved = _latest_intact(run_dir, emit)
+        splits = _load(config)
+        state = RunState(**saved.state)
+        _require_same(state.identity, identity(config, splits, registries), run_dir)
+        setup = build(config, registries, len(splits.train.classes), pretrained=False)
+        return _run(setup, splits, state, run_dir, emit, saved)
+
+
+def _load(config: RunConfig) -> Splits:
+    return load_data(
+        config.data.path, val_fraction=config.data.val_fraction, seed=config.train.seed
+    )
+
+
+def _run(
+    setup: Setup,
+    splits: Splits,
+    state: RunState,
+    run_dir: RunDir,
+    emit: Emit,
+    saved: Checkpoint | None,
+) -> Result:
+    with listening() as stop:
+        trainer = Trainer(setup, splits, state, run_dir, emit, stop)
+        if splits.test and not state.untrained_test:
+            test = Evaluator(splits.test, setup.net.backbone.preprocessing, setup.device)
+            state.untrained_test = test.metrics(setup.net.features)
+        if saved:
+            trainer.restore(saved)
+        emit("run_start", _start_data(trainer))
+        trainer.run()
+    result = _result(setup, splits, state, run_dir)
+    run_dir.write_metrics(result)
+    emit("run_end", result)
+    return result
+
+
+def _start_data(trainer: Trainer) -> dict[str, Any]:
+    config, splits = trainer.setup.config, trainer.splits
+    notices = [*splits.notices, *trainer.notices]
+    if trainer.setup.weights.startswith("random"):
+        notices.append(f"backbone weights: {trainer.setup.weights}")
+    if config.train.micro_batch and config.train.micro_batch < config.train.batch_size:
+        notices.append(
+            f"gradients add up over micro-batches of {config.train.micro_batch}: positives and "
+            "negatives are found within a micro-batch only, so this is not the same as a larger "
+            "batch"
+        )
+    return {
+        "run_dir": str(trainer.run_dir.path),
+        "config": config.to_values(),
+        "weights": trainer.setup.weights,
+        "data": {
+            "how": splits.how,
+            "train_images": len(splits.train),
+            "train_classes": len(splits.train.classes),
+            "val_images": len(splits.val),
+            "val_classes": len(splits.val.classes),
+        },
+        "notices": notices,
+        "epochs": config.train.epochs,
+        "steps_per_epoch": trainer.steps_per_epoch,
+        "device": str(trainer.setup.device),
+        "start_epoch": trainer.state.epoch,
+    }
+
+
+def _result(setup: Setup, splits: Splits, state: RunState, run_dir: RunDir) -> Result:
+    names = tuple(state.untrained)
+    assert state.best_epoch is not None
+    best = {name: state.history[state.best_epoch][name] for name in names}
+    metrics: dict[str, Any] = {
+        "untrained": state.untrained,
+        "best": {**best, "epoch": state.best_epoch},
+        "last": {name: state.history[-1][name] for name in names},
+    }
+    if splits.test:
+        metrics["test"] = _test_metrics(setup, splits, state, run_dir)
+    return {
+        "run_dir": str(run_dir.path),
+        "epochs": len(state.history),
+        "phases": phase_rows(setup, state.history),
+        "metrics": metrics,
+        "stopped_early": state.stopped_early,
+        "history": state.history,
+    }
+
+
+def _test_metrics(setup: Setup, splits: Splits, state: RunState, run_dir: RunDir) -> dict[str, Any]:
+    """Score the best epoch on classes that nothing was chosen by."""
+    assert splits.test is not None
+    best = checkpoint.pointed_to(run_dir.checkpoints, checkpoint.BEST)
+    assert best is not None
+    load_model_tensors(setup, checkpoint.load(run_dir.checkpoints / best).model)
+    evaluator = Evaluator(splits.test, setup.net.backbone.preprocessing, setup.device)
+    return {"untrained": state.untrained_test, "best": evaluator.metrics(setup.net.embed)}
+
+
+def _latest_intact(run_dir: RunDir, emit: Emit) -> Checkpoint:
+    """Return the newest checkpoint whose every byte is right; say so if it isn't the latest."""
+    damage: CheckpointError | None = None
+    for folder in checkpoint.candidates(run_dir.checkpoints):
+        try:
+            saved = checkpoint.load(folder)
+        except CheckpointError as error:
+            damage = damage or error
+            continue
+        if damage:
+            emit("notice", {"text": f"{damage}; going back to {folder.name}"})
+        return saved
+    raise damage or CheckpointError("has no checkpoint", where=str(run_dir.path))
+
+
+def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: RunDir) -> None:
+    changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    if changed:
+        raise CheckpointError(
+            f"cannot be resumed: {', '.join(changed)} changed since it was saved",
+            where=str(run_dir.path),
+            hint="start a new run, or bring back what changed",
+        )
+
+
+def _require_space(run_dir: RunDir, setup: Setup) -> None:
+    """Refuse a run whose checkpoints will not fit on the disk, before it costs any time."""
+    weights = sum(t.numel() * t.element_size() for t in model_tensors(setup).values())
+    state = uses_state(setup.config.optimizer) * weights
+    needed = _CHECKPOINTS_AT_ONCE * (weights + state)
+    free = shutil.disk_usage(run_dir.path).free
+    if free < needed:
+        raise ResourceError(
+            f"not enough disk space for checkpoints: {needed / 1e9:.1f} GB wanted, "
+            f"{free / 1e9:.1f} GB free",
+            where=str(run_dir.path),
+            hint="make room, or choose another --run-dir",
+        )

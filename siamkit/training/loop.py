@@ -1,0 +1,336 @@
+"""The epoch loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import islice
+from typing import Any
+
+from siamkit.data.loader import Batch, Loader, ViewDataset, default_workers
+from siamkit.data.sampler import pk_batches, pk_shape
+from siamkit.data.splits import Splits
+from siamkit.data.views import TrainView
+from siamkit.errors import Interrupted, NonFiniteError
+from siamkit.freezing.controller import Change
+from siamkit.freezing.phases import plan_at
+from siamkit.interfaces import FreezePlan, Progress
+from siamkit.training import checkpoint
+from siamkit.training.build import Setup
+from siamkit.training.checkpoint import Checkpoint
+from siamkit.training.events import Emit
+from siamkit.training.optimizer import load_state_tensors, rates, set_rates, state_tensors
+from siamkit.training.rundir import RunDir
+from siamkit.training.seeding import derive, seeded
+from siamkit.training.signals import StopRequest
+from siamkit.training.state import Metrics, RunState, best_epoch, out_of_patience
+from siamkit.training.step import Stepper, micro_batches
+from siamkit.training.validation import Evaluator, probe
+from siamkit.training.warmup import unfrozen_at, warmup_factors
+
+
+class Trainer:
+    """Trains one run, from wherever its state says it stands.
+
+    Args:
+        setup: The parts of the run.
+        splits: Its data.
+        state: Where it stands; changed as it goes.
+        run_dir: Where checkpoints go.
+        emit: Called with every event.
+        stop: Whether a signal asked to stop.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        splits: Splits,
+        state: RunState,
+        run_dir: RunDir,
+        emit: Emit,
+        stop: StopRequest,
+    ) -> None:
+        self.setup, self.splits, self.state = setup, splits, state
+        self.run_dir, self.emit, self.stop = run_dir, emit, stop
+        config = setup.config
+        self.train = config.train
+        preprocessing = setup.net.backbone.preprocessing
+        workers = config.data.workers
+        if workers is None:
+            workers = default_workers(len(splits.train))
+        dataset = ViewDataset(
+            splits.train,
+            TrainView(preprocessing, config.data.augment),
+            channels=preprocessing.channels,
+            seed=self.train.seed,
+            views=config.data.views,
+        )
+        self.loader = Loader(dataset, workers=workers, pin_memory=setup.device.type == "cuda")
+        size = min(self.train.micro_batch or self.train.batch_size, 64)
+        self.val, self.probe = (
+            Evaluator(
+                images,
+                preprocessing,
+                setup.device,
+                workers=workers,
+                batch_size=size,
+                precision=self.train.precision,
+            )
+            for images in (splits.val, probe(splits.train, splits.val, self.train.seed))
+        )
+        _, self.images_per_class, self.notices = pk_shape(
+            splits.train.labels, self.train.batch_size, self.train.images_per_class
+        )
+        self.steps_per_epoch = len(self._batches(0))
+        self.stepper = Stepper(
+            setup.net,
+            setup.loss,
+            setup.optimizer,
+            setup.device,
+            self.train.precision,
+            config.optimizer.clip_norm,
+        )
+        self.stepper.scaler.load_state_dict(state.scaler)
+
+    # --- the run ---
+
+    def run(self) -> None:
+        """Train until the last epoch, early stopping, or a signal.
+
+        Raises:
+            Interrupted: A signal asked to stop; the run was saved.
+            NonFiniteError: A loss or gradient is not finite.
+            FrozenDriftError: A frozen tensor changed.
+        """
+        with ExitStack() as closing:
+            for loader in (self.loader, self.val.loader, self.probe.loader):
+                closing.enter_context(loader)
+            if not self.state.untrained:
+                self.state.untrained = self.val.metrics(self.setup.net.features)
+            self.emit("untrained", self.state.untrained)
+            while not self.state.is_over(self.train.epochs):
+                self._start_phase(plan_at(self.setup.policy, self.setup.stages, self._progress()))
+                started = time.perf_counter()
+                self._train_epoch()
+                self._end_epoch(started)
+
+    def _progress(self) -> Progress:
+        return Progress(
+            epoch=self.state.epoch,
+            epochs=self.train.epochs,
+            step=self.state.step,
+            steps=self.steps_per_epoch * self.train.epochs,
+            history=tuple(self.state.history),
+            monitor=self.train.monitor,
+        )
+
+    def _start_phase(self, plan: FreezePlan) -> None:
+        controller = self.setup.controller
+        if controller.plan == plan:
+            return
+        if controller.plan is not None:
+            controller.verify(f"the end of epoch {self.state.epoch}")
+        changes = controller.apply(plan)
+        self.emit(
+            "phase_start",
+            {
+                "epoch": self.state.epoch,
+                "trainable_parameters": sum(controller.sizes[n] for n in plan.trainable),
+                "parameters": sum(controller.sizes.values()),
+                "changes": [self._change_row(change) for change in changes],
+                "reason": f"policy {self.setup.config.freeze.name!r}",
+            },
+        )
+
+    def _change_row(self, change: Change) -> dict[str, Any]:
+        return {
+            "stage": change.now.name,
+            "parameters": change.now.parameters,
+            "trainable": change.now.trainable,
+            "was": None if change.was is None else change.was.trainable,
+            "norm": change.now.norm,
+            "lr": self.setup.config.optimizer.lr * change.now.lr_mult,
+        }
+
+    # --- an epoch ---
+
+    def _batches(self, epoch: int) -> list[list[int]]:
+        return pk_batches(
+            self.splits.train.labels,
+            batch_size=self.train.batch_size,
+            images_per_class=self.train.images_per_class,
+            seed=self.train.seed,
+            epoch=epoch,
+        )
+
+    def _train_epoch(self) -> None:
+        state, net = self.state, self.setup.net
+        batches = self._batches(state.epoch)
+        groups = [
+            micro_batches(batch, self.train.micro_batch, self.images_per_class)
+            for batch in batches[state.epoch_step :]
+        ]
+        flat = [micro for group in groups for micro in group]
+        loaded = iter(self.loader.batches(flat, state.epoch))
+        since = unfrozen_at(
+            self.setup.policy,
+            self.setup.stages,
+            state.epoch,
+            self.train.epochs,
+            state.history,
+            self.train.monitor,
+        )
+        net.train()
+        for group in groups:
+            images = sum(len(micro) for micro in group)
+            started = time.perf_counter()
+            lr = self._set_rates(since)
+            loss = self._step(islice(loaded, len(group)), images, group)
+            state.step += 1
+            state.epoch_step += 1
+            state.loss_sum += loss * images
+            state.images += images
+            self.emit(
+                "step",
+                {
+                    "epoch": state.epoch,
+                    "step": state.step,
+                    "steps": self.steps_per_epoch * self.train.epochs,
+                    "epoch_step": state.epoch_step,
+                    "epoch_steps": len(batches),
+                    "loss": loss,
+                    "lr": lr,
+                    "images_per_second": images / (time.perf_counter() - started),
+                },
+            )
+            self._stop_if_asked()
+
+    def _set_rates(self, since: Mapping[str, int]) -> float:
+        """Set every group's rate for the coming step and return the head's."""
+        config, plan = self.setup.config, self.setup.controller.plan
+        assert plan is not None
+        scale = self.setup.scheduler.lr_scale(self._progress())
+        ramps = warmup_factors(
+            since, self.state.step, self.steps_per_epoch, self.train.unfreeze_warmup
+        )
+        base = config.optimizer.lr * scale
+        set_rates(self.setup.optimizer, rates(config.optimizer, plan, scale, ramps), base)
+        return base
+
+    def _step(self, batches: Iterator[Batch], images: int, group: Sequence[Sequence[int]]) -> float:
+        try:
+            # Dropout draws from torch's generator: seed it by the step's number, so that a
+            # resumed run drops what the uninterrupted one would have dropped.
+            with seeded(derive(self.train.seed, "step", self.state.step)):
+                return self.stepper(batches, images)
+        except NonFiniteError as error:
+            keys = [self.splits.train.samples[i].key for micro in group for i in micro]
+            self.emit("non_finite", {"step": self.state.step, "samples": keys})
+            raise NonFiniteError(
+                f"{error.what} in epoch {self.state.epoch + 1}, step {self.state.epoch_step + 1}; "
+                f"no update was made",
+                got=error.got,
+                hint=f"lower the rate (--lr) or use fp32; the batch's images are in "
+                f"{self.run_dir.events}",
+            ) from None
+
+    def _end_epoch(self, started: float) -> None:
+        state = self.state
+        metrics = self.val.metrics(self.setup.net.embed)
+        train_metrics = self.probe.metrics(self.setup.net.embed)
+        record: Metrics = {
+            **metrics,
+            "train_loss": state.loss_sum / state.images,
+            **{f"train_{name}": value for name, value in train_metrics.items()},
+        }
+        state.history.append(record)
+        state.best_epoch = best_epoch(state.history, self.train.monitor)
+        best = state.best_epoch == state.epoch
+        self.emit(
+            "epoch_end",
+            {
+                "epoch": state.epoch,
+                "epochs": self.train.epochs,
+                "train_loss": record["train_loss"],
+                "metrics": metrics,
+                "train_metrics": train_metrics,
+                "best": best,
+                "seconds": time.perf_counter() - started,
+            },
+        )
+        state.epoch += 1
+        state.epoch_step, state.loss_sum, state.images = 0, 0.0, 0
+        state.stopped_early = state.epoch < self.train.epochs and out_of_patience(
+            state.history, self.train.monitor, self.train.patience
+        )
+        self.save(best=best)
+        if state.stopped_early:
+            self.emit("early_stop", {"epoch": state.epoch - 1, "best_epoch": state.best_epoch})
+
+    # --- saving ---
+
+    def save(self, *, best: bool) -> None:
+        """Prove that nothing frozen changed, then publish a checkpoint."""
+        state, setup = self.state, self.setup
+        setup.controller.verify(f"step {state.step}")
+        state.scaler = self.stepper.scaler.state_dict()
+        path = checkpoint.publish(
+            self.run_dir.checkpoints,
+            f"epoch-{state.epoch:05d}-step-{state.step:08d}",
+            Checkpoint(
+                model=model_tensors(setup),
+                optimizer=state_tensors(setup.optimizer),
+                state=state.to_json(),
+                frozen=setup.controller.fingerprints,
+            ),
+            best=best,
+        )
+        self.emit("checkpoint", {"path": str(path), "epoch": state.epoch, "best": best})
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Put back the tensors of a checkpoint; the state was given at construction."""
+        load_model_tensors(self.setup, saved.model)
+        load_state_tensors(self.setup.optimizer, saved.optimizer)
+
+    def _stop_if_asked(self) -> None:
+        if self.stop.exit_code is None:
+            return
+        self.save(best=False)
+        raise Interrupted(
+            f"stopped by {self.stop.name} after step {self.state.step}; the run was saved",
+            exit_code=self.stop.exit_code,
+            hint=f"continue it with 'siamkit train --resume {self.run_dir.path}'",
+        )
+
+
+def model_tensors(setup: Setup) -> dict[str, Any]:
+    """Return the state of the network, and of the loss under ``loss.``."""
+    loss = {f"loss.{name}": t for name, t in setup.loss.state_dict().items()}
+    return {**setup.net.state_dict(), **loss}
+
+
+def load_model_tensors(setup: Setup, tensors: Mapping[str, Any]) -> None:
+    """Put back what :func:`model_tensors` returned, strictly."""
+    own = {k.removeprefix("loss."): v for k, v in tensors.items() if k.startswith("loss.")}
+    setup.loss.load_state_dict(own)
+    setup.net.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("loss.")})
+
+
+def phase_rows(setup: Setup, history: Sequence[Metrics]) -> list[dict[str, int]]:
+    """Return the phases that the run went through, for the result object."""
+    from siamkit.freezing.phases import phases
+
+    sizes = setup.controller.sizes
+    config = setup.config
+    found = phases(setup.policy, setup.stages, config.train.epochs, history, config.train.monitor)
+    done = len(history)
+    return [
+        {
+            "start_epoch": phase.start_epoch,
+            "end_epoch": min(phase.end_epoch, done),
+            "trainable_parameters": sum(sizes[name] for name in phase.plan.trainable),
+        }
+        for phase in found
+        if phase.start_epoch < done
+    ]

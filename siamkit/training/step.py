@@ -1,0 +1,125 @@
+"""One optimizer step: micro-batches in, one update out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from siamkit.data.loader import Batch
+from siamkit.errors import ConfigError, NonFiniteError
+from siamkit.interfaces import Loss
+from siamkit.model.siamese import SiameseNet
+
+_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def micro_batches(batch: Sequence[int], size: int | None, unit: int) -> list[list[int]]:
+    """Cut a P x K batch into micro-batches of at most ``size`` images, as even as can be. Pure.
+
+    Cuts fall between classes, so that no class loses its positive pairs, and the parts differ by
+    one class at most, so that none is left with a single class and no negatives.
+
+    Args:
+        batch: Image indices, the K images of a class next to each other.
+        size: Largest micro-batch; None for the whole batch.
+        unit: K.
+    """
+    units = math.ceil(len(batch) / unit)
+    parts = 1 if size is None else math.ceil(units / max(size // unit, 1))
+    edges = [round(i * units / parts) * unit for i in range(parts + 1)]
+    return [list(batch[a:b]) for a, b in pairwise(edges)]
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Return the autocast context of a precision.
+
+    Raises:
+        ConfigError: fp16 elsewhere than on CUDA.
+    """
+    if precision == "fp16" and device.type != "cuda":
+        raise ConfigError(
+            "fp16 needs a CUDA device",
+            where="train.precision",
+            got=str(device),
+            allowed="fp32, bf16",
+        )
+    dtype = _DTYPES[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+class Stepper:
+    """Carries out optimizer steps.
+
+    Args:
+        net: The network, in training mode.
+        loss: The loss.
+        optimizer: The run's optimizer.
+        device: Where to compute.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        clip_norm: Largest gradient norm, or None.
+    """
+
+    def __init__(
+        self,
+        net: SiameseNet,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        precision: str = "fp32",
+        clip_norm: float | None = None,
+    ) -> None:
+        self.net, self.loss, self.optimizer = net, loss, optimizer
+        self.device, self.precision, self.clip_norm = device, precision, clip_norm
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+    def __call__(self, batches: Iterable[Batch], images: int) -> float:
+        """Do one step over all of ``batches`` and return the loss.
+
+        The gradient is the average over images: each micro-batch counts by its share of the
+        ``images`` in the step, so a partial last one weighs what it should.
+
+        Raises:
+            NonFiniteError: The loss or the gradient is NaN or infinite; nothing was updated.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for batch in batches:
+            weight = len(batch.labels) / images
+            loss = self._loss(batch) * weight
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise NonFiniteError("the loss is not finite", got=value)
+            self.scaler.scale(loss).backward()
+            total += value
+        self._update()
+        return total
+
+    def _loss(self, batch: Batch) -> Tensor:
+        batch = batch.to(self.device, non_blocking=True)
+        with autocast(self.device, self.precision):
+            embeddings = self.net.forward_single(batch.images)
+        # Distances of nearly equal embeddings need all the digits there are.
+        return self.loss(embeddings.float(), batch.labels)  # type: ignore[no-any-return]
+
+    def _update(self) -> None:
+        parameters = [p for p in self._parameters() if p.grad is not None]
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if not torch.isfinite(norm):
+            # The fp16 scaler meets this on purpose: it skips the step and lowers its scale.
+            if not self.scaler.is_enabled():
+                self.optimizer.zero_grad(set_to_none=True)
+                raise NonFiniteError("the gradient is not finite", got=float(norm))
+        elif self.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def _parameters(self) -> Iterator[nn.Parameter]:
+        for group in self.optimizer.param_groups:
+            yield from group["params"]

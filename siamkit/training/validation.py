@@ -1,0 +1,86 @@
+"""Held-out metrics during training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from siamkit.data.loader import Loader, ViewDataset
+from siamkit.data.sources import ImageSet
+from siamkit.data.views import EvalView
+from siamkit.evaluation.retrieval import retrieval_metrics
+from siamkit.interfaces import Preprocessing
+from siamkit.training.step import autocast
+
+PROBE_IMAGES = 512
+
+
+class Evaluator:
+    """Embeds one image set and scores it, again and again.
+
+    Args:
+        images: The image set.
+        preprocessing: How images are prepared.
+        device: Where to compute.
+        workers: Worker processes that decode.
+        batch_size: Images a forward.
+        precision: Autocast type.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        *,
+        workers: int = 0,
+        batch_size: int = 64,
+        precision: str = "fp32",
+    ) -> None:
+        dataset = ViewDataset(
+            images, EvalView(preprocessing), channels=preprocessing.channels, seed=0, views=1
+        )
+        self.loader = Loader(dataset, workers=workers, pin_memory=device.type == "cuda")
+        self.device, self.precision = device, precision
+        order = list(range(len(images)))
+        self.batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+    def embed(self, forward: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Return ``forward`` of every image ``[N, E]`` (float32, CPU) and the labels ``[N]``."""
+        parts: list[Tensor] = []
+        labels: list[Tensor] = []
+        for batch in self.loader.batches(self.batches, 0):
+            moved = batch.to(self.device)
+            with torch.no_grad(), autocast(self.device, self.precision):
+                parts.append(forward(moved.images).float().cpu())
+            labels.append(batch.labels)
+        return torch.cat(parts), torch.cat(labels)
+
+    def metrics(self, forward: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Return the retrieval metrics of ``forward``'s output."""
+        return retrieval_metrics(*self.embed(forward))
+
+
+def probe(train: ImageSet, val: ImageSet, seed: int) -> ImageSet:
+    """Return part of the training set, as hard to search as the validation set. Pure.
+
+    Recall depends on how many classes and images there are to choose from, so the train/val gap
+    means something only between sets of equal size: as many classes as ``val`` has (or all there
+    are), with as many images a class. At most :data:`PROBE_IMAGES` images, to stay cheap.
+    """
+    by_class: dict[int, list[int]] = {}
+    for index, label in enumerate(train.labels):
+        by_class.setdefault(label, []).append(index)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(sorted(by_class))[: max(len(val.classes), 2)]
+    per_class = max(2, round(len(val) / max(len(val.classes), 1)))
+    chosen: list[int] = []
+    for label in order:
+        members = by_class[int(label)]
+        if len(chosen) + min(len(members), per_class) > PROBE_IMAGES and len(chosen) > 1:
+            break
+        chosen += sorted(int(i) for i in rng.permutation(members)[:per_class])
+    return ImageSet(tuple(train.samples[i] for i in chosen), train.classes)

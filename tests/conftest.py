@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import colorsys
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+torch.set_num_threads(2)
+
+BACKBONE = "timm:resnet10t"
+
+
+def draw(path: Path, kind: int, index: int, size: int = 40) -> None:
+    """Draw a shape whose colour and corners are its class's, at a place of its own."""
+    rng = np.random.default_rng([kind, index])
+    colour = tuple(int(255 * c) for c in colorsys.hsv_to_rgb(kind / 8, 0.8, 0.9))
+    image = Image.fromarray(rng.integers(180, 255, (size, size, 3), dtype=np.uint8))
+    pen = ImageDraw.Draw(image)
+    x, y, r = rng.integers(12, size - 12, 2).tolist() + [int(rng.integers(6, 11))]
+    pen.regular_polygon((x, y, r), 3 + kind % 5, fill=colour)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight classes of six small pictures."""
+    root = tmp_path_factory.mktemp("shapes")
+    for kind in range(8):
+        for index in range(6):
+            draw(root / f"class{kind}" / f"{index}.png", kind, index)
+    return root
+
+
+@pytest.fixture
+def run_values(image_folder: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """A function that returns the config values of a run of a few seconds."""
+
+    def values(**sections: Any) -> dict[str, Any]:
+        result: dict[str, Any] = {
+            "data": {"path": str(image_folder), "image_size": 32, "workers": 0},
+            "backbone": {"name": BACKBONE, "pretrained": False},
+            "head": {"name": "mlp", "hidden": 16, "dim": 8},
+            "freeze": {"name": "stages", "warmup": 1},
+            "loss": {"name": "triplet"},
+            "train": {"epochs": 3, "batch_size": 8, "images_per_class": 2},
+            "run_dir": str(tmp_path / "run"),
+        }
+        for name, section in sections.items():
+            merged = isinstance(section, dict) and "name" not in section
+            result[name] = {**result.get(name, {}), **section} if merged else section
+        return result
+
+    return values

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from siamkit.errors import FrozenDriftError
+from siamkit.freezing.proof import fingerprint, fingerprints, verify
+
+
+def test_the_memory_layout_does_not_matter() -> None:
+    tensor = torch.randn(2, 3, 4, 5)
+    assert fingerprint(tensor) == fingerprint(tensor.contiguous(memory_format=torch.channels_last))
+
+
+def test_shape_and_type_matter() -> None:
+    zeros = torch.zeros(4)
+    others = (zeros.view(2, 2), zeros.to(torch.int32), torch.zeros(5))
+    assert len({fingerprint(t) for t in (zeros, *others)}) == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_every_type_can_be_fingerprinted(dtype: torch.dtype) -> None:
+    tensor = torch.ones(3, dtype=dtype)
+    changed = tensor.clone()
+    changed[1] = 0
+    assert fingerprint(tensor) != fingerprint(changed)
+    assert fingerprint(torch.tensor(1, dtype=dtype)) == fingerprint(torch.tensor(1, dtype=dtype))
+
+
+@given(st.integers(0, 11))
+def test_the_smallest_change_anywhere_shows(index: int) -> None:
+    tensor = torch.ones(12)
+    changed = tensor.clone()
+    changed[index] = torch.nextafter(tensor[index], torch.tensor(2.0))
+    assert fingerprint(tensor) != fingerprint(changed)
+
+
+def test_drift_is_an_error_that_names_the_tensor() -> None:
+    net = nn.BatchNorm1d(2)
+    expected = fingerprints(net, ["weight", "running_mean"])
+    verify(net, expected, "now")
+    net.running_mean.add_(1)
+    with pytest.raises(
+        FrozenDriftError, match=r"1 frozen tensors changed by epoch 3: running_mean"
+    ):
+        verify(net, expected, "epoch 3")

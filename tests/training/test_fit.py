@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import siamkit
+from siamkit import api
+from siamkit.errors import CheckpointError, ConfigError, NonFiniteError
+from siamkit.training import checkpoint
+
+RunValues = Callable[..., dict[str, Any]]
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.events: list[siamkit.Event] = []
+
+    def __call__(self, event: siamkit.Event) -> None:
+        self.events.append(event)
+
+    def data(self, name: str) -> list[dict[str, Any]]:
+        return [dict(event.data) for event in self.events if event.name == name]
+
+
+def latest(run_dir: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of a run's last checkpoint, model and optimizer."""
+    root = Path(run_dir) / "checkpoints"
+    folder = root / (checkpoint.pointed_to(root, checkpoint.LATEST) or "")
+    optimizer = {f"o/{k}": v for k, v in load_file(folder / "optimizer.safetensors").items()}
+    return {**load_file(folder / "model.safetensors"), **optimizer}
+
+
+def assert_bit_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not different
+
+
+def test_a_run_leaves_its_config_events_metrics_and_checkpoints(run_values: RunValues) -> None:
+    watch = Recorder()
+    result = api.fit(run_values(), listeners=[watch])
+    run = Path(result["run_dir"])
+    assert {p.name for p in run.iterdir()} == {
+        "config.yaml", "events.jsonl", "metrics.json", "checkpoints",
+    }  # fmt: skip
+    assert json.loads((run / "metrics.json").read_text()) == result
+    logged = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
+    assert logged == [event.name for event in watch.events]
+    assert logged[0] == "run_start" and logged[-1] == "run_end"
+    assert not list(run.rglob("*.pt")) and not list(run.rglob("*.pkl"))
+
+
+def test_the_result_holds_phases_and_held_out_metrics(run_values: RunValues) -> None:
+    result = api.fit(run_values())
+    assert result["epochs"] == 3
+    assert [(p["start_epoch"], p["end_epoch"]) for p in result["phases"]] == [(0, 1), (1, 3)]
+    for name in ("untrained", "best", "last"):
+        metrics = result["metrics"][name]
+        assert 0 <= metrics["map@r"] <= metrics["recall@1"] <= 1
+    best = result["metrics"]["best"]
+    assert best["map@r"] == max(epoch["map@r"] for epoch in result["history"])
+
+
+def test_training_learns_held_out_classes(run_values: RunValues) -> None:
+    values = run_values(
+        freeze={"name": "full"},
+        loss={"name": "supcon"},
+        train={"epochs": 12, "batch_size": 24, "images_per_class": 6},
+        optimizer={"lr": 3e-3},
+        data={"augment": {"enabled": False}},
+    )
+    result = api.fit(values)
+    history = result["history"]
+    assert history[-1]["train_loss"] < 0.7 * history[0]["train_loss"]
+    assert result["metrics"]["best"]["map@r"] > result["metrics"]["untrained"]["map@r"]
+
+
+def test_untrained_is_the_backbones_own_pooled_features(run_values: RunValues) -> None:
+    watch = Recorder()
+    values = run_values()
+    api.fit(values, listeners=[watch])
+    # The same backbone, from the same seed, without a head: its features are the embedding.
+    bare = Recorder()
+    config = {**values, "run_dir": values["run_dir"] + "2", "freeze": "full", "head": "identity"}
+    api.fit(config, listeners=[bare])
+    assert watch.data("untrained") == bare.data("untrained")
+
+
+def test_phase_changes_are_told_as_they_happen(run_values: RunValues) -> None:
+    watch = Recorder()
+    api.fit(run_values(), listeners=[watch])
+    first, second = watch.data("phase_start")
+    assert [row["stage"] for row in first["changes"]] == [
+        "stem", "layer1", "layer2", "layer3", "layer4", "head",
+    ]  # fmt: skip
+    assert {row["stage"]: row["was"] for row in second["changes"]} == {"layer3": 0, "layer4": 0}
+    lr = {row["stage"]: row["lr"] for row in second["changes"]}
+    assert lr["layer4"] == pytest.approx(1e-4)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(run_values: RunValues) -> None:
+    values = run_values(train={"epochs": 1})
+    runs = [
+        api.fit(
+            {
+                **values,
+                "run_dir": f"{values['run_dir']}{i}",
+                "train": {**values["train"], "seed": s},
+            }
+        )
+        for i, s in enumerate((7, 7, 8))
+    ]
+    tensors = [latest(run["run_dir"]) for run in runs]
+    assert_bit_equal(tensors[0], tensors[1])
+    assert not torch.equal(tensors[0]["head.0.weight"], tensors[2]["head.0.weight"])
+
+
+def test_training_leaves_the_callers_random_state_alone(run_values: RunValues) -> None:
+    torch.manual_seed(3)
+    expected = torch.randn(4)
+    torch.manual_seed(3)
+    api.fit(run_values(train={"epochs": 1}))
+    assert torch.equal(torch.randn(4), expected)
+
+
+def test_the_best_model_is_loaded_back_and_scores_what_was_reported(run_values: RunValues) -> None:
+    values = run_values()
+    result = api.fit(values)
+    net = api.load_model(result["run_dir"])
+    assert not net.training
+    from siamkit.data.splits import load_data
+    from siamkit.training.validation import Evaluator
+
+    val = load_data(values["data"]["path"], val_fraction=0.5, seed=0).val
+    evaluator = Evaluator(val, net.backbone.preprocessing, torch.device("cpu"))
+    best = result["metrics"]["best"]
+    assert evaluator.metrics(net.embed)["map@r"] == pytest.approx(best["map@r"], abs=1e-6)
+
+
+def test_gradient_accumulation_is_used_and_explained(run_values: RunValues) -> None:
+    watch = Recorder()
+    api.fit(run_values(train={"micro_batch": 4, "epochs": 1}), listeners=[watch])
+    (start,) = watch.data("run_start")
+    assert any("within a micro-batch only" in notice for notice in start["notices"])
+
+
+def test_early_stopping_ends_the_run(run_values: RunValues) -> None:
+    watch = Recorder()
+    values = run_values(
+        train={"epochs": 30, "patience": 2}, optimizer={"lr": 1e-9}, freeze={"name": "freeze-all"}
+    )
+    result = api.fit(values, listeners=[watch])
+    assert result["epochs"] < 30 and result["stopped_early"]
+    (stop,) = watch.data("early_stop")
+    assert stop["epoch"] - stop["best_epoch"] == 2
+
+
+@pytest.mark.parametrize("loss", ["proxy-anchor", "arcface"])
+def test_a_losss_own_parameters_train_and_are_saved(run_values: RunValues, loss: str) -> None:
+    result = api.fit(run_values(loss={"name": loss}, train={"epochs": 2}))
+    tensors = latest(result["run_dir"])
+    assert any(name.startswith("loss.") for name in tensors)
+    assert any(name.startswith("o/loss.") and name.endswith("exp_avg") for name in tensors)
+
+
+@pytest.mark.parametrize("precision", ["bf16"])
+def test_mixed_precision_trains(run_values: RunValues, precision: str) -> None:
+    result = api.fit(run_values(train={"precision": precision, "epochs": 1}))
+    assert result["epochs"] == 1
+    assert latest(result["run_dir"])["head.0.weight"].dtype == torch.float32
+
+
+def test_a_test_folder_is_scored_once_at_the_end(
+    run_values: RunValues, image_folder: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    for part, classes in {"train": range(4), "val": (4, 5), "test": (6, 7)}.items():
+        for kind in classes:
+            shutil.copytree(image_folder / f"class{kind}", root / part / f"class{kind}")
+    result = api.fit(run_values(data={"path": str(root)}, train={"epochs": 1}))
+    assert set(result["metrics"]["test"]) == {"untrained", "best"}
+
+
+def test_a_loss_that_blows_up_ends_the_run_with_the_batch_on_record(run_values: RunValues) -> None:
+    watch = Recorder()
+    values = run_values(optimizer={"lr": 1e38, "name": "sgd"}, train={"epochs": 5})
+    with pytest.raises(NonFiniteError, match=r"not finite in epoch 1, step \d.*no update was made"):
+        api.fit(values, listeners=[watch])
+    (record,) = watch.data("non_finite")
+    assert len(record["samples"]) == 8 and all(name.endswith(".png") for name in record["samples"])
+
+
+def test_a_run_directory_that_holds_something_is_refused(run_values: RunValues) -> None:
+    values = run_values()
+    Path(values["run_dir"]).mkdir()
+    precious = Path(values["run_dir"]) / "precious.txt"
+    precious.write_text("mine")
+    with pytest.raises(ConfigError, match="not empty; choose another --run-dir"):
+        api.fit(values)
+    assert precious.read_text() == "mine"
+
+
+# --- going on with a run -------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(name: str, count: int) -> Callable[[siamkit.Event], None]:
+    seen = 0
+
+    def listener(event: siamkit.Event) -> None:
+        nonlocal seen
+        seen += event.name == name
+        if seen == count:
+            raise Killed
+
+    return listener
+
+
+@pytest.fixture(scope="module")
+def whole(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The run that is never interrupted: dropout on, three phases, warm-ups."""
+    return api.fit(resumable(image_folder, tmp_path_factory.mktemp("whole") / "run"))
+
+
+def resumable(folder: Path, run_dir: Path, workers: int = 0) -> dict[str, Any]:
+    return {
+        "data": {"path": str(folder), "image_size": 32, "workers": workers},
+        "backbone": {"name": "timm:resnet10t", "pretrained": False, "drop_path_rate": 0.3},
+        "head": {"name": "bnneck"},
+        "freeze": {"name": "gradual-unfreeze", "every": 1},
+        "loss": "proxy-anchor",
+        "scheduler": {"name": "cosine", "warmup": 1},
+        "train": {"epochs": 4, "batch_size": 8, "images_per_class": 2, "unfreeze_warmup": 2},
+        "run_dir": str(run_dir),
+    }
+
+
+@pytest.mark.parametrize(("event", "count"), [("checkpoint", 1), ("step", 8), ("epoch_end", 3)])
+def test_a_resumed_run_is_bit_equal_to_one_never_interrupted(
+    whole: dict[str, Any], image_folder: Path, tmp_path: Path, event: str, count: int
+) -> None:
+    values = resumable(image_folder, tmp_path / "run")
+    with pytest.raises(Killed):
+        api.fit(values, listeners=[kill_at(event, count)])
+    resumed = api.resume(values["run_dir"])
+    assert_bit_equal(latest(values["run_dir"]), latest(whole["run_dir"]))
+    assert resumed["history"] == whole["history"]
+    assert resumed["phases"] == whole["phases"]
+
+
+def test_resuming_a_run_that_is_over_gives_its_result_again(run_values: RunValues) -> None:
+    result = api.fit(run_values())
+    assert api.resume(result["run_dir"]) == result
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(
+    whole: dict[str, Any], image_folder: Path, tmp_path: Path
+) -> None:
+    values = resumable(image_folder, tmp_path / "run")
+    with pytest.raises(Killed):
+        api.fit(values, listeners=[kill_at("checkpoint", 3)])
+    newest = next(checkpoint.candidates(tmp_path / "run" / "checkpoints"))
+    with (newest / "model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    watch = Recorder()
+    api.resume(values["run_dir"], listeners=[watch])
+    (notice,) = watch.data("notice")
+    assert "model.safetensors: the file is missing or damaged" in notice["text"]
+    assert_bit_equal(latest(values["run_dir"]), latest(whole["run_dir"]))
+
+
+def test_changed_data_is_refused(image_folder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "data"
+    shutil.copytree(image_folder, mine)
+    values = resumable(mine, tmp_path / "run")
+    with pytest.raises(Killed):
+        api.fit(values, listeners=[kill_at("checkpoint", 1)])
+    for path in sorted(mine.rglob("5.png")):
+        path.unlink()
+    with pytest.raises(CheckpointError, match=r"data\.train, data\.val changed since it was saved"):
+        api.resume(values["run_dir"])
+
+
+def test_resuming_what_is_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"not a run directory: it has no config\.yaml"):
+        api.resume(tmp_path)
+
+
+def test_an_observer_plugin_that_fails_is_left_out_and_hurts_nobody(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def broken(event: siamkit.Event) -> None:
+        calls.append(event.name)
+        raise ValueError("boom")
+
+    watch = Recorder()
+    monkeypatch.setattr(api, "_observers", lambda: [broken])
+    api.fit(run_values(train={"epochs": 1}), listeners=[watch])
+    assert len(calls) == 1
+    (notice,) = watch.data("notice")
+    assert "ValueError: boom" in notice["text"]

@@ -1,0 +1,84 @@
+"""Real signals and a real kill -9 to a real process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from siamkit import api
+from siamkit.training import checkpoint
+from siamkit.training.rundir import RunDir
+
+RunValues = Callable[..., dict[str, Any]]
+
+
+def start(values: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(values))
+    return subprocess.Popen(
+        [sys.executable, "-m", "siamkit", "train", "--config", str(config), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+
+
+def wait_for_steps(run_dir: Path, steps: int) -> None:
+    events = run_dir / "events.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if events.exists() and events.read_text().count('"event": "step"') >= steps:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the run did not get going")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["term", "int"]
+)
+def test_a_signal_saves_in_mid_epoch_and_the_run_goes_on_where_it_was(
+    run_values: RunValues, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    values = run_values(train={"epochs": 4}, head="bnneck")
+    run_dir = Path(values["run_dir"])
+    process = start(values, tmp_path)
+    wait_for_steps(run_dir, 2)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
+    assert json.loads(out)["error"]["exit_code"] == code
+    resumed = api.resume(run_dir)
+    whole = api.fit({**values, "run_dir": str(tmp_path / "whole")})
+    assert resumed["history"] == whole["history"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [1, 4, 7, 10])
+def test_kill_9_then_resume_gives_the_uninterrupted_run(
+    run_values: RunValues, tmp_path: Path, steps: int
+) -> None:
+    values = run_values(train={"epochs": 4}, head="bnneck")
+    run_dir = Path(values["run_dir"])
+    process = start(values, tmp_path)
+    wait_for_steps(run_dir, steps)
+    process.kill()
+    process.communicate()
+    if not (run_dir / "checkpoints" / checkpoint.LATEST).exists():
+        return
+    assert RunDir(run_dir).lock.exists(), "a killed process cannot take its lock away"
+    resumed = api.resume(run_dir)
+    whole = api.fit({**values, "run_dir": str(tmp_path / "whole")})
+    assert resumed["history"] == whole["history"]
+    a, b = (api.load_model(run, "last").state_dict() for run in (run_dir, tmp_path / "whole"))
+    assert all(a[name].equal(b[name]) for name in a)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from siamkit import api
+from siamkit.config import OptimizerConfig
+from siamkit.interfaces import FreezePlan, Loss, LossContext
+from siamkit.model.siamese import SiameseNet
+from siamkit.training.optimizer import (
+    build_optimizer,
+    load_state_tensors,
+    no_decay,
+    rates,
+    set_rates,
+    state_tensors,
+)
+from siamkit.training.warmup import warmup_factors
+
+
+@pytest.fixture(scope="module")
+def net() -> SiameseNet:
+    return api.create_model("timm:test_vit", pretrained=False, head={"name": "mlp", "dim": 4})
+
+
+def loss(name: str) -> Loss:
+    entry = api.registries()["loss"].get(name)
+    return entry.build(entry.validate({}, name), LossContext(4, 3))
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_every_parameter_is_in_exactly_one_group(net: SiameseNet, name: str) -> None:
+    proxies = loss("proxy-anchor")
+    optimizer = build_optimizer(OptimizerConfig(name=name), net, proxies, net.stages())
+    owned = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    everything = [*net.parameters(), *proxies.parameters()]
+    assert len(owned) == len(set(owned))
+    assert set(owned) == {id(p) for p in everything}
+
+
+def test_groups_are_stage_by_decay_and_a_loss_has_its_own(net: SiameseNet) -> None:
+    optimizer = build_optimizer(
+        OptimizerConfig(weight_decay=0.5), net, loss("proxy-anchor"), net.stages()
+    )
+    decay = {group["name"]: group["weight_decay"] for group in optimizer.param_groups}
+    assert decay["head/decay"] == 0.5 and decay["head/no_decay"] == 0.0
+    assert decay["loss/no_decay"] == 0.0
+    first, *_, last = decay
+    assert first.startswith("stem/") and last.startswith("loss/")
+
+
+def test_vectors_and_what_the_architecture_exempts_are_not_decayed(net: SiameseNet) -> None:
+    undecayed = no_decay(net)
+    assert "backbone.model.pos_embed" in undecayed, "timm's no_weight_decay()"
+    assert "head.0.bias" in undecayed
+    assert "head.0.weight" not in undecayed
+
+
+def test_rates_multiply_base_stage_schedule_and_warmup() -> None:
+    config = OptimizerConfig(lr=0.1, loss_lr_mult=10)
+    plan = FreezePlan(frozenset(), {"layer4": 0.5})
+    found = rates(config, plan, scale=0.5, warmups={"layer4": 0.25, "layer3": 0.1})
+    assert found == pytest.approx({"layer4": 0.1 * 0.5 * 0.5 * 0.25, "layer3": 0.1 * 0.5 * 0.1,
+                                   "loss": 0.1 * 10 * 0.5})  # fmt: skip
+
+
+def test_set_rates_leaves_no_group_at_an_old_rate(net: SiameseNet) -> None:
+    optimizer = build_optimizer(OptimizerConfig(), net, loss("triplet"), net.stages())
+    set_rates(optimizer, {"head": 1.0}, 0.25)
+    assert {g["lr"] for g in optimizer.param_groups if g["stage"] == "head"} == {1.0}
+    assert {g["lr"] for g in optimizer.param_groups if g["stage"] != "head"} == {0.25}
+
+
+def test_a_just_unfrozen_stage_reaches_its_rate_in_so_many_steps() -> None:
+    since = {"layer4": 2}
+    ramp = [warmup_factors(since, step, 10, 4).get("layer4", 1.0) for step in range(20, 26)]
+    assert ramp == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert warmup_factors(since, 20, 10, 0) == {}
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_state_survives_a_round_trip_by_name(net: SiameseNet, name: str) -> None:
+    def make() -> torch.optim.Optimizer:
+        return build_optimizer(OptimizerConfig(name=name), net, loss("triplet"), net.stages())
+
+    first, second = make(), make()
+    size = net.backbone.preprocessing.size
+    net.forward_single(torch.randn(2, 3, *size)).sum().backward()
+    first.step()
+    load_state_tensors(second, state_tensors(first))
+    saved, loaded = state_tensors(first), state_tensors(second)
+    assert saved.keys() == loaded.keys() and saved
+    assert all(torch.equal(saved[key], loaded[key]) for key in saved)

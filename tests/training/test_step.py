@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from siamkit.data.loader import Batch
+from siamkit.errors import ConfigError, NonFiniteError
+from siamkit.interfaces import Loss, Pairs, Triplets
+from siamkit.training.step import Stepper, autocast, micro_batches
+
+CPU = torch.device("cpu")
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward_single(self, images: Tensor) -> Tensor:
+        return self.linear(images)
+
+
+class MeanSquare(Loss):
+    def forward(
+        self, embeddings: Tensor, labels: Tensor | None, tuples: Pairs | Triplets | None = None
+    ) -> Tensor:
+        assert labels is not None
+        return (embeddings.sum(1) - labels).square().mean()
+
+
+def make(clip_norm: float | None = None) -> Stepper:
+    torch.manual_seed(0)
+    net = Net()
+    optimizer = torch.optim.SGD([{"params": list(net.parameters())}], lr=0.1)
+    return Stepper(net, MeanSquare(), optimizer, CPU, clip_norm=clip_norm)  # type: ignore[arg-type]
+
+
+def batches(images: Tensor, labels: Tensor, cuts: Sequence[int]) -> list[Batch]:
+    index = torch.arange(len(labels))
+    parts = zip(
+        images.split(list(cuts)), labels.split(list(cuts)), index.split(list(cuts)), strict=True
+    )
+    return [Batch(*part) for part in parts]
+
+
+@given(classes=st.integers(2, 20), unit=st.integers(2, 5), size=st.none() | st.integers(10, 60))
+def test_micro_batches_cover_the_batch_in_order_and_keep_classes_whole(
+    classes: int, unit: int, size: int | None
+) -> None:
+    batch = list(range(classes * unit))
+    parts = micro_batches(batch, size, unit)
+    assert [i for part in parts for i in part] == batch
+    for part in parts:
+        assert len(part) % unit == 0
+        assert size is None or len(part) <= size
+    lengths = {len(part) // unit for part in parts}
+    assert max(lengths) - min(lengths) <= 1
+
+
+def test_a_partial_last_micro_batch_weighs_what_it_should_and_is_not_dropped() -> None:
+    images, labels = torch.randn(10, 3), torch.arange(10)
+    whole, parts = make(), make()
+    loss = whole(batches(images, labels, [10]), 10)
+    split = parts(batches(images, labels, [4, 4, 2]), 10)
+    assert split == pytest.approx(loss)
+    for a, b in zip(whole.net.parameters(), parts.net.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_updates_nothing(bad: float) -> None:
+    stepper = make()
+    before = copy.deepcopy(stepper.net.state_dict())
+    with pytest.raises(NonFiniteError, match="the loss is not finite"):
+        stepper(batches(torch.full((4, 3), bad), torch.arange(4), [4]), 4)
+    assert all(torch.equal(v, stepper.net.state_dict()[k]) for k, v in before.items())
+
+
+def test_a_gradient_that_is_not_finite_updates_nothing() -> None:
+    stepper = make()
+    stepper.net.linear.weight.register_hook(lambda g: g * float("inf"))
+    before = copy.deepcopy(stepper.net.state_dict())
+    with pytest.raises(NonFiniteError, match="the gradient is not finite"):
+        stepper(batches(torch.randn(4, 3), torch.arange(4), [4]), 4)
+    assert all(torch.equal(v, stepper.net.state_dict()[k]) for k, v in before.items())
+
+
+def test_the_gradient_norm_is_clipped() -> None:
+    stepper = make(clip_norm=1e-3)
+    before = [p.detach().clone() for p in stepper.net.parameters()]
+    stepper(batches(torch.randn(4, 3), 100 * torch.arange(4), [4]), 4)
+    moved = torch.cat(
+        [(a - b).flatten() for a, b in zip(before, stepper.net.parameters(), strict=True)]
+    )
+    assert moved.norm() == pytest.approx(0.1 * 1e-3, rel=1e-2)
+
+
+def test_bf16_computes_in_bf16_and_hands_the_loss_float32() -> None:
+    stepper = make()
+    stepper.precision = "bf16"
+    seen: list[tuple[torch.dtype, torch.dtype]] = []
+    forward = stepper.net.forward_single
+
+    def watch(images: Tensor) -> Tensor:
+        out = forward(images)
+        seen.append((out.dtype, images.dtype))
+        return out
+
+    stepper.net.forward_single = watch  # type: ignore[method-assign]
+    stepper(batches(torch.randn(4, 3), torch.arange(4), [4]), 4)
+    assert seen == [(torch.bfloat16, torch.float32)]
+    assert stepper.net.linear.weight.grad.dtype == torch.float32
+
+
+def test_fp16_on_the_cpu_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"train\.precision: fp16 needs a CUDA device"):
+        autocast(CPU, "fp16")
