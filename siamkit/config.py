@@ -9,7 +9,7 @@ written to a file and read back, it gives the same config.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,11 +20,14 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
-from siamkit.errors import ConfigError
-from siamkit.registry import Registry, config_error
+from siamkit.errors import ConfigError, PluginError
+from siamkit.problems import Namer, config_error
+from siamkit.registry import Registry
 
 SAMPLE = "sample"
 """The data path that stands for the built-in image set."""
@@ -32,6 +35,14 @@ SAMPLE = "sample"
 COMPONENTS = ("backbone", "head", "freeze", "loss", "scheduler")
 
 Values = dict[str, Any]
+
+
+def _absolute(path: Path) -> Path:
+    """Make a path independent of where the config is read next."""
+    return Path(os.path.normpath(path.expanduser().absolute()))
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class Section(BaseModel):
@@ -66,7 +77,7 @@ class BackboneConfig(Component):
         None,
         description="Load pretrained weights: true, false, or null for 'where the entry has any'.",
     )
-    weights: Path | None = Field(
+    weights: AbsolutePath | None = Field(
         None, description="A .safetensors or .pth file with the backbone's weights."
     )
     granularity: Literal["stage", "block"] = Field(
@@ -121,13 +132,14 @@ class AugmentConfig(Section):
         description="Probability of a flip. Off: text, signatures and organs have a handedness.",
     )
 
-    @model_validator(mode="after")
-    def _ranges(self) -> AugmentConfig:
-        for name in ("crop_scale", "crop_ratio"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high or (name == "crop_scale" and high > 1):
-                raise ValueError(f"{name} must be 0 < low <= high" + (" <= 1" * ("scale" in name)))
-        return self
+    @field_validator("crop_scale", "crop_ratio")
+    @classmethod
+    def _range(cls, value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
+        low, high = value
+        share = info.field_name == "crop_scale"
+        if not 0 < low <= high or (share and high > 1):
+            raise ValueError("must be [low, high] with 0 < low <= high" + " <= 1" * share)
+        return value
 
 
 class DataConfig(Section):
@@ -148,6 +160,11 @@ class DataConfig(Section):
         None, ge=0, description="Worker processes that decode; null picks by the cores."
     )
     augment: AugmentConfig = AugmentConfig()
+
+    @field_validator("path")
+    @classmethod
+    def _path(cls, path: str) -> str:
+        return path if path == SAMPLE else str(_absolute(Path(path)))
 
 
 class OptimizerConfig(Section):
@@ -189,17 +206,31 @@ class TrainConfig(Section):
     patience: int | None = Field(
         None, ge=1, description="Stop after so many epochs without a better metric; null never."
     )
+    grad_checkpointing: bool = Field(
+        False, description="Recompute activations in backward: less memory, more time."
+    )
     unfreeze_warmup: int = Field(
         0, ge=0, description="Optimizer steps over which a just unfrozen stage reaches its rate."
     )
 
-    @model_validator(mode="after")
-    def _batches(self) -> TrainConfig:
-        if self.micro_batch and self.micro_batch > self.batch_size:
-            raise ValueError("micro_batch must not be greater than batch_size")
-        if self.batch_size < 2 * self.images_per_class:
-            raise ValueError("batch_size must hold two classes: at least 2 x images_per_class")
-        return self
+    @field_validator("images_per_class")
+    @classmethod
+    def _two_classes(cls, value: int, info: ValidationInfo) -> int:
+        batch = info.data.get("batch_size")
+        if batch is not None and batch < 2 * value:
+            raise ValueError(
+                f"must be at most half of train.batch_size ({batch}), so that a batch holds two "
+                "classes"
+            )
+        return value
+
+    @field_validator("micro_batch")
+    @classmethod
+    def _within_batch(cls, value: int | None, info: ValidationInfo) -> int | None:
+        batch = info.data.get("batch_size")
+        if value is not None and batch is not None and value > batch:
+            raise ValueError(f"must be at most train.batch_size ({batch})")
+        return value
 
 
 class RunConfig(Section):
@@ -213,11 +244,9 @@ class RunConfig(Section):
     scheduler: SchedulerConfig = SchedulerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
-    run_dir: Annotated[
-        Path | None,
-        AfterValidator(lambda p: p and p.expanduser()),
-        Field(description="Where the run is written; null for runs/<time>-<backbone>-<policy>."),
-    ] = None
+    run_dir: Annotated[Path, AfterValidator(Path.expanduser)] | None = Field(
+        None, description="Where the run is written; null for runs/<time>-<backbone>-<policy>."
+    )
 
     def to_values(self) -> Values:
         """Return the config as JSON values."""
@@ -228,10 +257,37 @@ class RunConfig(Section):
         return yaml.safe_dump(self.to_values(), sort_keys=False, allow_unicode=True)
 
 
-# --- reading -------------------------------------------------------------------------------------
+# --- layers -------------------------------------------------------------------------------------
 
 
-def read_file(path: Path) -> Values:
+class Layer(dict[str, Any]):
+    """Values from one source, which errors about them can name.
+
+    Args:
+        values: Nested values.
+        where: From a dotted key (``loss.margin``) to its place (``run.yaml: loss.margin``).
+    """
+
+    def __init__(self, values: Mapping[str, Any], where: Namer) -> None:
+        super().__init__(values)
+        self.where = where
+
+    def sets(self, path: str) -> bool:
+        """Tell whether the layer has a value at the dotted key ``path``."""
+        node: Any = self
+        parts = path.split(".")
+        for depth, part in enumerate(parts):
+            if isinstance(node, str):  # a component, by its name alone
+                return parts[depth:] == ["name"]
+            if not isinstance(node, Mapping):
+                return True
+            if part not in node:
+                return False
+            node = node[part]
+        return True
+
+
+def read_file(path: Path) -> Layer:
     """Return the values of a YAML config file; relative paths in it are relative to it.
 
     Raises:
@@ -240,19 +296,20 @@ def read_file(path: Path) -> Values:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read the config file: {error.strerror}", where=str(path)) from None
+        raise ConfigError(
+            f"cannot read the config file: {error.strerror}", where=str(path)
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not UTF-8 text"
         raise ConfigError(f"not YAML: {problem}", where=f"{path}{line}") from None
-    if values is None:
-        return {}
+    values = {} if values is None else values
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError("must be a mapping of sections", where=str(path), got=values)
     _anchor(values, "data", "path", path.parent)
     _anchor(values, "backbone", "weights", path.parent)
-    return values
+    return Layer(values, lambda key: f"{path}: {key}")
 
 
 def _anchor(values: Values, section: str, key: str, folder: Path) -> None:
@@ -262,7 +319,7 @@ def _anchor(values: Values, section: str, key: str, folder: Path) -> None:
     inner[key] = os.path.normpath(folder.absolute() / Path(inner[key]).expanduser())
 
 
-def parse_sets(assignments: Iterable[str]) -> Values:
+def parse_sets(assignments: Iterable[str]) -> Layer:
     """Return the values of ``--set a.b=c`` arguments; values are YAML scalars, lists or maps.
 
     Raises:
@@ -271,8 +328,8 @@ def parse_sets(assignments: Iterable[str]) -> Values:
     values: Values = {}
     for text in assignments:
         key, equals, raw = text.partition("=")
-        if not equals or not key:
-            raise ConfigError("must be KEY=VALUE", where="--set", got=text)
+        if not equals or not all(key.split(".")):
+            raise ConfigError("must be KEY=VALUE, such as loss.margin=0.2", where="--set", got=text)
         try:
             value = yaml.safe_load(raw)
             # YAML 1.1 reads 1e-3 as a string; people who tune rates do not.
@@ -286,7 +343,7 @@ def parse_sets(assignments: Iterable[str]) -> Values:
             nested = nested.setdefault(part, {})
         nested[last] = value
         values = merge(values, inner)
-    return values
+    return Layer(values, lambda key: f"--set {key}")
 
 
 def _is_float(text: str) -> bool:
@@ -305,24 +362,37 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
-        if key in COMPONENTS:
-            old = {"name": old} if isinstance(old, str) else old
-            value = {"name": value} if isinstance(value, str) else value
-            if isinstance(old, dict) and isinstance(value, dict):
-                renamed = "name" in value and value["name"] != old.get("name", value["name"])
-                own = _COMPONENT_MODELS[key].model_fields
-                old = {k: v for k, v in old.items() if not renamed or k in own}
-        result[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        if key in COMPONENT_MODELS:
+            old, value = _named(old), _named(value)
+            if isinstance(old, dict) and isinstance(value, dict) and _renames(old, value):
+                own = COMPONENT_MODELS[key].model_fields
+                old = {k: v for k, v in old.items() if k in own}
+        result[key] = _overlay(old, value)
     return result
 
 
-_COMPONENT_MODELS: dict[str, type[Component]] = {
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _renames(old: Values, new: Values) -> bool:
+    return "name" in old and "name" in new and old["name"] != new["name"]
+
+
+def _overlay(below: Any, above: Any) -> Any:
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    return below | {key: _overlay(below.get(key), value) for key, value in above.items()}
+
+
+COMPONENT_MODELS: dict[str, type[Component]] = {
     "backbone": BackboneConfig,
     "head": HeadConfig,
     "freeze": FreezeConfig,
     "loss": LossConfig,
     "scheduler": SchedulerConfig,
 }
+"""The model of each component section: the keys that it takes whatever its entry is."""
 
 
 def resolve(
@@ -335,7 +405,7 @@ def resolve(
     Args:
         registries: The registry of each component section, by section name.
         *layers: Nested values, such as those of :func:`read_file` and :func:`parse_sets`.
-        where: The file to name in errors.
+        where: What errors name for values of a layer that is not a :class:`Layer`.
 
     Raises:
         ConfigError: An unknown key or name, or a value out of range.
@@ -344,33 +414,47 @@ def resolve(
     values: Values = RunConfig().to_values()
     for layer in layers:
         values = merge(values, layer)
-    prefix = f"{where}:" if where else ""
+    name = _namer(layers, where)
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
-        raise config_error(error, RunConfig, prefix) from None
+        raise config_error(error, RunConfig, name) from None
     return config.model_copy(
-        update={name: _complete(config, name, registries[name], prefix) for name in COMPONENTS}
+        update={key: _complete(config, key, registries[key], name) for key in COMPONENTS}
     )
 
 
-def _complete(config: RunConfig, section: str, registry: Registry, prefix: str) -> Component:
+def _namer(layers: Sequence[Mapping[str, Any]], where: str) -> Namer:
+    """Return the function that names the place a key's value came from: the highest layer's."""
+
+    def name(path: str) -> str:
+        for layer in reversed(layers):
+            if isinstance(layer, Layer) and layer.sets(path):
+                return layer.where(path)
+        return f"{where}: {path}" if where else path
+
+    return name
+
+
+def _complete(config: RunConfig, section: str, registry: Registry, name: Namer) -> Component:
     """Fill in and check one component's options."""
     component: Component = getattr(config, section)
     try:
         entry = registry.get(component.name)
     except ConfigError as error:
-        where = f"{prefix} {section}.name".strip() if prefix else None
+        where = name(f"{section}.name")
         raise ConfigError(error.what, where=where, hint=error.hint) from None
     own = type(component).model_fields
     shadowed = sorted(set(entry.options.model_fields) & set(own))
     if shadowed:
-        raise ConfigError(
+        raise PluginError(
             f"{registry.kind} {entry.name!r} has an option named {shadowed[0]!r}, which is a key "
             f"of the section {section!r} itself",
             hint=f"{entry.distribution} must rename it",
         )
-    options = entry.validate(component.options, f"{prefix} {section}".strip())
+    options = entry.validate(
+        component.options, lambda key: name(f"{section}.{key}"), kind=registry.kind
+    )
     plain = {key: getattr(component, key) for key in own}
     return type(component).model_validate(plain | options.model_dump(mode="json"))
 
@@ -385,7 +469,7 @@ def json_schema(registries: Mapping[str, Registry]) -> Values:
     """Return the JSON schema of a config file, the options of every entry included."""
     schema = RunConfig.model_json_schema()
     for section, registry in registries.items():
-        definition = schema["$defs"][_COMPONENT_MODELS[section].__name__]
+        definition = schema["$defs"][COMPONENT_MODELS[section].__name__]
         definition["oneOf"] = [
             {
                 "title": entry.name,

@@ -16,8 +16,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Self
 
 
 class SiamkitError(Exception):
@@ -27,6 +27,7 @@ class SiamkitError(Exception):
         what: What is wrong, as a sentence without a full stop.
         where: The place the user can change: a file, a key, an option, a row.
         got: The offending value.
+        of: What the value belongs to, such as ``loss 'triplet'``.
         allowed: What would have been accepted.
         hint: The next step.
     """
@@ -39,20 +40,35 @@ class SiamkitError(Exception):
         *,
         where: str | None = None,
         got: Any = None,
+        of: str | None = None,
         allowed: str | None = None,
         hint: str | None = None,
     ) -> None:
         self.what = what
         self.where = where
         self.got = got
+        self.of = of
         self.allowed = allowed
         self.hint = hint
+        self.problems: tuple[SiamkitError, ...] = ()
         super().__init__(self._render())
+
+    @classmethod
+    def of_all(cls, problems: Sequence[Self]) -> Self:
+        """Return one error that tells all of ``problems``, each on a line of its own."""
+        if len(problems) == 1:
+            return problems[0]
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        error = cls(f"{len(problems)} problems:{lines}")
+        error.problems = tuple(problems)
+        return error
 
     def _render(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
         if self.got is not None:
             text += f", got {self.got!r}"
+        if self.of is not None:
+            text += f" ({self.of})"
         if self.allowed is not None:
             text += f", allowed: {self.allowed}"
         if self.hint is not None:
@@ -62,12 +78,18 @@ class SiamkitError(Exception):
     def to_dict(self) -> dict[str, Any]:
         """Return the error as plain JSON values, for ``--json``."""
         fields = {"where": self.where, "got": self.got, "allowed": self.allowed, "hint": self.hint}
+        told: dict[str, Any] = {
+            key: value if isinstance(value, int | float) else str(value)
+            for key, value in fields.items()
+            if value is not None
+        }
+        if self.problems:
+            told["problems"] = [problem.to_dict() for problem in self.problems]
         return {
             "type": type(self).__name__,
             "message": str(self),
             "exit_code": self.exit_code,
-            **{k: v if isinstance(v, int | float | bool) else str(v) for k, v in fields.items()
-               if v is not None},
+            **told,
         }
 
 

@@ -36,6 +36,7 @@ class PluginInfo:
         distribution: The distribution that declares it.
         version: That distribution's version.
         registers: Names it registered, by kind.
+        hooks: The other hooks it implements, such as ``siamkit_event``.
         error: Why it did not load, or None.
     """
 
@@ -43,6 +44,7 @@ class PluginInfo:
     distribution: str
     version: str
     registers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hooks: tuple[str, ...] = ()
     error: str | None = None
 
 
@@ -171,7 +173,7 @@ def _load_one(
         plugin = ep.load()
         if manager.register(plugin, name=f"{distribution}:{ep.name}") is None:
             raise PluginError("the entry point's name is blocked")
-        manager.check_pending()
+        _check_pending(manager)
         found = _collect(manager, plugin, distribution)
     # SystemExit too: a plugin must not be able to end its host while it is imported.
     except (Exception, SystemExit) as error:
@@ -182,7 +184,25 @@ def _load_one(
         for entry in entries:
             registries[kind].add(entry)
     registers = {kind: tuple(e.name for e in entries) for kind, entries in found.items()}
-    return PluginInfo(ep.name, distribution, version, registers)
+    implemented = {caller.name for caller in manager.get_hookcallers(plugin) or ()}
+    hooks = tuple(sorted(implemented - {f"siamkit_register_{kind}" for kind in KINDS}))
+    return PluginInfo(ep.name, distribution, version, registers, hooks)
+
+
+def _check_pending(manager: pluggy.PluginManager) -> None:
+    """Refuse a hook that the contract doesn't have: it would never be called."""
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        known = [name for name in vars(hookspecs) if name.startswith("siamkit_")]
+        wrong = re.search(r"unknown hook '(\w+)'", str(error))
+        name = wrong[1] if wrong else ""
+        raise PluginError(
+            "no such hook",
+            got=name or None,
+            allowed=", ".join(known),
+            hint=did_you_mean(name, known) or None,
+        ) from error
 
 
 def _collect(

@@ -9,6 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from siamkit.errors import ConfigError, PluginError, did_you_mean
+from siamkit.problems import Namer, config_error
+
+__all__ = ["KINDS", "Entry", "NoOptions", "Registry", "config_error", "new_registries"]
 
 KINDS = ("backbones", "freeze_policies", "losses", "schedulers")
 """The registries, by the plural in their hook's name."""
@@ -41,12 +44,16 @@ class Entry:
     pretrained: bool = False
     distribution: str = "siamkit"
 
-    def validate(self, values: Mapping[str, Any], where: str) -> BaseModel:
+    def validate(
+        self, values: Mapping[str, Any], where: str | Namer, *, kind: str = ""
+    ) -> BaseModel:
         """Return the options object for ``values``.
 
         Args:
             values: Option values by name.
-            where: Dotted path of the options, for errors, such as ``run.yaml: loss``.
+            where: Dotted path of the options, for errors, such as ``run.yaml: loss``; or a
+                function from an option's name to its place.
+            kind: What the entry is, for errors, such as ``loss``.
 
         Raises:
             ConfigError: A value is out of range, or a name unknown.
@@ -54,46 +61,8 @@ class Entry:
         try:
             return self.options.model_validate(dict(values))
         except ValidationError as error:
-            raise config_error(error, self.options, where, f"({self.name!r})") from None
-
-
-def config_error(
-    error: ValidationError, model: type[BaseModel], where: str, suffix: str = ""
-) -> ConfigError:
-    """Turn pydantic's error into ours: one line a field, the nearest name for an unknown key."""
-    problems = error.errors(include_url=False, include_context=False)
-    lines = [_problem_line(p, model, where) for p in problems]
-    first = problems[0]
-    message = "\n".join(lines) + (f" {suffix}" if suffix else "")
-    return ConfigError(message, where=_join(where, first["loc"]) if len(lines) > 1 else None)
-
-
-def _join(where: str, loc: tuple[int | str, ...]) -> str:
-    path = ".".join(str(part) for part in loc)
-    if not where:
-        return path
-    return f"{where}{' ' if where.endswith(':') else '.'}{path}" if path else where
-
-
-def _problem_line(problem: Any, model: type[BaseModel], where: str) -> str:
-    path = _join(where, problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        known = _fields_at(model, problem["loc"][:-1])
-        near = did_you_mean(str(problem["loc"][-1]), known)
-        allowed = ", ".join(sorted(known)) or "none"
-        return f"{path}: unknown key, allowed: {allowed}" + (f"; {near}" if near else "")
-    text = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    must = f"must be {text}" if text != problem["msg"] and problem["type"] != "value_error" else text
-    return f"{path}: {must}, got {problem['input']!r}"
-
-
-def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    for part in loc:
-        inner = model.model_fields.get(str(part))
-        if inner is None or not isinstance(inner.annotation, type):
-            return []
-        model = inner.annotation
-    return list(model.model_fields)
+            of = f"{kind} {self.name!r}".strip()
+            raise config_error(error, self.options, where, of) from None
 
 
 @dataclass

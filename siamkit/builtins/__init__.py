@@ -1,1 +1,13 @@
-"""The built-in plugins."""
+"""The built-in plugins, by the entry point ``builtins``: the same door as anybody's."""
+
+from siamkit.builtins.backbones import siamkit_register_backbones
+from siamkit.builtins.freeze_policies import siamkit_register_freeze_policies
+from siamkit.builtins.losses import siamkit_register_losses
+from siamkit.builtins.schedulers import siamkit_register_schedulers
+
+__all__ = [
+    "siamkit_register_backbones",
+    "siamkit_register_freeze_policies",
+    "siamkit_register_losses",
+    "siamkit_register_schedulers",
+]

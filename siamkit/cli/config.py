@@ -1,0 +1,47 @@
+"""``siamkit config``: show, validate, schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from siamkit.cli import output
+from siamkit.cli.options import Json, RunFlags, run_flags
+
+app = typer.Typer(help="Show, check or describe configurations.", add_completion=False)
+
+
+@app.command()
+@run_flags
+def show(flags: RunFlags, json: Json = False) -> None:
+    """Print the resolved configuration: defaults < file < --set < flags."""
+    config = flags.load()
+    if json:
+        output.emit_json("config", {"config": config.to_values()})
+    else:
+        print(config.to_yaml(), end="")
+
+
+@app.command()
+def validate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A YAML config file.")],
+    json: Json = False,
+) -> None:
+    """Check a config file, its plugins' options included."""
+    RunFlags(config=file).load()
+    if json:
+        output.emit_json("validation", {"file": str(file), "valid": True})
+    else:
+        print(f"{file}: ok")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of config files, for editors."""
+    import json
+
+    from siamkit import api, config
+
+    print(json.dumps(config.json_schema(api.registries()), indent=2))

@@ -1,0 +1,75 @@
+"""From whatever stopped a command to an error of ours."""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from siamkit.errors import (
+    ConfigError,
+    Interrupted,
+    ResourceError,
+    SiamkitError,
+    did_you_mean,
+)
+
+
+def as_siamkit_error(error: BaseException) -> SiamkitError:
+    """Return the error that tells what ``error`` means to the user."""
+    if isinstance(error, SiamkitError):
+        return error
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return Interrupted("interrupted", exit_code=130)
+    # typer brings its own copy of click in some versions and depends on it in others; this
+    # method is what their exceptions have in common.
+    if hasattr(error, "format_message"):
+        return _usage_error(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return ResourceError("no space left on the disk", where=error.filename)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return ResourceError(
+            "out of memory",
+            hint="try a smaller --batch-size or --image-size, or --set train.micro_batch=N",
+        )
+    return _bug(error)
+
+
+def _usage_error(error: Any) -> ConfigError:
+    """Put one of click's usage errors into our form."""
+    from siamkit.problems import reword
+
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "siamkit"
+    usage = f"'{command} --help' shows the usage"
+    if context and hasattr(error, "possibilities"):
+        options = [name for p in context.command.get_params(context) for name in p.opts]
+        near = did_you_mean(error.option_name, options)
+        return ConfigError(
+            f"no such option {error.option_name!r}",
+            where=command,
+            hint=f"{near} {usage}" if near else usage,
+        )
+    parameter = getattr(error, "param", None)
+    where = command
+    message = error.format_message()
+    if parameter is not None and error.message:
+        named = parameter.param_type_name == "option"
+        where = parameter.opts[0] if named else parameter.make_metavar(context).strip("[]")
+        message = reword(error.message)
+    message = message.rstrip(".")
+    return ConfigError(message[:1].lower() + message[1:], where=where, hint=usage)
+
+
+def _bug(error: BaseException) -> SiamkitError:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    text = str(error).strip() or "no message"
+    return SiamkitError(
+        f"unexpected {type(error).__name__}: {text}{place}",
+        hint="this is a bug in siamkit or in a plugin; 'siamkit --debug ...' or SIAMKIT_DEBUG=1 "
+        "shows where it happened",
+    )

@@ -1,0 +1,102 @@
+"""The command group: our verbs at once, those of plugins only when an unknown one is typed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperGroup
+
+from siamkit.errors import ConfigError, PluginError, did_you_mean
+
+if TYPE_CHECKING:
+    from siamkit.plugins import Plugins
+
+
+class SiamkitGroup(TyperGroup):
+    """Looks for a verb among our own, then among those that plugins add.
+
+    Loading plugins may import torch, which help and completion must not do: there the group has
+    our own verbs alone.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Choose the plugins, then run the verb."""
+        choose_plugins(ctx.params["no_plugins"], ctx.params["plugin"])
+        return super().invoke(ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the command, or None if nobody has it."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None or ctx.resilient_parsing or cmd_name.startswith("-"):
+            return command
+        from siamkit import plugins
+
+        return plugin_command(plugins.get(), cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that ``args`` name.
+
+        Raises:
+            ConfigError: Neither siamkit nor a plugin has it.
+        """
+        name = args[0]
+        if name.startswith("-") or ctx.resilient_parsing or self.get_command(ctx, name):
+            return super().resolve_command(ctx, args)
+        near = did_you_mean(name, self.list_commands(ctx))
+        lists = "'siamkit --help' lists them"
+        raise ConfigError(f"unknown command {name!r}", hint=f"{near} {lists}" if near else lists)
+
+
+def choose_plugins(no_plugins: bool, only: list[str] | None) -> None:
+    """Choose which plugins load: by the flags or, without any, by the environment.
+
+    Raises:
+        ConfigError: Both flags are given.
+    """
+    if no_plugins and only:
+        raise ConfigError("cannot be combined with --plugin", where="--no-plugins")
+    from siamkit.plugins import Selection, select
+
+    if no_plugins or only:
+        select(Selection(only=frozenset(only or ())))
+    else:
+        select(Selection.from_environment())
+
+
+def plugin_command(plugins: Plugins, name: str) -> Any:
+    """Return the command ``name`` that a plugin adds, or None.
+
+    Raises:
+        PluginError: A plugin's hook fails, or two plugins add the name.
+    """
+    found: dict[str, Any] = {}
+    failure: PluginError | None = None
+    for key, plugin in plugins.manager.list_name_plugin():
+        distribution = key.partition(":")[0]
+        others = [p for p in plugins.manager.get_plugins() if p is not plugin]
+        hook = plugins.manager.subset_hook_caller("siamkit_register_commands", others)
+        if not hook.get_hookimpls():
+            continue
+        app = typer.Typer()
+        try:
+            hook(app=app)
+            command = typer.main.get_group(app).commands.get(name)
+        # One broken plugin must not hide the commands of the others.
+        except (Exception, SystemExit) as error:
+            failure = PluginError(
+                f"the commands of plugin {distribution!r} cannot be loaded: "
+                f"{type(error).__name__}: {error}",
+                hint=f"SIAMKIT_DISABLE_PLUGINS={distribution} leaves it out",
+            )
+            continue
+        if command is not None:
+            found[distribution] = command
+    if len(found) > 1:
+        raise PluginError(
+            f"command {name!r} is registered by {' and '.join(found)}",
+            hint="uninstall one, or leave one out with SIAMKIT_DISABLE_PLUGINS",
+        )
+    if not found and failure is not None:
+        raise failure
+    return next(iter(found.values()), None)

@@ -1,0 +1,58 @@
+"""``siamkit inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from siamkit.cli import output
+from siamkit.cli.options import OUTPUT, Json, RunFlags, run_flags
+from siamkit.errors import ConfigError
+
+Parameters = Annotated[
+    bool,
+    typer.Option(
+        "--parameters",
+        help="List every parameter and when it trains.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+@run_flags
+def inspect_(flags: RunFlags, parameters: Parameters = False, json: Json = False) -> None:
+    """Show what would train when, and what it costs, without training.
+
+    Takes the flags of 'train', or the directory of a run in the place of DATA.
+    """
+    from siamkit import api
+
+    run = _run_dir(flags)
+    subject = flags.load() if run is None else run
+    report = api.inspect(subject, parameters=parameters)
+    if json:
+        output.emit_json("inspect", report)
+        return
+    from siamkit.report.inspection import inspection
+
+    output.emit(inspection(report))
+
+
+def _run_dir(flags: RunFlags) -> Path | None:
+    """Return DATA if it is the directory of a run.
+
+    Raises:
+        ConfigError: It is, and there are flags, which a run's own configuration rules out.
+    """
+    if flags.data is None or not (Path(flags.data) / "config.yaml").is_file():
+        return None
+    run = Path(flags.data)
+    if given := [name for name in flags.given() if name != "DATA"]:
+        raise ConfigError(
+            f"is the directory of a run, which cannot be combined with {', '.join(given)}",
+            where=flags.data,
+            hint=f"'siamkit inspect --config {run / 'config.yaml'}' takes flags",
+        )
+    return run

@@ -1,0 +1,55 @@
+"""What the command line prints: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from siamkit.errors import SiamkitError
+
+
+def emit_json(kind: str, body: Mapping[str, Any]) -> None:
+    """Print the one object of ``--json``, with its schema's name and version."""
+    print(json.dumps({"schema": f"siamkit.{kind}/1", **_finite(body)}, indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """Return ``value`` without what JSON cannot say: NaN and infinity become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def emit(result: RenderableType) -> None:
+    """Print a result for people on stdout."""
+    from siamkit.report.terminal import make_console
+
+    make_console(sys.stdout).print(result)
+
+
+def notice(text: str) -> None:
+    """Say something on stderr that is worth knowing and not an error."""
+    typer.secho("notice: ", fg="yellow", err=True, nl=False)
+    print(text, file=sys.stderr)
+
+
+def emit_error(error: SiamkitError, *, as_json: bool) -> None:
+    """Print an error on stderr and, for ``--json``, as the object on stdout."""
+    from siamkit.report.terminal import printable
+
+    typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
+    print(printable(error), file=sys.stderr)
+    if as_json:
+        emit_json("error", {"error": error.to_dict()})

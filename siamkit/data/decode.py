@@ -1,0 +1,154 @@
+"""Decoding of image files into one defined form, whatever they hold.
+
+Every oddity of a file has one answer: EXIF orientation is applied, transparency lies on white,
+16-bit grey is scaled (not clipped) to 8 bit, CMYK becomes RGB, an animation is its first frame.
+What has no answer (32-bit floats) or cannot be read is an error that names the file.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from siamkit.errors import DataError, SiamkitError
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""The formats that are decoded, by content; the file's name plays no part."""
+
+MAX_PIXELS = 178_956_970
+"""Width x height above which a file counts as a decompression bomb (Pillow's own limit)."""
+
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_HINT = "repair or remove the file"
+_HEADER_THREADS = 8
+
+
+def decode(path: Path, channels: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Return the image in ``path`` with 8 bits a channel, upright.
+
+    Args:
+        path: The file.
+        channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha. With 1 or 3, transparent
+            parts show white.
+        max_pixels: Refuse images of more pixels, before they are decoded.
+
+    Raises:
+        DataError: The file is missing, empty, truncated, too large, or no image of :data:`FORMATS`.
+    """
+    with _quiet(), _opened(path, max_pixels) as image:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return _to_mode(image, _MODES[channels], path)
+
+
+def unreadable(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Return each file whose header is not that of a usable image, and what is wrong with it.
+
+    Pixels aren't decoded, so this is cheap (about 0.1 ms a file) and finds what most often goes
+    wrong: empty files, other formats under an image's name, bombs.
+    """
+
+    def check(path: Path) -> str | None:
+        try:
+            with _opened(path, MAX_PIXELS):
+                return None
+        except DataError as error:
+            return error.what
+
+    # Threads hide the latency of network file systems; filters are set once, around all of them,
+    # because warnings.catch_warnings isn't thread-safe.
+    with _quiet(), ThreadPoolExecutor(_HEADER_THREADS) as pool:
+        checked = zip(paths, pool.map(check, paths), strict=True)
+        return [(path, problem) for path, problem in checked if problem]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence Pillow's warnings (odd metadata, sizes below our own cap): pixels are what counts."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+    """Open a file lazily; whatever goes wrong with it, now or later, is a DataError."""
+    try:
+        # A FIFO or device would block the read for ever.
+        if not path.is_file():
+            raise DataError(_missing(path), where=str(path), hint=_HINT)
+        # Opened here, not by name: Pillow would map the file into memory, and then gets the rows of
+        # rotated TIFFs wrong and dies of SIGBUS if the file shrinks.
+        with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
+            pixels = image.width * image.height
+            if pixels > max_pixels:
+                raise DataError(
+                    "the image has too many pixels",
+                    where=str(path),
+                    got=pixels,
+                    allowed=f"up to {max_pixels}",
+                    hint="scale it down",
+                )
+            if image.mode == "F":
+                raise _no_range(path, "32-bit floats")
+            yield image
+    except (SiamkitError, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        empty = path.stat().st_size == 0
+        what = "the file is empty" if empty else "not an image"
+        allowed = None if empty else ", ".join(FORMATS)
+        raise DataError(what, where=str(path), allowed=allowed, hint=_HINT) from None
+    except Image.DecompressionBombError:
+        raise DataError(
+            "the image has too many pixels",
+            where=str(path),
+            allowed=f"up to {max_pixels}",
+            hint="scale it down",
+        ) from None
+    # Decoders meet damaged bytes with almost any exception: SyntaxError, struct.error, IndexError.
+    except Exception as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise DataError(f"cannot read the image: {reason}", where=str(path), hint=_HINT) from error
+
+
+def _missing(path: Path) -> str:
+    if path.exists():
+        return "not a regular file"
+    return "a symbolic link to nothing" if path.is_symlink() else "no such file"
+
+
+def _no_range(path: Path, what: str) -> DataError:
+    return DataError(
+        f"pixels are {what}, whose black and white are not defined",
+        where=str(path),
+        allowed="8 or 16 bits a channel",
+        hint="convert the file",
+    )
+
+
+def _to_mode(image: Image.Image, mode: str, path: Path) -> Image.Image:
+    if image.mode.startswith("I"):
+        image = _eight_bit(image, path)
+    elif image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa"):
+        image = image.convert("RGB")  # CMYK, YCbCr, LAB, HSV
+    if not image.has_transparency_data:
+        return image if image.mode == mode else image.convert(mode)
+    rgba = image.convert("RGBA")
+    if not mode.endswith("A"):
+        rgba = Image.alpha_composite(Image.new("RGBA", image.size, "white"), rgba)
+    return rgba.convert(mode)
+
+
+def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
+    """Scale 16-bit grey so that 65535 is white; Pillow's own conversion clips at 255."""
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise _no_range(path, "32-bit integers")
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))

@@ -1,0 +1,243 @@
+"""Batches of images from worker processes that live as long as the run.
+
+What comes out is a pure function of (image, seed, epoch), whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from siamkit.data.decode import decode
+from siamkit.data.sources import ImageSet
+from siamkit.data.views import view_seed
+from siamkit.errors import ResourceError, SiamkitError
+
+Key = tuple[int, int]
+"""Index of an image, and the epoch."""
+
+_MOST_WORKERS = 8
+_IMAGES_A_WORKER = 64
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images that go through the network together.
+
+    Attributes:
+        images: ``[N, C, H, W]`` float32, normalised.
+        labels: ``[N]`` int64.
+        indices: ``[N]`` int64, into the image set.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """Return the batch on ``device``."""
+        move = (t.to(device, non_blocking=non_blocking) for t in vars(self).values())
+        return Batch(*move)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class ViewDataset(Dataset[Tensor]):
+    """Views of images by (index, epoch).
+
+    Args:
+        images: The images.
+        view: ``EvalView`` or ``TrainView``.
+        channels: Image channels.
+        seed: The run's seed.
+        views: Different views an image, which take turns by epoch; None for a new one every epoch.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        view: Callable[[Image.Image, int], Tensor],
+        channels: int,
+        seed: int,
+        views: int | None = None,
+    ) -> None:
+        self.images = images
+        self._view = view
+        self._channels = channels
+        self._seed = seed
+        self._views = views
+
+    def __getitem__(self, key: Key) -> Tensor:
+        """Return the view ``[C, H, W]`` of image ``key[0]`` in epoch ``key[1]``.
+
+        Raises:
+            DataError: The image cannot be decoded.
+        """
+        index, epoch = key
+        sample = self.images.samples[index]
+        view = epoch if self._views is None else epoch % self._views
+        return self._view(
+            decode(sample.path, self._channels), view_seed(self._seed, view, sample.key)
+        )
+
+
+class Loader:
+    """Loads batches; a context manager, so that no worker process outlives it.
+
+    Leaving the context also turns torch's error about a dead worker, which a signal handler can
+    raise anywhere in the caller's code, into a ResourceError.
+
+    Args:
+        dataset: The views.
+        workers: Worker processes; 0 loads in the calling process. See :func:`default_workers`.
+        pin_memory: Put images into page-locked memory, for non-blocking copies to CUDA.
+    """
+
+    def __init__(self, dataset: ViewDataset, workers: int = 0, pin_memory: bool = False) -> None:
+        self._labels = torch.tensor(dataset.images.labels, dtype=torch.int64)
+        self._feed = _Feed()
+        self._loader: DataLoader[Tensor] = DataLoader(
+            _Caught(dataset),
+            batch_sampler=self._feed,
+            num_workers=workers,
+            collate_fn=_as_is,
+            pin_memory=pin_memory,
+            worker_init_fn=_ignore_signals,
+            persistent_workers=workers > 0,
+            # torch draws its workers' seeds from here, and else from the caller's generator.
+            generator=torch.Generator(),
+        )
+
+    def batches(self, batches: Iterable[Sequence[int]], epoch: int = 0) -> Iterator[Batch]:
+        """Load batches, in order. Starting over makes an unfinished earlier iteration invalid.
+
+        Args:
+            batches: The image indices of each batch.
+            epoch: Picks the view.
+
+        Raises:
+            DataError: An image cannot be decoded.
+            ResourceError: A worker process died.
+        """
+        wanted = [list(indices) for indices in batches]
+        keys = [[(index, epoch) for index in indices] for indices in wanted]
+        self._feed.content = keys
+        try:
+            loaded = iter(self._loader)
+            for indices in wanted:
+                if self._feed.content is not keys:
+                    raise SiamkitError("a loader serves one iteration at a time")
+                images = next(loaded)
+                if isinstance(images, SiamkitError):
+                    raise images
+                # Labels needn't come from the workers, where each tensor costs a file descriptor.
+                index = torch.tensor(indices, dtype=torch.int64)
+                yield Batch(images, self._labels[index], index)
+        except RuntimeError as error:
+            if not _worker_died(error):
+                raise
+            self.close()
+            raise _dead_worker(error) from None
+
+    def close(self) -> None:
+        """End the worker processes."""
+        iterator: Any = self._loader._iterator  # None without workers, or before the first batch
+        self._loader._iterator = None
+        if iterator is not None:
+            iterator._shutdown_workers()
+            # torch terminates those that are stuck, but they ignore that signal.
+            for worker in iterator._workers:
+                worker.kill()
+                worker.join()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+        if error is not None and _worker_died(error):
+            raise _dead_worker(error) from None
+
+
+def default_workers(num_images: int, device: torch.device | str = "cpu") -> int:
+    """Return how many worker processes to use, by the cores this process may use.
+
+    All cores but one, up to 8, as far as there is work. On a CPU with one or two cores none: a
+    view at 224 px costs 3 ms of CPU time there and ResNet-18's forward alone 60, so workers could
+    only compete with the training. An accelerator waits for its images, so it always gets one.
+
+    Args:
+        num_images: Images in the set.
+        device: Where the network runs.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    spare = max(cores - 1, 1) if torch.device(device).type != "cpu" or cores > 2 else 0
+    return min(spare, _MOST_WORKERS, -(-num_images // _IMAGES_A_WORKER))
+
+
+def _worker_died(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+
+
+def _dead_worker(error: BaseException) -> ResourceError:
+    return ResourceError(
+        f"a process that loads images died: {str(error).strip().rstrip('.')}",
+        hint="if memory ran out, use fewer workers (data.workers) or a smaller batch",
+    )
+
+
+class _Feed:
+    """The batch sampler of a DataLoader that outlives an epoch: its content is set for each."""
+
+    def __init__(self) -> None:
+        self.content: list[list[Key]] = []
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.content)
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+
+class _Caught(Dataset[Tensor]):
+    """Loads whole batches, and hands our errors over as values.
+
+    torch rebuilds a worker's exception from its type and text, which loses its fields.
+    """
+
+    def __init__(self, dataset: ViewDataset) -> None:
+        self._dataset = dataset
+
+    def __getitems__(self, keys: list[Key]) -> Tensor | SiamkitError:
+        try:
+            images: Tensor = default_collate([self._dataset[key] for key in keys])
+            return images
+        except SiamkitError as error:
+            return error
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def _ignore_signals(_worker: int) -> None:
+    # Ctrl-C, timeout and batch systems signal the whole process group. The main process then
+    # finishes its step and saves, for which it still needs the workers; they end when it does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,0 +1,95 @@
+"""The built-in image set: 60 emoji, each drawn by six hands, 64 px. See NOTICE for the artists."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tarfile
+import tempfile
+from functools import lru_cache
+from hashlib import sha256
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+
+from siamkit.errors import ResourceError
+
+_ARCHIVE = "tiny_emoji60.tar.gz"
+
+
+def sample_dir() -> Path:
+    """Return the folder of the built-in set's class folders, unpacking it on first use.
+
+    It lies in the user's cache (``$XDG_CACHE_HOME`` or ``~/.cache``), where every later run finds
+    it, or else in a temporary folder that goes with the process. Processes may call this at once;
+    missing or truncated files are put back.
+
+    Raises:
+        ResourceError: There is no room for it anywhere.
+    """
+    archive = files(__package__).joinpath(_ARCHIVE).read_bytes()
+    name = f"sample-{sha256(archive).hexdigest()[:12]}"
+    try:
+        return _unpacked(archive, _cache_home() / "siamkit" / name)
+    except OSError:
+        pass
+    try:
+        return _unpacked(archive, _temporary() / name)
+    except OSError as error:
+        raise ResourceError(
+            f"cannot unpack the built-in images: {error.strerror}",
+            where=error.filename,
+            hint="set XDG_CACHE_HOME to a folder that can be written",
+        ) from None
+
+
+def _cache_home() -> Path:
+    # The XDG specification: a relative path is invalid and must be ignored.
+    given = Path(os.environ.get("XDG_CACHE_HOME") or ".")
+    return given if given.is_absolute() else Path("~/.cache").expanduser()
+
+
+@lru_cache(maxsize=1)
+def _temporary() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="siamkit-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _unpacked(archive: bytes, target: Path) -> Path:
+    """Make ``target`` hold the archive's content, and return it."""
+    with tarfile.open(fileobj=BytesIO(archive)) as tar:
+        members = tar.getmembers()
+        # The archive's one top folder gives way to the target.
+        sizes = {m.name.partition("/")[2]: m.size for m in members if m.isfile()}
+        if _missing(target, sizes):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpack-") as folder:
+                tar.extractall(folder, filter="data")
+                _install(Path(folder, members[0].name.partition("/")[0]), target, sizes)
+    return target
+
+
+def _missing(target: Path, sizes: dict[str, int]) -> list[str]:
+    """Return the files that aren't there in full."""
+
+    def size(path: Path) -> int:
+        try:
+            return path.stat().st_size
+        except OSError:
+            return -1
+
+    return [name for name, expected in sizes.items() if size(target / name) != expected]
+
+
+def _install(unpacked: Path, target: Path, sizes: dict[str, int]) -> None:
+    """Move the unpacked files into place so that no other process ever sees one missing."""
+    try:
+        unpacked.rename(target)
+    except OSError:
+        # It exists: another process was faster, or it is damaged. Replacing file by file, each
+        # atomically, is right for both; moving the folder away would pull it from under others.
+        for name in _missing(target, sizes):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (unpacked / name).replace(target / name)

@@ -1,0 +1,123 @@
+"""P x K batches: K images of each of P classes, so that every batch holds positives and negatives.
+
+A pure function of (labels, sizes, seed, epoch), so a run resumes from its epoch and step alone.
+Everything is dealt from decks: a deck gives each of its items once, in random order, before any
+of them comes again. Images, batches and filler classes are all decks, and from that alone follow
+full coverage and an even spread, however unbalanced the classes are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from siamkit.errors import DataError
+
+
+def pk_shape(
+    labels: Sequence[int], batch_size: int, images_per_class: int
+) -> tuple[int, int, tuple[str, ...]]:
+    """Return P, K and what the user should know about them.
+
+    Args:
+        labels: The class of each training image.
+        batch_size: Images a batch that are asked for.
+        images_per_class: K that is asked for.
+
+    Raises:
+        DataError: There are fewer than two classes, or no class has two images.
+    """
+    counts = Counter(labels)
+    largest = max(counts.values(), default=0)
+    if len(counts) < 2 or largest < 2:
+        raise DataError(
+            "batches need two classes, and two images of one of them",
+            got=f"{len(counts)} classes, {largest} images in the largest",
+            hint="add images",
+        )
+    notices = []
+    k = min(images_per_class, largest)
+    if k < images_per_class:
+        notices.append(
+            f"{k} images a class in a batch instead of {images_per_class}: no class has more"
+        )
+    p = min(max(batch_size // k, 2), len(counts))
+    if p * k != batch_size:
+        why = f"there are only {p} classes" if p == len(counts) else f"it must be a multiple of {k}"
+        notices.append(f"batches of {p} classes x {k} = {p * k} images, not {batch_size}: {why}")
+    if small := sum(count < k for count in counts.values()):
+        notices.append(
+            f"{small} of {len(counts)} classes have fewer than {k} images: some of them come "
+            "twice in a batch"
+        )
+    return p, k, tuple(notices)
+
+
+def pk_batches(
+    labels: Sequence[int], *, batch_size: int, images_per_class: int, seed: int, epoch: int
+) -> list[list[int]]:
+    """Return the batches of one epoch, as indices into ``labels``.
+
+    Every image is in at least one batch. Each batch has P different classes and K images of each,
+    side by side, so micro-batches of a multiple of K keep positives together; ``pk_shape`` gives
+    P and K. Where the numbers don't fit, batches are filled up with images that come again: a
+    class with fewer than K images repeats them within a batch, no other does.
+
+    Args:
+        labels: The class of each training image.
+        batch_size: Images a batch.
+        images_per_class: K.
+        seed: The run's seed.
+        epoch: The epoch.
+
+    Raises:
+        DataError: See :func:`pk_shape`.
+    """
+    p, k, _ = pk_shape(labels, batch_size, images_per_class)
+    rng = np.random.default_rng([seed, epoch])
+    members: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        members.setdefault(label, []).append(index)
+    images = {label: _Deck(members[label], rng) for label in sorted(members)}
+    visits = {label: -(-len(members[label]) // k) for label in images}  # batches to show them all
+    # No batch shows a class twice, so a large class alone may need more batches than all together.
+    count = max(-(-sum(visits.values()) // p), *visits.values())
+    classes = _Deck(list(images), rng)
+    present: list[list[int]] = [[] for _ in range(count)]
+    # Batches are dealt as well: their fills never differ by more than one, so none overflows.
+    batches = _Deck(range(count), rng)
+    for label in classes.draw(len(images)):
+        for batch in batches.draw(visits[label]):
+            present[batch].append(label)
+    for batch_classes in present:
+        batch_classes += classes.draw(p - len(batch_classes), without=batch_classes)
+    return [[index for label in batch for index in images[label].draw(k)] for batch in present]
+
+
+class _Deck:
+    """Items dealt in random order, each once before any comes again."""
+
+    def __init__(self, items: Collection[int], rng: np.random.Generator) -> None:
+        self._items = list(items)
+        self._rng = rng
+        self._pile: deque[int] = deque()
+
+    def draw(self, count: int, without: Collection[int] = ()) -> list[int]:
+        """Return ``count`` items; different ones, unless the deck has fewer."""
+        drawn: list[int] = []
+        barred = set(without)
+        while len(drawn) < count:
+            position = next((i for i, item in enumerate(self._pile) if item not in barred), None)
+            if position is None:
+                if len(barred) >= len(self._items):  # all are drawn: start over
+                    barred = set(without)
+                else:
+                    order = self._rng.permutation(len(self._items))
+                    self._pile.extend(self._items[i] for i in order)
+                continue
+            drawn.append(self._pile[position])
+            barred.add(self._pile[position])
+            del self._pile[position]
+        return drawn

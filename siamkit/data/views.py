@@ -1,0 +1,164 @@
+"""Views: deterministic draws of what a training image may look like.
+
+A view is a pure function of (image, seed). All that is random happens on 8-bit images with
+Pillow's integer arithmetic, so the result depends neither on the number of threads nor on the
+worker that computes it.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+
+from siamkit.config import AugmentConfig
+from siamkit.errors import ConfigError
+from siamkit.interfaces import Preprocessing
+
+_BLUR_SIGMA = (0.1, 2.0)  # pixels; the range of SimCLR (Chen et al., ICML 2020) at any size
+
+
+def view_seed(run_seed: int, view: int, key: str) -> int:
+    """Return the seed, in [0, 2**63), of one view of one image.
+
+    Args:
+        run_seed: The run's seed.
+        view: Index of the view: the epoch, where every epoch has a new one.
+        key: The image's key.
+    """
+    # surrogatepass: a file name need not be valid Unicode.
+    text = f"{run_seed}/{view}/{key}".encode(errors="surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=8).digest()) >> 1
+
+
+class EvalView:
+    """The one view for evaluation: the shorter side is resized, the centre cropped, normalised.
+
+    Args:
+        preprocessing: What the backbone expects.
+
+    Raises:
+        ConfigError: The interpolation isn't one of Pillow's.
+    """
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self._preprocessing = preprocessing
+        self._resample = Image.Resampling[_interpolation(preprocessing).name]
+
+    def __call__(self, image: Image.Image, seed: int = 0) -> Tensor:
+        """Return ``image`` as ``[C, H, W]`` float32; ``seed`` changes nothing."""
+        return _to_tensor(self.resize(image), self._preprocessing)
+
+    def resize(self, image: Image.Image) -> Image.Image:
+        """Return the resized centre of ``image``.
+
+        Up to rounding the same as a resize that is cropped afterwards, but only what stays is
+        computed: an image of 2 x 10,000 pixels cannot grow to 300 megapixels on the way.
+        """
+        height, width = self._preprocessing.size
+        crop = self._preprocessing.crop_pct
+        scale = max(round(height / crop) / image.height, round(width / crop) / image.width)
+        full_w = max(int(image.width * scale + 1e-6), width)
+        full_h = max(int(image.height * scale + 1e-6), height)
+        left, top = round((full_w - width) / 2), round((full_h - height) / 2)
+        x, y = image.width / full_w, image.height / full_h
+        right = min((left + width) * x, image.width)
+        bottom = min((top + height) * y, image.height)
+        box = (left * x, top * y, right, bottom)
+        return image.resize((width, height), self._resample, box)
+
+
+class TrainView:
+    """Random views for training: crop, rotation, flip, colours, greyscale, blur.
+
+    Colours other than brightness and contrast, and the alpha channel, stay as they are where an
+    image has none. Rotated corners take the colour that is most common around the border.
+
+    Args:
+        preprocessing: What the backbone expects.
+        augment: How much may change; ``enabled=False`` gives the evaluation view.
+
+    Raises:
+        ConfigError: The interpolation isn't one of Pillow's.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, augment: AugmentConfig) -> None:
+        self._preprocessing = preprocessing
+        self._augment = augment
+        self._eval = EvalView(preprocessing)
+        self._crop = v2.RandomResizedCrop(
+            preprocessing.size,
+            scale=augment.crop_scale,
+            ratio=augment.crop_ratio,
+            interpolation=_interpolation(preprocessing),
+        )
+        self._flip = v2.RandomHorizontalFlip(augment.horizontal_flip)
+        jitter = v2.ColorJitter(
+            augment.brightness, augment.contrast, augment.saturation, augment.hue
+        )
+        self._colours = v2.Compose([jitter, v2.RandomGrayscale(augment.grayscale)])
+        self._brightness = v2.ColorJitter(augment.brightness, augment.contrast)
+
+    def __call__(self, image: Image.Image, seed: int) -> Tensor:
+        """Return the view of ``image`` with this seed as ``[C, H, W]`` float32.
+
+        The caller's random state is left as it was.
+        """
+        if not self._augment.enabled:
+            return self._eval(image)
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed: that would reseed every accelerator too.
+            torch.default_generator.manual_seed(seed)
+            return _to_tensor(self._change(image), self._preprocessing)
+
+    def _change(self, image: Image.Image) -> Image.Image:
+        image = self._crop(image)
+        if self._augment.rotate:
+            angle = _uniform(-self._augment.rotate, self._augment.rotate)
+            image = image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=_border(image))
+        image = self._flip(image)
+        alpha = image.getchannel("A") if image.mode.endswith("A") else None
+        if image.mode.startswith("L"):
+            image = self._brightness(image.convert("L") if alpha else image)
+        else:
+            image = self._colours(image.convert("RGB") if alpha else image)
+        if alpha:
+            image.putalpha(alpha)
+        if self._augment.blur and _uniform(0, 1) < self._augment.blur:
+            image = image.filter(ImageFilter.GaussianBlur(_uniform(*_BLUR_SIGMA)))
+        return image
+
+
+def _interpolation(preprocessing: Preprocessing) -> InterpolationMode:
+    try:
+        return InterpolationMode(preprocessing.interpolation)
+    except ValueError:
+        raise ConfigError(
+            "the backbone asks for an unknown interpolation",
+            got=preprocessing.interpolation,
+            allowed="bilinear, bicubic, nearest",
+        ) from None
+
+
+def _uniform(low: float, high: float) -> float:
+    return float(torch.empty(()).uniform_(low, high))
+
+
+def _border(image: Image.Image) -> tuple[int, ...]:
+    """Return the median of each channel around the border: the background, where there is one."""
+    pixels = np.asarray(image).reshape(image.height, image.width, -1)  # [H, W, C]
+    sides = [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
+    return tuple(int(value) for value in np.median(np.concatenate(sides), axis=0))
+
+
+def _to_tensor(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
+    pixels = F.pil_to_tensor(image).contiguous()  # [C, H, W]; bytes are the cheapest to reorder
+    pixels = F.to_dtype(pixels, torch.float32, scale=True)
+    mean, std = list(preprocessing.mean), list(preprocessing.std)
+    result: Tensor = F.normalize(pixels, mean, std, inplace=True)
+    return result

@@ -1,0 +1,98 @@
+"""From a registered entry to a backbone with weights, and where those came from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from torch import nn
+
+from siamkit.errors import ConfigError, PluginError, SiamkitError
+from siamkit.interfaces import Backbone, BackboneContext
+from siamkit.model.backbone import WrappedBackbone, as_backbone
+from siamkit.model.weights import load_backbone_weights
+from siamkit.registry import Entry
+
+OWN = "siamkit"
+"""The distribution whose pretrained weights are timm's."""
+
+
+@dataclass(frozen=True)
+class BuiltBackbone:
+    """A backbone, and where its weights came from, in words."""
+
+    backbone: Backbone
+    weights: str
+
+
+def build_backbone(
+    entry: Entry,
+    options: BaseModel,
+    context: BackboneContext,
+    weights: Path | None = None,
+    pretrained: bool | None = None,
+) -> BuiltBackbone:
+    """Build a backbone.
+
+    Args:
+        entry: Its entry in the registry.
+        options: The validated options of the entry.
+        context: Name, channels and size; its ``pretrained`` is decided here.
+        weights: A file to load instead of the entry's pretrained weights.
+        pretrained: True demands the entry's weights, False starts from random ones, None loads
+            them where the entry has any.
+
+    Returns:
+        The backbone, and in words where its weights came from, such as
+        ``pretrained: timm/resnet50.a1_in1k``, ``file: x.safetensors (sha256 ab12cd34ef56)`` or
+        ``random (tinyconv has no pretrained weights)``.
+
+    Raises:
+        ConfigError: Weights are demanded of an entry that has none.
+        CheckpointError: The weights cannot be had or do not fit.
+        PluginError: The plugin failed.
+    """
+    if pretrained and weights is None and not entry.pretrained:
+        raise ConfigError(
+            f"backbone {context.name!r} has no pretrained weights",
+            where="backbone.pretrained",
+            got=True,
+            hint="give a weights file with --weights FILE, or start from random weights with "
+            "--no-pretrained",
+        )
+    load = weights is None and pretrained is not False and entry.pretrained
+    context = replace(context, pretrained=load)
+    try:
+        backbone = as_backbone(entry.build(options, context), context)
+    except SiamkitError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"backbone {context.name!r} of {entry.distribution} failed to build: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if weights is not None:
+        load_backbone_weights(backbone, weights)
+        return BuiltBackbone(backbone, f"file: {weights.name} (sha256 {_sha256(weights)[:12]})")
+    if load:
+        return BuiltBackbone(backbone, f"pretrained: {_source(entry, context, backbone)}")
+    reason = f" ({context.name} has no pretrained weights)" if not entry.pretrained else ""
+    return BuiltBackbone(backbone, f"random{reason}")
+
+
+def _source(entry: Entry, context: BackboneContext, backbone: Backbone) -> str:
+    model: nn.Module = backbone.model if isinstance(backbone, WrappedBackbone) else backbone
+    config: Any = getattr(model, "pretrained_cfg", None) or {}
+    # Another plugin may put its own weights into timm's architecture.
+    if entry.distribution == OWN and config.get("architecture"):
+        tag = config.get("tag")
+        return f"timm/{config['architecture']}" + (f".{tag}" if tag else "")
+    return f"{context.name} ({entry.distribution})"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

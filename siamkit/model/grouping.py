@@ -1,0 +1,258 @@
+"""Where a network may be cut: parameter names in ordered groups, from the best source there is.
+
+timm's own ``group_matcher`` first, then ``feature_info``, then the children of the module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from timm.models import group_parameters
+from torch import nn
+
+from siamkit.model.trace import Trace, join, parent
+
+MAX_STAGES = 8
+"""More groups than this are put together: a transformer's blocks are not its stages."""
+
+BUCKETS = 4
+"""So many stages then follow the stem: quarters of the depth."""
+
+_Names = list[str]
+_NORM_CLASS = re.compile(r"norm|filterresponse", re.IGNORECASE)
+_TORCH_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Tell whether ``module`` itself is a normalisation layer.
+
+    By family for torch's own layers (timm's ``BatchNormAct2d`` and ``LayerNorm2d`` are subclasses
+    of them), by name for the rest (``RmsNorm``, ``SimpleNorm``, ``FilterResponseNormTlu2d``), where
+    all that such a layer holds must be vectors: a ``NormFreeBlock`` is none.
+    """
+    if isinstance(module, _TORCH_NORMS):
+        return True
+    own = module.parameters(recurse=False)
+    vectors = all(max(p.shape, default=1) == p.numel() for p in own)
+    return bool(_NORM_CLASS.search(type(module).__name__)) and vectors
+
+
+def norm_parameters(module: nn.Module) -> frozenset[str]:
+    """Return the names of the parameters that belong to normalisation layers."""
+    return frozenset(
+        join(name, key)
+        for name, m in module.named_modules()
+        if is_norm(m)
+        for key, _ in m.named_parameters(recurse=False)
+    )
+
+
+def coarse_groups(module: nn.Module, trace: Trace) -> tuple[list[_Names], bool]:
+    """Return the parameter names of ``module`` in the groups that its author would call stages.
+
+    Returns:
+        The groups, in execution order, complete and disjoint, without the root's own parameters;
+        and whether the first is known to be a stem.
+    """
+    inner, prefix = _descend(module)
+    groups = _matched(inner, coarse=True) or _cut_at_features(inner, trace, prefix)
+    known = bool(groups)
+    groups = groups or _by_child(inner)
+    named = [[join(prefix, name) for name in group] for group in groups]
+    # What the network holds itself (class tokens, position embeddings) has no place in a trace.
+    placed = [[name for name in group if parent(name) != prefix] for group in named]
+    ordered = in_order([group for group in placed if group], trace)
+    return join_norms(ordered, norm_parameters(module)), known
+
+
+def fine_groups(module: nn.Module) -> list[_Names]:
+    """Return parameter names in timm's fine groups, without the network's own; or no groups."""
+    inner, prefix = _descend(module)
+    groups = [[n for n in group if parent(n)] for group in _matched(inner, coarse=False)]
+    return [[join(prefix, name) for name in group] for group in groups]
+
+
+def in_order(groups: Sequence[_Names], trace: Trace) -> list[_Names]:
+    """Return ``groups`` in the order in which they first ran; one that never ran stays in place."""
+    keyed = []
+    latest = -1
+    for group in groups:
+        starts = [s for name in group if (s := trace.start(parent(name))) is not None]
+        # Only the owners themselves count: an ancestor may span many groups.
+        exact = [trace.starts[p] for name in group if (p := parent(name)) in trace.starts]
+        latest = min(exact or starts, default=latest)
+        keyed.append((latest, group))
+    return [group for _, group in sorted(keyed, key=lambda pair: pair[0])]
+
+
+def join_norms(groups: Sequence[_Names], norms: frozenset[str]) -> list[_Names]:
+    """Return ``groups`` with each that holds nothing but norms joined to the one before it."""
+    joined: list[_Names] = []
+    for group in groups:
+        if joined and norms.issuperset(group):
+            joined[-1] = joined[-1] + group
+        else:
+            joined.append(list(group))
+    return joined
+
+
+def bucket(groups: Sequence[_Names]) -> list[list[_Names]]:
+    """Return ``groups`` in at most :data:`MAX_STAGES` runs: the stem, then quarters of the rest."""
+    runs = [[group] for group in groups]
+    if len(runs) == MAX_STAGES + 1 and not _same_series(groups[-2], groups[-1]):
+        # A last convolution or a neck belongs to the last stage (MobileNetV3, as in EfficientNet).
+        *runs, tail = runs
+        runs[-1] = runs[-1] + tail
+    if len(runs) <= MAX_STAGES:
+        return runs
+    stem, *rest = groups
+    share, extra = divmod(len(rest), BUCKETS)
+    result, at = [[stem]], 0
+    for index in range(BUCKETS):
+        size = share + (index < extra)
+        result.append(rest[at : at + size])
+        at += size
+    return result
+
+
+def structural_groups(module: nn.Module, name: str) -> list[_Names]:
+    """Return the parameters of the stage module ``name``, cut at its sequence of blocks.
+
+    A sequence counts where its members are made of modules themselves: the layers of a residual
+    branch are no blocks. None where there is no such sequence.
+    """
+    inner, prefix = _descend(module.get_submodule(name))
+    return _cut_at_sequence(inner, join(name, prefix))
+
+
+def unit_name(group: _Names, everything: Iterable[str], taken: Iterable[str] = ()) -> str:
+    """Return the shortest module name that only ``group`` lies under, a numbered one if there is.
+
+    So a block with its downsampling is ``stages.1.blocks.0``, not ``stages.1.downsample``.
+
+    Args:
+        group: Names of a unit's parameters, in order.
+        everything: Names of all parameters.
+        taken: Names that other units have; a longer one is used instead.
+    """
+    shared = {p for name in set(everything).difference(group) for p in _prefixes(name)}
+    shared.update(taken)
+    candidates = [next((p for p in _prefixes(name) if p not in shared), name) for name in group]
+    return next((c for c in candidates if c.rpartition(".")[2].isdigit()), candidates[0])
+
+
+def _prefixes(name: str) -> _Names:
+    parts = name.split(".")
+    return [".".join(parts[:depth]) for depth in range(1, len(parts))]
+
+
+def run_name(first: str, last: str) -> str:
+    """Return the name of a run of groups: ``blocks.0`` to ``blocks.2`` are ``blocks.0-2``."""
+    if first == last:
+        return first
+    return f"{first}-{last.rpartition('.')[2] if parent(first) == parent(last) else last}"
+
+
+# --- sources -------------------------------------------------------------------------------------
+
+
+def _descend(module: nn.Module, prefix: str = "") -> tuple[nn.Module, str]:
+    """Return the innermost module that holds all the parameters, unless one on the way can group.
+
+    A plugin's module often does no more than wrap one network.
+    """
+    children = [(n, c) for n, c in module.named_children() if _has_parameters(c)]
+    own = any(True for _ in module.parameters(recurse=False))
+    if hasattr(module, "group_matcher") or own or len(children) != 1:
+        return module, prefix
+    name, child = children[0]
+    if not any(_has_parameters(c) for c in child.children()):
+        return module, prefix
+    return _descend(child, join(prefix, name))
+
+
+def _matched(module: nn.Module, *, coarse: bool) -> list[_Names]:
+    matcher: Any = getattr(module, "group_matcher", None)
+    if not callable(matcher):
+        return []
+    try:
+        by_id = group_parameters(module, matcher(coarse=coarse))
+    except (AssertionError, NotImplementedError, TypeError):  # "coarse grouping is not implemented"
+        return []
+    groups = [list(by_id[key]) for key in sorted(by_id)]
+    found = [name for group in groups for name in group]
+    complete = sorted(found) == sorted(name for name, _ in module.named_parameters())
+    return groups if complete and (len(groups) > 1 or not coarse) else []
+
+
+def _cut_at_features(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]:
+    """Cut after each module that ``feature_info`` names, and before the first of them.
+
+    Names that are no modules (HRNet's) or did not run are passed over.
+    """
+    info: Any = getattr(module, "feature_info", None)
+    info = getattr(info, "info", info)
+    if not isinstance(info, Sequence):
+        return []
+    names = [join(prefix, str(i.get("module"))) for i in info if isinstance(i, dict)]
+    names = [name for name in names if name and trace.ran(name)]
+    if not names:
+        return []
+    cuts = sorted({trace.starts[names[0]] - 1, *(trace.ends[name] for name in names)})
+    groups: list[_Names] = [[] for _ in cuts]
+    for name, _ in module.named_parameters():
+        start = trace.start(parent(join(prefix, name)))
+        index = 0 if start is None else sum(start > cut for cut in cuts)
+        groups[min(index, len(groups) - 1)].append(name)
+    groups = [group for group in groups if group]
+    return groups if len(groups) > 1 else []
+
+
+def _by_child(module: nn.Module) -> list[_Names]:
+    groups: dict[str, _Names] = {}
+    for name, _ in module.named_parameters():
+        groups.setdefault(name.partition(".")[0] if "." in name else "", []).append(name)
+    own = groups.pop("", [])
+    if groups and len(groups) < BUCKETS:
+        # Few children: the deep one, such as a transformer's encoder, is cut at its blocks.
+        deep = max(groups, key=lambda key: len(groups[key]))
+        cut = structural_groups(module, deep) or [groups[deep]]
+        before = [g for key, g in groups.items() if key != deep]
+        return [own, *before, *cut]
+    return [own, *groups.values()]
+
+
+def _cut_at_sequence(module: nn.Module, prefix: str) -> list[_Names]:
+    parts: list[tuple[str, nn.Module]] = []
+    cut = _is_block_sequence(module)
+    whole = cut
+    for key, child in module.named_children():
+        if not whole and _is_block_sequence(child):
+            parts += [(f"{key}.{k}", member) for k, member in child.named_children()]
+            cut = True
+        else:
+            parts.append((key, child))
+    groups = [[f"{key}.{n}" for n, _ in part.named_parameters()] for key, part in parts]
+    groups = [group for group in groups if group]
+    if not cut or len(groups) < 2:
+        return []
+    groups[0] += [name for name, _ in module.named_parameters(recurse=False)]
+    return [[join(prefix, name) for name in group] for group in groups]
+
+
+def _is_block_sequence(module: nn.Module) -> bool:
+    members = [m for m in module.children() if _has_parameters(m)]
+    deep = all(any(True for _ in m.children()) for m in members)
+    return isinstance(module, nn.Sequential | nn.ModuleList) and bool(members) and deep
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())
+
+
+def _same_series(first: _Names, second: _Names) -> bool:
+    """Tell whether two groups are neighbours in one numbered sequence."""
+    a, b = first[0].split("."), second[0].split(".")
+    return len(a) > 1 and len(b) > 1 and a[0] == b[0] and a[1].isdigit() and b[1].isdigit()

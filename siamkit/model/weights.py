@@ -1,0 +1,195 @@
+"""A user's weights file into a backbone: strictly, and without ever running what is in the file."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import torch
+from safetensors.torch import load_file
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
+
+from siamkit.errors import CheckpointError
+from siamkit.interfaces import Backbone
+from siamkit.model.backbone import WrappedBackbone
+from siamkit.model.trace import parent
+
+_Tensors = dict[str, Tensor]
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+"""What a weights file may be called."""
+
+LISTED = 10
+"""So many mismatches of a kind are listed in an error, and the rest counted."""
+
+_NESTS = ("state_dict", "model")
+_WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.")
+_OWN_PREFIX = "backbone.model."
+_CLASSIFIERS = ("fc", "classifier", "head", "head_dist", "head.fc", "last_linear", "classif")
+
+
+def load_backbone_weights(backbone: Backbone, path: Path) -> None:
+    """Load a weights file into ``backbone``, in place; a mismatch leaves it as it was.
+
+    Every key of the backbone must be there, with its shape. A classifier in the file is left out,
+    and the first convolution is fitted to another number of image channels the way timm does.
+
+    Args:
+        backbone: The backbone, of the architecture that the file is of.
+        path: A ``.safetensors`` file, or a ``.pth``, ``.pt`` or ``.bin`` file of tensors: a plain
+            state dict, or one under ``state_dict`` or ``model``, with or without the prefixes of
+            DistributedDataParallel, ``torch.compile`` and siamkit's own checkpoints.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, holds code, or is of another model.
+    """
+    module = backbone.model if isinstance(backbone, WrappedBackbone) else backbone
+    target = module.state_dict()
+    found = _strip(_unwrap(read_tensors(path), path), target)
+    found = _drop_extras(found, target, module)
+    # A counter of batches, which safetensors converters and old files leave out; nothing reads it.
+    found |= {k: v for k, v in target.items() if k.endswith("num_batches_tracked")} | found
+    found = {key: _fit_channels(value, target.get(key)) for key, value in found.items()}
+    _check(found, target, path)
+    module.load_state_dict(found, strict=True)
+
+
+def read_tensors(path: Path) -> Mapping[str, Any]:
+    """Return what a weights file holds, read without running code.
+
+    Raises:
+        CheckpointError: It cannot be read, or is no weights file.
+    """
+    if not path.is_file():
+        raise CheckpointError("no such weights file", where=str(path))
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise CheckpointError(
+            "not a weights file", where=str(path), got=path.suffix, allowed=", ".join(SUFFIXES)
+        )
+    try:
+        if suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about an old file's pickle protocol
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            "refused: not a plain file of tensors, and reading anything else could run code "
+            f"({_first_line(error)})",
+            where=str(path),
+            hint="save the state dict alone, best as .safetensors",
+        ) from None
+    except Exception as error:  # a broken file can break its reader in any way
+        raise CheckpointError(
+            f"the weights file is damaged or cannot be read: {_first_line(error)}", where=str(path)
+        ) from None
+    if not isinstance(content, Mapping):
+        raise CheckpointError("must hold a state dict", where=str(path), got=type(content).__name__)
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # torch begins with advice about its own flag; the reason comes later.
+    reason = next((line for line in lines if line.startswith("WeightsUnpickler error:")), None)
+    return reason or (lines[0] if lines else type(error).__name__)
+
+
+def _unwrap(content: Mapping[str, Any], path: Path) -> _Tensors:
+    for nest in _NESTS:
+        inner = content.get(nest)
+        if isinstance(inner, Mapping) and not _is_state(content):
+            return _unwrap(inner, path)
+    if not _is_state(content):
+        raise CheckpointError(
+            "holds no state dict",
+            where=str(path),
+            got=", ".join(map(str, list(content)[:LISTED])) or "nothing",
+            allowed=f"tensors by name, or such a state dict under {' or '.join(_NESTS)}",
+        )
+    return dict(content)
+
+
+def _is_state(content: Mapping[str, Any]) -> TypeGuard[Mapping[str, Tensor]]:
+    return bool(content) and all(isinstance(value, Tensor) for value in content.values())
+
+
+def _strip(state: _Tensors, target: Mapping[str, Tensor]) -> _Tensors:
+    """Take off the prefixes that wrappers leave, as far as the backbone's keys lack them."""
+    own = {k.removeprefix(_OWN_PREFIX): v for k, v in state.items() if k.startswith(_OWN_PREFIX)}
+    if own:
+        return own  # a siamkit checkpoint: what is left out is the head
+    for prefix in _WRAPPERS:
+        wrapped = all(key.startswith(prefix) for key in state)
+        if wrapped and not any(key.startswith(prefix) for key in target):
+            return _strip({key.removeprefix(prefix): v for key, v in state.items()}, target)
+    return state
+
+
+def _drop_extras(state: _Tensors, target: Mapping[str, Tensor], module: nn.Module) -> _Tensors:
+    """Leave out the classifier, and buffers that the module computes by itself."""
+    config: Any = getattr(module, "pretrained_cfg", None) or {}
+    named = config.get("classifier") or ()
+    classifiers = {*_CLASSIFIERS, *((named,) if isinstance(named, str) else named)}
+    heads = {name.partition(".")[0] for name in classifiers}
+    computed = {name for name, _ in module.named_buffers()}
+
+    def extra(key: str) -> bool:
+        if key in target:
+            return False
+        # timm puts an Identity in the place of a classifier that it leaves out.
+        headless = key.partition(".")[0] in heads and isinstance(_holder(module, key), nn.Identity)
+        return parent(key) in classifiers or headless or key in computed
+
+    return {key: value for key, value in state.items() if not extra(key)}
+
+
+def _holder(module: nn.Module, key: str) -> nn.Module:
+    """Return the innermost submodule on the way to ``key``."""
+    for part in key.split("."):
+        inner = module._modules.get(part)
+        if inner is None:
+            break
+        module = inner
+    return module
+
+
+def _fit_channels(value: Tensor, like: Tensor | None) -> Tensor:
+    if like is None or value.ndim != 4 or like.ndim != 4 or value.shape == like.shape:
+        return value
+    same_but_channels = value.shape[0] == like.shape[0] and value.shape[2:] == like.shape[2:]
+    if not same_but_channels or value.shape[1] != 3 or like.shape[1] > 4:
+        return value
+    return adapt_input_conv(like.shape[1], value)
+
+
+def _check(found: Mapping[str, Tensor], target: Mapping[str, Tensor], path: Path) -> None:
+    shapes = [
+        f"{key} {list(found[key].shape)} for {list(value.shape)}"
+        for key, value in target.items()
+        if key in found and found[key].shape != value.shape
+    ]
+    problems = [
+        _list("missing", [key for key in target if key not in found]),
+        _list("unexpected", [key for key in found if key not in target]),
+        _list("of another shape", shapes),
+    ]
+    if any(problems):
+        fits = sum(key in found and found[key].shape == v.shape for key, v in target.items())
+        raise CheckpointError(
+            f"not this backbone's weights: {fits} of its {len(target)} tensors are there"
+            + "".join(problems),
+            where=str(path),
+        )
+
+
+def _list(kind: str, items: Sequence[str]) -> str:
+    if not items:
+        return ""
+    more = f", and {len(items) - LISTED} more" if len(items) > LISTED else ""
+    return f"\n  {len(items)} {kind}: {', '.join(items[:LISTED])}{more}"

@@ -1,0 +1,121 @@
+"""From pydantic's validation errors to ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from siamkit.errors import ConfigError, did_you_mean
+
+Namer = Callable[[str], str]
+"""From a dotted key (``loss.margin``) to the place the user can change it."""
+
+# pydantic's words to ours, in this order.
+_WORDING = (
+    (re.compile(r"^Value error, "), ""),
+    (re.compile(r"^[A-Z][\w-]* should "), "must "),
+    (re.compile(r", (unable to (parse|interpret)|got a number) [^,]*"), ""),
+    (re.compile(r"\ba valid (?=[aeiou])"), "an "),
+    (re.compile(r"\ba valid "), "a "),
+)
+
+
+def config_error(
+    error: ValidationError, model: type[BaseModel], where: str | Namer, of: str | None = None
+) -> ConfigError:
+    """Turn pydantic's error into ours: every field, the nearest name for an unknown key.
+
+    Args:
+        error: What pydantic raised.
+        model: The model that was validated.
+        where: What comes before a key, such as ``run.yaml:`` or ``loss``; or a function from a
+            dotted key to its place.
+        of: What the values belong to, such as ``loss 'triplet'``.
+    """
+    name = where if callable(where) else partial(_join, where)
+    problems: dict[str, ConfigError] = {}
+    for problem in error.errors(include_url=False, include_context=False):
+        path, known = _locate(model, problem["loc"])
+        key = ".".join(path)
+        # A union reports one problem for each of its members, all on the same key.
+        if key not in problems:
+            problems[key] = _problem(problem, path, known, name(key) or None, of)
+    return ConfigError.of_all(list(problems.values()))
+
+
+def _join(where: str, path: str) -> str:
+    if not where or not path:
+        return where or path
+    return f"{where}{' ' if where.endswith(':') else '.'}{path}"
+
+
+def _problem(
+    problem: Any, path: list[str], known: list[str], where: str | None, of: str | None
+) -> ConfigError:
+    kind, message, got = problem["type"], problem["msg"], problem["input"]
+    if kind == "extra_forbidden":
+        return ConfigError(
+            "unknown key",
+            where=where,
+            of=of,
+            allowed=", ".join(sorted(known)) or "none",
+            hint=did_you_mean(path[-1], known) or None,
+        )
+    if kind == "missing":
+        return ConfigError("must be given", where=where, of=of)
+    what = reword(message)
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        what = "must be a mapping of keys to values"
+    if got is None:
+        what += ", got null"
+    hint = None
+    if kind == "literal_error" and isinstance(got, str):
+        hint = did_you_mean(got, re.findall(r"'([^']+)'", message)) or None
+    # A check over a whole section would print all of it; its message says what clashes.
+    whole = kind == "value_error" and isinstance(got, dict | BaseModel)
+    return ConfigError(what, where=where, got=None if whole else got, of=of, hint=hint)
+
+
+def reword(message: str) -> str:
+    """Return one of pydantic's messages in our words: ``must be an integer``."""
+    for pattern, words in _WORDING:
+        message = pattern.sub(words, message)
+    return message
+
+
+def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
+    """Return the keys that the user wrote along ``loc``, and the names known at its end.
+
+    pydantic also puts the member of a union that it tried into ``loc`` (``views.int``).
+    """
+    path: list[str] = []
+    known = list(model.model_fields)
+    annotation: Any = model
+    for part in loc:
+        members = [a for a in _members(annotation) if a is not NoneType]
+        inner = members[0] if len(members) == 1 else None
+        if len(members) > 1 and not isinstance(part, int):
+            annotation, known = None, []
+            continue
+        path.append(str(part))
+        known, annotation = [], None
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            known = list(inner.model_fields)
+            if str(part) in inner.model_fields:
+                annotation = inner.model_fields[str(part)].annotation
+                known = _names(annotation)
+    return path, known
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _names(annotation: Any) -> list[str]:
+    models = [a for a in _members(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+    return [name for m in models for name in m.model_fields]

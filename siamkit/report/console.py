@@ -1,0 +1,251 @@
+"""The log of a run, as a listener that turns events into lines on a console."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from siamkit.report import units
+from siamkit.report.terminal import cells, make_table, styled
+
+if TYPE_CHECKING:
+    from siamkit.interfaces import Event
+
+Json = Mapping[str, Any]
+
+
+class ConsoleListener:
+    """Writes a line an epoch, a table a phase, and how far the run is.
+
+    On a terminal a progress bar shows the rate and the time left; elsewhere a line does, every
+    ``interval`` seconds. Epochs count from 1 here (0 is the untrained model).
+
+    Use it as a context manager: leaving it takes the bar off, whatever happened.
+
+    Args:
+        console: Where to write; one of :func:`siamkit.report.terminal.make_console`.
+        interval: Seconds between two lines of progress where there is no bar.
+        clock: A monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        interval: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console = console
+        self._interval = interval
+        self._clock = clock
+        self._epochs = 0
+        self._first: tuple[float, int] | None = None
+        self._last_line = -float("inf")
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def __call__(self, event: Event) -> None:
+        """Write what there is to say about ``event``; unknown events say nothing."""
+        handler = getattr(self, f"_on_{event.name}", None)
+        if handler is not None:
+            handler(event.data)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the progress bar off the terminal."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    # --- the run -----------------------------------------------------------------------------
+
+    def _on_run_start(self, data: Json) -> None:
+        self._epochs = data["epochs"]
+        names = {key: part["name"] for key, part in data["config"].items() if _has_name(part)}
+        images, start = data["data"], data.get("start_epoch", 0)
+        resumed = f", resumed after epoch {start}" if start else ""
+        grid = Table.grid(padding=(0, 2))
+        rows = (
+            ("run", data["run_dir"]),
+            ("model", ", ".join(f"{key} {name}" for key, name in names.items())),
+            ("weights", data.get("weights", "")),
+            (
+                "data",
+                f"train {images['train_images']} images of {images['train_classes']} classes, "
+                f"val {images['val_images']} of {images['val_classes']}: {images['how']}",
+            ),
+            (
+                "length",
+                f"{data['epochs']} epochs of {data['steps_per_epoch']} steps on "
+                f"{data['device']}{resumed}",
+            ),
+            ("metrics", "of held-out classes, each epoch; gap: train recall@1 above theirs"),
+        )
+        for name, value in rows:
+            grid.add_row(styled(name, "bold"), *cells(value))
+        self._console.print(grid)
+        for notice in data["notices"]:
+            self._on_notice({"text": notice})
+
+    def _on_notice(self, data: Json) -> None:
+        self._console.print(Text.assemble(("notice: ", "yellow"), styled(data["text"])))
+
+    def _on_untrained(self, data: Json) -> None:
+        self._console.print(
+            Text.assemble(styled(f"{self._epoch(0)}  "), f"untrained: {metrics_text(data)}")
+        )
+
+    def _on_phase_start(self, data: Json) -> None:
+        trains, total = data["trainable_parameters"], data["parameters"]
+        title = (
+            f"from epoch {data['epoch'] + 1}: {units.count(trains)} of {units.count(total)} "
+            f"parameters train ({units.percent(trains / max(total, 1))})"
+        )
+        reason = f"; {data['reason']}" if data["reason"] else ""
+        self._console.print(styled(title + reason, "bold"))
+        if data["changes"]:
+            self._console.print(_changes(data["changes"]))
+
+    def _on_early_stop(self, data: Json) -> None:
+        self._console.print(
+            f"stopped after epoch {data['epoch'] + 1}: no better than epoch "
+            f"{data['best_epoch'] + 1} for too long"
+        )
+
+    def _on_run_end(self, data: Json) -> None:
+        self.close()
+
+    # --- epochs and steps ----------------------------------------------------------------------
+
+    def _epoch(self, number: int) -> str:
+        width = len(str(self._epochs))
+        return f"epoch {number:>{width}}/{self._epochs}"
+
+    def _on_epoch_end(self, data: Json) -> None:
+        train, val = data["train_metrics"], data["metrics"]
+        line = Text(f"{self._epoch(data['epoch'] + 1)}  loss {_loss(data['train_loss'])}  ")
+        line.append(metrics_text(val))
+        if train and "recall@1" in train:
+            line.append(f"  gap {train['recall@1'] - val['recall@1']:+.3f}")
+        line.append(f"  {units.duration(data['seconds'])}")
+        if data["best"]:
+            line.append("  best", style="bold green")
+        self._console.print(line)
+
+    def _on_step(self, data: Json) -> None:
+        now, step, steps = self._clock(), data["step"], data["steps"]
+        if self._first is None:
+            self._first = (now, step)
+        left = time_left(now - self._first[0], step - self._first[1], steps - step)
+        rate = units.per_second(data["images_per_second"])
+        ahead = "" if left is None else f"  {units.duration(left)} left"
+        state = f"loss {_loss(data['loss'])}  {rate}{ahead}"
+        epoch = self._epoch(data["epoch"] + 1)
+        if self._console.is_terminal:
+            self._show_bar(epoch, step, steps, state)
+        elif now - self._last_line >= self._interval:
+            self._last_line = now
+            position = f"step {data['epoch_step']}/{data['epoch_steps']}"
+            self._console.print(f"{epoch}  {position}  lr {units.rate(data['lr'])}  {state}")
+
+    def _show_bar(self, epoch: str, step: int, steps: int, state: str) -> None:
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=16),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}", markup=False),
+                TextColumn("{task.fields[state]}", markup=False),
+                console=self._console,
+                transient=True,
+                refresh_per_second=4,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._task = self._bar.add_task(epoch, total=steps, state=state)
+            self._bar.start()
+        self._bar.update(self._task, description=epoch, completed=step, total=steps, state=state)
+
+
+def time_left(seconds: float, done: int, left: int) -> float | None:
+    """Return the seconds that ``left`` steps take at the pace of ``done`` steps, if known."""
+    return seconds / done * left if done > 0 else None
+
+
+def metrics_text(metrics: Json) -> str:
+    """Return ``recall@1 0.812  map@r 0.634`` and whatever else was measured."""
+    return "  ".join(
+        f"{name} {value:.3f}" for name, value in metrics.items() if isinstance(value, float)
+    )
+
+
+def _loss(value: float) -> str:
+    return f"{value:.3f}" if abs(value) >= 0.01 or not value else f"{value:.2e}"
+
+
+def _changes(changes: list[Json]) -> Table:
+    table = make_table("stage", "parameters", "was", "now", "norm", "rate",
+                       numbers=("parameters", "rate"))  # fmt: skip
+    for change in changes:
+        trains = bool(change["trainable"])
+        table.add_row(
+            styled(change["stage"]),
+            *cells(units.count(change["parameters"])),
+            styled(_state(change["was"], change["parameters"]), "dim"),
+            styled(_state(change["trainable"], change["parameters"]), "green" if trains else ""),
+            *cells(change["norm"] or "-", units.rate(change["lr"]) if trains else "-"),
+        )
+    return table
+
+
+def _state(trainable: int | bool | None, parameters: int) -> str:
+    """Say how much of a stage trains; ``trainable`` is a number of parameters, or yes or no."""
+    if not trainable:
+        return "-" if trainable is None else "frozen"
+    if trainable is True or trainable == parameters:
+        return "trains"
+    return f"{units.count(int(trainable))} train"
+
+
+def summary(result: Json) -> Table:
+    """Return the table that ends a run: the untrained model against the best epoch's."""
+    metrics = result["metrics"]
+    names = [name for name, value in metrics["untrained"].items() if isinstance(value, float)]
+    title = f"{result['epochs']} epochs, written to {result['run_dir']}"
+    table = make_table("held-out", *names, numbers=tuple(names), title=title)
+    rows = [(key, key, metrics[key], metrics["untrained"]) for key in ("untrained", "best", "last")]
+    if test := metrics.get("test"):
+        rows += [
+            (key, f"test, {key}", test[key], test["untrained"]) for key in ("untrained", "best")
+        ]
+    for key, label, row, before in rows:
+        epoch = f" (epoch {row['epoch'] + 1})" if "epoch" in row else ""
+        table.add_row(
+            styled(label + epoch, "bold" if key == "best" else ""),
+            *(styled(_against(row[n], None if key == "untrained" else before[n])) for n in names),
+        )
+    return table
+
+
+def _against(value: float, before: float | None) -> str:
+    return f"{value:.3f}" if before is None else f"{value:.3f} ({value - before:+.3f})"
+
+
+def _has_name(part: object) -> bool:
+    return isinstance(part, Mapping) and "name" in part

@@ -1,0 +1,55 @@
+"""Numbers as people read them. JSON output keeps them exact."""
+
+from __future__ import annotations
+
+_COUNT = ("", "k", "M", "G", "T")
+_BYTES = ("B", "kB", "MB", "GB", "TB")
+
+
+def count(number: int) -> str:
+    """Return a count with three significant digits: ``999``, ``2.05 k``, ``23.5 M``."""
+    return _scaled(number, _COUNT)
+
+
+def size(number: int) -> str:
+    """Return a number of bytes, in powers of 1000: ``0 B``, ``92.3 MB``."""
+    return _scaled(number, _BYTES)
+
+
+def _scaled(number: int, units: tuple[str, ...]) -> str:
+    value, unit = float(number), 0
+    # 999.5 is where three digits would round up to the next unit's 1.00.
+    while abs(value) >= (1000 if unit == 0 else 999.5) and unit < len(units) - 1:
+        value, unit = value / 1000, unit + 1
+    if unit == 0:
+        return f"{number} {units[0]}".strip()
+    decimals = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
+    return f"{value:.{decimals}f} {units[unit]}"
+
+
+def duration(seconds: float) -> str:
+    """Return a span of time: ``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 04 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def percent(share: float) -> str:
+    """Return a share in [0, 1] as a percentage: ``4.53 %``."""
+    return f"{100 * share:.3g} %"
+
+
+def rate(value: float) -> str:
+    """Return a learning rate or a multiplier: ``0.001``, ``1e-05``."""
+    return f"{value:.4g}"
+
+
+def per_second(value: float) -> str:
+    """Return a throughput: ``87 img/s``."""
+    return f"{value:.0f} img/s" if value >= 10 else f"{value:.1f} img/s"

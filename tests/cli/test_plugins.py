@@ -1,0 +1,138 @@
+"""Plugins as the command line meets them: installed, broken, at odds, left out."""
+
+import pytest
+
+BACKBONE = """
+import siamkit
+from torch import nn
+
+@siamkit.hookimpl
+def siamkit_register_backbones(register):
+    register("{name}", lambda options, context: nn.Identity(), summary="Made for a test.")
+"""
+
+COMMAND = """
+import siamkit
+
+@siamkit.hookimpl
+def siamkit_register_commands(app):
+    @app.command()
+    def {name}(times: int = 1):
+        print("hello " * times)
+"""
+
+
+@pytest.fixture
+def names(cli):
+    def listed(*flags: str) -> list[str]:
+        return [e["name"] for e in cli(*flags, "list", "backbones", "--json").json["entries"]]
+
+    return listed
+
+
+def test_an_installed_plugin_is_listed_with_what_it_registers(cli, install):
+    install("siamkit-mine", BACKBONE.format(name="mine"))
+    found = {p["name"]: p for p in cli("plugins", "--json").json["plugins"]}
+    assert found["siamkit-mine"] == {
+        "name": "siamkit-mine", "distribution": "siamkit-mine", "version": "1.2.3",
+        "registers": {"backbones": ["mine"]}, "hooks": [], "error": None,
+    }  # fmt: skip
+    text = cli("plugins").out
+    assert "siamkit-mine 1.2.3" in text and "backbones: mine" in text
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("raise SystemExit(3)", "SystemExit(3) while loading"),
+        ("def broken(:", "SyntaxError"),
+    ],
+)
+def test_a_broken_plugin_hurts_nobody_and_says_why(cli, install, names, source, reason):
+    install("siamkit-broken", source)
+    install("siamkit-mine", BACKBONE.format(name="mine"))
+    done = cli("plugins")
+    assert done.code == 0
+    assert "failed to load" in done.out and reason in done.out
+    assert "mine" in names()
+
+
+def test_an_unknown_name_points_at_the_plugin_that_failed(cli, install):
+    install("siamkit-broken", "raise SystemExit(3)")
+    done = cli("list", "backbones", "wanted")
+    assert done.code == 2
+    assert "plugin 'siamkit-broken' (siamkit-broken) failed to load" in done.err
+
+
+def test_two_plugins_with_one_name_are_reported_and_refused_in_use(cli, install):
+    for name in ("siamkit-one", "siamkit-two"):
+        install(name, BACKBONE.format(name="mine"))
+    assert cli("plugins", "--json").json["conflicts"] == [
+        {"kind": "backbone", "name": "mine", "by": ["siamkit-one", "siamkit-two"]}
+    ]
+    done = cli("list", "backbones", "mine")
+    assert done.code == 5
+    assert "registered by siamkit-one and siamkit-two" in done.err
+
+
+def test_plugins_can_be_left_out(cli, install, names, monkeypatch):
+    install("siamkit-one", BACKBONE.format(name="one"))
+    install("siamkit-two", BACKBONE.format(name="two"))
+    assert {"one", "two"} <= set(names())
+    assert not {"one", "two"} & set(names("--no-plugins"))
+    assert {"one", "two"} & set(names("--plugin", "siamkit-two")) == {"two"}
+    monkeypatch.setenv("SIAMKIT_DISABLE_PLUGINS", "siamkit-one")
+    assert {"one", "two"} & set(names()) == {"two"}
+    monkeypatch.setenv("SIAMKIT_DISABLE_PLUGINS", "all")
+    assert not {"one", "two"} & set(names())
+
+
+def test_a_choice_of_plugins_lasts_for_one_command(cli, install, names):
+    install("siamkit-one", BACKBONE.format(name="one"))
+    assert "one" not in names("--no-plugins")
+    assert "one" in names()
+
+
+def test_a_plugin_that_is_not_installed_cannot_be_chosen(cli):
+    done = cli("--plugin", "siamkit-nope", "plugins")
+    assert done.code == 5
+    assert "no plugin 'siamkit-nope' is installed" in done.err
+
+
+def test_a_plugin_may_add_a_command(cli, install):
+    install("siamkit-hello", COMMAND.format(name="hello"))
+    assert cli("hello", "--times", "2").out == "hello hello \n"
+    assert "hello" not in cli("--help").out
+    assert cli("--no-plugins", "hello").code == 2
+
+
+def test_a_plugins_command_has_help_and_usage_errors(cli, install):
+    install("siamkit-hello", COMMAND.format(name="hello"))
+    assert "--times" in cli("hello", "--help").out
+    done = cli("hello", "--tims", "2")
+    assert done.code == 2
+    assert "no such option '--tims'; did you mean '--times'?" in done.err
+
+
+def test_a_plugin_cannot_replace_a_command_of_ours(cli, install):
+    install("siamkit-rogue", COMMAND.format(name="plugins"))
+    assert "distribution" in cli("plugins").out
+
+
+def test_two_plugins_with_one_command_are_refused(cli, install):
+    for name in ("siamkit-one", "siamkit-two"):
+        install(name, COMMAND.format(name="hello"))
+    done = cli("hello")
+    assert done.code == 5
+    assert "command 'hello' is registered by siamkit-one and siamkit-two" in done.err
+
+
+def test_a_plugin_whose_commands_fail_hides_no_others(cli, install):
+    broken = "import siamkit\n@siamkit.hookimpl\ndef siamkit_register_commands(app):\n    1 / 0\n"
+    install("siamkit-broken", broken)
+    install("siamkit-hello", COMMAND.format(name="hello"))
+    assert cli("hello").out == "hello \n"
+    done = cli("other")
+    assert done.code == 5
+    assert "commands of plugin 'siamkit-broken' cannot be loaded: ZeroDivisionError" in done.err

@@ -1,0 +1,52 @@
+"""The command line's surface is a promise: a change here is a change for users."""
+
+import typer
+
+from siamkit.cli.app import app
+
+RUN = [
+    "DATA", "--backbone", "--pretrained/--no-pretrained", "--weights", "--head", "--image-size",
+    "--in-chans", "--freeze-policy", "--loss", "--scheduler", "--epochs", "--batch-size", "--lr",
+    "--seed", "--device", "--run-dir", "--workers", "--config", "--set",
+]  # fmt: skip
+
+SURFACE = {
+    "siamkit": ["--no-plugins", "--plugin", "--debug", "--version", "--install-completion",
+                "--show-completion"],
+    "siamkit train": [*RUN, "--resume", "--quiet -q", "--json"],
+    "siamkit inspect": [*RUN, "--parameters", "--json"],
+    "siamkit list": ["KIND", "NAME", "--timm", "--json"],
+    "siamkit plugins": ["--json"],
+    "siamkit config": [],
+    "siamkit config show": [*RUN, "--json"],
+    "siamkit config validate": ["FILE", "--json"],
+    "siamkit config schema": [],
+}  # fmt: skip
+
+
+def spelled(parameter) -> str:
+    if parameter.param_type_name == "argument":
+        return parameter.metavar.strip("[]")
+    names = " ".join(sorted(parameter.opts, reverse=False))
+    return "/".join([names, *parameter.secondary_opts])
+
+
+def walk(command, path: str):
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from walk(inner, f"{path} {name}")
+
+
+def test_the_commands_and_their_options_are_these():
+    found = {
+        path: [spelled(p) for p in command.params]
+        for path, command in walk(typer.main.get_command(app), "siamkit")
+    }
+    assert found == SURFACE
+
+
+def test_every_command_and_option_has_a_help_text():
+    for path, command in walk(typer.main.get_command(app), "siamkit"):
+        assert command.help, path
+        for parameter in command.params:
+            assert parameter.help, f"{path} {spelled(parameter)}"

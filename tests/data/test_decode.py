@@ -1,0 +1,233 @@
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from siamkit.data.decode import decode, unreadable
+from siamkit.errors import DataError
+
+RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "image"
+
+
+def pixels(image: Image.Image) -> list:
+    return np.asarray(image).tolist()
+
+
+def test_eight_bit_images_are_unchanged(path):
+    Image.new("RGB", (2, 1), (10, 20, 30)).save(path, "PNG")
+    image = decode(path, 3)
+    assert image.mode == "RGB"
+    assert pixels(image) == [[[10, 20, 30], [10, 20, 30]]]
+
+
+@pytest.mark.parametrize("channels, mode", [(1, "L"), (2, "LA"), (3, "RGB"), (4, "RGBA")])
+@pytest.mark.parametrize("source", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "LAB"])
+def test_every_mode_becomes_every_channel_count(path, channels, mode, source):
+    Image.new(source, (3, 2)).save(path, "TIFF")
+    image = decode(path, channels)
+    assert (image.mode, image.size) == (mode, (3, 2))
+
+
+@pytest.mark.parametrize("channels, expected", [
+    (1, [76, 150]),
+    (2, [[76, 255], [150, 255]]),
+    (3, [RED, GREEN]),
+    (4, [(*RED, 255), (*GREEN, 255)]),
+])  # fmt: skip
+def test_opaque_colours(path, channels, expected):
+    image = Image.new("RGB", (2, 1), RED)
+    image.putpixel((1, 0), GREEN)
+    image.save(path, "PNG")
+    assert np.array_equal(pixels(decode(path, channels))[0], expected)
+
+
+@pytest.mark.parametrize("channels, expected", [
+    (1, [255, 165]),
+    (2, [[76, 0], [76, 128]]),
+    (3, [WHITE, (255, 127, 127)]),
+    (4, [(*RED, 0), (*RED, 128)]),
+])  # fmt: skip
+def test_transparency_lies_on_white_or_stays(path, channels, expected):
+    image = Image.new("RGBA", (2, 1), (*RED, 0))
+    image.putpixel((1, 0), (*RED, 128))
+    image.save(path, "PNG")
+    assert np.array_equal(pixels(decode(path, channels))[0], expected)
+
+
+def test_transparent_grey_lies_on_white(path):
+    Image.new("LA", (1, 1), (0, 0)).save(path, "PNG")
+    assert pixels(decode(path, 1)) == [[255]]
+    assert pixels(decode(path, 3)) == [[list(WHITE)]]
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "GIF"])
+def test_transparent_palette_entry_lies_on_white(path, file_format):
+    image = Image.new("P", (2, 1), 0)
+    image.putpalette([*RED, *GREEN])
+    image.putpixel((1, 0), 1)
+    image.save(path, file_format, transparency=0)
+    assert np.array_equal(pixels(decode(path, 3))[0], [WHITE, GREEN])
+    assert pixels(decode(path, 4))[0][0][3] == 0
+
+
+def test_transparent_colour_key_lies_on_white(path):
+    image = Image.new("RGB", (2, 1), RED)
+    image.putpixel((1, 0), GREEN)
+    image.save(path, "PNG", transparency=RED)
+    assert np.array_equal(pixels(decode(path, 3))[0], [WHITE, GREEN])
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bit_grey_is_scaled_not_clipped(path, file_format):
+    values = np.array([[0, 128, 129, 257, 32768, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(path, file_format)
+    assert pixels(decode(path, 1)) == [[0, 0, 1, 1, 128, 255]]
+    assert pixels(decode(path, 3))[0][4] == [128, 128, 128]
+
+
+def test_cmyk_becomes_rgb(path):
+    Image.new("CMYK", (1, 1), (0, 255, 255, 0)).save(path, "TIFF")
+    assert pixels(decode(path, 3)) == [[list(RED)]]
+
+
+def test_one_bit_becomes_black_and_white(path):
+    image = Image.new("1", (2, 1), 0)
+    image.putpixel((1, 0), 1)
+    image.save(path, "PNG")
+    assert pixels(decode(path, 1)) == [[0, 255]]
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_an_animation_is_its_first_frame(path, file_format):
+    frames = [Image.new("RGB", (2, 2), colour) for colour in (RED, GREEN)]
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    frames[0].save(path, file_format, save_all=True, append_images=frames[1:], **options)
+    assert pixels(decode(path, 3))[0][0] == list(RED)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation, expected", [
+    (1, [[1, 2]]), (2, [[2, 1]]), (3, [[2, 1]]), (4, [[1, 2]]),
+    (5, [[1], [2]]), (6, [[1], [2]]), (7, [[2], [1]]), (8, [[2], [1]]),
+])  # fmt: skip
+def test_exif_orientation_is_applied_once(path, file_format, orientation, expected):
+    image = Image.fromarray(np.array([[1, 2]], dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    image.save(path, file_format, exif=exif, **options)
+    assert pixels(decode(path, 1)) == expected
+
+
+def test_damaged_exif_does_not_hide_the_image(path):
+    Image.new("RGB", (2, 2), RED).save(path, "PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
+    assert pixels(decode(path, 3))[0][0] == list(RED)
+
+
+def test_a_single_pixel_is_an_image(path):
+    Image.new("L", (1, 1), 7).save(path, "PNG")
+    assert pixels(decode(path, 1)) == [[7]]
+
+
+def failure(path: Path, **options) -> DataError:
+    with pytest.raises(DataError) as caught:
+        decode(path, 3, **options)
+    assert caught.value.where == str(path)
+    assert caught.value.hint
+    assert caught.value.exit_code == 3
+    return caught.value
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_truncated_files_are_errors(path, file_format):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, file_format)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "cannot read the image" in failure(path).what or "not an image" in failure(path).what
+
+
+def test_an_empty_file_is_an_error(path):
+    path.touch()
+    assert "empty" in failure(path).what
+
+
+def test_no_file_is_an_error(path):
+    assert "no such file" in failure(path).what
+    path.symlink_to("nowhere")
+    assert "symbolic link to nothing" in failure(path).what
+
+
+@pytest.mark.parametrize("content", [b"hello", b"%PDF-1.7\n", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
+def test_other_formats_under_an_images_name_are_errors(path, content):
+    path = path.with_suffix(".jpg")
+    path.write_bytes(content)
+    assert "not an image" in failure(path).what
+
+
+def test_a_format_that_pillow_knows_but_the_allowlist_does_not_is_an_error(path):
+    Image.new("RGB", (4, 4)).save(path, "PCX")
+    assert "not an image" in failure(path).what
+
+
+def test_the_format_is_told_by_content(tmp_path):
+    Image.new("RGB", (1, 1), RED).save(tmp_path / "photo.jpg", "PNG")
+    assert pixels(decode(tmp_path / "photo.jpg", 3)) == [[list(RED)]]
+
+
+def test_a_pipe_is_an_error_and_does_not_block(path):
+    os.mkfifo(path)
+    assert "not a regular file" in failure(path).what
+    assert unreadable([path]) == [(path, "not a regular file")]
+
+
+@pytest.mark.parametrize("values, what", [
+    (np.zeros((1, 1), np.float32), "32-bit floats"),
+    (np.full((1, 1), 70_000, np.int32), "32-bit integers"),
+    (np.full((1, 1), -1, np.int32), "32-bit integers"),
+])  # fmt: skip
+def test_pixels_without_a_defined_range_are_errors(path, values, what):
+    Image.fromarray(values).save(path, "TIFF")
+    assert what in failure(path).what
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    ihdr = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    idat = chunk(b"IDAT", zlib.compress(b"\0" * 16))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + idat + chunk(b"IEND", b"")
+
+
+def test_bombs_are_refused_before_decoding(path):
+    path.write_bytes(png_header(20_000, 20_000))
+    assert "too many pixels" in failure(path).what
+    assert unreadable([path]) == [(path, "the image has too many pixels")]
+
+
+def test_the_pixel_cap_can_be_lowered_and_is_exact(path):
+    Image.new("RGB", (10, 10)).save(path, "PNG")
+    assert decode(path, 3, max_pixels=100).size == (10, 10)
+    assert failure(path, max_pixels=99).got == 100
+
+
+def test_large_images_below_the_cap_are_fine_without_a_warning(path):
+    path.write_bytes(png_header(10_000, 10_000))  # Pillow warns from 89 megapixels on
+    assert unreadable([path]) == []
+
+
+def test_unreadable_lists_the_bad_files_in_order(tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(20)]
+    for i, path in enumerate(paths):
+        Image.new("L", (1, 1)).save(path) if i % 3 else path.touch()
+    assert unreadable(paths) == [(path, "the file is empty") for path in paths[::3]]

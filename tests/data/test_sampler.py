@@ -1,0 +1,122 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from siamkit.data.sampler import pk_batches, pk_shape
+from siamkit.errors import DataError
+
+
+@st.composite
+def label_lists(draw):
+    """Labels of 2 to 20 classes, at least one of them with two images, in any order."""
+    counts = draw(
+        st.lists(st.integers(1, 30), min_size=2, max_size=20).filter(lambda c: max(c) > 1)
+    )
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    return draw(st.permutations(labels))
+
+
+labels = label_lists()
+sizes = st.integers(2, 40)
+per_class = st.integers(1, 6)
+seeds = st.integers(0, 2**32 - 1)
+epochs = st.integers(0, 1000)
+
+
+@given(labels, sizes, per_class, seeds, epochs)
+@example([0] * 147 + [1] * 6 + [2] * 6, 32, 4, 0, 0)
+@example([0, 0, 1], 64, 4, 0, 0)
+def test_every_batch_is_p_classes_times_k_and_every_image_comes(labels, size, k, seed, epoch):
+    args = {"batch_size": size, "images_per_class": k, "seed": seed, "epoch": epoch}
+    batches = pk_batches(labels, **args)
+    p, k, _ = pk_shape(labels, size, k)
+    counts = Counter(labels)
+    assert p >= 2
+    for batch in batches:
+        groups = [batch[i : i + k] for i in range(0, len(batch), k)]
+        classes = [{labels[index] for index in group} for group in groups]
+        assert len(batch) == p * k
+        assert all(len(group) == 1 for group in classes)  # classes lie side by side
+        assert len(set.union(*classes)) == p  # and none comes twice
+        for group in groups:  # images only repeat where a class has too few
+            assert len(set(group)) == min(k, counts[labels[group[0]]])
+    assert {index for batch in batches for index in batch} == set(range(len(labels)))
+    assert pk_batches(labels, **args) == batches
+
+
+@given(labels, sizes, per_class, seeds)
+def test_no_more_batches_than_needed(labels, size, k, seed):
+    p, k, _ = pk_shape(labels, size, k)
+    visits = [-(-count // k) for count in Counter(labels).values()]
+    batches = pk_batches(labels, batch_size=size, images_per_class=k, seed=seed, epoch=0)
+    assert len(batches) == max(-(-sum(visits) // p), max(visits))
+
+
+def test_the_callers_random_state_is_untouched():
+    np.random.seed(0)
+    expected = np.random.random()
+    np.random.seed(0)
+    pk_batches([0, 0, 1, 1], batch_size=4, images_per_class=2, seed=0, epoch=0)
+    assert np.random.random() == expected
+
+
+def test_epochs_and_seeds_differ():
+    labels = np.repeat(np.arange(10), 8).tolist()
+    args = {"batch_size": 16, "images_per_class": 4}
+    runs = {str(pk_batches(labels, **args, seed=s, epoch=e)) for s in range(3) for e in range(3)}
+    assert len(runs) == 9
+
+
+def test_classes_meet_different_classes():
+    labels = np.repeat(np.arange(20), 8).tolist()
+    met = set()
+    for epoch in range(10):
+        batches = pk_batches(labels, batch_size=16, images_per_class=4, seed=0, epoch=epoch)
+        for batch in batches:
+            classes = sorted({labels[index] for index in batch})
+            met |= {(a, b) for a in classes for b in classes if a < b}
+    assert len(met) > 0.75 * 190
+
+
+def test_what_comes_again_is_spread_evenly():
+    counts = [147, 6, 6, 50, 13, 80, 6, 30]
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    batches = pk_batches(labels, batch_size=16, images_per_class=4, seed=0, epoch=0)
+    times = Counter(index for batch in batches for index in batch)
+    for label in range(len(counts)):
+        own = [times[index] for index in range(len(labels)) if labels[index] == label]
+        assert max(own) - min(own) <= 1
+    fillers = Counter(labels[index] for batch in batches for index in batch)
+    assert fillers[0] == 148  # the largest class only fills up its own last batch
+
+
+def test_an_epoch_of_a_balanced_set_shows_each_image_once():
+    labels = np.repeat(np.arange(16), 4).tolist()
+    batches = pk_batches(labels, batch_size=32, images_per_class=4, seed=0, epoch=0)
+    assert sorted(index for batch in batches for index in batch) == list(range(64))
+
+
+@pytest.mark.parametrize("counts, size, k, shape, notices", [
+    ([8] * 20, 64, 4, (16, 4), []),
+    ([8] * 10, 64, 4, (10, 4), ["batches of 10 classes x 4 = 40 images, not 64: there are only"]),
+    ([8] * 40, 64, 5, (12, 5), ["batches of 12 classes x 5 = 60 images, not 64: it must be a mul"]),
+    ([3] * 40, 64, 4, (21, 3), ["3 images a class in a batch instead of 4: no class has more",
+                                "batches of 21 classes x 3 = 63 images, not 64"]),
+    ([8, 8, 2, 1], 16, 4, (4, 4), ["2 of 4 classes have fewer than 4 images: some of them come"]),
+    ([8] * 4, 5, 4, (2, 4), ["batches of 2 classes x 4 = 8 images, not 5"]),
+])  # fmt: skip
+def test_the_shape_shrinks_for_small_sets_and_says_so(counts, size, k, shape, notices):
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    p, k, said = pk_shape(labels, size, k)
+    assert (p, k) == shape
+    assert len(said) == len(notices)
+    assert all(text.startswith(start) for text, start in zip(said, notices, strict=True))
+
+
+@pytest.mark.parametrize("labels", [[], [0, 0, 0], [0, 1, 2]])
+def test_labels_without_positives_or_negatives_are_refused(labels):
+    with pytest.raises(DataError, match="two classes, and two images"):
+        pk_batches(labels, batch_size=4, images_per_class=2, seed=0, epoch=0)

@@ -1,0 +1,165 @@
+"""The log of a run, from a stream of events."""
+
+import io
+import re
+
+import pytest
+
+from siamkit.interfaces import Event
+from siamkit.report.console import ConsoleListener, summary, time_left
+from siamkit.report.terminal import make_console
+
+from .conftest import Terminal, run_events
+
+
+def log(stream, events=None, **kwargs) -> str:
+    ticks = iter(range(1000))
+    with ConsoleListener(
+        make_console(stream), clock=lambda: float(next(ticks)), **kwargs
+    ) as listener:
+        for name, data in run_events() if events is None else events:
+            listener(Event(name, data))
+    return stream.getvalue()
+
+
+def lines(text: str, start: str) -> list[str]:
+    return [line.rstrip() for line in text.splitlines() if line.startswith(start)]
+
+
+def test_the_run_is_introduced():
+    text = log(io.StringIO())
+    assert "backbone resnet50, head mlp, freeze stages, loss triplet, scheduler cosine" in text
+    assert "train 180 images of 30 classes, val 180 of 30: class-disjoint split" in text
+    assert "2 epochs of 2 steps on cpu" in text
+    assert "resumed" not in text
+
+
+def test_a_resumed_run_says_so():
+    name, data = run_events()[0]
+    text = log(io.StringIO(), [(name, {**data, "start_epoch": 1})])
+    assert "resumed after epoch 1" in text
+
+
+def test_names_are_printed_literally():
+    text = log(io.StringIO())
+    assert "runs/[/bold]" in text
+    assert "notice: class '[/bold]' has one image" in text
+
+
+def test_an_escape_sequence_in_a_name_does_not_reach_the_terminal():
+    text = log(io.StringIO(), [("notice", {"text": "class '\x1b]0;owned\x07' :smile:"})])
+    assert "\x1b" not in text and "\x07" not in text
+    assert "class '\\x1b]0;owned\\x07' :smile:" in text
+
+
+def test_each_epoch_is_a_line_with_the_untrained_model_as_epoch_0():
+    assert lines(log(io.StringIO(), interval=1e9), "epoch") == [
+        "epoch 0/2  untrained: recall@1 0.500  map@r 0.250",
+        "epoch 1/2  step 1/2  lr 0.001  loss 0.500  87 img/s",
+        "epoch 1/2  loss 0.125  recall@1 0.750  map@r 0.500  gap +0.125  12 s  best",
+        "epoch 2/2  loss 0.125  recall@1 0.750  map@r 0.500  gap +0.125  12 s",
+    ]
+
+
+def test_a_phase_shows_what_changed():
+    text = log(io.StringIO())
+    assert "from epoch 1: 1.11 M of 23.5 M parameters train (4.74 %); policy 'stages'" in text
+    assert "from epoch 2: 16.1 M of 23.5 M parameters train (68.4 %)" in text
+    rows = [re.split(r"\s{2,}", row) for row in lines(text, "layer4")]
+    assert rows == [
+        ["layer4", "15.0 M", "-", "frozen", "frozen", "-"],
+        ["layer4", "15.0 M", "frozen", "trains", "affine", "0.0001"],
+    ]
+
+
+@pytest.mark.parametrize(("interval", "count"), [(0.0, 4), (2.0, 2), (100.0, 1)])
+def test_off_a_terminal_progress_is_a_line_an_interval(interval, count):
+    assert log(io.StringIO(), interval=interval).count("img/s") == count
+
+
+def test_progress_tells_the_time_left_at_the_pace_so_far():
+    text = log(io.StringIO(), interval=0.0)
+    assert "epoch 1/2  step 2/2  lr 0.001  loss 0.250  87 img/s  2.0 s left" in text
+    assert "0.0 s left" in lines(text, "epoch 2/2  step 2/2")[0]
+
+
+def test_time_left_is_unknown_before_a_step_is_done():
+    assert time_left(3.0, 0, 10) is None
+    assert time_left(3.0, 2, 10) == 15.0
+
+
+def test_off_a_terminal_there_are_no_control_characters():
+    text = log(io.StringIO())
+    assert "\x1b" not in text and "\r" not in text
+
+
+def test_on_a_terminal_there_is_a_bar_which_goes_away(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    text = log(Terminal())
+    assert "\x1b[?25l" in text  # the cursor is hidden while the bar is up
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+    assert "4/4" in text and "img/s" in text
+
+
+def test_the_bar_goes_away_when_the_run_fails(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with (
+        pytest.raises(RuntimeError, match="boom"),
+        ConsoleListener(make_console(stream)) as listener,
+    ):
+        for name, data in run_events()[:4]:
+            listener(Event(name, data))
+        raise RuntimeError("boom")
+    assert stream.getvalue().rindex("\x1b[?25h") > stream.getvalue().rindex("\x1b[?25l")
+
+
+def test_an_epoch_without_training_metrics_has_no_gap():
+    data = dict(run_events()[5][1], train_metrics={})
+    text = log(io.StringIO(), [run_events()[0], ("epoch_end", data)])
+    line = "epoch 1/2  loss 0.125  recall@1 0.750  map@r 0.500  12 s  best"
+    assert lines(text, "epoch") == [line]
+
+
+def test_a_tiny_loss_is_not_shown_as_zero():
+    data = dict(run_events()[5][1], train_loss=0.00012)
+    text = log(io.StringIO(), [run_events()[0], ("epoch_end", data)])
+    assert "loss 1.20e-04" in text
+
+
+def test_early_stopping_says_which_epoch_was_best():
+    text = log(io.StringIO(), [("early_stop", {"epoch": 6, "best_epoch": 3})])
+    assert text.startswith("stopped after epoch 7: no better than epoch 4")
+
+
+RESULT = {
+    "run_dir": "runs/[red]x",
+    "epochs": 3,
+    "metrics": {
+        "untrained": {"recall@1": 0.5, "map@r": 0.25},
+        "best": {"recall@1": 0.75, "map@r": 0.5, "epoch": 1},
+        "last": {"recall@1": 0.625, "map@r": 0.125},
+    },
+}
+
+
+def test_the_summary_sets_the_best_epoch_against_the_untrained_model(render):
+    rows = [re.split(r"\s{2,}", row.strip()) for row in render(summary(RESULT)).splitlines()]
+    assert rows[0] == ["3 epochs, written to runs/[red]x"]
+    assert ["untrained", "0.500", "0.250"] in rows
+    assert ["best (epoch 2)", "0.750 (+0.250)", "0.500 (+0.250)"] in rows
+    assert ["last", "0.625 (+0.125)", "0.125 (-0.125)"] in rows
+
+
+def test_the_summary_compares_test_with_its_own_untrained_figure(render):
+    test = {"untrained": {"recall@1": 0.4, "map@r": 0.2}, "best": {"recall@1": 0.5, "map@r": 0.3}}
+    text = render(summary({**RESULT, "metrics": {**RESULT["metrics"], "test": test}}))
+    assert re.search(r"test, untrained\s+0.400\s+0.200", text)
+    assert re.search(r"test, best\s+0.500 \(\+0.100\)\s+0.300 \(\+0.100\)", text)
+
+
+def test_everything_fits_80_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = log(io.StringIO(), interval=0.0)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "…" not in text

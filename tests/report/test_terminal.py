@@ -1,0 +1,39 @@
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from siamkit.report.terminal import make_console, make_table, printable
+
+from .conftest import Terminal
+
+
+@pytest.mark.parametrize("text", ["[bold]x[/bold]", "[/bold]", "[task1]", ":smile:", "a \\[b]"])
+def test_a_console_reads_no_markup(text):
+    for stream in (io.StringIO(), Terminal()):
+        console = make_console(stream)
+        console.print(text)
+        table = make_table(text)
+        table.add_row(text)
+        console.print(table)
+        assert stream.getvalue().count(text) == 3
+
+
+def test_a_pipe_is_as_wide_as_it_must_be_unless_columns_says(monkeypatch):
+    long = "x" * 500
+    console = make_console(io.StringIO())
+    console.print(long)
+    assert console.file.getvalue() == long + "\n"
+    monkeypatch.setenv("COLUMNS", "40")
+    assert make_console(io.StringIO()).width == 40
+    monkeypatch.setenv("COLUMNS", "nonsense")
+    assert make_console(io.StringIO()).width > 500
+
+
+@given(st.text())
+def test_what_is_printable_has_no_control_characters_and_stays_readable(text):
+    shown = printable(text)
+    assert all(c.isprintable() or c == "\n" for c in shown)
+    if all(c.isprintable() or c == "\n" for c in text):
+        assert shown == text

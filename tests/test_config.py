@@ -1,0 +1,354 @@
+"""Configuration: defaults < file < --set < flags, and errors that say where."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import Field
+
+from siamkit.config import (
+    COMPONENTS,
+    Layer,
+    RunConfig,
+    json_schema,
+    merge,
+    parse_sets,
+    read_file,
+    resolve,
+)
+from siamkit.errors import ConfigError, PluginError
+from siamkit.interfaces import Options
+from siamkit.registry import Entry, NoOptions, Registry
+
+
+class Margin(Options):
+    margin: float = Field(0.2, gt=0)
+
+
+class Temperature(Options):
+    temperature: float = Field(0.1, gt=0)
+
+
+class LastN(Options):
+    n: int = Field(2, ge=1)
+    names: tuple[str, ...] = ()
+
+
+ENTRIES = {
+    "backbone": {"resnet50": NoOptions, "timm:": NoOptions},
+    "head": {"mlp": NoOptions, "identity": NoOptions},
+    "freeze": {"stages": LastN, "full": NoOptions},
+    "loss": {"triplet": Margin, "supcon": Temperature},
+    "scheduler": {"cosine": NoOptions},
+}
+
+
+@pytest.fixture(scope="module")
+def registries() -> dict[str, Registry]:
+    found = {section: Registry(section, f"list {section}") for section in COMPONENTS}
+    for section, entries in ENTRIES.items():
+        for name, options in entries.items():
+            found[section].add(Entry(name, print, options))
+    return found
+
+
+BASE = {
+    "backbone": "resnet50", "head": "mlp", "freeze": "stages", "loss": "triplet",
+    "scheduler": "cosine",
+}  # fmt: skip
+
+
+@pytest.fixture
+def config(registries):
+    return lambda *layers, **kwargs: resolve(registries, BASE, *layers, **kwargs)
+
+
+@pytest.fixture
+def refusal(config):
+    def refused(*layers, **kwargs) -> str:
+        with pytest.raises(ConfigError) as caught:
+            config(*layers, **kwargs)
+        return str(caught.value)
+
+    return refused
+
+
+def flags(**values) -> Layer:
+    return Layer({"train": values}, lambda key: f"--{key.split('.')[-1]}")
+
+
+# --- layers ---
+
+
+def test_defaults_lose_to_the_file_the_file_to_set_and_set_to_flags(config, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("train: {epochs: 2, seed: 2, batch_size: 32}\n")
+    sets = parse_sets(["train.epochs=3", "train.seed=3"])
+    resolved = config(read_file(file), sets, flags(epochs=4)).train
+    assert (resolved.epochs, resolved.seed, resolved.batch_size) == (4, 3, 32)
+    assert resolved.images_per_class == RunConfig().train.images_per_class
+
+
+def test_options_of_the_same_component_merge(config):
+    resolved = config({"freeze": {"n": 3}}, {"freeze": {"names": ["layer4"]}})
+    assert resolved.freeze.options == {"n": 3, "names": ["layer4"]}
+
+
+def test_a_component_that_changes_its_name_drops_the_options_below(config):
+    resolved = config({"loss": {"margin": 0.5}}, {"loss": "supcon"})
+    assert resolved.loss.options == {"temperature": 0.1}
+
+
+def test_a_component_that_repeats_its_name_keeps_them(config):
+    resolved = config({"loss": {"margin": 0.5}}, {"loss": {"name": "triplet"}})
+    assert resolved.loss.options == {"margin": 0.5}
+
+
+def test_a_renamed_component_keeps_what_belongs_to_the_section(config):
+    layers = {"head": {"normalize": False}}, {"head": "identity"}
+    assert config(*layers).head.normalize is False
+
+
+def test_only_top_level_names_are_components():
+    below = {"loss": {"name": "x", "head": {"name": "a", "b": 1}}}
+    above = {"loss": {"head": "c"}}
+    assert merge(below, above) == {"loss": {"name": "x", "head": "c"}}
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.dictionaries(st.text(), inner),
+)
+layers = st.dictionaries(st.sampled_from(["train", "data", "x"]), values)
+
+
+@settings(max_examples=40)
+@given(layers, layers)
+def test_merging_is_idempotent_and_changes_neither_layer(below, above):
+    before = repr((below, above))
+    merged = merge(below, above)
+    assert merge(merged, above) == merged
+    assert repr((below, above)) == before
+
+
+@settings(max_examples=40)
+@given(layers)
+def test_nothing_laid_over_changes_nothing(layer):
+    assert merge(layer, {}) == layer == merge({}, layer)
+
+
+# --- values ---
+
+
+def test_a_resolved_config_is_complete_and_survives_yaml(config, tmp_path):
+    resolved = config({"loss": {"margin": 0.5}, "data": {"path": str(tmp_path)}})
+    file = tmp_path / "config.yaml"
+    file.write_text(resolved.to_yaml())
+    again = config(read_file(file))
+    assert again == resolved
+    assert yaml.safe_load(file.read_text())["loss"] == {"name": "triplet", "margin": 0.5}
+    assert again.to_yaml() == resolved.to_yaml()
+
+
+def test_names_in_any_script_survive_yaml(config, tmp_path):
+    resolved = config({"freeze": {"names": ["[/bold]", "数字", "a: b"]}})
+    (tmp_path / "c.yaml").write_text(resolved.to_yaml(), encoding="utf-8")
+    assert config(read_file(tmp_path / "c.yaml")) == resolved
+
+
+def test_paths_in_a_file_are_relative_to_the_file(config, tmp_path):
+    (tmp_path / "run.yaml").write_text("data: {path: images}\nbackbone: {weights: ../w.pth}\n")
+    resolved = config(read_file(tmp_path / "run.yaml"))
+    assert resolved.data.path == str(tmp_path / "images")
+    assert resolved.backbone.weights == tmp_path.parent / "w.pth"
+
+
+def test_paths_from_flags_are_relative_to_here_and_stay_so(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config({"data": {"path": "images"}}).data.path == str(tmp_path / "images")
+    assert config({"data": {"path": "sample"}}).data.path == "sample"
+
+
+def test_a_config_cannot_be_changed(config):
+    with pytest.raises(ValueError, match="frozen"):
+        config().train.epochs = 3
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.5", 0.5), ("1e-3", 0.001), ("3", 3), ("null", None), ("true", True),
+        ("[layer3, layer4]", ["layer3", "layer4"]), ("", None), ("nan", "nan"), ("a=b", "a=b"),
+    ],
+)  # fmt: skip
+def test_set_reads_yaml_values(text, value):
+    assert parse_sets([f"a.b={text}"]) == {"a": {"b": value}}
+
+
+def test_later_sets_win_and_others_stay():
+    assert parse_sets(["a.b=1", "a.c=2", "a.b=3"]) == {"a": {"b": 3, "c": 2}}
+
+
+@pytest.mark.parametrize("text", ["a", "=1", ".a=1", "a.=1", "a..b=1", ""])
+def test_what_is_no_assignment_is_refused(text):
+    with pytest.raises(ConfigError, match="--set: must be KEY=VALUE"):
+        parse_sets([text])
+
+
+def test_a_value_that_is_no_yaml_is_refused():
+    with pytest.raises(ConfigError, match=r"--set a.b: the value is not YAML, got '\[1'"):
+        parse_sets(["a.b=[1"])
+
+
+# --- errors ---
+
+
+def test_an_unknown_key_gets_the_nearest_wherever_it_is(refusal):
+    assert refusal(parse_sets(["trian.epochs=3"])).endswith("did you mean 'train'?")
+    text = refusal(parse_sets(["train.epoch=3"]))
+    assert text.startswith("--set train.epoch: unknown key, allowed: batch_size, ")
+    assert text.endswith("did you mean 'epochs'?")
+    text = refusal({"data": {"augment": {"blurr": 1}}})
+    assert text.startswith("data.augment.blurr: unknown key")
+    assert text.endswith("did you mean 'blur'?")
+
+
+def test_an_option_of_another_entry_is_unknown(refusal):
+    text = refusal({"loss": {"name": "supcon", "margin": 0.2}})
+    assert text == "loss.margin: unknown key (loss 'supcon'), allowed: temperature"
+
+
+def test_an_error_names_the_layer_that_the_value_came_from(refusal, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("loss: {margin: -1}\ntrain: {epochs: 0, seed: 1}\n")
+    text = refusal(read_file(file), parse_sets(["train.seed=-1"]), flags(batch_size=1))
+    assert f"{file}: train.epochs: must be greater than or equal to 1, got 0" in text
+    assert "--set train.seed: must be greater than or equal to 0, got -1" in text
+    assert "--batch_size: must be greater than or equal to 2, got 1" in text
+
+
+def test_an_option_error_names_its_layer_too(refusal, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("loss: {name: triplet, margin: -1}\n")
+    bad = "must be greater than 0, got -1 (loss 'triplet')"
+    assert refusal(read_file(file)) == f"{file}: loss.margin: {bad}"
+    assert refusal(read_file(file), parse_sets(["loss.margin=-1"])) == f"--set loss.margin: {bad}"
+
+
+def test_an_unknown_name_says_where_it_stands(refusal, tmp_path):
+    (tmp_path / "run.yaml").write_text("loss: tripplet\n")
+    text = refusal(read_file(tmp_path / "run.yaml"))
+    assert text.startswith(f"{tmp_path / 'run.yaml'}: loss.name: unknown loss 'tripplet'; did you")
+
+
+def test_plain_values_take_the_given_place(refusal):
+    assert refusal({"train": {"epochs": 0}}, where="cfg").startswith("cfg: train.epochs: must be")
+    assert refusal({"train": {"epochs": 0}}).startswith("train.epochs: must be")
+
+
+def test_checks_across_keys_name_the_key_and_not_the_section(refusal):
+    text = refusal({"train": {"batch_size": 10, "images_per_class": 6}})
+    assert text.startswith("train.images_per_class: must be at most half of train.batch_size (10)")
+    assert text.endswith("got 6")
+    text = refusal({"train": {"batch_size": 16, "micro_batch": 32}})
+    assert text == "train.micro_batch: must be at most train.batch_size (16), got 32"
+
+
+@pytest.mark.parametrize("bad", [[0, 1], [0.9, 0.5], [0.5, 1.5]])
+def test_ranges_are_checked(refusal, bad):
+    text = refusal({"data": {"augment": {"crop_scale": bad}}})
+    assert text.startswith("data.augment.crop_scale: must be [low, high] with 0 < low <= high <= 1")
+
+
+def test_an_aspect_ratio_may_exceed_one(config):
+    assert config({"data": {"augment": {"crop_ratio": [0.5, 2]}}}).data.augment.crop_ratio[1] == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"loss": None}, "loss: must be a mapping of keys to values, got null"),
+        ({"loss": 5}, "loss: must be a mapping of keys to values, got 5"),
+        ({"train": "fast"}, "train: must be a mapping of keys to values, got 'fast'"),
+        ({"train": {"epochs": "many"}}, "train.epochs: must be an integer, got 'many'"),
+        ({"train": {"precision": "fp8"}}, "train.precision: must be 'fp32', 'bf16' or 'fp16', got "
+         "'fp8'"),
+    ],
+)  # fmt: skip
+def test_wrong_types_are_told_in_plain_words(refusal, values, text):
+    assert refusal(values) == text
+
+
+def test_an_option_that_hides_a_key_of_its_section_is_the_plugins_fault(registries):
+    class Shadow(Options):
+        normalize: bool = True
+
+    registry = Registry("head", "list heads")
+    registry.add(Entry("bad", print, Shadow, distribution="siamkit-bad"))
+    with pytest.raises(PluginError, match=r"option named 'normalize'.*siamkit-bad must rename it"):
+        resolve({**registries, "head": registry}, BASE, {"head": "bad"})
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"a: [1", "not YAML"),
+        (b"\xff\xfe\x00", "not YAML"),
+        (b"- 1\n- 2\n", "must be a mapping of sections, got [1, 2]"),
+        (b"1: 2\n", "must be a mapping of sections, got {1: 2}"),
+        (b"!!python/object/apply:os.system ['true']", "not YAML"),
+    ],
+)
+def test_files_that_are_no_config_are_refused(tmp_path, content, told):
+    file = tmp_path / "run.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        read_file(file)
+    assert str(caught.value).startswith(str(file))
+    assert told in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"no\.yaml: cannot read the config file: No such file"):
+        read_file(tmp_path / "no.yaml")
+
+
+def test_an_empty_file_is_no_config_at_all(config, tmp_path):
+    (tmp_path / "run.yaml").write_text("")
+    assert config(read_file(tmp_path / "run.yaml")) == config()
+
+
+@pytest.mark.parametrize(
+    ("path", "sets"),
+    [("loss.name", True), ("loss.margin", False), ("train.epochs", True), ("train", True),
+     ("train.seed", False), ("data.augment.crop_scale.0", True)],
+)  # fmt: skip
+def test_a_layer_knows_what_it_sets(path, sets):
+    values = {"loss": "triplet", "train": {"epochs": 1}, "data": {"augment": {"crop_scale": [1]}}}
+    assert Layer(values, str).sets(path) is sets
+
+
+def test_the_schema_holds_every_entrys_options(registries):
+    schema = json_schema(registries)
+    losses = {one["title"]: one for one in schema["$defs"]["LossConfig"]["oneOf"]}
+    assert set(losses) == {"triplet", "supcon"}
+    assert losses["triplet"]["properties"]["margin"]["exclusiveMinimum"] == 0
+
+
+def test_every_key_is_explained():
+    def unexplained(model, path=""):
+        for name, field in model.model_fields.items():
+            inner = field.annotation
+            if hasattr(inner, "model_fields"):
+                yield from unexplained(inner, f"{path}{name}.")
+            elif not field.description and field.default is None:
+                yield path + name
+
+    assert list(unexplained(RunConfig)) == []
+
+
+def test_the_path_of_the_default_run_is_left_open():
+    assert RunConfig().run_dir is None
+    assert RunConfig(run_dir=Path("~/x")).run_dir == Path("~/x").expanduser()

@@ -1,0 +1,242 @@
+"""Plugins load alone: whatever one does wrong, the others work and it is said."""
+
+import sys
+import types
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+import siamkit
+from siamkit import hookspecs, plugins
+from siamkit.errors import ConfigError, PluginError
+from siamkit.interfaces import Options
+from siamkit.plugins import Selection, load
+
+
+@dataclass
+class Distribution:
+    name: str
+    version: str = "1.0"
+
+
+class EntryPoint:
+    """An entry point whose module is made here; ``raises`` happens while it is imported."""
+
+    def __init__(self, name: str, dist: str | None, raises: BaseException | None = None, **hooks):
+        self.name = name
+        self.dist = None if dist is None else Distribution(dist)
+        self.raises = raises
+        self.module = types.ModuleType(name)
+        for hook, function in hooks.items():
+            setattr(self.module, hook, siamkit.hookimpl(function))
+
+    def load(self) -> Any:
+        if self.raises:
+            raise self.raises
+        return self.module
+
+
+def backbones(*names: str, **more: Any):
+    def siamkit_register_backbones(register):
+        for name in names:
+            register(name, lambda options, context: None, **more)
+
+    return {"siamkit_register_backbones": siamkit_register_backbones}
+
+
+CORE = EntryPoint("builtins", "siamkit", **backbones("resnet50"))
+GOOD = EntryPoint("good", "siamkit-good", **backbones("tinyconv"))
+
+
+def error_of(loaded: plugins.Plugins, name: str) -> str:
+    return next(info.error for info in loaded.infos if info.name == name) or ""
+
+
+def test_everything_that_loads_is_registered_with_its_origin():
+    loaded = load([GOOD, CORE])
+    assert loaded.backbones.names() == ["resnet50", "tinyconv"]
+    assert loaded.backbones.get("tinyconv").distribution == "siamkit-good"
+    assert [i.registers for i in loaded.infos] == [
+        {"backbones": ("resnet50",)}, {"backbones": ("tinyconv",)},
+    ]  # fmt: skip
+
+
+def test_the_order_does_not_depend_on_how_they_were_found():
+    others = [EntryPoint(n, f"d-{n}") for n in "cab"]
+    for found in ([*others, CORE], [CORE, *reversed(others)]):
+        assert [i.name for i in load(found).infos] == ["builtins", "a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("raises", "told"),
+    [
+        (ImportError("no module named 'missing'"), "ImportError: no module named 'missing'"),
+        (SystemExit(3), "SystemExit(3) while loading"),
+        (RuntimeError("boom"), "RuntimeError: boom"),
+    ],
+)
+def test_a_plugin_that_fails_to_import_hurts_nobody_else(raises, told):
+    loaded = load([CORE, EntryPoint("bad", "siamkit-bad", raises=raises), GOOD])
+    assert error_of(loaded, "bad") == told
+    assert loaded.backbones.names() == ["resnet50", "tinyconv"]
+    with pytest.raises(ConfigError, match=r"plugin 'bad' \(siamkit-bad\) failed to load"):
+        loaded.backbones.get("unknown")
+
+
+def test_ctrl_c_while_loading_is_not_swallowed():
+    with pytest.raises(KeyboardInterrupt):
+        load([EntryPoint("slow", "siamkit-slow", raises=KeyboardInterrupt())])
+
+
+def test_a_misspelt_hook_is_refused_with_the_nearest():
+    bad = EntryPoint("bad", "siamkit-bad", siamkit_register_backbone=lambda register: None)
+    loaded = load([CORE, bad, GOOD])
+    assert "got 'siamkit_register_backbone'" in error_of(loaded, "bad")
+    assert "did you mean 'siamkit_register_backbones'?" in error_of(loaded, "bad")
+    assert loaded.backbones.names() == ["resnet50", "tinyconv"]
+
+
+def test_a_hook_with_arguments_that_do_not_exist_is_refused():
+    bad = EntryPoint("bad", "siamkit-bad", siamkit_register_backbones=lambda registry: None)
+    loaded = load([CORE, bad, GOOD])
+    assert "registry" in error_of(loaded, "bad")
+    assert loaded.backbones.names() == ["resnet50", "tinyconv"]
+
+
+def test_a_hook_that_fails_halfway_registers_nothing():
+    def siamkit_register_backbones(register):
+        register("half", print)
+        raise SystemExit("bye")
+
+    bad = EntryPoint("bad", "d", siamkit_register_backbones=siamkit_register_backbones)
+    loaded = load([bad, GOOD])
+    assert loaded.backbones.names() == ["tinyconv"]
+    assert error_of(loaded, "bad") == "SystemExit(bye) while loading"
+
+
+def test_a_failed_plugin_gets_no_events():
+    seen = []
+    hooks = {"siamkit_event": lambda event: seen.append(event), "siamkit_oops": lambda: None}
+    loaded = load([EntryPoint("bad", "d", **hooks)])
+    loaded.manager.hook.siamkit_event(event=siamkit.Event("step"))
+    assert seen == []
+
+
+@pytest.mark.parametrize("name", ["Bad", "a b", "", "-x", "a:b", "[/bold]", "ö"])
+def test_names_that_could_not_be_typed_are_refused(name):
+    loaded = load([EntryPoint("bad", "d", **backbones(name))])
+    assert "not a name that can be registered" in error_of(loaded, "bad")
+
+
+def test_one_plugin_registering_a_name_twice_is_refused():
+    loaded = load([EntryPoint("bad", "d", **backbones("x", "x")), GOOD])
+    assert "'x' is registered twice" in error_of(loaded, "bad")
+
+
+def test_build_must_be_callable():
+    def siamkit_register_losses(register):
+        register("x", "not a function")
+
+    bad = EntryPoint("bad", "d", siamkit_register_losses=siamkit_register_losses)
+    assert "build of 'x' must be callable" in error_of(load([bad]), "bad")
+
+
+def test_two_plugins_with_one_name_are_both_named_and_the_rest_works():
+    rival = EntryPoint("rival", "siamkit-rival", **backbones("tinyconv", "other"))
+    loaded = load([GOOD, rival])
+    with pytest.raises(PluginError, match="siamkit-good and siamkit-rival"):
+        loaded.backbones.get("tinyconv")
+    assert loaded.backbones.get("other").distribution == "siamkit-rival"
+
+
+def test_a_plugin_cannot_replace_a_built_in_in_silence():
+    loaded = load([CORE, EntryPoint("rival", "siamkit-rival", **backbones("resnet50"))])
+    with pytest.raises(PluginError, match="siamkit and siamkit-rival"):
+        loaded.backbones.get("resnet50")
+
+
+def test_the_summary_is_the_docstrings_first_line_unless_given():
+    def build(options):
+        """Cuts at stages.
+
+        More.
+        """
+
+    def siamkit_register_freeze_policies(register):
+        register("a", build)
+        register("b", build, summary="Mine.")
+
+    hooks = {"siamkit_register_freeze_policies": siamkit_register_freeze_policies}
+    registry = load([EntryPoint("p", "d", **hooks)]).freeze_policies
+    assert [e.summary for e in registry] == ["Cuts at stages.", "Mine."]
+
+
+def test_options_are_kept_with_the_entry():
+    class Own(Options):
+        width: int = 3
+
+    entry = load([EntryPoint("p", "d", **backbones("x", options=Own))]).backbones.get("x")
+    assert entry.validate({}, "").width == 3
+
+
+def test_other_hooks_are_listed():
+    plugin = EntryPoint("p", "d", siamkit_event=lambda event: None, **backbones("x"))
+    (info,) = load([plugin]).infos
+    assert info.hooks == ("siamkit_event",)
+
+
+def test_a_plugin_without_a_distribution_loads():
+    (info,) = load([EntryPoint("loose", None, **backbones("x"))]).infos
+    assert (info.distribution, info.version, info.error) == ("unknown", "unknown", None)
+
+
+@pytest.mark.parametrize(
+    ("selection", "names"),
+    [
+        (Selection(), ["resnet50", "tinyconv", "x"]),
+        (Selection(only=frozenset()), ["resnet50"]),
+        (Selection(only=frozenset({"good"})), ["resnet50", "tinyconv"]),
+        (Selection(only=frozenset({"d-other"})), ["resnet50", "x"]),
+        (Selection(without=frozenset({"siamkit-good"})), ["resnet50", "x"]),
+        (Selection(without=frozenset({"siamkit", "builtins"})), ["resnet50", "tinyconv", "x"]),
+    ],
+)
+def test_a_selection_narrows_down_third_parties_alone(selection, names):
+    other = EntryPoint("other", "d-other", **backbones("x"))
+    assert load([CORE, GOOD, other], selection).backbones.names() == names
+
+
+def test_a_plugin_left_out_is_not_even_imported():
+    bomb = EntryPoint("bomb", "d", raises=AssertionError("was imported"))
+    assert load([bomb], Selection(without=frozenset({"bomb"}))).infos == ()
+
+
+def test_asking_for_a_plugin_that_is_not_installed_is_an_error():
+    with pytest.raises(PluginError, match=r"no plugin 'goood' is installed.*did you mean 'good'"):
+        load([CORE, GOOD], Selection(only=frozenset({"goood"})))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("", Selection()),
+        ("a, b,", Selection(without=frozenset({"a", "b"}))),
+        ("all", Selection(only=frozenset(), without=frozenset({"all"}))),
+    ],
+)
+def test_the_environment_disables_plugins(monkeypatch, value, expected):
+    monkeypatch.setenv("SIAMKIT_DISABLE_PLUGINS", value)
+    assert Selection.from_environment() == expected
+
+
+def test_every_hook_is_documented_and_prefixed():
+    hooks = [n for n in vars(hookspecs) if n.startswith("siamkit_")]
+    assert len(hooks) == 6
+    assert all(getattr(hookspecs, name).__doc__ for name in hooks)
+
+
+def test_loading_leaves_no_trace_in_the_import_system():
+    before = set(sys.modules)
+    load([CORE, GOOD])
+    assert set(sys.modules) == before

@@ -1,0 +1,43 @@
+"""What ``import siamkit`` gives is a promise."""
+
+import subprocess
+import sys
+
+import pytest
+
+import siamkit
+
+NAMES = [
+    "Backbone", "BackboneContext", "Event", "FreezePlan", "FreezePolicy", "Loss", "LossContext",
+    "Options", "Pairs", "Phase", "Preprocessing", "Progress", "RunConfig", "Scheduler",
+    "SiameseNet", "SiamkitError", "Stage", "Triplets", "__version__", "create_model", "fit",
+    "hookimpl", "list_backbones", "list_freeze_policies", "list_losses", "list_schedulers", "plan",
+]  # fmt: skip
+
+
+def test_the_public_names_are_these():
+    assert siamkit.__all__ == NAMES
+    assert dir(siamkit) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_public_name_resolves_and_is_documented(name):
+    value = getattr(siamkit, name)
+    if not name.startswith("__") and name != "hookimpl":
+        assert value.__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'siamkit' has no attribute 'fti'"):
+        siamkit.fti  # noqa: B018
+
+
+def test_the_version_is_the_distributions():
+    from importlib.metadata import version
+
+    assert siamkit.__version__ == version("siamkit")
+
+
+def test_importing_siamkit_imports_no_torch():
+    code = "import siamkit, sys; raise SystemExit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

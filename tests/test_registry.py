@@ -1,0 +1,115 @@
+from typing import Literal
+
+import pytest
+from pydantic import Field
+
+from siamkit.errors import ConfigError, PluginError
+from siamkit.interfaces import Options
+from siamkit.registry import KINDS, Entry, Registry, new_registries
+
+
+class Margin(Options):
+    margin: float = Field(0.2, gt=0)
+    mining: Literal["all", "hard"] = "all"
+    views: int | tuple[int, int] = 1
+
+
+@pytest.fixture
+def losses() -> Registry:
+    registry = Registry("loss", "list losses")
+    registry.add(Entry("triplet", print, Margin, "Triplets.", distribution="siamkit"))
+    registry.add(Entry("contrastive", print, distribution="siamkit"))
+    return registry
+
+
+def message(call, *args, **kwargs) -> str:
+    with pytest.raises((ConfigError, PluginError)) as caught:
+        call(*args, **kwargs)
+    return str(caught.value)
+
+
+def test_entries_come_sorted(losses):
+    assert losses.names() == [e.name for e in losses] == ["contrastive", "triplet"]
+
+
+def test_a_prefix_entry_answers_for_every_name_it_begins():
+    registry = Registry("backbone", "list backbones")
+    registry.add(Entry("timm:", print))
+    assert registry.get("timm:convnext_tiny.fb_in22k").name == "timm:"
+    with pytest.raises(ConfigError):
+        registry.get("timm")
+
+
+def test_an_unknown_name_gets_the_nearest_and_the_command_that_lists_them(losses):
+    assert message(losses.get, "tripplet") == (
+        "unknown loss 'tripplet'; did you mean 'triplet'? 'siamkit list losses' lists them"
+    )
+    assert message(losses.get, "zzz") == "unknown loss 'zzz'; 'siamkit list losses' lists them"
+
+
+def test_an_unknown_name_says_which_plugins_failed(losses):
+    losses.failures = lambda: ["'extra' (siamkit-extra)"]
+    assert "plugin 'extra' (siamkit-extra) failed to load" in message(losses.get, "mine")
+
+
+def test_a_name_claimed_twice_is_unusable_and_names_both(losses):
+    losses.add(Entry("triplet", print, distribution="siamkit-extra"))
+    text = message(losses.get, "triplet")
+    assert "registered by siamkit and siamkit-extra" in text
+    assert losses.get("contrastive").name == "contrastive"
+
+
+def test_a_third_claim_is_named_too(losses):
+    for other in ("one", "two"):
+        losses.add(Entry("triplet", print, distribution=other))
+    assert "siamkit and one and two" in message(losses.get, "triplet")
+
+
+def test_a_bad_option_value_names_the_place_the_value_and_the_entry(losses):
+    entry = losses.get("triplet")
+    assert message(entry.validate, {"margin": -1.0}, "run.yaml: loss", kind="loss") == (
+        "run.yaml: loss.margin: must be greater than 0, got -1.0 (loss 'triplet')"
+    )
+
+
+def test_a_bad_choice_gets_the_nearest(losses):
+    text = message(losses.get("triplet").validate, {"mining": "hrad"}, "loss")
+    assert text == (
+        "loss.mining: must be 'all' or 'hard', got 'hrad' ('triplet'); did you mean 'hard'?"
+    )
+
+
+def test_an_unknown_option_gets_the_nearest_and_what_exists(losses):
+    text = message(losses.get("triplet").validate, {"margni": 1}, "loss", kind="loss")
+    assert text == (
+        "loss.margni: unknown key (loss 'triplet'), allowed: margin, mining, views; "
+        "did you mean 'margin'?"
+    )
+
+
+def test_an_entry_without_options_takes_none(losses):
+    assert "allowed: none" in message(losses.get("contrastive").validate, {"a": 1}, "loss")
+
+
+def test_a_union_is_one_problem_on_the_users_key(losses):
+    text = message(losses.get("triplet").validate, {"views": "x"}, "loss")
+    assert text.startswith("loss.views: must be an integer, got 'x'")
+    assert "\n" not in text
+
+
+def test_every_problem_is_told_once(losses):
+    with pytest.raises(ConfigError) as caught:
+        losses.get("triplet").validate({"margin": 0, "mining": 3, "x": 1}, "loss", kind="loss")
+    assert [p.where for p in caught.value.problems] == ["loss.margin", "loss.mining", "loss.x"]
+    assert str(caught.value).count("loss.margin") == 1
+
+
+def test_places_can_be_named_by_a_function(losses):
+    text = message(losses.get("triplet").validate, {"margin": 0}, lambda key: f"<{key}>")
+    assert text.startswith("<margin>: must be greater than 0")
+
+
+def test_each_kind_has_a_registry_that_names_its_command():
+    assert tuple(new_registries()) == KINDS
+    assert new_registries()["freeze_policies"].command == "list freeze-policies"
+    assert new_registries()["freeze_policies"].kind == "freeze policy"

@@ -1,0 +1,521 @@
+"""Each check of the conformance kit fails on a plugin that is wrong in just that way."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from pydantic import BaseModel
+from torch import nn
+
+import siamkit
+from siamkit import plugins, testing
+from siamkit.errors import ConfigError, PluginError
+from siamkit.interfaces import (
+    FreezePlan,
+    FreezePolicy,
+    Loss,
+    Options,
+    Preprocessing,
+    Scheduler,
+    Stage,
+)
+from siamkit.registry import Entry, Registry
+
+SIZE = 16
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """Registers an entry of the distribution ``wrong-plugin`` beside the real ones."""
+    real = plugins.get()
+    registries = {
+        kind: Registry(r.kind, r.command, dict(r.entries)) for kind, r in real.registries.items()
+    }
+    info = plugins.PluginInfo("wrong", "wrong-plugin", "0.1")
+    fake = replace(real, registries=registries, infos=(*real.infos, info))
+    monkeypatch.setattr(plugins, "get", lambda: fake)
+
+    def add(kind, build, name="wrong", **fields):
+        registries[kind].add(Entry(name, build, distribution="wrong-plugin", **fields))
+        return name
+
+    return add
+
+
+def fails(check, *args, match, **kwargs):
+    with pytest.raises(AssertionError, match=match) as caught:
+        check(*args, **kwargs)
+    assert "wrong" in str(caught.value), "the message must name the entry"
+
+
+# --- options and whole distributions -------------------------------------------------------------
+
+
+class LooseOptions(BaseModel):
+    factor: float = 1.0
+
+
+class RequiredOptions(Options):
+    factor: float
+
+
+class LossyOptions(Options):
+    factor: float = math.nan  # becomes null in JSON
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (LooseOptions, "options that are frozen and forbid extras: derive from siamkit.Options"),
+        (RequiredOptions, r"options={...} with values for \['factor'\], which have no defaults"),
+        (LossyOptions, "options that survive JSON"),
+    ],
+)
+def test_options(register, options, message):
+    register("schedulers", lambda options: Constant(), options=options)
+    fails(testing.check_scheduler, "wrong", match=message)
+
+
+def test_required_options_can_be_given(register):
+    register("schedulers", lambda options: Constant(), options=RequiredOptions)
+    testing.check_scheduler("wrong", {"factor": 0.5})
+    testing.check_plugin("wrong-plugin", {"wrong": {"factor": 0.5}})
+
+
+def test_check_plugin_checks_all_that_a_distribution_registers(register):
+    register("schedulers", lambda options: Constant(), "fine")
+    testing.check_plugin("wrong_plugin")
+    register("losses", lambda options, context: Zero())
+    fails(testing.check_plugin, "wrong-plugin", match="loss 'wrong' of wrong-plugin")
+    assert testing.registered("schedulers", "Wrong.Plugin") == ["fine"]
+    assert "fine" in testing.registered("schedulers")
+    assert "timm:" not in testing.registered("backbones")
+
+
+def test_check_plugin_wants_the_plugin_installed_and_loaded(register, monkeypatch):
+    fails(testing.check_plugin, "wrong", match="an installed entry point in the group 'siamkit'")
+    broken = plugins.PluginInfo("x", "wrong-broken", "0", error="ImportError: no module 'y'")
+    fake = replace(plugins.get(), infos=(broken,))
+    monkeypatch.setattr(plugins, "get", lambda: fake)
+    fails(testing.check_plugin, "wrong-broken", match="'x' to load; got ImportError: no module")
+
+
+def test_two_plugins_with_one_name(register):
+    register("schedulers", lambda options: Constant(), "cosine")
+    with pytest.raises(PluginError, match="siamkit and wrong-plugin"):
+        testing.check_scheduler("cosine")
+
+
+def test_an_unknown_name_is_the_usual_error():
+    with pytest.raises(ConfigError, match=r"unknown loss 'tripled'; did you mean 'triplet'\?"):
+        testing.check_loss("tripled")
+
+
+# --- backbones -----------------------------------------------------------------------------------
+
+
+class Tiny(siamkit.Backbone):
+    """A backbone that is right; the others differ from it in one thing."""
+
+    def __init__(self, channels=3):
+        super().__init__()
+        self.channels = channels
+        self.one = nn.Sequential(nn.Conv2d(channels, 4, 3, 2), nn.ReLU())
+        self.two = nn.Sequential(nn.Conv2d(4, 8, 3, 2), nn.ReLU())
+
+    def forward(self, images):
+        return self.two(self.one(images)).mean((2, 3))
+
+    @property
+    def embedding_dim(self):
+        return 8
+
+    @property
+    def preprocessing(self):
+        return Preprocessing((0.5,) * self.channels, (0.5,) * self.channels, (SIZE, SIZE))
+
+    def stages(self, granularity="stage"):
+        return tuple(
+            Stage(name, (f"{name}.0.weight", f"{name}.0.bias"), (name,), name)
+            for name in ("one", "two")
+        )
+
+
+class WrongWidth(Tiny):
+    embedding_dim = 9
+
+
+class NotPooled(Tiny):
+    def forward(self, images):
+        return self.two(self.one(images))
+
+
+class NotFinite(Tiny):
+    def forward(self, images):
+        return super().forward(images) / 0
+
+
+class Noisy(Tiny):
+    def forward(self, images):
+        features = super().forward(images)
+        return features + torch.randn_like(features)
+
+
+class BatchStatistics(Tiny):
+    def forward(self, images):
+        features = super().forward(images)
+        return features - features.mean(0)
+
+
+class Detached(Tiny):
+    def forward(self, images):
+        return super().forward(images).detach()
+
+
+class HalfDetached(Tiny):
+    def forward(self, images):
+        return self.two(self.one(images).detach()).mean((2, 3))
+
+
+class WrongChannels(Tiny):
+    def __init__(self, channels=3):
+        super().__init__(3)
+
+    def forward(self, images):
+        return super().forward(images.expand(-1, 3, -1, -1))
+
+
+class Unused(Tiny):
+    def __init__(self, channels=3):
+        super().__init__(channels)
+        self.third = nn.Linear(2, 2)
+
+    def stages(self, granularity="stage"):
+        return (*super().stages(), Stage("third", ("third.weight", "third.bias"), ("third",)))
+
+
+def staged(change):
+    class Staged(Tiny):
+        def stages(self, granularity="stage"):
+            return change(super().stages())
+
+    return Staged
+
+
+ONE_BLOCK = (Stage("one.0", ("one.0.weight",), ("one.0",)),)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        (WrongWidth, r"in_chans=3: expected embedding_dim 8, as forward has; got 9"),
+        (NotPooled, r"features \[N, D\]: pool and flatten them; got \(2, 8, 3, 3\)"),
+        (NotFinite, "finite features"),
+        (Noisy, "the same features for the same images in eval mode"),
+        (BatchStatistics, "features not to depend on the others in eval mode"),
+        (Detached, "features that gradients flow through"),
+        (HalfDetached, r"a gradient for each parameter that takes part; got none for \['one.0"),
+        (Unused, "gradients in 'third'; got none for any of its parameters"),
+        (WrongChannels, "in_chans=1: expected preprocessing for 1 channels; got 3"),
+        (staged(lambda s: s[:1]), r"every parameter in some stage; got \['two.0.bias'"),
+        (staged(lambda s: s[::-1]), r"stages in execution order, \['one', 'two'\]; got \['two'"),
+        (staged(lambda s: (s[0], replace(s[1], name="one"))), "different names"),
+        (staged(lambda s: (s[0], replace(s[1], name="head"))), "no stage named 'head'"),
+        (
+            staged(lambda s: (s[0], replace(s[1], parameters=s[0].parameters + s[1].parameters))),
+            r"each parameter in one stage; got \['one.0.bias', 'one.0.weight'\] in several",
+        ),
+        (
+            staged(lambda s: (s[0], replace(s[1], parameters=(*s[1].parameters, "two.9")))),
+            r"names of the backbone's parameters; got \['two.9'\]",
+        ),
+        (
+            staged(lambda s: (s[0], replace(s[1], modules=("too",)))),
+            r"'two' to name modules of the backbone; got \['too'\]",
+        ),
+        (
+            staged(lambda s: (replace(s[0], norms=frozenset(["two.0.bias"])), s[1])),
+            "the norms of 'one' to be parameters of it",
+        ),
+        (
+            staged(lambda s: (replace(s[0], blocks=ONE_BLOCK), s[1])),
+            "the blocks of 'one' to hold its parameters, each once",
+        ),
+    ],
+)
+def test_backbones(register, backbone, message):
+    register("backbones", lambda options, context: Tiny(context.in_chans), "right")
+    testing.check_backbone("right")
+    register("backbones", lambda options, context: backbone(context.in_chans))
+    fails(testing.check_backbone, "wrong", match=message)
+
+
+def test_a_plain_module_is_a_backbone(register):
+    def build(options, context):
+        return nn.Sequential(
+            nn.Conv2d(context.in_chans, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+
+    register("backbones", build, "plain")
+    testing.check_backbone("plain")
+
+
+# --- freeze policies -----------------------------------------------------------------------------
+
+
+class Policy(FreezePolicy):
+    def __init__(self):
+        self.calls = 0
+
+    def plan(self, stages, progress):
+        return FreezePlan.of(stages, [])
+
+
+class Counting(Policy):
+    def plan(self, stages, progress):
+        self.calls += 1
+        return FreezePlan.of(stages, [stages[0].name] if self.calls > 3 else [])
+
+
+class Drawing(Policy):
+    def plan(self, stages, progress):
+        return FreezePlan.of(stages, [], lr_mult={stages[0].name: torch.rand(()).item()})
+
+
+class Mutating(Policy):
+    def plan(self, stages, progress):
+        if len(stages) > 2:
+            stages.pop(0)
+        return FreezePlan.of(stages, [])
+
+
+class Headless(Policy):
+    def plan(self, stages, progress):
+        return FreezePlan.of(stages, [stages[0].name], head=False)
+
+
+class MetricDriven(Policy):
+    def plan(self, stages, progress):
+        better = progress.history[1:] and progress.monitored[-1] > progress.monitored[0]
+        return FreezePlan.of(stages, [stages[0].name] if better else [])
+
+
+class Declared(MetricDriven):
+    metric_driven = True
+
+
+def planning(make):
+    class Planned(Policy):
+        def plan(self, stages, progress):
+            return make(FreezePlan.of(stages, []), stages)
+
+    return Planned
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (Counting, r"epochs: epoch \d+: expected the same plan for the same progress"),
+        (Drawing, "the same plan for the same progress, whatever came before"),
+        (Mutating, "plan not to change the stages that it is given|the same plan"),
+        (Headless, "the head to train in at least one epoch; got it never does"),
+        (MetricDriven, "plans that ignore the history, or metric_driven = True"),
+        (planning(lambda plan, stages: set(plan.trainable)), "plan to return a FreezePlan"),
+        (
+            planning(lambda plan, _: replace(plan, trainable=plan.trainable | {"fc.weight"})),
+            r"trainable to hold names of parameters in the stages; got \['fc.weight'\]",
+        ),
+        (
+            planning(lambda plan, _: replace(plan, lr_mult={"layer9": 1.0})),
+            r"lr_mult by the names of the stages given; got \['layer9'\]",
+        ),
+        (
+            planning(lambda plan, _: replace(plan, lr_mult={"head": math.inf})),
+            "rate multipliers that are finite and not negative; got {'head': inf}",
+        ),
+        (
+            planning(lambda plan, _: replace(plan, lr_mult={"head": -1.0})),
+            "rate multipliers that are finite and not negative; got {'head': -1.0}",
+        ),
+        (planning(lambda plan, _: replace(plan, norm="eval")), "norm to be one of .*; got eval"),
+        (dict, "build to return a FreezePolicy"),
+    ],
+)
+def test_freeze_policies(register, policy, message):
+    register("backbones", lambda options, context: Tiny(context.in_chans), "tiny")
+    register("freeze_policies", lambda options: policy())
+    fails(testing.check_freeze_policy, "wrong", backbone="tiny", match=message)
+
+
+@pytest.mark.parametrize("policy", [Policy, Declared])
+def test_right_freeze_policies_pass(register, policy):
+    register("backbones", lambda options, context: Tiny(context.in_chans), "tiny")
+    register("freeze_policies", lambda options: policy(), "right")
+    testing.check_freeze_policy("right", backbone="tiny")
+
+
+# --- losses --------------------------------------------------------------------------------------
+
+
+class Right(Loss):
+    """Within-class scatter, over between-class scatter: right, and takes no tuples."""
+
+    def forward(self, embeddings, labels, tuples=None):
+        if labels is None:
+            raise ConfigError("loss 'right' needs labels")
+        distance = (embeddings[:, None] - embeddings[None]).square().sum(-1)
+        same = labels[:, None] == labels[None]
+        return (distance * same).mean() - (distance * ~same).mean()
+
+
+class Zero(Right):
+    def forward(self, embeddings, labels, tuples=None):
+        return torch.zeros(())
+
+
+class PerItem(Right):
+    def forward(self, embeddings, labels, tuples=None):
+        return embeddings.sum(1)
+
+
+class Ordered(Right):
+    def forward(self, embeddings, labels, tuples=None):
+        return super().forward(embeddings[:4], labels if labels is None else labels[:4])
+
+
+class Random(Right):
+    def forward(self, embeddings, labels, tuples=None):
+        return super().forward(embeddings, labels) * torch.rand(())
+
+
+class Changing(Right):
+    def forward(self, embeddings, labels, tuples=None):
+        embeddings.data.mul_(1.01)
+        return super().forward(embeddings, labels)
+
+
+class DividesByNegatives(Right):
+    def forward(self, embeddings, labels, tuples=None):
+        value = super().forward(embeddings, labels)
+        return value / (labels[:, None] != labels[None]).float().mean()
+
+
+class RootOfZero(Right):
+    def forward(self, embeddings, labels, tuples=None):
+        if labels is None:
+            raise ConfigError("loss 'wrong' needs labels")
+        distance = (embeddings[:, None] - embeddings[None]).square().sum(-1)
+        off = ~torch.eye(len(labels), dtype=torch.bool)
+        same = (labels[:, None] == labels[None]) & off
+        return (
+            distance[same].sqrt().sum() - distance[off & ~same].sqrt().sum()
+        ) + 0 * distance.sum()
+
+
+class LooseZero(Right):
+    def forward(self, embeddings, labels, tuples=None):
+        if labels is not None and len(set(labels.tolist())) == 1:
+            return torch.zeros((), requires_grad=True)
+        return super().forward(embeddings, labels)
+
+
+class Flat(Right):
+    def forward(self, embeddings, labels, tuples=None):
+        return (embeddings * 0).sum()
+
+
+class IdleParameter(Right):
+    def __init__(self):
+        super().__init__()
+        self.proxies = nn.Parameter(torch.zeros(4, 8))
+
+
+class CrashesOnTuples(Right):
+    def forward(self, embeddings, labels, tuples=None):
+        labels.sum()
+        return super().forward(embeddings, labels)
+
+
+class IgnoresEmptyTuples(Right):
+    def forward(self, embeddings, labels, tuples=None):
+        if tuples is not None:
+            return embeddings.square().mean() * embeddings.sum()
+        return super().forward(embeddings, labels)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (Zero, "a value connected to the embeddings, also if it is zero"),
+        (PerItem, "a scalar tensor"),
+        (Ordered, "for the batch in another order too"),
+        (Random, "the same value for the same batch"),
+        (Changing, "the embeddings not to be changed in place"),
+        (DividesByNegatives, "one class: expected a finite value; got (nan|inf)"),
+        (RootOfZero, "identical embeddings: expected finite gradients"),
+        (LooseZero, "one class: expected a value connected to the embeddings"),
+        (Flat, "a gradient that is not zero for random embeddings"),
+        (IdleParameter, r"each of the loss's own parameters; got none for \['proxies'\]"),
+        (CrashesOnTuples, "pairs: expected a value, or ConfigError .*; got AttributeError"),
+        (IgnoresEmptyTuples, "no pairs: expected zero"),
+        (dict, "build to return a Loss"),
+    ],
+)
+def test_losses(register, loss, message):
+    register("losses", lambda options, context: loss())
+    fails(testing.check_loss, "wrong", match=message)
+
+
+def test_a_right_loss_passes_and_the_callers_random_numbers_stay(register):
+    register("losses", lambda options, context: Right(), "right")
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    testing.check_loss("right")
+    assert torch.equal(torch.rand(3), expected)
+
+
+# --- schedulers ----------------------------------------------------------------------------------
+
+
+class Constant(Scheduler):
+    def lr_scale(self, progress):
+        return 1.0
+
+
+class CountingScale(Scheduler):
+    def __init__(self):
+        self.calls = itertools.count()
+
+    def lr_scale(self, progress):
+        return 0.9 ** next(self.calls)
+
+
+def scaling(make):
+    class Scaled(Scheduler):
+        def lr_scale(self, progress):
+            return make(progress)
+
+    return Scaled
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        (CountingScale, "1 epochs of 7 steps: expected the same scale for the same progress"),
+        (scaling(lambda p: 0.5 - p.fraction), "finite numbers that are not negative"),
+        (scaling(lambda p: math.inf), "finite numbers that are not negative"),
+        (scaling(lambda p: None), "finite numbers that are not negative"),
+        (scaling(lambda p: 0.0), "a scale above zero somewhere"),
+        (dict, "build to return a Scheduler"),
+    ],
+)
+def test_schedulers(register, scheduler, message):
+    register("schedulers", lambda options: Constant(), "right")
+    testing.check_scheduler("right")
+    register("schedulers", lambda options: scheduler())
+    fails(testing.check_scheduler, "wrong", match=message)
