@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from siamkit.api import (
         create_model,
         fit,
+        inspect,
         list_backbones,
         list_freeze_policies,
         list_losses,
         list_schedulers,
+        load_model,
         plan,
+        resume,
     )
     from siamkit.config import RunConfig
     from siamkit.errors import SiamkitError
@@ -46,8 +49,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "siamkit.api": (
-        "create_model", "fit", "list_backbones", "list_freeze_policies", "list_losses",
-        "list_schedulers", "plan",
+        "create_model", "fit", "inspect", "list_backbones", "list_freeze_policies", "list_losses",
+        "list_schedulers", "load_model", "plan", "resume",
     ),
     "siamkit.config": ("RunConfig",),
     "siamkit.errors": ("SiamkitError",),
@@ -83,11 +86,14 @@ __all__ = [
     "create_model",
     "fit",
     "hookimpl",
+    "inspect",
     "list_backbones",
     "list_freeze_policies",
     "list_losses",
     "list_schedulers",
+    "load_model",
     "plan",
+    "resume",
 ]
 
 

@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from siamkit.errors import ConfigError, PluginError
+from siamkit.errors import ConfigError, PluginError, did_you_mean
 from siamkit.problems import Namer, config_error
 from siamkit.registry import Registry
 
@@ -310,6 +310,24 @@ def read_file(path: Path) -> Layer:
     _anchor(values, "data", "path", path.parent)
     _anchor(values, "backbone", "weights", path.parent)
     return Layer(values, lambda key: f"{path}: {key}")
+
+
+def read_preset(name: str) -> Layer:
+    """Return the values of a config that ships with siamkit, such as ``classic``.
+
+    Raises:
+        ConfigError: There is no such preset.
+    """
+    folder = Path(__file__).parent / "presets"
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in names:
+        raise ConfigError(
+            f"unknown preset {name!r}",
+            where="--preset",
+            allowed=", ".join(map(repr, names)),
+            hint=did_you_mean(name, names) or None,
+        )
+    return Layer(read_file(folder / f"{name}.yaml"), lambda key: f"preset {name!r}: {key}")
 
 
 def _anchor(values: Values, section: str, key: str, folder: Path) -> None:

@@ -24,7 +24,8 @@ def draw(path: Path, kind: int, index: int, size: int = 40) -> None:
     colour = tuple(int(255 * c) for c in colorsys.hsv_to_rgb(kind / 8, 0.8, 0.9))
     image = Image.fromarray(rng.integers(180, 255, (size, size, 3), dtype=np.uint8))
     pen = ImageDraw.Draw(image)
-    x, y, r = rng.integers(12, size - 12, 2).tolist() + [int(rng.integers(6, 11))]
+    x, y = rng.integers(12, size - 12, 2).tolist()
+    r = int(rng.integers(6, 11))
     pen.regular_polygon((x, y, r), 3 + kind % 5, fill=colour)
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)

@@ -11,7 +11,8 @@ NAMES = [
     "Backbone", "BackboneContext", "Event", "FreezePlan", "FreezePolicy", "Loss", "LossContext",
     "Options", "Pairs", "Phase", "Preprocessing", "Progress", "RunConfig", "Scheduler",
     "SiameseNet", "SiamkitError", "Stage", "Triplets", "__version__", "create_model", "fit",
-    "hookimpl", "list_backbones", "list_freeze_policies", "list_losses", "list_schedulers", "plan",
+    "hookimpl", "inspect", "list_backbones", "list_freeze_policies", "list_losses",
+    "list_schedulers", "load_model", "plan", "resume",
 ]  # fmt: skip
 
 

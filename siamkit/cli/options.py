@@ -108,13 +108,21 @@ class RunFlags:
         int | None,
         typer.Option(help="Processes that decode images.", rich_help_panel=_DATA),
     ] = None
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A configuration that ships with siamkit: 'classic' is the tutorials' recipe.",
+            rich_help_panel=_CONFIG,
+        ),
+    ] = None
     config: Annotated[
         Path | None,
         typer.Option(
             "--config",
             metavar="FILE",
-            help="A YAML file, such as RUN/config.yaml. Precedence: defaults < file < --set < "
-            "flags.",
+            help="A YAML file, such as RUN/config.yaml. Precedence: defaults < preset < file < "
+            "--set < flags.",
             rich_help_panel=_CONFIG,
         ),
     ] = None
@@ -140,14 +148,16 @@ class RunFlags:
         return names
 
     def layers(self) -> list[Layer]:
-        """Return the layers of configuration, lowest first: file, ``--set``, flags.
+        """Return the layers of configuration, lowest first: preset, file, ``--set``, flags.
 
         Raises:
             ConfigError: The file cannot be read, or a ``--set`` is not an assignment.
         """
         from siamkit import config
 
-        layers = [] if self.config is None else [config.read_file(self.config)]
+        layers = [] if self.preset is None else [config.read_preset(self.preset)]
+        if self.config is not None:
+            layers.append(config.read_file(self.config))
         if self.set:
             layers.append(config.parse_sets(self.set))
         values: dict[str, Any] = {}

@@ -1,1 +1,1 @@
-
+"""Networks: backbones, their stages, heads, and the Siamese network."""

@@ -1,6 +1,5 @@
 """The check of backbones."""
 
-# ruff: noqa: TID253
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,6 +1,5 @@
 """What the checks share: entries, what raises, random numbers, histories."""
 
-# ruff: noqa: TID253
 from __future__ import annotations
 
 import re

@@ -1,6 +1,5 @@
 """The check of losses."""
 
-# ruff: noqa: TID253
 from __future__ import annotations
 
 import torch

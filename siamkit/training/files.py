@@ -12,6 +12,10 @@ from typing import Any
 
 from siamkit.errors import ResourceError
 
+_ENVIRONMENT = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
+}  # fmt: skip
+
 
 def fsync(path: Path) -> None:
     """Flush a file, or a folder's entries, to the disk."""
@@ -47,7 +51,7 @@ def full_disk_is_ours(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in _ENVIRONMENT:
             raise
         raise ResourceError(
             f"cannot write: {os.strerror(error.errno or 0)}",

@@ -109,8 +109,8 @@ def _start_data(trainer: Trainer) -> dict[str, Any]:
     notices = [*splits.notices, *trainer.notices]
     if trainer.setup.weights.startswith("random"):
         notices.append(
-            f"backbone weights: {trainer.setup.weights}; a random backbone needs a policy that "
-            "trains all of it, statistics too: --freeze-policy full --set freeze.norm=train"
+            "the backbone starts from random weights, so freezing it keeps noise: train all of it, "
+            "statistics too, with --freeze-policy full --set freeze.norm=train"
         )
     if config.train.micro_batch and config.train.micro_batch < config.train.batch_size:
         notices.append(

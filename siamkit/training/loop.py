@@ -8,13 +8,16 @@ from contextlib import ExitStack
 from itertools import islice
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from siamkit.data.loader import Batch, Loader, ViewDataset, default_workers
 from siamkit.data.sampler import pk_batches, pk_shape
 from siamkit.data.splits import Splits
 from siamkit.data.views import TrainView
 from siamkit.errors import Interrupted, NonFiniteError
 from siamkit.freezing.controller import Change
-from siamkit.freezing.phases import plan_at
+from siamkit.freezing.phases import phases, plan_at
 from siamkit.interfaces import FreezePlan, Progress
 from siamkit.training import checkpoint
 from siamkit.training.build import Setup
@@ -58,7 +61,7 @@ class Trainer:
         preprocessing = setup.net.backbone.preprocessing
         workers = config.data.workers
         if workers is None:
-            workers = default_workers(len(splits.train))
+            workers = default_workers(len(splits.train), setup.device.type)
         dataset = ViewDataset(
             splits.train,
             TrainView(preprocessing, config.data.augment),
@@ -91,7 +94,8 @@ class Trainer:
             self.train.precision,
             config.optimizer.clip_norm,
         )
-        self.stepper.scaler.load_state_dict(state.scaler)
+        if state.scaler:
+            self.stepper.scaler.load_state_dict(state.scaler)
 
     # --- the run ---
 
@@ -104,8 +108,7 @@ class Trainer:
             FrozenDriftError: A frozen tensor changed.
         """
         with ExitStack() as closing:
-            for loader in (self.loader, self.val.loader, self.probe.loader):
-                closing.enter_context(loader)
+            closing.enter_context(self.loader)
             if not self.state.untrained:
                 self.state.untrained = self.val.metrics(self.setup.net.features)
             self.emit("untrained", self.state.untrained)
@@ -274,6 +277,7 @@ class Trainer:
         """Prove that nothing frozen changed, then publish a checkpoint."""
         state, setup = self.state, self.setup
         setup.controller.verify(f"step {state.step}")
+        require_finite(model_tensors(setup))
         state.scaler = self.stepper.scaler.state_dict()
         path = checkpoint.publish(
             self.run_dir.checkpoints,
@@ -317,10 +321,22 @@ def load_model_tensors(setup: Setup, tensors: Mapping[str, Any]) -> None:
     setup.net.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("loss.")})
 
 
+def require_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse to save a poisoned network: a buffer can go bad while every loss is finite.
+
+    Raises:
+        NonFiniteError: A tensor holds NaN or infinity; the message names it.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise NonFiniteError(
+                f"{name} holds NaN or infinity, so this state was not saved",
+                hint="the checkpoint before is intact; lower the rate (--lr) or use fp32",
+            )
+
+
 def phase_rows(setup: Setup, history: Sequence[Metrics]) -> list[dict[str, int]]:
     """Return the phases that the run went through, for the result object."""
-    from siamkit.freezing.phases import phases
-
     sizes = setup.controller.sizes
     config = setup.config
     found = phases(setup.policy, setup.stages, config.train.epochs, history, config.train.monitor)

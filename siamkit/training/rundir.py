@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -40,16 +41,12 @@ class RunDir:
             ConfigError: The directory holds something already.
             ResourceError: It cannot be written.
         """
-        given = config.run_dir is not None
-        path = config.run_dir or Path("runs") / _default_name(config, now or datetime.now(UTC))
-        for attempt in range(1, 1000):
-            candidate = path if attempt == 1 else path.with_name(f"{path.name}-{attempt}")
-            if not candidate.exists() or (given and candidate.is_dir()):
-                path = candidate
-                break
-        if path.is_dir() and any(path.iterdir()):
+        path = config.run_dir or _free(
+            Path("runs") / _default_name(config, now or datetime.now(UTC))
+        )
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
             raise ConfigError(
-                "the run directory is not empty",
+                "the run directory is not empty" if path.is_dir() else "is a file",
                 where=str(path),
                 hint=f"choose another --run-dir, or continue it with --resume {path}",
             )
@@ -142,6 +139,12 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _free(path: Path) -> Path:
+    """Return ``path``, or the first of ``path-2``, ``path-3``... that doesn't exist."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(p for p in itertools.chain([path], numbered) if not p.exists())
 
 
 def _default_name(config: RunConfig, now: datetime) -> str:

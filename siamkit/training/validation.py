@@ -52,11 +52,13 @@ class Evaluator:
         """Return ``forward`` of every image ``[N, E]`` (float32, CPU) and the labels ``[N]``."""
         parts: list[Tensor] = []
         labels: list[Tensor] = []
-        for batch in self.loader.batches(self.batches, 0):
-            moved = batch.to(self.device)
-            with torch.no_grad(), autocast(self.device, self.precision):
-                parts.append(forward(moved.images).float().cpu())
-            labels.append(batch.labels)
+        # The workers end with each evaluation: a second pool would only wait while one trains.
+        with self.loader:
+            for batch in self.loader.batches(self.batches):
+                moved = batch.to(self.device, non_blocking=True)
+                with torch.no_grad(), autocast(self.device, self.precision):
+                    parts.append(forward(moved.images).float().cpu())
+                labels.append(batch.labels)
         return torch.cat(parts), torch.cat(labels)
 
     def metrics(self, forward: Callable[[Tensor], Tensor]) -> dict[str, float]:

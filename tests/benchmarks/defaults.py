@@ -77,7 +77,7 @@ def images_of(data: str, cache: Path) -> Path:
             with tarfile.open(data) as tar:
                 tar.extractall(temporary, filter="data")
             found = Path(temporary)
-            while len(inner := list(found.iterdir())) == 1:
+            while len(inner := [p for p in found.iterdir() if p.is_dir()]) == 1:
                 (found,) = inner
             found.rename(target)
     return target

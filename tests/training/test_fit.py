@@ -312,3 +312,20 @@ def test_an_observer_plugin_that_fails_is_left_out_and_hurts_nobody(
     assert len(calls) == 1
     (notice,) = watch.data("notice")
     assert "ValueError: boom" in notice["text"]
+
+
+def test_a_poisoned_buffer_is_caught_before_it_is_saved(run_values: RunValues) -> None:
+    from siamkit.training.loop import require_finite
+
+    require_finite({"a": torch.ones(2), "steps": torch.tensor(3)})
+    with pytest.raises(NonFiniteError, match=r"bn\.running_var holds NaN or infinity"):
+        require_finite({"a": torch.ones(2), "bn.running_var": torch.tensor([1.0, float("inf")])})
+
+
+def test_the_worker_count_changes_nothing(run_values: RunValues) -> None:
+    values = run_values(train={"epochs": 1})
+    first = api.fit(values)
+    other = {**values, "data": {**values["data"], "workers": 2}, "run_dir": values["run_dir"] + "2"}
+    second = api.fit(other)
+    assert_bit_equal(latest(first["run_dir"]), latest(second["run_dir"]))
+    assert first["history"] == second["history"]

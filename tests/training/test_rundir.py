@@ -59,5 +59,12 @@ def test_a_lock_that_cannot_be_judged_is_respected(tmp_path: Path, content: str)
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     config = RunConfig.model_validate({"run_dir": tmp_path / "file" / "run"})
-    with pytest.raises((ConfigError, ResourceError)):
+    with pytest.raises(ResourceError, match="cannot write: Not a directory"):
         RunDir.create(config)
+
+
+def test_a_run_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("precious")
+    with pytest.raises(ConfigError, match="run: is a file; choose another --run-dir"):
+        RunDir.create(RunConfig.model_validate({"run_dir": tmp_path / "run"}))
+    assert (tmp_path / "run").read_text() == "precious"

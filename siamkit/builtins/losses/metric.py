@@ -3,7 +3,6 @@
 Imported by the build functions alone, for it takes pytorch-metric-learning with it.
 """
 
-# ruff: noqa: TID253
 from __future__ import annotations
 
 from typing import Any, Literal

@@ -1,0 +1,318 @@
+"""Write the generated parts of the documentation from the code.
+
+    python docs/generate.py            rewrite the pages
+    python docs/generate.py --check    exit with 1 if a page is out of date
+
+A page is written by hand around blocks ``<!-- generated: NAME -->`` ... ``<!-- end -->``; this
+script fills the blocks and touches nothing else. Only siamkit's own entries are documented here,
+whatever plugins are installed.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import BaseModel
+
+import siamkit
+from siamkit import api, config, errors, hookspecs
+from siamkit.cli.app import app
+from siamkit.registry import Entry
+from siamkit.report.options import bounds, describe_options, type_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+_BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+# Keys whose names say it all in the code, and not quite in a table.
+_MEANINGS = {
+    "brightness": "Brightness is multiplied by 1 - x to 1 + x.",
+    "contrast": "Contrast is multiplied by 1 - x to 1 + x.",
+    "saturation": "Saturation is multiplied by 1 - x to 1 + x.",
+    "hue": "Hue is shifted by up to x turns of the colour wheel.",
+    "epochs": "Times over the training images; each is in at least one batch of every epoch.",
+    "momentum": "Of `sgd`; 0 for none.",
+    "betas": "Decay rates of the moment estimates of `adamw` and `adam`.",
+    "name": "Which one.",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Rewrite the pages, or check them; return the exit code."""
+    stale = [page for page in PAGES if render(page) != page.read_text(encoding="utf-8")]
+    for page in stale:
+        if "--check" not in argv:
+            page.write_text(render(page), encoding="utf-8")
+        print(f"{page.relative_to(ROOT)}: {'stale' if '--check' in argv else 'written'}")
+    return int("--check" in argv and bool(stale))
+
+
+def render(page: Path) -> str:
+    """Return the text of ``page`` with its generated blocks up to date."""
+    text = page.read_text(encoding="utf-8")
+    return _BLOCK.sub(lambda m: f"{m[1]}\n{BLOCKS[m[2]]().strip()}\n\n{m[3]}", text)
+
+
+# --- markdown ------------------------------------------------------------------------------------
+
+
+def table(header: str, rows: list[list[str]]) -> str:
+    """Return a Markdown table; ``header`` has its columns separated by ``|``."""
+    columns = header.split("|")
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(_cell(c) for c in line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def markdown(docstring: str) -> str:
+    """Return a Google-style docstring as Markdown."""
+    text = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", inspect.cleandoc(docstring))
+    text = text.replace("``", "`")
+    lines: list[str] = []
+    listing = False
+    for line in text.splitlines():
+        section = re.fullmatch(r"(Args|Attributes|Raises|Returns):", line)
+        item = re.fullmatch(r"    (\*{0,2}\w+): (.*)", line)
+        if section:
+            listing = section[1] != "Returns"
+            lines += [f"**{section[1]}**", ""]
+        elif item and listing:
+            lines.append(f"- `{item[1]}`: {item[2]}")
+        else:
+            listing = listing and (line.startswith("    ") or not line)
+            lines.append(f"  {line.strip()}" if listing and line else line.strip())
+    return "\n".join(lines)
+
+
+def _summary(thing: Any) -> str:
+    return markdown((thing.__doc__ or "").strip()).split("\n\n", 1)[0].replace("\n", " ")
+
+
+# --- options and configuration -------------------------------------------------------------------
+
+
+def option_rows(model: type[BaseModel], prefix: str = "") -> list[list[str]]:
+    """Return a row for each field of a model: key, type, default, meaning; nested ones too."""
+    rows = []
+    for option in describe_options(model):
+        nested = model.model_fields[option["name"]].annotation
+        key = prefix + option["name"]
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            rows += option_rows(nested, f"{key}.")
+            continue
+        default = "required" if option["required"] else f"`{_yaml(option['default'])}`"
+        limits = f", {option['bounds']}" if option["bounds"] else ""
+        meaning = option["meaning"] or _MEANINGS.get(option["name"], "")
+        rows.append([f"`{key}`", option["type"] + limits, default, meaning])
+    return rows
+
+
+def _yaml(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_yaml, value))}]"
+    return {None: "null", True: "true", False: "false"}.get(value, str(value))
+
+
+def config_sections() -> str:
+    """Return every section of a config file."""
+    parts = []
+    for name, field in config.RunConfig.model_fields.items():
+        model = field.annotation
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            continue
+        parts += [f"## `{name}`", _summary(model)]
+        if name in config.COMPONENT_MODELS:
+            page, what = _OPTION_PAGES[name]
+            parts.append(f"Beside these keys, the options of the chosen entry: see [{what}]({page}).")
+        parts.append(table("key|type|default|meaning", option_rows(model)))
+    field = config.RunConfig.model_fields["run_dir"]
+    kind = f"{type_name(field.annotation)}{bounds(field)}"
+    row = ["`run_dir`", kind, f"`{_yaml(field.default)}`", field.description or ""]
+    return "\n\n".join([*parts, "## `run_dir`", table("key|type|default|meaning", [row])])
+
+
+_OPTION_PAGES = {
+    "backbone": ("backbones.md", "backbones"),
+    "head": ("heads.md", "heads"),
+    "freeze": ("policies.md", "freeze policies"),
+    "loss": ("losses.md", "losses"),
+    "scheduler": ("schedulers.md", "schedulers"),
+}
+
+
+def own(section: str) -> list[Entry]:
+    """Return siamkit's own entries of a component section, as they were registered."""
+    return [e for e in api.registries()[section].entries.values() if e.distribution == "siamkit"]
+
+
+def entries(section: str) -> str:
+    """Return each entry of a section: what it is, and its options."""
+    parts = []
+    for entry in own(section):
+        documented = entry.build if inspect.getdoc(entry.build) else None
+        text = markdown(inspect.getdoc(documented) or "") if documented else ""
+        if not text or entry.summary.replace("``", "`") not in text:
+            text = entry.summary.replace("``", "`")
+        rows = option_rows(entry.options)
+        options = table("option|type|default|meaning", rows) if rows else "No options."
+        parts += [f"## `{entry.name}`", text, options]
+    return "\n\n".join(parts)
+
+
+def entry_table(section: str) -> str:
+    """Return a table of the entries of a section."""
+    return table("name|what it does", [[f"`{e.name}`", e.summary.replace("``", "`")]
+                                       for e in own(section)])  # fmt: skip
+
+
+# --- hooks, errors, Python -----------------------------------------------------------------------
+
+
+def signature(node: ast.FunctionDef) -> str:
+    """Return a function's signature as it stands in the source."""
+    return f"def {node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns or ast.Name('None'))}"
+
+
+def hooks() -> str:
+    """Return every hook with its signature, and that of ``register``."""
+    tree = ast.parse(inspect.getsource(hookspecs))
+    parts = []
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("siamkit_"):
+            code = f"```python\n@siamkit.hookimpl\n{signature(node)}: ...\n```"
+            parts += [f"## `{node.name}`", code, markdown(ast.get_docstring(node) or "")]
+    register = inspect.signature(hookspecs.Register.__call__)
+    arguments = [str(p).replace("'", "") for p in register.parameters.values() if p.name != "self"]
+    call = "register(\n" + "".join(
+        f"    {'*,' + chr(10) + '    ' if i == 2 else ''}{a},\n" for i, a in enumerate(arguments)
+    ) + ") -> None"
+    doc = markdown(hookspecs.Register.__call__.__doc__ or "")
+    return "\n\n".join([*parts, "## `register`", f"```text\n{call}\n```", doc])
+
+
+def exit_codes() -> str:
+    """Return a table of the exception classes and their exit codes."""
+    codes = {**{e: str(e.exit_code) for e in _errors()}, errors.Interrupted: "130 or 143"}
+    rows = [[code, f"`{e.__name__}`", _summary(e)] for e, code in codes.items()]
+    rows = [["0", "", "Success."], *sorted(rows, key=lambda row: int(row[0].split()[0]))]
+    return table("code|exception|meaning", rows)
+
+
+def _errors() -> Iterator[type[errors.SiamkitError]]:
+    yield errors.SiamkitError
+    yield from errors.SiamkitError.__subclasses__()
+
+
+def python() -> str:
+    """Return the public names of the package, with their signatures and docstrings."""
+    parts = []
+    for name in sorted(siamkit.__all__, key=lambda n: (not n[0].islower(), n)):
+        thing = getattr(siamkit, name)
+        if name.startswith("__") or name == "hookimpl":
+            continue
+        if inspect.isclass(thing):
+            parts += [f"## `{name}`", _class_head(name, thing)]
+        else:
+            parts += [f"## `{name}`", f"```text\n{name}{_unquoted(thing)}\n```"]
+        parts.append(markdown(thing.__doc__ or ""))
+        if inspect.isclass(thing):
+            parts += _methods(thing)
+    return "\n\n".join(part for part in parts if part)
+
+
+def _class_head(name: str, thing: type) -> str:
+    return "" if issubclass(thing, BaseModel | Exception) or inspect.isabstract(thing) else (
+        f"```text\n{name}{_unquoted(thing)}\n```"
+    )  # fmt: skip
+
+
+def _methods(thing: type) -> list[str]:
+    if issubclass(thing, BaseModel | Exception):
+        return []
+    rows = [
+        [f"`{name}{_unquoted(value)}`", _summary(value)]
+        for name, raw in vars(thing).items()
+        if not name.startswith("_")
+        and callable(value := getattr(raw, "__func__", raw))
+        and value.__doc__
+    ]
+    rows += [
+        [f"`{name}`", _summary(value)]
+        for name, value in vars(thing).items()
+        if isinstance(value, property)
+    ]
+    return [table("member|", rows)] if rows else []
+
+
+def _unquoted(thing: Any) -> str:
+    text = str(inspect.signature(thing)).replace("(self, ", "(").replace("(self)", "()")
+    text = text.replace("(cls, ", "(").replace("-> 'None'", "-> None")
+    return re.sub(r"<factory>", "{}", text.replace("'", ""))
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+
+def commands() -> str:
+    """Return every command with its arguments and options."""
+    parts = []
+    for path, command in _walk(typer.main.get_command(app), "siamkit"):
+        usage = " ".join([path, *_usage(command)])
+        rows = [[_spelled(p), p.help or ""] for p in command.params if p.help]
+        parts += [f"## `{path}`", f"```text\n{usage}\n```", inspect.cleandoc(command.help or "")]
+        parts += [table("argument or option|meaning", rows)] if rows else []
+    return "\n\n".join(parts)
+
+
+def _walk(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _walk(inner, f"{path} {name}")
+
+
+def _usage(command: Any) -> Iterator[str]:
+    if any(p.param_type_name == "option" for p in command.params):
+        yield "[OPTIONS]"
+    for p in command.params:
+        if p.param_type_name == "argument":
+            bare = p.metavar.strip("[]{}")
+            yield bare if p.required else f"[{bare}]"
+    if hasattr(command, "commands"):
+        yield "COMMAND ..."
+
+
+def _spelled(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return f"`{parameter.metavar.strip('[]{}')}`"
+    names = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
+    if parameter.is_flag:
+        return names
+    return names[:-1] + f" {parameter.metavar or parameter.type.name.strip('<>').upper()}`"
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "config": config_sections,
+    "commands": commands,
+    "hooks": hooks,
+    "exit-codes": exit_codes,
+    "python": python,
+    "policy-table": lambda: entry_table("freeze"),
+    "policies": lambda: entries("freeze"),
+    "losses": lambda: entries("loss"),
+    "schedulers": lambda: entries("scheduler"),
+    "heads": lambda: entries("head"),
+    "backbones": lambda: entries("backbone"),
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from siamkit import api
+from siamkit.errors import FrozenDriftError
+from siamkit.freezing.controller import FreezeController
+from siamkit.freezing.hold import is_held
+from siamkit.interfaces import FreezePlan
+from siamkit.model.grouping import is_norm
+from siamkit.model.siamese import SiameseNet
+
+
+def make(backbone: str = "timm:resnet10t", head: str = "bnneck") -> FreezeController:
+    net = api.create_model(backbone, pretrained=False, head=head)
+    return FreezeController(net, net.stages())
+
+
+def norms(net: SiameseNet, prefix: str) -> list[nn.Module]:
+    return [m for n, m in net.named_modules() if n.startswith(prefix) and is_norm(m)]
+
+
+def test_applying_a_plan_twice_changes_nothing_and_reports_nothing() -> None:
+    controller = make()
+    plan = FreezePlan.of(controller.stages, ["layer4"])
+    assert len(controller.apply(plan)) == len(controller.stages)
+    assert controller.apply(plan) == ()
+
+
+def test_changes_say_what_was_and_what_is() -> None:
+    controller = make()
+    controller.apply(FreezePlan.of(controller.stages, []))
+    (change,) = controller.apply(FreezePlan.of(controller.stages, ["layer4"]))
+    assert change.now.name == "layer4"
+    assert change.was is not None and change.was.trainable == 0
+    assert change.now.trainable == change.now.parameters > 0
+
+
+def test_flags_follow_the_plan_and_gradients_are_dropped() -> None:
+    controller = make()
+    controller.apply(FreezePlan.of(controller.stages, ["layer4"]))
+    controller.net.forward_single(torch.randn(4, 3, 32, 32)).sum().backward()
+    plan = FreezePlan.of(controller.stages, ["layer3"])
+    controller.apply(plan)
+    for name, parameter in controller.net.named_parameters():
+        assert parameter.requires_grad is (name in plan.trainable)
+        assert parameter.grad is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "trains"), [("train", True), ("affine", False), ("frozen", False)]
+)
+def test_the_norm_mode_of_a_trainable_stage(mode: str, trains: bool) -> None:
+    controller = make()
+    controller.apply(FreezePlan.of(controller.stages, ["layer4"], norm=mode))
+    controller.net.train()
+    assert {norm.training for norm in norms(controller.net, "backbone.model.layer4")} == {trains}
+    assert {norm.training for norm in norms(controller.net, "backbone.model.layer3")} == {False}
+    (neck,) = norms(controller.net, "head.")
+    assert neck.training, "a new norm's statistics mean nothing before they are trained"
+
+
+def test_the_eval_mode_of_the_whole_network_is_kept_by_a_plan() -> None:
+    controller = make()
+    controller.net.eval()
+    controller.apply(FreezePlan.of(controller.stages, ["layer4"]))
+    assert not any(module.training for module in controller.net.modules())
+
+
+def test_one_block_of_a_stage_trains_and_its_neighbour_stays_fixed() -> None:
+    controller = make("resnet50")
+    controller.apply(FreezePlan.of(controller.stages, ["layer4.2"], norm="train"))
+    controller.net.train()
+    assert all(norm.training for norm in norms(controller.net, "backbone.model.layer4.2"))
+    assert not any(norm.training for norm in norms(controller.net, "backbone.model.layer4.1"))
+
+
+def test_single_parameters_train_where_norms_stay() -> None:
+    controller = make()
+    names = {n for n in controller.sizes if n.endswith("conv1.weight") and "layer4" in n}
+    controller.apply(FreezePlan(frozenset(names), norm="train"))
+    controller.net.train()
+    assert not any(norm.training for norm in norms(controller.net, "backbone."))
+
+
+def test_fingerprints_cover_frozen_parameters_and_the_buffers_of_fixed_norms() -> None:
+    controller = make()
+    controller.apply(FreezePlan.of(controller.stages, ["layer4"]))
+    names = set(controller.fingerprints)
+    assert "backbone.model.layer1.0.conv1.weight" in names
+    assert "backbone.model.layer1.0.bn1.running_mean" in names
+    assert "backbone.model.layer4.0.bn1.running_mean" in names, "affine keeps the statistics"
+    assert "backbone.model.layer4.0.conv1.weight" not in names
+    assert not any(name.startswith("head.") for name in names)
+
+
+@pytest.mark.parametrize(
+    "name", ["backbone.model.layer1.0.conv1.weight", "backbone.model.layer1.0.bn1.running_var"]
+)
+def test_a_frozen_tensor_that_changes_fails_the_proof(name: str) -> None:
+    controller = make()
+    controller.apply(FreezePlan.of(controller.stages, ["layer4"]))
+    controller.verify("now")
+    with torch.no_grad():
+        controller.net.state_dict()[name].mul_(1.0001).add_(1e-6)
+    with pytest.raises(FrozenDriftError, match=name.replace(".", r"\.")):
+        controller.verify("now")
+
+
+def test_a_transformers_position_dropout_freezes_with_its_stem() -> None:
+    controller = make("timm:test_vit")
+    last = controller.stages[-2].name
+    controller.apply(FreezePlan.of(controller.stages, [last]))
+    controller.net.train()
+    assert is_held(controller.net.backbone.model.pos_drop)
+    assert controller.net.backbone.model.blocks[-1].training

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from siamkit.data.sources import ImageSet
+from siamkit.training.seeding import derive, seeded
+from siamkit.training.state import RunState, best_epoch, out_of_patience
+from siamkit.training.validation import probe
+
+HISTORY = st.lists(st.fixed_dictionaries({"m": st.floats(0, 1)}), max_size=12)
+
+
+@given(HISTORY)
+def test_the_best_epoch_is_the_first_with_the_highest_metric(
+    history: list[dict[str, float]],
+) -> None:
+    best = best_epoch(history, "m")
+    if not history:
+        assert best is None
+        return
+    assert best is not None
+    assert all(history[best]["m"] >= h["m"] for h in history)
+    assert all(history[best]["m"] > h["m"] for h in history[:best])
+
+
+@given(HISTORY, st.integers(1, 5))
+def test_patience_counts_the_epochs_since_the_best(
+    history: list[dict[str, float]], patience: int
+) -> None:
+    best = best_epoch(history, "m")
+    since = 0 if best is None else len(history) - 1 - best
+    assert out_of_patience(history, "m", patience) is (since >= patience)
+    assert not out_of_patience(history, "m", None)
+
+
+def test_the_state_survives_json() -> None:
+    import json
+
+    state = RunState(epoch=2, history=[{"m": 0.5}], untrained={"m": 0.1}, best_epoch=0)
+    assert RunState(**json.loads(json.dumps(state.to_json()))) == state
+
+
+def images(classes: int, each: int) -> ImageSet:
+    return ImageSet.of(
+        Path("/"), {f"c{c:02}": [f"c{c:02}/{i}.png" for i in range(each)] for c in range(classes)}
+    )
+
+
+@given(st.integers(2, 20), st.integers(2, 9), st.integers(2, 20), st.integers(2, 9))
+def test_the_probe_is_as_hard_to_search_as_the_validation_set(
+    train_classes: int, train_each: int, val_classes: int, val_each: int
+) -> None:
+    found = probe(images(train_classes, train_each), images(val_classes, val_each), 0)
+    assert len(set(found.labels)) == min(train_classes, val_classes)
+    assert len(found) == min(train_classes, val_classes) * min(train_each, val_each)
+    assert found == probe(images(train_classes, train_each), images(val_classes, val_each), 0)
+
+
+def test_the_probe_stays_small() -> None:
+    found = probe(images(400, 6), images(400, 6), 0)
+    assert len(found) <= 512 and len(set(found.labels)) * 6 == len(found)
+
+
+def test_seeds_differ_by_purpose_and_index() -> None:
+    seeds = {derive(s, w, i) for s in (0, 1) for w in ("init", "step") for i in range(50)}
+    assert len(seeds) == 200 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_seeded_block_repeats_and_leaves_the_outside_alone() -> None:
+    import torch
+
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    draws = []
+    for _ in range(2):
+        with seeded(9):
+            draws.append(torch.rand(3))
+    assert torch.equal(draws[0], draws[1])
+    assert torch.equal(torch.rand(2), expected)
