@@ -29,19 +29,8 @@ from siamkit.report.options import bounds, describe_options, type_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+_WIDTH = 96
 _BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-# Keys whose names say it all in the code, and not quite in a table.
-_MEANINGS = {
-    "brightness": "Brightness is multiplied by 1 - x to 1 + x.",
-    "contrast": "Contrast is multiplied by 1 - x to 1 + x.",
-    "saturation": "Saturation is multiplied by 1 - x to 1 + x.",
-    "hue": "Hue is shifted by up to x turns of the colour wheel.",
-    "epochs": "Times over the training images; each is in at least one batch of every epoch.",
-    "momentum": "Of `sgd`; 0 for none.",
-    "betas": "Decay rates of the moment estimates of `adamw` and `adam`.",
-    "name": "Which one.",
-}
 
 
 def main(argv: list[str]) -> int:
@@ -112,7 +101,7 @@ def option_rows(model: type[BaseModel], prefix: str = "") -> list[list[str]]:
             continue
         default = "required" if option["required"] else f"`{_yaml(option['default'])}`"
         limits = f", {option['bounds']}" if option["bounds"] else ""
-        meaning = option["meaning"] or _MEANINGS.get(option["name"], "")
+        meaning = option["meaning"] or "Which one."
         rows.append([f"`{key}`", option["type"] + limits, default, meaning])
     return rows
 
@@ -120,7 +109,9 @@ def option_rows(model: type[BaseModel], prefix: str = "") -> list[list[str]]:
 def _yaml(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_yaml, value))}]"
-    return {None: "null", True: "true", False: "false"}.get(value, str(value))
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value)
 
 
 def config_sections() -> str:
@@ -133,7 +124,9 @@ def config_sections() -> str:
         parts += [f"## `{name}`", _summary(model)]
         if name in config.COMPONENT_MODELS:
             page, what = _OPTION_PAGES[name]
-            parts.append(f"Beside these keys, the options of the chosen entry: see [{what}]({page}).")
+            parts.append(
+                f"Beside these keys, the options of the chosen entry: see [{what}]({page})."
+            )
         parts.append(table("key|type|default|meaning", option_rows(model)))
     field = config.RunConfig.model_fields["run_dir"]
     kind = f"{type_name(field.annotation)}{bounds(field)}"
@@ -180,7 +173,8 @@ def entry_table(section: str) -> str:
 
 def signature(node: ast.FunctionDef) -> str:
     """Return a function's signature as it stands in the source."""
-    return f"def {node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns or ast.Name('None'))}"
+    returns = ast.unparse(node.returns) if node.returns else "None"
+    return f"def {node.name}({ast.unparse(node.args)}) -> {returns}"
 
 
 def hooks() -> str:
@@ -191,26 +185,17 @@ def hooks() -> str:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("siamkit_"):
             code = f"```python\n@siamkit.hookimpl\n{signature(node)}: ...\n```"
             parts += [f"## `{node.name}`", code, markdown(ast.get_docstring(node) or "")]
-    register = inspect.signature(hookspecs.Register.__call__)
-    arguments = [str(p).replace("'", "") for p in register.parameters.values() if p.name != "self"]
-    call = "register(\n" + "".join(
-        f"    {'*,' + chr(10) + '    ' if i == 2 else ''}{a},\n" for i, a in enumerate(arguments)
-    ) + ") -> None"
+    register = _signature("register", hookspecs.Register.__call__)
     doc = markdown(hookspecs.Register.__call__.__doc__ or "")
-    return "\n\n".join([*parts, "## `register`", f"```text\n{call}\n```", doc])
+    return "\n\n".join([*parts, "## `register`", register, doc])
 
 
 def exit_codes() -> str:
-    """Return a table of the exception classes and their exit codes."""
-    codes = {**{e: str(e.exit_code) for e in _errors()}, errors.Interrupted: "130 or 143"}
-    rows = [[code, f"`{e.__name__}`", _summary(e)] for e, code in codes.items()]
-    rows = [["0", "", "Success."], *sorted(rows, key=lambda row: int(row[0].split()[0]))]
+    """Return a table of the exit codes, from the tree that the exceptions' module draws."""
+    tree = re.findall(r"(\w+) +exit (\d+(?: or \d+)?),? +(.*)", errors.__doc__ or "")
+    rows = [[code, f"`{name}`", meaning] for name, code, meaning in tree]
+    rows = [["0", "", "success"], *sorted(rows, key=lambda row: int(row[0].split()[0]))]
     return table("code|exception|meaning", rows)
-
-
-def _errors() -> Iterator[type[errors.SiamkitError]]:
-    yield errors.SiamkitError
-    yield from errors.SiamkitError.__subclasses__()
 
 
 def python() -> str:
@@ -220,44 +205,63 @@ def python() -> str:
         thing = getattr(siamkit, name)
         if name.startswith("__") or name == "hookimpl":
             continue
-        if inspect.isclass(thing):
-            parts += [f"## `{name}`", _class_head(name, thing)]
-        else:
-            parts += [f"## `{name}`", f"```text\n{name}{_unquoted(thing)}\n```"]
+        parts.append(f"## `{name}`")
+        if not inspect.isclass(thing) or _is_built_by_users(thing):
+            parts.append(_signature(name, thing))
         parts.append(markdown(thing.__doc__ or ""))
-        if inspect.isclass(thing):
-            parts += _methods(thing)
+        if inspect.isclass(thing) and not issubclass(thing, BaseModel | Exception):
+            parts += _members(thing)
     return "\n\n".join(part for part in parts if part)
 
 
-def _class_head(name: str, thing: type) -> str:
-    return "" if issubclass(thing, BaseModel | Exception) or inspect.isabstract(thing) else (
-        f"```text\n{name}{_unquoted(thing)}\n```"
-    )  # fmt: skip
+def _is_built_by_users(thing: type) -> bool:
+    return not issubclass(thing, BaseModel) and not inspect.isabstract(thing)
 
 
-def _methods(thing: type) -> list[str]:
-    if issubclass(thing, BaseModel | Exception):
-        return []
-    rows = [
-        [f"`{name}{_unquoted(value)}`", _summary(value)]
-        for name, raw in vars(thing).items()
-        if not name.startswith("_")
-        and callable(value := getattr(raw, "__func__", raw))
-        and value.__doc__
+def _members(thing: type) -> Iterator[str]:
+    for name, raw in vars(thing).items():
+        value = getattr(raw, "__func__", raw)
+        if name.startswith("_") or not getattr(value, "__doc__", None):
+            continue
+        if isinstance(value, property):
+            yield f"### `{thing.__name__}.{name}`\n\n{markdown(value.__doc__ or '')}"
+        elif callable(value):
+            code = _signature(name, value)
+            yield f"### `{thing.__name__}.{name}`\n\n{code}\n\n{markdown(value.__doc__ or '')}"
+
+
+class _Annotation(str):
+    """Prints without quotes, as it stands in the source."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _signature(name: str, thing: Any) -> str:
+    """Return a code block with the signature of a function or class."""
+    plain = inspect.signature(thing)
+    parameters = [
+        p.replace(annotation=_Annotation(p.annotation))
+        for p in plain.parameters.values()
+        if p.name not in ("self", "cls")
     ]
-    rows += [
-        [f"`{name}`", _summary(value)]
-        for name, value in vars(thing).items()
-        if isinstance(value, property)
-    ]
-    return [table("member|", rows)] if rows else []
-
-
-def _unquoted(thing: Any) -> str:
-    text = str(inspect.signature(thing)).replace("(self, ", "(").replace("(self)", "()")
-    text = text.replace("(cls, ", "(").replace("-> 'None'", "-> None")
-    return re.sub(r"<factory>", "{}", text.replace("'", ""))
+    shown = plain.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
+    text = name + str(shown).replace("<factory>", "{}")
+    if not inspect.isclass(thing):
+        text += f" -> {plain.return_annotation}"
+    if len(text) > _WIDTH:
+        lines = [str(shown.replace(parameters=[p.replace(kind=p.KEYWORD_ONLY)]))[4:-1]
+                 for p in parameters]  # fmt: skip
+        star = next((i for i, p in enumerate(parameters) if p.kind is p.KEYWORD_ONLY), None)
+        for i, p in enumerate(parameters):
+            lines[i] = "**" * (p.kind is p.VAR_KEYWORD) + lines[i]
+        if star is not None:
+            lines.insert(star, "*")
+        body = "".join(f"    {line},\n" for line in lines).replace("<factory>", "{}")
+        text = f"{name}(\n{body})" + text[text.rindex(")") + 1 :]
+    return f"```text\n{text}\n```"
 
 
 # --- the command line ----------------------------------------------------------------------------
@@ -297,7 +301,7 @@ def _spelled(parameter: Any) -> str:
     names = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
     if parameter.is_flag:
         return names
-    return names[:-1] + f" {parameter.metavar or parameter.type.name.strip('<>').upper()}`"
+    return names[:-1] + f" {parameter.metavar or parameter.name.upper()}`"
 
 
 BLOCKS: dict[str, Callable[[], str]] = {

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from siamkit import plugins
 from siamkit.config import RunConfig, read_file, resolve
+from siamkit.errors import ConfigError
 from siamkit.interfaces import Event, FreezePolicy, Phase
 from siamkit.model.create import create_net
 from siamkit.model.heads import HEADS
@@ -162,21 +163,25 @@ def inspect(config: Config | None = None, *, parameters: bool = False) -> dict[s
     return _inspection.inspect(_config(config), registries(), parameters=parameters)
 
 
-def load_model(run_dir: str | Path, which: str = "best") -> SiameseNet:
+def load_model(run_dir: str | Path, which: Literal["best", "last"] = "best") -> SiameseNet:
     """Return the trained network of a run, in eval mode.
 
     Args:
         run_dir: The run.
-        which: ``best`` or ``last``.
+        which: The best epoch's, or the last saved.
 
     Raises:
+        ConfigError: ``which`` is neither.
         CheckpointError: There is no such checkpoint, or it is damaged.
     """
     run = RunDir.open(Path(run_dir))
     config = load_config(run.read_config(), where=str(run.config))
-    pointer = checkpoint.BEST if which == "best" else checkpoint.LATEST
+    pointers = {"best": checkpoint.BEST, "last": checkpoint.LATEST}
+    if which not in pointers:
+        raise ConfigError("no such checkpoint", where="which", got=which, allowed="best, last")
+    pointer = pointers[which]
     folder = run.checkpoints / (checkpoint.pointed_to(run.checkpoints, pointer) or pointer)
-    net = create_net(config, registries(), pretrained=False).net
+    net = create_net(config, registries(), weights="none").net
     saved = checkpoint.load(folder).model
     net.load_state_dict({k: v for k, v in saved.items() if not k.startswith("loss.")})
     return net.eval()

@@ -1,4 +1,4 @@
-"""The configuration of a run: defaults < file < ``--set`` < flags.
+"""The configuration of a run: defaults < preset < file < ``--set`` < flags.
 
 The sections ``backbone``, ``head``, ``freeze``, ``loss`` and ``scheduler`` are *components*: a
 registered name plus that entry's options, side by side (``loss: {name: triplet, margin: 0.3}``, or
@@ -119,10 +119,18 @@ class AugmentConfig(Section):
     )
     crop_ratio: tuple[float, float] = Field((0.8, 1.25), description="Aspect ratio of the crop.")
     rotate: float = Field(0.0, ge=0, le=180, description="Largest rotation in degrees.")
-    brightness: float = Field(0.2, ge=0, le=1)
-    contrast: float = Field(0.2, ge=0, le=1)
-    saturation: float = Field(0.2, ge=0, le=1)
-    hue: float = Field(0.0, ge=0, le=0.5)
+    brightness: float = Field(
+        0.2, ge=0, le=1, description="Brightness is multiplied by 1 - x to 1 + x."
+    )
+    contrast: float = Field(
+        0.2, ge=0, le=1, description="Contrast is multiplied by 1 - x to 1 + x."
+    )
+    saturation: float = Field(
+        0.2, ge=0, le=1, description="Saturation is multiplied by 1 - x to 1 + x."
+    )
+    hue: float = Field(
+        0.0, ge=0, le=0.5, description="Hue is shifted by up to x turns of the colour wheel."
+    )
     grayscale: float = Field(0.0, ge=0, le=1, description="Probability of dropping the colours.")
     blur: float = Field(0.0, ge=0, le=1, description="Probability of a Gaussian blur.")
     horizontal_flip: float = Field(
@@ -175,8 +183,10 @@ class OptimizerConfig(Section):
     weight_decay: float = Field(
         1e-4, ge=0, description="Not applied to biases, norm layers and other vectors."
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="For sgd.")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="For adamw and adam.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd; 0 for none.")
+    betas: tuple[float, float] = Field(
+        (0.9, 0.999), description="Decay rates of the moment estimates of adamw and adam."
+    )
     loss_lr_mult: float = Field(
         1.0, gt=0, description="Rate multiplier of a loss's own parameters (proxies)."
     )
@@ -186,7 +196,12 @@ class OptimizerConfig(Section):
 class TrainConfig(Section):
     """The training loop."""
 
-    epochs: int = Field(10, ge=1, le=100_000)
+    epochs: int = Field(
+        10,
+        ge=1,
+        le=100_000,
+        description="Times over the training images; each is in a batch of every epoch.",
+    )
     batch_size: int = Field(64, ge=2, description="Images an optimizer step: P classes x K.")
     images_per_class: int = Field(4, ge=2, description="K of the P x K batches.")
     micro_batch: int | None = Field(
@@ -199,7 +214,12 @@ class TrainConfig(Section):
         "fp32", description="Autocast type; fp16 needs CUDA and scales the loss."
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**32,
+        description="Of the held-out classes, the batches, the views, the head and dropout.",
+    )
     monitor: Literal["recall@1", "map@r"] = Field(
         "map@r", description="The validation metric that picks the best epoch."
     )

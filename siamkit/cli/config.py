@@ -16,7 +16,7 @@ app = typer.Typer(help="Show, check or describe configurations.", add_completion
 @app.command()
 @run_flags
 def show(flags: RunFlags, json: Json = False) -> None:
-    """Print the resolved configuration: defaults < file < --set < flags."""
+    """Print the resolved configuration: defaults < preset < file < --set < flags."""
     config = flags.load()
     if json:
         output.emit_json("config", {"config": config.to_values()})

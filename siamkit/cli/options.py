@@ -158,8 +158,7 @@ class RunFlags:
         layers = [] if self.preset is None else [config.read_preset(self.preset)]
         if self.config is not None:
             layers.append(config.read_file(self.config))
-        if self.set:
-            layers.append(config.parse_sets(self.set))
+        sets = config.parse_sets(self.set or [])
         values: dict[str, Any] = {}
         for name, key in KEYS.items():
             value = getattr(self, name)
@@ -170,7 +169,10 @@ class RunFlags:
                     values.setdefault(section, {})[inner] = value
                 else:
                     values[section] = value
-        layers.append(config.Layer(values, _flag_of))
+        # One layer: a flag that names a component must not drop the options that --set gives it.
+        flags = config.Layer(values, _flag_of)
+        both = config.merge(sets, flags)
+        layers.append(config.Layer(both, lambda k: (flags if flags.sets(k) else sets).where(k)))
         return layers
 
     def load(self) -> RunConfig:

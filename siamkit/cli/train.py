@@ -35,7 +35,8 @@ Quiet = Annotated[
 def train(flags: RunFlags, resume: Resume = None, quiet: Quiet = False, json: Json = False) -> None:
     """Train an embedding model.
 
-    The run directory keeps the configuration, the log, the metrics, and two checkpoints.
+    The run directory keeps the configuration, the log, the metrics, and the latest and best
+    checkpoints.
     """
     result = _train(flags, resume, quiet)
     if json:

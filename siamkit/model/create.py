@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from siamkit.config import RunConfig, options_of
 from siamkit.interfaces import BackboneContext
 from siamkit.model.build import build_backbone
 from siamkit.model.siamese import SiameseNet
 from siamkit.registry import Registry
+
+Weights = Literal["all", "file", "none"]
+"""Which of the configured backbone weights to load: all, only a file's, or none at all."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +25,14 @@ class BuiltNet:
 
 
 def create_net(
-    config: RunConfig, registries: Mapping[str, Registry], *, pretrained: bool | None = None
+    config: RunConfig, registries: Mapping[str, Registry], *, weights: Weights = "all"
 ) -> BuiltNet:
     """Build the network of a config.
 
     Args:
         config: A resolved config.
         registries: The registry of each component section.
-        pretrained: Overrides ``backbone.pretrained``; False where the weights are about to be
-            replaced anyway.
+        weights: ``none`` where the weights are about to be replaced anyway.
 
     Raises:
         SiamkitError: A plugin, weights file or option is at fault.
@@ -42,8 +45,8 @@ def create_net(
         entry,
         options,
         context,
-        weights=config.backbone.weights,
-        pretrained=config.backbone.pretrained if pretrained is None else pretrained,
+        weights=None if weights == "none" else config.backbone.weights,
+        pretrained=config.backbone.pretrained if weights == "all" else False,
     )
     head_entry, head_options = options_of(config.head, registries["head"])
     head = head_entry.build(head_options, built.backbone.embedding_dim)

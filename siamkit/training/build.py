@@ -16,7 +16,7 @@ from siamkit.errors import ConfigError
 from siamkit.freezing.controller import FreezeController
 from siamkit.freezing.phases import phases, require_trainable
 from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler, Stage
-from siamkit.model.create import create_net
+from siamkit.model.create import Weights, create_net
 from siamkit.model.siamese import SiameseNet
 from siamkit.registry import Registry
 from siamkit.training.optimizer import build_optimizer
@@ -57,7 +57,7 @@ def build(
     registries: Mapping[str, Registry],
     num_classes: int,
     *,
-    pretrained: bool | None = None,
+    weights: Weights = "all",
 ) -> Setup:
     """Build the parts of a run.
 
@@ -65,14 +65,14 @@ def build(
         config: A resolved config.
         registries: The registry of each component section.
         num_classes: Training classes.
-        pretrained: Overrides the config's; False where weights are about to be replaced.
+        weights: Which of the configured backbone weights to load.
 
     Raises:
         SiamkitError: A name, option, weights file or plugin is at fault; nothing would train.
     """
     device = resolve_device(config.train.device)
     with seeded(derive(config.train.seed, "init")):
-        built = create_net(config, registries, pretrained=pretrained)
+        built = create_net(config, registries, weights=weights)
         entry, options = options_of(config.loss, registries["loss"])
         loss: Loss = entry.build(options, LossContext(built.net.embedding_dim, num_classes))
     net = built.net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

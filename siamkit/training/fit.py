@@ -47,7 +47,7 @@ def fit(
     run_dir = RunDir.create(config)
     with run_dir.locked():
         _require_space(run_dir, setup)
-        state = RunState(identity=identity(config, splits, registries))
+        state = RunState(weights=setup.weights, identity=identity(config, splits, registries))
         emit = emitter(run_dir, listeners, observers)
         return _run(setup, splits, state, run_dir, emit, None)
 
@@ -71,7 +71,8 @@ def resume(
         splits = _load(config)
         state = RunState(**saved.state)
         _require_same(state.identity, identity(config, splits, registries), run_dir)
-        setup = build(config, registries, len(splits.train.classes), pretrained=False)
+        setup = build(config, registries, len(splits.train.classes), weights="none")
+        setup.weights = state.weights
         return _run(setup, splits, state, run_dir, emit, saved)
 
 

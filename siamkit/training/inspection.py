@@ -67,13 +67,13 @@ def inspect(
 
 def _build(config: RunConfig, registries: Mapping[str, Registry]) -> Setup:
     """Build the run; only a loss with parameters of its own needs to know the data."""
-    setup = build(config, registries, num_classes=2, pretrained=False)
+    setup = build(config, registries, num_classes=2, weights="file")
     if not _count(setup.loss):
         return setup
     splits = load_data(
         config.data.path, val_fraction=config.data.val_fraction, seed=config.train.seed
     )
-    return build(config, registries, len(splits.train.classes), pretrained=False)
+    return build(config, registries, len(splits.train.classes), weights="file")
 
 
 def _weights(config: RunConfig, registries: Mapping[str, Registry], setup: Setup) -> str:

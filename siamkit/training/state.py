@@ -24,6 +24,7 @@ class RunState:
         best_epoch: The epoch (from 0) with the best monitored metric, or None.
         stopped_early: Whether early stopping ended the run.
         scaler: The state of the fp16 loss scaler.
+        weights: Where the backbone's weights came from at the start.
         identity: What a resumed run must share: data fingerprint, plugin versions.
     """
 
@@ -38,6 +39,7 @@ class RunState:
     best_epoch: int | None = None
     stopped_early: bool = False
     scaler: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""
     identity: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

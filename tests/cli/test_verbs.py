@@ -239,3 +239,23 @@ def test_timms_registry_can_be_searched(cli):
         "error: --timm: no timm model has such a name, got 'convnxt_tiny'; did you mean "
         "'convnext_tiny'?\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "section", "key", "value"),
+    [
+        (["--freeze-policy", "gradual-unfreeze", "--set", "freeze.every=2"], "freeze", "every", 2),
+        (["--loss", "supcon", "--set", "loss.temperature=0.5"], "loss", "temperature", 0.5),
+        (["--set", "freeze.norm=train", "--freeze-policy", "full"], "freeze", "norm", "train"),
+    ],
+)
+def test_a_flag_that_names_a_component_keeps_the_options_that_set_gives(
+    cli, flags, section, key, value
+):
+    assert cli("config", "show", *flags, "--json").json["config"][section][key] == value
+
+
+def test_an_unknown_option_is_found_whichever_flag_names_the_component(cli):
+    done = cli("config", "show", "--freeze-policy", "full", "--set", "freeze.nonsense=2")
+    assert done.code == 2
+    assert "--set freeze.nonsense: unknown key (freeze policy 'full')" in done.err

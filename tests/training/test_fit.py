@@ -329,3 +329,30 @@ def test_the_worker_count_changes_nothing(run_values: RunValues) -> None:
     second = api.fit(other)
     assert_bit_equal(latest(first["run_dir"]), latest(second["run_dir"]))
     assert first["history"] == second["history"]
+
+
+def test_a_run_that_began_with_a_weights_file_needs_it_no_more(
+    run_values: RunValues, tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    file = tmp_path / "w.safetensors"
+    backbone = api.create_model("timm:resnet10t", pretrained=False).backbone
+    save_file(dict(backbone.model.state_dict()), file)
+    backbone_values = {"name": "timm:resnet10t", "weights": str(file)}
+    values = run_values(backbone=backbone_values)
+    with pytest.raises(Killed):
+        api.fit(values, listeners=[kill_at("checkpoint", 1)])
+    file.unlink()
+    watch = Recorder()
+    api.resume(values["run_dir"], listeners=[watch])
+    (start,) = watch.data("run_start")
+    assert start["weights"].startswith("file: w.safetensors")
+    assert not any("random" in notice for notice in start["notices"])
+    api.load_model(values["run_dir"])
+
+
+def test_an_unknown_checkpoint_is_not_taken_for_another(run_values: RunValues) -> None:
+    result = api.fit(run_values(train={"epochs": 1}))
+    with pytest.raises(ConfigError, match="which: no such checkpoint, got 'bset', allowed: best"):
+        api.load_model(result["run_dir"], "bset")  # type: ignore[arg-type]
