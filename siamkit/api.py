@@ -68,7 +68,7 @@ def create_model(
     *,
     pretrained: bool | None = None,
     weights: str | Path | None = None,
-    head: str | Mapping[str, Any] = "mlp",
+    head: str | Mapping[str, Any] = "residual",
     in_chans: int = 3,
     image_size: int | None = None,
     **options: Any,

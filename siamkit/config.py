@@ -88,7 +88,7 @@ class BackboneConfig(Component):
 class HeadConfig(Component):
     """The trainable projector from features to the embedding."""
 
-    name: str = "mlp"
+    name: str = "residual"
     normalize: bool = Field(True, description="L2-normalise the embedding.")
 
 
@@ -101,7 +101,7 @@ class FreezeConfig(Component):
 class LossConfig(Component):
     """The loss."""
 
-    name: str = "triplet"
+    name: str = "multi-similarity"
 
 
 class SchedulerConfig(Component):
@@ -115,23 +115,23 @@ class AugmentConfig(Section):
 
     enabled: bool = Field(True, description="False trains on the evaluation view alone.")
     crop_scale: tuple[float, float] = Field(
-        (0.6, 1.0), description="Area of the random crop, as a share of the image."
+        (0.5, 1.0), description="Area of the random crop, as a share of the image."
     )
     crop_ratio: tuple[float, float] = Field((0.8, 1.25), description="Aspect ratio of the crop.")
     rotate: float = Field(0.0, ge=0, le=180, description="Largest rotation in degrees.")
     brightness: float = Field(
-        0.2, ge=0, le=1, description="Brightness is multiplied by 1 - x to 1 + x."
+        0.4, ge=0, le=1, description="Brightness is multiplied by 1 - x to 1 + x."
     )
     contrast: float = Field(
-        0.2, ge=0, le=1, description="Contrast is multiplied by 1 - x to 1 + x."
+        0.4, ge=0, le=1, description="Contrast is multiplied by 1 - x to 1 + x."
     )
     saturation: float = Field(
-        0.2, ge=0, le=1, description="Saturation is multiplied by 1 - x to 1 + x."
+        0.4, ge=0, le=1, description="Saturation is multiplied by 1 - x to 1 + x."
     )
     hue: float = Field(
-        0.0, ge=0, le=0.5, description="Hue is shifted by up to x turns of the colour wheel."
+        0.1, ge=0, le=0.5, description="Hue is shifted by up to x turns of the colour wheel."
     )
-    grayscale: float = Field(0.0, ge=0, le=1, description="Probability of dropping the colours.")
+    grayscale: float = Field(0.2, ge=0, le=1, description="Probability of dropping the colours.")
     blur: float = Field(0.0, ge=0, le=1, description="Probability of a Gaussian blur.")
     horizontal_flip: float = Field(
         0.0,
@@ -179,7 +179,7 @@ class OptimizerConfig(Section):
     """The one optimizer of the run."""
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: float = Field(1e-3, gt=0, description="Rate of the head; stages multiply it.")
+    lr: float = Field(2e-3, gt=0, description="Rate of the head; stages multiply it.")
     weight_decay: float = Field(
         1e-4, ge=0, description="Not applied to biases, norm layers and other vectors."
     )
@@ -197,12 +197,12 @@ class TrainConfig(Section):
     """The training loop."""
 
     epochs: int = Field(
-        10,
+        12,
         ge=1,
         le=100_000,
         description="Times over the training images; each is in a batch of every epoch.",
     )
-    batch_size: int = Field(64, ge=2, description="Images an optimizer step: P classes x K.")
+    batch_size: int = Field(32, ge=2, description="Images an optimizer step: P classes x K.")
     images_per_class: int = Field(4, ge=2, description="K of the P x K batches.")
     micro_batch: int | None = Field(
         None,
@@ -221,7 +221,7 @@ class TrainConfig(Section):
         description="Of the held-out classes, the batches, the views, the head and dropout.",
     )
     monitor: Literal["recall@1", "map@r"] = Field(
-        "map@r", description="The validation metric that picks the best epoch."
+        "recall@1", description="The validation metric that picks the best epoch."
     )
     patience: int | None = Field(
         None, ge=1, description="Stop after so many epochs without a better metric; null never."
