@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from siamkit import plugins
 from siamkit.config import RunConfig, read_file, resolve
-from siamkit.errors import ConfigError
+from siamkit.errors import CheckpointError, ConfigError
 from siamkit.interfaces import Event, FreezePolicy, Phase
 from siamkit.model.create import create_net
 from siamkit.model.heads import HEADS
@@ -159,7 +159,9 @@ def inspect(config: Config | None = None, *, parameters: bool = False) -> dict[s
         run = RunDir.open(Path(config))
         resolved = load_config(run.read_config(), where=str(run.config))
         history = _history(run)
-        return _inspection.inspect(resolved, registries(), history=history, parameters=parameters)
+        return _inspection.inspect(
+            resolved, registries(), history=history, weights="none", parameters=parameters
+        )
     return _inspection.inspect(_config(config), registries(), parameters=parameters)
 
 
@@ -196,8 +198,11 @@ def _config(config: Config | None) -> RunConfig:
 
 
 def _history(run: RunDir) -> list[dict[str, float]]:
-    newest = next(checkpoint.candidates(run.checkpoints), None)
-    return list(checkpoint.load(newest).state["history"]) if newest else []
+    try:
+        saved, _ = checkpoint.latest_intact(run.checkpoints)
+    except CheckpointError:
+        return []  # nothing was saved yet: the phases are those that the run will go through
+    return list(saved.state["history"])
 
 
 def _observers() -> list[Listener]:

@@ -37,24 +37,35 @@ COMPONENTS = ("backbone", "head", "freeze", "loss", "scheduler")
 Values = dict[str, Any]
 
 
+def _expanded(path: Path) -> Path:
+    """Put the home directory in the place of ``~``; ``~nobody`` stays a name like others."""
+    if "\0" in str(path):
+        raise ValueError("must not hold a NUL character")
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises for ~nobody
+
+
 def _absolute(path: Path) -> Path:
     """Make a path independent of where the config is read next."""
-    return Path(os.path.normpath(path.expanduser().absolute()))
+    return Path(os.path.normpath(_expanded(path).absolute()))
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class Section(BaseModel):
-    """Base of every section: immutable, unknown keys are errors."""
+    """Base of every section: immutable, unknown keys, NaN and infinity are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 class Component(BaseModel):
     """A registered name and that entry's options."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="allow", validate_default=True, allow_inf_nan=False
+    )
 
     name: str
 
@@ -153,7 +164,7 @@ class AugmentConfig(Section):
 class DataConfig(Section):
     """Where the images are and how they are prepared."""
 
-    path: str = Field(SAMPLE, description="A folder of class folders, or 'sample'.")
+    path: str = Field(SAMPLE, min_length=1, description="A folder of class folders, or 'sample'.")
     image_size: int | None = Field(
         None, ge=16, le=2048, description="Pixels a side; null for the backbone's own."
     )
@@ -175,20 +186,24 @@ class DataConfig(Section):
         return path if path == SAMPLE else str(_absolute(Path(path)))
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerConfig(Section):
     """The one optimizer of the run."""
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: float = Field(2e-3, gt=0, description="Rate of the head; stages multiply it.")
+    lr: float = Field(2e-3, gt=0, le=1000, description="Rate of the head; stages multiply it.")
     weight_decay: float = Field(
-        1e-4, ge=0, description="Not applied to biases, norm layers and other vectors."
+        1e-4, ge=0, le=1000, description="Not applied to biases, norm layers and other vectors."
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd; 0 for none.")
-    betas: tuple[float, float] = Field(
-        (0.9, 0.999), description="Decay rates of the moment estimates of adamw and adam."
+    betas: tuple[Decay, Decay] = Field(
+        (0.9, 0.999),
+        description="Decay rates of the moment estimates of adamw and adam: >= 0, < 1.",
     )
     loss_lr_mult: float = Field(
-        1.0, gt=0, description="Rate multiplier of a loss's own parameters (proxies)."
+        1.0, gt=0, le=1000, description="Rate multiplier of a loss's own parameters (proxies)."
     )
     clip_norm: float | None = Field(None, gt=0, description="Largest gradient norm; null for any.")
 
@@ -208,7 +223,8 @@ class TrainConfig(Section):
         None,
         ge=2,
         description="Images a forward; several make a step (gradient accumulation). Tuples are "
-        "mined within the micro-batch only. null for the whole batch at once.",
+        "mined within the micro-batch only, so it holds two classes at least: 2 K. null for the "
+        "whole batch at once.",
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="Autocast type; fp16 needs CUDA and scales the loss."
@@ -247,9 +263,14 @@ class TrainConfig(Section):
     @field_validator("micro_batch")
     @classmethod
     def _within_batch(cls, value: int | None, info: ValidationInfo) -> int | None:
-        batch = info.data.get("batch_size")
+        batch, images = info.data.get("batch_size"), info.data.get("images_per_class")
         if value is not None and batch is not None and value > batch:
             raise ValueError(f"must be at most train.batch_size ({batch})")
+        if value is not None and images is not None and value < 2 * images:
+            raise ValueError(
+                f"must be at least twice train.images_per_class ({images}), since a micro-batch of "
+                "one class has no negatives"
+            )
         return value
 
 
@@ -264,7 +285,7 @@ class RunConfig(Section):
     scheduler: SchedulerConfig = SchedulerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
-    run_dir: Annotated[Path, AfterValidator(Path.expanduser)] | None = Field(
+    run_dir: Annotated[Path, AfterValidator(_expanded)] | None = Field(
         None, description="Where the run is written; null for runs/<time>-<backbone>-<policy>."
     )
 
@@ -314,15 +335,17 @@ def read_file(path: Path) -> Layer:
         ConfigError: It cannot be read, isn't YAML, or isn't a mapping of sections.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
             f"cannot read the config file: {error.strerror}", where=str(path)
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise ConfigError("not YAML: not UTF-8 text", where=str(path)) from None
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not UTF-8 text"
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise ConfigError(f"not YAML: {problem}", where=f"{path}{line}") from None
     values = {} if values is None else values
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -330,6 +353,33 @@ def read_file(path: Path) -> Layer:
     _anchor(values, "data", "path", path.parent)
     _anchor(values, "backbone", "weights", path.parent)
     return Layer(values, lambda key: f"{path}: {key}")
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, whose scalars fail as YAML and not as Python (``2020-13-45``, ``0b_``)."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except Exception as error:
+            if isinstance(error, yaml.YAMLError) or not isinstance(node, yaml.ScalarNode):
+                raise
+            raise yaml.constructor.ConstructorError(
+                problem=f"{node.value!r} cannot be read as {node.tag.rpartition(':')[2]}",
+                problem_mark=node.start_mark,
+            ) from error
+
+
+def _load_yaml(text: str) -> Any:
+    """Return the value of a YAML document.
+
+    Raises:
+        yaml.YAMLError: It is none.
+    """
+    try:
+        return yaml.load(text, _Loader)  # a safe loader
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
 
 
 def read_preset(name: str) -> Layer:
@@ -352,9 +402,12 @@ def read_preset(name: str) -> Layer:
 
 def _anchor(values: Values, section: str, key: str, folder: Path) -> None:
     inner = values.get(section)
-    if not isinstance(inner, dict) or not isinstance(inner.get(key), str) or inner[key] == SAMPLE:
+    if not isinstance(inner, dict):
         return
-    inner[key] = os.path.normpath(folder.absolute() / Path(inner[key]).expanduser())
+    path = inner.get(key)
+    # What is no path is left to the validation.
+    if isinstance(path, str) and path not in ("", SAMPLE) and "\0" not in path:
+        inner[key] = os.path.normpath(folder.absolute() / _expanded(Path(path)))
 
 
 def parse_sets(assignments: Iterable[str]) -> Layer:
@@ -369,7 +422,7 @@ def parse_sets(assignments: Iterable[str]) -> Layer:
         if not equals or not all(key.split(".")):
             raise ConfigError("must be KEY=VALUE, such as loss.margin=0.2", where="--set", got=text)
         try:
-            value = yaml.safe_load(raw)
+            value = _load_yaml(raw)
             # YAML 1.1 reads 1e-3 as a string; people who tune rates do not.
             value = float(value) if isinstance(value, str) and _is_float(value) else value
         except yaml.YAMLError:
@@ -380,7 +433,7 @@ def parse_sets(assignments: Iterable[str]) -> Layer:
         for part in path:
             nested = nested.setdefault(part, {})
         nested[last] = value
-        values = merge(values, inner)
+        values = _laid_over(values, inner)
     return Layer(values, lambda key: f"--set {key}")
 
 
@@ -392,29 +445,49 @@ def _is_float(text: str) -> bool:
     return text.lower() not in ("nan", "inf", "-inf", "infinity", "-infinity")
 
 
-def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
-    """Return ``above`` laid over ``below``.
+def merge(*layers: Mapping[str, Any]) -> Values:
+    """Return the layers laid over each other, lowest first.
 
-    A component that changes its name drops the options below it: they belong to another entry.
+    The options of a component are dropped where the layer that holds them names another entry
+    than the highest layer that names one: they belong to that other entry. Those of a layer that
+    names none are meant for whatever entry it will be.
     """
+    values: Values = {}
+    for layer in _fitting(layers):
+        values = _laid_over(values, layer)
+    return values
+
+
+def _fitting(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the layers without the options of entries that a higher layer replaces."""
+    fitting = list(layers)
+    for section, model in COMPONENT_MODELS.items():
+        parts = [_named(layer.get(section)) for layer in layers]
+        named = [i for i, part in enumerate(parts) if isinstance(part, dict) and "name" in part]
+        for index in named:
+            if parts[index]["name"] != parts[named[-1]]["name"]:
+                own = {k: v for k, v in parts[index].items() if k in model.model_fields}
+                fitting[index] = _with(fitting[index], section, own)
+    return fitting
+
+
+def _with(layer: Mapping[str, Any], section: str, value: Any) -> Mapping[str, Any]:
+    values = {**layer, section: value}
+    return Layer(values, layer.where) if isinstance(layer, Layer) else values
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
         if key in COMPONENT_MODELS:
             old, value = _named(old), _named(value)
-            if isinstance(old, dict) and isinstance(value, dict) and _renames(old, value):
-                own = COMPONENT_MODELS[key].model_fields
-                old = {k: v for k, v in old.items() if k in own}
         result[key] = _overlay(old, value)
     return result
 
 
 def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
-
-
-def _renames(old: Values, new: Values) -> bool:
-    return "name" in old and "name" in new and old["name"] != new["name"]
 
 
 def _overlay(below: Any, above: Any) -> Any:
@@ -449,10 +522,9 @@ def resolve(
         ConfigError: An unknown key or name, or a value out of range.
         PluginError: A name that two plugins claim.
     """
-    values: Values = RunConfig().to_values()
-    for layer in layers:
-        values = merge(values, layer)
-    name = _namer(layers, where)
+    fitting = _fitting([RunConfig().to_values(), *layers])
+    values = merge(*fitting)
+    name = _namer(fitting, where)
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -38,7 +37,9 @@ inside a frozen stage is always frozen.
 class Options(BaseModel):
     """Base of a plugin's options: immutable, and unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 # --- stages --------------------------------------------------------------------------------------
@@ -87,8 +88,8 @@ class Progress:
     Attributes:
         epoch: The epoch that is running or about to start, from 0.
         epochs: Epochs in the whole run.
-        step: Optimizer steps done in the whole run.
-        steps: Optimizer steps in the whole run (0 where it does not matter).
+        step: Optimizer steps done in the whole run. A policy decides by epoch and always sees 0.
+        steps: Optimizer steps in the whole run; 0 for a policy.
         history: The validation metrics of each finished epoch, oldest first.
         monitor: The metric of ``history`` that decides (higher is better).
     """
@@ -127,7 +128,7 @@ class FreezePlan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trainable", frozenset(self.trainable))
-        object.__setattr__(self, "lr_mult", MappingProxyType(dict(self.lr_mult)))
+        object.__setattr__(self, "lr_mult", dict(self.lr_mult))
 
     @classmethod
     def of(

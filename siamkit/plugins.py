@@ -1,8 +1,9 @@
 """Discovery and loading of plugins, each in isolation.
 
 pluggy's own ``load_setuptools_entrypoints`` lets one broken plugin crash the host and drops
-duplicate names in silence, so the entry points are walked here: a plugin that fails to load is
-recorded and shown, and hurts nobody else.
+duplicate names in silence, and ``importlib.metadata.entry_points`` fails as a whole where one
+distribution's file is malformed. So distributions and entry points are walked here: a plugin that
+fails to load is recorded and shown, and hurts nobody else.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
@@ -24,7 +27,9 @@ from siamkit.registry import KINDS, Entry, NoOptions, Registry, new_registries
 
 DISABLE_VARIABLE = "SIAMKIT_DISABLE_PLUGINS"
 OWN = "siamkit"
+UNKNOWN = "unknown"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*:?")
+_SECTION = re.compile(rf"^\s*\[{hookspecs.GROUP}\]\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -116,18 +121,82 @@ def select(selection: Selection) -> None:
 @lru_cache(maxsize=1)
 def get() -> Plugins:
     """Return the plugins of this process, loaded on first use."""
-    entry_points = importlib.metadata.entry_points(group=hookspecs.GROUP)
-    return load(entry_points, _selection or Selection.from_environment())
+    entry_points, malformed = find()
+    return load(entry_points, _selection or Selection.from_environment(), malformed)
+
+
+def find() -> tuple[list[importlib.metadata.EntryPoint], list[PluginInfo]]:
+    """Return the group's entry points, and the distributions whose file of them is malformed.
+
+    Of distributions with one name the first on ``sys.path`` counts, as it does for imports.
+    """
+    entry_points: list[importlib.metadata.EntryPoint] = []
+    malformed: list[PluginInfo] = []
+    seen: set[tuple[str, ...]] = set()
+    for distribution in importlib.metadata.distributions():
+        text, problem = _declared(distribution)
+        if not _SECTION.search(text):
+            continue
+        name = _known(distribution, "name")
+        place = str(distribution.locate_file(""))
+        key = (place, text) if name == UNKNOWN else (_canonical(name),)
+        if key in seen or (name != UNKNOWN and not _comes_first(name, place)):
+            continue
+        seen.add(key)
+        try:
+            if problem is not None:
+                raise problem
+            entry_points += distribution.entry_points.select(group=hookspecs.GROUP)
+        except Exception as error:
+            version = _known(distribution, "version")
+            reason = f"malformed entry_points.txt: {_reason(error)}"
+            malformed.append(PluginInfo(name, name, version, error=reason))
+    return entry_points, malformed
+
+
+def _declared(distribution: importlib.metadata.Distribution) -> tuple[str, Exception | None]:
+    """Return the text that declares a distribution's entry points, and why it isn't proper text."""
+    try:
+        return distribution.read_text("entry_points.txt") or "", None
+    except UnicodeDecodeError as error:
+        return error.object.decode("utf-8", "replace"), error
+    # Another's distribution that cannot even be read is not ours to report.
+    except Exception as error:
+        return "", error
+
+
+def _known(distribution: importlib.metadata.Distribution | None, field: str) -> str:
+    """Return a distribution's ``name`` or ``version``; it has none without a METADATA file."""
+    try:
+        return str(getattr(distribution, field) or UNKNOWN)
+    except Exception:
+        return UNKNOWN
+
+
+def _comes_first(name: str, place: str) -> bool:
+    """Tell whether ``place`` is where ``sys.path`` has the distribution ``name`` first."""
+    try:
+        return str(importlib.metadata.distribution(name).locate_file("")) == place
+    # It is looked up by the name of its folder, which may be another: there is no other, then.
+    except Exception:
+        return True
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def load(
-    entry_points: Iterable[importlib.metadata.EntryPoint], selection: Selection | None = None
+    entry_points: Iterable[importlib.metadata.EntryPoint],
+    selection: Selection | None = None,
+    malformed: Iterable[PluginInfo] = (),
 ) -> Plugins:
     """Load plugins from entry points.
 
     Args:
         entry_points: The entry points to walk.
         selection: Which to load; all by default.
+        malformed: Distributions whose entry points cannot be told, to record.
 
     Raises:
         PluginError: ``selection.only`` names a plugin that isn't installed.
@@ -144,6 +213,10 @@ def load(
         seen |= {ep.name, distribution}
         if selection.wants(ep.name, distribution):
             infos.append(_load_one(manager, registries, ep, distribution))
+    for info in sorted(malformed, key=lambda i: i.name):
+        seen.add(info.name)
+        if selection.wants(info.name, info.distribution):
+            infos.append(info)
     if unknown := sorted((selection.only or frozenset()) - seen):
         near = did_you_mean(unknown[0], seen)
         raise PluginError(
@@ -158,7 +231,7 @@ def load(
 
 
 def _distribution(ep: importlib.metadata.EntryPoint) -> str:
-    return ep.dist.name if ep.dist else "unknown"
+    return _known(ep.dist, "name")
 
 
 def _load_one(
@@ -167,14 +240,21 @@ def _load_one(
     ep: importlib.metadata.EntryPoint,
     distribution: str,
 ) -> PluginInfo:
-    version = ep.dist.version if ep.dist else "unknown"
+    version = _known(ep.dist, "version")
     plugin: Any = None
     try:
-        plugin = ep.load()
-        if manager.register(plugin, name=f"{distribution}:{ep.name}") is None:
-            raise PluginError("the entry point's name is blocked")
-        _check_pending(manager)
-        found = _collect(manager, plugin, distribution)
+        # What a plugin prints must not get between a program and what siamkit prints for it.
+        with redirect_stdout(sys.stderr):
+            loaded = ep.load()
+            if manager.is_registered(loaded):
+                raise PluginError(
+                    f"the module is loaded already, as plugin {manager.get_name(loaded)!r}"
+                )
+            plugin = loaded
+            if manager.register(plugin, name=f"{distribution}:{ep.name}") is None:
+                raise PluginError("the entry point's name is blocked")
+            _check_pending(manager)
+            found = _collect(manager, plugin, distribution)
     # SystemExit too: a plugin must not be able to end its host while it is imported.
     except (Exception, SystemExit) as error:
         if plugin is not None and manager.is_registered(plugin):

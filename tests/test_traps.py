@@ -251,17 +251,15 @@ def test_trap_12_recomputed_activations_behind_a_frozen_part_keep_their_gradient
 def test_trap_13_norms_follow_their_stage_so_backward_stops_at_the_boundary() -> None:
     parts = Parts(size=64)
     images = torch.randn(2, 3, 64, 64)
-    saved = {}
+    saved: dict[str, int] = {}
     for name, stages in {
-        "none": (),
-        "top": ("layer4",),
-        "all": tuple(s.name for s in parts.stages),
+        "none": [],
+        "top": ["layer4"],
+        "all": [s.name for s in parts.stages],
     }.items():
         plan = parts.train_stages(*stages)
-        assert (
-            not any("bn" in p for p in plan.trainable if not p.startswith(stages or ("-",)))
-            or stages
-        )
+        wanted = tuple(n for s in parts.stages if s.name in (*stages, "head") for n in s.parameters)
+        assert plan.trainable == set(wanted), "no norm parameter of a frozen stage trains"
         saved[name] = saved_activations(parts.net, images)
     # With a frozen backbone only the head's own few inputs are saved: no image map at all.
     assert saved["none"] < 64 * 64 * 4
@@ -270,9 +268,13 @@ def test_trap_13_norms_follow_their_stage_so_backward_stops_at_the_boundary() ->
 
 def test_trap_13_a_trainable_norm_far_below_is_shown_by_inspect(run_values: RunValues) -> None:
     values = run_values(freeze={"name": "norm-only"})
-    phase = api.inspect(values)["phases"][0]
+    report = api.inspect(values)
+    phase = report["phases"][0]
     assert all(stage["needs_backward"] for stage in phase["stages"])
-    frozen = api.inspect(run_values(freeze={"name": "freeze-all"}))["phases"][0]
+    assert any("'stem' train, but backward runs through" in note for note in report["notices"])
+    plain = api.inspect(run_values(freeze={"name": "freeze-all"}))
+    frozen = plain["phases"][0]
+    assert not any("backward" in note for note in plain["notices"])
     assert phase["memory"]["activations"] > 10 * frozen["memory"]["activations"]
 
 
@@ -288,14 +290,22 @@ def test_trap_16_frozen_means_no_gradient_not_a_hidden_one() -> None:
 def test_trap_17_training_freezes_what_it_says_and_proves_it(run_values: RunValues) -> None:
     values = run_values(freeze={"name": "unfreeze-blocks", "n": 1})
     result = api.fit(values)
+    root = Path(result["run_dir"]) / "checkpoints"
     trained = api.load_model(result["run_dir"], "last").state_dict()
-    other = api.fit({**values, "run_dir": values["run_dir"] + "2", "freeze": {"name": "full"}})
-    full = api.load_model(other["run_dir"], "last").state_dict()
-    assert not torch.equal(trained["backbone.model.layer1.0.conv1.weight"],
-                           full["backbone.model.layer1.0.conv1.weight"])  # fmt: skip
-    manifest = next(Path(result["run_dir"]).glob("checkpoints/*/manifest.json")).read_text()
+    start = Path(values["run_dir"] + "-start")
+    with pytest.raises(KeyboardInterrupt):
+        api.fit({**values, "run_dir": str(start)}, listeners=[interrupt_at_first_checkpoint])
+    initial = api.load_model(start, "last").state_dict()
+    moved = {name for name, value in initial.items() if not torch.equal(value, trained[name])}
+    assert moved and all(name.startswith((LAYER4, "head.")) for name in moved)
+    manifest = (root / (root / "LATEST").read_text().strip() / "manifest.json").read_text()
     assert "backbone.model.layer1.0.bn1.running_mean" in manifest
     assert "backbone.model.layer4.0.conv1.weight" not in manifest
+
+
+def interrupt_at_first_checkpoint(event: siamkit.Event) -> None:
+    if event.name == "checkpoint":
+        raise KeyboardInterrupt
 
 
 def test_trap_17_a_plugin_that_writes_to_a_frozen_tensor_fails_the_run(

@@ -34,7 +34,9 @@ class TimmOptions(BaseModel):
     """The options of timm's models."""
 
     # Not siamkit.interfaces.Options: that would import torch for a mere list of names.
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
     drop_path_rate: float = Field(
         0.0,

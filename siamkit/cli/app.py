@@ -16,7 +16,7 @@ from siamkit.cli.failures import as_siamkit_error
 from siamkit.cli.group import SiamkitGroup
 from siamkit.cli.inspect import inspect_
 from siamkit.cli.list import list_
-from siamkit.cli.output import emit_error
+from siamkit.cli.output import emit_error, restored_stdout, stdout
 from siamkit.cli.plugins import plugins
 from siamkit.cli.train import train
 
@@ -70,9 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments, without the program's name; those of the process if left out.
     """
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    with restored_stdout():
+        return _main(args)
+
+
+def _main(args: list[str]) -> int:
     try:
         _run(args)
-        sys.stdout.flush()
+        stdout().flush()
     except typer.Exit as error:
         return error.exit_code
     except BrokenPipeError:
@@ -88,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exception(error, file=sys.stderr)
         try:
             emit_error(failure, as_json="--json" in args)
-            sys.stdout.flush()
+            stdout().flush()
         except BrokenPipeError:
             _mute()
         return failure.exit_code
@@ -105,5 +110,5 @@ def _run(args: list[str]) -> None:
 
 def _mute() -> int:
     """The reader of stdout has gone (``| head``): nothing is wrong, and nothing more to say."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout().fileno())
     return 0

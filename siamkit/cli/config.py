@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
@@ -38,10 +39,12 @@ def validate(
 
 
 @app.command()
-def schema() -> None:
+def schema(json: Json = False) -> None:
     """Print the JSON schema of config files, for editors."""
-    import json
-
     from siamkit import api, config
 
-    print(json.dumps(config.json_schema(api.registries()), indent=2))
+    json_schema = config.json_schema(api.registries())
+    if json:
+        output.emit_json("schema", {"json_schema": json_schema})
+    else:
+        print(dumps(json_schema, indent=2))

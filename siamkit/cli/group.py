@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -80,7 +82,9 @@ def plugin_command(plugins: Plugins, name: str) -> Any:
             continue
         app = typer.Typer()
         try:
-            hook(app=app)
+            # What a plugin prints must not get before the object of an unknown command's --json.
+            with redirect_stdout(sys.stderr):
+                hook(app=app)
             command = typer.main.get_group(app).commands.get(name)
         # One broken plugin must not hide the commands of the others.
         except (Exception, SystemExit) as error:

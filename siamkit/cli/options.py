@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from siamkit.cli import output
+
 if TYPE_CHECKING:
     from siamkit.config import Layer, RunConfig
 
@@ -169,11 +171,7 @@ class RunFlags:
                     values.setdefault(section, {})[inner] = value
                 else:
                     values[section] = value
-        # One layer: a flag that names a component must not drop the options that --set gives it.
-        flags = config.Layer(values, _flag_of)
-        both = config.merge(sets, flags)
-        layers.append(config.Layer(both, lambda k: (flags if flags.sets(k) else sets).where(k)))
-        return layers
+        return [*layers, sets, config.Layer(values, _flag_of)]
 
     def load(self) -> RunConfig:
         """Return the resolved configuration.
@@ -225,10 +223,18 @@ def _flag_of(key: str) -> str:
 OUTPUT = "Output"
 """The help panel of flags that change what is printed."""
 
+
+def _reserve_stdout(context: typer.Context, json: bool) -> bool:
+    if json and not context.resilient_parsing:
+        output.reserve_stdout()
+    return json
+
+
 Json = Annotated[
     bool,
     typer.Option(
         "--json",
+        callback=_reserve_stdout,
         help="Print one JSON object on stdout, on errors too.",
         rich_help_panel=OUTPUT,
     ),

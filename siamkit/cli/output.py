@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -16,9 +17,39 @@ if TYPE_CHECKING:
     from siamkit.errors import SiamkitError
 
 
+_reserved: TextIO | None = None
+
+
+def stdout() -> TextIO:
+    """Return the stream that results go to."""
+    return _reserved or sys.stdout
+
+
+def reserve_stdout() -> None:
+    """From now on, let ``print`` write to stderr: stdout is for the object of ``--json`` alone.
+
+    Plugins and libraries print, and a program could not read what they print around the object.
+    """
+    global _reserved
+    if _reserved is None:
+        _reserved, sys.stdout = sys.stdout, sys.stderr
+
+
+@contextmanager
+def restored_stdout() -> Iterator[None]:
+    """Undo :func:`reserve_stdout` at the end."""
+    global _reserved
+    try:
+        yield
+    finally:
+        if _reserved is not None:
+            sys.stdout, _reserved = _reserved, None
+
+
 def emit_json(kind: str, body: Mapping[str, Any]) -> None:
     """Print the one object of ``--json``, with its schema's name and version."""
-    print(json.dumps({"schema": f"siamkit.{kind}/1", **_finite(body)}, indent=2, allow_nan=False))
+    result = {"schema": f"siamkit.{kind}/1", **_finite(body)}
+    print(json.dumps(result, indent=2, allow_nan=False), file=stdout())
 
 
 def _finite(value: Any) -> Any:

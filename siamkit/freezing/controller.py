@@ -16,7 +16,7 @@ from torch import nn
 
 from siamkit.freezing import proof
 from siamkit.freezing.hold import hold, release
-from siamkit.freezing.phases import StageStatus, norm_of, status
+from siamkit.freezing.phases import StageStatus, norm_mode, status
 from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.grouping import is_norm
 from siamkit.model.siamese import SiameseNet
@@ -106,7 +106,7 @@ class FreezeController:
                 return True
             if own and not any(p in plan.trainable for p in own):
                 return True
-            return norm_of(self._stage_of[owner.name], plan) != "train"
+            return norm_mode(self._stage_of[owner.name], plan) != "train"
         children = list(module.named_children())
         if children:
             prefix = f"{name}." if name else ""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from siamkit.interfaces import FreezePlan
 
 _PROBE = 2
+"""Images of the smaller forward; two, because a batch norm that trains needs them."""
 
 
 @dataclass(frozen=True)
@@ -36,27 +37,38 @@ class Memory:
 
 
 def training_memory(
-    net: nn.Module, plan: FreezePlan, images: Tensor, batch_size: int, state_per_parameter: int
+    net: nn.Module,
+    plan: FreezePlan,
+    images: Tensor,
+    batch_size: int,
+    state_per_parameter: int,
+    loss: nn.Module | None = None,
 ) -> Memory:
     """Return the memory of a training step with the plan that was applied to ``net``.
 
     Args:
         net: The network, with ``plan`` applied.
         plan: The plan.
-        images: A few images ``[N, C, H, W]`` for the forward.
-        batch_size: Images a forward in training; the measurement is scaled to it, which is exact
-            because everything that is saved has the batch as a dimension.
+        images: Four images ``[4, C, H, W]``.
+        batch_size: Images a forward in training. What is saved is a constant (standardised
+            weights) and a part proportional to the images, so forwards of two and of four give it
+            for any number.
         state_per_parameter: Values the optimizer keeps for each parameter (2 for Adam).
+        loss: The loss, whose own parameters train in every phase.
     """
+    own = [] if loss is None else list(loss.parameters())
     trained = sum(
-        p.numel() * p.element_size() for n, p in net.named_parameters() if n in plan.trainable
+        p.numel() * p.element_size()
+        for p in (*own, *(p for n, p in net.named_parameters() if n in plan.trainable))
     )
-    tensors = [*net.parameters(), *net.buffers()]
+    tensors = [*net.parameters(), *net.buffers(), *own]
+    two, four = (saved_activations(net, images[:n]) for n in (_PROBE, 2 * _PROBE))
+    per_image = (four - two) / _PROBE
     return Memory(
         weights=sum(t.numel() * t.element_size() for t in tensors),
         gradients=trained,
         optimizer=trained * state_per_parameter,
-        activations=round(saved_activations(net, images) * batch_size / len(images)),
+        activations=round(two + per_image * (batch_size - _PROBE)),
     )
 
 
@@ -92,6 +104,6 @@ def saved_activations(net: Any, images: Tensor) -> int:
 
 
 def probe_images(channels: int, size: tuple[int, int], device: torch.device) -> Tensor:
-    """Return images for a measurement: ``[2, C, H, W]``; two, because batch norm needs them."""
+    """Return images for a measurement: ``[4, C, H, W]``."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(_PROBE, channels, *size, generator=generator).to(device)
+    return torch.randn(2 * _PROBE, channels, *size, generator=generator).to(device)

@@ -17,17 +17,29 @@ from siamkit.interfaces import (
 )
 
 
-def plan_at(policy: FreezePolicy, stages: Sequence[Stage], progress: Progress) -> FreezePlan:
-    """Return the policy's plan, checked against the stages.
+def plan_at(
+    policy: FreezePolicy,
+    stages: Sequence[Stage],
+    epoch: int,
+    epochs: int,
+    history: Sequence[Mapping[str, float]] = (),
+    monitor: str = "recall@1",
+) -> FreezePlan:
+    """Return the policy's plan for one epoch, checked against the stages.
 
-    ``norm="frozen"`` takes the backbone's norm parameters out of what trains.
+    It depends on the epoch and on what came before it, never on steps within it, so a run that
+    resumes in mid-epoch is in the phase it left. ``norm="frozen"`` takes the backbone's norm
+    parameters out of what trains.
 
     Raises:
         PluginError: The plan names a parameter or a stage that doesn't exist, or a bad rate.
     """
-    plan = policy.plan(stages, progress)
-    known = {name for stage in stages for name in stage.parameters}
+    past = tuple(history[:epoch])
+    plan = policy.plan(stages, Progress(epoch, epochs, history=past, monitor=monitor))
     where = f"freeze policy {type(policy).__name__}"
+    if not isinstance(plan, FreezePlan):
+        raise PluginError("plan must return a FreezePlan", where=where, got=plan)
+    known = {name for stage in stages for name in stage.parameters}
     if unknown := sorted(plan.trainable - known):
         raise PluginError("plan trains a parameter that no stage has", where=where, got=unknown[0])
     if unknown := sorted(set(plan.lr_mult) - {stage.name for stage in stages}):
@@ -61,8 +73,7 @@ def phases(
     """
     result: list[Phase] = []
     for epoch in range(epochs):
-        progress = Progress(epoch, epochs, history=tuple(history[:epoch]), monitor=monitor)
-        plan = plan_at(policy, stages, progress)
+        plan = plan_at(policy, stages, epoch, epochs, history, monitor)
         if result and result[-1].plan == plan:
             result[-1] = replace(result[-1], end_epoch=epoch + 1)
         else:
@@ -119,9 +130,15 @@ def norm_of(stage: Stage, plan: FreezePlan) -> str:
         return "-"
     if not stage.norms & plan.trainable:
         return "frozen"
-    # The head is new: its statistics mean nothing before they are trained.
-    mode: NormMode = "train" if stage.name == HEAD else plan.norm
-    return mode
+    return norm_mode(stage, plan)
+
+
+def norm_mode(stage: Stage, plan: FreezePlan) -> NormMode:
+    """Return the mode of the norm layers that train in ``stage``.
+
+    The head is new: its statistics mean nothing before they are trained.
+    """
+    return "train" if stage.name == HEAD else plan.norm
 
 
 def require_trainable(found: Sequence[Phase], stages: Sequence[Stage], policy: str) -> None:

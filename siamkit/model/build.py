@@ -69,7 +69,8 @@ def build_backbone(
         backbone = as_backbone(entry.build(options, context), context)
     except SiamkitError:
         raise
-    except Exception as error:
+    # SystemExit too: a plugin must not be able to end its host.
+    except (Exception, SystemExit) as error:
         raise PluginError(
             f"backbone {context.name!r} of {entry.distribution} failed to build: "
             f"{type(error).__name__}: {error}"

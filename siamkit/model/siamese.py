@@ -37,8 +37,11 @@ class SiameseNet(nn.Module):
 
     def forward_single(self, images: Tensor) -> Tensor:
         """Return the embeddings ``[N, E]`` of ``images [N, C, H, W]``."""
-        embeddings = self.head(self.backbone(images))  # [N, E]
-        return F.normalize(embeddings, dim=-1) if self.normalize else embeddings
+        embeddings: Tensor = self.head(self.backbone(images))  # [N, E]
+        if not self.normalize:
+            return embeddings
+        # In float32 under autocast too: bfloat16 lengths are off by two thousandths.
+        return F.normalize(embeddings.float(), dim=-1)
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """Return the embeddings of both sides of N pairs, each ``[N, E]``.

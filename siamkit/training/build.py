@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import importlib.metadata
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from siamkit.config import OptimizerConfig, RunConfig, options_of
+from siamkit.config import Component, OptimizerConfig, RunConfig, options_of
 from siamkit.data.splits import Splits
-from siamkit.errors import ConfigError
+from siamkit.errors import ConfigError, PluginError, SiamkitError
 from siamkit.freezing.controller import FreezeController
 from siamkit.freezing.phases import phases, require_trainable
 from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler, Stage
@@ -73,16 +74,22 @@ def build(
     device = resolve_device(config.train.device)
     with seeded(derive(config.train.seed, "init")):
         built = create_net(config, registries, weights=weights)
-        entry, options = options_of(config.loss, registries["loss"])
-        loss: Loss = entry.build(options, LossContext(built.net.embedding_dim, num_classes))
+        context = LossContext(built.net.embedding_dim, num_classes)
+        loss: Loss = _built(config.loss, registries["loss"], Loss, context)
     net = built.net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss.to(device)
-    if config.train.grad_checkpointing:
-        checkpoint_activations(net)
     stages = net.stages(config.backbone.granularity)
     policy = build_policy(config, registries)
-    scheduler_entry, scheduler_options = options_of(config.scheduler, registries["scheduler"])
-    require_trainable(phases(policy, stages, config.train.epochs), stages, config.freeze.name)
+    found = phases(policy, stages, config.train.epochs)
+    require_trainable(found, stages, config.freeze.name)
+    if config.train.grad_checkpointing:
+        if any(phase.plan.norm == "train" for phase in found):
+            raise ConfigError(
+                "recomputing activations would update the norm layers' statistics twice a step",
+                where="train.grad_checkpointing",
+                hint="set it to false, or freeze.norm to affine",
+            )
+        checkpoint_activations(net)
     return Setup(
         config=config,
         device=device,
@@ -90,7 +97,7 @@ def build(
         weights=built.weights,
         stages=stages,
         policy=policy,
-        scheduler=scheduler_entry.build(scheduler_options),
+        scheduler=_built(config.scheduler, registries["scheduler"], Scheduler),
         loss=loss,
         optimizer=build_optimizer(config.optimizer, net, loss, stages),
         controller=FreezeController(net, stages),
@@ -99,9 +106,25 @@ def build(
 
 def build_policy(config: RunConfig, registries: Mapping[str, Registry]) -> FreezePolicy:
     """Build the freeze policy of a config."""
-    entry, options = options_of(config.freeze, registries["freeze"])
-    policy: FreezePolicy = entry.build(options)
+    policy: FreezePolicy = _built(config.freeze, registries["freeze"], FreezePolicy)
     return policy
+
+
+def _built(component: Component, registry: Registry, kind: type, *context: Any) -> Any:
+    """Build a component; what a plugin does wrong is an error that names it."""
+    entry, options = options_of(component, registry)
+    whose = f"{registry.kind} {component.name!r} of {entry.distribution}"
+    try:
+        made = entry.build(options, *context)
+    except SiamkitError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{whose} failed to build: {type(error).__name__}: {error}") from error
+    if not isinstance(made, kind):
+        raise PluginError(
+            f"{whose}: build must return a siamkit.{kind.__name__}", got=type(made).__name__
+        )
+    return made
 
 
 def resolve_device(name: str) -> torch.device:
@@ -150,23 +173,45 @@ def checkpoint_activations(net: nn.Module) -> None:
     switch.set_grad_checkpointing(True)  # type: ignore[operator]
 
 
+_FREE = ("run_dir", "data.path", "data.workers", "train.device", "backbone.weights")
+"""Config keys that a resumed run may change: none of them changes what is computed."""
+
+
 def identity(
     config: RunConfig, splits: Splits, registries: Mapping[str, Registry]
 ) -> dict[str, Any]:
     """Return what a resumed run must share with the run it continues.
 
-    The data by name, label and size of each file, and the distribution of each component.
+    The config, the data by name, label and size of each file, and the version of each plugin.
     """
+    result = {f"config {key}": v for key, v in _flat(config.to_values()) if key not in _FREE}
     sets = {"train": splits.train, "val": splits.val, "test": splits.test}
-    result: dict[str, Any] = {}
     for name, images in sets.items():
         digest = hashlib.sha256()
         for sample in images.samples if images else ():
-            digest.update(f"{sample.key}\0{sample.label}\0{sample.path.stat().st_size}\n".encode())
-        result[f"data.{name}"] = digest.hexdigest()
+            size = sample.path.stat().st_size
+            line = f"{sample.key}\0{sample.label}\0{size}\n"
+            digest.update(line.encode(errors="surrogatepass"))
+        result[f"data {name}"] = digest.hexdigest()
     for section, registry in registries.items():
-        result[f"{section}.distribution"] = registry.get(getattr(config, section).name).distribution
+        distribution = registry.get(getattr(config, section).name).distribution
+        result[f"plugin {distribution}"] = _version(distribution)
     return result
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def uses_state(config: OptimizerConfig) -> int:

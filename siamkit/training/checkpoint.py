@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from siamkit.training.files import fsync, full_disk_is_ours, write_atomic, write
 FORMAT = 1
 LATEST, BEST = "LATEST", "BEST"
 _MANIFEST = "manifest.json"
+_FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,15 @@ def publish(root: Path, name: str, checkpoint: Checkpoint, *, best: bool, keep: 
         try:
             _write(temporary, checkpoint)
             if target.exists():
-                # Only a crash between the rename and the pointer leaves this: nothing names it.
+                # Only a crash before LATEST moved leaves this: it is about to be written again.
                 shutil.rmtree(target)
             temporary.rename(target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         fsync(root)
-    for pointer in (LATEST, BEST) if best else (LATEST,):
+    # BEST first: resuming from LATEST then does this epoch again, and with it BEST.
+    for pointer in (BEST, LATEST) if best else (LATEST,):
         write_atomic(root / pointer, name + "\n")
     _prune(root, keep)
     return target
@@ -100,8 +103,6 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def _as_os_error(error: Exception) -> Exception:
-    import re
-
     found = re.search(r"os error (\d+)", str(error))
     return OSError(int(found[1]), str(error)) if found else error
 
@@ -121,22 +122,42 @@ def _newest_first(root: Path) -> list[Path]:
 def pointed_to(root: Path, pointer: str) -> str | None:
     """Return the name that ``LATEST`` or ``BEST`` holds, or None."""
     try:
-        return (root / pointer).read_text(encoding="utf-8").strip()
-    except OSError:
+        return (root / pointer).read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
         return None
 
 
 def candidates(root: Path) -> Iterator[Path]:
     """Yield the checkpoints to resume from: the latest, then older ones."""
     latest = pointed_to(root, LATEST)
-    if latest is None:
+    folders = _newest_first(root) if root.is_dir() else []
+    if not folders:
         raise CheckpointError(
             "has no checkpoint to resume from",
             where=str(root),
             hint="the run was stopped before its first save; start it again",
         )
     # Newer than LATEST is only what a crash left before the pointer moved.
-    yield from (path for path in _newest_first(root) if path.name <= latest)
+    known = latest in {path.name for path in folders}
+    yield from (path for path in folders if not known or path.name <= str(latest))
+
+
+def latest_intact(root: Path) -> tuple[Checkpoint, str | None]:
+    """Return the newest checkpoint whose every byte is right, and what to say if it's an older one.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    damage: CheckpointError | None = None
+    for folder in candidates(root):
+        try:
+            saved = load(folder)
+        except CheckpointError as error:
+            damage = damage or error
+            continue
+        return saved, f"{damage}; going back to {folder.name}" if damage else None
+    assert damage is not None
+    raise damage
 
 
 def load(folder: Path, device: str = "cpu") -> Checkpoint:
@@ -151,7 +172,10 @@ def load(folder: Path, device: str = "cpu") -> Checkpoint:
             "unknown checkpoint format", where=str(folder), got=manifest.get("format"),
             allowed=str(FORMAT),
         )  # fmt: skip
-    for name, digest in manifest["files"].items():
+    files, frozen = manifest.get("files"), manifest.get("frozen")
+    if not isinstance(files, dict) or set(files) != _FILES or not isinstance(frozen, dict):
+        raise CheckpointError("the file is damaged", where=str(folder / _MANIFEST))
+    for name, digest in files.items():
         path = folder / name
         if not path.is_file() or _sha256(path) != digest:
             raise CheckpointError("the file is missing or damaged", where=str(path))
@@ -159,7 +183,7 @@ def load(folder: Path, device: str = "cpu") -> Checkpoint:
         model=load_file(folder / "model.safetensors", device=device),
         optimizer=load_file(folder / "optimizer.safetensors", device=device),
         state=_read_json(folder / "state.json"),
-        frozen=manifest["frozen"],
+        frozen=frozen,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ Emit = Callable[[str, Mapping[str, Any]], None]
 
 
 def emitter(run_dir: RunDir, listeners: Sequence[Listener], observers: Sequence[Listener]) -> Emit:
-    """Return a function that logs an event and passes it on.
+    """Return a function that logs an event and passes a copy of it on: nobody can change the run.
 
     Args:
         run_dir: The run whose ``events.jsonl`` is written.
@@ -24,14 +25,13 @@ def emitter(run_dir: RunDir, listeners: Sequence[Listener], observers: Sequence[
     watching = list(observers)
 
     def emit(name: str, data: Mapping[str, Any]) -> None:
-        event = Event(name, data)
         run_dir.append_event(name, data)
         for listener in listeners:
-            listener(event)
+            listener(Event(name, copy.deepcopy(dict(data))))
         for observer in tuple(watching):
             try:
-                observer(event)
-            except Exception as error:
+                observer(Event(name, copy.deepcopy(dict(data))))
+            except (Exception, SystemExit) as error:
                 watching.remove(observer)
                 text = (
                     f"an observer plugin failed and was left out: {type(error).__name__}: {error}"

@@ -14,6 +14,7 @@ from siamkit.errors import ResourceError
 
 _ENVIRONMENT = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
+    errno.ENOENT, errno.EEXIST,
 }  # fmt: skip
 
 

@@ -15,11 +15,16 @@ from siamkit.training import checkpoint
 from siamkit.training.build import Setup, build, identity, uses_state
 from siamkit.training.checkpoint import Checkpoint
 from siamkit.training.events import Emit, Listener, emitter
-from siamkit.training.loop import Trainer, load_model_tensors, model_tensors, phase_rows
+from siamkit.training.loop import (
+    Trainer,
+    evaluator_of,
+    load_model_tensors,
+    model_tensors,
+    phase_rows,
+)
 from siamkit.training.rundir import RunDir
 from siamkit.training.signals import listening
 from siamkit.training.state import RunState
-from siamkit.training.validation import Evaluator
 
 Result = dict[str, Any]
 _CHECKPOINTS_AT_ONCE = 4  # two newest, the best, and the one being written
@@ -44,9 +49,9 @@ def fit(
     """
     splits = _load(config)
     setup = build(config, registries, len(splits.train.classes))
+    _require_space(config.run_dir or Path.cwd(), setup)
     run_dir = RunDir.create(config)
     with run_dir.locked():
-        _require_space(run_dir, setup)
         state = RunState(weights=setup.weights, identity=identity(config, splits, registries))
         emit = emitter(run_dir, listeners, observers)
         return _run(setup, splits, state, run_dir, emit, None)
@@ -67,7 +72,9 @@ def resume(
     config = resolve(registries, run_dir.read_config(), where=str(run_dir.config))
     with run_dir.locked():
         emit = emitter(run_dir, listeners, observers)
-        saved = _latest_intact(run_dir, emit)
+        saved, notice = checkpoint.latest_intact(run_dir.checkpoints)
+        if notice:
+            emit("notice", {"text": notice})
         splits = _load(config)
         state = RunState(**saved.state)
         _require_same(state.identity, identity(config, splits, registries), run_dir)
@@ -93,8 +100,7 @@ def _run(
     with listening() as stop:
         trainer = Trainer(setup, splits, state, run_dir, emit, stop)
         if splits.test and not state.untrained_test:
-            test = Evaluator(splits.test, setup.net.backbone.preprocessing, setup.device)
-            state.untrained_test = test.metrics(setup.net.features)
+            state.untrained_test = evaluator_of(setup, splits.test).metrics(setup.net.features)
         if saved:
             trainer.restore(saved)
         emit("run_start", _start_data(trainer))
@@ -165,23 +171,8 @@ def _test_metrics(setup: Setup, splits: Splits, state: RunState, run_dir: RunDir
     best = checkpoint.pointed_to(run_dir.checkpoints, checkpoint.BEST)
     assert best is not None
     load_model_tensors(setup, checkpoint.load(run_dir.checkpoints / best).model)
-    evaluator = Evaluator(splits.test, setup.net.backbone.preprocessing, setup.device)
+    evaluator = evaluator_of(setup, splits.test)
     return {"untrained": state.untrained_test, "best": evaluator.metrics(setup.net.embed)}
-
-
-def _latest_intact(run_dir: RunDir, emit: Emit) -> Checkpoint:
-    """Return the newest checkpoint whose every byte is right; say so if it isn't the latest."""
-    damage: CheckpointError | None = None
-    for folder in checkpoint.candidates(run_dir.checkpoints):
-        try:
-            saved = checkpoint.load(folder)
-        except CheckpointError as error:
-            damage = damage or error
-            continue
-        if damage:
-            emit("notice", {"text": f"{damage}; going back to {folder.name}"})
-        return saved
-    raise damage or CheckpointError("has no checkpoint", where=str(run_dir.path))
 
 
 def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: RunDir) -> None:
@@ -194,16 +185,17 @@ def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: Ru
         )
 
 
-def _require_space(run_dir: RunDir, setup: Setup) -> None:
+def _require_space(path: Path, setup: Setup) -> None:
     """Refuse a run whose checkpoints will not fit on the disk, before it costs any time."""
     weights = sum(t.numel() * t.element_size() for t in model_tensors(setup).values())
     state = uses_state(setup.config.optimizer) * weights
     needed = _CHECKPOINTS_AT_ONCE * (weights + state)
-    free = shutil.disk_usage(run_dir.path).free
+    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
     if free < needed:
         raise ResourceError(
             f"not enough disk space for checkpoints: {needed / 1e9:.1f} GB wanted, "
             f"{free / 1e9:.1f} GB free",
-            where=str(run_dir.path),
+            where=str(path),
             hint="make room, or choose another --run-dir",
         )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from siamkit.config import RunConfig
+from siamkit.config import SAMPLE, RunConfig
 from siamkit.data.splits import load_data
 from siamkit.freezing.memory import probe_images, training_memory
 from siamkit.freezing.phases import phases, status
 from siamkit.interfaces import Phase
+from siamkit.model.create import Weights
 from siamkit.registry import Registry
 from siamkit.training.build import Setup, build, uses_state
+from siamkit.training.step import autocast
 
 
 def inspect(
@@ -19,6 +22,7 @@ def inspect(
     registries: Mapping[str, Registry],
     *,
     history: Sequence[Mapping[str, float]] = (),
+    weights: Weights = "file",
     parameters: bool = False,
 ) -> dict[str, Any]:
     """Return what ``siamkit inspect --json`` prints, without training anything.
@@ -30,9 +34,10 @@ def inspect(
         config: A resolved config.
         registries: The registry of each component section.
         history: The metrics of the epochs that are over, for metric-driven policies.
+        weights: ``none`` for a run, which keeps its own.
         parameters: Also list every parameter.
     """
-    setup = _build(config, registries)
+    setup = _build(config, registries, weights)
     notices: list[str] = []
     found = phases(setup.policy, setup.stages, config.train.epochs, history, config.train.monitor)
     if setup.policy.metric_driven:
@@ -40,6 +45,7 @@ def inspect(
             f"policy {config.freeze.name!r} follows {config.train.monitor}: the phases "
             "shown assume that it never stops improving"
         )
+    notices += [note for phase in found if (note := _spoilt(setup, phase))]
     preprocessing = setup.net.backbone.preprocessing
     result = {
         "backbone": {
@@ -65,15 +71,34 @@ def inspect(
     return result
 
 
-def _build(config: RunConfig, registries: Mapping[str, Registry]) -> Setup:
+def _spoilt(setup: Setup, phase: Phase) -> str | None:
+    """Say where a few trainable parameters far below make backward run through everything."""
+    for stage in setup.stages:
+        trains = [name for name in stage.parameters if name in phase.plan.trainable]
+        if not trains:
+            continue
+        if len(trains) == len(stage.parameters) or stage is setup.stages[-1]:
+            return None
+        return (
+            f"epochs {phase.start_epoch + 1}-{phase.end_epoch}: only {len(trains)} of "
+            f"{len(stage.parameters)} parameter tensors of {stage.name!r} train, but backward runs "
+            "through everything above it, and activations are kept there"
+        )
+    return None
+
+
+def _build(config: RunConfig, registries: Mapping[str, Registry], weights: Weights) -> Setup:
     """Build the run; only a loss with parameters of its own needs to know the data."""
-    setup = build(config, registries, num_classes=2, weights="file")
-    if not _count(setup.loss):
+    missing = (
+        config.data.path != SAMPLE and weights == "file" and not Path(config.data.path).exists()
+    )
+    setup = build(config, registries, num_classes=2, weights=weights)
+    if not (_count(setup.loss) or missing):
         return setup
     splits = load_data(
         config.data.path, val_fraction=config.data.val_fraction, seed=config.train.seed
     )
-    return build(config, registries, len(splits.train.classes), weights="file")
+    return build(config, registries, len(splits.train.classes), weights=weights)
 
 
 def _weights(config: RunConfig, registries: Mapping[str, Registry], setup: Setup) -> str:
@@ -89,13 +114,15 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
     rows = status(setup.stages, phase.plan, setup.controller.sizes)
     trainable = sum(row.trainable for row in rows)
     preprocessing = setup.net.backbone.preprocessing
-    memory = training_memory(
-        setup.net,
-        phase.plan,
-        probe_images(preprocessing.channels, preprocessing.size, setup.device),
-        config.train.micro_batch or config.train.batch_size,
-        uses_state(config.optimizer),
-    )
+    with autocast(setup.device, config.train.precision):
+        memory = training_memory(
+            setup.net,
+            phase.plan,
+            probe_images(preprocessing.channels, preprocessing.size, setup.device),
+            config.train.micro_batch or config.train.batch_size,
+            uses_state(config.optimizer),
+            setup.loss,
+        )
     return {
         "start_epoch": phase.start_epoch,
         "end_epoch": phase.end_epoch,

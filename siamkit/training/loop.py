@@ -13,12 +13,14 @@ from torch import Tensor
 
 from siamkit.data.loader import Batch, Loader, ViewDataset, default_workers
 from siamkit.data.sampler import pk_batches, pk_shape
+from siamkit.data.sources import ImageSet
 from siamkit.data.splits import Splits
 from siamkit.data.views import TrainView
-from siamkit.errors import Interrupted, NonFiniteError
+from siamkit.errors import Interrupted, NonFiniteError, PluginError
 from siamkit.freezing.controller import Change
-from siamkit.freezing.phases import phases, plan_at
-from siamkit.interfaces import FreezePlan, Progress
+from siamkit.freezing.phases import phases, plan_at, require_trainable
+from siamkit.freezing.proof import verify
+from siamkit.interfaces import FreezePlan, Phase, Progress
 from siamkit.training import checkpoint
 from siamkit.training.build import Setup
 from siamkit.training.checkpoint import Checkpoint
@@ -59,9 +61,6 @@ class Trainer:
         config = setup.config
         self.train = config.train
         preprocessing = setup.net.backbone.preprocessing
-        workers = config.data.workers
-        if workers is None:
-            workers = default_workers(len(splits.train), setup.device.type)
         dataset = ViewDataset(
             splits.train,
             TrainView(preprocessing, config.data.augment),
@@ -69,19 +68,13 @@ class Trainer:
             seed=self.train.seed,
             views=config.data.views,
         )
-        self.loader = Loader(dataset, workers=workers, pin_memory=setup.device.type == "cuda")
-        size = min(self.train.micro_batch or self.train.batch_size, 64)
-        self.val, self.probe = (
-            Evaluator(
-                images,
-                preprocessing,
-                setup.device,
-                workers=workers,
-                batch_size=size,
-                precision=self.train.precision,
-            )
-            for images in (splits.val, probe(splits.train, splits.val, self.train.seed))
+        self.loader = Loader(
+            dataset,
+            workers=workers_of(setup, len(splits.train)),
+            pin_memory=setup.device.type == "cuda",
         )
+        self.val = evaluator_of(setup, splits.val)
+        self.probe = evaluator_of(setup, probe(splits.train, splits.val, self.train.seed))
         _, self.images_per_class, self.notices = pk_shape(
             splits.train.labels, self.train.batch_size, self.train.images_per_class
         )
@@ -94,6 +87,7 @@ class Trainer:
             self.train.precision,
             config.optimizer.clip_norm,
         )
+        self.fresh = True
         if state.scaler:
             self.stepper.scaler.load_state_dict(state.scaler)
 
@@ -109,16 +103,35 @@ class Trainer:
         """
         with ExitStack() as closing:
             closing.enter_context(self.loader)
+            if self.fresh:
+                # Whatever stops the run from here on, it can be resumed.
+                self.save(best=False)
             if not self.state.untrained:
                 self.state.untrained = self.val.metrics(self.setup.net.features)
             self.emit("untrained", self.state.untrained)
             while not self.state.is_over(self.train.epochs):
-                self._start_phase(plan_at(self.setup.policy, self.setup.stages, self._progress()))
+                self._start_phase(self._plan())
                 started = time.perf_counter()
                 self._train_epoch()
                 self._end_epoch(started)
 
+    def _plan(self) -> FreezePlan:
+        setup, state = self.setup, self.state
+        plan = plan_at(
+            setup.policy,
+            setup.stages,
+            state.epoch,
+            self.train.epochs,
+            state.history,
+            self.train.monitor,
+        )
+        # A policy that follows the metrics is not known before the run.
+        phase = Phase(state.epoch, state.epoch + 1, plan)
+        require_trainable([phase], setup.stages, setup.config.freeze.name)
+        return plan
+
     def _progress(self) -> Progress:
+        """Return what the scheduler sees."""
         return Progress(
             epoch=self.state.epoch,
             epochs=self.train.epochs,
@@ -176,19 +189,12 @@ class Trainer:
         ]
         flat = [micro for group in groups for micro in group]
         loaded = iter(self.loader.batches(flat, state.epoch))
-        since = unfrozen_at(
-            self.setup.policy,
-            self.setup.stages,
-            state.epoch,
-            self.train.epochs,
-            state.history,
-            self.train.monitor,
-        )
+        since = self._unfrozen_at()
         net.train()
         for group in groups:
             images = sum(len(micro) for micro in group)
             started = time.perf_counter()
-            lr = self._set_rates(since)
+            self._set_rates(since)
             loss = self._step(islice(loaded, len(group)), images, group)
             state.step += 1
             state.epoch_step += 1
@@ -203,23 +209,50 @@ class Trainer:
                     "epoch_step": state.epoch_step,
                     "epoch_steps": len(batches),
                     "loss": loss,
-                    "lr": lr,
+                    **self._rates(),
                     "images_per_second": images / (time.perf_counter() - started),
                 },
             )
             self._stop_if_asked()
 
-    def _set_rates(self, since: Mapping[str, int]) -> float:
-        """Set every group's rate for the coming step and return the head's."""
+    def _unfrozen_at(self) -> dict[str, int]:
+        if not self.train.unfreeze_warmup:
+            return {}
+        return unfrozen_at(
+            self.setup.policy,
+            self.setup.stages,
+            self.state.epoch,
+            self.train.epochs,
+            self.state.history,
+            self.train.monitor,
+        )
+
+    def _set_rates(self, since: Mapping[str, int]) -> None:
+        """Set every group's rate for the coming step."""
         config, plan = self.setup.config, self.setup.controller.plan
         assert plan is not None
         scale = self.setup.scheduler.lr_scale(self._progress())
+        if not 0 <= scale < float("inf"):
+            raise PluginError(
+                "lr_scale must be finite and >= 0",
+                where=f"scheduler {config.scheduler.name!r}",
+                got=scale,
+            )
         ramps = warmup_factors(
             since, self.state.step, self.steps_per_epoch, self.train.unfreeze_warmup
         )
         base = config.optimizer.lr * scale
         set_rates(self.setup.optimizer, rates(config.optimizer, plan, scale, ramps), base)
-        return base
+
+    def _rates(self) -> dict[str, Any]:
+        """Return the rates that the optimizer really has: the highest, and each trained stage's."""
+        groups = self.setup.optimizer.param_groups
+        by_stage = {
+            group["stage"]: group["lr"]
+            for group in groups
+            if any(p.requires_grad for p in group["params"])
+        }
+        return {"lr": max(by_stage.values()), "rates": by_stage}
 
     def _step(self, batches: Iterator[Batch], images: int, group: Sequence[Sequence[int]]) -> float:
         try:
@@ -293,8 +326,14 @@ class Trainer:
         self.emit("checkpoint", {"path": str(path), "epoch": state.epoch, "best": best})
 
     def restore(self, saved: Checkpoint) -> None:
-        """Put back the tensors of a checkpoint; the state was given at construction."""
+        """Put back the tensors of a checkpoint; the state was given at construction.
+
+        Raises:
+            FrozenDriftError: What was frozen when it was saved is not what was put back.
+        """
+        self.fresh = False
         load_model_tensors(self.setup, saved.model)
+        verify(self.setup.net, saved.frozen, "the time the checkpoint was read")
         load_state_tensors(self.setup.optimizer, saved.optimizer)
 
     def _stop_if_asked(self) -> None:
@@ -306,6 +345,25 @@ class Trainer:
             exit_code=self.stop.exit_code,
             hint=f"continue it with 'siamkit train --resume {self.run_dir.path}'",
         )
+
+
+def workers_of(setup: Setup, images: int) -> int:
+    """Return how many processes decode images."""
+    workers = setup.config.data.workers
+    return default_workers(images, setup.device.type) if workers is None else workers
+
+
+def evaluator_of(setup: Setup, images: ImageSet) -> Evaluator:
+    """Return an evaluator of ``images`` with the run's settings."""
+    train = setup.config.train
+    return Evaluator(
+        images,
+        setup.net.backbone.preprocessing,
+        setup.device,
+        workers=workers_of(setup, len(images)),
+        batch_size=min(train.micro_batch or train.batch_size, 64),
+        precision=train.precision,
+    )
 
 
 def model_tensors(setup: Setup) -> dict[str, Any]:

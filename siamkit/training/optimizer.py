@@ -133,6 +133,7 @@ def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             for key, value in by_name.get(name, {}).items():
-                # Adam keeps its step count on the CPU.
-                device = value.device if key == "step" else parameter.device
-                optimizer.state[parameter][key] = value.to(device)
+                if value.shape == parameter.shape and key != "step":
+                    # In the parameter's memory layout, as the optimizer would have made it.
+                    value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+                optimizer.state[parameter][key] = value  # Adam's step count stays on the CPU

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from siamkit.config import RunConfig, read_file
 from siamkit.errors import CheckpointError, ConfigError, ResourceError
 from siamkit.training.files import full_disk_is_ours, write_atomic, write_json
@@ -22,7 +24,8 @@ from siamkit.training.files import full_disk_is_ours, write_atomic, write_json
 class RunDir:
     """Paths of one run.
 
-    ``config.yaml`` (resolved), ``events.jsonl``, ``metrics.json``, ``checkpoints/``, ``lock``.
+    ``config.yaml`` (resolved), ``events.jsonl``, ``metrics.json``, ``checkpoints/``, and ``.lock``
+    with ``.owner.json`` while a process holds the run.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,7 +34,8 @@ class RunDir:
         self.events = path / "events.jsonl"
         self.metrics = path / "metrics.json"
         self.checkpoints = path / "checkpoints"
-        self.lock = path / "lock"
+        self.lock = path / ".lock"
+        self.owner = path / ".owner.json"
 
     @classmethod
     def create(cls, config: RunConfig, now: datetime | None = None) -> RunDir:
@@ -44,9 +48,9 @@ class RunDir:
         path = config.run_dir or _free(
             Path("runs") / _default_name(config, now or datetime.now(UTC))
         )
-        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise ConfigError(
-                "the run directory is not empty" if path.is_dir() else "is a file",
+                "the run directory is not empty" if path.is_dir() else "is not a directory",
                 where=str(path),
                 hint=f"choose another --run-dir, or continue it with --resume {path}",
             )
@@ -88,57 +92,34 @@ class RunDir:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for this process.
+        """Hold the run for this process; the system lets go of it when the process ends.
 
         Raises:
-            ResourceError: Another process holds it, or a dead one left its lock on another host.
+            ResourceError: Another process holds it, or the directory cannot be written.
         """
-        mine = {"pid": os.getpid(), "host": socket.gethostname()}
-        with full_disk_is_ours(self.lock):
-            if not _try_lock(self.lock, mine):
-                self._break_stale_lock(mine)
+        lock = FileLock(self.lock, timeout=0)
         try:
+            with full_disk_is_ours(self.lock):
+                lock.acquire()
+        except Timeout:
+            raise ResourceError(
+                f"the run is in use by {self._owner()}",
+                where=str(self.path),
+                hint="wait for it to end, or choose another --run-dir",
+            ) from None
+        try:
+            write_json(self.owner, {"pid": os.getpid(), "host": socket.gethostname()})
             yield
         finally:
-            self.lock.unlink(missing_ok=True)
+            self.owner.unlink(missing_ok=True)
+            lock.release()
 
-    def _break_stale_lock(self, mine: Mapping[str, Any]) -> None:
+    def _owner(self) -> str:
         try:
-            owner = json.loads(self.lock.read_text(encoding="utf-8"))
-            pid, host = int(owner["pid"]), str(owner["host"])
+            owner = json.loads(self.owner.read_text(encoding="utf-8"))
+            return f"process {owner['pid']} on {owner['host']}"
         except (OSError, ValueError, KeyError, TypeError):
-            pid, host = 0, "?"
-        if host == mine["host"] and not _alive(pid):
-            self.lock.unlink(missing_ok=True)
-            if _try_lock(self.lock, mine):
-                return
-        raise ResourceError(
-            f"the run is in use by process {pid} on {host}",
-            where=str(self.path),
-            hint=f"wait for it to end, or remove {self.lock} if it is dead",
-        )
-
-
-def _try_lock(path: Path, owner: Mapping[str, Any]) -> bool:
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-    except FileExistsError:
-        return False
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(owner, file)
-    return True
-
-
-def _alive(pid: int) -> bool:
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+            return "another process"
 
 
 def _free(path: Path) -> Path:

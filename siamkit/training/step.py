@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from siamkit.data.loader import Batch
-from siamkit.errors import ConfigError, NonFiniteError
+from siamkit.errors import ConfigError, NonFiniteError, PluginError
 from siamkit.interfaces import Loss
 from siamkit.model.siamese import SiameseNet
 
@@ -21,16 +21,17 @@ _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 def micro_batches(batch: Sequence[int], size: int | None, unit: int) -> list[list[int]]:
     """Cut a P x K batch into micro-batches of at most ``size`` images, as even as can be. Pure.
 
-    Cuts fall between classes, so that no class loses its positive pairs, and the parts differ by
-    one class at most, so that none is left with a single class and no negatives.
+    Cuts fall between classes, so that no class loses its positive pairs, and each part has two
+    classes at least, so that none is without negatives: an odd class out makes a part one class
+    larger than ``size``.
 
     Args:
-        batch: Image indices, the K images of a class next to each other.
-        size: Largest micro-batch; None for the whole batch.
+        batch: Image indices, the K images of a class next to each other; two classes or more.
+        size: Largest micro-batch, 2 K or more; None for the whole batch.
         unit: K.
     """
     units = math.ceil(len(batch) / unit)
-    parts = 1 if size is None else math.ceil(units / max(size // unit, 1))
+    parts = 1 if size is None else min(math.ceil(units / (size // unit)), units // 2)
     edges = [round(i * units / parts) * unit for i in range(parts + 1)]
     return [list(batch[a:b]) for a, b in pairwise(edges)]
 
@@ -104,15 +105,22 @@ class Stepper:
         with autocast(self.device, self.precision):
             embeddings = self.net.forward_single(batch.images)
         # Distances of nearly equal embeddings need all the digits there are.
-        return self.loss(embeddings.float(), batch.labels)  # type: ignore[no-any-return]
+        loss = self.loss(embeddings.float(), batch.labels)
+        if not isinstance(loss, Tensor) or loss.ndim:
+            raise PluginError(
+                f"loss {type(self.loss).__name__} must return a scalar tensor",
+                got=list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__,
+            )
+        return loss
 
     def _update(self) -> None:
         parameters = [p for p in self._parameters() if p.grad is not None]
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if not torch.isfinite(norm):
-            # The fp16 scaler meets this on purpose: it skips the step and lowers its scale.
-            if not self.scaler.is_enabled():
+            # The fp16 scaler meets this on purpose: it skips the step and halves its scale, which
+            # below one no longer helps.
+            if not self.scaler.is_enabled() or self.scaler.get_scale() < 1:
                 self.optimizer.zero_grad(set_to_none=True)
                 raise NonFiniteError("the gradient is not finite", got=float(norm))
         elif self.clip_norm is not None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from siamkit.data.loader import Loader, ViewDataset
 from siamkit.data.sources import ImageSet
 from siamkit.data.views import EvalView
+from siamkit.errors import NonFiniteError
 from siamkit.evaluation.retrieval import retrieval_metrics
 from siamkit.interfaces import Preprocessing
 from siamkit.training.step import autocast
@@ -49,7 +50,11 @@ class Evaluator:
         self.batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
     def embed(self, forward: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Return ``forward`` of every image ``[N, E]`` (float32, CPU) and the labels ``[N]``."""
+        """Return ``forward`` of every image ``[N, E]`` (float32, CPU) and the labels ``[N]``.
+
+        Raises:
+            NonFiniteError: An embedding holds NaN or infinity.
+        """
         parts: list[Tensor] = []
         labels: list[Tensor] = []
         # The workers end with each evaluation: a second pool would only wait while one trains.
@@ -58,8 +63,15 @@ class Evaluator:
                 moved = batch.to(self.device, non_blocking=True)
                 with torch.no_grad(), autocast(self.device, self.precision):
                     parts.append(forward(moved.images).float().cpu())
-                labels.append(batch.labels)
-        return torch.cat(parts), torch.cat(labels)
+                    labels.append(batch.labels)
+        embeddings = torch.cat(parts)
+        if not torch.isfinite(embeddings).all():
+            raise NonFiniteError(
+                "the network gives embeddings that are NaN or infinite",
+                hint="the last checkpoint is intact; lower the rate (--lr), use fp32, or check the "
+                "weights file",
+            )
+        return embeddings, torch.cat(labels)
 
     def metrics(self, forward: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Return the retrieval metrics of ``forward``'s output."""

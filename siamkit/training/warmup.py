@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from siamkit.freezing.phases import plan_at
-from siamkit.interfaces import FreezePolicy, Progress, Stage
+from siamkit.interfaces import FreezePolicy, Stage
 
 
 def unfrozen_at(
@@ -24,9 +24,7 @@ def unfrozen_at(
     since: dict[str, int] = {}
     before: set[str] | None = None
     for past in range(epoch + 1):
-        plan = plan_at(
-            policy, stages, Progress(past, epochs, history=tuple(history[:past]), monitor=monitor)
-        )
+        plan = plan_at(policy, stages, past, epochs, history, monitor)
         now = {s.name for s in stages if any(p in plan.trainable for p in s.parameters)}
         for name in now - before if before is not None else ():
             since[name] = past

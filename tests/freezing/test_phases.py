@@ -54,7 +54,7 @@ def test_a_trainable_stage_below_a_frozen_one_needs_backward_through_both() -> N
 
 def test_norm_frozen_takes_the_norm_parameters_out_but_leaves_the_head_alone() -> None:
     policy = Fixed(FreezePlan.of(STAGES, ["top"], norm="frozen"))
-    plan = plan_at(policy, STAGES, Progress(0, 1))
+    plan = plan_at(policy, STAGES, 0, 1)
     assert plan.trainable == {"t.w", "head.w", "head.bn"}
 
 
@@ -71,7 +71,27 @@ def test_a_plan_that_does_not_fit_the_stages_is_the_plugins_fault(
     plan: FreezePlan, message: str
 ) -> None:
     with pytest.raises(PluginError, match=message):
-        plan_at(Fixed(plan), STAGES, Progress(0, 1))
+        plan_at(Fixed(plan), STAGES, 0, 1)
+
+
+def test_a_policy_that_returns_no_plan_is_told() -> None:
+    with pytest.raises(PluginError, match="freeze policy Fixed: plan must return a FreezePlan"):
+        plan_at(Fixed(None), STAGES, 0, 1)  # type: ignore[arg-type]
+
+
+def test_a_policy_sees_the_epochs_that_are_over_and_no_more() -> None:
+    seen: list[Progress] = []
+
+    class Watching(FreezePolicy):
+        def plan(self, stages: Sequence[Stage], progress: Progress) -> FreezePlan:
+            seen.append(progress)
+            return HEAD_ONLY
+
+    history = [{"recall@1": 0.1}, {"recall@1": 0.2}, {"recall@1": 0.3}]
+    plan_at(Watching(), STAGES, 2, 4, history)
+    (progress,) = seen
+    assert (progress.epoch, progress.epochs, progress.fraction) == (2, 4, 0.5)
+    assert progress.monitored == (0.1, 0.2)
 
 
 def test_an_unknown_stage_lists_what_exists() -> None:

@@ -51,7 +51,10 @@ def test_a_flipped_bit_is_found_and_the_file_named(tmp_path: Path, file: str) ->
         load(folder)
 
 
-@pytest.mark.parametrize("damage", ["", "not json", "[]", "{}"])
+@pytest.mark.parametrize(
+    "damage",
+    ["", "not json", "[]", "{}", '{"format": 1}', '{"format": 1, "files": {}, "frozen": {}}'],
+)
 def test_a_damaged_manifest_is_an_error_not_a_traceback(tmp_path: Path, damage: str) -> None:
     folder = publish(tmp_path, "epoch-1", make(1), best=True)
     (folder / "manifest.json").write_text(damage)
@@ -102,3 +105,10 @@ def test_the_manifest_holds_the_fingerprints_of_what_was_frozen(tmp_path: Path) 
     folder = publish(tmp_path, "epoch-1", made, best=True)
     assert json.loads((folder / "manifest.json").read_text())["frozen"] == {"w": "abc"}
     assert load(folder).frozen == {"w": "abc"}
+
+
+@pytest.mark.parametrize("pointer", [b"", b"\xff\xfe", b"nonsense"])
+def test_a_damaged_pointer_leaves_the_checkpoints_usable(tmp_path: Path, pointer: bytes) -> None:
+    publish(tmp_path, "epoch-1", make(1), best=True)
+    (tmp_path / LATEST).write_bytes(pointer)
+    assert [p.name for p in candidates(tmp_path)] == ["epoch-1"]

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import json
-import os
-import socket
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,28 +31,32 @@ def test_the_written_config_reads_back_as_the_same_config(tmp_path: Path) -> Non
     assert again == config.model_copy(update={"run_dir": None})
 
 
-def test_a_lock_held_by_a_live_process_refuses_and_names_it(tmp_path: Path) -> None:
-    run = RunDir(tmp_path)
-    run.lock.write_text(json.dumps({"pid": os.getppid(), "host": socket.gethostname()}))
-    with pytest.raises(ResourceError, match=rf"in use by process {os.getppid()} on "), run.locked():
-        pass
-    assert run.lock.exists()
-
-
-def test_a_dead_process_on_this_host_leaves_no_lock_behind(tmp_path: Path) -> None:
-    run = RunDir(tmp_path)
-    run.lock.write_text(json.dumps({"pid": 2**22 - 1, "host": socket.gethostname()}))
-    with run.locked():
-        assert json.loads(run.lock.read_text())["pid"] == os.getpid()
-    assert not run.lock.exists()
-
-
-@pytest.mark.parametrize("content", ['{"pid": 1, "host": "elsewhere"}', "", "not json"])
-def test_a_lock_that_cannot_be_judged_is_respected(tmp_path: Path, content: str) -> None:
-    run = RunDir(tmp_path)
-    run.lock.write_text(content)
-    with pytest.raises(ResourceError, match=r"or remove .*lock if it is dead"), run.locked():
-        pass
+def test_a_run_in_use_is_refused_and_its_owner_named(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib\n"
+        "from siamkit.training.rundir import RunDir\n"
+        "with RunDir(pathlib.Path(sys.argv[1])).locked():\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(ResourceError, match=rf"in use by process {holder.pid} on "),
+            RunDir(tmp_path).locked(),
+        ):
+            pass
+        holder.kill()
+        holder.wait()
+        with RunDir(tmp_path).locked():  # a dead process holds nothing
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
 
 
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
@@ -65,6 +68,6 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("precious")
-    with pytest.raises(ConfigError, match="run: is a file; choose another --run-dir"):
+    with pytest.raises(ConfigError, match="run: is not a directory; choose another --run-dir"):
         RunDir.create(RunConfig.model_validate({"run_dir": tmp_path / "run"}))
     assert (tmp_path / "run").read_text() == "precious"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -50,6 +50,8 @@ def batches(images: Tensor, labels: Tensor, cuts: Sequence[int]) -> list[Batch]:
 
 
 @given(classes=st.integers(2, 20), unit=st.integers(2, 5), size=st.none() | st.integers(10, 60))
+@example(classes=3, unit=4, size=8)
+@example(classes=5, unit=4, size=12)
 def test_micro_batches_cover_the_batch_in_order_and_keep_classes_whole(
     classes: int, unit: int, size: int | None
 ) -> None:
@@ -58,7 +60,8 @@ def test_micro_batches_cover_the_batch_in_order_and_keep_classes_whole(
     assert [i for part in parts for i in part] == batch
     for part in parts:
         assert len(part) % unit == 0
-        assert size is None or len(part) <= size
+        assert len(part) >= 2 * unit, "a class alone has no negatives"
+        assert size is None or len(part) <= size + unit
     lengths = {len(part) // unit for part in parts}
     assert max(lengths) - min(lengths) <= 1
 
