@@ -96,9 +96,35 @@ def test_options_of_the_same_component_merge(config):
     assert resolved.freeze.options == {"n": 3, "names": ["layer4"]}
 
 
-def test_a_component_that_changes_its_name_drops_the_options_below(config):
-    resolved = config({"loss": {"margin": 0.5}}, {"loss": "supcon"})
+def test_options_beside_a_name_that_a_higher_layer_replaces_are_dropped(config):
+    resolved = config({"loss": {"name": "triplet", "margin": 0.5}}, {"loss": "supcon"})
     assert resolved.loss.options == {"temperature": 0.1}
+
+
+@pytest.mark.parametrize("above", ["supcon", {"name": "supcon"}])
+def test_options_without_a_name_are_those_of_whatever_entry_a_higher_layer_names(config, above):
+    resolved = config({"loss": {"temperature": 0.5}}, {"loss": above})
+    assert resolved.loss.options == {"temperature": 0.5}
+
+
+@pytest.mark.parametrize("key", ["margin", "temperatur"])
+def test_options_without_a_name_are_checked_against_that_entry(refusal, tmp_path, key):
+    (tmp_path / "run.yaml").write_text(f"loss: {{{key}: 0.5}}\n")
+    text = refusal(read_file(tmp_path / "run.yaml"), {"loss": "supcon"})
+    assert text.startswith(f"{tmp_path / 'run.yaml'}: loss.{key}: unknown key (loss 'supcon')")
+
+
+def test_options_beside_the_name_that_comes_out_highest_stay_whatever_is_between(config):
+    named = {"name": "supcon", "temperature": 0.5}
+    layers = {"loss": named}, {"loss": {"name": "triplet", "margin": 1}}, {"loss": "supcon"}
+    assert config(*layers).loss.options == {"temperature": 0.5}
+    assert merge(*layers) == {"loss": named}
+
+
+def test_an_error_does_not_name_a_layer_whose_option_was_dropped(refusal):
+    meant = Layer({"loss": {"margin": -1}}, lambda key: f"low: {key}")
+    dropped = Layer({"loss": {"name": "supcon", "margin": 1}}, lambda key: f"middle: {key}")
+    assert refusal(meant, dropped, {"loss": "triplet"}).startswith("low: loss.margin: must be")
 
 
 def test_a_component_that_repeats_its_name_keeps_them(config):
@@ -117,9 +143,11 @@ def test_only_top_level_names_are_components():
     assert merge(below, above) == {"loss": {"name": "x", "head": "c"}}
 
 
+# All of Unicode takes hypothesis seconds to tabulate in a fresh checkout, a failure of its own.
+text = st.text("ab.: é数")
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.dictionaries(st.text(), inner),
+    st.none() | st.booleans() | st.integers() | text,
+    lambda inner: st.dictionaries(text, inner),
 )
 layers = st.dictionaries(st.sampled_from(["train", "data", "x"]), values)
 
@@ -202,6 +230,18 @@ def test_a_value_that_is_no_yaml_is_refused():
         parse_sets(["a.b=[1"])
 
 
+@pytest.mark.parametrize("raw", ["2020-13-45", "0b_", "!!int ''", "!!timestamp x", "[" * 5000])
+def test_what_the_yaml_reader_itself_trips_over_is_refused(tmp_path, raw):
+    with pytest.raises(ConfigError, match=r"^--set x: the value is not YAML, got "):
+        parse_sets([f"x={raw}"])
+    (tmp_path / "run.yaml").write_text(f"train:\n  epochs: {raw}\n")
+    with pytest.raises(ConfigError, match=r"run\.yaml(:2)?: not YAML: ") as caught:
+        read_file(tmp_path / "run.yaml")
+    if raw == "2020-13-45":
+        told = f"{tmp_path / 'run.yaml'}:2: not YAML: '2020-13-45' cannot be read as timestamp"
+        assert str(caught.value) == told
+
+
 # --- errors ---
 
 
@@ -254,6 +294,57 @@ def test_checks_across_keys_name_the_key_and_not_the_section(refusal):
     assert text.endswith("got 6")
     text = refusal({"train": {"batch_size": 16, "micro_batch": 32}})
     assert text == "train.micro_batch: must be at most train.batch_size (16), got 32"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "told"),
+    [
+        ("optimizer.betas=[1.5, 0.9]", "--set optimizer.betas.0: must be less than 1, got 1.5"),
+        ("optimizer.betas=[0.9, -1]", "--set optimizer.betas.1: must be greater than or equal to "
+         "0, got -1"),
+        ("optimizer.lr=1e300", "--set optimizer.lr: must be less than or equal to 1000, got "
+         "1e+300"),
+        ("optimizer.lr=.inf", "--set optimizer.lr: must be a finite number, got inf"),
+        ("optimizer.clip_norm=1e999", "--set optimizer.clip_norm: must be a finite number, got "
+         "inf"),
+        ("optimizer.weight_decay=.nan", "--set optimizer.weight_decay: must be a finite number, "
+         "got nan"),
+        ("data.augment.crop_ratio=[1, .inf]", "--set data.augment.crop_ratio.1: must be a finite "
+         "number, got inf"),
+        ("loss.margin=.inf", "--set loss.margin: must be a finite number, got inf (loss "
+         "'triplet')"),
+        ("data.path=''", "--set data.path: must have at least 1 character, got ''"),
+        (r'data.path="a\0b"', "--set data.path: must not hold a NUL character, got 'a\\x00b'"),
+        (r'run_dir="a\0b"', "--set run_dir: must not hold a NUL character, got 'a\\x00b'"),
+        (r'backbone.weights="a\0b"', "--set backbone.weights: must not hold a NUL character, got "
+         "'a\\x00b'"),
+        ("train.micro_batch=7", "--set train.micro_batch: must be at least twice "
+         "train.images_per_class (4), since a micro-batch of one class has no negatives, got 7"),
+    ],
+)  # fmt: skip
+def test_values_that_could_only_fail_later_are_refused(refusal, assignment, told):
+    assert RunConfig().train.images_per_class == 4
+    assert refusal(parse_sets([assignment])) == told
+
+
+def test_a_micro_batch_of_two_classes_is_enough(config):
+    assert config(parse_sets(["train.micro_batch=8"])).train.micro_batch == 8
+
+
+@pytest.mark.parametrize(
+    ("path", "told"), [("''", "must have at least 1"), (r'"a\0b"', "must not hold a NUL")]
+)
+def test_what_is_no_path_in_a_file_is_not_taken_for_one_beside_it(refusal, tmp_path, path, told):
+    (tmp_path / "run.yaml").write_text(f"data: {{path: {path}}}\n")
+    text = refusal(read_file(tmp_path / "run.yaml"))
+    assert text.startswith(f"{tmp_path / 'run.yaml'}: data.path: {told}")
+
+
+def test_the_home_of_nobody_is_a_name_like_others(config, tmp_path):
+    (tmp_path / "run.yaml").write_text("data: {path: ~no-such-user/x}\nrun_dir: ~no-such-user\n")
+    resolved = config(read_file(tmp_path / "run.yaml"))
+    assert resolved.data.path == str(tmp_path / "~no-such-user" / "x")
+    assert resolved.run_dir == Path("~no-such-user")
 
 
 @pytest.mark.parametrize("bad", [[0, 1], [0.9, 0.5], [0.5, 1.5]])

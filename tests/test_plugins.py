@@ -115,6 +115,32 @@ def test_a_hook_that_fails_halfway_registers_nothing():
     assert error_of(loaded, "bad") == "SystemExit(bye) while loading"
 
 
+def test_a_second_entry_point_to_a_module_fails_and_leaves_the_first_alone():
+    seen = []
+    first = EntryPoint("a", "d", siamkit_event=lambda event: seen.append(event), **backbones("x"))
+    second = EntryPoint("b", "d")
+    second.module = first.module
+    loaded = load([second, first])
+    assert error_of(loaded, "a") == ""
+    assert error_of(loaded, "b") == "PluginError: the module is loaded already, as plugin 'd:a'"
+    loaded.manager.hook.siamkit_event(event=siamkit.Event("step"))
+    assert len(seen) == 1
+    assert loaded.backbones.names() == ["x"]
+
+
+def test_what_a_plugin_prints_while_it_loads_goes_to_stderr(capsys):
+    class Loud(EntryPoint):
+        def load(self):
+            print("imported")
+            return super().load()
+
+    def siamkit_register_backbones(register):
+        print("registering")
+
+    load([Loud("loud", "d", siamkit_register_backbones=siamkit_register_backbones)])
+    assert capsys.readouterr() == ("", "imported\nregistering\n")
+
+
 def test_a_failed_plugin_gets_no_events():
     seen = []
     hooks = {"siamkit_event": lambda event: seen.append(event), "siamkit_oops": lambda: None}
@@ -228,6 +254,99 @@ def test_asking_for_a_plugin_that_is_not_installed_is_an_error():
 def test_the_environment_disables_plugins(monkeypatch, value, expected):
     monkeypatch.setenv("SIAMKIT_DISABLE_PLUGINS", value)
     assert Selection.from_environment() == expected
+
+
+# --- what is installed ---
+
+
+GOOD_POINTS = "[siamkit]\ngood = siamkit_good\n"
+MALFORMED = "[siamkit]\nno value\n"
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Make a distribution look installed; ``sys.path`` has ``site-a`` before ``site-b``."""
+    for site in ("site-b", "site-a"):
+        (tmp_path / site).mkdir()
+        monkeypatch.syspath_prepend(str(tmp_path / site))
+
+    def put(name: str, points: str | bytes, version: str | None = "1.0", site: str = "site-a"):
+        info = tmp_path / site / f"{name.replace('-', '_')}-{version or 0}.dist-info"
+        info.mkdir()
+        if version is not None:
+            (info / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
+        raw = points if isinstance(points, bytes) else points.encode()
+        (info / "entry_points.txt").write_bytes(raw)
+
+    return put
+
+
+def found(name: str) -> list[Any]:
+    return [ep for ep in plugins.find()[0] if ep.name == name]
+
+
+@pytest.mark.parametrize("malformed", [MALFORMED, MALFORMED.encode() + b"\xff = x\n"])
+def test_a_malformed_distribution_fails_alone(installed, malformed):
+    installed("siamkit-bad", malformed)
+    installed("siamkit-good", GOOD_POINTS)
+    (bad,) = plugins.find()[1]
+    assert (bad.name, bad.distribution, bad.version) == ("siamkit-bad", "siamkit-bad", "1.0")
+    assert bad.error.startswith("malformed entry_points.txt: ")
+    assert [ep.dist.name for ep in found("good")] == ["siamkit-good"]
+    loaded = load([CORE], malformed=[bad])
+    assert [i.name for i in loaded.infos] == ["builtins", "siamkit-bad"]
+    with pytest.raises(ConfigError, match=r"plugin 'siamkit-bad' \(siamkit-bad\) failed to load"):
+        loaded.backbones.get("unknown")
+
+
+def test_a_malformed_distribution_can_be_left_out_and_chosen(installed):
+    installed("siamkit-bad", MALFORMED)
+    malformed = plugins.find()[1]
+    without, only = (frozenset({"siamkit-bad"}),) * 2
+    assert load([CORE], Selection(without=without), malformed).infos[1:] == ()
+    assert load([CORE], Selection(only=only), malformed).infos[1:] == tuple(malformed)
+
+
+@pytest.mark.parametrize("text", ["[console_scripts]\nno value\n", b"[other]\n\xff\n", "siamkit"])
+def test_a_malformed_distribution_of_others_is_none_of_our_business(installed, text):
+    installed("other", text)
+    installed("siamkit-good", GOOD_POINTS)
+    assert plugins.find()[1] == []
+    assert len(found("good")) == 1
+
+
+def test_of_two_copies_of_a_distribution_the_first_on_the_path_counts(installed, monkeypatch):
+    installed("siamkit-good", GOOD_POINTS, "2.0", "site-a")
+    installed("siamkit_good", GOOD_POINTS, "1.0", "site-b")
+    assert [ep.dist.version for ep in found("good")] == ["2.0"]
+    monkeypatch.setattr(sys, "path", [*sys.path, *sys.path])
+    assert [ep.dist.version for ep in found("good")] == ["2.0"]
+
+
+def test_a_newer_copy_without_entry_points_hides_an_older_one_that_has_some(installed):
+    installed("siamkit-good", "", "2.0", "site-a")
+    installed("siamkit-good", GOOD_POINTS, "1.0", "site-b")
+    assert found("good") == []
+
+
+def test_a_distribution_without_metadata_is_unknown(installed, monkeypatch):
+    installed("siamkit-good", GOOD_POINTS, None)
+    monkeypatch.setattr(sys, "path", [*sys.path, *sys.path])
+    (point,) = found("good")
+    monkeypatch.setitem(sys.modules, "siamkit_good", types.ModuleType("siamkit_good"))
+    (info,) = load([point]).infos
+    assert (info.distribution, info.version, info.error) == ("unknown", "unknown", None)
+
+
+def test_a_distribution_in_a_folder_of_another_name_is_found(installed, tmp_path):
+    installed("siamkit-good", GOOD_POINTS)
+    folder = tmp_path / "site-a"
+    (folder / "siamkit_good-1.0.dist-info").rename(folder / "other-1.0.dist-info")
+    assert [ep.dist.name for ep in found("good")] == ["siamkit-good"]
+
+
+def test_siamkits_own_entry_points_are_found():
+    assert "siamkit" in {ep.dist.name for ep in plugins.find()[0]}
 
 
 def test_every_hook_is_documented_and_prefixed():

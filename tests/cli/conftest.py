@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from siamkit import plugins
 from siamkit.cli.app import main
@@ -62,3 +63,17 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
         monkeypatch.delitem(__import__("sys").modules, module, raising=False)
 
     return put
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six classes of four small pictures."""
+    root = tmp_path_factory.mktemp("images")
+    for label in range(6):
+        folder = root / f"[red]{label}"
+        folder.mkdir()
+        for i in range(4):
+            Image.new("RGB", (32, 32), (40 * label, 255 - 30 * label, 20 * i)).save(
+                folder / f"{i}.png"
+            )
+    return root

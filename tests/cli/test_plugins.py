@@ -1,5 +1,7 @@
 """Plugins as the command line meets them: installed, broken, at odds, left out."""
 
+import sys
+
 import pytest
 
 BACKBONE = """
@@ -136,3 +138,77 @@ def test_a_plugin_whose_commands_fail_hides_no_others(cli, install):
     done = cli("other")
     assert done.code == 5
     assert "commands of plugin 'siamkit-broken' cannot be loaded: ZeroDivisionError" in done.err
+
+
+LOUD = """
+import siamkit
+from torch import nn
+
+print("at import")
+
+def build(options, context):
+    print("in build")
+    {action}
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+@siamkit.hookimpl
+def siamkit_register_backbones(register):
+    print("while registering")
+    register("loud", build)
+
+@siamkit.hookimpl
+def siamkit_register_commands(app):
+    print("while adding commands")
+
+@siamkit.hookimpl
+def siamkit_event(event):
+    print("at", event.name)
+"""
+
+
+def test_what_plugins_print_does_not_get_into_the_json_object(cli, install, images, tmp_path):
+    install("siamkit-loud", LOUD.format(action=""))
+    assert cli("plugins", "--json").json["schema"] == "siamkit.plugins/1"
+    assert cli("no-such-verb", "--json").json["schema"] == "siamkit.error/1"
+    flags = ["--backbone", "loud", "--image-size", "32", "--head", "linear", "--workers", "0"]
+    flags += ["--freeze-policy", "freeze-all"]
+    done = cli("inspect", images, *flags, "--json")
+    assert done.json["schema"] == "siamkit.inspect/1"
+    assert "in build" in done.err
+    flags += ["--epochs", "1", "--batch-size", "8", "--run-dir", tmp_path / "run"]
+    done = cli("train", images, *flags, "--json")
+    assert done.json["schema"] == "siamkit.train/1"
+    assert "at run_end" in done.err
+
+
+def test_stdout_is_itself_again_after_a_command_with_json(cli, install, capsys):
+    before = sys.stdout
+    cli("plugins", "--json")
+    cli("train", "--json", "a", "b")
+    assert sys.stdout is before
+    install("siamkit-hello", COMMAND.format(name="hello"))
+    assert cli("hello").out == "hello \n"
+
+
+def test_a_plugins_command_may_print_json_of_its_own(cli, install):
+    source = COMMAND.format(name="hello").replace("times: int = 1", "json: bool = False")
+    install("siamkit-hello", source.replace('"hello " * times', "'{}'"))
+    assert cli("hello", "--json").out == "{}\n"
+
+
+def test_a_backbone_that_ends_the_program_is_told(cli, install):
+    install("siamkit-loud", LOUD.format(action="raise SystemExit(3)"))
+    done = cli("inspect", "--backbone", "loud", "--json")
+    assert done.code == done.json["error"]["exit_code"] == 5
+    assert "'loud' of siamkit-loud failed to build: SystemExit: 3" in done.err
+
+
+def test_a_malformed_distribution_stops_no_command_and_is_listed(cli, install, names, tmp_path):
+    install("siamkit-mine", BACKBONE.format(name="mine"))
+    install("siamkit-bad", "")
+    info = tmp_path / "site" / "siamkit_bad-1.2.3.dist-info"
+    (info / "entry_points.txt").write_text("[siamkit]\nno value\n")
+    assert "mine" in names()
+    done = cli("plugins")
+    assert done.code == 0
+    assert "siamkit-bad 1.2.3" in done.out and "malformed entry_points.txt" in done.out

@@ -20,7 +20,7 @@ SURFACE = {
     "siamkit config": [],
     "siamkit config show": [*RUN, "--json"],
     "siamkit config validate": ["FILE", "--json"],
-    "siamkit config schema": [],
+    "siamkit config schema": ["--json"],
 }  # fmt: skip
 
 

@@ -8,23 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from PIL import Image
 
 MODEL = ["--backbone", "timm:test_resnet", "--no-pretrained", "--image-size", "32"]
 SMALL = [*MODEL, "--head", "linear", "--batch-size", "8", "--workers", "0"]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("images")
-    for label in range(6):
-        folder = root / f"[red]{label}"
-        folder.mkdir()
-        for i in range(4):
-            Image.new("RGB", (32, 32), (40 * label, 255 - 30 * label, 20 * i)).save(
-                folder / f"{i}.png"
-            )
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +192,47 @@ def test_config_schema_describes_every_section(cli):
     assert {"data", "backbone", "train"} <= set(schema["properties"])
     titles = [one["title"] for one in schema["$defs"]["FreezeConfig"]["oneOf"]]
     assert "stages" in titles
+
+
+def test_config_schema_is_an_object_like_others_with_json(cli):
+    result = cli("config", "schema", "--json").json
+    assert result["schema"] == "siamkit.schema/1"
+    assert result["json_schema"] == json.loads(cli("config", "schema").out)
+
+
+def test_options_in_a_file_that_names_no_entry_are_those_of_the_flags(cli, tmp_path):
+    (tmp_path / "run.yaml").write_text("freeze: {n: 3}\n")
+    flags = ["--config", tmp_path / "run.yaml", "--freeze-policy", "unfreeze-blocks"]
+    assert cli("config", "show", *flags, "--json").json["config"]["freeze"]["n"] == 3
+    (tmp_path / "run.yaml").write_text("freeze: {nn: 3}\n")
+    done = cli("config", "show", *flags)
+    assert done.code == 2
+    assert f"{tmp_path / 'run.yaml'}: freeze.nn: unknown key (freeze policy 'unf" in done.err
+
+
+def test_a_flag_that_names_a_component_keeps_the_options_that_set_gives_it(cli):
+    args = ["config", "show", "--set", "loss.margin=0.4", "--loss", "triplet", "--json"]
+    assert cli(*args).json["config"]["loss"]["margin"] == 0.4
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300"])
+def test_a_rate_must_be_a_number_to_train_with(cli, value):
+    done = cli("config", "show", "--lr", value)
+    assert done.code == 2
+    assert done.err.startswith("error: --lr: must be ")
+
+
+def test_a_warmup_must_be_finite(cli):
+    done = cli("config", "show", "--set", "scheduler.warmup=.inf")
+    assert done.code == 2
+    assert done.err.startswith("error: --set scheduler.warmup: must be a finite number, got inf")
+
+
+@pytest.mark.parametrize("value", [".inf", ".nan"])
+def test_timms_options_are_finite(cli, value):
+    done = cli("config", "show", "--set", f"backbone.drop_path_rate={value}")
+    assert done.code == 2
+    assert done.err.startswith("error: --set backbone.drop_path_rate: must be ")
 
 
 @pytest.mark.parametrize("kind", ["backbones", "freeze-policies", "losses", "schedulers", "heads"])

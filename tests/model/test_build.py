@@ -82,6 +82,14 @@ def test_a_plugin_that_fails_is_named_with_its_distribution():
         build(Entry("net", broken, distribution="acme"))
 
 
+def test_a_plugin_cannot_end_its_host():
+    def leaving(options, context):
+        raise SystemExit(3)
+
+    with pytest.raises(PluginError, match="'net' of acme failed to build: SystemExit: 3"):
+        build(Entry("net", leaving, distribution="acme"))
+
+
 def test_a_plugins_own_siamkit_error_passes_through():
     error = CheckpointError("no weights here")
 
