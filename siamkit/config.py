@@ -217,7 +217,7 @@ class TrainConfig(Section):
         le=100_000,
         description="Times over the training images; each is in a batch of every epoch.",
     )
-    batch_size: int = Field(32, ge=2, description="Images an optimizer step: P classes x K.")
+    batch_size: int = Field(64, ge=2, description="Images an optimizer step: P classes x K.")
     images_per_class: int = Field(4, ge=2, description="K of the P x K batches.")
     micro_batch: int | None = Field(
         None,

@@ -314,7 +314,7 @@ def test_the_readmes_python_example_runs(monkeypatch, capsys):
 )
 def test_the_example_policies_keep_the_contract(page, options, epochs):
     beginning = (
-        "import siamkit\n\nclass" if page == "README.md" else "import siamkit\nfrom pydantic"
+        "import siamkit\n\n\nclass" if page == "README.md" else "import siamkit\nfrom pydantic"
     )
     names: dict[str, Any] = {}
     exec(example(page, beginning), names)
