@@ -10,21 +10,18 @@ from typing import Any
 from siamkit.config import RunConfig, resolve
 from siamkit.data.splits import Splits, load_data
 from siamkit.errors import CheckpointError, ResourceError
+from siamkit.freezing.phases import phases
 from siamkit.registry import Registry
 from siamkit.training import checkpoint
 from siamkit.training.build import Setup, build, identity, uses_state
 from siamkit.training.checkpoint import Checkpoint
 from siamkit.training.events import Emit, Listener, emitter
-from siamkit.training.loop import (
-    Trainer,
-    evaluator_of,
-    load_model_tensors,
-    model_tensors,
-    phase_rows,
-)
+from siamkit.training.loop import Trainer
 from siamkit.training.rundir import RunDir
 from siamkit.training.signals import listening
-from siamkit.training.state import RunState
+from siamkit.training.state import Metrics, RunState
+from siamkit.training.tensors import load_model_tensors, model_tensors
+from siamkit.training.validation import evaluator_of
 
 Result = dict[str, Any]
 _CHECKPOINTS_AT_ONCE = 4  # two newest, the best, and the one being written
@@ -158,7 +155,7 @@ def _result(setup: Setup, splits: Splits, state: RunState, run_dir: RunDir) -> R
     return {
         "run_dir": str(run_dir.path),
         "epochs": len(state.history),
-        "phases": phase_rows(setup, state.history),
+        "phases": _phase_rows(setup, state.history),
         "metrics": metrics,
         "stopped_early": state.stopped_early,
         "history": state.history,
@@ -173,6 +170,23 @@ def _test_metrics(setup: Setup, splits: Splits, state: RunState, run_dir: RunDir
     load_model_tensors(setup, checkpoint.load(run_dir.checkpoints / best).model)
     evaluator = evaluator_of(setup, splits.test)
     return {"untrained": state.untrained_test, "best": evaluator.metrics(setup.net.embed)}
+
+
+def _phase_rows(setup: Setup, history: Sequence[Metrics]) -> list[dict[str, int]]:
+    """Return the phases that the run went through, for the result object."""
+    sizes = setup.controller.sizes
+    config = setup.config
+    found = phases(setup.policy, setup.stages, config.train.epochs, history, config.train.monitor)
+    done = len(history)
+    return [
+        {
+            "start_epoch": phase.start_epoch,
+            "end_epoch": min(phase.end_epoch, done),
+            "trainable_parameters": sum(sizes[name] for name in phase.plan.trainable),
+        }
+        for phase in found
+        if phase.start_epoch < done
+    ]
 
 
 def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: RunDir) -> None:

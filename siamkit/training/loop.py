@@ -8,17 +8,13 @@ from contextlib import ExitStack
 from itertools import islice
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from siamkit.data.loader import Batch, Loader, ViewDataset, default_workers
+from siamkit.data.loader import Batch, Loader, ViewDataset
 from siamkit.data.sampler import pk_batches, pk_shape
-from siamkit.data.sources import ImageSet
 from siamkit.data.splits import Splits
 from siamkit.data.views import TrainView
 from siamkit.errors import Interrupted, NonFiniteError, PluginError
 from siamkit.freezing.controller import Change
-from siamkit.freezing.phases import phases, plan_at, require_trainable
+from siamkit.freezing.phases import plan_at, require_trainable
 from siamkit.freezing.proof import verify
 from siamkit.interfaces import FreezePlan, Phase, Progress
 from siamkit.training import checkpoint
@@ -31,7 +27,8 @@ from siamkit.training.seeding import derive, seeded
 from siamkit.training.signals import StopRequest
 from siamkit.training.state import Metrics, RunState, best_epoch, out_of_patience
 from siamkit.training.step import Stepper, micro_batches
-from siamkit.training.validation import Evaluator, probe
+from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite
+from siamkit.training.validation import evaluator_of, probe, workers_of
 from siamkit.training.warmup import unfrozen_at, warmup_factors
 
 
@@ -345,66 +342,3 @@ class Trainer:
             exit_code=self.stop.exit_code,
             hint=f"continue it with 'siamkit train --resume {self.run_dir.path}'",
         )
-
-
-def workers_of(setup: Setup, images: int) -> int:
-    """Return how many processes decode images."""
-    workers = setup.config.data.workers
-    return default_workers(images, setup.device.type) if workers is None else workers
-
-
-def evaluator_of(setup: Setup, images: ImageSet) -> Evaluator:
-    """Return an evaluator of ``images`` with the run's settings."""
-    train = setup.config.train
-    return Evaluator(
-        images,
-        setup.net.backbone.preprocessing,
-        setup.device,
-        workers=workers_of(setup, len(images)),
-        batch_size=min(train.micro_batch or train.batch_size, 64),
-        precision=train.precision,
-    )
-
-
-def model_tensors(setup: Setup) -> dict[str, Any]:
-    """Return the state of the network, and of the loss under ``loss.``."""
-    loss = {f"loss.{name}": t for name, t in setup.loss.state_dict().items()}
-    return {**setup.net.state_dict(), **loss}
-
-
-def load_model_tensors(setup: Setup, tensors: Mapping[str, Any]) -> None:
-    """Put back what :func:`model_tensors` returned, strictly."""
-    own = {k.removeprefix("loss."): v for k, v in tensors.items() if k.startswith("loss.")}
-    setup.loss.load_state_dict(own)
-    setup.net.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("loss.")})
-
-
-def require_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse to save a poisoned network: a buffer can go bad while every loss is finite.
-
-    Raises:
-        NonFiniteError: A tensor holds NaN or infinity; the message names it.
-    """
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise NonFiniteError(
-                f"{name} holds NaN or infinity, so this state was not saved",
-                hint="the checkpoint before is intact; lower the rate (--lr) or use fp32",
-            )
-
-
-def phase_rows(setup: Setup, history: Sequence[Metrics]) -> list[dict[str, int]]:
-    """Return the phases that the run went through, for the result object."""
-    sizes = setup.controller.sizes
-    config = setup.config
-    found = phases(setup.policy, setup.stages, config.train.epochs, history, config.train.monitor)
-    done = len(history)
-    return [
-        {
-            "start_epoch": phase.start_epoch,
-            "end_epoch": min(phase.end_epoch, done),
-            "trainable_parameters": sum(sizes[name] for name in phase.plan.trainable),
-        }
-        for phase in found
-        if phase.start_epoch < done
-    ]

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from siamkit.data.loader import Loader, ViewDataset
+from siamkit.data.loader import Loader, ViewDataset, default_workers
 from siamkit.data.sources import ImageSet
 from siamkit.data.views import EvalView
 from siamkit.errors import NonFiniteError
 from siamkit.evaluation.retrieval import retrieval_metrics
 from siamkit.interfaces import Preprocessing
+from siamkit.training.build import Setup
 from siamkit.training.step import autocast
 
 PROBE_IMAGES = 512
@@ -98,3 +99,22 @@ def probe(train: ImageSet, val: ImageSet, seed: int) -> ImageSet:
             break
         chosen += sorted(int(i) for i in rng.permutation(members)[:per_class])
     return ImageSet(tuple(train.samples[i] for i in chosen), train.classes)
+
+
+def workers_of(setup: Setup, images: int) -> int:
+    """Return how many processes decode images."""
+    workers = setup.config.data.workers
+    return default_workers(images, setup.device.type) if workers is None else workers
+
+
+def evaluator_of(setup: Setup, images: ImageSet) -> Evaluator:
+    """Return an evaluator of ``images`` with the run's settings."""
+    train = setup.config.train
+    return Evaluator(
+        images,
+        setup.net.backbone.preprocessing,
+        setup.device,
+        workers=workers_of(setup, len(images)),
+        batch_size=min(train.micro_batch or train.batch_size, 64),
+        precision=train.precision,
+    )

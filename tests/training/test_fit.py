@@ -320,7 +320,7 @@ def test_an_observer_plugin_that_fails_is_left_out_and_hurts_nobody(
 
 
 def test_a_poisoned_buffer_is_caught_before_it_is_saved(run_values: RunValues) -> None:
-    from siamkit.training.loop import require_finite
+    from siamkit.training.tensors import require_finite
 
     require_finite({"a": torch.ones(2), "steps": torch.tensor(3)})
     with pytest.raises(NonFiniteError, match=r"bn\.running_var holds NaN or infinity"):

@@ -1,0 +1,67 @@
+"""The configuration of a run: defaults < preset < file < ``--set`` < flags.
+
+The sections ``backbone``, ``head``, ``freeze``, ``loss`` and ``scheduler`` are *components*: a
+registered name plus that entry's options, side by side (``loss: {name: triplet, margin: 0.3}``, or
+just ``loss: triplet``). Options are checked against the entry, so a resolved config is complete:
+written to a file and read back, it gives the same config.
+"""
+
+from __future__ import annotations
+
+from siamkit.config.layers import (
+    Layer,
+    merge,
+    parse_sets,
+    read_file,
+    read_preset,
+)
+from siamkit.config.resolve import (
+    json_schema,
+    options_of,
+    resolve,
+)
+from siamkit.config.sections import (
+    COMPONENT_MODELS,
+    COMPONENTS,
+    SAMPLE,
+    AugmentConfig,
+    BackboneConfig,
+    Component,
+    DataConfig,
+    FreezeConfig,
+    HeadConfig,
+    LossConfig,
+    OptimizerConfig,
+    RunConfig,
+    SchedulerConfig,
+    Section,
+    TrainConfig,
+    Values,
+)
+
+__all__ = [
+    "COMPONENTS",
+    "COMPONENT_MODELS",
+    "SAMPLE",
+    "AugmentConfig",
+    "BackboneConfig",
+    "Component",
+    "DataConfig",
+    "FreezeConfig",
+    "HeadConfig",
+    "Layer",
+    "LossConfig",
+    "OptimizerConfig",
+    "RunConfig",
+    "SchedulerConfig",
+    "Section",
+    "TrainConfig",
+    "Values",
+    "json_schema",
+    "merge",
+    "options_of",
+    "parse_sets",
+    "read_file",
+    "read_preset",
+    "resolve",
+]

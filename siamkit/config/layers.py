@@ -1,0 +1,209 @@
+"""Layers of configuration values, and laying them over each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from siamkit.config.sections import COMPONENT_MODELS, SAMPLE, Values, expanded
+from siamkit.errors import ConfigError, did_you_mean
+from siamkit.problems import Namer
+
+
+class Layer(dict[str, Any]):
+    """Values from one source, which errors about them can name.
+
+    Args:
+        values: Nested values.
+        where: From a dotted key (``loss.margin``) to its place (``run.yaml: loss.margin``).
+    """
+
+    def __init__(self, values: Mapping[str, Any], where: Namer) -> None:
+        super().__init__(values)
+        self.where = where
+
+    def sets(self, path: str) -> bool:
+        """Tell whether the layer has a value at the dotted key ``path``."""
+        node: Any = self
+        parts = path.split(".")
+        for depth, part in enumerate(parts):
+            if isinstance(node, str):  # a component, by its name alone
+                return parts[depth:] == ["name"]
+            if not isinstance(node, Mapping):
+                return True
+            if part not in node:
+                return False
+            node = node[part]
+        return True
+
+
+def read_file(path: Path) -> Layer:
+    """Return the values of a YAML config file; relative paths in it are relative to it.
+
+    Raises:
+        ConfigError: It cannot be read, isn't YAML, or isn't a mapping of sections.
+    """
+    try:
+        values = _load_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the config file: {error.strerror}", where=str(path)
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError("not YAML: not UTF-8 text", where=str(path)) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise ConfigError(f"not YAML: {problem}", where=f"{path}{line}") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError("must be a mapping of sections", where=str(path), got=values)
+    _anchor(values, "data", "path", path.parent)
+    _anchor(values, "backbone", "weights", path.parent)
+    return Layer(values, lambda key: f"{path}: {key}")
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, whose scalars fail as YAML and not as Python (``2020-13-45``, ``0b_``)."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except Exception as error:
+            if isinstance(error, yaml.YAMLError) or not isinstance(node, yaml.ScalarNode):
+                raise
+            raise yaml.constructor.ConstructorError(
+                problem=f"{node.value!r} cannot be read as {node.tag.rpartition(':')[2]}",
+                problem_mark=node.start_mark,
+            ) from error
+
+
+def _load_yaml(text: str) -> Any:
+    """Return the value of a YAML document.
+
+    Raises:
+        yaml.YAMLError: It is none.
+    """
+    try:
+        return yaml.load(text, _Loader)  # a safe loader
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+
+
+def read_preset(name: str) -> Layer:
+    """Return the values of a config that ships with siamkit, such as ``classic``.
+
+    Raises:
+        ConfigError: There is no such preset.
+    """
+    folder = Path(__file__).parent.parent / "presets"
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in names:
+        raise ConfigError(
+            f"unknown preset {name!r}",
+            where="--preset",
+            allowed=", ".join(map(repr, names)),
+            hint=did_you_mean(name, names) or None,
+        )
+    return Layer(read_file(folder / f"{name}.yaml"), lambda key: f"preset {name!r}: {key}")
+
+
+def _anchor(values: Values, section: str, key: str, folder: Path) -> None:
+    inner = values.get(section)
+    if not isinstance(inner, dict):
+        return
+    path = inner.get(key)
+    # What is no path is left to the validation.
+    if isinstance(path, str) and path not in ("", SAMPLE) and "\0" not in path:
+        inner[key] = os.path.normpath(folder.absolute() / expanded(Path(path)))
+
+
+def parse_sets(assignments: Iterable[str]) -> Layer:
+    """Return the values of ``--set a.b=c`` arguments; values are YAML scalars, lists or maps.
+
+    Raises:
+        ConfigError: An argument isn't ``key=value``.
+    """
+    values: Values = {}
+    for text in assignments:
+        key, equals, raw = text.partition("=")
+        if not equals or not all(key.split(".")):
+            raise ConfigError("must be KEY=VALUE, such as loss.margin=0.2", where="--set", got=text)
+        try:
+            value = _load_yaml(raw)
+            # YAML 1.1 reads 1e-3 as a string; people who tune rates do not.
+            value = float(value) if isinstance(value, str) and _is_float(value) else value
+        except yaml.YAMLError:
+            raise ConfigError("the value is not YAML", where=f"--set {key}", got=raw) from None
+        inner: Values = {}
+        nested = inner
+        *path, last = key.split(".")
+        for part in path:
+            nested = nested.setdefault(part, {})
+        nested[last] = value
+        values = _laid_over(values, inner)
+    return Layer(values, lambda key: f"--set {key}")
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.lower() not in ("nan", "inf", "-inf", "infinity", "-infinity")
+
+
+def merge(*layers: Mapping[str, Any]) -> Values:
+    """Return the layers laid over each other, lowest first.
+
+    The options of a component are dropped where the layer that holds them names another entry
+    than the highest layer that names one: they belong to that other entry. Those of a layer that
+    names none are meant for whatever entry it will be.
+    """
+    values: Values = {}
+    for layer in fitting(layers):
+        values = _laid_over(values, layer)
+    return values
+
+
+def fitting(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the layers without the options of entries that a higher layer replaces."""
+    fitting = list(layers)
+    for section, model in COMPONENT_MODELS.items():
+        parts = [_named(layer.get(section)) for layer in layers]
+        named = [i for i, part in enumerate(parts) if isinstance(part, dict) and "name" in part]
+        for index in named:
+            if parts[index]["name"] != parts[named[-1]]["name"]:
+                own = {k: v for k, v in parts[index].items() if k in model.model_fields}
+                fitting[index] = _with(fitting[index], section, own)
+    return fitting
+
+
+def _with(layer: Mapping[str, Any], section: str, value: Any) -> Mapping[str, Any]:
+    values = {**layer, section: value}
+    return Layer(values, layer.where) if isinstance(layer, Layer) else values
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        if key in COMPONENT_MODELS:
+            old, value = _named(old), _named(value)
+        result[key] = _overlay(old, value)
+    return result
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _overlay(below: Any, above: Any) -> Any:
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    return below | {key: _overlay(below.get(key), value) for key, value in above.items()}

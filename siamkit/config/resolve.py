@@ -1,0 +1,105 @@
+"""From layers to a complete config: names looked up, options filled in and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from siamkit.config.layers import Layer, fitting, merge
+from siamkit.config.sections import COMPONENT_MODELS, COMPONENTS, Component, RunConfig, Values
+from siamkit.errors import ConfigError, PluginError
+from siamkit.problems import Namer, config_error
+from siamkit.registry import Registry
+
+
+def resolve(
+    registries: Mapping[str, Registry],
+    *layers: Mapping[str, Any],
+    where: str = "",
+) -> RunConfig:
+    """Return the complete config of ``layers``, lowest first, over the defaults.
+
+    Args:
+        registries: The registry of each component section, by section name.
+        *layers: Nested values, such as those of :func:`read_file` and :func:`parse_sets`.
+        where: What errors name for values of a layer that is not a :class:`Layer`.
+
+    Raises:
+        ConfigError: An unknown key or name, or a value out of range.
+        PluginError: A name that two plugins claim.
+    """
+    kept = fitting([RunConfig().to_values(), *layers])
+    values = merge(*kept)
+    name = _namer(kept, where)
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise config_error(error, RunConfig, name) from None
+    return config.model_copy(
+        update={key: _complete(config, key, registries[key], name) for key in COMPONENTS}
+    )
+
+
+def _namer(layers: Sequence[Mapping[str, Any]], where: str) -> Namer:
+    """Return the function that names the place a key's value came from: the highest layer's."""
+
+    def name(path: str) -> str:
+        for layer in reversed(layers):
+            if isinstance(layer, Layer) and layer.sets(path):
+                return layer.where(path)
+        return f"{where}: {path}" if where else path
+
+    return name
+
+
+def _complete(config: RunConfig, section: str, registry: Registry, name: Namer) -> Component:
+    """Fill in and check one component's options."""
+    component: Component = getattr(config, section)
+    try:
+        entry = registry.get(component.name)
+    except ConfigError as error:
+        where = name(f"{section}.name")
+        raise ConfigError(error.what, where=where, hint=error.hint) from None
+    own = type(component).model_fields
+    shadowed = sorted(set(entry.options.model_fields) & set(own))
+    if shadowed:
+        raise PluginError(
+            f"{registry.kind} {entry.name!r} has an option named {shadowed[0]!r}, which is a key "
+            f"of the section {section!r} itself",
+            hint=f"{entry.distribution} must rename it",
+        )
+    options = entry.validate(
+        component.options, lambda key: name(f"{section}.{key}"), kind=registry.kind
+    )
+    plain = {key: getattr(component, key) for key in own}
+    return type(component).model_validate(plain | options.model_dump(mode="json"))
+
+
+def options_of(component: Component, registry: Registry) -> tuple[Any, BaseModel]:
+    """Return the entry of ``component`` and its options object."""
+    entry = registry.get(component.name)
+    return entry, entry.validate(component.options, component.name)
+
+
+def json_schema(registries: Mapping[str, Registry]) -> Values:
+    """Return the JSON schema of a config file, the options of every entry included."""
+    schema = RunConfig.model_json_schema()
+    for section, registry in registries.items():
+        definition = schema["$defs"][COMPONENT_MODELS[section].__name__]
+        definition["oneOf"] = [
+            {
+                "title": entry.name,
+                "properties": {
+                    "name": _name_schema(entry.name),
+                    **entry.options.model_json_schema().get("properties", {}),
+                },
+            }
+            for entry in registry
+        ]
+    return schema
+
+
+def _name_schema(name: str) -> Values:
+    return {"pattern": f"^{name}"} if name.endswith(":") else {"const": name}
