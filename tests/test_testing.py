@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 import siamkit
@@ -64,6 +64,7 @@ class RequiredOptions(Options):
 
 
 class LossyOptions(Options):
+    model_config = ConfigDict(allow_inf_nan=True)
     factor: float = math.nan  # becomes null in JSON
 
 

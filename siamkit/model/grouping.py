@@ -130,7 +130,8 @@ def structural_groups(module: nn.Module, name: str) -> list[_Names]:
 def unit_name(group: _Names, everything: Iterable[str], taken: Iterable[str] = ()) -> str:
     """Return the shortest module name that only ``group`` lies under, a numbered one if there is.
 
-    So a block with its downsampling is ``stages.1.blocks.0``, not ``stages.1.downsample``.
+    So a block with its downsampling is ``stages.1.blocks.0``, not ``stages.1.downsample``, and
+    a group of numbered neighbours is ``blocks.3-4``.
 
     Args:
         group: Names of a unit's parameters, in order.
@@ -140,7 +141,11 @@ def unit_name(group: _Names, everything: Iterable[str], taken: Iterable[str] = (
     shared = {p for name in set(everything).difference(group) for p in _prefixes(name)}
     shared.update(taken)
     candidates = [next((p for p in _prefixes(name) if p not in shared), name) for name in group]
-    return next((c for c in candidates if c.rpartition(".")[2].isdigit()), candidates[0])
+    numbered = [c for c in candidates if c.rpartition(".")[2].isdigit()]
+    if not numbered:
+        return candidates[0]
+    neighbours = [c for c in numbered if parent(c) == parent(numbered[0])]
+    return run_name(numbered[0], neighbours[-1])
 
 
 def _prefixes(name: str) -> _Names:

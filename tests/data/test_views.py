@@ -16,7 +16,7 @@ from siamkit.interfaces import Preprocessing
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 NONE = {
     "crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "brightness": 0, "contrast": 0,
-    "saturation": 0,
+    "saturation": 0, "hue": 0, "grayscale": 0,
 }  # fmt: skip
 EVERYTHING = AugmentConfig(rotate=20, hue=0.1, grayscale=0.3, blur=0.5, horizontal_flip=0.5)
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}

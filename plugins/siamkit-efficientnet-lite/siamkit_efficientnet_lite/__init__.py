@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import siamkit
 
@@ -16,6 +16,19 @@ if TYPE_CHECKING:
 
 SIZES = {0: 224, 1: 240, 2: 260}
 """The image size in pixels that each variant was trained at."""
+
+
+STAGES = {
+    "stem": r"(?:conv_stem|bn1|blocks\.0)\.",
+    "blocks": [
+        (r"blocks\.1\.", (1,)),
+        (r"blocks\.2\.", (2,)),
+        (r"blocks\.[34]\.", (3,)),
+        (r"(?:blocks\.[56]|conv_head|bn2)\.", (4,)),
+    ],
+}
+"""One stage for each resolution of the feature maps, as ResNet's are: timm's own grouping is by
+block sequence, whose last two are only the lowest resolution. In timm's matcher form."""
 
 
 @siamkit.hookimpl
@@ -33,7 +46,8 @@ def siamkit_register_backbones(register: Register) -> None:
 def build(variant: int, options: BaseModel, context: BackboneContext) -> nn.Module:
     """Return EfficientNet-Lite ``variant``: images ``[N, C, H, W]`` to features ``[N, 1280]``.
 
-    Its attribute ``preprocessing`` tells siamkit how to prepare the images.
+    Its attribute ``preprocessing`` tells siamkit how to prepare the images, and its
+    ``group_matcher`` where the stages are.
     """
     import timm
 
@@ -54,4 +68,10 @@ def build(variant: int, options: BaseModel, context: BackboneContext) -> nn.Modu
     model.preprocessing = Preprocessing(  # type: ignore[assignment]
         mean=half, std=half, size=(size, size), interpolation="bicubic", crop_pct=size / (size + 32)
     )
+    by_block = model.group_matcher
+
+    def group_matcher(coarse: bool = False) -> dict[str, Any]:
+        return STAGES if coarse else by_block(coarse)  # type: ignore[operator, no-any-return]
+
+    model.group_matcher = group_matcher  # type: ignore[assignment]
     return model

@@ -8,6 +8,7 @@ import torch
 from siamkit_efficientnet_lite import SIZES, build, weights
 from siamkit_efficientnet_lite.weights import convert, packaged
 
+import siamkit
 from siamkit import BackboneContext, plugins
 from siamkit.model.build import build_backbone
 from siamkit.registry import NoOptions
@@ -106,3 +107,18 @@ def test_registering_does_not_import_torch():
 
 def test_the_licence_is_shipped():
     assert "Apache License" in (Path(__file__).parents[1] / "LICENSE").read_text()
+
+
+def test_stages_are_those_of_one_resolution_each():
+    net = siamkit.create_model("efficientnet-lite0", pretrained=False, image_size=64)
+    names = [stage.name for stage in net.backbone.stages()]
+    assert names == ["stem", "blocks.1", "blocks.2", "blocks.3-4", "blocks.5-6"]
+    sizes: dict[str, tuple[int, ...]] = {}
+    for stage in net.backbone.stages():
+        last = next(m for m in reversed(stage.modules) if "blocks" in m)
+        module = net.backbone.get_submodule(last)
+        module.register_forward_hook(
+            lambda m, i, o, name=stage.name: sizes.update({name: tuple(o.shape[-2:])})
+        )
+    net.embed(torch.zeros(1, 3, 64, 64))
+    assert [size[0] for size in sizes.values()] == [32, 16, 8, 4, 2]
