@@ -144,8 +144,10 @@ def unit_name(group: _Names, everything: Iterable[str], taken: Iterable[str] = (
     numbered = [c for c in candidates if c.rpartition(".")[2].isdigit()]
     if not numbered:
         return candidates[0]
-    neighbours = [c for c in numbered if parent(c) == parent(numbered[0])]
-    return run_name(numbered[0], neighbours[-1])
+    within = parent(numbered[0])
+    if not within:  # the layers of a bare sequence: a convolution and its norm are no run
+        return numbered[0]
+    return run_name(numbered[0], [c for c in numbered if parent(c) == within][-1])
 
 
 def _prefixes(name: str) -> _Names:
