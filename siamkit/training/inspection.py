@@ -51,7 +51,9 @@ def inspect(
         "backbone": {
             "name": config.backbone.name,
             "parameters": _count(setup.net.backbone),
-            "weights": _weights(config, registries, setup),
+            "weights": "the run's own"
+            if weights == "none"
+            else _weights(config, registries, setup),
             "features": setup.net.backbone.embedding_dim,
             "image_size": list(preprocessing.size),
             "in_chans": preprocessing.channels,

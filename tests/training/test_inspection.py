@@ -89,5 +89,6 @@ def test_a_run_is_inspected_with_the_phases_it_went_through(run_values: RunValue
     result = api.fit(values)
     assert len(result["phases"]) > 1, "a rate of nothing improves nothing"
     report = api.inspect(result["run_dir"])
+    assert report["backbone"]["weights"] == "the run's own"
     spans = [(p["start_epoch"], p["trainable_parameters"]) for p in report["phases"]]
     assert spans == [(p["start_epoch"], p["trainable_parameters"]) for p in result["phases"]]
