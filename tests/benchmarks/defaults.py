@@ -190,8 +190,11 @@ def table(options: argparse.Namespace) -> None:
     print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     rows = []
     for (data, policy, head, loss, extra, batch, k, epochs), rates in by.items():
+        # A mean over fewer seeds says something about other classes.
+        seeds = max(len(tried) for tried in rates.values())
+        whole = {rate: tried for rate, tried in rates.items() if len(tried) == seeds}
         (lr, mult), chosen = max(
-            rates.items(), key=lambda item: statistics.mean(j["val"] for j in item[1])
+            whole.items(), key=lambda item: statistics.mean(j["val"] for j in item[1])
         )
         before, after, seconds, map_before, map_after = (
             statistics.mean(job[key] for job in chosen)
