@@ -308,32 +308,35 @@ def interrupt_at_first_checkpoint(event: siamkit.Event) -> None:
         raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize(
+    ("event", "freeze"),
+    [
+        ("step", {"name": "unfreeze-blocks", "n": 1}),  # one phase: only saving can tell
+        ("checkpoint", {"name": "stages", "warmup": 1}),  # saved already: only the phase's end can
+    ],
+)
 def test_trap_17_a_plugin_that_writes_to_a_frozen_tensor_fails_the_run(
-    run_values: RunValues,
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch, event: str, freeze: dict[str, Any]
 ) -> None:
-    def vandal(event: siamkit.Event) -> None:
-        if event.name == "step":
-            for module in list(vandalised):
-                with torch.no_grad():
-                    module.model.layer1[0].conv1.weight.add_(1e-3)
-
-    vandalised: list[Any] = []
-    original = api.create_net
-
-    def spy(*args: Any, **kwargs: Any) -> Any:
-        built = original(*args, **kwargs)
-        vandalised.append(built.net.backbone)
-        return built
-
     import siamkit.training.build as build
 
-    patch = pytest.MonkeyPatch()
-    patch.setattr(build, "create_net", spy)
-    try:
-        with pytest.raises(FrozenDriftError, match=r"backbone\.model\.layer1\.0\.conv1\.weight"):
-            api.fit(run_values(), listeners=[vandal])
-    finally:
-        patch.undo()
+    built: list[Any] = []
+    create_net = build.create_net
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        made = create_net(*args, **kwargs)
+        built.append(made.net)
+        return made
+
+    def vandal(seen: siamkit.Event) -> None:
+        # The first checkpoint comes before anything is frozen.
+        if seen.name == event and (event == "step" or seen.data["epoch"] == 1):
+            with torch.no_grad():
+                built[-1].backbone.model.layer1[0].conv1.weight.add_(1e-3)
+
+    monkeypatch.setattr(build, "create_net", spy)
+    with pytest.raises(FrozenDriftError, match=r"backbone\.model\.layer1\.0\.conv1\.weight"):
+        api.fit(run_values(freeze=freeze), listeners=[vandal])
 
 
 def test_trap_18_nothing_to_train_is_refused_before_the_run(run_values: RunValues) -> None:

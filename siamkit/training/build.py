@@ -142,12 +142,14 @@ def resolve_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     # torch raises AssertionError where it was built without the device.
     except (RuntimeError, AssertionError):
+        device = None
+    if device is None or device.type == "meta":  # which holds no values
         raise ConfigError(
             "no such device here",
             where="train.device",
             got=name,
             allowed="auto, cpu" + (", cuda" if torch.cuda.is_available() else ""),
-        ) from None
+        )
     return device
 
 

@@ -63,7 +63,7 @@ def resume(
     """Go on with the run at ``path`` from its latest checkpoint that is intact.
 
     Raises:
-        CheckpointError: There is none, or the data or plugins changed since.
+        CheckpointError: There is none, or the config, data or plugins changed since.
     """
     run_dir = RunDir.open(path)
     config = resolve(registries, run_dir.read_config(), where=str(run_dir.config))
@@ -96,8 +96,6 @@ def _run(
 ) -> Result:
     with listening() as stop:
         trainer = Trainer(setup, splits, state, run_dir, emit, stop)
-        if splits.test and not state.untrained_test:
-            state.untrained_test = evaluator_of(setup, splits.test).metrics(setup.net.features)
         if saved:
             trainer.restore(saved)
         emit("run_start", _start_data(trainer))

@@ -103,8 +103,13 @@ class Trainer:
             if self.fresh:
                 # Whatever stops the run from here on, it can be resumed.
                 self.save(best=False)
+            features = self.setup.net.features
             if not self.state.untrained:
-                self.state.untrained = self.val.metrics(self.setup.net.features)
+                self.state.untrained = self.val.metrics(features)
+            if self.splits.test and not self.state.untrained_test:
+                self.state.untrained_test = evaluator_of(self.setup, self.splits.test).metrics(
+                    features
+                )
             self.emit("untrained", self.state.untrained)
             while not self.state.is_over(self.train.epochs):
                 self._start_phase(self._plan())

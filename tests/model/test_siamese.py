@@ -34,6 +34,13 @@ def test_embeddings_have_unit_length_unless_told_otherwise(net: SiameseNet) -> N
     assert not torch.allclose(raw.embed(images).norm(dim=1), torch.ones(4))
 
 
+def test_unit_length_holds_in_mixed_precision(net: SiameseNet) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        embeddings = net.embed(torch.randn(8, 3, 32, 32))
+    assert embeddings.dtype == torch.float32
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(8), atol=1e-6, rtol=0)
+
+
 def test_embed_has_no_gradient_and_puts_every_mode_back(net: SiameseNet) -> None:
     net.train()
     net.backbone.model.layer1.eval()

@@ -187,8 +187,13 @@ def test_a_test_folder_is_scored_once_at_the_end(
     for part, classes in {"train": range(4), "val": (4, 5), "test": (6, 7)}.items():
         for kind in classes:
             shutil.copytree(image_folder / f"class{kind}", root / part / f"class{kind}")
-    result = api.fit(run_values(data={"path": str(root)}, train={"epochs": 1}))
+    values = run_values(data={"path": str(root)}, train={"epochs": 1})
+    result = api.fit(values)
     assert set(result["metrics"]["test"]) == {"untrained", "best"}
+    again = {**values, "run_dir": values["run_dir"] + "2"}
+    with pytest.raises(Killed):
+        api.fit(again, listeners=[kill_at("checkpoint", 1)])
+    assert api.resume(again["run_dir"])["metrics"] == result["metrics"]
 
 
 def test_a_loss_that_blows_up_ends_the_run_with_the_batch_on_record(run_values: RunValues) -> None:
@@ -469,6 +474,12 @@ def test_an_observer_cannot_change_the_run(
     monkeypatch.setattr(api, "_observers", lambda: [liar])
     result = api.fit(run_values(train={"epochs": 1}), listeners=[liar])
     assert result["metrics"]["untrained"]["recall@1"] <= 1
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda:99", "nonsense"])
+def test_a_device_that_is_not_here_is_refused(run_values: RunValues, device: str) -> None:
+    with pytest.raises(ConfigError, match=rf"train\.device: no such device here, got '{device}'"):
+        api.fit(run_values(train={"device": device}))
 
 
 def test_recomputation_with_trained_statistics_is_refused(run_values: RunValues) -> None:
