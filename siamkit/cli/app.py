@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 import siamkit
+from siamkit.cli.cache import app as cache_app
 from siamkit.cli.config import app as config_app
 from siamkit.cli.failures import as_siamkit_error
 from siamkit.cli.group import SiamkitGroup
@@ -34,6 +35,7 @@ app.command("inspect")(inspect_)
 app.command("list")(list_)
 app.command("plugins")(plugins)
 app.add_typer(config_app, name="config")
+app.add_typer(cache_app, name="cache")
 
 
 def _version(value: bool) -> None:

@@ -37,7 +37,11 @@ class SiameseNet(nn.Module):
 
     def forward_single(self, images: Tensor) -> Tensor:
         """Return the embeddings ``[N, E]`` of ``images [N, C, H, W]``."""
-        embeddings: Tensor = self.head(self.backbone(images))  # [N, E]
+        return self.project(self.backbone(images))
+
+    def project(self, features: Tensor) -> Tensor:
+        """Return the embeddings ``[N, E]`` of the backbone's ``features [N, D]``."""
+        embeddings: Tensor = self.head(features)  # [N, E]
         if not self.normalize:
             return embeddings
         # In float32 under autocast too: bfloat16 lengths are off by two thousandths.

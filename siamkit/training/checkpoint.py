@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from siamkit.errors import CheckpointError
-from siamkit.training.files import fsync, full_disk_is_ours, write_atomic, write_json
+from siamkit.files import fsync, full_disk_is_ours, write_atomic, write_json
 
 FORMAT = 1
 LATEST, BEST = "LATEST", "BEST"

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from siamkit.config import RunConfig, read_file
 from siamkit.errors import CheckpointError, ConfigError, ResourceError
-from siamkit.training.files import full_disk_is_ours, write_atomic, write_json
+from siamkit.files import full_disk_is_ours, write_atomic, write_json
 
 
 class RunDir:

@@ -21,6 +21,10 @@ SURFACE = {
     "siamkit config show": [*RUN, "--json"],
     "siamkit config validate": ["FILE", "--json"],
     "siamkit config schema": ["--json"],
+    "siamkit cache": [],
+    "siamkit cache list": ["--cache-dir", "--json"],
+    "siamkit cache prune": ["--max-gb", "--older-than", "--cache-dir", "--json"],
+    "siamkit cache clear": ["--yes -y", "--cache-dir", "--json"],
 }  # fmt: skip
 
 

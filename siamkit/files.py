@@ -12,9 +12,10 @@ from typing import Any
 
 from siamkit.errors import ResourceError
 
+_RUN_HINT = "make room, or choose another --run-dir; what was saved before is intact"
 _ENVIRONMENT = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
-    errno.ENOENT, errno.EEXIST,
+    errno.ENOENT, errno.EEXIST, errno.EFBIG,
 }  # fmt: skip
 
 
@@ -27,10 +28,10 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace a text file in one step."""
+def write_atomic(path: Path, text: str, hint: str = _RUN_HINT) -> None:
+    """Replace a text file in one step; ``hint`` is the next step if the disk refuses."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with full_disk_is_ours(path):
+    with full_disk_is_ours(path, hint):
         temporary.write_text(text, encoding="utf-8")
         fsync(temporary)
         temporary.replace(path)
@@ -43,8 +44,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def full_disk_is_ours(path: Path) -> Iterator[None]:
+def full_disk_is_ours(path: Path, hint: str = _RUN_HINT) -> Iterator[None]:
     """Turn 'no space left' and 'read-only' into errors that say what to do.
+
+    Args:
+        path: What is being written, for the message.
+        hint: The next step, for the message.
 
     Raises:
         ResourceError: The disk is full, over quota, or not writable.
@@ -57,5 +62,5 @@ def full_disk_is_ours(path: Path) -> Iterator[None]:
         raise ResourceError(
             f"cannot write: {os.strerror(error.errno or 0)}",
             where=str(path),
-            hint="make room, or choose another --run-dir; what was saved before is intact",
+            hint=hint,
         ) from None

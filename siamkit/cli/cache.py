@@ -1,0 +1,128 @@
+"""``siamkit cache``: list, prune, clear."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from siamkit.cli import output
+from siamkit.cli.options import Json
+from siamkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from siamkit.freezing.cache.budget import StoreInfo
+
+app = typer.Typer(help="See or shrink the cache of frozen features.", add_completion=False)
+
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache-dir",
+        metavar="DIR",
+        help="The cache's folder; $SIAMKIT_CACHE_DIR or ~/.cache/siamkit/features if left out.",
+        show_default=False,
+    ),
+]
+
+
+@app.command("list")
+def list_(cache_dir: CacheDir = None, json: Json = False) -> None:
+    """List what is cached, the most recently used first."""
+    from siamkit.freezing.cache.budget import list_stores
+    from siamkit.report.cache import cache_table
+
+    root = _root(cache_dir)
+    stores = _values(list_stores(root))
+    if json:
+        total = sum(store["bytes"] for store in stores)
+        output.emit_json("cache", {"folder": str(root), "bytes": total, "stores": stores})
+    else:
+        output.emit(cache_table(str(root), stores))
+
+
+@app.command()
+def prune(
+    max_gb: Annotated[
+        float | None,
+        typer.Option(metavar="GB", min=0, help="Then remove the least recently used beyond this."),
+    ] = None,
+    older_than: Annotated[
+        float | None,
+        typer.Option(metavar="DAYS", min=0, help="Remove what was not used for so many days."),
+    ] = None,
+    cache_dir: CacheDir = None,
+    json: Json = False,
+) -> None:
+    """Remove old features. What a running process uses stays."""
+    from siamkit.freezing.cache import budget
+
+    if max_gb is None and older_than is None:
+        raise ConfigError(
+            "nothing says what to remove",
+            where="siamkit cache prune",
+            hint="give --max-gb or --older-than, or run 'siamkit cache clear'",
+        )
+    root = _root(cache_dir)
+    limit = None if max_gb is None else round(max_gb * 1e9)
+    _report(root, budget.prune(root, limit, older_than), json)
+
+
+@app.command()
+def clear(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    cache_dir: CacheDir = None,
+    json: Json = False,
+) -> None:
+    """Remove all cached features. What a running process uses stays."""
+    from siamkit.freezing.cache import budget
+    from siamkit.report import units
+
+    root = _root(cache_dir)
+    stores = [store for store in budget.list_stores(root) if not store.in_use]
+    if stores and not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(
+                "nobody is there to confirm", where="siamkit cache clear", hint="add --yes"
+            )
+        size = units.size(sum(store.bytes for store in stores))
+        typer.confirm(f"Remove {len(stores)} stores, {size}, in {root}?", abort=True, err=True)
+    _report(root, budget.clear(root), json)
+
+
+def _root(cache_dir: Path | None) -> Path:
+    from siamkit.freezing.cache.layout import default_root
+
+    if cache_dir is not None and not cache_dir.is_dir():
+        raise ConfigError("no such folder", where="--cache-dir", got=str(cache_dir))
+    return default_root() if cache_dir is None else cache_dir
+
+
+def _report(root: Path, removed: list[StoreInfo], json: bool) -> None:
+    from siamkit.freezing.cache.budget import list_stores
+    from siamkit.report.cache import removed_table
+
+    gone, left = _values(removed), _values(list_stores(root))
+    if json:
+        output.emit_json("cache-removed", {"folder": str(root), "removed": gone, "left": left})
+    else:
+        output.emit(removed_table(str(root), gone, left))
+
+
+def _values(stores: list[StoreInfo]) -> list[dict[str, Any]]:
+    return [
+        {
+            "store": store.digest,
+            "path": str(store.path),
+            "bytes": store.bytes,
+            "rows": store.rows,
+            "last_used": datetime.fromtimestamp(store.last_used, UTC).isoformat(),
+            "in_use": store.in_use,
+            "dtype": store.dtype,
+            "description": dict(store.description),
+        }
+        for store in stores
+    ]

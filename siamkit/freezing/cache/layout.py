@@ -1,0 +1,198 @@
+"""Names and formats of a store's files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+KEY_BYTES = 16
+"""The length of a row's key."""
+
+DATA_START = 4096
+"""Where a shard's rows start: the header has a fixed place, so that rows can be streamed first."""
+
+HINT = (
+    "make room ('siamkit cache prune --max-gb N'), or set SIAMKIT_CACHE_DIR to another folder; "
+    "what was cached before is intact"
+)
+"""The next step when the cache cannot be written."""
+
+STORE_FILE, FILL_LOCK, USERS = "store.json", ".fill.lock", "users"
+TEMPORARY = ".tmp-"
+_SCHEMA = "siamkit.store/1"
+_STORE = re.compile(r"[0-9a-f]{32}")
+_SHARD = re.compile(r"shard-[0-9a-f]{32}\.safetensors")
+_OURS = re.compile(
+    rf"{_SHARD.pattern}|\.tmp-[0-9a-f]{{32}}|store\.json|\.store\.json\.tmp|\.fill\.lock"
+)
+_ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+
+
+def default_root() -> Path:
+    """Return the folder of all stores.
+
+    ``$SIAMKIT_CACHE_DIR``, else ``$XDG_CACHE_HOME/siamkit/features``, else
+    ``~/.cache/siamkit/features``.
+    """
+    if own := os.environ.get("SIAMKIT_CACHE_DIR"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "siamkit" / "features"
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """What makes two stores one: what made the rows, and what a row is.
+
+    Attributes:
+        description: What made the rows, as JSON values.
+        dtype: ``F32``, ``F16`` or ``BF16``, as safetensors has it.
+        shape: The shape of a row.
+    """
+
+    description: Mapping[str, Any]
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def digest(self) -> str:
+        """The name of the store: 32 hex digits of the SHA-256 of the spec."""
+        text = json.dumps(self._values(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    @property
+    def row_bytes(self) -> int:
+        """The size of a row."""
+        return _ITEM_BYTES[self.dtype] * math.prod(self.shape)
+
+    def to_json(self) -> str:
+        """Return the text of ``store.json``."""
+        return json.dumps(self._values(), indent=2, allow_nan=False) + "\n"
+
+    def _values(self) -> dict[str, Any]:
+        return {
+            "schema": _SCHEMA,
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "description": dict(self.description),
+        }
+
+    @classmethod
+    def read(cls, store: Path) -> StoreSpec | None:
+        """Return the spec of a store, or None if it has none that can be read."""
+        try:
+            return cls.parse((store / STORE_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    @classmethod
+    def parse(cls, text: str) -> StoreSpec | None:
+        """Return what :meth:`to_json` wrote, or None if that is not what ``text`` is."""
+        try:
+            values = json.loads(text)
+            if values["schema"] != _SCHEMA:
+                return None
+            return cls(dict(values["description"]), values["dtype"], tuple(values["shape"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+
+@dataclass(frozen=True)
+class ShardHeader:
+    """The header of a shard, a safetensors file with ``rows`` and then ``keys``.
+
+    Attributes:
+        store: The digest of the store that the shard belongs to.
+        count: The number of rows.
+        sha256: The hash of everything after the header.
+    """
+
+    store: str
+    dtype: str
+    shape: tuple[int, ...]
+    count: int
+    sha256: str
+
+    @property
+    def rows_bytes(self) -> int:
+        """The size of all rows."""
+        return self.count * _ITEM_BYTES[self.dtype] * math.prod(self.shape)
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the file."""
+        return DATA_START + self.rows_bytes + self.count * KEY_BYTES
+
+    def encode(self) -> bytes:
+        """Return the first ``DATA_START`` bytes of the file."""
+        end = self.rows_bytes + self.count * KEY_BYTES
+        text = json.dumps(
+            {
+                "__metadata__": {"store": self.store, "sha256": self.sha256},
+                "rows": {
+                    "dtype": self.dtype,
+                    "shape": [self.count, *self.shape],
+                    "data_offsets": [0, self.rows_bytes],
+                },
+                "keys": {
+                    "dtype": "U8",
+                    "shape": [self.count, KEY_BYTES],
+                    "data_offsets": [self.rows_bytes, end],
+                },
+            }
+        ).encode()
+        # safetensors allows a header to be padded with spaces.
+        return (DATA_START - 8).to_bytes(8, "little") + text.ljust(DATA_START - 8)
+
+    @classmethod
+    def read(cls, path: Path) -> ShardHeader:
+        """Read the header of a file and check it against the file's size.
+
+        Raises:
+            ValueError: It is not a shard, or not a whole one.
+            OSError: It cannot be read.
+        """
+        with path.open("rb") as file:
+            raw = file.read(DATA_START)
+            size = os.fstat(file.fileno()).st_size
+        if len(raw) < DATA_START or int.from_bytes(raw[:8], "little") != DATA_START - 8:
+            raise ValueError("not a shard")
+        try:
+            values = json.loads(raw[8:])
+            rows, tags = values["rows"], values["__metadata__"]
+            count, *shape = rows["shape"]
+            if any(type(number) is not int for number in (count, *shape)):
+                raise ValueError
+            header = cls(tags["store"], rows["dtype"], tuple(shape), count, tags["sha256"])
+            canonical = header.encode()
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise ValueError("its header is damaged") from None
+        if canonical != raw:
+            raise ValueError("its header is damaged")
+        if size != header.file_bytes:
+            raise ValueError(f"it has {size} bytes instead of {header.file_bytes}")
+        return header
+
+
+def is_shard_name(name: str) -> bool:
+    """Tell whether a file of this name should be a shard."""
+    return _SHARD.fullmatch(name) is not None
+
+
+def is_our_name(name: str) -> bool:
+    """Tell whether siamkit makes files of this name in a store."""
+    return _OURS.fullmatch(name) is not None
+
+
+def is_store(path: Path) -> bool:
+    """Tell whether a folder is surely one of our stores, so that it may be deleted."""
+    if not _STORE.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+        return False
+    return StoreSpec.read(path) is not None or any(is_shard_name(f.name) for f in path.iterdir())

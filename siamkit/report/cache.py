@@ -1,0 +1,64 @@
+"""The tables of ``siamkit cache``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from siamkit.report import units
+from siamkit.report.terminal import cells, make_table, styled
+
+Json = Mapping[str, Any]
+
+
+def cache_table(folder: str, stores: Sequence[Json]) -> RenderableType:
+    """Return the table of the feature cache's stores, and their sum."""
+    if not stores:
+        return styled(f"no cached features in {folder}")
+    total = sum(store["bytes"] for store in stores)
+    return Group(
+        _table(stores),
+        Text(),
+        styled(f"{_stores(len(stores))}, {units.size(total)} in {folder}"),
+    )
+
+
+def removed_table(folder: str, removed: Sequence[Json], left: Sequence[Json]) -> RenderableType:
+    """Return what was removed, and what is left."""
+    freed = sum(store["bytes"] for store in removed)
+    stay = sum(store["bytes"] for store in left)
+    used = sum(store["in_use"] for store in left)
+    text = f"removed {_stores(len(removed))}, {units.size(freed)}; left {_stores(len(left))}"
+    if left:
+        text += f", {units.size(stay)}" + (f" ({used} in use)" if used else "")
+    parts: list[RenderableType] = [_table(removed), Text()] if removed else []
+    return Group(*parts, styled(f"{text} in {folder}"))
+
+
+def what(description: Json) -> str:
+    """Return in a few words what made a store's rows: ``resnet50 → layer4, 224 px, float32``."""
+    backbone, boundary = description.get("backbone"), description.get("boundary")
+    place = " → ".join(str(part) for part in (backbone, boundary) if part is not None)
+    pixels = description.get("image_size")
+    parts = [place, f"{pixels} px" if pixels is not None else "", description.get("dtype", "")]
+    return ", ".join(str(part) for part in parts if part) or "unknown"
+
+
+def _table(stores: Sequence[Json]) -> RenderableType:
+    table = make_table("store", "what", "rows", "size", "last used", numbers=("rows", "size"))
+    for store in stores:
+        used = datetime.fromisoformat(store["last_used"]).astimezone()
+        when = "now" if store["in_use"] else f"{used:%Y-%m-%d %H:%M}"
+        table.add_row(
+            styled(store["store"][:12], "bold"),
+            *cells(what(store["description"]), store["rows"], units.size(store["bytes"]), when),
+        )
+    return table
+
+
+def _stores(number: int) -> str:
+    return f"{number} store" if number == 1 else f"{number} stores"
