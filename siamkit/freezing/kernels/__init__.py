@@ -1,0 +1,23 @@
+"""Kernels: ways of running a network's frozen prefix, chosen by measurement and checked."""
+
+from siamkit.freezing.kernels.base import Kernel, KernelError, batch_size, kernel_class
+from siamkit.freezing.kernels.build import KERNELS, available, build_kernel
+from siamkit.freezing.kernels.check import TOLERANCE, check, tolerance
+from siamkit.freezing.kernels.choose import Choice, choose
+from siamkit.freezing.kernels.worth import worth_building
+
+__all__ = [
+    "KERNELS",
+    "TOLERANCE",
+    "Choice",
+    "Kernel",
+    "KernelError",
+    "available",
+    "batch_size",
+    "build_kernel",
+    "check",
+    "choose",
+    "kernel_class",
+    "tolerance",
+    "worth_building",
+]

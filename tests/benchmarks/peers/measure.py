@@ -1,0 +1,96 @@
+"""Running competitors as processes of their own, and what their figures mean."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from peers.task import Task
+
+HERE = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process.
+
+    Attributes:
+        seconds: From its start to its end.
+        peak: The most memory that was resident, in bytes.
+        epochs: Seconds of each epoch.
+        visits: Images shown in an epoch.
+        more: Whatever else it reported.
+    """
+
+    seconds: float
+    peak: int
+    epochs: tuple[float, ...] = ()
+    visits: int = 0
+    more: dict[str, Any] | None = None
+
+
+def process(command: Sequence[str], threads: int) -> tuple[float, int, str]:
+    """Run ``command``; return its seconds, its peak resident bytes and what it printed."""
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(HERE),
+    }
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as log:
+        started = time.perf_counter()
+        child = subprocess.Popen(command, stdout=out, stderr=log, env=environment)
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - started
+        child.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        log.seek(0)
+        if child.returncode:
+            raise SystemExit(f"{' '.join(command)}\nended with {child.returncode}:\n{log.read()}")
+        unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+        return seconds, usage.ru_maxrss * unit, out.read()
+
+
+def compete(name: str, task: Task) -> Run:
+    """Run the competitor ``peers.<name>`` on ``task``."""
+    command = [sys.executable, "-m", f"peers.{name}", json.dumps(asdict(task))]
+    seconds, peak, printed = process(command, task.threads)
+    more = json.loads(printed.splitlines()[-1])
+    return Run(seconds, peak, tuple(more.pop("epochs")), more.pop("visits"), more)
+
+
+def scaled(run: Run, epochs: int, visits: int) -> float:
+    """Return the seconds that a whole run takes, from one of fewer epochs or image visits. Pure.
+
+    What is no epoch (imports, building the model) counts once. An image visit costs what it did
+    in the fastest epoch measured, which is in the competitor's favour: its first epoch warms up.
+
+    Args:
+        run: What was measured.
+        epochs: Epochs of the whole run.
+        visits: Image visits in each of them.
+    """
+    once = run.seconds - sum(run.epochs)
+    return once + min(run.epochs) / run.visits * visits * epochs
+
+
+def steady(epochs: Sequence[float]) -> float:
+    """Return the median seconds of an epoch, without the first, which warms up. Pure."""
+    return median(epochs[1:] or epochs)
+
+
+def cost_per_image(base: tuple[int, float], run: tuple[int, float]) -> float:
+    """Return the seconds that each further image costs, from the runs (images, seconds). Pure.
+
+    A run of very few images stands for what every run costs, whatever its size.
+    """
+    return (run[1] - base[1]) / (run[0] - base[0])
