@@ -31,6 +31,12 @@ def draw(path: Path, kind: int, index: int, size: int = 40) -> None:
     image.save(path)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep tests out of the user's cache, and out of each other's."""
+    monkeypatch.setenv("SIAMKIT_CACHE_DIR", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight classes of six small pictures."""

@@ -102,6 +102,20 @@ class RunFlags:
         str | None,
         typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_TRAINING),
     ] = None
+    views: Annotated[
+        int | None,
+        typer.Option(
+            help="Different views (random changes) of each image.", rich_help_panel=_TRAINING
+        ),
+    ] = None
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|off|always",
+            help="Compute the frozen part once and keep it on the disk.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None
     run_dir: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where the run is written.", rich_help_panel=_DATA),
@@ -201,6 +215,8 @@ KEYS = {
     "lr": "optimizer.lr",
     "seed": "train.seed",
     "device": "train.device",
+    "views": "data.views",
+    "cache": "engine.cache",
     "run_dir": "run_dir",
     "workers": "data.workers",
 }

@@ -161,7 +161,10 @@ class DataConfig(Section):
         0.5, gt=0, lt=1, description="Share of the classes held out, where DATA has no val/."
     )
     views: int | None = Field(
-        None, ge=1, description="Different views an image; null for a new one every epoch."
+        None,
+        ge=1,
+        description="Different views an image, which take turns by epoch; null for 8 where a part "
+        "of the network is frozen, and for a new one every epoch where none is.",
     )
     workers: int | None = Field(
         None, ge=0, description="Worker processes that decode; null picks by the cores."
@@ -262,6 +265,31 @@ class TrainConfig(Section):
         return value
 
 
+class EngineConfig(Section):
+    """How the frozen part of the network is computed: never what is learned."""
+
+    cache: Literal["auto", "off", "always"] = Field(
+        "auto",
+        description="Keep what the frozen part gives on the disk: where it saves time, never, or "
+        "wherever a part is frozen.",
+    )
+    prefix: Literal["auto", "eager", "folded", "inductor", "onnxruntime"] = Field(
+        "auto",
+        description="The kernel that runs the frozen part; auto measures which is the fastest.",
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        "float16",
+        description="Type of cached feature maps; pooled features are always float32.",
+    )
+    cache_dir: AbsolutePath | None = Field(
+        None,
+        description="Folder of the cache; null for $SIAMKIT_CACHE_DIR, else the user's own.",
+    )
+    cache_gb: float = Field(
+        20.0, gt=0, description="Size of the cache; the least recently used part makes room."
+    )
+
+
 class RunConfig(Section):
     """Everything that determines a run."""
 
@@ -273,6 +301,7 @@ class RunConfig(Section):
     scheduler: SchedulerConfig = SchedulerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
+    engine: EngineConfig = EngineConfig()
     run_dir: Annotated[Path, AfterValidator(expanded)] | None = Field(
         None, description="Where the run is written; null for runs/<time>-<backbone>-<policy>."
     )

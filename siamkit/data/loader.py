@@ -1,29 +1,28 @@
 """Batches of images from worker processes that live as long as the run.
 
-What comes out is a pure function of (image, seed, epoch), whatever the number of workers.
+What comes out is a pure function of (image, seed, view), whatever the number of workers.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from siamkit.data.decode import decode
 from siamkit.data.sources import ImageSet
-from siamkit.data.views import view_seed
+from siamkit.data.views import EvalView, TrainView, view_seed
 from siamkit.errors import ResourceError, SiamkitError
 
 Key = tuple[int, int]
-"""Index of an image, and the epoch."""
+"""Index of an image, and of the view."""
 
 _MOST_WORKERS = 8
 _IMAGES_A_WORKER = 64
@@ -31,10 +30,10 @@ _IMAGES_A_WORKER = 64
 
 @dataclass(frozen=True)
 class Batch:
-    """Images that go through the network together.
+    """Images that go through the network together, or what its prefix made of them.
 
     Attributes:
-        images: ``[N, C, H, W]`` float32, normalised.
+        images: ``[N, C, H, W]`` float32, normalised; or activations ``[N, ...]``.
         labels: ``[N]`` int64.
         indices: ``[N]`` int64, into the image set.
     """
@@ -53,42 +52,47 @@ class Batch:
 
 
 class ViewDataset(Dataset[Tensor]):
-    """Views of images by (index, epoch).
+    """Views of images by (index, view).
 
     Args:
         images: The images.
         view: ``EvalView`` or ``TrainView``.
         channels: Image channels.
         seed: The run's seed.
-        views: Different views an image, which take turns by epoch; None for a new one every epoch.
     """
 
     def __init__(
         self,
         images: ImageSet,
-        view: Callable[[Image.Image, int], Tensor],
+        view: EvalView | TrainView,
         channels: int,
         seed: int,
-        views: int | None = None,
     ) -> None:
         self.images = images
         self._view = view
         self._channels = channels
         self._seed = seed
-        self._views = views
 
     def __getitem__(self, key: Key) -> Tensor:
-        """Return the view ``[C, H, W]`` of image ``key[0]`` in epoch ``key[1]``.
+        """Return view ``key[1]`` ``[C, H, W]`` of image ``key[0]``.
 
         Raises:
             DataError: The image cannot be decoded.
         """
-        index, epoch = key
-        sample = self.images.samples[index]
-        view = epoch if self._views is None else epoch % self._views
-        return self._view(
-            decode(sample.path, self._channels), view_seed(self._seed, view, sample.key)
-        )
+        index, view = key
+        image = decode(self.images.samples[index].path, self._channels)
+        return self._view(image, self.seed(index, view) or 0)
+
+    def seed(self, index: int, view: int) -> int | None:
+        """Return the seed of a view of an image; None where all its views are one."""
+        if not self._view.is_random:
+            return None
+        return view_seed(self._seed, view, self.images.samples[index].key)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All but the image and the seed that decides what a view is, as JSON values."""
+        return {**self._view.identity, "channels": self._channels}
 
 
 class Loader:
@@ -118,19 +122,19 @@ class Loader:
             generator=torch.Generator(),
         )
 
-    def batches(self, batches: Iterable[Sequence[int]], epoch: int = 0) -> Iterator[Batch]:
+    def batches(self, batches: Iterable[Sequence[int]], view: int = 0) -> Iterator[Batch]:
         """Load batches, in order. Starting over makes an unfinished earlier iteration invalid.
 
         Args:
             batches: The image indices of each batch.
-            epoch: Picks the view.
+            view: Which view of the images.
 
         Raises:
             DataError: An image cannot be decoded.
             ResourceError: A worker process died.
         """
         wanted = [list(indices) for indices in batches]
-        keys = [[(index, epoch) for index in indices] for indices in wanted]
+        keys = [[(index, view) for index in indices] for indices in wanted]
         self._feed.content = keys
         try:
             loaded = iter(self._loader)

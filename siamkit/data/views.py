@@ -7,7 +7,9 @@ worker that computes it.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,6 +51,14 @@ class EvalView:
     def __init__(self, preprocessing: Preprocessing) -> None:
         self._preprocessing = preprocessing
         self._resample = Image.Resampling[_interpolation(preprocessing).name]
+
+    is_random = False
+    """Whether the seed changes the result."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides what becomes of an image, as JSON values."""
+        return {"view": 1, **asdict(self._preprocessing)}
 
     def __call__(self, image: Image.Image, seed: int = 0) -> Tensor:
         """Return ``image`` as ``[C, H, W]`` float32; ``seed`` changes nothing."""
@@ -103,6 +113,18 @@ class TrainView:
         )
         self._colours = v2.Compose([jitter, v2.RandomGrayscale(augment.grayscale)])
         self._brightness = v2.ColorJitter(augment.brightness, augment.contrast)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the seed changes the result."""
+        return self._augment.enabled
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides what becomes of an image, as JSON values."""
+        if not self._augment.enabled:
+            return self._eval.identity
+        return {**self._eval.identity, "augment": self._augment.model_dump(mode="json")}
 
     def __call__(self, image: Image.Image, seed: int) -> Tensor:
         """Return the view of ``image`` with this seed as ``[C, H, W]`` float32.

@@ -88,8 +88,14 @@ def discrepancy(net: SiameseNet, cut: Cut, images: Tensor) -> float:
 
 
 def _activations(prefix: Prefix, images: Tensor) -> Tensor:
+    devices: list[Any] = [images.device] if images.device.type == "cuda" else []
     with torch.no_grad():
-        activations = prefix(images)
+        activations: Tensor = prefix(images)
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(1)  # a forward that calls dropout itself cannot be held in eval mode
+            again = prefix(images)
+    if not torch.equal(activations, again):
+        raise SiamkitError("it gives something else each time")
     if len(activations) != len(images):
         raise SiamkitError(
             f"{len(images)} images give activations of shape {list(activations.shape)}"

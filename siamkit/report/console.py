@@ -123,6 +123,21 @@ class ConsoleListener:
         if data["changes"]:
             self._console.print(_changes(data["changes"]))
 
+    def _on_engine(self, data: Json) -> None:
+        self._console.print(styled(engine_text(data), "dim"))
+
+    def _on_fill(self, data: Json) -> None:
+        now = self._clock()
+        if data["done"] < data["total"] and now - self._last_line < self._interval:
+            return
+        self._last_line = now
+        rate = units.per_second(data["done"] / max(data["seconds"], 1e-9))
+        ahead = time_left(data["seconds"], data["done"], data["total"] - data["done"])
+        self._console.print(
+            f"cache: {data['done']} of {data['total']} images and views  {rate}"
+            + (f"  {units.duration(ahead)} left" if ahead else "")
+        )
+
     def _on_early_stop(self, data: Json) -> None:
         self._console.print(
             f"stopped after epoch {data['epoch'] + 1}: no better than epoch "
@@ -181,6 +196,24 @@ class ConsoleListener:
             self._task = self._bar.add_task(epoch, total=steps, state=state)
             self._bar.start()
         self._bar.update(self._task, description=epoch, completed=step, total=steps, state=state)
+
+
+def engine_text(data: Json) -> str:
+    """Say in a line how a phase is computed, and why."""
+    if data["mode"] == "whole":
+        return f"the whole network runs for every batch: {data['reason']}"
+    where = f"frozen up to {data['boundary']}"
+    views = "a new view every epoch" if data["views"] is None else f"{data['views']} views an image"
+    with_kernel = f" with {data['kernel']}" if data["kernel"] else ""
+    if data["mode"] == "live":
+        how = f"computed for every batch{with_kernel}"
+    else:
+        how = (
+            f"{data['missing']} of {data['rows']} rows computed{with_kernel}, then read "
+            f"({units.size(data['bytes'])})"
+        )
+    estimate = f"about {units.duration(data['cached'])} cached, {units.duration(data['live'])} live"
+    return f"{where}: {how}; {views}; {data['reason']} ({estimate})"
 
 
 def time_left(seconds: float, done: int, left: int) -> float | None:

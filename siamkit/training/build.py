@@ -175,7 +175,14 @@ def checkpoint_activations(net: nn.Module) -> None:
     switch.set_grad_checkpointing(True)  # type: ignore[operator]
 
 
-_FREE = ("run_dir", "data.path", "data.workers", "train.device", "backbone.weights")
+_FREE = (
+    "run_dir",
+    "data.path",
+    "data.workers",
+    "train.device",
+    "backbone.weights",
+    "engine.cache_dir",
+)
 """Config keys that a resumed run may change: none of them changes what is computed."""
 
 

@@ -16,12 +16,12 @@ from siamkit.training import checkpoint
 from siamkit.training.build import Setup, build, identity, uses_state
 from siamkit.training.checkpoint import Checkpoint
 from siamkit.training.events import Emit, Listener, emitter
+from siamkit.training.loading import TEST
 from siamkit.training.loop import Trainer
 from siamkit.training.rundir import RunDir
 from siamkit.training.signals import listening
 from siamkit.training.state import Metrics, RunState
 from siamkit.training.tensors import load_model_tensors, model_tensors
-from siamkit.training.validation import evaluator_of
 
 Result = dict[str, Any]
 _CHECKPOINTS_AT_ONCE = 4  # two newest, the best, and the one being written
@@ -100,7 +100,7 @@ def _run(
             trainer.restore(saved)
         emit("run_start", _start_data(trainer))
         trainer.run()
-    result = _result(setup, splits, state, run_dir)
+    result = _result(trainer)
     run_dir.write_metrics(result)
     emit("run_end", result)
     return result
@@ -139,7 +139,8 @@ def _start_data(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _result(setup: Setup, splits: Splits, state: RunState, run_dir: RunDir) -> Result:
+def _result(trainer: Trainer) -> Result:
+    setup, state, run_dir = trainer.setup, trainer.state, trainer.run_dir
     names = tuple(state.untrained)
     assert state.best_epoch is not None
     best = {name: state.history[state.best_epoch][name] for name in names}
@@ -148,8 +149,8 @@ def _result(setup: Setup, splits: Splits, state: RunState, run_dir: RunDir) -> R
         "best": {**best, "epoch": state.best_epoch},
         "last": {name: state.history[-1][name] for name in names},
     }
-    if splits.test:
-        metrics["test"] = _test_metrics(setup, splits, state, run_dir)
+    if TEST in trainer.sets:
+        metrics["test"] = _test_metrics(trainer)
     return {
         "run_dir": str(run_dir.path),
         "epochs": len(state.history),
@@ -160,14 +161,14 @@ def _result(setup: Setup, splits: Splits, state: RunState, run_dir: RunDir) -> R
     }
 
 
-def _test_metrics(setup: Setup, splits: Splits, state: RunState, run_dir: RunDir) -> dict[str, Any]:
+def _test_metrics(trainer: Trainer) -> dict[str, Any]:
     """Score the best epoch on classes that nothing was chosen by."""
-    assert splits.test is not None
-    best = checkpoint.pointed_to(run_dir.checkpoints, checkpoint.BEST)
+    setup, folder = trainer.setup, trainer.run_dir.checkpoints
+    best = checkpoint.pointed_to(folder, checkpoint.BEST)
     assert best is not None
-    load_model_tensors(setup, checkpoint.load(run_dir.checkpoints / best).model)
-    evaluator = evaluator_of(setup, splits.test)
-    return {"untrained": state.untrained_test, "best": evaluator.metrics(setup.net.embed)}
+    load_model_tensors(setup, checkpoint.load(folder / best).model)
+    metrics = trainer.evaluators[TEST].metrics(trainer.sets[TEST].loader, setup.net.embed)
+    return {"untrained": trainer.state.untrained_test, "best": metrics}
 
 
 def _phase_rows(setup: Setup, history: Sequence[Metrics]) -> list[dict[str, int]]:

@@ -8,19 +8,23 @@ from contextlib import ExitStack
 from itertools import islice
 from typing import Any
 
-from siamkit.data.loader import Batch, Loader, ViewDataset
+from torch import Tensor
+
+from siamkit.data.loader import Batch
 from siamkit.data.sampler import pk_batches, pk_shape
 from siamkit.data.splits import Splits
-from siamkit.data.views import TrainView
 from siamkit.errors import Interrupted, NonFiniteError, PluginError
 from siamkit.freezing.controller import Change
-from siamkit.freezing.phases import plan_at, require_trainable
+from siamkit.freezing.phases import phases, plan_at, require_trainable
 from siamkit.freezing.proof import verify
 from siamkit.interfaces import FreezePlan, Phase, Progress
+from siamkit.model.trace import evaluating
 from siamkit.training import checkpoint
 from siamkit.training.build import Setup
 from siamkit.training.checkpoint import Checkpoint
+from siamkit.training.engine import Engine, Route
 from siamkit.training.events import Emit
+from siamkit.training.loading import PROBE, TEST, TRAIN, VAL, load_sets
 from siamkit.training.optimizer import load_state_tensors, rates, set_rates, state_tensors
 from siamkit.training.rundir import RunDir
 from siamkit.training.seeding import derive, seeded
@@ -28,7 +32,7 @@ from siamkit.training.signals import StopRequest
 from siamkit.training.state import Metrics, RunState, best_epoch, out_of_patience
 from siamkit.training.step import Stepper, micro_batches
 from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite
-from siamkit.training.validation import evaluator_of, probe, workers_of
+from siamkit.training.validation import evaluator_of
 from siamkit.training.warmup import unfrozen_at, warmup_factors
 
 
@@ -57,25 +61,16 @@ class Trainer:
         self.run_dir, self.emit, self.stop = run_dir, emit, stop
         config = setup.config
         self.train = config.train
-        preprocessing = setup.net.backbone.preprocessing
-        dataset = ViewDataset(
-            splits.train,
-            TrainView(preprocessing, config.data.augment),
-            channels=preprocessing.channels,
-            seed=self.train.seed,
-            views=config.data.views,
-        )
-        self.loader = Loader(
-            dataset,
-            workers=workers_of(setup, len(splits.train)),
-            pin_memory=setup.device.type == "cuda",
-        )
-        self.val = evaluator_of(setup, splits.val)
-        self.probe = evaluator_of(setup, probe(splits.train, splits.val, self.train.seed))
+        self.sets = load_sets(setup, splits)
+        self.evaluators = {name: evaluator_of(setup, s.images) for name, s in self.sets.items()}
         _, self.images_per_class, self.notices = pk_shape(
             splits.train.labels, self.train.batch_size, self.train.images_per_class
         )
-        self.steps_per_epoch = len(self._batches(0))
+        batches = self._batches(0)
+        self.steps_per_epoch = len(batches)
+        visits = sum(len(batch) for batch in batches)
+        self.engine = Engine(setup, self.sets, visits, emit, self._stop_if_asked)
+        self.route: Route | None = None
         self.stepper = Stepper(
             setup.net,
             setup.loss,
@@ -99,23 +94,30 @@ class Trainer:
             FrozenDriftError: A frozen tensor changed.
         """
         with ExitStack() as closing:
-            closing.enter_context(self.loader)
+            for loaded in self.sets.values():
+                closing.enter_context(loaded.loader)
             if self.fresh:
                 # Whatever stops the run from here on, it can be resumed.
                 self.save(best=False)
-            features = self.setup.net.features
-            if not self.state.untrained:
-                self.state.untrained = self.val.metrics(features)
-            if self.splits.test and not self.state.untrained_test:
-                self.state.untrained_test = evaluator_of(self.setup, self.splits.test).metrics(
-                    features
-                )
-            self.emit("untrained", self.state.untrained)
             while not self.state.is_over(self.train.epochs):
-                self._start_phase(self._plan())
+                route = self._start_phase(self._plan())
+                if not self.state.untrained:
+                    self._evaluate_untrained(route)
                 started = time.perf_counter()
-                self._train_epoch()
-                self._end_epoch(started)
+                self._train_epoch(route)
+                self._end_epoch(route, started)
+
+    def _evaluate_untrained(self, route: Route) -> None:
+        features = self.setup.net.features
+        if route.gives_features:
+            self.state.untrained = self.evaluators[VAL].metrics(route.sources[VAL], _as_it_is)
+        else:
+            self.state.untrained = self.evaluators[VAL].metrics(self.sets[VAL].loader, features)
+        if TEST in self.sets and not self.state.untrained_test:
+            self.state.untrained_test = self.evaluators[TEST].metrics(
+                self.sets[TEST].loader, features
+            )
+        self.emit("untrained", self.state.untrained)
 
     def _plan(self) -> FreezePlan:
         setup, state = self.setup, self.state
@@ -143,10 +145,10 @@ class Trainer:
             monitor=self.train.monitor,
         )
 
-    def _start_phase(self, plan: FreezePlan) -> None:
+    def _start_phase(self, plan: FreezePlan) -> Route:
         controller = self.setup.controller
-        if controller.plan == plan:
-            return
+        if controller.plan == plan and self.route is not None:
+            return self.route
         if controller.plan is not None:
             controller.verify(f"the end of epoch {self.state.epoch}")
         changes = controller.apply(plan)
@@ -160,6 +162,23 @@ class Trainer:
                 "reason": f"policy {self.setup.config.freeze.name!r}",
             },
         )
+        phase = self._phase()
+        decided = self.state.engine
+        same = decided.get("start_epoch") == phase.start_epoch
+        self.route = self.engine.enter(
+            plan, range(self.state.epoch, phase.end_epoch), decided if same else {}
+        )
+        self.state.engine = {"start_epoch": phase.start_epoch, **self.route.record}
+        self.emit("engine", {"epoch": self.state.epoch, **self.route.record})
+        return self.route
+
+    def _phase(self) -> Phase:
+        """Return the phase that the coming epoch lies in, as far as it can be foreseen."""
+        setup, state = self.setup, self.state
+        found = phases(
+            setup.policy, setup.stages, self.train.epochs, state.history, self.train.monitor
+        )
+        return next(p for p in found if p.start_epoch <= state.epoch < p.end_epoch)
 
     def _change_row(self, change: Change) -> dict[str, Any]:
         return {
@@ -182,7 +201,7 @@ class Trainer:
             epoch=epoch,
         )
 
-    def _train_epoch(self) -> None:
+    def _train_epoch(self, route: Route) -> None:
         state, net = self.state, self.setup.net
         batches = self._batches(state.epoch)
         groups = [
@@ -190,7 +209,8 @@ class Trainer:
             for batch in batches[state.epoch_step :]
         ]
         flat = [micro for group in groups for micro in group]
-        loaded = iter(self.loader.batches(flat, state.epoch))
+        loaded = iter(route.sources[TRAIN].batches(flat, route.view(state.epoch)))
+        self.stepper.forward = route.forward
         since = self._unfrozen_at()
         net.train()
         for group in groups:
@@ -273,10 +293,10 @@ class Trainer:
                 f"{self.run_dir.events}",
             ) from None
 
-    def _end_epoch(self, started: float) -> None:
+    def _end_epoch(self, route: Route, started: float) -> None:
         state = self.state
-        metrics = self.val.metrics(self.setup.net.embed)
-        train_metrics = self.probe.metrics(self.setup.net.embed)
+        train_seconds = time.perf_counter() - started
+        metrics, train_metrics = (self._metrics(route, name) for name in (VAL, PROBE))
         record: Metrics = {
             **metrics,
             "train_loss": state.loss_sum / state.images,
@@ -294,6 +314,7 @@ class Trainer:
                 "metrics": metrics,
                 "train_metrics": train_metrics,
                 "best": best,
+                "train_seconds": train_seconds,
                 "seconds": time.perf_counter() - started,
             },
         )
@@ -305,6 +326,10 @@ class Trainer:
         self.save(best=best)
         if state.stopped_early:
             self.emit("early_stop", {"epoch": state.epoch - 1, "best_epoch": state.best_epoch})
+
+    def _metrics(self, route: Route, name: str) -> Metrics:
+        with evaluating(self.setup.net):
+            return self.evaluators[name].metrics(route.sources[name], route.forward)
 
     # --- saving ---
 
@@ -347,3 +372,7 @@ class Trainer:
             exit_code=self.stop.exit_code,
             hint=f"continue it with 'siamkit train --resume {self.run_dir.path}'",
         )
+
+
+def _as_it_is(features: Tensor) -> Tensor:
+    return features

@@ -24,6 +24,7 @@ class RunState:
         best_epoch: The epoch (from 0) with the best monitored metric, or None.
         stopped_early: Whether early stopping ended the run.
         scaler: The state of the fp16 loss scaler.
+        engine: How the phase is computed, and the epoch it began with.
         weights: Where the backbone's weights came from at the start.
         identity: What a resumed run must share: data fingerprint, plugin versions.
     """
@@ -39,6 +40,7 @@ class RunState:
     best_epoch: int | None = None
     stopped_early: bool = False
     scaler: dict[str, Any] = field(default_factory=dict)
+    engine: dict[str, Any] = field(default_factory=dict)
     weights: str = ""
     identity: dict[str, Any] = field(default_factory=dict)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import pairwise
 
@@ -56,6 +56,10 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 class Stepper:
     """Carries out optimizer steps.
 
+    Attributes:
+        forward: From what a batch holds to embeddings: the whole network, or what comes after the
+            boundary.
+
     Args:
         net: The network, in training mode.
         loss: The loss.
@@ -76,6 +80,7 @@ class Stepper:
     ) -> None:
         self.net, self.loss, self.optimizer = net, loss, optimizer
         self.device, self.precision, self.clip_norm = device, precision, clip_norm
+        self.forward: Callable[[Tensor], Tensor] = net.forward_single
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def __call__(self, batches: Iterable[Batch], images: int) -> float:
@@ -103,7 +108,7 @@ class Stepper:
     def _loss(self, batch: Batch) -> Tensor:
         batch = batch.to(self.device, non_blocking=True)
         with autocast(self.device, self.precision):
-            embeddings = self.net.forward_single(batch.images)
+            embeddings = self.forward(batch.images)
         # Distances of nearly equal embeddings need all the digits there are.
         loss = self.loss(embeddings.float(), batch.labels)
         if not isinstance(loss, Tensor) or loss.ndim:

@@ -8,13 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from siamkit.data.loader import Loader, ViewDataset, default_workers
 from siamkit.data.sources import ImageSet
-from siamkit.data.views import EvalView
 from siamkit.errors import NonFiniteError
 from siamkit.evaluation.retrieval import retrieval_metrics
-from siamkit.interfaces import Preprocessing
 from siamkit.training.build import Setup
+from siamkit.training.sources import BatchSource
 from siamkit.training.step import autocast
 
 PROBE_IMAGES = 512
@@ -25,9 +23,7 @@ class Evaluator:
 
     Args:
         images: The image set.
-        preprocessing: How images are prepared.
         device: Where to compute.
-        workers: Worker processes that decode.
         batch_size: Images a forward.
         precision: Autocast type.
     """
@@ -35,36 +31,36 @@ class Evaluator:
     def __init__(
         self,
         images: ImageSet,
-        preprocessing: Preprocessing,
         device: torch.device,
         *,
-        workers: int = 0,
         batch_size: int = 64,
         precision: str = "fp32",
     ) -> None:
-        dataset = ViewDataset(
-            images, EvalView(preprocessing), channels=preprocessing.channels, seed=0, views=1
-        )
-        self.loader = Loader(dataset, workers=workers, pin_memory=device.type == "cuda")
         self.device, self.precision = device, precision
         order = list(range(len(images)))
         self.batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
-    def embed(self, forward: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Return ``forward`` of every image ``[N, E]`` (float32, CPU) and the labels ``[N]``.
+    def embed(
+        self, source: BatchSource, forward: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the embeddings of every image ``[N, E]`` (float32, CPU) and the labels ``[N]``.
+
+        Args:
+            source: The images, or their activations.
+            forward: Embeds a batch of them, in eval mode.
 
         Raises:
             NonFiniteError: An embedding holds NaN or infinity.
         """
         parts: list[Tensor] = []
         labels: list[Tensor] = []
+        for batch in source.batches(self.batches):
+            moved = batch.to(self.device, non_blocking=True)
+            with torch.no_grad(), autocast(self.device, self.precision):
+                parts.append(forward(moved.images).float().cpu())
+                labels.append(batch.labels)
         # The workers end with each evaluation: a second pool would only wait while one trains.
-        with self.loader:
-            for batch in self.loader.batches(self.batches):
-                moved = batch.to(self.device, non_blocking=True)
-                with torch.no_grad(), autocast(self.device, self.precision):
-                    parts.append(forward(moved.images).float().cpu())
-                    labels.append(batch.labels)
+        source.close()
         embeddings = torch.cat(parts)
         if not torch.isfinite(embeddings).all():
             raise NonFiniteError(
@@ -74,9 +70,9 @@ class Evaluator:
             )
         return embeddings, torch.cat(labels)
 
-    def metrics(self, forward: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    def metrics(self, source: BatchSource, forward: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Return the retrieval metrics of ``forward``'s output."""
-        return retrieval_metrics(*self.embed(forward))
+        return retrieval_metrics(*self.embed(source, forward))
 
 
 def probe(train: ImageSet, val: ImageSet, seed: int) -> ImageSet:
@@ -101,20 +97,12 @@ def probe(train: ImageSet, val: ImageSet, seed: int) -> ImageSet:
     return ImageSet(tuple(train.samples[i] for i in chosen), train.classes)
 
 
-def workers_of(setup: Setup, images: int) -> int:
-    """Return how many processes decode images."""
-    workers = setup.config.data.workers
-    return default_workers(images, setup.device.type) if workers is None else workers
-
-
 def evaluator_of(setup: Setup, images: ImageSet) -> Evaluator:
     """Return an evaluator of ``images`` with the run's settings."""
     train = setup.config.train
     return Evaluator(
         images,
-        setup.net.backbone.preprocessing,
         setup.device,
-        workers=workers_of(setup, len(images)),
         batch_size=min(train.micro_batch or train.batch_size, 64),
         precision=train.precision,
     )

@@ -305,7 +305,7 @@ def scaling(bench: Bench) -> list[Row]:
                 backbone=options.small_backbone,
                 size=options.small_size,
                 mode="always",
-                sets=SCALING_SETS if siamkit_train.ENGINE else (),
+                sets=SCALING_SETS,
             )
             seconds[count].append(run.seconds)
             peaks[count].append(run.peak)

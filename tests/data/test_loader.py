@@ -26,8 +26,8 @@ def images(make_images):
     return scan(make_images({"a": 4, "b": 4})).images()
 
 
-def dataset(images, views=None, seed=0):
-    return ViewDataset(images, TrainView(PRE, AugmentConfig()), 3, seed, views)
+def dataset(images, seed=0, **augment):
+    return ViewDataset(images, TrainView(PRE, AugmentConfig(**augment)), 3, seed)
 
 
 def processes(loader):
@@ -41,18 +41,19 @@ def gone(pids):
 # --- what comes out ------------------------------------------------------------------------------
 
 
-def test_views_take_turns_by_epoch(images):
-    def view(data, epoch):
-        return data[3, epoch]
+def test_a_view_is_a_function_of_image_seed_and_index(images):
+    data = dataset(images)
+    assert torch.equal(data[3, 2], dataset(images)[3, 2])
+    assert not torch.equal(data[3, 0], data[3, 2])
+    assert not torch.equal(data[3, 0], dataset(images, seed=1)[3, 0])
+    assert data.seed(3, 0) != data.seed(3, 2)
 
-    endless, two, one = dataset(images), dataset(images, 2), dataset(images, 1)
-    assert not torch.equal(view(endless, 0), view(endless, 2))
-    assert torch.equal(view(endless, 2), view(dataset(images), 2))
-    assert torch.equal(view(two, 0), view(two, 2)) and torch.equal(view(two, 1), view(two, 3))
-    assert not torch.equal(view(two, 0), view(two, 1))
-    assert torch.equal(view(one, 0), view(one, 5))
-    assert torch.equal(view(one, 0), view(endless, 0))
-    assert not torch.equal(view(endless, 0), view(dataset(images, seed=1), 0))
+
+def test_without_augmentation_all_views_are_one(images):
+    data = dataset(images, enabled=False)
+    assert data.seed(3, 0) is None and torch.equal(data[3, 0], data[3, 2])
+    assert data.identity == ViewDataset(images, EvalView(PRE), 3, 0).identity
+    assert data.identity != dataset(images).identity
 
 
 def test_images_get_views_of_their_own(make_images):
@@ -62,7 +63,7 @@ def test_images_get_views_of_their_own(make_images):
     assert not torch.equal(data[0, 0], data[1, 0])
 
 
-def test_the_evaluation_view_is_the_same_in_every_epoch(images):
+def test_the_evaluation_view_is_always_the_same(images):
     data = ViewDataset(images, EvalView(PRE), 3, 0)
     assert torch.equal(data[0, 0], data[0, 9])
 
@@ -70,7 +71,7 @@ def test_the_evaluation_view_is_the_same_in_every_epoch(images):
 def test_batches_are_what_was_asked_for(images):
     data = dataset(images)
     with Loader(data) as loader:
-        batches = list(loader.batches(BATCHES, epoch=3))
+        batches = list(loader.batches(BATCHES, view=3))
     assert [batch.indices.tolist() for batch in batches] == BATCHES
     assert [batch.labels.tolist() for batch in batches] == [[0, 1, 0], [1, 0], [0, 0, 1, 1]]
     assert [len(batch) for batch in batches] == [3, 2, 4]
@@ -155,14 +156,14 @@ def test_errors_come_out_as_they_went_in_and_the_loader_lives_on(images, workers
         assert len(list(loader.batches(BATCHES))) == 3
 
 
-class Broken:
+class Broken(EvalView):
     def __call__(self, image, seed):
         raise RuntimeError("a bug")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_other_errors_stay_what_they_are(images, workers):
-    with Loader(ViewDataset(images, Broken(), 3, 0), workers) as loader:
+    with Loader(ViewDataset(images, Broken(PRE), 3, 0), workers) as loader:
         with pytest.raises(RuntimeError, match="a bug"):
             list(loader.batches(BATCHES))
 

@@ -10,14 +10,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from siamkit.errors import SiamkitError
+from siamkit.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class KernelError(SiamkitError):
+class KernelError(ConfigError):
     """A kernel cannot be built for this network, does not run, or is not exact enough."""
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from peers.measure import Run, process
 from peers.task import Task
 
-ENGINE = False
-
 
 def train(
     task: Task,
@@ -49,7 +47,9 @@ def train(
         f"head.dim={task.dim}",
         f"loss.margin={task.margin}",
         f"train.images_per_class={task.per_class}",
-        *((f"engine.cache_dir={cache}",) if ENGINE else ()),
+        "data.views=1",
+        f"engine.cache={mode}",
+        f"engine.cache_dir={cache}",
         *sets,
     )
     command = [
@@ -59,16 +59,16 @@ def train(
         *("--scheduler", "constant", "--lr", str(task.rate), "--epochs", str(task.epochs)),
         *("--batch-size", str(task.batch), "--seed", str(task.seed), "--device", "cpu"),
         *("--run-dir", str(run_dir), "--json"),
-        *(("--cache", mode, "--views", "1") if ENGINE else ()),
         *(part for value in values for part in ("--set", value)),
     ]
     seconds, peak, _ = process(command, task.threads)
     events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
     epochs = [event for event in events if event["event"] == "epoch_end"]
     notices = [event["text"] for event in events if event["event"] == "notice"]
+    routes = [event for event in events if event["event"] == "engine"]
     return Run(
         seconds,
         peak,
-        tuple(event["train_seconds" if ENGINE else "seconds"] for event in epochs),
-        more={"notices": notices},
+        tuple(event["train_seconds"] for event in epochs),
+        more={"notices": notices, "engine": routes},
     )

@@ -1,0 +1,144 @@
+"""Whether to compute the frozen prefix once, or each time anew. Pure.
+
+The prefix is a fixed function, so its output can be kept for each image and view: the *cached* way
+fills the cache once and then reads. The *live* way runs the prefix for every batch. Both learn the
+same; this module only counts what either costs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Mode = Literal["live", "cached"]
+
+AUTO_VIEWS = 8
+"""Views an image where a prefix is frozen and the config leaves it open."""
+
+WORTHWHILE = 3.0
+"""Seconds that caching must save: a run that is over in a moment needs no files on the disk."""
+
+_WRITE = 250e6  # bytes a second, flushed and checksummed; measured on a laptop-class SSD
+_READ = 800e6  # bytes a second: what a checksum takes, which each open of the cache costs
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left of a phase.
+
+    Attributes:
+        epochs: Epochs left.
+        visits: Training images an epoch; one that comes twice counts twice.
+        held_out: Images evaluated after each epoch.
+        rows: Different images and views in all of it.
+        missing: Those of ``rows`` that the cache doesn't hold yet.
+    """
+
+    epochs: int
+    visits: int
+    held_out: int
+    rows: int
+    missing: int
+
+    @property
+    def forwards(self) -> int:
+        """How often the prefix runs without a cache."""
+        return self.epochs * (self.visits + self.held_out)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What was measured.
+
+    Attributes:
+        decode: Seconds to load an image and draw a view of it.
+        prefix: Seconds an image in the prefix.
+        suffix: Seconds an image in what comes after it, backward included.
+        row_bytes: Bytes that the prefix's output takes for one image.
+    """
+
+    decode: float
+    prefix: float
+    suffix: float
+    row_bytes: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a phase is run, and the numbers that decided.
+
+    Attributes:
+        mode: ``cached`` or ``live``.
+        reason: Why, in a few words.
+        live: Estimated seconds for the rest of the phase without a cache.
+        cached: The same with it.
+        bytes: What the cache would hold of this phase.
+    """
+
+    mode: Mode
+    reason: str
+    live: float
+    cached: float
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self)
+
+
+def decide(
+    work: Work, costs: Costs, *, budget: int, free: int, wanted: Literal["auto", "off", "always"]
+) -> Decision:
+    """Return how to run what is left of a phase.
+
+    Args:
+        work: What is left.
+        costs: What it costs.
+        budget: Bytes that the cache may take.
+        free: Bytes that are free on its disk.
+        wanted: ``auto`` decides by the time, within the space there is; ``off`` and ``always``
+            decide themselves.
+    """
+    image = costs.decode + costs.prefix
+    training = work.epochs * work.visits * costs.suffix
+    size = work.rows * costs.row_bytes
+    live = work.forwards * image + training
+    cached = (
+        work.missing * (image + costs.row_bytes / _WRITE)
+        + (work.epochs + 1) * size / _READ
+        + training
+    )
+
+    def decision(mode: Mode, reason: str) -> Decision:
+        return Decision(mode, reason, live, cached, size)
+
+    if wanted == "off":
+        return decision("live", "the cache is off")
+    if wanted == "always":
+        return decision("cached", "asked for")
+    if size > budget:
+        return decision("live", "the cache would be larger than engine.cache_gb allows")
+    if work.missing * costs.row_bytes > free:
+        return decision("live", "there is too little room on the disk")
+    if live - cached < WORTHWHILE:
+        return decision("live", f"a cache would save less than {WORTHWHILE:.0f} seconds")
+    return decision("cached", "each image and view is computed once")
+
+
+def views_for(wanted: int | None, images: int, row_bytes: int | None, budget: int) -> int | None:
+    """Return how many views an image has in a phase; None for a new one every epoch.
+
+    It depends on the configuration and the data alone, never on a measurement: views decide what is
+    learned, which must not differ between machines.
+
+    Args:
+        wanted: What the config says; None leaves it open.
+        images: Training images.
+        row_bytes: Bytes of one image at the boundary; None where nothing can be cached.
+        budget: Bytes that the cache may take.
+    """
+    if wanted is not None or row_bytes is None:
+        return wanted
+    fitting = budget // max(images * row_bytes, 1)
+    # One view alone would be no augmentation at all: then rather a new one every epoch.
+    return min(AUTO_VIEWS, fitting) if fitting >= 2 else None

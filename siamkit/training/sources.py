@@ -1,0 +1,100 @@
+"""Where batches come from: image files, a kernel that runs the frozen prefix, or the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from siamkit.data.loader import Batch, Loader
+from siamkit.freezing.cache.rows import Rows
+from siamkit.freezing.kernels import Kernel
+
+Indices = Iterable[Sequence[int]]
+
+
+class BatchSource(Protocol):
+    """Gives the batches of one image set: images, or activations at the boundary.
+
+    A :class:`siamkit.data.loader.Loader` is one that gives images.
+    """
+
+    def batches(self, batches: Indices, view: int = 0) -> Iterator[Batch]:
+        """Yield a batch for each of ``batches``, in order.
+
+        Args:
+            batches: The image indices of each batch.
+            view: Which view of the images.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of processes; more batches may be asked for afterwards."""
+        ...
+
+
+class LiveSource:
+    """Loads images and runs the prefix on them.
+
+    Args:
+        loader: Loads the images.
+        kernel: Runs the prefix.
+    """
+
+    def __init__(self, loader: Loader, kernel: Kernel) -> None:
+        self._loader, self._kernel = loader, kernel
+
+    def batches(self, batches: Indices, view: int = 0) -> Iterator[Batch]:
+        """Yield the activations of each batch."""
+        for batch in self._loader.batches(batches, view):
+            yield Batch(run(self._kernel, batch.images), batch.labels, batch.indices)
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._loader.close()
+
+
+class CachedSource:
+    """Reads activations from the cache, without worker processes.
+
+    Args:
+        rows: The rows of the set: the views of an image side by side.
+        labels: The label of each image.
+        views: The views that are there, in the order of the rows.
+    """
+
+    def __init__(self, rows: Rows, labels: Sequence[int], views: Sequence[int]) -> None:
+        self._rows = rows
+        self._labels = torch.tensor(labels, dtype=torch.int64)
+        self._column = {view: column for column, view in enumerate(views)}
+
+    def batches(self, batches: Indices, view: int = 0) -> Iterator[Batch]:
+        """Yield the activations of each batch."""
+        column, columns = self._column[view], len(self._column)
+        for indices in batches:
+            index = torch.tensor(indices, dtype=torch.int64)
+            activations = unpack(self._rows.gather(index * columns + column))
+            yield Batch(activations, self._labels[index], index)
+
+    def close(self) -> None:
+        """Do nothing: rows are read where they are needed."""
+
+
+def run(kernel: Kernel, images: Tensor) -> Tensor:
+    """Run a kernel over any number of images, as many at a time as it takes."""
+    images = images.to(kernel.device, non_blocking=True)
+    parts = [kernel(part) for part in images.split(kernel.batch_size)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def pack(activations: Tensor) -> Tensor:
+    """Put the channels of maps last, as the kernels leave them in memory."""
+    return activations.permute(0, 2, 3, 1) if activations.ndim == 4 else activations
+
+
+def unpack(rows: Tensor) -> Tensor:
+    """Undo :func:`pack`, in float32; a map comes out as ``[N, C, H, W]`` in channels_last."""
+    rows = rows.float()
+    return rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows
