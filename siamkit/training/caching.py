@@ -77,11 +77,6 @@ class PhaseCache:
         """How many different rows there are."""
         return len(set(self._keys))
 
-    @property
-    def bytes(self) -> int:
-        """What they take on the disk."""
-        return self.rows * self._dtype.itemsize * int(torch.Size(self._shape).numel())
-
     def missing(self) -> int:
         """Return how many of the rows are not there yet; makes no file."""
         spec = StoreSpec(self._description, DTYPES[self._dtype], self._shape)

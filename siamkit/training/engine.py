@@ -65,11 +65,6 @@ class Route:
         """Whether the sources give the backbone's features."""
         return self.cut is not None and self.cut.boundary.is_features
 
-    def close(self) -> None:
-        """End worker processes."""
-        for source in self.sources.values():
-            source.close()
-
 
 class Engine:
     """Finds a route for each phase.

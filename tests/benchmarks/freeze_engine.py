@@ -52,7 +52,7 @@ PACKAGES = (
     *("lightning", "finetuning-scheduler", "fastai"),
 )
 WARM_BAR, LIMIT_BAR, EPOCH_BAR, SUFFIX_BAR = 100.0, 1.25, 1.3, 1.15
-MEMORY_BAR, COST_BAR, EMBED_BAR = 1.1, 1.15, 2.0
+MEMORY_BAR, COST_BAR = 1.1, 1.15
 SCALING_SETS = ("engine.prefix=folded",)
 """One kernel for all sizes: otherwise the larger set might get a faster one."""
 
@@ -319,45 +319,11 @@ def scaling(bench: Bench) -> list[Row]:
     ]
 
 
-def embed(bench: Bench) -> list[Row]:
-    """Embedding a folder of images with a trained model."""
-    task = bench.main_task(epochs=1)
-    run_dir = bench.new("trained")
-    siamkit_train.train(
-        task,
-        bench.data,
-        run_dir,
-        bench.new("cache"),
-        backbone=bench.options.backbone,
-        size=bench.options.image_size,
-    )
-    ours, others = [], []
-    for _ in range(bench.options.repeats):
-        ours.append(embed_with_siamkit(run_dir, bench.data / "train", task.threads))
-        out = bench.new("embeddings").with_suffix(".npy")
-        others.append(bench.peer("timm_embedding", replace(task, result=str(out))).seconds)
-    return [
-        Row(
-            f"embedding a folder of {bench.options.images} images",
-            median(ours),
-            median(others),
-            "timm eval loop with a DataLoader",
-            at_least=EMBED_BAR,
-        )
-    ]
-
-
-def embed_with_siamkit(run_dir: Path, images: Path, threads: int) -> float:
-    """Return the seconds of embedding ``images`` with the model of ``run_dir``, by siamkit."""
-    raise NotImplementedError
-
-
 WORK = {
     "head-only": head_only,
     "epoch": epoch,
     "stages": stages,
     "scaling": scaling,
-    "embed": embed,
 }
 
 
