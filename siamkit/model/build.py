@@ -13,8 +13,10 @@ from torch import nn
 from siamkit.errors import ConfigError, PluginError, SiamkitError
 from siamkit.interfaces import Backbone, BackboneContext
 from siamkit.model.backbone import WrappedBackbone, as_backbone
-from siamkit.model.weights import load_backbone_weights
+from siamkit.model.weights import files_of, load_backbone_weights
 from siamkit.registry import Entry
+
+_CHUNK = 1 << 20
 
 OWN = "siamkit"
 """The distribution whose pretrained weights are timm's."""
@@ -77,7 +79,7 @@ def build_backbone(
         ) from error
     if weights is not None:
         load_backbone_weights(backbone, weights)
-        return BuiltBackbone(backbone, f"file: {weights.name} (sha256 {_sha256(weights)[:12]})")
+        return BuiltBackbone(backbone, f"file: {weights.name} (sha256 {_sha256(weights)})")
     if load:
         return BuiltBackbone(backbone, f"pretrained: {_source(entry, context, backbone)}")
     reason = f" ({context.name} has no pretrained weights)" if not entry.pretrained else ""
@@ -95,5 +97,10 @@ def _source(entry: Entry, context: BackboneContext, backbone: Backbone) -> str:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the first digits of the SHA-256 of a weights file, or a checkpoint's two halves."""
+    digest = hashlib.sha256()
+    for part in files_of(path):
+        with part.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()[:12]

@@ -29,6 +29,7 @@ LISTED = 10
 _NESTS = ("state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.")
 _OWN_PREFIX = "backbone.model."
+_OWN_MODEL, _OWN_FROZEN = "model.safetensors", "frozen.safetensors"
 _CLASSIFIERS = ("fc", "classifier", "head", "head_dist", "head.fc", "last_linear", "classif")
 
 
@@ -58,6 +59,16 @@ def load_backbone_weights(backbone: Backbone, path: Path) -> None:
     module.load_state_dict(found, strict=True)
 
 
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Return the files that hold the weights at ``path``.
+
+    A siamkit checkpoint keeps what is frozen in a file of its own; whoever names
+    ``model.safetensors`` means both.
+    """
+    frozen = path.with_name(_OWN_FROZEN)
+    return (frozen, path) if path.name == _OWN_MODEL and frozen.is_file() else (path,)
+
+
 def read_tensors(path: Path) -> Mapping[str, Any]:
     """Return what a weights file holds, read without running code.
 
@@ -73,7 +84,7 @@ def read_tensors(path: Path) -> Mapping[str, Any]:
         )
     try:
         if suffix == ".safetensors":
-            return load_file(path)
+            return {name: t for file in files_of(path) for name, t in load_file(file).items()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about an old file's pickle protocol
             content: Any = torch.load(path, map_location="cpu", weights_only=True)

@@ -3,15 +3,20 @@
 A checkpoint is written to a temporary folder, flushed, sealed with a manifest that holds the
 SHA-256 of every file, renamed into place, and only then pointed to by ``LATEST`` (and ``BEST``);
 older ones go last. A kill at any instant leaves the previous checkpoint in force.
+
+What is frozen doesn't change from one checkpoint to the next, so its file is written twice a phase
+and shared (a hard link) by the checkpoints after that.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +31,9 @@ from siamkit.files import fsync, full_disk_is_ours, write_atomic, write_json
 FORMAT = 1
 LATEST, BEST = "LATEST", "BEST"
 _MANIFEST = "manifest.json"
-_FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
+_MODEL, _FROZEN, _OPTIMIZER = "model.safetensors", "frozen.safetensors", "optimizer.safetensors"
+_STATE = "state.json"
+_FILES = {_MODEL, _FROZEN, _OPTIMIZER, _STATE}
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ def publish(root: Path, name: str, checkpoint: Checkpoint, *, best: bool, keep: 
             shutil.rmtree(orphan)
         temporary.mkdir()
         try:
-            _write(temporary, checkpoint)
+            _write(temporary, checkpoint, _twin(root, checkpoint))
             if target.exists():
                 # Only a crash before LATEST moved leaves this: it is about to be written again.
                 shutil.rmtree(target)
@@ -83,23 +90,51 @@ def publish(root: Path, name: str, checkpoint: Checkpoint, *, best: bool, keep: 
     return target
 
 
-def _write(folder: Path, checkpoint: Checkpoint) -> None:
-    for file, tensors in (("model", checkpoint.model), ("optimizer", checkpoint.optimizer)):
-        plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        try:
-            save_file(plain, folder / f"{file}.safetensors")
-        except SafetensorError as error:  # it hides the errno of a full disk in its text
-            raise _as_os_error(error) from None
-    write_json(folder / "state.json", checkpoint.state)
-    manifest = {
-        "format": FORMAT,
-        "files": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
-        "frozen": dict(checkpoint.frozen),
-    }
+def _write(folder: Path, checkpoint: Checkpoint, twin: Path | None) -> None:
+    model = {n: t for n, t in checkpoint.model.items() if n not in checkpoint.frozen}
+    _save(model, folder / _MODEL)
+    _save(checkpoint.optimizer, folder / _OPTIMIZER)
+    write_json(folder / _STATE, checkpoint.state)
+    digests = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    linked = twin and _linked(twin, folder)
+    if not linked:
+        frozen = {n: t for n, t in checkpoint.model.items() if n in checkpoint.frozen}
+        _save(frozen, folder / _FROZEN)
+    digests[_FROZEN] = linked or _sha256(folder / _FROZEN)
+    manifest = {"format": FORMAT, "files": digests, "frozen": dict(checkpoint.frozen)}
     write_json(folder / _MANIFEST, manifest)
     for path in folder.iterdir():
         fsync(path)
     fsync(folder)
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    try:
+        save_file(plain, path)
+    except SafetensorError as error:  # it hides the errno of a full disk in its text
+        raise _as_os_error(error) from None
+
+
+def _twin(root: Path, checkpoint: Checkpoint) -> Path | None:
+    """Return a checkpoint with the same frozen tensors to share their file with, or None.
+
+    Never the newest one: damage to one file then leaves a checkpoint that is intact.
+    """
+    for folder in _newest_first(root)[1:]:
+        with suppress(CheckpointError):
+            if _read_json(folder / _MANIFEST).get("frozen") == dict(checkpoint.frozen):
+                return folder
+    return None
+
+
+def _linked(twin: Path, folder: Path) -> str | None:
+    """Share the twin's file of frozen tensors; return its SHA-256, or None where it can't be."""
+    with suppress(CheckpointError, KeyError, OSError):  # some file systems have no hard links
+        digest: str = _read_json(twin / _MANIFEST)["files"][_FROZEN]
+        os.link(twin / _FROZEN, folder / _FROZEN)
+        return digest
+    return None
 
 
 def _as_os_error(error: Exception) -> Exception:
@@ -180,9 +215,12 @@ def load(folder: Path, device: str = "cpu") -> Checkpoint:
         if not path.is_file() or _sha256(path) != digest:
             raise CheckpointError("the file is missing or damaged", where=str(path))
     return Checkpoint(
-        model=load_file(folder / "model.safetensors", device=device),
-        optimizer=load_file(folder / "optimizer.safetensors", device=device),
-        state=_read_json(folder / "state.json"),
+        model={
+            **load_file(folder / _FROZEN, device=device),
+            **load_file(folder / _MODEL, device=device),
+        },
+        optimizer=load_file(folder / _OPTIMIZER, device=device),
+        state=_read_json(folder / _STATE),
         frozen=frozen,
     )
 

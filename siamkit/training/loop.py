@@ -337,16 +337,17 @@ class Trainer:
         """Prove that nothing frozen changed, then publish a checkpoint."""
         state, setup = self.state, self.setup
         setup.controller.verify(f"step {state.step}")
-        require_finite(model_tensors(setup))
+        tensors, frozen = model_tensors(setup), setup.controller.fingerprints
+        require_finite({n: t for n, t in tensors.items() if n not in frozen})
         state.scaler = self.stepper.scaler.state_dict()
         path = checkpoint.publish(
             self.run_dir.checkpoints,
             f"epoch-{state.epoch:05d}-step-{state.step:08d}",
             Checkpoint(
-                model=model_tensors(setup),
+                model=tensors,
                 optimizer=state_tensors(setup.optimizer),
                 state=state.to_json(),
-                frozen=setup.controller.fingerprints,
+                frozen=frozen,
             ),
             best=best,
         )

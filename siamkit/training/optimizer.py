@@ -17,6 +17,8 @@ from siamkit.config import OptimizerConfig
 from siamkit.interfaces import FreezePlan, Loss, Stage
 from siamkit.model.siamese import SiameseNet
 
+_FUSED = ("cpu", "cuda")  # devices whose fused kernels we know
+
 LOSS = "loss"
 """The group of a loss's own parameters, and the prefix of their names."""
 
@@ -63,10 +65,13 @@ def build_optimizer(
     own = [name for name in parameters if name.startswith(f"{LOSS}.")]
     if own:
         groups.append(_group(LOSS, False, own, parameters, config))
+    # One pass over each tensor, not one an operation: Adam takes a tenth of the time, which was
+    # half of a step that trains a head alone.
+    fused = all(p.device.type in _FUSED for p in parameters.values())
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=config.lr, betas=config.betas)
+    return kind(groups, lr=config.lr, betas=config.betas, fused=fused)
 
 
 def _group(
@@ -136,4 +141,6 @@ def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
                 if value.shape == parameter.shape and key != "step":
                     # In the parameter's memory layout, as the optimizer would have made it.
                     value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-                optimizer.state[parameter][key] = value  # Adam's step count stays on the CPU
+                elif group["fused"]:
+                    value = value.to(parameter.device)  # else Adam counts its steps on the CPU
+                optimizer.state[parameter][key] = value

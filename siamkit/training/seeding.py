@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -20,8 +20,15 @@ def derive(seed: int, what: str, index: int = 0) -> int:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's generators for a block, and put the CPU's back afterwards."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
+    """Seed torch's generators for a block, and put them back afterwards."""
+    cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    state = torch.default_generator.get_state()
+    with torch.random.fork_rng(devices=cuda) if cuda else nullcontext():
+        if cuda:
+            torch.cuda.manual_seed_all(seed)
+        # Not torch.manual_seed, which looks for every kind of accelerator each time.
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.default_generator.set_state(state)

@@ -79,6 +79,16 @@ def test_pth_in_the_usual_wrappings(tmp_path, source, wrap):
     assert_loaded(target, source)
 
 
+def test_a_checkpoint_s_model_is_read_with_what_was_frozen_in_it(tmp_path, source):
+    state = {f"backbone.model.{k}": v for k, v in source.state_dict().items() if k[:3] != "fc."}
+    frozen = [key for key in state if ".layer1." in key]
+    save_file({key: state.pop(key) for key in frozen}, tmp_path / "frozen.safetensors")
+    save_file(state, tmp_path / "model.safetensors")
+    target = backbone()
+    load_backbone_weights(target, tmp_path / "model.safetensors")
+    assert_loaded(target, source)
+
+
 def test_counters_may_be_left_out(tmp_path, source):
     path = tmp_path / "weights.safetensors"
     state = source.state_dict()

@@ -20,15 +20,21 @@ from siamkit.training.checkpoint import (
 )
 
 
-def make(value: float) -> Checkpoint:
-    weights = torch.full((2, 3, 4, 4), value).contiguous(memory_format=torch.channels_last)
-    return Checkpoint({"w": weights}, {"w::step": torch.tensor(value)}, {"epoch": int(value)}, {})
+def make(value: float, frozen: float = 0) -> Checkpoint:
+    weights = torch.full((2, 3, 4, 4), float(value)).contiguous(memory_format=torch.channels_last)
+    return Checkpoint(
+        {"w": weights, "f": torch.tensor([frozen])},
+        {"w::step": torch.tensor(value)},
+        {"epoch": int(value)},
+        {"f": f"fingerprint of {frozen}"},
+    )
 
 
 def test_what_is_published_is_loaded_back(tmp_path: Path) -> None:
     folder = publish(tmp_path, "epoch-1", make(1), best=True)
     saved = load(folder)
     assert torch.equal(saved.model["w"], make(1).model["w"])
+    assert saved.model["f"] == 0 and saved.frozen == make(1).frozen
     assert saved.optimizer["w::step"] == 1 and saved.state == {"epoch": 1}
     assert pointed_to(tmp_path, LATEST) == pointed_to(tmp_path, BEST) == "epoch-1"
 
@@ -41,7 +47,52 @@ def test_the_best_and_the_two_newest_are_kept(tmp_path: Path) -> None:
     assert [p.name for p in candidates(tmp_path)] == ["epoch-5", "epoch-4", "epoch-2"]
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
+FILES = ["model.safetensors", "frozen.safetensors", "optimizer.safetensors", "state.json"]
+
+
+def inodes(root: Path) -> list[int]:
+    return [(root / f"epoch-{i}" / "frozen.safetensors").stat().st_ino for i in range(1, 6)]
+
+
+def test_what_is_frozen_is_written_twice_and_then_shared(tmp_path: Path) -> None:
+    for i in range(1, 6):
+        publish(tmp_path, f"epoch-{i}", make(i), best=False, keep=9)
+    one, two, three, four, five = inodes(tmp_path)
+    assert one != two, "damage to one file must leave a checkpoint that is intact"
+    assert three == one and four == two and five == one
+    assert [load(tmp_path / f"epoch-{i}").model["w"].max() for i in range(1, 6)] == [1, 2, 3, 4, 5]
+
+
+def test_the_two_that_are_kept_never_share_a_file(tmp_path: Path) -> None:
+    for i in range(1, 6):
+        publish(tmp_path, f"epoch-{i}", make(i), best=False)
+        files = [f.stat().st_ino for f in tmp_path.glob("epoch-*/frozen.safetensors")]
+        assert len(set(files)) == len(files)
+
+
+def test_another_phase_writes_what_is_frozen_anew(tmp_path: Path) -> None:
+    for i in range(1, 4):
+        publish(tmp_path, f"epoch-{i}", make(i), best=False, keep=9)
+    publish(tmp_path, "epoch-4", make(4, frozen=1), best=False, keep=9)
+    publish(tmp_path, "epoch-5", make(5, frozen=1), best=False, keep=9)
+    assert len(set(inodes(tmp_path))) == 4
+    assert load(tmp_path / "epoch-5").model["f"] == 1
+
+
+def test_without_hard_links_each_checkpoint_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("operation not permitted")
+
+    monkeypatch.setattr(checkpoint.os, "link", refuse)
+    for i in range(1, 6):
+        publish(tmp_path, f"epoch-{i}", make(i), best=False, keep=9)
+    assert len(set(inodes(tmp_path))) == 5
+    assert load(tmp_path / "epoch-5").model["f"] == 0
+
+
+@pytest.mark.parametrize("file", FILES)
 def test_a_flipped_bit_is_found_and_the_file_named(tmp_path: Path, file: str) -> None:
     folder = publish(tmp_path, "epoch-1", make(1), best=True)
     content = bytearray((folder / file).read_bytes())

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import siamkit
 from siamkit import api
@@ -33,7 +32,7 @@ class Run:
         self.result = api.fit(values, listeners=[self.events.append])
         root = Path(self.result["run_dir"]) / "checkpoints"
         folder = root / (checkpoint.pointed_to(root, checkpoint.LATEST) or "")
-        self.tensors = load_file(folder / "model.safetensors")
+        self.tensors = checkpoint.load(folder).model
 
     def of(self, name: str) -> list[dict[str, Any]]:
         return [dict(event.data) for event in self.events if event.name == name]

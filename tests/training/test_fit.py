@@ -37,8 +37,8 @@ def latest(run_dir: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of a run's last checkpoint, model and optimizer."""
     root = Path(run_dir) / "checkpoints"
     folder = root / (checkpoint.pointed_to(root, checkpoint.LATEST) or "")
-    optimizer = {f"o/{k}": v for k, v in load_file(folder / "optimizer.safetensors").items()}
-    return {**load_file(folder / "model.safetensors"), **optimizer}
+    saved = checkpoint.load(folder)
+    return {**saved.model, **{f"o/{k}": v for k, v in saved.optimizer.items()}}
 
 
 def assert_bit_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
@@ -532,14 +532,14 @@ def test_a_checkpoint_whose_frozen_tensors_changed_is_refused(run_values: RunVal
 
     values = run_values()
     with pytest.raises(Killed):
-        api.fit(values, listeners=[kill_at("checkpoint", 2)])
+        api.fit(values, listeners=[kill_at("checkpoint", 3)])
     for folder in (Path(values["run_dir"]) / "checkpoints").glob("epoch-*"):
-        tensors = load_file(folder / "model.safetensors")
+        tensors = load_file(folder / "frozen.safetensors")
         tensors["backbone.model.layer1.0.conv1.weight"] += 1
-        save_file(tensors, folder / "model.safetensors")
+        save_file(tensors, folder / "frozen.safetensors")
         manifest = json.loads((folder / "manifest.json").read_text())
-        content = (folder / "model.safetensors").read_bytes()
-        manifest["files"]["model.safetensors"] = hashlib.sha256(content).hexdigest()
+        content = (folder / "frozen.safetensors").read_bytes()
+        manifest["files"]["frozen.safetensors"] = hashlib.sha256(content).hexdigest()
         (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(siamkit.SiamkitError, match=r"layer1\.0\.conv1\.weight"):
         api.resume(values["run_dir"])

@@ -24,6 +24,8 @@ from siamkit.freezing.kernels.worth import expected, worth_building
 
 # A kernel this many times slower than the best is not worth a closer look.
 _HOPELESS = 1.3
+# One this much faster needs no second look: other load only ever makes a kernel look slower.
+_CLEAR = 1.1
 _REPEATS = 3
 
 
@@ -173,15 +175,15 @@ class _Contest:
     def _time(self, kernel: Kernel) -> float:
         """Return seconds an image: the least of a few runs, for other load only ever adds."""
         rows = len(self._source.example)
-        limit = _HOPELESS * self._best() * rows
-        if isinstance(kernel, EagerKernel) and self._on_cpu and self._first_run > limit:
+        best = self._best() * rows
+        if isinstance(kernel, EagerKernel) and self._on_cpu and self._first_run > _HOPELESS * best:
             return self._first_run / rows
         fastest = float("inf")
         for _ in range(_REPEATS):
             began = self._now()
             kernel(self._source.example)
             fastest = min(fastest, self._now() - began)
-            if fastest > limit:
+            if not best / _CLEAR < fastest < best * _HOPELESS:
                 break
         return fastest / rows
 
