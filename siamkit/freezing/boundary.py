@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
 from siamkit.freezing.hold import is_held
 from siamkit.interfaces import HEAD, FreezePlan, Stage
 from siamkit.model.siamese import SiameseNet
+from siamkit.model.trace import evaluating
 
 FEATURES = "features"
 """The boundary behind the whole backbone: its pooled features ``[N, D]``."""
@@ -89,6 +91,33 @@ def boundaries_of(
     if frozen and len(frozen) == len(units):
         found.insert(0, _boundary(FEATURES, _BACKBONE, frozen))
     return tuple(found)
+
+
+def row_elements(
+    net: SiameseNet, boundaries: Sequence[Boundary], image: Tensor
+) -> tuple[int | None, ...]:
+    """Return how many values one image has at each boundary; None where that is no tensor.
+
+    Args:
+        net: The network.
+        boundaries: The boundaries.
+        image: One image ``[1, C, H, W]``.
+    """
+    found: dict[str, int] = {}
+
+    def note(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            found[name] = output.numel()
+
+    names = {boundary.module for boundary in boundaries}
+    handles = [net.get_submodule(n).register_forward_hook(partial(note, n)) for n in names]
+    try:
+        with evaluating(net):
+            net.forward_single(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return tuple(found.get(boundary.module) for boundary in boundaries)
 
 
 def _boundary(name: str, module: str, units: Sequence[Stage]) -> Boundary:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from siamkit.interfaces import FreezePlan
+from siamkit.model.trace import rehearsing
 
 _PROBE = 2
 """Images of the smaller forward; two, because a batch norm that trains needs them."""
@@ -75,11 +76,9 @@ def training_memory(
 def saved_activations(net: Any, images: Tensor) -> int:
     """Return the bytes that autograd saves in a training forward, each storage counted once.
 
-    Parameters and buffers don't count: they are there anyway. Batch norms that train update their
-    statistics in a forward, so the buffers are put back afterwards.
+    Parameters and buffers don't count: they are there anyway.
     """
     own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
-    buffers = {name: b.clone() for name, b in net.named_buffers()}
     saved: dict[int, int] = {}
     alive: list[Tensor] = []  # a freed storage's address could be counted for another's
 
@@ -90,16 +89,9 @@ def saved_activations(net: Any, images: Tensor) -> int:
             alive.append(tensor)
         return tensor
 
-    training = net.training
-    net.train()
-    try:
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            net.forward_single(images)
-    finally:
-        net.train(training)
-        with torch.no_grad():
-            for name, buffer in net.named_buffers():
-                buffer.copy_(buffers[name])
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t)
+    with rehearsing(net), hooks:
+        net.forward_single(images)
     return sum(saved.values())
 
 

@@ -7,6 +7,7 @@ same; this module only counts what either costs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -125,20 +126,39 @@ def decide(
     return decision("cached", "each image and view is computed once")
 
 
-def views_for(wanted: int | None, images: int, row_bytes: int | None, budget: int) -> int | None:
-    """Return how many views an image has in a phase; None for a new one every epoch.
+def place(
+    row_bytes: Sequence[int],
+    images: int,
+    held_out: int,
+    epochs: int,
+    wanted: int | None,
+    budget: int,
+) -> tuple[int, int | None]:
+    """Return where to cut for the cache, and how many views an image has; None is ever new ones.
 
-    It depends on the configuration and the data alone, never on a measurement: views decide what is
-    learned, which must not differ between machines.
+    The deepest boundary saves the most, but a shallower one may have smaller activations: it is
+    taken where the deepest one's do not fit the budget. All depends on the configuration and the
+    data alone, never on a measurement: views decide what is learned, which must not differ between
+    machines.
 
     Args:
-        wanted: What the config says; None leaves it open.
+        row_bytes: Bytes of one image at each boundary, deepest first.
         images: Training images.
-        row_bytes: Bytes of one image at the boundary; None where nothing can be cached.
+        held_out: Images to evaluate, in one view each.
+        epochs: Epochs in the phase.
+        wanted: The views that the config asks for; None leaves them open.
         budget: Bytes that the cache may take.
+
+    Returns:
+        An index into ``row_bytes``, and the views.
     """
-    if wanted is not None or row_bytes is None:
-        return wanted
-    fitting = budget // max(images * row_bytes, 1)
+    views = wanted or AUTO_VIEWS
+    fitting = [(budget // max(size, 1) - held_out) // images for size in row_bytes]
+    for index, most in enumerate(fitting):
+        if most >= min(views, epochs):
+            return index, views
+    most = max(fitting)
+    if wanted is None and most >= 2:
+        return fitting.index(most), most
     # One view alone would be no augmentation at all: then rather a new one every epoch.
-    return min(AUTO_VIEWS, fitting) if fitting >= 2 else None
+    return 0, wanted

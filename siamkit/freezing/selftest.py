@@ -14,6 +14,7 @@ from siamkit.freezing.boundary import Boundary
 from siamkit.freezing.prefix import Prefix
 from siamkit.freezing.suffix import Suffix
 from siamkit.model.siamese import SiameseNet
+from siamkit.model.trace import rehearsing
 
 TOLERANCE = 1e-4
 """Largest difference of outputs or gradients, relative to the largest of their values.
@@ -71,17 +72,10 @@ def discrepancy(net: SiameseNet, cut: Cut, images: Tensor) -> float:
     The largest relative difference of the embeddings and of all gradients; infinite where shapes
     differ. Buffers, gradients, modes and the generators' states are as before afterwards.
     """
-    buffers = {name: b.clone() for name, b in net.named_buffers()}
-    training = net.training
-    net.train()
-    try:
+    with rehearsing(net):
         whole = _outcome(net, net.forward_single, images)
-        _restore(net, buffers)
+    with rehearsing(net):
         parts = _outcome(net, lambda batch: cut.suffix(_activations(cut.prefix, batch)), images)
-    finally:
-        net.train(training)
-        _restore(net, buffers)
-        net.zero_grad(set_to_none=True)
     if whole.keys() != parts.keys():
         return float("inf")
     return max(_relative(whole[name], parts[name]) for name in whole)
@@ -107,13 +101,10 @@ def _outcome(
     net: SiameseNet, forward: Callable[[Tensor], Tensor], images: Tensor
 ) -> dict[str, Tensor]:
     """Return the embeddings and the gradient of every parameter, for a fixed loss and seed."""
-    net.zero_grad(set_to_none=True)
-    devices: list[Any] = [images.device] if images.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.enable_grad():
-        torch.manual_seed(0)  # dropout after the boundary drops the same
-        embeddings = forward(images)
-        weights = torch.linspace(-1, 1, embeddings.numel(), device=embeddings.device)
-        (embeddings.flatten() * weights).sum().backward()
+    torch.manual_seed(0)  # dropout after the boundary drops the same
+    embeddings = forward(images)
+    weights = torch.linspace(-1, 1, embeddings.numel(), device=embeddings.device)
+    (embeddings.flatten() * weights).sum().backward()
     grads = {n: p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}
     return {"": embeddings.detach(), **grads}
 
@@ -124,9 +115,3 @@ def _relative(a: Tensor, b: Tensor) -> float:
     scale = max(float(a.abs().max()), 1e-12)
     difference = float((a - b).abs().max()) / scale
     return difference if difference == difference else float("inf")  # NaN never passes
-
-
-def _restore(net: SiameseNet, buffers: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, buffer in net.named_buffers():
-            buffer.copy_(buffers[name])

@@ -79,6 +79,29 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             m.training = mode
 
 
+@contextmanager
+def rehearsing(module: nn.Module) -> Iterator[None]:
+    """Put ``module`` into training mode for a trial step that leaves no trace.
+
+    Buffers, every module's mode and the generators' states are as before afterwards; gradients are
+    gone.
+    """
+    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    modes = [(m, m.training) for m in module.modules()]
+    devices: list[Any] = [d for d in {b.device for b in module.parameters()} if d.type == "cuda"]
+    module.train()
+    try:
+        with torch.random.fork_rng(devices), torch.enable_grad():
+            yield
+    finally:
+        for m, mode in modes:
+            m.training = mode
+        module.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+
+
 def blank(module: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
     """Return one black image ``[1, C, H, W]`` on the device and in the type of ``module``."""
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))

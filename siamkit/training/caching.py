@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -56,7 +57,7 @@ class PhaseCache:
     ) -> None:
         self._sets = {name: part for name, part in sets.items() if name != TEST}
         self._shape = tuple(pack(activations).shape[1:])
-        self._dtype, self._root, self._digests = dtype, root, digests
+        self.dtype, self._root, self._digests = dtype, root, digests
         self._description = describe(setup, found, dtype)
         self._items: list[tuple[str, int, int]] = []
         self._keys: list[bytes] = []
@@ -73,17 +74,28 @@ class PhaseCache:
                     self._keys.append(key(index, view))
 
     @property
+    def row_bytes(self) -> int:
+        """The bytes of one row."""
+        return math.prod(self._shape) * self.dtype.itemsize
+
+    @property
     def rows(self) -> int:
         """How many different rows there are."""
         return len(set(self._keys))
 
-    def missing(self) -> int:
-        """Return how many of the rows are not there yet; makes no file."""
-        spec = StoreSpec(self._description, DTYPES[self._dtype], self._shape)
+    def missing(self, emit: Emit) -> int:
+        """Return how many of the rows are not there yet; makes no file.
+
+        Args:
+            emit: Is told what was found damaged, and dropped.
+        """
+        spec = StoreSpec(self._description, DTYPES[self.dtype], self._shape)
         if not (self._root / spec.digest).is_dir():
             return self.rows
         with self._open() as store:
-            return len(store.missing(self._keys))
+            count = len(store.missing(self._keys))
+            _tell(store, emit)
+        return count
 
     def fill(
         self, kernel: Kernel | None, budget: int, emit: Emit, check: Callable[[], None]
@@ -111,8 +123,7 @@ class PhaseCache:
                 waiting = {"text": "another process fills the same cache; waiting for it"}
                 with store.filling(lambda: emit("notice", waiting)) as fill:
                     self._compute(fill, kernel, emit, check)
-            for text in store.notices:
-                emit("notice", {"text": text})
+            _tell(store, emit)
             self._found = store.rows(self._keys)
 
     def sources(self) -> dict[str, BatchSource]:
@@ -142,10 +153,10 @@ class PhaseCache:
     @property
     def tolerance(self) -> float:
         """The largest :meth:`discrepancy` that its type explains."""
-        return _TOLERANCE[self._dtype]
+        return _TOLERANCE[self.dtype]
 
     def _open(self) -> FeatureStore:
-        return open_store(self._root, self._description, self._shape, self._dtype)
+        return open_store(self._root, self._description, self._shape, self.dtype)
 
     def _compute(self, fill: Fill, kernel: Kernel, emit: Emit, check: Callable[[], None]) -> None:
         groups: dict[tuple[str, int], list[int]] = {}
@@ -173,6 +184,11 @@ class PhaseCache:
                     check()
             finally:
                 loader.close()
+
+
+def _tell(store: FeatureStore, emit: Emit) -> None:
+    for text in store.notices:
+        emit("notice", {"text": text})
 
 
 def describe(setup: Setup, found: Cut, dtype: torch.dtype) -> dict[str, Any]:

@@ -8,22 +8,21 @@ the arithmetic. The decision is part of the run's state, so a resumed run goes o
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from siamkit.errors import ConfigError, SiamkitError
-from siamkit.freezing.boundary import find_boundaries
+from siamkit.errors import ConfigError
+from siamkit.freezing.boundary import Boundary, find_boundaries, row_elements
 from siamkit.freezing.cache.budget import free_bytes
 from siamkit.freezing.cache.layout import default_root
 from siamkit.freezing.cache.store import OverflowInCache
 from siamkit.freezing.kernels import Choice, KernelError, choose
-from siamkit.freezing.planner import WORTHWHILE, Costs, Decision, Work, decide, views_for
+from siamkit.freezing.planner import WORTHWHILE, Costs, Decision, Work, decide, place
 from siamkit.freezing.selftest import Cut, cut
 from siamkit.interfaces import FreezePlan
 from siamkit.model.trace import evaluating
@@ -32,10 +31,12 @@ from siamkit.training.caching import PhaseCache
 from siamkit.training.events import Emit
 from siamkit.training.loading import TEST, TRAIN, LoadedSet
 from siamkit.training.sources import BatchSource, LiveSource
+from siamkit.training.survey import Sample, Survey, sample, survey
 
-_MEASURED = 8
 _TESTED = 2
 _GB = 1_000_000_000
+
+Record = Mapping[str, Any]
 
 
 @dataclass
@@ -66,6 +67,57 @@ class Route:
         return self.cut is not None and self.cut.boundary.is_features
 
 
+@dataclass(frozen=True)
+class Course:
+    """What was decided for a phase, before anything is filled.
+
+    Attributes:
+        found: Where the network is cut.
+        passed_over: Why boundaries before it are not used.
+        cache: The rows that the phase would read.
+        views: Views an image; None for a new one every epoch.
+        work: What is left of the phase.
+        costs: What it costs.
+        decision: Cached or live.
+        choice: The prefix's kernel; None where the prefix never runs.
+    """
+
+    found: Cut
+    passed_over: tuple[str, ...]
+    cache: PhaseCache
+    views: int | None
+    work: Work
+    costs: Costs
+    decision: Decision
+    choice: Choice | None
+
+    def record(self, before: Record) -> dict[str, Any]:
+        """Return the decision and its numbers, as JSON values.
+
+        Args:
+            before: The record of the phase's start; empty if it starts now.
+        """
+        choice = self.choice
+        # A resumed run that has all its rows would else forget how it computed them.
+        kernel = choice.kernel.name if choice else before.get("kernel")
+        return {
+            "boundary": self.found.boundary.name,
+            "passed_over": list(self.passed_over),
+            "kernel": kernel,
+            "kernels": choice.seconds_per_image if choice else {},
+            "rejected": choice.rejected if choice else {},
+            "views": self.views,
+            "dtype": str(self.cache.dtype).removeprefix("torch."),
+            "rows": self.work.rows,
+            "missing": self.work.missing,
+            "decode_seconds": self.costs.decode,
+            "prefix_seconds": self.costs.prefix,
+            "suffix_seconds": self.costs.suffix,
+            "row_bytes": self.costs.row_bytes,
+            **self.decision.to_json(),
+        }
+
+
 class Engine:
     """Finds a route for each phase.
 
@@ -89,184 +141,175 @@ class Engine:
         self.emit, self.check = emit, check
         self.config = setup.config.engine
         self.root = self.config.cache_dir or default_root()
+        self.budget = int(self.config.cache_gb * _GB)
         self.digests: dict[Path, bytes] = {}
-        self._decode = 0.0
-        self._overflows = False
+        self._sample: Sample | None = None
 
-    def enter(self, plan: FreezePlan, epochs: range, record: Mapping[str, Any]) -> Route:
-        """Return the route for what is left of a phase.
+    def enter(self, plan: FreezePlan, epochs: range, before: Record) -> Route:
+        """Decide, fill the cache if there is one, and return the route for the rest of a phase.
 
         Args:
             plan: The plan that was applied.
             epochs: The epochs left in it.
-            record: What was decided when the phase began; empty if it begins now.
+            before: What was decided when the phase began; empty if it begins now.
         """
-        net = self.setup.net
-        images = self._some_images()
-        found, passed_over = cut(
-            net, find_boundaries(net, self.setup.stages, plan), images[:_TESTED]
-        )
-        if found is None:
-            return self._whole(passed_over)
-        budget = int(self.config.cache_gb * _GB)
-        activations, seconds = self._timed(found, images)
-        dtype = self._dtype(found)
-        row_bytes = activations[0].numel() * dtype.itemsize
-        train = self.sets[TRAIN]
-        views = views_for(self.setup.config.data.views, len(train.images), row_bytes, budget)
+        course = self.decide(plan, epochs, before)
+        if not isinstance(course, Course):
+            return self._whole(course)
+        record = course.record(before)
+        if course.decision.mode == "live":
+            return self._live(course, record)
+        try:
+            trusted = self._fill(course)
+        except OverflowInCache as error:
+            self.emit("notice", {"text": str(error)})
+            return self.enter(plan, epochs, {"views": course.views, "dtype": "float32"})
+        if trusted:
+            sources = course.cache.sources()
+            return Route(sources, course.found.suffix, course.views, course.found, record)
+        reason = "the cache differs from the network"
+        return self.enter(plan, epochs, {**record, "mode": "live", "reason": reason})
+
+    def decide(self, plan: FreezePlan, epochs: range, before: Record) -> Course | str:
+        """Cut, measure and decide; return why the whole network runs where it cannot be cut.
+
+        Args:
+            plan: The plan that was applied.
+            epochs: The epochs left in it.
+            before: What was decided when the phase began; empty if it begins now.
+        """
+        if before.get("mode") == "whole":
+            return str(before["reason"])
+        net, config = self.setup.net, self.setup.config
+        if self._sample is None:
+            self._sample = sample(self.sets[TRAIN], self.setup.device)
+        images = self._sample.images
+        boundaries = find_boundaries(net, self.setup.stages, plan)
+        deepest, passed_over = cut(net, boundaries, images[:_TESTED])
+        if deepest is None:
+            return "; ".join(passed_over) or "no part of the network is frozen from the start on"
+        usable = boundaries[boundaries.index(deepest.boundary) :]
+        sizes = self._row_bytes(usable, images[:1])
+        index, views = place(
+            list(sizes.values()), len(self.sets[TRAIN].images), self._held_out(), len(epochs),
+            config.data.views, self.budget,
+        )  # fmt: skip
+        if before:
+            views = before["views"]
+        found = deepest
+        if index and before.get("mode") != "live":
+            smaller, more = cut(net, list(sizes)[index:], images[:_TESTED])
+            if smaller is not None:
+                fits = f"{deepest.boundary.name}: too large for engine.cache_gb at each view"
+                found, passed_over = smaller, [*passed_over, fits, *more]
+        course = self._course(found, passed_over, views, epochs, before)
+        if course.decision.mode == "live" and found is not deepest:
+            # Nothing is kept, so nothing is gained by a smaller output.
+            course = self._course(deepest, passed_over, views, epochs, {**before, "mode": "live"})
+        return course
+
+    def _course(
+        self,
+        found: Cut,
+        passed_over: Sequence[str],
+        views: int | None,
+        epochs: range,
+        before: Record,
+    ) -> Course:
+        assert self._sample is not None
+        seen = survey(self.setup.net, found, self._sample.images)
+        dtype: torch.dtype = getattr(torch, before.get("dtype") or self._dtype(found.boundary))
         cache = PhaseCache(
-            self.setup, self.sets, found, activations, dtype, self.root, self.digests
+            self.setup, self.sets, found, seen.activations, dtype, self.root, self.digests
         )
         cache.want(sorted({e if views is None else e % views for e in epochs}))
         work = Work(
             len(epochs),
             self.visits,
-            sum(len(s.images) for name, s in self.sets.items() if name not in (TRAIN, TEST)),
+            self._held_out(),
             cache.rows,
-            cache.rows if self.config.cache == "off" else cache.missing(),
+            cache.rows if self.config.cache == "off" else cache.missing(self.emit),
         )
-        costs = Costs(self._decode, seconds, self._suffix_seconds(found, activations), row_bytes)
-        decision = self._decide(work, costs, budget, record)
+        costs = Costs(self._sample.seconds, seen.prefix, seen.suffix, cache.row_bytes)
+        decision = self._decide(work, costs, before)
         count = work.missing if decision.mode == "cached" else work.forwards
-        choice = self._choose(found, images, count, seconds, record)
+        choice = self._choose(found, seen, count, before)
         if choice is not None:
-            fastest = choice.seconds_per_image.get(choice.kernel.name, seconds)
-            costs = Costs(costs.decode, fastest, costs.suffix, row_bytes)
+            fastest = choice.seconds_per_image.get(choice.kernel.name, seen.prefix)
+            costs = replace(costs, prefix=fastest)
             if decision.mode == "cached":
-                decision = self._decide(work, costs, budget, record)
-        try:
-            route = self._route(found, cache, decision, choice, views, budget)
-        except OverflowInCache as error:
-            self.emit("notice", {"text": str(error)})
-            self._overflows = True
-            return self.enter(plan, epochs, record)
-        route.record = self._record(found, passed_over, decision, choice, route, work, costs)
-        return route
+                decision = self._decide(work, costs, before)
+        return Course(found, tuple(passed_over), cache, views, work, costs, decision, choice)
 
-    # --- measuring -------------------------------------------------------------------------
+    def _held_out(self) -> int:
+        """Return how many images are evaluated after each epoch."""
+        return sum(len(s.images) for name, s in self.sets.items() if name not in (TRAIN, TEST))
 
-    def _some_images(self) -> Tensor:
-        """Return the first training images; times how long loading one takes."""
-        train = self.sets[TRAIN]
-        started = time.perf_counter()
-        rows = [train.dataset[i, 0] for i in range(min(_MEASURED, len(train.images)))]
-        self._decode = (time.perf_counter() - started) / len(rows)
-        images = torch.stack(rows).to(self.setup.device)
-        return images.contiguous(memory_format=torch.channels_last)
+    def _dtype(self, boundary: Boundary) -> str:
+        return "float32" if boundary.is_features else self.config.dtype
 
-    def _timed(self, found: Cut, images: Tensor) -> tuple[Tensor, float]:
-        started = time.perf_counter()
-        with torch.no_grad():
-            activations = found.prefix(images)
-        return activations, (time.perf_counter() - started) / len(images)
+    def _row_bytes(self, boundaries: Sequence[Boundary], image: Tensor) -> dict[Boundary, int]:
+        elements = row_elements(self.setup.net, boundaries, image)
+        sized = zip(boundaries, elements, strict=True)
+        return {b: n * getattr(torch, self._dtype(b)).itemsize for b, n in sized if n is not None}
 
-    def _suffix_seconds(self, found: Cut, activations: Tensor) -> float:
-        """Return what a training step costs an image after the boundary."""
-        net = self.setup.net
-        buffers = {name: b.clone() for name, b in net.named_buffers()}
-        training = net.training
-        net.train()
-        started = time.perf_counter()
-        try:
-            with torch.random.fork_rng(), torch.enable_grad():
-                found.suffix(activations).sum().backward()
-        finally:
-            net.train(training)
-            net.zero_grad(set_to_none=True)
-            with torch.no_grad():
-                for name, buffer in net.named_buffers():
-                    buffer.copy_(buffers[name])
-        return (time.perf_counter() - started) / len(activations)
-
-    # --- deciding --------------------------------------------------------------------------
-
-    def _dtype(self, found: Cut) -> torch.dtype:
-        exact = found.boundary.is_features or self._overflows
-        name = "float32" if exact else self.config.dtype
-        dtype: torch.dtype = getattr(torch, name)
-        return dtype
-
-    def _decide(self, work: Work, costs: Costs, budget: int, record: Mapping[str, Any]) -> Decision:
+    def _decide(self, work: Work, costs: Costs, before: Record) -> Decision:
         wanted = self.config.cache
-        if wanted == "auto" and record:
+        if before.get("mode") == "live" and before.get("reason"):
             # The phase goes on as it began, so that a resumed run gives what it would have given.
-            wanted = "always" if record["mode"] == "cached" else "off"
+            decision = decide(work, costs, budget=self.budget, free=0, wanted="off")
+            return replace(decision, reason=before["reason"])
+        if wanted == "auto" and before.get("mode") == "cached":
+            wanted = "always"
         free = free_bytes(self.root)
-        return decide(work, costs, budget=budget, free=free, wanted=wanted)
+        return decide(work, costs, budget=self.budget, free=free, wanted=wanted)
 
-    def _choose(
-        self, found: Cut, images: Tensor, count: int, seconds: float, record: Mapping[str, Any]
-    ) -> Choice | None:
+    def _choose(self, found: Cut, seen: Survey, count: int, before: Record) -> Choice | None:
         """Return the kernel for ``count`` images; None where there are none."""
         if not count:
             return None
-        wanted = str(record.get("kernel") or self.config.prefix)
-        if wanted == "auto" and count * seconds < WORTHWHILE:
+        assert self._sample is not None
+        images, plain = self._sample.images, (seen.activations, seen.prefix)
+        wanted = str(before.get("kernel") or self.config.prefix)
+        if wanted == "auto" and count * seen.prefix < WORTHWHILE:
             wanted = "eager"  # over before anything else is built
         precision = self.setup.config.train.precision
         with evaluating(self.setup.net):
             try:
-                return choose(found.prefix, images, count, wanted=wanted, precision=precision)
+                return choose(
+                    found.prefix, images, count, wanted=wanted, precision=precision, plain=plain
+                )
             except (ConfigError, KernelError):
-                if not record:
+                if not before.get("kernel"):
                     raise
                 # The run goes on where that kernel is not installed.
-                return choose(found.prefix, images, count, precision=precision)
+                return choose(found.prefix, images, count, precision=precision, plain=plain)
 
-    # --- the route -------------------------------------------------------------------------
+    # --- the routes ------------------------------------------------------------------------
 
-    def _whole(self, passed_over: list[str]) -> Route:
-        reason = "; ".join(passed_over) or "no part of the network is frozen from the start on"
+    def _whole(self, reason: str) -> Route:
         record = {"mode": "whole", "reason": reason, "boundary": None, "kernel": None}
         views = self.setup.config.data.views
         sources = {name: part.loader for name, part in self.sets.items()}
         return Route(sources, self.setup.net.forward_single, views, None, record)
 
-    def _route(
-        self,
-        found: Cut,
-        cache: PhaseCache,
-        decision: Decision,
-        choice: Choice | None,
-        views: int | None,
-        budget: int,
-    ) -> Route:
-        if decision.mode == "cached":
-            cache.fill(choice.kernel if choice else None, budget, self.emit, self.check)
-            apart = cache.discrepancy(found.prefix, self.setup.device)
-            if not apart <= cache.tolerance:
-                raise SiamkitError(
-                    f"the cache differs from the network by {apart:.1e} of its largest value",
-                    where=str(self.root),
-                    allowed=f"at most {cache.tolerance:.0e}",
-                    hint="'siamkit cache clear' empties it; '--cache off' does without",
-                )
-            return Route(cache.sources(), found.suffix, views, found)
-        assert choice is not None
-        sources = {n: LiveSource(part.loader, choice.kernel) for n, part in self.sets.items()}
-        return Route(sources, found.suffix, views, found)
+    def _live(self, course: Course, record: dict[str, Any]) -> Route:
+        assert course.choice is not None
+        kernel = course.choice.kernel
+        sources = {name: LiveSource(part.loader, kernel) for name, part in self.sets.items()}
+        return Route(sources, course.found.suffix, course.views, course.found, record)
 
-    def _record(
-        self,
-        found: Cut,
-        passed_over: list[str],
-        decision: Decision,
-        choice: Choice | None,
-        route: Route,
-        work: Work,
-        costs: Costs,
-    ) -> dict[str, Any]:
-        return {
-            "boundary": found.boundary.name,
-            "passed_over": passed_over,
-            "kernel": choice.kernel.name if choice else None,
-            "kernels": choice.seconds_per_image if choice else {},
-            "views": route.views,
-            "rows": work.rows,
-            "missing": work.missing,
-            "decode_seconds": costs.decode,
-            "prefix_seconds": costs.prefix,
-            "suffix_seconds": costs.suffix,
-            "row_bytes": costs.row_bytes,
-            **decision.to_json(),
-        }
+    def _fill(self, course: Course) -> bool:
+        """Fill the cache; tell whether it holds what the network gives."""
+        cache, choice = course.cache, course.choice
+        cache.fill(choice.kernel if choice else None, self.budget, self.emit, self.check)
+        apart = cache.discrepancy(course.found.prefix, self.setup.device)
+        if apart <= cache.tolerance:
+            return True
+        text = (
+            f"the cache in {self.root} differs from the network by {apart:.1e} of its largest "
+            f"value, and {cache.tolerance:.0e} is the most: this phase runs without it ('siamkit "
+            "cache clear' empties it)"
+        )
+        self.emit("notice", {"text": text})
+        return False

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamkit.freezing.planner import AUTO_VIEWS, WORTHWHILE, Costs, Work, decide, views_for
+from siamkit.freezing.planner import AUTO_VIEWS, WORTHWHILE, Costs, Work, decide, place
 
 COSTS = Costs(decode=0.003, prefix=0.05, suffix=0.001, row_bytes=8192)
 WORK = Work(epochs=10, visits=512, held_out=64, rows=576, missing=576)
@@ -37,9 +37,41 @@ def test_what_is_asked_for_is_done_and_auto_saves_time(epochs, visits, prefix, m
     assert (auto.mode == "cached") == (auto.live - auto.cached >= WORTHWHILE)
 
 
-def test_views_follow_the_config_then_the_budget():
-    assert views_for(3, 100, 10, ROOM) == 3
-    assert views_for(None, 100, None, ROOM) is None
-    assert views_for(None, 100, 10, ROOM) == AUTO_VIEWS
-    assert views_for(None, 100, 10, 4 * 1000) == 4
-    assert views_for(None, 100, 10, 1999) is None
+def test_the_deepest_boundary_that_fits_is_taken_with_the_views_that_are_wanted():
+    assert place([10, 40], 100, 0, 20, 3, ROOM) == (0, 3)
+    assert place([10, 40], 100, 0, 20, None, ROOM) == (0, AUTO_VIEWS)
+
+
+def test_a_shallower_boundary_is_taken_where_its_rows_are_small_enough():
+    assert place([40, 10], 100, 0, 20, None, 40 * 100 * AUTO_VIEWS) == (0, AUTO_VIEWS)
+    assert place([40, 10], 100, 0, 20, None, 40 * 100 * AUTO_VIEWS - 1) == (1, AUTO_VIEWS)
+    assert place([40, 10, 10], 100, 1, 20, None, 40 * 100 * AUTO_VIEWS) == (1, AUTO_VIEWS)
+
+
+def test_as_many_views_as_fit_anywhere_but_never_a_single_one():
+    assert place([20, 10], 100, 0, 20, None, 4 * 1000) == (1, 4)
+    assert place([10], 100, 0, 20, None, 1999) == (0, None)
+    assert place([10], 100, 0, 20, 6, 1999) == (0, 6), "what is asked for is not changed"
+
+
+def test_a_phase_shorter_than_the_views_needs_no_more_than_its_epochs():
+    assert place([10], 100, 0, 2, None, 2000) == (0, AUTO_VIEWS)
+    assert place([10], 100, 1, 2, None, 2000) == (0, None)
+
+
+@given(
+    st.lists(st.integers(1, 10**6), min_size=1, max_size=6),
+    st.integers(2, 10**5),
+    st.integers(0, 10**4),
+    st.integers(1, 100),
+    st.none() | st.integers(1, 50),
+    st.integers(0, 10**12),
+)
+def test_what_is_placed_fits_or_nothing_does(sizes, images, held, epochs, wanted, budget):
+    index, views = place(sizes, images, held, epochs, wanted, budget)
+    rows = images * min(views or epochs, epochs) + held
+    if wanted is None and views is not None:
+        assert sizes[index] * rows <= budget
+    assert wanted is None or views == wanted
+    if index:
+        assert sizes[index] < sizes[0], "a shallower boundary is only worth it for its size"

@@ -136,8 +136,8 @@ def require_room(root: Path, needed_bytes: int) -> None:
     free = free_bytes(root)
     if needed_bytes > free:
         raise ResourceError(
-            f"the feature cache needs {needed_bytes / 1e9:.2f} GB more, and the disk has "
-            f"{free / 1e9:.2f} GB",
+            f"the feature cache needs {needed_bytes / 1e6:,.1f} MB more, and the disk has "
+            f"{free / 1e6:,.1f} MB",
             where=str(root),
             hint=HINT,
         )

@@ -19,8 +19,8 @@ DATA_START = 4096
 """Where a shard's rows start: the header has a fixed place, so that rows can be streamed first."""
 
 HINT = (
-    "make room ('siamkit cache prune --max-gb N'), or set SIAMKIT_CACHE_DIR to another folder; "
-    "what was cached before is intact"
+    "make room ('siamkit cache prune --max-gb N'), set SIAMKIT_CACHE_DIR to another folder, or do "
+    "without (--cache off); what was cached before is intact"
 )
 """The next step when the cache cannot be written."""
 

@@ -53,6 +53,7 @@ def choose(
     *,
     wanted: str = "auto",
     precision: Precision = "fp32",
+    plain: tuple[Tensor, float] | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Choice:
     """Return the kernel that runs ``prefix`` over ``count`` images in the least time.
@@ -67,6 +68,8 @@ def choose(
         count: How many images will be run.
         wanted: ``auto``, or the name of the kernel to use.
         precision: The type to compute in, on a GPU.
+        plain: The plain network's output for ``images``, and the seconds that an image took, if
+            they are known.
         log: Is told what was measured and why.
 
     Raises:
@@ -79,7 +82,8 @@ def choose(
         raise ConfigError(reason, where="engine.prefix", got=wanted, allowed=allowed)
 
     example = _repeat(images, batch_size(images.device))
-    contest = _Contest(Source(prefix, example, precision), count, log)
+    known = plain if len(images) == len(example) else None
+    contest = _Contest(Source(prefix, example, precision), count, log, known)
     if wanted != "auto":
         try:
             contest.enter(wanted)
@@ -103,7 +107,13 @@ def choose(
 class _Contest:
     """Measures kernels side by side; the first run of the plain network is the reference."""
 
-    def __init__(self, source: Source, count: int, log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        count: int,
+        log: Callable[[str], None],
+        plain: tuple[Tensor, float] | None = None,
+    ) -> None:
         self._source = source
         self._count = count
         self._log = log
@@ -114,6 +124,11 @@ class _Contest:
         device = source.example.device
         self._on_cpu = device.type == "cpu"
         self._class = kernel_class(device, source.precision)
+        if plain is not None:
+            rows = len(source.example)
+            self._plain: Kernel = EagerKernel(source.prefix, rows, device, "fp32")
+            self._reference, self._first_run = plain[0].float(), plain[1] * rows
+            return
         began = self._now()
         self._plain, self._reference = Source(source.prefix, source.example, "fp32").start("eager")
         self._first_run = self._now() - began

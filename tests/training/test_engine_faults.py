@@ -1,0 +1,233 @@
+"""What goes wrong with the cache is told, and costs time at most."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import siamkit
+from siamkit import api
+from siamkit.training import caching, checkpoint
+
+RunValues = Callable[..., dict[str, Any]]
+Events = list[tuple[str, dict[str, Any]]]
+
+CACHED: dict[str, Any] = {
+    "freeze": {"name": "freeze-all"},
+    "engine": {"cache": "always", "prefix": "eager"},
+    "data": {"views": 2},
+}
+
+
+def fit(values: dict[str, Any]) -> Events:
+    events: Events = []
+    api.fit(values, listeners=[lambda event: events.append((event.name, dict(event.data)))])
+    return events
+
+
+def of(events: Events, name: str) -> list[dict[str, Any]]:
+    return [data for found, data in events if found == name]
+
+
+def losses(events: Events) -> list[float]:
+    return [data["loss"] for data in of(events, "step")]
+
+
+def tensors(run_dir: str | Path) -> dict[str, torch.Tensor]:
+    root = Path(run_dir) / "checkpoints"
+    saved = checkpoint.load(root / str(checkpoint.pointed_to(root, checkpoint.LATEST)))
+    return {**saved.model, **{f"o/{name}": t for name, t in saved.optimizer.items()}}
+
+
+def assert_bit_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+def test_a_cache_that_differs_from_the_network_is_told_and_not_used(
+    run_values: RunValues, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = fit(run_values(**{**CACHED, "engine": {"cache": "off", "prefix": "eager"}}))
+    right = caching.run
+    monkeypatch.setattr(caching, "run", lambda kernel, images: right(kernel, images) * 1.01)
+    run = fit(run_values(**CACHED, run_dir=str(tmp_path / "wrong")))
+    (notice,) = of(run, "notice")
+    assert "differs from the network by" in notice["text"] and "without it" in notice["text"]
+    (decided,) = of(run, "engine")
+    assert decided["mode"] == "live" and "differs" in decided["reason"]
+    assert losses(run) == losses(live)
+
+
+def test_a_damaged_shard_is_found_told_and_filled_again(
+    run_values: RunValues, tmp_path: Path
+) -> None:
+    first = fit(run_values(**CACHED))
+    shards = list((tmp_path / "cache").glob("*/shard-*"))
+    assert shards
+    for shard in shards:
+        content = bytearray(shard.read_bytes())
+        content[-9] ^= 4
+        shard.write_bytes(content)
+    second = fit(run_values(**CACHED, run_dir=str(tmp_path / "second")))
+    assert any(shards[0].name in notice["text"] for notice in of(second, "notice"))
+    assert of(second, "engine")[0]["missing"] > 0 and of(second, "fill")
+    assert losses(second) == losses(first)
+
+
+def test_a_boundary_that_is_too_large_for_the_budget_gives_way_to_a_smaller_one(
+    run_values: RunValues, tmp_path: Path
+) -> None:
+    sections: dict[str, Any] = {
+        **CACHED,
+        "backbone": {"name": "timm:resnet26t", "pretrained": False},
+        "freeze": {"name": "unfreeze-blocks", "names": ["layer2", "layer3", "layer4"]},
+        "train": {"epochs": 2},
+        "engine": {**CACHED["engine"], "dtype": "float32"},
+    }
+    deep = fit(run_values(**sections))
+    (decided,) = of(deep, "engine")
+    assert (decided["mode"], decided["boundary"]) == ("cached", "layer1")
+    budget = decided["rows"] * decided["row_bytes"] - 1
+    small = {**sections, "engine": {**sections["engine"], "cache_gb": budget / 1e9}}
+    shallow = fit(run_values(**small, run_dir=str(tmp_path / "small")))
+    (chosen,) = of(shallow, "engine")
+    assert (chosen["mode"], chosen["boundary"]) == ("cached", "stem")
+    assert chosen["bytes"] <= budget
+    assert any("too large for engine.cache_gb" in reason for reason in chosen["passed_over"])
+    assert losses(shallow) == pytest.approx(losses(deep), rel=1e-4, abs=1e-5)
+
+
+def test_values_too_large_for_half_precision_are_kept_in_single(
+    run_values: RunValues, tmp_path: Path
+) -> None:
+    net = api.create_model("timm:resnet10t", pretrained=False)
+    state = {n: t.clone() for n, t in net.backbone.model.state_dict().items()}
+    for name in ("layer1.0.bn2.weight", "layer1.0.bn2.bias"):
+        state[name].fill_(1e6)  # what comes out of layer1 is beyond 65504
+    torch.save(state, tmp_path / "large.pth")
+    run = fit(
+        run_values(
+            **{**CACHED, "freeze": {"name": "unfreeze-blocks", "n": 3}},
+            backbone={
+                "name": "timm:resnet10t", "pretrained": None, "weights": str(tmp_path / "large.pth")
+            },
+            optimizer={"lr": 1e-9},
+        )
+    )  # fmt: skip
+    (decided,) = of(run, "engine")
+    assert (decided["mode"], decided["dtype"]) == ("cached", "float32")
+    assert any("float16" in notice["text"] for notice in of(run, "notice"))
+
+
+def test_a_resumed_run_goes_on_with_the_kernel_it_began_with(
+    run_values: RunValues, tmp_path: Path
+) -> None:
+    values = run_values(**{**CACHED, "engine": {"cache": "always", "prefix": "folded"}})
+
+    class Killed(BaseException):
+        pass
+
+    def kill(event: siamkit.Event) -> None:
+        if event.name == "checkpoint" and event.data["epoch"]:
+            raise Killed
+
+    with pytest.raises(Killed):
+        api.fit(values, listeners=[kill])
+    for _ in range(2):  # all rows are there, then none is
+        events: list[siamkit.Event] = []
+        with pytest.raises(Killed):
+            api.resume(values["run_dir"], listeners=[events.append, kill])
+        (decided,) = (event.data for event in events if event.name == "engine")
+        assert (decided["mode"], decided["kernel"]) == ("cached", "folded")
+        shutil.rmtree(tmp_path / "cache")
+
+
+PROGRAM = """
+import sys
+from siamkit.freezing.cache import store
+begin = store.Fill.__init__
+store.Fill.__init__ = lambda fill, of, nbytes, seconds: begin(fill, of, nbytes, 0.2)
+from siamkit.cli.app import main
+sys.argv = ["siamkit", "train", *sys.argv[1:], "--json"]
+sys.exit(main())
+"""
+
+
+def command(values: dict[str, Any], folder: Path) -> list[str]:
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+    return [sys.executable, "-c", PROGRAM, "--config", str(folder / "config.yaml")]
+
+
+def environment() -> dict[str, str]:
+    # Sums in another order differ in the last bit: as many threads as this process has.
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.slow
+def test_kill_9_in_mid_fill_then_resume_gives_the_uninterrupted_run(
+    run_values: RunValues, tmp_path: Path
+) -> None:
+    values = run_values(
+        **{**CACHED, "data": {"views": 8, "image_size": 160}}, train={"epochs": 8}, head="bnneck"
+    )
+    values["backbone"]["name"] = "timm:resnet26t"
+    child = subprocess.Popen(
+        command(values, tmp_path), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "cache").glob("*/shard-*"))) < 2:
+        assert child.poll() is None and time.monotonic() < deadline, "it was not caught filling"
+        time.sleep(0.01)
+    child.kill()
+    child.communicate()
+    events: list[siamkit.Event] = []
+    api.resume(values["run_dir"], listeners=[events.append])
+    (decided,) = (event.data for event in events if event.name == "engine")
+    assert 0 < decided["missing"] < decided["rows"], "the fill goes on where it was"
+    whole = run_values(**{**values, "run_dir": str(tmp_path / "whole")})
+    shutil.rmtree(tmp_path / "cache")
+    api.fit(whole)
+    assert_bit_equal(tensors(values["run_dir"]), tensors(whole["run_dir"]))
+
+
+def test_a_disk_that_is_full_ends_the_run_with_7_and_what_it_has_intact(
+    run_values: RunValues, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=256k none "$0" && exec "$@"']
+    inside = [*mount, str(small)]
+    if not shutil.which("unshare") or subprocess.run([*inside, "true"], check=False).returncode:
+        pytest.skip("needs user namespaces")
+    # The first phase's features fit, the second's maps do not.
+    values = run_values(
+        freeze={"name": "stages", "n": 2, "warmup": 1},
+        data={"views": 4, "image_size": 64},
+        engine={"cache": "always", "cache_dir": str(small)},
+        train={"epochs": 4},
+    )
+    done = subprocess.run(
+        [*inside, *command(values, tmp_path)], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 7, done.stderr
+    error = json.loads(done.stdout)["error"]
+    assert "the feature cache needs" in error["message"] and "--cache off" in error["hint"]
+    root = Path(values["run_dir"]) / "checkpoints"
+    saved = checkpoint.load(root / str(checkpoint.pointed_to(root, checkpoint.LATEST)))
+    assert saved.state["epoch"] == 1, "the epoch before is there"
+    config = Path(values["run_dir"]) / "config.yaml"
+    changed = yaml.safe_load(config.read_text())
+    changed["engine"]["cache_dir"] = str(tmp_path / "large")
+    config.write_text(yaml.safe_dump(changed))
+    assert api.resume(values["run_dir"])["epochs"] == 4
