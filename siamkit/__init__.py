@@ -20,11 +20,13 @@ if TYPE_CHECKING:
         list_freeze_policies,
         list_losses,
         list_schedulers,
+        load,
         load_model,
         plan,
         resume,
     )
     from siamkit.config import RunConfig
+    from siamkit.embedding import Embedded, Embedder
     from siamkit.errors import SiamkitError
     from siamkit.interfaces import (
         Backbone,
@@ -50,9 +52,10 @@ __version__ = "0.1.0"
 _HOME = {
     "siamkit.api": (
         "create_model", "fit", "inspect", "list_backbones", "list_freeze_policies", "list_losses",
-        "list_schedulers", "load_model", "plan", "resume",
+        "list_schedulers", "load", "load_model", "plan", "resume",
     ),
     "siamkit.config": ("RunConfig",),
+    "siamkit.embedding": ("Embedded", "Embedder"),
     "siamkit.errors": ("SiamkitError",),
     "siamkit.interfaces": (
         "Backbone", "BackboneContext", "Event", "FreezePlan", "FreezePolicy", "Loss",
@@ -66,6 +69,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "Backbone",
     "BackboneContext",
+    "Embedded",
+    "Embedder",
     "Event",
     "FreezePlan",
     "FreezePolicy",
@@ -91,6 +96,7 @@ __all__ = [
     "list_freeze_policies",
     "list_losses",
     "list_schedulers",
+    "load",
     "load_model",
     "plan",
     "resume",

@@ -7,9 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from siamkit import plugins
 from siamkit.config import RunConfig, read_file, resolve
+from siamkit.embedding import Embedder
 from siamkit.errors import CheckpointError, ConfigError
+from siamkit.freezing.kernels import KERNELS
 from siamkit.interfaces import Event, FreezePolicy, Phase
 from siamkit.model.create import create_net
 from siamkit.model.heads import HEADS
@@ -18,7 +22,7 @@ from siamkit.registry import Registry
 from siamkit.training import checkpoint
 from siamkit.training import fit as _fit
 from siamkit.training import inspection as _inspection
-from siamkit.training.build import build_policy
+from siamkit.training.build import build_policy, resolve_device
 from siamkit.training.events import Listener
 from siamkit.training.rundir import RunDir
 
@@ -148,21 +152,36 @@ def resume(run_dir: str | Path, *, listeners: Sequence[Listener] = ()) -> dict[s
     return _fit.resume(Path(run_dir), registries(), listeners, _observers())
 
 
-def inspect(config: Config | None = None, *, parameters: bool = False) -> dict[str, Any]:
+def inspect(
+    config: Config | None = None, *, parameters: bool = False, measure: bool = False
+) -> dict[str, Any]:
     """Return what ``siamkit inspect --json`` prints.
 
     Args:
         config: As for :func:`fit`; or a run directory, whose phases are then those it went through.
         parameters: Also list every parameter.
+        measure: Also load the weights and data, time each phase, and say how the engine would run
+            it: cached or live, with which kernel, and why. Not for a run directory.
+
+    Raises:
+        SiamkitError: See :mod:`siamkit.errors` for which.
     """
     if isinstance(config, str | Path) and Path(config).is_dir():
+        if measure:
+            raise ConfigError(
+                "the phases of a run were measured when they began",
+                where=str(config),
+                hint="its events.jsonl holds the numbers in the events named 'engine'",
+            )
         run = RunDir.open(Path(config))
         resolved = load_config(run.read_config(), where=str(run.config))
         history = _history(run)
         return _inspection.inspect(
             resolved, registries(), history=history, weights="none", parameters=parameters
         )
-    return _inspection.inspect(_config(config), registries(), parameters=parameters)
+    return _inspection.inspect(
+        _config(config), registries(), parameters=parameters, measure=measure
+    )
 
 
 def load_model(run_dir: str | Path, which: Literal["best", "last"] = "best") -> SiameseNet:
@@ -187,6 +206,34 @@ def load_model(run_dir: str | Path, which: Literal["best", "last"] = "best") -> 
     saved = checkpoint.load(folder).model
     net.load_state_dict({k: v for k, v in saved.items() if not k.startswith("loss.")})
     return net.eval()
+
+
+def load(
+    run_dir: str | Path,
+    which: Literal["best", "last"] = "best",
+    *,
+    device: str = "auto",
+    kernel: str = "auto",
+) -> Embedder:
+    """Return an embedder of images with the trained network of a run.
+
+    Args:
+        run_dir: The run.
+        which: The best epoch's network, or the last saved.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        kernel: How the network runs: ``auto`` measures, or a name as in ``engine.prefix``.
+
+    Raises:
+        ConfigError: ``which``, ``device`` or ``kernel`` is none of these.
+        CheckpointError: There is no such checkpoint, or it is damaged.
+    """
+    config = load_config(RunDir.open(Path(run_dir)).read_config())
+    allowed = ("auto", *KERNELS)
+    if kernel not in allowed:
+        raise ConfigError("no such kernel", where="kernel", got=kernel, allowed=", ".join(allowed))
+    net: SiameseNet = load_model(run_dir, which).to(resolve_device(device))
+    net = net.to(memory_format=torch.channels_last)
+    return Embedder(net, kernel=kernel, precision=config.train.precision)
 
 
 def _config(config: Config | None) -> RunConfig:

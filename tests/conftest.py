@@ -15,7 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Small networks gain nothing from threads, and lose much where the cores are shared.
 torch.set_num_threads(1)
 
-BACKBONE = "timm:resnet10t"
+BACKBONE = "timm:test_resnet"
 
 
 def draw(path: Path, kind: int, index: int, size: int = 40) -> None:

@@ -21,8 +21,20 @@ Parameters = Annotated[
 ]
 
 
+Measure = Annotated[
+    bool,
+    typer.Option(
+        "--measure",
+        help="Load weights and data, time each phase, and say how it would be computed and why.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
 @run_flags
-def inspect_(flags: RunFlags, parameters: Parameters = False, json: Json = False) -> None:
+def inspect_(
+    flags: RunFlags, parameters: Parameters = False, measure: Measure = False, json: Json = False
+) -> None:
     """Show what would train when, and what it costs, without training.
 
     Takes the flags of 'train', or the directory of a run in the place of DATA.
@@ -31,7 +43,7 @@ def inspect_(flags: RunFlags, parameters: Parameters = False, json: Json = False
 
     run = _run_dir(flags)
     subject = flags.load() if run is None else run
-    report = api.inspect(subject, parameters=parameters)
+    report = api.inspect(subject, parameters=parameters, measure=measure)
     if json:
         output.emit_json("inspect", report)
         return

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from siamkit.report import units
+from siamkit.report.engine import engine_text
 from siamkit.report.terminal import cells, make_table, styled
 
 if TYPE_CHECKING:
@@ -196,24 +197,6 @@ class ConsoleListener:
             self._task = self._bar.add_task(epoch, total=steps, state=state)
             self._bar.start()
         self._bar.update(self._task, description=epoch, completed=step, total=steps, state=state)
-
-
-def engine_text(data: Json) -> str:
-    """Say in a line how a phase is computed, and why."""
-    if data["mode"] == "whole":
-        return f"the whole network runs for every batch: {data['reason']}"
-    where = f"frozen up to {data['boundary']}"
-    views = "a new view every epoch" if data["views"] is None else f"{data['views']} views an image"
-    with_kernel = f" with {data['kernel']}" if data["kernel"] else ""
-    if data["mode"] == "live":
-        how = f"computed for every batch{with_kernel}"
-    else:
-        how = (
-            f"{data['missing']} of {data['rows']} rows computed{with_kernel}, then read "
-            f"({units.size(data['bytes'])})"
-        )
-    estimate = f"about {units.duration(data['cached'])} cached, {units.duration(data['live'])} live"
-    return f"{where}: {how}; {views}; {data['reason']} ({estimate})"
 
 
 def time_left(seconds: float, done: int, left: int) -> float | None:

@@ -10,9 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from siamkit.report import units
+from siamkit.report.engine import engine_text
 from siamkit.report.terminal import cells, make_table, styled
 
 Json = Mapping[str, Any]
+
+_IN_PREFIX = {"all": "yes", "part": "part", "none": "no"}
 
 
 def inspection(report: Json) -> RenderableType:
@@ -58,8 +61,8 @@ def span(start: int, end: int) -> str:
 def _phase(phase: Json, index: int, phases: int) -> Table:
     title = f"phase {index + 1} of {phases}: {span(phase['start_epoch'], phase['end_epoch'])}"
     table = make_table(
-        "stage", "parameters", "trainable", "frozen", "norm", "rate", "backward",
-        numbers=("parameters", "trainable", "frozen", "rate"), title=title,
+        "stage", "params", "trainable", "frozen", "norm", "rate", "backward", "prefix",
+        numbers=("params", "trainable", "frozen", "rate"), title=title,
     )  # fmt: skip
     for stage in phase["stages"]:
         trains = int(stage["trainable"])
@@ -71,6 +74,7 @@ def _phase(phase: Json, index: int, phases: int) -> Table:
             stage["norm"] or "-",
             units.rate(stage["lr"]) if trains else "-",
             "yes" if stage["needs_backward"] else "no",
+            _IN_PREFIX[stage["in_prefix"]],
         )
         table.add_row(*row, style="green" if trains else "dim")
     return table
@@ -85,8 +89,42 @@ def _footer(phase: Json, report: Json) -> Text:
     return styled(
         f"{units.count(phase['trainable_parameters'])} of {units.count(report['parameters'])} "
         f"parameters train ({units.percent(phase['trainable_share'])})\n"
-        f"memory at batch {report['batch_size']}: {units.size(memory['total'])} ({parts})"
+        f"memory at batch {report['batch_size']}: {units.size(memory['total'])} ({parts})\n"
+        + "\n".join((_prefix(phase), *_measured(phase)))
     )
+
+
+def _prefix(phase: Json) -> str:
+    """Say what is a fixed function of the image, and what an image costs."""
+    flops, boundary = phase["flops"], phase["boundary"]
+    forward, backward = (f"{units.count(flops[name])}FLOPs" for name in ("forward", "backward"))
+    if boundary is None:
+        where = f"none ({phase['passed_over'][0]})" if phase["passed_over"] else "none"
+    else:
+        where = (
+            f"up to {boundary['name']}, {units.percent(flops['prefix'] / flops['forward'])} of the "
+            f"forward; gives {units.size(boundary['row_bytes'])} an image and view "
+            f"({boundary['dtype']})"
+        )
+    return f"prefix: {where}\ncompute: {forward} forward, {backward} backward an image"
+
+
+def _measured(phase: Json) -> list[str]:
+    record = phase.get("measured")
+    if record is None:
+        return []
+    lines = [f"measured: {engine_text(record)}"]
+    if record["mode"] != "whole":
+        others = ", ".join(
+            f"{name} {units.milliseconds(seconds)}" for name, seconds in record["kernels"].items()
+        )
+        lines.append(
+            f"an image takes {units.milliseconds(record['decode_seconds'])} to load, "
+            f"{units.milliseconds(record['prefix_seconds'])} in the prefix"
+            + (f" ({others})" if others else "")
+            + f", {units.milliseconds(record['suffix_seconds'])} after it with backward"
+        )
+    return lines
 
 
 def _parameters(listing: Sequence[Json], phases: Sequence[Json]) -> Table:

@@ -27,6 +27,11 @@ def _scaled(number: int, units: tuple[str, ...]) -> str:
     return f"{value:.{decimals}f} {units[unit]}"
 
 
+def milliseconds(seconds: float) -> str:
+    """Return a short time with three significant digits: ``0.75 ms``, ``46.1 ms``."""
+    return f"{seconds * 1e3:.3g} ms"
+
+
 def duration(seconds: float) -> str:
     """Return a span of time: ``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 04 min``."""
     if seconds < 9.95:

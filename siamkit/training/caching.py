@@ -18,12 +18,12 @@ from siamkit.errors import SiamkitError
 from siamkit.freezing.cache.budget import make_room, require_room
 from siamkit.freezing.cache.layout import StoreSpec
 from siamkit.freezing.cache.store import DTYPES, FeatureStore, Fill, open_store
-from siamkit.freezing.kernels import Kernel, kernel_class
+from siamkit.freezing.kernels import Kernel, kernel_class, run
 from siamkit.freezing.selftest import Cut
 from siamkit.training.build import Setup
 from siamkit.training.events import Emit
 from siamkit.training.loading import TEST, TRAIN, LoadedSet
-from siamkit.training.sources import BatchSource, CachedSource, pack, run, unpack
+from siamkit.training.sources import BatchSource, CachedSource, pack, unpack
 
 _PROGRESS = 1.0  # seconds between two reports of a fill
 _SPOT_CHECKS = 2

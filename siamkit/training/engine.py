@@ -22,7 +22,7 @@ from siamkit.freezing.cache.budget import free_bytes
 from siamkit.freezing.cache.layout import default_root
 from siamkit.freezing.cache.store import OverflowInCache
 from siamkit.freezing.kernels import Choice, KernelError, choose
-from siamkit.freezing.planner import WORTHWHILE, Costs, Decision, Work, decide, place
+from siamkit.freezing.planner import Costs, Decision, Work, decide, place
 from siamkit.freezing.selftest import Cut, cut
 from siamkit.interfaces import FreezePlan
 from siamkit.model.trace import evaluating
@@ -116,6 +116,11 @@ class Course:
             "row_bytes": self.costs.row_bytes,
             **self.decision.to_json(),
         }
+
+
+def whole(reason: str) -> dict[str, Any]:
+    """Return the record of a phase in which the whole network runs."""
+    return {"mode": "whole", "reason": reason, "boundary": None, "kernel": None}
 
 
 class Engine:
@@ -271,8 +276,6 @@ class Engine:
         assert self._sample is not None
         images, plain = self._sample.images, (seen.activations, seen.prefix)
         wanted = str(before.get("kernel") or self.config.prefix)
-        if wanted == "auto" and count * seen.prefix < WORTHWHILE:
-            wanted = "eager"  # over before anything else is built
         precision = self.setup.config.train.precision
         with evaluating(self.setup.net):
             try:
@@ -288,10 +291,9 @@ class Engine:
     # --- the routes ------------------------------------------------------------------------
 
     def _whole(self, reason: str) -> Route:
-        record = {"mode": "whole", "reason": reason, "boundary": None, "kernel": None}
         views = self.setup.config.data.views
         sources = {name: part.loader for name, part in self.sets.items()}
-        return Route(sources, self.setup.net.forward_single, views, None, record)
+        return Route(sources, self.setup.net.forward_single, views, None, whole(reason))
 
     def _live(self, course: Course, record: dict[str, Any]) -> Route:
         assert course.choice is not None

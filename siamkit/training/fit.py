@@ -9,6 +9,7 @@ from typing import Any
 
 from siamkit.config import RunConfig, resolve
 from siamkit.data.splits import Splits, load_data
+from siamkit.embedding import WholeNetwork
 from siamkit.errors import CheckpointError, ResourceError
 from siamkit.freezing.phases import phases
 from siamkit.registry import Registry
@@ -167,7 +168,8 @@ def _test_metrics(trainer: Trainer) -> dict[str, Any]:
     best = checkpoint.pointed_to(folder, checkpoint.BEST)
     assert best is not None
     load_model_tensors(setup, checkpoint.load(folder / best).model)
-    metrics = trainer.evaluators[TEST].metrics(trainer.sets[TEST].loader, setup.net.embed)
+    kernel = trainer.state.engine.get("kernel")
+    metrics = trainer.scorer.fixed(TEST, WholeNetwork(setup.net), kernel)
     return {"untrained": trainer.state.untrained_test, "best": metrics}
 
 

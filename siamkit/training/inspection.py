@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from siamkit.config import SAMPLE, RunConfig
 from siamkit.data.splits import load_data
+from siamkit.freezing.boundary import find_boundaries
+from siamkit.freezing.flops import count_flops
 from siamkit.freezing.memory import probe_images, training_memory
 from siamkit.freezing.phases import phases, status
-from siamkit.interfaces import Phase
+from siamkit.freezing.selftest import Cut, cut
+from siamkit.interfaces import Phase, Stage
 from siamkit.model.create import Weights
 from siamkit.registry import Registry
 from siamkit.training.build import Setup, build, uses_state
+from siamkit.training.engine import Course, Engine, whole
+from siamkit.training.loading import epoch_batches, load_sets
 from siamkit.training.step import autocast
 
 
@@ -24,11 +32,12 @@ def inspect(
     history: Sequence[Mapping[str, float]] = (),
     weights: Weights = "file",
     parameters: bool = False,
+    measure: bool = False,
 ) -> dict[str, Any]:
     """Return what ``siamkit inspect --json`` prints, without training anything.
 
     Pretrained weights are not loaded: no number here depends on them. A weights file is, to see
-    that it fits.
+    that it fits. Measuring loads all weights, since the cache's rows depend on them.
 
     Args:
         config: A resolved config.
@@ -36,8 +45,9 @@ def inspect(
         history: The metrics of the epochs that are over, for metric-driven policies.
         weights: ``none`` for a run, which keeps its own.
         parameters: Also list every parameter.
+        measure: Also time each phase on the data, and say how the engine would run it.
     """
-    setup = _build(config, registries, weights)
+    setup = _build(config, registries, "all" if measure else weights)
     notices: list[str] = []
     found = phases(setup.policy, setup.stages, config.train.epochs, history, config.train.monitor)
     if setup.policy.metric_driven:
@@ -45,7 +55,16 @@ def inspect(
             f"policy {config.freeze.name!r} follows {config.train.monitor}: the phases "
             "shown assume that it never stops improving"
         )
-    notices += [note for phase in found if (note := _spoilt(setup, phase))]
+    rows = [_phase(setup, phase) for phase in found]
+    notices += [
+        note
+        for phase, row in zip(found, rows, strict=True)
+        if (note := _spoilt(setup, phase, row["boundary"]))
+    ]
+    if measure:
+        measured = measurements(setup, found, notices.append)
+        for row, record in zip(rows, measured, strict=True):
+            row["measured"] = record
     preprocessing = setup.net.backbone.preprocessing
     result = {
         "backbone": {
@@ -65,7 +84,7 @@ def inspect(
         "parameters": _count(setup.net) + _count(setup.loss),
         "batch_size": config.train.micro_batch or config.train.batch_size,
         "metric_driven": setup.policy.metric_driven,
-        "phases": [_phase(setup, phase) for phase in found],
+        "phases": rows,
         "notices": notices,
     }
     if parameters:
@@ -73,7 +92,7 @@ def inspect(
     return result
 
 
-def _spoilt(setup: Setup, phase: Phase) -> str | None:
+def _spoilt(setup: Setup, phase: Phase, boundary: Mapping[str, Any] | None) -> str | None:
     """Say where a few trainable parameters far below make backward run through everything."""
     for stage in setup.stages:
         trains = [name for name in stage.parameters if name in phase.plan.trainable]
@@ -81,10 +100,12 @@ def _spoilt(setup: Setup, phase: Phase) -> str | None:
             continue
         if len(trains) == len(stage.parameters) or stage is setup.stages[-1]:
             return None
+        once = f"only what comes before {boundary['name']!r}" if boundary else "nothing"
         return (
             f"epochs {phase.start_epoch + 1}-{phase.end_epoch}: only {len(trains)} of "
             f"{len(stage.parameters)} parameter tensors of {stage.name!r} train, but backward runs "
-            "through everything above it, and activations are kept there"
+            "through everything above it, activations are kept there, and "
+            f"{once} can be computed once"
         )
     return None
 
@@ -116,11 +137,15 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
     rows = status(setup.stages, phase.plan, setup.controller.sizes)
     trainable = sum(row.trainable for row in rows)
     preprocessing = setup.net.backbone.preprocessing
+    images = probe_images(preprocessing.channels, preprocessing.size, setup.device)
+    boundaries = find_boundaries(setup.net, setup.stages, phase.plan)
+    found, passed_over = cut(setup.net, boundaries, images[:2])
+    inside = frozenset(found.boundary.units if found else ())
     with autocast(setup.device, config.train.precision):
         memory = training_memory(
             setup.net,
             phase.plan,
-            probe_images(preprocessing.channels, preprocessing.size, setup.device),
+            images,
             config.train.micro_batch or config.train.batch_size,
             uses_state(config.optimizer),
             setup.loss,
@@ -140,11 +165,67 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
                 "norm": row.norm,
                 "lr": config.optimizer.lr * row.lr_mult,
                 "needs_backward": row.needs_backward,
+                "in_prefix": _share(stage, inside),
             }
-            for row in rows
+            for stage, row in zip(setup.stages, rows, strict=True)
         ],
+        "boundary": _boundary(setup, found, images) if found else None,
+        "passed_over": passed_over,
+        "flops": count_flops(setup.net, found, images[:2]).to_json(),
         "memory": memory.to_json(),
     }
+
+
+def _share(stage: Stage, inside: frozenset[str]) -> str:
+    """Return how much of a stage lies in the prefix: ``all``, ``part`` or ``none``."""
+    units = [unit.name for unit in stage.blocks or (stage,)]
+    count = sum(name in inside for name in units)
+    return "all" if count == len(units) else "part" if count else "none"
+
+
+def _boundary(setup: Setup, found: Cut, images: Tensor) -> dict[str, Any]:
+    """Describe where the prefix ends, and what it gives for an image and view."""
+    boundary, config = found.boundary, setup.config.engine
+    dtype = "float32" if boundary.is_features else config.dtype
+    with torch.no_grad():
+        shape = found.prefix(images[:1]).shape[1:]
+    return {
+        "name": boundary.name,
+        "module": boundary.module,
+        "shape": list(shape),
+        "dtype": dtype,
+        "row_bytes": shape.numel() * getattr(torch, dtype).itemsize,
+    }
+
+
+def measurements(
+    setup: Setup, found: Sequence[Phase], tell: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Return what the engine measures and decides at the start of each phase, as JSON values.
+
+    Args:
+        setup: The parts of the run, with all weights.
+        found: Its phases.
+        tell: Is told what was noticed on the way.
+    """
+    config = setup.config
+    splits = load_data(
+        config.data.path, val_fraction=config.data.val_fraction, seed=config.train.seed
+    )
+    sets = load_sets(setup, splits)
+    visits = sum(map(len, epoch_batches(config.train, splits.train, epoch=0)))
+
+    def emit(name: str, data: Mapping[str, Any]) -> None:
+        if name == "notice":
+            tell(data["text"])
+
+    engine = Engine(setup, sets, visits, emit, lambda: None)
+    records = []
+    for phase in found:
+        setup.controller.apply(phase.plan)
+        course = engine.decide(phase.plan, range(phase.start_epoch, phase.end_epoch), {})
+        records.append(course.record({}) if isinstance(course, Course) else whole(course))
+    return records
 
 
 def _parameters(setup: Setup, found: Sequence[Phase]) -> list[dict[str, Any]]:

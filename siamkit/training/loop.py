@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from typing import Any
 
-from torch import Tensor
-
 from siamkit.data.loader import Batch
-from siamkit.data.sampler import pk_batches, pk_shape
+from siamkit.data.sampler import pk_shape
 from siamkit.data.splits import Splits
-from siamkit.errors import Interrupted, NonFiniteError, PluginError
+from siamkit.errors import Interrupted, NonFiniteError
 from siamkit.freezing.controller import Change
-from siamkit.freezing.phases import phases, plan_at, require_trainable
 from siamkit.freezing.proof import verify
-from siamkit.interfaces import FreezePlan, Phase, Progress
-from siamkit.model.trace import evaluating
+from siamkit.interfaces import FreezePlan
 from siamkit.training import checkpoint
 from siamkit.training.build import Setup
 from siamkit.training.checkpoint import Checkpoint
+from siamkit.training.curriculum import Curriculum
 from siamkit.training.engine import Engine, Route
 from siamkit.training.events import Emit
-from siamkit.training.loading import PROBE, TEST, TRAIN, VAL, load_sets
-from siamkit.training.optimizer import load_state_tensors, rates, set_rates, state_tensors
+from siamkit.training.loading import PROBE, TEST, TRAIN, VAL, epoch_batches, load_sets
+from siamkit.training.optimizer import load_state_tensors, state_tensors
 from siamkit.training.rundir import RunDir
+from siamkit.training.scoring import Scorer
 from siamkit.training.seeding import derive, seeded
 from siamkit.training.signals import StopRequest
 from siamkit.training.state import Metrics, RunState, best_epoch, out_of_patience
 from siamkit.training.step import Stepper, micro_batches
 from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite
-from siamkit.training.validation import evaluator_of
-from siamkit.training.warmup import unfrozen_at, warmup_factors
 
 
 class Trainer:
@@ -62,13 +58,14 @@ class Trainer:
         config = setup.config
         self.train = config.train
         self.sets = load_sets(setup, splits)
-        self.evaluators = {name: evaluator_of(setup, s.images) for name, s in self.sets.items()}
+        self.scorer = Scorer(setup, self.sets)
         _, self.images_per_class, self.notices = pk_shape(
             splits.train.labels, self.train.batch_size, self.train.images_per_class
         )
-        batches = self._batches(0)
+        batches = epoch_batches(self.train, splits.train, epoch=0)
         self.steps_per_epoch = len(batches)
-        visits = sum(len(batch) for batch in batches)
+        self.curriculum = Curriculum(setup, state, self.steps_per_epoch)
+        visits = sum(map(len, batches))
         self.engine = Engine(setup, self.sets, visits, emit, self._stop_if_asked)
         self.route: Route | None = None
         self.stepper = Stepper(
@@ -100,50 +97,19 @@ class Trainer:
                 # Whatever stops the run from here on, it can be resumed.
                 self.save(best=False)
             while not self.state.is_over(self.train.epochs):
-                route = self._start_phase(self._plan())
+                route = self._start_phase(self.curriculum.plan())
                 if not self.state.untrained:
-                    self._evaluate_untrained(route)
+                    self._score_untrained(route)
                 started = time.perf_counter()
                 self._train_epoch(route)
                 self._end_epoch(route, started)
 
-    def _evaluate_untrained(self, route: Route) -> None:
-        features = self.setup.net.features
-        if route.gives_features:
-            self.state.untrained = self.evaluators[VAL].metrics(route.sources[VAL], _as_it_is)
-        else:
-            self.state.untrained = self.evaluators[VAL].metrics(self.sets[VAL].loader, features)
-        if TEST in self.sets and not self.state.untrained_test:
-            self.state.untrained_test = self.evaluators[TEST].metrics(
-                self.sets[TEST].loader, features
-            )
+    def _score_untrained(self, route: Route) -> None:
+        self.state.untrained = self.scorer.untrained(route)
+        if TEST in self.sets:
+            kernel = route.record.get("kernel")
+            self.state.untrained_test = self.scorer.fixed(TEST, self.setup.net.backbone, kernel)
         self.emit("untrained", self.state.untrained)
-
-    def _plan(self) -> FreezePlan:
-        setup, state = self.setup, self.state
-        plan = plan_at(
-            setup.policy,
-            setup.stages,
-            state.epoch,
-            self.train.epochs,
-            state.history,
-            self.train.monitor,
-        )
-        # A policy that follows the metrics is not known before the run.
-        phase = Phase(state.epoch, state.epoch + 1, plan)
-        require_trainable([phase], setup.stages, setup.config.freeze.name)
-        return plan
-
-    def _progress(self) -> Progress:
-        """Return what the scheduler sees."""
-        return Progress(
-            epoch=self.state.epoch,
-            epochs=self.train.epochs,
-            step=self.state.step,
-            steps=self.steps_per_epoch * self.train.epochs,
-            history=tuple(self.state.history),
-            monitor=self.train.monitor,
-        )
 
     def _start_phase(self, plan: FreezePlan) -> Route:
         controller = self.setup.controller
@@ -162,7 +128,7 @@ class Trainer:
                 "reason": f"policy {self.setup.config.freeze.name!r}",
             },
         )
-        phase = self._phase()
+        phase = self.curriculum.phase()
         decided = self.state.engine
         same = decided.get("start_epoch") == phase.start_epoch
         self.route = self.engine.enter(
@@ -171,14 +137,6 @@ class Trainer:
         self.state.engine = {"start_epoch": phase.start_epoch, **self.route.record}
         self.emit("engine", {"epoch": self.state.epoch, **self.route.record})
         return self.route
-
-    def _phase(self) -> Phase:
-        """Return the phase that the coming epoch lies in, as far as it can be foreseen."""
-        setup, state = self.setup, self.state
-        found = phases(
-            setup.policy, setup.stages, self.train.epochs, state.history, self.train.monitor
-        )
-        return next(p for p in found if p.start_epoch <= state.epoch < p.end_epoch)
 
     def _change_row(self, change: Change) -> dict[str, Any]:
         return {
@@ -192,18 +150,9 @@ class Trainer:
 
     # --- an epoch ---
 
-    def _batches(self, epoch: int) -> list[list[int]]:
-        return pk_batches(
-            self.splits.train.labels,
-            batch_size=self.train.batch_size,
-            images_per_class=self.train.images_per_class,
-            seed=self.train.seed,
-            epoch=epoch,
-        )
-
     def _train_epoch(self, route: Route) -> None:
         state, net = self.state, self.setup.net
-        batches = self._batches(state.epoch)
+        batches = epoch_batches(self.train, self.splits.train, state.epoch)
         groups = [
             micro_batches(batch, self.train.micro_batch, self.images_per_class)
             for batch in batches[state.epoch_step :]
@@ -211,12 +160,12 @@ class Trainer:
         flat = [micro for group in groups for micro in group]
         loaded = iter(route.sources[TRAIN].batches(flat, route.view(state.epoch)))
         self.stepper.forward = route.forward
-        since = self._unfrozen_at()
+        since = self.curriculum.unfrozen_at()
         net.train()
         for group in groups:
             images = sum(len(micro) for micro in group)
             started = time.perf_counter()
-            self._set_rates(since)
+            self.curriculum.set_rates(since)
             loss = self._step(islice(loaded, len(group)), images, group)
             state.step += 1
             state.epoch_step += 1
@@ -231,50 +180,11 @@ class Trainer:
                     "epoch_step": state.epoch_step,
                     "epoch_steps": len(batches),
                     "loss": loss,
-                    **self._rates(),
+                    **self.curriculum.rates(),
                     "images_per_second": images / (time.perf_counter() - started),
                 },
             )
             self._stop_if_asked()
-
-    def _unfrozen_at(self) -> dict[str, int]:
-        if not self.train.unfreeze_warmup:
-            return {}
-        return unfrozen_at(
-            self.setup.policy,
-            self.setup.stages,
-            self.state.epoch,
-            self.train.epochs,
-            self.state.history,
-            self.train.monitor,
-        )
-
-    def _set_rates(self, since: Mapping[str, int]) -> None:
-        """Set every group's rate for the coming step."""
-        config, plan = self.setup.config, self.setup.controller.plan
-        assert plan is not None
-        scale = self.setup.scheduler.lr_scale(self._progress())
-        if not 0 <= scale < float("inf"):
-            raise PluginError(
-                "lr_scale must be finite and >= 0",
-                where=f"scheduler {config.scheduler.name!r}",
-                got=scale,
-            )
-        ramps = warmup_factors(
-            since, self.state.step, self.steps_per_epoch, self.train.unfreeze_warmup
-        )
-        base = config.optimizer.lr * scale
-        set_rates(self.setup.optimizer, rates(config.optimizer, plan, scale, ramps), base)
-
-    def _rates(self) -> dict[str, Any]:
-        """Return the rates that the optimizer really has: the highest, and each trained stage's."""
-        groups = self.setup.optimizer.param_groups
-        by_stage = {
-            group["stage"]: group["lr"]
-            for group in groups
-            if any(p.requires_grad for p in group["params"])
-        }
-        return {"lr": max(by_stage.values()), "rates": by_stage}
 
     def _step(self, batches: Iterator[Batch], images: int, group: Sequence[Sequence[int]]) -> float:
         try:
@@ -296,7 +206,7 @@ class Trainer:
     def _end_epoch(self, route: Route, started: float) -> None:
         state = self.state
         train_seconds = time.perf_counter() - started
-        metrics, train_metrics = (self._metrics(route, name) for name in (VAL, PROBE))
+        metrics, train_metrics = (self.scorer.trained(route, name) for name in (VAL, PROBE))
         record: Metrics = {
             **metrics,
             "train_loss": state.loss_sum / state.images,
@@ -326,10 +236,6 @@ class Trainer:
         self.save(best=best)
         if state.stopped_early:
             self.emit("early_stop", {"epoch": state.epoch - 1, "best_epoch": state.best_epoch})
-
-    def _metrics(self, route: Route, name: str) -> Metrics:
-        with evaluating(self.setup.net):
-            return self.evaluators[name].metrics(route.sources[name], route.forward)
 
     # --- saving ---
 
@@ -373,7 +279,3 @@ class Trainer:
             exit_code=self.stop.exit_code,
             hint=f"continue it with 'siamkit train --resume {self.run_dir.path}'",
         )
-
-
-def _as_it_is(features: Tensor) -> Tensor:
-    return features

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from siamkit.data.loader import Batch, Loader
 from siamkit.freezing.cache.rows import Rows
-from siamkit.freezing.kernels import Kernel
+from siamkit.freezing.kernels import Kernel, run
 
 Indices = Iterable[Sequence[int]]
 
@@ -80,13 +80,6 @@ class CachedSource:
 
     def close(self) -> None:
         """Do nothing: rows are read where they are needed."""
-
-
-def run(kernel: Kernel, images: Tensor) -> Tensor:
-    """Run a kernel over any number of images, as many at a time as it takes."""
-    images = images.to(kernel.device, non_blocking=True)
-    parts = [kernel(part) for part in images.split(kernel.batch_size)]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def pack(activations: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ SURFACE = {
     "siamkit": ["--no-plugins", "--plugin", "--debug", "--version", "--install-completion",
                 "--show-completion"],
     "siamkit train": [*RUN, "--resume", "--quiet -q", "--json"],
-    "siamkit inspect": [*RUN, "--parameters", "--json"],
+    "siamkit inspect": [*RUN, "--parameters", "--measure", "--json"],
     "siamkit list": ["KIND", "NAME", "--timm", "--json"],
     "siamkit plugins": ["--json"],
     "siamkit config": [],

@@ -10,10 +10,18 @@ MEMORY = {
 }  # fmt: skip
 
 
-def stage(name, parameters, trainable, backward, norm="frozen"):
+FLOPS = {"forward": 8_180_000_000, "prefix": 3_620_000_000, "backward": 8_690_000_000}
+BOUNDARY = {
+    "name": "layer2", "module": "backbone.model.layer2", "shape": [512, 28, 28],
+    "dtype": "float16", "row_bytes": 802_816,
+}  # fmt: skip
+
+
+def stage(name, parameters, trainable, backward, norm="frozen", prefix="all"):
     return {
         "name": name, "parameters": parameters, "trainable": trainable,
         "frozen": parameters - trainable, "norm": norm, "lr": 0.001, "needs_backward": backward,
+        "in_prefix": prefix,
     }  # fmt: skip
 
 
@@ -28,12 +36,14 @@ REPORT = {
     "phases": [
         {"start_epoch": 0, "end_epoch": 2, "trainable_parameters": 1_114_752,
          "trainable_share": 0.0453, "norm": "affine", "memory": MEMORY,
+         "flops": FLOPS, "boundary": BOUNDARY, "passed_over": [],
          "stages": [stage("layer4", 14_964_736, 0, False),
-                    stage("head", 1_114_752, 1_114_752, True)]},
+                    stage("head", 1_114_752, 1_114_752, True, prefix="none")]},
         {"start_epoch": 2, "end_epoch": 6, "trainable_parameters": 8_597_120,
          "trainable_share": 0.349, "norm": "affine", "memory": MEMORY,
-         "stages": [stage("layer4", 14_964_736, 7_482_368, True, "affine"),
-                    stage("head", 1_114_752, 1_114_752, True)]},
+         "flops": FLOPS, "boundary": None, "passed_over": ["stem: it runs 2 times"],
+         "stages": [stage("layer4", 14_964_736, 7_482_368, True, "affine", "part"),
+                    stage("head", 1_114_752, 1_114_752, True, prefix="none")]},
     ],
 }  # fmt: skip
 
@@ -62,9 +72,9 @@ def test_each_phase_has_a_table_of_stages(render):
     assert "phase 1 of 2: epochs 1 to 2" in text
     assert "phase 2 of 2: epochs 3 to 6" in text
     found = rows(text)
-    assert ["layer4", "15.0 M", "-", "15.0 M", "frozen", "-", "no"] in found
-    assert ["layer4", "15.0 M", "7.48 M", "7.48 M", "affine", "0.001", "yes"] in found
-    assert ["head", "1.11 M", "1.11 M", "-", "frozen", "0.001", "yes"] in found
+    assert ["layer4", "15.0 M", "-", "15.0 M", "frozen", "-", "no", "yes"] in found
+    assert ["layer4", "15.0 M", "7.48 M", "7.48 M", "affine", "0.001", "yes", "part"] in found
+    assert ["head", "1.11 M", "1.11 M", "-", "frozen", "0.001", "yes", "no"] in found
 
 
 def test_the_footer_tells_the_share_and_the_memory(render):
@@ -74,6 +84,35 @@ def test_the_footer_tells_the_share_and_the_memory(render):
         "memory at batch 64: 204 MB (weights 98.0 MB, gradients 4.46 MB, optimizer 8.92 MB, "
         "activations 92.3 MB)"
     ) in text
+
+
+def test_the_footer_tells_what_is_computed_once_and_what_an_image_costs(render):
+    text = render(inspection(REPORT))
+    assert (
+        "prefix: up to layer2, 44.3 % of the forward; gives 803 kB an image and view (float16)"
+    ) in text
+    assert "prefix: none (stem: it runs 2 times)" in text
+    assert text.count("compute: 8.18 GFLOPs forward, 8.69 GFLOPs backward an image") == 2
+    assert "measured" not in text
+
+
+def test_what_was_measured_follows_the_footer(render):
+    measured = {
+        "mode": "cached", "reason": "each image and view is computed once", "boundary": "layer2",
+        "kernel": "folded", "kernels": {"folded": 0.0461, "eager": 0.061}, "views": 8,
+        "rows": 4096, "missing": 12, "bytes": 34_000_000, "live": 300.0, "cached": 31.0,
+        "decode_seconds": 0.0029, "prefix_seconds": 0.0461, "suffix_seconds": 0.00071,
+    }  # fmt: skip
+    first, second = REPORT["phases"]
+    whole = {"mode": "whole", "reason": "nothing is frozen", "boundary": None, "kernel": None}
+    phases = [{**first, "measured": measured}, {**second, "measured": whole}]
+    text = render(inspection({**REPORT, "phases": phases}))
+    assert "measured: frozen up to layer2: 12 of 4096 rows computed with folded" in text
+    assert (
+        "an image takes 2.9 ms to load, 46.1 ms in the prefix (folded 46.1 ms, eager 61 ms), "
+        "0.71 ms after it with backward"
+    ) in text
+    assert "measured: the whole network runs for every batch: nothing is frozen" in text
 
 
 def test_notices_are_literal(render):

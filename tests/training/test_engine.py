@@ -107,7 +107,7 @@ def test_the_same_images_in_another_folder_hit_the_cache(
         ({"data": {"views": 2, "image_size": 40}}, "all"),
         ({"data": {"views": 2, "augment": {"hue": 0.2}}}, "some"),
         (
-            {"backbone": {"name": "timm:resnet10t", "pretrained": False, "drop_path_rate": 0.1}},
+            {"backbone": {"name": "timm:test_resnet", "pretrained": False, "drop_path_rate": 0.1}},
             "all",
         ),
     ],
@@ -147,12 +147,12 @@ def test_a_changed_image_misses_the_cache(
 def test_a_changed_weight_misses_the_cache(
     train: Callable[..., Run], run_values: RunValues, tmp_path: Path
 ) -> None:
-    net = api.create_model("timm:resnet10t", pretrained=False)
+    net = api.create_model("timm:test_resnet", pretrained=False)
     weights = {n: t.clone() for n, t in net.backbone.model.state_dict().items()}
     file = tmp_path / "weights.pth"
     torch.save(weights, file)
     common: dict[str, Any] = {"freeze": POLICIES["freeze-all"], "engine": {"cache": "always"}}
-    backbone = {"name": "timm:resnet10t", "pretrained": None, "weights": str(file)}
+    backbone = {"name": "timm:test_resnet", "pretrained": None, "weights": str(file)}
     train("first", backbone=backbone, **common)
     next(iter(weights.values())).view(-1)[0] += 1e-3
     torch.save(weights, file)

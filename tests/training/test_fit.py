@@ -248,7 +248,7 @@ def whole(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def resumable(folder: Path, run_dir: Path, workers: int = 0) -> dict[str, Any]:
     return {
         "data": {"path": str(folder), "image_size": 32, "workers": workers},
-        "backbone": {"name": "timm:resnet10t", "pretrained": False, "drop_path_rate": 0.3},
+        "backbone": {"name": "timm:test_resnet", "pretrained": False, "drop_path_rate": 0.3},
         "head": {"name": "bnneck"},
         "freeze": {"name": "gradual-unfreeze", "every": 1},
         "loss": "proxy-anchor",
@@ -352,9 +352,9 @@ def test_a_run_that_began_with_a_weights_file_needs_it_no_more(
     from safetensors.torch import save_file
 
     file = tmp_path / "w.safetensors"
-    backbone = api.create_model("timm:resnet10t", pretrained=False).backbone
+    backbone = api.create_model("timm:test_resnet", pretrained=False).backbone
     save_file(dict(backbone.model.state_dict()), file)
-    backbone_values = {"name": "timm:resnet10t", "weights": str(file)}
+    backbone_values = {"name": "timm:test_resnet", "weights": str(file)}
     values = run_values(backbone=backbone_values)
     with pytest.raises(Killed):
         api.fit(values, listeners=[kill_at("checkpoint", 1)])
@@ -463,12 +463,12 @@ def test_weights_that_are_nan_end_the_run_as_not_finite(
 ) -> None:
     from safetensors.torch import save_file
 
-    state = api.create_model("timm:resnet10t", pretrained=False).backbone.model.state_dict()
+    state = api.create_model("timm:test_resnet", pretrained=False).backbone.model.state_dict()
     save_file({k: v * float("nan") if v.is_floating_point() else v for k, v in state.items()},
               tmp_path / "w.safetensors")  # fmt: skip
     weights = str(tmp_path / "w.safetensors")
     with pytest.raises(NonFiniteError):
-        api.fit(run_values(backbone={"name": "timm:resnet10t", "weights": weights}))
+        api.fit(run_values(backbone={"name": "timm:test_resnet", "weights": weights}))
 
 
 def test_an_observer_cannot_change_the_run(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from siamkit import api
+from siamkit.errors import ConfigError
 
 RunValues = Callable[..., dict[str, Any]]
 
@@ -51,6 +52,72 @@ def test_memory_grows_with_what_trains(resnet50: dict[str, Any]) -> None:
     assert first["weights"] == second["weights"]
     assert second["gradients"] == 23_177_856 * 4 and second["optimizer"] == 23_177_856 * 8
     assert second["activations"] > 100 * first["activations"] > 0
+
+
+def test_each_phase_says_what_lies_before_the_boundary(resnet50: dict[str, Any]) -> None:
+    first, second = resnet50["phases"]
+    assert [s["in_prefix"] for s in first["stages"]] == ["all"] * 5 + ["none"]
+    assert [s["in_prefix"] for s in second["stages"]] == ["all"] * 3 + ["none"] * 3
+    assert first["boundary"] == {
+        "name": "features", "module": "backbone", "shape": [2048], "dtype": "float32",
+        "row_bytes": 8192,
+    }  # fmt: skip
+    assert second["boundary"] == {
+        "name": "layer2", "module": "backbone.model.layer2.3", "shape": [512, 8, 8],
+        "dtype": "float16", "row_bytes": 65536,
+    }  # fmt: skip
+    assert first["flops"]["prefix"] > second["flops"]["prefix"] > 0
+    assert first["flops"]["forward"] == second["flops"]["forward"]
+    assert "measured" not in first
+
+
+def test_a_policy_that_spoils_the_boundary_is_told(run_values: RunValues) -> None:
+    report = api.inspect(run_values(freeze="bitfit"))
+    (phase,) = report["phases"]
+    assert phase["boundary"] is None and phase["flops"]["prefix"] == 0
+    (notice,) = (text for text in report["notices"] if "stem" in text)
+    assert "nothing can be computed once" in notice
+
+
+def test_a_stage_that_trains_from_a_block_on_lies_partly_in_the_prefix(
+    run_values: RunValues,
+) -> None:
+    values = run_values(
+        backbone={"name": "timm:resnet18", "pretrained": False},
+        freeze={"name": "regex", "patterns": [r"layer4\.1\.", "^head"]},
+    )
+    (phase,) = api.inspect(values)["phases"]
+    inside = {stage["name"]: stage["in_prefix"] for stage in phase["stages"]}
+    assert inside == {
+        "stem": "all", "layer1": "all", "layer2": "all", "layer3": "all", "layer4": "part",
+        "head": "none",
+    }  # fmt: skip
+    assert phase["boundary"]["name"] == "layer4.0"
+
+
+def test_measuring_says_how_each_phase_would_be_computed_and_fills_nothing(
+    run_values: RunValues, tmp_path: Path
+) -> None:
+    values = run_values(engine={"cache": "always"}, data={"views": 2})
+    first, second = (phase["measured"] for phase in api.inspect(values, measure=True)["phases"])
+    assert (first["mode"], first["boundary"]) == ("cached", "features")
+    assert (second["mode"], second["boundary"]) == ("cached", "layer2")
+    assert first["missing"] == first["rows"] == 24 + 24 + 24  # one epoch: one view
+    assert second["rows"] == 2 * 24 + 24 + 24
+    for measured in (first, second):
+        assert measured["kernel"] and measured["prefix_seconds"] > 0 and measured["live"] > 0
+    assert not (tmp_path / "cache").exists() and not Path(values["run_dir"]).exists()
+
+
+def test_measuring_a_network_that_runs_whole_says_why(run_values: RunValues) -> None:
+    (phase,) = api.inspect(run_values(freeze="bitfit"), measure=True)["phases"]
+    assert phase["measured"]["mode"] == "whole" and phase["measured"]["reason"]
+
+
+def test_a_run_is_not_measured_again(run_values: RunValues, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ConfigError, match=r"events\.jsonl"):
+        api.inspect(tmp_path / "run", measure=True)
 
 
 def test_every_parameter_is_listed_with_its_flag_in_each_phase(resnet50: dict[str, Any]) -> None:

@@ -1,6 +1,13 @@
 """Kernels: ways of running a network's frozen prefix, chosen by measurement and checked."""
 
-from siamkit.freezing.kernels.base import Kernel, KernelError, batch_size, kernel_class
+from siamkit.freezing.kernels.base import (
+    Kernel,
+    KernelError,
+    Precision,
+    batch_size,
+    kernel_class,
+    run,
+)
 from siamkit.freezing.kernels.build import KERNELS, available, build_kernel
 from siamkit.freezing.kernels.check import TOLERANCE, check, tolerance
 from siamkit.freezing.kernels.choose import Choice, choose
@@ -12,12 +19,14 @@ __all__ = [
     "Choice",
     "Kernel",
     "KernelError",
+    "Precision",
     "available",
     "batch_size",
     "build_kernel",
     "check",
     "choose",
     "kernel_class",
+    "run",
     "tolerance",
     "worth_building",
 ]

@@ -99,6 +99,13 @@ class Kernel(ABC):
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
 
+def run(kernel: Kernel, images: Tensor) -> Tensor:
+    """Run a kernel over any number of images, as many at a time as it takes."""
+    images = images.to(kernel.device, non_blocking=True)
+    parts = [kernel(part) for part in images.split(kernel.batch_size)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 class ModuleKernel(Kernel):
     """Runs a module as it is, on channels_last images, which convolutions are fastest on."""
 

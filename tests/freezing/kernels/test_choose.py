@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,8 @@ from siamkit.freezing.kernels.build import Source
 from siamkit.freezing.kernels.worth import expected
 
 MANY = 10**9
+# The package's function of the same name hides the module.
+choosing = importlib.import_module("siamkit.freezing.kernels.choose")
 
 
 @pytest.fixture
@@ -54,8 +57,30 @@ def rigged(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 def _choose(prefix: nn.Module, images: Tensor, **options: Any) -> tuple[Choice, list[str]]:
     lines: list[str] = []
-    choice = choose(prefix, images, options.pop("count", 100), log=lines.append, **options)
+    choice = choose(prefix, images, options.pop("count", 10**6), log=lines.append, **options)
     return choice, lines
+
+
+def test_what_is_over_in_a_moment_runs_as_it_is(small: nn.Module, images: Tensor) -> None:
+    choice, _ = _choose(small, images, count=2)
+    assert choice.kernel.name == "eager"
+    assert set(choice.seconds_per_image) == {"eager"} and not choice.rejected
+
+
+def test_what_is_known_of_the_plain_network_is_not_measured_again(images: Tensor) -> None:
+    class Counted(nn.Module):
+        calls = 0
+
+        def forward(self, images: Tensor) -> Tensor:
+            Counted.calls += 1
+            return images.flatten(1)
+
+    example = images[:1].expand(batch_size("cpu"), *images.shape[1:])
+    plain = (example.flatten(1), 0.001)
+    _choose(Counted(), example, wanted="folded", plain=plain)
+    assert Counted.calls == 1, "traced once, never run"
+    _choose(Counted(), example, wanted="folded")
+    assert Counted.calls == 3
 
 
 @pytest.mark.usefixtures("nothing_installed")
@@ -188,6 +213,7 @@ def test_dear_kernels_are_built_only_for_many_images(
     small: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(choosing, "_SHORT", 0.0)
     few, _ = _choose(small, images, count=10)
     assert "do not pay for 10 images" in few.rejected["onnxruntime"]
     many, _ = _choose(small, images, count=MANY)

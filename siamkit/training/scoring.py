@@ -1,0 +1,72 @@
+"""Held-out metrics of a run: of the untrained backbone, after each epoch, and of the best one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from torch import Tensor, nn
+
+from siamkit.errors import ConfigError
+from siamkit.freezing.kernels import choose
+from siamkit.model.trace import evaluating
+from siamkit.training.build import Setup
+from siamkit.training.engine import Route
+from siamkit.training.loading import VAL, LoadedSet
+from siamkit.training.sources import LiveSource
+from siamkit.training.state import Metrics
+from siamkit.training.survey import sample
+from siamkit.training.validation import evaluator_of
+
+_MANY = 512
+"""From so many images on it pays to build a kernel for one evaluation of a whole network."""
+
+
+class Scorer:
+    """Scores the network on the image sets of a run.
+
+    Args:
+        setup: The parts of the run.
+        sets: Its image sets.
+    """
+
+    def __init__(self, setup: Setup, sets: Mapping[str, LoadedSet]) -> None:
+        self.setup, self.sets = setup, sets
+        self._evaluators = {name: evaluator_of(setup, part.images) for name, part in sets.items()}
+
+    def trained(self, route: Route, name: str) -> Metrics:
+        """Return the metrics of the network as it stands, by the phase's route."""
+        with evaluating(self.setup.net):
+            return self._evaluators[name].metrics(route.sources[name], route.forward)
+
+    def untrained(self, route: Route) -> Metrics:
+        """Return the metrics of the backbone's own features on the validation set."""
+        if route.gives_features:
+            return self._evaluators[VAL].metrics(route.sources[VAL], _as_it_is)
+        return self.fixed(VAL, self.setup.net.backbone, route.record.get("kernel"))
+
+    def fixed(self, name: str, module: nn.Module, kernel: str | None) -> Metrics:
+        """Return the metrics of what a part of the network gives, which stays as it is meanwhile.
+
+        Args:
+            name: The image set.
+            module: From images to what is scored.
+            kernel: What many images run with: by what was decided for the phase, not measured
+                anew, so that a resumed run gives the same to the bit.
+        """
+        part = self.sets[name]
+        count = len(part.images)
+        images = sample(part, self.setup.device).images
+        precision = self.setup.config.train.precision
+        run = partial(choose, module, images, count, precision=precision)
+        with evaluating(self.setup.net):
+            try:
+                choice = run(wanted=kernel if kernel and count >= _MANY else "eager")
+            except ConfigError:  # what ran the prefix need not run all of it
+                choice = run(wanted="eager")
+            source = LiveSource(part.loader, choice.kernel)
+            return self._evaluators[name].metrics(source, _as_it_is)
+
+
+def _as_it_is(outputs: Tensor) -> Tensor:
+    return outputs
