@@ -3,6 +3,7 @@ from __future__ import annotations
 import colorsys
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,11 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def run_values(image_folder: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """A function that returns the config values of a run of a few seconds."""
+@pytest.fixture(scope="session")
+def values_of(image_folder: Path) -> Callable[..., dict[str, Any]]:
+    """A function that returns the config values of a run of a second or two in a folder."""
 
-    def values(**sections: Any) -> dict[str, Any]:
+    def values(run_dir: Path, **sections: Any) -> dict[str, Any]:
         result: dict[str, Any] = {
             "data": {"path": str(image_folder), "image_size": 32, "workers": 0},
             "backbone": {"name": BACKBONE, "pretrained": False},
@@ -59,7 +60,7 @@ def run_values(image_folder: Path, tmp_path: Path) -> Callable[..., dict[str, An
             "freeze": {"name": "stages", "warmup": 1},
             "loss": {"name": "triplet"},
             "train": {"epochs": 3, "batch_size": 8, "images_per_class": 2},
-            "run_dir": str(tmp_path / "run"),
+            "run_dir": str(run_dir),
         }
         for name, section in sections.items():
             merged = isinstance(section, dict) and "name" not in section
@@ -67,3 +68,11 @@ def run_values(image_folder: Path, tmp_path: Path) -> Callable[..., dict[str, An
         return result
 
     return values
+
+
+@pytest.fixture
+def run_values(
+    values_of: Callable[..., dict[str, Any]], tmp_path: Path
+) -> Callable[..., dict[str, Any]]:
+    """The same for a run in a folder of the test's own."""
+    return partial(values_of, tmp_path / "run")

@@ -33,7 +33,7 @@ from typing import Any
 
 from defaults import images_of
 from peers import data, siamkit_train
-from peers.measure import Run, compete, cost_per_image, scaled, steady
+from peers.measure import Run, compete, cost_per_image, module, scaled, steady
 from peers.table import Row, markdown
 from peers.task import Task
 
@@ -52,6 +52,7 @@ PACKAGES = (
     *("lightning", "finetuning-scheduler", "fastai"),
 )
 WARM_BAR, LIMIT_BAR, EPOCH_BAR, SUFFIX_BAR = 100.0, 1.25, 1.3, 1.15
+EMBEDDING_BAR = 2.0
 MEMORY_BAR, COST_BAR = 1.1, 1.15
 SCALING_SETS = ("engine.prefix=folded",)
 """One kernel for all sizes: otherwise the larger set might get a faster one."""
@@ -106,7 +107,7 @@ class Bench:
 
     def peer(self, name: str, task: Task) -> Run:
         """Run a competitor."""
-        return self._logged(name, compete(name, task))
+        return self.logged(name, compete(name, task))
 
     def siamkit(self, task: Task, cache: Path, **values: Any) -> Run:
         """Run siamkit on the images of all but ``scaling``, unless told otherwise."""
@@ -119,7 +120,7 @@ class Bench:
         run_dir = self.new("run")
         run = siamkit_train.train(task, run_dir=run_dir, cache=cache, **given)
         shutil.rmtree(run_dir)  # its checkpoints are large
-        return self._logged("siamkit", run)
+        return self.logged("siamkit", run)
 
     def new(self, name: str) -> Path:
         """Return a path that nothing is at."""
@@ -141,7 +142,8 @@ class Bench:
         model = timm.create_model(backbone.removeprefix("timm:"), num_classes=0)
         save_file(model.state_dict(), path)
 
-    def _logged(self, name: str, run: Run) -> Run:
+    def logged(self, name: str, run: Run) -> Run:
+        """Print what a process took, and return it."""
         epochs = " ".join(f"{seconds:.3g}" for seconds in run.epochs)
         print(
             f"{name}: {run.seconds:.1f} s, {run.peak / 1e6:.0f} MB, epochs {epochs} {run.more}",
@@ -288,6 +290,34 @@ def stages(bench: Bench) -> list[Row]:
     ]
 
 
+def embedding(bench: Bench) -> list[Row]:
+    """A folder of images through a trained model, as a whole process."""
+    options = bench.options
+    run_dir = bench.new("trained")
+    task = bench.main_task(epochs=1, result=str(bench.folder / "embeddings.npy"))
+    siamkit_train.train(
+        task, data=bench.data, run_dir=run_dir, cache=bench.new("cache"),
+        backbone=options.backbone, size=options.image_size,
+    )  # fmt: skip
+    ours, other = [], []
+    for _ in range(options.repeats):
+        arguments = [str(run_dir), task.images, task.result]
+        run = bench.logged("siamkit", module("siamkit_embedding", arguments, task.threads))
+        ours.append(run.seconds)
+        other.append(bench.peer("timm_embedding", task).seconds)
+    shutil.rmtree(run_dir)
+    work = f"embedding a folder of {run.visits} images"
+    return [
+        Row(
+            work,
+            median(ours),
+            median(other),
+            "timm model, DataLoader, eval and inference_mode",
+            at_least=EMBEDDING_BAR,
+        )
+    ]
+
+
 def scaling(bench: Bench) -> list[Row]:
     """Memory and cost an image, from a small set to a large one."""
     options = bench.options
@@ -323,6 +353,7 @@ WORK = {
     "head-only": head_only,
     "epoch": epoch,
     "stages": stages,
+    "embedding": embedding,
     "scaling": scaling,
 }
 

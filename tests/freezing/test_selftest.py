@@ -38,6 +38,29 @@ def test_the_suffix_does_exactly_what_the_network_does(name):
     assert not any("forward" in vars(m) for m in net.modules())
 
 
+# Convolutions, attention and mixers; class tokens, position embeddings, relative ones, windows,
+# dense and split branches: as many kinds of forward as there are.
+ARCHITECTURES = {
+    "resnet18": 64, "res2net50_26w_4s": 64, "resnest14d": 64, "regnety_002": 64, "repvgg_a0": 64,
+    "efficientnet_b0": 64, "mobilenetv4_conv_small": 64, "ghostnet_050": 64,
+    "nfnet_l0": 64, "dla34": 64, "inception_v3": 96, "convnextv2_atto": 64, "hgnetv2_b0": 64,
+    "poolformer_s12": 64, "edgenext_xx_small": 64, "mobilevit_xxs": 64, "mambaout_femto": 64,
+    "swin_tiny_patch4_window7_224": 224, "deit_tiny_distilled_patch16_224": 224,
+    "eva02_tiny_patch14_224": 224, "xcit_nano_12_p16_224": 224, "cait_xxs24_224": 224,
+    "levit_128s": 224, "pvt_v2_b0": 64, "pit_ti_224": 224, "mixer_s32_224": 224,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_suffix_is_exact_on_every_kind_of_architecture(name):
+    size = ARCHITECTURES[name]
+    net, boundaries = apply(name, None, size)
+    found, passed_over = cut(net, boundaries, images(size))
+    assert found is not None and not passed_over, passed_over
+    assert discrepancy(net, found, images(size)) <= 1e-5
+
+
 def test_all_frozen_is_cut_at_the_features():
     net, boundaries = apply("resnet10t", [])
     found, _ = cut(net, boundaries, images())

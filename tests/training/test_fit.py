@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,23 @@ def assert_bit_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> 
     assert not different
 
 
-def test_a_run_leaves_its_config_events_metrics_and_checkpoints(run_values: RunValues) -> None:
-    watch = Recorder()
-    result = api.fit(run_values(), listeners=[watch])
+@dataclass(frozen=True)
+class Done:
+    """A run that is over, to be looked at only."""
+
+    values: dict[str, Any]
+    result: dict[str, Any]
+    watch: Recorder
+
+
+@pytest.fixture(scope="module")
+def done(values_of: RunValues, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    values, watch = values_of(tmp_path_factory.mktemp("done") / "run"), Recorder()
+    return Done(values, api.fit(values, listeners=[watch]), watch)
+
+
+def test_a_run_leaves_its_config_events_metrics_and_checkpoints(done: Done) -> None:
+    result, watch = done.result, done.watch
     run = Path(result["run_dir"])
     assert {p.name for p in run.iterdir() if not p.name.startswith(".")} == {
         "config.yaml", "events.jsonl", "metrics.json", "checkpoints",
@@ -61,8 +76,8 @@ def test_a_run_leaves_its_config_events_metrics_and_checkpoints(run_values: RunV
     assert not list(run.rglob("*.pt")) and not list(run.rglob("*.pkl"))
 
 
-def test_the_result_holds_phases_and_held_out_metrics(run_values: RunValues) -> None:
-    result = api.fit(run_values())
+def test_the_result_holds_phases_and_held_out_metrics(done: Done) -> None:
+    result = done.result
     assert result["epochs"] == 3
     assert [(p["start_epoch"], p["end_epoch"]) for p in result["phases"]] == [(0, 1), (1, 3)]
     for name in ("untrained", "best", "last"):
@@ -74,6 +89,8 @@ def test_the_result_holds_phases_and_held_out_metrics(run_values: RunValues) -> 
 
 def test_training_learns_held_out_classes(run_values: RunValues) -> None:
     values = run_values(
+        # One that has much to learn: a small random network tells these colours apart already.
+        backbone={"name": "timm:resnet10t", "pretrained": False},
         # A random backbone has no statistics worth keeping.
         freeze={"name": "full", "norm": "train"},
         loss={"name": "supcon"},
@@ -88,21 +105,16 @@ def test_training_learns_held_out_classes(run_values: RunValues) -> None:
     assert result["metrics"]["best"]["map@r"] > result["metrics"]["untrained"]["map@r"]
 
 
-def test_untrained_is_the_backbones_own_pooled_features(run_values: RunValues) -> None:
-    watch = Recorder()
-    values = run_values()
-    api.fit(values, listeners=[watch])
+def test_untrained_is_the_backbones_own_pooled_features(done: Done, run_values: RunValues) -> None:
     # The same backbone, from the same seed, without a head: its features are the embedding.
     bare = Recorder()
-    config = {**values, "run_dir": values["run_dir"] + "2", "freeze": "full", "head": "identity"}
-    api.fit(config, listeners=[bare])
-    assert watch.data("untrained") == bare.data("untrained")
+    values = run_values(freeze={"name": "full"}, head={"name": "identity"}, train={"epochs": 1})
+    api.fit(values, listeners=[bare])
+    assert done.watch.data("untrained") == bare.data("untrained")
 
 
-def test_phase_changes_are_told_as_they_happen(run_values: RunValues) -> None:
-    watch = Recorder()
-    api.fit(run_values(), listeners=[watch])
-    first, second = watch.data("phase_start")
+def test_phase_changes_are_told_as_they_happen(done: Done) -> None:
+    first, second = done.watch.data("phase_start")
     assert [row["stage"] for row in first["changes"]] == [
         "stem", "layer1", "layer2", "layer3", "layer4", "head",
     ]  # fmt: skip
@@ -137,9 +149,8 @@ def test_training_leaves_the_callers_random_state_alone(run_values: RunValues) -
     assert torch.equal(torch.randn(4), expected)
 
 
-def test_the_best_model_is_loaded_back_and_scores_what_was_reported(run_values: RunValues) -> None:
-    values = run_values()
-    result = api.fit(values)
+def test_the_best_model_is_loaded_back_and_scores_what_was_reported(done: Done) -> None:
+    values, result = done.values, done.result
     net = api.load_model(result["run_dir"])
     assert not net.training
     val = load_data(values["data"]["path"], val_fraction=0.5, seed=0).val
@@ -367,10 +378,9 @@ def test_a_run_that_began_with_a_weights_file_needs_it_no_more(
     api.load_model(values["run_dir"])
 
 
-def test_an_unknown_checkpoint_is_not_taken_for_another(run_values: RunValues) -> None:
-    result = api.fit(run_values(train={"epochs": 1}))
+def test_an_unknown_checkpoint_is_not_taken_for_another(done: Done) -> None:
     with pytest.raises(ConfigError, match="which: no such checkpoint, got 'bset', allowed: best"):
-        api.load_model(result["run_dir"], "bset")  # type: ignore[arg-type]
+        api.load_model(done.result["run_dir"], "bset")  # type: ignore[arg-type]
 
 
 # --- what a harsh reader asked for ----------------------------------------------------------------

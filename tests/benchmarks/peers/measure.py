@@ -62,8 +62,13 @@ def process(command: Sequence[str], threads: int) -> tuple[float, int, str]:
 
 def compete(name: str, task: Task) -> Run:
     """Run the competitor ``peers.<name>`` on ``task``."""
-    command = [sys.executable, "-m", f"peers.{name}", json.dumps(asdict(task))]
-    seconds, peak, printed = process(command, task.threads)
+    return module(name, [json.dumps(asdict(task))], task.threads)
+
+
+def module(name: str, arguments: Sequence[str], threads: int) -> Run:
+    """Run ``peers.<name>``, which prints what :func:`peers.task.report` prints."""
+    command = [sys.executable, "-m", f"peers.{name}", *arguments]
+    seconds, peak, printed = process(command, threads)
     more = json.loads(printed.splitlines()[-1])
     return Run(seconds, peak, tuple(more.pop("epochs")), more.pop("visits"), more)
 

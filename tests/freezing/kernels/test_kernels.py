@@ -4,8 +4,10 @@ import copy
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -99,23 +101,26 @@ def test_building_says_nothing(
 @pytest.mark.slow
 @pytest.mark.skipif(HERE["onnxruntime"] is not None, reason=str(HERE["onnxruntime"]))
 @pytest.mark.parametrize(
-    ("model", "size"),
+    ("model", "size", "depth"),
+    # Each kind of block of each family, but not all repetitions of it.
     [
-        ("resnet50", 64),
-        ("convnext_atto", 64),
-        ("mobilenetv3_small_100", 64),
-        ("vit_tiny_patch16_224", 224),
-        ("deit_tiny_distilled_patch16_224", 224),
-        ("swin_tiny_patch4_window7_224", 224),
-        ("densenet121", 64),
-        ("fastvit_t8", 64),
-        ("mobilevit_xxs", 64),
+        ("resnet50", 64, {"layers": (2, 2, 1, 1)}),
+        ("convnext_atto", 64, {"depths": (1, 1, 2, 1)}),
+        ("mobilenetv3_small_100", 64, {}),
+        ("vit_tiny_patch16_224", 224, {"depth": 2}),
+        ("deit_tiny_distilled_patch16_224", 224, {"depth": 2}),
+        ("swin_tiny_patch4_window7_224", 224, {"depths": (2, 2, 2, 2)}),
+        ("densenet121", 64, {"block_config": (2, 2, 2, 2)}),
+        ("fastvit_t8", 64, {"layers": (1, 1, 2, 1)}),
+        ("mobilevit_xxs", 64, {}),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_onnx_runtime_agrees_on_whole_backbones(
-    cut: Callable[..., nn.Module], model: str, size: int
+    cut: Callable[..., nn.Module], model: str, size: int, depth: dict[str, Any]
 ) -> None:
-    prefix = cut(model)
+    torch.manual_seed(0)
+    prefix = cut(timm.create_model(model, pretrained=False, num_classes=0, **depth))
     images = torch.rand(2, 3, size, size) * 2 - 1
     assert check(build_kernel("onnxruntime", prefix, images), prefix, images) < 1e-5
 
@@ -125,7 +130,7 @@ def test_onnx_runtime_agrees_on_whole_backbones(
 def test_two_compiled_prefixes_live_side_by_side(
     cut: Callable[..., nn.Module], images: Tensor
 ) -> None:
-    prefixes = [cut("resnet10t", layer) for layer in ("layer1", "layer2")]
+    prefixes = [cut("test_resnet", layer) for layer in ("layer1", "layer2")]
     kernels = [build_kernel("inductor", prefix, images) for prefix in prefixes]
     for kernel, prefix in itertools.chain(zip(kernels, prefixes, strict=True)):
         assert check(kernel, prefix, images) < 1e-5

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from siamkit.config import AugmentConfig
+from siamkit.data.loader import ViewDataset
+from siamkit.data.rowkeys import KEY_BYTES, RowKeys
+from siamkit.data.sources import ImageSet, scan
+from siamkit.data.views import EvalView, TrainView
+from siamkit.errors import DataError
+from siamkit.interfaces import Preprocessing
+
+PREPROCESSING = Preprocessing(size=(32, 32), interpolation="bicubic", crop_pct=0.9)
+
+
+def keys(
+    root: Path, *, view: EvalView | TrainView | None = None, seed: int = 0, channels: int = 3
+) -> RowKeys:
+    chosen = view or TrainView(PREPROCESSING, AugmentConfig())
+    return RowKeys(ViewDataset(scan(root).images(), chosen, channels, seed))
+
+
+def test_every_image_and_view_has_a_name_of_its_own(image_folder: Path) -> None:
+    key = keys(image_folder)
+    names = key.of((index, view) for index in range(48) for view in range(3))
+    assert len(set(names)) == 48 * 3
+    assert {len(name) for name in names} == {KEY_BYTES}
+    assert names[4] == key(1, 1)
+
+
+def test_the_name_does_not_depend_on_where_the_folder_lies(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(image_folder, tmp_path / "elsewhere")
+    assert keys(image_folder)(7, 2) == keys(tmp_path / "elsewhere")(7, 2)
+
+
+def test_all_evaluation_views_are_one(image_folder: Path) -> None:
+    key = keys(image_folder, view=EvalView(PREPROCESSING))
+    assert key(3, 0) == key(3, 5)
+    same = keys(image_folder, view=TrainView(PREPROCESSING, AugmentConfig(enabled=False)), seed=9)
+    assert same(3, 4) == key(3, 0), "without augmentation a training view is the evaluation view"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"channels": 1},
+        {"view": TrainView(PREPROCESSING, AugmentConfig(hue=0.2))},
+        {"view": TrainView(replace(PREPROCESSING, crop_pct=1.0), AugmentConfig())},
+        {"view": TrainView(replace(PREPROCESSING, mean=(0.4, 0.5, 0.5)), AugmentConfig())},
+        {"view": TrainView(replace(PREPROCESSING, size=(40, 32)), AugmentConfig())},
+        {"view": TrainView(replace(PREPROCESSING, interpolation="bilinear"), AugmentConfig())},
+        {"view": EvalView(PREPROCESSING)},
+    ],
+    ids=["seed", "channels", "augmentation", "crop", "mean", "size", "interpolation", "kind"],
+)
+def test_whatever_changes_a_view_changes_its_name(
+    image_folder: Path, change: dict[str, object]
+) -> None:
+    assert keys(image_folder)(0, 0) != keys(image_folder, **change)(0, 0)  # type: ignore[arg-type]
+
+
+def test_another_release_of_the_decoder_has_other_names(
+    image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = keys(image_folder)(0, 0)
+    monkeypatch.setattr("siamkit.data.rowkeys.importlib.metadata.version", lambda name: "99.0")
+    assert keys(image_folder)(0, 0) != before
+
+
+def test_one_changed_byte_changes_the_name_of_that_image_alone(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "images"
+    shutil.copytree(image_folder, root)
+    before = keys(root).of((index, 0) for index in range(48))
+    changed = root / "class0" / "0.png"
+    changed.write_bytes(changed.read_bytes() + b"\0")
+    after = keys(root).of((index, 0) for index in range(48))
+    assert [i for i in range(48) if before[i] != after[i]] == [0]
+
+
+def test_digests_are_taken_once_and_shared(image_folder: Path) -> None:
+    dataset = ViewDataset(scan(image_folder).images(), EvalView(PREPROCESSING), 3, 0)
+    known: dict[Path, bytes] = {}
+    first = RowKeys(dataset, known)(0, 0)
+    assert len(known) == 48
+    path = dataset.images.samples[0].path
+    known[path] = bytes(32)
+    assert RowKeys(dataset, known)(0, 0) != first, "what is known is not read again"
+
+
+def test_a_file_that_went_is_named(tmp_path: Path, image_folder: Path) -> None:
+    shutil.copytree(image_folder / "class0", tmp_path / "images" / "class0")
+    images: ImageSet = scan(tmp_path / "images").images()
+    images.samples[2].path.unlink()
+    with pytest.raises(DataError, match=images.samples[2].path.name):
+        RowKeys(ViewDataset(images, EvalView(PREPROCESSING), 3, 0))
