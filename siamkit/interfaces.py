@@ -355,8 +355,9 @@ class Event:
     """Something that happened in a run, as observers see it.
 
     Attributes:
-        name: ``run_start``, ``untrained``, ``phase_start``, ``step``, ``epoch_end``,
-            ``checkpoint``, ``early_stop``, ``notice``, ``non_finite`` or ``run_end``.
+        name: ``run_start``, ``phase_start``, ``fill``, ``engine``, ``untrained``, ``step``,
+            ``epoch_end``, ``checkpoint``, ``early_stop``, ``notice``, ``non_finite`` or
+            ``run_end``.
         data: JSON values.
     """
 

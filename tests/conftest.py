@@ -52,7 +52,7 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def values_of(image_folder: Path) -> Callable[..., dict[str, Any]]:
     """A function that returns the config values of a run of a second or two in a folder."""
 
-    def values(run_dir: Path, **sections: Any) -> dict[str, Any]:
+    def values(run_dir: Path, /, **sections: Any) -> dict[str, Any]:
         result: dict[str, Any] = {
             "data": {"path": str(image_folder), "image_size": 32, "workers": 0},
             "backbone": {"name": BACKBONE, "pretrained": False},

@@ -96,7 +96,10 @@ class RunFlags:
     ] = None
     seed: Annotated[
         int | None,
-        typer.Option(help="Same seed, same run (on CPU).", rich_help_panel=_TRAINING),
+        typer.Option(
+            help="Of all draws: held-out classes, batches, views.",
+            rich_help_panel=_TRAINING,
+        ),
     ] = None
     device: Annotated[
         str | None,

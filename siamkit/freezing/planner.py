@@ -97,8 +97,8 @@ def decide(
         costs: What it costs.
         budget: Bytes that the cache may take.
         free: Bytes that are free on its disk.
-        wanted: ``auto`` decides by the time, within the space there is; ``off`` and ``always``
-            decide themselves.
+        wanted: ``auto`` decides by the time, within the space there is; ``off`` is always live;
+            ``always`` is cached within the budget, whatever it saves.
     """
     image = costs.decode + costs.prefix
     training = work.epochs * work.visits * costs.suffix
@@ -115,10 +115,10 @@ def decide(
 
     if wanted == "off":
         return decision("live", "the cache is off")
-    if wanted == "always":
-        return decision("cached", "asked for")
     if size > budget:
         return decision("live", "the cache would be larger than engine.cache_gb allows")
+    if wanted == "always":
+        return decision("cached", "asked for")
     if work.missing * costs.row_bytes > free:
         return decision("live", "there is too little room on the disk")
     if live - cached < WORTHWHILE:

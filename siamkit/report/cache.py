@@ -40,11 +40,12 @@ def removed_table(folder: str, removed: Sequence[Json], left: Sequence[Json]) ->
 
 
 def what(description: Json) -> str:
-    """Return in a few words what made a store's rows: ``resnet50 → layer4, 224 px, float32``."""
+    """Return what made a store's rows: ``resnet50 → layer4, 224 x 224 px, float16``."""
     backbone, boundary = description.get("backbone"), description.get("boundary")
     place = " → ".join(str(part) for part in (backbone, boundary) if part is not None)
-    pixels = description.get("image_size")
-    parts = [place, f"{pixels} px" if pixels is not None else "", description.get("dtype", "")]
+    sizes = description.get("image_size")
+    pixels = " x ".join(map(str, sizes)) if isinstance(sizes, list) else sizes
+    parts = [place, f"{pixels} px" if pixels else "", description.get("dtype", "")]
     return ", ".join(str(part) for part in parts if part) or "unknown"
 
 

@@ -125,19 +125,23 @@ class ConsoleListener:
             self._console.print(_changes(data["changes"]))
 
     def _on_engine(self, data: Json) -> None:
+        self._first = None  # steps take another time from here on, and filling was none
         self._console.print(styled(engine_text(data), "dim"))
 
     def _on_fill(self, data: Json) -> None:
-        now = self._clock()
-        if data["done"] < data["total"] and now - self._last_line < self._interval:
+        now, done, total = self._clock(), data["done"], data["total"]
+        left = time_left(data["seconds"], done, total - done)
+        state = units.per_second(done / max(data["seconds"], 1e-9))
+        if left:
+            state += f"  {units.duration(left)} left"
+        if done < total and self._console.is_terminal:
+            self._show_bar("cache", done, total, state)
             return
-        self._last_line = now
-        rate = units.per_second(data["done"] / max(data["seconds"], 1e-9))
-        ahead = time_left(data["seconds"], data["done"], data["total"] - data["done"])
-        self._console.print(
-            f"cache: {data['done']} of {data['total']} images and views  {rate}"
-            + (f"  {units.duration(ahead)} left" if ahead else "")
-        )
+        if done == total:
+            self.close()
+        if done == total or now - self._last_line >= self._interval:
+            self._last_line = now
+            self._console.print(f"cache: {done} of {total} images and views  {state}")
 
     def _on_early_stop(self, data: Json) -> None:
         self._console.print(
@@ -194,7 +198,7 @@ class ConsoleListener:
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self._task = self._bar.add_task(epoch, total=steps, state=state)
+            self._task = self._bar.add_task(epoch, completed=step, total=steps, state=state)
             self._bar.start()
         self._bar.update(self._task, description=epoch, completed=step, total=steps, state=state)
 

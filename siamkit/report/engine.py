@@ -9,7 +9,7 @@ from siamkit.report import units
 
 
 def engine_text(data: Mapping[str, Any]) -> str:
-    """Say in a line how a phase is computed, and why."""
+    """Say how a phase is computed, and why: a line, and one for each boundary passed over."""
     if data["mode"] == "whole":
         return f"the whole network runs for every batch: {data['reason']}"
     where = f"frozen up to {data['boundary']}"
@@ -23,4 +23,5 @@ def engine_text(data: Mapping[str, Any]) -> str:
             f"({units.size(data['bytes'])})"
         )
     estimate = f"about {units.duration(data['cached'])} cached, {units.duration(data['live'])} live"
-    return f"{where}: {how}; {views}; {data['reason']} ({estimate})"
+    text = f"{where}: {how}; {views}; {data['reason']} ({estimate})"
+    return "\n".join((text, *(f"not at {reason}" for reason in data["passed_over"])))

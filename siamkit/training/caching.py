@@ -62,6 +62,7 @@ class PhaseCache:
         self._items: list[tuple[str, int, int]] = []
         self._keys: list[bytes] = []
         self._views: dict[str, Sequence[int]] = {}
+        self._store: FeatureStore | None = None
 
     def want(self, views: Sequence[int]) -> None:
         """Say which views of the training images are read."""
@@ -99,8 +100,11 @@ class PhaseCache:
 
     def fill(
         self, kernel: Kernel | None, budget: int, emit: Emit, check: Callable[[], None]
-    ) -> None:
-        """Compute the rows that are missing.
+    ) -> int:
+        """Compute the rows that are missing, and return how many that were.
+
+        Another process may have computed them meanwhile. The store stays open, so that nobody
+        removes it, until :meth:`close`.
 
         Args:
             kernel: Runs the prefix; None where nothing was missing.
@@ -112,32 +116,38 @@ class PhaseCache:
             ResourceError: The disk is full; what was filled is kept.
             OverflowInCache: A value is too large for the type of the rows.
         """
-        with self._open() as store:
-            missing = store.missing(self._keys)
-            if missing:
-                if kernel is None:
-                    raise SiamkitError("rows of the cache were lost", hint="run it again")
-                needed = len(missing) * store.row_bytes
-                make_room(self._root, budget, needed)
-                require_room(self._root, needed)
-                waiting = {"text": "another process fills the same cache; waiting for it"}
-                with store.filling(lambda: emit("notice", waiting)) as fill:
-                    self._compute(fill, kernel, emit, check)
-            _tell(store, emit)
-            self._found = store.rows(self._keys)
+        store = self._store = self._open()
+        computed = 0
+        missing = store.missing(self._keys)
+        if missing:
+            if kernel is None:
+                raise SiamkitError("rows of the cache were lost", hint="run it again")
+            needed = len(missing) * store.row_bytes
+            make_room(self._root, budget, needed)
+            require_room(self._root, needed)
+            waiting = {"text": "another process fills the same cache; waiting for it"}
+            with store.filling(lambda: emit("notice", waiting)) as fill:
+                computed = self._compute(fill, kernel, emit, check)
+        _tell(store, emit)
+        self._found = store.rows(self._keys)
+        return computed
+
+    def close(self) -> None:
+        """Let the store go: from now on it may be removed."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
 
     def sources(self) -> dict[str, BatchSource]:
         """Return a source for each set; :meth:`fill` comes first."""
-        with self._open() as store:
-            return {
-                name: CachedSource(
-                    store.rows([k for k, i in zip(self._keys, self._items, strict=True)
-                                if i[0] == name]),
-                    part.images.labels,
-                    self._views[name],
-                )
-                for name, part in self._sets.items()
-            }  # fmt: skip
+        assert self._store is not None
+        keys: dict[str, list[bytes]] = {name: [] for name in self._sets}
+        for key, (name, _, _) in zip(self._keys, self._items, strict=True):
+            keys[name].append(key)
+        return {
+            name: CachedSource(self._store.rows(keys[name]), part.images.labels, self._views[name])
+            for name, part in self._sets.items()
+        }
 
     def discrepancy(self, prefix: Callable[[Tensor], Tensor], device: torch.device) -> float:
         """Return how far some rows are from what the plain network gives now."""
@@ -158,7 +168,8 @@ class PhaseCache:
     def _open(self) -> FeatureStore:
         return open_store(self._root, self._description, self._shape, self.dtype)
 
-    def _compute(self, fill: Fill, kernel: Kernel, emit: Emit, check: Callable[[], None]) -> None:
+    def _compute(self, fill: Fill, kernel: Kernel, emit: Emit, check: Callable[[], None]) -> int:
+        """Compute and add what is missing still; return how many rows that were."""
         groups: dict[tuple[str, int], list[int]] = {}
         missing = fill.missing(self._keys)
         for position in missing:
@@ -184,6 +195,7 @@ class PhaseCache:
                     check()
             finally:
                 loader.close()
+        return total
 
 
 def _tell(store: FeatureStore, emit: Emit) -> None:

@@ -149,6 +149,7 @@ class Engine:
         self.budget = int(self.config.cache_gb * _GB)
         self.digests: dict[Path, bytes] = {}
         self._sample: Sample | None = None
+        self._cache: PhaseCache | None = None
 
     def enter(self, plan: FreezePlan, epochs: range, before: Record) -> Route:
         """Decide, fill the cache if there is one, and return the route for the rest of a phase.
@@ -158,14 +159,16 @@ class Engine:
             epochs: The epochs left in it.
             before: What was decided when the phase began; empty if it begins now.
         """
+        self.close()
         course = self.decide(plan, epochs, before)
         if not isinstance(course, Course):
             return self._whole(course)
         record = course.record(before)
         if course.decision.mode == "live":
             return self._live(course, record)
+        self._cache = course.cache
         try:
-            trusted = self._fill(course)
+            record["missing"], trusted = self._fill(course)
         except OverflowInCache as error:
             self.emit("notice", {"text": str(error)})
             return self.enter(plan, epochs, {"views": course.views, "dtype": "float32"})
@@ -174,6 +177,12 @@ class Engine:
             return Route(sources, course.found.suffix, course.views, course.found, record)
         reason = "the cache differs from the network"
         return self.enter(plan, epochs, {**record, "mode": "live", "reason": reason})
+
+    def close(self) -> None:
+        """Let the cache of the phase go, so that others may make room of it."""
+        if self._cache is not None:
+            self._cache.close()
+            self._cache = None
 
     def decide(self, plan: FreezePlan, epochs: range, before: Record) -> Course | str:
         """Cut, measure and decide; return why the whole network runs where it cannot be cut.
@@ -301,17 +310,18 @@ class Engine:
         sources = {name: LiveSource(part.loader, kernel) for name, part in self.sets.items()}
         return Route(sources, course.found.suffix, course.views, course.found, record)
 
-    def _fill(self, course: Course) -> bool:
-        """Fill the cache; tell whether it holds what the network gives."""
+    def _fill(self, course: Course) -> tuple[int, bool]:
+        """Fill the cache; return how many rows that took, and whether they are the network's."""
         cache, choice = course.cache, course.choice
-        cache.fill(choice.kernel if choice else None, self.budget, self.emit, self.check)
+        kernel = choice.kernel if choice else None
+        computed = cache.fill(kernel, self.budget, self.emit, self.check)
         apart = cache.discrepancy(course.found.prefix, self.setup.device)
         if apart <= cache.tolerance:
-            return True
+            return computed, True
         text = (
             f"the cache in {self.root} differs from the network by {apart:.1e} of its largest "
             f"value, and {cache.tolerance:.0e} is the most: this phase runs without it ('siamkit "
             "cache clear' empties it)"
         )
         self.emit("notice", {"text": text})
-        return False
+        return computed, False

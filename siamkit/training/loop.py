@@ -93,6 +93,7 @@ class Trainer:
         with ExitStack() as closing:
             for loaded in self.sets.values():
                 closing.enter_context(loaded.loader)
+            closing.callback(self.engine.close)
             if self.fresh:
                 # Whatever stops the run from here on, it can be resumed.
                 self.save(best=False)

@@ -10,7 +10,12 @@ import torch
 
 from siamkit.freezing.cache.store import open_store
 
-MADE = {"backbone": "resnet50[/bold]", "boundary": "layer4", "image_size": 224, "dtype": "float16"}
+MADE = {
+    "backbone": "resnet50[/bold]",
+    "boundary": "layer4",
+    "image_size": [224, 160],
+    "dtype": "float16",
+}
 
 
 @pytest.fixture
@@ -36,7 +41,7 @@ def test_list_tells_what_is_cached(cli, root):
     done = cli("cache", "list")
     assert done.code == 0
     first, second = (line for line in done.out.splitlines() if " 5  " in line)
-    assert "resnet50[/bold] → layer4, 224 px, float16" in first
+    assert "resnet50[/bold] → layer4, 224 x 160 px, float16" in first
     assert "unknown" in second
     assert done.out.splitlines()[-1].startswith("2 stores, ")
     assert done.out.splitlines()[-1].endswith(f" kB in {root}")

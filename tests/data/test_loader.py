@@ -196,7 +196,6 @@ def test_a_worker_killed_while_the_caller_waits_is_an_error_and_not_a_hang(image
     assert time.monotonic() - start < 10
 
 
-@pytest.mark.slow
 def test_a_stuck_worker_is_killed(images, monkeypatch):
     # How long torch waits for a worker that does not end: 5 s.
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.5)

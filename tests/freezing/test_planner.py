@@ -31,7 +31,8 @@ def test_a_cache_over_its_budget_or_the_disk_is_not_filled():
 def test_what_is_asked_for_is_done_and_auto_saves_time(epochs, visits, prefix, missing):
     work = Work(epochs, visits, 0, max(visits, missing), missing)
     costs = Costs(0.001, prefix, 0.001, 4096)
-    assert decide(work, costs, budget=0, free=0, wanted="always").mode == "cached"
+    assert decide(work, costs, budget=ROOM, free=0, wanted="always").mode == "cached"
+    assert decide(work, costs, budget=0, free=ROOM, wanted="always").mode == "live"
     assert decide(work, costs, budget=ROOM, free=ROOM, wanted="off").mode == "live"
     auto = decide(work, costs, budget=ROOM, free=ROOM, wanted="auto")
     assert (auto.mode == "cached") == (auto.live - auto.cached >= WORTHWHILE)

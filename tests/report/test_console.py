@@ -61,6 +61,37 @@ def test_each_epoch_is_a_line_with_the_untrained_model_as_epoch_0():
     ]
 
 
+FILL = [
+    ("fill", {"done": 100, "total": 400, "seconds": 2.0}),
+    ("fill", {"done": 200, "total": 400, "seconds": 4.0}),
+    ("fill", {"done": 400, "total": 400, "seconds": 8.0}),
+]
+
+
+def test_filling_the_cache_tells_how_far_it_is():
+    assert lines(log(io.StringIO(), FILL, interval=0.5), "cache") == [
+        "cache: 100 of 400 images and views  50 img/s  6.0 s left",
+        "cache: 200 of 400 images and views  50 img/s  4.0 s left",
+        "cache: 400 of 400 images and views  50 img/s",
+    ]
+    assert lines(log(io.StringIO(), FILL[1:], interval=1e9), "cache")[-1].startswith("cache: 400")
+
+
+def test_on_a_terminal_filling_is_a_bar_and_then_a_line():
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", log(Terminal(), FILL))
+    assert "100/400" in text and "6.0 s left" in text
+    assert text.rstrip().splitlines()[-1] == "cache: 400 of 400 images and views  50 img/s"
+
+
+def test_the_engine_says_how_the_phase_is_computed_and_time_left_starts_anew():
+    engine = {"mode": "whole", "reason": "nothing is frozen", "boundary": None, "kernel": None}
+    listener = ConsoleListener(make_console(stream := io.StringIO()))
+    listener._first = (0.0, 1)
+    listener(Event("engine", {"epoch": 0, **engine}))
+    assert "the whole network runs for every batch: nothing is frozen" in stream.getvalue()
+    assert listener._first is None
+
+
 def test_a_phase_shows_what_changed():
     text = log(io.StringIO())
     assert "from epoch 1: 1.11 M of 23.5 M parameters train (4.74 %); policy 'stages'" in text

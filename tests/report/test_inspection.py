@@ -100,7 +100,8 @@ def test_what_was_measured_follows_the_footer(render):
     measured = {
         "mode": "cached", "reason": "each image and view is computed once", "boundary": "layer2",
         "kernel": "folded", "kernels": {"folded": 0.0461, "eager": 0.061}, "views": 8,
-        "rows": 4096, "missing": 12, "bytes": 34_000_000, "live": 300.0, "cached": 31.0,
+        "passed_over": [], "rows": 4096, "missing": 12, "bytes": 34_000_000, "live": 300.0,
+        "cached": 31.0,
         "decode_seconds": 0.0029, "prefix_seconds": 0.0461, "suffix_seconds": 0.00071,
     }  # fmt: skip
     first, second = REPORT["phases"]

@@ -18,6 +18,7 @@ import yaml
 
 import siamkit
 from siamkit import api
+from siamkit.freezing.cache.budget import list_stores
 from siamkit.training import caching, checkpoint
 
 RunValues = Callable[..., dict[str, Any]]
@@ -83,6 +84,35 @@ def test_a_damaged_shard_is_found_told_and_filled_again(
     assert any(shards[0].name in notice["text"] for notice in of(second, "notice"))
     assert of(second, "engine")[0]["missing"] > 0 and of(second, "fill")
     assert losses(second) == losses(first)
+
+
+def test_what_a_run_reads_is_in_use_while_it_reads_and_not_afterwards(
+    run_values: RunValues, tmp_path: Path
+) -> None:
+    seen: list[list[bool]] = []
+
+    def listen(event: siamkit.Event) -> None:
+        if event.name == "epoch_end":
+            seen.append([store.in_use for store in list_stores(tmp_path / "cache")])
+
+    values = run_values(
+        **{**CACHED, "freeze": {"name": "stages", "warmup": 1}}, train={"epochs": 2}
+    )
+    api.fit(values, listeners=[listen])
+    assert seen[0] == [True] and sorted(seen[1]) == [False, True], "the phase before let go"
+    assert [store.in_use for store in list_stores(tmp_path / "cache")] == [False, False]
+
+
+def test_rows_that_another_process_computed_meanwhile_are_not_counted(
+    run_values: RunValues, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fit(run_values(**CACHED))
+    right = caching.PhaseCache.missing
+    monkeypatch.setattr(caching.PhaseCache, "missing", lambda cache, emit: cache.rows)
+    second = fit(run_values(**CACHED, run_dir=str(tmp_path / "second")))
+    monkeypatch.setattr(caching.PhaseCache, "missing", right)
+    assert of(first, "engine")[0]["missing"] == of(first, "engine")[0]["rows"]
+    assert of(second, "engine")[0]["missing"] == 0 and not of(second, "fill")
 
 
 def test_a_boundary_that_is_too_large_for_the_budget_gives_way_to_a_smaller_one(

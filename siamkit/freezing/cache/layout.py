@@ -43,8 +43,9 @@ def default_root() -> Path:
     """
     if own := os.environ.get("SIAMKIT_CACHE_DIR"):
         return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "siamkit" / "features"
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The specification has relative paths ignored.
+    return (base if base.is_absolute() else Path.home() / ".cache") / "siamkit" / "features"
 
 
 @dataclass(frozen=True)

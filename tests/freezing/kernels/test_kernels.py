@@ -98,27 +98,25 @@ def test_building_says_nothing(
     assert capfd.readouterr() == ("", "")
 
 
+# Each kind of block of each family, but not all repetitions of it.
+WHOLE: dict[str, tuple[int, dict[str, Any]]] = {
+    "resnet50": (64, {"layers": (2, 2, 1, 1)}),
+    "convnext_atto": (64, {"depths": (1, 1, 2, 1)}),
+    "mobilenetv3_small_100": (64, {}),
+    "vit_tiny_patch16_224": (224, {"depth": 2}),
+    "deit_tiny_distilled_patch16_224": (224, {"depth": 2}),
+    "swin_tiny_patch4_window7_224": (224, {"depths": (2, 2), "num_heads": (3, 6)}),
+    "densenet121": (64, {"block_config": (2, 2, 2, 2)}),
+    "fastvit_t8": (64, {"layers": (1, 1, 2, 1)}),
+    "mobilevit_xxs": (64, {}),
+}
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(HERE["onnxruntime"] is not None, reason=str(HERE["onnxruntime"]))
-@pytest.mark.parametrize(
-    ("model", "size", "depth"),
-    # Each kind of block of each family, but not all repetitions of it.
-    [
-        ("resnet50", 64, {"layers": (2, 2, 1, 1)}),
-        ("convnext_atto", 64, {"depths": (1, 1, 2, 1)}),
-        ("mobilenetv3_small_100", 64, {}),
-        ("vit_tiny_patch16_224", 224, {"depth": 2}),
-        ("deit_tiny_distilled_patch16_224", 224, {"depth": 2}),
-        ("swin_tiny_patch4_window7_224", 224, {"depths": (2, 2, 2, 2)}),
-        ("densenet121", 64, {"block_config": (2, 2, 2, 2)}),
-        ("fastvit_t8", 64, {"layers": (1, 1, 2, 1)}),
-        ("mobilevit_xxs", 64, {}),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_onnx_runtime_agrees_on_whole_backbones(
-    cut: Callable[..., nn.Module], model: str, size: int, depth: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("model", WHOLE)
+def test_onnx_runtime_agrees_on_whole_backbones(cut: Callable[..., nn.Module], model: str) -> None:
+    size, depth = WHOLE[model]
     torch.manual_seed(0)
     prefix = cut(timm.create_model(model, pretrained=False, num_classes=0, **depth))
     images = torch.rand(2, 3, size, size) * 2 - 1

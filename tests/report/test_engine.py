@@ -1,0 +1,38 @@
+from siamkit.report.engine import engine_text
+
+CACHED = {
+    "mode": "cached", "reason": "each image and view is computed once", "boundary": "layer2",
+    "passed_over": [], "kernel": "onnxruntime", "views": 8, "rows": 4096, "missing": 12,
+    "bytes": 34_000_000, "live": 300.0, "cached": 31.0,
+}  # fmt: skip
+
+
+def test_a_cached_phase_tells_its_rows_and_what_it_saves():
+    assert engine_text(CACHED) == (
+        "frozen up to layer2: 12 of 4096 rows computed with onnxruntime, then read (34.0 MB); "
+        "8 views an image; each image and view is computed once (about 31 s cached, "
+        "5 min 00 s live)"
+    )
+
+
+def test_a_live_phase_tells_its_kernel():
+    live = {**CACHED, "mode": "live", "views": None, "reason": "the cache is off"}
+    text = engine_text(live)
+    assert "frozen up to layer2: computed for every batch with onnxruntime" in text
+    assert "a new view every epoch; the cache is off" in text
+
+
+def test_rows_that_are_all_there_need_no_kernel():
+    assert "0 of 4096 rows computed, then read" in engine_text(
+        {**CACHED, "missing": 0, "kernel": None}
+    )
+
+
+def test_what_was_passed_over_follows_with_its_reason():
+    reason = "layer3: what comes after it needs more than its output (differ by 0.3)"
+    assert engine_text({**CACHED, "passed_over": [reason]}).splitlines()[1] == f"not at {reason}"
+
+
+def test_a_whole_network_says_why():
+    whole = {"mode": "whole", "reason": "no part is frozen", "boundary": None, "kernel": None}
+    assert engine_text(whole) == "the whole network runs for every batch: no part is frozen"
