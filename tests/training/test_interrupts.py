@@ -89,8 +89,7 @@ def test_kill_9_then_resume_gives_the_uninterrupted_run(
     wait_for_steps(run_dir, steps)
     process.kill()
     process.communicate()
-    if not (run_dir / "checkpoints" / checkpoint.LATEST).exists():
-        return
+    assert (run_dir / "checkpoints" / checkpoint.LATEST).exists(), "written before the first step"
     assert RunDir(run_dir).lock.exists(), "a killed process cannot take its lock away"
     resumed = api.resume(run_dir)
     assert resumed["history"] == whole["history"]
