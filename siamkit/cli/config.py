@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from siamkit.cli import output
+from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import Json, RunFlags, run_flags
 
 app = typer.Typer(help="Show, check or describe configurations.", add_completion=False)
@@ -41,7 +42,8 @@ def validate(
 @app.command()
 def schema(json: Json = False) -> None:
     """Print the JSON schema of config files, for editors."""
-    from siamkit import api, config
+    with heavy_imports():
+        from siamkit import api, config
 
     json_schema = config.json_schema(api.registries())
     if json:

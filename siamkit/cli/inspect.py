@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from siamkit.cli import output
+from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import OUTPUT, Json, RunFlags, run_flags
 from siamkit.errors import ConfigError
 
@@ -39,7 +40,8 @@ def inspect_(
 
     Takes the flags of 'train', or the directory of a run in the place of DATA.
     """
-    from siamkit import api
+    with heavy_imports():
+        from siamkit import api
 
     run = _run_dir(flags)
     subject = flags.load() if run is None else run

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from siamkit.cli import output
+from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import Json
 from siamkit.errors import ConfigError, did_you_mean
 
@@ -60,7 +61,8 @@ def list_(
 
 
 def _list_entries(kind: str, name: str | None, json: bool) -> None:
-    from siamkit import api
+    with heavy_imports():
+        from siamkit import api
     from siamkit.report.tables import entries_table, entry_details
 
     section, flag = KINDS[kind]

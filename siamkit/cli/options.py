@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from siamkit.cli import output
+from siamkit.cli.imports import heavy_imports
 
 if TYPE_CHECKING:
     from siamkit.config import Layer, RunConfig
@@ -197,7 +198,8 @@ class RunFlags:
             ConfigError: An unknown key or name, or a value out of range.
             PluginError: A name that two plugins claim.
         """
-        from siamkit import api
+        with heavy_imports():
+            from siamkit import api
 
         return api.load_config(*self.layers())
 

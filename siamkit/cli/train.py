@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from siamkit.cli import output
+from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import OUTPUT, Json, RunFlags, run_flags
 from siamkit.errors import ConfigError
 
@@ -55,7 +56,8 @@ def _train(flags: RunFlags, resume: Path | None, quiet: bool) -> dict[str, Any]:
             where="--resume",
             hint=f"'siamkit train --config {resume / 'config.yaml'}' starts a new run from it",
         )
-    from siamkit import api
+    with heavy_imports():
+        from siamkit import api
     from siamkit.report.console import ConsoleListener
     from siamkit.report.terminal import make_console
 

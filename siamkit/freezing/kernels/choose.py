@@ -18,7 +18,7 @@ from siamkit.freezing.kernels.base import (
     batch_size,
     kernel_class,
 )
-from siamkit.freezing.kernels.build import KERNELS, Source, available
+from siamkit.freezing.kernels.build import Source, available
 from siamkit.freezing.kernels.check import difference, tolerance
 from siamkit.freezing.kernels.worth import expected, worth_building
 
@@ -27,6 +27,9 @@ _HOPELESS = 1.3
 # One this much faster needs no second look: other load only ever makes a kernel look slower.
 _CLEAR = 1.1
 _REPEATS = 3
+# Folding alone seldom brings more: where another kernel is so much ahead, it is not measured.
+_AHEAD = 1.25
+_TRIED = ("onnxruntime", "folded", "inductor")
 _SHORT = 3.0  # seconds: what the plain network does in less is over before anything else is built
 
 
@@ -59,9 +62,9 @@ def choose(
 ) -> Choice:
     """Return the kernel that runs ``prefix`` over ``count`` images in the least time.
 
-    Kernels are tried in the order of their setup cost, the dear ones only if the images pay for
-    it, and none where the plain network is done in a moment. None is trusted before its output on
-    ``images`` agrees with the plain network's.
+    A kernel is built only if the images pay for its setup, and none where the plain network is
+    done in a moment. None is trusted before its output on ``images`` agrees with the plain
+    network's.
 
     Args:
         prefix: From images to activations, in eval mode.
@@ -95,7 +98,7 @@ def choose(
     if contest.is_short():
         contest.enter("eager")
         return contest.result()
-    for name in (name for name in KERNELS if name != "eager"):
+    for name in _TRIED:
         reason = reasons[name] or contest.not_worth(name)
         if reason is None:
             try:
@@ -143,7 +146,11 @@ class _Contest:
         return self._count * self._first_run < _SHORT * len(self._source.example)
 
     def not_worth(self, name: str) -> str | None:
-        """Return why a kernel with a setup cost would not pay for it, or None."""
+        """Return why a kernel is not worth a try, or None."""
+        if name == "folded":
+            rows = len(self._source.example)
+            ahead = self._first_run / rows / self._best()
+            return f"not tried: another is {ahead:.2f}x as fast already" if ahead > _AHEAD else None
         cost = expected(name, self._source.example.device.type)
         if cost is None:
             return None
