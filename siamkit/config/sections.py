@@ -266,7 +266,10 @@ class TrainConfig(Section):
 
 
 class EngineConfig(Section):
-    """How the frozen part of the network is computed: never what is learned."""
+    """How the frozen part of the network is computed.
+
+    What is learned stays the same but for rounding; cache_gb may lower the number of views.
+    """
 
     cache: Literal["auto", "off", "always"] = Field(
         "auto",

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +23,50 @@ KEY_BYTES = 16
 _THREADS = 8
 
 
-def digests(paths: Sequence[Path]) -> list[bytes]:
-    """Return the SHA-256 of each file's bytes.
+@dataclass(frozen=True)
+class FileDigest:
+    """What a file held when it was read, and how to see that it was written since.
+
+    Attributes:
+        sha256: Of its bytes.
+        size: In bytes.
+        mtime_ns: When it was written last.
+    """
+
+    sha256: bytes
+    size: int
+    mtime_ns: int
+
+
+def digests(paths: Sequence[Path], check: Callable[[], None] = lambda: None) -> list[FileDigest]:
+    """Read each file.
+
+    Args:
+        paths: The files.
+        check: Called after each one; may raise to stop.
 
     Raises:
         DataError: One cannot be read.
     """
-    with ThreadPoolExecutor(_THREADS) as pool:  # hashing lets go of the interpreter's lock
-        return list(pool.map(_digest, paths))
+    found: list[FileDigest] = []
+    pool = ThreadPoolExecutor(_THREADS)  # hashing lets go of the interpreter's lock
+    try:
+        for digest in pool.map(_digest, paths):
+            found.append(digest)
+            check()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return found
 
 
-def _digest(path: Path) -> bytes:
+def _digest(path: Path) -> FileDigest:
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+            written = os.fstat(file.fileno())
+            sha256 = hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
         raise DataError(f"cannot read the image: {error.strerror}", where=str(path)) from None
+    return FileDigest(sha256, written.st_size, written.st_mtime_ns)
 
 
 class RowKeys:
@@ -45,28 +75,54 @@ class RowKeys:
     Args:
         dataset: The data set.
         known: Digests of files by path, to share among data sets; filled with what is missing.
+        check: Called after each file that is read; may raise to stop.
     """
 
-    def __init__(self, dataset: ViewDataset, known: dict[Path, bytes] | None = None) -> None:
+    def __init__(
+        self,
+        dataset: ViewDataset,
+        known: dict[Path, FileDigest] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         known = {} if known is None else known
-        paths = [sample.path for sample in dataset.images.samples]
-        new = [path for path in dict.fromkeys(paths) if path not in known]
-        known.update(zip(new, digests(new), strict=True))
+        self._paths = [sample.path for sample in dataset.images.samples]
+        new = [path for path in dict.fromkeys(self._paths) if path not in known]
+        known.update(zip(new, digests(new, check), strict=True))
         self._dataset = dataset
-        self._digests = [known[path] for path in paths]
+        self._digests = [known[path] for path in self._paths]
         self._transform = _transform(dataset.identity)
 
     def __call__(self, index: int, view: int) -> bytes:
         """Return the name, :data:`KEY_BYTES` long, of one view of image ``index``."""
         seed = self._dataset.seed(index, view)
-        digest = hashlib.blake2b(self._digests[index], digest_size=KEY_BYTES)
+        digest = hashlib.blake2b(self._digests[index].sha256, digest_size=KEY_BYTES)
         digest.update(self._transform)
         digest.update(b"" if seed is None else str(seed).encode())
         return digest.digest()
 
-    def of(self, views: Iterable[tuple[int, int]]) -> list[bytes]:
-        """Return the name of each (image, view)."""
-        return [self(index, view) for index, view in views]
+    def of(self, view: int) -> list[bytes]:
+        """Return the names of one view of every image, in order."""
+        return [self(index, view) for index in range(len(self._paths))]
+
+    def require_unchanged(self, indices: Iterable[int]) -> None:
+        """Check that files still are what their names were made of.
+
+        Raises:
+            DataError: One was written since; the message names it.
+        """
+        for index in indices:
+            path, digest = self._paths[index], self._digests[index]
+            try:
+                now = path.stat()
+            except OSError as error:
+                reason = f"cannot read the image: {error.strerror}"
+                raise DataError(reason, where=str(path)) from None
+            if (now.st_size, now.st_mtime_ns) != (digest.size, digest.mtime_ns):
+                raise DataError(
+                    "the image changed while the run read it",
+                    where=str(path),
+                    hint="start again, and leave the files alone meanwhile",
+                )
 
 
 def _transform(identity: Mapping[str, Any]) -> bytes:

@@ -45,7 +45,7 @@ class Boundary:
     @property
     def is_features(self) -> bool:
         """Whether the prefix is the whole backbone."""
-        return self.name == FEATURES
+        return self.module == _BACKBONE  # by the module: a stage may be called "features" too
 
 
 def find_boundaries(

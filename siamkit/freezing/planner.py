@@ -20,7 +20,7 @@ WORTHWHILE = 3.0
 """Seconds that caching must save: a run that is over in a moment needs no files on the disk."""
 
 _WRITE = 250e6  # bytes a second, flushed and checksummed; measured on a laptop-class SSD
-_READ = 800e6  # bytes a second: what a checksum takes, which each open of the cache costs
+_READ = 800e6  # bytes a second: what a checksum takes, which each row costs once
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def decide(
         work: What is left.
         costs: What it costs.
         budget: Bytes that the cache may take.
-        free: Bytes that are free on its disk.
+        free: Bytes that it could get on its disk.
         wanted: ``auto`` decides by the time, within the space there is; ``off`` is always live;
             ``always`` is cached within the budget, whatever it saves.
     """
@@ -106,7 +106,7 @@ def decide(
     live = work.forwards * image + training
     cached = (
         work.missing * (image + costs.row_bytes / _WRITE)
-        + (work.epochs + 1) * size / _READ
+        + (size + work.forwards * costs.row_bytes) / _READ
         + training
     )
 
@@ -120,7 +120,7 @@ def decide(
     if wanted == "always":
         return decision("cached", "asked for")
     if work.missing * costs.row_bytes > free:
-        return decision("live", "there is too little room on the disk")
+        return decision("live", "there is too little room on the disk, or it cannot be written")
     if live - cached < WORTHWHILE:
         return decision("live", f"a cache would save less than {WORTHWHILE:.0f} seconds")
     return decision("cached", "each image and view is computed once")

@@ -14,7 +14,7 @@ from siamkit.freezing.boundary import Boundary
 from siamkit.freezing.prefix import Prefix
 from siamkit.freezing.suffix import Suffix
 from siamkit.model.siamese import SiameseNet
-from siamkit.model.trace import rehearsing
+from siamkit.model.trace import evaluating, rehearsing
 
 TOLERANCE = 1e-4
 """Largest difference of outputs or gradients, relative to the largest of their values.
@@ -50,8 +50,7 @@ def cut(
     for boundary in boundaries:
         try:
             found = Cut(boundary, Prefix(net, boundary), Suffix(net, boundary))
-            # Features go straight into the head: the same calls in the same order.
-            difference = 0.0 if boundary.is_features else discrepancy(net, found, images)
+            difference = _difference(net, found, images)
         except SiamkitError as error:
             reasons.append(f"{boundary.name}: {error}")
         except Exception as error:  # the network's own code, fed with something else
@@ -64,6 +63,15 @@ def cut(
                 f"gradients differ by {difference:.1g})"
             )
     return None, reasons
+
+
+def _difference(net: SiameseNet, found: Cut, images: Tensor) -> float:
+    if not found.boundary.is_features:
+        return discrepancy(net, found, images)
+    # Features go straight into the head: the same calls in the same order.
+    with evaluating(net):
+        _activations(found.prefix, images)
+    return 0.0
 
 
 def discrepancy(net: SiameseNet, cut: Cut, images: Tensor) -> float:

@@ -19,8 +19,8 @@ def engine_text(data: Mapping[str, Any]) -> str:
         how = f"computed for every batch{with_kernel}"
     else:
         how = (
-            f"{data['missing']} of {data['rows']} rows computed{with_kernel}, then read "
-            f"({units.size(data['bytes'])})"
+            f"{data['missing']} of {data['rows']} rows to be computed{with_kernel}, each once, "
+            f"{units.size(data['bytes'])}"
         )
     estimate = f"about {units.duration(data['cached'])} cached, {units.duration(data['live'])} live"
     text = f"{where}: {how}; {views}; {data['reason']} ({estimate})"

@@ -181,9 +181,10 @@ _FREE = (
     "data.workers",
     "train.device",
     "backbone.weights",
+    "engine.cache",
     "engine.cache_dir",
 )
-"""Config keys that a resumed run may change: none of them changes what is computed."""
+"""Config keys that a resumed run may change: they say where and how, not what is learned."""
 
 
 def identity(

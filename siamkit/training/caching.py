@@ -4,45 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from siamkit.data.rowkeys import RowKeys
-from siamkit.errors import SiamkitError
-from siamkit.freezing.cache.budget import make_room, require_room
+from siamkit.data.rowkeys import FileDigest, RowKeys
+from siamkit.freezing.cache.budget import list_stores, make_room, require_room
 from siamkit.freezing.cache.layout import StoreSpec
+from siamkit.freezing.cache.rows import Rows
 from siamkit.freezing.cache.store import DTYPES, FeatureStore, Fill, open_store
-from siamkit.freezing.kernels import Kernel, kernel_class, run
+from siamkit.freezing.kernels import Kernel, kernel_class, run, tolerance
 from siamkit.freezing.selftest import Cut
 from siamkit.training.build import Setup
 from siamkit.training.events import Emit
 from siamkit.training.loading import TEST, TRAIN, LoadedSet
-from siamkit.training.sources import BatchSource, CachedSource, pack, unpack
+from siamkit.training.sources import pack, unpack
 
 _PROGRESS = 1.0  # seconds between two reports of a fill
-_SPOT_CHECKS = 2
-_TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-3, torch.bfloat16: 3e-2}
-"""Largest difference of a row from the plain network's, relative to its largest value: what its
-type rounds away, and a margin for another kernel's arithmetic."""
+_ROUNDING = {torch.float32: 1e-3, torch.float16: 5e-3, torch.bfloat16: 3e-2}
+"""Largest difference of a row from the network's, relative to its largest value: what its type
+rounds away, and a margin for another kernel's arithmetic."""
+
+
+@dataclass(frozen=True)
+class Telling:
+    """How long work tells of itself.
+
+    Attributes:
+        emit: Is told how far it is, and what is noticed.
+        check: Called now and then; may raise to stop.
+    """
+
+    emit: Emit
+    check: Callable[[], None]
 
 
 class PhaseCache:
-    """The rows that a phase reads.
+    """The rows that a phase reads. It holds its store in use until :meth:`close`.
 
     Args:
         setup: The parts of the run, with the phase's plan applied.
         sets: Its image sets; all but the test set are cached.
         found: Where the network is cut.
-        activations: An example of what the prefix gives, ``[N, ...]``.
+        shape: The shape of what the prefix gives for an image.
         dtype: The type of the rows.
         root: The folder of all stores.
         digests: Digests of files by path; filled with what is missing.
+        telling: Whom to tell, and when to stop.
     """
 
     def __init__(
@@ -50,87 +62,92 @@ class PhaseCache:
         setup: Setup,
         sets: Mapping[str, LoadedSet],
         found: Cut,
-        activations: Tensor,
+        shape: torch.Size,
         dtype: torch.dtype,
         root: Path,
-        digests: dict[Path, bytes],
+        digests: dict[Path, FileDigest],
+        telling: Telling,
     ) -> None:
-        self._sets = {name: part for name, part in sets.items() if name != TEST}
-        self._shape = tuple(pack(activations).shape[1:])
-        self.dtype, self._root, self._digests = dtype, root, digests
+        self.sets = {name: part for name, part in sets.items() if name != TEST}
+        self._found, self._device = found, setup.device
+        self._numerics = kernel_class(setup.device, setup.config.train.precision)
+        self._shape = tuple(pack(torch.empty(1, *shape, device="meta")).shape[1:])
+        self._dtype, self._root = dtype, root
+        self._emit, self._check = telling.emit, telling.check
         self._description = describe(setup, found, dtype)
-        self._items: list[tuple[str, int, int]] = []
-        self._keys: list[bytes] = []
-        self._views: dict[str, Sequence[int]] = {}
+        self._names = {
+            name: RowKeys(part.dataset, digests, telling.check) for name, part in self.sets.items()
+        }
+        self._wanted: list[bytes] = []
         self._store: FeatureStore | None = None
 
-    def want(self, views: Sequence[int]) -> None:
-        """Say which views of the training images are read."""
-        for name, part in self._sets.items():
-            self._views[name] = views if name == TRAIN else (0,)
-            key = RowKeys(part.dataset, self._digests)
-            for index in range(len(part.images)):
-                for view in self._views[name]:
-                    self._items.append((name, index, view))
-                    self._keys.append(key(index, view))
+    def want(self, views: Iterable[int]) -> tuple[int, int]:
+        """Say which views of the training images are read; makes no file.
 
-    @property
-    def row_bytes(self) -> int:
-        """The bytes of one row."""
-        return math.prod(self._shape) * self.dtype.itemsize
-
-    @property
-    def rows(self) -> int:
-        """How many different rows there are."""
-        return len(set(self._keys))
-
-    def missing(self, emit: Emit) -> int:
-        """Return how many of the rows are not there yet; makes no file.
-
-        Args:
-            emit: Is told what was found damaged, and dropped.
+        Returns:
+            How many different rows that takes, and how many of them are not there yet.
         """
-        spec = StoreSpec(self._description, DTYPES[self.dtype], self._shape)
+        keys = [key for view in views for key in self._names[TRAIN].of(view)]
+        keys += [key for name in self.sets if name != TRAIN for key in self._names[name].of(0)]
+        self._wanted = list(dict.fromkeys(keys))
+        spec = StoreSpec(self._description, DTYPES[self._dtype], self._shape)
         if not (self._root / spec.digest).is_dir():
-            return self.rows
-        with self._open() as store:
-            count = len(store.missing(self._keys))
-            _tell(store, emit)
-        return count
+            return len(self._wanted), len(self._wanted)
+        store = self._opened()
+        missing = len(store.missing(self._wanted))
+        self._tell(store)
+        return len(self._wanted), missing
 
-    def fill(
-        self, kernel: Kernel | None, budget: int, emit: Emit, check: Callable[[], None]
-    ) -> int:
-        """Compute the rows that are missing, and return how many that were.
-
-        Another process may have computed them meanwhile. The store stays open, so that nobody
-        removes it, until :meth:`close`.
+    def absent(self, views: Mapping[str, int]) -> int:
+        """Return how many rows of these views are to be computed.
 
         Args:
-            kernel: Runs the prefix; None where nothing was missing.
+            views: A view by the name of its image set.
+        """
+        return len(self._opened().missing(self._keys(views)))
+
+    def load(self, views: Mapping[str, int], kernel: Kernel | None, budget: int) -> dict[str, Rows]:
+        """Return the rows of these views, one an image; those that are missing are computed first.
+
+        Args:
+            views: A view by the name of its image set.
+            kernel: Runs the prefix; None where :meth:`absent` said that nothing is missing.
             budget: Bytes that the cache may take.
-            emit: Is told how far it is.
-            check: Called after each batch; may raise to stop.
 
         Raises:
             ResourceError: The disk is full; what was filled is kept.
             OverflowInCache: A value is too large for the type of the rows.
+            DataError: An image cannot be read, or was written since the phase began.
         """
-        store = self._store = self._open()
-        computed = 0
-        missing = store.missing(self._keys)
-        if missing:
-            if kernel is None:
-                raise SiamkitError("rows of the cache were lost", hint="run it again")
-            needed = len(missing) * store.row_bytes
-            make_room(self._root, budget, needed)
-            require_room(self._root, needed)
+        store = self._opened()
+        if kernel is not None:
             waiting = {"text": "another process fills the same cache; waiting for it"}
-            with store.filling(lambda: emit("notice", waiting)) as fill:
-                computed = self._compute(fill, kernel, emit, check)
-        _tell(store, emit)
-        self._found = store.rows(self._keys)
-        return computed
+            with store.filling(lambda: self._emit("notice", waiting), self._check) as fill:
+                self._fill(fill, views, kernel, budget)
+        self._tell(store)
+        return {name: store.rows(self._names[name].of(view)) for name, view in views.items()}
+
+    def discrepancy(self, view: int, rows: Rows) -> float:
+        """Return how far rows are from what the plain network gives now.
+
+        Args:
+            view: A view of the training images.
+            rows: Its rows; the first and the last are looked at.
+        """
+        dataset = self.sets[TRAIN].dataset
+        ends = (0, len(rows) - 1)
+        images = torch.stack([dataset[index, view] for index in ends]).to(self._device)
+        with torch.no_grad():
+            plain = self._found.prefix(images.contiguous(memory_format=torch.channels_last))
+        plain = plain.float().cpu()
+        kept = unpack(rows.gather(torch.tensor(ends)))
+        scale = max(float(plain.abs().max()), 1e-12)
+        return float((kept - plain).abs().max()) / scale
+
+    @property
+    def tolerance(self) -> float:
+        """The largest :meth:`discrepancy` that its type and its arithmetic explain."""
+        return max(_ROUNDING[self._dtype], tolerance(self._numerics))
 
     def close(self) -> None:
         """Let the store go: from now on it may be removed."""
@@ -138,69 +155,60 @@ class PhaseCache:
             self._store.close()
             self._store = None
 
-    def sources(self) -> dict[str, BatchSource]:
-        """Return a source for each set; :meth:`fill` comes first."""
-        assert self._store is not None
-        keys: dict[str, list[bytes]] = {name: [] for name in self._sets}
-        for key, (name, _, _) in zip(self._keys, self._items, strict=True):
-            keys[name].append(key)
-        return {
-            name: CachedSource(self._store.rows(keys[name]), part.images.labels, self._views[name])
-            for name, part in self._sets.items()
-        }
+    def _opened(self) -> FeatureStore:
+        if self._store is None:
+            self._store = open_store(self._root, self._description, self._shape, self._dtype)
+        return self._store
 
-    def discrepancy(self, prefix: Callable[[Tensor], Tensor], device: torch.device) -> float:
-        """Return how far some rows are from what the plain network gives now."""
-        chosen = [i for i, item in enumerate(self._items) if item[0] == TRAIN][:_SPOT_CHECKS]
-        dataset = self._sets[TRAIN].dataset
-        images = torch.stack([dataset[self._items[i][1:]] for i in chosen]).to(device)
-        with torch.no_grad():
-            plain = prefix(images.contiguous(memory_format=torch.channels_last)).float().cpu()
-        kept = unpack(self._found.gather(torch.tensor(chosen)))
-        scale = max(float(plain.abs().max()), 1e-12)
-        return float((kept - plain).abs().max()) / scale
+    def _keys(self, views: Mapping[str, int]) -> list[bytes]:
+        return [key for name, view in views.items() for key in self._names[name].of(view)]
 
-    @property
-    def tolerance(self) -> float:
-        """The largest :meth:`discrepancy` that its type explains."""
-        return _TOLERANCE[self.dtype]
+    def _tell(self, store: FeatureStore) -> None:
+        for text in store.notices:
+            self._emit("notice", {"text": text})
+        store.notices.clear()
 
-    def _open(self) -> FeatureStore:
-        return open_store(self._root, self._description, self._shape, self.dtype)
-
-    def _compute(self, fill: Fill, kernel: Kernel, emit: Emit, check: Callable[[], None]) -> int:
-        """Compute and add what is missing still; return how many rows that were."""
-        groups: dict[tuple[str, int], list[int]] = {}
-        missing = fill.missing(self._keys)
-        for position in missing:
-            name, _, view = self._items[position]
-            groups.setdefault((name, view), []).append(position)
+    def _fill(self, fill: Fill, views: Mapping[str, int], kernel: Kernel, budget: int) -> None:
+        keys = {name: self._names[name].of(view) for name, view in views.items()}
+        todo: list[tuple[str, int]] = []  # image sets and images
+        seen: set[bytes] = set()
+        for name, names in keys.items():
+            for index in fill.missing(names):
+                if names[index] not in seen:
+                    seen.add(names[index])
+                    todo.append((name, index))
+        self._make_room(fill, len(todo), budget)
         started = told = time.perf_counter()
-        done, total = 0, len(missing)
-        size = kernel.batch_size
-        for (name, view), positions in groups.items():
-            parts = [positions[i : i + size] for i in range(0, total, size)]
-            parts = [part for part in parts if part]
-            loader = self._sets[name].loader
+        done = 0
+        for name, view in views.items():
+            mine = [index for owner, index in todo if owner == name]
+            parts = [
+                mine[i : i + kernel.batch_size] for i in range(0, len(mine), kernel.batch_size)
+            ]
+            loader = self.sets[name].loader
             try:
-                wanted = [[self._items[p][1] for p in part] for part in parts]
-                for part, batch in zip(parts, loader.batches(wanted, view), strict=True):
+                for part, batch in zip(parts, loader.batches(parts, view), strict=True):
                     rows = pack(run(kernel, batch.images))
-                    fill.add([self._keys[p] for p in part], rows)
+                    self._names[name].require_unchanged(part)
+                    fill.add([keys[name][index] for index in part], rows)
                     done += len(part)
                     now = time.perf_counter()
-                    if now - told >= _PROGRESS or done == total:
+                    if now - told >= _PROGRESS or done == len(todo):
                         told = now
-                        emit("fill", {"done": done, "total": total, "seconds": now - started})
-                    check()
+                        progress = {"done": done, "total": len(todo), "seconds": now - started}
+                        self._emit("fill", progress)
+                    self._check()
             finally:
                 loader.close()
-        return total
 
-
-def _tell(store: FeatureStore, emit: Emit) -> None:
-    for text in store.notices:
-        emit("notice", {"text": text})
+    def _make_room(self, fill: Fill, rows: int, budget: int) -> None:
+        """Evict what the budget does not allow: other stores, then other rows of this one."""
+        store = self._opened()
+        needed = rows * store.row_bytes
+        make_room(self._root, budget, needed)
+        taken = sum(other.bytes for other in list_stores(self._root))
+        fill.shed(self._wanted, taken + needed - budget)
+        require_room(self._root, needed)
 
 
 def describe(setup: Setup, found: Cut, dtype: torch.dtype) -> dict[str, Any]:
@@ -218,6 +226,7 @@ def describe(setup: Setup, found: Cut, dtype: torch.dtype) -> dict[str, Any]:
     return {
         "backbone": setup.config.backbone.name,
         "boundary": found.boundary.name,
+        "module": found.boundary.module,
         "image_size": list(backbone.preprocessing.size),
         "dtype": str(dtype).removeprefix("torch."),
         "weights": weights.hexdigest(),

@@ -74,7 +74,7 @@ def publish(root: Path, name: str, checkpoint: Checkpoint, *, best: bool, keep: 
             shutil.rmtree(orphan)
         temporary.mkdir()
         try:
-            _write(temporary, checkpoint, _twin(root, checkpoint))
+            _write(temporary, checkpoint, _twin(root, name, checkpoint))
             if target.exists():
                 # Only a crash before LATEST moved leaves this: it is about to be written again.
                 shutil.rmtree(target)
@@ -116,12 +116,15 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
         raise _as_os_error(error) from None
 
 
-def _twin(root: Path, checkpoint: Checkpoint) -> Path | None:
+def _twin(root: Path, name: str, checkpoint: Checkpoint) -> Path | None:
     """Return a checkpoint with the same frozen tensors to share their file with, or None.
 
-    Never the newest one: damage to one file then leaves a checkpoint that is intact.
+    Never the latest one: damage to one file then leaves a checkpoint that is intact.
     """
-    for folder in _newest_first(root)[1:]:
+    latest = pointed_to(root, LATEST)
+    for folder in _newest_first(root):
+        if folder.name in (name, latest):
+            continue
         with suppress(CheckpointError):
             if _read_json(folder / _MANIFEST).get("frozen") == dict(checkpoint.frozen):
                 return folder

@@ -9,28 +9,30 @@ the arithmetic. The decision is part of the run's state, so a resumed run goes o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from siamkit.data.rowkeys import FileDigest
 from siamkit.errors import ConfigError
 from siamkit.freezing.boundary import Boundary, find_boundaries, row_elements
-from siamkit.freezing.cache.budget import free_bytes
+from siamkit.freezing.cache.budget import available_bytes
 from siamkit.freezing.cache.layout import default_root
 from siamkit.freezing.cache.store import OverflowInCache
-from siamkit.freezing.kernels import Choice, KernelError, choose
+from siamkit.freezing.kernels import Choice, choose
 from siamkit.freezing.planner import Costs, Decision, Work, decide, place
 from siamkit.freezing.selftest import Cut, cut
 from siamkit.interfaces import FreezePlan
 from siamkit.model.trace import evaluating
 from siamkit.training.build import Setup
-from siamkit.training.caching import PhaseCache
+from siamkit.training.caching import PhaseCache, Telling
 from siamkit.training.events import Emit
 from siamkit.training.loading import TEST, TRAIN, LoadedSet
-from siamkit.training.sources import BatchSource, LiveSource
+from siamkit.training.sources import BatchSource, CachedSource, LiveSource
 from siamkit.training.survey import Sample, Survey, sample, survey
 
 _TESTED = 2
@@ -47,15 +49,17 @@ class Route:
         sources: Gives the batches of each image set.
         forward: From what a source gives to embeddings ``[N, E]``.
         views: Views an image; None for a new one every epoch.
-        cut: Where the network is cut; None where all of it runs.
+        epochs: The epochs that it was made for.
         record: The decision and its numbers, as JSON values.
+        course: What was decided; None where the whole network runs.
     """
 
     sources: Mapping[str, BatchSource]
     forward: Callable[[Tensor], Tensor]
     views: int | None
-    cut: Cut | None = None
-    record: dict[str, Any] = field(default_factory=dict)
+    epochs: range
+    record: dict[str, Any]
+    course: Course | None = None
 
     def view(self, epoch: int) -> int:
         """Return which view of its images an epoch sees."""
@@ -64,27 +68,31 @@ class Route:
     @property
     def gives_features(self) -> bool:
         """Whether the sources give the backbone's features."""
-        return self.cut is not None and self.cut.boundary.is_features
+        return self.course is not None and self.course.found.boundary.is_features
 
 
-@dataclass(frozen=True)
+@dataclass
 class Course:
-    """What was decided for a phase, before anything is filled.
+    """What was decided for a phase.
 
     Attributes:
         found: Where the network is cut.
         passed_over: Why boundaries before it are not used.
-        cache: The rows that the phase would read.
+        seen: What was measured there.
+        dtype: The type of cached rows.
+        cache: The rows that the phase would read; None where it cannot be cached.
         views: Views an image; None for a new one every epoch.
         work: What is left of the phase.
         costs: What it costs.
         decision: Cached or live.
-        choice: The prefix's kernel; None where the prefix never runs.
+        choice: The prefix's kernel; None as long as the prefix need not run.
     """
 
     found: Cut
     passed_over: tuple[str, ...]
-    cache: PhaseCache
+    seen: Survey
+    dtype: torch.dtype
+    cache: PhaseCache | None
     views: int | None
     work: Work
     costs: Costs
@@ -102,12 +110,14 @@ class Course:
         kernel = choice.kernel.name if choice else before.get("kernel")
         return {
             "boundary": self.found.boundary.name,
+            "module": self.found.boundary.module,
             "passed_over": list(self.passed_over),
             "kernel": kernel,
             "kernels": choice.seconds_per_image if choice else {},
+            "setup_seconds": choice.setup_seconds if choice else {},
             "rejected": choice.rejected if choice else {},
             "views": self.views,
-            "dtype": str(self.cache.dtype).removeprefix("torch."),
+            "dtype": str(self.dtype).removeprefix("torch."),
             "rows": self.work.rows,
             "missing": self.work.missing,
             "decode_seconds": self.costs.decode,
@@ -116,6 +126,11 @@ class Course:
             "row_bytes": self.costs.row_bytes,
             **self.decision.to_json(),
         }
+
+    def close(self) -> None:
+        """Let the cache go."""
+        if self.cache is not None:
+            self.cache.close()
 
 
 def whole(reason: str) -> dict[str, Any]:
@@ -147,12 +162,18 @@ class Engine:
         self.config = setup.config.engine
         self.root = self.config.cache_dir or default_root()
         self.budget = int(self.config.cache_gb * _GB)
-        self.digests: dict[Path, bytes] = {}
+        self.digests: dict[Path, FileDigest] = {}
         self._sample: Sample | None = None
-        self._cache: PhaseCache | None = None
+        self._open: Course | None = None
+
+    def close(self) -> None:
+        """Let the cache of the phase go, so that others may make room of it."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
 
     def enter(self, plan: FreezePlan, epochs: range, before: Record) -> Route:
-        """Decide, fill the cache if there is one, and return the route for the rest of a phase.
+        """Decide how the rest of a phase is computed. :meth:`prepare` comes before each epoch.
 
         Args:
             plan: The plan that was applied.
@@ -161,28 +182,52 @@ class Engine:
         """
         self.close()
         course = self.decide(plan, epochs, before)
+        sources: dict[str, BatchSource]
         if not isinstance(course, Course):
-            return self._whole(course)
-        record = course.record(before)
+            sources = {name: part.loader for name, part in self.sets.items()}
+            views = self.setup.config.data.views
+            return Route(sources, self.setup.net.forward_single, views, epochs, whole(course))
         if course.decision.mode == "live":
-            return self._live(course, record)
-        self._cache = course.cache
+            course.close()
+            assert course.choice is not None
+            kernel = course.choice.kernel
+            sources = {name: LiveSource(part.loader, kernel) for name, part in self.sets.items()}
+        else:
+            assert course.cache is not None
+            self._open = course
+            sources = {
+                name: CachedSource(part.images.labels) for name, part in course.cache.sets.items()
+            }
+        return Route(
+            sources, course.found.suffix, course.views, epochs, course.record(before), course
+        )
+
+    def prepare(self, route: Route, plan: FreezePlan, epoch: int) -> Route:
+        """Compute what an epoch reads from the cache and isn't there; views of later epochs wait.
+
+        Args:
+            route: The phase's.
+            plan: The plan that was applied.
+            epoch: The epoch.
+
+        Returns:
+            The route; another one where the cache proved to be of no use.
+        """
+        course = route.course
+        if course is None or course.decision.mode == "live":
+            return route
+        rest = range(epoch, route.epochs.stop)
         try:
-            record["missing"], trusted = self._fill(course)
+            reason = self._stock(route, course, route.view(epoch))
         except OverflowInCache as error:
             self.emit("notice", {"text": str(error)})
-            return self.enter(plan, epochs, {"views": course.views, "dtype": "float32"})
-        if trusted:
-            sources = course.cache.sources()
-            return Route(sources, course.found.suffix, course.views, course.found, record)
-        reason = "the cache differs from the network"
-        return self.enter(plan, epochs, {**record, "mode": "live", "reason": reason})
-
-    def close(self) -> None:
-        """Let the cache of the phase go, so that others may make room of it."""
-        if self._cache is not None:
-            self._cache.close()
-            self._cache = None
+            before = {"views": course.views, "dtype": "float32"}
+            return self.prepare(self.enter(plan, rest, before), plan, epoch)
+        if reason is None:
+            return route
+        self.emit("notice", {"text": reason})
+        told = "the cache differs from the network"
+        return self.enter(plan, rest, {**route.record, "mode": "live", "reason": told})
 
     def decide(self, plan: FreezePlan, epochs: range, before: Record) -> Course | str:
         """Cut, measure and decide; return why the whole network runs where it cannot be cut.
@@ -194,33 +239,38 @@ class Engine:
         """
         if before.get("mode") == "whole":
             return str(before["reason"])
-        net, config = self.setup.net, self.setup.config
+        net = self.setup.net
         if self._sample is None:
             self._sample = sample(self.sets[TRAIN], self.setup.device)
         images = self._sample.images
         boundaries = find_boundaries(net, self.setup.stages, plan)
+        if "module" in before:
+            known = [b.module for b in boundaries]
+            start = known.index(before["module"]) if before["module"] in known else 0
+            boundaries = boundaries[start:]
         deepest, passed_over = cut(net, boundaries, images[:_TESTED])
         if deepest is None:
             return "; ".join(passed_over) or "no part of the network is frozen from the start on"
+        if before:
+            # The phase goes on where it began, so that a resumed run gives what it would have.
+            return self._course(deepest, passed_over, before["views"], epochs, before)
         usable = boundaries[boundaries.index(deepest.boundary) :]
         sizes = self._row_bytes(usable, images[:1])
         index, views = place(
             list(sizes.values()), len(self.sets[TRAIN].images), self._held_out(), len(epochs),
-            config.data.views, self.budget,
+            self._wanted_views(), self.budget,
         )  # fmt: skip
-        if before:
-            views = before["views"]
-        found = deepest
-        if index and before.get("mode") != "live":
+        if index:
             smaller, more = cut(net, list(sizes)[index:], images[:_TESTED])
             if smaller is not None:
                 fits = f"{deepest.boundary.name}: too large for engine.cache_gb at each view"
-                found, passed_over = smaller, [*passed_over, fits, *more]
-        course = self._course(found, passed_over, views, epochs, before)
-        if course.decision.mode == "live" and found is not deepest:
-            # Nothing is kept, so nothing is gained by a smaller output.
-            course = self._course(deepest, passed_over, views, epochs, {**before, "mode": "live"})
-        return course
+                reasons = [*passed_over, fits, *more]
+                course = self._course(smaller, reasons, views, epochs, {})
+                if course.decision.mode == "cached":
+                    return course
+                course.close()
+        # Where nothing is kept, nothing is gained by a smaller output.
+        return self._course(deepest, passed_over, views, epochs, before)
 
     def _course(
         self,
@@ -233,31 +283,40 @@ class Engine:
         assert self._sample is not None
         seen = survey(self.setup.net, found, self._sample.images)
         dtype: torch.dtype = getattr(torch, before.get("dtype") or self._dtype(found.boundary))
-        cache = PhaseCache(
-            self.setup, self.sets, found, seen.activations, dtype, self.root, self.digests
-        )
-        cache.want(sorted({e if views is None else e % views for e in epochs}))
-        work = Work(
-            len(epochs),
-            self.visits,
-            self._held_out(),
-            cache.rows,
-            cache.rows if self.config.cache == "off" else cache.missing(self.emit),
-        )
-        costs = Costs(self._sample.seconds, seen.prefix, seen.suffix, cache.row_bytes)
+        reached = sorted({e if views is None else e % views for e in epochs})
+        rows = len(self.sets[TRAIN].images) * len(reached) + self._held_out()
+        work = Work(len(epochs), self.visits, self._held_out(), rows, rows)
+        cache = None
+        if self.config.cache != "off" and before.get("mode") != "live":
+            telling = Telling(self.emit, self.check)
+            shape = seen.activations.shape[1:]
+            cache = PhaseCache(
+                self.setup, self.sets, found, shape, dtype, self.root, self.digests, telling
+            )
+            rows, missing = cache.want(reached)
+            work = replace(work, rows=rows, missing=missing)
+        row_bytes = seen.activations[0].numel() * dtype.itemsize
+        costs = Costs(self._sample.seconds, seen.prefix, seen.suffix, row_bytes)
         decision = self._decide(work, costs, before)
         count = work.missing if decision.mode == "cached" else work.forwards
-        choice = self._choose(found, seen, count, before)
+        choice = self._choose(found, seen, count, before) if count else None
         if choice is not None:
             fastest = choice.seconds_per_image.get(choice.kernel.name, seen.prefix)
             costs = replace(costs, prefix=fastest)
             if decision.mode == "cached":
                 decision = self._decide(work, costs, before)
-        return Course(found, tuple(passed_over), cache, views, work, costs, decision, choice)
+        return Course(
+            found, tuple(passed_over), seen, dtype, cache, views, work, costs, decision, choice
+        )
 
     def _held_out(self) -> int:
         """Return how many images are evaluated after each epoch."""
         return sum(len(s.images) for name, s in self.sets.items() if name not in (TRAIN, TEST))
+
+    def _wanted_views(self) -> int | None:
+        """Return the views that an image is to have; None leaves them open."""
+        config = self.setup.config.data
+        return config.views if config.augment.enabled else 1
 
     def _dtype(self, boundary: Boundary) -> str:
         return "float32" if boundary.is_features else self.config.dtype
@@ -270,58 +329,63 @@ class Engine:
     def _decide(self, work: Work, costs: Costs, before: Record) -> Decision:
         wanted = self.config.cache
         if before.get("mode") == "live" and before.get("reason"):
-            # The phase goes on as it began, so that a resumed run gives what it would have given.
+            # As it began, whatever a measurement would say now.
             decision = decide(work, costs, budget=self.budget, free=0, wanted="off")
             return replace(decision, reason=before["reason"])
         if wanted == "auto" and before.get("mode") == "cached":
             wanted = "always"
-        free = free_bytes(self.root)
+        free = 0 if wanted == "off" else available_bytes(self.root)
         return decide(work, costs, budget=self.budget, free=free, wanted=wanted)
 
-    def _choose(self, found: Cut, seen: Survey, count: int, before: Record) -> Choice | None:
-        """Return the kernel for ``count`` images; None where there are none."""
-        if not count:
-            return None
+    def _choose(self, found: Cut, seen: Survey, count: int, before: Record) -> Choice:
+        """Return the kernel for ``count`` images."""
         assert self._sample is not None
-        images, plain = self._sample.images, (seen.activations, seen.prefix)
-        wanted = str(before.get("kernel") or self.config.prefix)
-        precision = self.setup.config.train.precision
+        run = partial(
+            choose,
+            found.prefix,
+            self._sample.images,
+            count,
+            precision=self.setup.config.train.precision,
+            plain=(seen.activations, seen.prefix),
+        )
+        wanted = before.get("kernel") or self.config.prefix
         with evaluating(self.setup.net):
             try:
-                return choose(
-                    found.prefix, images, count, wanted=wanted, precision=precision, plain=plain
-                )
-            except (ConfigError, KernelError):
-                if not before.get("kernel"):
+                return run(wanted=wanted)
+            except ConfigError as error:
+                if wanted == self.config.prefix:
                     raise
-                # The run goes on where that kernel is not installed.
-                return choose(found.prefix, images, count, precision=precision, plain=plain)
+                text = f"the kernel that the phase began with cannot be used any more: {error}"
+                self.emit("notice", {"text": text})
+                return run()
 
-    # --- the routes ------------------------------------------------------------------------
-
-    def _whole(self, reason: str) -> Route:
-        views = self.setup.config.data.views
-        sources = {name: part.loader for name, part in self.sets.items()}
-        return Route(sources, self.setup.net.forward_single, views, None, whole(reason))
-
-    def _live(self, course: Course, record: dict[str, Any]) -> Route:
-        assert course.choice is not None
-        kernel = course.choice.kernel
-        sources = {name: LiveSource(part.loader, kernel) for name, part in self.sets.items()}
-        return Route(sources, course.found.suffix, course.views, course.found, record)
-
-    def _fill(self, course: Course) -> tuple[int, bool]:
-        """Fill the cache; return how many rows that took, and whether they are the network's."""
-        cache, choice = course.cache, course.choice
-        kernel = choice.kernel if choice else None
-        computed = cache.fill(kernel, self.budget, self.emit, self.check)
-        apart = cache.discrepancy(course.found.prefix, self.setup.device)
-        if apart <= cache.tolerance:
-            return computed, True
-        text = (
-            f"the cache in {self.root} differs from the network by {apart:.1e} of its largest "
-            f"value, and {cache.tolerance:.0e} is the most: this phase runs without it ('siamkit "
-            "cache clear' empties it)"
-        )
-        self.emit("notice", {"text": text})
-        return computed, False
+    def _stock(self, route: Route, course: Course, view: int) -> str | None:
+        """Let the sources show what an epoch reads; return what is wrong with it, if anything."""
+        cache = course.cache
+        assert cache is not None
+        sources = {n: s for n, s in route.sources.items() if isinstance(s, CachedSource)}
+        views = {name: view if name == TRAIN else 0 for name in sources}
+        views = {name: v for name, v in views.items() if not sources[name].shows(v)}
+        if not views:
+            return None
+        while True:
+            absent = cache.absent(views)
+            if absent and course.choice is None:
+                course.choice = self._choose(course.found, course.seen, absent, route.record)
+            kernel = course.choice.kernel if absent and course.choice else None
+            try:
+                rows = cache.load(views, kernel, self.budget)
+            except LookupError:  # another process made room of them meanwhile
+                continue
+            break
+        if absent or len(views) > 1:
+            apart = cache.discrepancy(view, rows[TRAIN])
+            if not apart <= cache.tolerance:
+                return (
+                    f"the cache in {self.root} differs from the network by {apart:.1e} of its "
+                    f"largest value, and {cache.tolerance:.0e} is the most: this phase runs "
+                    "without it ('siamkit cache clear' empties it)"
+                )
+        for name, v in views.items():
+            sources[name].show(v, rows[name])
+        return None

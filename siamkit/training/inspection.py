@@ -224,7 +224,11 @@ def measurements(
     for phase in found:
         setup.controller.apply(phase.plan)
         course = engine.decide(phase.plan, range(phase.start_epoch, phase.end_epoch), {})
-        records.append(course.record({}) if isinstance(course, Course) else whole(course))
+        if isinstance(course, Course):
+            course.close()
+            records.append(course.record({}))
+        else:
+            records.append(whole(course))
     return records
 
 

@@ -113,9 +113,27 @@ class Trainer:
         self.emit("untrained", self.state.untrained)
 
     def _start_phase(self, plan: FreezePlan) -> Route:
+        """Return how the coming epoch is computed, ready for it."""
+        controller, epoch = self.setup.controller, self.state.epoch
+        route = self.route
+        if controller.plan != plan:
+            self._apply(plan)
+            route = None
+        # A policy that follows the metrics may keep a plan for longer than was foreseen.
+        if route is None or epoch not in route.epochs:
+            phase = self.curriculum.phase()
+            decided = self.state.engine
+            same = decided.get("start_epoch") == phase.start_epoch
+            before = {k: v for k, v in decided.items() if k != "start_epoch"} if same else {}
+            route = self.engine.enter(plan, range(epoch, phase.end_epoch), before)
+            self._note(route, phase.start_epoch)
+        self.route = self.engine.prepare(route, plan, epoch)
+        if self.route is not route:
+            self._note(self.route, self.state.engine["start_epoch"])
+        return self.route
+
+    def _apply(self, plan: FreezePlan) -> None:
         controller = self.setup.controller
-        if controller.plan == plan and self.route is not None:
-            return self.route
         if controller.plan is not None:
             controller.verify(f"the end of epoch {self.state.epoch}")
         changes = controller.apply(plan)
@@ -129,15 +147,11 @@ class Trainer:
                 "reason": f"policy {self.setup.config.freeze.name!r}",
             },
         )
-        phase = self.curriculum.phase()
-        decided = self.state.engine
-        same = decided.get("start_epoch") == phase.start_epoch
-        self.route = self.engine.enter(
-            plan, range(self.state.epoch, phase.end_epoch), decided if same else {}
-        )
-        self.state.engine = {"start_epoch": phase.start_epoch, **self.route.record}
-        self.emit("engine", {"epoch": self.state.epoch, **self.route.record})
-        return self.route
+
+    def _note(self, route: Route, start_epoch: int) -> None:
+        """Keep what was decided with the state of the run, and tell it."""
+        self.state.engine = {"start_epoch": start_epoch, **route.record}
+        self.emit("engine", {"epoch": self.state.epoch, **route.record})
 
     def _change_row(self, change: Change) -> dict[str, Any]:
         return {

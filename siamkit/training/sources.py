@@ -60,23 +60,29 @@ class CachedSource:
     """Reads activations from the cache, without worker processes.
 
     Args:
-        rows: The rows of the set: the views of an image side by side.
         labels: The label of each image.
-        views: The views that are there, in the order of the rows.
     """
 
-    def __init__(self, rows: Rows, labels: Sequence[int], views: Sequence[int]) -> None:
-        self._rows = rows
+    def __init__(self, labels: Sequence[int]) -> None:
         self._labels = torch.tensor(labels, dtype=torch.int64)
-        self._column = {view: column for column, view in enumerate(views)}
+        self._view = -1
+        self._rows: Rows | None = None
+
+    def show(self, view: int, rows: Rows) -> None:
+        """Read a view's rows, one an image, from now on."""
+        self._view, self._rows = view, rows
+
+    def shows(self, view: int) -> bool:
+        """Tell whether it reads this view's rows."""
+        return self._view == view
 
     def batches(self, batches: Indices, view: int = 0) -> Iterator[Batch]:
-        """Yield the activations of each batch."""
-        column, columns = self._column[view], len(self._column)
+        """Yield the activations of each batch; :meth:`show` comes first."""
+        if self._rows is None or view != self._view:
+            raise LookupError(f"view {view} of the images is not shown")
         for indices in batches:
             index = torch.tensor(indices, dtype=torch.int64)
-            activations = unpack(self._rows.gather(index * columns + column))
-            yield Batch(activations, self._labels[index], index)
+            yield Batch(unpack(self._rows.gather(index)), self._labels[index], index)
 
     def close(self) -> None:
         """Do nothing: rows are read where they are needed."""

@@ -57,11 +57,9 @@ def main() -> int:
         setup[name] = time.perf_counter() - began
 
     began = time.perf_counter()
-    choice = choose(
-        net, images, options.images, precision=options.precision,
-        log=lambda line: print(line, file=sys.stderr),
-    )  # fmt: skip
+    choice = choose(net, images, options.images, precision=options.precision)
     choosing = time.perf_counter() - began
+    print(choice.seconds_per_image, choice.setup_seconds, choice.rejected, file=sys.stderr)
 
     # The plain loop updates its norms' statistics, so the kernels are built before it, and it is
     # given contiguous images, as a data loader makes them.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from siamkit.config import AugmentConfig
 from siamkit.data.loader import ViewDataset
-from siamkit.data.rowkeys import KEY_BYTES, RowKeys
+from siamkit.data.rowkeys import KEY_BYTES, FileDigest, RowKeys
 from siamkit.data.sources import ImageSet, scan
 from siamkit.data.views import EvalView, TrainView
 from siamkit.errors import DataError
@@ -26,10 +27,10 @@ def keys(
 
 def test_every_image_and_view_has_a_name_of_its_own(image_folder: Path) -> None:
     key = keys(image_folder)
-    names = key.of((index, view) for index in range(48) for view in range(3))
+    names = [name for view in range(3) for name in key.of(view)]
     assert len(set(names)) == 48 * 3
     assert {len(name) for name in names} == {KEY_BYTES}
-    assert names[4] == key(1, 1)
+    assert names[48 + 4] == key(4, 1)
 
 
 def test_the_name_does_not_depend_on_where_the_folder_lies(
@@ -79,20 +80,20 @@ def test_one_changed_byte_changes_the_name_of_that_image_alone(
 ) -> None:
     root = tmp_path / "images"
     shutil.copytree(image_folder, root)
-    before = keys(root).of((index, 0) for index in range(48))
+    before = keys(root).of(0)
     changed = root / "class0" / "0.png"
     changed.write_bytes(changed.read_bytes() + b"\0")
-    after = keys(root).of((index, 0) for index in range(48))
+    after = keys(root).of(0)
     assert [i for i in range(48) if before[i] != after[i]] == [0]
 
 
 def test_digests_are_taken_once_and_shared(image_folder: Path) -> None:
     dataset = ViewDataset(scan(image_folder).images(), EvalView(PREPROCESSING), 3, 0)
-    known: dict[Path, bytes] = {}
+    known: dict[Path, FileDigest] = {}
     first = RowKeys(dataset, known)(0, 0)
     assert len(known) == 48
     path = dataset.images.samples[0].path
-    known[path] = bytes(32)
+    known[path] = replace(known[path], sha256=bytes(32))
     assert RowKeys(dataset, known)(0, 0) != first, "what is known is not read again"
 
 
@@ -102,3 +103,39 @@ def test_a_file_that_went_is_named(tmp_path: Path, image_folder: Path) -> None:
     images.samples[2].path.unlink()
     with pytest.raises(DataError, match=images.samples[2].path.name):
         RowKeys(ViewDataset(images, EvalView(PREPROCESSING), 3, 0))
+
+
+def test_a_file_that_is_written_or_removed_later_is_noticed(
+    tmp_path: Path, image_folder: Path
+) -> None:
+    shutil.copytree(image_folder / "class0", tmp_path / "images" / "class0")
+    images = scan(tmp_path / "images").images()
+    key = RowKeys(ViewDataset(images, EvalView(PREPROCESSING), 3, 0))
+    key.require_unchanged(range(6))
+    path = images.samples[1].path
+    os.utime(path, ns=(0, 12345))
+    with pytest.raises(DataError, match=rf"{path.name}.*changed while the run read it"):
+        key.require_unchanged([0, 1])
+    key.require_unchanged([0, 2])
+    path.unlink()
+    with pytest.raises(DataError, match=path.name):
+        key.require_unchanged([1])
+
+
+def test_reading_can_be_stopped_between_two_files(image_folder: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        RowKeys(
+            ViewDataset(scan(image_folder).images(), EvalView(PREPROCESSING), 3, 0), check=check
+        )
+    assert calls == 3

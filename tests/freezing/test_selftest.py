@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from siamkit import api
 from siamkit.freezing.boundary import FEATURES, find_boundaries
 from siamkit.freezing.controller import FreezeController
 from siamkit.freezing.selftest import cut, discrepancy
-from siamkit.interfaces import FreezePlan
+from siamkit.interfaces import BackboneContext, FreezePlan
+from siamkit.model.backbone import as_backbone
+from siamkit.model.heads import IdentityOptions, build_identity
+from siamkit.model.siamese import SiameseNet
 
 
 def apply(name, train, size=64):
@@ -73,6 +77,54 @@ def test_branches_that_cross_the_boundary_are_found_out():
     found, passed_over = cut(net, boundaries, images())
     assert passed_over and "needs more than its output" in passed_over[0]
     assert found is not None and found.boundary != boundaries[0]
+
+
+class Named(nn.Module):
+    """Children as in AlexNet: a stage of its own is called 'features', as is the whole's output."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 8, 3, 2))
+        self.neck = nn.Linear(8, 16)
+
+    def forward(self, images):
+        return self.neck(self.features(images).mean((2, 3)))
+
+
+def named_net():
+    backbone = as_backbone(Named(), BackboneContext("named", image_size=32))
+    return SiameseNet(backbone, build_identity(IdentityOptions(), 16))
+
+
+def test_a_stage_called_features_is_not_taken_for_the_backbone():
+    torch.manual_seed(0)
+    net = named_net()
+    stages = net.stages()
+    names = [stage.name for stage in stages]
+    assert names[:2] == ["features", "neck"]
+    plan = FreezePlan.of(stages, ["neck"])
+    FreezeController(net, stages).apply(plan)
+    boundaries = find_boundaries(net, stages, plan)
+    assert [b.is_features for b in boundaries] == [False]
+    found, _ = cut(net, boundaries, images(32))
+    assert found is not None
+    found.suffix(found.prefix(images(32))).sum().backward()
+    assert all(p.grad is not None for p in net.backbone.model.neck.parameters())
+
+
+def test_a_prefix_that_draws_anew_each_time_is_not_cut():
+    class Noisy(Named):
+        def forward(self, images):
+            return super().forward(nn.functional.dropout(images, 0.5, training=True))
+
+    backbone = as_backbone(Noisy(), BackboneContext("noisy", image_size=32))
+    net = SiameseNet(backbone, build_identity(IdentityOptions(), 16))
+    stages = net.stages()
+    plan = FreezePlan.of(stages, [])
+    FreezeController(net, stages).apply(plan)
+    found, passed_over = cut(net, find_boundaries(net, stages, plan), images(32))
+    assert found is None
+    assert all("something else each time" in reason for reason in passed_over)
 
 
 def test_nothing_is_cut_where_the_stem_trains():

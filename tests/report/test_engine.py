@@ -9,7 +9,7 @@ CACHED = {
 
 def test_a_cached_phase_tells_its_rows_and_what_it_saves():
     assert engine_text(CACHED) == (
-        "frozen up to layer2: 12 of 4096 rows computed with onnxruntime, then read (34.0 MB); "
+        "frozen up to layer2: 12 of 4096 rows to be computed with onnxruntime, each once, 34.0 MB; "
         "8 views an image; each image and view is computed once (about 31 s cached, "
         "5 min 00 s live)"
     )
@@ -23,7 +23,7 @@ def test_a_live_phase_tells_its_kernel():
 
 
 def test_rows_that_are_all_there_need_no_kernel():
-    assert "0 of 4096 rows computed, then read" in engine_text(
+    assert "0 of 4096 rows to be computed, each once" in engine_text(
         {**CACHED, "missing": 0, "kernel": None}
     )
 

@@ -70,6 +70,17 @@ def test_the_two_that_are_kept_never_share_a_file(tmp_path: Path) -> None:
         assert len(set(files)) == len(files)
 
 
+def test_after_a_crash_before_the_pointer_the_latest_is_not_shared_either(tmp_path: Path) -> None:
+    publish(tmp_path, "epoch-1", make(1), best=False, keep=9)
+    publish(tmp_path, "epoch-2", make(2), best=False, keep=9)
+    shutil.copytree(tmp_path / "epoch-2", tmp_path / "epoch-3")  # renamed, and then the power went
+    publish(tmp_path, "epoch-3", make(3), best=False, keep=9)
+    one, two, three = [
+        (tmp_path / f"epoch-{i}" / "frozen.safetensors").stat().st_ino for i in (1, 2, 3)
+    ]
+    assert three == one != two
+
+
 def test_another_phase_writes_what_is_frozen_anew(tmp_path: Path) -> None:
     for i in range(1, 4):
         publish(tmp_path, f"epoch-{i}", make(i), best=False, keep=9)

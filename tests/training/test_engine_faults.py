@@ -18,6 +18,8 @@ import yaml
 
 import siamkit
 from siamkit import api
+from siamkit.data import rowkeys
+from siamkit.freezing import kernels
 from siamkit.freezing.cache.budget import list_stores
 from siamkit.training import caching, checkpoint
 
@@ -61,7 +63,14 @@ def test_a_cache_that_differs_from_the_network_is_told_and_not_used(
 ) -> None:
     live = fit(run_values(**{**CACHED, "engine": {"cache": "off", "prefix": "eager"}}))
     right = caching.run
-    monkeypatch.setattr(caching, "run", lambda kernel, images: right(kernel, images) * 1.01)
+
+    def spoil(kernel: Any, images: torch.Tensor) -> torch.Tensor:
+        """Only the last image of a batch is wrong."""
+        rows = right(kernel, images)
+        rows[-1] *= 1.01
+        return rows
+
+    monkeypatch.setattr(caching, "run", spoil)
     run = fit(run_values(**CACHED, run_dir=str(tmp_path / "wrong")))
     (notice,) = of(run, "notice")
     assert "differs from the network by" in notice["text"] and "without it" in notice["text"]
@@ -103,16 +112,196 @@ def test_what_a_run_reads_is_in_use_while_it_reads_and_not_afterwards(
     assert [store.in_use for store in list_stores(tmp_path / "cache")] == [False, False]
 
 
-def test_rows_that_another_process_computed_meanwhile_are_not_counted(
+def test_only_the_views_that_are_reached_are_computed(
+    run_values: RunValues, tmp_path: Path
+) -> None:
+    done: list[tuple[str, Any]] = []
+
+    def listen(event: siamkit.Event) -> None:
+        if event.name in ("fill", "epoch_end"):
+            done.append((event.name, event.data.get("total", event.data.get("epoch"))))
+
+    api.fit(run_values(**CACHED, train={"epochs": 4}), listeners=[listen])
+    # The first view with the held-out images and the probe, then the second one.
+    assert done[:4] == [("fill", 24 * 3), ("epoch_end", 0), ("fill", 24), ("epoch_end", 1)]
+    assert done[4:] == [("epoch_end", 2), ("epoch_end", 3)]
+
+
+def test_without_augmentation_there_is_one_view(run_values: RunValues) -> None:
+    data = {"augment": {"enabled": False}}
+    (decided,) = of(fit(run_values(**{**CACHED, "data": data})), "engine")
+    assert decided["views"] == 1
+    assert decided["rows"] == 24 + 24, "the probe's images are training images, as they are"
+
+
+def test_rows_of_other_seeds_make_room_in_their_store(
+    run_values: RunValues, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights.pth"
+    net = api.create_model("timm:test_resnet", pretrained=False)
+    torch.save(net.backbone.model.state_dict(), weights)
+    backbone = {"name": "timm:test_resnet", "pretrained": None, "weights": str(weights)}
+    root = tmp_path / "cache"
+
+    def train(seed: int, gigabytes: float) -> dict[str, Any]:
+        engine = {**CACHED["engine"], "cache_gb": gigabytes}
+        values = run_values(
+            **{**CACHED, "engine": engine}, backbone=backbone, train={"seed": seed, "epochs": 2},
+            run_dir=str(tmp_path / f"run-{seed}-{gigabytes}"),
+        )  # fmt: skip
+        (decided,) = of(fit(values), "engine")
+        assert decided["mode"] == "cached"
+        return decided
+
+    train(0, 1)
+    (store,) = list_stores(root)
+    budget = 1.5 * store.bytes / 1e9
+    for seed in (1, 2, 3):
+        train(seed, budget)
+        (store,) = list_stores(root)
+        assert store.bytes <= budget * 1e9
+    assert train(3, 1.01 * budget)["missing"] == 0, "the newest are there still"
+    assert train(0, 1.02 * budget)["missing"] > 0, "the oldest went"
+
+
+def test_a_resumed_phase_keeps_its_boundary_although_fewer_views_are_left(
+    run_values: RunValues, tmp_path: Path
+) -> None:
+    sections: dict[str, Any] = {
+        **CACHED,
+        "backbone": {"name": "timm:resnet26t", "pretrained": False},
+        "freeze": {"name": "unfreeze-blocks", "names": ["layer2", "layer3", "layer4"]},
+        "train": {"epochs": 4},
+        "data": {"views": 4},
+    }
+    (deep,) = of(fit(run_values(**sections, run_dir=str(tmp_path / "deep"))), "engine")
+    rows = deep["rows"] * deep["row_bytes"]
+    engine = {**CACHED["engine"], "cache_gb": (rows - 1) / 1e9}
+    values = run_values(**{**sections, "engine": engine})
+
+    class Killed(BaseException):
+        pass
+
+    def kill(event: siamkit.Event) -> None:
+        if event.name == "checkpoint" and event.data["epoch"] == 3:
+            raise Killed
+
+    events: list[siamkit.Event] = []
+    with pytest.raises(Killed):
+        api.fit(values, listeners=[events.append, kill])
+    api.resume(values["run_dir"], listeners=[events.append])
+    first, second = (event.data for event in events if event.name == "engine")
+    assert first["boundary"] == second["boundary"] == "stem"
+    whole = run_values(**{**values, "run_dir": str(tmp_path / "whole")})
+    api.fit(whole)
+    assert_bit_equal(tensors(values["run_dir"]), tensors(whole["run_dir"]))
+
+
+def test_without_a_cache_no_file_is_hashed(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the images were read for nothing")
+
+    monkeypatch.setattr(rowkeys, "digests", refuse)
+    (decided,) = of(fit(run_values(**{**CACHED, "engine": {"cache": "off"}})), "engine")
+    assert decided["mode"] == "live" and decided["missing"] == decided["rows"] > 0
+
+
+def test_an_image_that_changes_meanwhile_ends_the_run_before_it_is_kept(
+    run_values: RunValues, image_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(image_folder, folder)
+    values = run_values(**{**CACHED, "data": {"path": str(folder), "views": 2}})
+
+    def rewrite(event: siamkit.Event) -> None:
+        if event.name == "epoch_end":
+            for file in folder.glob("*/0.png"):
+                file.write_bytes(file.read_bytes() + b"\0")
+
+    with pytest.raises(siamkit.SiamkitError, match=r"0\.png.*changed while the run read it"):
+        api.fit(values, listeners=[rewrite])
+
+
+class Steady(siamkit.FreezePolicy):
+    """Means to unfreeze after two epochs unless there are metrics; there always are."""
+
+    metric_driven = True
+
+    def plan(self, stages: Any, progress: Any) -> siamkit.FreezePlan:
+        backbone = [stage.name for stage in stages if stage.name != "head"]
+        unfreeze = progress.epoch >= 2 and len(progress.history) < 2
+        return siamkit.FreezePlan.of(stages, backbone[-1:] if unfreeze else [])
+
+
+def test_a_phase_that_lasts_longer_than_foreseen_goes_on(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("siamkit.training.build.build_policy", lambda *_: Steady())
+    events = fit(run_values(**{**CACHED, "data": {"views": 4}}, train={"epochs": 4}))
+    assert len(of(events, "epoch_end")) == 4
+    decided = of(events, "engine")
+    assert len(decided) == 2 and {data["mode"] for data in decided} == {"cached"}
+    assert len(of(events, "phase_start")) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(
     run_values: RunValues, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = fit(run_values(**CACHED))
-    right = caching.PhaseCache.missing
-    monkeypatch.setattr(caching.PhaseCache, "missing", lambda cache, emit: cache.rows)
-    second = fit(run_values(**CACHED, run_dir=str(tmp_path / "second")))
-    monkeypatch.setattr(caching.PhaseCache, "missing", right)
-    assert of(first, "engine")[0]["missing"] == of(first, "engine")[0]["rows"]
-    assert of(second, "engine")[0]["missing"] == 0 and not of(second, "fill")
+    monkeypatch.setattr("siamkit.freezing.cache.budget.os.access", lambda *_: False)
+    monkeypatch.setattr("siamkit.freezing.planner.WORTHWHILE", -1e9)
+    values = run_values(**{**CACHED, "engine": {"cache": "auto"}})
+    (decided,) = of(fit(values), "engine")
+    assert decided["mode"] == "live" and "cannot be written" in decided["reason"]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_kernel_that_is_gone_is_told_on_resuming(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = run_values(**{**CACHED, "engine": {"cache": "off"}}, train={"epochs": 2})
+
+    class Killed(BaseException):
+        pass
+
+    def kill(event: siamkit.Event) -> None:
+        if event.name == "checkpoint" and event.data["epoch"]:
+            raise Killed
+
+    right = kernels.choose
+
+    def onnx(*args: Any, **options: Any) -> Any:
+        return right(*args, **{**options, "wanted": "onnxruntime"})
+
+    monkeypatch.setattr("siamkit.training.engine.choose", onnx)
+    with pytest.raises(Killed):
+        api.fit(values, listeners=[kill])
+    monkeypatch.setattr("siamkit.training.engine.choose", right)
+    monkeypatch.setattr(
+        "siamkit.freezing.kernels.onnxruntime.missing", lambda device: "onnx not installed"
+    )
+    events: list[siamkit.Event] = []
+    api.resume(values["run_dir"], listeners=[events.append])
+    (notice,) = (event.data["text"] for event in events if event.name == "notice")
+    assert "the kernel that the phase began with" in notice and "not installed" in notice
+
+
+@pytest.mark.parametrize(
+    ("numerics", "dtype", "least"),
+    [
+        ("cpu-fp32", torch.float32, 1e-3),
+        ("cpu-fp32", torch.float16, 5e-3),
+        ("cuda-tf32", torch.float32, 1e-2),
+        ("cuda-bf16", torch.float32, 5e-2),
+    ],
+)
+def test_rows_may_differ_by_their_type_and_by_their_arithmetic(
+    numerics: str, dtype: torch.dtype, least: float
+) -> None:
+    cache = caching.PhaseCache.__new__(caching.PhaseCache)
+    cache._dtype, cache._numerics = dtype, numerics
+    assert cache.tolerance == least
 
 
 def test_a_boundary_that_is_too_large_for_the_budget_gives_way_to_a_smaller_one(

@@ -51,16 +51,26 @@ def test_a_live_source_runs_the_kernel_on_what_it_loads(kernel):
     assert loader.closed
 
 
-def test_a_cached_source_gives_the_view_that_is_asked_for(tmp_path):
-    keys = [bytes([index, view]) + bytes(14) for index in range(4) for view in (0, 3)]
+def test_a_cached_source_gives_the_view_that_is_shown(tmp_path):
+    keys = {view: [bytes([index, view]) + bytes(14) for index in range(4)] for view in (0, 3)}
+    source = CachedSource([0, 0, 1, 1])
+    assert not source.shows(0)
+    with pytest.raises(LookupError, match="view 0"):
+        next(source.batches([[0]]))
     with open_store(tmp_path, {}, (2,), torch.float32) as store:
         with store.filling() as fill:
-            fill.add(keys, torch.arange(16.0).view(8, 2))
-        source = CachedSource(store.rows(keys), [0, 0, 1, 1], views=(0, 3))
+            fill.add(keys[0], torch.arange(8.0).view(4, 2))
+            fill.add(keys[3], 100 + torch.arange(8.0).view(4, 2))
+        source.show(3, store.rows(keys[3]))
+        later = store.rows(keys[0])
     first, second = source.batches([[2, 0], [3]], view=3)
-    assert first.images.tolist() == [[10, 11], [2, 3]]  # rows 5 and 1
+    assert first.images.tolist() == [[104, 105], [100, 101]]
     assert first.labels.tolist() == [1, 0] and second.indices.tolist() == [3]
-    assert next(source.batches([[2]])).images.tolist() == [[8, 9]]
+    assert source.shows(3)
+    source.show(0, later)
+    with pytest.raises(LookupError, match="view 3"):
+        next(source.batches([[0]], view=3))
+    assert next(source.batches([[2]])).images.tolist() == [[4, 5]]
     source.close()
     assert next(source.batches([[0]])).images.tolist() == [[0, 1]], "closing ends nothing"
 

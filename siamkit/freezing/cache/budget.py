@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -119,12 +120,27 @@ def choose(stores: Iterable[StoreInfo], limit: int) -> list[StoreInfo]:
     return gone
 
 
+def available_bytes(root: Path) -> int:
+    """Return the bytes that a store could get: the disk's free space and what may be evicted.
+
+    0 where the folder cannot be written.
+    """
+    if not os.access(_existing(root), os.W_OK | os.X_OK):
+        return 0
+    evictable = sum(store.bytes for store in list_stores(root) if not store.in_use)
+    return free_bytes(root) + evictable
+
+
 def free_bytes(root: Path) -> int:
     """Return the free space of the disk that ``root`` is or would be on."""
+    return shutil.disk_usage(_existing(root)).free
+
+
+def _existing(root: Path) -> Path:
     place = root.absolute()
     while not place.exists():
         place = place.parent
-    return shutil.disk_usage(place).free
+    return place
 
 
 def require_room(root: Path, needed_bytes: int) -> None:

@@ -20,7 +20,8 @@ DATA_START = 4096
 
 HINT = (
     "make room ('siamkit cache prune --max-gb N'), set SIAMKIT_CACHE_DIR to another folder, or do "
-    "without (--cache off); what was cached before is intact"
+    "without (--cache off); what was cached before is intact, and a run that is resumed takes "
+    "engine.cache and engine.cache_dir from its config.yaml"
 )
 """The next step when the cache cannot be written."""
 

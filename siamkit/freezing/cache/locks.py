@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from siamkit.files import full_disk_is_ours
 from siamkit.freezing.cache.layout import FILL_LOCK, HINT, USERS
+
+_PATIENCE = 0.2  # seconds
 
 
 @contextmanager
@@ -31,8 +33,16 @@ def root_locked(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def fill_locked(store: Path, on_wait: Callable[[], None] | None) -> Iterator[None]:
-    """Hold the right to add rows; ``on_wait`` is called if another process has it."""
+def fill_locked(
+    store: Path, on_wait: Callable[[], None] | None, check: Callable[[], None]
+) -> Iterator[None]:
+    """Hold the right to add rows.
+
+    Args:
+        store: The store's folder.
+        on_wait: Called if another process has it.
+        check: Called again and again while waiting; may raise to stop.
+    """
     lock = FileLock(store / FILL_LOCK)
     try:
         with full_disk_is_ours(store, HINT):
@@ -40,7 +50,10 @@ def fill_locked(store: Path, on_wait: Callable[[], None] | None) -> Iterator[Non
     except Timeout:
         if on_wait is not None:
             on_wait()
-        lock.acquire(poll_interval=0.2)
+        while not lock.is_locked:
+            check()
+            with suppress(Timeout):
+                lock.acquire(timeout=_PATIENCE)
     try:
         yield
     finally:

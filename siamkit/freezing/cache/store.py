@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -147,12 +147,17 @@ class FeatureStore:
         shard, row = self._find(pack(keys))
         if absent := int((shard < 0).sum()):
             raise LookupError(f"{absent} of {len(keys)} keys have no row in {self.path}")
-        return Rows(self._index.shards, shard, row, self.spec.shape, self.dtype)
+        try:
+            return Rows(self._index.shards, shard, row, self.spec.shape, self.dtype)
+        except FileNotFoundError:  # another process made room just now
+            self._refresh()
+            raise LookupError(f"rows in {self.path} are gone") from None
 
     @contextmanager
     def filling(
         self,
         on_wait: Callable[[], None] | None = None,
+        check: Callable[[], None] = lambda: None,
         *,
         shard_bytes: int = SHARD_BYTES,
         shard_seconds: float = SHARD_SECONDS,
@@ -164,13 +169,14 @@ class FeatureStore:
 
         Args:
             on_wait: Called when another process is filling the store, before waiting for it.
+            check: Called again and again while waiting; may raise to stop.
             shard_bytes: Publish after so many bytes.
             shard_seconds: Publish after so many seconds.
 
         Raises:
             ResourceError: The disk is full or not writable; what was published is intact.
         """
-        with fill_locked(self.path, on_wait):
+        with fill_locked(self.path, on_wait, check):
             for orphan in self.path.glob(f"{TEMPORARY}*"):  # its writer is dead: we have the lock
                 orphan.unlink(missing_ok=True)
             self._refresh()
@@ -193,7 +199,7 @@ class FeatureStore:
                 return shard, row
             for bad in damaged:
                 self._drop(bad.path, "its checksum is wrong")
-            self._index = Index([s for s in self._index.shards if s not in damaged])
+            self.forget(damaged)
 
     def _refresh(self) -> None:
         """Take up what other processes published, and leave out what is no shard."""
@@ -226,6 +232,15 @@ class FeatureStore:
         with suppress(OSError):
             os.utime(self.path / STORE_FILE)
 
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The shards that are known."""
+        return self._index.shards
+
+    def forget(self, gone: Collection[Shard]) -> None:
+        """Leave shards out from now on."""
+        self._index = Index([s for s in self._index.shards if s not in gone])
+
     def _adopt(self, shard: Shard) -> None:
         self._index = Index([*self._index.shards, shard])
 
@@ -243,6 +258,24 @@ class Fill:
     def missing(self, keys: Sequence[bytes]) -> list[int]:
         """Return the positions of the keys that have no row yet, in order and each key once."""
         return [i for i in self._store.missing(keys) if keys[i] not in self._pending]
+
+    def shed(self, wanted: Sequence[bytes], nbytes: int) -> None:
+        """Drop shards, the oldest first, until ``nbytes`` are gone.
+
+        Only those that hold none of the ``wanted`` keys. Another process that reads one goes on
+        reading it.
+        """
+        keys = pack(wanted)
+        gone: set[Shard] = set()
+        aged = [(age, shard) for shard in self._store.shards if (age := _age(shard)) is not None]
+        for _, shard in sorted(aged, key=lambda pair: pair[0]):
+            if nbytes <= 0:
+                break
+            if not np.isin(shard.keys, keys).any():
+                nbytes -= shard.path.stat().st_size
+                shard.path.unlink(missing_ok=True)
+                gone.add(shard)
+        self._store.forget(gone)
 
     def add(self, keys: Sequence[bytes], rows: Tensor) -> None:
         """Add rows; those whose keys have a row already are left out.
@@ -298,6 +331,14 @@ class Fill:
         patience = max(self._shard_seconds, _LOSS * (now - self._start))
         written = self._writer.size if self._writer is not None else 0
         return written >= self._shard_bytes or now - self._published >= patience
+
+
+def _age(shard: Shard) -> float | None:
+    """Return when a shard was written; None if another process dropped it."""
+    try:
+        return shard.path.stat().st_mtime
+    except OSError:
+        return None
 
 
 def _cast(rows: Tensor, dtype: torch.dtype) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -58,7 +57,6 @@ def choose(
     wanted: str = "auto",
     precision: Precision = "fp32",
     plain: tuple[Tensor, float] | None = None,
-    log: Callable[[str], None] = lambda line: None,
 ) -> Choice:
     """Return the kernel that runs ``prefix`` over ``count`` images in the least time.
 
@@ -75,7 +73,6 @@ def choose(
         precision: The type to compute in, on a GPU.
         plain: The plain network's output for ``images``, and the seconds that an image took, if
             they are known.
-        log: Is told what was measured and why.
 
     Raises:
         ConfigError: The kernel that is wanted is unknown, or not available here.
@@ -88,7 +85,7 @@ def choose(
 
     example = _repeat(images, batch_size(images.device))
     known = plain if len(images) == len(example) else None
-    contest = _Contest(Source(prefix, example, precision), count, log, known)
+    contest = _Contest(Source(prefix, example, precision), count, known)
     if wanted != "auto":
         try:
             contest.enter(wanted)
@@ -107,7 +104,6 @@ def choose(
                 reason = str(error)
         if reason is not None:
             contest.rejected[name] = reason
-            log(f"prefix kernel {name}: {reason}")
     contest.enter("eager")
     return contest.result()
 
@@ -119,12 +115,10 @@ class _Contest:
         self,
         source: Source,
         count: int,
-        log: Callable[[str], None],
         plain: tuple[Tensor, float] | None = None,
     ) -> None:
         self._source = source
         self._count = count
-        self._log = log
         self._kernels: dict[str, Kernel] = {}
         self._seconds: dict[str, float] = {}
         self._setup: dict[str, float] = {}
@@ -190,15 +184,10 @@ class _Contest:
         self._setup[name] = setup
         self._seconds[name] = self._time(kernel)
         self._kernels[name] = kernel
-        self._log(
-            f"prefix kernel {name}: {self._seconds[name] * 1e3:.3g} ms an image, "
-            f"{setup:.1f} s of setup, {apart:.0e} from the plain network"
-        )
 
     def result(self) -> Choice:
         """Return the fastest of the kernels that were entered."""
         name = min(self._kernels, key=lambda name: self._seconds[name])
-        self._log(f"the prefix runs with {name}")
         return Choice(self._kernels[name], self._seconds, self._setup, self.rejected)
 
     def _best(self) -> float:
@@ -209,7 +198,7 @@ class _Contest:
         """Return seconds an image: the least of a few runs, for other load only ever adds."""
         rows = len(self._source.example)
         best = self._best() * rows
-        if isinstance(kernel, EagerKernel) and self._on_cpu and self._first_run > _HOPELESS * best:
+        if kernel is self._plain and (not self._kernels or self._first_run > _HOPELESS * best):
             return self._first_run / rows
         fastest = float("inf")
         for _ in range(_REPEATS):

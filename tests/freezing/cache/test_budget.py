@@ -147,3 +147,20 @@ def test_the_folder_comes_from_the_environment(monkeypatch, variables, expected)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert default_root() == Path(expected)
+
+
+def test_what_may_be_evicted_counts_as_available(three, monkeypatch):
+    root = three.root
+    free = budget.free_bytes(root)
+    evictable = sum(store.bytes for store in list_stores(root))
+    monkeypatch.setattr(budget, "free_bytes", lambda _: free)
+    assert budget.available_bytes(root) == free + evictable > free
+    with three.open("old"):
+        used = next(store.bytes for store in list_stores(root) if store.in_use)
+        assert budget.available_bytes(root) == free + evictable - used
+
+
+def test_nothing_is_available_where_nothing_can_be_written(tmp_path, monkeypatch):
+    assert budget.available_bytes(tmp_path / "new" / "folder") > 0
+    monkeypatch.setattr(budget.os, "access", lambda *_: False)
+    assert budget.available_bytes(tmp_path / "new" / "folder") == 0

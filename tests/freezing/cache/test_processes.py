@@ -100,6 +100,26 @@ with opened(root) as store:
     assert second.stdout.readline() == "[1]\n"
 
 
+def test_a_process_that_waits_can_be_stopped(cache, start):
+    class Stopped(Exception):
+        pass
+
+    child = start('with opened(root) as store, store.filling():\n say("fills")\n time.sleep(60)')
+    assert child.stdout.readline() == "fills\n"
+    calls = iter(range(100))
+
+    def check():
+        if next(calls) == 2:
+            raise Stopped
+
+    with cache.open() as store, pytest.raises(Stopped), store.filling(check=check):
+        raise AssertionError("the other process still fills")
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    with cache.open() as store, store.filling(check=check) as fill:
+        fill.add(cache.keys([1]), cache.rows([1]))
+
+
 FULL = """
 from siamkit.errors import ResourceError
 with opened(root) as store, store.filling() as fill:

@@ -212,3 +212,32 @@ def test_a_disk_that_is_full_at_the_last_moment_leaves_nothing_half(cache, monke
         assert store.missing(cache.keys([1, 2])) == [1]
         assert store.notices == []
     cache.check([1])
+
+
+def test_shards_without_wanted_rows_make_room_the_oldest_first(cache):
+    cache.fill([1, 2], shard=1)
+    cache.fill([3, 4], shard=1)
+    one, two, three, _ = sorted(cache.shards(), key=lambda path: path.stat().st_mtime_ns)
+    size = one.stat().st_size
+    with cache.open() as store, store.filling() as fill:
+        fill.shed(cache.keys([2]), size + 1)
+        assert store.missing(cache.keys([1, 2, 3, 4])) == [0, 2]
+        fill.shed(cache.keys([2]), 0)
+        assert store.missing(cache.keys([1, 2, 3, 4])) == [0, 2]
+    assert not one.exists() and two.exists() and not three.exists()
+    cache.check([2, 4])
+
+
+def test_what_another_reads_can_be_read_on_after_it_made_room(cache, monkeypatch):
+    from siamkit.freezing.cache import rows as reading
+
+    monkeypatch.setattr(reading, "LOADED_BYTES", 0)
+    cache.fill([1, 2])
+    with cache.open() as reader:
+        rows = reader.rows(cache.keys([1, 2]))
+        with cache.open() as store, store.filling() as fill:
+            fill.shed([], 10**9)
+        assert torch.equal(rows.gather(torch.arange(2)), cache.rows([1, 2]))
+        with pytest.raises(LookupError, match="gone"):
+            reader.rows(cache.keys([1, 2]))
+        assert reader.missing(cache.keys([1, 2])) == [0, 1]
