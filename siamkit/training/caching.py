@@ -14,7 +14,7 @@ import torch
 
 from siamkit.data.rowkeys import FileDigest, RowKeys
 from siamkit.freezing.cache.budget import list_stores, make_room, require_room
-from siamkit.freezing.cache.layout import StoreSpec
+from siamkit.freezing.cache.layout import DATA_START, KEY_BYTES, StoreSpec
 from siamkit.freezing.cache.rows import Rows
 from siamkit.freezing.cache.store import DTYPES, FeatureStore, Fill, open_store
 from siamkit.freezing.kernels import Kernel, kernel_class, run, tolerance
@@ -204,7 +204,7 @@ class PhaseCache:
     def _make_room(self, fill: Fill, rows: int, budget: int) -> None:
         """Evict what the budget does not allow: other stores, then other rows of this one."""
         store = self._opened()
-        needed = rows * store.row_bytes
+        needed = rows * (store.row_bytes + KEY_BYTES) + DATA_START
         make_room(self._root, budget, needed)
         taken = sum(other.bytes for other in list_stores(self._root))
         fill.shed(self._wanted, taken + needed - budget)

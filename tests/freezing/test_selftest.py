@@ -124,7 +124,7 @@ def test_a_prefix_that_draws_anew_each_time_is_not_cut():
     FreezeController(net, stages).apply(plan)
     found, passed_over = cut(net, find_boundaries(net, stages, plan), images(32))
     assert found is None
-    assert all("something else each time" in reason for reason in passed_over)
+    assert passed_over[0] == "features: it gives something else each time"
 
 
 def test_nothing_is_cut_where_the_stem_trains():

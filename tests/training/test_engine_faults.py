@@ -74,7 +74,8 @@ def test_a_cache_that_differs_from_the_network_is_told_and_not_used(
     run = fit(run_values(**CACHED, run_dir=str(tmp_path / "wrong")))
     (notice,) = of(run, "notice")
     assert "differs from the network by" in notice["text"] and "without it" in notice["text"]
-    (decided,) = of(run, "engine")
+    first, decided = of(run, "engine")
+    assert first["mode"] == "cached"
     assert decided["mode"] == "live" and "differs" in decided["reason"]
     assert losses(run) == losses(live)
 
@@ -344,7 +345,8 @@ def test_values_too_large_for_half_precision_are_kept_in_single(
             optimizer={"lr": 1e-9},
         )
     )  # fmt: skip
-    (decided,) = of(run, "engine")
+    first, decided = of(run, "engine")
+    assert (first["mode"], first["dtype"]) == ("cached", "float16")
     assert (decided["mode"], decided["dtype"]) == ("cached", "float32")
     assert any("float16" in notice["text"] for notice in of(run, "notice"))
 
