@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Json = Mapping[str, Any]
 
+_A_WHILE = 3.0  # seconds
+
 
 class ConsoleListener:
     """Writes a line an epoch, a table a phase, and how far the run is.
@@ -139,7 +141,9 @@ class ConsoleListener:
             return
         if done == total:
             self.close()
-        if done == total or now - self._last_line >= self._interval:
+        # Each epoch may fill a little; only what takes a while is worth a line.
+        finished = done == total and data["seconds"] >= _A_WHILE
+        if finished or (done < total and now - self._last_line >= self._interval):
             self._last_line = now
             self._console.print(f"cache: {done} of {total} images and views  {state}")
 

@@ -12,6 +12,7 @@ inductor.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import time
@@ -81,6 +82,9 @@ def main() -> int:
     if chosen not in medians or not rivals:
         return 0
     ratio = min(rivals) / medians[chosen]
+    if options.json:
+        print(json.dumps({"kernel": chosen, "seconds": medians[chosen], "best": min(rivals)}))
+        return 0
     print(f"throughput, relative to the best of ONNX Runtime and inductor: {ratio:.2f} (bar {BAR})")
     return 0 if ratio >= BAR else 1
 
@@ -95,6 +99,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=Precision.__args__, default="fp32")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--kernels", nargs="+", choices=KERNELS)
     return parser.parse_args()
 

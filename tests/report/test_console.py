@@ -77,6 +77,11 @@ def test_filling_the_cache_tells_how_far_it_is():
     assert lines(log(io.StringIO(), FILL[1:], interval=1e9), "cache")[-1].startswith("cache: 400")
 
 
+def test_a_fill_that_is_over_in_a_moment_says_nothing():
+    quick = [("fill", {"done": 180, "total": 180, "seconds": 0.5})]
+    assert lines(log(io.StringIO(), quick), "cache") == []
+
+
 def test_on_a_terminal_filling_is_a_bar_and_then_a_line():
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", log(Terminal(), FILL))
     assert "100/400" in text and "6.0 s left" in text
