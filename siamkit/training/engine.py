@@ -287,7 +287,7 @@ class Engine:
         rows = len(self.sets[TRAIN].images) * len(reached) + self._held_out()
         work = Work(len(epochs), self.visits, self._held_out(), rows, rows)
         cache = None
-        if self.config.cache != "off" and before.get("mode") != "live":
+        if self._may_cache(before):
             telling = Telling(self.emit, self.check)
             shape = seen.activations.shape[1:]
             cache = PhaseCache(
@@ -308,6 +308,13 @@ class Engine:
         return Course(
             found, tuple(passed_over), seen, dtype, cache, views, work, costs, decision, choice
         )
+
+    def _may_cache(self, before: Record) -> bool:
+        """Tell whether the cache's folder need be looked at; where nothing can be written, not."""
+        if self.config.cache == "off" or before.get("mode") == "live":
+            return False
+        forced = self.config.cache == "always" or before.get("mode") == "cached"
+        return forced or available_bytes(self.root) > 0
 
     def _held_out(self) -> int:
         """Return how many images are evaluated after each epoch."""
