@@ -14,6 +14,7 @@ from siamkit.hookspecs import hookimpl
 if TYPE_CHECKING:
     from siamkit.api import (
         create_model,
+        evaluate,
         fit,
         inspect,
         list_backbones,
@@ -51,8 +52,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "siamkit.api": (
-        "create_model", "fit", "inspect", "list_backbones", "list_freeze_policies", "list_losses",
-        "list_schedulers", "load", "load_model", "plan", "resume",
+        "create_model", "evaluate", "fit", "inspect", "list_backbones", "list_freeze_policies",
+        "list_losses", "list_schedulers", "load", "load_model", "plan", "resume",
     ),
     "siamkit.config": ("RunConfig",),
     "siamkit.embedding": ("Embedded", "Embedder"),
@@ -89,6 +90,7 @@ __all__ = [
     "Triplets",
     "__version__",
     "create_model",
+    "evaluate",
     "fit",
     "hookimpl",
     "inspect",

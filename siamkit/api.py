@@ -11,8 +11,10 @@ import torch
 
 from siamkit import plugins
 from siamkit.config import RunConfig, read_file, resolve
+from siamkit.data.splits import load_data, unseen_images
 from siamkit.embedding import Embedder
 from siamkit.errors import CheckpointError, ConfigError
+from siamkit.evaluation.summary import summarize
 from siamkit.freezing.kernels import KERNELS
 from siamkit.interfaces import Event, FreezePolicy, Phase
 from siamkit.model.create import create_net
@@ -234,6 +236,50 @@ def load(
     net: SiameseNet = load_model(run_dir, which).to(resolve_device(device))
     net = net.to(memory_format=torch.channels_last)
     return Embedder(net, kernel=kernel, precision=config.train.precision)
+
+
+def evaluate(
+    run_dir: str | Path,
+    data: str | Path | None = None,
+    *,
+    which: Literal["best", "last"] = "best",
+    seed: int = 0,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Return what ``siamkit evaluate RUN --json`` prints.
+
+    Args:
+        run_dir: The run.
+        data: A folder of class folders, of which ``test/`` or else ``val/`` is taken if there are
+            splits; None for the run's own test or else validation images.
+        which: The best epoch's network, or the last saved.
+        seed: Of the draws of pairs, folds, resamples and episodes.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+    Returns:
+        ``retrieval``, ``verification`` and ``few_shot`` metrics beside what chance gives, and
+        ``notices``; see :func:`siamkit.evaluation.summary.summarize`.
+
+    Raises:
+        SiamkitError: See :mod:`siamkit.errors` for which.
+    """
+    embedder = load(run_dir, which, device=device)
+    if data is None:
+        config = load_config(RunDir.open(Path(run_dir)).read_config())
+        path = config.data.path
+        splits = load_data(path, val_fraction=config.data.val_fraction, seed=config.train.seed)
+        images = splits.test or splits.val
+        part = "the run's test images" if splits.test else "the run's validation images"
+    else:
+        path = str(data)
+        images, part = unseen_images(path)
+    embeddings = embedder.embed([sample.path for sample in images.samples])
+    return {
+        "run_dir": str(run_dir),
+        "which": which,
+        "data": {"path": path, "part": part},
+        **summarize(embeddings, torch.tensor(images.labels), seed=seed),
+    }
 
 
 def _config(config: Config | None) -> RunConfig:

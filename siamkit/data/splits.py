@@ -84,6 +84,24 @@ def load_data(path: str, *, val_fraction: float, seed: int) -> Splits:
     return Splits(train, val, given.get("test"), how, tuple(notices))
 
 
+def unseen_images(path: str) -> tuple[ImageSet, str]:
+    """Return the images of ``path`` to evaluate on, and which part of it they are.
+
+    Its ``test/``, or else its ``val/``, where it has splits; all of them where it has none.
+
+    Args:
+        path: As for :func:`load_data`.
+
+    Raises:
+        DataError: There are no usable images.
+    """
+    found = scan(sample_dir() if path == SAMPLE else Path(path).expanduser())
+    names = _split_folders(found)
+    part = next((name for name in ("test", "val") if name in names), None)
+    images = _images(found, names[part] if part else names.get("train"), [])
+    return images, f"{names[part]}/" if part else "all"
+
+
 # --- splits that the data gives ------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from siamkit.data.sources import ImageSet
 from siamkit.errors import NonFiniteError
-from siamkit.evaluation.retrieval import retrieval_metrics
+from siamkit.evaluation.retrieval import retrieval
 from siamkit.training.build import Setup
 from siamkit.training.sources import BatchSource
 from siamkit.training.step import autocast
@@ -71,8 +71,9 @@ class Evaluator:
         return embeddings, torch.cat(labels)
 
     def metrics(self, source: BatchSource, forward: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Return the retrieval metrics of ``forward``'s output."""
-        return retrieval_metrics(*self.embed(source, forward))
+        """Return recall@1 and MAP@R of ``forward``'s output, each image a query of all others."""
+        found = retrieval(*self.embed(source, forward), ks=(1,))
+        return {"recall@1": found.recall[1], "map@r": found.map_at_r}
 
 
 def probe(train: ImageSet, val: ImageSet, seed: int) -> ImageSet:

@@ -16,6 +16,7 @@ SURFACE = {
                 "--show-completion"],
     "siamkit train": [*RUN, "--resume", "--quiet -q", "--json"],
     "siamkit inspect": [*RUN, "--parameters", "--measure", "--json"],
+    "siamkit evaluate": ["RUN", "DATA", "--last", "--seed", "--device", "--json"],
     "siamkit list": ["KIND", "NAME", "--timm", "--json"],
     "siamkit plugins": ["--json"],
     "siamkit config": [],

@@ -196,7 +196,10 @@ def test_a_worker_killed_while_the_caller_waits_is_an_error_and_not_a_hang(image
     assert time.monotonic() - start < 10
 
 
-def test_a_stuck_worker_is_killed(images, monkeypatch):
+def test_a_stuck_worker_is_killed(images, monkeypatch, request):
+    # A shell's background jobs begin with the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     # How long torch waits for a worker that does not end: 5 s.
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.5)
     with Loader(ViewDataset(images, Stuck(PRE), 3, 0), 1) as loader:

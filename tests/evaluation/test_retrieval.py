@@ -1,14 +1,55 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pytorch_metric_learning.distances import CosineSimilarity
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from pytorch_metric_learning.utils.inference import CustomKNN
 
-from siamkit.evaluation.retrieval import retrieval_metrics
+from siamkit.errors import DataError
+from siamkit.evaluation import retrieval as searching
+from siamkit.evaluation.retrieval import random_baseline, retrieval
 
 
-def plain(embeddings: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+def clustered(n=300, classes=20, dim=16, spread=1.5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, classes, (n,), generator=generator)
+    centres = torch.randn(classes, dim, generator=generator)
+    return centres[labels] + spread * torch.randn(n, dim, generator=generator), labels
+
+
+def reference(query, query_labels, gallery=None, gallery_labels=None):
+    names = ("precision_at_1", "mean_average_precision_at_r", "r_precision")
+    calculator = AccuracyCalculator(
+        include=names, k="max_bin_count", knn_func=CustomKNN(CosineSimilarity())
+    )
+    found = calculator.get_accuracy(query, query_labels, gallery, gallery_labels)
+    return [found[name] for name in names]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("seed", range(3))
+def test_it_agrees_with_the_accuracy_calculator(seed):
+    embeddings, labels = clustered(seed=seed)
+    found = retrieval(embeddings, labels)
+    expected = reference(embeddings, labels)
+    assert [found.recall[1], found.map_at_r, found.r_precision] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_query_and_gallery_agree_with_the_accuracy_calculator():
+    embeddings, labels = clustered()
+    query = torch.arange(300) < 100
+    found = retrieval(embeddings, labels, query=query, gallery=~query)
+    expected = reference(embeddings[query], labels[query], embeddings[~query], labels[~query])
+    assert [found.recall[1], found.map_at_r, found.r_precision] == pytest.approx(expected, abs=1e-6)
+    assert (found.queries, found.gallery) == (100, 200)
+
+
+def plain(embeddings, labels):
     """Recall@1 and MAP@R by loops over the definition."""
     unit = torch.nn.functional.normalize(embeddings, dim=1)
     hits, averages = [], []
@@ -27,22 +68,90 @@ def plain(embeddings: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.lists(st.integers(2, 6), min_size=2, max_size=5))
-def test_metrics_follow_their_definition(seed: int, sizes: list[int]) -> None:
+def test_metrics_follow_their_definition(seed, sizes):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     embeddings = torch.randn(len(labels), 4, generator=generator) + labels[:, None] * 0.5
-    assert retrieval_metrics(embeddings, labels) == pytest.approx(plain(embeddings, labels))
+    found = retrieval(embeddings, labels)
+    expected = plain(embeddings, labels)
+    assert found.recall[1] == pytest.approx(expected["recall@1"])
+    assert found.map_at_r == pytest.approx(expected["map@r"])
 
 
-def test_a_class_with_one_image_is_no_query_but_can_be_found() -> None:
-    embeddings = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.95, 0.05], [-1.0, 0.0]])
-    labels = torch.tensor([0, 0, 1, 2])
-    assert retrieval_metrics(embeddings, labels) == plain(embeddings, labels)
-    assert retrieval_metrics(embeddings, labels)["recall@1"] == 0.0
+def naive_recall(embeddings, labels, k):
+    vectors = torch.nn.functional.normalize(embeddings, dim=-1)
+    hits = []
+    for i, row in enumerate(vectors @ vectors.T):
+        others = [j for j in row.argsort(descending=True).tolist() if j != i]
+        if (labels == labels[i]).sum() > 1:
+            hits.append(any(labels[j] == labels[i] for j in others[:k]))
+    return np.mean(hits)
 
 
-def test_perfect_and_worst() -> None:
-    labels = torch.tensor([0, 0, 1, 1])
-    apart = torch.tensor([[1.0, 0], [1, 0.1], [0, 1], [0.1, 1]])
-    assert retrieval_metrics(apart, labels) == {"recall@1": 1.0, "map@r": 1.0}
-    assert retrieval_metrics(apart, torch.tensor([0, 1, 0, 1]))["recall@1"] == 0.0
+def test_recall_at_k_is_that_of_a_plain_loop():
+    embeddings, labels = clustered(n=80, classes=30, spread=3.0)
+    found = retrieval(embeddings, labels)
+    for k in (1, 5, 10):
+        assert found.recall[k] == pytest.approx(naive_recall(embeddings, labels, k))
+    assert found.recall[1] <= found.recall[5] <= found.recall[10]
+
+
+def test_blocks_change_nothing(monkeypatch):
+    embeddings, labels = clustered()
+    whole = retrieval(embeddings, labels)
+    monkeypatch.setattr(searching, "_BLOCK_BYTES", 4 * 300 * 7)
+    parts = retrieval(embeddings, labels)
+    assert parts.to_json() == pytest.approx(whole.to_json())
+
+
+def test_images_that_are_alone_in_their_class_are_searched_but_no_queries():
+    embeddings = torch.eye(5)
+    labels = torch.tensor([0, 0, 1, 2, 2])
+    found = retrieval(embeddings, labels)
+    assert (found.queries, found.left_out, found.gallery, found.classes) == (4, 1, 5, 2)
+
+
+def test_a_gallery_that_holds_the_queries_leaves_each_one_out():
+    embeddings, labels = clustered()
+    everyone = torch.ones(300, dtype=torch.bool)
+    both = retrieval(embeddings, labels, query=everyone, gallery=everyone)
+    assert both == retrieval(embeddings, labels)
+    some = retrieval(embeddings, labels, query=torch.arange(300) < 50)
+    assert some.queries == 50 and some.gallery == 300
+
+
+def test_without_a_pair_there_is_nothing_to_find():
+    with pytest.raises(DataError, match="no query has another image"):
+        retrieval(torch.eye(3), torch.arange(3))
+    with pytest.raises(DataError, match="no query has another image"):
+        random_baseline(torch.arange(3))
+
+
+def test_perfect_embeddings_find_everything():
+    labels = torch.arange(10).repeat_interleave(4)
+    found = retrieval(torch.eye(10)[labels] + 1e-3 * torch.randn(40, 10), labels)
+    assert found.map_at_r == found.r_precision == found.recall[1] == 1.0
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(2, 5), st.integers(2, 6), st.integers(0, 10))
+def test_the_random_baseline_is_what_random_embeddings_give(classes, images, alone):
+    labels = torch.cat(
+        [torch.arange(classes).repeat_interleave(images), torch.arange(100, 100 + alone)]
+    )
+    runs = [
+        retrieval(torch.randn(len(labels), 64, generator=torch.Generator().manual_seed(s)), labels)
+        for s in range(200)
+    ]
+    for name, value in random_baseline(labels).items():
+        values = [run.to_json()[name] for run in runs]
+        error = np.std(values) / np.sqrt(len(values))
+        assert value == pytest.approx(np.mean(values), abs=5 * error + 1e-6), name
+
+
+def test_the_baseline_of_a_gallery_of_its_own():
+    labels = torch.tensor([0, 0, 0, 1, 1, 1])
+    query = torch.tensor([True, False, False, True, False, False])
+    found = random_baseline(labels, query=query, gallery=~query)
+    assert found["recall@1"] == found["r_precision"] == pytest.approx(0.5)
+    assert found["recall@5"] == 1.0

@@ -1,0 +1,51 @@
+"""``siamkit evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from siamkit.cli import output
+from siamkit.cli.imports import heavy_imports
+from siamkit.cli.options import Json
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run.")]
+Data = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder of class folders; its test/ or else its val/ if it has splits. Left out: "
+        "the run's own test or else validation images.",
+        show_default=False,
+    ),
+]
+Last = Annotated[bool, typer.Option("--last", help="The last epoch's network, not the best one's.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the draws of pairs, folds and episodes.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+
+
+def evaluate(
+    run: Run,
+    data: Data = None,
+    last: Last = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Evaluate a trained network: retrieval, verification and few-shot.
+
+    Best on classes that neither trained nor chose the best epoch: say so with a test/ folder, or
+    give other DATA.
+    """
+    with heavy_imports():
+        from siamkit import api
+
+    report = api.evaluate(run, data, which="last" if last else "best", seed=seed, device=device)
+    if json:
+        output.emit_json("evaluate", report)
+        return
+    from siamkit.report.evaluation import evaluation
+
+    output.emit(evaluation(report))

@@ -1,0 +1,105 @@
+"""Confidence intervals of verification metrics, by resampling identities.
+
+Pairs that share an identity are not independent: resampling pairs would give intervals that are far
+too narrow. So whole identities are drawn (Bolle et al., "Error analysis of pattern recognition
+systems: the subsets bootstrap", 2004), and a pair counts as often as its identities were drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from siamkit.errors import DataError
+from siamkit.evaluation.verification import Roc, equal_error_rate
+
+DRAWS = 1000
+_COVERAGE = 0.95
+
+Floats = NDArray[np.float64]
+Statistic = Callable[[Roc], float]
+
+
+def area(curve: Roc) -> float:
+    """Return the area under a curve."""
+    return float(np.trapezoid(curve.tar, curve.far))
+
+
+def eer(curve: Roc) -> float:
+    """Return the equal error rate of a curve."""
+    return equal_error_rate(curve)[0]
+
+
+def tar_at(far: float) -> Statistic:
+    """Return a statistic: the share of same pairs accepted at a rate of false accepts."""
+    return lambda curve: float(curve.tar[curve.far <= far * (1 + 1e-9)].max())
+
+
+def far_at(threshold: float) -> Statistic:
+    """Return a statistic: the rate of false accepts at a threshold."""
+    return lambda curve: float(curve.far[curve.thresholds >= threshold].max())
+
+
+def identity_intervals(
+    scores: ArrayLike,
+    first: ArrayLike,
+    second: ArrayLike,
+    statistics: dict[str, Statistic],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """Return a 95 % interval of each statistic.
+
+    Args:
+        scores: ``[P]``, higher for pairs that are more alike.
+        first: ``[P]``, the identity of each pair's first image.
+        second: ``[P]``, of its second; a pair of one identity is a same pair.
+        statistics: By name, what to compute of a curve.
+        draws: How often identities are drawn.
+        seed: Of the draws.
+
+    Raises:
+        DataError: There are no same pairs, no different pairs, or fewer than two identities.
+    """
+    names, codes = np.unique(np.stack([first, second]), return_inverse=True)
+    a, b = codes.reshape(2, -1)
+    same = a == b
+    if len(names) < 2 or not same.any() or same.all():
+        raise DataError("needs same and different pairs of two identities at least")
+    order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
+    ranked = np.asarray(scores, dtype=np.float64)[order]
+    a, b, same = a[order], b[order], same[order]
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal scores go together
+    thresholds = np.append(np.inf, ranked[ends])
+    rng = np.random.default_rng(seed)
+    found: dict[str, list[float]] = {name: [] for name in statistics}
+    for _ in range(draws):
+        times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)))
+        curve = _weighted(np.where(same, times[a], times[a] * times[b]), same, ends, thresholds)
+        if curve is None:
+            continue
+        for name, statistic in statistics.items():
+            found[name].append(statistic(curve))
+    tails = (100 * (1 - _COVERAGE) / 2, 100 * (1 + _COVERAGE) / 2)
+    return {name: _interval(values, tails) for name, values in found.items()}
+
+
+def _weighted(weights: Any, same: Any, ends: Any, thresholds: Floats) -> Roc | None:
+    accepted = np.cumsum(weights * same)[ends].astype(np.float64)
+    falsely = np.cumsum(weights * ~same)[ends].astype(np.float64)
+    if not accepted[-1] or not falsely[-1]:
+        return None  # by chance the draw has pairs of one kind only
+    return Roc(
+        np.append(0.0, falsely / falsely[-1]), np.append(0.0, accepted / accepted[-1]), thresholds
+    )
+
+
+def _interval(values: list[float], tails: tuple[float, float]) -> tuple[float, float]:
+    if not values:
+        raise DataError("too few identities to resample", hint="use more classes")
+    low, high = np.percentile(values, tails)
+    return float(low), float(high)

@@ -1,0 +1,93 @@
+"""N-way K-shot classification by the nearest class mean (Snell et al., NeurIPS 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from siamkit.errors import DataError
+
+EPISODES = 600
+_NORMAL_95 = 1.96
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """Accuracy over episodes.
+
+    Attributes:
+        accuracy: The mean.
+        margin: Half of its 95 % interval: 1.96 standard errors over episodes.
+        ways: Classes in an episode.
+        shots: Labelled images of each.
+        queries: Images of each to be told.
+        episodes: How many episodes.
+    """
+
+    accuracy: float
+    margin: float
+    ways: int
+    shots: int
+    queries: int
+    episodes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields, and what guessing would give as ``chance``."""
+        return {**asdict(self), "chance": 1 / self.ways}
+
+
+def few_shot(
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    ways: int = 5,
+    shots: int = 1,
+    queries: int = 15,
+    episodes: int = EPISODES,
+    seed: int = 0,
+) -> FewShot:
+    """Classify images by the cosine similarity to the mean of a few of each class.
+
+    Args:
+        embeddings: ``[N, E]``; need not be normalised.
+        labels: ``[N]`` int64.
+        ways: Classes in an episode.
+        shots: Labelled images of each.
+        queries: Most images of each class to be told; fewer where a class has fewer left.
+        episodes: How many episodes.
+        seed: Of the draws.
+
+    Raises:
+        DataError: Fewer than ``ways`` classes have more than ``shots`` images.
+    """
+    vectors = F.normalize(embeddings.detach().float().cpu(), dim=-1)
+    members = [
+        (labels.cpu() == label).nonzero().flatten().numpy() for label in labels.cpu().unique()
+    ]
+    members = [rows for rows in members if len(rows) > shots]
+    if len(members) < ways:
+        raise DataError(
+            f"{ways}-way {shots}-shot needs {ways} classes of {shots + 1} images at least",
+            got=len(members),
+            hint="use fewer ways or shots",
+        )
+    rng = np.random.default_rng(seed)
+    accuracies = []
+    for _ in range(episodes):
+        support, asked, target = [], [], []
+        for way, name in enumerate(rng.choice(len(members), ways, replace=False)):
+            rows = rng.permutation(members[name])[: shots + queries]
+            support.append(rows[:shots])
+            asked.append(rows[shots:])
+            target.append(np.full(len(rows) - shots, way))
+        means = F.normalize(vectors[np.stack(support)].mean(1), dim=-1)  # [ways, E]
+        told = (vectors[np.concatenate(asked)] @ means.T).argmax(1)
+        accuracies.append(float((told == torch.from_numpy(np.concatenate(target))).float().mean()))
+    spread = float(np.std(accuracies, ddof=1)) if episodes > 1 else float("nan")
+    margin = _NORMAL_95 * spread / float(np.sqrt(episodes))
+    return FewShot(float(np.mean(accuracies)), margin, ways, shots, queries, episodes)

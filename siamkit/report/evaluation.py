@@ -1,0 +1,83 @@
+"""What ``siamkit evaluate`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from siamkit.report import units
+from siamkit.report.terminal import cells, make_table, styled
+
+Json = Mapping[str, Any]
+
+_COUNTS = ("queries", "left_out", "gallery", "classes", "chance")
+
+
+def evaluation(report: Json) -> RenderableType:
+    """Return the object of ``siamkit.evaluate`` as something rich can print."""
+    data = report["data"]
+    count = f"{report['images']} images of {report['classes']} classes"
+    head = f"{count}: {data['part']} of {data['path']}"
+    parts: list[RenderableType] = [styled(head), Text(), *_retrieval(report["retrieval"])]
+    if report["verification"]:
+        parts += [Text(), *_verification(report["verification"])]
+    if report["few_shot"]:
+        parts += [Text(), _few_shot(report["few_shot"])]
+    if report["notices"]:
+        parts += [Text(), *(styled(f"note: {text}", "yellow") for text in report["notices"])]
+    return Group(*parts)
+
+
+def _retrieval(found: Json) -> list[RenderableType]:
+    title = f"retrieval: {found['queries']} queries among {found['gallery']} images"
+    if found["left_out"]:
+        title += f" ({found['left_out']} are alone in their class)"
+    table = make_table("metric", "value", "by chance", numbers=("value", "by chance"))
+    for name, value in found.items():
+        if name not in _COUNTS:
+            table.add_row(*cells(name, f"{value:.3f}", f"{found['chance'][name]:.3f}"))
+    return [styled(title, "bold"), table]
+
+
+def _verification(found: Json) -> list[RenderableType]:
+    which = "all pairs" if found["all_pairs"] else "a draw of pairs"
+    title = (
+        f"verification: {units.count(found['same'])} same and {units.count(found['different'])} "
+        f"different pairs ({which})"
+    )
+    table = make_table("metric", "value", "95 % interval", numbers=("value", "95 % interval"))
+    for name, value in found.items():
+        if name in ("auc", "eer") or (name.startswith("tar@") and value is not None):
+            ends = found["intervals"].get(name)
+            table.add_row(*cells(name, f"{value:.3f}", _interval(ends)))
+    parts: list[RenderableType] = [styled(title, "bold"), table]
+    if accuracy := found["accuracy"]:
+        parts.append(
+            styled(
+                f"accuracy {accuracy['mean']:.3f} +- {accuracy['standard_error']:.3f} in "
+                f"{accuracy['folds']} folds of identities, the threshold chosen on the others"
+            )
+        )
+    return parts
+
+
+def _interval(ends: Any) -> str:
+    return "-" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
+def _few_shot(rows: Any) -> Table:
+    table = make_table("few-shot", "accuracy", "95 % interval", "by chance",
+                       numbers=("accuracy", "95 % interval", "by chance"))  # fmt: skip
+    for row in rows:
+        low, high = row["accuracy"] - row["margin"], row["accuracy"] + row["margin"]
+        table.add_row(
+            *cells(
+                f"{row['ways']}-way {row['shots']}-shot", f"{row['accuracy']:.3f}",
+                _interval((low, high)), f"{row['chance']:.3f}",
+            )
+        )  # fmt: skip
+    return table

@@ -1,0 +1,56 @@
+"""``siamkit evaluate``, on a run of its own."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, values_of) -> Path:
+    from siamkit import api
+
+    folder = tmp_path_factory.mktemp("evaluated") / "run"
+    api.fit(values_of(folder, train={"epochs": 1}))
+    return folder
+
+
+def test_the_run_s_own_held_out_images_are_scored(cli, run):
+    report = cli("evaluate", run, "--json").json
+    assert report["schema"] == "siamkit.evaluate/1"
+    assert report["data"]["part"] == "the run's validation images"
+    assert (report["images"], report["classes"]) == (24, 4)
+    assert 0 <= report["retrieval"]["chance"]["recall@1"] < report["retrieval"]["recall@1"] <= 1
+    assert report["verification"]["same"] == 4 * 15
+
+
+def test_other_images_are_scored_whole_or_by_their_test_folder(cli, run, image_folder, tmp_path):
+    whole = cli("evaluate", run, image_folder, "--json").json
+    assert (whole["images"], whole["data"]["part"]) == (48, "all")
+    for part, names in (("train", "0123"), ("test", "4567")):
+        for name in names:
+            shutil.copytree(image_folder / f"class{name}", tmp_path / part / f"class{name}")
+    tested = cli("evaluate", run, tmp_path, "--json").json
+    assert (tested["images"], tested["data"]["part"]) == (24, "test/")
+
+
+def test_it_is_printed_for_people(cli, run, image_folder):
+    done = cli("evaluate", run, image_folder, "--last")
+    assert done.code == 0
+    assert "48 images of 8 classes: all of" in done.out
+    for word in ("recall@1", "map@r", "by chance", "auc", "eer", "5-way 1-shot", "accuracy"):
+        assert word in done.out
+
+
+def test_the_metrics_of_training_are_those_of_evaluate(cli, run):
+    import json
+
+    trained = json.loads((run / "metrics.json").read_text())["metrics"]["best"]
+    found = cli("evaluate", run, "--json").json["retrieval"]
+    assert found["recall@1"] == pytest.approx(trained["recall@1"])
+    assert found["map@r"] == pytest.approx(trained["map@r"], abs=1e-4)
+
+
+def test_what_is_no_run_or_no_data_is_told(cli, run, tmp_path):
+    assert cli("evaluate", tmp_path / "none").code == 4
+    assert cli("evaluate", run, tmp_path / "none").code == 3

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from siamkit.errors import DataError
+from siamkit.evaluation.few_shot import few_shot
+
+
+def clustered(spread, classes=10, images=20, dim=16, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(classes).repeat_interleave(images)
+    centres = torch.randn(classes, dim, generator=generator)
+    return centres[labels] + spread * torch.randn(len(labels), dim, generator=generator), labels
+
+
+def test_separate_classes_are_told_and_noise_is_guessed():
+    assert few_shot(*clustered(0.01)).accuracy == 1.0
+    noise = few_shot(torch.randn(200, 16), torch.arange(10).repeat_interleave(20))
+    assert noise.accuracy == pytest.approx(0.2, abs=0.05)
+    assert noise.to_json()["chance"] == 0.2
+
+
+def test_more_shots_and_fewer_ways_are_easier():
+    data = clustered(2.0)
+    one, five = (few_shot(*data, shots=shots) for shots in (1, 5))
+    two = few_shot(*data, ways=2)
+    assert five.accuracy > one.accuracy + 0.05 and two.accuracy > one.accuracy + 0.05
+
+
+def test_the_margin_covers_what_other_seeds_give():
+    data = clustered(2.0)
+    first = few_shot(*data, episodes=200)
+    means = [few_shot(*data, episodes=200, seed=seed).accuracy for seed in range(1, 21)]
+    centre = sum(means) / len(means)
+    inside = sum(abs(mean - centre) <= first.margin for mean in means)
+    assert 15 <= inside, "about 19 of 20"
+    assert first.margin > 0.001
+
+
+def test_scale_and_seed():
+    embeddings, labels = clustered(2.0)
+    assert few_shot(3 * embeddings, labels) == few_shot(embeddings, labels)
+    assert few_shot(embeddings, labels) != few_shot(embeddings, labels, seed=1)
+
+
+def test_small_classes_give_the_images_they_have():
+    embeddings, labels = clustered(0.01, images=3)
+    assert few_shot(embeddings, labels, queries=15).accuracy == 1.0
+
+
+def test_too_few_classes_are_told():
+    with pytest.raises(DataError, match=r"5-way 5-shot needs 5 classes of 6 images"):
+        few_shot(*clustered(1.0, images=5), shots=5)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from siamkit.evaluation.pairs import identity_folds, pairs_of, scores
+
+label_sets = st.lists(st.integers(0, 6), min_size=4, max_size=40).map(torch.tensor)
+
+
+def test_few_images_give_all_pairs():
+    labels = torch.tensor([0, 0, 1])
+    found = pairs_of(labels)
+    assert found.all
+    assert list(zip(found.first, found.second, found.same, strict=True)) == [
+        (0, 1, True), (0, 2, False), (1, 2, False),
+    ]  # fmt: skip
+
+
+@settings(deadline=None)
+@given(label_sets, st.integers(2, 100), st.integers(0, 3))
+def test_pairs_are_distinct_right_and_no_more_than_wanted(labels, most, seed):
+    found = pairs_of(labels, most=most, seed=seed)
+    assert len(found.first) <= most
+    assert (found.first < found.second).all()
+    assert len(set(zip(found.first, found.second, strict=True))) == len(found.first)
+    names = labels.numpy()
+    assert np.array_equal(found.same, names[found.first] == names[found.second])
+
+
+def test_a_draw_holds_all_same_pairs_if_there_is_room_and_the_rest_differ():
+    labels = torch.arange(100).repeat_interleave(5)  # 1000 same pairs of 124,750
+    found = pairs_of(labels, most=10_000)
+    assert not found.all
+    assert found.same.sum() == 1000 and len(found.first) == 10_000
+    assert np.array_equal(found.first, pairs_of(labels, most=10_000).first)
+    assert not np.array_equal(found.first, pairs_of(labels, most=10_000, seed=1).first)
+
+
+def test_a_large_class_does_not_crowd_the_others_out():
+    labels = torch.cat([torch.zeros(200, dtype=torch.long), torch.arange(1, 11).repeat(2)])
+    found = pairs_of(labels, most=1000)
+    of_the_small = found.same & (labels.numpy()[found.first] > 0)
+    assert of_the_small.sum() == 10
+
+
+def test_scores_are_cosines():
+    embeddings = torch.randn(20, 8)
+    pairs = pairs_of(torch.arange(20) % 4)
+    expected = torch.nn.functional.cosine_similarity(
+        embeddings[pairs.first], embeddings[pairs.second]
+    )
+    assert scores(3 * embeddings, pairs) == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+@settings(deadline=None)
+@given(label_sets, st.integers(2, 10), st.integers(0, 3))
+def test_no_identity_is_in_two_folds(labels, folds, seed):
+    pairs = pairs_of(labels)
+    found = identity_folds(labels, pairs, folds=folds, seed=seed)
+    names = labels.numpy()
+    where: dict[int, set[int]] = {}
+    for fold, a, b in zip(found, pairs.first, pairs.second, strict=True):
+        if fold >= 0:
+            for name in (names[a], names[b]):
+                where.setdefault(int(name), set()).add(int(fold))
+    assert all(len(one) == 1 for one in where.values())
+    assert (found[pairs.same] >= 0).all(), "no same pair is left out"
+
+
+def test_each_fold_has_both_kinds_of_pairs():
+    labels = torch.arange(30).repeat_interleave(4)
+    pairs = pairs_of(labels)
+    folds = identity_folds(labels, pairs)
+    for fold in range(10):
+        inside = pairs.same[folds == fold]
+        assert 0 < inside.sum() < len(inside)
