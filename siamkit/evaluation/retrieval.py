@@ -62,7 +62,7 @@ def retrieval(
     """Search each query among the gallery by cosine similarity, and score what comes first.
 
     MAP@R is that of Musgrave et al., "A Metric Learning Reality Check" (ECCV 2020). Nothing is
-    approximated. Besides the embeddings it takes some 200 MB, whatever their number.
+    approximated; similarities are computed in blocks of 64 MB.
 
     Args:
         embeddings: ``[N, E]``; need not be normalised.
@@ -93,13 +93,9 @@ def retrieval(
     searched = vectors[targets].T.contiguous()  # [E, M]
     size = max(1, _BLOCK_BYTES // (4 * len(targets)))
     for block in chosen.split(size):
-        similarity = vectors[block] @ searched  # [B, M]
-        own = place[block]
-        rows = (own >= 0).nonzero().flatten()
-        similarity[rows, own[rows]] = -torch.inf
         r = found[block]
         depth = min(max(int(r.max()), *ks), len(targets))
-        nearest = similarity.topk(depth).indices
+        nearest = _nearest(vectors[block] @ searched, place[block], depth)
         hits = labels[targets[nearest]] == labels[block, None]  # [B, depth]
         totals += _scores(hits, r, ks)
     means = (totals / len(chosen)).tolist()
@@ -112,6 +108,13 @@ def retrieval(
         len(targets),
         len(labels[chosen].unique()),
     )
+
+
+def _nearest(similarity: Tensor, own: Tensor, depth: int) -> Tensor:
+    """Return the columns of the largest values of each row, but for its own column if not -1."""
+    rows = (own >= 0).nonzero().flatten()
+    similarity[rows, own[rows]] = -torch.inf
+    return similarity.topk(depth).indices
 
 
 def _findable(labels: Tensor, query: Tensor, gallery: Tensor) -> Tensor:

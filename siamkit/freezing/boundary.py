@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from siamkit.freezing.hold import is_held
 from siamkit.interfaces import HEAD, FreezePlan, Stage
 from siamkit.model.siamese import SiameseNet
-from siamkit.model.trace import evaluating
+from siamkit.model.trace import watch
 
 FEATURES = "features"
 """The boundary behind the whole backbone: its pooled features ``[N, D]``."""
@@ -105,18 +105,11 @@ def row_elements(
     """
     found: dict[str, int] = {}
 
-    def note(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
+    def note(name: str, output: object) -> None:
         if isinstance(output, Tensor):
             found[name] = output.numel()
 
-    names = {boundary.module for boundary in boundaries}
-    handles = [net.get_submodule(n).register_forward_hook(partial(note, n)) for n in names]
-    try:
-        with evaluating(net):
-            net.forward_single(image)
-    finally:
-        for handle in handles:
-            handle.remove()
+    watch(net, (b.module for b in boundaries), partial(net.forward_single, image), note)
     return tuple(found.get(boundary.module) for boundary in boundaries)
 
 

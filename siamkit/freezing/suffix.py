@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from siamkit.errors import SiamkitError
 from siamkit.freezing.boundary import Boundary
 from siamkit.model.siamese import SiameseNet
-from siamkit.model.trace import blank, evaluating
+from siamkit.model.trace import blank, watch
 
 
 class Suffix:
@@ -58,24 +58,16 @@ def _memorise(net: SiameseNet, boundary: Boundary, image: Tensor) -> dict[str, A
     calls: Counter[str] = Counter()
     before: set[str] = set()
 
-    def note(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+    def note(name: str, output: Any) -> None:
         calls[name] += 1
         outputs[name] = output
         if boundary.module not in calls or name == boundary.module:
             before.add(name)
 
-    handles = [
-        net.get_submodule(name).register_forward_hook(partial(note, name))
-        for name in dict.fromkeys((*boundary.modules, boundary.module))
-    ]
-    try:
-        # Only the prefix decides, and it is held in eval mode; a norm layer that trains further
-        # down must neither see this image nor be asked for the variance of a single one.
-        with evaluating(net):
-            net.forward_single(image)
-    finally:
-        for handle in handles:
-            handle.remove()
+    # In eval mode: only the prefix decides, and it is held there; a norm layer that trains further
+    # down must neither see this image nor be asked for the variance of a single one.
+    names = (*boundary.modules, boundary.module)
+    watch(net, names, partial(net.forward_single, image), note)
     if calls[boundary.module] != 1 or not isinstance(outputs[boundary.module], Tensor):
         raise SiamkitError(
             f"{boundary.module!r} runs {calls[boundary.module]} times in a forward"

@@ -5,7 +5,7 @@ Forward hooks only: no ``torch.fx``, which fails on a good part of the models in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -77,6 +77,36 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for m, mode in modes:
             m.training = mode
+
+
+def watch(
+    net: nn.Module,
+    names: Iterable[str],
+    call: Callable[[], object],
+    note: Callable[[str, Any], None],
+) -> None:
+    """Run ``call`` in eval mode, and tell ``note`` the name and output of each module that ran.
+
+    Args:
+        net: The network that ``call`` runs.
+        names: Modules of it to watch.
+        call: Runs it.
+        note: Called after each forward of one of them.
+    """
+
+    def hook(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        note(name, output)
+
+    handles = [
+        net.get_submodule(name).register_forward_hook(partial(hook, name))
+        for name in dict.fromkeys(names)
+    ]
+    try:
+        with evaluating(net):
+            call()
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

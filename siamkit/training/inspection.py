@@ -20,8 +20,9 @@ from siamkit.interfaces import Phase, Stage
 from siamkit.model.create import Weights
 from siamkit.registry import Registry
 from siamkit.training.build import Setup, build, uses_state
-from siamkit.training.engine import Course, Engine, whole
+from siamkit.training.engine import Engine
 from siamkit.training.loading import epoch_batches, load_sets
+from siamkit.training.routes import Course, whole
 from siamkit.training.step import autocast
 
 

@@ -19,10 +19,11 @@ from siamkit.training import checkpoint
 from siamkit.training.build import Setup
 from siamkit.training.checkpoint import Checkpoint
 from siamkit.training.curriculum import Curriculum
-from siamkit.training.engine import Engine, Route
+from siamkit.training.engine import Engine
 from siamkit.training.events import Emit
 from siamkit.training.loading import PROBE, TEST, TRAIN, VAL, epoch_batches, load_sets
 from siamkit.training.optimizer import load_state_tensors, state_tensors
+from siamkit.training.routes import Route
 from siamkit.training.rundir import RunDir
 from siamkit.training.scoring import Scorer
 from siamkit.training.seeding import derive, seeded

@@ -11,8 +11,8 @@ from siamkit.errors import ConfigError
 from siamkit.freezing.kernels import choose
 from siamkit.model.trace import evaluating
 from siamkit.training.build import Setup
-from siamkit.training.engine import Route
 from siamkit.training.loading import VAL, LoadedSet
+from siamkit.training.routes import Route
 from siamkit.training.sources import LiveSource
 from siamkit.training.state import Metrics
 from siamkit.training.survey import sample
