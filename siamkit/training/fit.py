@@ -17,7 +17,8 @@ from siamkit.training import checkpoint
 from siamkit.training.build import Setup, build, identity, uses_state
 from siamkit.training.checkpoint import Checkpoint
 from siamkit.training.events import Emit, Listener, emitter
-from siamkit.training.loading import TEST
+from siamkit.training.heldout import HeldOut
+from siamkit.training.loading import TEST, VAL
 from siamkit.training.loop import Trainer
 from siamkit.training.rundir import RunDir
 from siamkit.training.signals import listening
@@ -101,7 +102,8 @@ def _run(
             trainer.restore(saved)
         emit("run_start", _start_data(trainer))
         trainer.run()
-    result = _result(trainer)
+        held_out = _embed_held_out(trainer)
+    result = _result(trainer, held_out)
     run_dir.write_metrics(result)
     emit("run_end", result)
     return result
@@ -140,7 +142,7 @@ def _start_data(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _result(trainer: Trainer) -> Result:
+def _result(trainer: Trainer, held_out: Mapping[str, HeldOut]) -> Result:
     setup, state, run_dir = trainer.setup, trainer.state, trainer.run_dir
     names = tuple(state.untrained)
     assert state.best_epoch is not None
@@ -150,8 +152,10 @@ def _result(trainer: Trainer) -> Result:
         "best": {**best, "epoch": state.best_epoch},
         "last": {name: state.history[-1][name] for name in names},
     }
-    if TEST in trainer.sets:
-        metrics["test"] = _test_metrics(trainer)
+    if TEST in held_out:
+        # The best epoch on classes that nothing was chosen by.
+        scored = trainer.scorer.score(TEST, held_out[TEST].embeddings)
+        metrics["test"] = {"untrained": state.untrained_test, "best": scored}
     return {
         "run_dir": str(run_dir.path),
         "epochs": len(state.history),
@@ -162,15 +166,21 @@ def _result(trainer: Trainer) -> Result:
     }
 
 
-def _test_metrics(trainer: Trainer) -> dict[str, Any]:
-    """Score the best epoch on classes that nothing was chosen by."""
-    setup, folder = trainer.setup, trainer.run_dir.checkpoints
-    best = checkpoint.pointed_to(folder, checkpoint.BEST)
-    assert best is not None
-    load_model_tensors(setup, checkpoint.load(folder / best).model)
-    kernel = trainer.state.engine.get("kernel")
-    metrics = trainer.scorer.fixed(TEST, WholeNetwork(setup.net), kernel)
-    return {"untrained": trainer.state.untrained_test, "best": metrics}
+def _embed_held_out(trainer: Trainer) -> dict[str, HeldOut]:
+    """Embed the held-out images with the best epoch's network, and keep that with the run."""
+    setup, state, run_dir = trainer.setup, trainer.state, trainer.run_dir
+    best = checkpoint.pointed_to(run_dir.checkpoints, checkpoint.BEST)
+    assert best is not None and state.best_epoch is not None
+    load_model_tensors(setup, checkpoint.load(run_dir.checkpoints / best).model)
+    network, kernel = WholeNetwork(setup.net), state.engine.get("kernel")
+    found: dict[str, HeldOut] = {}
+    for part in (VAL, TEST):
+        if part in trainer.sets:
+            embeddings = trainer.scorer.embedded(part, network, kernel)
+            images = trainer.sets[part].images
+            found[part] = HeldOut(part, images, embeddings, state.best_epoch)
+            found[part].save(run_dir)
+    return found
 
 
 def _phase_rows(setup: Setup, history: Sequence[Metrics]) -> list[dict[str, int]]:

@@ -24,8 +24,9 @@ from siamkit.files import full_disk_is_ours, write_atomic, write_json
 class RunDir:
     """Paths of one run.
 
-    ``config.yaml`` (resolved), ``events.jsonl``, ``metrics.json``, ``checkpoints/``, and ``.lock``
-    with ``.owner.json`` while a process holds the run.
+    ``config.yaml`` (resolved), ``events.jsonl``, ``metrics.json``, ``checkpoints/``,
+    ``embeddings/`` of the held-out images, and ``.lock`` with ``.owner.json`` while a process
+    holds the run.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,6 +35,7 @@ class RunDir:
         self.events = path / "events.jsonl"
         self.metrics = path / "metrics.json"
         self.checkpoints = path / "checkpoints"
+        self.embeddings = path / "embeddings"
         self.lock = path / ".lock"
         self.owner = path / ".owner.json"
 

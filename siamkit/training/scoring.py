@@ -48,6 +48,17 @@ class Scorer:
     def fixed(self, name: str, module: nn.Module, kernel: str | None) -> Metrics:
         """Return the metrics of what a part of the network gives, which stays as it is meanwhile.
 
+        Arguments are those of :meth:`embedded`.
+        """
+        return self.score(name, self.embedded(name, module, kernel))
+
+    def score(self, name: str, embeddings: Tensor) -> Metrics:
+        """Return the metrics of the embeddings of an image set, in its order."""
+        return self._evaluators[name].score(embeddings)
+
+    def embedded(self, name: str, module: nn.Module, kernel: str | None) -> Tensor:
+        """Return what a part of the network gives for an image set ``[N, E]``, in its order.
+
         Args:
             name: The image set.
             module: From images to what is scored.
@@ -65,7 +76,7 @@ class Scorer:
             except ConfigError:  # what ran the prefix need not run all of it
                 choice = run(wanted="eager")
             source = LiveSource(part.loader, choice.kernel)
-            return self._evaluators[name].metrics(source, _as_it_is)
+            return self._evaluators[name].embed(source, _as_it_is)
 
 
 def _as_it_is(outputs: Tensor) -> Tensor:

@@ -37,13 +37,12 @@ class Evaluator:
         precision: str = "fp32",
     ) -> None:
         self.device, self.precision = device, precision
+        self.labels = torch.tensor(images.labels)
         order = list(range(len(images)))
         self.batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
-    def embed(
-        self, source: BatchSource, forward: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the embeddings of every image ``[N, E]`` (float32, CPU) and the labels ``[N]``.
+    def embed(self, source: BatchSource, forward: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the embeddings of every image ``[N, E]`` (float32, CPU), in the set's order.
 
         Args:
             source: The images, or their activations.
@@ -53,12 +52,10 @@ class Evaluator:
             NonFiniteError: An embedding holds NaN or infinity.
         """
         parts: list[Tensor] = []
-        labels: list[Tensor] = []
         for batch in source.batches(self.batches):
             moved = batch.to(self.device, non_blocking=True)
             with torch.no_grad(), autocast(self.device, self.precision):
                 parts.append(forward(moved.images).float().cpu())
-                labels.append(batch.labels)
         # The workers end with each evaluation: a second pool would only wait while one trains.
         source.close()
         embeddings = torch.cat(parts)
@@ -68,11 +65,15 @@ class Evaluator:
                 hint="the last checkpoint is intact; lower the rate (--lr), use fp32, or check the "
                 "weights file",
             )
-        return embeddings, torch.cat(labels)
+        return embeddings
 
     def metrics(self, source: BatchSource, forward: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Return recall@1 and MAP@R of ``forward``'s output, each image a query of all others."""
-        found = retrieval(*self.embed(source, forward), ks=(1,))
+        return self.score(self.embed(source, forward))
+
+    def score(self, embeddings: Tensor) -> dict[str, float]:
+        """Return the metrics of what :meth:`embed` gave."""
+        found = retrieval(embeddings, self.labels, ks=(1,))
         return {"recall@1": found.recall[1], "map@r": found.map_at_r}
 
 
