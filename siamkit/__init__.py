@@ -13,6 +13,7 @@ from siamkit.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from siamkit.api import (
+        check_data,
         create_model,
         evaluate,
         fit,
@@ -52,8 +53,9 @@ __version__ = "0.1.0"
 
 _HOME = {
     "siamkit.api": (
-        "create_model", "evaluate", "fit", "inspect", "list_backbones", "list_freeze_policies",
-        "list_losses", "list_schedulers", "load", "load_model", "plan", "resume",
+        "check_data", "create_model", "evaluate", "fit", "inspect", "list_backbones",
+        "list_freeze_policies", "list_losses", "list_schedulers", "load", "load_model", "plan",
+        "resume",
     ),
     "siamkit.config": ("RunConfig",),
     "siamkit.embedding": ("Embedded", "Embedder"),
@@ -89,6 +91,7 @@ __all__ = [
     "Stage",
     "Triplets",
     "__version__",
+    "check_data",
     "create_model",
     "evaluate",
     "fit",

@@ -11,7 +11,8 @@ import torch
 
 from siamkit import plugins
 from siamkit.config import RunConfig, read_file, resolve
-from siamkit.data.splits import load_data, unseen_images
+from siamkit.data.check import check
+from siamkit.data.sources import load_data, unseen_images
 from siamkit.embedding import Embedder
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.evaluation.summary import summarize
@@ -242,6 +243,7 @@ def evaluate(
     run_dir: str | Path,
     data: str | Path | None = None,
     *,
+    root: str | Path | None = None,
     which: Literal["best", "last"] = "best",
     seed: int = 0,
     device: str = "auto",
@@ -250,15 +252,16 @@ def evaluate(
 
     Args:
         run_dir: The run.
-        data: A folder of class folders, of which ``test/`` or else ``val/`` is taken if there are
-            splits; None for the run's own test or else validation images.
+        data: Data as for training, of which the test or else the validation split is taken if
+            there are splits; None for the run's own test or else validation images.
+        root: The folder that a table's paths are relative to; None for the table's own.
         which: The best epoch's network, or the last saved.
         seed: Of the draws of pairs, folds, resamples and episodes.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
     Returns:
-        ``retrieval``, ``verification`` and ``few_shot`` metrics beside what chance gives, and
-        ``notices``; see :func:`siamkit.evaluation.summary.summarize`.
+        ``retrieval``, ``verification``, ``triplets`` and ``few_shot`` metrics beside what chance
+        gives, and ``notices``; see :func:`siamkit.evaluation.summary.summarize`.
 
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
@@ -267,19 +270,36 @@ def evaluate(
     if data is None:
         config = load_config(RunDir.open(Path(run_dir)).read_config())
         path = config.data.path
-        splits = load_data(path, val_fraction=config.data.val_fraction, seed=config.train.seed)
+        splits = load_data(config.data, config.train.seed)
         images = splits.test or splits.val
         part = "the run's test images" if splits.test else "the run's validation images"
     else:
         path = str(data)
-        images, part = unseen_images(path)
-    embeddings = embedder.embed([sample.path for sample in images.samples])
+        images, part = unseen_images(path, None if root is None else Path(root))
+    embeddings = embedder.embed(images.samples)
     return {
         "run_dir": str(run_dir),
         "which": which,
         "data": {"path": path, "part": part},
-        **summarize(embeddings, torch.tensor(images.labels), seed=seed),
+        **summarize(embeddings, images, seed=seed),
     }
+
+
+def check_data(
+    data: str | Path, *, root: str | Path | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Return what ``siamkit data check DATA --json`` prints.
+
+    Args:
+        data: A folder, a table, LFW's pairs, or ``sample``.
+        root: The folder that a table's paths are relative to; None for the table's own.
+        seed: Seed of what is held out.
+
+    Raises:
+        DataError: It cannot be told what the data is: no such file, bad rows.
+    """
+    config = load_config({"data": {"path": str(data), "root": root and str(root)}})
+    return check(config.data, seed)
 
 
 def _config(config: Config | None) -> RunConfig:

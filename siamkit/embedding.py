@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from siamkit.data.folders import scan
+from siamkit.data.images import ImageSet, Sample
 from siamkit.data.loader import Loader, ViewDataset, default_workers
-from siamkit.data.sources import ImageSet, Sample, scan
 from siamkit.data.views import EvalView
 from siamkit.errors import DataError, NonFiniteError
 from siamkit.freezing.kernels import Choice, Precision, choose, run
@@ -86,12 +87,12 @@ class Embedder:
         """The kernel in use and what was measured; None before the first image."""
         return self._choice
 
-    def embed(self, images: str | Path | Sequence[str | Path]) -> Tensor:
+    def embed(self, images: str | Path | Sequence[str | Path] | Sequence[Sample]) -> Tensor:
         """Return the embeddings of image files ``[N, E]``, float32, on the CPU.
 
         Args:
             images: A folder, whose images at any depth are taken in the order of their paths
-                (:func:`files_of`); a file; or files, in this order.
+                (:func:`files_of`); a file; or files or samples, in this order.
 
         Raises:
             DataError: An image is missing or cannot be decoded; the message names it.
@@ -100,14 +101,16 @@ class Embedder:
         parts = [part.embeddings for part in self.stream(images)]
         return torch.cat(parts) if parts else torch.empty(0, self.embedding_dim)
 
-    def stream(self, images: str | Path | Sequence[str | Path]) -> Iterator[Embedded]:
+    def stream(
+        self, images: str | Path | Sequence[str | Path] | Sequence[Sample]
+    ) -> Iterator[Embedded]:
         """Yield the embeddings of image files, batch by batch, in bounded memory.
 
         Arguments and errors are those of :meth:`embed`.
         """
-        paths = files_of(images)
+        samples = _samples(images)
+        paths = [sample.path for sample in samples]
         preprocessing = self.net.backbone.preprocessing
-        samples = tuple(Sample(path, 0, path.name) for path in paths)
         dataset = ViewDataset(
             ImageSet(samples, ("",)), EvalView(preprocessing), preprocessing.channels, seed=0
         )
@@ -138,14 +141,20 @@ class Embedder:
         return self._choice
 
 
-def files_of(images: str | Path | Sequence[str | Path]) -> list[Path]:
+def _samples(images: str | Path | Sequence[str | Path] | Sequence[Sample]) -> tuple[Sample, ...]:
+    if not isinstance(images, str | Path) and all(isinstance(i, Sample) for i in images):
+        return tuple(i for i in images if isinstance(i, Sample))
+    return tuple(Sample(path, 0, path.name) for path in files_of(images))
+
+
+def files_of(images: str | Path | Sequence[str | Path] | Sequence[Sample]) -> list[Path]:
     """Return the image files of a folder, at any depth, by path; or the files themselves.
 
     Raises:
         DataError: There is no such file or folder.
     """
     if not isinstance(images, str | Path):
-        return [Path(image) for image in images]
+        return [i.path if isinstance(i, Sample) else Path(i) for i in images]
     path = Path(images)
     if not path.is_dir():
         if not path.exists():

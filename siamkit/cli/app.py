@@ -13,6 +13,7 @@ import typer
 import siamkit
 from siamkit.cli.cache import app as cache_app
 from siamkit.cli.config import app as config_app
+from siamkit.cli.data import app as data_app
 from siamkit.cli.evaluate import evaluate
 from siamkit.cli.failures import as_siamkit_error
 from siamkit.cli.group import SiamkitGroup
@@ -37,6 +38,7 @@ app.command("evaluate")(evaluate)
 app.command("list")(list_)
 app.command("plugins")(plugins)
 app.add_typer(config_app, name="config")
+app.add_typer(data_app, name="data")
 app.add_typer(cache_app, name="cache")
 
 

@@ -16,10 +16,15 @@ Data = Annotated[
     str | None,
     typer.Argument(
         metavar="DATA",
-        help="A folder of class folders; its test/ or else its val/ if it has splits. Left out: "
-        "the run's own test or else validation images.",
+        help="A folder of class folders, or a table of images, pairs or triplets; its test split, "
+        "or else its validation split, if it has any. Left out: the run's own test or else "
+        "validation images.",
         show_default=False,
     ),
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder that a table's paths are relative to."),
 ]
 Last = Annotated[bool, typer.Option("--last", help="The last epoch's network, not the best one's.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the draws of pairs, folds and episodes.")]
@@ -29,6 +34,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 def evaluate(
     run: Run,
     data: Data = None,
+    root: Root = None,
     last: Last = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -42,7 +48,9 @@ def evaluate(
     with heavy_imports():
         from siamkit import api
 
-    report = api.evaluate(run, data, which="last" if last else "best", seed=seed, device=device)
+    report = api.evaluate(
+        run, data, root=root, which="last" if last else "best", seed=seed, device=device
+    )
     if json:
         output.emit_json("evaluate", report)
         return

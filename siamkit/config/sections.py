@@ -152,13 +152,42 @@ class AugmentConfig(Section):
 class DataConfig(Section):
     """Where the images are and how they are prepared."""
 
-    path: str = Field(SAMPLE, min_length=1, description="A folder of class folders, or 'sample'.")
+    path: str = Field(
+        SAMPLE,
+        min_length=1,
+        description="A folder of class folders; a table of images, pairs or triplets (.csv, .tsv, "
+        ".parquet); LFW's pairs.txt; or 'sample'.",
+    )
+    root: AbsolutePath | None = Field(
+        None, description="Folder that a table's paths are relative to; null for its own."
+    )
     image_size: int | None = Field(
         None, ge=16, le=2048, description="Pixels a side; null for the backbone's own."
     )
     in_chans: int = Field(3, ge=1, le=4, description="Image channels: 1 grey, 3 RGB, 4 RGBA.")
     val_fraction: float = Field(
-        0.5, gt=0, lt=1, description="Share of the classes held out, where DATA has no val/."
+        0.5,
+        gt=0,
+        lt=1,
+        description="Share of the classes (or groups) held out, where DATA has no split for it.",
+    )
+    folds: int | None = Field(
+        None,
+        ge=2,
+        description="Hold out one of so many equal parts of the classes (or groups) instead.",
+    )
+    fold: int = Field(0, ge=0, description="Which of the folds is held out, from 0.")
+    on_unreadable: Literal["error", "skip", "quarantine"] = Field(
+        "error",
+        description="What becomes of images that cannot be read: error ends the run before it "
+        "starts; skip decodes all first and leaves those out; quarantine also lists them in "
+        "quarantine.csv of the run. Files are never touched.",
+    )
+    max_skipped: float = Field(
+        0.05, ge=0, lt=1, description="The largest share of images to leave out as unreadable."
+    )
+    strict: bool = Field(
+        False, description="An image on both sides of a split ends the run before it starts."
     )
     views: int | None = Field(
         None,
@@ -170,6 +199,16 @@ class DataConfig(Section):
         None, ge=0, description="Worker processes that decode; null picks by the cores."
     )
     augment: AugmentConfig = AugmentConfig()
+
+    @field_validator("fold")
+    @classmethod
+    def _below_folds(cls, value: int, info: ValidationInfo) -> int:
+        folds = info.data.get("folds")
+        if folds is None and value:
+            raise ValueError("needs data.folds")
+        if folds is not None and value >= folds:
+            raise ValueError(f"must be less than data.folds ({folds})")
+        return value
 
     @field_validator("path")
     @classmethod
@@ -227,8 +266,10 @@ class TrainConfig(Section):
         lt=2**32,
         description="Of the held-out classes, the batches, the views, the head and dropout.",
     )
-    monitor: Literal["recall@1", "map@r"] = Field(
-        "recall@1", description="The validation metric that picks the best epoch."
+    monitor: Literal["recall@1", "map@r", "auc"] | None = Field(
+        None,
+        description="The validation metric that picks the best epoch; null for recall@1, and for "
+        "auc where DATA is pairs or triplets.",
     )
     patience: int | None = Field(
         None, ge=1, description="Stop after so many epochs without a better metric; null never."
@@ -239,6 +280,11 @@ class TrainConfig(Section):
     unfreeze_warmup: int = Field(
         0, ge=0, description="Optimizer steps over which a just unfrozen stage reaches its rate."
     )
+
+    @property
+    def monitored(self) -> str:
+        """The validation metric that picks the best epoch."""
+        return self.monitor or "recall@1"
 
     @field_validator("images_per_class")
     @classmethod

@@ -7,15 +7,17 @@ What has no answer (32-bit floats) or cannot be read is an error that names the 
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from siamkit.data.images import Box
 from siamkit.errors import DataError, SiamkitError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -29,13 +31,16 @@ _HINT = "repair or remove the file"
 _HEADER_THREADS = 8
 
 
-def decode(path: Path, channels: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(
+    path: Path, channels: int, box: Box | None = None, *, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """Return the image in ``path`` with 8 bits a channel, upright.
 
     Args:
         path: The file.
         channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha. With 1 or 3, transparent
             parts show white.
+        box: The part of the upright image to return, widened to whole pixels; None for all of it.
         max_pixels: Refuse images of more pixels, before they are decoded.
 
     Raises:
@@ -44,28 +49,61 @@ def decode(path: Path, channels: int, *, max_pixels: int = MAX_PIXELS) -> Image.
     with _quiet(), _opened(path, max_pixels) as image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        return _to_mode(image, _MODES[channels], path)
+        image = _to_mode(image, _MODES[channels], path)
+        if box is None:
+            return image
+        left, top, right, bottom = box
+        return image.crop((int(left), int(top), math.ceil(right), math.ceil(bottom)))
 
 
-def unreadable(paths: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Return each file whose header is not that of a usable image, and what is wrong with it.
+def unreadable(
+    paths: Sequence[Path], *, boxes: Mapping[Path, Box] | None = None, full: bool = False
+) -> list[tuple[Path, str]]:
+    """Return each file that is no usable image, and what is wrong with it.
 
-    Pixels aren't decoded, so this is cheap (about 0.1 ms a file) and finds what most often goes
-    wrong: empty files, other formats under an image's name, bombs.
+    Headers alone are cheap (about 0.1 ms a file) and show what most often goes wrong: empty files,
+    other formats under an image's name, bombs.
+
+    Args:
+        paths: The files.
+        boxes: Of some files, a box that must lie within the upright image.
+        full: Decode the pixels too, which also finds truncated files.
     """
+    boxes = boxes or {}
 
     def check(path: Path) -> str | None:
         try:
-            with _opened(path, MAX_PIXELS):
-                return None
+            with _opened(path, MAX_PIXELS) as image:
+                width, height = image.size
+                if path in boxes and image.getexif().get(ExifTags.Base.Orientation, 1) > 4:
+                    width, height = height, width
+                if full:
+                    image.load()
+                    if image.mode.startswith("I"):
+                        _eight_bit(image, path)
         except DataError as error:
             return error.what
+        _, _, right, bottom = boxes.get(path, (0, 0, 0, 0))
+        if right > width or bottom > height:
+            return f"its box ends at {right:g},{bottom:g}, the image at {width},{height}"
+        return None
 
     # Threads hide the latency of network file systems; filters are set once, around all of them,
     # because warnings.catch_warnings isn't thread-safe.
     with _quiet(), ThreadPoolExecutor(_HEADER_THREADS) as pool:
         checked = zip(paths, pool.map(check, paths), strict=True)
         return [(path, problem) for path, problem in checked if problem]
+
+
+def forms(paths: Sequence[Path]) -> list[tuple[str, str, tuple[int, int]]]:
+    """Return the format, Pillow's mode and the width and height of each usable image."""
+
+    def read(path: Path) -> tuple[str, str, tuple[int, int]]:
+        with _opened(path, MAX_PIXELS) as image:
+            return str(image.format), image.mode, image.size
+
+    with _quiet(), ThreadPoolExecutor(_HEADER_THREADS) as pool:
+        return list(pool.map(read, paths))
 
 
 @contextmanager

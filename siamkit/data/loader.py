@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from siamkit.data.decode import decode
-from siamkit.data.sources import ImageSet
+from siamkit.data.images import ImageSet
 from siamkit.data.views import EvalView, TrainView, view_seed
 from siamkit.errors import ResourceError, SiamkitError
 
@@ -80,7 +80,8 @@ class ViewDataset(Dataset[Tensor]):
             DataError: The image cannot be decoded.
         """
         index, view = key
-        image = decode(self.images.samples[index].path, self._channels)
+        sample = self.images.samples[index]
+        image = decode(sample.path, self._channels, sample.box)
         return self._view(image, self.seed(index, view) or 0)
 
     def seed(self, index: int, view: int) -> int | None:

@@ -90,6 +90,7 @@ class RowKeys:
         known.update(zip(new, digests(new, check), strict=True))
         self._dataset = dataset
         self._digests = [known[path] for path in self._paths]
+        self._boxes = [sample.box for sample in dataset.images.samples]
         self._transform = _transform(dataset.identity)
 
     def __call__(self, index: int, view: int) -> bytes:
@@ -98,6 +99,8 @@ class RowKeys:
         digest = hashlib.blake2b(self._digests[index].sha256, digest_size=KEY_BYTES)
         digest.update(self._transform)
         digest.update(b"" if seed is None else str(seed).encode())
+        if (box := self._boxes[index]) is not None:
+            digest.update(f"box {box}".encode())
         return digest.digest()
 
     def of(self, view: int) -> list[bytes]:

@@ -1,264 +1,484 @@
-"""Where images come from: folders of class folders."""
+"""Data as users have it, behind one interface: folders, manifests, pairs, triplets."""
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
 
+from siamkit.config import SAMPLE, DataConfig
 from siamkit.data.decode import unreadable
+from siamkit.data.folders import Scan, briefly, listed, scan
+from siamkit.data.images import Box, ImageSet
+from siamkit.data.known import OPTIONAL as KNOWN_OPTIONAL
+from siamkit.data.known import PAIR, TRIPLET, Known, read_known, read_lfw
+from siamkit.data.leaks import require_apart
+from siamkit.data.manifest import OPTIONAL, REQUIRED, SPLITS, Record, image_set, read_manifest
+from siamkit.data.sample import sample_dir
+from siamkit.data.splits import (
+    HoldOut,
+    Splits,
+    lone_notice,
+    require_both_kinds,
+    require_usable,
+    split_classes,
+    split_groups,
+    split_tuples,
+)
+from siamkit.data.tables import ENDINGS, Cells, Table, read_table
 from siamkit.errors import DataError
 
-EXTENSIONS = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
-"""File name endings, in lower case, that count as images."""
-
-_LISTED = 10
-
-Parts = tuple[str, ...]
+Parts = dict[str, ImageSet]
+"""Image sets by ``train``, ``val`` and ``test``; ``all`` where the data has no splits."""
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One labelled image.
-
-    Attributes:
-        path: The file.
-        label: Index of its class.
-        key: Its posix path relative to the data root: its name in seeds, logs and manifests.
-    """
-
-    path: Path
-    label: int
-    key: str
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Labelled images, ordered by class and name.
-
-    Attributes:
-        samples: The images.
-        classes: Class names; a sample's label indexes them.
-    """
-
-    samples: tuple[Sample, ...]
-    classes: tuple[str, ...]
+class Source(Protocol):
+    """Images, and what the data says of them."""
 
     @property
-    def labels(self) -> list[int]:
-        """The label of each image."""
-        return [sample.label for sample in self.samples]
+    def kind(self) -> str:
+        """What it is, in words."""
+        ...
 
     @property
-    def counts(self) -> dict[str, int]:
-        """Images by class name, in class order."""
-        counter = Counter(self.labels)
-        return {name: counter[label] for label, name in enumerate(self.classes)}
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    @classmethod
-    def of(cls, root: Path, keys_by_class: Mapping[str, Iterable[str]]) -> ImageSet:
-        """Build a set from image keys (relative to ``root``) by class name; both get sorted."""
-        classes = tuple(sorted(keys_by_class))
-        samples = tuple(
-            Sample(root / key, label, key)
-            for label, name in enumerate(classes)
-            for key in sorted(keys_by_class[name])
-        )
-        return cls(samples, classes)
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What a folder holds.
-
-    Attributes:
-        root: The folder, absolute.
-        folders: File names by the folder that directly holds them, as path parts below ``root``.
-        notices: What was left out, and why.
-    """
-
-    root: Path
-    folders: Mapping[Parts, tuple[str, ...]]
-    notices: tuple[str, ...] = ()
+    def where(self) -> str:
+        """Where it is, for messages."""
+        ...
 
     @property
-    def top(self) -> frozenset[str]:
-        """Names of the folders directly in ``root`` that hold images at any depth."""
-        return frozenset(parts[0] for parts in self.folders if parts)
+    def notices(self) -> tuple[str, ...]:
+        """What the user should know."""
+        ...
 
-    def images(self, within: str | None = None) -> ImageSet:
-        """Return the images below ``root``, or below its folder ``within``.
+    def files(self) -> dict[Path, Box | None]:
+        """Return every image file, and the extent of the boxes in it."""
+        ...
 
-        A class is a folder that directly holds images, named by its path relative to there.
-        Images in no class folder are left out: see :meth:`loose`.
+    def without(self, bad: Collection[Path]) -> Source:
+        """Return what is left when some files cannot be used."""
+        ...
+
+    def parts(self) -> Parts:
+        """Return the image sets by the splits that the data gives."""
+        ...
+
+    def hold_out(
+        self, images: ImageSet, choice: HoldOut
+    ) -> tuple[ImageSet, ImageSet, str, list[str]]:
+        """Cut validation images off those that train.
+
+        Returns:
+            Train, validation, how they were told apart, and what the user should know.
         """
-        prefix: Parts = () if within is None else (within,)
-        below = {
-            "/".join(parts[len(prefix) :]): ["/".join((*parts, name)) for name in names]
-            for parts, names in self.folders.items()
-            if len(parts) > len(prefix) and parts[: len(prefix)] == prefix
+        ...
+
+    def name_of(self, part: str) -> str:
+        """Return what the data calls a part."""
+        ...
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """A folder of class folders, or of splits that hold them."""
+
+    found: Scan
+    kind = "class folders"
+
+    @property
+    def where(self) -> str:
+        """The folder."""
+        return str(self.found.root)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What was ignored."""
+        folders = _split_folders(self.found).values() or (None,)
+        loose = {str(self.found.root / (f or "")): self.found.loose(f) for f in folders}
+        told = (f"ignored {n} images in no class folder: {at}" for at, n in loose.items() if n)
+        return (*self.found.notices, *told)
+
+    def files(self) -> dict[Path, Box | None]:
+        """Return every image file; none has boxes."""
+        return dict.fromkeys(self.found.paths())
+
+    def without(self, bad: Collection[Path]) -> FolderSource:
+        """Return what is left when some files cannot be used."""
+        return replace(self, found=self.found.without(bad))
+
+    def parts(self) -> Parts:
+        """Return the image sets by split folder."""
+        names = _split_folders(self.found)
+        if not names:
+            return {"all": _class_folders(self.found, None)}
+        return {part: _class_folders(self.found, folder) for part, folder in names.items()}
+
+    def hold_out(
+        self, images: ImageSet, choice: HoldOut
+    ) -> tuple[ImageSet, ImageSet, str, list[str]]:
+        """Hold classes out."""
+        notices: list[str] = []
+        return *split_classes(images, self.where, choice, notices), notices
+
+    def name_of(self, part: str) -> str:
+        """Return the folder's name."""
+        return "the data" if part == "all" else f"{_split_folders(self.found)[part]}/"
+
+
+@dataclass(frozen=True)
+class ManifestSource:
+    """A table with a row for each image."""
+
+    table: Path
+    root: Path
+    records: tuple[Record, ...]
+    notices: tuple[str, ...]
+    kind = "manifest"
+
+    @property
+    def where(self) -> str:
+        """The table."""
+        return str(self.table)
+
+    def files(self) -> dict[Path, Box | None]:
+        """Return every image file, and the extent of the boxes in it."""
+        found: dict[Path, Box | None] = {}
+        for record in self.records:
+            path = self.root / record.path
+            if record.box is None:
+                found.setdefault(path, None)
+            else:
+                x1, y1, x2, y2 = found.get(path) or record.box
+                box = record.box
+                found[path] = min(x1, box[0]), min(y1, box[1]), max(x2, box[2]), max(y2, box[3])
+        return found
+
+    def without(self, bad: Collection[Path]) -> ManifestSource:
+        """Return what is left when some files cannot be used."""
+        return replace(
+            self, records=tuple(r for r in self.records if self.root / r.path not in bad)
+        )
+
+    def parts(self) -> Parts:
+        """Return the image sets by the column ``split``."""
+        splits = {record.split for record in self.records}
+        if splits == {None}:
+            return {"all": image_set(self.root, self.records)}
+        return {
+            part: image_set(self.root, (r for r in self.records if r.split == part))
+            for part in ("train", "val", "test")
+            if part in splits
         }
-        return ImageSet.of(self.root, below)
 
-    def loose(self, within: str | None = None) -> int:
-        """Return how many images lie directly in ``root`` or ``within``, so in no class folder."""
-        return len(self.folders.get(() if within is None else (within,), ()))
+    def hold_out(
+        self, images: ImageSet, choice: HoldOut
+    ) -> tuple[ImageSet, ImageSet, str, list[str]]:
+        """Hold groups out, or classes where there are none."""
+        group = {record.key: record.group for record in self.records}
+        groups = [group[sample.key] for sample in images.samples]
+        if None in groups:
+            notices: list[str] = []
+            return *split_classes(images, self.where, choice, notices), notices
+        named = [str(name) for name in groups]
+        return *split_groups(images, named, self.where, choice), []
+
+    def name_of(self, part: str) -> str:
+        """Return the rows' name."""
+        return "the table" if part == "all" else f"split {part}"
 
 
-@dataclass
-class _Found:
-    folders: dict[Parts, tuple[str, ...]] = field(default_factory=dict)
-    visited: set[Parts] = field(default_factory=set)
-    hidden: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-    escaping: list[str] = field(default_factory=list)
-    circular: list[str] = field(default_factory=list)
+@dataclass(frozen=True)
+class KnownSource:
+    """Pairs or triplets."""
+
+    table: Path
+    root: Path
+    known: Known
+    notices: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """Pairs or triplets."""
+        return "triplets" if self.known.same is None else "pairs"
+
+    @property
+    def where(self) -> str:
+        """The file."""
+        return str(self.table)
+
+    def files(self) -> dict[Path, Box | None]:
+        """Return every image file; none has boxes."""
+        return dict.fromkeys(self.root / path for row in self.known.rows for path in row)
+
+    def without(self, bad: Collection[Path]) -> KnownSource:
+        """Return what is left when some files cannot be used."""
+        paths = {path for row in self.known.rows for path in row}
+        dropped = frozenset(path for path in paths if self.root / path in bad)
+        return replace(self, known=self.known.without(dropped))
+
+    def parts(self) -> Parts:
+        """Return the image sets by the column ``split``."""
+        images = self.known.images(self.root)
+        if self.known.splits is None:
+            return {"all": images}
+        splits = self.known.splits
+        return {
+            part: images.with_tuples(i for i, split in enumerate(splits) if split == part)
+            for part in ("train", "val", "test")
+            if part in splits
+        }
+
+    def hold_out(
+        self, images: ImageSet, choice: HoldOut
+    ) -> tuple[ImageSet, ImageSet, str, list[str]]:
+        """Hold groups out, or what is connected where there are none."""
+        groups: Sequence[str] | None = self.known.groups
+        if groups is not None and self.known.splits is not None:
+            groups = [
+                group
+                for group, split in zip(groups, self.known.splits, strict=True)
+                if split == "train"
+            ]
+        return split_tuples(images, groups, self.where, choice)
+
+    def name_of(self, part: str) -> str:
+        """Return the rows' name."""
+        return "the table" if part == "all" else f"split {part}"
 
 
-def scan(root: Path) -> Scan:
-    """Walk ``root`` and check the header of every image in it.
+# --- opening -------------------------------------------------------------------------------------
 
-    Hidden entries, files that aren't images and folders without images are left out and reported.
+
+def open_source(path: str, root: Path | None = None) -> Source:
+    """Read what the data is, without looking at the images.
+
+    Args:
+        path: A folder of class folders; a table (CSV or Parquet) of images, pairs or triplets;
+            LFW's ``pairs.txt``; or ``sample``.
+        root: The folder that a table's paths are relative to; None for the table's own.
 
     Raises:
-        DataError: It isn't a folder, cannot be read, holds no images or unreadable ones, or links
-            lead out of it.
+        DataError: It is none of these, or something in it is wrong; all of it is told.
     """
+    if path == SAMPLE:
+        return FolderSource(scan(sample_dir()))
+    target = Path(path).expanduser()
+    ending = target.suffix.lower()
     try:
-        if not root.is_dir():
-            raise _not_a_folder(root)
-        root = root.resolve()
-    except OSError as error:
-        raise DataError(f"cannot read the folder: {error.strerror}", where=str(root)) from None
-    found = _Found()
-    pending: list[tuple[Path, Parts, frozenset[Path]]] = [(root, (), frozenset([root]))]
-    while pending:
-        pending.extend(_visit(*pending.pop(), root, found))
-    if found.escaping:
+        is_table = not target.is_dir() and ending in (*ENDINGS, ".txt") and target.exists()
+    except OSError:
+        is_table = False
+    if not is_table:
+        return FolderSource(scan(target))
+    root = (root or target.absolute().parent).resolve()
+    if not root.is_dir():
+        raise DataError("no such folder", where="data.root", got=str(root))
+    cells = Cells(root)
+    if ending == ".txt":
+        known = read_lfw(target, cells)
+        _require_good(target, cells, ())
+        return KnownSource(target, root, known, ())
+    table = read_table(target)
+    if set(table.columns) & {*PAIR[:2], *TRIPLET} and "label" not in table.columns:
+        known, notices = read_known(table, cells)
+        _require_good(target, cells, table.problems)
+        return KnownSource(target, root, known, notices)
+    if not set(table.columns) & set(REQUIRED):
+        raise _unknown_header(table)
+    records, notices = read_manifest(table, cells)
+    _require_good(target, cells, table.problems)
+    return ManifestSource(target, root, records, notices)
+
+
+def _require_good(path: Path, cells: Cells, problems: Sequence[str]) -> None:
+    found = [*problems, *cells.problems]
+    if found:
+        count = f"{len(found)} problem{'s' if len(found) > 1 else ''}"
+        raise DataError(f"{count}:{listed(found)}", where=str(path))
+
+
+def _unknown_header(table: Table) -> DataError:
+    return DataError(
+        "the header is not one of those known",
+        where=str(table.path),
+        got=",".join(table.columns),
+        allowed=f"{','.join(REQUIRED)}[,{','.join(OPTIONAL)}] for images; "
+        f"{','.join(PAIR)}[,{','.join(KNOWN_OPTIONAL)}] for pairs; "
+        f"{','.join(TRIPLET)}[,{','.join(KNOWN_OPTIONAL)}] for triplets",
+    )
+
+
+def usable(source: Source, config: DataConfig) -> tuple[Source, tuple[tuple[str, str], ...]]:
+    """Check every image; return the source without those that cannot be used, and which they are.
+
+    Nothing is moved or changed, and nothing takes the place of what is left out.
+
+    Raises:
+        DataError: There are unreadable images and ``on_unreadable`` is ``error``, or more of them
+            than ``max_skipped`` allows.
+    """
+    files = source.files()
+    boxes = {path: box for path, box in files.items() if box is not None}
+    tolerant = config.on_unreadable != "error"
+    bad = unreadable(list(files), boxes=boxes, full=tolerant)
+    if not bad:
+        return source, ()
+    lines = listed([f"{_near(path, source.where)}: {problem}" for path, problem in bad])
+    what = f"{len(bad)} of {len(files)} images cannot be used:{lines}"
+    if not tolerant:
+        hint = "repair or remove them, or set data.on_unreadable to skip"
+        raise DataError(what, where=source.where, hint=hint)
+    if len(bad) > config.max_skipped * len(files):
         raise DataError(
-            f"{_count(found.escaping, 'symbolic link')} out of the folder:"
-            + listed(sorted(found.escaping)),
-            where=str(root),
-            hint="copy the images in, or give the folder that holds both",
-        )
-    if not found.folders:
-        endings = Counter(PurePosixPath(name).suffix.lower() or name for name in found.others)
-        seen = ", ".join(f"{ending} ({n})" for ending, n in endings.most_common(5))
-        raise DataError(
-            "no images in this folder",
-            where=str(root),
-            got=seen or None,
-            allowed=" ".join(sorted(EXTENSIONS)),
-            hint="put each class's images into a folder of its own",
-        )
-    _check_headers(root, found.folders)
-    return Scan(root, dict(sorted(found.folders.items())), _notices(found))
-
-
-def _visit(
-    folder: Path, parts: Parts, ancestors: frozenset[Path], root: Path, found: _Found
-) -> list[tuple[Path, Parts, frozenset[Path]]]:
-    """Note what ``folder`` holds; return the folders to go on with."""
-    found.visited.add(parts)
-    images: list[str] = []
-    inner: list[tuple[Path, Parts, frozenset[Path]]] = []
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise DataError(f"cannot read the folder: {error.strerror}", where=str(folder)) from None
-    for entry in entries:
-        name, key = entry.name, "/".join((*parts, entry.name))
-        if name.startswith("."):
-            found.hidden.append(key)
-            continue
-        target = Path(entry.path)
-        if entry.is_symlink():
-            try:
-                target = target.resolve(strict=True)
-            except (OSError, RuntimeError):  # dangling or circular: the header check names it
-                pass
-            else:
-                if not target.is_relative_to(root):
-                    found.escaping.append(key)
-                    continue
-        if target.is_dir():
-            if target in ancestors:  # it would be walked for ever
-                found.circular.append(key)
-            else:
-                inner.append((target, (*parts, name), ancestors | {target}))
-        elif PurePosixPath(name).suffix.lower() in EXTENSIONS:
-            images.append(name)
-        else:
-            found.others.append(key)
-    if images:
-        found.folders[parts] = tuple(sorted(images))
-    return inner
-
-
-def _check_headers(root: Path, folders: Mapping[Parts, Sequence[str]]) -> None:
-    paths = [
-        root.joinpath(*parts, name) for parts in sorted(folders) for name in sorted(folders[parts])
-    ]
-    if bad := unreadable(paths):
-        lines = [f"{path.relative_to(root)}: {problem}" for path, problem in bad]
-        raise DataError(
-            f"{len(bad)} of {len(paths)} images cannot be used:" + listed(lines),
-            where=str(root),
+            what,
+            where=source.where,
+            allowed=f"{config.max_skipped:.0%} of them (data.max_skipped)",
             hint="repair or remove them",
         )
+    return source.without({path for path, _ in bad}), tuple((str(p), why) for p, why in bad)
 
 
-def _notices(found: _Found) -> tuple[str, ...]:
-    used = {parts[:depth] for parts in found.folders for depth in range(len(parts) + 1)}
-    unused = found.visited - used
-    # An empty folder's empty subfolders go without saying.
-    empty = ["/".join(parts) for parts in unused if parts[:-1] not in unused]
-    kinds = (
-        (found.hidden, "hidden file or folder", "hidden files or folders"),
-        (found.others, "file that is not an image", "files that are not images"),
-        (found.circular, "link to a folder around it", "links to folders around them"),
-        (empty, "folder without images", "folders without images"),
-    )
-    return tuple(
-        f"ignored {len(names)} {one if len(names) == 1 else many}: {briefly(sorted(names))}"
-        for names, one, many in kinds
-        if names
-    )
+def _near(path: Path, where: str) -> Path:
+    folder = Path(where) if Path(where).is_dir() else Path(where).absolute().parent
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
-def _not_a_folder(path: Path) -> DataError:
-    if path.exists():
-        return DataError(
-            "not a folder",
-            where=str(path),
-            hint="give a folder of class folders (unpack an archive first), or 'sample'",
+def load_data(config: DataConfig, seed: int) -> Splits:
+    """Find the images of ``config.path`` and split them.
+
+    Args:
+        config: Where the data is and how to split it.
+        seed: Seed of what is held out.
+
+    Raises:
+        DataError: There are no usable images, or too few for training and validation.
+    """
+    source, skipped = usable(open_source(config.path, config.root), config)
+    splits = split(source, config, seed)
+    sets = splits.sets
+    notices = [*splits.notices, *require_apart(sets, source.where, strict=config.strict)]
+    if config.path == SAMPLE and Path(SAMPLE).is_dir():
+        notices.append("'sample' is the built-in set; write ./sample for the folder")
+    if skipped:
+        names = briefly([f"{path} ({why})" for path, why in skipped], 2)
+        notices.append(f"{len(skipped)} images that cannot be read are left out: {names}")
+    return replace(splits, notices=tuple(notices), skipped=skipped)
+
+
+def split(source: Source, config: DataConfig, seed: int) -> Splits:
+    """Split a source whose images can all be used. Arguments are those of :func:`load_data`.
+
+    Raises:
+        DataError: There are too few images for training and validation.
+    """
+    notices = list(source.notices)
+    parts = source.parts()
+    for part, images in parts.items():
+        _require_usable(images, source.where, source.name_of(part))
+    train = parts.get("all") or parts.get("train")
+    if train is None:
+        raise DataError("no row has the split 'train'", where=source.where, got=", ".join(parts))
+    choice = HoldOut(config.val_fraction, seed, config.folds, config.fold)
+    if "val" not in parts:
+        train, val, how, more = source.hold_out(train, choice)
+        notices += more
+    elif config.folds:
+        raise DataError(
+            "the data has a validation split of its own, so there are no folds to make",
+            where="data.folds",
+            hint=f"set it to null, or take {source.name_of('val')} away from {source.where}",
         )
-    return DataError(
-        "no such folder",
-        where=str(path),
-        hint="give a folder of class folders, or 'sample' for the built-in images",
-    )
+    else:
+        val, how = parts["val"], _as_given(train, parts["val"], source)
+    splits = Splits(train, val, parts.get("test"), how)
+    if train.tuples is None:
+        notices += lone_notice(train, "training", "is only ever a negative or its own positive")
+        for part, name in (("val", "validation"), ("test", "test")):
+            if part in splits.sets:
+                images = splits.sets[part]
+                notices += lone_notice(images, name, "is searched but never a query")
+    return replace(splits, notices=tuple(notices))
 
 
-def _count(items: Sequence[str], noun: str) -> str:
-    return f"{len(items)} {noun}{' leads' if len(items) == 1 else 's lead'}"
+def _require_usable(images: ImageSet, where: str, part: str) -> None:
+    if images.tuples is None:
+        require_usable(images, where, part)
+    else:
+        require_both_kinds(images, where, part)
 
 
-def briefly(names: Sequence[str], limit: int = 3) -> str:
-    """Return the first few names in one line, and how many more there are."""
-    more = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+def _as_given(train: ImageSet, val: ImageSet, source: Source) -> str:
+    if train.tuples is not None:
+        return "as given"
+    seen = len(set(val.classes) & set(train.classes))
+    name = source.name_of("val")
+    how = f"as given: {len(train.classes)} classes train, {len(val.classes)} in {name}"
+    also = f"{seen} of them also in" if seen else "none of them in"
+    return f"{how} ({also} {source.name_of('train')})"
 
 
-def listed(lines: Sequence[str]) -> str:
-    """Return the first lines, indented, one below the other, and how many more there are."""
-    more = len(lines) - _LISTED
-    shown = [*lines[:_LISTED], *([f"... and {more} more"] if more > 0 else [])]
-    return "".join(f"\n  {line}" for line in shown)
+def unseen_images(path: str, root: Path | None = None) -> tuple[ImageSet, str]:
+    """Return the images of ``path`` to evaluate on, and which part of it they are.
+
+    Its test split, or else its validation split, where it has splits; all where it has none.
+
+    Args:
+        path: As for :func:`open_source`.
+        root: As for :func:`open_source`.
+
+    Raises:
+        DataError: There are no usable images.
+    """
+    source, _ = usable(open_source(path, root), DataConfig(path=path))
+    parts = source.parts()
+    part = next(name for name in ("test", "val", "all", "train") if name in parts)
+    return parts[part], "all" if part in ("all", "train") else source.name_of(part)
+
+
+# --- splits that folders give --------------------------------------------------------------------
+
+
+def _split_folders(found: Scan) -> Mapping[str, str]:
+    """Return the folder of each split by ``train``, ``val`` and ``test``; empty for none."""
+    kinds = {name: SPLITS.get(name.lower()) for name in sorted(found.top)}
+    others = [name for name, kind in kinds.items() if kind is None]
+    if others:
+        nested = any(
+            len(parts) > 1 and SPLITS.get(parts[0].lower()) == "train" for parts in found.folders
+        )
+        if nested and {"val", "test"} & set(kinds.values()):
+            raise DataError(
+                "has train/ beside val/ or test/, and images in other folders too",
+                where=str(found.root),
+                got=briefly(others),
+                hint="move those elsewhere, or into one of the splits",
+            )
+        return {}
+    if kinds and "train" not in kinds.values():
+        raise DataError(
+            "has no train/ with images beside these folders",
+            where=str(found.root),
+            got=briefly(list(kinds)),
+            hint="add train/, or rename them if they are classes",
+        )
+    result: dict[str, str] = {}
+    for name, kind in kinds.items():
+        if kind in result:
+            raise DataError(
+                f"{result[kind]}/ and {name}/ are both the {kind} split",
+                where=str(found.root),
+                hint="keep one",
+            )
+        result[str(kind)] = name
+    return result
+
+
+def _class_folders(found: Scan, folder: str | None) -> ImageSet:
+    images = found.images(folder)
+    if not images:
+        raise DataError(
+            f"{found.loose(folder)} images lie directly in this folder, so in no class",
+            where=str(found.root / (folder or "")),
+            hint="put each class's images into a folder of its own",
+        )
+    return images

@@ -2,22 +2,19 @@
 
 Where the data doesn't say, whole classes are held out: an embedding is for classes that training
 never saw, so only those tell how good it is. The choice is a pure function of (names, seed,
-fraction): each name's rank is a hash, so adding a class moves few others.
+fraction or fold): each name's rank is a hash, so adding a class moves few others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 
-from siamkit.config import SAMPLE
-from siamkit.data.sample import sample_dir
-from siamkit.data.sources import ImageSet, Scan, briefly, scan
+from siamkit.data.folders import briefly
+from siamkit.data.images import ImageSet, PairList, Tuples
+from siamkit.data.known import connected
 from siamkit.errors import DataError
-
-VAL_NAMES = ("val", "valid", "validation")
 
 
 @dataclass(frozen=True)
@@ -27,10 +24,11 @@ class Splits:
     Attributes:
         train: What trains; labels are 0..C-1.
         val: What picks the best epoch. It has classes and labels of its own, except in a split
-            within classes, where they are those of ``train``.
-        test: What neither of them touches, where the data has a ``test/``.
+            within classes or by group, where its classes may be among those of ``train``.
+        test: What neither of them touches, where the data has a test split.
         how: How train and val were told apart, in a few words.
         notices: What the user should know before training.
+        skipped: The files that were left out as unreadable, and why.
     """
 
     train: ImageSet
@@ -38,190 +36,53 @@ class Splits:
     test: ImageSet | None
     how: str
     notices: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def sets(self) -> dict[str, ImageSet]:
+        """The image sets by ``train``, ``val`` and, where there is one, ``test``."""
+        found = {"train": self.train, "val": self.val, "test": self.test}
+        return {part: images for part, images in found.items() if images is not None}
 
 
-def load_data(path: str, *, val_fraction: float, seed: int) -> Splits:
-    """Find the images of ``path`` and split them.
+@dataclass(frozen=True)
+class HoldOut:
+    """What to hold out where the data doesn't say.
 
-    Args:
-        path: A folder of class folders (a class is any folder that directly holds images), or of
-            ``train/`` and, if there are any, ``val/`` and ``test/``; or ``sample``.
-        val_fraction: Share of the classes held out, where there is no ``val/``; in (0, 1).
-        seed: Seed of that choice.
-
-    Raises:
-        DataError: There are no usable images, or too few for training and validation.
+    Attributes:
+        fraction: Share of the names, in (0, 1).
+        seed: Any integer.
+        folds: Hold out one of so many equal parts instead; None for a share.
+        fold: Which part, from 0.
     """
-    found = scan(sample_dir() if path == SAMPLE else Path(path).expanduser())
-    notices = list(found.notices)
-    if path == SAMPLE and Path(SAMPLE).is_dir():
-        notices.append("'sample' is the built-in set; write ./sample for the folder")
-    names = _split_folders(found)
-    train = _images(found, names.get("train"), notices)
-    _check(train, found.root, "train" if names else "the data")
-    given = {name: _images(found, folder, notices) for name, folder in names.items()}
-    for name in ("val", "test"):
-        if name in given:
-            _check(given[name], found.root, f"{names[name]}/")
-    if "val" in given:
-        val = given["val"]
-        seen = len(set(val.classes) & set(train.classes))
-        how = f"as given: {len(train.classes)} classes train, {len(val.classes)} in {names['val']}/"
-        how += f" ({seen} of them also in train/)" if seen else " (none of them in train/)"
-    else:
-        train, val, how = split(train, found.root, val_fraction, seed, notices)
-    if lone := [name for name, count in train.counts.items() if count == 1]:
-        notices.append(
-            f"{len(lone)} training classes have one image, which is only ever a negative or its "
-            f"own positive: {briefly(lone)}"
-        )
-    for part, images in (("validation", val), ("test", given.get("test"))):
-        if images and (lone := [name for name, count in images.counts.items() if count == 1]):
-            notices.append(
-                f"{len(lone)} {part} classes have one image, which is searched but never a query: "
-                f"{briefly(lone)}"
-            )
-    return Splits(train, val, given.get("test"), how, tuple(notices))
 
+    fraction: float = 0.5
+    seed: int = 0
+    folds: int | None = None
+    fold: int = 0
 
-def unseen_images(path: str) -> tuple[ImageSet, str]:
-    """Return the images of ``path`` to evaluate on, and which part of it they are.
+    def of(self, names: Iterable[str], least: int = 1) -> frozenset[str]:
+        """Return the names to hold out: a pure function, whatever their order.
 
-    Its ``test/``, or else its ``val/``, where it has splits; all of them where it has none.
+        Args:
+            names: Distinct names, ``2 * least`` or more.
+            least: At least so many are held out, and kept.
+        """
+        if self.folds is None:
+            return held_out(names, self.fraction, self.seed, least)
+        ranked = _ranked(names, self.seed)
+        count = min(self.folds, len(ranked) // least)  # so that each fold has enough
+        return frozenset(ranked[self.fold % count :: count])
 
-    Args:
-        path: As for :func:`load_data`.
+    @property
+    def share(self) -> float:
+        """The share of the smaller side, in (0, 0.5]."""
+        held = self.fraction if self.folds is None else 1 / self.folds
+        return min(held, 1 - held)
 
-    Raises:
-        DataError: There are no usable images.
-    """
-    found = scan(sample_dir() if path == SAMPLE else Path(path).expanduser())
-    names = _split_folders(found)
-    part = next((name for name in ("test", "val") if name in names), None)
-    images = _images(found, names[part] if part else names.get("train"), [])
-    return images, f"{names[part]}/" if part else "all"
-
-
-# --- splits that the data gives ------------------------------------------------------------------
-
-
-def _split_folders(found: Scan) -> dict[str, str]:
-    """Return the folder of each split by ``train``, ``val`` and ``test``; empty for none."""
-    kinds = {name: _kind(name) for name in sorted(found.top)}
-    others = [name for name, kind in kinds.items() if kind is None]
-    if others:
-        nested = any(len(parts) > 1 and _kind(parts[0]) == "train" for parts in found.folders)
-        if nested and {"val", "test"} & set(kinds.values()):
-            raise DataError(
-                "has train/ beside val/ or test/, and images in other folders too",
-                where=str(found.root),
-                got=briefly(others),
-                hint="move those elsewhere, or into one of the splits",
-            )
-        return {}
-    if kinds and "train" not in kinds.values():
-        raise DataError(
-            "has no train/ with images beside these folders",
-            where=str(found.root),
-            got=briefly(list(kinds)),
-            hint="add train/, or rename them if they are classes",
-        )
-    result: dict[str, str] = {}
-    for name, kind in kinds.items():
-        if kind in result:
-            raise DataError(
-                f"{result[kind]}/ and {name}/ are both the {kind} split",
-                where=str(found.root),
-                hint="keep one",
-            )
-        result[str(kind)] = name
-    return result
-
-
-def _kind(folder: str) -> str | None:
-    """Return ``train``, ``val`` or ``test`` for a split's folder name, None for any other."""
-    name = folder.lower()
-    return "val" if name in VAL_NAMES else name if name in ("train", "test") else None
-
-
-def _images(found: Scan, folder: str | None, notices: list[str]) -> ImageSet:
-    images, loose = found.images(folder), found.loose(folder)
-    where = str(found.root / (folder or ""))
-    if not images:
-        raise DataError(
-            f"{loose} images lie directly in this folder, so in no class",
-            where=where,
-            hint="put each class's images into a folder of its own",
-        )
-    if loose and (notice := f"ignored {loose} images in no class folder: {where}") not in notices:
-        notices.append(notice)
-    return images
-
-
-def _check(images: ImageSet, root: Path, part: str) -> None:
-    """Refuse what neither trains nor measures anything."""
-    if len(images.classes) < 2:
-        raise DataError(
-            f"{part} has only one class, so no image differs from another",
-            where=str(root),
-            got=images.classes[0],
-            allowed="two classes or more",
-            hint="put each class's images into a folder of its own",
-        )
-    if max(images.counts.values()) < 2:
-        raise DataError(
-            f"every class of {part} has a single image, so no two show the same",
-            where=str(root),
-            got=f"{len(images.classes)} classes, {len(images)} images",
-            allowed="two images or more a class",
-            hint="is each image in a folder of its own? A folder is a class",
-        )
-
-
-# --- splits made here ----------------------------------------------------------------------------
-
-
-def split(
-    images: ImageSet, root: Path, fraction: float, seed: int, notices: list[str]
-) -> tuple[ImageSet, ImageSet, str]:
-    """Return (train, val, how): classes held out, or images of every class if those are too few.
-
-    Classes with one image always train: held out they could never be a query.
-
-    Raises:
-        DataError: There are too few images to hold any out.
-    """
-    keys: dict[str, list[str]] = {name: [] for name in images.classes}
-    for sample in images.samples:
-        keys[images.classes[sample.label]].append(sample.key)
-    pairs = [name for name in images.classes if len(keys[name]) > 1]
-    if len(pairs) >= 4:
-        out = held_out(pairs, fraction, seed, least=2)
-        train = {name: keys[name] for name in keys if name not in out}
-        val = {name: keys[name] for name in out}
-        how = f"class-disjoint: {len(train)} classes train, {len(val)} held out (seed {seed})"
-        return ImageSet.of(root, train), ImageSet.of(root, val), how
-    train, val = dict(keys), {name: [] for name in keys}
-    for name in pairs:
-        if len(keys[name]) >= 4:
-            out = held_out(keys[name], fraction, seed, least=2)
-            val[name] = sorted(out)
-            train[name] = [key for key in keys[name] if key not in out]
-    if sum(map(bool, val.values())) < 2:
-        raise DataError(
-            "too few images to hold some out for validation",
-            where=str(root),
-            got=", ".join(f"{name}: {len(keys[name])}" for name in pairs),
-            allowed="4 classes of 2 images, or 2 classes of 4 images, or more",
-            hint="add images, or a val/ folder beside train/",
-        )
-    notices.append(
-        f"only {len(pairs)} classes have two images or more, too few to hold whole classes out: "
-        "validation shows new images of known classes"
-    )
-    train_set, val_set = ImageSet.of(root, train), ImageSet.of(root, val)
-    how = f"within classes: {len(train_set)} images train, {len(val_set)} held out (seed {seed})"
-    return train_set, val_set, how
+    def __str__(self) -> str:
+        fold = "" if self.folds is None else f"fold {self.fold + 1} of {self.folds}, "
+        return f"{fold}seed {self.seed}"
 
 
 def held_out(names: Iterable[str], fraction: float, seed: int, least: int = 1) -> frozenset[str]:
@@ -233,11 +94,244 @@ def held_out(names: Iterable[str], fraction: float, seed: int, least: int = 1) -
         seed: Any integer.
         least: See ``fraction``.
     """
-    ranked = sorted(names, key=lambda name: (_rank(seed, name), name))
+    ranked = _ranked(names, seed)
     count = min(max(round(len(ranked) * fraction), least), len(ranked) - least)
     return frozenset(ranked[:count])
+
+
+def _ranked(names: Iterable[str], seed: int) -> list[str]:
+    return sorted(names, key=lambda name: (_rank(seed, name), name))
 
 
 def _rank(seed: int, name: str) -> bytes:
     # surrogatepass: a file name need not be valid Unicode.
     return blake2b(f"{seed}/{name}".encode(errors="surrogatepass"), digest_size=8).digest()
+
+
+# --- labelled images -----------------------------------------------------------------------------
+
+
+def require_usable(images: ImageSet, where: str, part: str) -> None:
+    """Refuse what neither trains nor measures anything.
+
+    Raises:
+        DataError: There is no pair of one class, or none of two.
+    """
+    if len(images.classes) < 2:
+        raise DataError(
+            f"{part} has only one class, so no image differs from another",
+            where=where,
+            got=next(iter(images.classes), "no image"),
+            allowed="two classes or more",
+            hint="each class needs its own folder, or its own label",
+        )
+    if max(images.counts.values()) < 2:
+        raise DataError(
+            f"every class of {part} has a single image, so no two show the same",
+            where=where,
+            got=f"{len(images.classes)} classes, {len(images)} images",
+            allowed="two images or more a class",
+            hint="is each image in a folder or under a label of its own?",
+        )
+
+
+def split_classes(
+    images: ImageSet, where: str, choice: HoldOut, notices: list[str]
+) -> tuple[ImageSet, ImageSet, str]:
+    """Return (train, val, how): classes held out, or images of every class if those are too few.
+
+    Classes with one image always train: held out they could never be a query.
+
+    Raises:
+        DataError: There are too few images to hold any out.
+    """
+    members: dict[str, dict[str, int]] = {name: {} for name in images.classes}
+    for index, sample in enumerate(images.samples):
+        members[images.classes[sample.label]][sample.key] = index
+    pairs = [name for name in images.classes if len(members[name]) > 1]
+    if len(pairs) >= 4:
+        out = choice.of(pairs, least=2)
+        val = [i for name in out for i in members[name].values()]
+        train_set, val_set = _parted(images, val)
+        how = f"class-disjoint: {len(train_set.classes)} classes train, {len(out)} held out"
+        return train_set, val_set, f"{how} ({choice})"
+    val = []
+    shown = 0
+    for name in pairs:
+        if len(members[name]) >= 4:
+            shown += 1
+            val += [members[name][key] for key in choice.of(members[name], least=2)]
+    if shown < 2:
+        raise DataError(
+            "too few images to hold some out for validation",
+            where=where,
+            got=", ".join(f"{name}: {len(members[name])}" for name in pairs),
+            allowed="4 classes of 2 images, or 2 classes of 4 images, or more",
+            hint="add images, or a validation split",
+        )
+    notices.append(
+        f"only {len(pairs)} classes have two images or more, too few to hold whole classes out: "
+        "validation shows new images of known classes"
+    )
+    train_set, val_set = _parted(images, val)
+    how = f"within classes: {len(train_set)} images train, {len(val_set)} held out ({choice})"
+    return train_set, val_set, how
+
+
+def split_groups(
+    images: ImageSet, groups: Sequence[str], where: str, choice: HoldOut
+) -> tuple[ImageSet, ImageSet, str]:
+    """Return (train, val, how), where no group is on both sides.
+
+    Args:
+        images: The images.
+        groups: The group of each.
+        where: The data, for errors.
+        choice: What to hold out.
+
+    Raises:
+        DataError: There are too few groups, or what is held out measures nothing.
+    """
+    names = sorted(set(groups))
+    if len(names) < 2:
+        raise DataError(
+            "all images are of one group, so none can be held out",
+            where=where,
+            got=names[0],
+            hint="add groups, a validation split, or drop the column 'group'",
+        )
+    out = choice.of(names)
+    train, val = _parted(images, [i for i, group in enumerate(groups) if group in out])
+    for part, name in ((train, "the part that trains"), (val, "the part held out by group")):
+        require_usable(part, where, name)
+    seen = len(set(train.classes) & set(val.classes))
+    how = f"by group: {len(names) - len(out)} groups train, {len(out)} held out ({choice})"
+    return train, val, f"{how}; {seen} of {len(val.classes)} held-out classes also train"
+
+
+def _parted(images: ImageSet, val: Collection[int]) -> tuple[ImageSet, ImageSet]:
+    chosen = frozenset(val)
+    return images.subset(i for i in range(len(images)) if i not in chosen), images.subset(chosen)
+
+
+def lone_notice(images: ImageSet, part: str, means: str) -> list[str]:
+    """Return a notice of classes with one image, if there are any."""
+    lone = [name for name, count in images.counts.items() if count == 1]
+    if not lone:
+        return []
+    return [f"{len(lone)} {part} classes have one image, which {means}: {briefly(lone)}"]
+
+
+# --- pairs and triplets --------------------------------------------------------------------------
+
+
+def split_tuples(
+    images: ImageSet, groups: Sequence[str] | None, where: str, choice: HoldOut
+) -> tuple[ImageSet, ImageSet, str, list[str]]:
+    """Return (train, val, how, notices): pairs or triplets with no image on both sides.
+
+    By group where the data has groups. Or else what is connected stays together: by pairs of any
+    kind if that leaves enough parts, or by same pairs alone. What would then join the two sides is
+    left out. Where even that holds nothing out, the data has to say.
+
+    Args:
+        images: Images with tuples.
+        groups: The group of each pair or triplet; None where the data has none.
+        where: The data, for errors.
+        choice: What to hold out.
+
+    Raises:
+        DataError: Nothing can be held out.
+    """
+    assert images.tuples is not None
+    rows = images.tuples.rows
+    found = []
+    for how, units in _units(images, groups).items():
+        names = sorted(frozenset().union(*units))
+        if len(names) < 2:
+            continue
+        out = choice.of(names)
+        val = [i for i, unit in enumerate(units) if unit <= out]
+        train = [i for i, unit in enumerate(units) if not unit & out]
+        sets = images.with_tuples(train), images.with_tuples(val)
+        if all(map(_has_both, sets)):
+            found.append((min(len(train), len(val)), how, *sets))
+    if not found:
+        raise DataError(
+            f"no {_noun(images)} can be held out for validation",
+            where=where,
+            got=f"{images}, of {len(images.classes)} identities",
+            allowed="pairs of both kinds on each side that share no image",
+            hint="add a column 'split' (train, val, test) or 'group' (a writer, a patient)",
+        )
+    fair = _FAIR * choice.share * len(rows)
+    _, how, train_set, val_set = next((f for f in found if f[0] >= fair), max(found, key=_size))
+    notices = []
+    if crossing := len(rows) - len(_tuples(train_set)) - len(_tuples(val_set)):
+        notices.append(
+            f"{crossing} of {len(rows)} {_noun(images)} join the two sides and are left out; a "
+            "column 'split' or 'group' can keep more of them"
+        )
+    return train_set, val_set, f"{how} ({choice})", notices
+
+
+_FAIR = 0.5
+"""A side with less than this share of what it should have is a poor one."""
+
+
+def _size(candidate: tuple[int, str, ImageSet, ImageSet]) -> int:
+    return candidate[0]
+
+
+def _units(images: ImageSet, groups: Sequence[str] | None) -> dict[str, list[frozenset[str]]]:
+    """Return by kind of split what each pair or triplet belongs to: it goes where all of that does.
+
+    An image lies in the units of every pair that it is in, so it never comes on both sides.
+    """
+    rows = _tuples(images).rows
+    if groups is not None:
+        of_image: dict[int, set[str]] = {}
+        for row, group in zip(rows, groups, strict=True):
+            for image in row:
+                of_image.setdefault(image, set()).add(group)
+        return {"by group": [frozenset().union(*(of_image[i] for i in row)) for row in rows]}
+    keys = [sample.key for sample in images.samples]
+    identity = [images.classes[sample.label] for sample in images.samples]
+    # Not by key: an identity may be called what an image is called.
+    edges = [[f"image {keys[i]}" for i in row] for row in rows]
+    edges += [
+        [f"image {key}", f"identity {name}"] for key, name in zip(keys, identity, strict=True)
+    ]
+    part = connected({name for edge in edges for name in edge}, edges)
+    return {
+        "image-disjoint": [frozenset([part[f"image {keys[row[0]]}"]]) for row in rows],
+        "identity-disjoint": [frozenset(identity[i] for i in row) for row in rows],
+    }
+
+
+def _tuples(images: ImageSet) -> Tuples:
+    assert images.tuples is not None
+    return images.tuples
+
+
+def require_both_kinds(images: ImageSet, where: str, part: str) -> None:
+    """Refuse pairs that are all of one kind.
+
+    Raises:
+        DataError: There are no same or no different pairs.
+    """
+    if not _has_both(images):
+        raise DataError(
+            f"{part} needs same and different pairs", where=where, got=str(images.tuples)
+        )
+
+
+def _has_both(images: ImageSet) -> bool:
+    tuples = _tuples(images)
+    if isinstance(tuples, PairList):
+        return any(tuples.same) and not all(tuples.same)
+    return len(tuples) > 0
+
+
+def _noun(images: ImageSet) -> str:
+    return "pairs" if isinstance(images.tuples, PairList) else "triplets"

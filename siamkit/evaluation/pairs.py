@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from siamkit.data.images import PairList, Tuples
+
 MOST = 500_000
 _FOLDS = 10
 _BLOCK = 1 << 16
@@ -33,6 +35,13 @@ class Pairs:
     second: Ints
     same: NDArray[np.bool_]
     all: bool
+
+
+def known_pairs(tuples: Tuples) -> Pairs:
+    """Return the pairs that the data gives: those listed, or those that triplets are made of."""
+    listed = tuples if isinstance(tuples, PairList) else tuples.pairs()
+    first, second = (np.asarray(side, np.int64) for side in (listed.first, listed.second))
+    return Pairs(first, second, np.asarray(listed.same, bool), all=True)
 
 
 def pairs_of(labels: Tensor, *, most: int = MOST, seed: int = 0) -> Pairs:

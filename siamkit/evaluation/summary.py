@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from siamkit.data.images import ImageSet, PairList, TripletList, Tuples
 from siamkit.errors import DataError
 from siamkit.evaluation.bootstrap import Statistic, area, eer, identity_intervals, tar_at
 from siamkit.evaluation.few_shot import few_shot
-from siamkit.evaluation.pairs import Pairs, identity_folds, pairs_of, scores
+from siamkit.evaluation.pairs import Pairs, identity_folds, known_pairs, pairs_of, scores
 from siamkit.evaluation.retrieval import random_baseline, retrieval
 from siamkit.evaluation.verification import k_fold_accuracy, verification
 
@@ -19,35 +22,69 @@ _WAYS = 5
 _DRAWS = 200
 
 
-def summarize(embeddings: Tensor, labels: Tensor, *, seed: int = 0) -> dict[str, Any]:
-    """Return retrieval, verification and few-shot metrics, as JSON values.
+def summarize(embeddings: Tensor, images: ImageSet, *, seed: int = 0) -> dict[str, Any]:
+    """Return all metrics of a set of images, as JSON values.
 
-    What the set is too small for is None, and ``notices`` says why.
+    Of labelled images: retrieval (of the queries among the gallery, where the data says which),
+    verification of pairs drawn from the labels, and few-shot. Of known pairs or triplets:
+    verification of those. What the set is too small for is None, and ``notices`` says why.
 
     Args:
         embeddings: ``[N, E]``; need not be normalised.
-        labels: ``[N]`` int64.
+        images: The images, in the same order.
         seed: Of the draws of pairs, folds, resamples and episodes.
 
     Raises:
-        DataError: No image has another one of its class.
+        DataError: No query can find one of its class.
     """
     notices: list[str] = []
-    found = retrieval(embeddings, labels)
-    return {
-        "images": len(labels),
-        "classes": len(labels.unique()),
-        "retrieval": {**found.to_json(), "chance": random_baseline(labels)},
-        "verification": _verification(embeddings, labels, seed, notices),
-        "few_shot": _few_shot(embeddings, labels, seed, notices),
-        "notices": notices,
-    }
+    labels = torch.tensor(images.labels)
+    found: dict[str, Any] = {"images": len(images), "classes": len(images.classes)}
+    if (tuples := images.tuples) is not None:
+        pairs = known_pairs(tuples)
+        found |= {
+            "tuples": str(tuples),
+            "retrieval": None,
+            "verification": _verification(embeddings, labels, pairs, _folds(tuples), seed, notices),
+            "triplets": _triplets(embeddings, tuples) if isinstance(tuples, TripletList) else None,
+            "few_shot": [],
+        }
+    else:
+        masks = (None if r is None else torch.tensor(r) for r in (images.query, images.gallery))
+        query, gallery = masks
+        ranked = retrieval(embeddings, labels, query=query, gallery=gallery)
+        chance = random_baseline(labels, query=query, gallery=gallery)
+        pairs = pairs_of(labels, seed=seed)
+        found |= {
+            "tuples": None,
+            "retrieval": {**ranked.to_json(), "chance": chance},
+            "verification": _verification(embeddings, labels, pairs, None, seed, notices),
+            "triplets": None,
+            "few_shot": _few_shot(embeddings, labels, seed, notices),
+        }
+    return {**found, "notices": notices}
+
+
+def _folds(tuples: Tuples) -> Any:
+    """Return the folds that the data gives, as LFW's does."""
+    if not isinstance(tuples, PairList) or tuples.folds is None:
+        return None
+    return np.asarray(tuples.folds)
+
+
+def _triplets(embeddings: Tensor, tuples: TripletList) -> dict[str, Any]:
+    """Return the share of triplets whose positive is nearer than their negative."""
+    anchor, positive, negative = (
+        F.normalize(embeddings[list(side)].float(), dim=-1)
+        for side in (tuples.anchor, tuples.positive, tuples.negative)
+    )
+    nearer = (anchor * positive).sum(1) > (anchor * negative).sum(1)
+    return {"count": len(tuples), "accuracy": float(nearer.float().mean()), "chance": 0.5}
 
 
 def _verification(
-    embeddings: Tensor, labels: Tensor, seed: int, notices: list[str]
+    embeddings: Tensor, labels: Tensor, pairs: Pairs, folds: Any, seed: int, notices: list[str]
 ) -> dict[str, Any] | None:
-    pairs = pairs_of(labels, seed=seed)
     values = scores(embeddings, pairs)
     try:
         found = verification(values, pairs.same)
@@ -68,18 +105,20 @@ def _verification(
     intervals = identity_intervals(
         values, names[pairs.first], names[pairs.second], statistics, draws=_DRAWS, seed=seed
     )
+    if folds is None:
+        rows, folds = _balanced_folds(pairs, labels, seed)
+    else:
+        rows = np.arange(len(values))
     return {
         **found.to_json(),
         "all_pairs": pairs.all,
         "intervals": {name: list(ends) for name, ends in intervals.items()},
-        "accuracy": _accuracy(values, pairs, labels, seed, notices),
+        "accuracy": _accuracy(values[rows], pairs.same[rows], folds[rows], notices),
     }
 
 
-def _accuracy(
-    values: Any, pairs: Pairs, labels: Tensor, seed: int, notices: list[str]
-) -> dict[str, Any] | None:
-    """Return k-fold accuracy on as many different pairs as same ones in each fold, as in LFW."""
+def _balanced_folds(pairs: Pairs, labels: Tensor, seed: int) -> tuple[Any, Any]:
+    """Return pairs by number, as many of each kind in each fold as in LFW, and everyone's fold."""
     folds = identity_folds(labels, pairs, seed=seed)
     rng = np.random.default_rng(seed)
     chosen: list[Any] = []
@@ -87,18 +126,21 @@ def _accuracy(
         same = np.flatnonzero((folds == fold) & pairs.same)
         different = np.flatnonzero((folds == fold) & ~pairs.same)
         size = min(len(same), len(different))
-        if size:
-            chosen += [rng.permutation(same)[:size], rng.permutation(different)[:size]]
-    if len(chosen) < 4:
+        chosen += [rng.permutation(same)[:size], rng.permutation(different)[:size]]
+    return np.concatenate(chosen or [np.empty(0, np.int64)]), folds
+
+
+def _accuracy(values: Any, same: Any, folds: Any, notices: list[str]) -> dict[str, Any] | None:
+    """Return k-fold accuracy, the threshold chosen on the other folds."""
+    if len(np.unique(folds)) < 2:
         notices.append("no k-fold accuracy: two folds with same and different pairs are needed")
         return None
-    rows = np.concatenate(chosen)
-    found = k_fold_accuracy(values[rows], pairs.same[rows], folds[rows])
+    found = k_fold_accuracy(values, same, folds)
     return {
         "mean": found.mean,
         "standard_error": found.standard_error,
         "folds": len(found.accuracies),
-        "pairs": len(rows),
+        "pairs": len(values),
     }
 
 

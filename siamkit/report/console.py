@@ -49,6 +49,7 @@ class ConsoleListener:
         self._interval = interval
         self._clock = clock
         self._epochs = 0
+        self._monitor = ""
         self._first: tuple[float, int] | None = None
         self._last_line = -float("inf")
         self._bar: Progress | None = None
@@ -81,6 +82,7 @@ class ConsoleListener:
 
     def _on_run_start(self, data: Json) -> None:
         self._epochs = data["epochs"]
+        self._monitor = data["config"]["train"]["monitor"]
         names = {key: part["name"] for key, part in data["config"].items() if _has_name(part)}
         images, start = data["data"], data.get("start_epoch", 0)
         resumed = f", resumed after epoch {start}" if start else ""
@@ -89,17 +91,13 @@ class ConsoleListener:
             ("run", data["run_dir"]),
             ("model", ", ".join(f"{key} {name}" for key, name in names.items())),
             ("weights", data.get("weights", "")),
-            (
-                "data",
-                f"train {images['train_images']} images of {images['train_classes']} classes, "
-                f"val {images['val_images']} of {images['val_classes']}: {images['how']}",
-            ),
+            ("data", f"train {images['train']}, val {images['val']}: {images['how']}"),
             (
                 "length",
                 f"{data['epochs']} epochs of {data['steps_per_epoch']} steps on "
                 f"{data['device']}{resumed}",
             ),
-            ("metrics", "of held-out classes, each epoch; gap: train recall@1 above theirs"),
+            ("metrics", f"of what is held out, each epoch; gap: train {self._monitor} above it"),
         )
         for name, value in rows:
             grid.add_row(styled(name, "bold"), *cells(value))
@@ -166,8 +164,8 @@ class ConsoleListener:
         train, val = data["train_metrics"], data["metrics"]
         line = Text(f"{self._epoch(data['epoch'] + 1)}  loss {_loss(data['train_loss'])}  ")
         line.append(metrics_text(val))
-        if train and "recall@1" in train:
-            line.append(f"  gap {train['recall@1'] - val['recall@1']:+.3f}")
+        if self._monitor in train:
+            line.append(f"  gap {train[self._monitor] - val[self._monitor]:+.3f}")
         line.append(f"  {units.duration(data['seconds'])}")
         if data["best"]:
             line.append("  best", style="bold green")

@@ -20,9 +20,16 @@ _COUNTS = ("queries", "left_out", "gallery", "classes", "chance")
 def evaluation(report: Json) -> RenderableType:
     """Return the object of ``siamkit.evaluate`` as something rich can print."""
     data = report["data"]
-    count = f"{report['images']} images of {report['classes']} classes"
-    head = f"{count}: {data['part']} of {data['path']}"
-    parts: list[RenderableType] = [styled(head), Text(), *_retrieval(report["retrieval"])]
+    known = report["tuples"]
+    what = f"of {report['classes']} classes" if known is None else f"in {known}"
+    parts: list[RenderableType] = [
+        styled(f"{report['images']} images {what}: {data['part']} of {data['path']}")
+    ]
+    if report["retrieval"]:
+        parts += [Text(), *_retrieval(report["retrieval"])]
+    if triplets := report["triplets"]:
+        share = f"{triplets['accuracy']:.3f} of {triplets['count']} triplets"
+        parts += [Text(), styled(f"the positive is nearer than the negative in {share}")]
     if report["verification"]:
         parts += [Text(), *_verification(report["verification"])]
     if report["few_shot"]:
@@ -44,10 +51,10 @@ def _retrieval(found: Json) -> list[RenderableType]:
 
 
 def _verification(found: Json) -> list[RenderableType]:
-    which = "all pairs" if found["all_pairs"] else "a draw of pairs"
+    which = "all of them" if found["all_pairs"] else "a draw"
     title = (
         f"verification: {units.count(found['same'])} same and {units.count(found['different'])} "
-        f"different pairs ({which})"
+        f"different pairs, {which}"
     )
     table = make_table("metric", "value", "95 % interval", numbers=("value", "95 % interval"))
     for name, value in found.items():
@@ -59,7 +66,7 @@ def _verification(found: Json) -> list[RenderableType]:
         parts.append(
             styled(
                 f"accuracy {accuracy['mean']:.3f} +- {accuracy['standard_error']:.3f} in "
-                f"{accuracy['folds']} folds of identities, the threshold chosen on the others"
+                f"{accuracy['folds']} folds, the threshold chosen on the others"
             )
         )
     return parts

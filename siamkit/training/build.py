@@ -178,6 +178,7 @@ def checkpoint_activations(net: nn.Module) -> None:
 _FREE = (
     "run_dir",
     "data.path",
+    "data.root",
     "data.workers",
     "train.device",
     "backbone.weights",
@@ -202,6 +203,8 @@ def identity(
             size = sample.path.stat().st_size
             line = f"{sample.key}\0{sample.label}\0{size}\n"
             digest.update(line.encode(errors="surrogatepass"))
+        if images and images.tuples is not None:
+            digest.update(repr(images.tuples).encode())
         result[f"data {name}"] = digest.hexdigest()
     for section, registry in registries.items():
         distribution = registry.get(getattr(config, section).name).distribution

@@ -40,7 +40,7 @@ class Curriculum:
             state.epoch,
             self.train.epochs,
             state.history,
-            self.train.monitor,
+            self.train.monitored,
         )
         # A policy that follows the metrics is not known before the run.
         phase = Phase(state.epoch, state.epoch + 1, plan)
@@ -55,14 +55,14 @@ class Curriculum:
             step=self.state.step,
             steps=self.steps_per_epoch * self.train.epochs,
             history=tuple(self.state.history),
-            monitor=self.train.monitor,
+            monitor=self.train.monitored,
         )
 
     def phase(self) -> Phase:
         """Return the phase that the coming epoch lies in, as far as it can be foreseen."""
         setup, state = self.setup, self.state
         found = phases(
-            setup.policy, setup.stages, self.train.epochs, state.history, self.train.monitor
+            setup.policy, setup.stages, self.train.epochs, state.history, self.train.monitored
         )
         return next(p for p in found if p.start_epoch <= state.epoch < p.end_epoch)
 
@@ -76,7 +76,7 @@ class Curriculum:
             self.state.epoch,
             self.train.epochs,
             self.state.history,
-            self.train.monitor,
+            self.train.monitored,
         )
 
     def set_rates(self, since: Mapping[str, int]) -> None:

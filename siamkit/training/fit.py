@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from siamkit.config import RunConfig, resolve
-from siamkit.data.splits import Splits, load_data
+from siamkit.data.sources import load_data
+from siamkit.data.splits import Splits
 from siamkit.embedding import WholeNetwork
-from siamkit.errors import CheckpointError, ResourceError
+from siamkit.errors import CheckpointError, ConfigError, ResourceError
 from siamkit.freezing.phases import phases
 from siamkit.registry import Registry
 from siamkit.training import checkpoint
+from siamkit.training.batching import part_of
 from siamkit.training.build import Setup, build, identity, uses_state
 from siamkit.training.checkpoint import Checkpoint
 from siamkit.training.events import Emit, Listener, emitter
@@ -23,6 +27,7 @@ from siamkit.training.loop import Trainer
 from siamkit.training.rundir import RunDir
 from siamkit.training.signals import listening
 from siamkit.training.state import Metrics, RunState
+from siamkit.training.step import moved
 from siamkit.training.tensors import load_model_tensors, model_tensors
 
 Result = dict[str, Any]
@@ -47,9 +52,13 @@ def fit(
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
     splits = _load(config)
+    config = _with_monitor(config, splits)
     setup = build(config, registries, len(splits.train.classes))
+    _require_loss(setup, splits)
     _require_space(config.run_dir or Path.cwd(), setup)
     run_dir = RunDir.create(config)
+    if splits.skipped and config.data.on_unreadable == "quarantine":
+        run_dir.write_quarantine(splits.skipped)
     with run_dir.locked():
         state = RunState(weights=setup.weights, identity=identity(config, splits, registries))
         emit = emitter(run_dir, listeners, observers)
@@ -82,10 +91,44 @@ def resume(
         return _run(setup, splits, state, run_dir, emit, saved)
 
 
+def _with_monitor(config: RunConfig, splits: Splits) -> RunConfig:
+    """Return the config with the metric that picks the best epoch.
+
+    Raises:
+        ConfigError: The data does not have that metric.
+    """
+    known = splits.val.tuples is not None
+    monitor = config.train.monitor or ("auc" if known else "recall@1")
+    if known != (monitor == "auc"):
+        kind = "pairs or triplets" if known else "labelled images"
+        raise ConfigError(
+            f"is not measured on {kind}",
+            where="train.monitor",
+            got=monitor,
+            allowed="auc" if known else "recall@1, map@r",
+        )
+    train = config.train.model_copy(update={"monitor": monitor})
+    return config.model_copy(update={"train": train})
+
+
+def _require_loss(setup: Setup, splits: Splits) -> None:
+    """Let the loss see what it will be given, before that costs any time.
+
+    Raises:
+        ConfigError: It cannot use pairs, or triplets.
+    """
+    tuples = splits.train.tuples
+    if tuples is None:
+        return
+    part = part_of(tuples, range(min(len(tuples), 2)))
+    assert part.tuples is not None
+    embeddings = torch.eye(len(part.images), setup.net.embedding_dim, device=setup.device)
+    with torch.no_grad():
+        setup.loss(embeddings, None, moved(part.tuples, setup.device))
+
+
 def _load(config: RunConfig) -> Splits:
-    return load_data(
-        config.data.path, val_fraction=config.data.val_fraction, seed=config.train.seed
-    )
+    return load_data(config.data, config.train.seed)
 
 
 def _run(
@@ -133,6 +176,9 @@ def _start_data(trainer: Trainer) -> dict[str, Any]:
             "train_classes": len(splits.train.classes),
             "val_images": len(splits.val),
             "val_classes": len(splits.val.classes),
+            "train": str(splits.train),
+            "val": str(splits.val),
+            "test": None if splits.test is None else str(splits.test),
         },
         "notices": notices,
         "epochs": config.train.epochs,
@@ -187,7 +233,7 @@ def _phase_rows(setup: Setup, history: Sequence[Metrics]) -> list[dict[str, int]
     """Return the phases that the run went through, for the result object."""
     sizes = setup.controller.sizes
     config = setup.config
-    found = phases(setup.policy, setup.stages, config.train.epochs, history, config.train.monitor)
+    found = phases(setup.policy, setup.stages, config.train.epochs, history, config.train.monitored)
     done = len(history)
     return [
         {

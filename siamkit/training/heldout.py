@@ -6,7 +6,7 @@ Calibration and the report read it, so neither has to embed anything again.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from siamkit.data.sources import ImageSet, Sample
+from siamkit.data.images import ImageSet, PairList, Sample, TripletList, Tuples
 from siamkit.errors import CheckpointError
 from siamkit.files import full_disk_is_ours
 from siamkit.training.rundir import RunDir
@@ -45,6 +45,10 @@ class HeldOut:
             "labels": self.images.labels,
             "paths": [str(sample.path) for sample in self.images.samples],
             "keys": [sample.key for sample in self.images.samples],
+            "boxes": [sample.box for sample in self.images.samples],
+            "query": self.images.query,
+            "gallery": self.images.gallery,
+            "tuples": _plain(self.images.tuples),
         }
         temporary = path.with_name(f".{path.name}.tmp")
         with full_disk_is_ours(path):
@@ -71,9 +75,17 @@ class HeldOut:
             with safe_open(path, framework="pt") as file:
                 about: dict[str, Any] = json.loads(file.metadata()["about"])
                 embeddings = file.get_tensor("embeddings")
-            rows = zip(about["paths"], about["labels"], about["keys"], strict=True)
-            samples = tuple(Sample(Path(path), label, key) for path, label, key in rows)
-            images = ImageSet(samples, tuple(about["classes"]))
+            names = ("paths", "labels", "keys", "boxes")
+            samples = tuple(
+                Sample(Path(path), label, key, box and tuple(box))
+                for path, label, key, box in zip(*(about[n] for n in names), strict=True)
+            )
+            images = ImageSet(
+                samples,
+                tuple(about["classes"]),
+                _tuples(about["tuples"]),
+                *(about[role] and tuple(about[role]) for role in ("query", "gallery")),
+            )
             return cls(part, images, embeddings, about["epoch"])
         except (SafetensorError, OSError, ValueError, KeyError, TypeError):
             raise CheckpointError(
@@ -81,3 +93,14 @@ class HeldOut:
                 where=str(path),
                 hint=f"'siamkit train --resume {run.path}' writes it again",
             ) from None
+
+
+def _plain(tuples: Tuples | None) -> dict[str, Any] | None:
+    return None if tuples is None else asdict(tuples)
+
+
+def _tuples(plain: dict[str, Any] | None) -> Tuples | None:
+    if plain is None:
+        return None
+    kind = PairList if "same" in plain else TripletList
+    return kind(**{name: value and tuple(value) for name, value in plain.items()})

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from siamkit.config import SAMPLE, RunConfig
-from siamkit.data.splits import load_data
+from siamkit.data.sources import load_data
 from siamkit.freezing.boundary import find_boundaries
 from siamkit.freezing.flops import count_flops
 from siamkit.freezing.memory import probe_images, training_memory
@@ -19,9 +19,10 @@ from siamkit.freezing.selftest import Cut, cut
 from siamkit.interfaces import Phase, Stage
 from siamkit.model.create import Weights
 from siamkit.registry import Registry
+from siamkit.training.batching import epoch_steps
 from siamkit.training.build import Setup, build, uses_state
 from siamkit.training.engine import Engine
-from siamkit.training.loading import epoch_batches, load_sets
+from siamkit.training.loading import load_sets
 from siamkit.training.routes import Course, whole
 from siamkit.training.step import autocast
 
@@ -50,10 +51,10 @@ def inspect(
     """
     setup = _build(config, registries, "all" if measure else weights)
     notices: list[str] = []
-    found = phases(setup.policy, setup.stages, config.train.epochs, history, config.train.monitor)
+    found = phases(setup.policy, setup.stages, config.train.epochs, history, config.train.monitored)
     if setup.policy.metric_driven:
         notices.append(
-            f"policy {config.freeze.name!r} follows {config.train.monitor}: the phases "
+            f"policy {config.freeze.name!r} follows {config.train.monitored}: the phases "
             "shown assume that it never stops improving"
         )
     rows = [_phase(setup, phase) for phase in found]
@@ -119,9 +120,7 @@ def _build(config: RunConfig, registries: Mapping[str, Registry], weights: Weigh
     setup = build(config, registries, num_classes=2, weights=weights)
     if not (_count(setup.loss) or missing):
         return setup
-    splits = load_data(
-        config.data.path, val_fraction=config.data.val_fraction, seed=config.train.seed
-    )
+    splits = load_data(config.data, config.train.seed)
     return build(config, registries, len(splits.train.classes), weights=weights)
 
 
@@ -210,11 +209,10 @@ def measurements(
         tell: Is told what was noticed on the way.
     """
     config = setup.config
-    splits = load_data(
-        config.data.path, val_fraction=config.data.val_fraction, seed=config.train.seed
-    )
+    splits = load_data(config.data, config.train.seed)
     sets = load_sets(setup, splits)
-    visits = sum(map(len, epoch_batches(config.train, splits.train, epoch=0)))
+    steps = epoch_steps(config.train, splits.train, epoch=0)
+    visits = sum(len(part.images) for step in steps for part in step)
 
     def emit(name: str, data: Mapping[str, Any]) -> None:
         if name == "notice":

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from siamkit.config import TrainConfig
+from siamkit.data.images import ImageSet
 from siamkit.data.loader import Loader, ViewDataset, default_workers
-from siamkit.data.sampler import pk_batches
-from siamkit.data.sources import ImageSet
 from siamkit.data.splits import Splits
 from siamkit.data.views import EvalView, TrainView
 from siamkit.training.build import Setup
@@ -23,17 +21,6 @@ class LoadedSet:
     images: ImageSet
     dataset: ViewDataset
     loader: Loader
-
-
-def epoch_batches(config: TrainConfig, images: ImageSet, epoch: int) -> list[list[int]]:
-    """Return the image indices of each batch of an epoch. Pure."""
-    return pk_batches(
-        images.labels,
-        batch_size=config.batch_size,
-        images_per_class=config.images_per_class,
-        seed=config.seed,
-        epoch=epoch,
-    )
 
 
 def load_sets(setup: Setup, splits: Splits) -> dict[str, LoadedSet]:

@@ -9,19 +9,19 @@ from itertools import islice
 from typing import Any
 
 from siamkit.data.loader import Batch
-from siamkit.data.sampler import pk_shape
 from siamkit.data.splits import Splits
 from siamkit.errors import Interrupted, NonFiniteError
 from siamkit.freezing.controller import Change
 from siamkit.freezing.proof import verify
 from siamkit.interfaces import FreezePlan
 from siamkit.training import checkpoint
+from siamkit.training.batching import Part, batch_notices, epoch_steps
 from siamkit.training.build import Setup
 from siamkit.training.checkpoint import Checkpoint
 from siamkit.training.curriculum import Curriculum
 from siamkit.training.engine import Engine
 from siamkit.training.events import Emit
-from siamkit.training.loading import PROBE, TEST, TRAIN, VAL, epoch_batches, load_sets
+from siamkit.training.loading import PROBE, TEST, TRAIN, VAL, load_sets
 from siamkit.training.optimizer import load_state_tensors, state_tensors
 from siamkit.training.routes import Route
 from siamkit.training.rundir import RunDir
@@ -29,7 +29,7 @@ from siamkit.training.scoring import Scorer
 from siamkit.training.seeding import derive, seeded
 from siamkit.training.signals import StopRequest
 from siamkit.training.state import Metrics, RunState, best_epoch, out_of_patience
-from siamkit.training.step import Stepper, micro_batches
+from siamkit.training.step import Stepper
 from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite
 
 
@@ -60,13 +60,11 @@ class Trainer:
         self.train = config.train
         self.sets = load_sets(setup, splits)
         self.scorer = Scorer(setup, self.sets)
-        _, self.images_per_class, self.notices = pk_shape(
-            splits.train.labels, self.train.batch_size, self.train.images_per_class
-        )
-        batches = epoch_batches(self.train, splits.train, epoch=0)
-        self.steps_per_epoch = len(batches)
+        self.notices = batch_notices(self.train, splits.train)
+        steps = epoch_steps(self.train, splits.train, epoch=0)
+        self.steps_per_epoch = len(steps)
         self.curriculum = Curriculum(setup, state, self.steps_per_epoch)
-        visits = sum(map(len, batches))
+        visits = sum(len(part.images) for step in steps for part in step)
         self.engine = Engine(setup, self.sets, visits, emit, self._stop_if_asked)
         self.route: Route | None = None
         self.stepper = Stepper(
@@ -168,21 +166,18 @@ class Trainer:
 
     def _train_epoch(self, route: Route) -> None:
         state, net = self.state, self.setup.net
-        batches = epoch_batches(self.train, self.splits.train, state.epoch)
-        groups = [
-            micro_batches(batch, self.train.micro_batch, self.images_per_class)
-            for batch in batches[state.epoch_step :]
-        ]
-        flat = [micro for group in groups for micro in group]
+        steps = epoch_steps(self.train, self.splits.train, state.epoch)
+        left = steps[state.epoch_step :]
+        flat = [part.images for step in left for part in step]
         loaded = iter(route.sources[TRAIN].batches(flat, route.view(state.epoch)))
         self.stepper.forward = route.forward
         since = self.curriculum.unfrozen_at()
         net.train()
-        for group in groups:
-            images = sum(len(micro) for micro in group)
+        for step in left:
+            images = sum(len(part.images) for part in step)
             started = time.perf_counter()
             self.curriculum.set_rates(since)
-            loss = self._step(islice(loaded, len(group)), images, group)
+            loss = self._step(islice(loaded, len(step)), step)
             state.step += 1
             state.epoch_step += 1
             state.loss_sum += loss * images
@@ -194,7 +189,7 @@ class Trainer:
                     "step": state.step,
                     "steps": self.steps_per_epoch * self.train.epochs,
                     "epoch_step": state.epoch_step,
-                    "epoch_steps": len(batches),
+                    "epoch_steps": len(steps),
                     "loss": loss,
                     **self.curriculum.rates(),
                     "images_per_second": images / (time.perf_counter() - started),
@@ -202,14 +197,19 @@ class Trainer:
             )
             self._stop_if_asked()
 
-    def _step(self, batches: Iterator[Batch], images: int, group: Sequence[Sequence[int]]) -> float:
+    def _step(self, batches: Iterator[Batch], parts: Sequence[Part]) -> float:
+        size = sum(part.size for part in parts)
+        work = (
+            (batch, part.tuples, part.size / size)
+            for batch, part in zip(batches, parts, strict=True)
+        )
         try:
             # Dropout draws from torch's generator: seed it by the step's number, so that a
             # resumed run drops what the uninterrupted one would have dropped.
             with seeded(derive(self.train.seed, "step", self.state.step)):
-                return self.stepper(batches, images)
+                return self.stepper(work)
         except NonFiniteError as error:
-            keys = [self.splits.train.samples[i].key for micro in group for i in micro]
+            keys = [self.splits.train.samples[i].key for part in parts for i in part.images]
             self.emit("non_finite", {"step": self.state.step, "samples": keys})
             raise NonFiniteError(
                 f"{error.what} in epoch {self.state.epoch + 1}, step {self.state.epoch_step + 1}; "
@@ -229,7 +229,7 @@ class Trainer:
             **{f"train_{name}": value for name, value in train_metrics.items()},
         }
         state.history.append(record)
-        state.best_epoch = best_epoch(state.history, self.train.monitor)
+        state.best_epoch = best_epoch(state.history, self.train.monitored)
         best = state.best_epoch == state.epoch
         self.emit(
             "epoch_end",
@@ -247,7 +247,7 @@ class Trainer:
         state.epoch += 1
         state.epoch_step, state.loss_sum, state.images = 0, 0.0, 0
         state.stopped_early = state.epoch < self.train.epochs and out_of_patience(
-            state.history, self.train.monitor, self.train.patience
+            state.history, self.train.monitored, self.train.patience
         )
         self.save(best=best)
         if state.stopped_early:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import json
 import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,6 +93,16 @@ class RunDir:
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write ``metrics.json``."""
         write_json(self.metrics, metrics)
+
+    def write_quarantine(self, skipped: Sequence[tuple[str, str]]) -> None:
+        """List the images that were left out as unreadable, in ``quarantine.csv``."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("path", "problem"))
+        writer.writerows(skipped)
+        # A file name need not be valid Unicode.
+        readable = text.getvalue().encode(errors="backslashreplace").decode()
+        write_atomic(self.path / "quarantine.csv", readable)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

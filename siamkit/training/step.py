@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from siamkit.data.loader import Batch
 from siamkit.errors import ConfigError, NonFiniteError, PluginError
-from siamkit.interfaces import Loss
+from siamkit.interfaces import Loss, Pairs, Triplets
 from siamkit.model.siamese import SiameseNet
 
+Known = Pairs | Triplets
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -83,20 +84,20 @@ class Stepper:
         self.forward: Callable[[Tensor], Tensor] = net.forward_single
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
-    def __call__(self, batches: Iterable[Batch], images: int) -> float:
-        """Do one step over all of ``batches`` and return the loss.
+    def __call__(self, work: Iterable[tuple[Batch, Known | None, float]]) -> float:
+        """Do one step over all micro-batches and return the loss.
 
-        The gradient is the average over images: each micro-batch counts by its share of the
-        ``images`` in the step, so a partial last one weighs what it should.
+        Args:
+            work: Each micro-batch, the pairs or triplets that are known of it, and its share of
+                the step, so that a partial last one weighs what it should.
 
         Raises:
             NonFiniteError: The loss or the gradient is NaN or infinite; nothing was updated.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        for batch in batches:
-            weight = len(batch.labels) / images
-            loss = self._loss(batch) * weight
+        for batch, known, weight in work:
+            loss = self._loss(batch, known) * weight
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise NonFiniteError("the loss is not finite", got=value)
@@ -105,12 +106,15 @@ class Stepper:
         self._update()
         return total
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def _loss(self, batch: Batch, known: Known | None) -> Tensor:
         batch = batch.to(self.device, non_blocking=True)
         with autocast(self.device, self.precision):
             embeddings = self.forward(batch.images)
         # Distances of nearly equal embeddings need all the digits there are.
-        loss = self.loss(embeddings.float(), batch.labels)
+        if known is None:
+            loss = self.loss(embeddings.float(), batch.labels)
+        else:
+            loss = self.loss(embeddings.float(), None, moved(known, self.device))
         if not isinstance(loss, Tensor) or loss.ndim:
             raise PluginError(
                 f"loss {type(self.loss).__name__} must return a scalar tensor",
@@ -136,3 +140,8 @@ class Stepper:
     def _parameters(self) -> Iterator[nn.Parameter]:
         for group in self.optimizer.param_groups:
             yield from group["params"]
+
+
+def moved(known: Known, device: torch.device) -> Known:
+    """Return the same pairs or triplets on ``device``."""
+    return type(known)(*(indices.to(device) for indices in vars(known).values()))

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from siamkit.data.sources import ImageSet
+from siamkit.data.images import ImageSet
 from siamkit.errors import NonFiniteError
+from siamkit.evaluation.pairs import known_pairs, scores
 from siamkit.evaluation.retrieval import retrieval
+from siamkit.evaluation.verification import verification
 from siamkit.training.build import Setup
 from siamkit.training.sources import BatchSource
 from siamkit.training.step import autocast
@@ -37,6 +39,7 @@ class Evaluator:
         precision: str = "fp32",
     ) -> None:
         self.device, self.precision = device, precision
+        self.images = images
         self.labels = torch.tensor(images.labels)
         order = list(range(len(images)))
         self.batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
@@ -68,13 +71,24 @@ class Evaluator:
         return embeddings
 
     def metrics(self, source: BatchSource, forward: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Return recall@1 and MAP@R of ``forward``'s output, each image a query of all others."""
+        """Embed the images and :meth:`score` what comes of it."""
         return self.score(self.embed(source, forward))
 
     def score(self, embeddings: Tensor) -> dict[str, float]:
-        """Return the metrics of what :meth:`embed` gave."""
-        found = retrieval(embeddings, self.labels, ks=(1,))
-        return {"recall@1": found.recall[1], "map@r": found.map_at_r}
+        """Return the metrics of what :meth:`embed` gave.
+
+        recall@1 and MAP@R, each image a query of all others unless the data says otherwise; AUC
+        and EER where it is pairs or triplets that are known.
+        """
+        images = self.images
+        if images.tuples is not None:
+            pairs = known_pairs(images.tuples)
+            found = verification(scores(embeddings, pairs), pairs.same, fars=())
+            return {"auc": found.auc, "eer": found.eer}
+        roles = (None if r is None else torch.tensor(r) for r in (images.query, images.gallery))
+        query, gallery = roles
+        ranked = retrieval(embeddings, self.labels, ks=(1,), query=query, gallery=gallery)
+        return {"recall@1": ranked.recall[1], "map@r": ranked.map_at_r}
 
 
 def probe(train: ImageSet, val: ImageSet, seed: int) -> ImageSet:
@@ -82,8 +96,11 @@ def probe(train: ImageSet, val: ImageSet, seed: int) -> ImageSet:
 
     Recall depends on how many classes and images there are to choose from, so the train/val gap
     means something only between sets of equal size: as many classes as ``val`` has (or all there
-    are), with as many images a class. At most :data:`PROBE_IMAGES` images, to stay cheap.
+    are), with as many images a class; as many pairs or triplets, where those are known. At most
+    :data:`PROBE_IMAGES` images, to stay cheap.
     """
+    if train.tuples is not None and val.tuples is not None:
+        return _tuple_probe(train, min(len(val.tuples), PROBE_IMAGES // train.tuples.width), seed)
     by_class: dict[int, list[int]] = {}
     for index, label in enumerate(train.labels):
         by_class.setdefault(label, []).append(index)
@@ -97,6 +114,18 @@ def probe(train: ImageSet, val: ImageSet, seed: int) -> ImageSet:
             break
         chosen += sorted(int(i) for i in rng.permutation(members)[:per_class])
     return ImageSet(tuple(train.samples[i] for i in chosen), train.classes)
+
+
+def _tuple_probe(train: ImageSet, count: int, seed: int) -> ImageSet:
+    """Return a draw of the known pairs or triplets; of pairs, both kinds as they are in all."""
+    assert train.tuples is not None
+    same = getattr(train.tuples, "same", (True,) * len(train.tuples))
+    order = np.random.default_rng(seed).permutation(len(same))
+    kinds = [[int(i) for i in order if same[i] is kind] for kind in (True, False)]
+    share = min(count / len(same), 1.0)
+    return train.with_tuples(
+        sorted(i for kind in kinds for i in kind[: max(1, round(share * len(kind)))])
+    )
 
 
 def evaluator_of(setup: Setup, images: ImageSet) -> Evaluator:

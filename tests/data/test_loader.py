@@ -11,8 +11,8 @@ from PIL import Image
 
 from siamkit.config import AugmentConfig
 from siamkit.data import loader as loader_module
+from siamkit.data.folders import scan
 from siamkit.data.loader import Batch, Loader, ViewDataset, default_workers
-from siamkit.data.sources import scan
 from siamkit.data.views import EvalView, TrainView
 from siamkit.errors import DataError, ResourceError, SiamkitError
 from siamkit.interfaces import Preprocessing

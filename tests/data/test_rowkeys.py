@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from siamkit.config import AugmentConfig
+from siamkit.data.folders import scan
+from siamkit.data.images import ImageSet
 from siamkit.data.loader import ViewDataset
 from siamkit.data.rowkeys import KEY_BYTES, FileDigest, RowKeys
-from siamkit.data.sources import ImageSet, scan
 from siamkit.data.views import EvalView, TrainView
 from siamkit.errors import DataError
 from siamkit.interfaces import Preprocessing

@@ -1,161 +1,362 @@
-import os
+"""Opening data, splitting it, and leaving out what cannot be read."""
+
+import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from siamkit.data.sources import ImageSet, Sample, scan
+from siamkit.config import DataConfig
+from siamkit.data.images import ImageSet, PairList, Sample, TripletList
+from siamkit.data.sources import load_data, open_source, unseen_images
+from siamkit.data.splits import HoldOut, Splits, split_groups, split_tuples
 from siamkit.errors import DataError
 
 
-def test_a_class_is_a_folder_that_directly_holds_images(make_images):
-    root = make_images({"cat": 2, "dog/big": 1, "dog/small": 3})
-    images = scan(root).images()
-    assert images.classes == ("cat", "dog/big", "dog/small")
-    assert images.labels == [0, 0, 1, 2, 2, 2]
-    assert images.counts == {"cat": 2, "dog/big": 1, "dog/small": 3}
-    assert images.samples[2] == Sample(root / "dog/big/0.png", 1, "dog/big/0.png")
+def table(path: Path, header: str, rows: list[tuple[object, ...]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header.split(","))
+        writer.writerows(rows)
+    return path
 
 
-def test_classes_within_a_folder_are_named_from_there_and_keys_from_the_root(make_images):
-    root = make_images({"train/cat": 1, "train/dog/big": 1, "val/cat": 1})
-    found = scan(root)
-    assert found.top == {"train", "val"}
-    images = found.images("train")
-    assert images.classes == ("cat", "dog/big")
-    assert [sample.key for sample in images.samples] == ["train/cat/0.png", "train/dog/big/0.png"]
+def load(path: Path, seed: int = 0, **options: object) -> Splits:
+    return load_data(DataConfig(path=str(path), **options), seed)
 
 
-def test_order_is_by_name_whatever_the_file_system_says(make_images, monkeypatch):
-    root = make_images({"b": 3, "a": 12, "C": 1})
-    images = scan(root).images()
-    listing = os.scandir
-    monkeypatch.setattr("os.scandir", lambda path: reversed(list(listing(path))))
-    assert scan(root).images() == images
-    assert images.classes == ("C", "a", "b")
+def keys(images: ImageSet) -> set[str]:
+    return {sample.key for sample in images.samples}
 
 
-def test_every_image_ending_counts_in_any_case(make_images, tmp_path):
-    endings = "jpg jpeg png webp bmp gif tif tiff ppm pgm JPG Png".split()
-    folder = tmp_path / "images" / "a"
-    folder.mkdir(parents=True)
-    for i, ending in enumerate(endings):
-        image_format = "PPM" if ending in ("ppm", "pgm") else "PNG"
-        Image.new("RGB", (1, 1)).save(folder / f"{i}.{ending}", image_format)
-    assert len(scan(tmp_path / "images").images()) == len(endings)
+@pytest.fixture
+def people(make_images, tmp_path):
+    """Eight classes of four images; the folder that holds them."""
+    return make_images({f"c{i}": 4 for i in range(8)})
 
 
-def test_clutter_is_ignored_and_reported(make_images):
-    root = make_images({"cat": 2, "cat/.ipynb_checkpoints": 1, "dog": 1})
-    (root / ".DS_Store").touch()
-    (root / "cat/._0.png").touch()
-    (root / "labels.csv").touch()
-    (root / "empty/inner").mkdir(parents=True)
-    found = scan(root)
-    assert found.images().counts == {"cat": 2, "dog": 1}
-    assert found.notices == (
-        "ignored 3 hidden files or folders: .DS_Store, cat/._0.png, cat/.ipynb_checkpoints",
-        "ignored 1 file that is not an image: labels.csv",
-        "ignored 1 folder without images: empty",
+# --- manifests -----------------------------------------------------------------------------------
+
+
+def rows_of(people: Path) -> list[tuple[str, str]]:
+    return [(f"c{i}/{k}.png", f"c{i}") for i in range(8) for k in range(4)]
+
+
+def test_a_manifest_without_splits_is_split_by_class(people: Path) -> None:
+    path = table(people / "m.csv", "path,label", rows_of(people))
+    splits = load(path)
+    assert splits.how == "class-disjoint: 4 classes train, 4 held out (seed 0)"
+    assert not set(splits.train.classes) & set(splits.val.classes)
+    folders = load(people)
+    assert (folders.train.samples, folders.val.samples) == (
+        splits.train.samples,
+        splits.val.samples,
     )
 
 
-def test_clean_folders_give_no_notices(make_images):
-    assert scan(make_images({"a/b": 1, "c": 1})).notices == ()
+def test_an_own_split_wins(people: Path) -> None:
+    part = ["train", "train", "train", "val", "val", "test", "test", "test"]
+    rows = [(p, label, part[int(label[1])], label) for p, label in rows_of(people)]
+    splits = load(table(people / "m.csv", "path,label,split,group", rows))
+    assert splits.train.classes == ("c0", "c1", "c2")
+    assert splits.val.classes == ("c3", "c4")
+    assert splits.test is not None and splits.test.classes == ("c5", "c6", "c7")
+    assert splits.how.startswith("as given: 3 classes train, 2 in split val")
+    images, named = unseen_images(str(people / "m.csv"))
+    assert (images.classes, named) == (("c5", "c6", "c7"), "split test")
 
 
-@pytest.mark.parametrize("name", ["<img onerror=x>", "[/bold]", "a b\n", "ünï", "-x"])
-def test_class_names_are_data(make_images, name):
-    assert scan(make_images({name: 1})).images().classes == (name,)
+def test_folds_beside_an_own_split_are_refused(people: Path) -> None:
+    rows = [(p, label, "val" if label > "c3" else "train") for p, label in rows_of(people)]
+    with pytest.raises(DataError, match=r"data\.folds: the data has a validation split of its own"):
+        load(table(people / "m.csv", "path,label,split", rows), folds=2)
 
 
-def test_file_names_need_not_be_unicode(make_images):
-    root = make_images({"a": 1})
-    (root / "a/0.png").rename(root / "a" / os.fsdecode(b"\xff.png"))
-    assert scan(root).images().samples[0].path.exists()
+def test_without_rows_that_train_nothing_trains(people: Path) -> None:
+    rows = [(p, label, "val") for p, label in rows_of(people)]
+    with pytest.raises(DataError, match="no row has the split 'train'"):
+        load(table(people / "m.csv", "path,label,split", rows))
 
 
-def test_images_in_no_class_folder_are_counted(make_images):
-    found = scan(make_images({".": 3, "a": 1}))
-    assert (found.loose(), len(found.images())) == (3, 1)
+def test_groups_stay_together(people: Path) -> None:
+    # Each group has images of every class, as patients have of diagnoses.
+    rows = [(p, label, f"g{p[-5]}") for p, label in rows_of(people)]
+    splits = load(table(people / "m.csv", "path,label,group", rows))
+    assert splits.how.startswith("by group: 2 groups train, 2 held out (seed 0); 8 of 8")
+    sides = [{key[-5] for key in keys(images)} for images in (splits.train, splits.val)]
+    assert not sides[0] & sides[1]
+    assert sides[0] | sides[1] == set("0123")
 
 
-def test_links_within_the_root_are_followed(make_images):
-    root = make_images({"a": 1, "b": 1})
-    (root / "b/1.png").symlink_to("../a/0.png")
-    (root / "c").symlink_to("a")
-    assert scan(root).images().counts == {"a": 1, "b": 2, "c": 1}
+def test_one_group_cannot_be_held_out(people: Path) -> None:
+    rows = [(p, label, "all") for p, label in rows_of(people)]
+    with pytest.raises(DataError, match="all images are of one group"):
+        load(table(people / "m.csv", "path,label,group", rows))
 
 
-def test_the_root_itself_may_be_a_link(make_images, tmp_path):
-    (tmp_path / "link").symlink_to(make_images({"a": 1}))
-    assert len(scan(tmp_path / "link").images()) == 1
+def test_paths_are_relative_to_the_root(people: Path, tmp_path: Path) -> None:
+    path = table(tmp_path / "m.csv", "path,label", rows_of(people))
+    assert keys(load(path, root=people).train) <= {p for p, _ in rows_of(people)}
+    with pytest.raises(DataError, match="32 of 32 images cannot be used"):
+        load(path)
+    with pytest.raises(DataError, match=r"data\.root: no such folder"):
+        load(path, root=tmp_path / "nowhere")
 
 
-def test_links_out_of_the_root_are_rejected(make_images, tmp_path):
-    root = make_images({"a": 1})
-    outside = make_images({"secret": 1}, tmp_path / "outside")
-    (root / "a/1.png").symlink_to(outside / "secret/0.png")
-    (root / "b").symlink_to(outside)
-    with pytest.raises(
-        DataError, match=r"2 symbolic links lead out of the folder:\n  a/1.png\n  b"
-    ):
-        scan(root)
+def test_all_bad_rows_are_told_at_once_and_capped(people: Path) -> None:
+    rows = [(f"/{i}.png", "a") for i in range(20)]
+    with pytest.raises(DataError) as caught:
+        load(table(people / "m.csv", "path,label", rows))
+    message = str(caught.value)
+    assert message.startswith(f"{people / 'm.csv'}: 20 problems:")
+    assert "\n  row 2: path is absolute: /0.png" in message
+    assert message.endswith("... and 10 more")
+    assert caught.value.exit_code == 3
 
 
-def test_links_that_go_round_are_not_walked(make_images):
-    root = make_images({"a/b": 1})
-    (root / "a/b/up").symlink_to("..")
-    (root / "a/self.txt").symlink_to("self.txt")
-    found = scan(root)
-    assert found.images().classes == ("a/b",)
-    assert "ignored 1 link to a folder around it: a/b/up" in found.notices
+def test_a_box_must_lie_within_the_upright_image(people: Path) -> None:
+    upright = Image.new("RGB", (10, 30))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(people / "turned.jpg", exif=exif)
+    rows = [(*row, "", "", "", "") for row in rows_of(people)]
+    good = [*rows, ("turned.jpg", "c0", 0, 0, 10, 30)]
+    load(table(people / "m.csv", "path,label,x1,y1,x2,y2", good))
+    bad = [*rows, ("turned.jpg", "c0", 0, 0, 30, 10)]
+    with pytest.raises(DataError, match=r"turned.jpg: its box ends at 30,10, the image at 10,30"):
+        load(table(people / "m.csv", "path,label,x1,y1,x2,y2", bad))
 
 
-def test_unreadable_images_are_all_told_before_training(make_images):
+def test_an_unknown_header_shows_those_that_are_known(people: Path) -> None:
+    with pytest.raises(DataError, match=r"x,y.*path,label.*a,b,same.*anchor,positive,negative"):
+        load(table(people / "m.csv", "x,y", []))
+
+
+def test_pairs_with_a_wrong_header_are_told_as_pairs(people: Path) -> None:
+    with pytest.raises(DataError, match=r"no column 'same'.*allowed: a,b,same\[,split,group\]"):
+        load(table(people / "m.csv", "a,b,match", []))
+
+
+# --- groups: properties --------------------------------------------------------------------------
+
+choices = st.builds(
+    HoldOut, st.floats(0.05, 0.95), st.integers(0, 99), st.none() | st.integers(2, 5)
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), min_size=4, max_size=60), choices)
+def test_no_group_is_ever_on_both_sides(rows: list[tuple[int, int]], choice: HoldOut) -> None:
+    names = sorted({f"c{label}" for label, _ in rows})
+    samples = tuple(
+        Sample(Path(str(i)), names.index(f"c{label}"), str(i)) for i, (label, _) in enumerate(rows)
+    )
+    groups = [f"g{group}" for _, group in rows]
+    try:
+        train, val, _ = split_groups(ImageSet(samples, tuple(names)), groups, "data", choice)
+    except DataError:
+        return
+    sides = [{groups[int(key)] for key in keys(images)} for images in (train, val)]
+    assert not sides[0] & sides[1]
+    assert sides[0] and sides[1]
+    assert len(train) + len(val) == len(rows)
+
+
+@given(st.sets(st.text(max_size=5), min_size=4, max_size=30), st.integers(2, 6), st.integers(0, 9))
+def test_folds_hold_each_name_out_once(names: set[str], folds: int, seed: int) -> None:
+    count = min(folds, len(names) // 2)
+    parts = [HoldOut(0.5, seed, folds, fold).of(names, least=2) for fold in range(count)]
+    assert sorted(name for part in parts for name in part) == sorted(names)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert min(map(len, parts)) >= 2
+
+
+# --- pairs and triplets --------------------------------------------------------------------------
+
+ends = st.integers(0, 25)
+
+
+@given(
+    st.lists(
+        st.tuples(ends, ends, st.booleans()),
+        min_size=2,
+        max_size=60,
+        unique_by=lambda r: frozenset(r[:2]),
+    ),
+    choices,
+    st.none() | st.lists(st.integers(0, 5), min_size=60, max_size=60),
+)
+def test_no_image_of_a_pair_is_ever_on_both_sides(
+    rows: list[tuple[int, int, bool]], choice: HoldOut, groups: list[int] | None
+) -> None:
+    rows = [row for row in rows if row[0] != row[1]]
+    used = sorted({end for row in rows for end in row[:2]})
+    number = {end: i for i, end in enumerate(used)}
+    samples = tuple(Sample(Path(str(e)), i, f"{e:02d}") for i, e in enumerate(used))
+    first, second, same = zip(*rows, strict=True) if rows else ((), (), ())
+    pairs = PairList(tuple(number[a] for a in first), tuple(number[b] for b in second), same)
+    images = ImageSet(samples, tuple(f"{e:02d}" for e in used), pairs)
+    named = None if groups is None else [f"g{g}" for g in groups[: len(rows)]]
+    try:
+        train, val, _, notices = split_tuples(images, named, "data", choice)
+    except DataError:
+        return
+    assert not keys(train) & keys(val)
+    for side in (train, val):
+        assert any(side.tuples.same) and not all(side.tuples.same)
+    left_out = len(rows) - len(train.tuples) - len(val.tuples)
+    assert bool(left_out) == bool(notices)
+    # Each pair still is the pair it was.
+    said = {frozenset((f"{a:02d}", f"{b:02d}")): s for a, b, s in rows}
+    for side in (train, val):
+        for a, b, s in zip(side.tuples.first, side.tuples.second, side.tuples.same, strict=True):
+            assert said[frozenset((side.samples[a].key, side.samples[b].key))] == s
+
+
+def pair_rows(classes: int = 8) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for i in range(classes):
+        rows += [(f"c{i}/0.png", f"c{i}/1.png", 1), (f"c{i}/2.png", f"c{i}/3.png", 1)]
+        rows += [(f"c{i}/0.png", f"c{i}/2.png", 0)]  # a forgery is not of the same identity
+    return rows
+
+
+def test_pairs_that_fall_into_parts_lose_none(people: Path) -> None:
+    splits = load(table(people / "p.csv", "a,b,same", pair_rows()))
+    assert splits.how == "image-disjoint (seed 0)"
+    assert len(splits.train.tuples) + len(splits.val.tuples) == 24
+    assert not keys(splits.train) & keys(splits.val)
+    assert splits.notices == ()
+
+
+def test_pairs_by_group_keep_writers_apart(people: Path) -> None:
+    rows = [(*row, f"writer{row[0][1]}") for row in pair_rows()]
+    rows.append(("c0/0.png", "c1/0.png", 0, "writer0"))
+    splits = load(table(people / "p.csv", "a,b,same,group", rows))
+    assert splits.how == "by group (seed 0)"
+    assert not {k[:2] for k in keys(splits.train)} & {k[:2] for k in keys(splits.val)}
+
+
+def test_pairs_with_a_split_of_their_own(people: Path) -> None:
+    part = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
+    rows = [(*row, part[int(row[0][1])]) for row in pair_rows()]
+    splits = load(table(people / "p.csv", "a,b,same,split", rows))
+    assert [len(s.tuples) for s in (splits.train, splits.val, splits.test)] == [12, 6, 6]
+    assert splits.how == "as given"
+
+
+def test_pairs_of_one_kind_are_refused(people: Path) -> None:
+    rows = [row for row in pair_rows() if row[2]]
+    with pytest.raises(DataError, match=r"needs same and different pairs, got '16 pairs \(16 same"):
+        load(table(people / "p.csv", "a,b,same", rows))
+
+
+def test_pairs_of_which_none_can_be_held_out_say_what_to_add(people: Path) -> None:
+    rows = [("c0/0.png", "c0/1.png", 1), ("c0/0.png", "c1/0.png", 0)]
+    with pytest.raises(DataError, match=r"no pairs can be held out.*column 'split'"):
+        load(table(people / "p.csv", "a,b,same", rows))
+
+
+def test_triplets_are_split_too(people: Path) -> None:
+    rows = [(f"c{i}/0.png", f"c{i}/1.png", f"c{i}/2.png") for i in range(8)]
+    splits = load(table(people / "t.csv", "anchor,positive,negative", rows))
+    assert isinstance(splits.train.tuples, TripletList)
+    assert len(splits.train.tuples) + len(splits.val.tuples) == 8
+    assert not keys(splits.train) & keys(splits.val)
+
+
+def test_lfw_pairs_are_found_under_the_root(make_images, tmp_path) -> None:
+    for name in ("Ann", "Bob", "Cyd", "Dee"):
+        (tmp_path / "lfw" / name).mkdir(parents=True)
+        for i in (1, 2):
+            pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "lfw" / name / f"{name}_000{i}.jpg")
+    lines = ["2\t2", "Ann 1 2", "Bob 1 2", "Ann 1 Bob 1", "Ann 2 Bob 2"]
+    lines += ["Cyd 1 2", "Dee 1 2", "Cyd 1 Dee 1", "Cyd 2 Dee 2"]
+    (tmp_path / "pairs.txt").write_text("\n".join(lines))
+    images, part = unseen_images(str(tmp_path / "pairs.txt"), tmp_path / "lfw")
+    assert (part, len(images), images.classes) == ("all", 8, ("Ann", "Bob", "Cyd", "Dee"))
+    assert isinstance(images.tuples, PairList) and images.tuples.folds == (0,) * 4 + (1,) * 4
+
+
+# --- unreadable images ---------------------------------------------------------------------------
+
+
+def test_unreadable_images_are_all_told_before_training(make_images) -> None:
     root = make_images({"a": 14})
     for i in range(12):
         (root / f"a/{i}.png").write_bytes(b"")
     (root / "a/0.png").unlink()
     (root / "a/0.png").symlink_to("gone")
     with pytest.raises(DataError) as caught:
-        scan(root)
+        load(root)
     message = str(caught.value)
     assert message.startswith(f"{root}: 12 of 14 images cannot be used:\n")
     assert "\n  a/0.png: a symbolic link to nothing\n" in message
     assert "\n  a/1.png: the file is empty\n" in message
     assert message.count("the file is empty") == 9
-    assert message.endswith("... and 2 more; repair or remove them")
+    assert "... and 2 more; repair or remove them, or set data.on_unreadable to skip" in message
     assert caught.value.exit_code == 3
 
 
-def test_no_folder(tmp_path):
-    with pytest.raises(DataError, match="gone: no such folder; give a folder of class folders"):
-        scan(tmp_path / "gone")
+def truncate(path: Path) -> bytes:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    return path.read_bytes()
 
 
-def test_a_file_is_no_folder(tmp_path):
-    (tmp_path / "a.zip").touch()
-    with pytest.raises(DataError, match=r"a.zip: not a folder; .*unpack"):
-        scan(tmp_path / "a.zip")
+@pytest.mark.parametrize("how", ["skip", "quarantine"])
+def test_truncated_images_are_left_out_and_told(make_images, how: str) -> None:
+    root = make_images({f"c{i}": 6 for i in range(8)}, size=40)
+    left = truncate(root / "c0/3.png")
+    splits = load(root, on_unreadable=how)
+    assert "c0/3.png" not in keys(splits.train) | keys(splits.val)
+    assert len(splits.train) + len(splits.val) == 47
+    [(path, why)] = splits.skipped
+    assert path == str(root / "c0/3.png") and "truncated" in why
+    assert any("1 images that cannot be read are left out" in text for text in splits.notices)
+    assert (root / "c0/3.png").read_bytes() == left, "the user's file is theirs"
 
 
-def test_a_name_that_no_file_system_takes(tmp_path):
-    with pytest.raises(DataError):
-        scan(tmp_path / ("x" * 5000))
+def test_too_many_unreadable_images_are_an_error(make_images) -> None:
+    root = make_images({f"c{i}": 4 for i in range(8)}, size=40)
+    for i in range(2):
+        truncate(root / f"c0/{i}.png")
+    with pytest.raises(DataError, match=r"(?s)2 of 32 .*allowed: 5% of them \(data\.max_skipped\)"):
+        load(root, on_unreadable="skip")
+    assert len(load(root, on_unreadable="skip", max_skipped=0.1).skipped) == 2
 
 
-def test_no_images_tells_what_is_there_instead(tmp_path):
-    for name in ("1.heic", "2.HEIC", "notes.txt"):
-        (tmp_path / name).touch()
-    with pytest.raises(DataError) as caught:
-        scan(tmp_path)
-    assert caught.value.what == "no images in this folder"
-    assert caught.value.got == ".heic (2), .txt (1)"
-    assert ".jpg" in caught.value.allowed
+def test_pairs_with_an_unreadable_image_go_with_it(people: Path) -> None:
+    (people / "c0/1.png").write_bytes(b"")
+    path = table(people / "p.csv", "a,b,same", pair_rows())
+    splits = load(path, on_unreadable="skip", max_skipped=0.5)
+    assert len(splits.train.tuples) + len(splits.val.tuples) == 23
 
 
-def test_sets_are_sorted():
-    images = ImageSet.of(Path("/r"), {"b": ["b/2", "b/1"], "a": ["a/1"]})
-    assert images.classes == ("a", "b")
-    assert [sample.key for sample in images.samples] == ["a/1", "b/1", "b/2"]
+# --- leaks ---------------------------------------------------------------------------------------
+
+
+def test_an_image_on_both_sides_is_told_or_refused(make_images) -> None:
+    counts = {f"{part}/{part}{i}": 3 for part in ("train", "val") for i in range(3)}
+    root = make_images(counts)
+    (root / "val/val0/copy.png").write_bytes((root / "train/train1/2.png").read_bytes())
+    splits = load(root)
+    told = "train/train1/2.png (train) and val/val0/copy.png (val)"
+    assert any("1 images are in two splits" in n and told in n for n in splits.notices)
+    with pytest.raises(DataError, match="1 images are in two splits") as caught:
+        load(root, strict=True)
+    assert caught.value.exit_code == 3
+
+
+def test_a_source_is_named_for_what_it_is(people: Path) -> None:
+    rows = [(f"c{i}/0.png", f"c{i}/1.png", f"c{i}/2.png") for i in range(8)]
+    kinds = {
+        people: "class folders",
+        table(people / "m.csv", "path,label", rows_of(people)): "manifest",
+        table(people / "p.csv", "a,b,same", pair_rows()): "pairs",
+        table(people / "t.csv", "anchor,positive,negative", rows): "triplets",
+    }
+    assert {path: open_source(str(path)).kind for path in kinds} == kinds

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
+from siamkit.data.images import ImageSet, PairList, Sample, TripletList
 from siamkit.errors import DataError
 from siamkit.evaluation.retrieval import retrieval
 from siamkit.evaluation.summary import summarize
@@ -17,9 +21,14 @@ def clustered(classes, images, spread=0.8, dim=16):
     return centres[labels] + spread * torch.randn(len(labels), dim, generator=generator), labels
 
 
+def labelled(labels, **more):
+    samples = tuple(Sample(Path(str(i)), int(y), str(i)) for i, y in enumerate(labels))
+    return ImageSet(samples, tuple(str(c) for c in range(int(max(labels)) + 1)), **more)
+
+
 def test_everything_is_there_and_is_json():
     embeddings, labels = clustered(30, 8)
-    found = summarize(embeddings, labels)
+    found = summarize(embeddings, labelled(labels))
     assert json.loads(json.dumps(found)) == found
     assert (found["images"], found["classes"]) == (240, 30)
     assert found["retrieval"]["map@r"] == retrieval(embeddings, labels).map_at_r
@@ -31,12 +40,12 @@ def test_everything_is_there_and_is_json():
     assert 0.8 < verified["accuracy"]["mean"] <= 1 and verified["accuracy"]["folds"] == 10
     assert [shot["shots"] for shot in found["few_shot"]] == [1, 5]
     assert found["notices"] == []
-    assert summarize(embeddings, labels) == found, "the draws are seeded"
+    assert summarize(embeddings, labelled(labels)) == found, "the draws are seeded"
 
 
 def test_what_a_small_set_cannot_tell_is_left_out_and_said():
     embeddings, labels = clustered(4, 3)
-    found = summarize(embeddings, labels)
+    found = summarize(embeddings, labelled(labels))
     assert found["few_shot"] == []
     assert found["verification"]["tar@far=0.001"] is None
     assert any("5-way 1-shot needs" in text for text in found["notices"])
@@ -44,11 +53,55 @@ def test_what_a_small_set_cannot_tell_is_left_out_and_said():
 
 
 def test_one_class_has_nothing_to_verify_but_can_be_searched():
-    found = summarize(torch.randn(6, 4), torch.zeros(6, dtype=torch.long))
+    found = summarize(torch.randn(6, 4), labelled([0] * 6))
     assert found["verification"] is None
     assert any("no verification" in text for text in found["notices"])
 
 
 def test_without_two_of_a_class_there_is_nothing_to_evaluate():
     with pytest.raises(DataError, match="no query"):
-        summarize(torch.randn(5, 4), torch.arange(5))
+        summarize(torch.randn(5, 4), labelled(range(5)))
+
+
+def test_query_and_gallery_are_those_that_the_data_says():
+    embeddings, labels = clustered(10, 8)
+    query = tuple(i % 8 < 2 for i in range(80))
+    gallery = tuple(i % 8 >= 5 for i in range(80))
+    found = summarize(embeddings, labelled(labels, query=query, gallery=gallery))["retrieval"]
+    wanted = retrieval(embeddings, labels, query=torch.tensor(query), gallery=torch.tensor(gallery))
+    assert (found["queries"], found["gallery"]) == (20, 30)
+    assert found["map@r"] == wanted.map_at_r
+    assert found["chance"]["recall@1"] == pytest.approx(3 / 30)
+
+
+def test_known_pairs_are_verified_as_they_are():
+    embeddings, labels = clustered(20, 4)
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 80, (2, 300))
+    keep = first != second
+    first, second = first[keep], second[keep]
+    same = tuple(bool(x) for x in labels[first] == labels[second])
+    folds = tuple(int(i) % 3 for i in range(len(first)))
+    pairs = PairList(tuple(first.tolist()), tuple(second.tolist()), same, folds)
+    found = summarize(embeddings, labelled(labels, tuples=pairs))
+    assert json.loads(json.dumps(found)) == found
+    assert found["retrieval"] is None and found["few_shot"] == []
+    verified = found["verification"]
+    assert (verified["same"], verified["different"]) == (sum(same), len(same) - sum(same))
+    vectors = torch.nn.functional.normalize(embeddings, dim=1)
+    cosine = (vectors[first] * vectors[second]).sum(1)
+    assert verified["auc"] == pytest.approx(roc_auc_score(same, cosine), abs=1e-6)
+    assert (verified["accuracy"]["folds"], verified["accuracy"]["pairs"]) == (3, len(first))
+    unfolded = PairList(pairs.first, pairs.second, pairs.same)
+    accuracy = summarize(embeddings, labelled(labels, tuples=unfolded))["verification"]["accuracy"]
+    assert accuracy is None or accuracy["pairs"] < len(first), "folds of identities, balanced"
+
+
+def test_triplets_are_counted_and_verified_as_pairs():
+    embeddings = torch.eye(4)
+    embeddings[1, 0] = 1.0  # the second is near the first
+    triplets = TripletList((0, 0), (1, 3), (2, 1))
+    found = summarize(embeddings, labelled([0, 0, 1, 2], tuples=triplets))
+    assert found["triplets"] == {"count": 2, "accuracy": 0.5, "chance": 0.5}
+    assert found["tuples"] == "2 triplets"
+    assert found["verification"]["same"] + found["verification"]["different"] == 3

@@ -29,7 +29,9 @@ def lines(text: str, start: str) -> list[str]:
 def test_the_run_is_introduced():
     text = log(io.StringIO())
     assert "backbone resnet50, head mlp, freeze stages, loss triplet, scheduler cosine" in text
-    assert "train 180 images of 30 classes, val 180 of 30: class-disjoint split" in text
+    assert (
+        "train 180 images of 30 classes, val 180 images of 30 classes: class-disjoint split" in text
+    )
     assert "2 epochs of 2 steps on cpu" in text
     assert "resumed" not in text
 

@@ -3,7 +3,7 @@ import re
 from siamkit.report.evaluation import evaluation
 
 REPORT = {
-    "run_dir": "runs/a", "which": "best", "images": 240, "classes": 30,
+    "run_dir": "runs/a", "which": "best", "images": 240, "classes": 30, "tuples": None,
     "data": {"path": "photos/[/bold]", "part": "test"},
     "retrieval": {
         "recall@1": 0.9125, "recall@5": 0.95, "map@r": 0.61, "r_precision": 0.65,
@@ -16,6 +16,7 @@ REPORT = {
         "intervals": {"auc": [0.98, 0.992], "eer": [0.04, 0.06], "tar@far=0.1": [0.95, 0.98]},
         "accuracy": {"mean": 0.941, "standard_error": 0.006, "folds": 10, "pairs": 1680},
     },
+    "triplets": None,
     "few_shot": [{"accuracy": 0.9, "margin": 0.01, "ways": 5, "shots": 1, "chance": 0.2}],
     "notices": ["no TAR at FAR 0.001: 27840 different pairs are too few to tell it"],
 }  # fmt: skip
@@ -29,12 +30,12 @@ def test_metrics_stand_beside_chance_and_their_intervals(render):
     text = render(evaluation(REPORT))
     assert "240 images of 30 classes: test of photos/[/bold]" in text
     assert "retrieval: 238 queries among 240 images (2 are alone in their class)" in text
-    assert "verification: 840 same and 27.8 k different pairs (all pairs)" in text
+    assert "verification: 840 same and 27.8 k different pairs, all of them" in text
     found = rows(text)
     assert ["recall@1", "0.912", "0.030"] in found
     assert ["eer", "0.052", "0.040 to 0.060"] in found
     assert ["5-way 1-shot", "0.900", "0.890 to 0.910", "0.200"] in found
-    assert "accuracy 0.941 +- 0.006 in 10 folds of identities" in text
+    assert "accuracy 0.941 +- 0.006 in 10 folds, the threshold chosen on the others" in text
 
 
 def test_what_cannot_be_told_is_a_note_and_no_row(render):
@@ -43,6 +44,17 @@ def test_what_cannot_be_told_is_a_note_and_no_row(render):
     assert "note: no TAR at FAR 0.001" in text
     bare = render(evaluation({**REPORT, "verification": None, "few_shot": [], "notices": []}))
     assert "verification" not in bare and "few-shot" not in bare and "note" not in bare
+
+
+def test_known_pairs_are_not_retrieval(render):
+    known = {
+        **REPORT, "tuples": "20 triplets", "retrieval": None, "few_shot": [],
+        "triplets": {"count": 20, "accuracy": 0.85, "chance": 0.5},
+    }  # fmt: skip
+    text = render(evaluation(known))
+    assert "240 images in 20 triplets: test of photos/[/bold]" in text
+    assert "the positive is nearer than the negative in 0.850 of 20 triplets" in text
+    assert "retrieval" not in text
 
 
 def test_it_fits_80_columns(render):

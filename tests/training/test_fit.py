@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 import siamkit
 from siamkit import api
+from siamkit.config import DataConfig
 from siamkit.data.loader import Loader, ViewDataset
-from siamkit.data.splits import load_data
+from siamkit.data.sources import load_data
 from siamkit.data.views import EvalView
 from siamkit.errors import CheckpointError, ConfigError, NonFiniteError, PluginError
 from siamkit.training import checkpoint
@@ -153,7 +154,7 @@ def test_the_best_model_is_loaded_back_and_scores_what_was_reported(done: Done) 
     values, result = done.values, done.result
     net = api.load_model(result["run_dir"])
     assert not net.training
-    val = load_data(values["data"]["path"], val_fraction=0.5, seed=0).val
+    val = load_data(DataConfig(path=values["data"]["path"]), seed=0).val
     view = EvalView(net.backbone.preprocessing)
     loader = Loader(ViewDataset(val, view, channels=3, seed=0))
     best = result["metrics"]["best"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from siamkit.data.sources import ImageSet
+from siamkit.data.images import ImageSet
 from siamkit.errors import CheckpointError
 from siamkit.training.heldout import HeldOut
 from siamkit.training.rundir import RunDir

@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamkit.data.sources import ImageSet
+from siamkit.data.images import ImageSet
 from siamkit.training.seeding import derive, seeded
 from siamkit.training.state import RunState, best_epoch, out_of_patience
 from siamkit.training.validation import probe

@@ -41,12 +41,12 @@ def make(clip_norm: float | None = None) -> Stepper:
     return Stepper(net, MeanSquare(), optimizer, CPU, clip_norm=clip_norm)  # type: ignore[arg-type]
 
 
-def batches(images: Tensor, labels: Tensor, cuts: Sequence[int]) -> list[Batch]:
+def batches(images: Tensor, labels: Tensor, cuts: Sequence[int]) -> list[tuple[Batch, None, float]]:
     index = torch.arange(len(labels))
     parts = zip(
         images.split(list(cuts)), labels.split(list(cuts)), index.split(list(cuts)), strict=True
     )
-    return [Batch(*part) for part in parts]
+    return [(Batch(*part), None, len(part[1]) / len(labels)) for part in parts]
 
 
 @given(classes=st.integers(2, 20), unit=st.integers(2, 5), size=st.none() | st.integers(10, 60))
@@ -69,8 +69,8 @@ def test_micro_batches_cover_the_batch_in_order_and_keep_classes_whole(
 def test_a_partial_last_micro_batch_weighs_what_it_should_and_is_not_dropped() -> None:
     images, labels = torch.randn(10, 3), torch.arange(10)
     whole, parts = make(), make()
-    loss = whole(batches(images, labels, [10]), 10)
-    split = parts(batches(images, labels, [4, 4, 2]), 10)
+    loss = whole(batches(images, labels, [10]))
+    split = parts(batches(images, labels, [4, 4, 2]))
     assert split == pytest.approx(loss)
     for a, b in zip(whole.net.parameters(), parts.net.parameters(), strict=True):
         torch.testing.assert_close(a, b)
@@ -81,7 +81,7 @@ def test_a_loss_that_is_not_finite_updates_nothing(bad: float) -> None:
     stepper = make()
     before = copy.deepcopy(stepper.net.state_dict())
     with pytest.raises(NonFiniteError, match="the loss is not finite"):
-        stepper(batches(torch.full((4, 3), bad), torch.arange(4), [4]), 4)
+        stepper(batches(torch.full((4, 3), bad), torch.arange(4), [4]))
     assert all(torch.equal(v, stepper.net.state_dict()[k]) for k, v in before.items())
 
 
@@ -90,14 +90,14 @@ def test_a_gradient_that_is_not_finite_updates_nothing() -> None:
     stepper.net.linear.weight.register_hook(lambda g: g * float("inf"))
     before = copy.deepcopy(stepper.net.state_dict())
     with pytest.raises(NonFiniteError, match="the gradient is not finite"):
-        stepper(batches(torch.randn(4, 3), torch.arange(4), [4]), 4)
+        stepper(batches(torch.randn(4, 3), torch.arange(4), [4]))
     assert all(torch.equal(v, stepper.net.state_dict()[k]) for k, v in before.items())
 
 
 def test_the_gradient_norm_is_clipped() -> None:
     stepper = make(clip_norm=1e-3)
     before = [p.detach().clone() for p in stepper.net.parameters()]
-    stepper(batches(torch.randn(4, 3), 100 * torch.arange(4), [4]), 4)
+    stepper(batches(torch.randn(4, 3), 100 * torch.arange(4), [4]))
     moved = torch.cat(
         [(a - b.detach()).flatten() for a, b in zip(before, stepper.net.parameters(), strict=True)]
     )
@@ -116,7 +116,7 @@ def test_bf16_computes_in_bf16_and_hands_the_loss_float32() -> None:
         return out
 
     stepper.forward = watch
-    stepper(batches(torch.randn(4, 3), torch.arange(4), [4]), 4)
+    stepper(batches(torch.randn(4, 3), torch.arange(4), [4]))
     assert seen == [(torch.bfloat16, torch.float32)]
     assert stepper.net.linear.weight.grad.dtype == torch.float32
 

@@ -1,0 +1,214 @@
+"""Folders of class folders."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from siamkit.data.images import ImageSet
+from siamkit.errors import DataError
+
+EXTENSIONS = frozenset(
+    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
+"""File name endings, in lower case, that count as images."""
+
+_LISTED = 10
+
+Parts = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a folder holds.
+
+    Attributes:
+        root: The folder, absolute.
+        folders: File names by the folder that directly holds them, as path parts below ``root``.
+        notices: What was left out, and why.
+    """
+
+    root: Path
+    folders: Mapping[Parts, tuple[str, ...]]
+    notices: tuple[str, ...] = ()
+
+    @property
+    def top(self) -> frozenset[str]:
+        """Names of the folders directly in ``root`` that hold images at any depth."""
+        return frozenset(parts[0] for parts in self.folders if parts)
+
+    def images(self, within: str | None = None) -> ImageSet:
+        """Return the images below ``root``, or below its folder ``within``.
+
+        A class is a folder that directly holds images, named by its path relative to there.
+        Images in no class folder are left out: see :meth:`loose`.
+        """
+        prefix: Parts = () if within is None else (within,)
+        below = {
+            "/".join(parts[len(prefix) :]): ["/".join((*parts, name)) for name in names]
+            for parts, names in self.folders.items()
+            if len(parts) > len(prefix) and parts[: len(prefix)] == prefix
+        }
+        return ImageSet.of(self.root, below)
+
+    def paths(self) -> list[Path]:
+        """Return every image file."""
+        return [
+            self.root.joinpath(*parts, name)
+            for parts, names in self.folders.items()
+            for name in names
+        ]
+
+    def without(self, paths: Collection[Path]) -> Scan:
+        """Return what is left when some files cannot be used."""
+        kept = {
+            parts: tuple(n for n in names if self.root.joinpath(*parts, n) not in paths)
+            for parts, names in self.folders.items()
+        }
+        return replace(self, folders={parts: names for parts, names in kept.items() if names})
+
+    def loose(self, within: str | None = None) -> int:
+        """Return how many images lie directly in ``root`` or ``within``, so in no class folder."""
+        return len(self.folders.get(() if within is None else (within,), ()))
+
+
+@dataclass
+class _Found:
+    folders: dict[Parts, tuple[str, ...]] = field(default_factory=dict)
+    visited: set[Parts] = field(default_factory=set)
+    hidden: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    escaping: list[str] = field(default_factory=list)
+    circular: list[str] = field(default_factory=list)
+
+
+def scan(root: Path) -> Scan:
+    """Walk ``root``.
+
+    Hidden entries, files that aren't images and folders without images are left out and reported.
+
+    Raises:
+        DataError: It isn't a folder, cannot be read, holds no images, or links lead out of it.
+    """
+    try:
+        if not root.is_dir():
+            raise _not_a_folder(root)
+        root = root.resolve()
+    except OSError as error:
+        raise DataError(f"cannot read the folder: {error.strerror}", where=str(root)) from None
+    found = _Found()
+    pending: list[tuple[Path, Parts, frozenset[Path]]] = [(root, (), frozenset([root]))]
+    while pending:
+        pending.extend(_visit(*pending.pop(), root, found))
+    if found.escaping:
+        raise DataError(
+            f"{_count(found.escaping, 'symbolic link')} out of the folder:"
+            + listed(sorted(found.escaping)),
+            where=str(root),
+            hint="copy the images in, or give the folder that holds both",
+        )
+    if not found.folders:
+        endings = Counter(PurePosixPath(name).suffix.lower() or name for name in found.others)
+        seen = ", ".join(f"{ending} ({n})" for ending, n in endings.most_common(5))
+        raise DataError(
+            "no images in this folder",
+            where=str(root),
+            got=seen or None,
+            allowed=" ".join(sorted(EXTENSIONS)),
+            hint="put each class's images into a folder of its own",
+        )
+    return Scan(root, dict(sorted(found.folders.items())), _notices(found))
+
+
+def _visit(
+    folder: Path, parts: Parts, ancestors: frozenset[Path], root: Path, found: _Found
+) -> list[tuple[Path, Parts, frozenset[Path]]]:
+    """Note what ``folder`` holds; return the folders to go on with."""
+    found.visited.add(parts)
+    images: list[str] = []
+    inner: list[tuple[Path, Parts, frozenset[Path]]] = []
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise DataError(f"cannot read the folder: {error.strerror}", where=str(folder)) from None
+    for entry in entries:
+        name, key = entry.name, "/".join((*parts, entry.name))
+        if name.startswith("."):
+            found.hidden.append(key)
+            continue
+        target = Path(entry.path)
+        if entry.is_symlink():
+            try:
+                target = target.resolve(strict=True)
+            except (OSError, RuntimeError):  # dangling or circular: the header check names it
+                pass
+            else:
+                if not target.is_relative_to(root):
+                    found.escaping.append(key)
+                    continue
+        if target.is_dir():
+            if target in ancestors:  # it would be walked for ever
+                found.circular.append(key)
+            else:
+                inner.append((target, (*parts, name), ancestors | {target}))
+        elif PurePosixPath(name).suffix.lower() in EXTENSIONS:
+            images.append(name)
+        else:
+            found.others.append(key)
+    if images:
+        found.folders[parts] = tuple(sorted(images))
+    return inner
+
+
+def _notices(found: _Found) -> tuple[str, ...]:
+    used = {parts[:depth] for parts in found.folders for depth in range(len(parts) + 1)}
+    unused = found.visited - used
+    # An empty folder's empty subfolders go without saying.
+    empty = ["/".join(parts) for parts in unused if parts[:-1] not in unused]
+    kinds = (
+        (found.hidden, "hidden file or folder", "hidden files or folders"),
+        (found.others, "file that is not an image", "files that are not images"),
+        (found.circular, "link to a folder around it", "links to folders around them"),
+        (empty, "folder without images", "folders without images"),
+    )
+    return tuple(
+        f"ignored {len(names)} {one if len(names) == 1 else many}: {briefly(sorted(names))}"
+        for names, one, many in kinds
+        if names
+    )
+
+
+def _not_a_folder(path: Path) -> DataError:
+    if path.exists():
+        return DataError(
+            "not a folder",
+            where=str(path),
+            hint="give a folder of class folders (unpack an archive first), a table of images or "
+            "pairs (.csv, .tsv, .parquet), LFW's pairs.txt, or 'sample'",
+        )
+    return DataError(
+        "no such folder",
+        where=str(path),
+        hint="give a folder of class folders, a table of images or pairs, or 'sample' for the "
+        "built-in images",
+    )
+
+
+def _count(items: Sequence[str], noun: str) -> str:
+    return f"{len(items)} {noun}{' leads' if len(items) == 1 else 's lead'}"
+
+
+def briefly(names: Sequence[str], limit: int = 3) -> str:
+    """Return the first few names in one line, and how many more there are."""
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def listed(lines: Sequence[str]) -> str:
+    """Return the first lines, indented, one below the other, and how many more there are."""
+    more = len(lines) - _LISTED
+    shown = [*lines[:_LISTED], *([f"... and {more} more"] if more > 0 else [])]
+    return "".join(f"\n  {line}" for line in shown)

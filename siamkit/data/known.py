@@ -1,0 +1,222 @@
+"""Data that says which images belong together: pairs, triplets, and LFW's ``pairs.txt``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from siamkit.data.images import ImageSet, PairList, Sample, TripletList, Tuples
+from siamkit.data.manifest import read_split
+from siamkit.data.tables import Cells, Table, require_columns
+from siamkit.errors import DataError
+
+PAIR = ("a", "b", "same")
+TRIPLET = ("anchor", "positive", "negative")
+OPTIONAL = ("split", "group")
+
+
+@dataclass(frozen=True)
+class Known:
+    """Pairs or triplets by path, as the data lists them.
+
+    Attributes:
+        rows: The paths of each, relative to the root.
+        same: For pairs, whether they are of one identity; None for triplets.
+        splits: The split of each; None where the data doesn't say.
+        groups: The group of each; None where the data doesn't say.
+        folds: The fold of each; None where the data doesn't say.
+        names: The identity of each path where the data says it; otherwise it is found out.
+    """
+
+    rows: tuple[tuple[str, ...], ...]
+    same: tuple[bool, ...] | None
+    splits: tuple[str, ...] | None = None
+    groups: tuple[str, ...] | None = None
+    folds: tuple[int, ...] | None = None
+    names: Mapping[str, str] | None = None
+
+    @property
+    def alike(self) -> list[tuple[str, str]]:
+        """The pairs of paths that are of one identity."""
+        if self.same is None:
+            return [(row[0], row[1]) for row in self.rows]
+        return [(row[0], row[1]) for row, same in zip(self.rows, self.same, strict=True) if same]
+
+    def identities(self) -> dict[str, str]:
+        """Return the identity of each path: those that pairs connect are one, named by its first.
+
+        Where pairs are few, one identity may fall apart into several: nothing says they are one.
+        """
+        if self.names is not None:
+            return dict(self.names)
+        return connected((path for row in self.rows for path in row), self.alike)
+
+    def without(self, paths: frozenset[str]) -> Known:
+        """Return what is left when some images cannot be used."""
+        kept = [i for i, row in enumerate(self.rows) if not paths.intersection(row)]
+        return Known(
+            tuple(self.rows[i] for i in kept),
+            None if self.same is None else tuple(self.same[i] for i in kept),
+            None if self.splits is None else tuple(self.splits[i] for i in kept),
+            None if self.groups is None else tuple(self.groups[i] for i in kept),
+            None if self.folds is None else tuple(self.folds[i] for i in kept),
+            self.names,
+        )
+
+    def images(self, root: Path) -> ImageSet:
+        """Return the images with the pairs or triplets of them."""
+        identity = self.identities()
+        paths = sorted({p for row in self.rows for p in row}, key=lambda p: (identity[p], p))
+        classes = tuple(sorted({identity[path] for path in paths}))
+        label = {name: number for number, name in enumerate(classes)}
+        index = {path: number for number, path in enumerate(paths)}
+        samples = tuple(Sample(root / path, label[identity[path]], path) for path in paths)
+        columns = list(zip(*([index[p] for p in row] for row in self.rows), strict=True))
+        tuples: Tuples
+        if self.same is None:
+            anchor, positive, negative = columns or [(), (), ()]
+            tuples = TripletList(anchor, positive, negative)
+        else:
+            first, second = columns or [(), ()]
+            tuples = PairList(first, second, self.same, self.folds)
+        return ImageSet(samples, classes, tuples)
+
+
+def connected(paths: Iterable[str], edges: Iterable[Sequence[str]]) -> dict[str, str]:
+    """Return for each path the first, by name, of all that edges connect it with. Pure."""
+    parent = {path: path for path in paths}
+
+    def root(path: str) -> str:
+        while parent[path] != path:
+            parent[path] = parent[parent[path]]  # so that long chains get short
+            path = parent[path]
+        return path
+
+    for first, *others in edges:
+        for other in others:
+            low, high = sorted((root(first), root(other)))
+            parent[high] = low
+    return {path: root(path) for path in parent}
+
+
+def read_known(table: Table, cells: Cells) -> tuple[Known, tuple[str, ...]]:
+    """Return the pairs or triplets of a table, and what the user should know.
+
+    Problems go to ``cells``.
+
+    Raises:
+        DataError: A required column is missing.
+    """
+    triplets = "anchor" in table.columns
+    required = TRIPLET if triplets else PAIR
+    unknown = require_columns(table, required, OPTIONAL)
+    notices = [f"columns that mean nothing here: {', '.join(unknown)}"] if unknown else []
+    has_split, has_group = ("split" in table.columns), ("group" in table.columns)
+    seen: dict[tuple[str, ...], tuple[int, bool]] = {}
+    rows, sames, splits, groups, repeated = [], [], [], [], 0
+    for number, row in table.rows:
+        names = TRIPLET if triplets else PAIR[:2]
+        paths = [cells.path(number, row[name], name) for name in names]
+        same = True if triplets else cells.flag(number, row["same"], "same")
+        split = read_split(number, row["split"], cells) if has_split else None
+        group = cells.word(number, row["group"], "group") if has_group else None
+        found = tuple(path for path in paths if path is not None)
+        if len(found) < len(names) or same is None:
+            continue
+        if len(set(found)) < len(found):
+            cells.wrong(number, f"an image is compared with itself: {found[0]}")
+            continue
+        key = found if triplets else tuple(sorted(found))
+        first, said = seen.setdefault(key, (number, same))
+        if said != same:
+            cells.wrong(number, f"says the opposite of row {first}: {row['same']}")
+        elif first != number:
+            repeated += 1
+        else:
+            rows.append(found)
+            sames.append(same)
+            splits.append(split or "")
+            groups.append(group or "")
+    if repeated:
+        notices.append(f"left out {repeated} rows that repeat another one")
+    known = Known(
+        tuple(rows),
+        None if triplets else tuple(sames),
+        tuple(splits) if has_split else None,
+        tuple(groups) if has_group else None,
+    )
+    return known, (*notices, *_contradictions(known))
+
+
+def _contradictions(known: Known) -> list[str]:
+    """Return a notice where pairs say that two images differ which other pairs connect."""
+    identity = known.identities()
+    if known.same is None:
+        odd = [row for row in known.rows if identity[row[0]] == identity[row[2]]]
+    else:
+        pairs = zip(known.rows, known.same, strict=True)
+        odd = [row for row, same in pairs if not same and identity[row[0]] == identity[row[1]]]
+    if not odd:
+        return []
+    return [
+        f"{len(odd)} different pairs are connected by same pairs, so one of them is wrong: the "
+        f"first is {odd[0][0]} and {odd[0][-1]}"
+    ]
+
+
+def read_lfw(path: Path, cells: Cells) -> Known:
+    """Return the pairs of an LFW file: ``pairs.txt``, ``pairsDevTrain.txt``, ``pairsDevTest.txt``.
+
+    Its first line holds the number of folds, if there are several, and of pairs of each kind in
+    each; then follow for each fold lines ``name n1 n2`` of one person, and ``name1 n1 name2 n2`` of
+    two. An image is ``name/name_0001.jpg``. (Huang et al., Labeled Faces in the Wild, 2007.)
+
+    Raises:
+        DataError: It is no such file.
+    """
+    try:
+        if not path.is_file():
+            raise DataError("not a regular file", where=str(path))
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        head = [int(word) for word in lines[0].split()]
+    except (OSError, ValueError, IndexError):
+        head = []
+    if len(head) not in (1, 2) or min(head) < 1:
+        raise DataError(
+            "is not a file of LFW pairs",
+            where=str(path),
+            allowed="a first line with the number of folds and of pairs, such as '10\t300'",
+            hint="other pairs go into a CSV file with the columns a,b,same",
+        )
+    folds, size = head if len(head) == 2 else (1, head[0])
+    expected = 2 * folds * size
+    rows, sames, numbers = [], [], []
+    names: dict[str, str] = {}
+    body = [(n, line.split()) for n, line in enumerate(lines[1:], 2) if line.strip()]
+    if len(body) != expected:
+        cells.problems.append(f"the first line tells of {expected} pairs, there are {len(body)}")
+    for i, (number, words) in enumerate(body):
+        same = (i // size) % 2 == 0
+        if len(words) != (3 if same else 4):
+            cells.wrong(number, f"{'3' if same else '4'} words are expected here")
+            continue
+        ends = [(words[0], words[1]), (words[0] if same else words[2], words[-1])]
+        found = [_lfw_path(number, *end, cells) for end in ends]
+        if None in found:
+            continue
+        pair = tuple(path for path in found if path is not None)
+        names.update(zip(pair, (name for name, _ in ends), strict=True))
+        rows.append(pair)
+        sames.append(same)
+        numbers.append(i // (2 * size))
+    return Known(
+        tuple(rows), tuple(sames), folds=tuple(numbers) if folds > 1 else None, names=names
+    )
+
+
+def _lfw_path(number: int, name: str, image: str, cells: Cells) -> str | None:
+    if not image.isdecimal():
+        cells.wrong(number, f"the number of an image is expected, got {image!r}")
+        return None
+    return cells.path(number, f"{name}/{name}_{int(image):04d}.jpg")

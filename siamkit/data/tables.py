@@ -1,0 +1,211 @@
+"""Tables as users have them: CSV and Parquet, read into rows that know their number."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from siamkit.data.images import Box
+from siamkit.errors import ConfigError, DataError, did_you_mean
+
+ENDINGS = (".csv", ".tsv", ".parquet")
+"""File name endings, in lower case, of tables."""
+
+_DELIMITERS = (",", ";", "\t")
+_TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text by column.
+
+    Attributes:
+        path: The file.
+        columns: The names in its header.
+        rows: The number of each row as a spreadsheet shows it, where the header is row 1, and the
+            row's cells by column, without spaces around them.
+        problems: What is wrong with rows that could not be read.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[tuple[int, Mapping[str, str]], ...]
+    problems: tuple[str, ...] = ()
+
+
+def read_table(path: Path) -> Table:
+    """Read a CSV file (comma, semicolon or tab; UTF-8) or a Parquet file.
+
+    Raises:
+        DataError: It cannot be read, or its header is at fault.
+        ConfigError: Parquet needs an extra that is not installed.
+    """
+    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    if repeated := [name for name, count in Counter(table.columns).items() if count > 1]:
+        raise DataError(
+            "the header has columns of the same name", where=str(path), got=", ".join(repeated)
+        )
+    return table
+
+
+def _read_csv(path: Path) -> Table:
+    try:
+        if not path.is_file():  # a FIFO would block the read for ever
+            raise DataError("not a regular file", where=str(path))
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read the table: {error.strerror}", where=str(path)) from None
+    lines = data.decode("utf-8-sig", errors="replace")
+    header = lines.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=header.count)
+    reader = csv.reader(io.StringIO(lines, newline=""), delimiter=delimiter, strict=True)
+    rows: list[tuple[int, Mapping[str, str]]] = []
+    problems: list[str] = []
+    try:
+        columns = tuple(cell.strip() for cell in next(reader, []))
+        for number, cells in enumerate(reader, 2):
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(columns):
+                problems.append(f"row {number}: {len(cells)} cells, the header has {len(columns)}")
+            elif any("\ufffd" in cell for cell in cells):
+                problems.append(f"row {number}: not UTF-8")
+            else:
+                named = zip(columns, cells, strict=True)
+                rows.append((number, {name: cell.strip() for name, cell in named}))
+    except csv.Error as error:
+        raise DataError(
+            f"line {reader.line_num} cannot be read: {error}",
+            where=str(path),
+            hint="is a quotation mark missing?",
+        ) from None
+    if not any(columns):
+        raise DataError("the file is empty: it has no header", where=str(path))
+    return Table(path, columns, tuple(rows), tuple(problems))
+
+
+def _read_parquet(path: Path) -> Table:
+    try:
+        import pyarrow.parquet as parquet
+        from pyarrow import ArrowException
+    except ImportError:
+        raise ConfigError(
+            "Parquet files need pyarrow",
+            where=str(path),
+            hint="pip install 'siamkit[parquet]', or save the table as CSV",
+        ) from None
+    try:
+        if not path.is_file():
+            raise DataError("not a regular file", where=str(path))
+        found = parquet.read_table(path)
+    except (ArrowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"cannot read the table: {reason}", where=str(path)) from None
+    columns = tuple(str(name) for name in found.column_names)
+    values = [found.column(i).to_pylist() for i in range(len(columns))]
+    rows = tuple(
+        (number, {n: _text(v) for n, v in zip(columns, cells, strict=True)})
+        for number, cells in enumerate(zip(*values, strict=True), 2)
+    )
+    return Table(path, columns, rows)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float) and value.is_integer():  # how pandas writes whole numbers with gaps
+        return str(int(value))
+    return "" if value is None or value != value else str(value).strip()
+
+
+def require_columns(table: Table, required: Sequence[str], optional: Sequence[str]) -> list[str]:
+    """Return the columns that mean nothing here.
+
+    Raises:
+        DataError: A required one is missing.
+    """
+    known = (*required, *optional)
+    others = [name for name in table.columns if name not in known]
+    for name in required:
+        if name not in table.columns:
+            near = did_you_mean(name, others)
+            raise DataError(
+                f"the header has no column {name!r}",
+                where=str(table.path),
+                got=",".join(table.columns),
+                allowed=",".join(required) + f"[,{','.join(optional)}]",
+                hint=near or None,
+            )
+    return others
+
+
+@dataclass
+class Cells:
+    """Reads the cells of rows, and notes every problem by the row's number.
+
+    Attributes:
+        root: The folder that paths are relative to, absolute.
+        problems: What is wrong, one line each.
+    """
+
+    root: Path
+    problems: list[str] = field(default_factory=list)
+
+    def path(self, number: int, cell: str, column: str = "path") -> str | None:
+        """Return a path relative to the root, in its one spelling; None if it is no good."""
+        key = PurePosixPath(cell)
+        if not cell:
+            self.wrong(number, f"{column} is empty")
+            return None
+        if "\0" in cell:
+            self.wrong(number, f"{column} holds a NUL character")
+            return None
+        if key.is_absolute() or (len(cell) > 1 and cell[1] == ":"):
+            self.wrong(number, f"{column} is absolute: {cell}")
+            return None
+        if ".." in key.parts:
+            self.wrong(number, f"{column} leads out of the folder: {cell}")
+            return None
+        target = self.root / key
+        try:
+            if not target.resolve().is_relative_to(self.root):
+                self.wrong(number, f"{column} is a link out of the folder: {cell}")
+                return None
+        except (OSError, RuntimeError) as error:
+            self.wrong(number, f"{column} cannot be followed: {error}")
+            return None
+        return str(key)
+
+    def flag(self, number: int, cell: str, column: str) -> bool | None:
+        """Return yes or no; None if it is neither."""
+        word = cell.lower()
+        if word not in (*_TRUE, *_FALSE):
+            self.wrong(number, f"{column} must be 1 or 0, got {cell!r}")
+            return None
+        return word in _TRUE
+
+    def word(self, number: int, cell: str, column: str) -> str | None:
+        """Return a cell that must not be empty."""
+        if not cell:
+            self.wrong(number, f"{column} is empty")
+        return cell or None
+
+    def box(self, number: int, cells: Sequence[str]) -> Box | None:
+        """Return a box; None for the whole image, where all four cells are empty."""
+        if not any(cells):
+            return None
+        try:
+            x1, y1, x2, y2 = (float(cell) for cell in cells)
+        except ValueError:
+            self.wrong(number, f"x1,y1,x2,y2 must be numbers, got {','.join(cells)}")
+            return None
+        if not (0 <= x1 < x2 < float("inf") and 0 <= y1 < y2 < float("inf")):
+            self.wrong(number, f"must be 0 <= x1 < x2 and y1 < y2: {','.join(cells)}")
+            return None
+        return x1, y1, x2, y2
+
+    def wrong(self, number: int, text: str) -> None:
+        """Note what is wrong with a row."""
+        self.problems.append(f"row {number}: {text}")

@@ -1,0 +1,79 @@
+"""What ``siamkit data check`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from siamkit.report.terminal import cells, make_table, styled
+
+Json = Mapping[str, Any]
+
+_SHOWN = 10
+
+
+def data_report(report: Json) -> RenderableType:
+    """Return the object of ``siamkit.check_data`` as something rich can print."""
+    parts: list[RenderableType] = [styled(f"{report['kind']}: {report['where']}", "bold")]
+    parts += [styled(line) for line in _files(report)]
+    if report["parts"]:
+        parts += [Text(), styled(report["how"]), _parts(report["parts"])]
+    parts += _listed("unreadable", [f"{b['path']}: {b['problem']}" for b in report["unreadable"]])
+    for key, title in (
+        ("leaks", "the same image on two sides"),
+        ("near_duplicates", "nearly the same image on two sides"),
+        ("conflicts", "the same image with two labels"),
+    ):
+        parts += _listed(title, [_twins(twins) for twins in report[key]])
+    told = [("notice", "yellow", text) for text in report["notices"]]
+    told += [("warning", "bold yellow", text) for text in report["warnings"]]
+    told += [("problem", "bold red", text) for text in report["problems"]]
+    if told:
+        parts.append(Text())
+    parts += [Text.assemble((f"{kind}: ", style), styled(text)) for kind, style, text in told]
+    if not report["problems"]:
+        parts += [Text(), styled("it can be used", "bold green")]
+    return Group(*parts)
+
+
+def _files(report: Json) -> list[str]:
+    side = report["shorter_side"]
+    lines = [f"{report['files']} files: {_counts(report['formats'])}; {_counts(report['modes'])}"]
+    if side:
+        lines.append(
+            f"shorter side {side['smallest']} to {side['largest']} px, median {side['median']:g}"
+        )
+    return lines
+
+
+def _counts(counts: Json) -> str:
+    return ", ".join(f"{name} {number}" for name, number in counts.items())
+
+
+def _parts(parts: Json) -> RenderableType:
+    names = list(dict.fromkeys(name for part in parts.values() for name in part))
+    table = make_table("part", *names, numbers=tuple(names))
+    for part, found in parts.items():
+        table.add_row(styled(part, "bold"), *cells(*(_number(found.get(name)) for name in names)))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
+
+
+def _twins(twins: Json) -> str:
+    (a, b), (one, other) = twins["keys"], twins["parts"]
+    apart = f", {twins['bits']} of 64 bits apart" if "bits" in twins else ""
+    return f"{a} ({one}) and {b} ({other}){apart}"
+
+
+def _listed(title: str, lines: Sequence[str]) -> list[RenderableType]:
+    if not lines:
+        return []
+    more = len(lines) - _SHOWN
+    shown = [*lines[:_SHOWN], *([f"... and {more} more"] if more > 0 else [])]
+    return [Text(), styled(f"{title}: {len(lines)}", "bold"), *(styled(f"  {x}") for x in shown)]

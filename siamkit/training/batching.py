@@ -1,0 +1,105 @@
+"""What goes through the network together, and what the loss is told of it.
+
+Pure functions of (images, sizes, seed, epoch), so a run resumes from its epoch and step alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from siamkit.config import TrainConfig
+from siamkit.data.images import ImageSet, PairList, Tuples
+from siamkit.data.sampler import pk_batches, pk_shape
+from siamkit.errors import DataError
+from siamkit.interfaces import Pairs, Triplets
+from siamkit.training.step import Known, micro_batches
+
+
+@dataclass(frozen=True)
+class Part:
+    """A micro-batch; several make a step.
+
+    Attributes:
+        images: Indices into the image set.
+        tuples: Known pairs or triplets of them, as positions in ``images``; None where the loss
+            finds its own by label.
+        size: How much it counts in the step's mean: its tuples, or else its images.
+    """
+
+    images: list[int]
+    tuples: Known | None
+    size: int
+
+
+def batch_notices(config: TrainConfig, images: ImageSet) -> tuple[str, ...]:
+    """Return what the user should know about the batches.
+
+    Raises:
+        DataError: No batch can be made.
+    """
+    if images.tuples is None:
+        _, _, notices = pk_shape(images.labels, config.batch_size, config.images_per_class)
+        return notices
+    width = images.tuples.width
+    if (config.micro_batch or config.batch_size) < width:
+        raise DataError(
+            f"a batch holds no {'pair' if width == 2 else 'triplet'}",
+            where="train.batch_size",
+            got=config.batch_size,
+            allowed=f"{width} or more",
+        )
+    return ()
+
+
+def epoch_steps(config: TrainConfig, images: ImageSet, epoch: int) -> list[list[Part]]:
+    """Return the micro-batches of each step of an epoch.
+
+    With labels, P x K batches. With known pairs or triplets, each of them once, in random order,
+    as many a step as ``batch_size`` images make up.
+    """
+    if images.tuples is not None:
+        return _tuple_steps(config, images.tuples, epoch)
+    batches = pk_batches(
+        images.labels,
+        batch_size=config.batch_size,
+        images_per_class=config.images_per_class,
+        seed=config.seed,
+        epoch=epoch,
+    )
+    _, k, _ = pk_shape(images.labels, config.batch_size, config.images_per_class)
+    return [
+        [Part(micro, None, len(micro)) for micro in micro_batches(batch, config.micro_batch, k)]
+        for batch in batches
+    ]
+
+
+def _tuple_steps(config: TrainConfig, tuples: Tuples, epoch: int) -> list[list[Part]]:
+    order = np.random.default_rng([config.seed, epoch]).permutation(len(tuples))
+    steps = _evenly(order.tolist(), config.batch_size // tuples.width)
+    size = (config.micro_batch or config.batch_size) // tuples.width
+    return [[part_of(tuples, micro) for micro in _evenly(step, size)] for step in steps]
+
+
+def _evenly(items: Sequence[int], size: int) -> list[list[int]]:
+    """Cut into parts of at most ``size``, as even as can be."""
+    count = -(-len(items) // max(size, 1))
+    return [part.tolist() for part in np.array_split(np.asarray(items, dtype=np.int64), count)]
+
+
+def part_of(tuples: Tuples, chosen: Sequence[int]) -> Part:
+    """Return the micro-batch of some tuples: an image that is in several of them comes once."""
+    rows = [tuples.rows[i] for i in chosen]
+    images = list(dict.fromkeys(image for row in rows for image in row))
+    position = {image: place for place, image in enumerate(images)}
+    columns = torch.tensor([[position[i] for i in row] for row in rows]).T  # [width, T]
+    known: Known
+    if isinstance(tuples, PairList):
+        same = torch.tensor([tuples.same[i] for i in chosen])
+        known = Pairs(columns[0], columns[1], same)
+    else:
+        known = Triplets(columns[0], columns[1], columns[2])
+    return Part(images, known, len(chosen))

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from siamkit.cli.app import main
+
+
+def check(*args: object) -> int:
+    return main(["data", "check", *map(str, args)])
+
+
+def test_it_says_what_there_is(image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(image_folder) == 0
+    text = capsys.readouterr().out
+    assert f"class folders: {image_folder}" in text
+    assert "48 files: PNG 48; RGB 48" in text
+    assert "class-disjoint: 4 classes train, 4 held out (seed 0)" in text
+    assert text.rstrip().endswith("it can be used")
+
+
+def test_json_holds_all_of_it(image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(image_folder, "--json", "--seed", 3) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema"] == "siamkit.data/1"
+    assert found["parts"]["train"] == {
+        "images": 24, "classes": 4, "smallest": 6, "median": 6, "largest": 6,
+    }  # fmt: skip
+    assert found["shorter_side"] == {"smallest": 40, "median": 40, "largest": 40}
+    assert (found["problems"], found["leaks"], found["unreadable"]) == ([], [], [])
+
+
+def test_leaks_and_conflicts_are_shown_and_strict_refuses_leaks(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in range(8):
+        part = "train" if kind < 4 else "test" if kind < 6 else "val"
+        shutil.copytree(image_folder / f"class{kind}", tmp_path / part / f"class{kind}")
+    shutil.copy(tmp_path / "train/class0/0.png", tmp_path / "test/class4/copy.png")
+    shutil.copy(tmp_path / "val/class6/0.png", tmp_path / "val/class7/copy.png")
+    assert check(tmp_path) == 0
+    text = capsys.readouterr().out
+    assert "the same image on two sides: 1" in text
+    assert "train/class0/0.png (train) and test/class4/copy.png (test)" in text
+    assert "the same image with two labels: 1" in text
+    assert "warning: 1 images are on two sides of a split, by content" in text
+    assert check(tmp_path, "--strict") == 3
+
+
+def test_what_cannot_be_used_exits_with_3_and_still_tells_the_rest(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(image_folder / "class0", tmp_path / "only")
+    data = (tmp_path / "only/3.png").read_bytes()
+    (tmp_path / "only/3.png").write_bytes(data[:-100])
+    assert check(tmp_path, "--json") == 3
+    found = json.loads(capsys.readouterr().out)
+    assert [bad["path"] for bad in found["unreadable"]] == [str(tmp_path / "only/3.png")]
+    assert found["problems"][0] == "1 images cannot be read"
+    assert "has only one class" in found["problems"][1]
+    assert found["files"] == 5
+    assert check(tmp_path) == 3
+    assert "problem: 1 images cannot be read" in capsys.readouterr().out
+
+
+def test_bad_rows_are_an_error_with_their_numbers(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (tmp_path / "pairs.csv").open("w", newline="") as file:
+        rows = [("a", "b", "same"), ("class0/0.png", "../x", 1), ("class0/0.png", "x.png", 9)]
+        csv.writer(file).writerows(rows)
+    assert check(tmp_path / "pairs.csv", "--root", image_folder) == 3
+    text = capsys.readouterr().err
+    assert "2 problems:" in text
+    assert "row 2: b leads out of the folder: ../x" in text
+    assert "row 3: same must be 1 or 0, got '9'" in text
+
+
+def test_names_are_printed_literally(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in range(4):
+        shutil.copytree(image_folder / f"class{kind}", tmp_path / f"[red]{kind}")
+    shutil.copy(tmp_path / "[red]0/0.png", tmp_path / "[red]1/\x1b[31mcopy.png")
+    assert check(tmp_path) == 0
+    text = capsys.readouterr().out
+    assert "[red]1/\\x1b[31mcopy.png" in text and "\x1b" not in text

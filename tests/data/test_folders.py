@@ -1,0 +1,145 @@
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from siamkit.data.folders import scan
+from siamkit.data.images import ImageSet, Sample
+from siamkit.errors import DataError
+
+
+def test_a_class_is_a_folder_that_directly_holds_images(make_images):
+    root = make_images({"cat": 2, "dog/big": 1, "dog/small": 3})
+    images = scan(root).images()
+    assert images.classes == ("cat", "dog/big", "dog/small")
+    assert images.labels == [0, 0, 1, 2, 2, 2]
+    assert images.counts == {"cat": 2, "dog/big": 1, "dog/small": 3}
+    assert images.samples[2] == Sample(root / "dog/big/0.png", 1, "dog/big/0.png")
+
+
+def test_classes_within_a_folder_are_named_from_there_and_keys_from_the_root(make_images):
+    root = make_images({"train/cat": 1, "train/dog/big": 1, "val/cat": 1})
+    found = scan(root)
+    assert found.top == {"train", "val"}
+    images = found.images("train")
+    assert images.classes == ("cat", "dog/big")
+    assert [sample.key for sample in images.samples] == ["train/cat/0.png", "train/dog/big/0.png"]
+
+
+def test_order_is_by_name_whatever_the_file_system_says(make_images, monkeypatch):
+    root = make_images({"b": 3, "a": 12, "C": 1})
+    images = scan(root).images()
+    listing = os.scandir
+    monkeypatch.setattr("os.scandir", lambda path: reversed(list(listing(path))))
+    assert scan(root).images() == images
+    assert images.classes == ("C", "a", "b")
+
+
+def test_every_image_ending_counts_in_any_case(make_images, tmp_path):
+    endings = "jpg jpeg png webp bmp gif tif tiff ppm pgm JPG Png".split()
+    folder = tmp_path / "images" / "a"
+    folder.mkdir(parents=True)
+    for i, ending in enumerate(endings):
+        image_format = "PPM" if ending in ("ppm", "pgm") else "PNG"
+        Image.new("RGB", (1, 1)).save(folder / f"{i}.{ending}", image_format)
+    assert len(scan(tmp_path / "images").images()) == len(endings)
+
+
+def test_clutter_is_ignored_and_reported(make_images):
+    root = make_images({"cat": 2, "cat/.ipynb_checkpoints": 1, "dog": 1})
+    (root / ".DS_Store").touch()
+    (root / "cat/._0.png").touch()
+    (root / "labels.csv").touch()
+    (root / "empty/inner").mkdir(parents=True)
+    found = scan(root)
+    assert found.images().counts == {"cat": 2, "dog": 1}
+    assert found.notices == (
+        "ignored 3 hidden files or folders: .DS_Store, cat/._0.png, cat/.ipynb_checkpoints",
+        "ignored 1 file that is not an image: labels.csv",
+        "ignored 1 folder without images: empty",
+    )
+
+
+def test_clean_folders_give_no_notices(make_images):
+    assert scan(make_images({"a/b": 1, "c": 1})).notices == ()
+
+
+@pytest.mark.parametrize("name", ["<img onerror=x>", "[/bold]", "a b\n", "ünï", "-x"])
+def test_class_names_are_data(make_images, name):
+    assert scan(make_images({name: 1})).images().classes == (name,)
+
+
+def test_file_names_need_not_be_unicode(make_images):
+    root = make_images({"a": 1})
+    (root / "a/0.png").rename(root / "a" / os.fsdecode(b"\xff.png"))
+    assert scan(root).images().samples[0].path.exists()
+
+
+def test_images_in_no_class_folder_are_counted(make_images):
+    found = scan(make_images({".": 3, "a": 1}))
+    assert (found.loose(), len(found.images())) == (3, 1)
+
+
+def test_links_within_the_root_are_followed(make_images):
+    root = make_images({"a": 1, "b": 1})
+    (root / "b/1.png").symlink_to("../a/0.png")
+    (root / "c").symlink_to("a")
+    assert scan(root).images().counts == {"a": 1, "b": 2, "c": 1}
+
+
+def test_the_root_itself_may_be_a_link(make_images, tmp_path):
+    (tmp_path / "link").symlink_to(make_images({"a": 1}))
+    assert len(scan(tmp_path / "link").images()) == 1
+
+
+def test_links_out_of_the_root_are_rejected(make_images, tmp_path):
+    root = make_images({"a": 1})
+    outside = make_images({"secret": 1}, tmp_path / "outside")
+    (root / "a/1.png").symlink_to(outside / "secret/0.png")
+    (root / "b").symlink_to(outside)
+    with pytest.raises(
+        DataError, match=r"2 symbolic links lead out of the folder:\n  a/1.png\n  b"
+    ):
+        scan(root)
+
+
+def test_links_that_go_round_are_not_walked(make_images):
+    root = make_images({"a/b": 1})
+    (root / "a/b/up").symlink_to("..")
+    (root / "a/self.txt").symlink_to("self.txt")
+    found = scan(root)
+    assert found.images().classes == ("a/b",)
+    assert "ignored 1 link to a folder around it: a/b/up" in found.notices
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(DataError, match="gone: no such folder; give a folder of class folders"):
+        scan(tmp_path / "gone")
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "a.zip").touch()
+    with pytest.raises(DataError, match=r"a.zip: not a folder; .*unpack"):
+        scan(tmp_path / "a.zip")
+
+
+def test_a_name_that_no_file_system_takes(tmp_path):
+    with pytest.raises(DataError):
+        scan(tmp_path / ("x" * 5000))
+
+
+def test_no_images_tells_what_is_there_instead(tmp_path):
+    for name in ("1.heic", "2.HEIC", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError) as caught:
+        scan(tmp_path)
+    assert caught.value.what == "no images in this folder"
+    assert caught.value.got == ".heic (2), .txt (1)"
+    assert ".jpg" in caught.value.allowed
+
+
+def test_sets_are_sorted():
+    images = ImageSet.of(Path("/r"), {"b": ["b/2", "b/1"], "a": ["a/1"]})
+    assert images.classes == ("a", "b")
+    assert [sample.key for sample in images.samples] == ["a/1", "b/1", "b/2"]

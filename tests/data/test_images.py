@@ -1,0 +1,41 @@
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from siamkit.data.images import ImageSet, PairList, Sample, TripletList
+
+
+def make(labels: list[int]) -> ImageSet:
+    samples = tuple(Sample(Path(str(i)), label, str(i)) for i, label in enumerate(labels))
+    flags = tuple(i % 2 == 0 for i in range(len(labels)))
+    return ImageSet(samples, tuple(f"c{i}" for i in range(10)), query=flags, gallery=flags[::-1])
+
+
+@given(st.lists(st.integers(0, 9), max_size=30), st.data())
+def test_a_subset_keeps_names_and_roles(labels: list[int], data: st.DataObject) -> None:
+    images = make(labels)
+    chosen = data.draw(st.sets(st.integers(0, len(labels) - 1))) if labels else set()
+    part = images.subset(chosen)
+    assert [s.key for s in part.samples] == [str(i) for i in sorted(chosen)]
+    assert [part.classes[s.label] for s in part.samples] == [
+        f"c{labels[i]}" for i in sorted(chosen)
+    ]
+    assert set(part.labels) == set(range(len(part.classes))), "no class without an image"
+    assert part.query == tuple(images.query[i] for i in sorted(chosen))
+    assert part.gallery == tuple(images.gallery[i] for i in sorted(chosen))
+
+
+def test_tuples_bring_their_images() -> None:
+    pairs = PairList((0, 2, 3), (1, 3, 4), (True, False, True), (0, 1, 2))
+    images = ImageSet(make([0, 0, 1, 2, 2]).samples, ("a", "b", "c"), pairs)
+    part = images.with_tuples([1, 2])
+    assert [sample.key for sample in part.samples] == ["2", "3", "4"]
+    assert part.classes == ("b", "c")
+    assert part.tuples == PairList((0, 1), (1, 2), (False, True), (1, 2))
+    assert str(part) == "3 images in 2 pairs (1 same, 1 different)"
+
+
+def test_triplets_are_pairs_each_once() -> None:
+    triplets = TripletList((0, 0, 1), (1, 1, 0), (2, 3, 2))
+    assert triplets.pairs() == PairList((0, 0, 0, 1), (1, 2, 3, 2), (True, False, False, False))
