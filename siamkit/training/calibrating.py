@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import torch
 
-import siamkit
 from siamkit.config import CalibrationConfig
 from siamkit.data.digest import digest
 from siamkit.errors import CheckpointError
@@ -42,7 +43,7 @@ def calibrate_run(
             "digest": digest(held_out.images),
             "checkpoint": best_checkpoint(run),
             "epoch": held_out.epoch,
-            "siamkit": siamkit.__version__,
+            "siamkit": version("siamkit"),
         },
         seed=seed,
     )
