@@ -13,6 +13,7 @@ from siamkit.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from siamkit.api import (
+        calibrate,
         check_data,
         create_model,
         evaluate,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from siamkit.config import RunConfig
     from siamkit.embedding import Embedded, Embedder
     from siamkit.errors import SiamkitError
+    from siamkit.evaluation.calibration import Calibration, Verdict
     from siamkit.interfaces import (
         Backbone,
         BackboneContext,
@@ -53,13 +55,14 @@ __version__ = "0.1.0"
 
 _HOME = {
     "siamkit.api": (
-        "check_data", "create_model", "evaluate", "fit", "inspect", "list_backbones",
+        "calibrate", "check_data", "create_model", "evaluate", "fit", "inspect", "list_backbones",
         "list_freeze_policies", "list_losses", "list_schedulers", "load", "load_model", "plan",
         "resume",
     ),
     "siamkit.config": ("RunConfig",),
     "siamkit.embedding": ("Embedded", "Embedder"),
     "siamkit.errors": ("SiamkitError",),
+    "siamkit.evaluation.calibration": ("Calibration", "Verdict"),
     "siamkit.interfaces": (
         "Backbone", "BackboneContext", "Event", "FreezePlan", "FreezePolicy", "Loss",
         "LossContext", "Options", "Pairs", "Phase", "Preprocessing", "Progress", "Scheduler",
@@ -72,6 +75,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "Backbone",
     "BackboneContext",
+    "Calibration",
     "Embedded",
     "Embedder",
     "Event",
@@ -90,7 +94,9 @@ __all__ = [
     "SiamkitError",
     "Stage",
     "Triplets",
+    "Verdict",
     "__version__",
+    "calibrate",
     "check_data",
     "create_model",
     "evaluate",

@@ -15,6 +15,7 @@ from siamkit.data.check import check
 from siamkit.data.sources import load_data, unseen_images
 from siamkit.embedding import Embedder
 from siamkit.errors import CheckpointError, ConfigError
+from siamkit.evaluation.calibration import Calibration
 from siamkit.evaluation.summary import summarize
 from siamkit.freezing.kernels import KERNELS
 from siamkit.interfaces import Event, FreezePolicy, Phase
@@ -26,7 +27,9 @@ from siamkit.training import checkpoint
 from siamkit.training import fit as _fit
 from siamkit.training import inspection as _inspection
 from siamkit.training.build import build_policy, resolve_device
+from siamkit.training.calibrating import best_checkpoint, calibrate_run, calibration_of
 from siamkit.training.events import Listener
+from siamkit.training.heldout import HeldOut
 from siamkit.training.rundir import RunDir
 
 Config = RunConfig | Mapping[str, Any] | str | Path
@@ -138,7 +141,8 @@ def fit(config: Config | None = None, *, listeners: Sequence[Listener] = ()) -> 
 
     Returns:
         ``run_dir``, ``epochs``, ``phases``, ``metrics`` (``untrained``, ``best``, ``last``, and
-        ``test`` where the data has one), ``history``.
+        ``test`` where the data has one), ``history``, ``calibration`` (None where the held-out
+        images don't allow it).
 
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
@@ -200,11 +204,7 @@ def load_model(run_dir: str | Path, which: Literal["best", "last"] = "best") -> 
     """
     run = RunDir.open(Path(run_dir))
     config = load_config(run.read_config(), where=str(run.config))
-    pointers = {"best": checkpoint.BEST, "last": checkpoint.LATEST}
-    if which not in pointers:
-        raise ConfigError("no such checkpoint", where="which", got=which, allowed="best, last")
-    pointer = pointers[which]
-    folder = run.checkpoints / (checkpoint.pointed_to(run.checkpoints, pointer) or pointer)
+    folder = run.checkpoints / _checkpoint_name(run, which)
     net = create_net(config, registries(), weights="none").net
     saved = checkpoint.load(folder).model
     net.load_state_dict({k: v for k, v in saved.items() if not k.startswith("loss.")})
@@ -218,7 +218,7 @@ def load(
     device: str = "auto",
     kernel: str = "auto",
 ) -> Embedder:
-    """Return an embedder of images with the trained network of a run.
+    """Return an embedder of images with the trained network of a run, and its calibration.
 
     Args:
         run_dir: The run.
@@ -230,13 +230,19 @@ def load(
         ConfigError: ``which``, ``device`` or ``kernel`` is none of these.
         CheckpointError: There is no such checkpoint, or it is damaged.
     """
-    config = load_config(RunDir.open(Path(run_dir)).read_config())
+    run = RunDir.open(Path(run_dir))
+    config = load_config(run.read_config())
     allowed = ("auto", *KERNELS)
     if kernel not in allowed:
         raise ConfigError("no such kernel", where="kernel", got=kernel, allowed=", ".join(allowed))
     net: SiameseNet = load_model(run_dir, which).to(resolve_device(device))
     net = net.to(memory_format=torch.channels_last)
-    return Embedder(net, kernel=kernel, precision=config.train.precision)
+    calibration: Calibration | CheckpointError
+    try:
+        calibration = calibration_of(run, _checkpoint_name(run, which))
+    except CheckpointError as error:  # nobody misses it before they verify
+        calibration = error
+    return Embedder(net, kernel=kernel, precision=config.train.precision, calibration=calibration)
 
 
 def evaluate(
@@ -300,6 +306,72 @@ def check_data(
     """
     config = load_config({"data": {"path": str(data), "root": root and str(root)}})
     return check(config.data, seed)
+
+
+def calibrate(
+    run_dir: str | Path,
+    data: str | Path | None = None,
+    *,
+    root: str | Path | None = None,
+    target: Literal["eer", "far", "accuracy"] | None = None,
+    far: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> Calibration:
+    """Fit the threshold of a run again, without training, and keep it with the run.
+
+    Args:
+        run_dir: The run.
+        data: As for :func:`evaluate`; None for the run's own validation images.
+        root: As for :func:`evaluate`.
+        target: ``eer``, as many false accepts as false rejects; ``far``, a rate of false accepts;
+            ``accuracy``, the best one on as many same pairs as different; None for ``far`` where a
+            rate is given, else what the run's config says.
+        far: That rate, in (0, 1).
+        seed: Of the draw of pairs, where there are too many for all.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``; where images are embedded.
+
+    Raises:
+        ConfigError: The target and the rate don't go together.
+        CheckpointError: There is no such run, or it is damaged.
+        DataError: The images don't allow it; an earlier threshold then stays.
+    """
+    run = RunDir.open(Path(run_dir))
+    config = load_config(run.read_config(), where=str(run.config))
+    wanted = config.calibration
+    if target is not None or far is not None:
+        given = {"calibration": {"target": target, "far": far}}
+        wanted = load_config(given, where="calibrate").calibration
+    held_out = _held_out(run, config, data, root, device)
+    path = config.data.path if data is None else str(data)
+    return calibrate_run(run, held_out, wanted, path, seed=seed)
+
+
+def _held_out(
+    run: RunDir,
+    config: RunConfig,
+    data: str | Path | None,
+    root: str | Path | None,
+    device: str,
+) -> HeldOut:
+    """Return images that the run didn't train on, embedded by its best epoch's network."""
+    epoch: int = checkpoint.load(run.checkpoints / best_checkpoint(run)).state["best_epoch"]
+    if data is None:
+        kept = HeldOut.load(run, "val")
+        if kept is not None and kept.epoch == epoch:
+            return kept
+        images, part = load_data(config.data, config.train.seed).val, "val"
+    else:
+        images, part = unseen_images(str(data), None if root is None else Path(root))
+    embeddings = load(run.path, device=device).embed(images.samples)
+    return HeldOut(part, images, embeddings, epoch)
+
+
+def _checkpoint_name(run: RunDir, which: str) -> str:
+    pointers = {"best": checkpoint.BEST, "last": checkpoint.LATEST}
+    if which not in pointers:
+        raise ConfigError("no such checkpoint", where="which", got=which, allowed="best, last")
+    return checkpoint.pointed_to(run.checkpoints, pointers[which]) or pointers[which]
 
 
 def _config(config: Config | None) -> RunConfig:

@@ -9,17 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
+from siamkit.data.decode import decode, prepare
 from siamkit.data.folders import scan
 from siamkit.data.images import ImageSet, Sample
 from siamkit.data.loader import Loader, ViewDataset, default_workers
 from siamkit.data.views import EvalView
-from siamkit.errors import DataError, NonFiniteError
+from siamkit.errors import CheckpointError, DataError, NonFiniteError
+from siamkit.evaluation.calibration import Calibration, Verdict
 from siamkit.freezing.kernels import Choice, Precision, choose, run
 from siamkit.model.siamese import SiameseNet
+
+Paths = str | Path | Sequence[str | Path] | Sequence[Sample]
+ImageLike = str | Path | Image.Image
+Images = ImageLike | Sequence[ImageLike] | Sequence[Sample] | Tensor
 
 _BATCH = 64  # images that are loaded together
 
@@ -54,13 +63,14 @@ class Embedded:
 
 
 class Embedder:
-    """Turns images into embeddings.
+    """Turns images into embeddings, and tells whether two show the same.
 
     Args:
         net: The network; it is put into eval mode, and must not change from then on.
         kernel: How it runs: ``auto`` measures, or a name as in ``engine.prefix``.
         precision: The type that a GPU computes in.
         workers: Processes that load images; None for as many as this machine has use for.
+        calibration: What :meth:`verify` decides by; or why there is none, to raise there.
     """
 
     def __init__(
@@ -70,12 +80,30 @@ class Embedder:
         kernel: str = "auto",
         precision: Precision = "fp32",
         workers: int | None = None,
+        calibration: Calibration | CheckpointError | None = None,
     ) -> None:
         self.net = net.eval().requires_grad_(False)
         self._wanted, self._precision, self._workers = kernel, precision, workers
         self._device = next((p.device for p in net.parameters()), torch.device("cpu"))
         self._choice: Choice | None = None
         self._considered = 0
+        self._calibration = calibration
+
+    @property
+    def calibration(self) -> Calibration:
+        """The threshold and the probability map of the network.
+
+        Raises:
+            CheckpointError: There is none, or it is damaged; the message says how to get one.
+        """
+        if isinstance(self._calibration, CheckpointError):
+            raise self._calibration
+        if self._calibration is None:
+            raise CheckpointError(
+                "the embedder has no threshold",
+                hint="load it from a run, after 'siamkit calibrate RUN'",
+            )
+        return self._calibration
 
     @property
     def embedding_dim(self) -> int:
@@ -87,26 +115,75 @@ class Embedder:
         """The kernel in use and what was measured; None before the first image."""
         return self._choice
 
-    def embed(self, images: str | Path | Sequence[str | Path] | Sequence[Sample]) -> Tensor:
-        """Return the embeddings of image files ``[N, E]``, float32, on the CPU.
+    def embed(self, images: Images) -> Tensor:
+        """Return the embeddings of images ``[N, E]``, float32, on the CPU.
 
         Args:
             images: A folder, whose images at any depth are taken in the order of their paths
-                (:func:`files_of`); a file; or files or samples, in this order.
+                (:func:`files_of`); a file; files or samples, in this order; an image or images of
+                Pillow's, which are prepared as files are; or a tensor ``[N, C, H, W]``, prepared as
+                the backbone expects (``net.backbone.preprocessing``).
 
         Raises:
-            DataError: An image is missing or cannot be decoded; the message names it.
+            DataError: An image is missing, cannot be decoded, or has another shape; the message
+                names it.
             NonFiniteError: An embedding is NaN or infinite; the message names the image.
         """
-        parts = [part.embeddings for part in self.stream(images)]
-        return torch.cat(parts) if parts else torch.empty(0, self.embedding_dim)
+        if isinstance(images, Tensor):
+            parts = self._tensors(images)
+        elif isinstance(images, Image.Image):
+            parts = self._opened([images])
+        elif isinstance(images, str | Path) or not any(
+            isinstance(image, Image.Image) for image in images
+        ):
+            parts = (part.embeddings for part in self.stream(cast("Paths", images)))
+        else:
+            parts = self._opened(cast("Sequence[ImageLike]", images))
+        found = list(parts)
+        return torch.cat(found) if found else torch.empty(0, self.embedding_dim)
 
-    def stream(
-        self, images: str | Path | Sequence[str | Path] | Sequence[Sample]
-    ) -> Iterator[Embedded]:
+    def similarity(self, a: Images, b: Images) -> Tensor:
+        """Return the cosine similarity of each of ``a`` to each of ``b`` ``[A, B]``.
+
+        Args:
+            a: Images as for :meth:`embed`, or embeddings ``[A, E]``.
+            b: The same.
+
+        Raises:
+            SiamkitError: As for :meth:`embed`.
+        """
+        first, second = (F.normalize(self._vectors(side), dim=-1) for side in (a, b))
+        return (first @ second.T).clamp(-1, 1)
+
+    def verify(self, a: Images, b: Images) -> Verdict:
+        """Tell whether two images show the same.
+
+        Args:
+            a: One image as for :meth:`embed`, or its embedding ``[1, E]``.
+            b: The other.
+
+        Raises:
+            CheckpointError: The network has no threshold; the message says how to get one.
+            DataError: There is more than one image, or as for :meth:`embed`.
+        """
+        calibration = self.calibration
+        score = self.similarity(a, b)
+        if score.shape != (1, 1):
+            raise DataError(
+                "one image is compared with one other",
+                got=f"{score.shape[0]} and {score.shape[1]}",
+                hint="similarity() compares more",
+            )
+        return calibration.verdict(float(score))
+
+    def stream(self, images: Paths) -> Iterator[Embedded]:
         """Yield the embeddings of image files, batch by batch, in bounded memory.
 
-        Arguments and errors are those of :meth:`embed`.
+        Args:
+            images: A folder, a file, or files, as for :meth:`embed`.
+
+        Raises:
+            SiamkitError: As for :meth:`embed`.
         """
         samples = _samples(images)
         paths = [sample.path for sample in samples]
@@ -122,13 +199,58 @@ class Embedder:
         with Loader(dataset, workers, pin_memory=self._device.type == "cuda") as loader:
             left = len(paths)
             for batch in loader.batches(batches):
-                moved = batch.images.to(self._device, non_blocking=True)
-                kernel = self._kernel(moved, left).kernel
-                embeddings = run(kernel, moved).cpu()
                 chosen = tuple(paths[i] for i in batch.indices.tolist())
-                _require_finite(embeddings, chosen)
-                yield Embedded(chosen, embeddings)
+                yield Embedded(chosen, self._run(batch.images, left, chosen))
                 left -= len(batch)
+
+    def _opened(self, images: Sequence[ImageLike]) -> Iterator[Tensor]:
+        """Yield the embeddings of images of Pillow's, or of those and files."""
+        preprocessing = self.net.backbone.preprocessing
+        view = EvalView(preprocessing)
+        for start in range(0, len(images), _BATCH):
+            views, names = [], []
+            for index, image in enumerate(images[start : start + _BATCH], start):
+                if isinstance(image, Image.Image):
+                    names.append(f"image {index}")
+                    opened = prepare(image, preprocessing.channels, where=names[-1])
+                else:
+                    names.append(str(image))
+                    opened = decode(Path(image), preprocessing.channels)
+                views.append(view(opened))
+            yield self._run(torch.stack(views), len(images) - start, names)
+
+    def _tensors(self, images: Tensor) -> Iterator[Tensor]:
+        preprocessing = self.net.backbone.preprocessing
+        expected = (preprocessing.channels, *preprocessing.size)
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            raise DataError(
+                "a tensor of images has another shape",
+                got=str(tuple(images.shape)),
+                allowed="(N, {}, {}, {})".format(*expected),
+                hint="give files or Pillow's images to have them prepared",
+            )
+        for start in range(0, len(images), _BATCH):
+            part = images[start : start + _BATCH].detach().float()
+            names = [f"image {start + index}" for index in range(len(part))]
+            yield self._run(part, len(images) - start, names)
+
+    def _vectors(self, images: Images) -> Tensor:
+        if isinstance(images, Tensor) and images.ndim == 2:
+            if images.shape[1] != self.embedding_dim:
+                raise DataError(
+                    "embeddings have another width",
+                    got=images.shape[1],
+                    allowed=str(self.embedding_dim),
+                )
+            return images.detach().float().cpu()
+        return self.embed(images)
+
+    def _run(self, images: Tensor, count: int, names: Sequence[object]) -> Tensor:
+        """Return the embeddings of ``images``, the first of ``count`` that are to come."""
+        moved = images.to(self._device, non_blocking=True)
+        embeddings = run(self._kernel(moved, count).kernel, moved).cpu()
+        _require_finite(embeddings, names)
+        return embeddings
 
     def _kernel(self, images: Tensor, count: int) -> Choice:
         """Return the kernel; a task larger than all before may pay for a better one."""
@@ -141,13 +263,13 @@ class Embedder:
         return self._choice
 
 
-def _samples(images: str | Path | Sequence[str | Path] | Sequence[Sample]) -> tuple[Sample, ...]:
+def _samples(images: Paths) -> tuple[Sample, ...]:
     if not isinstance(images, str | Path) and all(isinstance(i, Sample) for i in images):
         return tuple(i for i in images if isinstance(i, Sample))
     return tuple(Sample(path, 0, path.name) for path in files_of(images))
 
 
-def files_of(images: str | Path | Sequence[str | Path] | Sequence[Sample]) -> list[Path]:
+def files_of(images: Paths) -> list[Path]:
     """Return the image files of a folder, at any depth, by path; or the files themselves.
 
     Raises:
@@ -165,10 +287,10 @@ def files_of(images: str | Path | Sequence[str | Path] | Sequence[Sample]) -> li
     return [found.root.joinpath(*key) for key in keys]
 
 
-def _require_finite(embeddings: Tensor, paths: Sequence[Path]) -> None:
+def _require_finite(embeddings: Tensor, names: Sequence[object]) -> None:
     finite = torch.isfinite(embeddings).all(dim=1)
     if not finite.all():
-        worst = paths[int((~finite).nonzero()[0])]
+        worst = names[int((~finite).nonzero()[0])]
         raise NonFiniteError(
             "the network gives an embedding that is NaN or infinite",
             where=str(worst),

@@ -8,11 +8,12 @@ import pytest
 import siamkit
 
 NAMES = [
-    "Backbone", "BackboneContext", "Embedded", "Embedder", "Event", "FreezePlan", "FreezePolicy",
-    "Loss", "LossContext", "Options", "Pairs", "Phase", "Preprocessing", "Progress", "RunConfig",
-    "Scheduler", "SiameseNet", "SiamkitError", "Stage", "Triplets", "__version__", "create_model",
-    "evaluate", "fit", "hookimpl", "inspect", "list_backbones", "list_freeze_policies",
-    "list_losses", "list_schedulers", "load", "load_model", "plan", "resume",
+    "Backbone", "BackboneContext", "Calibration", "Embedded", "Embedder", "Event", "FreezePlan",
+    "FreezePolicy", "Loss", "LossContext", "Options", "Pairs", "Phase", "Preprocessing", "Progress",
+    "RunConfig", "Scheduler", "SiameseNet", "SiamkitError", "Stage", "Triplets", "Verdict",
+    "__version__", "calibrate", "create_model", "evaluate", "fit", "hookimpl", "inspect",
+    "list_backbones", "list_freeze_policies", "list_losses", "list_schedulers", "load",
+    "load_model", "plan", "resume",
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import typer
 
 import siamkit
 from siamkit.cli.cache import app as cache_app
+from siamkit.cli.calibrate import calibrate
 from siamkit.cli.config import app as config_app
 from siamkit.cli.data import app as data_app
 from siamkit.cli.evaluate import evaluate
@@ -22,6 +23,7 @@ from siamkit.cli.list import list_
 from siamkit.cli.output import emit_error, restored_stdout, stdout
 from siamkit.cli.plugins import plugins
 from siamkit.cli.train import train
+from siamkit.cli.verify import verify
 
 NAME = "siamkit"
 DEBUG_VARIABLE = "SIAMKIT_DEBUG"
@@ -35,6 +37,8 @@ app = typer.Typer(
 app.command("train")(train)
 app.command("inspect")(inspect_)
 app.command("evaluate")(evaluate)
+app.command("calibrate")(calibrate)
+app.command("verify")(verify)
 app.command("list")(list_)
 app.command("plugins")(plugins)
 app.add_typer(config_app, name="config")

@@ -120,6 +120,14 @@ class RunFlags:
             rich_help_panel=_TRAINING,
         ),
     ] = None
+    far: Annotated[
+        float | None,
+        typer.Option(
+            help="Fit the threshold for this rate of false accepts, such as 1e-3; left out: where "
+            "there are as many false rejects.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None
     run_dir: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where the run is written.", rich_help_panel=_DATA),
@@ -189,6 +197,8 @@ class RunFlags:
                     values.setdefault(section, {})[inner] = value
                 else:
                     values[section] = value
+        if self.far is not None:
+            values["calibration"]["target"] = "far"  # whatever a file says
         return [*layers, sets, config.Layer(values, _flag_of)]
 
     def load(self) -> RunConfig:
@@ -222,6 +232,7 @@ KEYS = {
     "device": "train.device",
     "views": "data.views",
     "cache": "engine.cache",
+    "far": "calibration.far",
     "run_dir": "run_dir",
     "workers": "data.workers",
 }

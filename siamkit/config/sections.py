@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -339,6 +339,35 @@ class EngineConfig(Section):
     )
 
 
+class CalibrationConfig(Section):
+    """The threshold that is fitted on the held-out images when training ends."""
+
+    target: Literal["eer", "far", "accuracy"] | None = Field(
+        None,
+        description="What it is for: eer, as many false accepts as false rejects; far, a rate of "
+        "false accepts; accuracy, the best one on as many same pairs as different; null for far "
+        "where a rate is given, else eer.",
+    )
+    far: float | None = Field(
+        None, gt=0, lt=1, description="The rate of false accepts, for the target far."
+    )
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.wanted == "far" and self.far is None:
+            raise ValueError("the target far needs a rate: calibration.far")
+        if self.wanted != "far" and self.far is not None:
+            raise ValueError(
+                f"calibration.far is for the target far, and the target is {self.wanted}"
+            )
+        return self
+
+    @property
+    def wanted(self) -> Literal["eer", "far", "accuracy"]:
+        """The target, whether or not it was named."""
+        return self.target or ("eer" if self.far is None else "far")
+
+
 class RunConfig(Section):
     """Everything that determines a run."""
 
@@ -351,6 +380,7 @@ class RunConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     engine: EngineConfig = EngineConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
     run_dir: Annotated[Path, AfterValidator(expanded)] | None = Field(
         None, description="Where the run is written; null for runs/<time>-<backbone>-<policy>."
     )

@@ -49,11 +49,33 @@ def decode(
     with _quiet(), _opened(path, max_pixels) as image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        image = _to_mode(image, _MODES[channels], path)
+        image = _to_mode(image, _MODES[channels], str(path))
         if box is None:
             return image
         left, top, right, bottom = box
         return image.crop((int(left), int(top), math.ceil(right), math.ceil(bottom)))
+
+
+def prepare(
+    image: Image.Image, channels: int, *, where: str = "image", max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """Return an opened image as :func:`decode` returns that of a file; it stays as it is itself.
+
+    Args:
+        image: The image, of any mode; of an animation the frame that it is at.
+        channels: As for :func:`decode`.
+        where: What messages call it.
+        max_pixels: As for :func:`decode`.
+
+    Raises:
+        DataError: It is empty, too large, truncated, or of a mode whose range isn't defined.
+    """
+    with _quiet(), _told(where, max_pixels):
+        if not image.width * image.height:
+            raise DataError("the image is empty", where=where, got=f"{image.width}x{image.height}")
+        _check(image, where, max_pixels)
+        image.load()
+        return _to_mode(ImageOps.exif_transpose(image), _MODES[channels], where)
 
 
 def unreadable(
@@ -80,7 +102,7 @@ def unreadable(
                 if full:
                     image.load()
                     if image.mode.startswith("I"):
-                        _eight_bit(image, path)
+                        _eight_bit(image, str(path))
         except DataError as error:
             return error.what
         _, _, right, bottom = boxes.get(path, (0, 0, 0, 0))
@@ -117,43 +139,55 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     """Open a file lazily; whatever goes wrong with it, now or later, is a DataError."""
-    try:
+    where = str(path)
+    with _told(where, max_pixels):
         # A FIFO or device would block the read for ever.
         if not path.is_file():
-            raise DataError(_missing(path), where=str(path), hint=_HINT)
-        # Opened here, not by name: Pillow would map the file into memory, and then gets the rows of
-        # rotated TIFFs wrong and dies of SIGBUS if the file shrinks.
-        with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
-            pixels = image.width * image.height
-            if pixels > max_pixels:
-                raise DataError(
-                    "the image has too many pixels",
-                    where=str(path),
-                    got=pixels,
-                    allowed=f"up to {max_pixels}",
-                    hint="scale it down",
-                )
-            if image.mode == "F":
-                raise _no_range(path, "32-bit floats")
-            yield image
+            raise DataError(_missing(path), where=where, hint=_HINT)
+        try:
+            # Opened here, not by name: Pillow would map the file into memory, and then gets the
+            # rows of rotated TIFFs wrong and dies of SIGBUS if the file shrinks.
+            with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
+                _check(image, where, max_pixels)
+                yield image
+        except UnidentifiedImageError:
+            empty = path.stat().st_size == 0
+            what = "the file is empty" if empty else "not an image"
+            allowed = None if empty else ", ".join(FORMATS)
+            raise DataError(what, where=where, allowed=allowed, hint=_HINT) from None
+
+
+@contextmanager
+def _told(where: str, max_pixels: int) -> Iterator[None]:
+    """Turn whatever goes wrong with an image into a DataError."""
+    try:
+        yield
     except (SiamkitError, MemoryError):
         raise
-    except UnidentifiedImageError:
-        empty = path.stat().st_size == 0
-        what = "the file is empty" if empty else "not an image"
-        allowed = None if empty else ", ".join(FORMATS)
-        raise DataError(what, where=str(path), allowed=allowed, hint=_HINT) from None
     except Image.DecompressionBombError:
-        raise DataError(
-            "the image has too many pixels",
-            where=str(path),
-            allowed=f"up to {max_pixels}",
-            hint="scale it down",
-        ) from None
+        raise _too_large(where, None, max_pixels) from None
     # Decoders meet damaged bytes with almost any exception: SyntaxError, struct.error, IndexError.
     except Exception as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise DataError(f"cannot read the image: {reason}", where=str(path), hint=_HINT) from error
+        raise DataError(f"cannot read the image: {reason}", where=where, hint=_HINT) from error
+
+
+def _check(image: Image.Image, where: str, max_pixels: int) -> None:
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise _too_large(where, pixels, max_pixels)
+    if image.mode == "F":
+        raise _no_range(where, "32-bit floats")
+
+
+def _too_large(where: str, pixels: int | None, max_pixels: int) -> DataError:
+    return DataError(
+        "the image has too many pixels",
+        where=where,
+        got=pixels,
+        allowed=f"up to {max_pixels}",
+        hint="scale it down",
+    )
 
 
 def _missing(path: Path) -> str:
@@ -162,18 +196,18 @@ def _missing(path: Path) -> str:
     return "a symbolic link to nothing" if path.is_symlink() else "no such file"
 
 
-def _no_range(path: Path, what: str) -> DataError:
+def _no_range(where: str, what: str) -> DataError:
     return DataError(
         f"pixels are {what}, whose black and white are not defined",
-        where=str(path),
+        where=where,
         allowed="8 or 16 bits a channel",
         hint="convert the file",
     )
 
 
-def _to_mode(image: Image.Image, mode: str, path: Path) -> Image.Image:
+def _to_mode(image: Image.Image, mode: str, where: str) -> Image.Image:
     if image.mode.startswith("I"):
-        image = _eight_bit(image, path)
+        image = _eight_bit(image, where)
     elif image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa"):
         image = image.convert("RGB")  # CMYK, YCbCr, LAB, HSV
     if not image.has_transparency_data:
@@ -184,9 +218,9 @@ def _to_mode(image: Image.Image, mode: str, path: Path) -> Image.Image:
     return rgba.convert(mode)
 
 
-def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
+def _eight_bit(image: Image.Image, where: str) -> Image.Image:
     """Scale 16-bit grey so that 65535 is white; Pillow's own conversion clips at 255."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
-        raise _no_range(path, "32-bit integers")
+        raise _no_range(where, "32-bit integers")
     return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))

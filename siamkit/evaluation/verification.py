@@ -144,7 +144,7 @@ def threshold_at_far(scores: ArrayLike, same: ArrayLike, far: float) -> float:
     values, flags = _checked(scores, same)
     curve = roc(values, flags)
     last = int(np.flatnonzero(curve.far <= far * (1 + 1e-9))[-1])
-    return _between(curve.thresholds, last)
+    return threshold_at(curve, last)
 
 
 def best_threshold(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
@@ -158,7 +158,7 @@ def best_threshold(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
     positives, negatives = int(flags.sum()), int((~flags).sum())
     right = curve.tar * positives + (1 - curve.far) * negatives
     best = int(np.argmax(right))
-    return _between(curve.thresholds, best), float(right[best] / len(values))
+    return threshold_at(curve, best), float(right[best] / len(values))
 
 
 @dataclass(frozen=True)
@@ -206,13 +206,16 @@ def k_fold_accuracy(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> Fol
     return FoldedAccuracy(float(np.mean(accuracies)), spread, tuple(accuracies), tuple(thresholds))
 
 
-def _between(thresholds: Floats, index: int) -> float:
-    """Return a threshold that accepts what ``thresholds[index]`` does, far from both neighbours."""
-    if index + 1 == len(thresholds):
-        return float(thresholds[index])
-    lower = thresholds[index + 1]
+def threshold_at(curve: Roc, index: int) -> float:
+    """Return a threshold that accepts what ``curve.thresholds[index]`` does, far from both sides.
+
+    It lies half-way between the two scores that it parts; above all of them, just so.
+    """
+    if index + 1 == len(curve.thresholds):
+        return float(curve.thresholds[index])
+    lower = curve.thresholds[index + 1]
     # The first is infinite: just above the highest score, nothing is accepted.
-    upper = thresholds[index] if index else np.nextafter(lower, np.inf)
+    upper = curve.thresholds[index] if index else np.nextafter(lower, np.inf)
     middle = (upper + lower) / 2
     # Between neighbours there is no number: half-way is then one of them.
     return float(middle if index and middle > lower else upper)

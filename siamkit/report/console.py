@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from siamkit.report import units
+from siamkit.report.calibration import calibration_line
 from siamkit.report.engine import engine_text
 from siamkit.report.terminal import cells, make_table, styled
 
@@ -245,8 +246,8 @@ def _state(trainable: int | bool | None, parameters: int) -> str:
     return f"{units.count(int(trainable))} train"
 
 
-def summary(result: Json) -> Table:
-    """Return the table that ends a run: the untrained model against the best epoch's."""
+def summary(result: Json) -> RenderableType:
+    """Return what ends a run: the untrained model against the best epoch's, and its threshold."""
     metrics = result["metrics"]
     names = [name for name, value in metrics["untrained"].items() if isinstance(value, float)]
     title = f"{result['epochs']} epochs, written to {result['run_dir']}"
@@ -262,6 +263,8 @@ def summary(result: Json) -> Table:
             styled(label + epoch, "bold" if key == "best" else ""),
             *(styled(_against(row[n], None if key == "untrained" else before[n])) for n in names),
         )
+    if found := result.get("calibration"):
+        return Group(table, calibration_line(found))
     return table
 
 

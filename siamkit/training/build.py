@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from siamkit.config import Component, OptimizerConfig, RunConfig, options_of
+from siamkit.data.digest import digest
 from siamkit.data.splits import Splits
 from siamkit.errors import ConfigError, PluginError, SiamkitError
 from siamkit.freezing.controller import FreezeController
@@ -184,6 +184,8 @@ _FREE = (
     "backbone.weights",
     "engine.cache",
     "engine.cache_dir",
+    "calibration.target",
+    "calibration.far",
 )
 """Config keys that a resumed run may change: they say where and how, not what is learned."""
 
@@ -198,14 +200,7 @@ def identity(
     result = {f"config {key}": v for key, v in _flat(config.to_values()) if key not in _FREE}
     sets = {"train": splits.train, "val": splits.val, "test": splits.test}
     for name, images in sets.items():
-        digest = hashlib.sha256()
-        for sample in images.samples if images else ():
-            size = sample.path.stat().st_size
-            line = f"{sample.key}\0{sample.label}\0{size}\n"
-            digest.update(line.encode(errors="surrogatepass"))
-        if images and images.tuples is not None:
-            digest.update(repr(images.tuples).encode())
-        result[f"data {name}"] = digest.hexdigest()
+        result[f"data {name}"] = digest(images)
     for section, registry in registries.items():
         distribution = registry.get(getattr(config, section).name).distribution
         result[f"plugin {distribution}"] = _version(distribution)

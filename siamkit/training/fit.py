@@ -13,12 +13,13 @@ from siamkit.config import RunConfig, resolve
 from siamkit.data.sources import load_data
 from siamkit.data.splits import Splits
 from siamkit.embedding import WholeNetwork
-from siamkit.errors import CheckpointError, ConfigError, ResourceError
+from siamkit.errors import CheckpointError, ConfigError, DataError, ResourceError
 from siamkit.freezing.phases import phases
 from siamkit.registry import Registry
 from siamkit.training import checkpoint
 from siamkit.training.batching import part_of
 from siamkit.training.build import Setup, build, identity, uses_state
+from siamkit.training.calibrating import calibrate_run
 from siamkit.training.checkpoint import Checkpoint
 from siamkit.training.events import Emit, Listener, emitter
 from siamkit.training.heldout import HeldOut
@@ -146,7 +147,8 @@ def _run(
         emit("run_start", _start_data(trainer))
         trainer.run()
         held_out = _embed_held_out(trainer)
-    result = _result(trainer, held_out)
+    calibration = _calibrated(trainer, held_out[VAL], emit)
+    result = {**_result(trainer, held_out), "calibration": calibration}
     run_dir.write_metrics(result)
     emit("run_end", result)
     return result
@@ -227,6 +229,18 @@ def _embed_held_out(trainer: Trainer) -> dict[str, HeldOut]:
             found[part] = HeldOut(part, images, embeddings, state.best_epoch)
             found[part].save(run_dir)
     return found
+
+
+def _calibrated(trainer: Trainer, held_out: HeldOut, emit: Emit) -> dict[str, Any] | None:
+    """Fit a threshold on the validation images; what they don't allow is said, and no error."""
+    run_dir, config = trainer.run_dir, trainer.setup.config
+    run_dir.calibration.unlink(missing_ok=True)
+    try:
+        found = calibrate_run(run_dir, held_out, config.calibration, config.data.path)
+    except DataError as error:
+        emit("notice", {"text": f"no threshold was fitted: {error}"})
+        return None
+    return found.to_json()
 
 
 def _phase_rows(setup: Setup, history: Sequence[Metrics]) -> list[dict[str, int]]:

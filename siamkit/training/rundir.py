@@ -27,8 +27,8 @@ class RunDir:
     """Paths of one run.
 
     ``config.yaml`` (resolved), ``events.jsonl``, ``metrics.json``, ``checkpoints/``,
-    ``embeddings/`` of the held-out images, and ``.lock`` with ``.owner.json`` while a process
-    holds the run.
+    ``embeddings/`` of the held-out images, ``calibration.json``, and ``.lock`` with ``.owner.json``
+    while a process holds the run.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,6 +38,7 @@ class RunDir:
         self.metrics = path / "metrics.json"
         self.checkpoints = path / "checkpoints"
         self.embeddings = path / "embeddings"
+        self.calibration = path / "calibration.json"
         self.lock = path / ".lock"
         self.owner = path / ".owner.json"
 

@@ -1,0 +1,22 @@
+"""What tells one set of images from another, without reading their pixels."""
+
+from __future__ import annotations
+
+import hashlib
+
+from siamkit.data.images import ImageSet
+
+
+def digest(images: ImageSet | None) -> str:
+    """Return the SHA-256 of each image's key, label and file size, in order, and known tuples.
+
+    A file that is gone counts as one without a size; no images have a digest too.
+    """
+    result = hashlib.sha256()
+    for sample in images.samples if images else ():
+        size = sample.path.stat().st_size if sample.path.exists() else "gone"
+        line = f"{sample.key}\0{sample.label}\0{size}\n"
+        result.update(line.encode(errors="surrogatepass"))
+    if images and images.tuples is not None:
+        result.update(repr(images.tuples).encode())
+    return result.hexdigest()

@@ -1,0 +1,194 @@
+"""Fitting a threshold and a probability on scored pairs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from siamkit.data.images import ImageSet
+from siamkit.errors import ConfigError, DataError
+from siamkit.evaluation.calibration import Calibration, Provenance, Target
+from siamkit.evaluation.pairs import known_pairs, pairs_of
+from siamkit.evaluation.pairs import scores as cosines
+from siamkit.evaluation.prediction import Rate, predicted_rate
+from siamkit.evaluation.verification import LEAST_FALSE_ACCEPTS, Roc, roc, threshold_at
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold, and the errors at it.
+
+    Attributes:
+        value: A pair is the same if its score is at or above it.
+        far: The rate of false accepts, and what to expect of other identities.
+        frr: The same of false rejects.
+    """
+
+    value: float
+    far: Rate
+    frr: Rate
+
+
+def calibrate(
+    embeddings: Tensor,
+    images: ImageSet,
+    *,
+    target: Target = "eer",
+    far: float | None = None,
+    source: dict[str, str | int],
+    seed: int = 0,
+) -> Calibration:
+    """Return the threshold and the probability map of embeddings of known images.
+
+    Args:
+        embeddings: ``[N, E]``; need not be normalised.
+        images: The images, in the same order: their known pairs count, or those of their labels.
+        target: ``eer`` for as many false accepts as false rejects; ``far`` for a rate of false
+            accepts; ``accuracy`` for the best one where there are as many same pairs as different.
+        far: That rate, for ``far``.
+        source: What is known of where they are from: the fields ``data``, ``part``, ``digest``,
+            ``checkpoint``, ``epoch`` and ``siamkit`` of :class:`.calibration.Provenance`.
+        seed: Of the draw of pairs, where there are too many for all.
+
+    Raises:
+        ConfigError: A rate is missing, or given where it isn't the target.
+        DataError: There are no same or no different pairs, too few for that rate, or same pairs
+            score no higher than different ones.
+    """
+    labels = torch.tensor(images.labels)
+    tuples = images.tuples
+    pairs = pairs_of(labels, seed=seed) if tuples is None else known_pairs(tuples)
+    values = cosines(embeddings, pairs)
+    names = labels.numpy()
+    found = fit_threshold(
+        values, pairs.same, names[pairs.first], names[pairs.second], target=target, far=far
+    )
+    slope, intercept = fit_probability(values, pairs.same)
+    same = int(pairs.same.sum())
+    provenance = Provenance(
+        images=len(names),
+        identities=len(np.unique(names)),
+        same=same,
+        different=len(values) - same,
+        all_pairs=pairs.all,
+        **source,  # type: ignore[arg-type]
+    )
+    return Calibration(target, far, found.value, found.far, found.frr, slope, intercept, provenance)
+
+
+def fit_threshold(
+    scores: ArrayLike,
+    same: ArrayLike,
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    target: Target = "eer",
+    far: float | None = None,
+) -> Threshold:
+    """Return the threshold for a target, and which errors to expect at it.
+
+    Args:
+        scores: ``[P]``, higher for pairs that are more alike.
+        same: ``[P]`` bool, whether the pair is of one class.
+        first: ``[P]`` int, the identity of each pair's first image; where identities are not known,
+            the image itself.
+        second: ``[P]``, of its second.
+        target: As for :func:`calibrate`.
+        far: As for :func:`calibrate`.
+
+    Raises:
+        SiamkitError: As for :func:`calibrate`.
+    """
+    if (target == "far") != (far is not None):
+        raise ConfigError(
+            "a rate of false accepts goes with the target 'far', and with no other",
+            got=f"target {target!r} and far {far}",
+            hint="give both, or neither",
+        )
+    curve = roc(scores, same)
+    values, flags = np.asarray(scores, dtype=np.float64), np.asarray(same, dtype=bool)
+    if far is not None:
+        _require_enough(int((~flags).sum()), far)
+    threshold = threshold_at(curve, _index(curve, target, far))
+    a, b = np.asarray(first), np.asarray(second)
+    accepted = values >= threshold
+    return Threshold(
+        threshold,
+        predicted_rate(accepted[~flags], a[~flags], b[~flags]),
+        predicted_rate(~accepted[flags], a[flags], b[flags]),
+    )
+
+
+def _index(curve: Roc, target: Target, far: float | None) -> int:
+    """Return the point of the curve that is wanted."""
+    if far is not None:
+        return int(np.flatnonzero(curve.far <= far * (1 + 1e-9))[-1])
+    if target == "eer":
+        return int(np.argmin(abs(curve.far - (1 - curve.tar))))
+    return int(np.argmax(curve.tar - curve.far))
+
+
+def _require_enough(different: int, far: float) -> None:
+    if not 0 < far < 1:
+        raise ConfigError("a rate of false accepts must lie between 0 and 1", got=far)
+    needed = math.ceil(LEAST_FALSE_ACCEPTS / far * (1 - 1e-9))
+    if different < needed:
+        raise DataError(
+            f"too few different pairs to fit a threshold at a FAR of {far:g}",
+            got=different,
+            allowed=f"{needed} or more, {LEAST_FALSE_ACCEPTS} false accepts among them",
+            hint="give more images, or ask for a larger FAR",
+        )
+
+
+def fit_probability(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
+    """Return slope and intercept of the log-odds that a pair is the same, over its score.
+
+    Platt's sigmoid ("Probabilistic outputs for support vector machines", 1999) with the smoothed
+    targets of Lin, Lin & Weng ("A note on Platt's probabilistic outputs", Machine Learning 2007),
+    so that scores that part the two kinds of pairs without an error still give a finite slope. Both
+    kinds weigh the same in all, however many there are of each: a prior of one half.
+
+    Args:
+        scores: ``[P]``
+        same: ``[P]`` bool.
+
+    Raises:
+        DataError: The slope is not positive: worse than chance.
+    """
+    values, flags = np.asarray(scores, dtype=np.float64), np.asarray(same, dtype=bool)
+    centre, scale = float(values.mean()), float(values.std())
+    slope = 0.0
+    if scale > 0:
+        weights, sides = _smoothed(flags)
+        model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
+        standard = (np.concatenate([values, values]) - centre) / scale
+        model.fit(standard[:, None], sides, sample_weight=weights)
+        slope = float(model.coef_[0, 0]) / scale
+    if slope <= 0:
+        raise DataError(
+            "same pairs score no higher than different ones: the embedding is no better than "
+            "chance on these images",
+            hint="train longer, or check the labels",
+        )
+    return slope, float(model.intercept_[0]) - slope * centre
+
+
+def _smoothed(flags: Bools) -> tuple[Floats, Bools]:
+    """Return each pair's weight on the side of same, then on that of different; and the sides."""
+    same = int(flags.sum())
+    different = len(flags) - same
+    target = np.where(flags, (same + 1) / (same + 2), 1 / (different + 2))
+    # The mean weight is 1, so that the solver's tolerance means what it says.
+    weight = np.where(flags, 1 / same, 1 / different) * len(flags) / 2
+    sides = np.repeat([True, False], len(flags))
+    return np.concatenate([target * weight, (1 - target) * weight]), sides

@@ -1,0 +1,95 @@
+"""What ``siamkit calibrate`` and ``siamkit verify`` print, and the line that ends a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from siamkit.report import units
+from siamkit.report.terminal import cells, make_table, styled
+
+Json = Mapping[str, Any]
+
+_TARGETS = {"eer": "equal error rate", "accuracy": "best accuracy"}
+
+
+def calibration_line(found: Json) -> Text:
+    """Return one line: the threshold, and which errors to expect at it."""
+    far, frr = (f"{name.upper()} {_rate(found[name])}" for name in ("far", "frr"))
+    return styled(
+        f"threshold {found['threshold']:.4f} ({_target(found)}); to expect of as many other "
+        f"identities: {far}, {frr}"
+    )
+
+
+def calibration(found: Json) -> RenderableType:
+    """Return the object of ``siamkit calibrate`` as something rich can print."""
+    about = found["provenance"]
+    which = "all pairs" if about["all_pairs"] else "a draw of pairs"
+    head = (
+        f"{units.count(about['same'])} same and {units.count(about['different'])} different pairs "
+        f"({which}) of {about['images']} images of {about['identities']} identities: "
+        f"{about['part']} of {about['data']}"
+    )
+    table = make_table("at the threshold", "rate", "95 % interval",
+                       numbers=("rate", "95 % interval"))  # fmt: skip
+    for name, what in (("far", "false accepts (FAR)"), ("frr", "false rejects (FRR)")):
+        rate = found[name]
+        ends = f"{_percent(rate['low'])} to {_percent(rate['high'])}"
+        table.add_row(*cells(what, _percent(rate["rate"]), ends))
+    return Group(
+        styled(head),
+        Text(),
+        styled(f"threshold {found['threshold']:.4f} ({_target(found)})", "bold"),
+        table,
+        Text(),
+        styled("The interval is where the rate will be on as many identities not seen here."),
+    )
+
+
+def verdict(found: Json) -> RenderableType:
+    """Return the verdict on one pair."""
+    same = found["same"]
+    return Group(
+        styled("same" if same else "different", "bold green" if same else "bold red"),
+        styled(
+            f"score {found['score']:.4f}, threshold {found['threshold']:.4f}, probability "
+            f"{found['probability']:.4f}"
+        ),
+    )
+
+
+def pair_list(found: Json) -> RenderableType:
+    """Return what there is to say of a list of pairs."""
+    lines = [
+        f"{found['pairs']} pairs of {found['images']} images: {found['accepted']} same, "
+        f"{found['pairs'] - found['accepted']} different at threshold {found['threshold']:.4f}"
+    ]
+    if errors := found["errors"]:
+        rates = [
+            f"{name} {_percent(errors[key])}"
+            for name, key in (("accuracy", "accuracy"), ("FAR", "far"), ("FRR", "frr"))
+            if errors[key] is not None
+        ]
+        kinds = f"{errors['same']} same and {errors['different']} different pairs"
+        lines.append(f"against what the list says ({kinds}): {', '.join(rates)}")
+    if found["out"]:
+        lines.append(f"written to {found['out']}")
+    return styled("\n".join(lines))
+
+
+def _target(found: Json) -> str:
+    far = found["far_asked"]
+    return _TARGETS.get(found["target"], f"FAR {far:g}" if far is not None else "")
+
+
+def _rate(rate: Json) -> str:
+    ends = f"{_percent(rate['low'])} to {_percent(rate['high'])}"
+    return f"{_percent(rate['rate'])} ({ends})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
