@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from siamkit import plugins
-from siamkit.config import RunConfig, read_file, resolve
+from siamkit.config import Layer, RunConfig, read_file, resolve
 from siamkit.data.check import check
 from siamkit.data.sources import load_data, unseen_images
 from siamkit.embedding import Embedder
@@ -341,7 +341,7 @@ def calibrate(
     wanted = config.calibration
     if target is not None or far is not None:
         given = {"calibration": {"target": target, "far": far}}
-        wanted = load_config(given, where="calibrate").calibration
+        wanted = load_config(Layer(given, lambda key: key.split(".")[-1])).calibration
     held_out = _held_out(run, config, data, root, device)
     path = config.data.path if data is None else str(data)
     return calibrate_run(run, held_out, wanted, path, seed=seed)

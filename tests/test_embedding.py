@@ -118,3 +118,62 @@ def test_a_trained_run_is_loaded_as_an_embedder(run_values: RunValues, image_fol
         siamkit.load(values["run_dir"], device="tpu")
     with pytest.raises((CheckpointError, ConfigError)):
         siamkit.load(image_folder)
+
+
+def test_pillows_images_and_tensors_give_what_files_give(
+    net: siamkit.SiameseNet, image_folder: Path
+) -> None:
+    embedder = Embedder(net, kernel="eager")
+    paths = files_of(image_folder)[:3]
+    expected = embedder.embed(paths)
+    opened = [Image.open(path) for path in paths]
+    torch.testing.assert_close(embedder.embed(opened), expected)
+    torch.testing.assert_close(embedder.embed([opened[0], paths[1], str(paths[2])]), expected)
+    torch.testing.assert_close(embedder.embed(opened[0]), expected[:1])
+    view = EvalView(net.backbone.preprocessing)
+    tensors = torch.stack([view(decode(path, 3)) for path in paths])
+    torch.testing.assert_close(embedder.embed(tensors), expected)
+    assert embedder.embed(tensors[:0]).shape == (0, embedder.embedding_dim)
+    many = embedder.embed([opened[0]] * 70)
+    torch.testing.assert_close(many, expected[:1].expand(70, -1))
+
+
+def test_tensors_of_another_shape_are_refused(net: siamkit.SiameseNet) -> None:
+    embedder = Embedder(net, kernel="eager")
+    for shape in [(3, 32, 32), (1, 1, 32, 32), (1, 3, 40, 40)]:
+        with pytest.raises(DataError, match=r"allowed: \(N, 3, 32, 32\)"):
+            embedder.embed(torch.zeros(shape))
+    with pytest.raises(DataError, match="another width"):
+        embedder.similarity(torch.zeros(2, 7), torch.zeros(2, 7))
+
+
+def test_similarity_is_the_cosine_of_each_to_each(
+    net: siamkit.SiameseNet, image_folder: Path
+) -> None:
+    embedder = Embedder(net, kernel="eager")
+    paths = files_of(image_folder)[:5]
+    vectors = embedder.embed(paths)
+    found = embedder.similarity(paths[:2], vectors)
+    expected = torch.nn.functional.cosine_similarity(vectors[:2, None], vectors[None], dim=-1)
+    assert found.shape == (2, 5)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert found.max() <= 1
+
+
+def test_verify_decides_by_the_calibration(net: siamkit.SiameseNet, image_folder: Path) -> None:
+    from siamkit.evaluation.calibration import Calibration, Provenance
+    from siamkit.evaluation.prediction import Rate
+
+    rate, about = Rate(0.1, 0, 1), Provenance("d", "val", "", 2, 2, 1, 1, True, "c", 0, "0")
+    calibration = Calibration("eer", None, 0.9999, rate, rate, 5.0, -1.0, about)
+    embedder = Embedder(net, kernel="eager", calibration=calibration)
+    one, other = (Image.open(path) for path in files_of(image_folder)[::40][:2])
+    assert embedder.verify(one, one).same
+    found = embedder.verify(one, other)
+    score = float(embedder.similarity(one, other))
+    assert (found.same, found.score, found.threshold) == (score >= 0.9999, score, 0.9999)
+    assert found.probability == calibration.probability(score)
+    with pytest.raises(DataError, match="got '2 and 1'"):
+        embedder.verify([one, one], other)
+    with pytest.raises(CheckpointError, match="siamkit calibrate"):
+        Embedder(net).verify(one, other)

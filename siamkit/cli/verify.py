@@ -57,10 +57,13 @@ def verify(
     with heavy_imports():
         from siamkit import api
 
-    embedder = api.load(run, device=device)
     if pairs is not None:
-        _verify_list(embedder, pairs, out, json)
+        from siamkit.pairlist import read_pairs
+
+        found_pairs = read_pairs(pairs)  # before anything that takes time
+        _verify_list(api.load(run, device=device), found_pairs, out, json)
         return
+    embedder = api.load(run, device=device)
     assert a is not None and b is not None
     found = embedder.verify(a, b).to_json()
     if json:
@@ -84,12 +87,11 @@ def _check(a: Path | None, b: Path | None, pairs: Path | None, out: Path | None)
         )
 
 
-def _verify_list(embedder: Embedder, file: Path, out: Path | None, json: bool) -> None:
-    from siamkit.pairlist import errors_at, read_pairs, scored
+def _verify_list(embedder: Embedder, pairs: PairList, out: Path | None, json: bool) -> None:
+    from siamkit.pairlist import errors_at, scored
     from siamkit.report.calibration import pair_list
 
     threshold = embedder.calibration.threshold
-    pairs = read_pairs(file)
     values = scored(embedder, pairs)
     summary: dict[str, Any] = {
         "pairs": len(pairs),

@@ -25,7 +25,7 @@ class Table:
 
     Attributes:
         path: The file.
-        columns: The names in its header.
+        columns: The names in its header, in lower case.
         rows: The number of each row as a spreadsheet shows it, where the header is row 1, and the
             row's cells by column, without spaces around them.
         problems: What is wrong with rows that could not be read.
@@ -66,7 +66,7 @@ def _read_csv(path: Path) -> Table:
     rows: list[tuple[int, Mapping[str, str]]] = []
     problems: list[str] = []
     try:
-        columns = tuple(cell.strip() for cell in next(reader, []))
+        columns = tuple(cell.strip().lower() for cell in next(reader, []))
         for number, cells in enumerate(reader, 2):
             if not any(cell.strip() for cell in cells):
                 continue
@@ -105,7 +105,7 @@ def _read_parquet(path: Path) -> Table:
     except (ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"cannot read the table: {reason}", where=str(path)) from None
-    columns = tuple(str(name) for name in found.column_names)
+    columns = tuple(str(name).strip().lower() for name in found.column_names)
     values = [found.column(i).to_pylist() for i in range(len(columns))]
     rows = tuple(
         (number, {n: _text(v) for n, v in zip(columns, cells, strict=True)})

@@ -14,10 +14,12 @@ from torch import Tensor
 from siamkit.data.images import ImageSet
 from siamkit.errors import ConfigError, DataError
 from siamkit.evaluation.calibration import Calibration, Provenance, Target
-from siamkit.evaluation.pairs import known_pairs, pairs_of
+from siamkit.evaluation.pairs import MOST, known_pairs, pairs_of
 from siamkit.evaluation.pairs import scores as cosines
 from siamkit.evaluation.prediction import Rate, predicted_rate
 from siamkit.evaluation.verification import LEAST_FALSE_ACCEPTS, Roc, roc, threshold_at
+
+_MOST_AT_ALL = 20_000_000  # pairs, of which one takes about a hundred bytes
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -64,9 +66,9 @@ def calibrate(
         DataError: There are no same or no different pairs, too few for that rate, or same pairs
             score no higher than different ones.
     """
-    labels = torch.tensor(images.labels)
-    tuples = images.tuples
-    pairs = pairs_of(labels, seed=seed) if tuples is None else known_pairs(tuples)
+    labels, tuples = torch.tensor(images.labels), images.tuples
+    most = MOST if far is None else min(max(MOST, 2 * _needed(far)), _MOST_AT_ALL)
+    pairs = pairs_of(labels, most=most, seed=seed) if tuples is None else known_pairs(tuples)
     values = cosines(embeddings, pairs)
     names = labels.numpy()
     found = fit_threshold(
@@ -137,10 +139,15 @@ def _index(curve: Roc, target: Target, far: float | None) -> int:
     return int(np.argmax(curve.tar - curve.far))
 
 
-def _require_enough(different: int, far: float) -> None:
+def _needed(far: float) -> int:
+    """Return how many different pairs tell a rate of false accepts."""
     if not 0 < far < 1:
         raise ConfigError("a rate of false accepts must lie between 0 and 1", got=far)
-    needed = math.ceil(LEAST_FALSE_ACCEPTS / far * (1 - 1e-9))
+    return math.ceil(LEAST_FALSE_ACCEPTS / far * (1 - 1e-9))
+
+
+def _require_enough(different: int, far: float) -> None:
+    needed = _needed(far)
     if different < needed:
         raise DataError(
             f"too few different pairs to fit a threshold at a FAR of {far:g}",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siamkit.data.decode import decode, unreadable
+from siamkit.data.decode import decode, prepare, unreadable
 from siamkit.errors import DataError
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
@@ -231,3 +231,36 @@ def test_unreadable_lists_the_bad_files_in_order(tmp_path):
     for i, path in enumerate(paths):
         Image.new("L", (1, 1)).save(path) if i % 3 else path.touch()
     assert unreadable(paths) == [(path, "the file is empty") for path in paths[::3]]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("source", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "LAB"])
+def test_an_opened_image_becomes_what_its_file_does(path, channels, source):
+    Image.new(source, (3, 2)).save(path, "TIFF")
+    prepared, decoded = prepare(Image.open(path), channels), decode(path, channels)
+    assert prepared.mode == decoded.mode and pixels(prepared) == pixels(decoded)
+
+
+def test_an_opened_image_is_turned_upright_and_stays_as_it_is(path):
+    image = Image.new("RGB", (3, 2), RED)
+    image.putpixel((0, 0), GREEN)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(path, "PNG", exif=exif)
+    opened = Image.open(path)
+    prepared = prepare(opened, 3)
+    assert prepared.size == (2, 3) and pixels(prepared) == pixels(decode(path, 3))
+    assert opened.size == (3, 2) and opened.getexif()[0x0112] == 6
+
+
+def test_what_is_wrong_with_an_opened_image_is_told(path):
+    with pytest.raises(DataError, match="image 7: pixels are 32-bit floats"):
+        prepare(Image.new("F", (2, 2)), 3, where="image 7")
+    with pytest.raises(DataError, match=r"too many pixels, got 100"):
+        prepare(Image.new("L", (10, 10)), 3, max_pixels=99)
+    with pytest.raises(DataError, match="the image is empty, got '0x2'"):
+        prepare(Image.new("L", (0, 2)), 3)
+    Image.new("RGB", (50, 50)).save(path, "PNG")
+    path.write_bytes(path.read_bytes()[:-30])
+    with Image.open(path) as image, pytest.raises(DataError, match="cannot read the image"):
+        prepare(image, 3)

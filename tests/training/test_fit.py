@@ -68,7 +68,8 @@ def test_a_run_leaves_its_config_events_metrics_and_checkpoints(done: Done) -> N
     result, watch = done.result, done.watch
     run = Path(result["run_dir"])
     assert {p.name for p in run.iterdir() if not p.name.startswith(".")} == {
-        "config.yaml", "embeddings", "events.jsonl", "metrics.json", "checkpoints",
+        "calibration.json", "checkpoints", "config.yaml", "embeddings", "events.jsonl",
+        "metrics.json",
     }  # fmt: skip
     assert json.loads((run / "metrics.json").read_text()) == result
     logged = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]

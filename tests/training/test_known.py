@@ -14,6 +14,7 @@ import torch
 
 from siamkit import api
 from siamkit.errors import ConfigError, Interrupted
+from siamkit.evaluation.pairs import known_pairs
 from siamkit.interfaces import Event
 from siamkit.training import checkpoint
 from siamkit.training.heldout import HeldOut
@@ -66,6 +67,8 @@ def test_known_tuples_train_and_are_verified(
     assert f" {kind}" in start["data"]["train"]
     held_out = HeldOut.load(RunDir(Path(result["run_dir"])), "val")
     assert held_out is not None and held_out.images.tuples is not None
+    about = result["calibration"]["provenance"]
+    assert about["same"] + about["different"] == len(known_pairs(held_out.images.tuples).same)
     found = api.evaluate(result["run_dir"])
     assert found["verification"]["auc"] == pytest.approx(result["metrics"]["best"]["auc"], abs=1e-6)
     assert found["retrieval"] is None

@@ -1,0 +1,149 @@
+"""Does a threshold keep what its interval promises, on identities that nothing was fitted on?
+
+For each seed a class folder set is parted by identity into train, val and test, a third each. The
+network is trained on train, the threshold fitted on val (as at the end of every training), and the
+false accepts are counted on test:
+
+    python tests/benchmarks/threshold_transfer.py DATA --seeds 10 --epochs 2
+
+prints for each seed and target the threshold, the interval, what was seen, and whether that lies
+within; and at the end how often it did. ``--frozen`` embeds once with the pretrained backbone and
+no training, which allows hundreds of splits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from siamkit import api
+from siamkit.data.sources import ImageSet, scan
+from siamkit.embedding import Embedder
+from siamkit.errors import DataError
+from siamkit.evaluation.calibrating import fit_threshold
+from siamkit.evaluation.pairs import pairs_of, scores
+from siamkit.evaluation.prediction import Rate
+
+TARGETS = (("eer", None), ("accuracy", None), ("far", 1e-1), ("far", 1e-2), ("far", 1e-3))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scored pairs and the identities of their two images."""
+
+    values: NDArray[np.float64]
+    same: NDArray[np.bool_]
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+
+
+def scored(embeddings: Tensor, labels: NDArray[np.int64]) -> Scored:
+    pairs = pairs_of(torch.from_numpy(labels))
+    values = scores(embeddings, pairs)
+    return Scored(values, pairs.same, labels[pairs.first], labels[pairs.second])
+
+
+def thirds(count: int, seed: int) -> list[NDArray[np.int64]]:
+    """Return the identities of train, val and test."""
+    order = np.random.default_rng(seed).permutation(count)
+    return [order[part * (count // 3) : (part + 1) * (count // 3)] for part in range(3)]
+
+
+def frozen(images: ImageSet, args: argparse.Namespace) -> Iterator[tuple[Scored, Scored]]:
+    net = api.create_model(args.backbone, head="identity", image_size=args.image_size)
+    embeddings = Embedder(net).embed([sample.path for sample in images.samples])
+    labels = np.array(images.labels)
+    for seed in range(args.seeds):
+        _, val, test = (np.isin(labels, part) for part in thirds(len(images.classes), seed))
+        yield scored(embeddings[val], labels[val]), scored(embeddings[test], labels[test])
+
+
+def trained(images: ImageSet, args: argparse.Namespace) -> Iterator[tuple[Scored, Scored]]:
+    labels = np.array(images.labels)
+    for seed in range(args.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            for name, part in zip(("train", "val", "test"), thirds(len(images.classes), seed)):
+                for index in np.flatnonzero(np.isin(labels, part)):
+                    sample = images.samples[index]
+                    link = root / "data" / name / str(sample.label) / f"{index}{sample.path.suffix}"
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.hardlink_to(sample.path)
+            api.fit(
+                {
+                    "data": {"path": str(root / "data"), "image_size": args.image_size},
+                    "backbone": args.backbone,
+                    "train": {"epochs": args.epochs, "seed": seed},
+                    "engine": {"cache_dir": str(root / "cache")},
+                    "run_dir": str(root / "run"),
+                }
+            )
+            yield tuple(kept(root / "run", name) for name in ("val", "test"))
+
+
+def kept(run: Path, part: str) -> Scored:
+    from siamkit.training.heldout import HeldOut
+    from siamkit.training.rundir import RunDir
+
+    held_out = HeldOut.load(RunDir(run), part)
+    return scored(held_out.embeddings, np.array(held_out.images.labels))
+
+
+def row(rate: Rate, seen: float) -> dict[str, float | bool]:
+    within = bool(rate.low <= seen <= rate.high)
+    return {"low": rate.low, "fitted": rate.rate, "high": rate.high, "seen": seen, "in": within}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--backbone", default="efficientnet-lite0")
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--frozen", action="store_true", help="embed once, without training")
+    args = parser.parse_args()
+    images = scan(args.data).images()
+    print(f"{args.data.name}: {len(images)} images of {len(images.classes)} identities, a third "
+          f"each to train, fit and test; {'frozen' if args.frozen else 'trained'}")  # fmt: skip
+    print("seed  target    threshold   FAR: fitted [interval] -> seen         "
+          "FRR: fitted [interval] -> seen")  # fmt: skip
+    inside: dict[str, list[tuple[bool, bool]]] = {}
+    for seed, (val, test) in enumerate((frozen if args.frozen else trained)(images, args)):
+        for target, far in TARGETS:
+            name = target if far is None else f"far {far:g}"
+            try:
+                found = fit_threshold(val.values, val.same, val.first, val.second,
+                                      target=target, far=far)  # fmt: skip
+            except DataError as error:
+                print(f"{seed:4}  {name:9} {error}")
+                continue
+            accepted = test.values >= found.value
+            rows = [
+                row(found.far, float(accepted[~test.same].mean())),
+                row(found.frr, float((~accepted[test.same]).mean())),
+            ]
+            inside.setdefault(name, []).append((rows[0]["in"], rows[1]["in"]))
+            told = "   ".join(
+                f"{r['fitted']:.5f} [{r['low']:.5f}, {r['high']:.5f}] -> {r['seen']:.5f} "
+                f"{'in ' if r['in'] else 'OUT'}"
+                for r in rows
+            )
+            print(f"{seed:4}  {name:9} {found.value:.4f}   {told}", flush=True)
+    for name, flags in inside.items():
+        far_in, frr_in = np.sum(flags, axis=0)
+        print(json.dumps({"target": name, "splits": len(flags), "far_inside": int(far_in),
+                          "frr_inside": int(frr_in)}))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from siamkit.errors import CheckpointError
+from siamkit.evaluation.calibration import Calibration, Provenance, Rate
+
+ABOUT = Provenance("photos", "val", "d", 10, 5, 4, 41, True, "epoch-00001-step-00000009", 0, "0.1")
+
+
+def made(**changes):
+    values = {
+        "target": "eer", "far_asked": None, "threshold": 0.5, "far": Rate(0.1, 0.05, 0.2),
+        "frr": Rate(0.1, 0.0, 0.3), "slope": 12.0, "intercept": -5.0, "provenance": ABOUT,
+    }  # fmt: skip
+    return Calibration(**{**values, **changes})
+
+
+def test_a_pair_at_the_threshold_is_the_same():
+    found = made()
+    assert found.decide(0.5) and not found.decide(0.4999999)
+    verdict = found.verdict(0.6)
+    assert verdict.same and (verdict.score, verdict.threshold) == (0.6, 0.5)
+    assert verdict.probability == found.probability(0.6)
+    assert verdict.to_json().keys() == {"same", "score", "threshold", "probability"}
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1), st.floats(0.1, 30), st.floats(-20, 20))
+def test_the_probability_rises_strictly_with_the_score(a, b, slope, intercept):
+    found = made(slope=slope, intercept=intercept)
+    low, high = sorted((a, b))
+    assert 0 < found.probability(low) <= found.probability(high) <= 1
+    if high - low > 1e-3 and slope * high + intercept < 20:
+        assert found.probability(low) < found.probability(high)
+
+
+@given(st.floats(-1, 1), st.floats(1e-6, 1), st.sampled_from(["eer", "far", "accuracy"]))
+def test_it_is_the_same_after_json(threshold, rate, target):
+    found = made(threshold=threshold, far=Rate(rate, 0.0, 1.0), target=target, far_asked=rate)
+    assert Calibration.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_it_is_the_same_after_a_file(tmp_path: Path):
+    found = made()
+    found.save(tmp_path / "calibration.json")
+    assert Calibration.load(tmp_path / "calibration.json") == found
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "unknown format of calibration, got 2"),
+        ({"slope": -1.0}, "slope"),
+        ({"threshold": "high"}, "threshold"),
+        ({"target": "luck"}, "target"),
+        ({"far": {"rate": 0.1}}, r"far\.low"),
+        ({"extra": 1}, "extra"),
+        ({"threshold": float("nan")}, "threshold"),
+    ],
+)
+def test_damage_is_told_by_place(change, message, tmp_path: Path):
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps({**made().to_json(), **change}))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        Calibration.load(path)
+    assert str(path) in str(caught.value) and "siamkit calibrate" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"a": 1}', "\udcff"])
+def test_what_is_no_calibration_is_an_error(text, tmp_path: Path):
+    path = tmp_path / "calibration.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(CheckpointError, match=r"calibration\.json"):
+        Calibration.load(path)
+    with pytest.raises(CheckpointError, match="no such file"):
+        Calibration.load(tmp_path / "none.json")

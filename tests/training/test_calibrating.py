@@ -1,0 +1,58 @@
+"""The threshold that a training ends with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import siamkit
+from siamkit import api
+from siamkit.errors import CheckpointError
+
+RunValues = Callable[..., dict[str, Any]]
+
+
+def test_what_cannot_be_fitted_is_a_notice_and_no_failure(run_values: RunValues) -> None:
+    values = run_values(train={"epochs": 1}, calibration={"far": 1e-6})
+    seen: list[siamkit.Event] = []
+    result = api.fit(values, listeners=[seen.append])
+    assert result["calibration"] is None
+    assert not (Path(values["run_dir"]) / "calibration.json").exists()
+    notices = [event.data["text"] for event in seen if event.name == "notice"]
+    assert any("no threshold was fitted: too few different pairs" in text for text in notices)
+    with pytest.raises(CheckpointError, match="siamkit calibrate"):
+        siamkit.load(values["run_dir"]).verify("a.png", "b.png")
+
+
+def test_a_run_that_is_resumed_has_the_threshold_of_one_that_is_not(run_values: RunValues) -> None:
+    values = run_values(train={"epochs": 1})
+    first = api.fit(values)["calibration"]
+    path = Path(values["run_dir"]) / "calibration.json"
+    assert json.loads(path.read_text()) == first
+    path.unlink()
+    assert api.resume(values["run_dir"])["calibration"] == first
+    assert siamkit.load(values["run_dir"]).calibration.to_json() == first
+
+
+def test_the_threshold_belongs_to_one_network(run_values: RunValues) -> None:
+    values = run_values(train={"epochs": 3})
+    result = api.fit(values)
+    last = siamkit.load(values["run_dir"], "last")
+    if result["metrics"]["best"]["epoch"] == 2:
+        assert last.calibration == siamkit.load(values["run_dir"]).calibration
+    else:
+        with pytest.raises(CheckpointError, match="another network"):
+            _ = last.calibration
+
+
+def test_without_kept_embeddings_the_images_are_embedded_again(run_values: RunValues) -> None:
+    values = run_values(train={"epochs": 1})
+    first = api.fit(values)["calibration"]
+    (Path(values["run_dir"]) / "embeddings/val.safetensors").unlink()
+    found = siamkit.calibrate(values["run_dir"])
+    assert found.threshold == pytest.approx(first["threshold"], abs=1e-3)
+    assert found.provenance.digest == first["provenance"]["digest"]
