@@ -87,7 +87,7 @@ def _check(a: Path | None, b: Path | None, pairs: Path | None, out: Path | None)
         )
 
 
-def _verify_list(embedder: Embedder, pairs: PairList, out: Path | None, json: bool) -> None:
+def _verify_list(embedder: Embedder, pairs: PairsToVerify, out: Path | None, json: bool) -> None:
     from siamkit.pairlist import errors_at, scored
     from siamkit.report.calibration import pair_list
 
