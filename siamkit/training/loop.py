@@ -28,6 +28,7 @@ from siamkit.training.rundir import RunDir
 from siamkit.training.scoring import Scorer
 from siamkit.training.seeding import derive, seeded
 from siamkit.training.signals import StopRequest
+from siamkit.training.sources import Awaited
 from siamkit.training.state import Metrics, RunState, best_epoch, out_of_patience
 from siamkit.training.step import Stepper, micro_batches
 from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite
@@ -174,19 +175,20 @@ class Trainer:
             for batch in batches[state.epoch_step :]
         ]
         flat = [micro for group in groups for micro in group]
-        loaded = iter(route.sources[TRAIN].batches(flat, route.view(state.epoch)))
+        loaded = Awaited(route.sources[TRAIN].batches(flat, route.view(state.epoch)))
         self.stepper.forward = route.forward
         since = self.curriculum.unfrozen_at()
         net.train()
         for group in groups:
             images = sum(len(micro) for micro in group)
-            started = time.perf_counter()
+            started, waited = time.perf_counter(), loaded.seconds
             self.curriculum.set_rates(since)
             loss = self._step(islice(loaded, len(group)), images, group)
             state.step += 1
             state.epoch_step += 1
             state.loss_sum += loss * images
             state.images += images
+            seconds = time.perf_counter() - started
             self.emit(
                 "step",
                 {
@@ -197,7 +199,9 @@ class Trainer:
                     "epoch_steps": len(batches),
                     "loss": loss,
                     **self.curriculum.rates(),
-                    "images_per_second": images / (time.perf_counter() - started),
+                    "images_per_second": images / seconds,
+                    "seconds": seconds,
+                    "input_seconds": loaded.seconds - waited,
                 },
             )
             self._stop_if_asked()
