@@ -216,7 +216,7 @@ def _bands(named: Sequence[tuple[str, Record]], reached: int) -> tuple[Band, ...
             )
         elif name == "engine" and told:
             start = max(told)
-            told[start] = replace(told[start], engine=_told_first(told[start].engine, event))
+            told[start] = replace(told[start], engine=event)
     starts = sorted(told)
     bands: list[Band] = []
     for start, end in zip(starts, [*starts[1:], reached], strict=True):
@@ -225,11 +225,6 @@ def _bands(named: Sequence[tuple[str, Record]], reached: int) -> tuple[Band, ...
             band = replace(bands.pop(), end=band.end)
         bands.append(band)
     return tuple(band for band in bands if band.end > band.start)
-
-
-def _told_first(before: Record, event: Record) -> Record:
-    """Return the decision as it stands, with the work that was foreseen when it began."""
-    return {**event, **{k: before[k] for k in ("missing", "live", "cached") if k in before}}
 
 
 def _stage(change: Record) -> StageState:
