@@ -12,8 +12,21 @@ from siamkit.report import units
 from siamkit.report.html import timing
 from siamkit.report.html.facts import FROZEN, PARTLY, TRAINS, Band, Facts
 from siamkit.report.html.figures import (
-    AMBER, BLUE, GREEN, GREY, ORANGE, PINK, SKY, Cell, Chart, draw_bands, epoch_axis, figure,
-    label, plain, thinned,
+    AMBER,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    SKY,
+    Cell,
+    Chart,
+    draw_bands,
+    epoch_axis,
+    figure,
+    label,
+    plain,
+    thinned,
 )  # fmt: skip
 
 _POINTS = 500
@@ -98,9 +111,7 @@ def metric_chart(facts: Facts, name: str) -> Chart | None:
     )
 
 
-def _metric_finding(
-    facts: Facts, name: str, last: float, gaps: Sequence[tuple[int, float]]
-) -> str:
+def _metric_finding(facts: Facts, name: str, last: float, gaps: Sequence[tuple[int, float]]) -> str:
     before, best = facts.untrained.get(name), facts.best
     start = f"{before:.3f} untrained, " if before is not None else ""
     top = ""
@@ -150,8 +161,7 @@ def rate_chart(facts: Facts) -> Chart | None:
     draw_bands(found, facts.bands)
     top = max((max(step.rates.values(), default=0.0) for step in facts.steps), default=0.0)
     finding = (
-        f"Log axis. The highest rate is {units.rate(top)}; a stage has a line only while "
-        "it trains."
+        f"Log axis. The highest rate is {units.rate(top)}; a stage has a line only while it trains."
     )
     return Chart(
         "rates", "Rate by stage", finding, found, ("stage", "highest rate", "lowest rate"), rows
@@ -237,7 +247,9 @@ def _plan_finding(bands: Sequence[Band]) -> str:
         for number, band in enumerate(bands[:6], start=1)
     ]
     more = f"; and {len(bands) - 6} phases more" if len(bands) > 6 else ""
-    return f"From the image (bottom) to the embedding (top). What trains in {'; '.join(parts)}{more}."
+    return (
+        f"From the image (bottom) to the embedding (top). What trains in {'; '.join(parts)}{more}."
+    )
 
 
 def _cell_text(band: Band, stage: Any, name: str) -> str:
@@ -313,9 +325,7 @@ def time_chart(by_epoch: Mapping[int, Mapping[str, float]]) -> Chart | None:
             },
         )  # fmt: skip
     found.update_yaxes(title_text="seconds")
-    found.update_xaxes(
-        title_text="epoch", **({"dtick": 1} if len(shown) <= 16 else {"nticks": 12})
-    )
+    found.update_xaxes(title_text="epoch", **({"dtick": 1} if len(shown) <= 16 else {"nticks": 12}))
     found.update_layout(legend={"y": -0.24, "yanchor": "top", "traceorder": "normal"})
     top = max(sums, key=lambda kind: sums[kind])
     name = timing.KINDS[top]

@@ -58,7 +58,11 @@ def det_chart(found: Verified) -> Chart:
     }  # fmt: skip
     if seen.any():
         chart.add_scatter(
-            x=[low, 1], y=[low, 1], mode="lines", name="equal rates", hoverinfo="skip",
+            x=[low, 1],
+            y=[low, 1],
+            mode="lines",
+            name="equal rates",
+            hoverinfo="skip",
             line={"color": GREY, "width": 1, "dash": "dot"},
         )
     chart.update_xaxes(title_text="false accepts (FAR)", **axis)
