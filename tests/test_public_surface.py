@@ -13,6 +13,7 @@ NAMES = [
     "Scheduler", "SiameseNet", "SiamkitError", "Stage", "Triplets", "__version__", "create_model",
     "evaluate", "fit", "hookimpl", "inspect", "list_backbones", "list_freeze_policies",
     "list_losses", "list_schedulers", "load", "load_model", "plan", "resume",
+    "write_report",
 ]  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from siamkit.cli.inspect import inspect_
 from siamkit.cli.list import list_
 from siamkit.cli.output import emit_error, restored_stdout, stdout
 from siamkit.cli.plugins import plugins
+from siamkit.cli.report import report
 from siamkit.cli.train import train
 
 NAME = "siamkit"
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command("train")(train)
 app.command("inspect")(inspect_)
 app.command("evaluate")(evaluate)
+app.command("report")(report)
 app.command("list")(list_)
 app.command("plugins")(plugins)
 app.add_typer(config_app, name="config")

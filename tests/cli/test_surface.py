@@ -7,7 +7,7 @@ from siamkit.cli.app import app
 RUN = [
     "DATA", "--backbone", "--pretrained/--no-pretrained", "--weights", "--head", "--image-size",
     "--in-chans", "--freeze-policy", "--loss", "--scheduler", "--epochs", "--batch-size", "--lr",
-    "--seed", "--device", "--views", "--cache", "--run-dir", "--workers", "--preset",
+    "--seed", "--device", "--views", "--cache", "--run-dir", "--report/--no-report", "--workers", "--preset",
     "--config", "--set",
 ]  # fmt: skip
 
@@ -17,6 +17,7 @@ SURFACE = {
     "siamkit train": [*RUN, "--resume", "--quiet -q", "--json"],
     "siamkit inspect": [*RUN, "--parameters", "--measure", "--json"],
     "siamkit evaluate": ["RUN", "DATA", "--last", "--seed", "--device", "--json"],
+    "siamkit report": ["RUN", "--output -o", "--open/--no-open", "--json"],
     "siamkit list": ["KIND", "NAME", "--timm", "--json"],
     "siamkit plugins": ["--json"],
     "siamkit config": [],

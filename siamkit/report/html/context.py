@@ -133,7 +133,7 @@ def _about(found: Gathered, data: str) -> list[tuple[str, str]]:
         last = facts.bands[-1]
         phases = f"{len(facts.bands)} phase{'s' if len(facts.bands) > 1 else ''}"
         rows.append(
-            ("trained at the end", f"{units.percent(last.share)} of the parameters, in {phases}")
+            ("trainable at the end", f"{units.percent(last.share)} of the parameters, in {phases}")
         )
     if found.held is not None and found.held.verified is not None:
         verified = found.held.verified
@@ -152,7 +152,8 @@ def _about(found: Gathered, data: str) -> list[tuple[str, str]]:
 
 
 def _run(found: Gathered, charts: Mapping[str, Chart]) -> Context:
-    learning = [c for name, c in charts.items() if name == "loss" or name.startswith("metric-")]
+    shown = [*(n for n in charts if n.startswith("metric-")), "loss", "rates"]
+    learning = [charts[name] for name in shown if name in charts]
     live = any(band.engine.get("mode") == "live" for band in found.facts.bands)
     note = (
         "By the log's clock. What comes before the first step counts to the first epoch, the last "
@@ -166,10 +167,9 @@ def _run(found: Gathered, charts: Mapping[str, Chart]) -> Context:
     return {
         "learning": learning,
         "plan": charts.get("plan"),
-        "rates": charts.get("rates"),
         "time": charts.get("time"),
         "time_note": note,
-        "phases": len(found.facts.bands),
+        "phases": [(number, b.what) for number, b in enumerate(found.facts.bands, start=1)],
     }
 
 
@@ -193,6 +193,8 @@ def _verification(found: Gathered, charts: Mapping[str, Chart]) -> Context:
         f"From here on: the {part} images ({len(held.held.images)} of {classes} classes), by the "
         f"network of the best epoch ({held.held.epoch + 1})."
     )
+    if held.notices:
+        context["held_note"] += f" Of these, {'; '.join(held.notices)}."
     if part == "validation":
         context["held_note"] += (
             " The best epoch was chosen by these images, so the figures flatter it a little; a "

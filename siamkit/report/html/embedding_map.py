@@ -14,6 +14,7 @@ POINTS = 1500
 _SEED = 0
 _LEAST = 5
 _PERPLEXITY = 30.0
+_STEPS = 600
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def embedding_map(embeddings: Tensor, most: int = POINTS) -> Map | None:
         # On the unit sphere Euclidean neighbours are cosine neighbours.
         metric="euclidean",
         init="pca",
+        max_iter=_STEPS,
         perplexity=min(_PERPLEXITY, (len(indices) - 1) / 3),
         random_state=_SEED,
     )

@@ -66,6 +66,19 @@ class Band:
         """The names of the stages of which something trains."""
         return [name for name, stage in self.stages.items() if stage.trainable]
 
+    @property
+    def what(self) -> str:
+        """What trains, in a few words."""
+        names, trained = list(self.stages), self.trained
+        if not trained:
+            return "nothing"
+        part = "part of " if any(s.state == PARTLY for s in self.stages.values()) else ""
+        if trained == names:
+            return f"{part}everything"
+        if len(trained) > 2 and trained == names[-len(trained) :]:
+            return f"{part}{trained[0]} to {trained[-1]}"
+        return part + ", ".join(trained)
+
 
 @dataclass(frozen=True)
 class Epoch:

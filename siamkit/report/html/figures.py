@@ -24,7 +24,6 @@ Cell = str | int | float | None
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _SHADES = ("rgba(134,142,153,0.07)", "rgba(134,142,153,0.17)")
-_NAMED_BANDS = 4
 _LABEL = 22
 
 
@@ -98,6 +97,13 @@ def label(text: str, most: int = _LABEL) -> str:
     return html.escape(short, quote=False)
 
 
+def pattern(shape: str) -> dict[str, Any]:
+    """Return a pattern over a bar's own colour, for who cannot tell that."""
+    return {
+        "shape": shape, "fillmode": "overlay", "fgcolor": "rgba(255,255,255,0.8)", "size": 5,
+    }  # fmt: skip
+
+
 def draw_bands(found: go.Figure, bands: Sequence[Band], **where: Any) -> None:
     """Draw the phases behind a chart over epochs.
 
@@ -109,13 +115,10 @@ def draw_bands(found: go.Figure, bands: Sequence[Band], **where: Any) -> None:
     if len(bands) < 2:
         return
     for number, band in enumerate(bands, start=1):
-        text = str(number)
-        if len(bands) <= _NAMED_BANDS:
-            text = label(f"{number}: {' + '.join(reversed(band.trained)) or 'nothing'}", 26)
         found.add_shape(
             type="rect", layer="below", line_width=0, fillcolor=_SHADES[number % 2],
             x0=band.start, x1=band.end, yref="y domain", y0=0, y1=1,
-            label={"text": text, "textposition": "top left", "padding": 4, "font": {"size": 10}},
+            label={"text": str(number), "textposition": "top left", "padding": 4},
             **where,
         )  # fmt: skip
 
@@ -123,7 +126,11 @@ def draw_bands(found: go.Figure, bands: Sequence[Band], **where: Any) -> None:
 def epoch_axis(span: float) -> dict[str, Any]:
     """Return an axis of epochs: 0 is before training, 1 the end of the first."""
     ticks: dict[str, Any] = {"dtick": 1} if span <= 12 else {"nticks": 12}
-    return {"title": {"text": "epoch"}, "range": [0, max(span, 1)], **ticks}
+    return {
+        "title": {"text": "epoch"},
+        "range": [-0.01 * max(span, 1), 1.01 * max(span, 1)],
+        **ticks,
+    }
 
 
 def thinned(count: int, most: int) -> list[int]:

@@ -56,8 +56,6 @@ def gather(run: RunDir) -> Gathered:
         lines = "a line" if log.damaged == 1 else f"{log.damaged} lines"
         notices.append(f"{lines} of events.jsonl could not be read and is left out")
     held, why = _held_out(run, facts)
-    if held is not None:
-        notices += held.notices
     return Gathered(
         run,
         facts,

@@ -25,6 +25,7 @@ from siamkit.report.html.figures import (
     epoch_axis,
     figure,
     label,
+    pattern,
     plain,
     thinned,
 )  # fmt: skip
@@ -41,17 +42,16 @@ def loss_chart(facts: Facts) -> Chart | None:
     steps = [facts.steps[i] for i in thinned(len(facts.steps), _POINTS)]
     traces = [
         go.Scatter(
-            x=[s.at for s in steps], y=[s.loss for s in steps], name="a step", mode="lines",
+            x=[s.at for s in steps], y=[s.loss for s in steps], name="step", mode="lines",
             line={"color": GREY, "width": 1}, opacity=0.6, hoverinfo="skip",
         ),
         go.Scatter(
             x=[e.number + 1 for e in facts.epochs], y=[e.loss for e in facts.epochs],
-            name="mean of an epoch", mode="lines+markers", line={"color": BLUE, "width": 2.5},
+            name="epoch mean", mode="lines+markers", line={"color": BLUE, "width": 2.5},
             hovertemplate="epoch %{x}: %{y:.4g}<extra></extra>",
         ),
     ]  # fmt: skip
     found = figure(*traces, xaxis=epoch_axis(facts.span))
-    found.update_yaxes(title_text="training loss")
     draw_bands(found, facts.bands)
     if facts.epochs:
         first, last = facts.epochs[0].loss, facts.epochs[-1].loss
@@ -75,14 +75,13 @@ def metric_chart(facts: Facts, name: str) -> Chart | None:
     found = figure(xaxis=epoch_axis(facts.span), hovermode="x unified")
     if gaps:
         found.add_scatter(
-            x=[g[0] for g in gaps], y=[g[1] for g in gaps], name="training classes",
+            x=[g[0] for g in gaps], y=[g[1] for g in gaps], name="training",
             mode="lines+markers", line={"color": ORANGE, "width": 2, "dash": "dash"},
             marker={"symbol": "square", "size": 6}, hovertemplate="%{y:.3f}",
         )  # fmt: skip
     found.add_scatter(
-        x=held_x, y=held_y, name="held-out classes", mode="lines+markers",
+        x=held_x, y=held_y, name="held out", mode="lines+markers",
         line={"color": BLUE, "width": 2.5}, marker={"size": 7}, hovertemplate="%{y:.3f}",
-        # The gap is what lies between the two, from the first epoch on.
     )  # fmt: skip
     if gaps and len(gaps) == len(x):
         found.add_scatter(
@@ -95,11 +94,10 @@ def metric_chart(facts: Facts, name: str) -> Chart | None:
     best = facts.best
     if best is not None and name in best.metrics:
         found.add_scatter(
-            x=[best.number + 1], y=[best.metrics[name]], name="best epoch", mode="markers",
+            x=[best.number + 1], y=[best.metrics[name]], name="best", mode="markers",
             marker={"symbol": "star", "size": 15, "color": BLUE, "line": {"width": 1}},
             hoverinfo="skip",
         )  # fmt: skip
-    found.update_yaxes(title_text=name)
     draw_bands(found, facts.bands)
     return Chart(
         f"metric-{name.replace('@', '-')}",
@@ -157,7 +155,7 @@ def rate_chart(facts: Facts) -> Chart | None:
         if known:
             rows.append((stage, units.rate(max(known)), units.rate(min(known))))
     found.update_layout(hovermode="x unified")
-    found.update_yaxes(title_text="rate", type="log", exponentformat="power", dtick=1)
+    found.update_yaxes(type="log", exponentformat="e", dtick=1)
     draw_bands(found, facts.bands)
     top = max((max(step.rates.values(), default=0.0) for step in facts.steps), default=0.0)
     finding = (
@@ -204,7 +202,10 @@ def plan_chart(facts: Facts) -> Chart | None:
     )  # fmt: skip
     looks: dict[str, dict[str, Any]] = {
         TRAINS: {"color": BLUE},
-        PARTLY: {"color": SKY, "pattern": {"shape": "/", "fgcolor": "#fff", "size": 6}},
+        PARTLY: {
+            "color": SKY,
+            "pattern": pattern("/"),
+        },
         FROZEN: {"color": "rgba(134,142,153,0.28)"},
     }
     for state, look in looks.items():
@@ -228,6 +229,9 @@ def plan_chart(facts: Facts) -> Chart | None:
     plain(found, height=64 + 24 * len(stages) + 100, barmode="overlay", bargap=0.18)
     found.update_xaxes(**{**epoch_axis(facts.span), "title": None}, row=1, col=1)
     found.update_xaxes(**epoch_axis(facts.span), row=2, col=1)
+    found.update_traces(textfont_color="#fff", selector={"type": "bar"})
+    # The page's style knows it by this colour: white would not do on the shade of what is frozen.
+    found.update_traces(textfont_color=GREY, selector={"name": FROZEN})
     found.update_yaxes(
         tickmode="array", tickvals=list(range(len(stages))), ticktext=ticks, showgrid=False,
         range=[-0.6, len(stages) - 0.4], row=2, col=1,
@@ -242,7 +246,7 @@ def plan_chart(facts: Facts) -> Chart | None:
 
 def _plan_finding(bands: Sequence[Band]) -> str:
     parts = [
-        f"phase {number} ({epochs(band)}): {', '.join(reversed(band.trained)) or 'nothing'}, "
+        f"phase {number} ({epochs(band)}): {band.what}, "
         f"{units.percent(band.share)} of the parameters"
         for number, band in enumerate(bands[:6], start=1)
     ]
@@ -285,7 +289,7 @@ def _band_row(number: int, band: Band) -> tuple[Cell, ...]:
         "whole": "whole network for every batch",
     }.get(str(engine.get("mode")), "unknown")
     return (
-        number, f"{band.start + 1} to {band.end}", ", ".join(reversed(band.trained)) or "nothing",
+        number, f"{band.start + 1} to {band.end}", band.what,
         f"{units.count(band.trainable)} of {units.count(band.parameters)}",
         units.percent(band.share), engine.get("boundary") or "none", how,
     )  # fmt: skip
@@ -321,7 +325,7 @@ def time_chart(by_epoch: Mapping[int, Mapping[str, float]]) -> Chart | None:
             name=timing.KINDS[kind], hovertemplate="epoch %{x}: %{y:.1f} s",
             marker={
                 "color": colour, "line": {"width": 0},
-                "pattern": {"shape": shape, "fgcolor": "rgba(255,255,255,0.75)", "size": 5},
+                "pattern": pattern(shape),
             },
         )  # fmt: skip
     found.update_yaxes(title_text="seconds")

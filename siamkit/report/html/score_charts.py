@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from siamkit.evaluation.verification import Roc
 from siamkit.report.html.embedding_map import Map
-from siamkit.report.html.figures import BLUE, GREY, ORANGE, Cell, Chart, figure
+from siamkit.report.html.figures import BLUE, GREY, ORANGE, Cell, Chart, figure, pattern
 from siamkit.report.html.heldout import HeldOutFacts, Verified
 
 _CURVE = 300
@@ -51,22 +52,20 @@ def det_chart(found: Verified) -> Chart:
         _point(threshold.far or None, threshold.frr or None),
         height=320,
     )
-    low = min(1e-3, *(float(v[seen].min()) for v in (far, frr))) if seen.any() else 1e-3
+    metrics = found.metrics
+    lows = [max(-5, math.floor(math.log10(1 / n))) for n in (metrics.different, metrics.same)]
+    low = 10.0 ** min(lows)
+    chart.add_scatter(
+        x=[low, 1], y=[low, 1], mode="lines", name="equal", hoverinfo="skip",
+        line={"color": GREY, "width": 1, "dash": "dot"},
+    )  # fmt: skip
+    ticks = [10.0**power for power in range(min(lows), 1)]
     axis: dict[str, Any] = {
-        "type": "log", "range": [np.log10(low), 0], "dtick": 1, "exponentformat": "power",
-        "showgrid": True,
+        "type": "log", "tickmode": "array", "tickvals": ticks, "showgrid": True,
+        "ticktext": [f"{100 * tick:g} %" for tick in ticks],
     }  # fmt: skip
-    if seen.any():
-        chart.add_scatter(
-            x=[low, 1],
-            y=[low, 1],
-            mode="lines",
-            name="equal rates",
-            hoverinfo="skip",
-            line={"color": GREY, "width": 1, "dash": "dot"},
-        )
-    chart.update_xaxes(title_text="false accepts (FAR)", **axis)
-    chart.update_yaxes(title_text="false rejects (FRR)", **axis)
+    chart.update_xaxes(title_text="false accepts (FAR)", range=[lows[0], 0.02], **axis)
+    chart.update_yaxes(title_text="false rejects (FRR)", range=[lows[1], 0.02], **axis)
     finding = (
         f"Log axes; lower is better. The equal error rate is {found.metrics.eer:.3f}, at a score "
         f"of {found.metrics.eer_threshold:.3f}."
@@ -99,7 +98,7 @@ def score_chart(found: Verified) -> Chart:
             name=name, opacity=0.72, hovertemplate="score %{x:.2f}: %{y:.2f} %",
             marker={
                 "color": colour, "line": {"width": 0},
-                "pattern": {"shape": shape, "fgcolor": "rgba(255,255,255,0.6)", "size": 5},
+                "pattern": pattern(shape),
             },
         )  # fmt: skip
     chart.add_vline(

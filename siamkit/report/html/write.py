@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from siamkit.errors import ConfigError
 from siamkit.files import write_atomic
 from siamkit.report.html import model
 from siamkit.report.html.context import charts_of, context_of
@@ -33,10 +34,15 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> dict[
 
     Raises:
         CheckpointError: There is no run.
+        ConfigError: ``output`` is a folder.
         ResourceError: The file cannot be written.
     """
     run = RunDir.open(Path(run_dir))
     path = Path(output) if output is not None else run.path / NAME
+    if path.is_dir():
+        raise ConfigError(
+            "is a folder", where=str(path), hint="give a file to write, such as a.html"
+        )
     found = gather(run)
     charts = charts_of(found)
     thumbs: dict[int, str | None] = {}
