@@ -7,8 +7,8 @@ from siamkit.cli.app import app
 RUN = [
     "DATA", "--backbone", "--pretrained/--no-pretrained", "--weights", "--head", "--image-size",
     "--in-chans", "--freeze-policy", "--loss", "--scheduler", "--epochs", "--batch-size", "--lr",
-    "--seed", "--device", "--views", "--cache", "--run-dir", "--report/--no-report", "--workers", "--preset",
-    "--config", "--set",
+    "--seed", "--device", "--views", "--cache", "--run-dir", "--report/--no-report",
+    "--workers", "--preset", "--config", "--set",
 ]  # fmt: skip
 
 SURFACE = {

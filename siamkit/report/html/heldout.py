@@ -13,16 +13,16 @@ from torch import Tensor
 
 from siamkit.errors import DataError
 from siamkit.evaluation.bootstrap import Statistic, area, eer, identity_intervals, tar_at
-from siamkit.evaluation.pairs import Pairs, pairs_of, scores
+from siamkit.evaluation.pairs import MOST, Pairs, pairs_of, scores
 from siamkit.evaluation.verification import Roc, Verification, roc, verification
 from siamkit.report.html.neighbours import Neighbours, Pair, gallery_queries, hardest, neighbours
 from siamkit.training.heldout import HeldOut
 
-PAIRS = 100_000
 IMAGES = 10_000
 SHOWN_PAIRS = 12
 NEIGHBOURS = 6
 QUERIES = (6, 6)
+# As in 'siamkit evaluate', so that both say the same.
 _DRAWS = 200
 _SEED = 0
 
@@ -105,7 +105,7 @@ def held_out_facts(
     calibration: Mapping[str, Any],
     *,
     most_images: int = IMAGES,
-    most_pairs: int = PAIRS,
+    most_pairs: int = MOST,
 ) -> HeldOutFacts:
     """Return what ``held`` says.
 
