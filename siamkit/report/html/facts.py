@@ -232,7 +232,7 @@ def _bands(named: Sequence[tuple[str, Record]], reached: int) -> tuple[Band, ...
             told[start] = replace(told[start], engine=event)
     starts = sorted(told)
     bands: list[Band] = []
-    for start, end in zip(starts, [*starts[1:], reached], strict=True):
+    for start, end in zip(starts, [*starts, reached][1:], strict=True):
         band = replace(told[start], end=max(end, start))
         if bands and bands[-1].stages == band.stages:
             band = replace(bands.pop(), end=band.end)

@@ -148,7 +148,7 @@ def rate_chart(facts: Facts) -> Chart | None:
             connectgaps=False, hovertemplate="%{y:.3g}",
             line={
                 "color": _RATE_COLOURS[index % len(_RATE_COLOURS)], "width": 2,
-                "dash": _RATE_STYLES[index // len(_RATE_COLOURS) % len(_RATE_STYLES)],
+                "dash": _RATE_STYLES[index % len(_RATE_STYLES)],
             },
         )  # fmt: skip
         known = [value for value in values if value]

@@ -53,7 +53,7 @@ def det_chart(found: Verified) -> Chart:
         height=320,
     )
     metrics = found.metrics
-    lows = [max(-5, math.floor(math.log10(1 / n))) for n in (metrics.different, metrics.same)]
+    lows = [max(-4, math.floor(math.log10(1 / n))) for n in (metrics.different, metrics.same)]
     low = 10.0 ** min(lows)
     chart.add_scatter(
         x=[low, 1], y=[low, 1], mode="lines", name="equal", hoverinfo="skip",
