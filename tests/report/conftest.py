@@ -93,24 +93,22 @@ HOSTILE = (
 
 
 @pytest.fixture(scope="session")
-def hostile_run(tmp_path_factory, values_of):
+def hostile_run(tmp_path_factory, values_of, draw_image):
     """A run of two phases whose held-out classes and files have names that would like to be code.
 
     It was trained on images of its own, which tests may take away and put back.
     """
     from siamkit import api
 
-    from ..conftest import draw
-
     root = tmp_path_factory.mktemp("hostile")
     for kind in range(4):
         for index in range(4):
-            draw(root / "data" / "train" / f"class{kind}" / f"{index}.png", kind, index)
+            draw_image(root / "data" / "train" / f"class{kind}" / f"{index}.png", kind, index)
     for kind, name in enumerate(HOSTILE):
         # A slash in a name is a folder within a folder.
         for index in range(6):
             file = f"<img src=x onerror=alert({index})>.png"
-            draw(root / "data" / "val" / name / file, kind + 4, index)
+            draw_image(root / "data" / "val" / name / file, kind + 4, index)
     api.fit(
         values_of(
             root / "run",

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from siamkit.report.html import timing
 from siamkit.report.html.facts import facts_of
 from siamkit.report.html.log import read_log
+from siamkit.report.html.plan_chart import plan_chart, prefix_of
 from siamkit.report.html.run_charts import (
     loss_chart,
     metric_chart,
-    plan_chart,
-    prefix_of,
     rate_chart,
     time_chart,
 )
@@ -65,7 +64,7 @@ def resumed(cut):
         rest[1] = ("phase_start", {**later, "changes": stages})
         rest += [e for e in events[at:] if e[0] not in ("run_start", "phase_start")]
     else:
-        rest += [e for e in events[3:]]
+        rest += events[3:]
     return before, logged(rest, start=9000.0)
 
 

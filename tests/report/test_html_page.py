@@ -4,6 +4,7 @@ import html
 import json
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,7 @@ def test_tables_have_heads_and_charts_have_words(written):
         assert re.search(r'aria-label="[^"]{40,}"', plot)
     assert body.count("<h1") == 1 and body.count("<main") == 1
     levels = [int(n) for n in re.findall(r"<h(\d)", body)]
-    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert all(b - a <= 1 for a, b in pairwise(levels))
 
 
 def copy_of(run: Path, to: Path) -> Path:

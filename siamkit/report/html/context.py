@@ -13,6 +13,7 @@ from siamkit.report import units
 from siamkit.report.html import model, run_charts, score_charts, timing
 from siamkit.report.html.figures import Chart
 from siamkit.report.html.gather import Gathered
+from siamkit.report.html.plan_chart import plan_chart
 
 Context = dict[str, Any]
 _PARTS = {"test": "test", "val": "validation"}
@@ -25,7 +26,7 @@ def charts_of(found: Gathered) -> dict[str, Chart]:
     charts = [
         run_charts.loss_chart(facts),
         *(run_charts.metric_chart(facts, name) for name in names),
-        run_charts.plan_chart(facts),
+        plan_chart(facts),
         run_charts.rate_chart(facts),
         run_charts.time_chart(found.spent),
     ]

@@ -9,6 +9,8 @@ from typing import Any
 Record = Mapping[str, Any]
 Metrics = Mapping[str, float]
 
+_NAMED = 4
+
 FROZEN, PARTLY, TRAINS = "frozen", "partly", "trains"
 
 
@@ -77,6 +79,8 @@ class Band:
             return f"{part}everything"
         if len(trained) > 2 and trained == names[-len(trained) :]:
             return f"{part}{trained[0]} to {trained[-1]}"
+        if len(trained) > _NAMED:
+            return f"{part}{len(trained)} of {len(names)} stages"
         return part + ", ".join(trained)
 
 
