@@ -91,7 +91,7 @@ def plan_chart(facts: Facts) -> Chart | None:
         tickmode="array", tickvals=list(range(len(stages))), ticktext=ticks, showgrid=False,
         range=[-0.6, len(stages) - 0.4], row=2, col=1,
     )  # fmt: skip
-    found.update_yaxes(title_text="train, %", rangemode="tozero", row=1, col=1)
+    found.update_yaxes(title_text="train, %", range=[0, 105], dtick=50, row=1, col=1)
     return Chart(
         "plan", "What trained when", _plan_finding(bands), found,
         ("phase", "epochs", "trains", "parameters", "share", "frozen prefix", "computed"),

@@ -30,6 +30,7 @@ from siamkit.report.html.figures import (
 _POINTS = 500
 _LEGEND = 8
 _MARKED = 40
+_DECADES = 20  # from here on a tick a decade is enough
 _RATE_STYLES = ("solid", "dash", "dot", "dashdot")
 _RATE_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, GREY)
 
@@ -163,9 +164,11 @@ def rate_chart(facts: Facts) -> Chart | None:
         known = [value for value in values if value]
         rows.append((", ".join(names), units.rate(max(known)), units.rate(min(known))))
     found.update_layout(hovermode="x unified", showlegend=len(lines) <= _LEGEND)
-    found.update_yaxes(type="log", exponentformat="e", dtick=1)
+    rates = [rate for step in facts.steps for rate in step.rates.values() if rate]
+    top = max(rates, default=0.0)
+    decades = top > _DECADES * min(rates, default=1.0)
+    found.update_yaxes(type="log", exponentformat="e", dtick=1 if decades else "D2")
     draw_bands(found, facts.bands)
-    top = max((max(step.rates.values(), default=0.0) for step in facts.steps), default=0.0)
     finding = (
         f"Log axis. The highest rate is {units.rate(top)}; a stage has a line only while it trains."
     )
