@@ -128,10 +128,12 @@ def config_sections() -> str:
                 f"Beside these keys, the options of the chosen entry: see [{what}]({page})."
             )
         parts.append(table("key|type|default|meaning", option_rows(model)))
-    field = config.RunConfig.model_fields["run_dir"]
-    kind = f"{type_name(field.annotation)}{bounds(field)}"
-    row = ["`run_dir`", kind, f"`{_yaml(field.default)}`", field.description or ""]
-    return "\n\n".join([*parts, "## `run_dir`", table("key|type|default|meaning", [row])])
+    for name in ("report", "run_dir"):
+        field = config.RunConfig.model_fields[name]
+        kind = f"{type_name(field.annotation)}{bounds(field)}"
+        row = [f"`{name}`", kind, f"`{_yaml(field.default)}`", field.description or ""]
+        parts += [f"## `{name}`", table("key|type|default|meaning", [row])]
+    return "\n\n".join(parts)
 
 
 _OPTION_PAGES = {

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         Triplets,
     )
     from siamkit.model.siamese import SiameseNet
+    from siamkit.report.html.write import write_report
 
 __version__ = "0.1.0"
 
@@ -69,6 +70,7 @@ _HOME = {
         "Stage", "Triplets",
     ),
     "siamkit.model.siamese": ("SiameseNet",),
+    "siamkit.report.html.write": ("write_report",),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -111,6 +113,7 @@ __all__ = [
     "load_model",
     "plan",
     "resume",
+    "write_report",
 ]
 
 

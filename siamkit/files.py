@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,14 @@ def write_atomic(path: Path, text: str, hint: str = _RUN_HINT) -> None:
     """Replace a text file in one step; ``hint`` is the next step if the disk refuses."""
     temporary = path.with_name(f".{path.name}.tmp")
     with full_disk_is_ours(path, hint):
-        temporary.write_text(text, encoding="utf-8")
-        fsync(temporary)
-        temporary.replace(path)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            fsync(temporary)
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()  # half a file would only take room
+            raise
         fsync(path.parent)
 
 

@@ -39,6 +39,12 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def draw_image() -> Callable[..., None]:
+    """The function that draws the pictures of :func:`image_folder`, for folders of other shapes."""
+    return draw
+
+
+@pytest.fixture(scope="session")
 def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight classes of six small pictures."""
     root = tmp_path_factory.mktemp("shapes")

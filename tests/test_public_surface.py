@@ -11,9 +11,9 @@ NAMES = [
     "Backbone", "BackboneContext", "Calibration", "Embedded", "Embedder", "Event", "FreezePlan",
     "FreezePolicy", "Loss", "LossContext", "Options", "Pairs", "Phase", "Preprocessing", "Progress",
     "RunConfig", "Scheduler", "SiameseNet", "SiamkitError", "Stage", "Triplets", "Verdict",
-    "__version__", "calibrate", "create_model", "evaluate", "fit", "hookimpl", "inspect",
-    "list_backbones", "list_freeze_policies", "list_losses", "list_schedulers", "load",
-    "load_model", "plan", "resume",
+    "__version__", "calibrate", "check_data", "create_model", "evaluate", "fit", "hookimpl",
+    "inspect", "list_backbones", "list_freeze_policies", "list_losses", "list_schedulers", "load",
+    "load_model", "plan", "resume", "write_report",
 ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from siamkit.cli.inspect import inspect_
 from siamkit.cli.list import list_
 from siamkit.cli.output import emit_error, restored_stdout, stdout
 from siamkit.cli.plugins import plugins
+from siamkit.cli.report import report
 from siamkit.cli.train import train
 from siamkit.cli.verify import verify
 
@@ -39,6 +40,7 @@ app.command("inspect")(inspect_)
 app.command("evaluate")(evaluate)
 app.command("calibrate")(calibrate)
 app.command("verify")(verify)
+app.command("report")(report)
 app.command("list")(list_)
 app.command("plugins")(plugins)
 app.add_typer(config_app, name="config")

@@ -132,6 +132,12 @@ class RunFlags:
         Path | None,
         typer.Option(metavar="DIR", help="Where the run is written.", rich_help_panel=_DATA),
     ] = None
+    report: Annotated[
+        bool | None,
+        typer.Option(
+            "--report/--no-report", help="End with the run's report.html.", rich_help_panel=_DATA
+        ),
+    ] = None
     workers: Annotated[
         int | None,
         typer.Option(help="Processes that decode images.", rich_help_panel=_DATA),
@@ -234,6 +240,7 @@ KEYS = {
     "cache": "engine.cache",
     "far": "calibration.far",
     "run_dir": "run_dir",
+    "report": "report",
     "workers": "data.workers",
 }
 """The configuration key that each flag sets."""

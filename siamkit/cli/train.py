@@ -40,6 +40,7 @@ def train(flags: RunFlags, resume: Resume = None, quiet: Quiet = False, json: Js
     checkpoints.
     """
     result = _train(flags, resume, quiet)
+    _report(result, quiet)
     if json:
         output.emit_json("train", result)
         return
@@ -74,6 +75,16 @@ def _train(flags: RunFlags, resume: Path | None, quiet: bool) -> dict[str, Any]:
         if resume is not None:
             return api.resume(resume, listeners=listeners)
         return api.fit(config, listeners=listeners)
+
+
+def _report(result: dict[str, Any], quiet: bool) -> None:
+    """Write the run's report, if its configuration wants one."""
+    from siamkit import api
+    from siamkit.cli.report import end_with_report
+    from siamkit.training.rundir import RunDir
+
+    if api.load_config(RunDir(Path(result["run_dir"])).read_config()).report:
+        end_with_report(result, quiet=quiet)
 
 
 def _names_data(layers: Sequence[Layer]) -> bool:

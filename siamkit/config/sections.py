@@ -381,6 +381,9 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     engine: EngineConfig = EngineConfig()
     calibration: CalibrationConfig = CalibrationConfig()
+    report: bool = Field(
+        True, description="End 'siamkit train' with the run's report, report.html."
+    )
     run_dir: Annotated[Path, AfterValidator(expanded)] | None = Field(
         None, description="Where the run is written; null for runs/<time>-<backbone>-<policy>."
     )

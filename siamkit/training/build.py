@@ -177,6 +177,7 @@ def checkpoint_activations(net: nn.Module) -> None:
 
 _FREE = (
     "run_dir",
+    "report",
     "data.path",
     "data.root",
     "data.workers",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -183,10 +185,22 @@ def _start_data(trainer: Trainer) -> dict[str, Any]:
             "test": None if splits.test is None else str(splits.test),
         },
         "notices": notices,
+        "versions": _versions(trainer.state.identity),
         "epochs": config.train.epochs,
         "steps_per_epoch": trainer.steps_per_epoch,
         "device": str(trainer.setup.device),
         "start_epoch": trainer.state.epoch,
+    }
+
+
+def _versions(identity: Mapping[str, Any]) -> dict[str, str]:
+    """Return the version of everything that has a part in the result."""
+    plugins = {k.removeprefix("plugin "): v for k, v in identity.items() if k.startswith("plugin ")}
+    return {
+        **{name: importlib.metadata.version(name) for name in ("siamkit", "torch", "timm")},
+        **plugins,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
     }
 
 

@@ -28,6 +28,7 @@ from siamkit.training.rundir import RunDir
 from siamkit.training.scoring import Scorer
 from siamkit.training.seeding import derive, seeded
 from siamkit.training.signals import StopRequest
+from siamkit.training.sources import Awaited
 from siamkit.training.state import Metrics, RunState, best_epoch, out_of_patience
 from siamkit.training.step import Stepper
 from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite
@@ -169,19 +170,20 @@ class Trainer:
         steps = epoch_steps(self.train, self.splits.train, state.epoch)
         left = steps[state.epoch_step :]
         flat = [part.images for step in left for part in step]
-        loaded = iter(route.sources[TRAIN].batches(flat, route.view(state.epoch)))
+        loaded = Awaited(route.sources[TRAIN].batches(flat, route.view(state.epoch)))
         self.stepper.forward = route.forward
         since = self.curriculum.unfrozen_at()
         net.train()
         for step in left:
             images = sum(len(part.images) for part in step)
-            started = time.perf_counter()
+            started, waited = time.perf_counter(), loaded.seconds
             self.curriculum.set_rates(since)
             loss = self._step(islice(loaded, len(step)), step)
             state.step += 1
             state.epoch_step += 1
             state.loss_sum += loss * images
             state.images += images
+            seconds = time.perf_counter() - started
             self.emit(
                 "step",
                 {
@@ -192,7 +194,9 @@ class Trainer:
                     "epoch_steps": len(steps),
                     "loss": loss,
                     **self.curriculum.rates(),
-                    "images_per_second": images / (time.perf_counter() - started),
+                    "images_per_second": images / seconds,
+                    "seconds": seconds,
+                    "input_seconds": loaded.seconds - waited,
                 },
             )
             self._stop_if_asked()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -86,6 +87,32 @@ class CachedSource:
 
     def close(self) -> None:
         """Do nothing: rows are read where they are needed."""
+
+
+class Awaited(Iterator[Batch]):
+    """Batches, and how long their reader waited for them.
+
+    On a GPU a kernel that runs the prefix may still be at work when its batch is handed over: what
+    is left of it counts to whoever uses the batch.
+
+    Attributes:
+        seconds: Waited so far.
+
+    Args:
+        batches: The batches.
+    """
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self.seconds = 0.0
+
+    def __next__(self) -> Batch:
+        """Return the next batch."""
+        started = time.perf_counter()
+        try:
+            return next(self._batches)
+        finally:
+            self.seconds += time.perf_counter() - started
 
 
 def pack(activations: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from siamkit import api
-from siamkit.data.sources import ImageSet, scan
+from siamkit.data.folders import scan
+from siamkit.data.images import ImageSet
 from siamkit.embedding import Embedder
 from siamkit.errors import DataError
 from siamkit.evaluation.calibrating import fit_threshold
@@ -72,7 +73,8 @@ def trained(images: ImageSet, args: argparse.Namespace) -> Iterator[tuple[Scored
     for seed in range(args.seeds):
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
-            for name, part in zip(("train", "val", "test"), thirds(len(images.classes), seed)):
+            parts = thirds(len(images.classes), seed)
+            for name, part in zip(("train", "val", "test"), parts, strict=True):
                 for index in np.flatnonzero(np.isin(labels, part)):
                     sample = images.samples[index]
                     link = root / "data" / name / str(sample.label) / f"{index}{sample.path.suffix}"

@@ -7,8 +7,8 @@ from siamkit.cli.app import app
 RUN = [
     "DATA", "--backbone", "--pretrained/--no-pretrained", "--weights", "--head", "--image-size",
     "--in-chans", "--freeze-policy", "--loss", "--scheduler", "--epochs", "--batch-size", "--lr",
-    "--seed", "--device", "--views", "--cache", "--far", "--run-dir", "--workers", "--preset",
-    "--config", "--set",
+    "--seed", "--device", "--views", "--cache", "--far", "--run-dir", "--report/--no-report",
+    "--workers", "--preset", "--config", "--set",
 ]  # fmt: skip
 
 SURFACE = {
@@ -16,9 +16,14 @@ SURFACE = {
                 "--show-completion"],
     "siamkit train": [*RUN, "--resume", "--quiet -q", "--json"],
     "siamkit inspect": [*RUN, "--parameters", "--measure", "--json"],
-    "siamkit evaluate": ["RUN", "DATA", "--last", "--seed", "--device", "--json"],
-    "siamkit calibrate": ["RUN", "DATA", "--target", "--far", "--seed", "--device", "--json"],
+    "siamkit evaluate": ["RUN", "DATA", "--root", "--last", "--seed", "--device", "--json"],
+    "siamkit calibrate": [
+        "RUN", "DATA", "--root", "--target", "--far", "--seed", "--device", "--json",
+    ],
     "siamkit verify": ["RUN", "A", "B", "--pairs", "--output -o", "--device", "--json"],
+    "siamkit report": ["RUN", "--output -o", "--open/--no-open", "--json"],
+    "siamkit data": [],
+    "siamkit data check": ["DATA", "--root", "--seed", "--strict", "--json"],
     "siamkit list": ["KIND", "NAME", "--timm", "--json"],
     "siamkit plugins": ["--json"],
     "siamkit config": [],

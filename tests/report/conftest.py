@@ -84,3 +84,39 @@ def _epoch(number: int, best: bool) -> dict[str, Any]:
         "metrics": {"recall@1": 0.75, "map@r": 0.5},
         "train_metrics": {"recall@1": 0.875, "map@r": 0.625},
     }  # fmt: skip
+
+
+HOSTILE = (
+    "</script><img src=x onerror=alert(1)>",
+    "[/bold]",
+    "<b>fat</b> & \"quoted\" 'names'",
+    "{{ 7 * 7 }} $x^2$ %{x}",
+)
+
+
+@pytest.fixture(scope="session")
+def hostile_run(tmp_path_factory, values_of, draw_image):
+    """A run of two phases whose held-out classes and files have names that would like to be code.
+
+    It was trained on images of its own, which tests may take away and put back.
+    """
+    from siamkit import api
+
+    root = tmp_path_factory.mktemp("hostile")
+    for kind in range(4):
+        for index in range(4):
+            draw_image(root / "data" / "train" / f"class{kind}" / f"{index}.png", kind, index)
+    for kind, name in enumerate(HOSTILE):
+        # A slash in a name is a folder within a folder.
+        for index in range(6):
+            file = f"<img src=x onerror=alert({index})>.png"
+            draw_image(root / "data" / "val" / name / file, kind + 4, index)
+    api.fit(
+        values_of(
+            root / "run",
+            data={"path": str(root / "data")},
+            train={"epochs": 2},
+            engine={"cache": "off"},
+        )
+    )
+    return root / "run"

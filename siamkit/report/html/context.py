@@ -1,0 +1,302 @@
+"""What each section of the page says."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from siamkit.report import units
+from siamkit.report.html import model, run_charts, score_charts, timing
+from siamkit.report.html.figures import Chart
+from siamkit.report.html.gather import Gathered
+from siamkit.report.html.plan_chart import plan_chart
+
+Context = dict[str, Any]
+_PARTS = {"test": "test", "val": "validation"}
+
+
+def charts_of(found: Gathered) -> dict[str, Chart]:
+    """Return the charts that there is something to draw in, by id."""
+    facts = found.facts
+    names = dict.fromkeys(n for e in facts.epochs for n in e.metrics)
+    charts = [
+        run_charts.loss_chart(facts),
+        *(run_charts.metric_chart(facts, name) for name in names),
+        plan_chart(facts),
+        run_charts.rate_chart(facts),
+        run_charts.time_chart(found.spent),
+    ]
+    if found.held is not None and found.held.verified is not None:
+        verified = found.held.verified
+        charts += [
+            score_charts.score_chart(verified),
+            score_charts.det_chart(verified),
+            score_charts.roc_chart(verified),
+        ]
+    if found.held is not None and found.map is not None:
+        charts.append(score_charts.map_chart(found.held, found.map))
+    return {chart.id: chart for chart in charts if chart is not None}
+
+
+def context_of(
+    found: Gathered, charts: Mapping[str, Chart], thumbs: Mapping[int, str | None], now: datetime
+) -> Context:
+    """Return what the templates show.
+
+    Args:
+        found: What the report is made of.
+        charts: The charts by id.
+        thumbs: The thumbnails by number; None for a file that cannot be read.
+        now: When the report is written.
+    """
+    notices = list(found.notices)
+    if lost := sum(text is None for text in thumbs.values()):
+        notices.append(
+            f"{lost} of the {len(thumbs)} images shown cannot be read: moved, removed or damaged "
+            "since the run"
+        )
+    return {
+        **_head(found),
+        **_run(found, charts),
+        **_verification(found, charts),
+        **_pictures(found, charts),
+        **_appendix(found),
+        "notices": notices,
+        "thumbs": dict(thumbs),
+        "siamkit": importlib.metadata.version("siamkit"),
+        "written": f"{now:%Y-%m-%d %H:%M} UTC",
+    }
+
+
+# --- the head ------------------------------------------------------------------------------------
+
+
+def _head(found: Gathered) -> Context:
+    facts = found.facts
+    config = facts.start.get("config") or {}
+    data = str((config.get("data") or {}).get("path", ""))
+    backbone = _name(config, "backbone")
+    title = f"{backbone} on {Path(data).name or data}" if backbone else found.run.path.name
+    return {
+        "title": title,
+        "lead": _lead(found, config),
+        "status": _status(found),
+        "figures": model.headline(facts, found.metrics),
+        "about": _about(found, data),
+    }
+
+
+def _name(config: Mapping[str, Any], section: str) -> str:
+    return str((config.get(section) or {}).get("name", ""))
+
+
+def _lead(found: Gathered, config: Mapping[str, Any]) -> str:
+    facts = found.facts
+    if not config:
+        return "The run logged no event: it stopped before it began."
+    total = sum(timing.totals(found.spent).values())
+    of = facts.start.get("epochs")
+    done = len(facts.epochs)
+    return (
+        f"{_name(config, 'head')} head, {_name(config, 'loss')} loss, freeze policy "
+        f"{_name(config, 'freeze')}, {_name(config, 'scheduler')} schedule; {done} of {of} epochs "
+        f"on {facts.start.get('device')} in {units.duration(total)}."
+    )
+
+
+def _status(found: Gathered) -> str:
+    facts = found.facts
+    if not facts.ended:
+        return "not finished"
+    return "stopped early" if facts.stopped_early else ""
+
+
+def _about(found: Gathered, data: str) -> list[tuple[str, str]]:
+    facts, start = found.facts, found.facts.start
+    rows: list[tuple[str, str]] = [("run", str(found.run.path))]
+    if sets := start.get("data"):
+        rows += [
+            ("data", data),
+            ("trained on", f"{sets['train_images']} images of {sets['train_classes']} classes"),
+            (
+                "held out",
+                f"{sets['val_images']} images of {sets['val_classes']} classes ({sets['how']})",
+            ),
+            ("weights", str(start.get("weights", ""))),
+        ]
+    if facts.best is not None:
+        rows.append(("best epoch", f"{facts.best.number + 1} of {len(facts.epochs)}"))
+    if facts.bands:
+        last = facts.bands[-1]
+        phases = f"{len(facts.bands)} phase{'s' if len(facts.bands) > 1 else ''}"
+        rows.append(
+            ("trainable at the end", f"{units.percent(last.share)} of the parameters, in {phases}")
+        )
+    if found.held is not None and found.held.verified is not None:
+        verified = found.held.verified
+        rows.append(
+            (
+                f"verification ({_PARTS[found.held.held.part]})",
+                f"equal error rate {verified.metrics.eer:.3f}, AUC {verified.metrics.auc:.3f}",
+            )
+        )
+    if facts.sessions > 1:
+        rows.append(("sessions", f"{facts.sessions}: it was resumed"))
+    return rows
+
+
+# --- the run -------------------------------------------------------------------------------------
+
+
+def _run(found: Gathered, charts: Mapping[str, Chart]) -> Context:
+    shown = [*(n for n in charts if n.startswith("metric-")), "loss", "rates"]
+    learning = [charts[name] for name in shown if name in charts]
+    live = any(band.engine.get("mode") == "live" for band in found.facts.bands)
+    note = (
+        "By the log's clock. What comes before the first step counts to the first epoch, the last "
+        "embedding of the held-out images to the last one."
+    )
+    if live:
+        note += (
+            " Where the prefix runs for every batch, its part of the waiting is by the cost an "
+            "image that was measured when the phase began."
+        )
+    return {
+        "learning": learning,
+        "plan": charts.get("plan"),
+        "time": charts.get("time"),
+        "time_note": note,
+        "phases": [(number, b.what) for number, b in enumerate(found.facts.bands, start=1)],
+    }
+
+
+# --- held-out images -----------------------------------------------------------------------------
+
+
+def _verification(found: Gathered, charts: Mapping[str, Chart]) -> Context:
+    held = found.held
+    context: Context = {
+        "held_note": "",
+        "scores": charts.get("scores"),
+        "det": charts.get("det"),
+        "roc": charts.get("roc"),
+        "why_no_pairs": found.why,
+    }
+    if held is None:
+        return context
+    part = _PARTS[held.held.part]
+    classes = len(set(held.labels.tolist()))
+    context["held_note"] = (
+        f"From here on: the {part} images ({len(held.held.images)} of {classes} classes), by the "
+        f"network of the best epoch ({held.held.epoch + 1})."
+    )
+    if held.notices:
+        context["held_note"] += f" Of these, {'; '.join(held.notices)}."
+    if part == "validation":
+        context["held_note"] += (
+            " The best epoch was chosen by these images, so the figures flatter it a little; a "
+            "test/ folder gives figures that do not."
+        )
+    if held.verified is None:
+        context["why_no_pairs"] = (
+            "There are no pairs of both kinds: verification needs two classes and two images of "
+            "one of them."
+        )
+        return context
+    verified = held.verified
+    metrics = verified.metrics
+    drawn = "all pairs there are" if verified.pairs.all else "drawn from all pairs"
+    if held.held.images.tuples is not None:
+        drawn = "those that the data lists"
+    context.update(
+        verification=model.verification_rows(verified),
+        threshold=verified.threshold.value,
+        threshold_rows=_threshold_rows(found),
+        foreseen=bool(verified.threshold.calibration),
+        threshold_note=(
+            f"The threshold is from {verified.threshold.source}. {metrics.same} same and "
+            f"{metrics.different} different pairs: {drawn}. Intervals resample classes."
+        ),
+    )
+    return context
+
+
+def _threshold_rows(found: Gathered) -> list[tuple[str, ...]]:
+    assert found.held is not None and found.held.verified is not None
+    rows = model.threshold_rows(found.held.verified)
+    foreseen = bool(found.held.verified.threshold.calibration)
+    return [row if foreseen else row[:2] for row in rows]
+
+
+def _pictures(found: Gathered, charts: Mapping[str, Chart]) -> Context:
+    held, places = found.held, found.map
+    context: Context = {
+        "right": [], "wrong": [], "accepts": [], "rejects": [], "items": [], "map_classes": [],
+        "map": charts.get("map"), "map_note": "", "retrieval_note": "",
+        "why_no_images": found.why, "why_no_map": found.why,
+    }  # fmt: skip
+    if held is None:
+        return context
+    few = "There are too few held-out images for this."
+    context.update(why_no_images=few, why_no_map=few)
+    if held.near is None:
+        return context
+    if held.held.images.tuples is not None:
+        context["why_no_images"] = (
+            "The data says which images belong together, not all that do, so it cannot be told "
+            "which neighbours are right."
+        )
+    findable = int(held.near.findable.sum())
+    hits = int((held.near.findable & held.near.right).sum())
+    context.update(
+        right=model.gallery(held, held.right),
+        wrong=model.gallery(held, held.wrong),
+        retrieval_note=(
+            f"Of {findable} images with another of their class, {hits} "
+            f"({units.percent(hits / max(findable, 1))}) have one nearest to them. Queries of "
+            "either kind are drawn at random (fixed seed)."
+        ),
+    )
+    if held.verified is not None:
+        context.update(
+            accepts=model.shown_pairs(held, held.accepts),
+            rejects=model.shown_pairs(held, held.rejects),
+        )
+    if places is not None:
+        items = model.map_items(held, places)
+        classes = {item["label"]: held.name(item["image"]) for item in items}
+        context.update(
+            items=items,
+            map_classes=sorted(classes.items(), key=lambda pair: pair[1]),
+            map_note=(
+                f" {len(items)} of {held.total} images, drawn at random (fixed seed)."
+                if len(items) < held.total
+                else ""
+            ),
+        )
+    return context
+
+
+# --- the appendix --------------------------------------------------------------------------------
+
+
+def _appendix(found: Gathered) -> Context:
+    versions = found.facts.start.get("versions")
+    note = "Of the process that trained last."
+    if not isinstance(versions, Mapping):
+        note = "Of the process that wrote this report: the run logged none."
+        versions = {
+            **{name: importlib.metadata.version(name) for name in ("siamkit", "torch", "timm")},
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        }
+    return {
+        "config": found.config,
+        "config_path": str(found.run.config),
+        "versions": list(versions.items()),
+        "versions_note": note,
+    }

@@ -1,0 +1,140 @@
+"""What all charts share: colours, the plain layout, phases in the background.
+
+Text, grid and axis colours are those of the page (``style.css``), so that charts follow light, dark
+and print without being drawn again. The colours here are told apart on both, and with any colour
+vision (Okabe and Ito, 2008, moved towards equal contrast on white and near-black).
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import plotly.graph_objects as go
+
+from siamkit.report.html.facts import Band
+
+BLUE, ORANGE, GREEN, PINK, SKY, AMBER, GREY = (
+    "#2f7fd1", "#d9660a", "#12946e", "#c2679f", "#56a8dc", "#c08a00", "#868e99",
+)  # fmt: skip
+
+Cell = str | int | float | None
+
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_SHADES = ("rgba(134,142,153,0.07)", "rgba(134,142,153,0.17)")
+_LABEL = 22
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart, and the same in words and numbers.
+
+    Attributes:
+        id: Its name in the page.
+        title: What it shows.
+        finding: What is to be seen in it, in a sentence or two.
+        figure: The chart.
+        columns: The heads of its table.
+        rows: The table.
+    """
+
+    id: str
+    title: str
+    finding: str
+    figure: go.Figure
+    columns: tuple[str, ...]
+    rows: list[tuple[Cell, ...]] = field(default_factory=list)
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return int(self.figure.layout.height)
+
+
+def figure(*traces: Any, height: int = 260, **layout: Any) -> go.Figure:
+    """Return a figure in the plain layout.
+
+    Args:
+        *traces: The data.
+        height: Pixels.
+        **layout: What differs from the plain layout.
+    """
+    found = go.Figure(data=list(traces))
+    return plain(found, height=height, **layout)
+
+
+def plain(found: go.Figure, *, height: int, **layout: Any) -> go.Figure:
+    """Put the plain layout on a figure."""
+    found.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 56, "r": 14, "t": 34, "b": 46},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": _FONT, "size": 12, "color": GREY},
+        legend={
+            "orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom",
+            "bgcolor": "rgba(0,0,0,0)", "itemclick": False, "itemdoubleclick": False,
+        },
+        hoverlabel={"bgcolor": "#1d222a", "bordercolor": "#1d222a", "font": {"color": "#f4f6f8"}},
+        dragmode=False,
+    )  # fmt: skip
+    axis: dict[str, Any] = {
+        "fixedrange": True, "zeroline": False, "showline": False, "ticks": "",
+        "gridcolor": "rgba(134,142,153,0.25)", "automargin": True, "title": {"standoff": 8},
+    }  # fmt: skip
+    found.update_xaxes(showgrid=False, **axis)
+    found.update_yaxes(**axis)
+    found.update_layout(**layout)
+    return found
+
+
+def label(text: str, most: int = _LABEL) -> str:
+    """Return a name as plotly shows it letter by letter: its labels know some HTML."""
+    short = text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return html.escape(short, quote=False)
+
+
+def pattern(shape: str) -> dict[str, Any]:
+    """Return a pattern over a bar's own colour, for who cannot tell that."""
+    return {
+        "shape": shape, "fillmode": "overlay", "fgcolor": "rgba(255,255,255,0.8)", "size": 5,
+    }  # fmt: skip
+
+
+def draw_bands(found: go.Figure, bands: Sequence[Band], **where: Any) -> None:
+    """Draw the phases behind a chart over epochs.
+
+    Args:
+        found: The chart.
+        bands: The phases.
+        **where: ``row`` and ``col`` of a subplot.
+    """
+    if len(bands) < 2:
+        return
+    for number, band in enumerate(bands, start=1):
+        found.add_shape(
+            type="rect", layer="below", line_width=0, fillcolor=_SHADES[number % 2],
+            x0=band.start, x1=band.end, yref="y domain", y0=0, y1=1,
+            label={"text": str(number), "textposition": "top left", "padding": 4},
+            **where,
+        )  # fmt: skip
+
+
+def epoch_axis(span: float) -> dict[str, Any]:
+    """Return an axis of epochs: 0 is before training, 1 the end of the first."""
+    ticks: dict[str, Any] = {"dtick": 1} if span <= 12 else {"nticks": 12}
+    return {
+        "title": {"text": "epoch"},
+        "range": [-0.01 * max(span, 1), 1.01 * max(span, 1)],
+        **ticks,
+    }
+
+
+def thinned(count: int, most: int) -> list[int]:
+    """Return evenly spread indices, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})

@@ -1,0 +1,177 @@
+"""The freeze plan as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from plotly.subplots import make_subplots
+
+from siamkit.report import units
+from siamkit.report.html.facts import FROZEN, PARTLY, TRAINS, Band, Facts, StageState
+from siamkit.report.html.figures import (
+    BLUE,
+    GREY,
+    SKY,
+    Cell,
+    Chart,
+    epoch_axis,
+    label,
+    pattern,
+    plain,
+)
+
+_TOLD = 4
+_PREFIX = {"cached": "computed once", "live": "prefix"}
+
+
+def prefix_of(band: Band) -> set[str]:
+    """Return the stages that lie whole in the frozen prefix of a phase. Pure.
+
+    ``features`` is the whole backbone, all but the head; a boundary within a stage leaves that
+    stage out.
+    """
+    names = list(band.stages)
+    boundary = band.engine.get("boundary")
+    if boundary == "features":
+        return {name for name in names if name != "head"}
+    return set(names[: names.index(boundary) + 1]) if boundary in names else set()
+
+
+def plan_chart(facts: Facts) -> Chart | None:
+    """Return the freeze plan as a picture: stages over epochs, and the share that trains."""
+    bands = facts.bands
+    if not bands:
+        return None
+    stages = list(bands[-1].stages)
+    ticks = [label(name) for name in stages]
+    pixels = min(24 * len(stages), max(900, 12 * len(stages)))
+    found = make_subplots(
+        rows=2, cols=1, shared_xaxes=True, row_heights=[64, pixels],
+        vertical_spacing=min(0.1, 16 / (64 + pixels)),
+    )  # fmt: skip
+    found.add_scatter(
+        x=[x for band in bands for x in (band.start, band.end)],
+        y=[100 * band.share for band in bands for _ in range(2)],
+        mode="lines", line={"color": BLUE, "width": 2}, fill="tozeroy",
+        fillcolor="rgba(47,127,209,0.18)", showlegend=False, name="share",
+        hovertemplate="%{y:.3g} % train<extra></extra>", row=1, col=1,
+    )  # fmt: skip
+    looks: dict[str, dict[str, Any]] = {
+        TRAINS: {"color": BLUE},
+        PARTLY: {
+            "color": SKY,
+            "pattern": pattern("/"),
+        },
+        FROZEN: {"color": "rgba(134,142,153,0.28)"},
+    }
+    spans = _spans(bands)
+    for state, look in looks.items():
+        cells = [span for span in spans if span.stage.state == state]
+        if cells:
+            found.add_bar(
+                orientation="h", name=state, marker=look, width=0.82,
+                base=[cell.start for cell in cells],
+                x=[cell.end - cell.start for cell in cells],
+                y=[stages.index(cell.name) for cell in cells],
+                text=[cell.text for cell in cells],
+                textposition="inside", insidetextanchor="middle", constraintext="inside",
+                textangle=0, hovertext=[_hover(cell) for cell in cells], hoverinfo="text",
+                row=2, col=1,
+            )  # fmt: skip
+    plain(found, height=64 + pixels + 100, barmode="overlay")
+    found.update_xaxes(**{**epoch_axis(facts.span), "title": None}, row=1, col=1)
+    found.update_xaxes(**epoch_axis(facts.span), row=2, col=1)
+    found.update_traces(textfont_color="#fff", selector={"type": "bar"})
+    # The page's style knows it by this colour: white would not do on the shade of what is frozen.
+    found.update_traces(textfont_color=GREY, selector={"name": FROZEN})
+    found.update_traces(textfont_color="#0b2233", selector={"name": PARTLY})
+    found.update_yaxes(
+        tickmode="array", tickvals=list(range(len(stages))), ticktext=ticks, showgrid=False,
+        range=[-0.6, len(stages) - 0.4], row=2, col=1,
+    )  # fmt: skip
+    found.update_yaxes(title_text="train, %", range=[0, 105], dtick=50, row=1, col=1)
+    return Chart(
+        "plan", "What trained when", _plan_finding(bands), found,
+        ("phase", "epochs", "trains", "parameters", "share", "frozen prefix", "computed"),
+        [_band_row(number, band) for number, band in enumerate(bands, start=1)],
+    )  # fmt: skip
+
+
+def _plan_finding(bands: Sequence[Band]) -> str:
+    parts = [
+        f"phase {number} ({_epochs(band.start, band.end)}): {band.what}, "
+        f"{units.percent(band.share)} of the parameters"
+        for number, band in enumerate(bands[:_TOLD], start=1)
+    ]
+    more = f"; the table has {len(bands) - _TOLD} more" if len(bands) > _TOLD else ""
+    return (
+        f"From the image (bottom) to the embedding (top). What trains in {'; '.join(parts)}{more}."
+    )
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Epochs in which a stage stays as it is."""
+
+    name: str
+    stage: StageState
+    text: str
+    start: int
+    end: int
+
+
+def _spans(bands: Sequence[Band]) -> list[_Span]:
+    """Return the spans of all stages; phases that leave a stage as it is make one of it."""
+    found: list[_Span] = []
+    for name in bands[-1].stages:
+        mine: list[_Span] = []
+        for band in bands:
+            if name not in band.stages:
+                continue
+            span = _Span(name, band.stages[name], _text(band, name), band.start, band.end)
+            last = mine[-1] if mine else None
+            if last and (last.stage, last.text, last.end) == (span.stage, span.text, span.start):
+                span = replace(mine.pop(), end=span.end)
+            mine.append(span)
+        found += mine
+    return found
+
+
+def _text(band: Band, name: str) -> str:
+    stage, mode = band.stages[name], str(band.engine.get("mode"))
+    if stage.trainable:
+        return f"rate {units.rate(stage.lr)}"
+    return _PREFIX.get(mode, "") if name in prefix_of(band) else ""
+
+
+def _hover(span: _Span) -> str:
+    stage = span.stage
+    rate = f", rate {units.rate(stage.lr)}" if stage.trainable else ""
+    norm = f", norm {stage.norm}" if stage.norm and stage.norm != "-" else ""
+    return (
+        f"{label(span.name, 60)}, {_epochs(span.start, span.end)}<br>{stage.state}: "
+        f"{units.count(stage.trainable)} of {units.count(stage.parameters)} parameters{rate}"
+        f"{label(norm)}"
+    )
+
+
+def _epochs(start: int, end: int) -> str:
+    """Return the epochs ``[start, end)`` in words, counted from 1."""
+    return f"epoch {end}" if end - start == 1 else f"epochs {start + 1} to {end}"
+
+
+def _band_row(number: int, band: Band) -> tuple[Cell, ...]:
+    engine = band.engine
+    kernel = f" with {engine['kernel']}" if engine.get("kernel") else ""
+    how = {
+        "cached": f"once{kernel}, then read from the cache",
+        "live": f"for every batch{kernel}",
+        "whole": "whole network for every batch",
+    }.get(str(engine.get("mode")), "unknown")
+    return (
+        number, f"{band.start + 1} to {band.end}", band.what,
+        f"{units.count(band.trainable)} of {units.count(band.parameters)}",
+        units.percent(band.share), engine.get("boundary") or "none", how,
+    )  # fmt: skip

@@ -1,0 +1,230 @@
+"""The charts of a run over its epochs: curves, rates, time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from siamkit.report import units
+from siamkit.report.html import timing
+from siamkit.report.html.facts import Facts
+from siamkit.report.html.figures import (
+    AMBER,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    SKY,
+    Cell,
+    Chart,
+    draw_bands,
+    epoch_axis,
+    figure,
+    label,
+    pattern,
+    thinned,
+)  # fmt: skip
+
+_POINTS = 500
+_LEGEND = 8
+_MARKED = 40
+_DECADES = 20  # from here on a tick a decade is enough
+_RATE_STYLES = ("solid", "dash", "dot", "dashdot")
+_RATE_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, GREY)
+
+
+def loss_chart(facts: Facts) -> Chart | None:
+    """Return the training loss by step and by epoch."""
+    if not facts.steps:
+        return None
+    steps = [facts.steps[i] for i in thinned(len(facts.steps), _POINTS)]
+    traces = [
+        go.Scatter(
+            x=[s.at for s in steps], y=[s.loss for s in steps], name="step", mode="lines",
+            line={"color": GREY, "width": 1}, opacity=0.6, hoverinfo="skip",
+        ),
+        go.Scatter(
+            x=[e.number + 1 for e in facts.epochs], y=[e.loss for e in facts.epochs],
+            name="epoch mean", mode=_mode(facts), line={"color": BLUE, "width": 2.5},
+            hovertemplate="epoch %{x}: %{y:.4g}<extra></extra>",
+        ),
+    ]  # fmt: skip
+    found = figure(*traces, xaxis=epoch_axis(facts.span))
+    draw_bands(found, facts.bands)
+    if facts.epochs:
+        first, last = facts.epochs[0].loss, facts.epochs[-1].loss
+        finding = f"The mean loss of an epoch goes from {first:.3g} to {last:.3g}."
+    else:
+        finding = f"The loss of the first {len(facts.steps)} steps; no epoch is finished."
+    rows: list[tuple[Cell, ...]] = [(e.number + 1, _three(e.loss)) for e in facts.epochs]
+    return Chart("loss", "Training loss", finding, found, ("epoch", "mean loss"), rows)
+
+
+def _mode(facts: Facts) -> str:
+    """Return how an epoch is drawn: where there are many, marks would be a thick line."""
+    return "lines+markers" if len(facts.epochs) <= _MARKED else "lines"
+
+
+def metric_chart(facts: Facts, name: str) -> Chart | None:
+    """Return a metric of held-out and of training classes by epoch, with the gap between them."""
+    epochs = [e for e in facts.epochs if name in e.metrics]
+    if not epochs:
+        return None
+    before = facts.untrained.get(name)
+    x = [e.number + 1 for e in epochs]
+    held = [e.metrics[name] for e in epochs]
+    gaps = [(e.number + 1, e.train_metrics[name]) for e in epochs if name in e.train_metrics]
+    held_x, held_y = ([0, *x], [before, *held]) if before is not None else (x, held)
+    found = figure(xaxis=epoch_axis(facts.span), hovermode="x unified")
+    if gaps:
+        found.add_scatter(
+            x=[g[0] for g in gaps], y=[g[1] for g in gaps], name="training",
+            mode=_mode(facts), line={"color": ORANGE, "width": 2, "dash": "dash"},
+            marker={"symbol": "square", "size": 6}, hovertemplate="%{y:.3f}",
+        )  # fmt: skip
+    found.add_scatter(
+        x=held_x, y=held_y, name="held out", mode=_mode(facts),
+        line={"color": BLUE, "width": 2.5}, marker={"size": 7}, hovertemplate="%{y:.3f}",
+    )  # fmt: skip
+    if gaps and len(gaps) == len(x):
+        found.add_scatter(
+            x=[*x, *reversed(x)], y=[*held, *(g[1] for g in reversed(gaps))], fill="toself",
+            fillcolor="rgba(217,102,10,0.12)", line={"width": 0}, mode="lines", name="gap",
+            hoverinfo="skip",
+        )  # fmt: skip
+    if before is not None:
+        found.add_hline(y=before, line={"color": GREY, "width": 1, "dash": "dot"})
+    best = facts.best
+    if best is not None and name in best.metrics:
+        found.add_scatter(
+            x=[best.number + 1], y=[best.metrics[name]], name="best", mode="markers",
+            marker={"symbol": "star", "size": 15, "color": BLUE, "line": {"width": 1}},
+            hoverinfo="skip",
+        )  # fmt: skip
+    draw_bands(found, facts.bands)
+    return Chart(
+        f"metric-{name.replace('@', '-')}",
+        f"{name} by epoch",
+        _metric_finding(facts, name, epochs[-1].metrics[name], gaps),
+        found,
+        ("epoch", "held-out", "training", "gap"),
+        _metric_rows(facts, name),
+    )
+
+
+def _metric_finding(facts: Facts, name: str, last: float, gaps: Sequence[tuple[int, float]]) -> str:
+    before, best = facts.untrained.get(name), facts.best
+    start = f"{before:.3f} untrained, " if before is not None else ""
+    top = ""
+    if best is not None and name in best.metrics:
+        top = f"{best.metrics[name]:.3f} after the best epoch ({best.number + 1})"
+    gap = f" Training classes stand {gaps[-1][1] - last:+.3f} to them at the end." if gaps else ""
+    return f"Held-out classes: {start}{top}.{gap}"
+
+
+def _metric_rows(facts: Facts, name: str) -> list[tuple[Cell, ...]]:
+    rows: list[tuple[Cell, ...]] = []
+    if name in facts.untrained:
+        rows.append((0, _three(facts.untrained[name]), None, None))
+    for epoch in facts.epochs:
+        held, train = epoch.metrics.get(name), epoch.train_metrics.get(name)
+        gap = None if held is None or train is None else f"{train - held:+.3f}"
+        rows.append((epoch.number + 1, _three(held), _three(train), gap))
+    return rows
+
+
+def rate_chart(facts: Facts) -> Chart | None:
+    """Return the rate of each stage over time; stages of equal rates share a line."""
+    stages = list(dict.fromkeys(name for step in facts.steps for name in step.rates))
+    if not stages:
+        return None
+    order = list(facts.bands[-1].stages) if facts.bands else stages
+    stages.sort(key=lambda name: -order.index(name) if name in order else 1)
+    steps = [facts.steps[i] for i in thinned(len(facts.steps), _POINTS)]
+    lines: dict[tuple[float | None, ...], list[str]] = {}
+    for stage in stages:
+        # A stage that does not train has no rate: the line is broken there.
+        values = tuple(step.rates.get(stage) or None for step in steps)
+        if any(values):
+            lines.setdefault(values, []).append(stage)
+    found = figure(xaxis=epoch_axis(facts.span))
+    rows: list[tuple[Cell, ...]] = []
+    for index, (values, names) in enumerate(lines.items()):
+        name = names[0] if len(names) == 1 else f"{names[-1]} to {names[0]}"
+        found.add_scatter(
+            x=[step.at for step in steps], y=list(values), name=label(name), mode="lines",
+            connectgaps=False, hovertemplate="%{y:.3g}",
+            line={
+                "color": _RATE_COLOURS[index % len(_RATE_COLOURS)], "width": 2,
+                "dash": _RATE_STYLES[index % len(_RATE_STYLES)],
+            },
+        )  # fmt: skip
+        known = [value for value in values if value]
+        rows.append((", ".join(names), units.rate(max(known)), units.rate(min(known))))
+    found.update_layout(hovermode="x unified", showlegend=len(lines) <= _LEGEND)
+    rates = [rate for step in facts.steps for rate in step.rates.values() if rate]
+    top = max(rates, default=0.0)
+    decades = top > _DECADES * min(rates, default=1.0)
+    found.update_yaxes(type="log", exponentformat="e", dtick=1 if decades else "D2")
+    draw_bands(found, facts.bands)
+    finding = (
+        f"Log axis. The highest rate is {units.rate(top)}; a stage has a line only while it trains."
+    )
+    return Chart(
+        "rates", "Rate by stage", finding, found, ("stage", "highest rate", "lowest rate"), rows
+    )
+
+
+# --- time ----------------------------------------------------------------------------------------
+
+_LOOKS: dict[str, tuple[str, str]] = {
+    timing.SETUP: (GREY, ""),
+    timing.FILL: (SKY, "/"),
+    timing.WAIT: (AMBER, "."),
+    timing.PREFIX: (SKY, ""),
+    timing.SUFFIX: (BLUE, ""),
+    timing.STEPS: (BLUE, "x"),
+    timing.EVALUATION: (GREEN, "\\"),
+    timing.SAVING: (PINK, "-"),
+}
+
+
+def time_chart(by_epoch: Mapping[int, Mapping[str, float]]) -> Chart | None:
+    """Return where the time went, by epoch and kind of work."""
+    sums = timing.totals(by_epoch)
+    total = sum(sums.values())
+    if not total:
+        return None
+    shown = list(by_epoch)
+    found = figure(barmode="stack", bargap=0.25, height=300)
+    for kind in sums:
+        colour, shape = _LOOKS[kind]
+        found.add_bar(
+            x=[epoch + 1 for epoch in shown],
+            y=[by_epoch[epoch].get(kind, 0.0) for epoch in shown],
+            name=timing.KINDS[kind], hovertemplate="epoch %{x}: %{y:.1f} s",
+            marker={
+                "color": colour, "line": {"width": 0},
+                "pattern": pattern(shape),
+            },
+        )  # fmt: skip
+    found.update_yaxes(title_text="seconds")
+    found.update_xaxes(title_text="epoch", **({"dtick": 1} if len(shown) <= 16 else {"nticks": 12}))
+    found.update_layout(legend={"y": -0.24, "yanchor": "top", "traceorder": "normal"})
+    top = max(sums, key=lambda kind: sums[kind])
+    name = timing.KINDS[top]
+    finding = (
+        f"{units.duration(total)} in all; most of it, {units.percent(sums[top] / total)}, is: "
+        f"{name[0].lower()}{name[1:]}."
+    )
+    rows: list[tuple[Cell, ...]] = [
+        (timing.KINDS[kind], units.duration(s), units.percent(s / total))
+        for kind, s in sums.items()
+    ]
+    return Chart("time", "Where the time went", finding, found, ("work", "time", "share"), rows)
+
+
+def _three(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}"

@@ -1,0 +1,210 @@
+"""The charts of held-out embeddings: error rates, scores, the map."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from siamkit.evaluation.verification import Roc
+from siamkit.report.html.embedding_map import Map
+from siamkit.report.html.figures import BLUE, GREY, ORANGE, Cell, Chart, figure, pattern
+from siamkit.report.html.heldout import HeldOutFacts, Verified
+
+_CURVE = 300
+_BINS = 60
+
+
+def roc_chart(found: Verified) -> Chart:
+    """Return the ROC curve, false accepts on a linear axis."""
+    curve, threshold = found.curve, found.threshold
+    kept = _spread(curve)
+    chart = figure(
+        go.Scatter(
+            x=[0, 1], y=[0, 1], mode="lines", name="chance", hoverinfo="skip",
+            line={"color": GREY, "width": 1, "dash": "dot"},
+        ),
+        _curve(curve.far[kept], curve.tar[kept], "this network"),
+        _point(threshold.far, 1 - threshold.frr),
+        height=320,
+    )  # fmt: skip
+    chart.update_xaxes(title_text="false accepts (FAR)", range=[-0.01, 1], showgrid=True)
+    chart.update_yaxes(title_text="true accepts (TAR)", range=[0, 1.01])
+    auc = found.metrics.auc
+    return Chart(
+        "roc", "ROC", f"The area under the curve is {auc:.3f}; chance is 0.5.", chart,
+        ("FAR", "TAR", "threshold"), _operating_points(found),
+    )  # fmt: skip
+
+
+def det_chart(found: Verified) -> Chart:
+    """Return false rejects over false accepts, both on log axes."""
+    curve, threshold = found.curve, found.threshold
+    kept = _spread(curve)
+    far, frr = curve.far[kept], 1 - curve.tar[kept]
+    # A rate below one pair in all of them was not seen, and zero has no place on a log axis.
+    seen = (far > 0) & (frr > 0)
+    chart = figure(
+        _curve(far[seen], frr[seen], "this network"),
+        _point(threshold.far or None, threshold.frr or None),
+        height=320,
+    )
+    metrics = found.metrics
+    lows = [max(-4, math.floor(math.log10(1 / n))) for n in (metrics.different, metrics.same)]
+    low = 10.0 ** min(lows)
+    chart.add_scatter(
+        x=[low, 1], y=[low, 1], mode="lines", name="equal", hoverinfo="skip",
+        line={"color": GREY, "width": 1, "dash": "dot"},
+    )  # fmt: skip
+    ticks = [10.0**power for power in range(min(lows), 1)]
+    axis: dict[str, Any] = {
+        "type": "log", "tickmode": "array", "tickvals": ticks, "showgrid": True,
+        "ticktext": [f"{100 * tick:g} %" for tick in ticks],
+    }  # fmt: skip
+    chart.update_xaxes(title_text="false accepts (FAR)", range=[lows[0], 0.02], **axis)
+    chart.update_yaxes(title_text="false rejects (FRR)", range=[lows[1], 0.02], **axis)
+    finding = (
+        f"Log axes; lower is better. The equal error rate is {found.metrics.eer:.3f}, at a score "
+        f"of {found.metrics.eer_threshold:.3f}."
+    )
+    rows: list[tuple[Cell, ...]] = [
+        (far, None if tar is None else f"{1 - float(tar):.4f}", cut)
+        for far, tar, cut in _operating_points(found)
+    ]
+    return Chart(
+        "det", "Detection error trade-off", finding, chart, ("FAR", "FRR", "threshold"), rows
+    )
+
+
+def score_chart(found: Verified) -> Chart:
+    """Return the scores of same and of different pairs, with the threshold."""
+    scores, same, threshold = found.scores, found.pairs.same, found.threshold
+    edges = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-6), _BINS + 1)
+    middles, width = (edges[1:] + edges[:-1]) / 2, float(edges[1] - edges[0])
+    kinds = (
+        ("different pairs", ~same, ORANGE, "/"),
+        ("same pairs", same, BLUE, ""),
+    )
+    chart = figure(barmode="overlay", bargap=0, height=320)
+    counts: list[NDArray[np.int64]] = []
+    for name, chosen, colour, shape in kinds:
+        count = np.histogram(scores[chosen], edges)[0]
+        counts.append(count)
+        chart.add_bar(
+            x=_listed(middles), y=_listed(100 * count / max(count.sum(), 1)), width=width,
+            name=name, opacity=0.72, hovertemplate="score %{x:.2f}: %{y:.2f} %",
+            marker={
+                "color": colour, "line": {"width": 0},
+                "pattern": pattern(shape),
+            },
+        )  # fmt: skip
+    chart.add_vline(
+        x=threshold.value,
+        line={"width": 2, "dash": "dash", "color": GREY},
+        annotation={"text": f"threshold {threshold.value:.3f}", "yanchor": "bottom", "y": 1},
+    )
+    chart.update_layout(legend={"y": -0.2, "yanchor": "top"})
+    chart.update_xaxes(title_text="cosine similarity")
+    chart.update_yaxes(title_text="share of the kind, %")
+    finding = (
+        f"At the threshold of {threshold.value:.3f}, {100 * threshold.far:.3g} % of different "
+        f"pairs are accepted and {100 * threshold.frr:.3g} % of same pairs rejected."
+    )
+    rows: list[tuple[Cell, ...]] = [
+        (f"{a:.3f} to {b:.3f}", int(d), int(s))
+        for a, b, d, s in zip(edges[:-1], edges[1:], *counts, strict=True)
+        if d or s
+    ]
+    return Chart(
+        "scores", "Scores of pairs", finding, chart,
+        ("score", "different pairs", "same pairs"), rows,
+    )  # fmt: skip
+
+
+def map_chart(found: HeldOutFacts, places: Map) -> Chart:
+    """Return the map of embeddings; what a point shows is up to the page's script."""
+    assert found.near is not None
+    wrong = found.near.findable & ~found.near.right
+    chart = figure(height=560, hovermode="closest", margin={"l": 8, "r": 8, "t": 34, "b": 8})
+    known = bool(found.near.findable.any())
+    kinds = (
+        ("nearest image is of its class" if known else "image", ~wrong, BLUE, "circle", 7),
+        ("nearest image is of another class", wrong, ORANGE, "x", 8),
+    )
+    for name, of_kind, colour, symbol, size in kinds:
+        chosen = np.flatnonzero(of_kind[places.indices])
+        chart.add_scatter(
+            x=_listed(places.places[chosen, 0]), y=_listed(places.places[chosen, 1]),
+            customdata=chosen.tolist(), mode="markers", name=name, hoverinfo="none",
+            showlegend=len(chosen) > 0,
+            marker={"color": colour, "symbol": symbol, "size": size, "opacity": 0.75},
+        )  # fmt: skip
+    # The page's script puts the images of a class, and the one in focus, on these.
+    for size, width in ((13, 2), (20, 3)):
+        chart.add_scatter(
+            x=[], y=[], mode="markers", showlegend=False, hoverinfo="skip",
+            marker={"color": "rgba(0,0,0,0)", "size": size, "line": {"width": width}},
+        )  # fmt: skip
+    hidden = {"visible": False, "range": [-0.04, 1.04]}
+    chart.update_xaxes(**hidden)
+    chart.update_yaxes(**hidden)
+    count, errors = len(places.indices), int(wrong[places.indices].sum())
+    told = (
+        f"; {errors} of them (crosses) have an image of another class nearest to them"
+        if known
+        else ""
+    )
+    finding = (
+        f"{count} images by t-SNE{told}. What lies together is alike; distances between groups "
+        "mean little."
+    )
+    return Chart("map", "Map of the embeddings", finding, chart, (), [])
+
+
+def _curve(x: NDArray[np.float64], y: NDArray[np.float64], name: str) -> go.Scatter:
+    return go.Scatter(
+        x=_listed(x), y=_listed(y), mode="lines", name=name, line={"color": BLUE, "width": 2.5},
+        hovertemplate="%{x:.3g}, %{y:.3g}<extra></extra>",
+    )  # fmt: skip
+
+
+def _point(x: float | None, y: float | None) -> go.Scatter:
+    return go.Scatter(
+        x=[x], y=[y], mode="markers", name="threshold", hovertemplate="%{x:.3g}, %{y:.3g}",
+        marker={"symbol": "diamond", "size": 11, "color": ORANGE},
+    )  # fmt: skip
+
+
+def _spread(curve: Roc) -> NDArray[np.int64]:
+    """Return indices of points that draw a curve well on linear and on log axes."""
+    count = len(curve.far)
+    if count <= 2 * _CURVE:
+        return np.arange(count, dtype=np.int64)
+    by_far = np.searchsorted(curve.far, np.linspace(0, 1, _CURVE))
+    by_tar = np.searchsorted(curve.tar, np.linspace(0, 1, _CURVE))
+    log = np.geomspace(max(curve.far[curve.far > 0].min(), 1e-9), 1, _CURVE)
+    low_far = np.searchsorted(curve.far, log)
+    low_frr = np.searchsorted(curve.tar, 1 - log)
+    chosen = np.concatenate([by_far, by_tar, low_far, low_frr, [0, count - 1]])
+    return np.unique(np.clip(chosen, 0, count - 1)).astype(np.int64)
+
+
+def _operating_points(found: Verified) -> list[tuple[Cell, ...]]:
+    """Return what the curve gives at a few rates of false accepts."""
+    curve = found.curve
+    rows: list[tuple[Cell, ...]] = []
+    for far in (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001):
+        if far * found.metrics.different < 10:
+            break  # too few different pairs to tell it
+        at = int(np.flatnonzero(curve.far <= far * (1 + 1e-9))[-1])
+        cut = curve.thresholds[at]
+        rows.append((f"{far:g}", f"{curve.tar[at]:.4f}", f"{cut:.3f}" if at else "above all"))
+    return rows
+
+
+def _listed(values: NDArray[Any]) -> list[float]:
+    """Return values as JSON writes them short: four significant digits are a thousandth of it."""
+    return [float(f"{value:.4g}") for value in values]

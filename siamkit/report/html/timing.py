@@ -1,0 +1,93 @@
+"""Where the time of a run went: every second between two events belongs to one kind of work. Pure.
+
+What a process did before its first event, and the time between two processes, is not counted.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Record = Mapping[str, Any]
+
+SETUP, FILL, WAIT, PREFIX, SUFFIX, STEPS, EVALUATION, SAVING = (
+    "setup", "fill", "wait", "prefix", "suffix", "steps", "evaluation", "saving"
+)  # fmt: skip
+KINDS = {
+    SETUP: "Start, cutting the network, measuring",
+    FILL: "Frozen prefix, once: filling the cache",
+    WAIT: "Waiting for images or cached rows",
+    PREFIX: "Frozen prefix, for every batch",
+    SUFFIX: "What trains: forward, backward, update",
+    STEPS: "Training steps, not told apart",
+    EVALUATION: "Evaluation",
+    SAVING: "Checkpoints",
+}
+"""Kinds of work, in the order in which they are shown."""
+
+_ENDS = {
+    "phase_start": SETUP,
+    "engine": SETUP,
+    "fill": FILL,
+    "untrained": EVALUATION,
+    "epoch_end": EVALUATION,
+    "run_end": EVALUATION,
+    "checkpoint": SAVING,
+    "early_stop": SAVING,
+}
+"""What was going on until an event of this name."""
+
+
+def spent(events: Sequence[Record]) -> dict[int, dict[str, float]]:
+    """Return the seconds by epoch (from 0) and kind of work.
+
+    What comes before the first step counts to the first epoch, what comes after the last one (the
+    embedding of the held-out images) to the last.
+    """
+    found: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for epoch, kind, seconds in _spans(events):
+        found[epoch][kind] += seconds
+    return {epoch: dict(kinds) for epoch, kinds in sorted(found.items())}
+
+
+def totals(by_epoch: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+    """Return the seconds of each kind of work that took any, in the order of :data:`KINDS`."""
+    sums = {k: sum(kinds.get(k, 0.0) for kinds in by_epoch.values()) for k in KINDS}
+    return {kind: seconds for kind, seconds in sums.items() if seconds > 0}
+
+
+def _spans(events: Sequence[Record]) -> Iterator[tuple[int, str, float]]:
+    last: float | None = None
+    epoch = 0
+    engine: Record = {}
+    for event in events:
+        name = event["event"]
+        if name == "run_start":
+            last, epoch = event["time"], int(event.get("start_epoch", 0))
+            continue
+        if name not in _ENDS and name != "step":
+            continue  # a notice: the work that it interrupts goes on
+        if name in ("phase_start", "engine", "step", "epoch_end"):
+            epoch = int(event["epoch"])
+        if name == "engine":
+            engine = event
+        # A clock that was set back gives no negative work.
+        seconds = 0.0 if last is None else max(0.0, event["time"] - last)
+        last = event["time"]
+        if name == "step":
+            yield from ((epoch, kind, part) for kind, part in _step(event, engine, seconds).items())
+        else:
+            yield epoch, _ENDS[name], seconds
+
+
+def _step(event: Record, engine: Record, seconds: float) -> dict[str, float]:
+    """Split the time of a step; what the prefix takes of it is by its measured cost an image."""
+    if "input_seconds" not in event:
+        return {STEPS: seconds}
+    waited = min(float(event["input_seconds"]), seconds)
+    prefix = 0.0
+    if engine.get("mode") == "live":
+        images = float(event["images_per_second"]) * float(event["seconds"])
+        prefix = min(waited, images * float(engine.get("prefix_seconds", 0.0)))
+    return {WAIT: waited - prefix, PREFIX: prefix, SUFFIX: seconds - waited}

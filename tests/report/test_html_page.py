@@ -1,0 +1,181 @@
+"""The report of a run as a file: what is in it, what is not, and what cannot break it."""
+
+import html
+import json
+import re
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from siamkit.errors import CheckpointError, ConfigError
+from siamkit.report.html.page import policy, render
+from siamkit.report.html.write import write_report
+
+from .conftest import HOSTILE
+
+
+@pytest.fixture(scope="module")
+def written(hostile_run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "a.html"
+    return write_report(hostile_run, path), path.read_text()
+
+
+def body_of(text):
+    """The page without its data, style and scripts."""
+    return re.sub(r"<(script|style)\b.*?</\1>", "", text, flags=re.DOTALL)
+
+
+def data_of(text, name):
+    found = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', text, re.S)
+    assert found
+    return json.loads(found[1])
+
+
+def test_it_is_one_file_of_moderate_size_that_loads_nothing(written):
+    result, text = written
+    assert result["bytes"] == len(text.encode()) < 8_000_000
+    assert result["charts"] == ["loss", "metric-recall-1", "metric-map-r", "plan", "rates",
+                                "time", "scores", "det", "roc", "map"]  # fmt: skip
+    assert result["part"] == "val"
+    links = re.findall(r'(?:src|href)="([^"]*)"', body_of(text))
+    assert {link for link in links if not link.startswith("#")} == {"data:,"}
+
+
+def test_scripts_are_those_of_the_policy_and_no_others(written):
+    import base64
+    import hashlib
+
+    _, text = written
+    found = re.search(r'<meta http-equiv="Content-Security-Policy" content="(.*?)">', text)
+    assert found
+    rules = dict(rule.split(" ", 1) for rule in html.unescape(found[1]).split("; "))
+    assert rules["default-src"] == "'none'" and "unsafe" not in rules["script-src"]
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
+    assert len(scripts) == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in rules["script-src"]
+
+
+def test_names_that_would_be_code_are_text(written):
+    _, text = written
+    body = body_of(text)
+    assert "<img src=x" not in text and "<b>fat" not in text
+    assert "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;" in body
+    assert "{{ 7 * 7 }}" in body and "[/bold]" in body
+    names = {item["name"].rpartition("/")[0] for item in data_of(text, "items")}
+    assert names == {f"val/{name}" for name in HOSTILE}
+
+
+def test_every_image_shown_has_a_thumbnail(written):
+    _, text = written
+    thumbs = data_of(text, "thumbs")
+    wanted = set(re.findall(r'data-thumb="(\d+)"', text))
+    assert wanted and wanted <= set(thumbs) and all(thumbs.values())
+    assert {str(item["image"]) for item in data_of(text, "items")} <= set(thumbs)
+
+
+def test_tables_have_heads_and_charts_have_words(written):
+    _, text = written
+    body = body_of(text)
+    for table in re.findall(r"<table>.*?</table>", body, re.S):
+        assert "<caption" in table and 'scope="col"' in table and 'scope="row"' in table
+    for plot in re.findall(r"<div[^>]* class=\"plot\"[^>]*>|<div class=\"plot\"[^>]*>", body):
+        assert re.search(r'aria-label="[^"]{40,}"', plot)
+    assert body.count("<h1") == 1 and body.count("<main") == 1
+    levels = [int(n) for n in re.findall(r"<h(\d)", body)]
+    assert all(b - a <= 1 for a, b in pairwise(levels))
+
+
+def copy_of(run: Path, to: Path) -> Path:
+    shutil.copytree(run, to, ignore=shutil.ignore_patterns("checkpoints", ".lock"))
+    return to
+
+
+@pytest.mark.parametrize("lines", [0, 1, 4, 9])
+def test_an_interrupted_run_has_a_report_that_says_what_is_missing(hostile_run, tmp_path, lines):
+    run = copy_of(hostile_run, tmp_path / "run")
+    shutil.rmtree(run / "embeddings")
+    (run / "metrics.json").unlink()
+    kept = (run / "events.jsonl").read_text().splitlines(keepends=True)[:lines]
+    (run / "events.jsonl").write_text("".join(kept) + '{"time": 3, "ev')
+    result = write_report(run)
+    text = (run / "report.html").read_text()
+    assert "not finished" in text and "embedded at the end of a run" in text
+    assert result["part"] is None and "map" not in result["charts"]
+    assert any("events.jsonl" in notice for notice in result["notices"])
+
+
+def test_a_damaged_file_of_embeddings_is_named(hostile_run, tmp_path):
+    run = copy_of(hostile_run, tmp_path / "run")
+    (run / "embeddings" / "val.safetensors").write_bytes(b"\0" * 20)
+    (run / "metrics.json").write_text("{")
+    write_report(run)
+    assert "val.safetensors: the file is damaged" in (run / "report.html").read_text()
+
+
+def test_images_that_were_moved_leave_a_labelled_gap(hostile_run, tmp_path):
+    data = hostile_run.parent / "data"
+    data.rename(tmp_path / "elsewhere")
+    try:
+        result = write_report(hostile_run, tmp_path / "a.html")
+    finally:
+        (tmp_path / "elsewhere").rename(data)
+    text = (tmp_path / "a.html").read_text()
+    assert "no file</span>" in text and "the file cannot be read" in text
+    assert "<img data-thumb" not in text
+    assert any("24 of the 24 images shown" in notice for notice in result["notices"])
+
+
+def test_the_threshold_of_the_calibration_is_shown_with_what_it_foresaw(hostile_run, tmp_path):
+    run = copy_of(hostile_run, tmp_path / "run")
+    rate = {"rate": 0.0123, "low": 0.004, "high": 0.031}
+    values = {"threshold": 0.4321, "far": rate, "frr": rate}
+    (run / "calibration.json").write_text(json.dumps(values))
+    write_report(run)
+    text = (run / "report.html").read_text()
+    assert "At the threshold of 0.432" in text and "foreseen" in text
+    assert "1.23 % (0.4 % to 3.1 %)" in text
+    assert "no calibration.json" not in text
+
+
+def test_test_images_come_before_validation_images(hostile_run, tmp_path):
+    run = copy_of(hostile_run, tmp_path / "run")
+    shutil.copy(run / "embeddings" / "val.safetensors", run / "embeddings" / "test.safetensors")
+    metrics = json.loads((run / "metrics.json").read_text())
+    best = {"recall@1": 0.4567, "map@r": 0.25}
+    metrics["metrics"]["test"] = {"untrained": {"recall@1": 0.25, "map@r": 0.125}, "best": best}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert write_report(run)["part"] == "test"
+    text = (run / "report.html").read_text()
+    assert "the test images" in text and "flatter" not in text
+    assert "0.457" in text and "+0.207" in text
+
+
+def test_what_is_no_run_or_no_file_is_told(hostile_run, tmp_path):
+    with pytest.raises(CheckpointError, match="not a run directory"):
+        write_report(tmp_path)
+    with pytest.raises(ConfigError, match="is a folder"):
+        write_report(hostile_run, tmp_path)
+
+
+def test_versions_and_configuration_are_those_of_the_run(written):
+    _, text = written
+    from importlib.metadata import version
+
+    assert f"<td>{version('torch')}</td>" in text
+    assert "name: triplet" in text and "fixed seed" in text
+
+
+def test_the_policy_forbids_what_it_does_not_name():
+    text = policy("sha256-x")
+    assert text.startswith("default-src 'none'; script-src 'sha256-x';")
+    assert "unsafe-eval" not in text and "http" not in text
+
+
+def test_a_name_that_a_template_forgot_is_an_error():
+    from jinja2 import UndefinedError
+
+    with pytest.raises(UndefinedError):
+        render({}, {})
