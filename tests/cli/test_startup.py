@@ -39,7 +39,7 @@ def heavy(done: subprocess.CompletedProcess[str]) -> str:
     [
         [], ["--help"], ["-h"], ["--version"], ["train", "--help"], ["inspect", "--help"],
         ["list", "--help"], ["plugins", "--help"], ["config", "--help"], ["config", "show", "-h"],
-        ["train", "--no-such-option"],
+        ["train", "--no-such-option"], ["report", "--help"],
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -54,7 +54,7 @@ def test_what_only_talks_about_the_command_line_imports_nothing_heavy(args):
     ("words", "expected"),
     [
         ("siamkit train --fre", ["--freeze-policy"]),
-        ("siamkit train --no", ["--no-pretrained"]),
+        ("siamkit train --no", ["--no-pretrained", "--no-report"]),
         ("siamkit ins", ["inspect"]),
         ("siamkit list los", ["losses"]),
         ("siamkit config va", ["validate"]),

@@ -134,10 +134,11 @@ def test_every_chart_is_drawn(page):
 
 def test_charts_take_the_colours_of_the_scheme(browser, address):
     script = """return [getComputedStyle(document.querySelector(".xtick text")).fill,
+                        getComputedStyle(document.querySelector(".xtitle")).fill,
                         getComputedStyle(document.body).backgroundColor]"""
     light = opened(browser, address, 800, "light").execute_script(script)
     dark = opened(browser, address, 800, "dark").execute_script(script)
-    assert light[0] != dark[0] and light[1] != dark[1]
+    assert all(a != b for a, b in zip(light, dark, strict=True))
 
 
 def test_pointing_at_the_map_shows_the_image(page):
@@ -184,6 +185,10 @@ def test_the_map_is_walked_with_the_keyboard(page):
     view.send_keys(Keys.ESCAPE)
     wait(page, "return document.getElementById('tip').hidden")
     assert choice.get_property("value") == ""
+    view.send_keys(Keys.ARROW_LEFT)
+    wait(page, TIP)
+    view.send_keys(Keys.TAB)
+    wait(page, "return document.getElementById('tip').hidden")
 
 
 def test_the_first_tab_leads_to_the_results(page):

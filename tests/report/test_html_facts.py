@@ -83,8 +83,19 @@ def test_a_plan_that_is_told_again_is_no_new_phase():
     events = run_events()
     first = next(e for e in events if e[0] == "phase_start")
     again = ("phase_start", {**first[1], "epoch": 1})
-    facts = facts_of(logged([*events[:6], ("run_start", events[0][1]), again, *events[9:]]))
+    resumed = ("run_start", {**events[0][1], "start_epoch": 1})
+    facts = facts_of(logged([*events[:6], resumed, again, *events[7:9], *events[9:]]))
     assert [(b.start, b.end) for b in facts.bands] == [(0, 2)]
+
+
+def test_what_a_resumed_run_goes_back_behind_is_undone():
+    events = run_events()
+    told = next(e for e in events if e[0] == "phase_start")
+    again = [*events[:10], ("run_start", {**events[0][1], "start_epoch": 0}), told]
+    facts = facts_of(logged(again))
+    assert facts.epochs == () and facts.best is None
+    assert [s.at for s in facts.steps] == [0.5, 1.0]  # of the epoch that is going on
+    assert [(b.start, b.end, b.what) for b in facts.bands] == [(0, 1, "head")]
 
 
 def test_a_loss_that_was_not_finite_is_told():

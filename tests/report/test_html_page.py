@@ -169,9 +169,16 @@ def test_versions_and_configuration_are_those_of_the_run(written):
 
 
 def test_the_policy_forbids_what_it_does_not_name():
-    text = policy("sha256-x")
-    assert text.startswith("default-src 'none'; script-src 'sha256-x';")
-    assert "unsafe-eval" not in text and "http" not in text
+    assert policy("sha256-x", "sha256-y") == (
+        "default-src 'none'; script-src 'sha256-x' 'sha256-y'; style-src 'unsafe-inline'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def test_steps_tell_how_long_they_waited(hostile_run):
+    events = [json.loads(s) for s in (hostile_run / "events.jsonl").read_text().splitlines()]
+    steps = [event for event in events if event["event"] == "step"]
+    assert steps and all(0 < step["input_seconds"] < step["seconds"] for step in steps)
 
 
 def test_a_name_that_a_template_forgot_is_an_error():

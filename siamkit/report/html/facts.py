@@ -158,7 +158,7 @@ class Facts:
 
 def facts_of(events: Sequence[Record]) -> Facts:
     """Return what happened, from events in the order in which they were logged."""
-    named = [(str(e["event"]), e) for e in events]
+    named = _standing([(str(e["event"]), e) for e in events])
     start = _last(named, "run_start")
     names = [name for name, _ in named]
     last = max((i for i, name in enumerate(names) if name == "run_start"), default=0)
@@ -179,6 +179,23 @@ def facts_of(events: Sequence[Record]) -> Facts:
         stopped_early="early_stop" in names,
         notices=_notices(named),
     )
+
+
+def _standing(named: Sequence[tuple[str, Record]]) -> list[tuple[str, Record]]:
+    """Leave out what was undone: a run that is resumed may go back to an older checkpoint."""
+    found: list[tuple[str, Record]] = []
+    for name, event in named:
+        if name == "run_start":
+            start = int(event.get("start_epoch", 0))
+            found = [(n, e) for n, e in found if not _undone(n, e, start)]
+        found.append((name, event))
+    return found
+
+
+def _undone(name: str, event: Record, start: int) -> bool:
+    if name == "epoch_end":
+        return bool(event["epoch"] >= start)
+    return name in ("phase_start", "engine", "step") and bool(event["epoch"] > start)
 
 
 def _last(named: Sequence[tuple[str, Record]], wanted: str) -> Record:
@@ -227,7 +244,6 @@ def _bands(named: Sequence[tuple[str, Record]], reached: int) -> tuple[Band, ...
         elif name == "phase_start":
             stages = {**stages, **{c["stage"]: _stage(c) for c in event["changes"]}}
             start = int(event["epoch"])
-            told = {epoch: band for epoch, band in told.items() if epoch < start}
             told[start] = Band(
                 start, start, event["trainable_parameters"], event["parameters"], dict(stages)
             )
