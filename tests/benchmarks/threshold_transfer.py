@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -77,9 +78,9 @@ def trained(images: ImageSet, args: argparse.Namespace) -> Iterator[tuple[Scored
             for name, part in zip(("train", "val", "test"), parts, strict=True):
                 for index in np.flatnonzero(np.isin(labels, part)):
                     sample = images.samples[index]
-                    link = root / "data" / name / str(sample.label) / f"{index}{sample.path.suffix}"
-                    link.parent.mkdir(parents=True, exist_ok=True)
-                    link.hardlink_to(sample.path)
+                    copy = root / "data" / name / str(sample.label) / f"{index}{sample.path.suffix}"
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(sample.path, copy)
             api.fit(
                 {
                     "data": {"path": str(root / "data"), "image_size": args.image_size},
