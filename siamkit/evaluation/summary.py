@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from siamkit.data.images import ImageSet, PairList, TripletList, Tuples
@@ -45,7 +47,15 @@ def summarize(embeddings: Tensor, images: ImageSet, *, seed: int = 0) -> dict[st
         found |= {
             "tuples": str(tuples),
             "retrieval": None,
-            "verification": _verification(embeddings, labels, pairs, _folds(tuples), seed, notices),
+            "verification": _verification(
+                embeddings,
+                labels,
+                pairs,
+                seed,
+                notices,
+                folds=_folds(tuples),
+                fold_units=_parts(len(images), pairs),
+            ),
             "triplets": _triplets(embeddings, tuples) if isinstance(tuples, TripletList) else None,
             "few_shot": [],
         }
@@ -58,7 +68,7 @@ def summarize(embeddings: Tensor, images: ImageSet, *, seed: int = 0) -> dict[st
         found |= {
             "tuples": None,
             "retrieval": {**ranked.to_json(), "chance": chance},
-            "verification": _verification(embeddings, labels, pairs, None, seed, notices),
+            "verification": _verification(embeddings, labels, pairs, seed, notices),
             "triplets": None,
             "few_shot": _few_shot(embeddings, labels, seed, notices),
         }
@@ -72,6 +82,16 @@ def _folds(tuples: Tuples) -> Any:
     return np.asarray(tuples.folds)
 
 
+def _parts(count: int, pairs: Pairs) -> Tensor | None:
+    """Return which images pairs connect, so that no pair need be left out between two folds.
+
+    None where that leaves fewer than four parts: identities then part the folds.
+    """
+    ends = (np.ones(len(pairs.first)), (pairs.first, pairs.second))
+    parts, of_image = connected_components(coo_array(ends, shape=(count, count)), directed=False)
+    return torch.from_numpy(of_image) if parts >= 4 else None
+
+
 def _triplets(embeddings: Tensor, tuples: TripletList) -> dict[str, Any]:
     """Return the share of triplets whose positive is nearer than their negative."""
     anchor, positive, negative = (
@@ -83,8 +103,26 @@ def _triplets(embeddings: Tensor, tuples: TripletList) -> dict[str, Any]:
 
 
 def _verification(
-    embeddings: Tensor, labels: Tensor, pairs: Pairs, folds: Any, seed: int, notices: list[str]
+    embeddings: Tensor,
+    labels: Tensor,
+    pairs: Pairs,
+    seed: int,
+    notices: list[str],
+    *,
+    folds: Any = None,
+    fold_units: Tensor | None = None,
 ) -> dict[str, Any] | None:
+    """Return verification metrics.
+
+    Args:
+        embeddings: ``[N, E]``
+        labels: ``[N]``, the identity of each image.
+        pairs: The pairs.
+        seed: Of the draws.
+        notices: Is told what is missing.
+        folds: ``[P]``, where the data has folds of its own.
+        fold_units: ``[N]``, what must not be in two folds; None for the identities.
+    """
     values = scores(embeddings, pairs)
     try:
         found = verification(values, pairs.same)
@@ -106,7 +144,7 @@ def _verification(
         values, names[pairs.first], names[pairs.second], statistics, draws=_DRAWS, seed=seed
     )
     if folds is None:
-        rows, folds = _balanced_folds(pairs, labels, seed)
+        rows, folds = _balanced_folds(pairs, labels if fold_units is None else fold_units, seed)
     else:
         rows = np.arange(len(values))
     return {

@@ -105,3 +105,21 @@ def test_triplets_are_counted_and_verified_as_pairs():
     assert found["triplets"] == {"count": 2, "accuracy": 0.5, "chance": 0.5}
     assert found["tuples"] == "2 triplets"
     assert found["verification"]["same"] + found["verification"]["different"] == 3
+
+
+def test_folds_of_known_pairs_follow_what_is_connected():
+    embeddings, labels = clustered(24, 2)
+    # Six sheets of four identities; pairs stay within a sheet, so none is lost between folds.
+    first, second = zip(
+        *[
+            (a, b)
+            for s in range(6)
+            for a in range(8 * s, 8 * s + 8)
+            for b in range(a + 1, 8 * s + 8)
+        ],
+        strict=True,
+    )
+    same = tuple(int(labels[a]) == int(labels[b]) for a, b in zip(first, second, strict=True))
+    found = summarize(embeddings, labelled(labels, tuples=PairList(first, second, same)))
+    accuracy = found["verification"]["accuracy"]
+    assert (accuracy["folds"], accuracy["pairs"]) == (3, 2 * sum(same))

@@ -215,7 +215,7 @@ def test_charts_say_in_words_what_they_show():
     facts = facts_of(EVENTS)
     metric, loss, plan = metric_chart(facts, "recall@1"), loss_chart(facts), plan_chart(facts)
     assert metric and loss and plan
-    assert metric.finding.startswith("Held-out classes: 0.500 untrained, 0.750 after the best")
+    assert metric.finding.startswith("Held out: 0.500 untrained, 0.750 after the best")
     assert metric.rows == [(0, "0.500", None, None), (1, "0.750", "0.875", "+0.125"),
                            (2, "0.750", "0.875", "+0.125")]  # fmt: skip
     assert "0.125" in loss.finding

@@ -149,7 +149,7 @@ def test_test_images_come_before_validation_images(hostile_run, tmp_path):
     (run / "metrics.json").write_text(json.dumps(metrics))
     assert write_report(run)["part"] == "test"
     text = (run / "report.html").read_text()
-    assert "the test images" in text and "flatter" not in text
+    assert "the test set, " in text and "flatter" not in text
     assert "0.457" in text and "+0.207" in text
 
 

@@ -121,11 +121,8 @@ def _about(found: Gathered, data: str) -> list[tuple[str, str]]:
     if sets := start.get("data"):
         rows += [
             ("data", data),
-            ("trained on", f"{sets['train_images']} images of {sets['train_classes']} classes"),
-            (
-                "held out",
-                f"{sets['val_images']} images of {sets['val_classes']} classes ({sets['how']})",
-            ),
+            ("trained on", sets["train"]),
+            ("held out", f"{sets['val']} ({sets['how']})"),
             ("weights", str(start.get("weights", ""))),
         ]
     if facts.best is not None:
@@ -189,17 +186,16 @@ def _verification(found: Gathered, charts: Mapping[str, Chart]) -> Context:
     if held is None:
         return context
     part = _PARTS[held.held.part]
-    classes = len(set(held.labels.tolist()))
     context["held_note"] = (
-        f"From here on: the {part} images ({len(held.held.images)} of {classes} classes), by the "
-        f"network of the best epoch ({held.held.epoch + 1})."
+        f"From here on: the {part} set, {held.held.images}, by the network of the best epoch "
+        f"({held.held.epoch + 1})."
     )
     if held.notices:
         context["held_note"] += f" Of these, {'; '.join(held.notices)}."
     if part == "validation":
         context["held_note"] += (
             " The best epoch was chosen by these images, so the figures flatter it a little; a "
-            "test/ folder gives figures that do not."
+            "test split gives figures that do not."
         )
     if held.verified is None:
         context["why_no_pairs"] = (
@@ -236,7 +232,7 @@ def _pictures(found: Gathered, charts: Mapping[str, Chart]) -> Context:
     held, places = found.held, found.map
     context: Context = {
         "right": [], "wrong": [], "accepts": [], "rejects": [], "items": [], "map_classes": [],
-        "map": charts.get("map"), "map_note": "", "retrieval_note": "",
+        "map": charts.get("map"), "map_note": "", "retrieval_note": "", "hardest_note": "",
         "why_no_images": found.why, "why_no_map": found.why,
     }  # fmt: skip
     if held is None:
@@ -262,13 +258,16 @@ def _pictures(found: Gathered, charts: Mapping[str, Chart]) -> Context:
         ),
     )
     if held.verified is not None:
+        known = held.held.images.tuples is not None
         context.update(
+            hardest_note="" if known else "; of the same two classes only the hardest is shown",
             accepts=model.shown_pairs(held, held.accepts),
             rejects=model.shown_pairs(held, held.rejects),
         )
     if places is not None:
         items = model.map_items(held, places)
-        classes = {item["label"]: held.name(item["image"]) for item in items}
+        names = held.held.images.classes
+        classes = {item["label"]: names[item["label"]] for item in items}
         context.update(
             items=items,
             map_classes=sorted(classes.items(), key=lambda pair: pair[1]),

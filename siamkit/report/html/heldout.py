@@ -97,7 +97,9 @@ class HeldOutFacts:
     notices: tuple[str, ...] = ()
 
     def name(self, index: int) -> str:
-        """Return the name of an image's class."""
+        """Return the name of an image's class, or its own where classes are not known."""
+        if self.held.images.tuples is not None:
+            return self.held.images.samples[index].key
         return self.held.images.classes[int(self.labels[index])]
 
 

@@ -120,8 +120,9 @@ def _metric_finding(facts: Facts, name: str, last: float, gaps: Sequence[tuple[i
     top = ""
     if best is not None and name in best.metrics:
         top = f"{best.metrics[name]:.3f} after the best epoch ({best.number + 1})"
-    gap = f" Training classes stand {gaps[-1][1] - last:+.3f} to them at the end." if gaps else ""
-    return f"Held-out classes: {start}{top}.{gap}"
+    end = gaps[-1][1] if gaps else None
+    gap = f" At the end training is at {end:.3f}, a gap of {end - last:+.3f}." if end else ""
+    return f"Held out: {start}{top}.{gap}"
 
 
 def _metric_rows(facts: Facts, name: str) -> list[tuple[Cell, ...]]:
