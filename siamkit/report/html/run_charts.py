@@ -155,7 +155,7 @@ def rate_chart(facts: Facts) -> Chart | None:
     for index, (values, names) in enumerate(lines.items()):
         name = names[0] if len(names) == 1 else f"{names[-1]} to {names[0]}"
         found.add_scatter(
-            x=[step.at for step in steps], y=list(values), name=label(name), mode="lines",
+            x=[step.at for step in steps], y=list(values), name=label(name, 34), mode="lines",
             connectgaps=False, hovertemplate="%{y:.3g}",
             line={
                 "color": _RATE_COLOURS[index % len(_RATE_COLOURS)], "width": 2,
