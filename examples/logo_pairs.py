@@ -1,8 +1,9 @@
-"""Write a verification set of logo-like signs: images, and pairs.csv with the columns a,b,same.
+"""Write a verification set of logo-like signs: images, pairs.csv and new.csv (a,b,same).
 
 Every sign of the built-in images was drawn by six hands, so a pair of drawings asks what a pair of
 logos or signatures asks: is it the same sign? Signs are compared within sheets of five, as
-signatures are within writers.
+signatures are within writers. new.csv has the last four of the twelve sheets, to see how what was
+learnt on pairs.csv does on signs that it never saw.
 
     python examples/logo_pairs.py logos
 """
@@ -16,34 +17,41 @@ from pathlib import Path
 
 from siamkit.data.sample import sample_dir
 
-SHEET = 5
+SHEET, NEW = 5, 4
 
 
-def write(folder: Path, seed: int = 0) -> int:
-    """Copy the images into ``folder`` and write its ``pairs.csv``; return the number of pairs."""
+def write(folder: Path, seed: int = 0) -> dict[str, int]:
+    """Copy the images into ``folder``, write the tables, and return how many pairs each has."""
     signs = sorted(path for path in sample_dir().iterdir() if path.is_dir())
     for sign in signs:
         shutil.copytree(sign, folder / sign.name)
     draw = random.Random(seed)
-    pairs = []
-    for start in range(0, len(signs), SHEET):
-        drawings = {
-            s.name: sorted(p.name for p in s.iterdir()) for s in signs[start : start + SHEET]
-        }
-        for sign, names in drawings.items():
-            same = list(itertools.combinations(names, 2))
-            pairs += [(f"{sign}/{a}", f"{sign}/{b}", 1) for a, b in same]
-            others = [
-                f"{other}/{name}" for other in drawings if other != sign for name in drawings[other]
-            ]
-            pairs += [
-                (f"{sign}/{draw.choice(names)}", b, 0) for b in draw.sample(others, len(same))
-            ]
-    with (folder / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("a", "b", "same"), *pairs])
-    return len(pairs)
+    draw.shuffle(signs)
+    sheets = [signs[start : start + SHEET] for start in range(0, len(signs), SHEET)]
+    tables = {"pairs.csv": sheets[:-NEW], "new.csv": sheets[-NEW:]}
+    counts = {}
+    for name, chosen in tables.items():
+        rows = [row for sheet in chosen for row in pairs_of(sheet, draw)]
+        with (folder / name).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("a", "b", "same"), *rows])
+        counts[name] = len(rows)
+    return counts
+
+
+def pairs_of(sheet: list[Path], draw: random.Random) -> list[tuple[str, str, int]]:
+    """Return every same pair of a sheet, and as many different ones."""
+    drawings = {s.name: sorted(f"{s.name}/{p.name}" for p in s.iterdir()) for s in sheet}
+    same = [pair for names in drawings.values() for pair in itertools.combinations(names, 2)]
+    different = [
+        pair
+        for one, other in itertools.combinations(drawings.values(), 2)
+        for pair in itertools.product(one, other)
+    ]
+    chosen = draw.sample(different, len(same))
+    return [(*pair, 1) for pair in same] + [(*pair, 0) for pair in chosen]
 
 
 if __name__ == "__main__":
     target = Path(sys.argv[1] if len(sys.argv) > 1 else "logos")
-    print(f"{write(target)} pairs in {target / 'pairs.csv'}")
+    for name, count in write(target).items():
+        print(f"{target / name}: {count} pairs")

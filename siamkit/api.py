@@ -287,8 +287,16 @@ def evaluate(
         "run_dir": str(run_dir),
         "which": which,
         "data": {"path": path, "part": part},
-        **summarize(embeddings, images, seed=seed),
+        **summarize(embeddings, images, threshold=_threshold(embedder), seed=seed),
     }
+
+
+def _threshold(embedder: Embedder) -> float | None:
+    """Return the threshold that was fitted for the embedder's network, if there is one."""
+    try:
+        return embedder.calibration.threshold
+    except CheckpointError:
+        return None
 
 
 def check_data(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -103,17 +102,3 @@ def scored(embedder: Embedder, pairs: PairsToVerify) -> NDArray[np.float64]:
         done += len(part.paths)
     every = np.zeros(len(pairs), bool)
     return scores(vectors, Pairs(pairs.first, pairs.second, every, all=False)).clip(-1, 1)
-
-
-def errors_at(
-    values: NDArray[np.float64], same: NDArray[np.bool_], threshold: float
-) -> dict[str, Any]:
-    """Return accuracy, FAR and FRR of scored pairs at a threshold; None where there is no pair."""
-    accepted = values >= threshold
-    return {
-        "accuracy": float((accepted == same).mean()),
-        "far": float(accepted[~same].mean()) if (~same).any() else None,
-        "frr": float((~accepted[same]).mean()) if same.any() else None,
-        "same": int(same.sum()),
-        "different": int((~same).sum()),
-    }

@@ -68,3 +68,26 @@ def test_the_classic_preset_is_the_recipe(run_values: Callable[..., dict[str, ob
 def test_an_unknown_preset_names_those_there_are() -> None:
     with pytest.raises(siamkit.SiamkitError, match=r"unknown preset 'clasic'.*'classic'"):
         read_preset("clasic")
+
+
+def test_the_pairs_of_the_how_to_train_and_are_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["logo_pairs.py", str(tmp_path / "logos")])
+    runpy.run_path(str(EXAMPLES / "logo_pairs.py"), run_name="__main__")
+    assert "pairs.csv: 1200 pairs" in capsys.readouterr().out
+    logos, run = tmp_path / "logos", str(tmp_path / "run")
+    assert main(["data", "check", str(logos / "pairs.csv")]) == 0
+    assert "train      120        20     600    300         300" in capsys.readouterr().out
+    tiny = ("--backbone", "timm:test_resnet", "--no-pretrained", "--image-size", "32")
+    assert main(
+        ["train", str(logos / "pairs.csv"), *tiny, "--loss", "contrastive", "--epochs", "1",
+         "--freeze-policy", "freeze-all", "--quiet", "--no-report", "--run-dir", run]
+    ) == 0  # fmt: skip
+    assert main(["evaluate", run, str(logos / "new.csv")]) == 0
+    text = capsys.readouterr().out
+    assert "120 images in 600 pairs (300 same, 300 different)" in text
+    assert "at the run's threshold" in text
+    images = [str(logos / "1f331-seedling" / name) for name in ("noto.png", "twemoji.png")]
+    assert main(["verify", run, *images]) == 0
+    assert "probability" in capsys.readouterr().out

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from siamkit import api
 from siamkit.embedding import Embedder
 from siamkit.errors import DataError
-from siamkit.pairlist import errors_at, read_pairs, scored
+from siamkit.pairlist import read_pairs, scored
 
 
 @pytest.fixture
@@ -97,12 +96,3 @@ def test_scores_are_the_similarities_and_no_image_is_embedded_twice(folder, monk
     found = scored(embedder, pairs)
     assert found == pytest.approx(expected[pairs.first, pairs.second], abs=1e-6)
     assert [path.name for path in seen] == ["x.png", "y.png", "z.png"]
-
-
-def test_errors_are_counted_at_the_threshold():
-    values = np.array([0.9, 0.4, 0.5, 0.1, 0.2])
-    same = np.array([True, True, False, False, False])
-    found = errors_at(values, same, 0.5)
-    assert found["accuracy"] == pytest.approx(3 / 5)
-    assert (found["far"], found["frr"]) == (pytest.approx(1 / 3), 0.5)
-    assert errors_at(values[:2], same[:2], 0.5)["far"] is None

@@ -88,7 +88,8 @@ def _check(a: Path | None, b: Path | None, pairs: Path | None, out: Path | None)
 
 
 def _verify_list(embedder: Embedder, pairs: PairsToVerify, out: Path | None, json: bool) -> None:
-    from siamkit.pairlist import errors_at, scored
+    from siamkit.evaluation.verification import errors_at
+    from siamkit.pairlist import scored
     from siamkit.report.calibration import pair_list
 
     threshold = embedder.calibration.threshold

@@ -17,14 +17,16 @@ from siamkit.evaluation.bootstrap import Statistic, area, eer, identity_interval
 from siamkit.evaluation.few_shot import few_shot
 from siamkit.evaluation.pairs import Pairs, identity_folds, known_pairs, pairs_of, scores
 from siamkit.evaluation.retrieval import random_baseline, retrieval
-from siamkit.evaluation.verification import k_fold_accuracy, verification
+from siamkit.evaluation.verification import errors_at, k_fold_accuracy, verification
 
 SHOTS = (1, 5)
 _WAYS = 5
 _DRAWS = 200
 
 
-def summarize(embeddings: Tensor, images: ImageSet, *, seed: int = 0) -> dict[str, Any]:
+def summarize(
+    embeddings: Tensor, images: ImageSet, *, threshold: float | None = None, seed: int = 0
+) -> dict[str, Any]:
     """Return all metrics of a set of images, as JSON values.
 
     Of labelled images: retrieval (of the queries among the gallery, where the data says which),
@@ -34,6 +36,7 @@ def summarize(embeddings: Tensor, images: ImageSet, *, seed: int = 0) -> dict[st
     Args:
         embeddings: ``[N, E]``; need not be normalised.
         images: The images, in the same order.
+        threshold: Where to count the errors of verification too; None for nowhere.
         seed: Of the draws of pairs, folds, resamples and episodes.
 
     Raises:
@@ -51,6 +54,7 @@ def summarize(embeddings: Tensor, images: ImageSet, *, seed: int = 0) -> dict[st
                 embeddings,
                 labels,
                 pairs,
+                threshold,
                 seed,
                 notices,
                 folds=_folds(tuples),
@@ -68,7 +72,7 @@ def summarize(embeddings: Tensor, images: ImageSet, *, seed: int = 0) -> dict[st
         found |= {
             "tuples": None,
             "retrieval": {**ranked.to_json(), "chance": chance},
-            "verification": _verification(embeddings, labels, pairs, seed, notices),
+            "verification": _verification(embeddings, labels, pairs, threshold, seed, notices),
             "triplets": None,
             "few_shot": _few_shot(embeddings, labels, seed, notices),
         }
@@ -106,6 +110,7 @@ def _verification(
     embeddings: Tensor,
     labels: Tensor,
     pairs: Pairs,
+    threshold: float | None,
     seed: int,
     notices: list[str],
     *,
@@ -118,6 +123,7 @@ def _verification(
         embeddings: ``[N, E]``
         labels: ``[N]``, the identity of each image.
         pairs: The pairs.
+        threshold: Where to count errors; None for nowhere.
         seed: Of the draws.
         notices: Is told what is missing.
         folds: ``[P]``, where the data has folds of its own.
@@ -151,6 +157,9 @@ def _verification(
         **found.to_json(),
         "all_pairs": pairs.all,
         "intervals": {name: list(ends) for name, ends in intervals.items()},
+        "at_threshold": None
+        if threshold is None
+        else {"threshold": threshold, **errors_at(values, pairs.same, threshold)},
         "accuracy": _accuracy(values[rows], pairs.same[rows], folds[rows], notices),
     }
 

@@ -62,6 +62,10 @@ def _verification(found: Json) -> list[RenderableType]:
             ends = found["intervals"].get(name)
             table.add_row(*cells(name, f"{value:.3f}", _interval(ends)))
     parts: list[RenderableType] = [styled(title, "bold"), table]
+    if at := found["at_threshold"]:
+        rates = (f"{name.upper()} {units.percent(at[name])}" for name in ("far", "frr"))
+        told = f"accuracy {at['accuracy']:.3f}, {', '.join(rates)}"
+        parts.append(styled(f"at the run's threshold {at['threshold']:.4f}: {told}"))
     if accuracy := found["accuracy"]:
         parts.append(
             styled(

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from siamkit.errors import DataError
 from siamkit.evaluation.verification import (
     best_threshold,
+    errors_at,
     k_fold_accuracy,
     roc,
     threshold_at_far,
@@ -134,3 +135,12 @@ def test_what_cannot_be_scored_is_said(scores, same, what):
         verification(scores, same)
     with pytest.raises(DataError, match="two folds"):
         k_fold_accuracy([0.1, 0.2], [True, False], [0, 0])
+
+
+def test_errors_are_counted_at_the_threshold():
+    values = np.array([0.9, 0.4, 0.5, 0.1, 0.2])
+    same = np.array([True, True, False, False, False])
+    found = errors_at(values, same, 0.5)
+    assert found["accuracy"] == pytest.approx(3 / 5)
+    assert (found["far"], found["frr"]) == (pytest.approx(1 / 3), 0.5)
+    assert errors_at(values[:2], same[:2], 0.5)["far"] is None

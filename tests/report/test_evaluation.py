@@ -14,6 +14,7 @@ REPORT = {
         "auc": 0.987, "eer": 0.052, "eer_threshold": 0.4, "tar@far=0.1": 0.97,
         "tar@far=0.001": None, "same": 840, "different": 27_840, "all_pairs": True,
         "intervals": {"auc": [0.98, 0.992], "eer": [0.04, 0.06], "tar@far=0.1": [0.95, 0.98]},
+        "at_threshold": {"threshold": 0.5125, "accuracy": 0.94, "far": 0.051, "frr": 0.062},
         "accuracy": {"mean": 0.941, "standard_error": 0.006, "folds": 10, "pairs": 1680},
     },
     "triplets": None,
@@ -35,6 +36,7 @@ def test_metrics_stand_beside_chance_and_their_intervals(render):
     assert ["recall@1", "0.912", "0.030"] in found
     assert ["eer", "0.052", "0.040 to 0.060"] in found
     assert ["5-way 1-shot", "0.900", "0.890 to 0.910", "0.200"] in found
+    assert "at the run's threshold 0.5125: accuracy 0.940, FAR 5.1 %, FRR 6.2 %" in text
     assert "accuracy 0.941 +- 0.006 in 10 folds, the threshold chosen on the others" in text
 
 

@@ -71,6 +71,9 @@ def test_known_tuples_train_and_are_verified(
     assert about["same"] + about["different"] == len(known_pairs(held_out.images.tuples).same)
     found = api.evaluate(result["run_dir"])
     assert found["verification"]["auc"] == pytest.approx(result["metrics"]["best"]["auc"], abs=1e-6)
+    at = found["verification"]["at_threshold"]
+    assert at["threshold"] == result["calibration"]["threshold"]
+    assert at["far"] == pytest.approx(result["calibration"]["far"]["rate"], abs=0.05)
     assert found["retrieval"] is None
     assert (found["triplets"] is None) == (kind == "pairs")
     other = api.evaluate(result["run_dir"], data["path"], root=data["root"])
