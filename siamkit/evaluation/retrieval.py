@@ -13,7 +13,8 @@ from torch import Tensor
 from siamkit.errors import DataError
 
 KS = (1, 5, 10)
-_BLOCK_BYTES = 64 << 20  # of similarities at a time
+_BLOCK_BYTES = 192 << 20  # of similarities at a time: products of fewer rows at once are slower
+_GROUP = 16
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def retrieval(
     """Search each query among the gallery by cosine similarity, and score what comes first.
 
     MAP@R is that of Musgrave et al., "A Metric Learning Reality Check" (ECCV 2020). Nothing is
-    approximated; similarities are computed in blocks of 64 MB.
+    approximated; similarities are computed in blocks of 192 MB.
 
     Args:
         embeddings: ``[N, E]``; need not be normalised.
@@ -90,12 +91,15 @@ def retrieval(
         )
     chosen = chosen[found[chosen].argsort(stable=True)]  # so that few blocks rank deep
     totals = torch.zeros(len(ks) + 2, dtype=torch.float64)
-    searched = vectors[targets].T.contiguous()  # [E, M]
-    size = max(1, _BLOCK_BYTES // (4 * len(targets)))
+    searched = (vectors if len(targets) == len(labels) else vectors[targets]).T  # [E, M]
+    size = min(max(1, _BLOCK_BYTES // (4 * len(targets))), len(chosen))
+    # One buffer for all blocks: fresh memory costs as much as half of the product itself.
+    buffer = torch.empty(size, len(targets))
     for block in chosen.split(size):
         r = found[block]
         depth = min(max(int(r.max()), *ks), len(targets))
-        nearest = _nearest(vectors[block] @ searched, place[block], depth)
+        similarity = torch.mm(vectors[block], searched, out=buffer[: len(block)])
+        nearest = _nearest(similarity, place[block], depth)
         hits = labels[targets[nearest]] == labels[block, None]  # [B, depth]
         totals += _scores(hits, r, ks)
     means = (totals / len(chosen)).tolist()
@@ -114,7 +118,30 @@ def _nearest(similarity: Tensor, own: Tensor, depth: int) -> Tensor:
     """Return the columns of the largest values of each row, but for its own column if not -1."""
     rows = (own >= 0).nonzero().flatten()
     similarity[rows, own[rows]] = -torch.inf
-    return similarity.topk(depth).indices
+    return largest(similarity, depth)
+
+
+def largest(values: Tensor, count: int) -> Tensor:
+    """Return the columns of the ``count`` largest values of each row ``[B, count]``, largest first.
+
+    They lie in the ``count`` groups of columns with the largest maxima, and those are found in the
+    same way, so most values are only compared once. Many times faster than ``topk`` on long rows.
+
+    Args:
+        values: ``[B, M]``
+        count: At most M.
+    """
+    groups = values.shape[1] // _GROUP
+    if groups < 2 * count:
+        return values.topk(count).indices
+    # Every groups-th column is in a group, so that maxima are taken of whole rows of memory.
+    grouped = values[:, : groups * _GROUP].unflatten(1, (_GROUP, groups))  # [B, GROUP, groups]
+    chosen = largest(grouped.amax(1), count)[:, None, :].expand(-1, _GROUP, -1)
+    offsets = groups * torch.arange(_GROUP)[:, None]
+    rest = torch.arange(groups * _GROUP, values.shape[1]).expand(len(values), -1)
+    columns = torch.cat([(chosen + offsets).flatten(1), rest], 1)
+    found = values.gather(1, columns).topk(count).indices
+    return columns.gather(1, found)
 
 
 def _findable(labels: Tensor, query: Tensor, gallery: Tensor) -> Tensor:
