@@ -13,6 +13,7 @@ import typer
 import siamkit
 from siamkit.cli.cache import app as cache_app
 from siamkit.cli.config import app as config_app
+from siamkit.cli.embed import embed
 from siamkit.cli.evaluate import evaluate
 from siamkit.cli.failures import as_siamkit_error
 from siamkit.cli.group import SiamkitGroup
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command("train")(train)
 app.command("inspect")(inspect_)
 app.command("evaluate")(evaluate)
+app.command("embed")(embed)
 app.command("list")(list_)
 app.command("plugins")(plugins)
 app.add_typer(config_app, name="config")
