@@ -13,7 +13,9 @@ from siamkit import plugins
 from siamkit.config import Layer, RunConfig, read_file, resolve
 from siamkit.data.check import check
 from siamkit.data.sources import load_data, unseen_images
-from siamkit.embedding import Embedder
+from siamkit.deploy.embed import embed_to_file
+from siamkit.deploy.filling import Progress
+from siamkit.embedding import BATCH_SIZE, Embedder
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.evaluation.calibration import Calibration
 from siamkit.evaluation.summary import summarize
@@ -217,6 +219,7 @@ def load(
     *,
     device: str = "auto",
     kernel: str = "auto",
+    workers: int | None = None,
 ) -> Embedder:
     """Return an embedder of images with the trained network of a run, and its calibration.
 
@@ -225,6 +228,7 @@ def load(
         which: The best epoch's network, or the last saved.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         kernel: How the network runs: ``auto`` measures, or a name as in ``engine.prefix``.
+        workers: Processes that load images; None for as many as this machine has use for.
 
     Raises:
         ConfigError: ``which``, ``device`` or ``kernel`` is none of these.
@@ -242,7 +246,50 @@ def load(
         calibration = calibration_of(run, _checkpoint_name(run, which))
     except CheckpointError as error:  # nobody misses it before they verify
         calibration = error
-    return Embedder(net, kernel=kernel, precision=config.train.precision, calibration=calibration)
+    return Embedder(
+        net,
+        kernel=kernel,
+        precision=config.train.precision,
+        workers=workers,
+        calibration=calibration,
+    )
+
+
+def embed(
+    run_dir: str | Path,
+    images: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    which: Literal["best", "last"] = "best",
+    batch_size: int = BATCH_SIZE,
+    device: str = "auto",
+    workers: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Do what ``siamkit embed`` does, and return what it prints with ``--json``.
+
+    Args:
+        run_dir: The run.
+        images: A folder, a file, or files.
+        output: ``.npy`` (with the paths in a ``.csv`` beside it) or ``.parquet``.
+        which: The best epoch's network, or the last saved.
+        batch_size: Images that are loaded together.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        workers: Processes that load images; None for as many as this machine has use for.
+        force: Replace what is there, and drop unfinished work that does not fit.
+        progress: Called with how many images are done, and how many there are.
+
+    Returns:
+        See :func:`siamkit.deploy.embed.embed_to_file`.
+
+    Raises:
+        SiamkitError: See :mod:`siamkit.errors` for which.
+    """
+    embedder = load(run_dir, which, device=device, workers=workers)
+    return embed_to_file(
+        embedder, images, Path(output), batch_size=batch_size, force=force, progress=progress
+    )
 
 
 def evaluate(

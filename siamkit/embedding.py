@@ -6,10 +6,13 @@ checked on real images before it is trusted.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Protocol, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +26,30 @@ from siamkit.data.loader import Loader, ViewDataset, default_workers
 from siamkit.data.views import EvalView
 from siamkit.errors import CheckpointError, DataError, NonFiniteError
 from siamkit.evaluation.calibration import Calibration, Verdict
-from siamkit.freezing.kernels import Choice, Precision, choose, run
+from siamkit.freezing.kernels import Choice, Precision, choose, kernel_class, run
+from siamkit.freezing.proof import fingerprint
 from siamkit.model.siamese import SiameseNet
 
 Paths = str | Path | Sequence[str | Path] | Sequence[Sample]
 ImageLike = str | Path | Image.Image
 Images = ImageLike | Sequence[ImageLike] | Sequence[Sample] | Tensor
 
-_BATCH = 64  # images that are loaded together
+BATCH_SIZE = 64
+"""Images that are loaded together, unless told otherwise."""
+
+_BATCHES_AT_ONCE = 256  # whose image numbers are spelled out for the loader
+
+Found = TypeVar("Found", covariant=True)
+
+
+class Searchable(Protocol[Found]):
+    """What embeddings are looked up in, such as a :class:`siamkit.Index`."""
+
+    def require_model(self, fingerprint: str) -> None:
+        """Raise an error unless the embeddings are those of this model."""
+
+    def search(self, embeddings: Tensor, k: int) -> Found:
+        """Return the k entries most similar to each of ``embeddings [Q, E]``."""
 
 
 class WholeNetwork(nn.Module):
@@ -110,6 +129,24 @@ class Embedder:
         """The width E of the embeddings."""
         return self.net.embedding_dim
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """A SHA-256 of the network's tensors and of how it takes its images.
+
+        Embeddings can be compared with each other only where it is the same.
+        """
+        about = {
+            "tensors": {name: fingerprint(t) for name, t in self.net.state_dict().items()},
+            "normalize": self.net.normalize,
+            "view": EvalView(self.net.backbone.preprocessing).identity,
+        }
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def numerics(self) -> str:
+        """The kind of device and precision, within which results agree up to rounding."""
+        return kernel_class(self._device, self._precision)
+
     @property
     def choice(self) -> Choice | None:
         """The kernel in use and what was measured; None before the first image."""
@@ -176,14 +213,41 @@ class Embedder:
             )
         return calibration.verdict(float(score))
 
-    def stream(self, images: Paths) -> Iterator[Embedded]:
-        """Yield the embeddings of image files, batch by batch, in bounded memory.
+    def search(
+        self,
+        queries: Images,
+        gallery: Searchable[Found],
+        k: int = 10,
+    ) -> Found:
+        """Return what is most similar to each image.
 
         Args:
-            images: A folder, a file, or files, as for :meth:`embed`.
+            queries: Images, as for :meth:`embed`.
+            gallery: Where to search: a :class:`siamkit.Index`, as ``siamkit.load_index`` returns.
+            k: How many for each query.
+
+        Returns:
+            What ``gallery.search`` returns: for an index, :class:`siamkit.Neighbours`.
 
         Raises:
-            SiamkitError: As for :meth:`embed`.
+            CheckpointError: The gallery was made by another network.
+            DataError: A query cannot be read.
+        """
+        gallery.require_model(self.fingerprint)
+        return gallery.search(self.embed(queries), k)
+
+    def stream(self, images: Paths, *, batch_size: int = BATCH_SIZE) -> Iterator[Embedded]:
+        """Yield the embeddings of image files, batch by batch, in bounded memory.
+
+        Beside one batch, what is held is the list of files.
+
+        Args:
+            images: As for :meth:`embed`.
+            batch_size: Images that are loaded together and yielded together.
+
+        Raises:
+            DataError: An image is missing or cannot be decoded; the message names it.
+            NonFiniteError: An embedding is NaN or infinite; the message names the image.
         """
         samples = _samples(images)
         paths = [sample.path for sample in samples]
@@ -195,21 +259,23 @@ class Embedder:
         if workers is None:
             workers = default_workers(len(paths), self._device)
         order = range(len(paths))
-        batches = [order[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
+        starts = range(0, len(paths), batch_size)
         with Loader(dataset, workers, pin_memory=self._device.type == "cuda") as loader:
             left = len(paths)
-            for batch in loader.batches(batches):
-                chosen = tuple(paths[i] for i in batch.indices.tolist())
-                yield Embedded(chosen, self._run(batch.images, left, chosen))
-                left -= len(batch)
+            for some in _cut(starts, _BATCHES_AT_ONCE):
+                batches = [order[start : start + batch_size] for start in some]
+                for batch in loader.batches(batches):
+                    chosen = tuple(paths[i] for i in batch.indices.tolist())
+                    yield Embedded(chosen, self._run(batch.images, left, chosen))
+                    left -= len(batch)
 
     def _opened(self, images: Sequence[ImageLike]) -> Iterator[Tensor]:
         """Yield the embeddings of images of Pillow's, or of those and files."""
         preprocessing = self.net.backbone.preprocessing
         view = EvalView(preprocessing)
-        for start in range(0, len(images), _BATCH):
+        for start in range(0, len(images), BATCH_SIZE):
             views, names = [], []
-            for index, image in enumerate(images[start : start + _BATCH], start):
+            for index, image in enumerate(images[start : start + BATCH_SIZE], start):
                 if isinstance(image, Image.Image):
                     names.append(f"image {index}")
                     opened = prepare(image, preprocessing.channels, where=names[-1])
@@ -229,8 +295,8 @@ class Embedder:
                 allowed="(N, {}, {}, {})".format(*expected),
                 hint="give files or Pillow's images to have them prepared",
             )
-        for start in range(0, len(images), _BATCH):
-            part = images[start : start + _BATCH].detach().float()
+        for start in range(0, len(images), BATCH_SIZE):
+            part = images[start : start + BATCH_SIZE].detach().float()
             names = [f"image {start + index}" for index in range(len(part))]
             yield self._run(part, len(images) - start, names)
 
@@ -285,6 +351,11 @@ def files_of(images: Paths) -> list[Path]:
     found = scan(path)
     keys = sorted((*parts, name) for parts, names in found.folders.items() for name in names)
     return [found.root.joinpath(*key) for key in keys]
+
+
+def _cut(numbers: range, size: int) -> Iterator[range]:
+    for start in range(0, len(numbers), size):
+        yield numbers[start : start + size]
 
 
 def _require_finite(embeddings: Tensor, names: Sequence[object]) -> None:

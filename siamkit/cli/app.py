@@ -15,6 +15,7 @@ from siamkit.cli.cache import app as cache_app
 from siamkit.cli.calibrate import calibrate
 from siamkit.cli.config import app as config_app
 from siamkit.cli.data import app as data_app
+from siamkit.cli.embed import embed
 from siamkit.cli.evaluate import evaluate
 from siamkit.cli.failures import as_siamkit_error
 from siamkit.cli.group import SiamkitGroup
@@ -41,6 +42,7 @@ app.command("evaluate")(evaluate)
 app.command("calibrate")(calibrate)
 app.command("verify")(verify)
 app.command("report")(report)
+app.command("embed")(embed)
 app.command("list")(list_)
 app.command("plugins")(plugins)
 app.add_typer(config_app, name="config")

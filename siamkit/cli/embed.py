@@ -1,0 +1,76 @@
+"""``siamkit embed``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from siamkit.cli import output as out
+from siamkit.cli.imports import heavy_imports
+from siamkit.cli.options import Json
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run.")]
+Images = Annotated[
+    Path, typer.Argument(metavar="IMAGES", help="A folder, with images at any depth, or a file.")
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="FILE.npy, with the paths in FILE.csv beside it; or FILE.parquet.",
+        show_default=False,
+    ),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images that are loaded together.")]
+Last = Annotated[bool, typer.Option("--last", help="The last epoch's network, not the best one's.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Processes that load images; left out: by the cores.", show_default=False
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Replace what is there, and drop unfinished work that does not fit."
+    ),
+]
+
+
+def embed(
+    run: Run,
+    images: Images,
+    output: Output,
+    batch_size: BatchSize = 64,
+    last: Last = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Write the embeddings of images into a file.
+
+    Stopped at any time, the same command goes on where it was.
+    """
+    with heavy_imports():
+        from siamkit import api
+    from siamkit.report.progress import Progress
+    from siamkit.report.terminal import make_console
+
+    with Progress(make_console(sys.stderr), "embed") as progress:
+        result = api.embed(
+            run, images, output, which="last" if last else "best", batch_size=batch_size,
+            device=device, workers=workers, force=force, progress=progress,
+        )  # fmt: skip
+    if json:
+        out.emit_json("embed", result)
+        return
+    from siamkit.report.deployment import embedded
+
+    out.emit(embedded(result))

@@ -1,0 +1,1 @@
+"""Using a trained network: embeddings in files, an index of a gallery, and searching it."""

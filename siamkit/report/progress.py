@@ -1,0 +1,97 @@
+"""How far a long task is, on stderr: a bar on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
+
+from siamkit.report import units
+
+_FIRST_LINE = 3.0  # seconds: what is over by then needs none
+
+
+class Progress:
+    """Shows how many images are done; call it with that number and the total.
+
+    Use it as a context manager: leaving it takes the bar off, whatever happened.
+
+    Args:
+        console: Where to write; one of :func:`siamkit.report.terminal.make_console`.
+        what: What is being done, such as ``embed``.
+        interval: Seconds between two lines where there is no bar.
+        clock: A monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        what: str,
+        *,
+        interval: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console, self._what = console, what
+        self._interval, self._clock = interval, clock
+        self._began: tuple[float, int] | None = None
+        self._before_first = 0
+        self._next_line = 0.0
+        self._bar: Bar | None = None
+        self._task = TaskID(0)
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` images are done."""
+        now = self._clock()
+        if self._began is None:
+            self._began, self._before_first = (now, done), done
+            self._next_line = now + min(_FIRST_LINE, self._interval)
+            if done:
+                self._console.print(f"{self._what}: going on after {done} of {total} images")
+        elif self._began[1] == self._before_first and done > self._before_first:
+            # The first images also pay for choosing how to compute them.
+            self._began = (now, done)
+        since, before = self._began
+        state = ""
+        if done > before and now > since:
+            rate = (done - before) / (now - since)
+            state = f"{units.per_second(rate)}  {units.duration((total - done) / rate)} left"
+        if self._console.is_terminal:
+            self._show_bar(done, total, state)
+        elif now >= self._next_line and done < total:
+            self._next_line = now + self._interval
+            self._console.print(f"{self._what}: {done} of {total} images  {state}".rstrip())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _show_bar(self, done: int, total: int, state: str) -> None:
+        if self._bar is None:
+            self._bar = Bar(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=16),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}", markup=False),
+                TextColumn("{task.fields[state]}", markup=False),
+                console=self._console,
+                transient=True,
+                refresh_per_second=4,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._task = self._bar.add_task(self._what, completed=done, total=total, state=state)
+            self._bar.start()
+        self._bar.update(self._task, completed=done, total=total, state=state)
