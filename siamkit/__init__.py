@@ -13,6 +13,7 @@ from siamkit.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from siamkit.api import (
+        build_index,
         create_model,
         evaluate,
         fit,
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
         list_losses,
         list_schedulers,
         load,
+        load_index,
         load_model,
         plan,
         resume,
     )
     from siamkit.config import RunConfig
+    from siamkit.deploy.index import Index, Neighbours
     from siamkit.embedding import Embedded, Embedder
     from siamkit.errors import SiamkitError
     from siamkit.interfaces import (
@@ -52,10 +55,11 @@ __version__ = "0.1.0"
 
 _HOME = {
     "siamkit.api": (
-        "create_model", "evaluate", "fit", "inspect", "list_backbones", "list_freeze_policies",
-        "list_losses", "list_schedulers", "load", "load_model", "plan", "resume",
+        "build_index", "create_model", "evaluate", "fit", "inspect", "list_backbones", "list_freeze_policies",
+        "list_losses", "list_schedulers", "load", "load_index", "load_model", "plan", "resume",
     ),
     "siamkit.config": ("RunConfig",),
+    "siamkit.deploy.index": ("Index", "Neighbours"),
     "siamkit.embedding": ("Embedded", "Embedder"),
     "siamkit.errors": ("SiamkitError",),
     "siamkit.interfaces": (
@@ -75,8 +79,10 @@ __all__ = [
     "Event",
     "FreezePlan",
     "FreezePolicy",
+    "Index",
     "Loss",
     "LossContext",
+    "Neighbours",
     "Options",
     "Pairs",
     "Phase",
@@ -89,6 +95,7 @@ __all__ = [
     "Stage",
     "Triplets",
     "__version__",
+    "build_index",
     "create_model",
     "evaluate",
     "fit",
@@ -99,6 +106,7 @@ __all__ = [
     "list_losses",
     "list_schedulers",
     "load",
+    "load_index",
     "load_model",
     "plan",
     "resume",

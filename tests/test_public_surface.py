@@ -9,10 +9,10 @@ import siamkit
 
 NAMES = [
     "Backbone", "BackboneContext", "Embedded", "Embedder", "Event", "FreezePlan", "FreezePolicy",
-    "Loss", "LossContext", "Options", "Pairs", "Phase", "Preprocessing", "Progress", "RunConfig",
-    "Scheduler", "SiameseNet", "SiamkitError", "Stage", "Triplets", "__version__", "create_model",
-    "evaluate", "fit", "hookimpl", "inspect", "list_backbones", "list_freeze_policies",
-    "list_losses", "list_schedulers", "load", "load_model", "plan", "resume",
+    "Index", "Loss", "LossContext", "Neighbours", "Options", "Pairs", "Phase", "Preprocessing", "Progress", "RunConfig",
+    "Scheduler", "SiameseNet", "SiamkitError", "Stage", "Triplets", "__version__", "build_index",
+    "create_model", "evaluate", "fit", "hookimpl", "inspect", "list_backbones", "list_freeze_policies",
+    "list_losses", "list_schedulers", "load", "load_index", "load_model", "plan", "resume",
 ]  # fmt: skip
 
 

@@ -17,10 +17,12 @@ from siamkit.cli.embed import embed
 from siamkit.cli.evaluate import evaluate
 from siamkit.cli.failures import as_siamkit_error
 from siamkit.cli.group import SiamkitGroup
+from siamkit.cli.index import index
 from siamkit.cli.inspect import inspect_
 from siamkit.cli.list import list_
 from siamkit.cli.output import emit_error, restored_stdout, stdout
 from siamkit.cli.plugins import plugins
+from siamkit.cli.search import search
 from siamkit.cli.train import train
 
 NAME = "siamkit"
@@ -36,6 +38,8 @@ app.command("train")(train)
 app.command("inspect")(inspect_)
 app.command("evaluate")(evaluate)
 app.command("embed")(embed)
+app.command("index")(index)
+app.command("search")(search)
 app.command("list")(list_)
 app.command("plugins")(plugins)
 app.add_typer(config_app, name="config")
