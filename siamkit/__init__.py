@@ -13,6 +13,7 @@ from siamkit.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from siamkit.api import (
+        build_index,
         calibrate,
         check_data,
         create_model,
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
         list_losses,
         list_schedulers,
         load,
+        load_index,
         load_model,
         plan,
         resume,
     )
     from siamkit.config import RunConfig
+    from siamkit.deploy.index import Index, Neighbours
     from siamkit.embedding import Embedded, Embedder
     from siamkit.errors import SiamkitError
     from siamkit.evaluation.calibration import Calibration, Verdict
@@ -56,11 +59,12 @@ __version__ = "0.1.0"
 
 _HOME = {
     "siamkit.api": (
-        "calibrate", "check_data", "create_model", "evaluate", "fit", "inspect", "list_backbones",
-        "list_freeze_policies", "list_losses", "list_schedulers", "load", "load_model", "plan",
-        "resume",
+        "build_index", "calibrate", "check_data", "create_model", "evaluate", "fit", "inspect",
+        "list_backbones", "list_freeze_policies", "list_losses", "list_schedulers", "load",
+        "load_index", "load_model", "plan", "resume",
     ),
     "siamkit.config": ("RunConfig",),
+    "siamkit.deploy.index": ("Index", "Neighbours"),
     "siamkit.embedding": ("Embedded", "Embedder"),
     "siamkit.errors": ("SiamkitError",),
     "siamkit.evaluation.calibration": ("Calibration", "Verdict"),
@@ -83,8 +87,10 @@ __all__ = [
     "Event",
     "FreezePlan",
     "FreezePolicy",
+    "Index",
     "Loss",
     "LossContext",
+    "Neighbours",
     "Options",
     "Pairs",
     "Phase",
@@ -98,6 +104,7 @@ __all__ = [
     "Triplets",
     "Verdict",
     "__version__",
+    "build_index",
     "calibrate",
     "check_data",
     "create_model",
@@ -110,6 +117,7 @@ __all__ = [
     "list_losses",
     "list_schedulers",
     "load",
+    "load_index",
     "load_model",
     "plan",
     "resume",

@@ -9,11 +9,12 @@ import siamkit
 
 NAMES = [
     "Backbone", "BackboneContext", "Calibration", "Embedded", "Embedder", "Event", "FreezePlan",
-    "FreezePolicy", "Loss", "LossContext", "Options", "Pairs", "Phase", "Preprocessing", "Progress",
-    "RunConfig", "Scheduler", "SiameseNet", "SiamkitError", "Stage", "Triplets", "Verdict",
-    "__version__", "calibrate", "check_data", "create_model", "evaluate", "fit", "hookimpl",
-    "inspect", "list_backbones", "list_freeze_policies", "list_losses", "list_schedulers", "load",
-    "load_model", "plan", "resume", "write_report",
+    "FreezePolicy", "Index", "Loss", "LossContext", "Neighbours", "Options", "Pairs", "Phase",
+    "Preprocessing", "Progress", "RunConfig", "Scheduler", "SiameseNet", "SiamkitError", "Stage",
+    "Triplets", "Verdict", "__version__", "build_index", "calibrate", "check_data", "create_model",
+    "evaluate", "fit", "hookimpl", "inspect", "list_backbones", "list_freeze_policies",
+    "list_losses", "list_schedulers", "load", "load_index", "load_model", "plan", "resume",
+    "write_report",
 ]  # fmt: skip
 
 

@@ -19,11 +19,13 @@ from siamkit.cli.embed import embed
 from siamkit.cli.evaluate import evaluate
 from siamkit.cli.failures import as_siamkit_error
 from siamkit.cli.group import SiamkitGroup
+from siamkit.cli.index import index
 from siamkit.cli.inspect import inspect_
 from siamkit.cli.list import list_
 from siamkit.cli.output import emit_error, restored_stdout, stdout
 from siamkit.cli.plugins import plugins
 from siamkit.cli.report import report
+from siamkit.cli.search import search
 from siamkit.cli.train import train
 from siamkit.cli.verify import verify
 
@@ -43,6 +45,8 @@ app.command("calibrate")(calibrate)
 app.command("verify")(verify)
 app.command("report")(report)
 app.command("embed")(embed)
+app.command("index")(index)
+app.command("search")(search)
 app.command("list")(list_)
 app.command("plugins")(plugins)
 app.add_typer(config_app, name="config")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from siamkit.report import units
-from siamkit.report.terminal import styled
+from siamkit.report.terminal import cells, make_table, styled
 
 Json = Mapping[str, Any]
 
@@ -18,12 +19,43 @@ def embedded(result: Json) -> RenderableType:
     text = f"{result['images']} images x {result['dim']}, float32: {result['output']}"
     if result["paths"] is not None:
         text += f"\ntheir paths: {result['paths']}"
+    return styled(f"{text}\n{_pace(result)}")
+
+
+def indexed(result: Json) -> RenderableType:
+    """Return what ``siamkit index`` prints."""
+    labels = f" of {result['labels']} labels" if result["labels"] else ""
+    lines = [f"{result['images']} images{labels} x {result['dim']}: {result['index']}"]
+    if result["kind"] == "exact":
+        lines.append("exact search")
+    else:
+        lines.append(
+            f"approximate search ({result['kind']}): recall@10 {result['recall@10']:.3f} on a "
+            f"sample of the gallery, built in {units.duration(result['build_seconds'])}"
+        )
+    return styled("\n".join([*lines, _pace(result)]))
+
+
+def searched(result: Json) -> RenderableType:
+    """Return what ``siamkit search`` prints."""
+    how = f"{result['kind']} search of {result['images']} images"
+    if result["recall@10"] is not None:
+        how += f"; recall@10 against exact search: {result['recall@10']:.3f}"
+    parts: list[RenderableType] = [styled(how)]
+    for query in result["queries"]:
+        table = make_table("rank", "score", "label", "path", numbers=("rank", "score"))
+        for found in query["neighbours"]:
+            table.add_row(
+                *cells(found["rank"], f"{found['score']:.4f}", found["label"], found["path"])
+            )
+        parts += [Text(), styled(query["path"], "bold"), table]
+    return Group(*parts)
+
+
+def _pace(result: Json) -> str:
     new = result["images"] - result["resumed_at"]
-    return styled(f"{text}\n{_pace(new, result['seconds'], result['kernel'])}")
-
-
-def _pace(images: int, seconds: float, kernel: str | None) -> str:
-    if not images or kernel is None:
+    if not new or result["kernel"] is None:
         return "all of them were embedded before"
-    rate = units.per_second(images / max(seconds, 1e-9))
-    return f"{images} embedded in {units.duration(seconds)} ({rate}, {kernel})"
+    seconds = result["seconds"] - (result.get("build_seconds") or 0.0)
+    rate = units.per_second(new / max(seconds, 1e-9))
+    return f"{new} embedded in {units.duration(seconds)} ({rate}, {result['kernel']})"

@@ -1,0 +1,71 @@
+"""``siamkit index``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from siamkit.cli import output as out
+from siamkit.cli.embed import BatchSize, Device, Force, Last, Run, Workers
+from siamkit.cli.imports import heavy_imports
+from siamkit.cli.options import Json
+
+Gallery = Annotated[
+    Path,
+    typer.Argument(
+        metavar="GALLERY",
+        help="A folder, with images at any depth; the label of an image is its folder in there.",
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="INDEX", help="The index: a folder.", show_default=False
+    ),
+]
+Kind = Annotated[
+    str,
+    typer.Option(
+        metavar="exact|faiss|auto",
+        help="exact search; faiss: approximate; auto: faiss where exact search would take long.",
+    ),
+]
+
+
+def index(
+    run: Run,
+    gallery: Gallery,
+    output: Output,
+    kind: Kind = "exact",
+    batch_size: BatchSize = 64,
+    last: Last = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Build an index of a gallery, for 'siamkit search'.
+
+    Stopped at any time, the same command goes on where it was.
+    """
+    with heavy_imports():
+        from siamkit import api
+    from siamkit.report.progress import Progress
+    from siamkit.report.terminal import make_console
+
+    with Progress(make_console(sys.stderr), "index") as progress:
+        result = api.build_index(
+            run, gallery, output, which="last" if last else "best", kind=kind,
+            batch_size=batch_size, device=device, workers=workers, force=force, progress=progress,
+        )  # fmt: skip
+    if result["notice"]:
+        out.notice(result["notice"])
+    if json:
+        out.emit_json("index", result)
+        return
+    from siamkit.report.deployment import indexed
+
+    out.emit(indexed(result))

@@ -1,0 +1,57 @@
+"""``siamkit search``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from siamkit.cli import output
+from siamkit.cli.embed import Device
+from siamkit.cli.imports import heavy_imports
+from siamkit.cli.options import Json
+
+Index = Annotated[
+    Path, typer.Argument(metavar="INDEX", help="A folder that 'siamkit index' wrote.")
+]
+Query = Annotated[
+    Path, typer.Argument(metavar="QUERY", help="An image, or a folder of images at any depth.")
+]
+K = Annotated[int, typer.Option("-k", min=1, help="How many to find for each query.")]
+Run = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RUN",
+        help="The run that built the index, if it is no longer in its place.",
+        show_default=False,
+    ),
+]
+Exact = Annotated[
+    bool, typer.Option("--exact", help="Search all of it, even if the index is approximate.")
+]
+
+
+def search(
+    index: Index,
+    query: Query,
+    k: K = 10,
+    run: Run = None,
+    exact: Exact = False,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Find the images of an index that are most similar to others.
+
+    Scores are cosine similarities, 1 for equal embeddings.
+    """
+    with heavy_imports():
+        from siamkit import api
+
+    result = api.search(index, query, k, run_dir=run, exact=exact, device=device)
+    if json:
+        output.emit_json("search", result)
+        return
+    from siamkit.report.deployment import searched
+
+    output.emit(searched(result))
