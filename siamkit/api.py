@@ -12,7 +12,7 @@ import torch
 from siamkit import plugins
 from siamkit.config import Layer, RunConfig, read_file, resolve
 from siamkit.data.check import check
-from siamkit.data.sources import load_data, unseen_images
+from siamkit.data.opening import load_data, unseen_images
 from siamkit.deploy import building
 from siamkit.deploy.embed import embed_to_file
 from siamkit.deploy.filling import Progress

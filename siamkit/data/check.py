@@ -12,7 +12,8 @@ from siamkit.config import DataConfig
 from siamkit.data.decode import forms, unreadable
 from siamkit.data.images import ImageSet, PairList
 from siamkit.data.leaks import Twins, conflicts, leaks, near_duplicates
-from siamkit.data.sources import Source, open_source, split
+from siamkit.data.opening import open_source, split
+from siamkit.data.sources import Source
 from siamkit.errors import DataError
 
 

@@ -15,7 +15,7 @@ import siamkit
 from siamkit import api
 from siamkit.config import DataConfig
 from siamkit.data.loader import Loader, ViewDataset
-from siamkit.data.sources import load_data
+from siamkit.data.opening import load_data
 from siamkit.data.views import EvalView
 from siamkit.errors import CheckpointError, ConfigError, NonFiniteError, PluginError
 from siamkit.training import checkpoint

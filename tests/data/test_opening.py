@@ -11,8 +11,9 @@ from PIL import Image
 
 from siamkit.config import DataConfig
 from siamkit.data.images import ImageSet, PairList, Sample, TripletList
-from siamkit.data.sources import load_data, open_source, unseen_images
-from siamkit.data.splits import HoldOut, Splits, split_groups, split_tuples
+from siamkit.data.opening import load_data, open_source, unseen_images
+from siamkit.data.splits import HoldOut, Splits, split_groups
+from siamkit.data.tuple_splits import split_tuples
 from siamkit.errors import DataError
 
 
