@@ -129,13 +129,25 @@ def load_data(config: DataConfig, seed: int) -> Splits:
     source, skipped = usable(open_source(config.path, config.root), config)
     splits = split(source, config, seed)
     sets = splits.sets
-    notices = [*splits.notices, *require_apart(sets, source.where, strict=config.strict)]
+    notices = [*splits.notices, *_require_whole(source, strict=config.strict)]
+    notices += require_apart(sets, source.where, strict=config.strict)
     if config.path == SAMPLE and Path(SAMPLE).is_dir():
         notices.append("'sample' is the built-in set; write ./sample for the folder")
     if skipped:
         names = briefly([f"{path} ({why})" for path, why in skipped], 2)
         notices.append(f"{len(skipped)} images that cannot be read are left out: {names}")
     return replace(splits, notices=tuple(notices), skipped=skipped)
+
+
+def _require_whole(source: Source, *, strict: bool) -> list[str]:
+    """Return a notice of groups on both sides of the data's own splits; strictly, an error."""
+    torn = source.torn()
+    if not torn:
+        return []
+    what = f"{len(torn)} groups are in two splits: {briefly(torn)}"
+    if strict:
+        raise DataError(what, where=source.where, hint="give all rows of a group one split")
+    return [what]
 
 
 def split(source: Source, config: DataConfig, seed: int) -> Splits:

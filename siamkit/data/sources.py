@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -51,6 +51,10 @@ class Source(Protocol):
 
     def parts(self) -> Parts:
         """Return the image sets by the splits that the data gives."""
+        ...
+
+    def torn(self) -> list[str]:
+        """Return the groups that the data's own splits have on more than one side."""
         ...
 
     def hold_out(
@@ -102,6 +106,10 @@ class FolderSource:
         if not names:
             return {"all": _class_folders(self.found, None)}
         return {part: _class_folders(self.found, folder) for part, folder in names.items()}
+
+    def torn(self) -> list[str]:
+        """Return nothing: folders have no groups."""
+        return []
 
     def hold_out(
         self, images: ImageSet, choice: HoldOut
@@ -159,6 +167,10 @@ class ManifestSource:
             for part in ("train", "val", "test")
             if part in splits
         }
+
+    def torn(self) -> list[str]:
+        """Return the groups that the column ``split`` has on more than one side."""
+        return _torn((record.group, record.split) for record in self.records)
 
     def hold_out(
         self, images: ImageSet, choice: HoldOut
@@ -218,6 +230,11 @@ class KnownSource:
             if part in splits
         }
 
+    def torn(self) -> list[str]:
+        """Return the groups that the column ``split`` has on more than one side."""
+        known = self.known
+        return _torn(zip(known.groups or (), known.splits or (), strict=False))
+
     def hold_out(
         self, images: ImageSet, choice: HoldOut
     ) -> tuple[ImageSet, ImageSet, str, list[str]]:
@@ -234,6 +251,14 @@ class KnownSource:
     def name_of(self, part: str) -> str:
         """Return the rows' name."""
         return "the table" if part == "all" else f"split {part}"
+
+
+def _torn(rows: Iterable[tuple[str | None, str | None]]) -> list[str]:
+    sides: dict[str, set[str]] = {}
+    for group, split in rows:
+        if group is not None and split is not None:
+            sides.setdefault(group, set()).add(split)
+    return sorted(group for group, splits in sides.items() if len(splits) > 1)
 
 
 # --- splits that folders give --------------------------------------------------------------------
