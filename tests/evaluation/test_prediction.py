@@ -57,14 +57,12 @@ def test_new_people_are_within_the_interval_about_as_often_as_it_says(
     identities, target, far, kind
 ):
     accepts, rejects = transfer(identities, 150, target, far, **kind)
-    # 150 draws tell 95 % to within 3.5 %. Families are what resampling identities cannot see; the
-    # jackknife makes up for it where pairs of identities are concerned.
-    assert covered(accepts) >= 0.91
-    assert covered(rejects) >= (0.85 if kind.get("confusable") else 0.91)
+    # 150 draws tell 95 % to within 3.5 %.
+    assert covered(accepts) >= 0.91 and covered(rejects) >= 0.91
     # Nor is it so wide that it says nothing: luck alone spreads 95 % of the draws this far.
     for rows in (accepts, rejects):
         luck = np.subtract(*np.percentile(rows[:, 2], [97.5, 2.5]))
-        assert np.median(rows[:, 1] - rows[:, 0]) < 2.2 * luck
+        assert np.median(rows[:, 1] - rows[:, 0]) < 2.8 * luck
 
 
 @pytest.mark.slow
@@ -78,8 +76,7 @@ def test_so_are_they_for_few_and_many_and_unequal_and_confusable_people(
     accepts, rejects = transfer(
         identities, 200, target, far, images=images, confusable=confusable, spread=0.7
     )
-    assert covered(accepts) >= 0.9
-    assert covered(rejects) >= (0.84 if confusable else 0.9)
+    assert covered(accepts) >= 0.9 and covered(rejects) >= 0.88
 
 
 def test_pairs_that_share_identities_say_less_than_as_many_that_do_not():
@@ -97,16 +94,16 @@ def test_pairs_that_share_identities_say_less_than_as_many_that_do_not():
 def test_independent_identities_have_the_interval_of_a_binomial_prediction():
     wrong = np.arange(1000) < 100
     found = predicted_rate(wrong, np.arange(1000), np.arange(1000))
-    half = 1.96 * np.sqrt(2 * 0.1 * 0.9 / 1000)
-    assert found.low == pytest.approx(0.1 - half, abs=0.005)
-    assert found.high == pytest.approx(0.1 + half, abs=0.005)
+    half = 1.96 * np.sqrt(1.5 * 2 * 0.1 * 0.9 / 1000)  # 1.5 for families
+    assert found.low == pytest.approx(0.1 - half, abs=0.007)
+    assert found.high == pytest.approx(0.1 + half, abs=0.007)
 
 
 def test_where_there_was_no_error_the_interval_is_that_of_the_identities():
     a, b = np.triu_indices(20, 1)  # 190 pairs of identities
     found = predicted_rate(np.zeros(190, bool), a, b)
     assert (found.rate, found.low) == (0.0, 0.0)
-    assert found.high == pytest.approx(1.96**2 / 190, rel=0.05)
+    assert found.high == pytest.approx(1.5 * 1.96**2 / 190, rel=0.05)
     more = predicted_rate(np.zeros(1900, bool), np.tile(a, 10), np.tile(b, 10))
     assert more.high == pytest.approx(found.high), "more images of them tell nothing more"
     every = predicted_rate(np.ones(190, bool), a, b)
