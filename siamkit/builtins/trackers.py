@@ -117,12 +117,12 @@ class TensorBoard:
     def _scalars(self, writer: SummaryWriter | None, values: Json, step: int) -> None:
         assert writer is not None
         for name, value in values.items():
-            writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            writer.add_scalar(name, value, step)
 
     def _text(self, name: str, text: str) -> None:
         # A notice may come before the run starts; it is in the list when it does.
         if self._training is not None:
-            self._training.add_text(name, text, self._step + 1)  # type: ignore[no-untyped-call]
+            self._training.add_text(name, text, self._step + 1)
 
 
 def phase_text(data: Json) -> str:

@@ -432,5 +432,5 @@ COMPONENT_MODELS: dict[str, type[Component]] = {
 }
 """The model of each component section: the keys that it takes whatever its entry is."""
 
-ENTRY_MODELS = {**COMPONENT_MODELS, "track": TrackerConfig}
+ENTRY_MODELS: dict[str, type[Component]] = {**COMPONENT_MODELS, "track": TrackerConfig}
 """The model of whatever a registered name stands in: the component sections, and a tracker."""

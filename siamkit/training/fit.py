@@ -84,7 +84,7 @@ def resume(
         CheckpointError: There is none, or the config, data or plugins changed since.
     """
     run_dir = RunDir.open(path)
-    config = resolve(registries, run_dir.read_config(), where=str(run_dir.config))
+    config = resolve(registries, run_dir.read_config(trackers=True), where=str(run_dir.config))
     trackers = build_trackers(config, registries["track"])
     with run_dir.locked(), ExitStack() as ending:
         emit = emitter(run_dir, listeners, [*observers, *trackers])
