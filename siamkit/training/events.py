@@ -52,8 +52,8 @@ def emitter(run_dir: RunDir, listeners: Sequence[Listener], observers: Sequence[
                 observer(Event(name, copy.deepcopy(dict(data))))
             except (Exception, SystemExit) as error:
                 watching.remove(observer)
-                name = observer.name if isinstance(observer, Observer) else "an observer plugin"
-                failed.append(f"{name} failed and was left out: {type(error).__name__}: {error}")
+                whose = observer.name if isinstance(observer, Observer) else "an observer plugin"
+                failed.append(f"{whose} failed and was left out: {type(error).__name__}: {error}")
         # Told when all have seen this event, so that everyone sees events in their order.
         for text in failed:
             emit("notice", {"text": text})
