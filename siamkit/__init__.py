@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         list_freeze_policies,
         list_losses,
         list_schedulers,
+        list_trackers,
         load,
         load_index,
         load_model,
@@ -60,8 +61,8 @@ __version__ = "0.1.0"
 _HOME = {
     "siamkit.api": (
         "build_index", "calibrate", "check_data", "create_model", "evaluate", "fit", "inspect",
-        "list_backbones", "list_freeze_policies", "list_losses", "list_schedulers", "load",
-        "load_index", "load_model", "plan", "resume",
+        "list_backbones", "list_freeze_policies", "list_losses", "list_schedulers", "list_trackers",
+        "load", "load_index", "load_model", "plan", "resume",
     ),
     "siamkit.config": ("RunConfig",),
     "siamkit.deploy.index": ("Index", "Neighbours"),
@@ -116,6 +117,7 @@ __all__ = [
     "list_freeze_policies",
     "list_losses",
     "list_schedulers",
+    "list_trackers",
     "load",
     "load_index",
     "load_model",

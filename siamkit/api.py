@@ -43,7 +43,7 @@ _RECALL_QUERIES = 100  # of an approximate search, checked against exact search
 
 
 def registries() -> dict[str, Registry]:
-    """Return the registry of each component section of the config."""
+    """Return the registry of each component section of the config, and that of trackers."""
     found = plugins.get()
     return {
         "backbone": found.backbones,
@@ -51,6 +51,7 @@ def registries() -> dict[str, Registry]:
         "freeze": found.freeze_policies,
         "loss": found.losses,
         "scheduler": found.schedulers,
+        "track": found.trackers,
     }
 
 
@@ -77,6 +78,11 @@ def list_losses() -> list[str]:
 def list_schedulers() -> list[str]:
     """Return the names of the schedulers."""
     return plugins.get().schedulers.names()
+
+
+def list_trackers() -> list[str]:
+    """Return the names of the trackers."""
+    return plugins.get().trackers.names()
 
 
 def create_model(

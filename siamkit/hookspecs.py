@@ -23,7 +23,7 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 
 class Register(Protocol):
-    """The ``register`` argument of the four registration hooks."""
+    """The ``register`` argument of the registration hooks."""
 
     def __call__(
         self,
@@ -40,7 +40,7 @@ class Register(Protocol):
             name: What the user types: lower case, digits, ``-``, ``_`` and ``.``. A name that ends
                 in ``:`` answers for every name it begins.
             build: ``build(options, context)`` for backbones and losses, ``build(options)`` for
-                freeze policies and schedulers.
+                freeze policies, schedulers and trackers.
             options: A pydantic model of the entry's options; none if left out.
             summary: One line for ``siamkit list``; the first line of ``build``'s docstring if
                 left out.
@@ -70,10 +70,21 @@ def siamkit_register_schedulers(register: Register) -> None:
 
 
 @hookspec
+def siamkit_register_trackers(register: Register) -> None:
+    """Register trackers: ``build(options) -> Callable[[Event], None]``, told all of a run.
+
+    ``build`` is called before anything is written: it imports what it needs, and raises where that
+    is missing, but opens nothing. ``run_start`` says where the run is (``run_dir``), what it is
+    (``config``), and after which step it goes on (``start_step``). If what ``build`` returns has a
+    method ``close()``, that is called once when the run ends, however it ends.
+    """
+
+
+@hookspec
 def siamkit_register_commands(app: typer.Typer) -> None:
     """Add commands to the ``siamkit`` command line."""
 
 
 @hookspec
 def siamkit_event(event: Event) -> None:
-    """Observe a run. Called in the main process, after the fact; must not change the run."""
+    """Observe every run. Called in the main process, after the fact; must not change the run."""

@@ -81,6 +81,11 @@ class Plugins:
         """The registered schedulers."""
         return self.registries["schedulers"]
 
+    @property
+    def trackers(self) -> Registry:
+        """The registered trackers."""
+        return self.registries["trackers"]
+
 
 @dataclass(frozen=True)
 class Selection:

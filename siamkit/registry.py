@@ -13,7 +13,7 @@ from siamkit.problems import Namer, config_error
 
 __all__ = ["KINDS", "Entry", "NoOptions", "Registry", "config_error", "new_registries"]
 
-KINDS = ("backbones", "freeze_policies", "losses", "schedulers")
+KINDS = ("backbones", "freeze_policies", "losses", "schedulers", "trackers")
 """The registries, by the plural in their hook's name."""
 
 
@@ -125,6 +125,6 @@ def new_registries() -> dict[str, Registry]:
     return {
         kind: Registry(singular, f"list {kind.replace('_', '-')}")
         for kind, singular in zip(
-            KINDS, ("backbone", "freeze policy", "loss", "scheduler"), strict=True
+            KINDS, ("backbone", "freeze policy", "loss", "scheduler", "tracker"), strict=True
         )
     }

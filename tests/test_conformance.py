@@ -42,6 +42,7 @@ def test_everything_that_siamkit_registers_is_checked():
     assert set(testing.registered("schedulers", "siamkit")) == {
         "constant", "cosine", "linear", "step", "one-cycle", "plateau",
     }  # fmt: skip
+    assert set(testing.registered("trackers", "siamkit")) == {"tensorboard"}
 
 
 def test_every_plugin_loads():
@@ -70,6 +71,11 @@ def test_losses(name):
 @pytest.mark.parametrize("name", testing.registered("schedulers"))
 def test_schedulers(name):
     testing.check_scheduler(name)
+
+
+@pytest.mark.parametrize("name", testing.registered("trackers"))
+def test_trackers(name):
+    testing.check_tracker(name)
 
 
 @pytest.mark.parametrize(("check", "name", "options"), VARIANTS)

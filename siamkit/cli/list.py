@@ -20,6 +20,7 @@ KINDS = {
     "losses": ("loss", "loss"),
     "schedulers": ("scheduler", "scheduler"),
     "heads": ("head", "head"),
+    "trackers": ("track", "track"),
 }
 """What can be listed: the config section of each kind, and its flag."""
 
@@ -78,7 +79,7 @@ def _list_entries(kind: str, name: str | None, json: bool) -> None:
 
 
 def _describe(entry: Entry, section: str) -> dict[str, Any]:
-    from siamkit.config import COMPONENT_MODELS
+    from siamkit.config import ENTRY_MODELS
     from siamkit.report.options import describe_options
 
     return {
@@ -88,7 +89,7 @@ def _describe(entry: Entry, section: str) -> dict[str, Any]:
         "pretrained": entry.pretrained,
         "options": describe_options(entry.options),
         "section_options": [
-            option for option in describe_options(COMPONENT_MODELS[section])
+            option for option in describe_options(ENTRY_MODELS[section])
             if option["name"] != "name"
         ],
     }  # fmt: skip

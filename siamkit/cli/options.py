@@ -138,6 +138,14 @@ class RunFlags:
             "--report/--no-report", help="End with the run's report.html.", rich_help_panel=_DATA
         ),
     ] = None
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Tell the run to a tracker: see 'siamkit list trackers'. Repeatable.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None
     workers: Annotated[
         int | None,
         typer.Option(help="Processes that decode images.", rich_help_panel=_DATA),
@@ -196,7 +204,7 @@ class RunFlags:
         values: dict[str, Any] = {}
         for name, key in KEYS.items():
             value = getattr(self, name)
-            if value is not None:
+            if value is not None and value != []:
                 section, _, inner = key.partition(".")
                 value = str(value) if isinstance(value, Path) else value
                 if inner:
@@ -241,6 +249,7 @@ KEYS = {
     "far": "calibration.far",
     "run_dir": "run_dir",
     "report": "report",
+    "track": "track",
     "workers": "data.workers",
 }
 """The configuration key that each flag sets."""
@@ -253,7 +262,7 @@ def _dashed(name: str) -> str:
 
 
 def _flag_of(key: str) -> str:
-    name = _FLAGS.get(key)
+    name = _FLAGS.get(key) or _FLAGS.get(key.partition(".")[0])  # an item of a list
     if name is None:
         return key
     return "DATA" if name == "data" else f"--{_dashed(name)}"

@@ -23,6 +23,7 @@ from siamkit.config.resolve import (
 from siamkit.config.sections import (
     COMPONENT_MODELS,
     COMPONENTS,
+    ENTRY_MODELS,
     SAMPLE,
     AugmentConfig,
     BackboneConfig,
@@ -44,6 +45,7 @@ from siamkit.config.sections import (
 __all__ = [
     "COMPONENTS",
     "COMPONENT_MODELS",
+    "ENTRY_MODELS",
     "SAMPLE",
     "AugmentConfig",
     "BackboneConfig",

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from siamkit.config.layers import Layer, fitting, merge
-from siamkit.config.sections import COMPONENT_MODELS, COMPONENTS, Component, RunConfig, Values
+from siamkit.config.sections import COMPONENTS, ENTRY_MODELS, Component, RunConfig, Values
 from siamkit.errors import ConfigError, PluginError
 from siamkit.problems import Namer, config_error
 from siamkit.registry import Registry
@@ -22,7 +22,7 @@ def resolve(
     """Return the complete config of ``layers``, lowest first, over the defaults.
 
     Args:
-        registries: The registry of each component section, by section name.
+        registries: The registry of each component section and of ``track``, by section name.
         *layers: Nested values, such as those of :func:`read_file` and :func:`parse_sets`.
         where: What errors name for values of a layer that is not a :class:`Layer`.
 
@@ -37,9 +37,14 @@ def resolve(
         config = RunConfig.model_validate(values)
     except ValidationError as error:
         raise config_error(error, RunConfig, name) from None
-    return config.model_copy(
-        update={key: _complete(config, key, registries[key], name) for key in COMPONENTS}
+    components = {
+        key: _complete(getattr(config, key), key, registries[key], name) for key in COMPONENTS
+    }
+    trackers = tuple(
+        _complete(tracker, f"track.{place}", registries["track"], name)
+        for place, tracker in enumerate(config.track)
     )
+    return config.model_copy(update={**components, "track": trackers})
 
 
 def _namer(layers: Sequence[Mapping[str, Any]], where: str) -> Namer:
@@ -54,9 +59,8 @@ def _namer(layers: Sequence[Mapping[str, Any]], where: str) -> Namer:
     return name
 
 
-def _complete(config: RunConfig, section: str, registry: Registry, name: Namer) -> Component:
+def _complete(component: Component, section: str, registry: Registry, name: Namer) -> Component:
     """Fill in and check one component's options."""
-    component: Component = getattr(config, section)
     try:
         entry = registry.get(component.name)
     except ConfigError as error:
@@ -87,7 +91,7 @@ def json_schema(registries: Mapping[str, Registry]) -> Values:
     """Return the JSON schema of a config file, the options of every entry included."""
     schema = RunConfig.model_json_schema()
     for section, registry in registries.items():
-        definition = schema["$defs"][COMPONENT_MODELS[section].__name__]
+        definition = schema["$defs"][ENTRY_MODELS[section].__name__]
         definition["oneOf"] = [
             {
                 "title": entry.name,
@@ -98,6 +102,8 @@ def json_schema(registries: Mapping[str, Registry]) -> Values:
             }
             for entry in registry
         ]
+    trackers = schema["properties"]["track"]
+    trackers["items"] = {"anyOf": [{"type": "string"}, trackers["items"]]}
     return schema
 
 

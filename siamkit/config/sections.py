@@ -109,6 +109,10 @@ class SchedulerConfig(Component):
     name: str = "cosine"
 
 
+class TrackerConfig(Component):
+    """A tracker that the run is told to."""
+
+
 class AugmentConfig(Section):
     """Random changes to training images. A view is one deterministic draw of them."""
 
@@ -381,12 +385,34 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     engine: EngineConfig = EngineConfig()
     calibration: CalibrationConfig = CalibrationConfig()
+    track: tuple[TrackerConfig, ...] = Field(
+        (),
+        description="Trackers that the run is told to: their names, or mappings of name and "
+        "options.",
+    )
     report: bool = Field(
         True, description="End 'siamkit train' with the run's report, report.html."
     )
     run_dir: Annotated[Path, AfterValidator(expanded)] | None = Field(
         None, description="Where the run is written; null for runs/<time>-<backbone>-<policy>."
     )
+
+    @field_validator("track", mode="before")
+    @classmethod
+    def _list_of_names(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return [value]
+        if not isinstance(value, list | tuple):
+            raise ValueError("must be a list of names")
+        return value
+
+    @field_validator("track")
+    @classmethod
+    def _once_each(cls, value: tuple[TrackerConfig, ...]) -> tuple[TrackerConfig, ...]:
+        names = [tracker.name for tracker in value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"names {twice[0]!r} twice")
+        return value
 
     def to_values(self) -> Values:
         """Return the config as JSON values."""
@@ -405,3 +431,6 @@ COMPONENT_MODELS: dict[str, type[Component]] = {
     "scheduler": SchedulerConfig,
 }
 """The model of each component section: the keys that it takes whatever its entry is."""
+
+ENTRY_MODELS: dict[str, type[Component]] = {**COMPONENT_MODELS, "track": TrackerConfig}
+"""The model of whatever a registered name stands in: the component sections, and a tracker."""

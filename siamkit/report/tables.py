@@ -45,6 +45,8 @@ def entry_details(entry: Json, section: str, flag: str, name: str) -> Renderable
     keys = [option["name"] for option in (*own, *shared)]
     if keys:
         example = f"--{flag} {name} --set {section}.{keys[0]}=VALUE"
+        if section == "track":  # a list of entries
+            example = f"--set 'track=[{{name: {name}, {keys[0]}: VALUE}}]'"
         parts += [Text(), styled(f"Set them with {example}, or in a config file.")]
     return Group(*parts)
 

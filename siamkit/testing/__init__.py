@@ -27,6 +27,7 @@ from siamkit.testing.common import Expect, Kind, Values, canonical
 from siamkit.testing.freeze_policies import check_freeze_policy
 from siamkit.testing.losses import check_loss
 from siamkit.testing.schedulers import check_scheduler
+from siamkit.testing.trackers import check_tracker
 
 __all__ = [
     "check_backbone",
@@ -34,6 +35,7 @@ __all__ = [
     "check_loss",
     "check_plugin",
     "check_scheduler",
+    "check_tracker",
     "registered",
 ]
 
@@ -42,6 +44,7 @@ _CHECKS: dict[Kind, Callable[[str, Values | None], None]] = {
     "freeze_policies": check_freeze_policy,
     "losses": check_loss,
     "schedulers": check_scheduler,
+    "trackers": check_tracker,
 }
 
 

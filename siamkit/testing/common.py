@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from siamkit import plugins
 from siamkit.registry import Entry
 
-Kind = Literal["backbones", "freeze_policies", "losses", "schedulers"]
+Kind = Literal["backbones", "freeze_policies", "losses", "schedulers", "trackers"]
 Values = Mapping[str, Any]
 
 

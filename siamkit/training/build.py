@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from siamkit.config import Component, OptimizerConfig, RunConfig, options_of
+from siamkit.config import COMPONENTS, Component, OptimizerConfig, RunConfig, options_of
 from siamkit.data.digest import digest
 from siamkit.data.splits import Splits
 from siamkit.errors import ConfigError, PluginError, SiamkitError
@@ -73,10 +73,10 @@ def build(
     """
     device = resolve_device(config.train.device)
     with seeded(derive(config.train.seed, "init")):
-        built = create_net(config, registries, weights=weights)
-        context = LossContext(built.net.embedding_dim, num_classes)
-        loss: Loss = _built(config.loss, registries["loss"], Loss, context)
-    net = built.net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        created = create_net(config, registries, weights=weights)
+        context = LossContext(created.net.embedding_dim, num_classes)
+        loss: Loss = built(config.loss, registries["loss"], Loss, context)
+    net = created.net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss.to(device)
     stages = net.stages(config.backbone.granularity)
     policy = build_policy(config, registries)
@@ -94,10 +94,10 @@ def build(
         config=config,
         device=device,
         net=net,
-        weights=built.weights,
+        weights=created.weights,
         stages=stages,
         policy=policy,
-        scheduler=_built(config.scheduler, registries["scheduler"], Scheduler),
+        scheduler=built(config.scheduler, registries["scheduler"], Scheduler),
         loss=loss,
         optimizer=build_optimizer(config.optimizer, net, loss, stages),
         controller=FreezeController(net, stages),
@@ -106,12 +106,12 @@ def build(
 
 def build_policy(config: RunConfig, registries: Mapping[str, Registry]) -> FreezePolicy:
     """Build the freeze policy of a config."""
-    policy: FreezePolicy = _built(config.freeze, registries["freeze"], FreezePolicy)
+    policy: FreezePolicy = built(config.freeze, registries["freeze"], FreezePolicy)
     return policy
 
 
-def _built(component: Component, registry: Registry, kind: type, *context: Any) -> Any:
-    """Build a component; what a plugin does wrong is an error that names it."""
+def built(component: Component, registry: Registry, kind: type, *context: Any) -> Any:
+    """Build an entry; what a plugin does wrong is an error that names it."""
     entry, options = options_of(component, registry)
     whose = f"{registry.kind} {component.name!r} of {entry.distribution}"
     try:
@@ -178,6 +178,7 @@ def checkpoint_activations(net: nn.Module) -> None:
 _FREE = (
     "run_dir",
     "report",
+    "track",
     "data.path",
     "data.root",
     "data.workers",
@@ -202,8 +203,8 @@ def identity(
     sets = {"train": splits.train, "val": splits.val, "test": splits.test}
     for name, images in sets.items():
         result[f"data {name}"] = digest(images)
-    for section, registry in registries.items():
-        distribution = registry.get(getattr(config, section).name).distribution
+    for section in COMPONENTS:
+        distribution = registries[section].get(getattr(config, section).name).distribution
         result[f"plugin {distribution}"] = _version(distribution)
     return result
 

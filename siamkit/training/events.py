@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from siamkit.interfaces import Event
@@ -11,6 +12,23 @@ from siamkit.training.rundir import RunDir
 
 Listener = Callable[[Event], None]
 Emit = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Observer:
+    """A plugin's listener, and what to call it where it fails.
+
+    Attributes:
+        name: Such as ``the tracker 'tensorboard'``.
+        watch: What is told of events.
+    """
+
+    name: str
+    watch: Listener
+
+    def __call__(self, event: Event) -> None:
+        """Tell it of an event."""
+        self.watch(event)
 
 
 def emitter(run_dir: RunDir, listeners: Sequence[Listener], observers: Sequence[Listener]) -> Emit:
@@ -28,14 +46,16 @@ def emitter(run_dir: RunDir, listeners: Sequence[Listener], observers: Sequence[
         run_dir.append_event(name, data)
         for listener in listeners:
             listener(Event(name, copy.deepcopy(dict(data))))
+        failed: list[str] = []
         for observer in tuple(watching):
             try:
                 observer(Event(name, copy.deepcopy(dict(data))))
             except (Exception, SystemExit) as error:
                 watching.remove(observer)
-                text = (
-                    f"an observer plugin failed and was left out: {type(error).__name__}: {error}"
-                )
-                emit("notice", {"text": text})
+                whose = observer.name if isinstance(observer, Observer) else "an observer plugin"
+                failed.append(f"{whose} failed and was left out: {type(error).__name__}: {error}")
+        # Told when all have seen this event, so that everyone sees events in their order.
+        for text in failed:
+            emit("notice", {"text": text})
 
     return emit

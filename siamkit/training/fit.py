@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from siamkit.training.signals import listening
 from siamkit.training.state import Metrics, RunState
 from siamkit.training.step import moved
 from siamkit.training.tensors import load_model_tensors, model_tensors
+from siamkit.training.tracking import build_trackers, closing
 
 Result = dict[str, Any]
 _CHECKPOINTS_AT_ONCE = 4  # two newest, the best, and the one being written
@@ -47,13 +49,14 @@ def fit(
 
     Args:
         config: A resolved config.
-        registries: The registry of each component section.
+        registries: The registry of each component section, and of ``track``.
         listeners: Called with every event.
         observers: Plugins that watch; one that fails is left out.
 
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
+    trackers = build_trackers(config, registries["track"])
     splits = _load(config)
     config = _with_monitor(config, splits)
     setup = build(config, registries, len(splits.train.classes))
@@ -64,8 +67,9 @@ def fit(
         run_dir.write_quarantine(splits.skipped)
     with run_dir.locked():
         state = RunState(weights=setup.weights, identity=identity(config, splits, registries))
-        emit = emitter(run_dir, listeners, observers)
-        return _run(setup, splits, state, run_dir, emit, None)
+        emit = emitter(run_dir, listeners, [*observers, *trackers])
+        with closing(trackers, emit):
+            return _run(setup, splits, state, run_dir, emit, None)
 
 
 def resume(
@@ -80,9 +84,11 @@ def resume(
         CheckpointError: There is none, or the config, data or plugins changed since.
     """
     run_dir = RunDir.open(path)
-    config = resolve(registries, run_dir.read_config(), where=str(run_dir.config))
-    with run_dir.locked():
-        emit = emitter(run_dir, listeners, observers)
+    config = resolve(registries, run_dir.read_config(trackers=True), where=str(run_dir.config))
+    trackers = build_trackers(config, registries["track"])
+    with run_dir.locked(), ExitStack() as ending:
+        emit = emitter(run_dir, listeners, [*observers, *trackers])
+        ending.enter_context(closing(trackers, emit))
         saved, notice = checkpoint.latest_intact(run_dir.checkpoints)
         if notice:
             emit("notice", {"text": notice})
@@ -190,6 +196,7 @@ def _start_data(trainer: Trainer) -> dict[str, Any]:
         "steps_per_epoch": trainer.steps_per_epoch,
         "device": str(trainer.setup.device),
         "start_epoch": trainer.state.epoch,
+        "start_step": trainer.state.step,
     }
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from siamkit.config import RunConfig, read_file
+from siamkit.config import Layer, RunConfig, read_file
 from siamkit.errors import CheckpointError, ConfigError, ResourceError
 from siamkit.files import full_disk_is_ours, write_atomic, write_json
 
@@ -81,9 +81,16 @@ class RunDir:
             )
         return run
 
-    def read_config(self) -> dict[str, Any]:
-        """Return the values of the run's config."""
-        return read_file(self.config)
+    def read_config(self, *, trackers: bool = False) -> Layer:
+        """Return the values of the run's config.
+
+        Args:
+            trackers: Those too that the run was told to; a network can be used where they are not
+                installed.
+        """
+        layer = read_file(self.config)
+        dropped = () if trackers else ("track",)
+        return Layer({k: v for k, v in layer.items() if k not in dropped}, layer.where)
 
     def append_event(self, name: str, data: Mapping[str, Any]) -> None:
         """Append one line to the event log."""

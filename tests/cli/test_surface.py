@@ -8,7 +8,7 @@ RUN = [
     "DATA", "--backbone", "--pretrained/--no-pretrained", "--weights", "--head", "--image-size",
     "--in-chans", "--freeze-policy", "--loss", "--scheduler", "--epochs", "--batch-size", "--lr",
     "--seed", "--device", "--views", "--cache", "--far", "--run-dir", "--report/--no-report",
-    "--workers", "--preset", "--config", "--set",
+    "--track", "--workers", "--preset", "--config", "--set",
 ]  # fmt: skip
 
 SURFACE = {

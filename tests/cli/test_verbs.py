@@ -236,7 +236,9 @@ def test_timms_options_are_finite(cli, value):
     assert done.err.startswith("error: --set backbone.drop_path_rate: must be ")
 
 
-@pytest.mark.parametrize("kind", ["backbones", "freeze-policies", "losses", "schedulers", "heads"])
+@pytest.mark.parametrize(
+    "kind", ["backbones", "freeze-policies", "losses", "schedulers", "heads", "trackers"]
+)
 def test_every_entry_is_listed_and_explained(cli, kind):
     listed = cli("list", kind, "--json").json["entries"]
     assert listed
