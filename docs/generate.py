@@ -107,7 +107,7 @@ def option_rows(model: type[BaseModel], prefix: str = "") -> list[list[str]]:
 
 
 def _yaml(value: Any) -> str:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return f"[{', '.join(map(_yaml, value))}]"
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
@@ -128,7 +128,7 @@ def config_sections() -> str:
                 f"Beside these keys, the options of the chosen entry: see [{what}]({page})."
             )
         parts.append(table("key|type|default|meaning", option_rows(model)))
-    for name in ("report", "run_dir"):
+    for name in ("track", "report", "run_dir"):
         field = config.RunConfig.model_fields[name]
         kind = f"{type_name(field.annotation)}{bounds(field)}"
         row = [f"`{name}`", kind, f"`{_yaml(field.default)}`", field.description or ""]
@@ -142,6 +142,7 @@ _OPTION_PAGES = {
     "freeze": ("policies.md", "freeze policies"),
     "loss": ("losses.md", "losses"),
     "scheduler": ("schedulers.md", "schedulers"),
+    "track": ("trackers.md", "trackers"),
 }
 
 
@@ -318,6 +319,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "schedulers": lambda: entries("scheduler"),
     "heads": lambda: entries("head"),
     "backbones": lambda: entries("backbone"),
+    "trackers": lambda: entries("track"),
 }
 
 if __name__ == "__main__":

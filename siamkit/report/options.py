@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from siamkit.config import Component
+
 _BOUNDS = {
     "gt": "> {}",
     "ge": ">= {}",
@@ -65,6 +67,8 @@ def type_name(annotation: Any) -> str:
         return "mapping"
     if annotation in (None, NoneType):
         return "null"
+    if isinstance(annotation, type) and issubclass(annotation, Component):
+        return "name"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return " | ".join(str(member.value) for member in annotation)
     plain = {bool: "true | false", str: "text", Path: "path"}
