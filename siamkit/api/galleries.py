@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from siamkit.api.models import load
+from siamkit.data.inputs import files_of
 from siamkit.deploy import building
 from siamkit.deploy.embed import embed_to_file
 from siamkit.deploy.filling import Progress
 from siamkit.deploy.index import Index
-from siamkit.embedding import BATCH_SIZE, files_of
+from siamkit.embedding import BATCH_SIZE
 from siamkit.errors import CheckpointError, ConfigError
 
 _RECALL_QUERIES = 100  # of an approximate search, checked against exact search

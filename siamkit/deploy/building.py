@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from siamkit.data.inputs import files_of
 from siamkit.deploy import ann
 from siamkit.deploy.filling import HINT, Progress, fill, working
 from siamkit.deploy.index import (
@@ -26,7 +27,7 @@ from siamkit.deploy.index import (
     is_index,
     record,
 )
-from siamkit.embedding import BATCH_SIZE, Embedder, files_of
+from siamkit.embedding import BATCH_SIZE, Embedder
 from siamkit.errors import ConfigError
 from siamkit.files import fsync, full_disk_is_ours, write_json
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from siamkit.data.inputs import files_of
 from siamkit.deploy.filling import HINT, Progress, fill, publish, working, workplace
-from siamkit.embedding import BATCH_SIZE, Embedder, files_of
+from siamkit.embedding import BATCH_SIZE, Embedder
 from siamkit.errors import ConfigError, DataError
 from siamkit.files import full_disk_is_ours
 

@@ -15,9 +15,9 @@ import torch
 from siamkit.config import RunConfig, resolve
 from siamkit.data.opening import load_data
 from siamkit.data.splits import Splits
-from siamkit.embedding import WholeNetwork
 from siamkit.errors import CheckpointError, ConfigError, DataError, ResourceError
 from siamkit.freezing.phases import phases
+from siamkit.model.siamese import WholeNetwork
 from siamkit.registry import Registry
 from siamkit.training import checkpoint
 from siamkit.training.batching import part_of

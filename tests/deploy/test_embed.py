@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from siamkit.data.inputs import files_of
 from siamkit.deploy.embed import embed_to_file
 from siamkit.deploy.filling import workplace
-from siamkit.embedding import Embedder, files_of
+from siamkit.embedding import Embedder
 from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted, ResourceError
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from siamkit.data.inputs import files_of
 from siamkit.deploy.building import build_index
 from siamkit.deploy.filling import workplace
 from siamkit.deploy.index import Index
-from siamkit.embedding import Embedder, files_of
+from siamkit.embedding import Embedder
 from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted
 
 RUN = Path("runs/a")
