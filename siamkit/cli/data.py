@@ -38,7 +38,10 @@ def check(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of what is held out.")] = 0,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Images on both sides of a split are an error too.")
+        bool,
+        typer.Option(
+            "--strict", help="Images or groups on both sides of a split are an error too."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -57,5 +60,5 @@ def check(
         from siamkit.report.data import data_report
 
         output.emit(data_report(report))
-    if report["problems"] or (strict and report["leaks"]):
+    if report["problems"] or (strict and (report["leaks"] or report["torn_groups"])):
         raise typer.Exit(DataError.exit_code)

@@ -81,6 +81,8 @@ def _check(a: Path | None, b: Path | None, pairs: Path | None, out: Path | None)
         return
     if pairs is None:
         raise ConfigError("is for the verdicts on a list", where="--output", hint="add --pairs")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError("no such folder", where="--output", got=str(out.parent))
     if out.exists():
         raise ConfigError(
             "the file exists", where="--output", got=str(out), hint="remove it, or name another"

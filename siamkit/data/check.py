@@ -12,7 +12,8 @@ from siamkit.config import DataConfig
 from siamkit.data.decode import forms, unreadable
 from siamkit.data.images import ImageSet, PairList
 from siamkit.data.leaks import Twins, conflicts, leaks, near_duplicates
-from siamkit.data.sources import Source, open_source, split
+from siamkit.data.opening import open_source, split
+from siamkit.data.sources import Source
 from siamkit.errors import DataError
 
 
@@ -30,7 +31,8 @@ def check(config: DataConfig, seed: int, tick: Callable[[], None] = lambda: None
         ``problems``: why it cannot be used as it is; empty if it can. ``warnings``: images on both
         sides of a split, or with two labels. ``parts``, ``how`` and ``notices``: what a run would
         get. ``files``, ``unreadable``, ``formats``, ``modes``, ``sizes``: what the files are.
-        ``leaks``, ``near_duplicates``, ``conflicts``: pairs of images.
+        ``leaks``, ``near_duplicates``, ``conflicts``: pairs of images. ``torn_groups``: groups that
+        the data's own splits have on two sides.
 
     Raises:
         DataError: It cannot be told what the data is: no such file, bad rows.
@@ -46,6 +48,7 @@ def check(config: DataConfig, seed: int, tick: Callable[[], None] = lambda: None
         "where": source.where,
         "problems": problems,
         "unreadable": [{"path": str(path), "problem": why} for path, why in bad],
+        "torn_groups": source.torn(),
         **_files(list(source.files())),
         **_splits(source, config, seed, problems, tick),
     }
@@ -53,6 +56,7 @@ def check(config: DataConfig, seed: int, tick: Callable[[], None] = lambda: None
         f"{len(report[key])} {text}"
         for key, text in (
             ("leaks", "images are on two sides of a split, by content"),
+            ("torn_groups", "groups are in two splits"),
             ("near_duplicates", "pairs of images on two sides of a split look the same"),
             ("conflicts", "images with the same content have different labels"),
         )

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from siamkit.deploy.search import Vectors, exact_search
+from siamkit.deploy.search import Vectors, exact_search, not_a_number
 from siamkit.errors import CheckpointError, ConfigError
 
 KINDS = ("auto", "exact", "faiss")
@@ -165,10 +165,15 @@ def rescored(queries: Tensor, gallery: Vectors, indices: Tensor) -> tuple[Tensor
 
     Scores are computed anew, so that they are those of exact search. Where fewer than k were
     found, the score is -inf and the index -1.
+
+    Raises:
+        NonFiniteError: A score is NaN.
     """
     rows = torch.from_numpy(np.asarray(gallery[indices.clamp(min=0).flatten().numpy()]))
     found = rows.view(*indices.shape, -1)  # [Q, k, E]
     scores = (found @ queries[:, :, None]).squeeze(2)
+    if scores.isnan().any():
+        raise not_a_number("what was found")
     scores = torch.where(indices < 0, -torch.inf, scores)
     indices, order = indices.sort(dim=1)
     scores = scores.gather(1, order)

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from siamkit.deploy import ann
-from siamkit.deploy.search import exact_search
+from siamkit.deploy.search import exact_search, require_fit
 from siamkit.errors import CheckpointError
 
 FORMAT = 1
@@ -179,7 +179,7 @@ class Index:
         if approximate is None:
             scores, indices = exact_search(queries, self.embeddings, k)
         else:
-            self._require_width(queries, k)
+            require_fit(queries, self.embeddings, k)
             indices = approximate(queries, min(k, len(self)))
             scores, indices = ann.rescored(queries, self.embeddings, indices)
         found = [[self.item(i) for i in row if i >= 0] for row in indices.tolist()]
@@ -197,9 +197,6 @@ class Index:
         if self._approximate is None:
             return 1.0
         return ann.overlap(self._approximate(queries, best.shape[1]), best)
-
-    def _require_width(self, queries: Tensor, k: int) -> None:
-        exact_search(queries[:1], self.embeddings[:1], k)  # it raises what is wrong with them
 
     @cached_property
     def _approximate(self) -> ann.Search | None:

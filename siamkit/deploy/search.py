@@ -49,7 +49,7 @@ def exact_search(queries: Vectors, gallery: Vectors, k: int) -> tuple[Tensor, Te
         DataError: The shapes do not fit, or k is not positive.
         NonFiniteError: A score is NaN, which has no order.
     """
-    _require_fit(queries, gallery, k)
+    require_fit(queries, gallery, k)
     device = gallery.device if isinstance(gallery, Tensor) else torch.device("cpu")
     wanted = _tensor(queries).to(device, torch.float32)  # [Q, E]
     k = min(k, len(gallery))
@@ -94,11 +94,7 @@ def _candidates(scores: Tensor, start: int, k: int, worst: Tensor) -> Tensor | N
     maxima = grouped.amax(dim=2)  # [Q, G]
     rest = scores[:, whole * _GROUP :]  # [Q, R]: fewer than make a group
     if maxima.isnan().any() or rest.isnan().any():
-        raise NonFiniteError(
-            "a score is NaN, so a query or a vector of the gallery holds NaN or infinity",
-            where=f"rows {start} to {start + rows - 1} of the gallery",
-            hint="embed the images again",
-        )
+        raise not_a_number(f"rows {start} to {start + rows - 1} of the gallery")
     parts = []
     if rest.numel():
         parts.append(_keys(rest, torch.arange(start + whole * _GROUP, start + rows)))
@@ -146,7 +142,12 @@ def _tensor(vectors: Vectors) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(vectors))
 
 
-def _require_fit(queries: Vectors, gallery: Vectors, k: int) -> None:
+def require_fit(queries: Vectors, gallery: Vectors, k: int) -> None:
+    """Check that queries can be searched for in a gallery.
+
+    Raises:
+        DataError: The shapes do not fit, or k is not positive.
+    """
     if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
         raise DataError(
             "queries and gallery must be matrices of one width",
@@ -155,3 +156,12 @@ def _require_fit(queries: Vectors, gallery: Vectors, k: int) -> None:
         )
     if k < 1:
         raise DataError("must be positive", where="k", got=k)
+
+
+def not_a_number(where: str) -> NonFiniteError:
+    """Return the error that tells of a score that has no place in an order."""
+    return NonFiniteError(
+        "a score is NaN, so a query or a vector of the gallery holds NaN or infinity",
+        where=where,
+        hint="embed the images again",
+    )

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from siamkit.config import RunConfig, resolve
-from siamkit.data.sources import load_data
+from siamkit.data.opening import load_data
 from siamkit.data.splits import Splits
 from siamkit.embedding import WholeNetwork
 from siamkit.errors import CheckpointError, ConfigError, DataError, ResourceError

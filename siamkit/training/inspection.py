@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from siamkit.config import SAMPLE, RunConfig
-from siamkit.data.sources import load_data
+from siamkit.data.opening import load_data
 from siamkit.freezing.boundary import find_boundaries
 from siamkit.freezing.flops import count_flops
 from siamkit.freezing.memory import probe_images, training_memory

@@ -89,3 +89,24 @@ def test_names_are_printed_literally(
     assert check(tmp_path) == 0
     text = capsys.readouterr().out
     assert "[red]1/\\x1b[31mcopy.png" in text and "\x1b" not in text
+
+
+def test_a_leaky_manifest_is_reported(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(image_folder, tmp_path / "images")
+    shutil.copy(tmp_path / "images/class0/0.png", tmp_path / "images/class0/copy.png")
+    rows: list[tuple[str, ...]] = [("path", "label", "split", "group")]
+    for kind in range(8):
+        for index in range(6):
+            part = "train" if kind < 4 else "val"
+            rows.append((f"images/class{kind}/{index}.png", f"k{kind}", part, f"p{kind}"))
+    rows.append(("images/class0/copy.png", "k4", "val", "p0"))
+    with (tmp_path / "m.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    assert check(tmp_path / "m.csv") == 0
+    text = capsys.readouterr().out
+    assert "groups in two splits: 1\n  p0" in text
+    assert "images/class0/0.png (train) and images/class0/copy.png (val)" in text
+    assert check(tmp_path / "m.csv", "--strict", "--json") == 3
+    assert json.loads(capsys.readouterr().out)["torn_groups"] == ["p0"]

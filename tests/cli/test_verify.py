@@ -73,6 +73,7 @@ def test_a_list_of_pairs_is_verified(cli, run, image_folder, tmp_path):
     assert found["errors"]["accuracy"] == pytest.approx(right)
     assert [row["same"] for row in found["verdicts"]] == [row["same"] == "1" for row in rows]
     assert cli("verify", run, "--pairs", pairs, "-o", out).code == 2, "it is not written over"
+    assert cli("verify", run, "--pairs", pairs, "-o", tmp_path / "none/out.csv").code == 2
 
 
 def test_the_verdicts_go_to_stdout_without_a_file_and_the_summary_does_not(

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siamkit.config import DataConfig
-from siamkit.data.sources import load_data
+from siamkit.data.opening import load_data
 from siamkit.data.splits import held_out
 from siamkit.errors import DataError
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import t as student
 
 from siamkit.evaluation.calibrating import fit_threshold
 from siamkit.evaluation.prediction import predicted_rate
@@ -57,29 +58,26 @@ def test_new_people_are_within_the_interval_about_as_often_as_it_says(
     identities, target, far, kind
 ):
     accepts, rejects = transfer(identities, 150, target, far, **kind)
-    # 150 draws tell 95 % to within 3.5 %. Families are what resampling identities cannot see; the
-    # jackknife makes up for it where pairs of identities are concerned.
-    assert covered(accepts) >= 0.91
-    assert covered(rejects) >= (0.85 if kind.get("confusable") else 0.91)
+    # 150 draws tell 95 % to within 3.5 %.
+    assert covered(accepts) >= 0.91 and covered(rejects) >= 0.91
     # Nor is it so wide that it says nothing: luck alone spreads 95 % of the draws this far.
     for rows in (accepts, rejects):
         luck = np.subtract(*np.percentile(rows[:, 2], [97.5, 2.5]))
-        assert np.median(rows[:, 1] - rows[:, 0]) < 2.2 * luck
+        assert np.median(rows[:, 1] - rows[:, 0]) < 2.8 * luck
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("confusable", [False, True])
-@pytest.mark.parametrize("images", [(5, 5), (2, 20)])
-@pytest.mark.parametrize("identities", [12, 40, 120])
+@pytest.mark.parametrize("images", [(4, 4), (2, 12)])
+@pytest.mark.parametrize("identities", [12, 40, 80])
 @pytest.mark.parametrize(("target", "far"), [("eer", None), ("far", 0.01), ("accuracy", None)])
 def test_so_are_they_for_few_and_many_and_unequal_and_confusable_people(
     identities, images, confusable, target, far
 ):
     accepts, rejects = transfer(
-        identities, 200, target, far, images=images, confusable=confusable, spread=0.7
+        identities, 100, target, far, images=images, confusable=confusable, spread=0.7
     )
-    assert covered(accepts) >= 0.9
-    assert covered(rejects) >= (0.84 if confusable else 0.9)
+    assert covered(accepts) >= 0.9 and covered(rejects) >= 0.88
 
 
 def test_pairs_that_share_identities_say_less_than_as_many_that_do_not():
@@ -97,16 +95,52 @@ def test_pairs_that_share_identities_say_less_than_as_many_that_do_not():
 def test_independent_identities_have_the_interval_of_a_binomial_prediction():
     wrong = np.arange(1000) < 100
     found = predicted_rate(wrong, np.arange(1000), np.arange(1000))
-    half = 1.96 * np.sqrt(2 * 0.1 * 0.9 / 1000)
-    assert found.low == pytest.approx(0.1 - half, abs=0.005)
-    assert found.high == pytest.approx(0.1 + half, abs=0.005)
+    half = 1.96 * np.sqrt(1.5 * 2 * 0.1 * 0.9 / 1000)  # 1.5 for families
+    assert found.low == pytest.approx(0.1 - half, abs=0.007)
+    assert found.high == pytest.approx(0.1 + half, abs=0.007)
+
+
+def plain(wrong, first, second):
+    """The upper end on the logit scale, by loops over the definition."""
+    rate, names = wrong.mean(), np.unique([first, second])
+    shifts = []
+    for name in names:
+        left = (first != name) & (second != name)
+        shifts.append(wrong[left].mean() - rate)
+    units = {}
+    for w, a, b in zip(wrong, first, second, strict=True):
+        unit = tuple(sorted((a, b)))
+        units[unit] = units.get(unit, 0) + w - rate
+
+    def freedom(values):
+        squares = np.square(values)
+        return 2 * len(values) / (np.mean(squares**2) / np.mean(squares) ** 2 - 1)
+
+    n = len(names)
+    variance = 1.5 * (n - 1) / n * np.sum(np.square(shifts))
+    quantile = student.ppf(0.975, min(freedom(shifts), freedom(list(units.values())), n - 1))
+    odds = np.log(rate / (1 - rate)) + quantile * np.sqrt(2 * variance) / (rate * (1 - rate))
+    return 1 / (1 + np.exp(-odds))
+
+
+def test_a_small_rate_has_the_upper_end_of_its_definition():
+    rng = np.random.default_rng(0)
+    scores, a, b = people(25, rng, images=(2, 9), confusable=True)
+    far = (scores >= np.quantile(scores[a != b], 0.98))[a != b]
+    assert predicted_rate(far, a[a != b], b[a != b]).high == pytest.approx(
+        plain(far, a[a != b], b[a != b])
+    )
+    frr = (scores < np.quantile(scores[a == b], 0.05))[a == b]
+    assert predicted_rate(frr, a[a == b], b[a == b]).high == pytest.approx(
+        plain(frr, a[a == b], b[a == b])
+    )
 
 
 def test_where_there_was_no_error_the_interval_is_that_of_the_identities():
     a, b = np.triu_indices(20, 1)  # 190 pairs of identities
     found = predicted_rate(np.zeros(190, bool), a, b)
     assert (found.rate, found.low) == (0.0, 0.0)
-    assert found.high == pytest.approx(1.96**2 / 190, rel=0.05)
+    assert found.high == pytest.approx(1.5 * 1.96**2 / 190, rel=0.05)
     more = predicted_rate(np.zeros(1900, bool), np.tile(a, 10), np.tile(b, 10))
     assert more.high == pytest.approx(found.high), "more images of them tell nothing more"
     every = predicted_rate(np.ones(190, bool), a, b)

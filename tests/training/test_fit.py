@@ -15,7 +15,7 @@ import siamkit
 from siamkit import api
 from siamkit.config import DataConfig
 from siamkit.data.loader import Loader, ViewDataset
-from siamkit.data.sources import load_data
+from siamkit.data.opening import load_data
 from siamkit.data.views import EvalView
 from siamkit.errors import CheckpointError, ConfigError, NonFiniteError, PluginError
 from siamkit.training import checkpoint
@@ -335,7 +335,7 @@ def test_an_observer_plugin_that_fails_is_left_out_and_hurts_nobody(
         raise ValueError("boom")
 
     watch = Recorder()
-    monkeypatch.setattr(api, "_observers", lambda: [broken])
+    monkeypatch.setattr("siamkit.api.runs._observers", lambda: [broken])
     api.fit(run_values(train={"epochs": 1}), listeners=[watch])
     assert len(calls) == 1
     (notice,) = watch.data("notice")
@@ -490,7 +490,7 @@ def test_an_observer_cannot_change_the_run(
         if event.name == "untrained":
             event.data["recall@1"] = 99  # type: ignore[index]
 
-    monkeypatch.setattr(api, "_observers", lambda: [liar])
+    monkeypatch.setattr("siamkit.api.runs._observers", lambda: [liar])
     result = api.fit(run_values(train={"epochs": 1}), listeners=[liar])
     assert result["metrics"]["untrained"]["recall@1"] <= 1
 

@@ -11,8 +11,9 @@ from PIL import Image
 
 from siamkit.config import DataConfig
 from siamkit.data.images import ImageSet, PairList, Sample, TripletList
-from siamkit.data.sources import load_data, open_source, unseen_images
-from siamkit.data.splits import HoldOut, Splits, split_groups, split_tuples
+from siamkit.data.opening import load_data, open_source, unseen_images
+from siamkit.data.splits import HoldOut, Splits, split_groups
+from siamkit.data.tuple_splits import split_tuples
 from siamkit.errors import DataError
 
 
@@ -89,6 +90,18 @@ def test_groups_stay_together(people: Path) -> None:
     sides = [{key[-5] for key in keys(images)} for images in (splits.train, splits.val)]
     assert not sides[0] & sides[1]
     assert sides[0] | sides[1] == set("0123")
+
+
+def test_a_group_that_the_splits_tear_is_told_or_refused(people: Path) -> None:
+    part = {"0": "train", "1": "train", "2": "val", "3": "val"}
+    rows = [(p, label, part[p[-5]], label) for p, label in rows_of(people)]
+    path = table(people / "m.csv", "path,label,split,group", rows)
+    assert "8 groups are in two splits: c0, c1, c2 and 5 more" in load(path).notices
+    with pytest.raises(DataError, match="8 groups are in two splits"):
+        load(path, strict=True)
+    pairs = [(*row, "val" if row[0] > "c5" else "train", "w") for row in pair_rows()]
+    known = load(table(people / "p.csv", "a,b,same,split,group", pairs))
+    assert "1 groups are in two splits: w" in known.notices
 
 
 def test_one_group_cannot_be_held_out(people: Path) -> None:

@@ -1,0 +1,41 @@
+"""siamkit in Python: the functions behind the command line."""
+
+from siamkit.api.entries import (
+    list_backbones,
+    list_freeze_policies,
+    list_losses,
+    list_schedulers,
+    list_trackers,
+    load_config,
+    registries,
+)
+from siamkit.api.galleries import build_index, embed, load_index, search
+from siamkit.api.models import load, load_model
+from siamkit.api.quality import calibrate, check_data, evaluate
+from siamkit.api.runs import Config, create_model, create_policy, fit, inspect, plan, resume
+
+__all__ = [
+    "Config",
+    "build_index",
+    "calibrate",
+    "check_data",
+    "create_model",
+    "create_policy",
+    "embed",
+    "evaluate",
+    "fit",
+    "inspect",
+    "list_backbones",
+    "list_freeze_policies",
+    "list_losses",
+    "list_schedulers",
+    "list_trackers",
+    "load",
+    "load_config",
+    "load_index",
+    "load_model",
+    "plan",
+    "registries",
+    "resume",
+    "search",
+]

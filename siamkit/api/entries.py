@@ -1,0 +1,54 @@
+"""What is registered, and configurations of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from siamkit import plugins
+from siamkit.config import RunConfig, resolve
+from siamkit.model.heads import HEADS
+from siamkit.registry import Registry
+
+
+def registries() -> dict[str, Registry]:
+    """Return the registry of each component section of the config, and that of trackers."""
+    found = plugins.get()
+    return {
+        "backbone": found.backbones,
+        "head": HEADS,
+        "freeze": found.freeze_policies,
+        "loss": found.losses,
+        "scheduler": found.schedulers,
+        "track": found.trackers,
+    }
+
+
+def load_config(*layers: Mapping[str, Any], where: str = "") -> RunConfig:
+    """Return the complete config of layers of nested values, lowest first, over the defaults."""
+    return resolve(registries(), *layers, where=where)
+
+
+def list_backbones() -> list[str]:
+    """Return the names of the backbones; ``timm:`` stands for every model of timm's."""
+    return plugins.get().backbones.names()
+
+
+def list_freeze_policies() -> list[str]:
+    """Return the names of the freeze policies."""
+    return plugins.get().freeze_policies.names()
+
+
+def list_losses() -> list[str]:
+    """Return the names of the losses."""
+    return plugins.get().losses.names()
+
+
+def list_schedulers() -> list[str]:
+    """Return the names of the schedulers."""
+    return plugins.get().schedulers.names()
+
+
+def list_trackers() -> list[str]:
+    """Return the names of the trackers."""
+    return plugins.get().trackers.names()

@@ -1,0 +1,220 @@
+"""From what the user wrote to image sets: open, check, split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from siamkit.config import SAMPLE, DataConfig
+from siamkit.data.decode import unreadable
+from siamkit.data.folders import briefly, listed, scan
+from siamkit.data.images import ImageSet
+from siamkit.data.known import OPTIONAL as KNOWN_OPTIONAL
+from siamkit.data.known import PAIR, TRIPLET, read_known, read_lfw
+from siamkit.data.leaks import require_apart
+from siamkit.data.manifest import OPTIONAL, REQUIRED, read_manifest
+from siamkit.data.sample import sample_dir
+from siamkit.data.sources import FolderSource, KnownSource, ManifestSource, Source
+from siamkit.data.splits import HoldOut, Splits, lone_notice, require_usable
+from siamkit.data.tables import ENDINGS, Cells, Table, read_table
+from siamkit.data.tuple_splits import require_both_kinds
+from siamkit.errors import DataError
+
+
+def open_source(path: str, root: Path | None = None) -> Source:
+    """Read what the data is, without looking at the images.
+
+    Args:
+        path: A folder of class folders; a table (CSV or Parquet) of images, pairs or triplets;
+            LFW's ``pairs.txt``; or ``sample``.
+        root: The folder that a table's paths are relative to; None for the table's own.
+
+    Raises:
+        DataError: It is none of these, or something in it is wrong; all of it is told.
+    """
+    if path == SAMPLE:
+        return FolderSource(scan(sample_dir()))
+    target = Path(path).expanduser()
+    ending = target.suffix.lower()
+    try:
+        is_table = not target.is_dir() and ending in (*ENDINGS, ".txt") and target.exists()
+    except OSError:
+        is_table = False
+    if not is_table:
+        return FolderSource(scan(target))
+    root = (root or target.absolute().parent).resolve()
+    if not root.is_dir():
+        raise DataError("no such folder", where="data.root", got=str(root))
+    cells = Cells(root)
+    if ending == ".txt":
+        known = read_lfw(target, cells)
+        _require_good(target, cells, ())
+        return KnownSource(target, root, known, ())
+    table = read_table(target)
+    if set(table.columns) & {*PAIR[:2], *TRIPLET} and "label" not in table.columns:
+        known, notices = read_known(table, cells)
+        _require_good(target, cells, table.problems)
+        return KnownSource(target, root, known, notices)
+    if not set(table.columns) & set(REQUIRED):
+        raise _unknown_header(table)
+    records, notices = read_manifest(table, cells)
+    _require_good(target, cells, table.problems)
+    return ManifestSource(target, root, records, notices)
+
+
+def _require_good(path: Path, cells: Cells, problems: Sequence[str]) -> None:
+    found = [*problems, *cells.problems]
+    if found:
+        count = f"{len(found)} problem{'s' if len(found) > 1 else ''}"
+        raise DataError(f"{count}:{listed(found)}", where=str(path))
+
+
+def _unknown_header(table: Table) -> DataError:
+    return DataError(
+        "the header is not one of those known",
+        where=str(table.path),
+        got=",".join(table.columns),
+        allowed=f"{','.join(REQUIRED)}[,{','.join(OPTIONAL)}] for images; "
+        f"{','.join(PAIR)}[,{','.join(KNOWN_OPTIONAL)}] for pairs; "
+        f"{','.join(TRIPLET)}[,{','.join(KNOWN_OPTIONAL)}] for triplets",
+    )
+
+
+def usable(source: Source, config: DataConfig) -> tuple[Source, tuple[tuple[str, str], ...]]:
+    """Check every image; return the source without those that cannot be used, and which they are.
+
+    Nothing is moved or changed, and nothing takes the place of what is left out.
+
+    Raises:
+        DataError: There are unreadable images and ``on_unreadable`` is ``error``, or more of them
+            than ``max_skipped`` allows.
+    """
+    files = source.files()
+    boxes = {path: box for path, box in files.items() if box is not None}
+    tolerant = config.on_unreadable != "error"
+    bad = unreadable(list(files), boxes=boxes, full=tolerant)
+    if not bad:
+        return source, ()
+    lines = listed([f"{_near(path, source.where)}: {problem}" for path, problem in bad])
+    what = f"{len(bad)} of {len(files)} images cannot be used:{lines}"
+    if not tolerant:
+        hint = "repair or remove them, or set data.on_unreadable to skip"
+        raise DataError(what, where=source.where, hint=hint)
+    if len(bad) > config.max_skipped * len(files):
+        raise DataError(
+            what,
+            where=source.where,
+            allowed=f"{config.max_skipped:.0%} of them (data.max_skipped)",
+            hint="repair or remove them",
+        )
+    return source.without({path for path, _ in bad}), tuple((str(p), why) for p, why in bad)
+
+
+def _near(path: Path, where: str) -> Path:
+    folder = Path(where) if Path(where).is_dir() else Path(where).absolute().parent
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
+
+
+def load_data(config: DataConfig, seed: int) -> Splits:
+    """Find the images of ``config.path`` and split them.
+
+    Args:
+        config: Where the data is and how to split it.
+        seed: Seed of what is held out.
+
+    Raises:
+        DataError: There are no usable images, or too few for training and validation.
+    """
+    source, skipped = usable(open_source(config.path, config.root), config)
+    splits = split(source, config, seed)
+    sets = splits.sets
+    notices = [*splits.notices, *_require_whole(source, strict=config.strict)]
+    notices += require_apart(sets, source.where, strict=config.strict)
+    if config.path == SAMPLE and Path(SAMPLE).is_dir():
+        notices.append("'sample' is the built-in set; write ./sample for the folder")
+    if skipped:
+        names = briefly([f"{path} ({why})" for path, why in skipped], 2)
+        notices.append(f"{len(skipped)} images that cannot be read are left out: {names}")
+    return replace(splits, notices=tuple(notices), skipped=skipped)
+
+
+def _require_whole(source: Source, *, strict: bool) -> list[str]:
+    """Return a notice of groups on both sides of the data's own splits; strictly, an error."""
+    torn = source.torn()
+    if not torn:
+        return []
+    what = f"{len(torn)} groups are in two splits: {briefly(torn)}"
+    if strict:
+        raise DataError(what, where=source.where, hint="give all rows of a group one split")
+    return [what]
+
+
+def split(source: Source, config: DataConfig, seed: int) -> Splits:
+    """Split a source whose images can all be used. Arguments are those of :func:`load_data`.
+
+    Raises:
+        DataError: There are too few images for training and validation.
+    """
+    notices = list(source.notices)
+    parts = source.parts()
+    for part, images in parts.items():
+        _require_usable(images, source.where, source.name_of(part))
+    train = parts.get("all") or parts.get("train")
+    if train is None:
+        raise DataError("no row has the split 'train'", where=source.where, got=", ".join(parts))
+    choice = HoldOut(config.val_fraction, seed, config.folds, config.fold)
+    if "val" not in parts:
+        train, val, how, more = source.hold_out(train, choice)
+        notices += more
+    elif config.folds:
+        raise DataError(
+            "the data has a validation split of its own, so there are no folds to make",
+            where="data.folds",
+            hint=f"set it to null, or take {source.name_of('val')} away from {source.where}",
+        )
+    else:
+        val, how = parts["val"], _as_given(train, parts["val"], source)
+    splits = Splits(train, val, parts.get("test"), how)
+    if train.tuples is None:
+        notices += lone_notice(train, "training", "is only ever a negative or its own positive")
+        for part, name in (("val", "validation"), ("test", "test")):
+            if part in splits.sets:
+                images = splits.sets[part]
+                notices += lone_notice(images, name, "is searched but never a query")
+    return replace(splits, notices=tuple(notices))
+
+
+def _require_usable(images: ImageSet, where: str, part: str) -> None:
+    if images.tuples is None:
+        require_usable(images, where, part)
+    else:
+        require_both_kinds(images, where, part)
+
+
+def _as_given(train: ImageSet, val: ImageSet, source: Source) -> str:
+    if train.tuples is not None:
+        return "as given"
+    seen = len(set(val.classes) & set(train.classes))
+    name = source.name_of("val")
+    how = f"as given: {len(train.classes)} classes train, {len(val.classes)} in {name}"
+    also = f"{seen} of them also in" if seen else "none of them in"
+    return f"{how} ({also} {source.name_of('train')})"
+
+
+def unseen_images(path: str, root: Path | None = None) -> tuple[ImageSet, str]:
+    """Return the images of ``path`` to evaluate on, and which part of it they are.
+
+    Its test split, or else its validation split, where it has splits; all where it has none.
+
+    Args:
+        path: As for :func:`open_source`.
+        root: As for :func:`open_source`.
+
+    Raises:
+        DataError: There are no usable images.
+    """
+    source, _ = usable(open_source(path, root), DataConfig(path=path))
+    parts = source.parts()
+    part = next(name for name in ("test", "val", "all", "train") if name in parts)
+    return parts[part], "all" if part in ("all", "train") else source.name_of(part)
