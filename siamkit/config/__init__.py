@@ -8,6 +8,8 @@ written to a file and read back, it gives the same config.
 
 from __future__ import annotations
 
+from siamkit.config.base import SAMPLE, Component, Section, Values
+from siamkit.config.data import AugmentConfig, DataConfig
 from siamkit.config.layers import (
     Layer,
     merge,
@@ -24,12 +26,8 @@ from siamkit.config.sections import (
     COMPONENT_MODELS,
     COMPONENTS,
     ENTRY_MODELS,
-    SAMPLE,
-    AugmentConfig,
     BackboneConfig,
     CalibrationConfig,
-    Component,
-    DataConfig,
     EngineConfig,
     FreezeConfig,
     HeadConfig,
@@ -37,9 +35,7 @@ from siamkit.config.sections import (
     OptimizerConfig,
     RunConfig,
     SchedulerConfig,
-    Section,
     TrainConfig,
-    Values,
 )
 
 __all__ = [

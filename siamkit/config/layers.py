@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from siamkit.config.sections import COMPONENT_MODELS, SAMPLE, Values, expanded
+from siamkit.config.base import SAMPLE, Values, expanded
+from siamkit.config.sections import COMPONENT_MODELS
 from siamkit.errors import ConfigError, did_you_mean
 from siamkit.problems import Namer
 

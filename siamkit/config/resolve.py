@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from siamkit.config.base import Component, Values
 from siamkit.config.layers import Layer, fitting, merge
-from siamkit.config.sections import COMPONENTS, ENTRY_MODELS, Component, RunConfig, Values
+from siamkit.config.sections import COMPONENTS, ENTRY_MODELS, RunConfig
 from siamkit.errors import ConfigError, PluginError
 from siamkit.problems import Namer, config_error
 from siamkit.registry import Registry
