@@ -520,3 +520,71 @@ def test_schedulers(register, scheduler, message):
     testing.check_scheduler("right")
     register("schedulers", lambda options: scheduler())
     fails(testing.check_scheduler, "wrong", match=message)
+
+
+# --- trackers ------------------------------------------------------------------------------------
+
+
+class Notes:
+    """A tracker that writes nothing; subclasses are wrong in one way."""
+
+    def __init__(self, options):
+        self.started = False
+
+    def __call__(self, event):
+        if event.name == "run_start":
+            self.started = True
+
+
+class FailsAtNotice(Notes):
+    def __call__(self, event):
+        super().__call__(event)
+        if event.name == "notice" and not self.started:
+            raise RuntimeError("not started")
+
+
+class FailsWhenResumed(Notes):
+    def __call__(self, event):
+        if event.name == "run_start" and event.data["start_step"]:
+            raise FileExistsError("there already")
+
+
+class FailsAtTheUnknown(Notes):
+    def __call__(self, event):
+        known = ("notice", "run_start", "phase_start", "fill", "engine", "untrained", "step",
+                 "epoch_end", "checkpoint", "early_stop", "run_end")  # fmt: skip
+        known.index(event.name)
+
+
+class ClosesWhatIsNotOpen(Notes):
+    def close(self):
+        if not self.started:
+            raise AttributeError("writer")
+
+
+@pytest.mark.parametrize(
+    ("tracker", "message"),
+    [
+        (lambda options: None, "build to return something to call with an event; got None"),
+        (FailsAtNotice, r"a run: expected no error at 'notice'; got RuntimeError"),
+        (FailsWhenResumed, r"a resumed run: expected no error at 'run_start'; got FileExistsError"),
+        (FailsAtTheUnknown, r"no error at 'something_new'"),
+        (ClosesWhatIsNotOpen, r"a run that never started: expected no error in close\(\)"),
+    ],
+)
+def test_trackers(register, tracker, message):
+    register("trackers", Notes, "right")
+    testing.check_tracker("right")
+    register("trackers", tracker)
+    fails(testing.check_tracker, "wrong", match=message)
+
+
+def test_the_events_that_trackers_are_checked_with_are_those_of_a_run(run_values, tmp_path):
+    from siamkit.testing.trackers import run_events
+
+    real, kit = {}, {event.name: event.data for event in run_events(tmp_path)}
+    siamkit.fit(run_values(), listeners=[lambda event: real.setdefault(event.name, event.data)])
+    assert {"run_start", "phase_start", "untrained", "step", "epoch_end", "run_end"} <= real.keys()
+    for name in real.keys() - {"engine", "notice", "fill"}:
+        missing = real[name].keys() - kit[name].keys()
+        assert not missing, f"{name}: {missing}"

@@ -115,9 +115,12 @@ class TensorBoard:
     # --- writing -----------------------------------------------------------------------------
 
     def _scalars(self, writer: SummaryWriter | None, values: Json, step: int) -> None:
-        assert writer is not None
-        for name, value in values.items():
-            writer.add_scalar(name, value, step)
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        assert writer is not None and writer.file_writer is not None
+        # All at once: add_scalar, one by one, takes several times as long, and steps can be short.
+        points = [Summary.Value(tag=name, simple_value=v) for name, v in values.items()]
+        writer.file_writer.add_summary(Summary(value=points), step)
 
     def _text(self, name: str, text: str) -> None:
         # A notice may come before the run starts; it is in the list when it does.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,9 @@ def test_a_resumed_run_goes_on_with_the_curves_and_repeats_no_step(
     run_dir, log = tmp_path / "run", Log(stop_at)
     with pytest.raises(RuntimeError, match="crash"):
         api.fit(values_of(run_dir, track=["tensorboard"]), listeners=[log])
+    # TensorBoard reads files in the order of their names, which tell the second and then how many
+    # this process made: as text, so within a second the tenth comes before the ninth.
+    time.sleep(1)
     start = Log()
     api.resume(run_dir, listeners=[start])
     # Steps were done again, else this tests nothing.

@@ -116,5 +116,5 @@ def test_the_flag_is_laid_over_a_config_file(cli, tmp_path):
 
 
 def test_the_schema_takes_names_and_mappings(cli):
-    items = cli("config", "schema", "--json").json["schema_"]["properties"]["track"]["items"]
+    items = cli("config", "schema", "--json").json["json_schema"]["properties"]["track"]["items"]
     assert {"type": "string"} in items["anyOf"] and len(items["anyOf"]) == 2

@@ -81,6 +81,11 @@ def test_an_entry_shows_each_option_and_how_to_set_it(render):
     assert "Set them with --loss triplet --set loss.margin=VALUE" in text
 
 
+def test_a_tracker_is_set_as_an_item_of_a_list(render):
+    text = render(entry_details(ENTRY, "track", "track", "triplet"))
+    assert "Set them with --set 'track=[{name: triplet, margin: VALUE}]'" in text
+
+
 def test_an_entry_without_options_says_so(render):
     text = render(entry_details({**ENTRY, "options": []}, "loss", "loss", "triplet"))
     assert "It has no options of its own." in text
