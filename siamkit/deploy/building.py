@@ -76,13 +76,16 @@ def build_index(
     started = time.perf_counter()
     root, paths = _listed(gallery)
     with working(output) as folder:
+        # It shares the rows' file, which must be ours alone to be written to.
+        shutil.rmtree(folder / "index", ignore_errors=True)
         rows, before = fill(
             folder, embedder, paths, normalize=True, batch_size=batch_size, anew=force,
             progress=progress,
         )  # fmt: skip
         chosen, notice = ann.choose_kind(kind, len(paths), embedder.embedding_dim)
-        new = _emptied(folder / "index")
+        new = folder / "index"
         with full_disk_is_ours(output, HINT):
+            new.mkdir()
             _share(rows, new / EMBEDDINGS)
             labels = _write_items(new, root, paths)
             cells, recall, building = _approximate(new, chosen)
@@ -165,13 +168,6 @@ def _approximate(folder: Path, kind: str) -> tuple[int | None, float | None, flo
     embeddings = np.load(folder / EMBEDDINGS, mmap_mode="r", allow_pickle=False)
     looked, recall = ann.build(embeddings, folder / CELLS)
     return looked, recall, time.perf_counter() - started
-
-
-def _emptied(folder: Path) -> Path:
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir()
-    return folder
 
 
 def _share(rows: Path, target: Path) -> None:

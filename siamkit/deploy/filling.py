@@ -15,8 +15,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
@@ -177,8 +178,13 @@ class Rows:
         return self._state[0]
 
     def _read(self) -> dict[str, Any] | None:
-        """Return the record; None where there is none that can be read: nothing is safe then."""
+        """Return the record; None where there is none that can be read: nothing is safe then.
+
+        Nor is anything ours in a file with a second name: it has become part of an index.
+        """
         try:
+            if self.path.stat().st_nlink > 1:
+                return None
             found = json.loads(self._record.read_text(encoding="utf-8"))
             return found if isinstance(found["rows"], int) and found["images"] else None
         except (OSError, ValueError, KeyError, TypeError):
@@ -226,27 +232,34 @@ class Rows:
         """Open the file for :meth:`append`; whatever ends it, what was appended is made safe."""
         header = self._header()
         with full_disk_is_ours(self.path, HINT):
-            self._file: BinaryIO = self.path.open("r+b" if self.done else "wb")
-            self._file.write(header)
+            if not self.done:
+                self.path.unlink(missing_ok=True)
+            # Unbuffered: what a full disk refused must not be tried again when the file is closed.
+            self._file: RawIOBase = self.path.open("r+b" if self.done else "xb", buffering=0)
+            self._write(header)
             self._file.truncate(len(header) + self.done * self._row_bytes)
             self._file.seek(0, os.SEEK_END)
         try:
             yield
         finally:
-            self._save()
-            self._file.close()
+            with self._file:
+                self._save()
+
+    def _write(self, data: bytes | memoryview) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) or 0 :]
 
     def append(self, vectors: np.ndarray[Any, Any]) -> None:
         """Append the embeddings ``[B, E]`` of the next images."""
         with full_disk_is_ours(self.path, HINT):
-            self._file.write(np.ascontiguousarray(vectors, dtype="<f4").data)
+            self._write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
         self._note(self._paths[self.done : self.done + len(vectors)])
         if time.monotonic() - self._saved >= _SAFE_EVERY:
             self._save()
 
     def _save(self) -> None:
         with full_disk_is_ours(self.path, HINT):
-            self._file.flush()
             os.fsync(self._file.fileno())
         done, digest = self._state
         record = {**self._about, "rows": done, "images": digest.hexdigest()}

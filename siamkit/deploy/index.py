@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from siamkit.deploy import ann
-from siamkit.deploy.search import exact_search, require_fit
+from siamkit.deploy.search import exact_search
 from siamkit.errors import CheckpointError
 
 FORMAT = 1
@@ -179,7 +179,7 @@ class Index:
         if approximate is None:
             scores, indices = exact_search(queries, self.embeddings, k)
         else:
-            require_fit(queries, self.embeddings, k)
+            self._require_usable(queries, k)
             indices = approximate(queries, min(k, len(self)))
             scores, indices = ann.rescored(queries, self.embeddings, indices)
         found = [[self.item(i) for i in row if i >= 0] for row in indices.tolist()]
@@ -198,6 +198,9 @@ class Index:
             return 1.0
         return ann.overlap(self._approximate(queries, best.shape[1]), best)
 
+    def _require_usable(self, queries: Tensor, k: int) -> None:
+        exact_search(queries, self.embeddings[:1], k)  # it raises what is wrong with them
+
     @cached_property
     def _approximate(self) -> ann.Search | None:
         if self.meta.kind == "exact":
@@ -214,11 +217,10 @@ def record(path: Path) -> FileRecord:
 
 def is_index(path: Path) -> bool:
     """Tell whether a folder is an index, if perhaps a damaged one."""
-    try:
-        _read_meta(path)
-    except CheckpointError:
+    if not path.is_dir():
         return False
-    return True
+    names = {file.name for file in path.iterdir()}
+    return {META, OFFSETS} <= names <= {META, EMBEDDINGS, ITEMS, OFFSETS, CELLS}
 
 
 def _read_meta(path: Path) -> Meta:

@@ -104,7 +104,8 @@ def _candidates(scores: Tensor, start: int, k: int, worst: Tensor) -> Tensor | N
     if depth:
         depth = min(depth, k)
         groups = _keys(maxima, torch.arange(whole)).topk(depth, dim=1, sorted=False).values
-        members = (_indices(groups)[:, :, None] * _GROUP + torch.arange(_GROUP)).flatten(1)
+        within = torch.arange(_GROUP, device=scores.device)
+        members = (_indices(groups)[:, :, None] * _GROUP + within).flatten(1)
         inside = scores.gather(1, members)  # [Q, depth * 64]
         parts.append(_keys(inside, members + start))
     return torch.cat(parts, dim=1) if parts else None
