@@ -87,7 +87,6 @@ def main() -> None:
             f"{ours / theirs:.2f} times its time",
             flush=True,
         )
-    del flat
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "cells")
