@@ -17,7 +17,8 @@ from siamkit.deploy import building
 from siamkit.deploy.embed import embed_to_file
 from siamkit.deploy.filling import Progress
 from siamkit.deploy.index import Index
-from siamkit.embedding import BATCH_SIZE, Embedder, files_of
+from siamkit.embedding import BATCH_SIZE, Embedder
+from siamkit.embedding_inputs import files_of
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.evaluation.calibration import Calibration
 from siamkit.evaluation.summary import summarize

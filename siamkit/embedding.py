@@ -17,20 +17,19 @@ from typing import Protocol, TypeVar, cast
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from siamkit.data.decode import decode, prepare
-from siamkit.data.folders import scan
 from siamkit.data.images import ImageSet, Sample
 from siamkit.data.loader import Loader, ViewDataset, default_workers
 from siamkit.data.views import EvalView
+from siamkit.embedding_inputs import Paths, WholeNetwork, samples_of
 from siamkit.errors import CheckpointError, DataError, NonFiniteError
 from siamkit.evaluation.calibration import Calibration, Verdict
 from siamkit.freezing.kernels import Choice, Precision, choose, kernel_class, run
 from siamkit.freezing.proof import fingerprint
 from siamkit.model.siamese import SiameseNet
 
-Paths = str | Path | Sequence[str | Path] | Sequence[Sample]
 ImageLike = str | Path | Image.Image
 Images = ImageLike | Sequence[ImageLike] | Sequence[Sample] | Tensor
 
@@ -50,22 +49,6 @@ class Searchable(Protocol[Found]):
 
     def search(self, embeddings: Tensor, k: int) -> Found:
         """Return the k entries most similar to each of ``embeddings [Q, E]``."""
-
-
-class WholeNetwork(nn.Module):
-    """A network from images to embeddings, as kernels are built from.
-
-    Args:
-        net: The network, in eval mode.
-    """
-
-    def __init__(self, net: SiameseNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the embeddings ``[N, E]`` of ``images [N, C, H, W]``."""
-        return self.net.forward_single(images)
 
 
 @dataclass(frozen=True)
@@ -249,7 +232,7 @@ class Embedder:
             DataError: An image is missing or cannot be decoded; the message names it.
             NonFiniteError: An embedding is NaN or infinite; the message names the image.
         """
-        samples = _samples(images)
+        samples = samples_of(images)
         paths = [sample.path for sample in samples]
         preprocessing = self.net.backbone.preprocessing
         dataset = ViewDataset(
@@ -327,30 +310,6 @@ class Embedder:
                 precision=self._precision,
             )  # fmt: skip
         return self._choice
-
-
-def _samples(images: Paths) -> tuple[Sample, ...]:
-    if not isinstance(images, str | Path) and all(isinstance(i, Sample) for i in images):
-        return tuple(i for i in images if isinstance(i, Sample))
-    return tuple(Sample(path, 0, path.name) for path in files_of(images))
-
-
-def files_of(images: Paths) -> list[Path]:
-    """Return the image files of a folder, at any depth, by path; or the files themselves.
-
-    Raises:
-        DataError: There is no such file or folder.
-    """
-    if not isinstance(images, str | Path):
-        return [i.path if isinstance(i, Sample) else Path(i) for i in images]
-    path = Path(images)
-    if not path.is_dir():
-        if not path.exists():
-            raise DataError("no such file or folder", where=str(path))
-        return [path]
-    found = scan(path)
-    keys = sorted((*parts, name) for parts, names in found.folders.items() for name in names)
-    return [found.root.joinpath(*key) for key in keys]
 
 
 def _cut(numbers: range, size: int) -> Iterator[range]:

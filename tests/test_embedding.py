@@ -12,7 +12,8 @@ import siamkit
 from siamkit import api
 from siamkit.data.decode import decode
 from siamkit.data.views import EvalView
-from siamkit.embedding import Embedder, files_of
+from siamkit.embedding import Embedder
+from siamkit.embedding_inputs import files_of
 from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
 
 RunValues = Callable[..., dict[str, Any]]

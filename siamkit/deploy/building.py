@@ -26,7 +26,8 @@ from siamkit.deploy.index import (
     is_index,
     record,
 )
-from siamkit.embedding import BATCH_SIZE, Embedder, files_of
+from siamkit.embedding import BATCH_SIZE, Embedder
+from siamkit.embedding_inputs import files_of
 from siamkit.errors import ConfigError
 from siamkit.files import fsync, full_disk_is_ours, write_json
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from siamkit.deploy.filling import HINT, Progress, fill, publish, working, workplace
-from siamkit.embedding import BATCH_SIZE, Embedder, files_of
+from siamkit.embedding import BATCH_SIZE, Embedder
+from siamkit.embedding_inputs import files_of
 from siamkit.errors import ConfigError, DataError
 from siamkit.files import full_disk_is_ours
 

@@ -14,7 +14,7 @@ import torch
 from siamkit.config import RunConfig, resolve
 from siamkit.data.sources import load_data
 from siamkit.data.splits import Splits
-from siamkit.embedding import WholeNetwork
+from siamkit.embedding_inputs import WholeNetwork
 from siamkit.errors import CheckpointError, ConfigError, DataError, ResourceError
 from siamkit.freezing.phases import phases
 from siamkit.registry import Registry

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from siamkit.deploy.embed import embed_to_file
-from siamkit.deploy.filling import workplace, working
-from siamkit.embedding import files_of
+from siamkit.deploy.filling import working, workplace
+from siamkit.embedding_inputs import files_of
 from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted, ResourceError
 
 

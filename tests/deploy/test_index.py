@@ -13,7 +13,7 @@ from siamkit.deploy import building
 from siamkit.deploy.building import build_index
 from siamkit.deploy.filling import workplace
 from siamkit.deploy.index import Index
-from siamkit.embedding import files_of
+from siamkit.embedding_inputs import files_of
 from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteError
 
 FILES = ["meta.json", "embeddings.npy", "items.jsonl", "offsets.npy", "cells.faiss"]
