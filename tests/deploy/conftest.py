@@ -1,22 +1,31 @@
-from __future__ import annotations
+"""One tiny run, and its network."""
+
+from pathlib import Path
 
 import pytest
-import torch
-
-from siamkit import api
-from siamkit.embedding import Embedder
 
 
-@pytest.fixture(scope="module")
-def embedder() -> Embedder:
-    torch.manual_seed(0)
-    net = api.create_model("timm:test_resnet", pretrained=False, head="linear", image_size=32)
-    return Embedder(net, kernel="eager", workers=0)
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, values_of) -> Path:
+    from siamkit import api
+
+    folder = tmp_path_factory.mktemp("deployed") / "run"
+    api.fit(values_of(folder, train={"epochs": 1}))
+    return folder
 
 
-@pytest.fixture(scope="module")
-def other() -> Embedder:
-    """Another network."""
-    torch.manual_seed(1)
-    net = api.create_model("timm:test_resnet", pretrained=False, head="linear", image_size=32)
-    return Embedder(net, kernel="eager", workers=0)
+@pytest.fixture(scope="session")
+def embedder(trained):
+    from siamkit import api
+
+    return api.load(trained, device="cpu", workers=0)
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory, values_of):
+    """An embedder of other weights."""
+    from siamkit import api
+
+    folder = tmp_path_factory.mktemp("deployed") / "other"
+    api.fit(values_of(folder, train={"epochs": 1, "seed": 5}))
+    return api.load(folder, device="cpu", workers=0)
