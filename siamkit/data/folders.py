@@ -190,7 +190,7 @@ def _not_a_folder(path: Path) -> DataError:
             "pairs (.csv, .tsv, .parquet), LFW's pairs.txt, or 'sample'",
         )
     return DataError(
-        "no such folder",
+        "no such file or folder",
         where=str(path),
         hint="give a folder of class folders, a table of images or pairs, or 'sample' for the "
         "built-in images",

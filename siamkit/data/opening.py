@@ -16,7 +16,7 @@ from siamkit.data.leaks import require_apart
 from siamkit.data.manifest import OPTIONAL, REQUIRED, read_manifest
 from siamkit.data.sample import sample_dir
 from siamkit.data.sources import FolderSource, KnownSource, ManifestSource, Source
-from siamkit.data.splits import HoldOut, Splits, lone_notice, require_usable
+from siamkit.data.splits import HoldOut, Splits, lone_notice, require_queries, require_usable
 from siamkit.data.tables import ENDINGS, Cells, Table, read_table
 from siamkit.data.tuple_splits import require_both_kinds
 from siamkit.errors import DataError
@@ -52,6 +52,8 @@ def open_source(path: str, root: Path | None = None) -> Source:
         _require_good(target, cells, ())
         return KnownSource(target, root, known, ())
     table = read_table(target)
+    if not (table.rows or table.problems):
+        raise DataError("the table has a header and no rows", where=str(target))
     if set(table.columns) & {*PAIR[:2], *TRIPLET} and "label" not in table.columns:
         known, notices = read_known(table, cells)
         _require_good(target, cells, table.problems)
@@ -176,6 +178,10 @@ def split(source: Source, config: DataConfig, seed: int) -> Splits:
     else:
         val, how = parts["val"], _as_given(train, parts["val"], source)
     splits = Splits(train, val, parts.get("test"), how)
+    for part in ("val", "test"):
+        if part in splits.sets and train.tuples is None:
+            name = source.name_of(part) if part in parts else "what is held out"
+            require_queries(splits.sets[part], source.where, name)
     if train.tuples is None:
         notices += lone_notice(train, "training", "is only ever a negative or its own positive")
         for part, name in (("val", "validation"), ("test", "test")):

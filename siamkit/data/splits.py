@@ -134,6 +134,28 @@ def require_usable(images: ImageSet, where: str, part: str) -> None:
         )
 
 
+def require_queries(images: ImageSet, where: str, part: str) -> None:
+    """Refuse query and gallery roles with which nothing can be found.
+
+    Raises:
+        DataError: No query has another image of its class in the gallery.
+    """
+    everyone = (True,) * len(images)
+    query, gallery = images.query or everyone, images.gallery or everyone
+    searched: dict[int, set[int]] = {}
+    for index, label in enumerate(images.labels):
+        if gallery[index]:
+            searched.setdefault(label, set()).add(index)
+    wanted = (i for i in range(len(images)) if query[i])
+    if not any(searched.get(images.labels[i], set()) - {i} for i in wanted):
+        raise DataError(
+            f"no query of {part} has another image of its class in the gallery",
+            where=where,
+            got=f"{sum(query)} queries, {sum(gallery)} in the gallery",
+            hint="check the columns is_query and is_gallery",
+        )
+
+
 def split_classes(
     images: ImageSet, where: str, choice: HoldOut, notices: list[str]
 ) -> tuple[ImageSet, ImageSet, str]:

@@ -143,14 +143,28 @@ def test_a_box_must_lie_within_the_upright_image(people: Path) -> None:
         load(table(people / "m.csv", "path,label,x1,y1,x2,y2", bad))
 
 
+def test_roles_with_which_nothing_is_found_are_refused(people: Path) -> None:
+    rows = [(p, label, "val" if label > "c3" else "train", 1, int(label < "c4"))
+            for p, label in rows_of(people)]  # fmt: skip
+    path = table(people / "m.csv", "path,label,split,is_query,is_gallery", rows)
+    with pytest.raises(DataError, match=r"no query of split val .* got '16 queries, 0 in the gal"):
+        load(path)
+
+
+def test_a_table_without_rows_is_refused(people: Path) -> None:
+    for header in ("path,label", "a,b,same", "anchor,positive,negative"):
+        with pytest.raises(DataError, match="a header and no rows"):
+            load(table(people / "m.csv", header, []))
+
+
 def test_an_unknown_header_shows_those_that_are_known(people: Path) -> None:
     with pytest.raises(DataError, match=r"x,y.*path,label.*a,b,same.*anchor,positive,negative"):
-        load(table(people / "m.csv", "x,y", []))
+        load(table(people / "m.csv", "x,y", [(1, 2)]))
 
 
 def test_pairs_with_a_wrong_header_are_told_as_pairs(people: Path) -> None:
     with pytest.raises(DataError, match=r"no column 'same'.*allowed: a,b,same\[,split,group\]"):
-        load(table(people / "m.csv", "a,b,match", []))
+        load(table(people / "m.csv", "a,b,match", [(1, 2, 3)]))
 
 
 # --- groups: properties --------------------------------------------------------------------------
