@@ -9,7 +9,7 @@ import pytest
 
 from siamkit.config import AugmentConfig
 from siamkit.data.folders import scan
-from siamkit.data.images import ImageSet
+from siamkit.data.images import ImageSet, Sample
 from siamkit.data.loader import ViewDataset
 from siamkit.data.rowkeys import KEY_BYTES, FileDigest, RowKeys
 from siamkit.data.views import EvalView, TrainView
@@ -39,6 +39,16 @@ def test_the_name_does_not_depend_on_where_the_folder_lies(
 ) -> None:
     shutil.copytree(image_folder, tmp_path / "elsewhere")
     assert keys(image_folder)(7, 2) == keys(tmp_path / "elsewhere")(7, 2)
+
+
+def test_each_box_of_a_file_has_a_name_of_its_own(image_folder: Path) -> None:
+    path = image_folder / "class0/0.png"
+    boxes = [None, (0.0, 0.0, 20.0, 40.0), (20.0, 0.0, 40.0, 40.0)]
+    images = ImageSet(tuple(Sample(path, 0, "0.png", box) for box in boxes), ("a",))
+    names = RowKeys(ViewDataset(images, EvalView(PREPROCESSING), 3, 0)).of(0)
+    assert len(set(names)) == 3
+    whole = ImageSet((Sample(path, 0, "0.png"),), ("a",))
+    assert RowKeys(ViewDataset(whole, EvalView(PREPROCESSING), 3, 0)).of(0) == names[:1]
 
 
 def test_all_evaluation_views_are_one(image_folder: Path) -> None:

@@ -118,6 +118,20 @@ def test_cached_pairs_train_as_live_ones_do(
         assert cached == pytest.approx(live, abs=1e-4)
 
 
+def test_micro_batches_share_a_step(run_values: Values, image_folder: Path, tmp_path: Path) -> None:
+    """Four parts of a step are averaged, not added up."""
+    losses = []
+    for micro in (None, 4):
+        values = run_values(
+            data=data_of("pairs", tmp_path, image_folder), loss={"name": "contrastive"},
+            freeze={"name": "freeze-all"}, optimizer={"lr": 1e-9},
+            train={"batch_size": 16, "micro_batch": micro, "epochs": 1},
+        )  # fmt: skip
+        values["run_dir"] = str(tmp_path / f"run-{micro}")
+        losses.append(api.fit(values)["history"][0]["train_loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=0.5)
+
+
 def test_a_resumed_run_of_pairs_is_bit_equal(
     run_values: Values, image_folder: Path, tmp_path: Path
 ) -> None:
