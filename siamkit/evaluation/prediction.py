@@ -13,8 +13,8 @@ peculiar to it counts twice (Aronow, Samii & Assenova, "Cluster-robust variance 
 dyadic data", Political Analysis 2015, subtract that); here it stays, for identities come in
 families, such as the clock faces among emoji or the ranks of one soldier, and no resampling of
 identities sees that. For the same reason the variance is taken half as large again: without that,
-thresholds of networks trained on sprites in families kept their intervals in 8 of 10 splits, and
-with it in 9 at least. Two draws have twice the variance of one.
+thresholds of networks trained on sprites in families kept one of five intervals in 8 of 10 splits
+only, and with it each in 9 at least. Two draws have twice the variance of one.
 
 How wide that makes the interval. A few confusable identities may make most of the errors, and then
 the variance is itself badly known: the quantile is Student's with the degrees of freedom that the

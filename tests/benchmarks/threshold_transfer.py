@@ -59,18 +59,22 @@ def thirds(count: int, seed: int) -> list[NDArray[np.int64]]:
     return [order[part * (count // 3) : (part + 1) * (count // 3)] for part in range(3)]
 
 
+def seeds_of(args: argparse.Namespace) -> range:
+    return range(args.first_seed, args.first_seed + args.seeds)
+
+
 def frozen(images: ImageSet, args: argparse.Namespace) -> Iterator[tuple[Scored, Scored]]:
     net = api.create_model(args.backbone, head="identity", image_size=args.image_size)
     embeddings = Embedder(net).embed([sample.path for sample in images.samples])
     labels = np.array(images.labels)
-    for seed in range(args.seeds):
+    for seed in seeds_of(args):
         _, val, test = (np.isin(labels, part) for part in thirds(len(images.classes), seed))
         yield scored(embeddings[val], labels[val]), scored(embeddings[test], labels[test])
 
 
 def trained(images: ImageSet, args: argparse.Namespace) -> Iterator[tuple[Scored, Scored]]:
     labels = np.array(images.labels)
-    for seed in range(args.seeds):
+    for seed in seeds_of(args):
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             parts = thirds(len(images.classes), seed)
@@ -111,6 +115,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="efficientnet-lite0")
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--frozen", action="store_true", help="embed once, without training")
     args = parser.parse_args()
@@ -120,7 +125,8 @@ def main() -> None:
     print("seed  target    threshold   FAR: fitted [interval] -> seen         "
           "FRR: fitted [interval] -> seen")  # fmt: skip
     inside: dict[str, list[tuple[bool, bool]]] = {}
-    for seed, (val, test) in enumerate((frozen if args.frozen else trained)(images, args)):
+    splits = (frozen if args.frozen else trained)(images, args)
+    for seed, (val, test) in zip(seeds_of(args), splits, strict=True):
         for target, far in TARGETS:
             name = target if far is None else f"far {far:g}"
             try:
