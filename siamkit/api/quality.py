@@ -48,15 +48,15 @@ def evaluate(
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
     embedder = load(run_dir, which, device=device)
+    config = load_config(RunDir.open(Path(run_dir)).read_config())
     if data is None:
-        config = load_config(RunDir.open(Path(run_dir)).read_config())
         path = config.data.path
         splits = load_data(config.data, config.train.seed)
         images = splits.test or splits.val
         part = "the run's test images" if splits.test else "the run's validation images"
     else:
         path = str(data)
-        images, part = unseen_images(path, None if root is None else Path(root))
+        images, part = unseen_images(path, None if root is None else Path(root), config.data)
     embeddings = embedder.embed(images.samples)
     return {
         "run_dir": str(run_dir),
@@ -145,6 +145,6 @@ def _held_out(
             return kept
         images, part = load_data(config.data, config.train.seed).val, "val"
     else:
-        images, part = unseen_images(str(data), None if root is None else Path(root))
+        images, part = unseen_images(str(data), None if root is None else Path(root), config.data)
     embeddings = load(run.path, device=device).embed(images.samples)
     return HeldOut(part, images, embeddings, epoch)

@@ -54,11 +54,18 @@ def check(
         from siamkit import api
 
     report = api.check_data(data, root=root, seed=seed)
+    if strict:
+        kinds = {"leaks": "images", "torn_groups": "groups"}
+        report["problems"] += [
+            f"{len(report[key])} {what} are on two sides of a split (--strict)"
+            for key, what in kinds.items()
+            if report[key]
+        ]
     if json:
         output.emit_json("data", report)
     else:
         from siamkit.report.data import data_report
 
         output.emit(data_report(report))
-    if report["problems"] or (strict and (report["leaks"] or report["torn_groups"])):
+    if report["problems"]:
         raise typer.Exit(DataError.exit_code)

@@ -97,7 +97,8 @@ def unreadable(
         try:
             with _opened(path, MAX_PIXELS) as image:
                 width, height = image.size
-                if path in boxes and image.getexif().get(ExifTags.Base.Orientation, 1) > 4:
+                # Of a TIFF, Pillow's size is that of the upright image already.
+                if path in boxes and image.format != "TIFF" and _is_turned(image):
                     width, height = height, width
                 if full:
                     image.load()
@@ -115,6 +116,10 @@ def unreadable(
     with _quiet(), ThreadPoolExecutor(_HEADER_THREADS) as pool:
         checked = zip(paths, pool.map(check, paths), strict=True)
         return [(path, problem) for path, problem in checked if problem]
+
+
+def _is_turned(image: Image.Image) -> bool:
+    return int(image.getexif().get(ExifTags.Base.Orientation, 1)) > 4
 
 
 def forms(paths: Sequence[Path]) -> list[tuple[str, str, tuple[int, int]]]:

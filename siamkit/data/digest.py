@@ -19,4 +19,6 @@ def digest(images: ImageSet | None) -> str:
         result.update(line.encode(errors="surrogatepass"))
     if images and images.tuples is not None:
         result.update(repr(images.tuples).encode())
+    if images and (images.query, images.gallery) != (None, None):
+        result.update(repr((images.query, images.gallery)).encode())
     return result.hexdigest()

@@ -52,9 +52,14 @@ class PairList:
         return len(self.first)
 
     @property
+    def columns(self) -> tuple[tuple[int, ...], ...]:
+        """The images by their place in a pair."""
+        return self.first, self.second
+
+    @property
     def rows(self) -> tuple[tuple[int, ...], ...]:
         """The images of each pair."""
-        return tuple(zip(self.first, self.second, strict=True))
+        return tuple(zip(*self.columns, strict=True))
 
     def __str__(self) -> str:
         return f"{len(self)} pairs ({sum(self.same)} same, {len(self) - sum(self.same)} different)"
@@ -90,9 +95,14 @@ class TripletList:
         return len(self.anchor)
 
     @property
+    def columns(self) -> tuple[tuple[int, ...], ...]:
+        """The images by their place in a triplet."""
+        return self.anchor, self.positive, self.negative
+
+    @property
     def rows(self) -> tuple[tuple[int, ...], ...]:
         """The images of each triplet."""
-        return tuple(zip(self.anchor, self.positive, self.negative, strict=True))
+        return tuple(zip(*self.columns, strict=True))
 
     def __str__(self) -> str:
         return f"{len(self)} triplets"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -64,23 +64,23 @@ def leaks(sets: Sets) -> list[Twins]:
 
 def conflicts(images: ImageSet) -> list[Twins]:
     """Return the images with the same content and different labels in one set."""
-    parts = {
-        name: images.subset(i for i, label in enumerate(images.labels) if label == number)
-        for number, name in enumerate(images.classes)
-    }
-    return leaks(parts)
+    members: dict[str, list[int]] = {}
+    for index, label in enumerate(images.labels):
+        members.setdefault(images.classes[label], []).append(index)
+    return leaks({name: images.subset(chosen) for name, chosen in members.items()})
 
 
 def _across(sets: Sets, content: Callable[[Sample], object]) -> list[Twins]:
-    seen: dict[object, dict[str, tuple[str, str]]] = {}
+    seen: dict[object, dict[str, list[tuple[str, str]]]] = {}
     for part, images in sets.items():
         for sample in images.samples:
             mine = seen.setdefault(content(sample), {})
-            mine.setdefault(part, (sample.key, images.classes[sample.label]))
+            mine.setdefault(part, []).append((sample.key, images.classes[sample.label]))
     return [
-        Twins((a, b), (where[a][0], where[b][0]), (where[a][1], where[b][1]))
+        Twins((a, b), (one[0], other[0]), (one[1], other[1]))
         for where in seen.values()
         for a, b in combinations(where, 2)
+        for one, other in product(where[a], where[b])
     ]
 
 

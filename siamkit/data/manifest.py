@@ -69,7 +69,7 @@ def read_manifest(table: Table, cells: Cells) -> tuple[tuple[Record, ...], tuple
         split = read_split(number, row["split"], cells) if "split" in has else None
         group = cells.word(number, row["group"], "group") if "group" in has else None
         roles = [
-            cells.flag(number, row[name], name) if name in has else None
+            cells.flag(number, row[name], name) if row.get(name) else None
             for name in ("is_query", "is_gallery")
         ]
         box = cells.box(number, [row[name] for name in BOX]) if has >= set(BOX) else None

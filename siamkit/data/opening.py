@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from siamkit.config import SAMPLE, DataConfig
+from siamkit.config.base import expanded
 from siamkit.data.decode import unreadable
 from siamkit.data.folders import briefly, listed, scan
 from siamkit.data.images import ImageSet
@@ -35,7 +36,7 @@ def open_source(path: str, root: Path | None = None) -> Source:
     """
     if path == SAMPLE:
         return FolderSource(scan(sample_dir()))
-    target = Path(path).expanduser()
+    target = expanded(Path(path))
     ending = target.suffix.lower()
     try:
         is_table = not target.is_dir() and ending in (*ENDINGS, ".txt") and target.exists()
@@ -54,7 +55,7 @@ def open_source(path: str, root: Path | None = None) -> Source:
     table = read_table(target)
     if not (table.rows or table.problems):
         raise DataError("the table has a header and no rows", where=str(target))
-    if set(table.columns) & {*PAIR[:2], *TRIPLET} and "label" not in table.columns:
+    if set(table.columns) & {*PAIR[:2], *TRIPLET} and "path" not in table.columns:
         known, notices = read_known(table, cells)
         _require_good(target, cells, table.problems)
         return KnownSource(target, root, known, notices)
@@ -128,7 +129,14 @@ def load_data(config: DataConfig, seed: int) -> Splits:
     Raises:
         DataError: There are no usable images, or too few for training and validation.
     """
-    source, skipped = usable(open_source(config.path, config.root), config)
+    opened = open_source(config.path, config.root)
+    source, skipped = usable(opened, config)
+    if skipped and (lost := set(opened.parts()) - set(source.parts())):
+        raise DataError(
+            f"no image of {', '.join(sorted(lost))} can be read",
+            where=source.where,
+            hint="repair or remove them",
+        )
     splits = split(source, config, seed)
     sets = splits.sets
     notices = [*splits.notices, *_require_whole(source, strict=config.strict)]
@@ -208,7 +216,9 @@ def _as_given(train: ImageSet, val: ImageSet, source: Source) -> str:
     return f"{how} ({also} {source.name_of('train')})"
 
 
-def unseen_images(path: str, root: Path | None = None) -> tuple[ImageSet, str]:
+def unseen_images(
+    path: str, root: Path | None = None, config: DataConfig | None = None
+) -> tuple[ImageSet, str]:
     """Return the images of ``path`` to evaluate on, and which part of it they are.
 
     Its test split, or else its validation split, where it has splits; all where it has none.
@@ -216,11 +226,12 @@ def unseen_images(path: str, root: Path | None = None) -> tuple[ImageSet, str]:
     Args:
         path: As for :func:`open_source`.
         root: As for :func:`open_source`.
+        config: What becomes of unreadable images; None for an error.
 
     Raises:
         DataError: There are no usable images.
     """
-    source, _ = usable(open_source(path, root), DataConfig(path=path))
+    source, _ = usable(open_source(path, root), config or DataConfig(path=path))
     parts = source.parts()
     part = next(name for name in ("test", "val", "all", "train") if name in parts)
     return parts[part], "all" if part in ("all", "train") else source.name_of(part)

@@ -176,6 +176,7 @@ class ManifestSource:
         self, images: ImageSet, choice: HoldOut
     ) -> tuple[ImageSet, ImageSet, str, list[str]]:
         """Hold groups out, or classes where there are none."""
+        images = _without_roles(images)
         group = {record.key: record.group for record in self.records}
         groups = [group[sample.key] for sample in images.samples]
         if None in groups:
@@ -251,6 +252,16 @@ class KnownSource:
     def name_of(self, part: str) -> str:
         """Return the rows' name."""
         return "the table" if part == "all" else f"split {part}"
+
+
+def _without_roles(images: ImageSet) -> ImageSet:
+    """Return images without query and gallery roles where those name none of them.
+
+    Roles are often given for the test images alone.
+    """
+    if any(images.query or ()) and any(images.gallery or ()):
+        return images
+    return replace(images, query=None, gallery=None)
 
 
 def _torn(rows: Iterable[tuple[str | None, str | None]]) -> list[str]:

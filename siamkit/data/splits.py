@@ -66,12 +66,22 @@ class HoldOut:
         Args:
             names: Distinct names, ``2 * least`` or more.
             least: At least so many are held out, and kept.
+
+        Raises:
+            DataError: There are too few names for the folds.
         """
         if self.folds is None:
             return held_out(names, self.fraction, self.seed, least)
         ranked = _ranked(names, self.seed)
-        count = min(self.folds, len(ranked) // least)  # so that each fold has enough
-        return frozenset(ranked[self.fold % count :: count])
+        most = len(ranked) // least
+        if self.folds > most:
+            raise DataError(
+                "there are too few classes or groups for so many folds",
+                where="data.folds",
+                got=self.folds,
+                allowed=f"up to {most}",
+            )
+        return frozenset(ranked[self.fold :: self.folds])
 
     @property
     def share(self) -> float:

@@ -15,6 +15,28 @@ from siamkit.errors import ConfigError, DataError, did_you_mean
 ENDINGS = (".csv", ".tsv", ".parquet")
 """File name endings, in lower case, of tables."""
 
+KNOWN = frozenset(
+    (
+        "path",
+        "label",
+        "split",
+        "group",
+        "is_query",
+        "is_gallery",
+        "x1",
+        "y1",
+        "x2",
+        "y2",
+        "a",
+        "b",
+        "same",
+        "anchor",
+        "positive",
+        "negative",
+    )
+)
+"""The columns that mean something in some table."""
+
 _DELIMITERS = (",", ";", "\t")
 _TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no")
 
@@ -45,7 +67,7 @@ def read_table(path: Path) -> Table:
         ConfigError: Parquet needs an extra that is not installed.
     """
     table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
-    if repeated := [name for name, count in Counter(table.columns).items() if count > 1]:
+    if repeated := [n for n, count in Counter(table.columns).items() if n and count > 1]:
         raise DataError(
             "the header has columns of the same name", where=str(path), got=", ".join(repeated)
         )
@@ -59,6 +81,8 @@ def _read_csv(path: Path) -> Table:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read the table: {error.strerror}", where=str(path)) from None
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError("the table is UTF-16", where=str(path), hint="save it as UTF-8")
     lines = data.decode("utf-8-sig", errors="replace")
     header = lines.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=header.count)
@@ -101,14 +125,18 @@ def _read_parquet(path: Path) -> Table:
     try:
         if not path.is_file():
             raise DataError("not a regular file", where=str(path))
-        found = parquet.read_table(path)
-    except (ArrowException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        names = parquet.read_schema(path).names
+        columns = tuple(name.strip().lower() for name in names)
+        # Others may hold anything, and much of it.
+        wanted = [name for name, column in zip(names, columns, strict=True) if column in KNOWN]
+        found = parquet.read_table(path, columns=wanted)
+        known = [column for column in columns if column in KNOWN]
+        values = [found.column(i).to_pylist() for i in range(len(known))]
+    except (ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"cannot read the table: {reason}", where=str(path)) from None
-    columns = tuple(str(name).strip().lower() for name in found.column_names)
-    values = [found.column(i).to_pylist() for i in range(len(columns))]
     rows = tuple(
-        (number, {n: _text(v) for n, v in zip(columns, cells, strict=True)})
+        (number, {n: _text(v) for n, v in zip(known, cells, strict=True)})
         for number, cells in enumerate(zip(*values, strict=True), 2)
     )
     return Table(path, columns, rows)
@@ -127,7 +155,7 @@ def require_columns(table: Table, required: Sequence[str], optional: Sequence[st
         DataError: A required one is missing.
     """
     known = (*required, *optional)
-    others = [name for name in table.columns if name not in known]
+    others = [name for name in table.columns if name and name not in known]
     for name in required:
         if name not in table.columns:
             near = did_you_mean(name, others)

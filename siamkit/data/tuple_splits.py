@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from siamkit.data.images import ImageSet, PairList, Tuples
 from siamkit.data.known import connected
@@ -32,15 +33,12 @@ def split_tuples(
     rows = images.tuples.rows
     found = []
     for how, units in _units(images, groups).items():
-        names = sorted(frozenset().union(*units))
-        if len(names) < 2:
-            continue
-        out = choice.of(names)
-        val = [i for i, unit in enumerate(units) if unit <= out]
-        train = [i for i, unit in enumerate(units) if not unit & out]
-        sets = images.with_tuples(train), images.with_tuples(val)
-        if all(map(_has_both, sets)):
-            found.append((min(len(train), len(val)), how, *sets))
+        # Folds are parts of one whole only if all of them are cut in the same way.
+        every = range(choice.folds) if choice.folds else (choice.fold,)
+        cuts = {fold: _cut(images, units, replace(choice, fold=fold)) for fold in every}
+        if all(sets is not None for sets in cuts.values()):
+            train, val = cuts[choice.fold] or (images, images)
+            found.append((min(len(_tuples(train)), len(_tuples(val))), how, train, val))
     if not found:
         raise DataError(
             f"no {_noun(images)} can be held out for validation",
@@ -58,6 +56,20 @@ def split_tuples(
             "column 'split' or 'group' can keep more of them"
         )
     return train_set, val_set, f"{how} ({choice})", notices
+
+
+def _cut(
+    images: ImageSet, units: Sequence[frozenset[str]], choice: HoldOut
+) -> tuple[ImageSet, ImageSet] | None:
+    """Return (train, val), or None where one of them lacks a kind of pairs."""
+    names = sorted(frozenset().union(*units))
+    if len(names) < max(2, choice.folds or 0):
+        return None
+    out = choice.of(names)
+    val = [i for i, unit in enumerate(units) if unit <= out]
+    train = [i for i, unit in enumerate(units) if not unit & out]
+    sets = images.with_tuples(train), images.with_tuples(val)
+    return sets if all(map(_has_both, sets)) else None
 
 
 _FAIR = 0.5

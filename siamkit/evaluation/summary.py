@@ -182,7 +182,11 @@ def _accuracy(values: Any, same: Any, folds: Any, notices: list[str]) -> dict[st
     if len(np.unique(folds)) < 2:
         notices.append("no k-fold accuracy: two folds with same and different pairs are needed")
         return None
-    found = k_fold_accuracy(values, same, folds)
+    try:
+        found = k_fold_accuracy(values, same, folds)
+    except DataError as error:
+        notices.append(f"no k-fold accuracy: {error}")
+        return None
     return {
         "mean": found.mean,
         "standard_error": found.standard_error,

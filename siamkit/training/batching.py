@@ -92,7 +92,8 @@ def _evenly(items: Sequence[int], size: int) -> list[list[int]]:
 
 def part_of(tuples: Tuples, chosen: Sequence[int]) -> Part:
     """Return the micro-batch of some tuples: an image that is in several of them comes once."""
-    rows = [tuples.rows[i] for i in chosen]
+    every = tuples.columns
+    rows = [tuple(column[i] for column in every) for i in chosen]
     images = list(dict.fromkeys(image for row in rows for image in row))
     position = {image: place for place, image in enumerate(images)}
     columns = torch.tensor([[position[i] for i in row] for row in rows]).T  # [width, T]

@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from siamkit.registry import Registry
 from siamkit.training import checkpoint
 from siamkit.training.batching import part_of
 from siamkit.training.build import Setup, build, identity, uses_state
-from siamkit.training.calibrating import calibrate_run
+from siamkit.training.calibrating import best_checkpoint, calibrate_run, calibration_of
 from siamkit.training.checkpoint import Checkpoint
 from siamkit.training.events import Emit, Listener, emitter
 from siamkit.training.heldout import HeldOut
@@ -253,8 +253,13 @@ def _embed_held_out(trainer: Trainer) -> dict[str, HeldOut]:
 
 
 def _calibrated(trainer: Trainer, held_out: HeldOut, emit: Emit) -> dict[str, Any] | None:
-    """Fit a threshold on the validation images; what they don't allow is said, and no error."""
+    """Fit a threshold on the validation images; what they don't allow is said, and no error.
+
+    One that is there for the same network stays: the user may have chosen its target.
+    """
     run_dir, config = trainer.run_dir, trainer.setup.config
+    with suppress(CheckpointError):
+        return calibration_of(run_dir, best_checkpoint(run_dir)).to_json()
     run_dir.calibration.unlink(missing_ok=True)
     try:
         found = calibrate_run(run_dir, held_out, config.calibration, config.data.path)

@@ -33,6 +33,14 @@ def test_equal_content_is_found_whatever_its_name(tmp_path: Path) -> None:
     assert leaks({"train": train}) == []
 
 
+def test_every_copy_is_told_and_none_as_a_near_one(tmp_path: Path) -> None:
+    train = image_set(tmp_path, "train", {"1.png": picture(1), "2.png": picture(1)})
+    val = image_set(tmp_path, "val", {"x.png": picture(1)})
+    sets = {"train": train, "val": val}
+    assert {twins.keys[0] for twins in leaks(sets)} == {"train/1.png", "train/2.png"}
+    assert near_duplicates(sets) == []
+
+
 def test_only_files_of_equal_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = image_set(tmp_path, "train", {"1.png": picture(1)})
     val = image_set(tmp_path, "val", {"x.png": Image.new("RGB", (9, 9))})

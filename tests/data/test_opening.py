@@ -130,17 +130,46 @@ def test_all_bad_rows_are_told_at_once_and_capped(people: Path) -> None:
     assert caught.value.exit_code == 3
 
 
-def test_a_box_must_lie_within_the_upright_image(people: Path) -> None:
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+def test_a_box_must_lie_within_the_upright_image(people: Path, ending: str) -> None:
     upright = Image.new("RGB", (10, 30))
     exif = Image.Exif()
     exif[0x0112] = 6
-    upright.transpose(Image.Transpose.ROTATE_90).save(people / "turned.jpg", exif=exif)
+    upright.transpose(Image.Transpose.ROTATE_90).save(people / f"turned.{ending}", exif=exif)
     rows = [(*row, "", "", "", "") for row in rows_of(people)]
-    good = [*rows, ("turned.jpg", "c0", 0, 0, 10, 30)]
+    good = [*rows, (f"turned.{ending}", "c0", 0, 0, 10, 30)]
     load(table(people / "m.csv", "path,label,x1,y1,x2,y2", good))
-    bad = [*rows, ("turned.jpg", "c0", 0, 0, 30, 10)]
-    with pytest.raises(DataError, match=r"turned.jpg: its box ends at 30,10, the image at 10,30"):
+    bad = [*rows, (f"turned.{ending}", "c0", 0, 0, 30, 10)]
+    with pytest.raises(
+        DataError, match=rf"turned.{ending}: its box ends at 30,10, the image at 10,30"
+    ):
         load(table(people / "m.csv", "path,label,x1,y1,x2,y2", bad))
+
+
+@pytest.mark.parametrize("blank", ["", "0"])
+def test_roles_may_be_given_for_the_test_images_alone(people: Path, blank: str) -> None:
+    rows: list[tuple[object, ...]] = []
+    for p, label in rows_of(people):
+        test = label > "c5"
+        query, gallery = (int(p[-5] < "2"), int(p[-5] > "1")) if test else (blank, blank)
+        rows.append((p, label, "test" if test else "train", query, gallery))
+    splits = load(table(people / "m.csv", "path,label,split,is_query,is_gallery", rows))
+    assert (splits.train.query, splits.val.query) == (None, None)
+    assert splits.test is not None and sum(splits.test.query or ()) == 4
+
+
+def test_a_split_that_cannot_be_read_does_not_vanish(people: Path) -> None:
+    rows = [(p, label, "val" if label == "c7" else "train") for p, label in rows_of(people)]
+    path = table(people / "m.csv", "path,label,split", rows)
+    for i in range(4):
+        (people / f"c7/{i}.png").write_bytes(b"")
+    with pytest.raises(DataError, match="no image of val can be read"):
+        load(path, on_unreadable="skip", max_skipped=0.5)
+
+
+def test_pairs_may_have_other_columns(people: Path) -> None:
+    rows = [(*row, "x") for row in pair_rows()]
+    assert load(table(people / "p.csv", "a,b,same,label", rows)).train.tuples is not None
 
 
 def test_roles_with_which_nothing_is_found_are_refused(people: Path) -> None:
@@ -193,8 +222,11 @@ def test_no_group_is_ever_on_both_sides(rows: list[tuple[int, int]], choice: Hol
 
 @given(st.sets(st.text(max_size=5), min_size=4, max_size=30), st.integers(2, 6), st.integers(0, 9))
 def test_folds_hold_each_name_out_once(names: set[str], folds: int, seed: int) -> None:
-    count = min(folds, len(names) // 2)
-    parts = [HoldOut(0.5, seed, folds, fold).of(names, least=2) for fold in range(count)]
+    if folds > len(names) // 2:
+        with pytest.raises(DataError, match=f"allowed: up to {len(names) // 2}"):
+            HoldOut(0.5, seed, folds, 0).of(names, least=2)
+        return
+    parts = [HoldOut(0.5, seed, folds, fold).of(names, least=2) for fold in range(folds)]
     assert sorted(name for part in parts for name in part) == sorted(names)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     assert min(map(len, parts)) >= 2
@@ -256,6 +288,15 @@ def test_pairs_that_fall_into_parts_lose_none(people: Path) -> None:
     assert len(splits.train.tuples) + len(splits.val.tuples) == 24
     assert not keys(splits.train) & keys(splits.val)
     assert splits.notices == ()
+
+
+@pytest.mark.parametrize("folds", [2, 4])
+def test_folds_of_pairs_are_parts_of_one_whole(people: Path, folds: int) -> None:
+    path = table(people / "p.csv", "a,b,same", pair_rows())
+    parts = [load(path, folds=folds, fold=fold).val for fold in range(folds)]
+    held = [key for part in parts for key in keys(part)]
+    assert len(held) == len(set(held)) == 32
+    assert sum(len(part.tuples) for part in parts) == 24
 
 
 def test_pairs_by_group_keep_writers_apart(people: Path) -> None:

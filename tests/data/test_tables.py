@@ -22,6 +22,11 @@ def test_however_a_csv_is_spelled_it_reads_the_same(tmp_path: Path, text: bytes)
     assert table.problems == ()
 
 
+def test_a_spreadsheets_trailing_commas_are_no_columns(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "t.csv", "path,label,,\na,b,,\n"))
+    assert require_columns(table, ("path", "label"), ()) == []
+
+
 def test_rows_are_numbered_as_a_spreadsheet_does(tmp_path: Path) -> None:
     table = read_table(write(tmp_path / "t.csv", 'a,b\n"x\ny",1\n\nz,2\n'))
     assert [(number, row["a"]) for number, row in table.rows] == [(2, "x\ny"), (4, "z")]
@@ -38,6 +43,7 @@ def test_rows_that_cannot_be_read_are_told_by_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data, message", [
     (b"", "the file is empty"), (b"\n\n", "the file is empty"),
     (b"a,b,a\n1,2,3\n", "columns of the same name, got 'a'"),
+    ("a,b\n".encode("utf-16"), "the table is UTF-16"),
     (b'a,b\n"1,2\n', "line 2 cannot be read.*quotation mark"),
 ])  # fmt: skip
 def test_files_that_are_no_table_are_refused(tmp_path: Path, data: bytes, message: str) -> None:
@@ -64,6 +70,12 @@ def test_parquet_reads_as_csv_does(tmp_path: Path) -> None:
         (2, {"path": "a.png", "label": "3", "x1": "1"}),
         (3, {"path": "b.png", "label": "", "x1": "2.5"}),
     )
+    odd = pa.array([2**58, 0], pa.timestamp("ms"))
+    pq.write_table(pa.table({**columns, "until": odd}), tmp_path / "odd.parquet")
+    assert read_table(tmp_path / "odd.parquet").rows == table.rows, "other columns are not read"
+    pq.write_table(pa.table({"path": odd, "label": odd}), tmp_path / "worse.parquet")
+    with pytest.raises(DataError, match=r"worse\.parquet: cannot read the table"):
+        read_table(tmp_path / "worse.parquet")
     write(tmp_path / "bad.parquet", b"PAR1 nonsense")
     with pytest.raises(DataError, match=r"bad\.parquet: cannot read the table"):
         read_table(tmp_path / "bad.parquet")

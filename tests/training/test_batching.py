@@ -61,6 +61,13 @@ def test_epochs_differ_and_repeat() -> None:
     assert order[0] == order[2]
 
 
+def test_many_pairs_cost_no_more_each() -> None:
+    count = 50_000  # quadratic work would take minutes
+    pairs = PairList((0,) * count, (1,) * count, (True,) * count)
+    steps = epoch_steps(TrainConfig(), image_set(pairs), 0)
+    assert sum(part.size for step in steps for part in step) == count
+
+
 def test_an_image_in_several_pairs_comes_once() -> None:
     part = part_of(PairList((4, 4), (7, 2), (True, False)), [0, 1])
     assert part.images == [4, 7, 2]

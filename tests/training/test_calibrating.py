@@ -38,6 +38,13 @@ def test_a_run_that_is_resumed_has_the_threshold_of_one_that_is_not(run_values: 
     assert siamkit.load(values["run_dir"]).calibration.to_json() == first
 
 
+def test_a_threshold_that_the_user_chose_stays(run_values: RunValues) -> None:
+    values = run_values(train={"epochs": 1})
+    api.fit(values)
+    chosen = siamkit.calibrate(values["run_dir"], far=0.1)
+    assert api.resume(values["run_dir"])["calibration"] == chosen.to_json()
+
+
 def test_the_threshold_belongs_to_one_network(run_values: RunValues) -> None:
     values = run_values(train={"epochs": 3})
     result = api.fit(values)
