@@ -206,6 +206,9 @@ def read_lfw(path: Path, cells: Cells) -> Known:
         if None in found:
             continue
         pair = tuple(path for path in found if path is not None)
+        if pair[0] == pair[1]:
+            cells.wrong(number, f"an image is compared with itself: {pair[0]}")
+            continue
         names.update(zip(pair, (name for name, _ in ends), strict=True))
         rows.append(pair)
         sames.append(same)

@@ -47,7 +47,7 @@ class Record:
         """What the image is called: the path, and the box if there is one."""
         if self.box is None:
             return self.path
-        return f"{self.path}#{','.join(f'{edge:g}' for edge in self.box)}"
+        return f"{self.path}#{','.join(f'{edge:.10g}' for edge in self.box)}"
 
 
 def read_manifest(table: Table, cells: Cells) -> tuple[tuple[Record, ...], tuple[str, ...]]:

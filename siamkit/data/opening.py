@@ -43,6 +43,10 @@ def open_source(path: str, root: Path | None = None) -> Source:
     except OSError:
         is_table = False
     if not is_table:
+        if root is not None and target.is_dir():
+            raise DataError(
+                "is for tables: the paths of a folder are its own", where="data.root", got=str(root)
+            )
         return FolderSource(scan(target))
     root = (root or target.absolute().parent).resolve()
     if not root.is_dir():

@@ -101,6 +101,13 @@ def test_lfw_pairs_have_names_and_folds(tmp_path: Path) -> None:
     assert known.images(tmp_path).classes == ("Ann", "Bob", "Cyd", "Dee", "Eve")
 
 
+def test_lfw_pairs_of_one_image_are_told(tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text("1\nAnn\t1\t1\nBob\t1\tCyd\t10\n")
+    cells = Cells(tmp_path)
+    read_lfw(tmp_path / "pairs.txt", cells)
+    assert cells.problems == ["row 2: an image is compared with itself: Ann/Ann_0001.jpg"]
+
+
 def test_lfw_development_files_have_no_folds(tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text("1\nAnn\t1\t4\nBob\t1\tCyd\t10\n")
     assert read_lfw(tmp_path / "pairs.txt", Cells(tmp_path)).folds is None
