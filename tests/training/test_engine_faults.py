@@ -165,6 +165,7 @@ def test_rows_of_other_seeds_make_room_in_their_store(
     assert train(0, 1.02 * budget)["missing"] > 0, "the oldest went"
 
 
+@pytest.mark.slow
 def test_a_resumed_phase_keeps_its_boundary_although_fewer_views_are_left(
     run_values: RunValues, tmp_path: Path
 ) -> None:
