@@ -32,10 +32,10 @@ if TYPE_CHECKING:
         resume,
     )
     from siamkit.config import RunConfig
-    from siamkit.deploy.index import Index, Neighbours
-    from siamkit.embedding import Embedded, Embedder
     from siamkit.errors import SiamkitError
     from siamkit.evaluation.calibration import Calibration, Verdict
+    from siamkit.inference.embedder import Embedded, Embedder
+    from siamkit.inference.gallery.index import Index, Neighbours
     from siamkit.interfaces import (
         Backbone,
         BackboneContext,
@@ -65,8 +65,8 @@ _HOME = {
         "load", "load_index", "load_model", "plan", "resume",
     ),
     "siamkit.config": ("RunConfig",),
-    "siamkit.deploy.index": ("Index", "Neighbours"),
-    "siamkit.embedding": ("Embedded", "Embedder"),
+    "siamkit.inference.gallery.index": ("Index", "Neighbours"),
+    "siamkit.inference.embedder": ("Embedded", "Embedder"),
     "siamkit.errors": ("SiamkitError",),
     "siamkit.evaluation.calibration": ("Calibration", "Verdict"),
     "siamkit.interfaces": (

@@ -149,7 +149,7 @@ def test_the_exit_codes_are_those_of_the_exceptions():
 
 
 def test_the_run_directorys_files_are_documented(tmp_path):
-    from siamkit.training.rundir import RunDir
+    from siamkit.runs.directory import RunDir
 
     text = read(DOCS / "reference/run-directory.md")
     for path in vars(RunDir(tmp_path)).values():

@@ -64,7 +64,7 @@ class Parts:
             self.optimizer.zero_grad(set_to_none=True)
             images = torch.randn(8, 3, self.size, self.size)
             labels = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
-            self.loss(self.net.forward_single(images), labels).backward()
+            self.loss(self.net(images), labels).backward()
             self.optimizer.step()
 
     def snapshot(self, prefix: str) -> dict[str, Tensor]:
@@ -86,7 +86,7 @@ def test_trap_1_a_frozen_batch_norm_keeps_its_statistics_through_every_train_cal
     outer = nn.Sequential(parts.net)
     for ancestor in (outer, parts.net, parts.net.backbone, parts.net.backbone.model.layer1):
         ancestor.train()
-        parts.net.forward_single(torch.randn(4, 3, 32, 32))
+        parts.net(torch.randn(4, 3, 32, 32))
     assert changed(before, parts.net) == set()
     parts.train_stages("layer4", norm="train")
     parts.step()
@@ -145,7 +145,7 @@ def test_trap_4_a_refrozen_parameter_does_not_move(optimizer: str) -> None:
     parts.step(2)
     # As after a backward that no step followed: gradients and momentum are there.
     parts.loss(
-        parts.net.forward_single(torch.randn(8, 3, 32, 32)),
+        parts.net(torch.randn(8, 3, 32, 32)),
         torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]),
     ).backward()
     parts.train_stages()
@@ -236,7 +236,7 @@ def test_trap_12_recomputed_activations_behind_a_frozen_part_keep_their_gradient
 
     def gradients() -> dict[str, Tensor]:
         parts.net.zero_grad(set_to_none=True)
-        parts.net.forward_single(images).square()[:, 0].sum().backward()
+        parts.net(images).square()[:, 0].sum().backward()
         return {n: p.grad.clone() for n, p in parts.net.named_parameters() if p.grad is not None}
 
     plain = gradients()
@@ -282,7 +282,7 @@ def test_trap_16_frozen_means_no_gradient_not_a_hidden_one() -> None:
     parts = Parts()
     parts.train_stages("layer4")
     parts.net.train()
-    parts.net.forward_single(torch.randn(4, 3, 32, 32)).sum().backward()
+    parts.net(torch.randn(4, 3, 32, 32)).sum().backward()
     with_gradient = {n for n, p in parts.net.named_parameters() if p.grad is not None}
     assert with_gradient and all(n.startswith((LAYER4, "head.")) for n in with_gradient)
 

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from siamkit.api.models import load
 from siamkit.data.inputs import files_of
-from siamkit.deploy import building
-from siamkit.deploy.embed import embed_to_file
-from siamkit.deploy.filling import Progress
-from siamkit.deploy.index import Index
-from siamkit.embedding import BATCH_SIZE
 from siamkit.errors import CheckpointError, ConfigError
+from siamkit.inference.embedder import BATCH_SIZE
+from siamkit.inference.embedding_files import embed_to_file
+from siamkit.inference.filling import Progress
+from siamkit.inference.gallery import build as building
+from siamkit.inference.gallery.index import Index
 
 _RECALL_QUERIES = 100  # of an approximate search, checked against exact search
 
@@ -44,7 +44,7 @@ def embed(
         progress: Called with how many images are done, and how many there are.
 
     Returns:
-        See :func:`siamkit.deploy.embed.embed_to_file`.
+        See :func:`siamkit.inference.embedding_files.embed_to_file`.
 
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
@@ -83,7 +83,7 @@ def build_index(
         progress: Called with how many images are done, and how many there are.
 
     Returns:
-        See :func:`siamkit.deploy.building.build_index`.
+        See :func:`siamkit.inference.gallery.build.build_index`.
 
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.

@@ -8,16 +8,16 @@ from typing import Literal
 import torch
 
 from siamkit.api.entries import load_config, registries
-from siamkit.embedding import Embedder
+from siamkit.engine.kernels import KERNELS
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.evaluation.calibration import Calibration
-from siamkit.freezing.kernels import KERNELS
+from siamkit.inference.embedder import Embedder
 from siamkit.model.create import create_net
 from siamkit.model.siamese import SiameseNet
-from siamkit.training import checkpoint
+from siamkit.runs import checkpoint
+from siamkit.runs.calibration import calibration_of
+from siamkit.runs.directory import RunDir
 from siamkit.training.build import resolve_device
-from siamkit.training.calibrating import calibration_of
-from siamkit.training.rundir import RunDir
 
 
 def load_model(run_dir: str | Path, which: Literal["best", "last"] = "best") -> SiameseNet:

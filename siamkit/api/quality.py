@@ -10,14 +10,14 @@ from siamkit.api.models import load
 from siamkit.config import Layer, RunConfig
 from siamkit.data.check import check
 from siamkit.data.opening import load_data, unseen_images
-from siamkit.embedding import Embedder
 from siamkit.errors import CheckpointError
 from siamkit.evaluation.calibration import Calibration
 from siamkit.evaluation.summary import summarize
-from siamkit.training import checkpoint
-from siamkit.training.calibrating import best_checkpoint, calibrate_run
-from siamkit.training.heldout import HeldOut
-from siamkit.training.rundir import RunDir
+from siamkit.inference.embedder import Embedder
+from siamkit.runs import checkpoint
+from siamkit.runs.calibration import best_checkpoint, calibrate_run
+from siamkit.runs.directory import RunDir
+from siamkit.runs.held_out import HeldOut
 
 
 def evaluate(

@@ -14,12 +14,12 @@ from siamkit.errors import CheckpointError, ConfigError
 from siamkit.interfaces import Event, FreezePolicy, Phase
 from siamkit.model.create import create_net
 from siamkit.model.siamese import SiameseNet
-from siamkit.training import checkpoint
+from siamkit.runs import checkpoint
+from siamkit.runs.directory import RunDir
+from siamkit.runs.events import Listener
 from siamkit.training import fit as _fit
 from siamkit.training import inspection as _inspection
 from siamkit.training.build import build_policy
-from siamkit.training.events import Listener
-from siamkit.training.rundir import RunDir
 
 Config = RunConfig | Mapping[str, Any] | str | Path
 """A resolved config, nested values, or the path of a YAML file."""
@@ -78,7 +78,7 @@ def plan(
         epochs: Epochs in the run.
         **options: Options of a named policy.
     """
-    from siamkit.freezing.phases import phases
+    from siamkit.freezing.schedule import phases
 
     chosen = create_policy(policy, **options) if isinstance(policy, str) else policy
     return phases(chosen, net.stages(), epochs)

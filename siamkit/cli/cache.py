@@ -14,7 +14,7 @@ from siamkit.cli.options import Json
 from siamkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from siamkit.freezing.cache.budget import StoreInfo
+    from siamkit.engine.cache.budget import StoreInfo
 
 app = typer.Typer(help="See or shrink the cache of frozen features.", add_completion=False)
 
@@ -32,7 +32,7 @@ CacheDir = Annotated[
 @app.command("list")
 def list_(cache_dir: CacheDir = None, json: Json = False) -> None:
     """List what is cached, the most recently used first."""
-    from siamkit.freezing.cache.budget import list_stores
+    from siamkit.engine.cache.budget import list_stores
     from siamkit.report.cache import cache_table
 
     root = _root(cache_dir)
@@ -58,7 +58,7 @@ def prune(
     json: Json = False,
 ) -> None:
     """Remove old features. What a running process uses stays."""
-    from siamkit.freezing.cache import budget
+    from siamkit.engine.cache import budget
 
     if max_gb is None and older_than is None:
         raise ConfigError(
@@ -78,7 +78,7 @@ def clear(
     json: Json = False,
 ) -> None:
     """Remove all cached features. What a running process uses stays."""
-    from siamkit.freezing.cache import budget
+    from siamkit.engine.cache import budget
     from siamkit.report import units
 
     root = _root(cache_dir)
@@ -94,7 +94,7 @@ def clear(
 
 
 def _root(cache_dir: Path | None) -> Path:
-    from siamkit.freezing.cache.layout import default_root
+    from siamkit.engine.cache.layout import default_root
 
     if cache_dir is not None and not cache_dir.is_dir():
         raise ConfigError("no such folder", where="--cache-dir", got=str(cache_dir))
@@ -102,7 +102,7 @@ def _root(cache_dir: Path | None) -> Path:
 
 
 def _report(root: Path, removed: list[StoreInfo], json: bool) -> None:
-    from siamkit.freezing.cache.budget import list_stores
+    from siamkit.engine.cache.budget import list_stores
     from siamkit.report.cache import removed_table
 
     gone, left = _values(removed), _values(list_stores(root))

@@ -81,7 +81,7 @@ def _report(result: dict[str, Any], quiet: bool) -> None:
     """Write the run's report, if its configuration wants one."""
     from siamkit import api
     from siamkit.cli.report import end_with_report
-    from siamkit.training.rundir import RunDir
+    from siamkit.runs.directory import RunDir
 
     if api.load_config(RunDir(Path(result["run_dir"])).read_config()).report:
         end_with_report(result, quiet=quiet)

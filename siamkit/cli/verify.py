@@ -17,8 +17,8 @@ from siamkit.errors import ConfigError
 from siamkit.files import full_disk_is_ours
 
 if TYPE_CHECKING:
-    from siamkit.embedding import Embedder
-    from siamkit.pairlist import PairsToVerify
+    from siamkit.inference.embedder import Embedder
+    from siamkit.inference.pair_lists import PairsToVerify
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run.")]
 A = Annotated[Path | None, typer.Argument(metavar="A", help="An image.", show_default=False)]
@@ -58,7 +58,7 @@ def verify(
         from siamkit import api
 
     if pairs is not None:
-        from siamkit.pairlist import read_pairs
+        from siamkit.inference.pair_lists import read_pairs
 
         found_pairs = read_pairs(pairs)  # before anything that takes time
         _verify_list(api.load(run, device=device), found_pairs, out, json)
@@ -91,7 +91,7 @@ def _check(a: Path | None, b: Path | None, pairs: Path | None, out: Path | None)
 
 def _verify_list(embedder: Embedder, pairs: PairsToVerify, out: Path | None, json: bool) -> None:
     from siamkit.evaluation.verification import errors_at
-    from siamkit.pairlist import scored
+    from siamkit.inference.pair_lists import scored
     from siamkit.report.calibration import pair_list
 
     threshold = embedder.calibration.threshold

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from siamkit.batches import Batch
 from siamkit.data.decode import decode
 from siamkit.data.images import ImageSet
 from siamkit.data.views import EvalView, TrainView, view_seed
@@ -26,29 +26,6 @@ Key = tuple[int, int]
 
 _MOST_WORKERS = 8
 _IMAGES_A_WORKER = 64
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Images that go through the network together, or what its prefix made of them.
-
-    Attributes:
-        images: ``[N, C, H, W]`` float32, normalised; or activations ``[N, ...]``.
-        labels: ``[N]`` int64.
-        indices: ``[N]`` int64, into the image set.
-    """
-
-    images: Tensor
-    labels: Tensor
-    indices: Tensor
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
-        """Return the batch on ``device``."""
-        move = (t.to(device, non_blocking=non_blocking) for t in vars(self).values())
-        return Batch(*move)
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 class ViewDataset(Dataset[Tensor]):

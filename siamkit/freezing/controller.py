@@ -16,7 +16,7 @@ from torch import nn
 
 from siamkit.freezing import proof
 from siamkit.freezing.hold import hold, release
-from siamkit.freezing.phases import StageStatus, norm_mode, status
+from siamkit.freezing.schedule import StageStatus, norm_mode, status
 from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.grouping import is_norm
 from siamkit.model.siamese import SiameseNet

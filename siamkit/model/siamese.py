@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -35,10 +35,6 @@ class SiameseNet(nn.Module):
         """The width E of the embeddings."""
         return self.head.embedding_dim
 
-    def forward_single(self, images: Tensor) -> Tensor:
-        """Return the embeddings ``[N, E]`` of ``images [N, C, H, W]``."""
-        return self.project(self.backbone(images))
-
     def project(self, features: Tensor) -> Tensor:
         """Return the embeddings ``[N, E]`` of the backbone's ``features [N, D]``."""
         embeddings: Tensor = self.head(features)  # [N, E]
@@ -47,21 +43,36 @@ class SiameseNet(nn.Module):
         # In float32 under autocast too: bfloat16 lengths are off by two thousandths.
         return F.normalize(embeddings.float(), dim=-1)
 
-    def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the embeddings of both sides of N pairs, each ``[N, E]``.
+    @overload
+    def forward(self, images: Tensor) -> Tensor: ...
 
-        Both sides go through as one batch, so that a norm layer in training mode sees the
-        statistics of both.
+    @overload
+    def forward(self, images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def forward(
+        self, images: Tensor, others: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the embeddings ``[N, E]`` of ``images [N, C, H, W]``, or of both sides of pairs.
+
+        With two inputs both sides go through as one batch, so that a norm layer in training mode
+        sees the statistics of both.
+
+        Args:
+            images: ``[N, C, H, W]``; the first side of N pairs where ``others`` are given.
+            others: ``[N, C, H, W]``, the second side of the pairs.
         """
-        if a.shape[1:] != b.shape[1:]:
-            return self.forward_single(a), self.forward_single(b)
-        both = self.forward_single(torch.cat([a, b]))
-        return both[: len(a)], both[len(a) :]
+        if others is None:
+            return self.project(self.backbone(images))
+        if images.shape[1:] != others.shape[1:]:
+            return self(images), self(others)
+        both = self(torch.cat([images, others]))
+        return both[: len(images)], both[len(images) :]
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the embeddings ``[N, E]`` for inference: in eval mode, without gradients."""
         with evaluating(self):
-            return self.forward_single(images)
+            embeddings: Tensor = self(images)
+            return embeddings
 
     def features(self, images: Tensor) -> Tensor:
         """Return the backbone's features ``[N, D]`` for inference, as :meth:`embed` does."""
@@ -96,4 +107,5 @@ class WholeNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the embeddings ``[N, E]`` of ``images [N, C, H, W]``."""
-        return self.net.forward_single(images)
+        embeddings: Tensor = self.net(images)
+        return embeddings

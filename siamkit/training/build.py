@@ -15,7 +15,7 @@ from siamkit.data.digest import digest
 from siamkit.data.splits import Splits
 from siamkit.errors import ConfigError, PluginError, SiamkitError
 from siamkit.freezing.controller import FreezeController
-from siamkit.freezing.phases import phases, require_trainable
+from siamkit.freezing.schedule import phases, require_trainable
 from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler, Stage
 from siamkit.model.create import Weights, create_net
 from siamkit.model.siamese import SiameseNet

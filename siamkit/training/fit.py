@@ -16,19 +16,19 @@ from siamkit.config import RunConfig, resolve
 from siamkit.data.opening import load_data
 from siamkit.data.splits import Splits
 from siamkit.errors import CheckpointError, ConfigError, DataError, ResourceError
-from siamkit.freezing.phases import phases
+from siamkit.freezing.schedule import phases
 from siamkit.model.siamese import WholeNetwork
 from siamkit.registry import Registry
-from siamkit.training import checkpoint
+from siamkit.runs import checkpoint
+from siamkit.runs.calibration import best_checkpoint, calibrate_run, calibration_of
+from siamkit.runs.checkpoint import Checkpoint
+from siamkit.runs.directory import RunDir
+from siamkit.runs.events import Emit, Listener, emitter
+from siamkit.runs.held_out import HeldOut
 from siamkit.training.batching import part_of
 from siamkit.training.build import Setup, build, identity, uses_state
-from siamkit.training.calibrating import best_checkpoint, calibrate_run, calibration_of
-from siamkit.training.checkpoint import Checkpoint
-from siamkit.training.events import Emit, Listener, emitter
-from siamkit.training.heldout import HeldOut
 from siamkit.training.loading import TEST, VAL
 from siamkit.training.loop import Trainer
-from siamkit.training.rundir import RunDir
 from siamkit.training.signals import listening
 from siamkit.training.state import Metrics, RunState
 from siamkit.training.step import moved

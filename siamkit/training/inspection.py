@@ -11,19 +11,19 @@ from torch import Tensor
 
 from siamkit.config import SAMPLE, RunConfig
 from siamkit.data.opening import load_data
-from siamkit.freezing.boundary import find_boundaries
-from siamkit.freezing.flops import count_flops
+from siamkit.engine.boundary import find_boundaries
+from siamkit.engine.cut import Cut, cut
+from siamkit.engine.execution import Engine
+from siamkit.engine.flops import count_flops
+from siamkit.engine.routes import Course, whole
 from siamkit.freezing.memory import probe_images, training_memory
-from siamkit.freezing.phases import phases, status
-from siamkit.freezing.selftest import Cut, cut
+from siamkit.freezing.schedule import phases, status
 from siamkit.interfaces import Phase, Stage
 from siamkit.model.create import Weights
 from siamkit.registry import Registry
 from siamkit.training.batching import epoch_steps
 from siamkit.training.build import Setup, build, uses_state
-from siamkit.training.engine import Engine
 from siamkit.training.loading import load_sets
-from siamkit.training.routes import Course, whole
 from siamkit.training.step import autocast
 
 

@@ -8,27 +8,27 @@ from contextlib import ExitStack
 from itertools import islice
 from typing import Any
 
-from siamkit.data.loader import Batch
+from siamkit.batches import Batch
 from siamkit.data.splits import Splits
+from siamkit.engine.execution import Engine
+from siamkit.engine.routes import Route
+from siamkit.engine.sources import Awaited
 from siamkit.errors import Interrupted, NonFiniteError
 from siamkit.freezing.controller import Change
 from siamkit.freezing.proof import verify
 from siamkit.interfaces import FreezePlan
-from siamkit.training import checkpoint
+from siamkit.runs import checkpoint
+from siamkit.runs.checkpoint import Checkpoint
+from siamkit.runs.directory import RunDir
+from siamkit.runs.events import Emit
 from siamkit.training.batching import Part, batch_notices, epoch_steps
 from siamkit.training.build import Setup
-from siamkit.training.checkpoint import Checkpoint
-from siamkit.training.curriculum import Curriculum
-from siamkit.training.engine import Engine
-from siamkit.training.events import Emit
 from siamkit.training.loading import PROBE, TEST, TRAIN, VAL, load_sets
 from siamkit.training.optimizer import load_state_tensors, state_tensors
-from siamkit.training.routes import Route
-from siamkit.training.rundir import RunDir
+from siamkit.training.rates import Curriculum
 from siamkit.training.scoring import Scorer
 from siamkit.training.seeding import derive, seeded
 from siamkit.training.signals import StopRequest
-from siamkit.training.sources import Awaited
 from siamkit.training.state import Metrics, RunState, best_epoch, out_of_patience
 from siamkit.training.step import Stepper
 from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite

@@ -7,15 +7,15 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from siamkit.engine.kernels import choose
+from siamkit.engine.routes import Route
+from siamkit.engine.sources import LiveSource
+from siamkit.engine.timing import sample
 from siamkit.errors import ConfigError
-from siamkit.freezing.kernels import choose
 from siamkit.model.trace import evaluating
 from siamkit.training.build import Setup
 from siamkit.training.loading import VAL, LoadedSet
-from siamkit.training.routes import Route
-from siamkit.training.sources import LiveSource
 from siamkit.training.state import Metrics
-from siamkit.training.survey import sample
 from siamkit.training.validation import evaluator_of
 
 _MANY = 512

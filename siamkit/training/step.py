@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from siamkit.data.loader import Batch
+from siamkit.batches import Batch
 from siamkit.errors import ConfigError, NonFiniteError, PluginError
 from siamkit.interfaces import Loss, Pairs, Triplets
 from siamkit.model.siamese import SiameseNet
@@ -81,7 +81,7 @@ class Stepper:
     ) -> None:
         self.net, self.loss, self.optimizer = net, loss, optimizer
         self.device, self.precision, self.clip_norm = device, precision, clip_norm
-        self.forward: Callable[[Tensor], Tensor] = net.forward_single
+        self.forward: Callable[[Tensor], Tensor] = net
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def __call__(self, work: Iterable[tuple[Batch, Known | None, float]]) -> float:
@@ -109,7 +109,7 @@ class Stepper:
     def _loss(self, batch: Batch, known: Known | None) -> Tensor:
         batch = batch.to(self.device, non_blocking=True)
         with autocast(self.device, self.precision):
-            embeddings = self.forward(batch.images)
+            embeddings = self.forward(batch.inputs)
         # Distances of nearly equal embeddings need all the digits there are.
         if known is None:
             loss = self.loss(embeddings.float(), batch.labels)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from siamkit.config import RunConfig
 from siamkit.errors import PluginError
 from siamkit.registry import Registry
+from siamkit.runs.events import Emit, Observer
 from siamkit.training.build import built
-from siamkit.training.events import Emit, Observer
 
 
 def build_trackers(config: RunConfig, registry: Registry) -> list[Observer]:

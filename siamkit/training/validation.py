@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from siamkit.batches import BatchSource
 from siamkit.data.images import ImageSet
 from siamkit.errors import NonFiniteError
 from siamkit.evaluation.pairs import known_pairs, scores
 from siamkit.evaluation.retrieval import retrieval
 from siamkit.evaluation.verification import verification
 from siamkit.training.build import Setup
-from siamkit.training.sources import BatchSource
 from siamkit.training.step import autocast
 
 PROBE_IMAGES = 512
@@ -58,7 +58,7 @@ class Evaluator:
         for batch in source.batches(self.batches):
             moved = batch.to(self.device, non_blocking=True)
             with torch.no_grad(), autocast(self.device, self.precision):
-                parts.append(forward(moved.images).float().cpu())
+                parts.append(forward(moved.inputs).float().cpu())
         # The workers end with each evaluation: a second pool would only wait while one trains.
         source.close()
         embeddings = torch.cat(parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from siamkit.freezing.phases import plan_at
+from siamkit.freezing.schedule import plan_at
 from siamkit.interfaces import FreezePolicy, Stage
 
 

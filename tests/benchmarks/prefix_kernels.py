@@ -22,8 +22,8 @@ import timm
 import torch
 from torch import Tensor
 
-from siamkit.freezing.kernels import KERNELS, available, batch_size, build_kernel, choose
-from siamkit.freezing.kernels.base import KernelError, Precision
+from siamkit.engine.kernels import KERNELS, available, batch_size, build_kernel, choose
+from siamkit.engine.kernels.base import KernelError, Precision
 
 BAR = 0.9
 PLAIN = "plain loop, train mode"

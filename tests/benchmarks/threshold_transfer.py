@@ -29,11 +29,11 @@ from torch import Tensor
 from siamkit import api
 from siamkit.data.folders import scan
 from siamkit.data.images import ImageSet
-from siamkit.embedding import Embedder
 from siamkit.errors import DataError
 from siamkit.evaluation.calibrating import fit_threshold
 from siamkit.evaluation.pairs import pairs_of, scores
 from siamkit.evaluation.prediction import Rate
+from siamkit.inference.embedder import Embedder
 
 TARGETS = (("eer", None), ("accuracy", None), ("far", 1e-1), ("far", 1e-2), ("far", 1e-3))
 
@@ -98,8 +98,8 @@ def trained(images: ImageSet, args: argparse.Namespace) -> Iterator[tuple[Scored
 
 
 def kept(run: Path, part: str) -> Scored:
-    from siamkit.training.heldout import HeldOut
-    from siamkit.training.rundir import RunDir
+    from siamkit.runs.directory import RunDir
+    from siamkit.runs.held_out import HeldOut
 
     held_out = HeldOut.load(RunDir(run), part)
     return scored(held_out.embeddings, np.array(held_out.images.labels))

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from siamkit.freezing.cache.store import open_store
+from siamkit.engine.cache.store import open_store
 
 MADE = {
     "backbone": "resnet50[/bold]",

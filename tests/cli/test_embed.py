@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from siamkit.deploy import filling
+from siamkit.inference import filling
 
 
 @pytest.fixture(scope="module")

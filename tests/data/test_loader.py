@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from siamkit.batches import Batch
 from siamkit.config import AugmentConfig
 from siamkit.data import loader as loader_module
 from siamkit.data.folders import scan
-from siamkit.data.loader import Batch, Loader, ViewDataset, default_workers
+from siamkit.data.loader import Loader, ViewDataset, default_workers
 from siamkit.data.views import EvalView, TrainView
 from siamkit.errors import DataError, ResourceError, SiamkitError
 from siamkit.interfaces import Preprocessing
@@ -75,8 +76,8 @@ def test_batches_are_what_was_asked_for(images):
     assert [batch.indices.tolist() for batch in batches] == BATCHES
     assert [batch.labels.tolist() for batch in batches] == [[0, 1, 0], [1, 0], [0, 0, 1, 1]]
     assert [len(batch) for batch in batches] == [3, 2, 4]
-    assert batches[0].images.shape == (3, 3, 16, 16)
-    assert torch.equal(batches[1].images[0], data[7, 3])
+    assert batches[0].inputs.shape == (3, 3, 16, 16)
+    assert torch.equal(batches[1].inputs[0], data[7, 3])
 
 
 def test_results_do_not_depend_on_the_number_of_workers(images):
@@ -86,7 +87,7 @@ def test_results_do_not_depend_on_the_number_of_workers(images):
             runs.append([b for epoch in (0, 4) for b in loader.batches(BATCHES, epoch)])
     for run in runs[1:]:
         for batch, expected in zip(run, runs[0], strict=True):
-            assert torch.equal(batch.images, expected.images)
+            assert torch.equal(batch.inputs, expected.inputs)
             assert torch.equal(batch.labels, expected.labels)
             assert torch.equal(batch.indices, expected.indices)
 
@@ -104,8 +105,8 @@ def test_the_callers_random_state_is_untouched(images, workers):
 def test_batches_move_between_devices(images):
     batch = Batch(torch.ones(2, 3, 4, 4), torch.tensor([0, 1]), torch.tensor([5, 6]))
     moved = batch.to("meta", non_blocking=True)
-    assert moved.images.is_meta and moved.labels.is_meta and moved.indices.is_meta
-    assert moved.images.shape == (2, 3, 4, 4)
+    assert moved.inputs.is_meta and moved.labels.is_meta and moved.indices.is_meta
+    assert moved.inputs.shape == (2, 3, 4, 4)
 
 
 # --- workers -------------------------------------------------------------------------------------

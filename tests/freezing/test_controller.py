@@ -41,7 +41,7 @@ def test_changes_say_what_was_and_what_is() -> None:
 def test_flags_follow_the_plan_and_gradients_are_dropped() -> None:
     controller = make()
     controller.apply(FreezePlan.of(controller.stages, ["layer4"]))
-    controller.net.forward_single(torch.randn(4, 3, 32, 32)).sum().backward()
+    controller.net(torch.randn(4, 3, 32, 32)).sum().backward()
     plan = FreezePlan.of(controller.stages, ["layer3"])
     controller.apply(plan)
     for name, parameter in controller.net.named_parameters():

@@ -18,7 +18,7 @@ class Probe(nn.Module):
         self.w = nn.Parameter(torch.ones(1))
         self.register_buffer("count", torch.zeros(1))
 
-    def forward_single(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         if self.training:
             self.count += 1
         return images * self.w

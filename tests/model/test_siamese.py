@@ -16,8 +16,8 @@ def test_both_sides_of_a_pair_share_the_weights(net: SiameseNet) -> None:
     net.eval()
     a, b = torch.randn(3, 3, 32, 32), torch.randn(3, 3, 32, 32)
     ea, eb = net(a, b)
-    torch.testing.assert_close(ea, net.forward_single(a))
-    torch.testing.assert_close(eb, net.forward_single(b))
+    torch.testing.assert_close(ea, net(a))
+    torch.testing.assert_close(eb, net(b))
     swapped = net(b, a)
     torch.testing.assert_close(swapped[0], eb)
 

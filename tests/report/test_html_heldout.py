@@ -17,7 +17,7 @@ from siamkit.report.html.embedding_map import embedding_map
 from siamkit.report.html.heldout import held_out_facts
 from siamkit.report.html.neighbours import gallery_queries, hardest, neighbours
 from siamkit.report.html.score_charts import det_chart, map_chart, roc_chart, score_chart
-from siamkit.training.heldout import HeldOut
+from siamkit.runs.held_out import HeldOut
 
 
 def held_out(labels, width=4, seed=0, part="val"):

@@ -18,7 +18,7 @@ from siamkit.data.loader import Loader, ViewDataset
 from siamkit.data.opening import load_data
 from siamkit.data.views import EvalView
 from siamkit.errors import CheckpointError, ConfigError, NonFiniteError, PluginError
-from siamkit.training import checkpoint
+from siamkit.runs import checkpoint
 from siamkit.training.validation import Evaluator
 
 RunValues = Callable[..., dict[str, Any]]

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from siamkit import api
-from siamkit.training import checkpoint
-from siamkit.training.rundir import RunDir
+from siamkit.runs import checkpoint
+from siamkit.runs.directory import RunDir
 
 RunValues = Callable[..., dict[str, Any]]
 

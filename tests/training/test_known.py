@@ -16,9 +16,9 @@ from siamkit import api
 from siamkit.errors import ConfigError, Interrupted
 from siamkit.evaluation.pairs import known_pairs
 from siamkit.interfaces import Event
-from siamkit.training import checkpoint
-from siamkit.training.heldout import HeldOut
-from siamkit.training.rundir import RunDir
+from siamkit.runs import checkpoint
+from siamkit.runs.directory import RunDir
+from siamkit.runs.held_out import HeldOut
 
 Values = Callable[..., dict[str, Any]]
 

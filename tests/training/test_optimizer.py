@@ -85,7 +85,7 @@ def test_the_state_survives_a_round_trip_by_name(net: SiameseNet, name: str) -> 
 
     first, second = make(), make()
     size = net.backbone.preprocessing.size
-    net.forward_single(torch.randn(2, 3, *size)).sum().backward()
+    net(torch.randn(2, 3, *size)).sum().backward()
     first.step()
     load_state_tensors(second, state_tensors(first))
     saved, loaded = state_tensors(first), state_tensors(second)

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from siamkit.data.loader import Batch
+from siamkit.batches import Batch
 from siamkit.errors import ConfigError, NonFiniteError
 from siamkit.interfaces import Loss, Pairs, Triplets
 from siamkit.training.step import Stepper, autocast, micro_batches
@@ -22,7 +22,7 @@ class Net(nn.Module):
         super().__init__()
         self.linear = nn.Linear(3, 2)
 
-    def forward_single(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         return self.linear(images)
 
 

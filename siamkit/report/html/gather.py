@@ -14,8 +14,8 @@ from siamkit.report.html.embedding_map import Map, embedding_map
 from siamkit.report.html.facts import Facts, facts_of
 from siamkit.report.html.heldout import HeldOutFacts, held_out_facts
 from siamkit.report.html.log import read_log
-from siamkit.training.heldout import HeldOut
-from siamkit.training.rundir import RunDir
+from siamkit.runs.directory import RunDir
+from siamkit.runs.held_out import HeldOut
 
 CALIBRATION = "calibration.json"
 

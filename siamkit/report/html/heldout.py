@@ -16,7 +16,7 @@ from siamkit.evaluation.bootstrap import Statistic, area, eer, identity_interval
 from siamkit.evaluation.pairs import MOST, Pairs, known_pairs, pairs_of, scores
 from siamkit.evaluation.verification import Roc, Verification, roc, verification
 from siamkit.report.html.neighbours import Neighbours, Pair, gallery_queries, hardest, neighbours
-from siamkit.training.heldout import HeldOut
+from siamkit.runs.held_out import HeldOut
 
 IMAGES = 10_000
 SHOWN_PAIRS = 12

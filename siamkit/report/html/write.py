@@ -13,7 +13,7 @@ from siamkit.report.html.context import charts_of, context_of
 from siamkit.report.html.gather import gather
 from siamkit.report.html.page import render
 from siamkit.report.html.thumbnails import thumbnails
-from siamkit.training.rundir import RunDir
+from siamkit.runs.directory import RunDir
 
 NAME = "report.html"
 _HINT = "make room, or choose another file with -o"

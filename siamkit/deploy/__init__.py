@@ -1,1 +1,0 @@
-"""Using a trained network: embeddings in files, an index of a gallery, and searching it."""

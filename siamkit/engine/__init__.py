@@ -1,0 +1,1 @@
+"""The engine: runs the frozen part of a network once."""

@@ -1,0 +1,209 @@
+"""Listing stores, and keeping them under a budget: whole stores go, least recently used first."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from siamkit.engine.cache.layout import (
+    FILL_LOCK,
+    HINT,
+    STORE_FILE,
+    USERS,
+    ShardHeader,
+    StoreSpec,
+    is_our_name,
+    is_shard_name,
+    is_store,
+)
+from siamkit.engine.cache.locks import in_use, root_locked
+from siamkit.errors import ResourceError
+from siamkit.files import full_disk_is_ours
+
+_DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What is known of a store without opening it.
+
+    Attributes:
+        path: Its folder.
+        bytes: The size of its files.
+        rows: The number of its rows; those of damaged shards don't count.
+        last_used: When it was opened or closed last, in seconds since 1970.
+        in_use: Whether a live process has it open.
+        description: What made its rows; empty if that cannot be read any more.
+        dtype: ``F32``, ``F16`` or ``BF16``; empty if that cannot be read any more.
+    """
+
+    path: Path
+    bytes: int
+    rows: int
+    last_used: float
+    in_use: bool
+    description: Mapping[str, Any]
+    dtype: str
+
+    @property
+    def digest(self) -> str:
+        """The store's name."""
+        return self.path.name
+
+
+def list_stores(root: Path) -> list[StoreInfo]:
+    """Return all stores, the most recently used first.
+
+    Raises:
+        ResourceError: The folder cannot be written: a lock in it tells which stores are in use.
+    """
+    if not _stores(root):
+        return []
+    with root_locked(root):
+        return _list(root)
+
+
+def make_room(root: Path, budget_bytes: int, needed_bytes: int = 0) -> list[StoreInfo]:
+    """Evict stores until ``needed_bytes`` more fit the budget and the disk; return those.
+
+    The least recently used go first, and none that a live process has open. If that is not
+    enough, as much as possible is gone: :func:`require_room` tells.
+    """
+    return _evict(
+        root,
+        lambda stores: choose(
+            stores, min(budget_bytes, _total(stores) + free_bytes(root)) - needed_bytes
+        ),
+    )
+
+
+def prune(
+    root: Path, budget_bytes: int | None = None, older_than_days: float | None = None
+) -> list[StoreInfo]:
+    """Evict stores that were not used for some days, then others down to a budget; return them.
+
+    None that a live process has open is evicted.
+    """
+    now = time.time()
+
+    def chosen(stores: Sequence[StoreInfo]) -> list[StoreInfo]:
+        oldest = now - (older_than_days or 0) * _DAY
+        old = [s for s in stores if older_than_days is not None and s.last_used < oldest]
+        gone = [s for s in old if not s.in_use]
+        rest = [s for s in stores if s not in gone]
+        return gone + ([] if budget_bytes is None else choose(rest, budget_bytes))
+
+    return _evict(root, chosen)
+
+
+def clear(root: Path) -> list[StoreInfo]:
+    """Delete all stores but those that a live process has open; return them."""
+    return _evict(root, lambda stores: [s for s in stores if not s.in_use])
+
+
+def choose(stores: Iterable[StoreInfo], limit: int) -> list[StoreInfo]:
+    """Return the stores to evict so that the rest has at most ``limit`` bytes."""
+    stores = sorted(stores, key=lambda store: store.last_used)
+    left, gone = _total(stores), []
+    for store in stores:
+        if left <= limit:
+            break
+        if not store.in_use:
+            gone.append(store)
+            left -= store.bytes
+    return gone
+
+
+def available_bytes(root: Path) -> int:
+    """Return the bytes that a store could get: the disk's free space and what may be evicted.
+
+    0 where the folder cannot be written.
+    """
+    if not os.access(_existing(root), os.W_OK | os.X_OK):
+        return 0
+    evictable = sum(store.bytes for store in list_stores(root) if not store.in_use)
+    return free_bytes(root) + evictable
+
+
+def free_bytes(root: Path) -> int:
+    """Return the free space of the disk that ``root`` is or would be on."""
+    return shutil.disk_usage(_existing(root)).free
+
+
+def _existing(root: Path) -> Path:
+    place = root.absolute()
+    while not place.exists():
+        place = place.parent
+    return place
+
+
+def require_room(root: Path, needed_bytes: int) -> None:
+    """Check that so much more fits on the disk.
+
+    Raises:
+        ResourceError: It does not.
+    """
+    free = free_bytes(root)
+    if needed_bytes > free:
+        raise ResourceError(
+            f"the feature cache needs {needed_bytes / 1e6:,.1f} MB more, and the disk has "
+            f"{free / 1e6:,.1f} MB",
+            where=str(root),
+            hint=HINT,
+        )
+
+
+def _total(stores: Iterable[StoreInfo]) -> int:
+    return sum(store.bytes for store in stores)
+
+
+def _stores(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if is_store(path)) if root.is_dir() else []
+
+
+def _list(root: Path) -> list[StoreInfo]:
+    infos = [_info(path) for path in _stores(root)]
+    return sorted(infos, key=lambda info: info.last_used, reverse=True)
+
+
+def _info(path: Path) -> StoreInfo:
+    size = rows = 0
+    for file in path.iterdir():
+        with suppress(OSError, ValueError):  # a process that has it open may drop a shard
+            size += file.stat().st_size if is_our_name(file.name) else 0
+            rows += ShardHeader.read(file).count if is_shard_name(file.name) else 0
+    mark = path / STORE_FILE
+    last_used = (mark if mark.exists() else path).stat().st_mtime
+    spec = StoreSpec.read(path) or StoreSpec({}, "", ())
+    return StoreInfo(path, size, rows, last_used, in_use(path), spec.description, spec.dtype)
+
+
+def _evict(root: Path, chosen: Callable[[Sequence[StoreInfo]], list[StoreInfo]]) -> list[StoreInfo]:
+    if not _stores(root):
+        return []
+    with root_locked(root):  # so that none of them is opened now
+        gone = chosen(_list(root))
+        for store in gone:
+            with full_disk_is_ours(store.path, HINT):
+                _delete(store.path)
+    return gone
+
+
+def _delete(store: Path) -> None:
+    """Delete our files, and the folder unless something else is in it.
+
+    The spec goes last: a kill leaves a smaller store.
+    """
+    last = (STORE_FILE, FILL_LOCK)
+    files = [file for file in store.iterdir() if is_our_name(file.name)]
+    for file in sorted(files, key=lambda file: file.name in last):
+        file.unlink(missing_ok=True)
+    for folder in (store / USERS, store):
+        with suppress(OSError):
+            folder.rmdir()

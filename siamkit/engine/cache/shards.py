@@ -1,0 +1,165 @@
+"""Shards: immutable files of rows, streamed to a temporary name and published by a rename."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamkit.engine.cache.layout import (
+    DATA_START,
+    HINT,
+    KEY_BYTES,
+    TEMPORARY,
+    ShardHeader,
+    StoreSpec,
+)
+from siamkit.files import fsync, full_disk_is_ours
+
+Keys = NDArray[np.bytes_]
+"""Keys `[N]` of dtype ``S16``. numpy ignores NULs at their ends, which is harmless among keys of
+one length."""
+
+_CHUNK = 1 << 20
+
+
+def pack(keys: Sequence[bytes]) -> Keys:
+    """Return keys as an array.
+
+    Raises:
+        ValueError: One has not ``KEY_BYTES`` bytes.
+    """
+    if any(len(key) != KEY_BYTES for key in keys):
+        raise ValueError(f"a key has {KEY_BYTES} bytes")
+    return np.frombuffer(b"".join(keys), dtype=f"S{KEY_BYTES}")
+
+
+@dataclass(eq=False)
+class Shard:
+    """A published shard: its keys are in memory, its rows are not."""
+
+    path: Path
+    header: ShardHeader
+    keys: Keys
+    verified: bool = False
+
+    @classmethod
+    def open(cls, path: Path, digest: str, spec: StoreSpec) -> Shard:
+        """Read a shard's header and keys, which are not to be trusted before :meth:`verify`.
+
+        Raises:
+            ValueError: It is no shard of this store, or not a whole one.
+            OSError: It cannot be read.
+        """
+        header = ShardHeader.read(path)
+        if (header.store, header.dtype, header.shape) != (digest, spec.dtype, spec.shape):
+            raise ValueError("it belongs to another store")
+        with path.open("rb") as file:
+            file.seek(DATA_START + header.rows_bytes)
+            keys = file.read(header.count * KEY_BYTES)
+        return cls(path, header, np.frombuffer(keys, dtype=f"S{KEY_BYTES}"))
+
+    def verify(self) -> bool:
+        """Tell whether the file still is what was written; reads it once."""
+        if not self.verified:
+            buffer = memoryview(bytearray(_CHUNK))
+            digest = hashlib.sha256()
+            try:
+                with self.path.open("rb", buffering=0) as file:
+                    file.seek(DATA_START)
+                    while read := file.readinto(buffer):
+                        digest.update(buffer[:read])
+            except OSError:  # a disk that cannot give it back
+                return False
+            self.verified = digest.hexdigest() == self.header.sha256
+        return self.verified
+
+
+class ShardWriter:
+    """A shard being written. Nothing of it counts before :meth:`publish`.
+
+    Rows go straight to the file: memory does not depend on the size of a shard.
+    """
+
+    def __init__(self, folder: Path, digest: str, spec: StoreSpec) -> None:
+        self._digest, self._spec = digest, spec
+        self._sha = hashlib.sha256()
+        self._keys: list[bytes] = []
+        self._torn = False
+        self._temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
+        with full_disk_is_ours(folder, HINT):
+            self._file = self._temporary.open("wb")
+        self._write(b"\0" * DATA_START)
+
+    @property
+    def size(self) -> int:
+        """The size of the rows so far."""
+        return len(self._keys) * self._spec.row_bytes
+
+    def add(self, keys: Sequence[bytes], rows: memoryview) -> None:
+        """Append rows.
+
+        Raises:
+            ResourceError: The disk is full; the writer is of no use any more.
+        """
+        self._write(rows)
+        self._sha.update(rows)
+        self._keys += keys
+        self._torn = False
+
+    def publish(self, folder: Path) -> Shard | None:
+        """Give the shard its name; return None if there is nothing to publish.
+
+        Raises:
+            ResourceError: The disk is full; the writer is of no use any more.
+        """
+        if self._torn or not self._keys:
+            self.discard()
+            return None
+        keys = b"".join(self._keys)
+        self._sha.update(keys)
+        header = ShardHeader(
+            self._digest,
+            self._spec.dtype,
+            self._spec.shape,
+            len(self._keys),
+            self._sha.hexdigest(),
+        )
+        path = folder / f"shard-{uuid.uuid4().hex}.safetensors"
+        self._write(keys)
+        try:
+            with full_disk_is_ours(folder, HINT):
+                self._file.seek(0)
+                self._file.write(header.encode())
+                self._file.close()
+                fsync(self._temporary)
+                self._temporary.rename(path)
+                fsync(folder)
+        except BaseException:
+            self.discard()
+            raise
+        array = np.frombuffer(keys, dtype=f"S{KEY_BYTES}")
+        return Shard(path, header, array, verified=True)
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        try:
+            self._file.close()
+        except OSError:  # closing flushes, and the disk may be full
+            pass
+        self._temporary.unlink(missing_ok=True)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        # An interrupt may come between two bytes of a row: then the whole shard is waste.
+        self._torn = True
+        try:
+            with full_disk_is_ours(self._temporary.parent, HINT):
+                self._file.write(data)
+        except BaseException:
+            self.discard()
+            raise

@@ -1,0 +1,356 @@
+"""A store: rows by key, filled by one process at a time, read by many."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from siamkit.engine.cache.index import Index
+from siamkit.engine.cache.layout import (
+    HINT,
+    STORE_FILE,
+    TEMPORARY,
+    USERS,
+    StoreSpec,
+    is_our_name,
+    is_shard_name,
+)
+from siamkit.engine.cache.locks import Use, fill_locked, root_locked
+from siamkit.engine.cache.rows import Rows, memory
+from siamkit.engine.cache.shards import Keys, Shard, ShardWriter, pack
+from siamkit.errors import ResourceError, SiamkitError
+from siamkit.files import full_disk_is_ours, write_atomic
+
+DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+"""What rows can be stored as, and safetensors' names of it."""
+
+SHARD_BYTES = 256 << 20
+"""A shard is published at this size. Each open shard costs a file descriptor."""
+
+SHARD_SECONDS = 20.0
+"""A shard is published after this time: so much work, at most, is lost when the process dies."""
+
+_LOSS = 0.02
+# A long fill may lose 2 % of its work, so that the number of shards does not grow with its hours.
+
+
+class OverflowInCache(SiamkitError):
+    """A finite value is too large for the store's dtype."""
+
+
+def open_store(
+    root: Path, description: Mapping[str, Any], shape: Sequence[int], dtype: torch.dtype
+) -> FeatureStore:
+    """Open the store of rows that were made in the described way, or make it.
+
+    Args:
+        root: The folder of all stores.
+        description: All that decides what the rows of a key are, as JSON values.
+        shape: The shape of a row.
+        dtype: One of :data:`DTYPES`.
+
+    Raises:
+        ResourceError: The folder cannot be written.
+    """
+    spec = StoreSpec(description, DTYPES[dtype], tuple(shape))
+    digest = spec.digest
+    path = root / digest
+    notices = []
+    with root_locked(root):
+        with full_disk_is_ours(path, HINT):
+            path.mkdir(exist_ok=True)
+        file, text = path / STORE_FILE, spec.to_json()
+        if file.exists() and StoreSpec.read(path) != StoreSpec.parse(text):
+            notices.append(f"{file}: it was damaged, and is written again")
+            file.unlink()
+        if not file.exists():
+            write_atomic(file, text, HINT)
+        use = Use(path)
+    try:
+        return FeatureStore(path, spec, dtype, use, notices)
+    except BaseException:
+        use.end()
+        raise
+
+
+class FeatureStore:
+    """An open store. Use it as a context manager, or call :meth:`close`.
+
+    Attributes:
+        path: Its folder, named by its digest.
+        notices: What was wrong with its files, one sentence each. Damaged shards are dropped, so
+            that their rows are missing again.
+    """
+
+    def __init__(
+        self, path: Path, spec: StoreSpec, dtype: torch.dtype, use: Use, notices: list[str]
+    ) -> None:
+        self.path, self.spec, self.dtype, self.notices = path, spec, dtype, notices
+        self._use = use
+        self._index = Index()
+        self._touch()
+        self._refresh()
+
+    @property
+    def row_bytes(self) -> int:
+        """The size of a row on the disk, without its key."""
+        return self.spec.row_bytes
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the store go: from now on it may be evicted."""
+        self._touch()
+        self._use.end()
+
+    def missing(self, keys: Sequence[bytes]) -> list[int]:
+        """Return the positions of the keys that have no row, in order and each key once.
+
+        Every shard that holds a row of ``keys`` is checked against its checksum once; a damaged
+        one is dropped.
+        """
+        return self._missing(pack(keys))
+
+    def _missing(self, keys: Keys) -> list[int]:
+        absent = np.flatnonzero(self._find(keys)[0] < 0)
+        _, first = np.unique(keys[absent], return_index=True)
+        return np.sort(absent[first]).tolist()  # type: ignore[no-any-return]
+
+    def rows(self, keys: Sequence[bytes]) -> Rows:
+        """Return the rows of ``keys``, to gather from.
+
+        Raises:
+            LookupError: A key has no row: see :meth:`missing`.
+        """
+        shard, row = self._find(pack(keys))
+        if absent := int((shard < 0).sum()):
+            raise LookupError(f"{absent} of {len(keys)} keys have no row in {self.path}")
+        try:
+            return Rows(self._index.shards, shard, row, self.spec.shape, self.dtype)
+        except FileNotFoundError:  # another process made room just now
+            self._refresh()
+            raise LookupError(f"rows in {self.path} are gone") from None
+
+    @contextmanager
+    def filling(
+        self,
+        on_wait: Callable[[], None] | None = None,
+        check: Callable[[], None] = lambda: None,
+        *,
+        shard_bytes: int = SHARD_BYTES,
+        shard_seconds: float = SHARD_SECONDS,
+    ) -> Iterator[Fill]:
+        """Add rows, as the only process to do so.
+
+        What was added is published from time to time and at the end, also at the end by an
+        exception. Ask :meth:`Fill.missing` first: another process may have done the work.
+
+        Args:
+            on_wait: Called when another process is filling the store, before waiting for it.
+            check: Called again and again while waiting; may raise to stop.
+            shard_bytes: Publish after so many bytes.
+            shard_seconds: Publish after so many seconds.
+
+        Raises:
+            ResourceError: The disk is full or not writable; what was published is intact.
+        """
+        with fill_locked(self.path, on_wait, check):
+            for orphan in self.path.glob(f"{TEMPORARY}*"):  # its writer is dead: we have the lock
+                orphan.unlink(missing_ok=True)
+            self._refresh()
+            fill = Fill(self, shard_bytes, shard_seconds)
+            try:
+                yield fill
+            except BaseException:
+                with suppress(SiamkitError):
+                    fill.publish()
+                raise
+            fill.publish()
+
+    def _find(self, keys: Keys) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Find rows in verified shards only."""
+        while True:
+            shard, row = self._index.find(keys)
+            needed = [self._index.shards[i] for i in np.unique(shard) if i >= 0]
+            damaged = {s for s in needed if not s.verify()}
+            if not damaged:
+                return shard, row
+            for bad in damaged:
+                self._drop(bad.path, "its checksum is wrong")
+            self.forget(damaged)
+
+    def _refresh(self) -> None:
+        """Take up what other processes published, and leave out what is no shard."""
+        known = {shard.path.name: shard for shard in self._index.shards}
+        shards = []
+        for path in sorted(self.path.iterdir()):
+            if path.name in known:
+                shards.append(known[path.name])
+            elif is_shard_name(path.name):
+                try:
+                    shards.append(Shard.open(path, self.path.name, self.spec))
+                except FileNotFoundError:
+                    continue  # another process dropped it
+                except (OSError, ValueError) as error:
+                    self._drop(path, str(error))
+            elif path.name != USERS and not is_our_name(path.name):
+                self._tell(f"{path}: it is no file of the cache, and is ignored")
+        self._index = Index(shards)
+
+    def _drop(self, path: Path, why: str) -> None:
+        with suppress(OSError):  # what cannot be deleted is left out all the same
+            path.unlink(missing_ok=True)
+        self._tell(f"{path}: {why}; it is dropped, and its rows are computed again")
+
+    def _tell(self, notice: str) -> None:
+        if notice not in self.notices:
+            self.notices.append(notice)
+
+    def _touch(self) -> None:
+        with suppress(OSError):
+            os.utime(self.path / STORE_FILE)
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The shards that are known."""
+        return self._index.shards
+
+    def forget(self, gone: Collection[Shard]) -> None:
+        """Leave shards out from now on."""
+        self._index = Index([s for s in self._index.shards if s not in gone])
+
+    def _adopt(self, shard: Shard) -> None:
+        self._index = Index([*self._index.shards, shard])
+
+
+class Fill:
+    """The right to add rows to a store; see :meth:`FeatureStore.filling`."""
+
+    def __init__(self, store: FeatureStore, shard_bytes: int, shard_seconds: float) -> None:
+        self._store = store
+        self._shard_bytes, self._shard_seconds = shard_bytes, shard_seconds
+        self._writer: ShardWriter | None = None
+        self._pending: set[bytes] = set()
+        self._start = self._published = time.monotonic()
+
+    def missing(self, keys: Sequence[bytes]) -> list[int]:
+        """Return the positions of the keys that have no row yet, in order and each key once."""
+        return [i for i in self._store.missing(keys) if keys[i] not in self._pending]
+
+    def shed(self, wanted: Sequence[bytes], nbytes: int) -> None:
+        """Drop shards, the oldest first, until ``nbytes`` are gone.
+
+        Only those that hold none of the ``wanted`` keys. Another process that reads one goes on
+        reading it.
+        """
+        keys = pack(wanted)
+        gone: set[Shard] = set()
+        aged = [(age, shard) for shard in self._store.shards if (age := _age(shard)) is not None]
+        for _, shard in sorted(aged, key=lambda pair: pair[0]):
+            if nbytes <= 0:
+                break
+            if not np.isin(shard.keys, keys).any():
+                nbytes -= shard.path.stat().st_size
+                shard.path.unlink(missing_ok=True)
+                gone.add(shard)
+        self._store.forget(gone)
+
+    def add(self, keys: Sequence[bytes], rows: Tensor) -> None:
+        """Add rows; those whose keys have a row already are left out.
+
+        Args:
+            keys: The keys of the rows.
+            rows: `[n, *shape]`, of any float dtype; cast to the store's.
+
+        Raises:
+            OverflowInCache: A finite value becomes infinite in the store's dtype; nothing of
+                ``rows`` is added.
+            ResourceError: The disk is full; what was published is intact.
+        """
+        if rows.shape != (len(keys), *self._store.spec.shape):
+            raise ValueError(
+                f"rows of shape {tuple(rows.shape)} for {len(keys)} keys and rows of shape "
+                f"{self._store.spec.shape}"
+            )
+        new = self.missing(keys)
+        if not new:
+            return
+        chosen = rows.detach()
+        if len(new) < len(keys):
+            chosen = chosen[torch.tensor(new, device=rows.device)]
+        plain = _cast(chosen, self._store.dtype)
+        if self._writer is None:
+            self._writer = ShardWriter(self._store.path, self._store.path.name, self._store.spec)
+        added = [keys[i] for i in new]
+        try:
+            self._writer.add(added, memory(plain))
+        except ResourceError:
+            self._writer = None
+            self._pending.clear()
+            raise
+        self._pending.update(added)
+        if self._is_due():
+            self.publish()
+
+    def publish(self) -> None:
+        """Publish what was added so far.
+
+        Raises:
+            ResourceError: The disk is full; what was published before is intact.
+        """
+        writer, self._writer = self._writer, None
+        self._pending.clear()
+        self._published = time.monotonic()
+        if writer is not None and (shard := writer.publish(self._store.path)) is not None:
+            self._store._adopt(shard)
+
+    def _is_due(self) -> bool:
+        now = time.monotonic()
+        patience = max(self._shard_seconds, _LOSS * (now - self._start))
+        written = self._writer.size if self._writer is not None else 0
+        return written >= self._shard_bytes or now - self._published >= patience
+
+
+def _age(shard: Shard) -> float | None:
+    """Return when a shard was written; None if another process dropped it."""
+    try:
+        return shard.path.stat().st_mtime
+    except OSError:
+        return None
+
+
+def _cast(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return ``rows`` on the CPU, contiguous, in ``dtype``."""
+    cast = rows.to("cpu", dtype).contiguous()
+    if rows.dtype != dtype and not torch.isfinite(cast).all():
+        finite = torch.isfinite(rows)
+        if (finite & ~torch.isfinite(cast).to(rows.device)).any():
+            raise OverflowInCache(
+                f"a value is too large for a cache of {str(dtype).removeprefix('torch.')}",
+                got=float(rows[finite].abs().max()),
+                allowed=f"at most {torch.finfo(dtype).max:g}",
+                hint="cache in float32",
+            )
+    return cast

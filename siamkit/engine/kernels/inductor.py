@@ -1,0 +1,55 @@
+"""The compiled kernel: ``torch.compile``, on a CPU with the weights frozen into the code."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from siamkit.engine.kernels.base import ModuleKernel, Precision
+from siamkit.engine.kernels.quiet import quiet
+
+
+def missing(device: torch.device) -> str | None:
+    """Return what the compiler lacks on this machine, or None."""
+    if device.type not in ("cpu", "cuda"):
+        return f"compiles for CPUs and CUDA devices only, and the network is on {device.type}"
+    if device.type == "cuda":
+        return None if find_spec("triton") else "triton is not installed"
+    # The same default as torch's own setting.
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if sys.platform == "win32":
+        compiler = os.environ.get("CXX", "cl")
+    return None if shutil.which(compiler) else f"there is no C++ compiler ({compiler})"
+
+
+class InductorKernel(ModuleKernel):
+    """The folded graph, compiled at its first run.
+
+    On a CPU, ``freezing`` lays the weights out for the machine once; it copies them, and leaves
+    those of the network alone. The code is specialised on the number of threads.
+    """
+
+    name = "inductor"
+
+    def __init__(
+        self, graph: GraphModule, batch_size: int, device: torch.device, precision: Precision
+    ) -> None:
+        frozen = {"freezing": True} if device.type == "cpu" else {}
+        # dynamic=False: a second prefix must not make dynamo guess that shapes vary.
+        compiled = torch.compile(graph, dynamic=False, options={**frozen})
+        super().__init__(compiled, batch_size, device, precision)
+        self._is_compiled = False
+
+    def _run(self, images: Tensor) -> Tensor:
+        if self._is_compiled:
+            return super()._run(images)
+        with quiet():
+            output = super()._run(images)
+        self._is_compiled = True
+        return output

@@ -1,0 +1,328 @@
+"""Embedding images with a trained network: the whole of it is a fixed function.
+
+So it runs the way a frozen prefix does: with the fastest kernel that the number of images pays for,
+checked on real images before it is trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol, TypeVar, cast
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from siamkit.data.decode import decode, prepare
+from siamkit.data.images import ImageSet, Sample
+from siamkit.data.inputs import Paths, samples_of
+from siamkit.data.loader import Loader, ViewDataset, default_workers
+from siamkit.data.views import EvalView
+from siamkit.engine.kernels import Choice, Precision, choose, kernel_class, run
+from siamkit.errors import CheckpointError, DataError, NonFiniteError
+from siamkit.evaluation.calibration import Calibration, Verdict
+from siamkit.freezing.proof import fingerprint
+from siamkit.model.siamese import SiameseNet, WholeNetwork
+
+ImageLike = str | Path | Image.Image
+Images = ImageLike | Sequence[ImageLike] | Sequence[Sample] | Tensor
+
+BATCH_SIZE = 64
+"""Images that are loaded together, unless told otherwise."""
+
+_BATCHES_AT_ONCE = 256  # whose image numbers are spelled out for the loader
+
+Found = TypeVar("Found", covariant=True)
+
+
+class Searchable(Protocol[Found]):
+    """What embeddings are looked up in, such as a :class:`siamkit.Index`."""
+
+    def require_model(self, fingerprint: str) -> None:
+        """Raise an error unless the embeddings are those of this model."""
+
+    def search(self, embeddings: Tensor, k: int) -> Found:
+        """Return the k entries most similar to each of ``embeddings [Q, E]``."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Some images and what they became.
+
+    Attributes:
+        paths: The files.
+        embeddings: ``[N, E]``, float32, on the CPU.
+    """
+
+    paths: tuple[Path, ...]
+    embeddings: Tensor
+
+
+class Embedder:
+    """Turns images into embeddings, and tells whether two show the same.
+
+    Args:
+        net: The network; it is put into eval mode, and must not change from then on.
+        kernel: How it runs: ``auto`` measures, or a name as in ``engine.prefix``.
+        precision: The type that a GPU computes in.
+        workers: Processes that load images; None for as many as this machine has use for.
+        calibration: What :meth:`verify` decides by; or why there is none, to raise there.
+    """
+
+    def __init__(
+        self,
+        net: SiameseNet,
+        *,
+        kernel: str = "auto",
+        precision: Precision = "fp32",
+        workers: int | None = None,
+        calibration: Calibration | CheckpointError | None = None,
+    ) -> None:
+        self.net = net.eval().requires_grad_(False)
+        self._wanted, self._precision, self._workers = kernel, precision, workers
+        self._device = next((p.device for p in net.parameters()), torch.device("cpu"))
+        self._choice: Choice | None = None
+        self._considered = 0
+        self._calibration = calibration
+
+    @property
+    def calibration(self) -> Calibration:
+        """The threshold and the probability map of the network.
+
+        Raises:
+            CheckpointError: There is none, or it is damaged; the message says how to get one.
+        """
+        if isinstance(self._calibration, CheckpointError):
+            raise self._calibration
+        if self._calibration is None:
+            raise CheckpointError(
+                "the embedder has no threshold",
+                hint="load it from a run, after 'siamkit calibrate RUN'",
+            )
+        return self._calibration
+
+    @property
+    def embedding_dim(self) -> int:
+        """The width E of the embeddings."""
+        return self.net.embedding_dim
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A SHA-256 of the network's tensors and of how it takes its images.
+
+        Embeddings can be compared with each other only where it is the same.
+        """
+        about = {
+            "tensors": {name: fingerprint(t) for name, t in self.net.state_dict().items()},
+            "normalize": self.net.normalize,
+            "view": EvalView(self.net.backbone.preprocessing).identity,
+        }
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def numerics(self) -> str:
+        """The kind of device and precision, within which results agree up to rounding."""
+        return kernel_class(self._device, self._precision)
+
+    @property
+    def choice(self) -> Choice | None:
+        """The kernel in use and what was measured; None before the first image."""
+        return self._choice
+
+    def embed(self, images: Images) -> Tensor:
+        """Return the embeddings of images ``[N, E]``, float32, on the CPU.
+
+        Args:
+            images: A folder, whose images at any depth are taken in the order of their paths
+                (:func:`files_of`); a file; files or samples, in this order; an image or images of
+                Pillow's, which are prepared as files are; or a tensor ``[N, C, H, W]``, prepared as
+                the backbone expects (``net.backbone.preprocessing``).
+
+        Raises:
+            DataError: An image is missing, cannot be decoded, or has another shape; the message
+                names it.
+            NonFiniteError: An embedding is NaN or infinite; the message names the image.
+        """
+        if isinstance(images, Tensor):
+            parts = self._tensors(images)
+        elif isinstance(images, Image.Image):
+            parts = self._opened([images])
+        elif isinstance(images, str | Path) or not any(
+            isinstance(image, Image.Image) for image in images
+        ):
+            parts = (part.embeddings for part in self.stream(cast("Paths", images)))
+        else:
+            parts = self._opened(cast("Sequence[ImageLike]", images))
+        found = list(parts)
+        return torch.cat(found) if found else torch.empty(0, self.embedding_dim)
+
+    def similarity(self, a: Images, b: Images) -> Tensor:
+        """Return the cosine similarity of each of ``a`` to each of ``b`` ``[A, B]``.
+
+        Args:
+            a: Images as for :meth:`embed`, or embeddings ``[A, E]``.
+            b: The same.
+
+        Raises:
+            SiamkitError: As for :meth:`embed`.
+        """
+        first, second = (F.normalize(self._vectors(side), dim=-1) for side in (a, b))
+        return (first @ second.T).clamp(-1, 1)
+
+    def verify(self, a: Images, b: Images) -> Verdict:
+        """Tell whether two images show the same.
+
+        Args:
+            a: One image as for :meth:`embed`, or its embedding ``[1, E]``.
+            b: The other.
+
+        Raises:
+            CheckpointError: The network has no threshold; the message says how to get one.
+            DataError: There is more than one image, or as for :meth:`embed`.
+        """
+        calibration = self.calibration
+        score = self.similarity(a, b)
+        if score.shape != (1, 1):
+            raise DataError(
+                "one image is compared with one other",
+                got=f"{score.shape[0]} and {score.shape[1]}",
+                hint="similarity() compares more",
+            )
+        return calibration.verdict(float(score))
+
+    def search(
+        self,
+        queries: Images,
+        gallery: Searchable[Found],
+        k: int = 10,
+    ) -> Found:
+        """Return what is most similar to each image.
+
+        Args:
+            queries: Images, as for :meth:`embed`.
+            gallery: Where to search: a :class:`siamkit.Index`, as ``siamkit.load_index`` returns.
+            k: How many for each query.
+
+        Returns:
+            What ``gallery.search`` returns: for an index, :class:`siamkit.Neighbours`.
+
+        Raises:
+            CheckpointError: The gallery was made by another network.
+            DataError: A query cannot be read.
+        """
+        gallery.require_model(self.fingerprint)
+        return gallery.search(self.embed(queries), k)
+
+    def stream(self, images: Paths, *, batch_size: int = BATCH_SIZE) -> Iterator[Embedded]:
+        """Yield the embeddings of image files, batch by batch, in bounded memory.
+
+        Beside one batch, what is held is the list of files.
+
+        Args:
+            images: As for :meth:`embed`.
+            batch_size: Images that are loaded together and yielded together.
+
+        Raises:
+            DataError: An image is missing or cannot be decoded; the message names it.
+            NonFiniteError: An embedding is NaN or infinite; the message names the image.
+        """
+        samples = samples_of(images)
+        paths = [sample.path for sample in samples]
+        preprocessing = self.net.backbone.preprocessing
+        dataset = ViewDataset(
+            ImageSet(samples, ("",)), EvalView(preprocessing), preprocessing.channels, seed=0
+        )
+        workers = self._workers
+        if workers is None:
+            workers = default_workers(len(paths), self._device)
+        order = range(len(paths))
+        starts = range(0, len(paths), batch_size)
+        with Loader(dataset, workers, pin_memory=self._device.type == "cuda") as loader:
+            left = len(paths)
+            for some in _cut(starts, _BATCHES_AT_ONCE):
+                batches = [order[start : start + batch_size] for start in some]
+                for batch in loader.batches(batches):
+                    chosen = tuple(paths[i] for i in batch.indices.tolist())
+                    yield Embedded(chosen, self._run(batch.inputs, left, chosen))
+                    left -= len(batch)
+
+    def _opened(self, images: Sequence[ImageLike]) -> Iterator[Tensor]:
+        """Yield the embeddings of images of Pillow's, or of those and files."""
+        preprocessing = self.net.backbone.preprocessing
+        view = EvalView(preprocessing)
+        for start in range(0, len(images), BATCH_SIZE):
+            views, names = [], []
+            for index, image in enumerate(images[start : start + BATCH_SIZE], start):
+                if isinstance(image, Image.Image):
+                    names.append(f"image {index}")
+                    opened = prepare(image, preprocessing.channels, where=names[-1])
+                else:
+                    names.append(str(image))
+                    opened = decode(Path(image), preprocessing.channels)
+                views.append(view(opened))
+            yield self._run(torch.stack(views), len(images) - start, names)
+
+    def _tensors(self, images: Tensor) -> Iterator[Tensor]:
+        preprocessing = self.net.backbone.preprocessing
+        expected = (preprocessing.channels, *preprocessing.size)
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            raise DataError(
+                "a tensor of images has another shape",
+                got=str(tuple(images.shape)),
+                allowed="(N, {}, {}, {})".format(*expected),
+                hint="give files or Pillow's images to have them prepared",
+            )
+        for start in range(0, len(images), BATCH_SIZE):
+            part = images[start : start + BATCH_SIZE].detach().float()
+            names = [f"image {start + index}" for index in range(len(part))]
+            yield self._run(part, len(images) - start, names)
+
+    def _vectors(self, images: Images) -> Tensor:
+        if isinstance(images, Tensor) and images.ndim == 2:
+            if images.shape[1] != self.embedding_dim:
+                raise DataError(
+                    "embeddings have another width",
+                    got=images.shape[1],
+                    allowed=str(self.embedding_dim),
+                )
+            return images.detach().float().cpu()
+        return self.embed(images)
+
+    def _run(self, images: Tensor, count: int, names: Sequence[object]) -> Tensor:
+        """Return the embeddings of ``images``, the first of ``count`` that are to come."""
+        moved = images.to(self._device, non_blocking=True)
+        embeddings = run(self._kernel(moved, count).kernel, moved).cpu()
+        _require_finite(embeddings, names)
+        return embeddings
+
+    def _kernel(self, images: Tensor, count: int) -> Choice:
+        """Return the kernel; a task larger than all before may pay for a better one."""
+        if self._choice is None or (self._wanted == "auto" and count > self._considered):
+            self._considered = count
+            self._choice = choose(
+                WholeNetwork(self.net), images[:8], count, wanted=self._wanted,
+                precision=self._precision,
+            )  # fmt: skip
+        return self._choice
+
+
+def _cut(numbers: range, size: int) -> Iterator[range]:
+    for start in range(0, len(numbers), size):
+        yield numbers[start : start + size]
+
+
+def _require_finite(embeddings: Tensor, names: Sequence[object]) -> None:
+    finite = torch.isfinite(embeddings).all(dim=1)
+    if not finite.all():
+        worst = names[int((~finite).nonzero()[0])]
+        raise NonFiniteError(
+            "the network gives an embedding that is NaN or infinite",
+            where=str(worst),
+            hint="check the weights and the image",
+        )

@@ -1,0 +1,164 @@
+"""Embeddings of images, in a file that other programs read."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from siamkit.data.inputs import files_of
+from siamkit.errors import ConfigError, DataError
+from siamkit.files import full_disk_is_ours
+from siamkit.inference.embedder import BATCH_SIZE, Embedder
+from siamkit.inference.filling import HINT, Progress, fill, publish, working, workplace
+
+_ROWS_AT_ONCE = 16_384
+
+
+def embed_to_file(
+    embedder: Embedder,
+    images: str | Path | Sequence[str | Path],
+    output: Path,
+    *,
+    batch_size: int = BATCH_SIZE,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Embed images into a file; stopped at any instant, the same call goes on where it was.
+
+    Args:
+        embedder: What embeds.
+        images: A folder, a file, or files, as for :meth:`siamkit.Embedder.embed`.
+        output: ``.npy``: float32 ``[N, E]``, and beside it a ``.csv`` with the column ``path``; or
+            ``.parquet``: the columns ``path`` and ``embedding`` (float32 lists of length E).
+        batch_size: Images that are loaded together.
+        force: Replace what is there, and drop unfinished work that does not fit.
+        progress: Called as the work proceeds.
+
+    Returns:
+        ``output``, ``paths`` (the ``.csv``, or None), ``images``, ``dim``, ``resumed_at`` (images
+        that were done before), ``seconds``, ``kernel``.
+
+    Raises:
+        ConfigError: The name ends in neither, a package is missing, or the file is there.
+        CheckpointError: Unfinished work of another network or other images is there.
+        DataError: An image is missing or cannot be decoded; what was done is kept.
+        Interrupted: Ctrl-C; what was done is kept.
+        ResourceError: The disk is full, or another process makes the same file.
+    """
+    sidecar = output.with_suffix(".csv") if output.suffix == ".npy" else None
+    _require_usable(output, sidecar, force)
+    started = time.perf_counter()
+    paths = [path.absolute() for path in files_of(images)]
+    with working(output) as folder:
+        rows, before = fill(
+            folder, embedder, paths, batch_size=batch_size, anew=force, progress=progress
+        )
+        if sidecar is None:
+            publish(_write_parquet(folder / "embeddings.parquet", rows, paths), output)
+        else:
+            # The list first: where the embeddings are, their list is.
+            publish(_checked(_write_list(folder / "paths.csv", paths), sidecar, force), sidecar)
+            publish(rows, output)
+        shutil.rmtree(folder)
+    choice = embedder.choice
+    return {
+        "output": str(output),
+        "paths": None if sidecar is None else str(sidecar),
+        "images": len(paths),
+        "dim": embedder.embedding_dim,
+        "resumed_at": before,
+        "seconds": time.perf_counter() - started,
+        "kernel": None if choice is None else choice.kernel.name,
+    }
+
+
+def _require_usable(output: Path, sidecar: Path | None, force: bool) -> None:
+    """Refuse an output that cannot be written, before anything is computed."""
+    if output.suffix not in (".npy", ".parquet"):
+        raise ConfigError(
+            "must end in .npy or .parquet", where="--output", got=str(output)
+        )  # fmt: skip
+    if output.suffix == ".parquet":
+        try:
+            importlib.import_module("pyarrow.parquet")
+        except ImportError:
+            raise ConfigError(
+                "writing .parquet needs the package pyarrow",
+                where=str(output),
+                hint="pip install 'siamkit[parquet]', or choose a name that ends in .npy",
+            ) from None
+    if output.is_dir():
+        raise ConfigError("is a folder", where=str(output), hint="choose another name")
+    if force:
+        return
+    _require_free(output)
+    # Where work is under way the list was ours to write from the start; its content tells.
+    if sidecar is not None and not workplace(output).exists():
+        _require_free(sidecar)
+
+
+def _require_free(path: Path) -> None:
+    if path.exists():
+        raise ConfigError(
+            "the file is there already",
+            where=str(path),
+            hint="choose another name, or replace it with --force",
+        )
+
+
+def _checked(new: Path, old: Path, force: bool) -> Path:
+    """Return ``new`` if it may take the place of ``old``."""
+    if not force and old.exists() and old.read_bytes() != new.read_bytes():
+        _require_free(old)
+    return new
+
+
+def _write_list(path: Path, images: Sequence[Path]) -> Path:
+    # Names that are not UTF-8 come out as the bytes that they are.
+    with (
+        full_disk_is_ours(path, HINT),
+        path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path"])
+        writer.writerows([str(image)] for image in images)
+    return path
+
+
+def _write_parquet(path: Path, rows: Path, images: Sequence[Path]) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    embeddings = np.load(rows, mmap_mode="r")  # [N, E]
+    dim = embeddings.shape[1]
+    schema = pa.schema([("path", pa.string()), ("embedding", pa.list_(pa.float32(), dim))])
+    with full_disk_is_ours(path, HINT), pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, len(images), _ROWS_AT_ONCE):
+            some = images[start : start + _ROWS_AT_ONCE]
+            flat = pa.array(np.ravel(embeddings[start : start + len(some)]))
+            columns = [
+                pa.array([_as_text(image) for image in some], pa.string()),
+                pa.FixedSizeListArray.from_arrays(flat, dim),
+            ]
+            writer.write_table(pa.table(columns, schema=schema))
+    return path
+
+
+def _as_text(path: Path) -> str:
+    text = str(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            "the name is not valid UTF-8, which Parquet cannot hold",
+            where=text,
+            hint="rename the file, or write .npy",
+        ) from None
+    return text

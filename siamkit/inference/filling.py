@@ -1,0 +1,275 @@
+"""Embedding many images into one ``.npy`` file, of which a kill loses a few seconds at most.
+
+The file grows in a hidden folder beside its place. ``progress.json`` says how many of its rows are
+safe on the disk, which images they are of, and what made them; only where all of that is still
+true does the work go on there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import RawIOBase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from filelock import FileLock, Timeout
+
+from siamkit.errors import CheckpointError, DataError, Interrupted, ResourceError
+from siamkit.files import fsync, full_disk_is_ours, write_atomic
+from siamkit.inference.embedder import BATCH_SIZE, Embedder
+
+Progress = Callable[[int, int], None]
+"""Called with how many images are done, and how many there are."""
+
+FORMAT = 1
+HINT = "make room, or choose another place; what was done is kept"
+_SAFE_EVERY = 5.0  # seconds
+_TOLD = {
+    "format": "siamkit",
+    "model": "the run's network",
+    "numerics": "the device or its precision",
+    "dim": "the width of the embeddings",
+    "normalized": "what is made",
+}
+
+
+def workplace(target: Path) -> Path:
+    """Return the folder in which ``target`` is made, until it is complete."""
+    return target.with_name(f".{target.name}.partial")
+
+
+@contextmanager
+def working(target: Path) -> Iterator[Path]:
+    """Hold the :func:`workplace` of ``target`` for this process; an empty one is taken away.
+
+    Raises:
+        ResourceError: Another process is making the same, or the disk cannot be written.
+    """
+    folder = workplace(target)
+    with full_disk_is_ours(folder, HINT):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ResourceError(
+                "another process is making the same", where=str(target), hint="wait for it to end"
+            ) from None
+    try:
+        yield folder
+    finally:
+        lock.release()
+        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".lock"}:
+            shutil.rmtree(folder)
+
+
+def fill(
+    folder: Path,
+    embedder: Embedder,
+    paths: Sequence[Path],
+    *,
+    normalize: bool = False,
+    batch_size: int = BATCH_SIZE,
+    anew: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Path, int]:
+    """Embed images into ``folder``, or go on with it.
+
+    Args:
+        folder: A :func:`workplace`, held by this process.
+        embedder: What embeds.
+        paths: The images.
+        normalize: L2-normalise the embeddings.
+        batch_size: Images that are loaded together.
+        anew: Drop what does not fit, instead of refusing it.
+        progress: Called as the work proceeds.
+
+    Returns:
+        The ``.npy`` file, float32 ``[N, E]``, and how many of its rows were there before.
+
+    Raises:
+        CheckpointError: What is there was made by another network or of other images.
+        DataError: An image is missing or cannot be decoded; what was done is kept.
+        Interrupted: Ctrl-C; what was done is kept.
+        ResourceError: The disk is full.
+    """
+    about = {
+        "format": FORMAT,
+        "model": embedder.fingerprint,
+        "numerics": embedder.numerics,
+        "dim": embedder.embedding_dim,
+        "normalized": normalize,
+    }
+    rows = Rows(folder, about, paths, anew)
+    rows.require_space()
+    before = rows.done
+    report = progress or (lambda done, total: None)
+    report(before, len(paths))
+    with rows.opened():
+        try:
+            for part in embedder.stream(paths[before:], batch_size=batch_size):
+                vectors = F.normalize(part.embeddings, dim=1) if normalize else part.embeddings
+                rows.append(vectors.numpy())
+                report(rows.done, len(paths))
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted after {rows.done} of {len(paths)} images, which are kept",
+                exit_code=130,
+                hint="the same command goes on from there",
+            ) from None
+    return rows.path, before
+
+
+class Rows:
+    """The growing file of embeddings, and the record of what is safe in it.
+
+    Args:
+        folder: Where it is.
+        about: What its rows are made with.
+        paths: The images of all its rows, those to come included.
+        anew: Drop what does not fit, instead of refusing it.
+
+    Raises:
+        CheckpointError: What is there does not fit.
+        DataError: An image is missing.
+    """
+
+    def __init__(
+        self, folder: Path, about: Mapping[str, Any], paths: Sequence[Path], anew: bool
+    ) -> None:
+        self.path = folder / "embeddings.npy"
+        self._record = folder / "progress.json"
+        self._about, self._paths = about, paths
+        self._row_bytes: int = 4 * about["dim"]
+        # Both in one value, so that no Ctrl-C comes between them.
+        self._state = (0, hashlib.sha256())
+        self._saved = 0.0
+        found = self._read()
+        if found is None:
+            return
+        changed = [_TOLD[key] for key in about if found.get(key) != about[key]]
+        count = min(found["rows"], self._whole_rows())
+        if count == found["rows"] and not changed:
+            self._note(paths[:count])
+            if self._state[1].hexdigest() != found["images"]:
+                changed = ["the images"]
+        if changed and not anew:
+            raise CheckpointError(
+                f"cannot go on with the {found['rows']} embeddings that an earlier command left: "
+                f"{' and '.join(changed)} changed since",
+                where=str(folder),
+                hint="undo the change and run it again, or start over with --force",
+            )
+        if changed or count != found["rows"]:
+            self._state = (0, hashlib.sha256())
+
+    @property
+    def done(self) -> int:
+        """How many rows there are."""
+        return self._state[0]
+
+    def _read(self) -> dict[str, Any] | None:
+        """Return the record; None where there is none that can be read: nothing is safe then.
+
+        Nor is anything ours in a file with a second name: it has become part of an index.
+        """
+        try:
+            if self.path.stat().st_nlink > 1:
+                return None
+            found = json.loads(self._record.read_text(encoding="utf-8"))
+            return found if isinstance(found["rows"], int) and found["images"] else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _whole_rows(self) -> int:
+        size = self.path.stat().st_size if self.path.is_file() else 0
+        return min(max(size - len(self._header()), 0) // self._row_bytes, len(self._paths))
+
+    def _header(self) -> bytes:
+        """Return the file's header, which numpy pads: its length does not depend on the rows."""
+        stream = io.BytesIO()
+        shape = (len(self._paths), self._about["dim"])
+        np.lib.format.write_array_header_1_0(
+            stream, {"descr": "<f4", "fortran_order": False, "shape": shape}
+        )
+        return stream.getvalue()
+
+    def _note(self, paths: Sequence[Path]) -> None:
+        done, digest = self._state[0], self._state[1].copy()
+        for path in paths:
+            try:
+                stat = path.stat()
+            except OSError as error:
+                raise DataError(
+                    f"cannot read the image: {error.strerror}", where=str(path)
+                ) from None
+            line = f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+            digest.update(line.encode(errors="surrogatepass"))
+        self._state = (done + len(paths), digest)
+
+    def require_space(self) -> None:
+        """Refuse a task whose result will not fit on the disk, before it costs any time."""
+        needed = (len(self._paths) - self.done) * self._row_bytes
+        free = shutil.disk_usage(self.path.parent).free
+        if free < needed:
+            raise ResourceError(
+                f"not enough disk space: {needed / 1e9:.1f} GB wanted, {free / 1e9:.1f} GB free",
+                where=str(self.path.parent.parent),
+                hint="make room, or choose another place",
+            )
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Open the file for :meth:`append`; whatever ends it, what was appended is made safe."""
+        header = self._header()
+        with full_disk_is_ours(self.path, HINT):
+            if not self.done:
+                self.path.unlink(missing_ok=True)
+            # Unbuffered: what a full disk refused must not be tried again when the file is closed.
+            self._file: RawIOBase = self.path.open("r+b" if self.done else "xb", buffering=0)
+            self._write(header)
+            self._file.truncate(len(header) + self.done * self._row_bytes)
+            self._file.seek(0, os.SEEK_END)
+        try:
+            yield
+        finally:
+            with self._file:
+                self._save()
+
+    def _write(self, data: bytes | memoryview) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) or 0 :]
+
+    def append(self, vectors: np.ndarray[Any, Any]) -> None:
+        """Append the embeddings ``[B, E]`` of the next images."""
+        with full_disk_is_ours(self.path, HINT):
+            self._write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
+        self._note(self._paths[self.done : self.done + len(vectors)])
+        if time.monotonic() - self._saved >= _SAFE_EVERY:
+            self._save()
+
+    def _save(self) -> None:
+        with full_disk_is_ours(self.path, HINT):
+            os.fsync(self._file.fileno())
+        done, digest = self._state
+        record = {**self._about, "rows": done, "images": digest.hexdigest()}
+        write_atomic(self._record, json.dumps(record) + "\n", HINT)
+        self._saved = time.monotonic()
+
+
+def publish(path: Path, target: Path) -> None:
+    """Move a complete file to its place."""
+    with full_disk_is_ours(target, HINT):
+        fsync(path)
+        path.replace(target)
+        fsync(target.parent)

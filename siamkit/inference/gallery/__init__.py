@@ -1,0 +1,1 @@
+"""Galleries: indexed embeddings, exact and approximate search."""

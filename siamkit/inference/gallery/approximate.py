@@ -1,0 +1,181 @@
+"""Approximate search: a faiss inverted file, whose recall is chosen by measuring it.
+
+The gallery is cut into cells around the centres that k-means finds; a query looks into the cells
+nearest to it. How many is the smallest number that reaches the wanted recall on a sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from siamkit.errors import CheckpointError, ConfigError
+from siamkit.inference.gallery.exact import Vectors, exact_search, not_a_number
+
+KINDS = ("auto", "exact", "faiss")
+"""How an index can be searched."""
+
+WORTH = 128_000_000
+"""Numbers in a gallery (embeddings x width) from which ``auto`` takes an approximate index.
+
+An exact search of that many takes a query about 0.1 s on two cores: nobody waits for less.
+"""
+
+RECALL = 0.99
+"""The recall@10 that a new index is tuned to."""
+
+_SAMPLE = 256  # rows of the gallery that recall is measured with
+_ROWS_AT_ONCE = 65_536
+_POINTS_A_CELL = 64  # for k-means, which asks for 39 at least
+_ROUNDS = 8  # of k-means
+_SEED = 0
+
+Array = np.ndarray[Any, Any]
+Search = Callable[[Tensor, int], Tensor]
+"""From queries ``[Q, E]`` and k to indices ``[Q, k]``; -1 where too few were found."""
+
+
+def choose_kind(wanted: str, count: int, dim: int) -> tuple[str, str | None]:
+    """Return ``exact`` or ``faiss``, and what there is to say about it.
+
+    Raises:
+        ConfigError: No such kind, or its package is missing.
+    """
+    if wanted not in KINDS:
+        raise ConfigError("no such kind", where="--kind", got=wanted, allowed=", ".join(KINDS))
+    if wanted == "exact" or (wanted == "auto" and count * dim < WORTH):
+        return "exact", None
+    try:
+        _faiss()
+    except ConfigError as error:
+        if wanted == "faiss":
+            raise
+        return "exact", f"searching exactly: {error}"
+    return "faiss", None
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError:
+        raise ConfigError(
+            "an approximate index needs the package faiss",
+            where="--kind",
+            hint="pip install 'siamkit[search]'",
+        ) from None
+    return faiss
+
+
+def cells(count: int) -> int:
+    """Return how many cells a gallery of ``count`` is cut into: 4 sqrt(N), if they can be filled.
+
+    That many balances finding the cells and looking into them (the faiss guidelines).
+    """
+    return max(1, min(int(4 * math.sqrt(count)), count // _POINTS_A_CELL))
+
+
+def build(embeddings: Array, path: Path) -> tuple[int, float]:
+    """Build the index of ``embeddings [N, E]`` and write it.
+
+    Returns:
+        How many cells a query looks into, and the recall@10 which that gives on a sample.
+    """
+    faiss = _faiss()
+    count, dim = embeddings.shape
+    number = cells(count)
+    index = faiss.IndexIVFFlat(
+        faiss.IndexFlatIP(dim), dim, number, faiss.METRIC_INNER_PRODUCT
+    )  # fmt: skip
+    index.cp.niter, index.cp.spherical, index.cp.seed = _ROUNDS, True, 1 + _SEED
+    rng = np.random.default_rng(_SEED)
+    some = rng.choice(count, min(count, number * _POINTS_A_CELL), replace=False)
+    index.train(np.ascontiguousarray(embeddings[np.sort(some)]))
+    for start in range(0, count, _ROWS_AT_ONCE):
+        index.add(np.ascontiguousarray(embeddings[start : start + _ROWS_AT_ONCE]))
+    sample = np.sort(rng.choice(count, min(count, _SAMPLE), replace=False))
+    looked, found = _tune(index, embeddings, sample, number)
+    faiss.write_index(index, str(path))
+    return looked, found
+
+
+def _tune(index: Any, embeddings: Array, sample: Array, number: int) -> tuple[int, float]:
+    queries = torch.from_numpy(np.ascontiguousarray(embeddings[sample]))
+    own = torch.from_numpy(sample)
+    best = exact_search(queries, embeddings, 11)[1]
+    looked = 4
+    while True:
+        looked = min(2 * looked, number)
+        index.nprobe = looked
+        near = torch.from_numpy(index.search(queries.numpy(), best.shape[1])[1])
+        reached = overlap(_others(near, own), _others(best, own))
+        if reached >= RECALL or looked == number:
+            return looked, reached
+
+
+def _others(indices: Tensor, own: Tensor) -> Tensor:
+    """Return the ten first of eleven, or of as many as there are, without the query itself.
+
+    A query that is not among them (its duplicates came first) drops the last one instead.
+    """
+    mine = indices == own[:, None]
+    mine[:, -1] |= ~mine.any(dim=1)
+    return indices[~mine].view(len(indices), -1)
+
+
+def overlap(found: Tensor, best: Tensor) -> float:
+    """Return the share of ``best [Q, k]`` that is in ``found [Q, k]``; 1 where k is 0."""
+    if not best.numel():
+        return 1.0
+    return float((best[:, :, None] == found[:, None, :]).any(dim=2).double().mean())
+
+
+def opened(path: Path, looked: int) -> Search:
+    """Return the search of a written index.
+
+    Args:
+        path: The file.
+        looked: How many cells a query looks into.
+
+    Raises:
+        ConfigError: faiss is missing.
+        CheckpointError: The file is no index of faiss's.
+    """
+    faiss = _faiss()
+    try:
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+        index.nprobe = looked
+    except (RuntimeError, AttributeError):
+        raise CheckpointError("the file is damaged", where=str(path)) from None
+
+    def search(queries: Tensor, k: int) -> Tensor:
+        indices: Tensor = torch.from_numpy(index.search(queries.contiguous().numpy(), k)[1])
+        return indices
+
+    return search
+
+
+def rescored(queries: Tensor, gallery: Vectors, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scores and indices ``[Q, k]`` of what was found, in the order of exact search.
+
+    Scores are computed anew, so that they are those of exact search. Where fewer than k were
+    found, the score is -inf and the index -1.
+
+    Raises:
+        NonFiniteError: A score is NaN.
+    """
+    rows = torch.from_numpy(np.asarray(gallery[indices.clamp(min=0).flatten().numpy()]))
+    found = rows.view(*indices.shape, -1)  # [Q, k, E]
+    scores = (found @ queries[:, :, None]).squeeze(2)
+    if scores.isnan().any():
+        raise not_a_number("what was found")
+    scores = torch.where(indices < 0, -torch.inf, scores)
+    indices, order = indices.sort(dim=1)
+    scores = scores.gather(1, order)
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    return scores.gather(1, order), indices.gather(1, order)

@@ -1,0 +1,193 @@
+"""Building an index: embed the gallery, write what it consists of, put it in its place at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from siamkit.data.inputs import files_of
+from siamkit.errors import ConfigError
+from siamkit.files import fsync, full_disk_is_ours, write_json
+from siamkit.inference.embedder import BATCH_SIZE, Embedder
+from siamkit.inference.filling import HINT, Progress, fill, working
+from siamkit.inference.gallery import approximate as ann
+from siamkit.inference.gallery.index import (
+    CELLS,
+    EMBEDDINGS,
+    FORMAT,
+    ITEMS,
+    META,
+    OFFSETS,
+    Meta,
+    is_index,
+    record,
+)
+
+
+def build_index(
+    embedder: Embedder,
+    gallery: str | Path | Sequence[str | Path],
+    output: Path,
+    *,
+    run: Path,
+    which: Literal["best", "last"] = "best",
+    kind: str = "exact",
+    batch_size: int = BATCH_SIZE,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Build the index of a gallery; stopped at any instant, the same call goes on where it was.
+
+    Args:
+        embedder: What embeds.
+        gallery: A folder, a file, or files. The label of an image is the folder that it lies in,
+            relative to the gallery; one that lies in no folder of it, or is given by name, has
+            none.
+        output: The index's folder.
+        run: The embedder's run, for ``siamkit search``.
+        which: Its checkpoint.
+        kind: ``exact``, ``faiss``, or ``auto``: ``faiss`` for a large gallery.
+        batch_size: Images that are loaded together.
+        force: Replace an index that is there, and drop unfinished work that does not fit.
+        progress: Called as the work proceeds.
+
+    Returns:
+        ``index``, ``images``, ``labels`` (how many), ``dim``, ``kind``, ``recall@10`` (on a sample,
+        of an approximate index), ``notice``, ``resumed_at``, ``seconds``, ``build_seconds`` (of the
+        approximate index), ``kernel``.
+
+    Raises:
+        ConfigError: No such kind, a package is missing, or something else is in the place.
+        CheckpointError: Unfinished work of another network or other images is there.
+        DataError: An image is missing or cannot be decoded; what was done is kept.
+        Interrupted: Ctrl-C; what was done is kept.
+        ResourceError: The disk is full, or another process builds the same.
+    """
+    ann.choose_kind(kind, ann.WORTH, 1)  # a package that is missing is told now, not at the end
+    _require_free(output, force)
+    started = time.perf_counter()
+    root, paths = _listed(gallery)
+    with working(output) as folder:
+        # It shares the rows' file, which must be ours alone to be written to.
+        shutil.rmtree(folder / "index", ignore_errors=True)
+        rows, before = fill(
+            folder, embedder, paths, normalize=True, batch_size=batch_size, anew=force,
+            progress=progress,
+        )  # fmt: skip
+        chosen, notice = ann.choose_kind(kind, len(paths), embedder.embedding_dim)
+        new = folder / "index"
+        with full_disk_is_ours(output, HINT):
+            new.mkdir()
+            _share(rows, new / EMBEDDINGS)
+            labels = _write_items(new, root, paths)
+            cells, recall, building = _approximate(new, chosen)
+            meta = Meta(
+                format=FORMAT, siamkit=version("siamkit"), kind=chosen, run=str(run.absolute()),
+                which=which, model=embedder.fingerprint, dim=embedder.embedding_dim,
+                count=len(paths), root=str(root or ""), cells=cells, recall=recall,
+                files={path.name: record(path) for path in sorted(new.iterdir())},
+            )  # fmt: skip
+            write_json(new / META, meta.model_dump(mode="json"))
+            _put(new, output)
+        shutil.rmtree(folder)
+    choice = embedder.choice
+    return {
+        "index": str(output),
+        "images": len(paths),
+        "labels": labels,
+        "dim": embedder.embedding_dim,
+        "kind": chosen,
+        "recall@10": recall,
+        "notice": notice,
+        "resumed_at": before,
+        "seconds": time.perf_counter() - started,
+        "build_seconds": building,
+        "kernel": None if choice is None else choice.kernel.name,
+    }
+
+
+def _require_free(output: Path, force: bool) -> None:
+    """Refuse a place that holds what must not be lost."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not output.is_dir() or not is_index(output):
+        raise ConfigError(
+            "is there already, and is not an index", where=str(output), hint="choose another place"
+        )
+    if not force:
+        raise ConfigError(
+            "the index is there already",
+            where=str(output),
+            hint="choose another place, or replace it with --force",
+        )
+
+
+def _listed(gallery: str | Path | Sequence[str | Path]) -> tuple[Path | None, list[Path]]:
+    """Return what paths are relative to (None where nothing holds them all), and the images."""
+    paths = [path.absolute() for path in files_of(gallery)]
+    if not isinstance(gallery, str | Path):
+        return None, paths
+    given = Path(gallery)
+    return (given.resolve() if given.is_dir() else given.absolute().parent), paths
+
+
+def _items(root: Path | None, paths: Sequence[Path]) -> Iterator[dict[str, str | None]]:
+    for path in paths:
+        key = path if root is None else path.relative_to(root)
+        label = "." if root is None else key.parent.as_posix()
+        yield {"path": key.as_posix(), "label": None if label == "." else label}
+
+
+def _write_items(folder: Path, root: Path | None, paths: Sequence[Path]) -> int:
+    """Write the paths and labels; return how many different labels there are."""
+    offsets = np.zeros(len(paths) + 1, dtype=np.int64)
+    labels = set()
+    with (folder / ITEMS).open("wb") as file:
+        for number, item in enumerate(_items(root, paths)):
+            # In ASCII: what is not valid Unicode in a name survives as an escape.
+            file.write(json.dumps(item).encode("ascii") + b"\n")
+            offsets[number + 1] = file.tell()
+            labels.add(item["label"])
+    np.save(folder / OFFSETS, offsets, allow_pickle=False)
+    return len(labels - {None})
+
+
+def _approximate(folder: Path, kind: str) -> tuple[int | None, float | None, float | None]:
+    """Build the approximate index, if it is to have one: cells to look into, recall, seconds."""
+    if kind == "exact":
+        return None, None, None
+    started = time.perf_counter()
+    embeddings = np.load(folder / EMBEDDINGS, mmap_mode="r", allow_pickle=False)
+    looked, recall = ann.build(embeddings, folder / CELLS)
+    return looked, recall, time.perf_counter() - started
+
+
+def _share(rows: Path, target: Path) -> None:
+    """Let a file have a second name, so that a crash before the end loses nothing."""
+    try:
+        os.link(rows, target)
+    except OSError:  # some file systems have no hard links
+        shutil.copyfile(rows, target)
+
+
+def _put(new: Path, target: Path) -> None:
+    """Put a folder in its place; what is there leaves only for what is complete."""
+    for path in new.iterdir():
+        fsync(path)
+    fsync(new)
+    old = target.with_name(f".{target.name}.old")
+    if old.exists():
+        shutil.rmtree(old)
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    fsync(target.parent)
+    shutil.rmtree(old, ignore_errors=True)

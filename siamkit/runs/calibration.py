@@ -1,0 +1,86 @@
+"""The threshold of a run: fitted on held-out images, for the network of its best epoch."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from siamkit.config import CalibrationConfig
+from siamkit.data.digest import digest
+from siamkit.errors import CheckpointError
+from siamkit.evaluation.calibrating import calibrate
+from siamkit.evaluation.calibration import Calibration
+from siamkit.runs import checkpoint
+from siamkit.runs.held_out import HeldOut
+from siamkit.runs.directory import RunDir
+
+
+def calibrate_run(
+    run: RunDir, held_out: HeldOut, wanted: CalibrationConfig, data: str, *, seed: int = 0
+) -> Calibration:
+    """Fit the threshold of a run and write it into the run, in the place of an earlier one.
+
+    Args:
+        run: The run.
+        held_out: Images that it didn't train on, embedded by its best epoch's network.
+        wanted: What the threshold is for.
+        data: The path of the data, for the record.
+        seed: Of the draw of pairs.
+
+    Raises:
+        DataError: The images don't allow it; nothing is written.
+        ResourceError: The disk is full or not writable.
+    """
+    found = calibrate(
+        held_out.embeddings,
+        held_out.images,
+        target=wanted.wanted,
+        far=wanted.far,
+        source={
+            "data": data,
+            "part": held_out.part,
+            "digest": digest(held_out.images),
+            "checkpoint": best_checkpoint(run),
+            "epoch": held_out.epoch,
+            "siamkit": version("siamkit"),
+        },
+        seed=seed,
+    )
+    found.save(run.calibration)
+    return found
+
+
+def best_checkpoint(run: RunDir) -> str:
+    """Return the name of the checkpoint of a run's best epoch.
+
+    Raises:
+        CheckpointError: There is none yet.
+    """
+    name = checkpoint.pointed_to(run.checkpoints, checkpoint.BEST)
+    if name is None:
+        raise CheckpointError(
+            "has no best epoch yet",
+            where=str(run.path),
+            hint=f"finish the run with 'siamkit train --resume {run.path}'",
+        )
+    return name
+
+
+def calibration_of(run: RunDir, checkpoint_name: str) -> Calibration:
+    """Return the calibration of a run for the network of one of its checkpoints.
+
+    Raises:
+        CheckpointError: There is none, it is damaged, or it was fitted for another network.
+    """
+    hint = f"'siamkit calibrate {run.path}' fits one for the best epoch's network"
+    if not run.calibration.is_file():
+        raise CheckpointError("the run has no threshold", where=str(run.path), hint=hint)
+    found = Calibration.load(run.calibration)
+    if found.provenance.checkpoint != checkpoint_name:
+        raise CheckpointError(
+            "the threshold was fitted for another network of the run",
+            where=str(run.calibration),
+            got=found.provenance.checkpoint,
+            allowed=checkpoint_name,
+            hint=hint,
+        )
+    return found

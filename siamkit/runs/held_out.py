@@ -1,0 +1,106 @@
+"""What the trained network makes of the held-out images, kept with the run.
+
+Calibration and the report read it, so neither has to embed anything again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from siamkit.data.images import ImageSet, PairList, Sample, TripletList, Tuples
+from siamkit.errors import CheckpointError
+from siamkit.files import full_disk_is_ours
+from siamkit.runs.directory import RunDir
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out images and their embeddings.
+
+    Attributes:
+        part: ``val`` or ``test``.
+        images: The images.
+        embeddings: ``[N, E]``, float32, by the best epoch's network.
+        epoch: That epoch, from 0.
+    """
+
+    part: str
+    images: ImageSet
+    embeddings: Tensor
+    epoch: int
+
+    def save(self, run: RunDir) -> Path:
+        """Write it into the run's ``embeddings/``, in the place of an earlier one."""
+        path = run.embeddings / f"{self.part}.safetensors"
+        about = {
+            "epoch": self.epoch,
+            "classes": list(self.images.classes),
+            "labels": self.images.labels,
+            "paths": [str(sample.path) for sample in self.images.samples],
+            "keys": [sample.key for sample in self.images.samples],
+            "boxes": [sample.box for sample in self.images.samples],
+            "query": self.images.query,
+            "gallery": self.images.gallery,
+            "tuples": _plain(self.images.tuples),
+        }
+        temporary = path.with_name(f".{path.name}.tmp")
+        with full_disk_is_ours(path):
+            path.parent.mkdir(exist_ok=True)
+            save_file(
+                {"embeddings": self.embeddings.contiguous()},
+                temporary,
+                metadata={"about": json.dumps(about)},
+            )
+            temporary.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, run: RunDir, part: str) -> HeldOut | None:
+        """Return what :meth:`save` wrote, or None where the run has no such part.
+
+        Raises:
+            CheckpointError: The file is damaged.
+        """
+        path = run.embeddings / f"{part}.safetensors"
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                about: dict[str, Any] = json.loads(file.metadata()["about"])
+                embeddings = file.get_tensor("embeddings")
+            names = ("paths", "labels", "keys", "boxes")
+            samples = tuple(
+                Sample(Path(path), label, key, box and tuple(box))
+                for path, label, key, box in zip(*(about[n] for n in names), strict=True)
+            )
+            images = ImageSet(
+                samples,
+                tuple(about["classes"]),
+                _tuples(about["tuples"]),
+                *(about[role] and tuple(about[role]) for role in ("query", "gallery")),
+            )
+            return cls(part, images, embeddings, about["epoch"])
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+            raise CheckpointError(
+                "the file is damaged",
+                where=str(path),
+                hint=f"'siamkit train --resume {run.path}' writes it again",
+            ) from None
+
+
+def _plain(tuples: Tuples | None) -> dict[str, Any] | None:
+    return None if tuples is None else asdict(tuples)
+
+
+def _tuples(plain: dict[str, Any] | None) -> Tuples | None:
+    if plain is None:
+        return None
+    kind = PairList if "same" in plain else TripletList
+    return kind(**{name: value and tuple(value) for name, value in plain.items()})

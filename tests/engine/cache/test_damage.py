@@ -1,0 +1,113 @@
+"""Whatever happens to the files, a wrong row is never read, and the rest is kept."""
+
+import pickle
+import shutil
+
+import pytest
+import torch
+
+from siamkit.engine.cache.layout import DATA_START
+
+
+def missing(cache, numbers, prefix="a"):
+    with cache.open(prefix) as store:
+        absent = store.missing(cache.keys(numbers))
+        return absent, store.notices
+
+
+@pytest.mark.parametrize(
+    "offset",
+    [0, 7, 20, 60, 150, DATA_START, DATA_START + 100, -1, -40],
+    ids=lambda offset: f"byte {offset}",
+)
+def test_a_flipped_bit_is_found_dropped_told_and_refilled(cache, offset):
+    cache.fill(range(12), shard=4)
+    shard = cache.shards()[1]
+    data = bytearray(shard.read_bytes())
+    data[offset] ^= 4
+    shard.write_bytes(data)
+    absent, notices = missing(cache, range(12))
+    assert len(absent) == 4
+    assert not shard.exists()
+    assert [n for n in notices if str(shard) in n] == notices != []
+    cache.fill(range(12))
+    cache.check(range(12))
+    assert missing(cache, range(12)) == ([], [])
+
+
+@pytest.mark.parametrize("size", [0, 5, DATA_START, DATA_START + 50, -1])
+def test_a_truncated_shard_is_dropped(cache, size):
+    cache.fill(range(8), shard=4)
+    shard = cache.shards()[0]
+    shard.write_bytes(shard.read_bytes()[:size])
+    absent, notices = missing(cache, range(8))
+    assert len(absent) == 4 and len(notices) == 1
+    cache.fill(range(8))
+    cache.check(range(8))
+
+
+def test_a_shard_is_verified_before_its_rows_are_read_but_only_where_it_is_needed(cache):
+    cache.fill(range(4))
+    cache.fill(range(4, 8))
+    with cache.open() as store:
+        shards = {bytes(s.keys[0]): s.path for s in store._index.shards}
+        spoilt = shards[cache.key(4)]
+        data = bytearray(spoilt.read_bytes())
+        data[DATA_START] ^= 1
+        spoilt.write_bytes(data)
+        store.rows(cache.keys(range(4)))
+        assert spoilt.exists() and store.notices == []
+        with pytest.raises(LookupError):
+            store.rows(cache.keys(range(8)))
+        assert not spoilt.exists() and "checksum" in store.notices[0]
+
+
+class Gadget:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was run",))
+
+
+def test_foreign_files_are_left_out(cache):
+    path = cache.fill(range(4))
+    other = cache.fill(range(100, 104), prefix="b")
+    moved = path / next(other.glob("shard-*")).name
+    shutil.copy(next(other.glob("shard-*")), moved)
+    gadget = path / f"shard-{'0' * 32}.safetensors"
+    gadget.write_bytes(pickle.dumps(Gadget()).ljust(DATA_START + 64))
+    (path / "features.pt").write_bytes(pickle.dumps(Gadget()))
+    (path / f"shard-{'1' * 32}.safetensors").mkdir()
+    absent, notices = missing(cache, [0, 1, 2, 3, 100])
+    assert absent == [4]
+    assert len(notices) == 4
+    assert not moved.exists() and not gadget.exists()
+    assert (path / "features.pt").exists()  # not a name of ours: not ours to delete
+    cache.check(range(4))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}', "\x00", '{"schema": "x/1"}'])
+def test_a_damaged_spec_is_written_again_and_costs_no_row(cache, text):
+    path = cache.fill(range(4))
+    good = (path / "store.json").read_text()
+    (path / "store.json").write_text(text)
+    absent, notices = missing(cache, range(4))
+    assert absent == [] and len(notices) == 1
+    assert (path / "store.json").read_text() == good
+    cache.check(range(4))
+
+
+def test_a_spec_that_went_is_written_again(cache):
+    path = cache.fill(range(4))
+    (path / "store.json").unlink()
+    cache.check(range(4))
+    assert (path / "store.json").exists()
+
+
+def test_a_shard_that_another_process_dropped_is_no_error(cache):
+    cache.fill(range(4))
+    with cache.open() as store:
+        for shard in cache.shards():
+            shard.unlink()
+        assert store.missing(cache.keys(range(4))) == [0, 1, 2, 3]
+        with store.filling() as fill:
+            fill.add(cache.keys(range(4)), cache.rows(range(4)))
+        assert torch.equal(store.rows(cache.keys([2])).gather(torch.tensor([0])), cache.rows([2]))

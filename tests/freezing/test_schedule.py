@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from siamkit.errors import ConfigError, PluginError
+from siamkit.freezing.schedule import phases, plan_at, require_trainable, status
+from siamkit.interfaces import FreezePlan, FreezePolicy, Progress, Stage
+
+STAGES = (
+    Stage("stem", ("b.w", "b.bn"), norms=frozenset({"b.bn"})),
+    Stage("top", ("t.w", "t.bn"), norms=frozenset({"t.bn"})),
+    Stage("head", ("head.w", "head.bn"), norms=frozenset({"head.bn"})),
+)
+SIZES = {"b.w": 10, "b.bn": 2, "t.w": 20, "t.bn": 4, "head.w": 5, "head.bn": 1}
+
+
+class Fixed(FreezePolicy):
+    def __init__(self, *plans: FreezePlan) -> None:
+        self.plans = plans
+
+    def plan(self, stages: Sequence[Stage], progress: Progress) -> FreezePlan:
+        return self.plans[min(progress.epoch, len(self.plans) - 1)]
+
+
+HEAD_ONLY = FreezePlan.of(STAGES, [])
+TOP = FreezePlan.of(STAGES, ["top"], lr_mult={"top": 0.1})
+
+
+def test_equal_consecutive_plans_are_one_phase() -> None:
+    found = phases(Fixed(HEAD_ONLY, HEAD_ONLY, TOP), STAGES, 5)
+    assert [(p.start_epoch, p.end_epoch) for p in found] == [(0, 2), (2, 5)]
+    assert [p.plan for p in found] == [HEAD_ONLY, TOP]
+
+
+def test_a_plan_that_comes_back_is_a_phase_of_its_own() -> None:
+    found = phases(Fixed(HEAD_ONLY, TOP, HEAD_ONLY), STAGES, 3)
+    assert [p.plan for p in found] == [HEAD_ONLY, TOP, HEAD_ONLY]
+
+
+def test_status_tells_what_trains_at_which_rate_and_where_gradients_flow() -> None:
+    stem, top, head = status(STAGES, TOP, SIZES)
+    assert (stem.parameters, stem.trainable, stem.norm, stem.lr_mult) == (12, 0, "frozen", 0.0)
+    assert not stem.needs_backward
+    assert (top.trainable, top.norm, top.lr_mult, top.needs_backward) == (24, "affine", 0.1, True)
+    assert (head.trainable, head.norm, head.lr_mult) == (6, "train", 1.0)
+
+
+def test_a_trainable_stage_below_a_frozen_one_needs_backward_through_both() -> None:
+    stem, top, _ = status(STAGES, FreezePlan.of(STAGES, ["stem"]), SIZES)
+    assert stem.needs_backward and top.needs_backward and not top.trainable
+
+
+def test_norm_frozen_takes_the_norm_parameters_out_but_leaves_the_head_alone() -> None:
+    policy = Fixed(FreezePlan.of(STAGES, ["top"], norm="frozen"))
+    plan = plan_at(policy, STAGES, 0, 1)
+    assert plan.trainable == {"t.w", "head.w", "head.bn"}
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (FreezePlan(frozenset({"nope"})), "parameter that no stage has, got 'nope'"),
+        (FreezePlan(frozenset(), {"nope": 1.0}), "rate for an unknown stage, got 'nope'"),
+        (FreezePlan(frozenset(), {"top": -1.0}), "'top' must be finite and >= 0, got -1.0"),
+        (FreezePlan(frozenset(), {"top": float("nan")}), "must be finite"),
+    ],
+)
+def test_a_plan_that_does_not_fit_the_stages_is_the_plugins_fault(
+    plan: FreezePlan, message: str
+) -> None:
+    with pytest.raises(PluginError, match=message):
+        plan_at(Fixed(plan), STAGES, 0, 1)
+
+
+def test_a_policy_that_returns_no_plan_is_told() -> None:
+    with pytest.raises(PluginError, match="freeze policy Fixed: plan must return a FreezePlan"):
+        plan_at(Fixed(None), STAGES, 0, 1)  # type: ignore[arg-type]
+
+
+def test_a_policy_sees_the_epochs_that_are_over_and_no_more() -> None:
+    seen: list[Progress] = []
+
+    class Watching(FreezePolicy):
+        def plan(self, stages: Sequence[Stage], progress: Progress) -> FreezePlan:
+            seen.append(progress)
+            return HEAD_ONLY
+
+    history = [{"recall@1": 0.1}, {"recall@1": 0.2}, {"recall@1": 0.3}]
+    plan_at(Watching(), STAGES, 2, 4, history)
+    (progress,) = seen
+    assert (progress.epoch, progress.epochs, progress.fraction) == (2, 4, 0.5)
+    assert progress.monitored == (0.1, 0.2)
+
+
+def test_an_unknown_stage_lists_what_exists() -> None:
+    with pytest.raises(
+        ConfigError, match=r"got 'tpo', allowed: stem, top, head; did you mean 'top'"
+    ):
+        FreezePlan.of(STAGES, ["tpo"])
+
+
+def test_a_run_in_which_nothing_trains_is_refused() -> None:
+    nothing = FreezePlan(frozenset())
+    found = phases(Fixed(HEAD_ONLY, nothing), STAGES, 3)
+    with pytest.raises(
+        ConfigError, match=r"nothing would train in epochs 2-3: policy 'mine'.*--head"
+    ):
+        require_trainable(found, STAGES, "mine")
+    require_trainable(phases(Fixed(HEAD_ONLY), STAGES, 3), STAGES, "mine")

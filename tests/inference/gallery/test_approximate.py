@@ -1,0 +1,84 @@
+"""Approximate search: which kind, how deep, and the ranking of what it finds."""
+
+import numpy as np
+import pytest
+import torch
+
+from siamkit.errors import CheckpointError, ConfigError
+from siamkit.inference.gallery import approximate as ann
+from siamkit.inference.gallery.exact import exact_search
+
+
+def clustered(count: int, seed: int = 0, dim: int = 16) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(200, dim))
+    found = centres[rng.integers(200, size=count)] + 0.3 * rng.normal(size=(count, dim))
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_auto_goes_by_the_size():
+    assert ann.choose_kind("auto", 999_999, 128) == ("exact", None)
+    assert ann.choose_kind("auto", 1_000_000, 128) == ("faiss", None)
+    assert ann.choose_kind("exact", 10**9, 128) == ("exact", None)
+    assert ann.choose_kind("faiss", 1, 1) == ("faiss", None)
+    with pytest.raises(ConfigError, match="exact, faiss"):
+        ann.choose_kind("hnsw", 1, 1)
+
+
+def test_without_the_package_auto_searches_exactly_and_says_so(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    kind, notice = ann.choose_kind("auto", 10**7, 128)
+    assert kind == "exact" and notice is not None and "faiss" in notice
+    with pytest.raises(ConfigError, match=r"siamkit\[search\]"):
+        ann.choose_kind("faiss", 1, 1)
+
+
+def test_cells_can_be_filled():
+    assert [ann.cells(n) for n in (1, 63, 64, 640, 1_000_000)] == [1, 1, 1, 10, 4000]
+
+
+def test_the_recall_that_is_told_is_what_others_measure(tmp_path):
+    gallery, queries = clustered(6000), torch.from_numpy(clustered(200, seed=1))
+    looked, told = ann.build(gallery, tmp_path / "cells")
+    assert told >= ann.RECALL and 1 <= looked < ann.cells(6000)
+    found = ann.opened(tmp_path / "cells", looked)(queries, 10)
+    assert ann.overlap(found, exact_search(queries, gallery, 10)[1]) > 0.95
+    one = ann.opened(tmp_path / "cells", 1)(queries, 10)
+    assert ann.overlap(one, exact_search(queries, gallery, 10)[1]) < told
+
+
+def test_looking_into_every_cell_is_exact_ties_included(tmp_path):
+    gallery = np.repeat(clustered(700), 3, axis=0)  # threes of equal ones
+    ann.build(gallery, tmp_path / "cells")
+    queries = torch.from_numpy(clustered(50, seed=1))
+    found = ann.opened(tmp_path / "cells", ann.cells(len(gallery)))(queries, 9)
+    scores, indices = ann.rescored(queries, gallery, found)
+    best = exact_search(queries, gallery, 9)
+    torch.testing.assert_close(scores, best[0])
+    assert (scores.diff(dim=1) <= 0).all()
+    assert torch.equal(indices // 3, best[1] // 3)
+
+
+def test_what_is_missing_comes_last():
+    gallery = np.eye(3, dtype=np.float32)
+    scores, indices = ann.rescored(torch.eye(3)[:1], gallery, torch.tensor([[-1, 2, 0]]))
+    assert indices.tolist() == [[0, 2, -1]] and scores.tolist() == [[1, 0, -np.inf]]
+
+
+def test_equal_scores_come_by_index():
+    gallery = np.ones((5, 2), dtype=np.float32)
+    assert ann.rescored(torch.ones(1, 2), gallery, torch.tensor([[4, 1, 3]]))[1].tolist() == [
+        [1, 3, 4]
+    ]
+
+
+def test_overlap():
+    best = torch.tensor([[1, 2], [3, 4]])
+    assert ann.overlap(torch.tensor([[2, 1], [3, -1]]), best) == 0.75
+    assert ann.overlap(best[:, :0], best[:, :0]) == 1.0
+
+
+def test_a_file_of_something_else(tmp_path):
+    (tmp_path / "cells").write_bytes(b"not an index")
+    with pytest.raises(CheckpointError, match="damaged"):
+        ann.opened(tmp_path / "cells", 1)

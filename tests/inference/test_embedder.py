@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import siamkit
+from siamkit import api
+from siamkit.data.decode import decode
+from siamkit.data.inputs import files_of
+from siamkit.data.views import EvalView
+from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
+from siamkit.inference.embedder import Embedder
+
+RunValues = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def net() -> siamkit.SiameseNet:
+    torch.manual_seed(0)
+    return api.create_model("timm:resnet10t", pretrained=False, head="bnneck", image_size=32)
+
+
+def plain(net: siamkit.SiameseNet, paths: list[Path]) -> torch.Tensor:
+    view = EvalView(net.backbone.preprocessing)
+    return torch.cat([net.embed(view(decode(path, 3))[None]) for path in paths])
+
+
+@pytest.mark.parametrize("kernel", ["auto", "eager", "folded", "onnxruntime"])
+def test_embeddings_are_those_of_the_network(
+    net: siamkit.SiameseNet, image_folder: Path, kernel: str
+) -> None:
+    embedder = Embedder(net, kernel=kernel)
+    paths = files_of(image_folder)
+    assert len(paths) == 48 and paths == sorted(paths)
+    found = embedder.embed(image_folder)
+    assert found.shape == (48, embedder.embedding_dim) and found.dtype == torch.float32
+    torch.testing.assert_close(found, plain(net, paths), rtol=1e-4, atol=1e-5)
+    assert embedder.choice is not None
+    # 48 images through a tiny network are over before anything else is built.
+    assert embedder.choice.kernel.name == ("eager" if kernel == "auto" else kernel)
+
+
+def test_files_come_back_in_the_order_in_which_they_are_given(
+    net: siamkit.SiameseNet, image_folder: Path
+) -> None:
+    some = files_of(image_folder)[5::-2]
+    embedder = Embedder(net)
+    torch.testing.assert_close(embedder.embed(some), plain(net, some), rtol=1e-4, atol=1e-5)
+    assert torch.equal(embedder.embed(str(some[0])), embedder.embed([str(some[0])]))
+    assert embedder.embed([]).shape == (0, embedder.embedding_dim)
+
+
+def test_a_stream_goes_batch_by_batch(net: siamkit.SiameseNet, image_folder: Path) -> None:
+    many = files_of(image_folder) * 3
+    parts = list(Embedder(net).stream(many))
+    assert [len(part.paths) for part in parts] == [64, 64, 16]
+    assert [path for part in parts for path in part.paths] == many
+    assert all(len(part.embeddings) == len(part.paths) for part in parts)
+    assert torch.equal(parts[0].embeddings[:16], parts[0].embeddings[48:])
+
+
+def test_a_larger_task_may_get_a_better_kernel(
+    net: siamkit.SiameseNet, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from siamkit import embedding
+
+    counts: list[int] = []
+    choose = embedding.choose
+
+    def counted(module: Any, images: Any, count: int, **options: Any) -> Any:
+        counts.append(count)
+        return choose(module, images, count, **options)
+
+    monkeypatch.setattr(embedding, "choose", counted)
+    embedder = Embedder(net)
+    paths = files_of(image_folder)
+    for some in (paths[:3], paths[:2], paths, paths[:20]):
+        embedder.embed(some)
+    assert counts == [3, 48]
+
+
+def test_what_cannot_be_embedded_is_named(net: siamkit.SiameseNet, tmp_path: Path) -> None:
+    embedder = Embedder(net)
+    with pytest.raises(DataError, match="no such file or folder"):
+        embedder.embed(tmp_path / "missing")
+    with pytest.raises(DataError, match=r"gone\.png"):
+        embedder.embed([tmp_path / "gone.png"])
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n")
+    with pytest.raises(DataError, match=r"broken\.png"):
+        embedder.embed(tmp_path / "broken.png")
+
+
+def test_a_poisoned_network_is_an_error_that_names_the_image(tmp_path: Path) -> None:
+    net = api.create_model("timm:resnet10t", pretrained=False, head="linear", image_size=32)
+    with torch.no_grad():
+        next(net.head.parameters()).fill_(float("nan"))
+    Image.new("RGB", (40, 40)).save(tmp_path / "black.png")
+    with pytest.raises(NonFiniteError, match=r"black\.png"):
+        Embedder(net, kernel="eager").embed(tmp_path)
+
+
+def test_a_trained_run_is_loaded_as_an_embedder(run_values: RunValues, image_folder: Path) -> None:
+    values = run_values(train={"epochs": 1})
+    api.fit(values)
+    embedder = siamkit.load(values["run_dir"], "last", device="cpu")
+    paths = files_of(image_folder)[:3]
+    trained = api.load_model(values["run_dir"], "last")
+    torch.testing.assert_close(embedder.embed(paths), plain(trained, paths), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match=r"which"):
+        siamkit.load(values["run_dir"], "latest")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"kernel.*eager"):
+        siamkit.load(values["run_dir"], kernel="tensorrt")
+    with pytest.raises(ConfigError, match=r"no such device"):
+        siamkit.load(values["run_dir"], device="tpu")
+    with pytest.raises((CheckpointError, ConfigError)):
+        siamkit.load(image_folder)
+
+
+def test_pillows_images_and_tensors_give_what_files_give(
+    net: siamkit.SiameseNet, image_folder: Path
+) -> None:
+    embedder = Embedder(net, kernel="eager")
+    paths = files_of(image_folder)[:3]
+    expected = embedder.embed(paths)
+    opened = [Image.open(path) for path in paths]
+    torch.testing.assert_close(embedder.embed(opened), expected)
+    torch.testing.assert_close(embedder.embed([opened[0], paths[1], str(paths[2])]), expected)
+    torch.testing.assert_close(embedder.embed(opened[0]), expected[:1])
+    view = EvalView(net.backbone.preprocessing)
+    tensors = torch.stack([view(decode(path, 3)) for path in paths])
+    torch.testing.assert_close(embedder.embed(tensors), expected)
+    assert embedder.embed(tensors[:0]).shape == (0, embedder.embedding_dim)
+    many = embedder.embed([opened[0]] * 70)
+    torch.testing.assert_close(many, expected[:1].expand(70, -1))
+
+
+def test_tensors_of_another_shape_are_refused(net: siamkit.SiameseNet) -> None:
+    embedder = Embedder(net, kernel="eager")
+    for shape in [(3, 32, 32), (1, 1, 32, 32), (1, 3, 40, 40)]:
+        with pytest.raises(DataError, match=r"allowed: \(N, 3, 32, 32\)"):
+            embedder.embed(torch.zeros(shape))
+    with pytest.raises(DataError, match="another width"):
+        embedder.similarity(torch.zeros(2, 7), torch.zeros(2, 7))
+
+
+def test_similarity_is_the_cosine_of_each_to_each(
+    net: siamkit.SiameseNet, image_folder: Path
+) -> None:
+    embedder = Embedder(net, kernel="eager")
+    paths = files_of(image_folder)[:5]
+    vectors = embedder.embed(paths)
+    found = embedder.similarity(paths[:2], vectors)
+    expected = torch.nn.functional.cosine_similarity(vectors[:2, None], vectors[None], dim=-1)
+    assert found.shape == (2, 5)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert found.max() <= 1
+
+
+def test_verify_decides_by_the_calibration(net: siamkit.SiameseNet, image_folder: Path) -> None:
+    from siamkit.evaluation.calibration import Calibration, Provenance
+    from siamkit.evaluation.prediction import Rate
+
+    rate, about = Rate(0.1, 0, 1), Provenance("d", "val", "", 2, 2, 1, 1, True, "c", 0, "0")
+    calibration = Calibration("eer", None, 0.9999, rate, rate, 5.0, -1.0, about)
+    embedder = Embedder(net, kernel="eager", calibration=calibration)
+    one, other = (Image.open(path) for path in files_of(image_folder)[::40][:2])
+    assert embedder.verify(one, one).same
+    found = embedder.verify(one, other)
+    score = float(embedder.similarity(one, other))
+    assert (found.same, found.score, found.threshold) == (score >= 0.9999, score, 0.9999)
+    assert found.probability == calibration.probability(score)
+    with pytest.raises(DataError, match="got '2 and 1'"):
+        embedder.verify([one, one], other)
+    with pytest.raises(CheckpointError, match="siamkit calibrate"):
+        Embedder(net).verify(one, other)

@@ -1,0 +1,223 @@
+"""Embeddings in files."""
+
+import csv
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from siamkit.data.inputs import files_of
+from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted, ResourceError
+from siamkit.inference.embedding_files import embed_to_file
+from siamkit.inference.filling import working, workplace
+
+
+@pytest.fixture
+def images(image_folder, tmp_path) -> Path:
+    """A copy that a test may change."""
+    return shutil.copytree(image_folder, tmp_path / "images")
+
+
+def stopped(embedder, images, output, after=16):
+    """Leave unfinished work, as Ctrl-C does."""
+
+    def stop(done, total):
+        if done >= after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match=f"after {after} of 48") as caught:
+        embed_to_file(embedder, images, output, batch_size=8, progress=stop)
+    assert caught.value.exit_code == 130
+
+
+def test_npy_and_its_list(embedder, images, tmp_path):
+    result = embed_to_file(embedder, images, tmp_path / "out.npy", batch_size=7)
+    found = np.load(tmp_path / "out.npy", allow_pickle=False)
+    assert found.dtype == np.float32 and found.flags.c_contiguous
+    np.testing.assert_allclose(found, embedder.embed(images).numpy(), rtol=1e-4, atol=1e-5)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        paths = [row["path"] for row in csv.DictReader(file)]
+    assert paths == [str(path.absolute()) for path in files_of(images)]
+    assert (result["images"], result["dim"], result["resumed_at"]) == (48, 8, 0)
+    assert not workplace(tmp_path / "out.npy").exists()
+
+
+def test_parquet(embedder, images, tmp_path):
+    embed_to_file(embedder, images, tmp_path / "out.parquet")
+    table = pq.read_table(tmp_path / "out.parquet")
+    found = np.array(table["embedding"].to_pylist(), dtype=np.float32)
+    np.testing.assert_allclose(found, embedder.embed(images).numpy(), rtol=1e-4, atol=1e-5)
+    assert table["path"].to_pylist() == [str(path.absolute()) for path in files_of(images)]
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_resumed_work_gives_the_same_bytes_and_does_not_start_over(embedder, images, tmp_path):
+    embed_to_file(embedder, images, tmp_path / "whole.npy", batch_size=8)
+    stopped(embedder, images, tmp_path / "out.npy")
+    assert not (tmp_path / "out.npy").exists()
+    seen = []
+    result = embed_to_file(
+        embedder, images, tmp_path / "out.npy", batch_size=8,
+        progress=lambda done, total: seen.append(done),
+    )  # fmt: skip
+    assert result["resumed_at"] == 16 and seen == [16, 24, 32, 40, 48]
+    assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_rows_that_never_reached_the_record_are_made_again(embedder, images, tmp_path):
+    embed_to_file(embedder, images, tmp_path / "whole.npy", batch_size=8)
+    stopped(embedder, images, tmp_path / "out.npy")
+    with (workplace(tmp_path / "out.npy") / "embeddings.npy").open("ab") as file:
+        file.write(b"\xff" * 45)  # a row and a half
+    embed_to_file(embedder, images, tmp_path / "out.npy", batch_size=8)
+    assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+@pytest.mark.parametrize("change", ["touched", "gone", "new"])
+def test_changed_images_are_refused(embedder, images, tmp_path, change):
+    out, first = tmp_path / "out.npy", images / "class0/0.png"
+    stopped(embedder, images, out)
+    if change == "touched":
+        os.utime(first, ns=(1, 1))
+    elif change == "gone":
+        first.unlink()
+    else:
+        shutil.copy(first, images / "class0/00.png")
+    with pytest.raises(CheckpointError, match="the images changed since") as caught:
+        embed_to_file(embedder, images, out)
+    assert "--force" in str(caught.value) and workplace(out).exists()
+    assert embed_to_file(embedder, images, out, force=True)["resumed_at"] == 0
+    assert len(np.load(out)) == len(files_of(images))
+
+
+def test_another_network_is_refused(embedder, other, images, tmp_path):
+    stopped(embedder, images, tmp_path / "out.npy")
+    with pytest.raises(CheckpointError, match="the run's network changed since"):
+        embed_to_file(other, images, tmp_path / "out.npy")
+    embed_to_file(other, images, tmp_path / "out.npy", force=True)
+    np.testing.assert_allclose(
+        np.load(tmp_path / "out.npy"), other.embed(images).numpy(), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["out.npy", "out.csv"])
+def test_what_is_there_is_not_written_over(embedder, images, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match="is there already"):
+        embed_to_file(embedder, images, tmp_path / "out.npy")
+    assert (tmp_path / name).read_text() == "mine"
+    embed_to_file(embedder, images, tmp_path / "out.npy", force=True)
+    assert np.load(tmp_path / "out.npy").shape == (48, 8)
+
+
+def test_a_stop_between_the_list_and_the_embeddings(embedder, images, tmp_path, monkeypatch):
+    from siamkit.inference import embedding_files as embed
+
+    def halfway(path, target):
+        if target.suffix == ".npy":
+            raise KeyboardInterrupt
+        real(path, target)
+
+    real = embed.publish
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(embed, "publish", halfway)
+        embed_to_file(embedder, images, tmp_path / "out.npy")
+    assert (tmp_path / "out.csv").exists()
+    assert embed_to_file(embedder, images, tmp_path / "out.npy")["resumed_at"] == 48
+
+
+@pytest.mark.parametrize("name", ["out.txt", "out", "folder.npy"])
+def test_names_that_cannot_be(embedder, images, tmp_path, name):
+    (tmp_path / "folder.npy").mkdir()
+    with pytest.raises(ConfigError):
+        embed_to_file(embedder, images, tmp_path / name)
+
+
+def test_an_unreadable_image_is_named_and_what_was_done_stays(embedder, images, tmp_path):
+    bad = images / "class3/2.png"
+    good = bad.read_bytes()
+    bad.write_bytes(good[:60])
+    with pytest.raises(DataError, match=r"class3/2\.png"):
+        embed_to_file(embedder, images, tmp_path / "out.npy", batch_size=8)
+    bad.write_bytes(good)
+    assert embed_to_file(embedder, images, tmp_path / "out.npy", batch_size=8)["resumed_at"] == 16
+
+
+def test_another_process_at_the_same(embedder, images, tmp_path):
+    with (
+        working(tmp_path / "out.npy"),
+        pytest.raises(ResourceError, match="another process"),
+    ):
+        embed_to_file(embedder, images, tmp_path / "out.npy")
+    assert not workplace(tmp_path / "out.npy").exists()
+
+
+def test_a_disk_too_small_is_refused_before_the_work(embedder, images, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ResourceError, match="not enough disk space"):
+        embed_to_file(embedder, images, tmp_path / "out.npy")
+
+
+def test_a_disk_that_fills_up_keeps_what_was_done(embedder, images, tmp_path):
+    # Python ignores SIGXFSZ: a file over the limit is an OSError, as on a full disk.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (128 + 20 * 32 + 5, before[1]))
+    try:
+        with pytest.raises(ResourceError, match="cannot write: File too large"):
+            embed_to_file(embedder, images, tmp_path / "out.npy", batch_size=8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert embed_to_file(embedder, images, tmp_path / "out.npy", batch_size=8)["resumed_at"] == 16
+    np.testing.assert_allclose(
+        np.load(tmp_path / "out.npy"), embedder.embed(images).numpy(), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_names_that_are_not_utf_8(embedder, tmp_path):
+    odd = os.fsencode(tmp_path) + b"/\xff\n,[red].png"
+    Image.new("RGB", (32, 32)).save(os.fsdecode(odd))
+    embed_to_file(embedder, [os.fsdecode(odd)], tmp_path / "out.npy")
+    assert (tmp_path / "out.csv").read_bytes() == b'path\n"' + odd + b'"\n'
+    with pytest.raises(DataError, match="not valid UTF-8"):
+        embed_to_file(embedder, [os.fsdecode(odd)], tmp_path / "out.parquet")
+
+
+SLOW = """
+import sys, time
+from siamkit import api
+from siamkit.inference import filling
+filling._SAFE_EVERY = 0.0
+def slowly(done, total):
+    print(done, flush=True)
+    time.sleep(0.5 if done >= 16 else 0)
+api.embed(*sys.argv[1:], device="cpu", workers=0, batch_size=8, progress=slowly)
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle(trained, images, tmp_path):
+    from siamkit import api
+
+    done = {"device": "cpu", "workers": 0, "batch_size": 8}
+    api.embed(trained, images, tmp_path / "whole.npy", **done)
+    env = {**os.environ, "SIAMKIT_CACHE_DIR": str(tmp_path / "own")}
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, trained, images, tmp_path / "out.npy"],
+        env=env, stdout=subprocess.PIPE, text=True,
+    ) as child:  # fmt: skip
+        for line in child.stdout:
+            if int(line) >= 24:
+                break
+        child.kill()
+    result = api.embed(trained, images, tmp_path / "out.npy", **done)
+    assert result["resumed_at"] == 24
+    assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from siamkit.config import RunConfig
+from siamkit.errors import ConfigError, ResourceError
+from siamkit.runs.directory import RunDir
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def test_the_default_name_tells_when_and_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = RunConfig.model_validate({"backbone": "timm:convnext_tiny.fb_in22k"})
+    first, second = (RunDir.create(config, NOW).path for _ in range(2))
+    assert first.as_posix() == "runs/20260102-030405-timm-convnext_tiny.fb_in22k-stages"
+    assert second.name == f"{first.name}-2", "two runs in one second do not meet"
+
+
+def test_the_written_config_reads_back_as_the_same_config(tmp_path: Path) -> None:
+    config = RunConfig.model_validate({"run_dir": tmp_path / "run", "optimizer": {"lr": 1e-5}})
+    run = RunDir.create(config)
+    again = RunConfig.model_validate(run.read_config())
+    assert again == config.model_copy(update={"run_dir": None})
+
+
+def test_a_run_in_use_is_refused_and_its_owner_named(tmp_path: Path) -> None:
+    program = (
+        "import sys, pathlib\n"
+        "from siamkit.runs.directory import RunDir\n"
+        "with RunDir(pathlib.Path(sys.argv[1])).locked():\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(ResourceError, match=rf"in use by process {holder.pid} on "),
+            RunDir(tmp_path).locked(),
+        ):
+            pass
+        holder.kill()
+        holder.wait()
+        with RunDir(tmp_path).locked():  # a dead process holds nothing
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    config = RunConfig.model_validate({"run_dir": tmp_path / "file" / "run"})
+    with pytest.raises(ResourceError, match="cannot write: Not a directory"):
+        RunDir.create(config)
+
+
+def test_a_run_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("precious")
+    with pytest.raises(ConfigError, match="run: is not a directory; choose another --run-dir"):
+        RunDir.create(RunConfig.model_validate({"run_dir": tmp_path / "run"}))
+    assert (tmp_path / "run").read_text() == "precious"

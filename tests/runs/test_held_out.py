@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from siamkit.data.images import ImageSet
+from siamkit.errors import CheckpointError
+from siamkit.runs.held_out import HeldOut
+from siamkit.runs.directory import RunDir
+
+
+@pytest.fixture
+def held_out(tmp_path: Path) -> HeldOut:
+    images = ImageSet.of(tmp_path, {"a\udcff": ["a/1.png", "a/2.png"], "b": ["b/\udcff.png"]})
+    return HeldOut("val", images, torch.randn(3, 4), epoch=2)
+
+
+def test_it_comes_back_as_it_was_saved(held_out: HeldOut, tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    held_out.save(run)
+    loaded = HeldOut.load(run, "val")
+    assert loaded is not None
+    assert loaded.images == held_out.images
+    assert (loaded.part, loaded.epoch) == ("val", 2)
+    assert torch.equal(loaded.embeddings, held_out.embeddings)
+    assert [p.name for p in run.embeddings.iterdir()] == ["val.safetensors"]
+
+
+def test_a_part_that_the_run_has_not_is_none(tmp_path: Path) -> None:
+    assert HeldOut.load(RunDir(tmp_path), "test") is None
+
+
+def test_damage_is_an_error_that_names_the_file(held_out: HeldOut, tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    path = held_out.save(run)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(CheckpointError, match=r"val\.safetensors: the file is damaged"):
+        HeldOut.load(run, "val")

@@ -1,0 +1,190 @@
+"""Whatever the engine decides, a run learns the same."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import siamkit
+from siamkit import api
+from siamkit.runs import checkpoint
+
+RunValues = Callable[..., dict[str, Any]]
+
+POLICIES = {
+    "freeze-all": {"name": "freeze-all"},
+    "unfreeze-blocks": {"name": "unfreeze-blocks", "n": 1},
+    "stages": {"name": "stages", "warmup": 1},
+    "gradual-unfreeze": {"name": "gradual-unfreeze", "every": 1},
+}
+
+
+class Run:
+    """A finished run: its events, losses and last tensors."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.events: list[siamkit.Event] = []
+        self.result = api.fit(values, listeners=[self.events.append])
+        root = Path(self.result["run_dir"]) / "checkpoints"
+        folder = root / (checkpoint.pointed_to(root, checkpoint.LATEST) or "")
+        self.tensors = checkpoint.load(folder).model
+
+    def of(self, name: str) -> list[dict[str, Any]]:
+        return [dict(event.data) for event in self.events if event.name == name]
+
+    @property
+    def losses(self) -> list[float]:
+        return [data["loss"] for data in self.of("step")]
+
+
+@pytest.fixture
+def train(run_values: RunValues, tmp_path: Path) -> Callable[..., Run]:
+    def train(run: str = "run", **sections: Any) -> Run:
+        engine = {"dtype": "float32", **sections.pop("engine", {})}
+        values = run_values(engine=engine, run_dir=str(tmp_path / run), **sections)
+        return Run(values)
+
+    return train
+
+
+@pytest.mark.parametrize("loss", ["triplet", "multi-similarity"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_cached_and_live_runs_learn_the_same(
+    train: Callable[..., Run], policy: str, loss: str
+) -> None:
+    common: dict[str, Any] = {
+        "freeze": POLICIES[policy],
+        "loss": {"name": loss},
+        "data": {"views": 2},
+        # Each phase, and views that come a second time.
+        "train": {"epochs": {"stages": 4, "gradual-unfreeze": 5}.get(policy, 3)},
+    }
+    live = train("live", engine={"cache": "off", "prefix": "eager"}, **common)
+    cached = train("cached", engine={"cache": "always"}, **common)
+    modes = {data["mode"] for data in cached.of("engine")}
+    if policy == "gradual-unfreeze":
+        found = [data["boundary"] for data in cached.of("engine")]
+        assert found == ["features", "layer3", "layer2", "layer1", "stem"]
+    assert modes == {"cached"} and {data["mode"] for data in live.of("engine")} <= {"live", "whole"}
+    assert cached.losses == pytest.approx(live.losses, rel=1e-4, abs=1e-5)
+    for name, value in live.result["metrics"]["last"].items():
+        assert cached.result["metrics"]["last"][name] == pytest.approx(value, abs=1e-6)
+    for name, tensor in live.tensors.items():
+        torch.testing.assert_close(cached.tensors[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_second_run_computes_no_prefix(train: Callable[..., Run]) -> None:
+    common = {"freeze": POLICIES["freeze-all"], "engine": {"cache": "always"}, "data": {"views": 2}}
+    first, second = train("first", **common), train("second", **common)
+    assert first.of("engine")[0]["missing"] > 0 and first.of("fill")
+    assert second.of("engine")[0]["missing"] == 0 and not second.of("fill")
+    assert second.of("engine")[0]["kernel"] is None
+    assert second.losses == first.losses
+
+
+def test_the_same_images_in_another_folder_hit_the_cache(
+    train: Callable[..., Run], image_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(image_folder, tmp_path / "elsewhere")
+    common = {"freeze": POLICIES["freeze-all"], "engine": {"cache": "always"}}
+    train("first", data={"views": 2}, **common)
+    second = train("second", data={"views": 2, "path": str(tmp_path / "elsewhere")}, **common)
+    assert second.of("engine")[0]["missing"] == 0
+
+
+@pytest.fixture
+def fixed(image_folder: Path, tmp_path: Path) -> dict[str, Any]:
+    """Four classes that train and four held out whatever the seed, and the same weights."""
+    for kind in range(8):
+        part = "train" if kind < 4 else "val"
+        name = f"class{kind}"
+        shutil.copytree(image_folder / name, tmp_path / "parts" / part / name)
+    net = api.create_model("timm:test_resnet", pretrained=False)
+    torch.save(net.backbone.model.state_dict(), tmp_path / "weights.pth")
+    weights = {"pretrained": None, "weights": str(tmp_path / "weights.pth")}
+    return {
+        "backbone": {"name": "timm:test_resnet", **weights},
+        "data": {"path": str(tmp_path / "parts"), "views": 2},
+        "freeze": POLICIES["freeze-all"],
+        "engine": {"cache": "always"},
+        "train": {"epochs": 1},
+    }
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "missing"),
+    [
+        ("train", {"seed": 1}, 24),  # training views alone
+        ("data", {"augment": {"hue": 0.2}}, 24),
+        ("data", {"image_size": 40}, 72),
+        ("backbone", {"drop_path_rate": 0.1}, 72),
+        ("loss", {"name": "contrastive"}, 0),
+        ("head", {"name": "linear"}, 0),
+    ],
+    ids=["view seed", "transform", "size", "structure", "loss", "head"],
+)
+def test_what_changes_the_rows_misses_the_cache(
+    train: Callable[..., Run], fixed: dict[str, Any], section: str, change: Any, missing: int
+) -> None:
+    (first,) = train("first", **fixed).of("engine")
+    assert first["missing"] == first["rows"] == 72
+    changed = change if "name" in change else {**fixed[section], **change}
+    (second,) = train("second", **{**fixed, section: changed}).of("engine")
+    assert (second["missing"], second["rows"]) == (missing, 72)
+
+
+def test_a_changed_image_misses_the_cache(
+    train: Callable[..., Run], image_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(image_folder, folder)
+    common = {"freeze": POLICIES["freeze-all"], "engine": {"cache": "always"}}
+    data = {"path": str(folder), "augment": {"enabled": False}}
+    train("first", data=data, **common)
+    (folder / "class0" / "0.png").write_bytes(
+        (folder / "class1" / "0.png").read_bytes()[:-1] + b"x"
+    )
+    assert train("second", data=data, **common).of("engine")[0]["missing"] == 1
+
+
+def test_a_changed_weight_misses_the_cache(
+    train: Callable[..., Run], run_values: RunValues, tmp_path: Path
+) -> None:
+    net = api.create_model("timm:test_resnet", pretrained=False)
+    weights = {n: t.clone() for n, t in net.backbone.model.state_dict().items()}
+    file = tmp_path / "weights.pth"
+    torch.save(weights, file)
+    common: dict[str, Any] = {"freeze": POLICIES["freeze-all"], "engine": {"cache": "always"}}
+    backbone = {"name": "timm:test_resnet", "pretrained": None, "weights": str(file)}
+    train("first", backbone=backbone, **common)
+    next(iter(weights.values())).view(-1)[0] += 1e-3
+    torch.save(weights, file)
+    decided = train("second", backbone=backbone, **common).of("engine")[0]
+    assert decided["missing"] == decided["rows"]
+
+
+def test_half_precision_maps_change_little(train: Callable[..., Run]) -> None:
+    common: dict[str, Any] = {"freeze": POLICIES["unfreeze-blocks"], "data": {"views": 2}}
+    exact = train("exact", engine={"cache": "always"}, **common)
+    half = train("half", engine={"cache": "always", "dtype": "float16"}, **common)
+    assert half.losses == pytest.approx(exact.losses, rel=0.02, abs=0.01)
+    assert half.losses != exact.losses
+
+
+def test_a_small_run_makes_no_files_outside_its_folder(
+    train: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = train()
+    assert {data["mode"] for data in run.of("engine")} == {"live"}
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_network_that_cannot_be_cut_runs_whole(train: Callable[..., Run]) -> None:
+    run = train(freeze={"name": "bitfit"}, engine={"cache": "always"}, train={"epochs": 1})
+    (decided,) = run.of("engine")
+    assert decided["mode"] == "whole" and decided["reason"]
