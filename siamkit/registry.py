@@ -13,8 +13,16 @@ from siamkit.problems import Namer, config_error
 
 __all__ = ["KINDS", "Entry", "NoOptions", "Registry", "config_error", "new_registries"]
 
-KINDS = ("backbones", "freeze_policies", "losses", "schedulers", "trackers")
-"""The registries, by the plural in their hook's name."""
+KINDS = {
+    "backbones": "backbone",
+    "heads": "head",
+    "freeze_policies": "freeze policy",
+    "losses": "loss",
+    "optimizers": "optimizer",
+    "schedulers": "scheduler",
+    "trackers": "tracker",
+}
+"""The kinds of entries: the plural in their hook's name, and the singular for messages."""
 
 
 class NoOptions(BaseModel):
@@ -124,7 +132,5 @@ def new_registries() -> dict[str, Registry]:
     """Return an empty registry for each of :data:`KINDS`."""
     return {
         kind: Registry(singular, f"list {kind.replace('_', '-')}")
-        for kind, singular in zip(
-            KINDS, ("backbone", "freeze policy", "loss", "scheduler", "tracker"), strict=True
-        )
+        for kind, singular in KINDS.items()
     }

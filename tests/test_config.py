@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
+from siamkit.builtins.optimizers import AdamOptions
 from siamkit.config import (
     COMPONENTS,
     Layer,
@@ -41,6 +42,7 @@ ENTRIES = {
     "head": {"mlp": NoOptions, "identity": NoOptions},
     "freeze": {"stages": LastN, "full": NoOptions},
     "loss": {"triplet": Margin, "supcon": Temperature},
+    "optimizer": {"adamw": AdamOptions},
     "scheduler": {"cosine": NoOptions},
 }
 

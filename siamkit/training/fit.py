@@ -25,9 +25,10 @@ from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener, emitter
 from siamkit.runs.held_out import HeldOut
 from siamkit.training.batching import part_of
-from siamkit.training.build import Setup, build, identity, uses_state
+from siamkit.training.build import Setup, build, identity
 from siamkit.training.loading import TEST, VAL
 from siamkit.training.loop import Trainer
+from siamkit.training.optimizer import state_size
 from siamkit.training.signals import listening
 from siamkit.training.state import Metrics, RunState
 from siamkit.training.step import moved
@@ -297,7 +298,7 @@ def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: Ru
 def _require_space(path: Path, setup: Setup) -> None:
     """Refuse a run whose checkpoints will not fit on the disk, before it costs any time."""
     weights = sum(t.numel() * t.element_size() for t in model_tensors(setup).values())
-    state = uses_state(setup.config.optimizer) * weights
+    state = state_size(setup.optimizer) * weights
     needed = _CHECKPOINTS_AT_ONCE * (weights + state)
     existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free

@@ -22,8 +22,9 @@ from siamkit.interfaces import Phase, Stage
 from siamkit.model.create import Weights
 from siamkit.registry import Registry
 from siamkit.training.batching import epoch_steps
-from siamkit.training.build import Setup, build, uses_state
+from siamkit.training.build import Setup, build
 from siamkit.training.loading import engine_of, load_sets
+from siamkit.training.optimizer import state_size
 from siamkit.training.step import autocast
 
 
@@ -147,7 +148,7 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
             phase.plan,
             images,
             config.train.micro_batch or config.train.batch_size,
-            uses_state(config.optimizer),
+            state_size(setup.optimizer),
             setup.loss,
         )
     return {

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from siamkit import api
+from siamkit.builtins.heads import IdentityOptions, build_identity
 from siamkit.engine.boundary import FEATURES, find_boundaries
 from siamkit.engine.cut import cut, discrepancy
 from siamkit.freezing.controller import FreezeController
 from siamkit.interfaces import BackboneContext, FreezePlan
 from siamkit.model.backbone import as_backbone
-from siamkit.model.heads import IdentityOptions, build_identity
 from siamkit.model.siamese import SiameseNet
 
 
