@@ -31,6 +31,13 @@ class NoOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+PYTHON = "python:"
+"""What the name of an entry begins with that was given as an object, not by a plugin."""
+
+GIVEN = "given in Python"
+"""The distribution of such an entry."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A registered name.
@@ -120,6 +127,14 @@ class Registry:
             )
         if key in self.entries:
             return self.entries[key]
+        if name.startswith(PYTHON):
+            argument = self.kind.partition(" ")[0]  # of "freeze policy", "freeze"
+            raise ConfigError(
+                f"{self.kind} {name.removeprefix(PYTHON)!r} was given as a Python object, which a "
+                "run does not keep",
+                hint="give it again, as an argument of the function that opens the run: "
+                f"siamkit.resume(RUN, {argument}=...)",
+            )
         near = did_you_mean(name, self.entries)
         hint = f"{near} " if near else ""
         hint += f"'siamkit {self.command}' lists them"

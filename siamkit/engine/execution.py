@@ -149,7 +149,7 @@ class Engine:
         usable = boundaries[boundaries.index(deepest.boundary) :]
         sizes = self._row_bytes(usable, images[:1])
         index, views = place(
-            list(sizes.values()), len(self.inputs[TRAIN]), self._held_out(), len(epochs),
+            list(sizes.values()), self._trained(), self._held_out(), len(epochs),
             self.settings.views, self.settings.budget,
         )  # fmt: skip
         if index:
@@ -196,7 +196,7 @@ class Engine:
         if before is not None and before.dtype is not None:
             kept = getattr(torch, before.dtype)
         reached = sorted({e if views is None else e % views for e in epochs})
-        rows = len(self.inputs[TRAIN]) * len(reached) + self._held_out()
+        rows = self._trained() * len(reached) + self._held_out()
         work = Work(len(epochs), self.visits, self._held_out(), rows, rows)
         cache = None
         if self._may_cache(before):
@@ -232,7 +232,11 @@ class Engine:
 
     def _held_out(self) -> int:
         """Return how many images are evaluated after each epoch."""
-        return sum(len(part) for name, part in self.inputs.items() if name != TRAIN)
+        return sum(len(part) for part in self.inputs.values() if not part.trains)
+
+    def _trained(self) -> int:
+        """Return how many images an epoch reads to train, each once."""
+        return sum(len(part) for part in self.inputs.values() if part.trains)
 
     def _dtype(self, boundary: Boundary) -> torch.dtype:
         return torch.float32 if boundary.is_features else self.settings.dtype
@@ -287,7 +291,7 @@ class Engine:
         cache = phase.cache
         assert cache is not None
         sources = {n: s for n, s in execution.sources.items() if isinstance(s, CachedSource)}
-        views = {name: view if name == TRAIN else 0 for name in sources}
+        views = {name: view if self.inputs[name].trains else 0 for name in sources}
         views = {name: v for name, v in views.items() if not sources[name].shows(v)}
         if not views:
             return None

@@ -65,9 +65,13 @@ class PhaseCache:
         Returns:
             How many different rows that takes, and how many of them are not there yet.
         """
-        keys = [key for view in views for key in self.inputs[TRAIN].keys(view)]
-        for name, inputs in self.inputs.items():
-            keys += [] if name == TRAIN else inputs.keys(0)
+        reached = list(views)
+        keys = [
+            key
+            for inputs in self.inputs.values()
+            for view in (reached if inputs.trains else (0,))
+            for key in inputs.keys(view)
+        ]
         self._wanted = list(dict.fromkeys(keys))
         spec = StoreSpec(self._description, DTYPES[self._dtype], self._shape)
         if not (self._root / spec.digest).is_dir():

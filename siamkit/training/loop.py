@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from itertools import islice
 from typing import Any
 
-from siamkit.batches import Batch
+from siamkit.batches import Batch, zipped
 from siamkit.data.splits import Splits
 from siamkit.engine.phase import Execution
 from siamkit.engine.settings import Emit, Reports
@@ -22,7 +22,7 @@ from siamkit.runs.checkpoint import Checkpoint
 from siamkit.runs.directory import RunDir
 from siamkit.training.batching import Part, batch_notices, epoch_steps
 from siamkit.training.build import Setup
-from siamkit.training.loading import PROBE, TEST, VAL, engine_of, load_sets
+from siamkit.training.loading import PROBE, SECOND, TEST, VAL, engine_of, load_sets
 from siamkit.training.optimizer import load_state_tensors, state_tensors
 from siamkit.training.rates import Rates
 from siamkit.training.scoring import Scorer
@@ -65,6 +65,7 @@ class Trainer:
         self.steps_per_epoch = len(steps)
         self.rates = Rates(setup, state, self.steps_per_epoch)
         visits = sum(len(part.images) for step in steps for part in step)
+        visits *= 1 + setup.loss.second_view
         self.engine = engine_of(setup, self.sets, visits, Reports(emit, self._stop_if_asked))
         self.execution: Execution | None = None
         self.stepper = Stepper(
@@ -181,7 +182,9 @@ class Trainer:
         steps = epoch_steps(self.train, self.splits.train, state.epoch)
         left = steps[state.epoch_step :]
         flat = [part.images for step in left for part in step]
-        loaded = Awaited(execution.sources[TRAIN].batches(flat, execution.view(state.epoch)))
+        view = execution.view(state.epoch)
+        names = (TRAIN, SECOND) if self.setup.loss.second_view else (TRAIN,)
+        loaded = Awaited(zipped([execution.sources[n].batches(flat, view) for n in names]))
         self.stepper.forward = execution.forward
         unfrozen = self.rates.unfrozen_at()
         net.train()
