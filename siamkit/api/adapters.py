@@ -120,11 +120,7 @@ class MetricLearningLoss(Loss):
                 "pairs or triplets"
             )
         first, second = embeddings.chunk(2)
-        if "labels" not in inspect.signature(self.criterion.forward).parameters:
-            loss: Tensor = self.criterion(first, second)
-            return loss
-        half = labels[: len(first)]
-        loss = self.criterion(first, half, ref_emb=second, ref_labels=half)
+        loss: Tensor = self.criterion(first, ref_emb=second)
         return loss
 
     def _dtype(self, embeddings: Tensor) -> torch.dtype:

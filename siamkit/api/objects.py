@@ -17,17 +17,12 @@ from typing import Any
 from torch import nn
 
 from siamkit.api.adapters import FunctionPolicy, FunctionScheduler, MetricLearningLoss
-from siamkit.errors import ConfigError
-from siamkit.interfaces import FreezePolicy, Loss, Options, Scheduler
-from siamkit.registry import GIVEN, PYTHON, Entry, Registry
+from siamkit.config import RunConfig
+from siamkit.errors import CheckpointError, ConfigError
+from siamkit.interfaces import FreezePolicy, Loss, Scheduler
+from siamkit.registry import GIVEN, PYTHON, Entry, ObjectOptions, Registry
 
 Build = Callable[..., Any]
-
-
-class ObjectOptions(Options):
-    """The one option of an object: what it was when the run began."""
-
-    source: str = ""
 
 
 def overlaid(
@@ -56,6 +51,31 @@ def overlaid(
         result[section] = registry
         values[section] = {"name": name, "source": source}
     return result, values
+
+
+def require_same(objects: Mapping[str, Any], config: RunConfig, where: str) -> None:
+    """Check that the objects given to a run again are those that it began with.
+
+    Raises:
+        CheckpointError: One is another, or stands where the run has a registered name.
+    """
+    for section, thing in objects.items():
+        component = getattr(config, section)
+        name = f"{PYTHON}{qualified_name(thing)}"
+        if component.name != name:
+            raise CheckpointError(
+                "the run began with something else",
+                where=f"{where}: {section}",
+                got=name.removeprefix(PYTHON),
+                allowed=component.name.removeprefix(PYTHON),
+            )
+        if component.options.get("source") != source_hash(thing):
+            raise CheckpointError(
+                f"{name.removeprefix(PYTHON)} changed since the run began: its source code, its "
+                "settings or its shapes are others",
+                where=f"{where}: {section}",
+                hint="give the object as it was, or start a new run",
+            )
 
 
 def is_object(value: Any) -> bool:
@@ -184,7 +204,7 @@ def _scheduler(thing: Any) -> Build:
 def _unfit(section: str, thing: Any, allowed: str) -> ConfigError:
     got = thing if isinstance(thing, type) else type(thing)
     hint = f"give an instance: {got.__name__}(...)" if isinstance(thing, type) else None
-    return ConfigError("cannot be used here", where=f"{section}=", got=got, allowed=allowed,
+    return ConfigError("cannot be used here", where=section, got=got, allowed=allowed,
                        hint=hint)  # fmt: skip
 
 

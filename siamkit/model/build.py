@@ -14,7 +14,7 @@ from siamkit.errors import ConfigError, PluginError, SiamkitError
 from siamkit.interfaces import Backbone, BackboneContext
 from siamkit.model.backbone import WrappedBackbone, as_backbone
 from siamkit.model.weights import files_of, load_backbone_weights
-from siamkit.registry import Entry
+from siamkit.registry import GIVEN, PYTHON, Entry
 
 _CHUNK = 1 << 20
 
@@ -77,6 +77,8 @@ def build_backbone(
             f"backbone {context.name!r} of {entry.distribution} failed to build: "
             f"{type(error).__name__}: {error}"
         ) from error
+    if entry.distribution == GIVEN and weights is None:
+        return BuiltBackbone(backbone, f"as given: {context.name.removeprefix(PYTHON)}")
     if weights is not None:
         load_backbone_weights(backbone, weights)
         return BuiltBackbone(backbone, f"file: {weights.name} (sha256 {_sha256(weights)})")

@@ -44,6 +44,8 @@ def fit(
     registries: Mapping[str, Registry],
     listeners: Sequence[Listener] = (),
     observers: Sequence[Listener] = (),
+    *,
+    reserved: bool = False,
 ) -> Result:
     """Train from the start and return the result object of ``siamkit train --json``.
 
@@ -52,6 +54,7 @@ def fit(
         registries: The registry of each component section, and of ``track``.
         listeners: Called with every event.
         observers: Plugins that watch; one that fails is left out.
+        reserved: The run directory was reserved, and holds the run's data already.
 
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
@@ -62,7 +65,7 @@ def fit(
     setup = build(config, registries, len(splits.train.classes))
     _require_loss(setup, splits)
     _require_space(config.run_dir or Path.cwd(), setup)
-    run_dir = RunDir.create(config)
+    run_dir = RunDir.create(config, reserved=reserved)
     if splits.skipped and config.data.on_unreadable == "quarantine":
         run_dir.write_quarantine(splits.skipped)
     with run_dir.locked():
