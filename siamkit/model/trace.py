@@ -146,6 +146,17 @@ def rehearsing(module: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
+def dtype_of(module: nn.Module) -> torch.dtype | None:
+    """Return the type of a module's first floating parameter; None where it has none."""
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+
+
+def autocasting(tensor: Tensor) -> bool:
+    """Tell whether operations on ``tensor`` choose their types themselves here."""
+    device = tensor.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def blank(module: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
     """Return one black image ``[1, C, H, W]`` on the device and in the type of ``module``."""
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
