@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from siamkit.errors import FrozenDriftError
+from siamkit.model.names import named_tensors
 
 
 def fingerprint(tensor: Tensor) -> str:
@@ -20,8 +21,12 @@ def fingerprint(tensor: Tensor) -> str:
 
 
 def fingerprints(net: nn.Module, names: Iterable[str]) -> dict[str, str]:
-    """Return the fingerprint of each named parameter or buffer."""
-    tensors = _tensors(net)
+    """Return the fingerprint of each named parameter or buffer, by its plain name.
+
+    They are the same whether the network is wrapped (``torch.compile``,
+    ``DistributedDataParallel``) or not.
+    """
+    tensors = named_tensors(net)
     return {name: fingerprint(tensors[name]) for name in sorted(names)}
 
 
@@ -36,7 +41,7 @@ def verify(net: nn.Module, expected: Mapping[str, str], when: str) -> None:
     Raises:
         FrozenDriftError: One did; the message names it.
     """
-    tensors = _tensors(net)
+    tensors = named_tensors(net)
     drifted = [name for name, digest in expected.items() if fingerprint(tensors[name]) != digest]
     if drifted:
         more = f" and {len(drifted) - 5} more" if len(drifted) > 5 else ""
@@ -45,7 +50,3 @@ def verify(net: nn.Module, expected: Mapping[str, str], when: str) -> None:
             hint="a plugin or a module's forward writes to them; "
             "the run was stopped before it was saved",
         )
-
-
-def _tensors(net: nn.Module) -> dict[str, Tensor]:
-    return {**dict(net.named_parameters()), **dict(net.named_buffers())}

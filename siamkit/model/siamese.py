@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from siamkit.interfaces import HEAD, Backbone, Stage
 from siamkit.model.grouping import norm_parameters
 from siamkit.model.heads import Head
-from siamkit.model.trace import evaluating
+from siamkit.model.trace import autocasting, dtype_of, evaluating
 
 
 class SiameseNet(nn.Module):
@@ -37,6 +37,9 @@ class SiameseNet(nn.Module):
 
     def project(self, features: Tensor) -> Tensor:
         """Return the embeddings ``[N, E]`` of the backbone's ``features [N, D]``."""
+        dtype = dtype_of(self.head)
+        if dtype is not None and not autocasting(features):
+            features = features.to(dtype)
         embeddings: Tensor = self.head(features)  # [N, E]
         if not self.normalize:
             return embeddings
@@ -66,7 +69,8 @@ class SiameseNet(nn.Module):
         if images.shape[1:] != others.shape[1:]:
             return self(images), self(others)
         both = self(torch.cat([images, others]))
-        return both[: len(images)], both[len(images) :]
+        count = images.shape[0]  # len() would fix it to the example's where a forward is captured
+        return both[:count], both[count:]
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the embeddings ``[N, E]`` for inference: in eval mode, without gradients."""
