@@ -22,7 +22,7 @@ from siamkit.engine.boundary import Boundary, find_boundaries, row_elements
 from siamkit.engine.cache.budget import available_bytes
 from siamkit.engine.cache.layout import default_root
 from siamkit.engine.cache.store import OverflowInCache
-from siamkit.engine.cut import Cut, cut
+from siamkit.engine.cutting import Cut, first_exact_cut
 from siamkit.engine.kernels import Choice, choose
 from siamkit.engine.phase_cache import PhaseCache, Telling
 from siamkit.engine.planner import Costs, Decision, Work, decide, place
@@ -36,7 +36,7 @@ from siamkit.runs.events import Emit
 from siamkit.training.build import Setup
 from siamkit.training.loading import TEST, TRAIN, LoadedSet
 
-_TESTED = 2
+_TESTED = 5
 _GB = 1_000_000_000
 
 
@@ -150,7 +150,7 @@ class Engine:
             known = [b.module for b in boundaries]
             start = known.index(before["module"]) if before["module"] in known else 0
             boundaries = boundaries[start:]
-        deepest, passed_over = cut(net, boundaries, images[:_TESTED])
+        deepest, passed_over = first_exact_cut(net, boundaries, images[:_TESTED])
         if deepest is None:
             return "; ".join(passed_over) or "no part of the network is frozen from the start on"
         if before:
@@ -163,7 +163,7 @@ class Engine:
             self._wanted_views(), self.budget,
         )  # fmt: skip
         if index:
-            smaller, more = cut(net, list(sizes)[index:], images[:_TESTED])
+            smaller, more = first_exact_cut(net, list(sizes)[index:], images[:_TESTED])
             if smaller is not None:
                 fits = f"{deepest.boundary.name}: too large for engine.cache_gb at each view"
                 reasons = [*passed_over, fits, *more]

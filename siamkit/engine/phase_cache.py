@@ -17,7 +17,7 @@ from siamkit.engine.cache.budget import list_stores, make_room, require_room
 from siamkit.engine.cache.layout import DATA_START, KEY_BYTES, StoreSpec
 from siamkit.engine.cache.rows import Rows
 from siamkit.engine.cache.store import DTYPES, FeatureStore, Fill, open_store
-from siamkit.engine.cut import Cut
+from siamkit.engine.cutting import Cut
 from siamkit.engine.kernels import Kernel, kernel_class, run, tolerance
 from siamkit.engine.sources import pack, unpack
 from siamkit.runs.events import Emit
@@ -227,6 +227,7 @@ def describe(setup: Setup, found: Cut, dtype: torch.dtype) -> dict[str, Any]:
         "backbone": setup.config.backbone.name,
         "boundary": found.boundary.name,
         "module": found.boundary.module,
+        "holds": found.frontier.describe(),
         "image_size": list(backbone.preprocessing.size),
         "dtype": str(dtype).removeprefix("torch."),
         "weights": weights.hexdigest(),

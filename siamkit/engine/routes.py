@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from siamkit.batches import BatchSource
-from siamkit.engine.cut import Cut
+from siamkit.engine.cutting import Cut
 from siamkit.engine.kernels import Choice
 from siamkit.engine.phase_cache import PhaseCache
 from siamkit.engine.planner import Costs, Decision, Work

@@ -1,19 +1,18 @@
-"""What the parts of a cut network cost, found out on a few real images."""
+"""The survey: what the parts of a cut network cost, measured on a few real images."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from siamkit.engine.cut import Cut
-from siamkit.model.siamese import SiameseNet
+from siamkit.engine.cutting import Cut
+from siamkit.engine.trial import sum_of
 from siamkit.model.trace import rehearsing
-from siamkit.training.loading import LoadedSet
 
 T = TypeVar("T")
 
@@ -29,7 +28,19 @@ class Sample:
     seconds: float
 
 
-def sample(part: LoadedSet, device: torch.device) -> Sample:
+class ImageSet(Protocol):
+    """Images that can be loaded one by one."""
+
+    @property
+    def images(self) -> Sized:
+        """As many as there are."""
+
+    @property
+    def dataset(self) -> Any:
+        """Gives an image ``[C, H, W]`` by its number and a view's."""
+
+
+def sample(part: ImageSet, device: torch.device) -> Sample:
     """Return the first images of a set."""
     started = time.perf_counter()
     rows = [part.dataset[i, 0] for i in range(min(_IMAGES, len(part.images)))]
@@ -44,8 +55,8 @@ class Survey:
 
     Attributes:
         activations: What the prefix gives for the sample ``[N, ...]``.
-        prefix: Seconds an image in the prefix, as the plain network.
-        suffix: Seconds an image in what comes after it, backward included.
+        prefix: Seconds per image in the prefix, as the plain network.
+        suffix: Seconds per image in what comes after it, backward included.
     """
 
     activations: Tensor
@@ -53,7 +64,7 @@ class Survey:
     suffix: float
 
 
-def survey(net: SiameseNet, found: Cut, images: Tensor) -> Survey:
+def survey(net: nn.Module, found: Cut, images: Tensor) -> Survey:
     """Time both parts of a network; it is unchanged afterwards."""
 
     def ahead() -> Tensor:
@@ -63,7 +74,7 @@ def survey(net: SiameseNet, found: Cut, images: Tensor) -> Survey:
 
     def after() -> None:
         with rehearsing(net):
-            found.suffix(activations).sum().backward()
+            sum_of(found.suffix(activations)).backward()
 
     activations, prefix = _timed(ahead, images.device)
     _, suffix = _timed(after, images.device)

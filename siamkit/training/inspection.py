@@ -12,7 +12,7 @@ from torch import Tensor
 from siamkit.config import SAMPLE, RunConfig
 from siamkit.data.opening import load_data
 from siamkit.engine.boundary import find_boundaries
-from siamkit.engine.cut import Cut, cut
+from siamkit.engine.cutting import Cut, first_exact_cut
 from siamkit.engine.execution import Engine
 from siamkit.engine.flops import count_flops
 from siamkit.engine.routes import Course, whole
@@ -139,7 +139,7 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
     preprocessing = setup.net.backbone.preprocessing
     images = probe_images(preprocessing.channels, preprocessing.size, setup.device)
     boundaries = find_boundaries(setup.net, setup.stages, phase.plan)
-    found, passed_over = cut(setup.net, boundaries, images[:2])
+    found, passed_over = first_exact_cut(setup.net, boundaries, images[:2])
     inside = frozenset(found.boundary.units if found else ())
     with autocast(setup.device, config.train.precision):
         memory = training_memory(
