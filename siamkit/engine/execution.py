@@ -20,7 +20,7 @@ from siamkit.batches import BatchSource
 from siamkit.engine.boundary import Boundary, find_boundaries, row_elements
 from siamkit.engine.cache.budget import available_bytes
 from siamkit.engine.cache.store import OverflowInCache
-from siamkit.engine.cut import Cut, cut
+from siamkit.engine.cutting import Cut, first_exact_cut
 from siamkit.engine.decision import PhaseDecision
 from siamkit.engine.kernels import Choice, choose
 from siamkit.engine.phase import CutPhase, Execution
@@ -33,7 +33,7 @@ from siamkit.errors import ConfigError
 from siamkit.freezing.controller import FreezeController
 from siamkit.model.trace import evaluating
 
-_TESTED = 2
+_TESTED = 5
 
 
 class Engine:
@@ -139,7 +139,7 @@ class Engine:
             modules = [b.module for b in boundaries]
             start = modules.index(before.module) if before.module in modules else 0
             boundaries = boundaries[start:]
-        deepest, passed_over = cut(self.net, boundaries, images[:_TESTED])
+        deepest, passed_over = first_exact_cut(self.net, boundaries, images[:_TESTED])
         if deepest is None:
             none = "no part of the network is frozen from the start on"
             return self._uncut("; ".join(passed_over) or none)
@@ -153,7 +153,7 @@ class Engine:
             self.settings.views, self.settings.budget,
         )  # fmt: skip
         if index:
-            smaller, more = cut(self.net, list(sizes)[index:], images[:_TESTED])
+            smaller, more = first_exact_cut(self.net, list(sizes)[index:], images[:_TESTED])
             if smaller is not None:
                 too_large = f"{deepest.boundary.name}: too large for engine.cache_gb at each view"
                 reasons = [*passed_over, too_large, *more]

@@ -13,7 +13,7 @@ from siamkit.engine.cache.budget import list_stores, make_room, require_room
 from siamkit.engine.cache.layout import DATA_START, KEY_BYTES, StoreSpec
 from siamkit.engine.cache.rows import Rows
 from siamkit.engine.cache.store import DTYPES, FeatureStore, Fill, open_store
-from siamkit.engine.cut import Cut
+from siamkit.engine.cutting import Cut
 from siamkit.engine.kernels import Kernel, kernel_class, run, tolerance
 from siamkit.engine.kernels.check import difference
 from siamkit.engine.settings import EngineSettings, Reports
@@ -208,6 +208,7 @@ def describe(
     return {
         "boundary": boundary.name,
         "module": boundary.module,
+        "holds": cut.frontier.describe(),
         "dtype": str(dtype).removeprefix("torch."),
         "weights": weights.hexdigest(),
         "structure": structure.hexdigest(),
