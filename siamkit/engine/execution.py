@@ -8,7 +8,7 @@ the arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -29,11 +29,14 @@ from siamkit.engine.planner import CachePlan, Costs, Work, decide, place
 from siamkit.engine.settings import EngineSettings, Reports
 from siamkit.engine.sources import TRAIN, CachedSource, Inputs, LiveSource
 from siamkit.engine.timing import LoadedImages, PartTimes, load_first, time_parts
-from siamkit.errors import ConfigError
+from siamkit.engine.trial import TOLERANCE
+from siamkit.errors import ConfigError, SiamkitError
 from siamkit.freezing.controller import FreezeController
 from siamkit.model.trace import evaluating
 
 _TESTED = 5
+_CHECKED = 8
+"""Images of a batch that the cut network is held against the whole one on."""
 
 
 class Engine:
@@ -89,7 +92,8 @@ class Engine:
         else:
             self._open = phase
             sources = {name: CachedSource(part.labels) for name, part in self.inputs.items()}
-        return Execution(phase.decision(before), epochs, sources, phase.cut.suffix, phase)
+        forward = partial(_guarded, phase.cut.suffix)
+        return Execution(phase.decision(before), epochs, sources, forward, phase)
 
     def prepare(self, execution: Execution, epoch: int) -> Execution:
         """Compute the rows that an epoch reads and the cache lacks; later epochs' views wait.
@@ -116,6 +120,51 @@ class Engine:
         self.reports.emit("notice", {"text": reason})
         short = "the cache differs from the network"
         return self.enter(rest, execution.decision.falling_back("live", short))
+
+    def checked(self, execution: Execution, epoch: int, batch: Sequence[int]) -> Execution:
+        """Hold the cut network against the whole one on a real batch, now and then.
+
+        A forward may branch on the content of images or batches that the cut was not tried on.
+
+        Args:
+            execution: The phase's, prepared for the epoch.
+            epoch: The epoch.
+            batch: Indices of the images of its first batch.
+
+        Returns:
+            The execution; one of the whole network where the two differ.
+        """
+        phase = execution.parts
+        if phase is None or not _due(epoch - execution.epochs.start):
+            return execution
+        indices, view = list(batch[:_CHECKED]), execution.view(epoch)
+        images = torch.stack([self.inputs[TRAIN].example(i, view) for i in indices])
+        images = images.to(self.settings.device).contiguous(memory_format=torch.channels_last)
+        activations, tolerance = None, TOLERANCE
+        if phase.cache is not None and phase.plan.mode == "cached" and phase.dtype.itemsize > 2:
+            # Rows of full precision save running the prefix again, and are looked at as well.
+            (rows,) = execution.sources[TRAIN].batches([indices], view)
+            activations, tolerance = rows.inputs.to(images.device), phase.cache.tolerance
+        reason = phase.cut.differs(images, activations, tolerance)
+        return execution if reason is None else self.whole(execution, epoch, reason)
+
+    def whole(self, execution: Execution, epoch: int, reason: str) -> Execution:
+        """Return the execution of the whole network for the rest of a phase, and say why.
+
+        Args:
+            execution: The phase's.
+            epoch: The epoch that runs or comes next.
+            reason: What the cut network does differently.
+        """
+        self.close()
+        decision = execution.decision.falling_back(
+            "whole", f"the cut network is not the whole one on a training batch: {reason}"
+        )
+        text = (
+            f"{decision.reason}; this phase runs the whole network (engine.cut=off does so always)"
+        )
+        self.reports.emit("notice", {"text": text})
+        return self._whole(decision, range(epoch, execution.epochs.stop))
 
     def decide(
         self, epochs: range, before: PhaseDecision | None = None
@@ -316,3 +365,21 @@ class Engine:
         for name, v in views.items():
             sources[name].show(v, rows[name])
         return None
+
+
+class SuffixError(Exception):
+    """The suffix failed on a batch; the whole network may well run on it."""
+
+
+def _guarded(suffix: Callable[[Tensor], Tensor], activations: Tensor) -> Tensor:
+    try:
+        return suffix(activations)
+    except (SiamkitError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise SuffixError(f"{type(error).__name__}: {error}") from error
+
+
+def _due(epochs: int) -> bool:
+    """Tell whether a check is due so many epochs after a phase began: 0, 1, 4, 16, 64 ..."""
+    return epochs == 0 or (epochs & (epochs - 1) == 0 and epochs.bit_length() % 2 == 1)

@@ -10,6 +10,7 @@ from typing import Any
 
 from siamkit.batches import Batch, zipped
 from siamkit.data.splits import Splits
+from siamkit.engine.execution import SuffixError
 from siamkit.engine.phase import Execution
 from siamkit.engine.settings import Emit, Reports
 from siamkit.engine.sources import TRAIN, Awaited
@@ -101,9 +102,19 @@ class Trainer:
                 execution = self._start_phase(self._plan())
                 if not self.state.untrained:
                     self._score_untrained(execution)
-                started = time.perf_counter()
-                self._train_epoch(execution)
-                self._end_epoch(execution, started)
+                self._run_epoch(execution)
+
+    def _run_epoch(self, execution: Execution) -> None:
+        """Train and score the coming epoch, or the rest of it."""
+        started = time.perf_counter()
+        try:
+            self._train_epoch(execution)
+            self._end_epoch(execution, started)
+        except SuffixError as error:
+            # Nothing was updated by the step that failed, so the whole network goes on with it.
+            self.execution = self.engine.whole(execution, self.state.epoch, str(error))
+            self._keep(self.execution)
+            self._run_epoch(self.execution)
 
     def _score_untrained(self, execution: Execution) -> None:
         self.state.untrained = self.scorer.untrained(execution)
@@ -139,7 +150,9 @@ class Trainer:
             execution = self.engine.enter(range(state.epoch, phase.end_epoch), before)
             state.phase_start = phase.start_epoch
             self._keep(execution)
-        self.execution = self.engine.prepare(execution, state.epoch)
+        ready = self.engine.prepare(execution, state.epoch)
+        first = epoch_steps(self.train, self.splits.train, state.epoch)[0][0]
+        self.execution = self.engine.checked(ready, state.epoch, first.images)
         if self.execution is not execution:
             self._keep(self.execution)
         return self.execution
