@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from siamkit import plugins
 from siamkit.api.arguments import read, spelled
 from siamkit.api.entries import load_config, registries
 from siamkit.api.objects import is_object, overlaid, require_same
+from siamkit.api.results import InspectionResult, Phases, TrainingResult
 from siamkit.config import COMPONENTS, Layer, RunConfig, read_file, resolve
 from siamkit.data.memory import items_of, write_items
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.freezing.schedule import FreezeSchedule
-from siamkit.interfaces import Event, FreezePolicy, Phase
+from siamkit.interfaces import Event, FreezePlan, FreezePolicy, Stage
 from siamkit.model.create import create_net
 from siamkit.model.siamese import SiameseNet
 from siamkit.registry import Registry
@@ -34,11 +35,11 @@ Config = RunConfig | Mapping[str, Any] | str | Path
 
 
 def create_model(
-    backbone: str = "resnet50",
+    backbone: str | Mapping[str, Any] | nn.Module = "resnet50",
     *,
     pretrained: bool | None = None,
     weights: str | Path | None = None,
-    head: str | Mapping[str, Any] = "residual",
+    head: str | Mapping[str, Any] | nn.Module = "residual",
     in_chans: int = 3,
     image_size: int | None = None,
     **options: Any,
@@ -46,48 +47,66 @@ def create_model(
     """Build a Siamese network.
 
     Args:
-        backbone: A name of :func:`list_backbones`, or ``timm:<model>``.
+        backbone: A name of :func:`list_backbones`, ``timm:<model>``, a mapping of name and options,
+            or a module from images ``[N, C, H, W]`` to features; it is copied.
         pretrained: Load pretrained weights: True, False, or None for "where there are any".
         weights: A ``.safetensors`` or ``.pth`` file for the backbone instead.
-        head: A head's name, or its name and options: ``{"name": "mlp", "dim": 64}``.
+        head: A head's name, its name and options (``{"name": "mlp", "dim": 64}``), or a module from
+            features ``[N, D]`` to embeddings; it is copied.
         in_chans: Image channels.
-        image_size: Pixels a side; None for the backbone's own.
+        image_size: Pixels per side; None for the backbone's own.
         **options: Options of the backbone.
 
     Raises:
         ConfigError: A name or an option is wrong.
         CheckpointError: Weights can't be had or don't fit.
     """
-    layer = {
-        "backbone": {"name": backbone, "pretrained": pretrained, "weights": weights, **options},
-        "head": head,
-        "data": {"in_chans": in_chans, "image_size": image_size},
-    }
-    return create_net(load_config(layer), registries()).net
+    data = {"in_chans": in_chans, "image_size": image_size}
+    own = {"pretrained": pretrained, "weights": weights, **options}
+    given = {"backbone": backbone, "head": head, "data": data}
+    config, known, _ = _resolved(
+        {"backbone": {k: v for k, v in own.items() if v is not None}}, given
+    )
+    return create_net(config, known).net
 
 
-def create_policy(name: str, **options: Any) -> FreezePolicy:
-    """Build a freeze policy by name.
+def create_policy(
+    policy: str | Mapping[str, Any] | FreezePolicy | Callable[..., FreezePlan], **options: Any
+) -> FreezePolicy:
+    """Build a freeze policy.
+
+    Args:
+        policy: A name of :func:`list_freeze_policies`, a mapping of name and options, a function
+            ``(stages, progress) -> FreezePlan``; a policy comes back as it is.
+        **options: Options of a named policy.
 
     Raises:
         ConfigError: The name or an option is wrong.
     """
-    return build_policy(load_config({"freeze": {"name": name, **options}}), registries())
+    if isinstance(policy, FreezePolicy):
+        return policy
+    config, known, _ = _resolved({"freeze": options}, {"freeze": policy})
+    return build_policy(config, known)
 
 
 def phases(
-    net: SiameseNet, policy: str | FreezePolicy = "stages", epochs: int = 10, **options: Any
-) -> tuple[Phase, ...]:
+    net: SiameseNet | Sequence[Stage],
+    policy: str | Mapping[str, Any] | FreezePolicy | Callable[..., FreezePlan] = "stages",
+    epochs: int = 10,
+    **options: Any,
+) -> Phases:
     """Return the phases that a policy makes of a run.
 
     Args:
-        net: The network.
-        policy: A name of :func:`list_freeze_policies`, or a policy.
+        net: The network, or the stages of any network
+            (:func:`siamkit.freezing.discover_stages`).
+        policy: As for :func:`create_policy`.
         epochs: Epochs in the run.
         **options: Options of a named policy.
     """
-    chosen = create_policy(policy, **options) if isinstance(policy, str) else policy
-    return FreezeSchedule(chosen, net.stages(), epochs).phases()
+    stages = net.stages() if isinstance(net, SiameseNet) else tuple(net)
+    schedule = FreezeSchedule(create_policy(policy, **options), stages, epochs)
+    return Phases(schedule.phases(), schedule.stages)
 
 
 def fit(
@@ -109,8 +128,8 @@ def fit(
     run_dir: str | Path | None = None,
     listeners: Sequence[Listener] = (),
     **sections: Any,
-) -> dict[str, Any]:
-    """Train, and return what ``siamkit train --json`` prints.
+) -> TrainingResult:
+    """Train an embedding model.
 
     Each component is a name (``"resnet50"``), a mapping of its name and options
     (``{"name": "triplet", "margin": 0.3}``), or an object.
@@ -143,9 +162,7 @@ def fit(
             ``calibration``, ``track``, ``report``.
 
     Returns:
-        ``run_dir``, ``epochs``, ``phases``, ``metrics`` (``untrained``, ``best``, ``last``, and
-        ``test`` where the data has one), ``history``, ``calibration`` (None where the held-out
-        images don't allow it).
+        What ``siamkit train --json`` prints, by attribute or by key.
 
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
@@ -158,7 +175,7 @@ def fit(
     }  # fmt: skip
     resolved, known, memory = _resolved(config, given)
     if memory is None:
-        return _fit.fit(resolved, known, listeners, _observers())
+        return TrainingResult(_fit.fit(resolved, known, listeners, _observers()))
     items = items_of(memory)
     path = RunDir.reserve(resolved).absolute()
     try:
@@ -166,7 +183,7 @@ def fit(
         update = {"path": str(table), "root": root}
         placed = resolved.data.model_copy(update=update)
         resolved = resolved.model_copy(update={"data": placed, "run_dir": path})
-        return _fit.fit(resolved, known, listeners, _observers(), reserved=True)
+        return TrainingResult(_fit.fit(resolved, known, listeners, _observers(), reserved=True))
     finally:
         if not RunDir(path).config.exists():  # it was refused before it began
             shutil.rmtree(path, ignore_errors=True)
@@ -174,7 +191,7 @@ def fit(
 
 def resume(
     run_dir: str | Path, *, listeners: Sequence[Listener] = (), **objects: Any
-) -> dict[str, Any]:
+) -> TrainingResult:
     """Go on with an interrupted run; otherwise as :func:`fit`.
 
     Args:
@@ -191,7 +208,7 @@ def resume(
     known, _ = overlaid(registries(), _objects(objects))
     config = resolve(known, run.read_config(), where=str(run.config))
     require_same(objects, config, str(run.config))
-    return _fit.resume(run.path, known, listeners, _observers())
+    return TrainingResult(_fit.resume(run.path, known, listeners, _observers()))
 
 
 def _objects(given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -229,8 +246,8 @@ def inspect(
     parameters: bool = False,
     measure: bool = False,
     **sections: Any,
-) -> dict[str, Any]:
-    """Return what ``siamkit inspect --json`` prints.
+) -> InspectionResult:
+    """Return every phase of a run before it is run: what trains, what it costs.
 
     Args:
         config: As for :func:`fit`; or a run directory, whose phases are then those it went through.
@@ -252,11 +269,15 @@ def inspect(
         run = RunDir.open(Path(config))
         resolved = load_config(run.read_config(), where=str(run.config))
         history = _history(run)
-        return _inspection.inspect(
-            resolved, registries(), history=history, weights="none", parameters=parameters
+        return InspectionResult(
+            _inspection.inspect(
+                resolved, registries(), history=history, weights="none", parameters=parameters
+            )
         )
     resolved, known, _ = _resolved(config, sections)
-    return _inspection.inspect(resolved, known, parameters=parameters, measure=measure)
+    return InspectionResult(
+        _inspection.inspect(resolved, known, parameters=parameters, measure=measure)
+    )
 
 
 def _history(run: RunDir) -> list[dict[str, float]]:

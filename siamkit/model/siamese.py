@@ -13,9 +13,10 @@ from siamkit.interfaces import HEAD, Backbone, Stage
 from siamkit.model.grouping import norm_parameters
 from siamkit.model.heads import Head
 from siamkit.model.trace import autocasting, dtype_of, evaluating
+from siamkit.showing import TextRepr
 
 
-class SiameseNet(nn.Module):
+class SiameseNet(TextRepr, nn.Module):
     """Images to embeddings. Both sides of a pair go through the same weights.
 
     Args:
@@ -29,6 +30,22 @@ class SiameseNet(nn.Module):
         self.backbone = backbone
         self.head = head
         self.normalize = normalize
+
+    def __repr__(self) -> str:
+        """Say what the network is; ``print(net.backbone)`` shows its modules."""
+        backbone, size = self.backbone, self.backbone.preprocessing.size
+        inner = getattr(backbone, "model", backbone)
+        count = sum(p.numel() for p in self.parameters())
+        trains = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        length = "L2-normalised" if self.normalize else "not normalised"
+        names = ", ".join(stage.name for stage in self.stages())
+        return (
+            f"SiameseNet: {type(inner).__name__} -> {backbone.embedding_dim} features -> "
+            f"{self.embedding_dim}-wide embeddings, {length}\n"
+            f"  images of {size[0]} x {size[1]} px, {backbone.preprocessing.channels} channels\n"
+            f"  {count / 1e6:.2f} M parameters, {trains / 1e6:.2f} M of them train\n"
+            f"  stages: {names}"
+        )
 
     @property
     def embedding_dim(self) -> int:
