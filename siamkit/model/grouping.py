@@ -204,7 +204,8 @@ def _descend(module: nn.Module, prefix: str = "") -> tuple[nn.Module, str]:
     one network.
     """
     children = [(n, c) for n, c in module.named_children() if _has_parameters(c)]
-    if hasattr(module, "group_matcher") or len(children) != 1:
+    sealed = isinstance(module, torch.jit.ScriptModule)  # nothing in it can be watched
+    if sealed or hasattr(module, "group_matcher") or len(children) != 1:
         return module, prefix
     name, child = children[0]
     if not any(_has_parameters(c) for c in child.children()):
@@ -286,6 +287,8 @@ def _cut_at_features(module: nn.Module, trace: Trace, prefix: str) -> list[_Name
 
 def _by_child(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]:
     """Return a group for each child that holds more than norms; a deep one is cut further."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return [[name for name, _ in module.named_parameters()]]
     groups: dict[str, _Names] = {}
     for name, _ in module.named_parameters():
         groups.setdefault(name.partition(".")[0] if "." in name else "", []).append(name)
