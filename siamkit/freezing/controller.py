@@ -232,6 +232,6 @@ def _owners(net: nn.Module, stages: Sequence[Stage], units: Sequence[Stage]) -> 
         prefix = name
         while prefix and prefix not in by_module:
             prefix = parent(prefix)
-        if prefix:
+        if prefix in by_module:
             owners[name] = by_module[prefix]
     return owners

@@ -7,13 +7,24 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from siamkit.errors import FrozenDriftError
+from siamkit.errors import ConfigError, FrozenDriftError
 from siamkit.model.names import named_tensors
 
 
 def fingerprint(tensor: Tensor) -> str:
-    """Return the SHA-256 of a tensor's dtype, shape and values, whatever its memory layout."""
+    """Return the SHA-256 of a tensor's dtype, shape and values, whatever its memory layout.
+
+    Raises:
+        ConfigError: It has no values yet.
+    """
+    if tensor.is_meta or is_lazy(tensor):
+        raise ConfigError(
+            "a parameter has no values yet, so nothing can be proved of it",
+            got="a tensor on the meta device" if tensor.is_meta else "a parameter of a lazy module",
+            hint="load the weights, or run the network once, before a freeze plan is applied",
+        )
     plain = tensor.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
     digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)

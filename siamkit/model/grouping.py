@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from timm.models import group_parameters
 from torch import nn
 
@@ -38,7 +39,10 @@ def is_norm(module: nn.Module) -> bool:
         return True
     own = module.parameters(recurse=False)
     vectors = all(max(p.shape, default=1) == p.numel() for p in own)
-    return bool(_NORM_CLASS.search(type(module).__name__)) and vectors
+    name = (
+        getattr(module, "original_name", "") if isinstance(module, torch.jit.ScriptModule) else ""
+    )
+    return bool(_NORM_CLASS.search(name or type(module).__name__)) and vectors
 
 
 def norm_parameters(module: nn.Module) -> frozenset[str]:
@@ -200,7 +204,8 @@ def _descend(module: nn.Module, prefix: str = "") -> tuple[nn.Module, str]:
     one network.
     """
     children = [(n, c) for n, c in module.named_children() if _has_parameters(c)]
-    if hasattr(module, "group_matcher") or len(children) != 1:
+    sealed = isinstance(module, torch.jit.ScriptModule)  # nothing in it can be watched
+    if sealed or hasattr(module, "group_matcher") or len(children) != 1:
         return module, prefix
     name, child = children[0]
     if not any(_has_parameters(c) for c in child.children()):
@@ -216,9 +221,9 @@ def _loose(module: nn.Module, groups: Sequence[_Names], prefix: str, trace: Trac
     """Return the names of the parameters whose place is shown by their use, not by their owner.
 
     Those of the network itself, or of a module that several groups lie in (class tokens, prompts,
-    a last projection), and those that several modules share.
+    a last projection), and those that another module uses first.
     """
-    loose = {name for name in tied_parameters(module) if trace.first_use(name) is not None}
+    loose = {name for name in tied_parameters(module) if trace.used_before_its_owner(name)}
     owners = {name: _owner(module, name) for name, _ in module.named_parameters()}
     above = {"", prefix, *_prefixes(prefix)}
     spans: Counter[str] = Counter()
@@ -282,6 +287,8 @@ def _cut_at_features(module: nn.Module, trace: Trace, prefix: str) -> list[_Name
 
 def _by_child(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]:
     """Return a group for each child that holds more than norms; a deep one is cut further."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return [[name for name, _ in module.named_parameters()]]
     groups: dict[str, _Names] = {}
     for name, _ in module.named_parameters():
         groups.setdefault(name.partition(".")[0] if "." in name else "", []).append(name)

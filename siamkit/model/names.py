@@ -7,7 +7,7 @@ stand, so that a tensor has one name whether its network is wrapped or not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -62,21 +62,18 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def tied_parameters(module: nn.Module) -> dict[str, tuple[str, ...]]:
-    """Return the parameters that have several names: the name that counts, and the other ones.
+    """Return the parameters that several modules share, and the names they have there.
 
-    The name that counts is the one that ``named_parameters`` gives.
+    A module that stands in several places (as in ALBERT) shares nothing: it is one module.
 
     Args:
         module: The network.
 
     Returns:
-        The other names by the name that counts; nothing where no parameter is tied.
+        The other names, by the one that counts, which is the one that ``named_parameters`` gives;
+        nothing where no parameter is tied.
     """
-    names: dict[int, list[str]] = {}
-    for prefix, m in _walk(module, "", None):
-        for name, parameter in m.named_parameters(recurse=False, remove_duplicate=False):
-            names.setdefault(id(parameter), []).append(join(prefix, name))
-    return {first: tuple(others) for first, *others in names.values() if others}
+    return _several(named_modules(module))
 
 
 @dataclass(frozen=True)
@@ -88,21 +85,17 @@ class Names:
     @classmethod
     def of(cls, module: nn.Module) -> Names:
         """Return the names of a network: plain, behind wrappers, and of tied parameters."""
-        inner = unwrap(module)
-        plain = {
-            other: name for name, others in tied_parameters(module).items() for other in others
-        }
-        # What stands behind a wrapper within, under the name that torch gives it.
-        wrapped = {id(m): name for name, m in named_modules(module)}
-        for name, m in inner.named_modules():
-            if (known := wrapped.get(id(unwrap(m)))) is not None and known != name:
-                plain[name] = known
-                for key, _ in unwrap(m).named_parameters(recurse=False):
-                    plain[join(name, key)] = join(known, key)
-        for name, _ in named_modules(module):
-            plain.setdefault(name, name)
-        for name, _ in named_parameters(module):
-            plain.setdefault(name, name)
+        places = list(_walk(module, "", None))
+        tied = {o: name for name, others in _several(places).items() for o in others}
+        known = {id(m): name for name, m in named_modules(module)}
+        # Plain names, and those that torch gives to what stands behind a wrapper within.
+        plain: dict[str, str] = {}
+        for name, m in (*unwrap(module).named_modules(), *places):
+            inside = unwrap(m)
+            plain[name] = known[id(inside)]
+            for key, _ in inside.named_parameters(recurse=False, remove_duplicate=False):
+                own = join(known[id(inside)], key)
+                plain[join(name, key)] = tied.get(own, own)
         return cls(plain)
 
     def __getitem__(self, name: str) -> str:
@@ -112,6 +105,14 @@ class Names:
             if candidate in self.plain:
                 return self.plain[candidate]
         return name
+
+
+def _several(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, tuple[str, ...]]:
+    names: dict[int, list[str]] = {}
+    for prefix, m in modules:
+        for name, parameter in m.named_parameters(recurse=False, remove_duplicate=False):
+            names.setdefault(id(parameter), []).append(join(prefix, name))
+    return {first: tuple(others) for first, *others in names.values() if others}
 
 
 def _inside(module: nn.Module) -> nn.Module | None:

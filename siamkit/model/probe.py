@@ -41,7 +41,7 @@ def why_it_failed(
             hint="let its forward take floats; with the attribute preprocessing = "
             "siamkit.Preprocessing(mean=(0,) * 3, std=(1 / 255,) * 3) they are pixel values 0..255",
         )
-    if context.image_size is not None:
+    if context.image_size is not None and not isinstance(error, TypeError):
         return ConfigError(
             reason, where="data.image_size", hint="leave it out for the backbone's own size"
         )
@@ -63,6 +63,12 @@ def probe(
         outputs, layers = _outputs(run, module, preprocessing)
     if layout is None:
         layout = _layout([(s, tuple(o.shape)) for s, o in outputs], layers)
+    output = outputs[0][1]
+    if not output.is_floating_point() or output.layout != torch.strided or not output.numel():
+        raise PluginError(
+            "a backbone's features must be real numbers, one or more for each image",
+            got=f"shape {list(output.shape)}, {output.dtype}",
+        )
     widths = [(s, pool(o, layout).shape[1]) for s, o in outputs]
     if len({width for _, width in widths}) > 1:
         raise PluginError(
@@ -131,7 +137,11 @@ def _noting_makers(module: nn.Module) -> Iterator[dict[int, list[nn.Module]]]:
         made.setdefault(id(output), []).append(m)
         alive.append(output)
 
-    handles = [m.register_forward_hook(note) for m in module.modules()]
+    handles = [
+        m.register_forward_hook(note)
+        for m in module.modules()
+        if not isinstance(m, torch.jit.ScriptModule)
+    ]
     try:
         yield made
     finally:

@@ -7,6 +7,7 @@ free ones included, is given to exactly one stage: what is frozen must also stop
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -57,7 +58,8 @@ def discover_stages(module: nn.Module, example: Any, head: str | None = None) ->
         parameters.
 
     Raises:
-        ConfigError: ``head`` is no module with parameters of its own, or the forward fails.
+        ConfigError: ``head`` is no module with parameters of its own, or the forward fails on the
+            example.
     """
     module = unwrap(module)
     everything = [name for name, _ in module.named_parameters()]
@@ -76,12 +78,18 @@ def discover_stages(module: nn.Module, example: Any, head: str | None = None) ->
             "takes it",
         ) from error
     last = [] if head is None else _below(module, head, order)
+    norms = norm_parameters(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        rest = [name for name in everything if name not in last]
+        first = [Stage(STEM, tuple(rest), ("",), None, norms.intersection(rest))] if rest else []
+        return (
+            *first,
+            *([Stage(HEAD, tuple(last), norms=norms.intersection(last))] if last else ()),
+        )
     names, members = _named_groups(module, order, [n for n in everything if n not in set(last)])
     if last:
         names, members = [*names, HEAD], [*members, last]
-    units = _Units(module, order, everything, norm_parameters(module))
-    if isinstance(module, torch.jit.ScriptModule):
-        return tuple(units.build(names, members, [""]))
+    units = _Units(module, order, everything, norms)
     children = [name for name, _ in module.named_children()]
     stages = units.build(names, members, children or [""])
     fine = fine_groups(module)
@@ -96,17 +104,17 @@ def _named_groups(
     """Return the names of the stages that hold ``parameters``, and the parameters of each."""
     if not parameters:
         return [], []
-    groups: list[list[str]] = []
-    has_stem = False
-    if not isinstance(module, torch.jit.ScriptModule):
-        groups, has_stem = coarse_groups(module, order)
+    groups, has_stem = coarse_groups(module, order)
     wanted = set(parameters)
     groups = [rest for group in groups if (rest := [n for n in group if n in wanted])]
+    groups = join_norms(groups, norm_parameters(module))  # what is left of a head is no stage
     runs = bucket(groups) if groups else [[list(parameters)]]
     members = [list(chain.from_iterable(run)) for run in runs]
     placed = set(chain.from_iterable(members))
     members = place([name for name in parameters if name not in placed], members, order)
-    everything = [name for name, _ in module.named_parameters()]
+    # A stage is named after the modules that are its own: a tied weight is another stage's too.
+    tied = tied_parameters(module)
+    everything = [name for name, _ in module.named_parameters() if name not in tied]
     return _stage_names(runs, everything, has_stem), members
 
 
@@ -139,7 +147,15 @@ def _below(module: nn.Module, head: str, order: Trace) -> list[str]:
         if start is not None and (use := order.first_use(name)) is not None and use < start
     }
     names = [name for name, _ in module.named_parameters()]
-    return [name for name in names if name.startswith(f"{head}.") and name not in earlier]
+    own = [name for name in names if name.startswith(f"{head}.") and name not in earlier]
+    if not own:
+        raise ConfigError(
+            "the head shares all of its parameters with what runs before it",
+            where="head",
+            got=head,
+            hint="tied weights belong to the first stage that uses them; leave head out",
+        )
+    return own
 
 
 def _described(example: Any) -> str:
@@ -181,8 +197,11 @@ class _Units:
         self.order = order
         self.everything = everything
         self.norms = norms
-        tied = tied_parameters(module)
-        self.tied = frozenset(chain(tied, *tied.values()))
+        self.tied = {
+            name: first
+            for first, others in tied_parameters(module).items()
+            for name in (first, *others)
+        }
 
     def build(
         self, names: Sequence[str], members: Sequence[Sequence[str]], roots: Sequence[str]
@@ -190,23 +209,26 @@ class _Units:
         """Return a stage for each name, holding the modules at or below ``roots``."""
         position = {name: at for at, name in enumerate(self.everything)}
         unit_of = {name: index for index, group in enumerate(members) for name in group}
-        for name, others in tied_parameters(self.module).items():
-            unit_of.update(dict.fromkeys(others, unit_of[name]) if name in unit_of else {})
+        for other, name in self.tied.items():
+            if name in unit_of:
+                unit_of[other] = unit_of[name]
         modules = self._place_modules(unit_of, roots)
         return [
             Stage(
                 name=name,
                 parameters=tuple(sorted(group, key=position.__getitem__)),
                 modules=tuple(modules.get(index, ())),
-                output=max(
-                    (m for m in modules.get(index, ()) if self.order.ran(m)),
-                    key=self.order.ends.__getitem__,
-                    default=None,
-                ),
+                output=self._output(modules.get(index, ())),
                 norms=self.norms.intersection(group),
             )
             for index, (name, group) in enumerate(zip(names, members, strict=True))
         ]
+
+    def _output(self, modules: Sequence[str]) -> str | None:
+        """Return the module that returned last; None where it cannot be watched."""
+        ends = {m: self.order.ends.get(m, math.inf) for m in modules if self.order.ran(m)}
+        last = max(ends, key=ends.__getitem__, default=None)
+        return last if last in self.order.ends else None
 
     def with_blocks(self, stage: Stage, taken: Sequence[str], fine: Sequence[list[str]]) -> Stage:
         """Return ``stage`` with its blocks, if it can be cut: at timm's, else at its sequence."""
@@ -276,8 +298,10 @@ class _Units:
     ) -> None:
         module = self.module.get_submodule(name)
         own = [p for n, _ in module.named_parameters() if (p := join(name, n)) in unit_of]
-        # A shared weight says where it was first used, not where this module belongs.
-        held = {unit_of[p] for p in own if p not in self.tied} or {unit_of[p] for p in own}
+        # A shared weight says where it was first used, not where each of its modules belongs.
+        held = {
+            unit_of[p] for p in own if p not in self.tied or self.order.used_in(self.tied[p], name)
+        }
         if owner is None and len(held) == 1:
             (owner,) = held
         # A list of modules is never called, so nothing could watch it or stand in for it.

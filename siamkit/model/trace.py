@@ -27,7 +27,7 @@ class Trace:
 
     Attributes:
         starts: The tick at which each module that ran was first called, by name.
-        ends: The tick at which it last returned.
+        ends: The tick at which it last returned. TorchScript modules have a start alone.
         uses: The tick at which each parameter first went into a computation, by name. Those that
             compiled code used (TorchScript) are not seen.
     """
@@ -51,6 +51,16 @@ class Trace:
         """Return when a parameter was first used; else when the module that holds it first ran."""
         owner = parent(parameter)
         return self.uses.get(parameter, self.starts.get(owner) if owner else None)
+
+    def used_before_its_owner(self, parameter: str) -> bool:
+        """Tell whether another module used a parameter before the one that it is named after."""
+        use, owner = self.uses.get(parameter), self.starts.get(parent(parameter))
+        return use is not None and (owner is None or use < owner)
+
+    def used_in(self, parameter: str, module: str) -> bool:
+        """Tell whether a parameter was first used while ``module`` ran."""
+        use, start = self.uses.get(parameter), self.starts.get(module)
+        return use is not None and start is not None and start < use < self.ends.get(module, use)
 
     def ran(self, name: str) -> bool:
         """Tell whether ``name`` itself was called."""
@@ -101,6 +111,8 @@ def watch(
 ) -> None:
     """Run ``call`` in eval mode, and tell ``note`` the name and output of each module that ran.
 
+    TorchScript modules cannot be watched, and are passed over.
+
     Args:
         net: The network that ``call`` runs.
         names: Modules of it to watch.
@@ -111,9 +123,11 @@ def watch(
     def hook(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         note(name, output)
 
+    modules = {name: net.get_submodule(name) for name in names}
     handles = [
-        net.get_submodule(name).register_forward_hook(partial(hook, name))
-        for name in dict.fromkeys(names)
+        module.register_forward_hook(partial(hook, name))
+        for name, module in modules.items()
+        if not isinstance(module, torch.jit.ScriptModule)
     ]
     try:
         with evaluating(net), eagerly():
@@ -184,10 +198,14 @@ def trace(module: nn.Module, example: Any) -> Trace:
     uses = _Uses(module, tick)
     handles = []
     try:
+        scripted = {}
         for name, m in module.named_modules():
+            if isinstance(m, torch.jit.ScriptModule):
+                scripted[name] = m
+                continue
             handles.append(m.register_forward_pre_hook(partial(enter, name)))
             handles.append(m.register_forward_hook(partial(leave, name)))
-        with evaluating(module), eagerly(), uses:
+        with evaluating(module), eagerly(), _entering(scripted, enter), uses:
             call(module, example)
     finally:
         for handle in handles:
@@ -200,6 +218,23 @@ def call(module: nn.Module, example: Any) -> Any:
     if isinstance(example, Mapping):
         return module(**example)
     return module(*example) if isinstance(example, tuple) else module(example)
+
+
+@contextmanager
+def _entering(scripted: Mapping[str, nn.Module], enter: Callable[[str], None]) -> Iterator[None]:
+    """Note when TorchScript modules are called, which take no hooks."""
+
+    def forward(name: str, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        enter(name)
+        return run(*args, **kwargs)
+
+    for name, module in scripted.items():
+        vars(module)["forward"] = partial(forward, name, module.forward)
+    try:
+        yield
+    finally:
+        for module in scripted.values():
+            vars(module).pop("forward", None)
 
 
 class _Uses(TorchFunctionMode):
@@ -219,9 +254,9 @@ class _Uses(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__name__", "") not in _LOOKS:
-            for value in tree_leaves((args, kwargs)):
-                if (name := self._names.get(id(value))) and name not in self.first:
-                    self.first[name] = next(self._tick)
+            used = [self._names.get(id(value)) for value in tree_leaves((args, kwargs))]
+            if new := [name for name in used if name and name not in self.first]:
+                self.first.update(dict.fromkeys(new, next(self._tick)))
         return func(*args, **kwargs)
 
 
