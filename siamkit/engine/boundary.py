@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from siamkit.freezing.hold import is_held
 from siamkit.interfaces import FreezePlan, Stage
-from siamkit.model.trace import join, parent, watch
+from siamkit.model.trace import parent, watch
 
 FEATURES = "features"
 """The boundary behind the whole backbone: its pooled features ``[N, D]``."""
@@ -70,14 +70,14 @@ def find_boundaries(
         stages: Its stages, as the policy sees them.
         plan: The plan.
     """
-    held = {name for name, module in net.named_modules() if is_held(module)}
-    parameters = [name for name, _ in net.named_parameters()]
+    # By identity: a module or parameter that is shared has several names.
+    name_of = {id(p): name for name, p in net.named_parameters()}
     frozen: list[Stage] = []
     boundaries: list[Boundary] = []
     for stage in stages:
         for unit in stage.blocks or (stage,):
             trains = plan.trainable.intersection(unit.parameters)
-            if trains or not all(_holds(net, name, held) for name in unit.modules):
+            if trains or not all(_is_fixed(net, name) for name in unit.modules):
                 return _deepest_first(boundaries)
             frozen.append(unit)
             if unit.output is None:
@@ -86,8 +86,8 @@ def find_boundaries(
             boundaries.append(_boundary(name, unit.output, frozen))
             before = {p for u in frozen for p in u.parameters}
             for module in _around(unit.output):
-                inside = [p for p in parameters if p.startswith(f"{module}.")]
-                if not before.issuperset(inside) or not _holds(net, module, held):
+                inside = {name_of[id(p)] for p in net.get_submodule(module).parameters()}
+                if not before.issuperset(inside) or not _is_fixed(net, module):
                     break
                 if isinstance(net.get_submodule(module), _CONTAINERS):
                     continue  # it gives what its last part gives, or is never called
@@ -142,5 +142,6 @@ def _boundary(name: str, module: str, units: Sequence[Stage]) -> Boundary:
     )
 
 
-def _holds(net: nn.Module, name: str, held: set[str]) -> bool:
-    return all(join(name, inner) in held for inner, _ in net.get_submodule(name).named_modules())
+def _is_fixed(net: nn.Module, name: str) -> bool:
+    """Tell whether a module and everything in it stays in eval mode."""
+    return all(is_held(module) for module in net.get_submodule(name).modules())
