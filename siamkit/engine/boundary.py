@@ -22,7 +22,6 @@ FEATURES = "features"
 """The boundary behind the whole backbone: its pooled features ``[N, D]``."""
 
 _BACKBONE = "backbone"
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,8 @@ def find_boundaries(
                 inside = {name_of[id(p)] for p in net.get_submodule(module).parameters()}
                 if not before.issuperset(inside) or not _is_fixed(net, module):
                     break
-                if isinstance(net.get_submodule(module), _CONTAINERS):
-                    continue  # it gives what its last part gives, or is never called
+                if not _adds_to_its_parts(net.get_submodule(module)):
+                    continue
                 within = set(stage.parameters).issuperset(inside)
                 title = name if within else FEATURES if module == _BACKBONE else module
                 boundaries.append(_boundary(title, module, frozen))
@@ -145,3 +144,9 @@ def _boundary(name: str, module: str, units: Sequence[Stage]) -> Boundary:
 def _is_fixed(net: nn.Module, name: str) -> bool:
     """Tell whether a module and everything in it stays in eval mode."""
     return all(is_held(module) for module in net.get_submodule(name).modules())
+
+
+def _adds_to_its_parts(module: nn.Module) -> bool:
+    """Tell whether a module is called, and may give something else than its last part gives."""
+    called = type(module).forward is not nn.Module.forward
+    return called and not isinstance(module, nn.Sequential)

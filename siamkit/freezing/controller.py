@@ -129,7 +129,7 @@ def _owners(net: nn.Module, stages: Sequence[Stage], units: Sequence[Stage]) -> 
     for unit in units:
         by_module.update(dict.fromkeys(unit.modules, unit))
     owners: dict[str, Stage] = {}
-    for name, _ in net.named_modules():
+    for name, _ in net.named_modules(remove_duplicate=False):  # a shared one has several names
         prefix = name
         while prefix and prefix not in by_module:
             prefix = prefix.rpartition(".")[0]

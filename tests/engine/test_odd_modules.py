@@ -535,7 +535,7 @@ class Halves(Odd):
 class Scripted(Odd):
     def __init__(self) -> None:
         super().__init__()
-        self.first = torch.jit.trace(self.first, torch.zeros(2, 3, SIZE, SIZE))
+        self.first = torch.jit.script(self.first)
         self.second = torch.jit.script(self.second)
 
 
@@ -565,14 +565,14 @@ class EndsOnExceptions(Odd):
 
 
 WHOLE = {
-    "BranchesOnContent", "BranchesOnEachImage", "BranchesThroughNumpy", "BranchesOnTheBatch",
-    "MixesTheBatch", "DropsInForward", "Objects", "ReadsAChangingBuffer",
+    "FailsOnLargeBatches", "KeepsState", "BranchesOnEachImage", "BranchesOnTheBatch",
+    "MixesTheBatch", "DropsInForward", "ReadsAChangingBuffer",
     "CheckpointsAcross", "ChecksItsInput",
 }  # fmt: skip
 """Those that no boundary is exact for. All others are cut, at ``second`` but for what is below."""
 SHALLOWER = {
     "DropsInTraining", "Integers", "Similarities", "HoldsATrainedToken", "DetachesATrainedToken",
-    "TrainsUnderNoGrad", "KeepsState", "WritesInModules", "ReturnsViews",
+    "TrainsUnderNoGrad", "Objects", "ReturnsViews",
 }  # fmt: skip
 ODD = {kind.__name__: kind for kind in [*Odd.__subclasses__(), DetachesATrainedToken]}
 
@@ -599,8 +599,8 @@ def cut_it(net: Odd, count: int = 5) -> tuple[CutResult, Tensor]:
     return cut(net, stages, plan, images), images
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:Importing from timm:FutureWarning")
 @pytest.mark.parametrize("name", ODD)
 def test_it_is_cut_exactly_or_runs_whole(name: str) -> None:
     torch.manual_seed(0)
