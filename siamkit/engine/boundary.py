@@ -16,14 +16,13 @@ from torch.utils._pytree import tree_leaves
 
 from siamkit.freezing.hold import is_held
 from siamkit.interfaces import FreezePlan, Stage
-from siamkit.model.names import join, parent
+from siamkit.model.names import parent
 from siamkit.model.trace import watch
 
 FEATURES = "features"
 """The boundary behind the whole backbone: its pooled features ``[N, D]``."""
 
 _BACKBONE = "backbone"
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 @dataclass(frozen=True)
@@ -71,14 +70,14 @@ def find_boundaries(
         stages: Its stages, as the policy sees them.
         plan: The plan.
     """
-    held = {name for name, module in net.named_modules() if is_held(module)}
-    parameters = [name for name, _ in net.named_parameters()]
+    # By identity: a module or parameter that is shared has several names.
+    name_of = {id(p): name for name, p in net.named_parameters()}
     frozen: list[Stage] = []
     boundaries: list[Boundary] = []
     for stage in stages:
         for unit in stage.blocks or (stage,):
             trains = plan.trainable.intersection(unit.parameters)
-            if trains or not all(_holds(net, name, held) for name in unit.modules):
+            if trains or not all(_is_fixed(net, name) for name in unit.modules):
                 return _deepest_first(boundaries)
             frozen.append(unit)
             if unit.output is None:
@@ -87,11 +86,11 @@ def find_boundaries(
             boundaries.append(_boundary(name, unit.output, frozen))
             before = {p for u in frozen for p in u.parameters}
             for module in _around(unit.output):
-                inside = [p for p in parameters if p.startswith(f"{module}.")]
-                if not before.issuperset(inside) or not _holds(net, module, held):
+                inside = {name_of[id(p)] for p in net.get_submodule(module).parameters()}
+                if not before.issuperset(inside) or not _is_fixed(net, module):
                     break
-                if isinstance(net.get_submodule(module), _CONTAINERS):
-                    continue  # it gives what its last part gives, or is never called
+                if not _adds_to_its_parts(net.get_submodule(module)):
+                    continue
                 within = set(stage.parameters).issuperset(inside)
                 title = name if within else FEATURES if module == _BACKBONE else module
                 boundaries.append(_boundary(title, module, frozen))
@@ -143,5 +142,12 @@ def _boundary(name: str, module: str, units: Sequence[Stage]) -> Boundary:
     )
 
 
-def _holds(net: nn.Module, name: str, held: set[str]) -> bool:
-    return all(join(name, inner) in held for inner, _ in net.get_submodule(name).named_modules())
+def _is_fixed(net: nn.Module, name: str) -> bool:
+    """Tell whether a module and everything in it stays in eval mode."""
+    return all(is_held(module) for module in net.get_submodule(name).modules())
+
+
+def _adds_to_its_parts(module: nn.Module) -> bool:
+    """Tell whether a module is called, and may give something else than its last part gives."""
+    called = type(module).forward is not nn.Module.forward
+    return called and not isinstance(module, nn.Sequential)

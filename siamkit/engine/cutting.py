@@ -186,11 +186,8 @@ def _trial(tried: Cut, images: Tensor) -> str | None:
         return f"it depends on a buffer that changes in training, {changed[0]!r}"
     if reason := _apart(tried, images, allowed, "in training mode", True):
         return reason
-    start = 0
     for size in (s for s in _SIZES if s < len(images)):
-        start = start if start + size <= len(images) else 0
-        some = slice(start, start + size)
-        start += size
+        some = slice(0, size) if size % 2 == 0 else slice(len(images) - size, None)
         if reason := _rows_depend(tried, images, together, some, allowed):
             return reason
         if reason := _apart(tried, images[some], allowed, f"with {size} images", False):

@@ -36,6 +36,7 @@ from siamkit.errors import SiamkitError
 from siamkit.model.trace import evaluating
 
 _IMAGE = "image"
+_KNOWN = (Tensor, int, float, str, type(None), torch.Size, torch.dtype, torch.device)
 
 
 @dataclass(frozen=True)
@@ -338,6 +339,10 @@ def _frontier(
                 leaves.append(leaf)
         given[call] = (output.spec, tuple(leaves))
     if not any(port.call == last for port in ports):
+        for leaf in outputs[last].leaves:
+            if isinstance(leaf, Constant) and not isinstance(leaf.value, _KNOWN):
+                kind = type(leaf.value).__name__
+                raise SiamkitError(f"it gives a {kind}, whose tensors cannot be found")
         raise SiamkitError("what comes after it makes no use of its output")
     return Frontier(tuple(ports), given, picture, frozenset(buffers), image_written)
 
@@ -355,7 +360,7 @@ def _require_rows(call: Call, leaf: Blank) -> None:
 
 def _require_known(result: Any) -> None:
     for leaf in tree_flatten(result)[0]:
-        if not isinstance(leaf, Tensor | int | float | str | None):
+        if not isinstance(leaf, _KNOWN):
             raise SiamkitError(
                 f"the network gives a {type(leaf).__name__}, whose tensors cannot be compared"
             )
