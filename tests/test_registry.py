@@ -110,6 +110,6 @@ def test_places_can_be_named_by_a_function(losses):
 
 
 def test_each_kind_has_a_registry_that_names_its_command():
-    assert tuple(new_registries()) == KINDS
+    assert list(new_registries()) == list(KINDS)
     assert new_registries()["freeze_policies"].command == "list freeze-policies"
     assert new_registries()["freeze_policies"].kind == "freeze policy"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
+from typing import get_args
 
 from siamkit.errors import ConfigError, PluginError
+from siamkit.guard import name_of
 from siamkit.interfaces import (
     HEAD,
     FreezePlan,
@@ -36,18 +39,21 @@ def plan_at(
     """
     past = tuple(history[:epoch])
     plan = policy.plan(stages, Progress(epoch, epochs, history=past, monitor=monitor))
-    where = f"freeze policy {type(policy).__name__}"
+    where = name_of(policy, "freeze policy")
     if not isinstance(plan, FreezePlan):
         raise PluginError("plan must return a FreezePlan", where=where, got=plan)
     known = {name for stage in stages for name in stage.parameters}
-    if unknown := sorted(plan.trainable - known):
+    if unknown := sorted(plan.trainable - known, key=str):
         raise PluginError("plan trains a parameter that no stage has", where=where, got=unknown[0])
-    if unknown := sorted(set(plan.lr_mult) - {stage.name for stage in stages}):
+    if unknown := sorted(set(plan.lr_mult) - {s.name for s in stages}, key=str):
         raise PluginError("plan has a rate for an unknown stage", where=where, got=unknown[0])
     for name, mult in plan.lr_mult.items():
-        if not 0 <= mult < float("inf"):
+        if not isinstance(mult, Real) or not 0 <= mult < float("inf"):
             raise PluginError(f"rate multiplier of {name!r} must be finite and >= 0", where=where,
                               got=mult)  # fmt: skip
+    if plan.norm not in get_args(NormMode):
+        raise PluginError("plan has an unknown norm mode", where=where, got=plan.norm,
+                          allowed=", ".join(get_args(NormMode)))  # fmt: skip
     if plan.norm != "frozen":
         return plan
     norms = frozenset(n for stage in stages if stage.name != HEAD for n in stage.norms)
