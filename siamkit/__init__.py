@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         load,
         load_index,
         load_model,
-        plan,
+        phases,
         resume,
     )
     from siamkit.config import RunConfig
@@ -62,7 +62,7 @@ _HOME = {
     "siamkit.api": (
         "build_index", "calibrate", "check_data", "create_model", "evaluate", "fit", "inspect",
         "list_backbones", "list_freeze_policies", "list_losses", "list_schedulers", "list_trackers",
-        "load", "load_index", "load_model", "plan", "resume",
+        "load", "load_index", "load_model", "phases", "resume",
     ),
     "siamkit.config": ("RunConfig",),
     "siamkit.inference.gallery.index": ("Index", "Neighbours"),
@@ -121,7 +121,7 @@ __all__ = [
     "load",
     "load_index",
     "load_model",
-    "plan",
+    "phases",
     "resume",
     "write_report",
 ]

@@ -51,7 +51,7 @@ def guard(made: Any, whose: str) -> Any:
     """
     check: Callable[..., None] | None = None
     if isinstance(made, FreezePolicy):
-        method, check = "plan", Repeats(made.plan, whose)
+        method, check = "plan", Repeats(whose)
     elif isinstance(made, Scheduler):
         method, check = "lr_scale", partial(_require_scale, whose)
     elif isinstance(made, Loss):
@@ -65,13 +65,13 @@ def guard(made: Any, whose: str) -> Any:
     return made
 
 
-def name_of(made: object, kind: str) -> str:
-    """Return whose ``made`` is, for errors; its ``kind`` and class where nobody guards it."""
+def name_of(made: object, otherwise: str) -> str:
+    """Return whose ``made`` is, for errors; ``otherwise`` where nobody guards it."""
     for method in ("plan", "lr_scale", "forward"):
-        guarded = vars(made).get(method) if hasattr(made, "__dict__") else None
+        guarded = getattr(made, method, None)
         if isinstance(guarded, Guarded):
             return guarded.whose
-    return f"{kind} {type(made).__name__}"
+    return otherwise
 
 
 def _require_scale(whose: str, scale: Any, progress: Progress) -> None:
@@ -80,33 +80,32 @@ def _require_scale(whose: str, scale: Any, progress: Progress) -> None:
 
 
 class Repeats:
-    """Asks a policy twice, and remembers its answers: the same arguments must give the same plan.
+    """Remembers a policy's answers: the same arguments must give the same plan all through a run.
 
-    Freezing is recomputed from the policy when a run resumes, so one that answers otherwise the
-    second time trains something else than what was recorded.
+    Freezing is recomputed from the policy when a run resumes, so one that answers otherwise then
+    trains something else than what was recorded. That it answers alike twice in a row, the
+    schedule sees to.
     """
 
-    def __init__(self, plan: Callable[..., Any], whose: str) -> None:
-        self.plan, self.whose = plan, whose
+    def __init__(self, whose: str) -> None:
+        self.whose = whose
         self.given: dict[int, int] = {}
 
     def __call__(self, plan: Any, stages: Sequence[Stage], progress: Progress) -> None:
         """Check ``plan``, which was returned for these arguments.
 
         Raises:
-            PluginError: The policy returns another one for them, or did so before.
+            PluginError: Another one was returned for them before.
         """
         if not isinstance(plan, FreezePlan):
             return  # the caller says what is wrong with it
-        with calling(self.whose):
-            again = self.plan(stages, progress)
+        with calling(self.whose, "returned a plan that cannot be compared"):
             # Digests, for a long run's plans would take hundreds of megabytes.
-            asked = hash((tuple(stages), _moment(progress)))
-            answer = self.given.setdefault(asked, _digest(plan))
-            same = plan == again and answer == _digest(plan)
+            asked, answer = hash((tuple(stages), _moment(progress))), _digest(plan)
+            same = self.given.setdefault(asked, answer) == answer
         if not same:
             raise PluginError(
-                f"returned two different plans for epoch {progress.epoch + 1} of "
+                f"plan gave another plan than before for epoch {progress.epoch + 1} of "
                 f"{progress.epochs} with the same history",
                 where=self.whose,
                 hint="a policy must not count, remember or draw random numbers: a resumed run "

@@ -25,6 +25,9 @@ from siamkit.errors import ConfigError, did_you_mean
 HEAD = "head"
 """The name of the stage that the head forms; it comes last."""
 
+DEFAULT_MONITOR = "recall@1"
+"""The validation metric of labelled images that decides where none is named."""
+
 NormMode = Literal["frozen", "affine", "train"]
 """How a norm layer *inside a trainable stage* behaves.
 
@@ -99,7 +102,7 @@ class Progress:
     step: int = 0
     steps: int = 0
     history: tuple[Mapping[str, float], ...] = ()
-    monitor: str = "recall@1"
+    monitor: str = DEFAULT_MONITOR
 
     @property
     def fraction(self) -> float:

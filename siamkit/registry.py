@@ -126,7 +126,8 @@ class Origin:
             kind: What it names, such as ``backbone``.
             where: The file that asks for it.
         """
-        came = f"{kind} {self.name!r} came from distribution {self.distribution!r} {self.version}"
+        version = "" if self.version == "unknown" else f" {self.version}"
+        came = f"{kind} {self.name!r} came from distribution {self.distribution!r}{version}"
         try:
             here = importlib.metadata.version(self.distribution)
         except importlib.metadata.PackageNotFoundError:

@@ -328,7 +328,7 @@ def test_the_example_policies_keep_the_contract(page, options, epochs):
     ((build, more),) = found.values()
     net = siamkit.create_model("timm:resnet10t", pretrained=False, image_size=32)
     policy = build(more["options"](**options) if "options" in more else None)
-    phases = siamkit.plan(net, policy, epochs=epochs)
+    phases = siamkit.phases(net, policy, epochs=epochs)
     assert len(phases) == epochs
     assert more.get("summary") or build.__doc__
 

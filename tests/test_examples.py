@@ -33,7 +33,7 @@ def test_the_greyscale_example_does_what_it_says() -> None:
     config = api.load_config(read_file(EXAMPLES / "greyscale_domain_shift.yaml"))
     assert config.data.in_chans == 1 and config.data.augment.horizontal_flip == 0
     net = api.create_model("timm:resnet10t", pretrained=False, in_chans=1)
-    phases = siamkit.plan(net, config.freeze.name, epochs=16, **config.freeze.options)
+    phases = siamkit.phases(net, config.freeze.name, epochs=16, **config.freeze.options)
     assert len(phases[-1].plan.trainable) > len(phases[1].plan.trainable)
     mult = phases[-1].plan.lr_mult
     assert mult["stem"] < mult["layer1"] < mult["layer4"] < 0.1

@@ -12,7 +12,7 @@ from siamkit.api.entries import (
 from siamkit.api.galleries import build_index, embed, load_index, search
 from siamkit.api.models import load, load_model
 from siamkit.api.quality import calibrate, check_data, evaluate
-from siamkit.api.runs import Config, create_model, create_policy, fit, inspect, plan, resume
+from siamkit.api.runs import Config, create_model, create_policy, fit, inspect, phases, resume
 
 __all__ = [
     "Config",
@@ -34,7 +34,7 @@ __all__ = [
     "load_config",
     "load_index",
     "load_model",
-    "plan",
+    "phases",
     "registries",
     "resume",
     "search",

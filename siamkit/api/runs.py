@@ -11,6 +11,7 @@ from siamkit import plugins
 from siamkit.api.entries import load_config, registries
 from siamkit.config import RunConfig, read_file
 from siamkit.errors import CheckpointError, ConfigError
+from siamkit.freezing.schedule import FreezeSchedule
 from siamkit.interfaces import Event, FreezePolicy, Phase
 from siamkit.model.create import create_net
 from siamkit.model.siamese import SiameseNet
@@ -67,7 +68,7 @@ def create_policy(name: str, **options: Any) -> FreezePolicy:
     return build_policy(load_config({"freeze": {"name": name, **options}}), registries())
 
 
-def plan(
+def phases(
     net: SiameseNet, policy: str | FreezePolicy = "stages", epochs: int = 10, **options: Any
 ) -> tuple[Phase, ...]:
     """Return the phases that a policy makes of a run.
@@ -78,10 +79,8 @@ def plan(
         epochs: Epochs in the run.
         **options: Options of a named policy.
     """
-    from siamkit.freezing.schedule import phases
-
     chosen = create_policy(policy, **options) if isinstance(policy, str) else policy
-    return phases(chosen, net.stages(), epochs)
+    return FreezeSchedule(chosen, net.stages(), epochs).phases()
 
 
 def fit(config: Config | None = None, *, listeners: Sequence[Listener] = ()) -> dict[str, Any]:

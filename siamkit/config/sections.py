@@ -127,7 +127,9 @@ class TrainConfig(Section):
     @property
     def monitored(self) -> str:
         """The validation metric that picks the best epoch."""
-        return self.monitor or "recall@1"
+        from siamkit.interfaces import DEFAULT_MONITOR  # imports torch
+
+        return self.monitor or DEFAULT_MONITOR
 
     @field_validator("images_per_class")
     @classmethod
@@ -160,6 +162,11 @@ class EngineConfig(Section):
     What is learned stays the same but for rounding; cache_gb may lower the number of views.
     """
 
+    cut: Literal["auto", "off"] = Field(
+        "auto",
+        description="Run the frozen part on its own where that is exact; off runs the network "
+        "whole.",
+    )
     cache: Literal["auto", "off", "always"] = Field(
         "auto",
         description="Keep what the frozen part gives on the disk: where it saves time, never, or "

@@ -1,28 +1,24 @@
-"""What the prefix gives in a phase, kept on the disk: which rows, their filling, their reading."""
+"""The phase cache: the rows that the prefix gives in a phase, filled and read on the disk."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
-from siamkit.data.rowkeys import FileDigest, RowKeys
 from siamkit.engine.cache.budget import list_stores, make_room, require_room
 from siamkit.engine.cache.layout import DATA_START, KEY_BYTES, StoreSpec
 from siamkit.engine.cache.rows import Rows
 from siamkit.engine.cache.store import DTYPES, FeatureStore, Fill, open_store
 from siamkit.engine.cut import Cut
 from siamkit.engine.kernels import Kernel, kernel_class, run, tolerance
-from siamkit.engine.sources import pack, unpack
-from siamkit.runs.events import Emit
-from siamkit.training.build import Setup
-from siamkit.training.loading import TEST, TRAIN, LoadedSet
+from siamkit.engine.kernels.check import difference
+from siamkit.engine.settings import EngineSettings, Reports
+from siamkit.engine.sources import TRAIN, Inputs, pack, unpack
+from siamkit.freezing.controller import FreezeController
 
 _PROGRESS = 1.0  # seconds between two reports of a fill
 _ROUNDING = {torch.float32: 1e-3, torch.float16: 5e-3, torch.bfloat16: 3e-2}
@@ -30,54 +26,36 @@ _ROUNDING = {torch.float32: 1e-3, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 rounds away, and a margin for another kernel's arithmetic."""
 
 
-@dataclass(frozen=True)
-class Telling:
-    """How long work tells of itself.
-
-    Attributes:
-        emit: Is told how far it is, and what is noticed.
-        check: Called now and then; may raise to stop.
-    """
-
-    emit: Emit
-    check: Callable[[], None]
-
-
 class PhaseCache:
     """The rows that a phase reads. It holds its store in use until :meth:`close`.
 
     Args:
-        setup: The parts of the run, with the phase's plan applied.
-        sets: Its image sets; all but the test set are cached.
-        found: Where the network is cut.
-        shape: The shape of what the prefix gives for an image.
+        description: What decides a row but for image and view; see :func:`describe`.
+        inputs: The sets of inputs to cache; :data:`TRAIN` among them.
+        cut: The cut network.
+        shape: The shape of the prefix's output for one image.
         dtype: The type of the rows.
-        root: The folder of all stores.
-        digests: Digests of files by path; filled with what is missing.
-        telling: Whom to tell, and when to stop.
+        settings: Device, precision and folder.
+        reports: Callbacks of long work.
     """
 
     def __init__(
         self,
-        setup: Setup,
-        sets: Mapping[str, LoadedSet],
-        found: Cut,
+        description: Mapping[str, Any],
+        inputs: Mapping[str, Inputs],
+        cut: Cut,
         shape: torch.Size,
         dtype: torch.dtype,
-        root: Path,
-        digests: dict[Path, FileDigest],
-        telling: Telling,
+        settings: EngineSettings,
+        reports: Reports,
     ) -> None:
-        self.sets = {name: part for name, part in sets.items() if name != TEST}
-        self._found, self._device = found, setup.device
-        self._numerics = kernel_class(setup.device, setup.config.train.precision)
+        self.inputs = inputs
+        self._cut, self._device = cut, settings.device
+        self._numerics = kernel_class(settings.device, settings.precision)
         self._shape = tuple(pack(torch.empty(1, *shape, device="meta")).shape[1:])
-        self._dtype, self._root = dtype, root
-        self._emit, self._check = telling.emit, telling.check
-        self._description = describe(setup, found, dtype)
-        self._names = {
-            name: RowKeys(part.dataset, digests, telling.check) for name, part in self.sets.items()
-        }
+        self._dtype, self._root = dtype, settings.root
+        self._emit, self._check = reports.emit, reports.check
+        self._description = dict(description)
         self._wanted: list[bytes] = []
         self._store: FeatureStore | None = None
 
@@ -87,15 +65,16 @@ class PhaseCache:
         Returns:
             How many different rows that takes, and how many of them are not there yet.
         """
-        keys = [key for view in views for key in self._names[TRAIN].of(view)]
-        keys += [key for name in self.sets if name != TRAIN for key in self._names[name].of(0)]
+        keys = [key for view in views for key in self.inputs[TRAIN].keys(view)]
+        for name, inputs in self.inputs.items():
+            keys += [] if name == TRAIN else inputs.keys(0)
         self._wanted = list(dict.fromkeys(keys))
         spec = StoreSpec(self._description, DTYPES[self._dtype], self._shape)
         if not (self._root / spec.digest).is_dir():
             return len(self._wanted), len(self._wanted)
         store = self._opened()
         missing = len(store.missing(self._wanted))
-        self._tell(store)
+        self._pass_on_notices(store)
         return len(self._wanted), missing
 
     def absent(self, views: Mapping[str, int]) -> int:
@@ -124,8 +103,8 @@ class PhaseCache:
             waiting = {"text": "another process fills the same cache; waiting for it"}
             with store.filling(lambda: self._emit("notice", waiting), self._check) as fill:
                 self._fill(fill, views, kernel, budget)
-        self._tell(store)
-        return {name: store.rows(self._names[name].of(view)) for name, view in views.items()}
+        self._pass_on_notices(store)
+        return {name: store.rows(self.inputs[name].keys(view)) for name, view in views.items()}
 
     def discrepancy(self, view: int, rows: Rows) -> float:
         """Return how far rows are from what the plain network gives now.
@@ -134,15 +113,12 @@ class PhaseCache:
             view: A view of the training images.
             rows: Its rows; the first and the last are looked at.
         """
-        dataset = self.sets[TRAIN].dataset
+        train = self.inputs[TRAIN]
         ends = (0, len(rows) - 1)
-        images = torch.stack([dataset[index, view] for index in ends]).to(self._device)
+        images = torch.stack([train.example(index, view) for index in ends]).to(self._device)
         with torch.no_grad():
-            plain = self._found.prefix(images.contiguous(memory_format=torch.channels_last))
-        plain = plain.float().cpu()
-        kept = unpack(rows.gather(torch.tensor(ends)))
-        scale = max(float(plain.abs().max()), 1e-12)
-        return float((kept - plain).abs().max()) / scale
+            plain = self._cut.prefix(images.contiguous(memory_format=torch.channels_last))
+        return difference(unpack(rows.gather(torch.tensor(ends))), plain.float().cpu())
 
     @property
     def tolerance(self) -> float:
@@ -161,15 +137,15 @@ class PhaseCache:
         return self._store
 
     def _keys(self, views: Mapping[str, int]) -> list[bytes]:
-        return [key for name, view in views.items() for key in self._names[name].of(view)]
+        return [key for name, view in views.items() for key in self.inputs[name].keys(view)]
 
-    def _tell(self, store: FeatureStore) -> None:
+    def _pass_on_notices(self, store: FeatureStore) -> None:
         for text in store.notices:
             self._emit("notice", {"text": text})
         store.notices.clear()
 
     def _fill(self, fill: Fill, views: Mapping[str, int], kernel: Kernel, budget: int) -> None:
-        keys = {name: self._names[name].of(view) for name, view in views.items()}
+        keys = {name: self.inputs[name].keys(view) for name, view in views.items()}
         todo: list[tuple[str, int]] = []  # image sets and images
         seen: set[bytes] = set()
         for name, names in keys.items():
@@ -178,28 +154,28 @@ class PhaseCache:
                     seen.add(names[index])
                     todo.append((name, index))
         self._make_room(fill, len(todo), budget)
-        started = told = time.perf_counter()
+        started = reported = time.perf_counter()
         done = 0
         for name, view in views.items():
             mine = [index for owner, index in todo if owner == name]
             parts = [
                 mine[i : i + kernel.batch_size] for i in range(0, len(mine), kernel.batch_size)
             ]
-            loader = self.sets[name].loader
+            source = self.inputs[name].source
             try:
-                for part, batch in zip(parts, loader.batches(parts, view), strict=True):
+                for part, batch in zip(parts, source.batches(parts, view), strict=True):
                     rows = pack(run(kernel, batch.inputs))
-                    self._names[name].require_unchanged(part)
+                    self.inputs[name].require_unchanged(part)
                     fill.add([keys[name][index] for index in part], rows)
                     done += len(part)
                     now = time.perf_counter()
-                    if now - told >= _PROGRESS or done == len(todo):
-                        told = now
+                    if now - reported >= _PROGRESS or done == len(todo):
+                        reported = now
                         progress = {"done": done, "total": len(todo), "seconds": now - started}
                         self._emit("fill", progress)
                     self._check()
             finally:
-                loader.close()
+                source.close()
 
     def _make_room(self, fill: Fill, rows: int, budget: int) -> None:
         """Evict what the budget does not allow: other stores, then other rows of this one."""
@@ -211,26 +187,38 @@ class PhaseCache:
         require_room(self._root, needed)
 
 
-def describe(setup: Setup, found: Cut, dtype: torch.dtype) -> dict[str, Any]:
-    """Return all but image and view that decides what a row is, as JSON values.
+def describe(
+    controller: FreezeController, cut: Cut, dtype: torch.dtype, settings: EngineSettings
+) -> dict[str, Any]:
+    """Return all that decides what a row is but for image and view, as JSON values.
 
-    The weights and buffers of everything frozen in the backbone, its structure, where it is cut,
-    and the kind of arithmetic.
+    The weights and buffers of the prefix, its structure, where it ends, and the arithmetic.
     """
-    backbone = setup.net.backbone
+    boundary = cut.boundary
     weights = hashlib.sha256()
-    for name, fingerprint in sorted(setup.controller.fingerprints.items()):
-        if name.startswith("backbone."):
-            weights.update(f"{name}={fingerprint}\n".encode())
-    structure = hashlib.sha256(repr(backbone).encode()).hexdigest()
+    for name, fingerprint in sorted(prefix_fingerprints(controller, cut).items()):
+        weights.update(f"{name}={fingerprint}\n".encode())
+    structure = hashlib.sha256()
+    for name in (*boundary.modules, boundary.module):
+        structure.update(f"{name}: {controller.net.get_submodule(name)!r}\n".encode())
     return {
-        "backbone": setup.config.backbone.name,
-        "boundary": found.boundary.name,
-        "module": found.boundary.module,
-        "image_size": list(backbone.preprocessing.size),
+        "boundary": boundary.name,
+        "module": boundary.module,
         "dtype": str(dtype).removeprefix("torch."),
         "weights": weights.hexdigest(),
-        "structure": structure,
-        "timm": importlib.metadata.version("timm"),
-        "numerics": kernel_class(setup.device, setup.config.train.precision),
+        "structure": structure.hexdigest(),
+        "numerics": kernel_class(settings.device, settings.precision),
+    }
+
+
+def prefix_fingerprints(controller: FreezeController, cut: Cut) -> dict[str, str]:
+    """Return the fingerprints of all frozen tensors but those of stages behind the boundary."""
+    units = [unit for stage in controller.stages for unit in (stage.blocks or (stage,))]
+    later = [unit for unit in units if unit.name not in cut.boundary.units]
+    behind = {name for unit in later for name in unit.parameters}
+    inside = tuple(f"{name}." for unit in later for name in unit.modules)
+    return {
+        name: fingerprint
+        for name, fingerprint in controller.fingerprints.items()
+        if name not in behind and not name.startswith(inside)
     }

@@ -1,4 +1,4 @@
-"""Whether to compute the frozen prefix once, or each time anew. Pure.
+"""The planner: decides whether the frozen prefix runs once per image or for every batch. Pure.
 
 The prefix is a fixed function, so its output can be kept for each image and view: the *cached* way
 fills the cache once and then reads. The *live* way runs the prefix for every batch. Both learn the
@@ -8,8 +8,8 @@ same; this module only counts what either costs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 Mode = Literal["live", "cached"]
 
@@ -65,8 +65,8 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """How a phase is run, and the numbers that decided.
+class CachePlan:
+    """Whether a phase reads its prefix from a cache, and the numbers that decided.
 
     Attributes:
         mode: ``cached`` or ``live``.
@@ -82,14 +82,10 @@ class Decision:
     cached: float
     bytes: int
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
-
 
 def decide(
     work: Work, costs: Costs, *, budget: int, free: int, wanted: Literal["auto", "off", "always"]
-) -> Decision:
+) -> CachePlan:
     """Return how to run what is left of a phase.
 
     Args:
@@ -110,20 +106,20 @@ def decide(
         + training
     )
 
-    def decision(mode: Mode, reason: str) -> Decision:
-        return Decision(mode, reason, live, cached, size)
+    def plan(mode: Mode, reason: str) -> CachePlan:
+        return CachePlan(mode, reason, live, cached, size)
 
     if wanted == "off":
-        return decision("live", "the cache is off")
+        return plan("live", "the cache is off")
     if size > budget:
-        return decision("live", "the cache would be larger than engine.cache_gb allows")
+        return plan("live", "the cache would be larger than engine.cache_gb allows")
     if wanted == "always":
-        return decision("cached", "asked for")
+        return plan("cached", "asked for")
     if work.missing * costs.row_bytes > free:
-        return decision("live", "there is too little room on the disk, or it cannot be written")
+        return plan("live", "there is too little room on the disk, or it cannot be written")
     if live - cached < WORTHWHILE:
-        return decision("live", f"a cache would save less than {WORTHWHILE:.0f} seconds")
-    return decision("cached", "each image and view is computed once")
+        return plan("live", f"a cache would save less than {WORTHWHILE:.0f} seconds")
+    return plan("cached", "each image and view is computed once")
 
 
 def place(

@@ -1,9 +1,10 @@
-"""Where batches come from: image files, a kernel that runs the frozen prefix, or the cache."""
+"""Sources of batches: a kernel that runs the frozen prefix, or the cache; and their inputs."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,26 +13,61 @@ from siamkit.batches import Batch, BatchSource
 from siamkit.engine.cache.rows import Rows
 from siamkit.engine.kernels import Kernel, run
 
+TRAIN = "train"
+"""The name of the inputs that a run trains on; all others are evaluated after each epoch."""
+
+
+class Inputs(Protocol):
+    """Inputs of a network that can be read again: in batches, one by one, and by key.
+
+    Attributes:
+        source: Gives them in batches.
+    """
+
+    @property
+    def source(self) -> BatchSource:
+        """Gives the inputs in batches."""
+        ...
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """The label of each image."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def example(self, index: int, view: int) -> Tensor:
+        """Return one view ``[C, H, W]`` of one image."""
+        ...
+
+    def keys(self, view: int) -> Sequence[bytes]:
+        """Return a key of the content of one view of every image, in order."""
+        ...
+
+    def require_unchanged(self, indices: Sequence[int]) -> None:
+        """Raise an error where an image is no longer what its key was made of."""
+        ...
+
 
 class LiveSource:
     """Loads images and runs the prefix on them.
 
     Args:
-        loader: Loads the images.
+        source: Gives the images.
         kernel: Runs the prefix.
     """
 
-    def __init__(self, loader: BatchSource, kernel: Kernel) -> None:
-        self._loader, self._kernel = loader, kernel
+    def __init__(self, source: BatchSource, kernel: Kernel) -> None:
+        self._source, self._kernel = source, kernel
 
     def batches(self, batches: Iterable[Sequence[int]], view: int = 0) -> Iterator[Batch]:
         """Yield the activations of each batch."""
-        for batch in self._loader.batches(batches, view):
+        for batch in self._source.batches(batches, view):
             yield Batch(run(self._kernel, batch.inputs), batch.labels, batch.indices)
 
     def close(self) -> None:
         """End the worker processes."""
-        self._loader.close()
+        self._source.close()
 
 
 class CachedSource:

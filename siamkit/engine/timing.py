@@ -1,4 +1,4 @@
-"""What the parts of a cut network cost, found out on a few real images."""
+"""Timing: what the parts of a cut network cost, measured on a few real images."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from siamkit.engine.cut import Cut
-from siamkit.model.siamese import SiameseNet
+from siamkit.engine.sources import Inputs
 from siamkit.model.trace import rehearsing
-from siamkit.training.loading import LoadedSet
 
 T = TypeVar("T")
 
@@ -22,30 +21,30 @@ _SHORT = 0.25  # seconds
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A few training images ``[N, C, H, W]``, and the seconds that loading one took."""
+class LoadedImages:
+    """A few images ``[N, C, H, W]``, and the seconds that loading one took."""
 
     images: Tensor
     seconds: float
 
 
-def sample(part: LoadedSet, device: torch.device) -> Sample:
-    """Return the first images of a set."""
+def load_first(inputs: Inputs, device: torch.device) -> LoadedImages:
+    """Load the first images, in their first view."""
     started = time.perf_counter()
-    rows = [part.dataset[i, 0] for i in range(min(_IMAGES, len(part.images)))]
+    rows = [inputs.example(i, 0) for i in range(min(_IMAGES, len(inputs)))]
     seconds = (time.perf_counter() - started) / len(rows)
     images = torch.stack(rows).to(device)
-    return Sample(images.contiguous(memory_format=torch.channels_last), seconds)
+    return LoadedImages(images.contiguous(memory_format=torch.channels_last), seconds)
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What was measured at a boundary.
+class PartTimes:
+    """Times of both parts of a cut network.
 
     Attributes:
-        activations: What the prefix gives for the sample ``[N, ...]``.
-        prefix: Seconds an image in the prefix, as the plain network.
-        suffix: Seconds an image in what comes after it, backward included.
+        activations: The prefix's output for the images ``[N, ...]``.
+        prefix: Seconds per image in the prefix, as the plain network.
+        suffix: Seconds per image in the suffix, backward included.
     """
 
     activations: Tensor
@@ -53,21 +52,21 @@ class Survey:
     suffix: float
 
 
-def survey(net: SiameseNet, found: Cut, images: Tensor) -> Survey:
+def time_parts(net: nn.Module, cut: Cut, images: Tensor) -> PartTimes:
     """Time both parts of a network; it is unchanged afterwards."""
 
-    def ahead() -> Tensor:
+    def run_prefix() -> Tensor:
         with torch.no_grad():
-            activations: Tensor = found.prefix(images)
+            activations: Tensor = cut.prefix(images)
         return activations
 
-    def after() -> None:
+    def run_suffix() -> None:
         with rehearsing(net):
-            found.suffix(activations).sum().backward()
+            cut.suffix(activations).sum().backward()
 
-    activations, prefix = _timed(ahead, images.device)
-    _, suffix = _timed(after, images.device)
-    return Survey(activations, prefix / len(images), suffix / len(images))
+    activations, prefix = _timed(run_prefix, images.device)
+    _, suffix = _timed(run_suffix, images.device)
+    return PartTimes(activations, prefix / len(images), suffix / len(images))
 
 
 def _timed(work: Callable[[], T], device: torch.device) -> tuple[T, float]:

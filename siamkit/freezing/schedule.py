@@ -1,4 +1,4 @@
-"""From a policy to phases: spans of epochs with one plan. Pure."""
+"""The freeze schedule: from a policy to phases, spans of epochs with one plan. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import get_args
 from siamkit.errors import ConfigError, PluginError
 from siamkit.guard import name_of
 from siamkit.interfaces import (
+    DEFAULT_MONITOR,
     HEAD,
     FreezePlan,
     FreezePolicy,
@@ -19,27 +20,123 @@ from siamkit.interfaces import (
     Stage,
 )
 
+History = Sequence[Mapping[str, float]]
+"""The validation metrics of each finished epoch, oldest first."""
 
-def plan_at(
-    policy: FreezePolicy,
-    stages: Sequence[Stage],
-    epoch: int,
-    epochs: int,
-    history: Sequence[Mapping[str, float]] = (),
-    monitor: str = "recall@1",
-) -> FreezePlan:
-    """Return the policy's plan for one epoch, checked against the stages.
 
-    It depends on the epoch and on what came before it, never on steps within it, so a run that
-    resumes in mid-epoch is in the phase it left. ``norm="frozen"`` takes the backbone's norm
-    parameters out of what trains.
+@dataclass(frozen=True)
+class FreezeSchedule:
+    """A freeze policy over the stages of one network and the epochs of one run.
 
-    Raises:
-        PluginError: The plan names a parameter or a stage that doesn't exist, or a bad rate.
+    It has no state: the metrics of the finished epochs are arguments. So a run that resumes, in
+    mid-epoch too, is in the phase that it left.
+
+    Attributes:
+        policy: Decides what trains when.
+        stages: The network's stages, as the policy sees them.
+        epochs: Epochs in the run.
+        monitor: The validation metric that a metric-driven policy follows; higher is better.
+        name: The policy's name in messages; its class's if empty.
     """
-    past = tuple(history[:epoch])
-    plan = policy.plan(stages, Progress(epoch, epochs, history=past, monitor=monitor))
-    where = name_of(policy, "freeze policy")
+
+    policy: FreezePolicy
+    stages: tuple[Stage, ...]
+    epochs: int
+    monitor: str = DEFAULT_MONITOR
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))
+        object.__setattr__(self, "name", self.name or type(self.policy).__name__)
+
+    def plan_at(self, epoch: int, history: History = ()) -> FreezePlan:
+        """Return the policy's plan for one epoch, checked against the stages.
+
+        ``norm="frozen"`` takes the backbone's norm parameters out of what trains.
+
+        Args:
+            epoch: The epoch, from 0.
+            history: Metrics of the epochs that are over; those from ``epoch`` on are left out.
+
+        Raises:
+            PluginError: The plan names a parameter or a stage that doesn't exist, or a bad rate;
+                or the policy gave two plans for the same arguments.
+        """
+        where = name_of(self.policy, f"freeze policy {self.name!r}")
+        progress = Progress(
+            epoch, self.epochs, history=tuple(history[:epoch]), monitor=self.monitor
+        )
+        plan = self.policy.plan(self.stages, progress)
+        _require_valid(plan, self.stages, where)
+        if self.policy.plan(self.stages, progress) != plan:
+            raise PluginError(
+                f"plan gave two plans for the same arguments, in epoch {epoch + 1}",
+                where=where,
+                hint="a policy is a pure function of stages and progress: keep no state and draw "
+                "no random numbers in it, or a resumed run would train something else",
+            )
+        if plan.norm != "frozen":
+            return plan
+        norms = frozenset(n for stage in self.stages if stage.name != HEAD for n in stage.norms)
+        return replace(plan, trainable=plan.trainable - norms)
+
+    def phases(self, history: History = ()) -> tuple[Phase, ...]:
+        """Return the phases of the run: consecutive epochs with equal plans, merged.
+
+        Args:
+            history: Metrics of the epochs that are over. A metric-driven policy is forecast from
+                them alone, as if no further epoch brought news.
+        """
+        result: list[Phase] = []
+        for epoch in range(self.epochs):
+            plan = self.plan_at(epoch, history)
+            if result and result[-1].plan == plan:
+                result[-1] = replace(result[-1], end_epoch=epoch + 1)
+            else:
+                result.append(Phase(epoch, epoch + 1, plan))
+        return tuple(result)
+
+    def phase_at(self, epoch: int, history: History = ()) -> Phase:
+        """Return the phase that ``epoch`` lies in, as far as it can be foreseen."""
+        return next(p for p in self.phases(history) if p.start_epoch <= epoch < p.end_epoch)
+
+    def unfrozen_at(self, epoch: int, history: History = ()) -> dict[str, int]:
+        """Return the epoch at which each stage that trains in ``epoch`` was last unfrozen.
+
+        Stages that have trained since the start are left out.
+        """
+        unfrozen: dict[str, int] = {}
+        before: set[str] | None = None
+        for past in range(epoch + 1):
+            plan = self.plan_at(past, history)
+            now = {s.name for s in self.stages if not plan.trainable.isdisjoint(s.parameters)}
+            for name in now - before if before is not None else ():
+                unfrozen[name] = past
+            for name in set(unfrozen) - now:
+                del unfrozen[name]
+            before = now
+        return unfrozen
+
+    def require_trainable(self, phases: Sequence[Phase]) -> None:
+        """Refuse phases in which nothing trains.
+
+        Raises:
+            ConfigError: In some phase no parameter of the network is trainable.
+        """
+        for phase in phases:
+            if not phase.plan.trainable:
+                names = ", ".join(stage.name for stage in self.stages)
+                head = any(stage.name == HEAD for stage in self.stages)
+                raise ConfigError(
+                    f"nothing would train in epochs {phase.start_epoch + 1}-{phase.end_epoch}: "
+                    f"policy {self.name!r} freezes every stage ({names})"
+                    + ("" if head else " and the head has no parameters"),
+                    hint="use a head with parameters ('--head mlp') or a policy that trains some "
+                    "stage",
+                )
+
+
+def _require_valid(plan: object, stages: Sequence[Stage], where: str) -> None:
     if not isinstance(plan, FreezePlan):
         raise PluginError("plan must return a FreezePlan", where=where, got=plan)
     known = {name for stage in stages for name in stage.parameters}
@@ -49,42 +146,14 @@ def plan_at(
         raise PluginError("plan has a rate for an unknown stage", where=where, got=unknown[0])
     for name, mult in plan.lr_mult.items():
         if not isinstance(mult, Real) or not 0 <= mult < float("inf"):
-            raise PluginError(f"rate multiplier of {name!r} must be finite and >= 0", where=where,
-                              got=mult)  # fmt: skip
+            raise PluginError(
+                f"rate multiplier of {name!r} must be finite and >= 0", where=where, got=mult
+            )
     if plan.norm not in get_args(NormMode):
-        raise PluginError("plan has an unknown norm mode", where=where, got=plan.norm,
-                          allowed=", ".join(get_args(NormMode)))  # fmt: skip
-    if plan.norm != "frozen":
-        return plan
-    norms = frozenset(n for stage in stages if stage.name != HEAD for n in stage.norms)
-    return replace(plan, trainable=plan.trainable - norms)
-
-
-def phases(
-    policy: FreezePolicy,
-    stages: Sequence[Stage],
-    epochs: int,
-    history: Sequence[Mapping[str, float]] = (),
-    monitor: str = "recall@1",
-) -> tuple[Phase, ...]:
-    """Return the phases of a run: consecutive epochs with equal plans, merged.
-
-    Args:
-        policy: The freeze policy.
-        stages: The network's stages.
-        epochs: Epochs in the run.
-        history: Metrics of the epochs that are over. A metric-driven policy is forecast from them
-            alone, as if no further epoch brought news.
-        monitor: The metric that decides.
-    """
-    result: list[Phase] = []
-    for epoch in range(epochs):
-        plan = plan_at(policy, stages, epoch, epochs, history, monitor)
-        if result and result[-1].plan == plan:
-            result[-1] = replace(result[-1], end_epoch=epoch + 1)
-        else:
-            result.append(Phase(epoch, epoch + 1, plan))
-    return tuple(result)
+        raise PluginError(
+            "plan has an unknown norm mode", where=where, got=plan.norm,
+            allowed=", ".join(get_args(NormMode)),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -145,25 +214,3 @@ def norm_mode(stage: Stage, plan: FreezePlan) -> NormMode:
     The head is new: its statistics mean nothing before they are trained.
     """
     return "train" if stage.name == HEAD else plan.norm
-
-
-def require_trainable(found: Sequence[Phase], stages: Sequence[Stage], policy: str) -> None:
-    """Refuse a run with a phase in which nothing trains.
-
-    Args:
-        found: The phases of the run.
-        stages: The network's stages.
-        policy: The policy's name, for the message.
-
-    Raises:
-        ConfigError: In some phase no parameter of the network is trainable.
-    """
-    for phase in found:
-        if not phase.plan.trainable:
-            names = ", ".join(stage.name for stage in stages)
-            raise ConfigError(
-                f"nothing would train in epochs {phase.start_epoch + 1}-{phase.end_epoch}: "
-                f"policy {policy!r} freezes every stage ({names}) and the head has no "
-                "parameters",
-                hint="use a head with parameters ('--head mlp') or a policy that trains some stage",
-            )

@@ -28,7 +28,7 @@ from siamkit.engine.kernels import Choice, Precision, choose, kernel_class, run
 from siamkit.errors import CheckpointError, DataError, NonFiniteError
 from siamkit.evaluation.calibration import Calibration, Verdict
 from siamkit.freezing.proof import fingerprint
-from siamkit.model.siamese import SiameseNet, WholeNetwork
+from siamkit.model.siamese import SiameseNet
 
 ImageLike = str | Path | Image.Image
 Images = ImageLike | Sequence[ImageLike] | Sequence[Sample] | Tensor
@@ -306,7 +306,7 @@ class Embedder:
         if self._choice is None or (self._wanted == "auto" and count > self._considered):
             self._considered = count
             self._choice = choose(
-                WholeNetwork(self.net), images[:8], count, wanted=self._wanted,
+                self.net, images[:8], count, wanted=self._wanted,
                 precision=self._precision,
             )  # fmt: skip
         return self._choice

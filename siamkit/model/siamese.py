@@ -92,20 +92,3 @@ class SiameseNet(nn.Module):
             return prefixed
         norms = frozenset(f"{HEAD}.{name}" for name in norm_parameters(self.head))
         return (*prefixed, Stage(HEAD, parameters, (HEAD,), HEAD, norms))
-
-
-class WholeNetwork(nn.Module):
-    """A network from images to embeddings, as kernels are built from.
-
-    Args:
-        net: The network, in eval mode.
-    """
-
-    def __init__(self, net: SiameseNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the embeddings ``[N, E]`` of ``images [N, C, H, W]``."""
-        embeddings: Tensor = self.net(images)
-        return embeddings

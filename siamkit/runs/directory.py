@@ -28,8 +28,9 @@ from siamkit.registry import Origin
 class RunDir:
     """Paths of one run.
 
-    ``config.yaml`` (resolved), ``plugins.json``, ``events.jsonl``, ``metrics.json``, ``checkpoints/``,
-    ``embeddings/`` of the held-out images, ``calibration.json``, and ``.lock`` with ``.owner.json``
+    ``config.yaml`` (resolved), ``plugins.json`` (where its components came from), ``events.jsonl``,
+    ``metrics.json``, ``checkpoints/``, ``embeddings/`` of the held-out images,
+    ``calibration.json``, and ``.lock`` with ``.owner.json``
     while a process holds the run.
     """
 

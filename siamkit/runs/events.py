@@ -1,4 +1,4 @@
-"""Telling the world what happens in a run."""
+"""Events of a run: logged, and passed on to listeners, plugins and trackers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from siamkit.engine.settings import Emit
 from siamkit.interfaces import Event
 from siamkit.runs.directory import RunDir
 
 Listener = Callable[[Event], None]
-Emit = Callable[[str, Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from siamkit.data.digest import digest
 from siamkit.data.splits import Splits
 from siamkit.errors import ConfigError, PluginError, calling
 from siamkit.freezing.controller import FreezeController
-from siamkit.freezing.schedule import phases, require_trainable
+from siamkit.freezing.schedule import FreezeSchedule
 from siamkit.guard import guard
-from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler, Stage
+from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler
 from siamkit.model.create import Weights, create_net
 from siamkit.model.siamese import SiameseNet
 from siamkit.registry import Origin, Registry
@@ -33,8 +33,7 @@ class Setup:
         device: Where it computes.
         net: The network.
         weights: Where the backbone's weights came from.
-        stages: The network's stages, as the policy sees them.
-        policy: The freeze policy.
+        schedule: The freeze policy over the network's stages and the run's epochs.
         scheduler: The rate schedule.
         loss: The loss.
         optimizer: The one optimizer.
@@ -45,8 +44,7 @@ class Setup:
     device: torch.device
     net: SiameseNet
     weights: str
-    stages: tuple[Stage, ...]
-    policy: FreezePolicy
+    schedule: FreezeSchedule
     scheduler: Scheduler
     loss: Loss
     optimizer: torch.optim.Optimizer
@@ -78,12 +76,17 @@ def build(
         loss: Loss = built(config.loss, registries["loss"], Loss, context)
     net = created.net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss.to(device)
-    stages = net.stages(config.backbone.granularity)
-    policy = build_policy(config, registries)
-    found = phases(policy, stages, config.train.epochs)
-    require_trainable(found, stages, config.freeze.name)
+    schedule = FreezeSchedule(
+        build_policy(config, registries),
+        net.stages(config.backbone.granularity),
+        config.train.epochs,
+        config.train.monitored,
+        config.freeze.name,
+    )
+    phases = schedule.phases()
+    schedule.require_trainable(phases)
     if config.train.grad_checkpointing:
-        if any(phase.plan.norm == "train" for phase in found):
+        if any(phase.plan.norm == "train" for phase in phases):
             raise ConfigError(
                 "recomputing activations would update the norm layers' statistics twice a step",
                 where="train.grad_checkpointing",
@@ -95,12 +98,11 @@ def build(
         device=device,
         net=net,
         weights=created.weights,
-        stages=stages,
-        policy=policy,
+        schedule=schedule,
         scheduler=built(config.scheduler, registries["scheduler"], Scheduler),
         loss=loss,
-        optimizer=build_optimizer(config.optimizer, net, loss, stages),
-        controller=FreezeController(net, stages),
+        optimizer=build_optimizer(config.optimizer, net, loss, schedule.stages),
+        controller=FreezeController(net, schedule.stages),
     )
 
 

@@ -15,15 +15,14 @@ import torch
 from siamkit.config import RunConfig, resolve
 from siamkit.data.opening import load_data
 from siamkit.data.splits import Splits
+from siamkit.engine.settings import Emit
 from siamkit.errors import CheckpointError, ConfigError, DataError, ResourceError
-from siamkit.freezing.schedule import phases
-from siamkit.model.siamese import WholeNetwork
 from siamkit.registry import Registry
 from siamkit.runs import checkpoint
 from siamkit.runs.calibration import best_checkpoint, calibrate_run, calibration_of
 from siamkit.runs.checkpoint import Checkpoint
 from siamkit.runs.directory import RunDir
-from siamkit.runs.events import Emit, Listener, emitter
+from siamkit.runs.events import Listener, emitter
 from siamkit.runs.held_out import HeldOut
 from siamkit.training.batching import part_of
 from siamkit.training.build import Setup, build, identity, origins, uses_state
@@ -94,7 +93,7 @@ def resume(
         if notice:
             emit("notice", {"text": notice})
         splits = _load(config)
-        state = RunState(**saved.state)
+        state = RunState.from_json(saved.state)
         _require_same(state.identity, identity(config, splits, registries), run_dir)
         setup = build(config, registries, len(splits.train.classes), weights="none")
         setup.weights = state.weights
@@ -108,7 +107,7 @@ def _with_monitor(config: RunConfig, splits: Splits) -> RunConfig:
         ConfigError: The data does not have that metric.
     """
     known = splits.val.tuples is not None
-    monitor = config.train.monitor or ("auc" if known else "recall@1")
+    monitor = config.train.monitor or ("auc" if known else config.train.monitored)
     if known != (monitor == "auc"):
         kind = "pairs or triplets" if known else "labelled images"
         raise ConfigError(
@@ -242,7 +241,8 @@ def _embed_held_out(trainer: Trainer) -> dict[str, HeldOut]:
     best = checkpoint.pointed_to(run_dir.checkpoints, checkpoint.BEST)
     assert best is not None and state.best_epoch is not None
     load_model_tensors(setup, checkpoint.load(run_dir.checkpoints / best).model)
-    network, kernel = WholeNetwork(setup.net), state.engine.get("kernel")
+    network = setup.net
+    kernel = None if state.decision is None else state.decision.kernel
     found: dict[str, HeldOut] = {}
     for part in (VAL, TEST):
         if part in trainer.sets:
@@ -273,8 +273,6 @@ def _calibrated(trainer: Trainer, held_out: HeldOut, emit: Emit) -> dict[str, An
 def _phase_rows(setup: Setup, history: Sequence[Metrics]) -> list[dict[str, int]]:
     """Return the phases that the run went through, for the result object."""
     sizes = setup.controller.sizes
-    config = setup.config
-    found = phases(setup.policy, setup.stages, config.train.epochs, history, config.train.monitored)
     done = len(history)
     return [
         {
@@ -282,7 +280,7 @@ def _phase_rows(setup: Setup, history: Sequence[Metrics]) -> list[dict[str, int]
             "end_epoch": min(phase.end_epoch, done),
             "trainable_parameters": sum(sizes[name] for name in phase.plan.trainable),
         }
-        for phase in found
+        for phase in setup.schedule.phases(history)
         if phase.start_epoch < done
     ]
 

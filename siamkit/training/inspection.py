@@ -1,4 +1,4 @@
-"""What ``siamkit inspect`` shows: every phase of a run, before it is run."""
+"""The inspection of a run: every phase of it, before it is run."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from siamkit.config import SAMPLE, RunConfig
 from siamkit.data.opening import load_data
 from siamkit.engine.boundary import find_boundaries
 from siamkit.engine.cut import Cut, cut
-from siamkit.engine.execution import Engine
+from siamkit.engine.decision import PhaseDecision
 from siamkit.engine.flops import count_flops
-from siamkit.engine.routes import Course, whole
+from siamkit.engine.settings import Reports
 from siamkit.freezing.memory import probe_images, training_memory
-from siamkit.freezing.schedule import phases, status
+from siamkit.freezing.schedule import status
 from siamkit.interfaces import Phase, Stage
 from siamkit.model.create import Weights
 from siamkit.registry import Registry
 from siamkit.training.batching import epoch_steps
 from siamkit.training.build import Setup, build, uses_state
-from siamkit.training.loading import load_sets
+from siamkit.training.loading import engine_of, load_sets
 from siamkit.training.step import autocast
 
 
@@ -51,20 +51,20 @@ def inspect(
     """
     setup = _build(config, registries, "all" if measure else weights)
     notices: list[str] = []
-    found = phases(setup.policy, setup.stages, config.train.epochs, history, config.train.monitored)
-    if setup.policy.metric_driven:
+    phases = setup.schedule.phases(history)
+    if setup.schedule.policy.metric_driven:
         notices.append(
-            f"policy {config.freeze.name!r} follows {config.train.monitored}: the phases "
+            f"policy {config.freeze.name!r} follows {setup.schedule.monitor}: the phases "
             "shown assume that it never stops improving"
         )
-    rows = [_phase(setup, phase) for phase in found]
+    rows = [_phase(setup, phase) for phase in phases]
     notices += [
         note
-        for phase, row in zip(found, rows, strict=True)
+        for phase, row in zip(phases, rows, strict=True)
         if (note := _spoilt(setup, phase, row["boundary"]))
     ]
     if measure:
-        measured = measurements(setup, found, notices.append)
+        measured = measurements(setup, phases, notices.append)
         for row, record in zip(rows, measured, strict=True):
             row["measured"] = record
     preprocessing = setup.net.backbone.preprocessing
@@ -85,22 +85,22 @@ def inspect(
         "freeze": {"name": config.freeze.name, **config.freeze.options},
         "parameters": _count(setup.net) + _count(setup.loss),
         "batch_size": config.train.micro_batch or config.train.batch_size,
-        "metric_driven": setup.policy.metric_driven,
+        "metric_driven": setup.schedule.policy.metric_driven,
         "phases": rows,
         "notices": notices,
     }
     if parameters:
-        result["parameters_list"] = _parameters(setup, found)
+        result["parameters_list"] = _parameters(setup, phases)
     return result
 
 
 def _spoilt(setup: Setup, phase: Phase, boundary: Mapping[str, Any] | None) -> str | None:
     """Say where a few trainable parameters far below make backward run through everything."""
-    for stage in setup.stages:
+    for stage in setup.schedule.stages:
         trains = [name for name in stage.parameters if name in phase.plan.trainable]
         if not trains:
             continue
-        if len(trains) == len(stage.parameters) or stage is setup.stages[-1]:
+        if len(trains) == len(stage.parameters) or stage is setup.schedule.stages[-1]:
             return None
         once = f"only what comes before {boundary['name']!r}" if boundary else "nothing"
         return (
@@ -134,13 +134,13 @@ def _weights(config: RunConfig, registries: Mapping[str, Registry], setup: Setup
 def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
     config = setup.config
     setup.controller.apply(phase.plan)
-    rows = status(setup.stages, phase.plan, setup.controller.sizes)
+    rows = status(setup.schedule.stages, phase.plan, setup.controller.sizes)
     trainable = sum(row.trainable for row in rows)
     preprocessing = setup.net.backbone.preprocessing
     images = probe_images(preprocessing.channels, preprocessing.size, setup.device)
-    boundaries = find_boundaries(setup.net, setup.stages, phase.plan)
-    found, passed_over = cut(setup.net, boundaries, images[:2])
-    inside = frozenset(found.boundary.units if found else ())
+    boundaries = find_boundaries(setup.net, setup.schedule.stages, phase.plan)
+    parts, passed_over = cut(setup.net, boundaries, images[:2])
+    inside = frozenset(parts.boundary.units if parts else ())
     with autocast(setup.device, config.train.precision):
         memory = training_memory(
             setup.net,
@@ -167,11 +167,11 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
                 "needs_backward": row.needs_backward,
                 "in_prefix": _share(stage, inside),
             }
-            for stage, row in zip(setup.stages, rows, strict=True)
+            for stage, row in zip(setup.schedule.stages, rows, strict=True)
         ],
-        "boundary": _boundary(setup, found, images) if found else None,
+        "boundary": _boundary(setup, parts, images) if parts else None,
         "passed_over": passed_over,
-        "flops": count_flops(setup.net, found, images[:2]).to_json(),
+        "flops": count_flops(setup.net, parts, images[:2]).to_json(),
         "memory": memory.to_json(),
     }
 
@@ -199,14 +199,14 @@ def _boundary(setup: Setup, found: Cut, images: Tensor) -> dict[str, Any]:
 
 
 def measurements(
-    setup: Setup, found: Sequence[Phase], tell: Callable[[str], None]
+    setup: Setup, phases: Sequence[Phase], notify: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """Return what the engine measures and decides at the start of each phase, as JSON values.
 
     Args:
         setup: The parts of the run, with all weights.
-        found: Its phases.
-        tell: Is told what was noticed on the way.
+        phases: Its phases.
+        notify: Called with the text of each notice.
     """
     config = setup.config
     splits = load_data(config.data, config.train.seed)
@@ -216,30 +216,29 @@ def measurements(
 
     def emit(name: str, data: Mapping[str, Any]) -> None:
         if name == "notice":
-            tell(data["text"])
+            notify(data["text"])
 
-    engine = Engine(setup, sets, visits, emit, lambda: None)
+    engine = engine_of(setup, sets, visits, Reports(emit, lambda: None))
     records = []
-    for phase in found:
+    for phase in phases:
         setup.controller.apply(phase.plan)
-        course = engine.decide(phase.plan, range(phase.start_epoch, phase.end_epoch), {})
-        if isinstance(course, Course):
-            course.close()
-            records.append(course.record({}))
-        else:
-            records.append(whole(course))
+        decided = engine.decide(range(phase.start_epoch, phase.end_epoch))
+        if not isinstance(decided, PhaseDecision):
+            decided.close()
+            decided = decided.decision(None)
+        records.append(decided.to_json())
     return records
 
 
-def _parameters(setup: Setup, found: Sequence[Phase]) -> list[dict[str, Any]]:
-    stage_of = {name: stage.name for stage in setup.stages for name in stage.parameters}
+def _parameters(setup: Setup, phases: Sequence[Phase]) -> list[dict[str, Any]]:
+    stage_of = {name: stage.name for stage in setup.schedule.stages for name in stage.parameters}
     rows = [
         {
             "name": name,
             "shape": list(parameter.shape),
             "numel": parameter.numel(),
             "stage": stage_of[name],
-            "trainable": [name in phase.plan.trainable for phase in found],
+            "trainable": [name in phase.plan.trainable for phase in phases],
         }
         for name, parameter in setup.net.named_parameters()
     ]
@@ -249,7 +248,7 @@ def _parameters(setup: Setup, found: Sequence[Phase]) -> list[dict[str, Any]]:
             "shape": list(parameter.shape),
             "numel": parameter.numel(),
             "stage": "loss",
-            "trainable": [True for _ in found],
+            "trainable": [True for _ in phases],
         }
         for name, parameter in setup.loss.named_parameters()
     ]

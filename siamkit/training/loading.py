@@ -2,29 +2,88 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from siamkit.data.images import ImageSet
 from siamkit.data.loader import Loader, ViewDataset, default_workers
+from siamkit.data.rowkeys import FileDigest, RowKeys
 from siamkit.data.splits import Splits
 from siamkit.data.views import EvalView, TrainView
+from siamkit.engine.cache.layout import default_root
+from siamkit.engine.execution import Engine
+from siamkit.engine.settings import EngineSettings, Reports
+from siamkit.engine.sources import TRAIN
 from siamkit.training.build import Setup
 from siamkit.training.validation import probe
 
-TRAIN, VAL, PROBE, TEST = "train", "val", "probe", "test"
+_GB = 1_000_000_000
+VAL, PROBE, TEST = "val", "probe", "test"
 
 
-@dataclass(frozen=True)
 class LoadedSet:
-    """An image set with its views and the processes that load them."""
+    """An image set with its views and the processes that load them: the engine's ``Inputs``.
 
-    images: ImageSet
-    dataset: ViewDataset
-    loader: Loader
+    Args:
+        images: The image set.
+        dataset: Its views.
+        loader: Loads them in batches.
+        digests: Digests of files by path, shared by the sets of a run; filled with what is missing.
+        check: Called after each file that is hashed; may raise to stop.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        dataset: ViewDataset,
+        loader: Loader,
+        digests: dict[Path, FileDigest],
+        check: Callable[[], None],
+    ) -> None:
+        self.images, self.dataset, self.source = images, dataset, loader
+        self._digests, self._check = digests, check
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """The label of each image."""
+        return self.images.labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def example(self, index: int, view: int) -> Tensor:
+        """Return one view ``[C, H, W]`` of one image."""
+        return self.dataset[index, view]
+
+    def keys(self, view: int) -> Sequence[bytes]:
+        """Return a key of the content of one view of every image, in order."""
+        return self._row_keys.of(view)
+
+    def require_unchanged(self, indices: Sequence[int]) -> None:
+        """Raise DataError where an image file changed since it was hashed."""
+        self._row_keys.require_unchanged(indices)
+
+    @cached_property
+    def _row_keys(self) -> RowKeys:
+        # Hashing reads every file: only what is cached needs it.
+        return RowKeys(self.dataset, self._digests, self._check)
 
 
-def load_sets(setup: Setup, splits: Splits) -> dict[str, LoadedSet]:
-    """Return the sets of a run by name: ``train`` in training views, the others as they are."""
+def load_sets(
+    setup: Setup, splits: Splits, check: Callable[[], None] = lambda: None
+) -> dict[str, LoadedSet]:
+    """Return the sets of a run by name: ``train`` in training views, the others as they are.
+
+    Args:
+        setup: The parts of the run.
+        splits: Its data.
+        check: Called now and then during long work; may raise to stop.
+    """
     config = setup.config
     preprocessing = setup.net.backbone.preprocessing
     images = {
@@ -35,6 +94,7 @@ def load_sets(setup: Setup, splits: Splits) -> dict[str, LoadedSet]:
     if splits.test:
         images[TEST] = splits.test
     result: dict[str, LoadedSet] = {}
+    digests: dict[Path, FileDigest] = {}
     for name, part in images.items():
         view = (
             TrainView(preprocessing, config.data.augment)
@@ -45,7 +105,37 @@ def load_sets(setup: Setup, splits: Splits) -> dict[str, LoadedSet]:
         workers = config.data.workers
         if workers is None:
             workers = default_workers(len(part), setup.device.type)
-        result[name] = LoadedSet(
-            part, dataset, Loader(dataset, workers, pin_memory=setup.device.type == "cuda")
-        )
+        loader = Loader(dataset, workers, pin_memory=setup.device.type == "cuda")
+        result[name] = LoadedSet(part, dataset, loader, digests, check)
     return result
+
+
+def engine_of(setup: Setup, sets: Mapping[str, LoadedSet], visits: int, reports: Reports) -> Engine:
+    """Return the engine of a run.
+
+    Args:
+        setup: The parts of the run.
+        sets: Its image sets; the test set, which is embedded once, is left out.
+        visits: Training images per epoch; one that comes twice counts twice.
+        reports: Callbacks of long work.
+    """
+    config = setup.config
+    preprocessing = setup.net.backbone.preprocessing
+    settings = EngineSettings(
+        device=setup.device,
+        precision=config.train.precision,
+        cut=config.engine.cut,
+        cache=config.engine.cache,
+        root=config.engine.cache_dir or default_root(),
+        budget=int(config.engine.cache_gb * _GB),
+        dtype=getattr(torch, config.engine.dtype),
+        kernel=config.engine.prefix,
+        views=config.data.views if config.data.augment.enabled else 1,
+    )
+    identity = {
+        "backbone": config.backbone.name,
+        "image_size": list(preprocessing.size),
+        "timm": importlib.metadata.version("timm"),
+    }
+    inputs = {name: part for name, part in sets.items() if name != TEST}
+    return Engine(setup.controller, inputs, visits, settings, reports, identity)

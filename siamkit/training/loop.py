@@ -10,22 +10,21 @@ from typing import Any
 
 from siamkit.batches import Batch
 from siamkit.data.splits import Splits
-from siamkit.engine.execution import Engine
-from siamkit.engine.routes import Route
-from siamkit.engine.sources import Awaited
+from siamkit.engine.phase import Execution
+from siamkit.engine.settings import Emit, Reports
+from siamkit.engine.sources import TRAIN, Awaited
 from siamkit.errors import Interrupted, NonFiniteError
 from siamkit.freezing.controller import Change
 from siamkit.freezing.proof import verify
-from siamkit.interfaces import FreezePlan
+from siamkit.interfaces import FreezePlan, Phase
 from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import Checkpoint
 from siamkit.runs.directory import RunDir
-from siamkit.runs.events import Emit
 from siamkit.training.batching import Part, batch_notices, epoch_steps
 from siamkit.training.build import Setup
-from siamkit.training.loading import PROBE, TEST, TRAIN, VAL, load_sets
+from siamkit.training.loading import PROBE, TEST, VAL, engine_of, load_sets
 from siamkit.training.optimizer import load_state_tensors, state_tensors
-from siamkit.training.rates import Curriculum
+from siamkit.training.rates import Rates
 from siamkit.training.scoring import Scorer
 from siamkit.training.seeding import derive, seeded
 from siamkit.training.signals import StopRequest
@@ -59,15 +58,15 @@ class Trainer:
         self.run_dir, self.emit, self.stop = run_dir, emit, stop
         config = setup.config
         self.train = config.train
-        self.sets = load_sets(setup, splits)
+        self.sets = load_sets(setup, splits, self._stop_if_asked)
         self.scorer = Scorer(setup, self.sets)
         self.notices = batch_notices(self.train, splits.train)
         steps = epoch_steps(self.train, splits.train, epoch=0)
         self.steps_per_epoch = len(steps)
-        self.curriculum = Curriculum(setup, state, self.steps_per_epoch)
+        self.rates = Rates(setup, state, self.steps_per_epoch)
         visits = sum(len(part.images) for step in steps for part in step)
-        self.engine = Engine(setup, self.sets, visits, emit, self._stop_if_asked)
-        self.route: Route | None = None
+        self.engine = engine_of(setup, self.sets, visits, Reports(emit, self._stop_if_asked))
+        self.execution: Execution | None = None
         self.stepper = Stepper(
             setup.net,
             setup.loss,
@@ -92,45 +91,57 @@ class Trainer:
         """
         with ExitStack() as closing:
             for loaded in self.sets.values():
-                closing.enter_context(loaded.loader)
+                closing.enter_context(loaded.source)
             closing.callback(self.engine.close)
             if self.fresh:
                 # Whatever stops the run from here on, it can be resumed.
                 self.save(best=False)
             while not self.state.is_over(self.train.epochs):
-                route = self._start_phase(self.curriculum.plan())
+                execution = self._start_phase(self._plan())
                 if not self.state.untrained:
-                    self._score_untrained(route)
+                    self._score_untrained(execution)
                 started = time.perf_counter()
-                self._train_epoch(route)
-                self._end_epoch(route, started)
+                self._train_epoch(execution)
+                self._end_epoch(execution, started)
 
-    def _score_untrained(self, route: Route) -> None:
-        self.state.untrained = self.scorer.untrained(route)
+    def _score_untrained(self, execution: Execution) -> None:
+        self.state.untrained = self.scorer.untrained(execution)
         if TEST in self.sets:
-            kernel = route.record.get("kernel")
-            self.state.untrained_test = self.scorer.fixed(TEST, self.setup.net.backbone, kernel)
+            self.state.untrained_test = self.scorer.fixed(
+                TEST, self.setup.net.backbone, execution.decision.kernel
+            )
         self.emit("untrained", self.state.untrained)
 
-    def _start_phase(self, plan: FreezePlan) -> Route:
+    def _plan(self) -> FreezePlan:
+        """Return the plan of the coming epoch.
+
+        Raises:
+            ConfigError: Nothing would train.
+        """
+        schedule, epoch = self.setup.schedule, self.state.epoch
+        plan = schedule.plan_at(epoch, self.state.history)
+        # The phases of a metric-driven policy are not known before the run.
+        schedule.require_trainable([Phase(epoch, epoch + 1, plan)])
+        return plan
+
+    def _start_phase(self, plan: FreezePlan) -> Execution:
         """Return how the coming epoch is computed, ready for it."""
-        controller, epoch = self.setup.controller, self.state.epoch
-        route = self.route
+        controller, state = self.setup.controller, self.state
+        execution = self.execution
         if controller.plan != plan:
             self._apply(plan)
-            route = None
+            execution = None
         # A policy that follows the metrics may keep a plan for longer than was foreseen.
-        if route is None or epoch not in route.epochs:
-            phase = self.curriculum.phase()
-            decided = self.state.engine
-            same = decided.get("start_epoch") == phase.start_epoch
-            before = {k: v for k, v in decided.items() if k != "start_epoch"} if same else {}
-            route = self.engine.enter(plan, range(epoch, phase.end_epoch), before)
-            self._note(route, phase.start_epoch)
-        self.route = self.engine.prepare(route, plan, epoch)
-        if self.route is not route:
-            self._note(self.route, self.state.engine["start_epoch"])
-        return self.route
+        if execution is None or state.epoch not in execution.epochs:
+            phase = self.setup.schedule.phase_at(state.epoch, state.history)
+            before = state.decision if state.phase_start == phase.start_epoch else None
+            execution = self.engine.enter(range(state.epoch, phase.end_epoch), before)
+            state.phase_start = phase.start_epoch
+            self._keep(execution)
+        self.execution = self.engine.prepare(execution, state.epoch)
+        if self.execution is not execution:
+            self._keep(self.execution)
+        return self.execution
 
     def _apply(self, plan: FreezePlan) -> None:
         controller = self.setup.controller
@@ -148,10 +159,10 @@ class Trainer:
             },
         )
 
-    def _note(self, route: Route, start_epoch: int) -> None:
-        """Keep what was decided with the state of the run, and tell it."""
-        self.state.engine = {"start_epoch": start_epoch, **route.record}
-        self.emit("engine", {"epoch": self.state.epoch, **route.record})
+    def _keep(self, execution: Execution) -> None:
+        """Keep what was decided with the state of the run, and emit it."""
+        self.state.decision = execution.decision
+        self.emit("engine", {"epoch": self.state.epoch, **execution.decision.to_json()})
 
     def _change_row(self, change: Change) -> dict[str, Any]:
         return {
@@ -165,19 +176,19 @@ class Trainer:
 
     # --- an epoch ---
 
-    def _train_epoch(self, route: Route) -> None:
+    def _train_epoch(self, execution: Execution) -> None:
         state, net = self.state, self.setup.net
         steps = epoch_steps(self.train, self.splits.train, state.epoch)
         left = steps[state.epoch_step :]
         flat = [part.images for step in left for part in step]
-        loaded = Awaited(route.sources[TRAIN].batches(flat, route.view(state.epoch)))
-        self.stepper.forward = route.forward
-        since = self.curriculum.unfrozen_at()
+        loaded = Awaited(execution.sources[TRAIN].batches(flat, execution.view(state.epoch)))
+        self.stepper.forward = execution.forward
+        unfrozen = self.rates.unfrozen_at()
         net.train()
         for step in left:
             images = sum(len(part.images) for part in step)
             started, waited = time.perf_counter(), loaded.seconds
-            self.curriculum.set_rates(since)
+            self.rates.set(unfrozen)
             loss = self._step(islice(loaded, len(step)), step)
             state.step += 1
             state.epoch_step += 1
@@ -193,7 +204,7 @@ class Trainer:
                     "epoch_step": state.epoch_step,
                     "epoch_steps": len(steps),
                     "loss": loss,
-                    **self.curriculum.rates(),
+                    **self.rates.current(),
                     "images_per_second": images / seconds,
                     "seconds": seconds,
                     "input_seconds": loaded.seconds - waited,
@@ -223,17 +234,17 @@ class Trainer:
                 f"{self.run_dir.events}",
             ) from None
 
-    def _end_epoch(self, route: Route, started: float) -> None:
+    def _end_epoch(self, execution: Execution, started: float) -> None:
         state = self.state
         train_seconds = time.perf_counter() - started
-        metrics, train_metrics = (self.scorer.trained(route, name) for name in (VAL, PROBE))
+        metrics, train_metrics = (self.scorer.trained(execution, name) for name in (VAL, PROBE))
         record: Metrics = {
             **metrics,
             "train_loss": state.loss_sum / state.images,
             **{f"train_{name}": value for name, value in train_metrics.items()},
         }
         state.history.append(record)
-        state.best_epoch = best_epoch(state.history, self.train.monitored)
+        state.best_epoch = best_epoch(state.history, self.setup.schedule.monitor)
         best = state.best_epoch == state.epoch
         self.emit(
             "epoch_end",
@@ -251,7 +262,7 @@ class Trainer:
         state.epoch += 1
         state.epoch_step, state.loss_sum, state.images = 0, 0.0, 0
         state.stopped_early = state.epoch < self.train.epochs and out_of_patience(
-            state.history, self.train.monitored, self.train.patience
+            state.history, self.setup.schedule.monitor, self.train.patience
         )
         self.save(best=best)
         if state.stopped_early:

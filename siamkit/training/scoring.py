@@ -8,9 +8,9 @@ from functools import partial
 from torch import Tensor, nn
 
 from siamkit.engine.kernels import choose
-from siamkit.engine.routes import Route
+from siamkit.engine.phase import Execution
 from siamkit.engine.sources import LiveSource
-from siamkit.engine.timing import sample
+from siamkit.engine.timing import load_first
 from siamkit.errors import ConfigError
 from siamkit.model.trace import evaluating
 from siamkit.training.build import Setup
@@ -34,16 +34,16 @@ class Scorer:
         self.setup, self.sets = setup, sets
         self._evaluators = {name: evaluator_of(setup, part.images) for name, part in sets.items()}
 
-    def trained(self, route: Route, name: str) -> Metrics:
-        """Return the metrics of the network as it stands, by the phase's route."""
+    def trained(self, execution: Execution, name: str) -> Metrics:
+        """Return the metrics of the network as it stands, as the phase is computed."""
         with evaluating(self.setup.net):
-            return self._evaluators[name].metrics(route.sources[name], route.forward)
+            return self._evaluators[name].metrics(execution.sources[name], execution.forward)
 
-    def untrained(self, route: Route) -> Metrics:
+    def untrained(self, execution: Execution) -> Metrics:
         """Return the metrics of the backbone's own features on the validation set."""
-        if route.gives_features:
-            return self._evaluators[VAL].metrics(route.sources[VAL], _as_it_is)
-        return self.fixed(VAL, self.setup.net.backbone, route.record.get("kernel"))
+        if execution.gives_features:
+            return self._evaluators[VAL].metrics(execution.sources[VAL], _as_it_is)
+        return self.fixed(VAL, self.setup.net.backbone, execution.decision.kernel)
 
     def fixed(self, name: str, module: nn.Module, kernel: str | None) -> Metrics:
         """Return the metrics of what a part of the network gives, which stays as it is meanwhile.
@@ -67,7 +67,7 @@ class Scorer:
         """
         part = self.sets[name]
         count = len(part.images)
-        images = sample(part, self.setup.device).images
+        images = load_first(part, self.setup.device).images
         precision = self.setup.config.train.precision
         run = partial(choose, module, images, count, precision=precision)
         with evaluating(self.setup.net):
@@ -75,7 +75,7 @@ class Scorer:
                 choice = run(wanted=kernel if kernel and count >= _MANY else "eager")
             except ConfigError:  # what ran the prefix need not run all of it
                 choice = run(wanted="eager")
-            source = LiveSource(part.loader, choice.kernel)
+            source = LiveSource(part.source, choice.kernel)
             return self._evaluators[name].embed(source, _as_it_is)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from siamkit.engine.decision import PhaseDecision
 
 Metrics = dict[str, float]
 
@@ -24,7 +27,8 @@ class RunState:
         best_epoch: The epoch (from 0) with the best monitored metric, or None.
         stopped_early: Whether early stopping ended the run.
         scaler: The state of the fp16 loss scaler.
-        engine: How the phase is computed, and the epoch it began with.
+        phase_start: The epoch that the phase began with.
+        decision: How the phase is computed; None before the first one.
         weights: Where the backbone's weights came from at the start.
         identity: What a resumed run must share: data fingerprint, plugin versions.
     """
@@ -40,13 +44,22 @@ class RunState:
     best_epoch: int | None = None
     stopped_early: bool = False
     scaler: dict[str, Any] = field(default_factory=dict)
-    engine: dict[str, Any] = field(default_factory=dict)
+    phase_start: int = 0
+    decision: PhaseDecision | None = None
     weights: str = ""
     identity: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> RunState:
+        """Return the state that :meth:`to_json` gave."""
+        decision = values["decision"]
+        decided = None if decision is None else PhaseDecision.from_json(decision)
+        return cls(**{**values, "decision": decided})
+
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON values."""
-        return asdict(self)
+        decision = None if self.decision is None else self.decision.to_json()
+        return {**asdict(self), "decision": decision}
 
     def is_over(self, epochs: int) -> bool:
         """Tell whether no epoch is left to train."""

@@ -117,8 +117,9 @@ class Stepper:
         else:
             loss = self.loss(embeddings.float(), None, moved(known, self.device))
         if not isinstance(loss, Tensor) or loss.ndim:
+            whose = name_of(self.loss, f"loss {type(self.loss).__name__}")
             raise PluginError(
-                f"{name_of(self.loss, 'loss')} must return a scalar tensor",
+                f"{whose} must return a scalar tensor",
                 got=list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__,
             )
         return loss

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from siamkit.config import RunConfig
+from siamkit.engine.settings import Emit
 from siamkit.errors import PluginError
 from siamkit.registry import Registry
-from siamkit.runs.events import Emit, Observer
+from siamkit.runs.events import Observer
 from siamkit.training.build import built
 
 

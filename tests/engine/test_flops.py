@@ -8,13 +8,13 @@ from siamkit.engine.boundary import find_boundaries
 from siamkit.engine.cut import cut
 from siamkit.engine.flops import count_flops
 from siamkit.freezing.controller import FreezeController
-from siamkit.freezing.schedule import phases
+from siamkit.freezing.schedule import FreezeSchedule
 
 
 def counted(backbone, policy, size=64, **options):
     net = api.create_model(backbone, pretrained=False, head="linear", image_size=size)
     stages = net.stages()
-    plan = phases(api.create_policy(policy, **options), stages, 4)[0].plan
+    plan = FreezeSchedule(api.create_policy(policy, **options), stages, 4).plan_at(0)
     FreezeController(net, stages).apply(plan)
     images = torch.randn(2, 3, size, size)
     found, _ = cut(net, find_boundaries(net, stages, plan), images)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from siamkit.errors import ConfigError, PluginError
-from siamkit.freezing.schedule import phases, plan_at, require_trainable, status
+from siamkit.freezing.schedule import FreezeSchedule, status
 from siamkit.interfaces import FreezePlan, FreezePolicy, Progress, Stage
 
 STAGES = (
@@ -29,13 +29,13 @@ TOP = FreezePlan.of(STAGES, ["top"], lr_mult={"top": 0.1})
 
 
 def test_equal_consecutive_plans_are_one_phase() -> None:
-    found = phases(Fixed(HEAD_ONLY, HEAD_ONLY, TOP), STAGES, 5)
+    found = FreezeSchedule(Fixed(HEAD_ONLY, HEAD_ONLY, TOP), STAGES, 5).phases()
     assert [(p.start_epoch, p.end_epoch) for p in found] == [(0, 2), (2, 5)]
     assert [p.plan for p in found] == [HEAD_ONLY, TOP]
 
 
 def test_a_plan_that_comes_back_is_a_phase_of_its_own() -> None:
-    found = phases(Fixed(HEAD_ONLY, TOP, HEAD_ONLY), STAGES, 3)
+    found = FreezeSchedule(Fixed(HEAD_ONLY, TOP, HEAD_ONLY), STAGES, 3).phases()
     assert [p.plan for p in found] == [HEAD_ONLY, TOP, HEAD_ONLY]
 
 
@@ -54,7 +54,7 @@ def test_a_trainable_stage_below_a_frozen_one_needs_backward_through_both() -> N
 
 def test_norm_frozen_takes_the_norm_parameters_out_but_leaves_the_head_alone() -> None:
     policy = Fixed(FreezePlan.of(STAGES, ["top"], norm="frozen"))
-    plan = plan_at(policy, STAGES, 0, 1)
+    plan = FreezeSchedule(policy, STAGES, 1).plan_at(0)
     assert plan.trainable == {"t.w", "head.w", "head.bn"}
 
 
@@ -71,12 +71,12 @@ def test_a_plan_that_does_not_fit_the_stages_is_the_plugins_fault(
     plan: FreezePlan, message: str
 ) -> None:
     with pytest.raises(PluginError, match=message):
-        plan_at(Fixed(plan), STAGES, 0, 1)
+        FreezeSchedule(Fixed(plan), STAGES, 1).plan_at(0)
 
 
 def test_a_policy_that_returns_no_plan_is_told() -> None:
-    with pytest.raises(PluginError, match="freeze policy Fixed: plan must return a FreezePlan"):
-        plan_at(Fixed(None), STAGES, 0, 1)  # type: ignore[arg-type]
+    with pytest.raises(PluginError, match="freeze policy 'Fixed': plan must return a FreezePlan"):
+        FreezeSchedule(Fixed(None), STAGES, 1).plan_at(0)  # type: ignore[arg-type]
 
 
 def test_a_policy_sees_the_epochs_that_are_over_and_no_more() -> None:
@@ -88,8 +88,8 @@ def test_a_policy_sees_the_epochs_that_are_over_and_no_more() -> None:
             return HEAD_ONLY
 
     history = [{"recall@1": 0.1}, {"recall@1": 0.2}, {"recall@1": 0.3}]
-    plan_at(Watching(), STAGES, 2, 4, history)
-    (progress,) = seen
+    FreezeSchedule(Watching(), STAGES, 4).plan_at(2, history)
+    progress = seen[0]
     assert (progress.epoch, progress.epochs, progress.fraction) == (2, 4, 0.5)
     assert progress.monitored == (0.1, 0.2)
 
@@ -103,9 +103,33 @@ def test_an_unknown_stage_lists_what_exists() -> None:
 
 def test_a_run_in_which_nothing_trains_is_refused() -> None:
     nothing = FreezePlan(frozenset())
-    found = phases(Fixed(HEAD_ONLY, nothing), STAGES, 3)
+    schedule = FreezeSchedule(Fixed(HEAD_ONLY, nothing), STAGES, 3, name="mine")
     with pytest.raises(
-        ConfigError, match=r"nothing would train in epochs 2-3: policy 'mine'.*--head"
+        ConfigError, match=r"nothing would train in epochs 2-3: policy 'mine' freezes every stage"
     ):
-        require_trainable(found, STAGES, "mine")
-    require_trainable(phases(Fixed(HEAD_ONLY), STAGES, 3), STAGES, "mine")
+        schedule.require_trainable(schedule.phases())
+    trains = FreezeSchedule(Fixed(HEAD_ONLY), STAGES, 3)
+    trains.require_trainable(trains.phases())
+
+
+def test_a_policy_that_gives_two_plans_for_the_same_arguments_is_refused() -> None:
+    class Forgetful(FreezePolicy):
+        """Counts its own calls."""
+
+        calls = 0
+
+        def plan(self, stages: Sequence[Stage], progress: Progress) -> FreezePlan:
+            self.calls += 1
+            return HEAD_ONLY if self.calls < 4 else TOP
+
+    schedule = FreezeSchedule(Forgetful(), STAGES, 3, name="mine")
+    with pytest.raises(PluginError, match=r"'mine'.* two plans .* in epoch 2.* pure function"):
+        schedule.phases()
+
+
+def test_the_epoch_at_which_a_stage_was_unfrozen_counts_the_last_time() -> None:
+    schedule = FreezeSchedule(Fixed(HEAD_ONLY, TOP, HEAD_ONLY, TOP, TOP), STAGES, 5)
+    assert [schedule.unfrozen_at(epoch) for epoch in range(5)] == [
+        {}, {"top": 1}, {}, {"top": 3}, {"top": 3},
+    ]  # fmt: skip
+    assert schedule.phase_at(4).start_epoch == 3
