@@ -194,5 +194,5 @@ def test_a_run_can_be_used_where_its_tracker_is_not_installed(register, run_valu
     api.fit(values)
     del plugins.get().trackers.entries["journal"]
     assert siamkit.load_model(values["run_dir"]).embedding_dim
-    with pytest.raises(PluginError, match="journal.*not installed here; pip install third"):
+    with pytest.raises(PluginError, match=r"journal.*not installed here; pip install third"):
         api.resume(values["run_dir"])
