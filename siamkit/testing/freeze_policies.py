@@ -114,7 +114,7 @@ def _refusal(policy: FreezePolicy, stages: tuple[Stage, ...], expect: Expect) ->
     """Return why the policy wants none of a network, if so."""
     with expect.within("1 epochs: epoch 0").during("in plan", _STOPS):
         try:
-            policy.plan(stages, Progress(0, 1))
+            policy.plan(list(stages), Progress(0, 1))
         except ConfigError as error:
             return str(error)
     return None

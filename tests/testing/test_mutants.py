@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import warnings
 
 import pytest
 import wrong_backbones
 import wrong_losses
+import wrong_plugins
 import wrong_policies
 import wrong_schedulers
 import wrong_trackers
 
-from siamkit import testing
+from siamkit import plugins, testing
 
 MODULES = (wrong_backbones, wrong_policies, wrong_losses, wrong_schedulers, wrong_trackers)
 MUTANTS = [mutant for module in MODULES for mutant in module.MUTANTS]
@@ -74,3 +77,62 @@ def test_right_losses_pass(register, name):
 def test_a_right_tracker_passes(register):
     register("trackers", wrong_trackers.Log, "right")
     testing.check_tracker("right")
+
+
+# --- distributions -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Make a distribution ``siamkit-wrong`` of one module look installed."""
+    monkeypatch.setattr(plugins, "_selection", None)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def put(source: str, points: str = "[siamkit]\nwrong = siamkit_wrong_module\n") -> None:
+        (tmp_path / "siamkit_wrong_module.py").write_text(source)
+        info = tmp_path / "siamkit_wrong-1.2.3.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: siamkit-wrong\nVersion: 1\n")
+        (info / "entry_points.txt").write_text(points)
+        plugins.get.cache_clear()
+
+    yield put
+    sys.modules.pop("siamkit_wrong_module", None)
+    plugins.get.cache_clear()
+
+
+@pytest.mark.parametrize("name", wrong_plugins.MUTANTS)
+def test_the_kit_catches_a_wrong_distribution(install, name):
+    source, says = wrong_plugins.MUTANTS[name]
+    install(source)
+    with pytest.raises(AssertionError) as caught:
+        testing.check_plugin("siamkit-wrong")
+    assert says in str(caught.value) and "siamkit-wrong" in str(caught.value)
+    # It hurts nobody else.
+    testing.check_scheduler("constant")
+    assert "triplet" in plugins.get().losses.names()
+
+
+@pytest.mark.parametrize(
+    ("points", "says"),
+    [
+        ("[siamkit]\nno value\n", "malformed entry_points.txt"),
+        ("[siamkit]\nwrong = siamkit-wrong-module\n", "malformed entry point"),
+        ("[siamkit]\nwrong = siamkit_wrong_modul\n", "a module that does not exist"),
+        ("[siamkit]\nwrong = siamkit_wrong_module:plugin\n", "AttributeError"),
+        ("[siamkit]\nwrong = siamkit_wrong_module:Constant\n", "implements no hook"),
+        ("[siamkit]\na = siamkit_wrong_module\nb = siamkit_wrong_module\n", "loaded already"),
+        ("[siamkit.plugins]\nwrong = siamkit_wrong_module\n", "an installed entry point in the g"),
+    ],
+)
+def test_the_kit_catches_wrong_entry_points(install, points, says):
+    install(wrong_plugins.RIGHT["scheduler"], points)
+    with pytest.raises(AssertionError, match=re.escape(says)):
+        testing.check_plugin("siamkit-wrong")
+    testing.check_scheduler("constant")
+
+
+@pytest.mark.parametrize("name", wrong_plugins.RIGHT)
+def test_a_right_distribution_passes(install, name):
+    install(wrong_plugins.RIGHT[name])
+    testing.check_plugin("siamkit-wrong")
