@@ -16,7 +16,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 
@@ -148,3 +149,27 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return ``"did you mean 'x'?"`` for the nearest of ``names``, or an empty string."""
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else ""
+
+
+PASSED = (SiamkitError, KeyboardInterrupt, MemoryError)
+"""What is no plugin's fault, or says already whose it is."""
+
+
+@contextmanager
+def calling(whose: str, doing: str = "failed") -> Iterator[None]:
+    """Turn whatever a plugin raises, ``SystemExit`` included, into an error that names it.
+
+    Args:
+        whose: Such as ``loss 'triplet' of siamkit-mine``.
+        doing: What went wrong, such as ``failed to build``.
+
+    Raises:
+        PluginError: Something was raised that is not among :data:`PASSED`.
+    """
+    try:
+        yield
+    except BaseException as error:
+        # By name, for torch's out-of-memory error is none of Python's.
+        if isinstance(error, PASSED) or type(error).__name__ == "OutOfMemoryError":
+            raise
+        raise PluginError(f"{whose} {doing}: {type(error).__name__}: {error}") from error

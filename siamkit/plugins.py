@@ -9,26 +9,27 @@ fails to load is recorded and shown, and hurts nobody else.
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
 
 import pluggy
-from pydantic import BaseModel
 
 from siamkit import hookspecs
 from siamkit.errors import PluginError, did_you_mean
-from siamkit.registry import KINDS, Entry, NoOptions, Registry, new_registries
+from siamkit.registration import Registrar
+from siamkit.registry import KINDS, Entry, Registry, new_registries
 
 DISABLE_VARIABLE = "SIAMKIT_DISABLE_PLUGINS"
 OWN = "siamkit"
 UNKNOWN = "unknown"
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*:?")
+_VALUE = re.compile(r"[\w.]+\s*(:\s*[\w.]+\s*)?(\[.*\]\s*)?")
 _SECTION = re.compile(rf"^\s*\[{hookspecs.GROUP}\]\s*$", re.MULTILINE)
 
 
@@ -260,18 +261,24 @@ def _load_one(
     try:
         # What a plugin prints must not get between a program and what siamkit prints for it.
         with redirect_stdout(sys.stderr):
-            loaded = ep.load()
+            loaded = _imported(ep)
             if manager.is_registered(loaded):
                 raise PluginError(
                     f"the module is loaded already, as plugin {manager.get_name(loaded)!r}"
                 )
+            key = f"{distribution}:{ep.name}"
+            if manager.has_plugin(key):
+                raise PluginError(
+                    f"the distribution has two entry points named {ep.name!r}",
+                    hint="give each a name of its own",
+                )
             plugin = loaded
-            if manager.register(plugin, name=f"{distribution}:{ep.name}") is None:
-                raise PluginError("the entry point's name is blocked")
-            _check_pending(manager)
+            _add(manager, plugin, key)
             found = _collect(manager, plugin, distribution)
     # SystemExit too: a plugin must not be able to end its host while it is imported.
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
         if plugin is not None and manager.is_registered(plugin):
             manager.unregister(plugin)
         return PluginInfo(ep.name, distribution, version, error=_reason(error))
@@ -284,19 +291,105 @@ def _load_one(
     return PluginInfo(ep.name, distribution, version, registers, hooks)
 
 
+def _imported(ep: importlib.metadata.EntryPoint) -> Any:
+    """Return what an entry point names.
+
+    Raises:
+        PluginError: It does not name anything, or its module is not there.
+    """
+    value = getattr(ep, "value", None)
+    if value is not None and not _VALUE.fullmatch(value):
+        raise PluginError(
+            "malformed entry point", got=f"{ep.name} = {value}", allowed="NAME = MODULE"
+        )
+    try:
+        return ep.load()
+    except ModuleNotFoundError as error:
+        if value is None or error.name != value.partition(":")[0].strip():
+            raise
+        raise PluginError(
+            f"the entry point {ep.name!r} names a module that does not exist",
+            got=error.name,
+            hint="correct pyproject.toml and install it again",
+        ) from error
+
+
+def _add(manager: pluggy.PluginManager, plugin: Any, key: str) -> None:
+    """Register a plugin's hooks.
+
+    Raises:
+        PluginError: It has none, or one that would never be called or could not be.
+    """
+    bare = [
+        name
+        for name, value in vars(plugin).items()
+        if name.startswith("siamkit_")
+        and inspect.isroutine(value)
+        and manager.parse_hookimpl_opts(plugin, name) is None
+        # One that it imported from elsewhere is none of its own.
+        and getattr(value, "__module__", None) == getattr(plugin, "__name__", None)
+    ] if hasattr(plugin, "__dict__") else []  # fmt: skip
+    if bare:
+        raise PluginError(
+            "a hook is not decorated, so nobody would call it",
+            got=bare[0],
+            hint="write @siamkit.hookimpl above it",
+        )
+    try:
+        if manager.register(plugin, name=key) is None:
+            raise PluginError("the entry point's name is blocked")
+    except pluggy.PluginValidationError as error:
+        raise _misdeclared(manager, error) from error
+    if not manager.get_hookcallers(plugin):
+        kind = f"an object of type {type(plugin).__name__}"
+        what = "a module" if inspect.ismodule(plugin) else kind
+        raise PluginError(
+            f"it is {what} that implements no hook",
+            allowed=", ".join(_hooks()),
+            hint="an entry point names a module, and its hooks are functions decorated with "
+            "@siamkit.hookimpl",
+        )
+    if inspect.isclass(plugin):
+        raise PluginError(
+            "the entry point names a class, whose hooks could not be called",
+            got=plugin.__qualname__,
+            hint="name the module, or an object of the class",
+        )
+    _check_pending(manager)
+
+
+def _hooks() -> list[str]:
+    return [name for name in vars(hookspecs) if name.startswith("siamkit_")]
+
+
+def _misdeclared(manager: pluggy.PluginManager, error: pluggy.PluginValidationError) -> PluginError:
+    """Return pluggy's error in our words, where it is about arguments."""
+    hook = re.search(r"hook '(\w+)'", str(error))
+    arguments = re.search(r"Argument\(s\) \{(.*?)\}", str(error))
+    caller = getattr(manager.hook, hook[1], None) if hook else None
+    if hook is None or arguments is None or caller is None:
+        return PluginError(str(error))
+    known = list(caller.spec.argnames)
+    wrong = arguments[1].replace("'", "").split(", ")
+    return PluginError(
+        f"hook {hook[1]!r} has no argument {wrong[0]!r}",
+        allowed=", ".join(known),
+        hint=did_you_mean(wrong[0], known) or None,
+    )
+
+
 def _check_pending(manager: pluggy.PluginManager) -> None:
     """Refuse a hook that the contract doesn't have: it would never be called."""
     try:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        known = [name for name in vars(hookspecs) if name.startswith("siamkit_")]
         wrong = re.search(r"unknown hook '(\w+)'", str(error))
         name = wrong[1] if wrong else ""
         raise PluginError(
             "no such hook",
             got=name or None,
-            allowed=", ".join(known),
-            hint=did_you_mean(name, known) or None,
+            allowed=", ".join(_hooks()),
+            hint=did_you_mean(name, _hooks()) or None,
         ) from error
 
 
@@ -307,35 +400,15 @@ def _collect(
     others = [p for p in manager.get_plugins() if p is not plugin]
     found: dict[str, list[Entry]] = {}
     for kind in KINDS:
-        entries: list[Entry] = []
+        registrar = Registrar(kind, distribution)
         hook = manager.subset_hook_caller(f"siamkit_register_{kind}", others)
-        hook(register=partial(_register, entries, distribution))
-        if entries:
-            found[kind] = entries
+        try:
+            hook(register=registrar)
+        finally:
+            registrar.close()
+        if registrar.entries:
+            found[kind] = registrar.entries
     return found
-
-
-def _register(
-    entries: list[Entry],
-    distribution: str,
-    name: str,
-    build: Callable[..., Any],
-    *,
-    options: type[BaseModel] | None = None,
-    summary: str = "",
-    pretrained: bool = False,
-) -> None:
-    if not _NAME.fullmatch(name):
-        raise PluginError(
-            "not a name that can be registered", got=name, allowed="a-z, 0-9, '-', '_' and '.'"
-        )
-    if not callable(build):
-        raise PluginError(f"build of {name!r} must be callable", got=build)
-    if any(entry.name == name for entry in entries):
-        raise PluginError(f"{name!r} is registered twice")
-    if not summary:
-        summary = (build.__doc__ or "").strip().partition("\n")[0]
-    entries.append(Entry(name, build, options or NoOptions, summary, pretrained, distribution))
 
 
 def _reason(error: BaseException) -> str:

@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from siamkit.errors import ConfigError, PluginError, did_you_mean
+from siamkit.errors import ConfigError, PluginError, calling, did_you_mean
 from siamkit.problems import Namer, config_error
 
-__all__ = ["KINDS", "Entry", "NoOptions", "Registry", "config_error", "new_registries"]
+__all__ = [
+    "KINDS",
+    "Entry",
+    "Kind",
+    "NoOptions",
+    "Origin",
+    "Registry",
+    "config_error",
+    "new_registries",
+]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What can be registered.
+
+    Attributes:
+        singular: For messages, such as ``freeze policy``.
+        arguments: What ``build`` is called with, for messages and to check its signature.
+    """
+
+    singular: str
+    arguments: tuple[str, ...]
+
 
 KINDS = {
-    "backbones": "backbone",
-    "heads": "head",
-    "freeze_policies": "freeze policy",
-    "losses": "loss",
-    "optimizers": "optimizer",
-    "schedulers": "scheduler",
-    "trackers": "tracker",
+    "backbones": Kind("backbone", ("options", "context")),
+    "heads": Kind("head", ("options", "in_features")),
+    "freeze_policies": Kind("freeze policy", ("options",)),
+    "losses": Kind("loss", ("options", "context")),
+    "optimizers": Kind("optimizer", ("options", "groups")),
+    "schedulers": Kind("scheduler", ("options",)),
+    "trackers": Kind("tracker", ("options",)),
 }
-"""The kinds of entries: the plural in their hook's name, and the singular for messages."""
+"""The registries, by the plural in their hook's name."""
 
 
 class NoOptions(BaseModel):
@@ -67,6 +91,14 @@ class Entry:
     pretrained: bool = False
     distribution: str = "siamkit"
 
+    def origin(self, name: str) -> Origin:
+        """Return where the entry came from, under the ``name`` that the user typed."""
+        try:
+            version = importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            version = "unknown"
+        return Origin(name, self.distribution, version)
+
     def validate(
         self, values: Mapping[str, Any], where: str | Namer, *, kind: str = ""
     ) -> BaseModel:
@@ -80,12 +112,50 @@ class Entry:
 
         Raises:
             ConfigError: A value is out of range, or a name unknown.
+            PluginError: A validator of the plugin's fails in another way than pydantic knows.
         """
+        of = f"{kind} {self.name!r}".strip()
+        with calling(f"{of} of {self.distribution}", "failed to check its options"):
+            try:
+                return self.options.model_validate(dict(values))
+            except ValidationError as error:
+                raise config_error(error, self.options, where, of) from None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a registered name came from, as a run remembers it.
+
+    Attributes:
+        name: What the user typed.
+        distribution: The distribution that registered it.
+        version: That distribution's version.
+    """
+
+    name: str
+    distribution: str
+    version: str
+
+    def missing(self, kind: str, where: str) -> PluginError:
+        """Return the error for a name that is no longer registered: what to install.
+
+        Args:
+            kind: What it names, such as ``backbone``.
+            where: The file that asks for it.
+        """
+        version = "" if self.version == "unknown" else f" {self.version}"
+        came = f"{kind} {self.name!r} came from distribution {self.distribution!r}{version}"
         try:
-            return self.options.model_validate(dict(values))
-        except ValidationError as error:
-            of = f"{kind} {self.name!r}".strip()
-            raise config_error(error, self.options, where, of) from None
+            here = importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            what = f"{came}, which is not installed here"
+            return PluginError(what, where=where, hint=f"pip install {self.distribution}")
+        return PluginError(
+            f"{came}; version {here} is installed here, and does not register it",
+            where=where,
+            hint="'siamkit plugins' shows whether it failed to load or was left out; else "
+            f"pip install {self.distribution}=={self.version}",
+        )
 
 
 @dataclass
@@ -162,6 +232,6 @@ class Registry:
 def new_registries() -> dict[str, Registry]:
     """Return an empty registry for each of :data:`KINDS`."""
     return {
-        kind: Registry(singular, f"list {kind.replace('_', '-')}")
-        for kind, singular in KINDS.items()
+        plural: Registry(kind.singular, f"list {plural.replace('_', '-')}")
+        for plural, kind in KINDS.items()
     }

@@ -1,11 +1,15 @@
 """Plugins load alone: whatever one does wrong, the others work and it is said."""
 
+import importlib.metadata
+import re
 import sys
 import types
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
+from pydantic import RootModel
 
 import siamkit
 from siamkit import hookspecs, plugins
@@ -74,6 +78,7 @@ def test_the_order_does_not_depend_on_how_they_were_found():
         (ImportError("no module named 'missing'"), "ImportError: no module named 'missing'"),
         (SystemExit(3), "SystemExit(3) while loading"),
         (RuntimeError("boom"), "RuntimeError: boom"),
+        (GeneratorExit("gone"), "GeneratorExit: gone"),
     ],
 )
 def test_a_plugin_that_fails_to_import_hurts_nobody_else(raises, told):
@@ -166,6 +171,140 @@ def test_build_must_be_callable():
 
     bad = EntryPoint("bad", "d", siamkit_register_losses=siamkit_register_losses)
     assert "build of 'x' must be callable" in error_of(load([bad]), "bad")
+
+
+def losses(*arguments, **keywords):
+    def siamkit_register_losses(register):
+        register(*arguments, **keywords)
+
+    return {"siamkit_register_losses": siamkit_register_losses}
+
+
+class Single(RootModel[int]):
+    """Options without a name."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keywords", "message"),
+    [
+        ((3, print), {}, "not a name that can be registered, got 3"),
+        (("x",), {}, "build of 'x' must be callable"),
+        (("x", lambda options: None), {}, r"'x' takes other arguments.*got 'build\(options\)'"),
+        (("x", lambda options, context, more: None), {}, r"allowed: build\(options, context\)"),
+        (("x", lambda *, options, context: None), {}, "takes other arguments than it is called"),
+        (("x", print), {"options": {"margin": 1}}, "options of 'x' must be a pydantic model"),
+        (("x", print), {"options": ()}, "options of 'x' must be a pydantic model"),
+        (("x", print), {"options": Options()}, "not an object of it.*options=Options"),
+        (("x", print), {"options": Single}, "cannot hold one nameless value"),
+        (("x", print), {"optoins": Options}, "no argument 'optoins'.*did you mean 'options'"),
+        (("x", print), {"summary": None}, "summary of 'x' must be text"),
+        (("x", print), {"pretrained": 1}, "pretrained of 'x' must be True or False, got 1"),
+    ],
+)
+def test_wrong_arguments_of_register_are_the_plugins_own_problem(arguments, keywords, message):
+    loaded = load([CORE, GOOD, EntryPoint("bad", "d", **losses(*arguments, **keywords))])
+    assert re.search(message, error_of(loaded, "bad"), re.DOTALL)
+    assert loaded.losses.names() == []
+    assert loaded.backbones.names() == ["resnet50", "tinyconv"]
+
+
+def test_arguments_may_be_named_and_builds_may_be_anything_that_fits():
+    class Built:
+        """Built by its class."""
+
+        def __init__(self, options, context, extra=None): ...
+
+    for build in (Built, dict, print, partial(print, end="")):
+        loaded = load([EntryPoint("p", "d", **losses(name="x", build=build))])
+        assert error_of(loaded, "p") == ""
+    assert load([EntryPoint("p", "d", **losses("x", Built))]).losses.get("x").summary
+
+
+def test_register_may_not_be_called_later():
+    kept = []
+    hooks = {"siamkit_register_losses": lambda register: kept.append(register)}
+    loaded = load([EntryPoint("late", "d-late", **hooks)])
+    with pytest.raises(PluginError, match="d-late registered 'x' too late"):
+        kept[0]("x", print)
+    assert loaded.losses.names() == []
+
+
+def plain(name, **values):
+    """An entry point to a module that decorates nothing."""
+    ep = EntryPoint(name, "d")
+    for key, value in values.items():
+        setattr(ep.module, key, value)
+        if callable(value):
+            value.__module__ = name
+    return ep
+
+
+def pointing_to(thing):
+    ep = EntryPoint("bad", "d")
+    ep.module = thing
+    return ep
+
+
+class Hooks:
+    @siamkit.hookimpl
+    def siamkit_event(self, event): ...
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "message"),
+    [
+        (plain("bad"), "it is a module that implements no hook"),
+        (
+            plain("bad", siamkit_register_losses=lambda register: None),
+            "a hook is not decorated.*got 'siamkit_register_losses'.*@siamkit.hookimpl",
+        ),
+        (plain("bad", siamkit_evnet=lambda event: None), "a hook is not decorated"),
+        (
+            pointing_to(lambda register: None),
+            "it is an object of type function that implements no hook",
+        ),
+        (pointing_to(3), "it is an object of type int that implements no hook"),
+        (pointing_to(Hooks), "the entry point names a class.*got 'Hooks'"),
+    ],
+)
+def test_a_plugin_that_would_do_nothing_says_so(entry_point, message):
+    loaded = load([CORE, entry_point, GOOD])
+    assert re.search(message, error_of(loaded, "bad"))
+    assert loaded.backbones.names() == ["resnet50", "tinyconv"]
+
+
+def test_an_object_with_hooks_is_a_plugin():
+    assert load([pointing_to(Hooks())]).infos[0].hooks == ("siamkit_event",)
+
+
+def test_an_imported_function_needs_no_decorator():
+    ep = EntryPoint("p", "d", siamkit_event=lambda event: None)
+    ep.module.siamkit_helper = re.compile
+    assert error_of(load([ep]), "p") == ""
+
+
+def test_two_entry_points_of_one_name_are_told():
+    ones = [EntryPoint("a", "d", siamkit_event=lambda event: None) for _ in range(2)]
+    first, second = load(ones).infos
+    assert first.error is None
+    assert "the distribution has two entry points named 'a'" in (second.error or "")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("no-such-module", "malformed entry point, got 'x = no-such-module'"),
+        ("a:", "malformed entry point"),
+        ("", "malformed entry point"),
+        ("no_such_module_at_all", "names a module that does not exist, got 'no_such_module_at"),
+        ("siamkit:nothing", "AttributeError"),
+    ],
+)
+def test_an_entry_point_that_names_nothing_is_told(value, message):
+    ep = importlib.metadata.EntryPoint("x", value, "siamkit")
+    loaded = load([CORE, ep])
+    assert message in error_of(loaded, "x")
+    assert loaded.backbones.names() == ["resnet50"]
 
 
 def test_two_plugins_with_one_name_are_both_named_and_the_rest_works():
@@ -333,7 +472,9 @@ def test_a_distribution_without_metadata_is_unknown(installed, monkeypatch):
     installed("siamkit-good", GOOD_POINTS, None)
     monkeypatch.setattr(sys, "path", [*sys.path, *sys.path])
     (point,) = found("good")
-    monkeypatch.setitem(sys.modules, "siamkit_good", types.ModuleType("siamkit_good"))
+    module = types.ModuleType("siamkit_good")
+    module.siamkit_event = siamkit.hookimpl(lambda event: None)
+    monkeypatch.setitem(sys.modules, "siamkit_good", module)
     (info,) = load([point]).infos
     assert (info.distribution, info.version, info.error) == ("unknown", "unknown", None)
 

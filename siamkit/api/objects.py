@@ -172,7 +172,8 @@ def _freeze(thing: Any) -> Build:
             allowed = "a siamkit.FreezePolicy, or a function (stages, progress) -> FreezePlan"
             raise _unfit("freeze", thing, f"a name, a mapping of options, {allowed}")
         thing = FunctionPolicy(thing)
-    return lambda _options: thing
+    # Copies, for a run puts a guard around their methods.
+    return lambda _options: copy(thing)
 
 
 def _loss(thing: Any) -> Build:
@@ -198,7 +199,7 @@ def _scheduler(thing: Any) -> Build:
             allowed = "a siamkit.Scheduler, or a function progress -> multiplier"
             raise _unfit("scheduler", thing, f"a name, a mapping of options, {allowed}")
         thing = FunctionScheduler(thing)
-    return lambda _options: thing
+    return lambda _options: copy(thing)
 
 
 def _unfit(section: str, thing: Any, allowed: str) -> ConfigError:

@@ -25,7 +25,7 @@ from siamkit.model.siamese import SiameseNet
 from siamkit.registry import Registry
 from siamkit.runs import checkpoint
 from siamkit.runs.directory import RunDir
-from siamkit.runs.events import Listener
+from siamkit.runs.events import Listener, Observer
 from siamkit.training import fit as _fit
 from siamkit.training import inspection as _inspection
 from siamkit.training.build import build_policy
@@ -294,7 +294,9 @@ def _observers() -> list[Listener]:
     found: list[Listener] = []
     for caller in manager.hook.siamkit_event.get_hookimpls():
         others = [p for p in manager.get_plugins() if p is not caller.plugin]
-        found.append(partial(_notify, manager.subset_hook_caller("siamkit_event", others)))
+        distribution, _, name = caller.plugin_name.partition(":")
+        watch = partial(_notify, manager.subset_hook_caller("siamkit_event", others))
+        found.append(Observer(f"the observer plugin {name!r} of {distribution}", watch))
     return found
 
 

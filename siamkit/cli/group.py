@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-import typer
 from typer.core import TyperGroup
 
 from siamkit.errors import ConfigError, PluginError, did_you_mean
@@ -72,30 +69,18 @@ def plugin_command(plugins: Plugins, name: str) -> Any:
     Raises:
         PluginError: A plugin's hook fails, or two plugins add the name.
     """
+    from siamkit.commands import added
+
     found: dict[str, Any] = {}
     failure: PluginError | None = None
-    for key, plugin in plugins.manager.list_name_plugin():
-        distribution = key.partition(":")[0]
-        others = [p for p in plugins.manager.get_plugins() if p is not plugin]
-        hook = plugins.manager.subset_hook_caller("siamkit_register_commands", others)
-        if not hook.get_hookimpls():
-            continue
-        app = typer.Typer()
-        try:
-            # What a plugin prints must not get before the object of an unknown command's --json.
-            with redirect_stdout(sys.stderr):
-                hook(app=app)
-            command = typer.main.get_group(app).commands.get(name)
-        # One broken plugin must not hide the commands of the others.
-        except (Exception, SystemExit) as error:
+    for one in added(plugins):
+        if one.failure is not None:
             failure = PluginError(
-                f"the commands of plugin {distribution!r} cannot be loaded: "
-                f"{type(error).__name__}: {error}",
-                hint=f"SIAMKIT_DISABLE_PLUGINS={distribution} leaves it out",
+                f"plugin {one.plugin!r} of {one.distribution}: {one.failure}",
+                hint=f"SIAMKIT_DISABLE_PLUGINS={one.distribution} leaves it out",
             )
-            continue
-        if command is not None:
-            found[distribution] = command
+        elif name in one.commands:
+            found[one.distribution] = one.commands[name]
     if len(found) > 1:
         raise PluginError(
             f"command {name!r} is registered by {' and '.join(found)}",

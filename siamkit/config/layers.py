@@ -13,6 +13,7 @@ from siamkit.config.base import SAMPLE, Values, expanded
 from siamkit.config.sections import COMPONENT_MODELS
 from siamkit.errors import ConfigError, did_you_mean
 from siamkit.problems import Namer
+from siamkit.registry import Origin
 
 
 class Layer(dict[str, Any]):
@@ -21,11 +22,18 @@ class Layer(dict[str, Any]):
     Args:
         values: Nested values.
         where: From a dotted key (``loss.margin``) to its place (``run.yaml: loss.margin``).
+        origins: Of a run's config: which distribution each component came from, by its section.
     """
 
-    def __init__(self, values: Mapping[str, Any], where: Namer) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        where: Namer,
+        origins: Mapping[str, Origin] | None = None,
+    ) -> None:
         super().__init__(values)
         self.where = where
+        self.origins = origins or {}
 
     def sets(self, path: str) -> bool:
         """Tell whether the layer has a value at the dotted key ``path``."""
@@ -188,7 +196,7 @@ def fitting(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _with(layer: Mapping[str, Any], section: str, value: Any) -> Mapping[str, Any]:
     values = {**layer, section: value}
-    return Layer(values, layer.where) if isinstance(layer, Layer) else values
+    return Layer(values, layer.where, layer.origins) if isinstance(layer, Layer) else values
 
 
 def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:

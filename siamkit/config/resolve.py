@@ -29,7 +29,8 @@ def resolve(
 
     Raises:
         ConfigError: An unknown key or name, or a value out of range.
-        PluginError: A name that two plugins claim.
+        PluginError: A name that two plugins claim, or whose plugin a run had and this machine has
+            not.
     """
     kept = fitting([RunConfig().to_values(), *layers])
     values = merge(*kept)
@@ -39,10 +40,10 @@ def resolve(
     except ValidationError as error:
         raise config_error(error, RunConfig, name) from None
     components = {
-        key: _complete(getattr(config, key), key, registries[key], name) for key in COMPONENTS
+        key: _complete(getattr(config, key), key, registries[key], name, kept) for key in COMPONENTS
     }
     trackers = tuple(
-        _complete(tracker, f"track.{place}", registries["track"], name)
+        _complete(tracker, f"track.{place}", registries["track"], name, kept)
         for place, tracker in enumerate(config.track)
     )
     return config.model_copy(update={**components, "track": trackers})
@@ -60,12 +61,22 @@ def _namer(layers: Sequence[Mapping[str, Any]], where: str) -> Namer:
     return name
 
 
-def _complete(component: Component, section: str, registry: Registry, name: Namer) -> Component:
+def _complete(
+    component: Component,
+    section: str,
+    registry: Registry,
+    name: Namer,
+    layers: Sequence[Mapping[str, Any]],
+) -> Component:
     """Fill in and check one component's options."""
     try:
         entry = registry.get(component.name)
     except ConfigError as error:
         where = name(f"{section}.name")
+        for layer in layers:
+            origin = layer.origins.get(section) if isinstance(layer, Layer) else None
+            if origin is not None and origin.name == component.name:
+                raise origin.missing(registry.kind, where) from None
         raise ConfigError(error.what, where=where, hint=error.hint) from None
     own = type(component).model_fields
     shadowed = sorted(set(entry.options.model_fields) & set(own))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
+from typing import get_args
 
 from siamkit.errors import ConfigError, PluginError
+from siamkit.guard import name_of
 from siamkit.interfaces import (
     DEFAULT_MONITOR,
     HEAD,
@@ -59,7 +62,7 @@ class FreezeSchedule:
             PluginError: The plan names a parameter or a stage that doesn't exist, or a bad rate;
                 or the policy gave two plans for the same arguments.
         """
-        where = f"freeze policy {self.name!r}"
+        where = name_of(self.policy, f"freeze policy {self.name!r}")
         progress = Progress(
             epoch, self.epochs, history=tuple(history[:epoch]), monitor=self.monitor
         )
@@ -137,15 +140,20 @@ def _require_valid(plan: object, stages: Sequence[Stage], where: str) -> None:
     if not isinstance(plan, FreezePlan):
         raise PluginError("plan must return a FreezePlan", where=where, got=plan)
     known = {name for stage in stages for name in stage.parameters}
-    if unknown := sorted(plan.trainable - known):
+    if unknown := sorted(plan.trainable - known, key=str):
         raise PluginError("plan trains a parameter that no stage has", where=where, got=unknown[0])
-    if unknown := sorted(set(plan.lr_mult) - {stage.name for stage in stages}):
+    if unknown := sorted(set(plan.lr_mult) - {s.name for s in stages}, key=str):
         raise PluginError("plan has a rate for an unknown stage", where=where, got=unknown[0])
     for name, mult in plan.lr_mult.items():
-        if not 0 <= mult < float("inf"):
+        if not isinstance(mult, Real) or not 0 <= mult < float("inf"):
             raise PluginError(
                 f"rate multiplier of {name!r} must be finite and >= 0", where=where, got=mult
             )
+    if plan.norm not in get_args(NormMode):
+        raise PluginError(
+            "plan has an unknown norm mode", where=where, got=plan.norm,
+            allowed=", ".join(get_args(NormMode)),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

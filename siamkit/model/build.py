@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from torch import nn
 
-from siamkit.errors import ConfigError, PluginError, SiamkitError
+from siamkit.errors import ConfigError, calling
 from siamkit.interfaces import Backbone, BackboneContext
 from siamkit.model.backbone import WrappedBackbone, as_backbone
 from siamkit.model.weights import files_of, load_backbone_weights
@@ -67,16 +67,8 @@ def build_backbone(
         )
     load = weights is None and pretrained is not False and entry.pretrained
     context = replace(context, pretrained=load)
-    try:
+    with calling(f"backbone {context.name!r} of {entry.distribution}", "failed to build"):
         backbone = as_backbone(entry.build(options, context), context)
-    except SiamkitError:
-        raise
-    # SystemExit too: a plugin must not be able to end its host.
-    except (Exception, SystemExit) as error:
-        raise PluginError(
-            f"backbone {context.name!r} of {entry.distribution} failed to build: "
-            f"{type(error).__name__}: {error}"
-        ) from error
     if entry.distribution == GIVEN and weights is None:
         return BuiltBackbone(backbone, f"as given: {context.name.removeprefix(PYTHON)}")
     if weights is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from siamkit.config import RunConfig, options_of
-from siamkit.errors import PluginError, SiamkitError
+from siamkit.errors import calling
 from siamkit.interfaces import BackboneContext
 from siamkit.model.build import build_backbone
 from siamkit.model.heads import Head, as_head
@@ -59,11 +59,6 @@ def create_net(
 def _build_head(config: RunConfig, registry: Registry, in_features: int) -> Head:
     entry, options = options_of(config.head, registry)
     whose = f"head {config.head.name!r} of {entry.distribution}"
-    try:
+    with calling(whose, "failed to build"):
         module = entry.build(options, in_features)
-    except SiamkitError:
-        raise
-    # SystemExit too: a plugin must not be able to end its host.
-    except (Exception, SystemExit) as error:
-        raise PluginError(f"{whose} failed to build: {type(error).__name__}: {error}") from error
     return as_head(module, in_features, whose)

@@ -105,11 +105,17 @@ def plugins_table(plugins: Sequence[Json], conflicts: Sequence[Json]) -> Rendera
             text,
         )
     problems += [
-        styled(
-            f"conflict: {c['kind']} {c['name']!r} is registered by {' and '.join(c['by'])}: it "
-            "cannot be used until one of them is uninstalled or disabled",
-            "red",
-        )
-        for c in conflicts
+        styled(f"{plugin['name']} ({plugin['distribution']}): {problem}", "red")
+        for plugin in plugins
+        for problem in plugin["problems"]
     ]
+    problems += [styled(_conflict(c), "red") for c in conflicts]
     return Group(table, *([Text(), *problems] if problems else []))
+
+
+def _conflict(conflict: Json) -> str:
+    by = " and ".join(conflict["by"])
+    text = f"conflict: {conflict['kind']} {conflict['name']!r} is registered by {by}: "
+    if conflict["kind"] == "command" and conflict["by"][0] == "siamkit":
+        return text + "siamkit's own runs"
+    return text + "it cannot be used until one of them is uninstalled or disabled"

@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,22 @@ from filelock import FileLock, Timeout
 from siamkit.config import Layer, RunConfig, read_file
 from siamkit.errors import CheckpointError, ConfigError, ResourceError
 from siamkit.files import full_disk_is_ours, write_atomic, write_json
+from siamkit.registry import Origin
 
 
 class RunDir:
     """Paths of one run.
 
-    ``config.yaml`` (resolved), ``events.jsonl``, ``metrics.json``, ``checkpoints/``,
-    ``embeddings/`` of the held-out images, ``calibration.json``, and ``.lock`` with ``.owner.json``
+    ``config.yaml`` (resolved), ``plugins.json`` (where its components came from), ``events.jsonl``,
+    ``metrics.json``, ``checkpoints/``, ``embeddings/`` of the held-out images,
+    ``calibration.json``, and ``.lock`` with ``.owner.json``
     while a process holds the run.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.yaml"
+        self.plugins = path / "plugins.json"
         self.events = path / "events.jsonl"
         self.metrics = path / "metrics.json"
         self.checkpoints = path / "checkpoints"
@@ -111,7 +115,20 @@ class RunDir:
         """
         layer = read_file(self.config)
         dropped = () if trackers else ("track",)
-        return Layer({k: v for k, v in layer.items() if k not in dropped}, layer.where)
+        kept = {k: v for k, v in layer.items() if k not in dropped}
+        return Layer(kept, layer.where, self._origins())
+
+    def write_plugins(self, origins: Mapping[str, Origin]) -> None:
+        """Write which distribution each component came from, by its section of the config."""
+        write_json(self.plugins, {section: asdict(origin) for section, origin in origins.items()})
+
+    def _origins(self) -> dict[str, Origin]:
+        """Return what :meth:`write_plugins` wrote; it only words errors, so it may be missing."""
+        try:
+            values = json.loads(self.plugins.read_text(encoding="utf-8"))
+            return {section: Origin(**fields) for section, fields in values.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
 
     def append_event(self, name: str, data: Mapping[str, Any]) -> None:
         """Append one line to the event log."""

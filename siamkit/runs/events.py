@@ -19,7 +19,7 @@ class Observer:
     """A plugin's listener, and what to call it where it fails.
 
     Attributes:
-        name: Such as ``the tracker 'tensorboard'``.
+        name: Such as ``the tracker 'tensorboard' of siamkit``.
         watch: What is told of events.
     """
 
@@ -50,7 +50,9 @@ def emitter(run_dir: RunDir, listeners: Sequence[Listener], observers: Sequence[
         for observer in tuple(watching):
             try:
                 observer(Event(name, copy.deepcopy(dict(data))))
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise
                 watching.remove(observer)
                 whose = observer.name if isinstance(observer, Observer) else "an observer plugin"
                 failed.append(f"{whose} failed and was left out: {type(error).__name__}: {error}")

@@ -13,21 +13,24 @@ or one test an entry::
     def test_loss(name):
         check_loss(name)
 
-Each check raises ``AssertionError`` with what was expected and what came. Nothing is downloaded:
-backbones are built with random weights.
+Each check raises ``AssertionError``, and nothing else whatever the plugin raises: it says what was
+expected, what came, and what a user would suffer. Nothing is downloaded: backbones are built with
+random weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from siamkit import plugins
+from siamkit import commands, plugins
+from siamkit.interfaces import Event
+from siamkit.plugins import PluginInfo
 from siamkit.testing.backbones import check_backbone
-from siamkit.testing.common import Expect, Kind, Values, canonical
+from siamkit.testing.common import Expect, Values, canonical, conformance
 from siamkit.testing.freeze_policies import check_freeze_policy
 from siamkit.testing.losses import check_loss
 from siamkit.testing.schedulers import check_scheduler
-from siamkit.testing.trackers import check_tracker
+from siamkit.testing.trackers import check_observer, check_tracker
 
 __all__ = [
     "check_backbone",
@@ -39,16 +42,17 @@ __all__ = [
     "registered",
 ]
 
-_CHECKS: dict[Kind, Callable[[str, Values | None], None]] = {
+_CHECKS: dict[str, Callable[[str, Values | None], None]] = {
     "backbones": check_backbone,
     "freeze_policies": check_freeze_policy,
     "losses": check_loss,
     "schedulers": check_scheduler,
     "trackers": check_tracker,
 }
+"""The check of each of :data:`siamkit.registry.KINDS`."""
 
 
-def registered(kind: Kind, distribution: str | None = None) -> list[str]:
+def registered(kind: str, distribution: str | None = None) -> list[str]:
     """Return the names registered under ``kind``, by one distribution or by all.
 
     Names that stand for many (``timm:``) are left out: they have no one entry to check.
@@ -61,6 +65,7 @@ def registered(kind: Kind, distribution: str | None = None) -> list[str]:
     ]
 
 
+@conformance
 def check_plugin(distribution: str, options: Mapping[str, Values] | None = None) -> None:
     """Check that a distribution's plugins load, and everything that they register.
 
@@ -68,13 +73,46 @@ def check_plugin(distribution: str, options: Mapping[str, Values] | None = None)
         distribution: Its name, as ``pip`` knows it.
         options: Option values by registered name, for entries whose options have no defaults.
     """
-    infos = plugins.get().infos
-    own = [info for info in infos if canonical(info.distribution) == canonical(distribution)]
+    loaded = plugins.get()
+    own = [i for i in loaded.infos if canonical(i.distribution) == canonical(distribution)]
     expect = Expect(f"distribution {distribution!r}")
-    there = sorted({info.distribution for info in infos})
-    expect(bool(own), "an installed entry point in the group 'siamkit'", f"those of {there}")
+    there = sorted({info.distribution for info in loaded.infos})
+    expect(bool(own), "an installed entry point in the group 'siamkit'", f"those of {there}",
+           "siamkit would never load it.")  # fmt: skip
     for info in own:
-        expect(info.error is None, f"the plugin {info.name!r} to load", info.error)
+        expect(info.error is None, f"the plugin {info.name!r} to load", info.error,
+               "Nobody could use anything of it.")  # fmt: skip
+    _check_conflicts(distribution, expect)
+    for info in own:
+        if "siamkit_event" in info.hooks:
+            check_observer(_observer(info), expect.within(f"the observer {info.name!r}"))
     for kind, check in _CHECKS.items():
         for name in registered(kind, distribution):
             check(name, (options or {}).get(name))
+
+
+def _check_conflicts(distribution: str, expect: Expect) -> None:
+    """Check that what a distribution registers is its own alone, commands included."""
+    loaded = plugins.get()
+    every = list(commands.added(loaded))
+    claims = [
+        (registry.kind, name, by)
+        for registry in loaded.registries.values()
+        for name, by in registry.conflicts.items()
+    ] + [("command", name, by) for name, by in commands.conflicts(every).items()]
+    for kind, name, by in claims:
+        ours = canonical(distribution) in map(canonical, by)
+        expect(not ours, f"a {kind} {name!r} of its own", f"one of {' and '.join(by)}",
+               "Nobody could use it where both are installed.")  # fmt: skip
+    for one in every:
+        if canonical(one.distribution) == canonical(distribution):
+            expect(not one.problems, "commands that run", "; ".join(one.problems),
+                   "They would fail, or never run.")  # fmt: skip
+
+
+def _observer(info: PluginInfo) -> Callable[[Event], object]:
+    manager = plugins.get().manager
+    key = f"{info.distribution}:{info.name}"
+    others = [p for name, p in manager.list_name_plugin() if name != key]
+    hook = manager.subset_hook_caller("siamkit_event", others)
+    return lambda event: hook(event=event)

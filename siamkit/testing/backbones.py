@@ -1,17 +1,36 @@
-"""The check of backbones."""
+"""The check of backbones: features, state, gradients, preprocessing and sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from siamkit.interfaces import HEAD, Backbone, BackboneContext, Stage
+from siamkit.errors import ConfigError
+from siamkit.interfaces import Backbone, BackboneContext, Preprocessing
+from siamkit.model.backbone import WrappedBackbone
 from siamkit.model.build import build_backbone
-from siamkit.testing.common import Expect, Values, checked_entry, seeded
+from siamkit.testing.common import (
+    Expect,
+    Values,
+    checked_entry,
+    conformance,
+    loose_leaves,
+    offline,
+    seeded,
+)
+from siamkit.testing.stages import check_stages
+
+_UNUSABLE = "Nobody could use it."
+_STOPS = "Training would stop there."
+_WRONG_IMAGES = "Images would be prepared in another way than the backbone was trained on."
+_DRIFTS = "A frozen backbone would change, which ends the run with a FrozenDriftError."
+_INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
 
+@conformance
 def check_backbone(
     name: str,
     options: Values | None = None,
@@ -27,101 +46,273 @@ def check_backbone(
         channels: Numbers of image channels to build it for.
         image_size: Pixels a side; the backbone's own if left out. Smaller is quicker.
     """
-    entry, validated, expect = checked_entry("backbones", "backbone", name, options)
-    for chans in channels:
-        context = BackboneContext(name, False, chans, image_size)
+    entry, validated, expect = checked_entry("backbones", name, options)
+
+    def build(chans: int, size: int | None) -> Backbone:
+        context = BackboneContext(name, False, chans, size)
+        with seeded(), offline():
+            return build_backbone(entry, validated, context, pretrained=False).backbone
+
+    for number, chans in enumerate(channels):
+        within = expect.within(f"in_chans={chans}")
+        with within.during("in build", _UNUSABLE):
+            backbone = build(chans, image_size)
+        _check_preprocessing(backbone, chans, within)
+        if image_size is not None:
+            _check_asked(backbone, image_size, within)
+        fresh = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+        constants = _constants(backbone)
         with seeded():
-            backbone = build_backbone(entry, validated, context, pretrained=False).backbone
-            within = expect.within(f"in_chans={chans}")
-            within(isinstance(backbone, Backbone), "a Backbone or an nn.Module", backbone)
-            has = backbone.preprocessing.channels
-            within(has == chans, f"preprocessing for {chans} channels", has)
-            images = torch.randn(2, chans, *backbone.preprocessing.size)
-            _check_features(backbone.eval(), images, within)
-            for granularity in ("stage", "block"):
-                stages = backbone.stages(granularity)
-                _check_stages(backbone, stages, images, within.within(f"{granularity}s"))
+            images = pictures(backbone, 2)
+            _check_features(backbone, images, within, thorough=number == 0)
+            check_stages(backbone, images, within)
             _check_gradients(backbone.train(), images, within)
-
-
-def _check_features(backbone: Backbone, images: Tensor, expect: Expect) -> None:
-    with torch.no_grad():
-        features, again = backbone(images), backbone(images)
-        alone = backbone(images[:1])
-    expect(
-        isinstance(features, Tensor) and features.shape[:1] == images.shape[:1], "a tensor [N, D]",
-        getattr(features, "shape", type(features)),
-    )  # fmt: skip
-    expect(features.ndim == 2, "features [N, D]: pool and flatten them", tuple(features.shape))
-    width = backbone.embedding_dim
-    expect(width == features.shape[1], f"embedding_dim {features.shape[1]}, as forward has", width)
-    expect(bool(features.isfinite().all()), "finite features", "NaN or infinity")
-    expect(
-        torch.equal(features, again), "the same features for the same images in eval mode",
-        f"a difference of {(features - again).abs().max():.3g}",
-    )  # fmt: skip
-    error = (features[:1] - alone).abs().max().item()
-    near = error <= 1e-3 * features.abs().max().item() + 1e-6
-    expect(near, "an image's features not to depend on the others in eval mode", error)
-
-
-def _check_stages(
-    backbone: Backbone, stages: Sequence[Stage], images: Tensor, expect: Expect
-) -> None:
-    names = [stage.name for stage in stages]
-    expect(len(set(names)) == len(names), "different names", names)
-    expect(HEAD not in names, f"no stage named {HEAD!r}: that is the head's", names)
-    placed = [parameter for stage in stages for parameter in stage.parameters]
-    everything = [parameter for parameter, _ in backbone.named_parameters()]
-    twice = sorted({p for p in placed if placed.count(p) > 1})
-    expect(not twice, "each parameter in one stage", f"{twice} in several")
-    missing = sorted(set(everything) - set(placed))
-    expect(not missing, "every parameter in some stage", f"{missing} in none")
-    unknown = sorted(set(placed) - set(everything))
-    expect(not unknown, "names of the backbone's parameters", unknown)
-    modules = dict(backbone.named_modules())
-    for stage in stages:
-        stray = sorted({*stage.modules, *filter(None, [stage.output])} - set(modules))
-        expect(not stray, f"{stage.name!r} to name modules of the backbone", stray)
-        foreign = sorted(stage.norms - set(stage.parameters))
-        expect(not foreign, f"the norms of {stage.name!r} to be parameters of it", foreign)
-        cut = sorted(p for block in stage.blocks for p in block.parameters)
-        whole = not stage.blocks or cut == sorted(stage.parameters)
-        expect(whole, f"the blocks of {stage.name!r} to hold its parameters, each once", cut)
-    ran = _execution_order(backbone, stages, images)
-    in_order = [name for name in names if name in ran]
-    expect(ran == in_order, f"stages in execution order, {ran}", in_order)
-
-
-def _execution_order(backbone: Backbone, stages: Sequence[Stage], images: Tensor) -> list[str]:
-    """Return the names of the stages in the order in which a forward first enters them."""
-    ran: dict[str, None] = {}
-    modules = dict(backbone.named_modules())
-    handles = [
-        modules[module].register_forward_pre_hook(
-            lambda _module, _args, name=stage.name: ran.setdefault(name)
+        within(
+            not constants,
+            "tensors that are parameters or buffers",
+            f"{constants}",
+            "They would stay on the CPU when the network goes to a GPU: use register_buffer.",
         )
-        for stage in stages
-        for module in stage.modules
-    ]
-    try:
-        with torch.no_grad():
-            backbone(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(ran)
+        if number == 0:
+            size = 3 * backbone.preprocessing.size[0] // 2
+            at = within.within(f"image_size={size}")
+            with at.during("in build", "Refuse a size that does not work with ConfigError."):
+                _check_seeded(fresh, build(chans, image_size), within)
+                try:
+                    larger = build(chans, size)
+                except ConfigError:
+                    continue  # it works at one size, and says so
+            _check_size(backbone, larger, size, at)
+
+
+def pictures(backbone: Backbone, n: int) -> Tensor:
+    """Return ``[n, C, H, W]`` as the backbone will see images: pixels in [0, 1], normalised."""
+    how = backbone.preprocessing
+    pixels = torch.rand(n, how.channels, *how.size)
+    # From black to white, as photographs are, and not noise alone.
+    pixels[0] *= torch.linspace(0, 1, how.size[1])
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (how.mean, how.std))
+    return (pixels - mean) / std
+
+
+# --- preprocessing and sizes ---------------------------------------------------------------------
+
+
+def _check_preprocessing(backbone: Backbone, chans: int, expect: Expect) -> None:
+    expect(isinstance(backbone, Backbone), "a Backbone or an nn.Module", backbone, _UNUSABLE)
+    own = getattr(backbone.model, "preprocessing", None) if _wraps(backbone) else None
+    expect(
+        own is None or isinstance(own, Preprocessing),
+        "the attribute preprocessing to be a siamkit.Preprocessing", type(own).__name__,
+        f"It would be ignored, and ImageNet's be used. {_WRONG_IMAGES}",
+    )  # fmt: skip
+    with expect.during("in preprocessing", _UNUSABLE):
+        how = backbone.preprocessing
+    expect(isinstance(how, Preprocessing), "preprocessing to be a Preprocessing", how, _UNUSABLE)
+    with expect.during("when the preprocessing is read", _UNUSABLE):
+        has = how.channels
+        expect(has == chans, f"preprocessing for {chans} channels", has, _STOPS)
+        expect(len(how.std) == chans, f"std for {chans} channels", how.std, _STOPS)
+        inside = all(0 <= mean <= 1 for mean in how.mean)
+        expect(inside, "a mean within [0, 1], in units of pixels from 0 to 1", how.mean,
+               _WRONG_IMAGES)  # fmt: skip
+        expect(all(0 < std <= 1 for std in how.std), "a std above 0, up to 1, in the same units",
+               how.std, _WRONG_IMAGES)  # fmt: skip
+        crop = 0 < how.crop_pct <= 1
+        expect(crop, "crop_pct to be a share, above 0 and up to 1", how.crop_pct, _STOPS)
+        known = how.interpolation in _INTERPOLATIONS
+        expect(known, f"interpolation to be one of {_INTERPOLATIONS}", how.interpolation, _STOPS)
+    whole = (
+        isinstance(how.size, tuple | list)
+        and len(how.size) == 2
+        and all(isinstance(side, int) and side > 0 for side in how.size)
+    )
+    expect(whole, "size to be (height, width) in pixels", how.size, _STOPS)
+
+
+def _wraps(backbone: Backbone) -> bool:
+    return isinstance(backbone, WrappedBackbone)
+
+
+def _check_seeded(fresh: Mapping[str, Tensor], other: Backbone, expect: Expect) -> None:
+    own = other.state_dict()
+    differ = sorted(n for n, t in fresh.items() if not _same(t, own.get(n)))
+    expect(not differ, "the same weights for the same seed of torch's generator",
+           f"others in {differ[:5]}", "A run could not be repeated by its seed.")  # fmt: skip
+
+
+def _check_asked(backbone: Backbone, size: int, expect: Expect) -> None:
+    has = tuple(backbone.preprocessing.size)
+    expect(has == (size, size), f"images of the size asked for, {size}", has,
+           "--image-size would be ignored. Refuse a size with ConfigError in build.")  # fmt: skip
+
+
+def _check_size(backbone: Backbone, larger: Backbone, size: int, expect: Expect) -> None:
+    _check_asked(larger, size, expect)
+    width = larger.embedding_dim
+    expect(
+        width == backbone.embedding_dim,
+        f"features of the same width for images of {size} px, {backbone.embedding_dim}", width,
+        "They are pixels or tokens, not channels: a network for one size would not fit another. "
+        "Pool [N, C, H, W] over its pixels, and give tokens as [N, T, C].",
+    )  # fmt: skip
+    with (
+        seeded(),
+        torch.no_grad(),
+        expect.during(
+            "in a forward", f"{_STOPS} Refuse a size that does not work with ConfigError in build."
+        ),
+    ):
+        features = larger.eval()(pictures(larger, 1))  # fmt: skip
+    shape = tuple(features.shape)
+    expect(shape == (1, width), f"features [1, {width}] for one image", shape, _STOPS)
+
+
+# --- features and state --------------------------------------------------------------------------
+
+
+def _check_features(backbone: Backbone, images: Tensor, expect: Expect, *, thorough: bool) -> None:
+    parameters = {name for name, _ in backbone.named_parameters()}
+    _expect_mode(backbone.train(), True, expect)
+    _expect_mode(backbone.eval(), False, expect)
+    state = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    before = images.clone()
+    with torch.no_grad():
+        features = _forward(backbone, images, expect)
+        same = torch.equal(images, before)
+        expect(same, "the images not to be changed in place", "changed ones",
+               "A second use of the batch would see other images.")  # fmt: skip
+        _check_shape(backbone, features, expect)
+        again = _forward(backbone, images, expect)
+        expect(
+            torch.equal(features, again), "the same features for the same images in eval mode",
+            f"a difference of {(features - again).abs().max():.3g}",
+            "The same image would get another embedding each time.",
+        )  # fmt: skip
+        one = expect.within("one image")
+        alone = _forward(backbone, images[1:], one)
+        one(alone.shape == features[1:].shape, f"features {[1, features.shape[1]]}",
+            tuple(alone.shape), "Embedding a single image would fail.")  # fmt: skip
+        expect(_near(alone, features[1:]), "features not to depend on the other images in eval "
+               "mode", (alone - features[1:]).abs().max().item(),
+               "An image's embedding would depend on what it is embedded with.")  # fmt: skip
+        if thorough:
+            _check_memory_format(backbone, images, features, expect)
+            _check_copy(backbone, images, features, expect)
+    now = backbone.state_dict()
+    added = sorted({name for name, _ in backbone.named_parameters()} - parameters)
+    expect(not added, "the same parameters after a forward", added,
+           "The optimizer, which has those of build, would never train them.")  # fmt: skip
+    changed = sorted(n for n, t in state.items() if not _same(t, now.get(n)))
+    expect(not changed, "a forward in eval mode to leave weights and buffers alone", changed,
+           _DRIFTS)  # fmt: skip
+
+
+def _forward(backbone: nn.Module, images: Tensor, expect: Expect) -> Tensor:
+    with expect.during(f"in a forward of {list(images.shape)}", _STOPS):
+        features = backbone(images)
+    expect(
+        isinstance(features, Tensor) and features.shape[:1] == images.shape[:1],
+        f"a tensor [N, D] for {len(images)} images",
+        getattr(features, "shape", type(features)), _STOPS,
+    )  # fmt: skip
+    return features  # type: ignore[no-any-return]
+
+
+def _check_shape(backbone: Backbone, features: Tensor, expect: Expect) -> None:
+    shape = tuple(features.shape)
+    expect(features.ndim == 2, "features [N, D]: pool and flatten them", shape, _STOPS)
+    with expect.during("in embedding_dim", _UNUSABLE):
+        width = backbone.embedding_dim
+    expect(width == shape[1], f"embedding_dim {shape[1]}, as forward has", width,
+           "The head, which is built for embedding_dim, would not fit.")  # fmt: skip
+    kind = features.dtype
+    expect(kind == torch.float32, "features in float32, as the head's weights are", kind, _STOPS)
+    expect(bool(features.isfinite().all()), "finite features", "NaN or infinity", _STOPS)
+    summed = features.sum(1)
+    chances = bool((features >= 0).all()) and torch.allclose(summed, torch.ones_like(summed))
+    expect(
+        not (chances and width > 1),
+        "features, not a classifier's probabilities",
+        "rows that add up to one",
+        "The embedding would know a few classes, and little else.",
+    )
+
+
+def _same(one: Tensor, other: Tensor | None) -> bool:
+    """Tell whether two tensors are equal; one that is no number is equal to itself."""
+    if other is None or one.shape != other.shape:
+        return False
+    return torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two kernels' results are the same but for rounding."""
+    limit = 1e-3 * other.abs().max().item() + 1e-6
+    return one.shape == other.shape and bool((one - other).abs().max() <= limit)
+
+
+def _check_memory_format(
+    backbone: Backbone, images: Tensor, features: Tensor, expect: Expect
+) -> None:
+    expect = expect.within("channels_last, as networks are trained")
+    moved: nn.Module = backbone.to(memory_format=torch.channels_last)
+    turned = images.contiguous(memory_format=torch.channels_last)
+    result = _forward(moved, turned, expect)
+    expect(_near(result, features), "the same features", "others", "Training would see others.")
+    backbone.to(memory_format=torch.contiguous_format)
+
+
+def _check_copy(backbone: Backbone, images: Tensor, features: Tensor, expect: Expect) -> None:
+    with expect.during("when it is copied", "Nobody could copy or save the network."):
+        twin = copy.deepcopy(backbone)
+    result = _forward(twin, images, expect.within("a copy"))
+    expect(_near(result, features), "the same features of a copy", "others",
+           "A saved network would not be the one that was trained.")  # fmt: skip
+
+
+def _expect_mode(backbone: Backbone, mode: bool, expect: Expect) -> None:
+    deaf = sorted(name for name, m in backbone.named_modules() if m.training is not mode)
+    expect(
+        not deaf,
+        "train() and eval() to reach every module",
+        f"training = {not mode} in {deaf[:5]}",
+        "siamkit holds frozen modules in eval mode itself, and could not let go of these.",
+    )
+
+
+def _constants(backbone: Backbone) -> list[str]:
+    """Return the tensors that are attributes of modules, but neither parameters nor buffers."""
+    return sorted(
+        f"{name}.{key}".removeprefix(".")
+        for name, module in backbone.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, Tensor) and not value.requires_grad
+    )
+
+
+# --- gradients -----------------------------------------------------------------------------------
 
 
 def _check_gradients(backbone: Backbone, images: Tensor, expect: Expect) -> None:
     ran: set[nn.Module] = set()
     leaves = [module for module in backbone.modules() if not list(module.children())]
     handles = [m.register_forward_pre_hook(lambda module, _args: ran.add(module)) for m in leaves]
-    features = backbone(images)
+    weights = {name: p.detach().clone() for name, p in backbone.named_parameters()}
+    features = _forward(backbone, images, expect.within("train mode"))
     for handle in handles:
         handle.remove()
-    expect(features.requires_grad, "features that gradients flow through", "detached ones")
-    features.square().mean().backward()
+    expect(features.requires_grad, "features that gradients flow through", "detached ones",
+           "Nothing of the backbone could be trained.")  # fmt: skip
+    with expect.during("in backward()", _STOPS):
+        features.square().mean().backward()
+    loose = loose_leaves(features, backbone)
+    expect(
+        not loose, "registered parameters alone to learn", f"{loose}, not registered",
+        "They would be neither trained nor frozen nor saved: use nn.Parameter, nn.ModuleList.",
+    )  # fmt: skip
+    written = sorted(n for n, p in backbone.named_parameters() if not torch.equal(p, weights[n]))
+    expect(not written, "a forward to leave the weights alone", written, _DRIFTS)
     grads = {name: parameter.grad for name, parameter in backbone.named_parameters()}
     takes_part = {
         f"{name}.{own}".removeprefix(".")
@@ -130,9 +321,15 @@ def _check_gradients(backbone: Backbone, images: Tensor, expect: Expect) -> None
         for own, _ in module.named_parameters(recurse=False)
     }
     cut_off = sorted(name for name in takes_part & set(grads) if grads[name] is None)
-    expect(not cut_off, "a gradient for each parameter that takes part", f"none for {cut_off}")
+    expect(
+        not cut_off,
+        "a gradient for each parameter that takes part",
+        f"none for {cut_off}",
+        "A policy that unfreezes them would train nothing: freezing is siamkit's to do.",
+    )
     for stage in backbone.stages():
         reached = any(grads[name] is not None for name in stage.parameters)
-        expect(reached, f"gradients in {stage.name!r}", "none for any of its parameters")
+        expect(reached, f"gradients in {stage.name!r}", "none for any of its parameters",
+               "A policy that trains this stage would train nothing.")  # fmt: skip
     bad = sorted(n for n, grad in grads.items() if grad is not None and not grad.isfinite().all())
-    expect(not bad, "finite gradients", f"NaN or infinity in {bad}")
+    expect(not bad, "finite gradients", f"NaN or infinity in {bad}", _STOPS)

@@ -2,62 +2,149 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Concatenate, ParamSpec
+from unittest import mock
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
+from torch import Tensor, nn
 
 from siamkit import plugins
-from siamkit.registry import Entry
+from siamkit.config import ENTRY_MODELS
+from siamkit.interfaces import Progress
+from siamkit.registry import KINDS, Entry
 
-Kind = Literal["backbones", "freeze_policies", "losses", "schedulers", "trackers"]
 Values = Mapping[str, Any]
+P = ParamSpec("P")
+
+SECTIONS = {
+    "backbones": "backbone",
+    "freeze_policies": "freeze",
+    "losses": "loss",
+    "schedulers": "scheduler",
+    "trackers": "track",
+}
+"""The section of the config that each kind is chosen in."""
+
+
+class NotConforming(AssertionError):
+    """A plugin breaks its contract. The checks raise nothing else."""
 
 
 class Expect:
-    """Raises ``AssertionError`` that says of what, what was expected, and what came."""
+    """Raises :class:`NotConforming`: of what, what was expected, what came, what a user suffers."""
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
 
-    def __call__(self, holds: bool, expected: str, got: object) -> None:
-        """Raise unless it holds."""
+    def __call__(self, holds: bool, expected: str, got: object, suffers: str) -> None:
+        """Raise unless it holds.
+
+        Args:
+            holds: Whether the contract is kept.
+            expected: What it wants.
+            got: What came.
+            suffers: A sentence: what would happen to somebody who uses the plugin.
+        """
         if not holds:
-            raise self.failure(expected, got)
+            raise self.failure(expected, got, suffers)
 
     def within(self, detail: str) -> Expect:
         """Return one that says of which part, too."""
         return Expect(f"{self.subject}: {detail}")
 
-    def failure(self, expected: str, got: object) -> AssertionError:
+    def failure(self, expected: str, got: object, suffers: str) -> NotConforming:
         """Return the error."""
-        return AssertionError(f"{self.subject}: expected {expected}; got {got}")
+        return NotConforming(f"{self.subject}: expected {expected}; got {_shown(got)}. {suffers}")
+
+    @contextmanager
+    def during(self, doing: str, suffers: str, expected: str | None = None) -> Iterator[None]:
+        """Raise where anything is raised, ``SystemExit`` and a plugin's own assertions included.
+
+        Args:
+            doing: Where, such as ``in build``.
+            suffers: A sentence: what would happen to somebody who uses the plugin.
+            expected: What is expected instead, where that is more than no error.
+        """
+        try:
+            yield
+        except NotConforming:
+            raise
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            wanted = expected or f"no error {doing}"
+            raised = f"{type(error).__name__}, raised {doing}: {error}"
+            raise self.failure(wanted, raised, suffers) from error
 
 
-def checked_entry(
-    kind: Kind, singular: str, name: str, values: Values | None
-) -> tuple[Entry, BaseModel, Expect]:
-    """Return the entry, its options, which are checked too, and what raises for it."""
-    entry = plugins.get().registries[kind].get(name)
-    expect = Expect(f"{singular} {name!r} of {entry.distribution}")
-    required = sorted(n for n, f in entry.options.model_fields.items() if f.is_required())
-    missing = [option for option in required if option not in (values or {})]
-    expect(
-        not missing, f"options={{...}} with values for {required}, which have no defaults", values
-    )
-    validated = entry.validate(values or {}, name)
-    config = entry.options.model_config
-    shaped = config.get("frozen") is True and config.get("extra") == "forbid"
-    expect(shaped, "options that are frozen and forbid extras: derive from siamkit.Options", config)
-    text = validated.model_dump_json()
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return value
     try:
+        return str(value)
+    except Exception as error:
+        return f"a {type(value).__name__} whose text fails ({type(error).__name__})"
+
+
+def conformance(
+    check: Callable[Concatenate[str, P], None],
+) -> Callable[Concatenate[str, P], None]:
+    """Let a check raise ``AssertionError`` alone, whatever the plugin raises where."""
+
+    @functools.wraps(check)
+    def run(name: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        expect = Expect(f"{check.__name__} of {name!r}")
+        with expect.during("in the check", "Whoever uses it would meet the same error."):
+            check(name, *args, **kwargs)
+
+    return run
+
+
+def checked_entry(kind: str, name: str, values: Values | None) -> tuple[Entry, BaseModel, Expect]:
+    """Return the entry, its options, which are checked too, and what raises for it."""
+    singular = KINDS[kind].singular
+    expect = Expect(f"{singular} {name!r}")
+    with expect.during("when it is looked up", "Nobody can use it by this name.", "a name"):
+        entry = plugins.get().registries[kind].get(name)
+    expect = Expect(f"{singular} {name!r} of {entry.distribution}")
+    fields = entry.options.model_fields
+    required = sorted(n for n, f in fields.items() if f.is_required())
+    expect(
+        all(option in (values or {}) for option in required),
+        f"options={{...}} with values for {required}, which have no defaults", values,
+        "Without them this check cannot build it.",
+    )  # fmt: skip
+    own = sorted(set(fields) & set(ENTRY_MODELS[SECTIONS[kind]].model_fields))
+    expect(
+        not own, f"options that are no keys of the section {SECTIONS[kind]!r} itself", own,
+        "Nobody could choose it: the config would be refused.",
+    )  # fmt: skip
+    with expect.during("when its options are checked", "Nobody could choose it."):
+        validated = entry.validate(values or {}, name)
+    config = entry.options.model_config
+    expect(
+        config.get("frozen") is True and config.get("extra") == "forbid",
+        "options that are frozen and forbid extras: derive from siamkit.Options", config,
+        "A misspelt option would be ignored without a word.",
+    )  # fmt: skip
+    text, same = "nothing that is JSON", False
+    with expect.during(
+        "when its options are written and read", "Resuming a run would fail.",
+        "options that survive JSON, as resume and `train --config` need",
+    ):  # fmt: skip
+        text = validated.model_dump_json()
         same = type(validated).model_validate_json(text) == validated
-    except ValidationError:
-        same = False
-    expect(same, "options that survive JSON, as resume and `train --config` need", text)
+    expect(
+        same, "options that survive JSON, as resume and `train --config` need", text,
+        "A run could not be resumed, or would go on with other options.",
+    )  # fmt: skip
     return entry, validated, expect
 
 
@@ -69,14 +156,85 @@ def seeded() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def offline() -> Iterator[None]:
+    """Refuse connections: nothing may be downloaded that was not asked for."""
+
+    def refuse(*_: object) -> None:
+        raise ConnectionError("it opened a network connection, which nobody asked for")
+
+    with mock.patch.object(socket.socket, "connect", refuse):
+        yield
+
+
 def canonical(distribution: str) -> str:
     """Return a distribution's name as the packaging standards compare it."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def histories(epochs: int) -> dict[str, tuple[dict[str, float], ...]]:
-    """Return validation histories of a run that gets better and of one that does not."""
-    return {
-        "rising": tuple({"recall@1": e / epochs, "map@r": e / epochs} for e in range(epochs)),
-        "flat": tuple({"recall@1": 0.5, "map@r": 0.5} for _ in range(epochs)),
+History = tuple[dict[str, float], ...]
+
+
+def histories(epochs: int) -> dict[str, tuple[str, History]]:
+    """Return, by label, the monitored metric and the history of runs that go differently.
+
+    The first epochs are the same whatever ``epochs`` is.
+    """
+    noise = (0.31, 0.62, 0.18, 0.55, 0.07, 0.71, 0.44, 0.29, 0.66, 0.12)
+    courses: dict[str, Callable[[int], float]] = {
+        "rising": lambda e: 1 - 0.8 ** (e + 1),
+        "flat": lambda e: 0.5,
+        "falling": lambda e: 0.9**e,
+        "noisy": lambda e: noise[e % len(noise)],
     }
+    runs = {
+        label: ("recall@1", tuple(_labelled(course(e)) for e in range(epochs)))
+        for label, course in courses.items()
+    }
+    paired = tuple(_paired(courses["noisy"](e)) for e in range(epochs))
+    return {**runs, "noisy, on pairs": ("auc", paired)}
+
+
+def _labelled(value: float) -> dict[str, float]:
+    names = {"recall@1": value, "map@r": 0.8 * value}
+    return {**names, "train_loss": 1 - value, **{f"train_{n}": v for n, v in names.items()}}
+
+
+def _paired(value: float) -> dict[str, float]:
+    names = {"auc": value, "eer": 1 - value}
+    return {**names, "train_loss": 1 - value, **{f"train_{n}": v for n, v in names.items()}}
+
+
+@contextmanager
+def untouched(expect: Expect, moments: list[Progress]) -> Iterator[None]:
+    """Raise where the histories of ``moments`` are changed within."""
+    before = copy.deepcopy([moment.history for moment in moments])
+    yield
+    expect(
+        before == [moment.history for moment in moments],
+        "the history to stay as it is", "a changed one",
+        "The run's own record of its metrics would be damaged.",
+    )  # fmt: skip
+
+
+def loose_leaves(output: Tensor, module: nn.Module, inputs: tuple[Tensor, ...] = ()) -> list[str]:
+    """Return the tensors that gradients reach from ``output`` and that ``module`` doesn't own."""
+    known = {id(tensor) for tensor in (*module.parameters(), *inputs)}
+    names = {
+        id(value): key
+        for part in module.modules()
+        for key, value in vars(part).items()
+        if isinstance(value, Tensor)
+    }
+    found: dict[int, str] = {}
+    nodes, seen = [output.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        nodes += [following for following, _ in node.next_functions]
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, Tensor) and id(leaf) not in known:
+            found[id(leaf)] = f"{names.get(id(leaf), 'a tensor')} {list(leaf.shape)}"
+    return sorted(found.values())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import get_args
 
 from siamkit import plugins
+from siamkit.errors import ConfigError
 from siamkit.interfaces import (
     HEAD,
     BackboneContext,
@@ -19,31 +21,78 @@ from siamkit.interfaces import (
 )
 from siamkit.model.build import build_backbone
 from siamkit.model.siamese import SiameseNet
-from siamkit.testing.common import Expect, Values, checked_entry, histories, seeded
+from siamkit.testing.common import (
+    Expect,
+    Values,
+    checked_entry,
+    conformance,
+    histories,
+    seeded,
+    untouched,
+)
 
-_EPOCHS = range(1, 13)
+_EPOCHS = (1, 2, 3, 5, 8, 12)
+_LONG = 100
 # A network with batch norm and one with layer norm and parameters that no module owns.
 _SMALL = ("timm:resnet10t", "timm:vit_tiny_patch16_224")
+_STOPS = "The run would stop there, or never start."
+_OTHER = "A resumed run would train other parameters than the run that it goes on with."
+
+Plans = list[FreezePlan]
 
 
+@conformance
 def check_freeze_policy(
     name: str, options: Values | None = None, *, backbone: str | None = None
 ) -> None:
-    """Check a freeze policy by simulating whole runs, of 1 to 12 epochs, on real stages.
+    """Check a freeze policy by simulating whole runs, of 1 to 100 epochs, on several networks.
+
+    A policy may refuse a network by raising ConfigError in the first epoch.
 
     Args:
         name: The registered name.
         options: Option values, where the entry's own defaults don't do.
-        backbone: The backbone whose stages it is for; a small ResNet and a small ViT if left out.
+        backbone: The one backbone whose stages it is for; a small ResNet, a small ViT and networks
+            of two and three stages, with a head and without, if left out.
     """
-    entry, validated, expect = checked_entry("freeze_policies", "freeze policy", name, options)
-    policy = entry.build(validated)
-    expect(isinstance(policy, FreezePolicy), "build to return a FreezePolicy", policy)
+    entry, validated, expect = checked_entry("freeze_policies", name, options)
+
+    def build() -> FreezePolicy:
+        with expect.during("in build", "Nobody could use it."):
+            policy = entry.build(validated)
+        expect(isinstance(policy, FreezePolicy), "build to return a FreezePolicy", policy,
+               "Training would be refused.")  # fmt: skip
+        return policy  # type: ignore[no-any-return]
+
+    refusals = []
+    accepted = False
+    for net, stages in _networks(backbone):
+        refusal = _refusal(build(), stages, expect.within(net))
+        if refusal is None:
+            accepted = True
+            _check_network(build, stages, expect.within(net), thorough="stages of" in net)
+        else:
+            refusals.append(f"{net}: {refusal}")
+    expect(accepted, "plans for some network", refusals, "It would refuse every run.")
+
+
+def _networks(backbone: str | None) -> Iterator[tuple[str, tuple[Stage, ...]]]:
+    """Yield networks by name: small ones first, as their messages are the shorter ones."""
+    if backbone is None:
+        for count in (2, 3):
+            stages = [_stage(name) for name in ("stem", "layer1", "layer2")[:count]]
+            yield f"{count} stages of a network without a head", tuple(stages)
+            yield f"{count} stages of a network", (*stages, _stage(HEAD, ""))
     for net in _SMALL if backbone is None else (backbone,):
-        for unit, stages in _stages_of(net).items():
-            for epochs in _EPOCHS:
-                within = expect.within(f"{net}, {unit}s, {epochs} epochs")
-                _check_plans(lambda: entry.build(validated), stages, epochs, within)
+        for unit, found in _stages_of(net).items():
+            yield f"{net}, {unit}s", found
+
+
+def _stage(name: str, prefix: str = "backbone.") -> Stage:
+    own = prefix + name
+    parameters = ("conv.weight", "conv.bias", "norm.weight", "norm.bias")
+    names = tuple(f"{own}.{parameter}" for parameter in parameters)
+    return Stage(name, names, (own,), own, frozenset(names[2:]))
 
 
 @lru_cache(maxsize=8)
@@ -60,39 +109,141 @@ def _stages_of(name: str) -> dict[str, tuple[Stage, ...]]:
     return {"stage": net.stages("stage"), "block": net.stages("block")}
 
 
-def _check_plans(
-    build: Callable[[], FreezePolicy], stages: tuple[Stage, ...], epochs: int, expect: Expect
+def _refusal(policy: FreezePolicy, stages: tuple[Stage, ...], expect: Expect) -> str | None:
+    """Return why the policy wants none of a network, if so."""
+    with expect.within("1 epochs: epoch 0").during("in plan", _STOPS):
+        try:
+            policy.plan(list(stages), Progress(0, 1))
+        except ConfigError as error:
+            return str(error)
+    return None
+
+
+def _check_network(
+    build: Callable[[], FreezePolicy],
+    stages: tuple[Stage, ...],
+    expect: Expect,
+    *,
+    thorough: bool,
 ) -> None:
+    longest: dict[str, Plans] = {}
+    for epochs in (_LONG, *_EPOCHS) if thorough else _EPOCHS[::-1]:
+        runs: dict[str, Plans] = {}
+        for label, (monitor, history) in histories(epochs).items():
+            if not thorough and label not in ("rising", "noisy"):
+                continue
+            moments = [Progress(e, epochs, 0, 0, history[:e], monitor) for e in range(epochs)]
+            within = expect.within(f"{epochs} epochs, {label}")
+            with untouched(within, moments):
+                runs[label] = _check_run(build, stages, moments, within)
+            known = longest.setdefault(label, runs[label])
+            changed = [e for e, plan in enumerate(runs[label]) if plan != known[e]]
+            within(
+                not changed, f"plans that don't depend on epochs, as in a run of {len(known)}",
+                f"others in epochs {changed[:5]}",
+                "Prolonging a run would change the phases that it went through already.",
+            )  # fmt: skip
+        given = [plans for label, plans in runs.items() if "pairs" not in label]
+        expect.within(f"{epochs} epochs")(
+            build().metric_driven is True or all(plans == given[0] for plans in given),
+            "plans that ignore the history, or metric_driven = True",
+            "plans that depend on it",
+            "'siamkit inspect' would show phases that the run does not go through.",
+        )  # fmt: skip
+    if any(stage.name == HEAD for stage in stages):
+        _check_head_elsewhere(build, stages, expect)
+
+
+def _check_run(
+    build: Callable[[], FreezePolicy],
+    stages: tuple[Stage, ...],
+    moments: list[Progress],
+    expect: Expect,
+) -> Plans:
     given = list(stages)
-    runs = {}
-    for label, metrics in histories(epochs).items():
-        moments = [Progress(e, epochs, history=metrics[:e]) for e in range(epochs)]
-        policy, other = build(), build()
-        plans = [policy.plan(given, moment) for moment in moments]
-        # Another instance, asked in another order, as a resumed run or `siamkit inspect` would.
-        mirrored = [other.plan(given, moment) for moment in reversed(moments)][::-1]
-        for epoch, (plan, again) in enumerate(zip(plans, mirrored, strict=True)):
-            at = expect.within(f"epoch {epoch}")
-            at(isinstance(plan, FreezePlan), "plan to return a FreezePlan", plan)
-            at(plan == again, "the same plan for the same progress, whatever came before", again)
-            _check_plan(plan, stages, at)
-        expect(given == list(stages), "plan not to change the stages that it is given", given)
-        head = {p for stage in stages if stage.name == HEAD for p in stage.parameters}
-        trains = any(head & plan.trainable for plan in plans)
-        expect(trains, "the head to train in at least one epoch", "it never does")
-        runs[label] = plans
-    same = runs["rising"] == runs["flat"]
+    policy = build()
+    plans = [_plan(policy, given, moment, expect) for moment in moments]
+    kept = [_copy(plan) for plan in plans]
+    other = build()
+    # Another one, asked in another order, as a resumed run or `siamkit inspect` would.
+    mirrored = [_copy(_plan(other, given, moment, expect)) for moment in moments[::-1]][::-1]
+    for moment, plan, again in zip(moments, kept, mirrored, strict=True):
+        at = expect.within(f"epoch {moment.epoch}")
+        at(plan == again, "the same plan for the same progress, whatever came before", again,
+           _OTHER)  # fmt: skip
+        _check_plan(plan, stages, at)
+        stepped = replace(moment, step=50 * moment.epoch + 7, steps=50 * moment.epochs)
+        with_steps = _plan(build(), given, stepped, at)
+        at(plan == with_steps, "a plan that does not depend on the step", with_steps,
+           "A policy decides by epoch and sees step 0 in every run.")  # fmt: skip
     expect(
-        same or build().metric_driven, "plans that ignore the history, or metric_driven = True",
-        "plans that depend on it",
+        all(plan == was for plan, was in zip(plans, kept, strict=True)),
+        "plans to stay as they were returned", "changed ones",
+        "What a run records of its phases would change afterwards.",
     )  # fmt: skip
+    expect(given == list(stages), "plan not to change the stages that it is given", given, _OTHER)
+    head = {p for stage in stages if stage.name == HEAD for p in stage.parameters}
+    trains = not head or any(head & plan.trainable for plan in plans)
+    expect(trains, "the head to train in at least one epoch", "it never does",
+           "The head would stay as random as it started.")  # fmt: skip
+    return kept
+
+
+def _plan(
+    policy: FreezePolicy, stages: Sequence[Stage], moment: Progress, expect: Expect
+) -> FreezePlan:
+    at = expect.within(f"epoch {moment.epoch}")
+    with at.during("in plan", _STOPS):
+        plan = policy.plan(stages, moment)
+    at(isinstance(plan, FreezePlan), "plan to return a FreezePlan", plan, _STOPS)
+    return plan
+
+
+def _copy(plan: FreezePlan) -> FreezePlan:
+    return FreezePlan(plan.trainable, dict(plan.lr_mult), plan.norm)
 
 
 def _check_plan(plan: FreezePlan, stages: tuple[Stage, ...], expect: Expect) -> None:
-    unknown = sorted(plan.trainable - {p for stage in stages for p in stage.parameters})
-    expect(not unknown, "trainable to hold names of parameters in the stages", unknown)
-    strange = sorted(set(plan.lr_mult) - {stage.name for stage in stages})
-    expect(not strange, "lr_mult by the names of the stages given", strange)
-    bad = {name: m for name, m in plan.lr_mult.items() if not (math.isfinite(m) and m >= 0)}
-    expect(not bad, "rate multipliers that are finite and not negative", bad)
-    expect(plan.norm in get_args(NormMode), f"norm to be one of {get_args(NormMode)}", plan.norm)
+    unknown = sorted(plan.trainable - {p for stage in stages for p in stage.parameters}, key=str)
+    expect(not unknown, "trainable to hold names of parameters in the stages", unknown[:5], _STOPS)
+    strange = sorted(set(plan.lr_mult) - {stage.name for stage in stages}, key=str)
+    expect(not strange, "lr_mult by the names of the stages given", strange, _STOPS)
+    bad = {name: mult for name, mult in plan.lr_mult.items() if not _is_rate(mult)}
+    expect(not bad, "rate multipliers that are finite and not negative", bad, _STOPS)
+    modes = get_args(NormMode)
+    expect(plan.norm in modes, f"norm to be one of {modes}", plan.norm, _STOPS)
+    if not any(stage.name == HEAD for stage in stages):
+        return  # a run refuses that before it starts, and says why
+    norms = {n for stage in stages if stage.name != HEAD for n in stage.norms}
+    trainable = plan.trainable - norms if plan.norm == "frozen" else plan.trainable
+    expect(bool(trainable), "some parameter to train", "an epoch in which nothing trains",
+           "The run would stop there.")  # fmt: skip
+    moving = [s.name for s in stages if trainable.intersection(s.parameters)]
+    expect(
+        any(plan.lr_mult.get(name, 1.0) > 0 for name in moving),
+        "a rate above zero for some stage that trains", dict(plan.lr_mult),
+        "The epoch would cost its time and change nothing.",
+    )  # fmt: skip
+
+
+def _is_rate(mult: object) -> bool:
+    plain = isinstance(mult, int | float) and not isinstance(mult, bool)
+    return plain and math.isfinite(mult) and mult >= 0  # type: ignore[arg-type, operator]
+
+
+def _check_head_elsewhere(
+    build: Callable[[], FreezePolicy], stages: tuple[Stage, ...], expect: Expect
+) -> None:
+    """Check that the head is known by its name: in a network without one, another stage is last."""
+    others = [stage for stage in stages if stage.name != HEAD]
+    head = [stage for stage in stages if stage.name == HEAD]
+    elsewhere = (*others[:1], *head, *others[1:])
+    for epoch in range(6):
+        moment = Progress(epoch, 6, history=histories(6)["noisy"][1][:epoch])
+        at = expect.within(f"with the head listed second, epoch {epoch}")
+        last, moved = (_plan(build(), given, moment, at) for given in (stages, elsewhere))
+        at(
+            last == moved, "the head to be found by its name, siamkit.interfaces.HEAD",
+            "another plan where it stands elsewhere",
+            "In a network whose head has no parameters the deepest stage would be taken for it.",
+        )  # fmt: skip

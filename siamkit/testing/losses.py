@@ -1,111 +1,125 @@
-"""The check of losses."""
+"""The check of losses: values and gradients, odd batches, and which way they pull."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from siamkit.errors import ConfigError
-from siamkit.interfaces import Loss, LossContext, Pairs, Triplets
-from siamkit.testing.common import Expect, Values, checked_entry, seeded
+from siamkit.interfaces import Loss, LossContext
+from siamkit.testing.batches import DIM, STOPS, backward, embeddings, value_of
+from siamkit.testing.common import (
+    Expect,
+    Values,
+    checked_entry,
+    conformance,
+    loose_leaves,
+    seeded,
+)
+from siamkit.testing.pulls import check_pull, check_tuples
 
-_DIM, _CLASSES = 8, 4
+_CLASSES = 4
+_WIDE, _MANY = 5, 30
+_LENGTH = 20.0
+_RANDOM = "Two runs of one seed, or a resumed run, would give other networks."
 
 
+@conformance
 def check_loss(name: str, options: Values | None = None) -> None:
-    """Check a loss: scalar, finite, differentiable, deterministic; zero and connected for nothing.
+    """Check a loss: scalar, finite, deterministic, connected, and pulling the right way.
 
     Args:
         name: The registered name.
         options: Option values, where the entry's own defaults don't do.
     """
-    entry, validated, expect = checked_entry("losses", "loss", name, options)
+    entry, validated, expect = checked_entry("losses", name, options)
+
+    def build(dim: int = DIM, classes: int = _CLASSES) -> Loss:
+        with expect.during("in build", "Nobody could use it."):
+            loss = entry.build(validated, LossContext(dim, classes))
+        expect(isinstance(loss, Loss), "build to return a Loss", type(loss),
+               "Training would be refused.")  # fmt: skip
+        return loss  # type: ignore[no-any-return]
+
     with seeded():
-        loss = entry.build(validated, LossContext(_DIM, _CLASSES))
-        expect(isinstance(loss, Loss), "build to return a Loss", type(loss))
-        _check_learning(loss, expect)
+        loss = build()
+        _check_ownership(loss, expect)
+        _check_values(loss, expect)
+        _check_contexts(loss, expect)
         _check_odd_batches(loss, expect)
-        _check_tuples(loss, expect)
+        other = build(_WIDE, _MANY)
+        within = expect.within(f"embeddings {_WIDE} wide, {_MANY} classes")
+        x = embeddings(_MANY, _WIDE)
+        backward(value_of(other, x, torch.arange(_MANY), None, within), x, within)
+        check_tuples(build(), expect)
+        check_pull(build(), expect)
 
 
-def _check_learning(loss: Loss, expect: Expect) -> None:
-    labels = torch.arange(16) % _CLASSES
-    taught = False
+def _labels(n: int = 16) -> Tensor:
+    return torch.arange(n) % _CLASSES
+
+
+def _check_ownership(loss: Loss, expect: Expect) -> None:
+    """Check that the loss's parameters are its own from the start."""
+    before = {name for name, _ in loss.named_parameters()}
+    x = embeddings(16)
+    value = value_of(loss, x, _labels(), None, expect)
+    after = {name for name, _ in loss.named_parameters()}
+    expect(before == after, "the same parameters after a forward", sorted(after - before),
+           "The optimizer, which has those of build, would never train them.")  # fmt: skip
+    backward(value, x, expect)
+    loose = loose_leaves(value, loss, (x,))
+    expect(not loose, "parameters of the loss alone to learn", f"{loose}, not registered",
+           "They would be neither trained nor saved: make them an nn.Parameter.")  # fmt: skip
+
+
+def _check_values(loss: Loss, expect: Expect) -> None:
+    labels = _labels()
+    learns = False
     for _ in range(5):
-        x = _embeddings(16)
-        before = x.detach().clone()
-        value = loss(x, labels)
-        grad = _backward(value, x, expect)
-        taught = taught or bool(grad.any())
-        expect(torch.equal(x, before), "the embeddings not to be changed in place", "changed ones")
-        again = loss(x, labels)
-        expect(torch.equal(value, again), "the same value for the same batch", (value, again))
+        x = embeddings(16)
+        before, given = x.detach().clone(), labels.clone()
+        value = value_of(loss, x, labels, None, expect)
+        learns = learns or bool(backward(value, x, expect).any())
+        expect(torch.equal(x, before), "the embeddings not to be changed in place", "changed ones",
+               "The gradients of the network would be wrong.")  # fmt: skip
+        expect(torch.equal(labels, given), "the labels not to be changed in place", "changed ones",
+               "Every later use of the batch would have wrong labels.")  # fmt: skip
+        again = value_of(loss, x, labels, None, expect)
+        expect(torch.equal(value, again), "the same value for the same batch",
+               (value.item(), again.item()), _RANDOM)  # fmt: skip
         order = torch.randperm(16)
-        mixed = loss(x[order], labels[order])
+        mixed = value_of(loss, x[order], labels[order], None, expect.within("in another order"))
         near = torch.allclose(value, mixed, rtol=1e-3, atol=1e-5)
-        expect(near, f"{value.item()} for the batch in another order too", mixed.item())
-    expect(taught, "a gradient that is not zero for random embeddings of 4 classes", "zero")
+        expect(near, f"{value.item()} for the batch in another order too", mixed.item(),
+               "It would learn from the order of the images, which means nothing.")  # fmt: skip
+    expect(learns, "a gradient that is not zero for random embeddings of 4 classes", "zero",
+           "Nothing would be learnt.")  # fmt: skip
     idle = sorted(n for n, p in loss.named_parameters() if p.requires_grad and p.grad is None)
-    expect(not idle, "a gradient for each of the loss's own parameters", f"none for {idle}")
+    expect(not idle, "a gradient for each of the loss's own parameters", f"none for {idle}",
+           "They would stay as random as they started.")  # fmt: skip
+
+
+def _check_contexts(loss: Loss, expect: Expect) -> None:
+    labels = _labels()
     with torch.autocast("cpu", torch.bfloat16):
-        under = loss(_embeddings(16), labels)
-    expect(bool(under.isfinite()), "a finite value under bfloat16 autocast", under)
+        under = value_of(loss, embeddings(16), labels, None, expect.within("autocast"))
+    expect(bool(under.isfinite()), "a finite value under bfloat16 autocast", under.item(), STOPS)
+    within = expect.within(f"embeddings of length {_LENGTH:g}, as heads without normalize give")
+    x = (_LENGTH * embeddings(16)).detach().requires_grad_()
+    backward(value_of(loss, x, labels, None, within), x, within)
+    with torch.no_grad():
+        value_of(loss, embeddings(16), labels, None, expect.within("under torch.no_grad()"))
 
 
 def _check_odd_batches(loss: Loss, expect: Expect) -> None:
-    same = torch.ones(8, _DIM) / _DIM**0.5
+    same = torch.ones(8, DIM) / DIM**0.5
     batches = {
-        "one class": (_embeddings(8), torch.zeros(8, dtype=torch.long)),
-        "each image of another class": (_embeddings(_CLASSES), torch.arange(_CLASSES)),
-        "one image": (_embeddings(1), torch.zeros(1, dtype=torch.long)),
-        "identical embeddings": (same.requires_grad_(), torch.arange(8) % _CLASSES),
+        "one class": (embeddings(8), torch.zeros(8, dtype=torch.long)),
+        "each image of another class": (embeddings(_CLASSES), torch.arange(_CLASSES)),
+        "one image": (embeddings(1), torch.zeros(1, dtype=torch.long)),
+        "seven images": (embeddings(7), _labels(7)),
+        "identical embeddings": (same.requires_grad_(), _labels(8)),
     }
     for what, (x, labels) in batches.items():
-        _backward(loss(x, labels), x, expect.within(what))
-
-
-def _check_tuples(loss: Loss, expect: Expect) -> None:
-    index = torch.arange(4)
-    none = index[:0]
-    forms: dict[str, Pairs | Triplets] = {
-        "pairs": Pairs(index, index + 4, index % 2 == 0),
-        "triplets": Triplets(index, index + 4, index + 8),
-        "no pairs": Pairs(none, none, none.bool()),
-        "no triplets": Triplets(none, none, none),
-    }
-    for what, tuples in forms.items():
-        within = expect.within(f"explicit tuples, {what}")
-        x = _embeddings(12)
-        try:
-            value = loss(x, None, tuples)
-        except ConfigError:
-            continue
-        except Exception as error:
-            message = f"{type(error).__name__}: {error}"
-            raise within.failure(
-                "a value, or ConfigError if it cannot use them", message
-            ) from error
-        grad = _backward(value, x, within)
-        if what.startswith("no "):
-            within(value.item() == 0, "zero", value.item())
-            within(not grad.any(), "gradients that are zero", grad)
-
-
-def _embeddings(n: int) -> Tensor:
-    return nn.functional.normalize(torch.randn(n, _DIM), dim=1).requires_grad_()
-
-
-def _backward(value: Tensor, x: Tensor, expect: Expect) -> Tensor:
-    """Check a loss's value and return the gradient of the embeddings."""
-    expect(isinstance(value, Tensor) and value.shape == (), "a scalar tensor", value)
-    expect(bool(value.isfinite()), "a finite value", value.item())
-    connected = value.requires_grad
-    expect(connected, "a value connected to the embeddings, also if it is zero", value)
-    x.grad = None
-    torch.autograd.backward(value, retain_graph=True)
-    if x.grad is None:
-        raise expect.failure(
-            "a value connected to the embeddings, also if it is zero", "a loose one"
-        )
-    expect(bool(x.grad.isfinite().all()), "finite gradients", "NaN or infinity")
-    return x.grad
+        within = expect.within(what)
+        backward(value_of(loss, x, labels, None, within), x, within)

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from siamkit.interfaces import Progress, Scheduler
-from siamkit.testing.common import Expect, Values, checked_entry, histories
+from siamkit.testing.common import (
+    Expect,
+    History,
+    Values,
+    checked_entry,
+    conformance,
+    histories,
+    untouched,
+)
+
+_EPOCHS = (1, 2, 5, 12, 100)
+_LEAST, _MOST = 0.01, 100.0
+_STOPS = "The run would stop there."
 
 
+@conformance
 def check_scheduler(name: str, options: Values | None = None) -> None:
     """Check a scheduler by simulating whole runs, by step and by epoch.
 
@@ -16,30 +29,64 @@ def check_scheduler(name: str, options: Values | None = None) -> None:
         name: The registered name.
         options: Option values, where the entry's own defaults don't do.
     """
-    entry, validated, expect = checked_entry("schedulers", "scheduler", name, options)
-    scheduler = entry.build(validated)
-    expect(isinstance(scheduler, Scheduler), "build to return a Scheduler", scheduler)
-    for epochs in (1, 2, 5, 12):
-        for per_epoch in (0, 1, 7):
-            for metrics in histories(epochs).values():
-                moments = [
-                    Progress(
-                        epoch, epochs, epoch * per_epoch + i, epochs * per_epoch, metrics[:epoch]
-                    )
-                    for epoch in range(epochs)
-                    for i in range(per_epoch or 1)
-                ]
-                within = expect.within(f"{epochs} epochs of {per_epoch or 'unknown'} steps")
-                _check_scales(lambda: entry.build(validated), moments, within)
+    entry, validated, expect = checked_entry("schedulers", name, options)
+
+    def build() -> Scheduler:
+        with expect.during("in build", "Nobody could use it."):
+            scheduler = entry.build(validated)
+        expect(isinstance(scheduler, Scheduler), "build to return a Scheduler", scheduler,
+               "Training would be refused.")  # fmt: skip
+        return scheduler  # type: ignore[no-any-return]
+
+    for epochs in _EPOCHS:
+        for label, (monitor, history) in histories(epochs).items():
+            for steps in (0, 1, 7) if epochs < 100 else (1,):
+                within = expect.within(f"{epochs} epochs of {steps or 'unknown'} steps, {label}")
+                _check_scales(build, _moments(epochs, steps, monitor, history), within)
 
 
-def _check_scales(
-    build: Callable[[], Scheduler], moments: Sequence[Progress], expect: Expect
-) -> None:
-    one, other = build(), build()
-    scales = [one.lr_scale(moment) for moment in moments]
-    mirrored = [other.lr_scale(moment) for moment in reversed(moments)][::-1]
-    bad = [s for s in scales if not (isinstance(s, int | float) and math.isfinite(s) and s >= 0)]
-    expect(not bad, "finite numbers that are not negative", bad[:3])
-    expect(scales == mirrored, "the same scale for the same progress, whatever came before", scales)
-    expect(any(scales), "a scale above zero somewhere", "zero throughout")
+def _moments(epochs: int, steps: int, monitor: str, history: History) -> list[Progress]:
+    return [
+        Progress(epoch, epochs, epoch * steps + i, epochs * steps, history[:epoch], monitor)
+        for epoch in range(epochs)
+        for i in range(steps or 1)
+    ]
+
+
+def _check_scales(build: Callable[[], Scheduler], moments: list[Progress], expect: Expect) -> None:
+    with untouched(expect, moments):
+        scales = _scales(build(), moments, expect)
+        # Another one, asked in another order, as a resumed run would.
+        mirrored = _scales(build(), moments[::-1], expect)[::-1]
+    expect(
+        scales == mirrored, "the same scale for the same progress, whatever came before",
+        [(a, b) for a, b in zip(scales, mirrored, strict=True) if a != b][:3],
+        "A resumed run would go on at other rates.",
+    )  # fmt: skip
+    expect(any(scales), "a scale above zero somewhere", "zero throughout",
+           "Nothing would be learnt.")  # fmt: skip
+    if moments[0].steps:
+        idle = {m.epoch for m in moments} - {
+            m.epoch for m, scale in zip(moments, scales, strict=True) if scale
+        }
+        expect(not idle, "a scale above zero in each epoch", f"zero throughout epochs {idle}",
+               "These epochs would cost their time and change nothing.")  # fmt: skip
+    expect(
+        _LEAST <= max(scales) <= _MOST,
+        f"a multiplier of the user's rate, whose largest is within {_LEAST} and {_MOST:g}",
+        max(scales), "Training would crawl or diverge at any sensible --lr.",
+    )  # fmt: skip
+
+
+def _scales(scheduler: Scheduler, moments: list[Progress], expect: Expect) -> list[float]:
+    scales = []
+    for moment in moments:
+        at = expect.within(f"epoch {moment.epoch}, step {moment.step}")
+        with at.during("in lr_scale", _STOPS):
+            scale = scheduler.lr_scale(moment)
+        plain = isinstance(scale, int | float) and not isinstance(scale, bool)
+        at(plain, "Python's own finite numbers that are not negative", repr(scale), _STOPS)
+        at(math.isfinite(scale) and scale >= 0, "finite numbers that are not negative", scale,
+           _STOPS)  # fmt: skip
+        scales.append(scale)
+    return scales

@@ -1,77 +1,158 @@
-"""The check of trackers."""
+"""The check of trackers, and of the hooks that observe runs."""
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from siamkit.interfaces import Event
-from siamkit.testing.common import Expect, Values, checked_entry
+from siamkit.testing.common import Expect, Values, checked_entry, conformance
 
-_METRICS = {"recall@1": 0.5, "map@r": 0.25}
+Watch = Callable[[Event], object]
+
+_LABELLED = {"recall@1": 0.5, "map@r": 0.25}
+_PAIRED = {"auc": 0.5, "eer": 0.25}
+_MARK = 0.123456789
+"""A value that the first epoch alone has, to be found again in what a tracker wrote."""
 _CACHED = {"mode": "cached", "reason": "it saves time", "boundary": "layer4", "kernel": "eager"}
+_LEFT_OUT = "It would be left out for the rest of the run, and what follows would be missing."
+_THREAD_SECONDS = 0.5
 
 
+@conformance
 def check_tracker(name: str, options: Values | None = None) -> None:
-    """Check a tracker by telling it of a run, of that run resumed, and of one that never started.
+    """Check a tracker by telling it of runs: whole, resumed, interrupted, and never started.
 
-    It is told of short but complete runs in a temporary folder, so one that sends what it is told
-    should be given a place that doesn't matter by ``options``.
+    It is told of short but complete runs in a temporary folder, which is the current one
+    meanwhile, so one that sends what it is told should be given a place that doesn't matter by
+    ``options``.
 
     Args:
         name: The registered name.
         options: Option values, where the entry's own defaults don't do.
     """
-    entry, validated, expect = checked_entry("trackers", "tracker", name, options)
+    entry, validated, expect = checked_entry("trackers", name, options)
 
-    def build() -> Callable[[Event], object]:
-        tracker = entry.build(validated)
-        expect(callable(tracker), "build to return something to call with an event", tracker)
+    def build() -> Watch:
+        with expect.during("in build", "Training would not start."):
+            tracker = entry.build(validated)
+        expect(callable(tracker), "build to return something to call with an event", tracker,
+               "Training would be refused.")  # fmt: skip
         return tracker  # type: ignore[no-any-return]
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        threads = set(threading.enumerate())
         run_dir = Path(folder) / "run"
         run_dir.mkdir()
-        _close(build(), expect.within("a run that never started"))
-        expect(
-            not any(run_dir.iterdir()),
-            "nothing written before 'run_start'",
-            list(run_dir.iterdir()),
-        )
-        for start in (0, 1):
-            within = expect.within("a resumed run" if start else "a run")
-            tracker = build()
-            for event in run_events(run_dir, start):
-                try:
-                    tracker(event)
-                except Exception as error:
-                    raise within.failure(f"no error at {event.name!r}", repr(error)) from error
-            _close(tracker, within)
+        idle = build()
+        _expect_nothing(Path(folder), expect.within("build"))
+        _close(idle, expect.within("a run that never started"))
+        _expect_nothing(Path(folder), expect.within("a run that never started"))
+        _follow(build(), run_events(run_dir), expect.within("a run"))
+        wrote = _marked(run_dir)
+        _follow(build(), run_events(run_dir, 1), expect.within("a resumed run"))
+        expect.within("a resumed run")(
+            not wrote or bool(_marked(run_dir)),
+            "what was written of the epochs before to stay", f"it is gone from {wrote}",
+            "Resuming would lose the first part of the record.",
+        )  # fmt: skip
+        for label, events in (
+            ("a run on pairs", run_events(_new(run_dir, "pairs"), metrics=_PAIRED)),
+            ("a run that was interrupted", _until_step(run_events(_new(run_dir, "cut")))),
+        ):
+            _follow(build(), events, expect.within(label))
+        _expect_no_threads(threads, expect)
 
 
-def _close(tracker: Callable[[Event], object], expect: Expect) -> None:
-    close = getattr(tracker, "close", None)
-    if close is None:
-        return
-    try:
-        close()
-    except Exception as error:
-        raise expect.failure("no error in close()", repr(error)) from error
+def check_observer(watch: Watch, expect: Expect) -> None:
+    """Check what implements ``siamkit_event``: it takes every event of a run, and fails at none."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        run_dir = _new(Path(folder), "run")
+        _tell(watch, run_events(run_dir), expect.within("a run"))
+        _tell(watch, run_events(run_dir, 1), expect.within("a resumed run"))
+        pairs = run_events(_new(Path(folder), "pairs"), metrics=_PAIRED)
+        _tell(watch, pairs, expect.within("a run on pairs"))
 
 
-def run_events(run_dir: Path, start: int = 0) -> Iterator[Event]:
+def _new(beside: Path, name: str) -> Path:
+    folder = beside.with_name(name) if beside.name == "run" else beside / name
+    folder.mkdir()
+    return folder
+
+
+def _follow(tracker: Watch, events: Iterator[Event], expect: Expect) -> None:
+    _tell(tracker, events, expect)
+    _close(tracker, expect)
+
+
+def _tell(watch: Watch, events: Iterator[Event], expect: Expect) -> None:
+    for event in events:
+        with expect.during(f"at {event.name!r}", _LEFT_OUT):
+            watch(event)
+
+
+def _close(tracker: Watch, expect: Expect) -> None:
+    with expect.during("in close()", "What it had not written yet would be lost."):
+        close = getattr(tracker, "close", None)
+        if close is not None:
+            close()
+
+
+def _expect_nothing(folder: Path, expect: Expect) -> None:
+    files = [str(path.relative_to(folder)) for path in folder.rglob("*")]
+    expect(
+        files == ["run"], "nothing written before 'run_start'",
+        [file for file in files if file != "run"],
+        "A run that is refused would leave files behind, or one run would write into another's.",
+    )  # fmt: skip
+
+
+def _marked(run_dir: Path) -> list[str]:
+    """Return the files that hold the value of the first epoch."""
+    mark = str(_MARK).encode()
+    files = (path for path in run_dir.rglob("*") if path.is_file())
+    return [path.name for path in files if mark in path.read_bytes()]
+
+
+def _expect_no_threads(before: set[threading.Thread], expect: Expect) -> None:
+    end = time.monotonic() + _THREAD_SECONDS
+    while True:
+        left = [t.name for t in set(threading.enumerate()) - before if not t.daemon]
+        if not left or time.monotonic() > end:
+            break
+        time.sleep(0.02)
+    expect(not left, "no thread to go on after close()", left,
+           "The program would not end after training.")  # fmt: skip
+
+
+def _until_step(events: Iterator[Event]) -> Iterator[Event]:
+    for event in events:
+        yield event
+        if event.name == "step":
+            return
+
+
+def run_events(
+    run_dir: Path, start: int = 0, metrics: Mapping[str, float] = _LABELLED
+) -> Iterator[Event]:
     """Yield the events of a run of two epochs of two steps each, one of them of a name to come.
 
     Args:
         run_dir: Its folder.
         start: The epoch that it goes on from; 0 for the start.
+        metrics: The held-out metrics of each epoch but the first, which has others.
     """
+    metrics = dict(metrics)
+    monitor = next(iter(metrics))
     config = {
         "data": {"path": "sample"},
         "backbone": {"name": "resnet50"},
-        "train": {"epochs": 2, "monitor": "recall@1"},
+        "train": {"epochs": 2, "monitor": monitor},
         "track": [],
     }
     yield Event("notice", {"text": "the newest checkpoint is damaged; this one is the one before"})
@@ -85,6 +166,7 @@ def run_events(run_dir: Path, start: int = 0) -> Iterator[Event]:
         },
     )  # fmt: skip
     for epoch in range(start, 2):
+        now = dict.fromkeys(metrics, _MARK) if epoch == 0 else metrics
         yield Event(
             "phase_start",
             {
@@ -96,20 +178,22 @@ def run_events(run_dir: Path, start: int = 0) -> Iterator[Event]:
         yield Event("fill", {"done": 4, "total": 4, "seconds": 0.1})
         yield Event("engine", {"epoch": epoch, **_CACHED})
         if epoch == 0:
-            yield Event("untrained", _METRICS)
+            yield Event("untrained", metrics)
         for step in (2 * epoch + 1, 2 * epoch + 2):
             yield Event("step", _step(step, epoch))
         yield Event(
             "epoch_end",
             {
-                "epoch": epoch, "epochs": 2, "train_loss": 0.5, "metrics": _METRICS,
-                "train_metrics": _METRICS, "best": True, "train_seconds": 1.0, "seconds": 1.5,
+                "epoch": epoch, "epochs": 2, "train_loss": 0.5, "metrics": now,
+                "train_metrics": metrics, "best": True, "train_seconds": 1.0, "seconds": 1.5,
             },
         )  # fmt: skip
         yield Event("checkpoint", {"path": "x", "epoch": epoch + 1, "best": True})
     yield Event("early_stop", {"epoch": 1, "best_epoch": 0})
+    yield Event("non_finite", {"step": 4, "samples": ["a.png", "b.png"]})
     yield Event("something_new", {})
-    yield Event("run_end", {"run_dir": str(run_dir), "epochs": 2, "phases": [], "metrics": {},
+    last = {"untrained": metrics, "best": {**metrics, "epoch": 1}, "last": metrics}
+    yield Event("run_end", {"run_dir": str(run_dir), "epochs": 2, "phases": [], "metrics": last,
                             "stopped_early": True, "history": [], "calibration": None})  # fmt: skip
 
 
@@ -121,6 +205,6 @@ def _change(stage: str, trains: int) -> dict[str, Any]:
 def _step(step: int, epoch: int) -> dict[str, Any]:
     return {
         "epoch": epoch, "step": step, "steps": 4, "epoch_step": step - 2 * epoch, "epoch_steps": 2,
-        "loss": 1.0 / step, "lr": 1e-3, "rates": {"head": 1e-3}, "images_per_second": 10.0,
-        "seconds": 0.1, "input_seconds": 0.05,
+        "loss": _MARK if step == 1 else 1.0 / step, "lr": 1e-3, "rates": {"head": 1e-3},
+        "images_per_second": 10.0, "seconds": 0.1, "input_seconds": 0.05,
     }  # fmt: skip

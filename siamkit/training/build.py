@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +12,14 @@ from torch import nn
 from siamkit.config import COMPONENTS, Component, OptimizerConfig, RunConfig, options_of
 from siamkit.data.digest import digest
 from siamkit.data.splits import Splits
-from siamkit.errors import ConfigError, PluginError, SiamkitError
+from siamkit.errors import ConfigError, PluginError, calling
 from siamkit.freezing.controller import FreezeController
 from siamkit.freezing.schedule import FreezeSchedule
+from siamkit.guard import guard
 from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler, Stage
 from siamkit.model.create import Weights, create_net
 from siamkit.model.siamese import SiameseNet
-from siamkit.registry import Registry
+from siamkit.registry import Origin, Registry
 from siamkit.training.optimizer import named_groups, require_groups
 from siamkit.training.seeding import derive, seeded
 
@@ -136,20 +136,16 @@ def build_policy(config: RunConfig, registries: Mapping[str, Registry]) -> Freez
 
 
 def built(component: Component, registry: Registry, kind: type, *context: Any) -> Any:
-    """Build an entry; what a plugin does wrong is an error that names it."""
+    """Build an entry; what a plugin does wrong, now or in the run, is an error that names it."""
     entry, options = options_of(component, registry)
     whose = f"{registry.kind} {component.name!r} of {entry.distribution}"
-    try:
+    with calling(whose, "failed to build"):
         made = entry.build(options, *context)
-    except SiamkitError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise PluginError(f"{whose} failed to build: {type(error).__name__}: {error}") from error
     if not isinstance(made, kind):
         raise PluginError(
             f"{whose}: build must return a {_public_name(kind)}", got=type(made).__name__
         )
-    return made
+    return guard(made, whose)
 
 
 def _public_name(kind: type) -> str:
@@ -234,9 +230,20 @@ def identity(
     for name, images in sets.items():
         result[f"data {name}"] = digest(images)
     for section in COMPONENTS:
-        distribution = registries[section].get(getattr(config, section).name).distribution
-        result[f"plugin {distribution}"] = _version(distribution)
+        name = getattr(config, section).name
+        origin = registries[section].get(name).origin(name)
+        result[f"plugin {origin.distribution}"] = origin.version
     return result
+
+
+def origins(config: RunConfig, registries: Mapping[str, Registry]) -> dict[str, Origin]:
+    """Return which distribution each component of a run comes from, by its section."""
+    components = {section: getattr(config, section) for section in COMPONENTS}
+    trackers = {f"track.{place}": tracker for place, tracker in enumerate(config.track)}
+    return {
+        section: registries[section.partition(".")[0]].get(component.name).origin(component.name)
+        for section, component in {**components, **trackers}.items()
+    }
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -245,10 +252,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from siamkit.batches import Batch
 from siamkit.errors import ConfigError, NonFiniteError, PluginError
+from siamkit.guard import name_of
 from siamkit.interfaces import Loss, Pairs, Triplets
 from siamkit.model.siamese import SiameseNet
 
@@ -116,8 +117,9 @@ class Stepper:
         else:
             loss = self.loss(embeddings.float(), None, moved(known, self.device))
         if not isinstance(loss, Tensor) or loss.ndim:
+            whose = name_of(self.loss, f"loss {type(self.loss).__name__}")
             raise PluginError(
-                f"loss {type(self.loss).__name__} must return a scalar tensor",
+                f"{whose} must return a scalar tensor",
                 got=list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__,
             )
         return loss

@@ -23,13 +23,13 @@ def build_trackers(config: RunConfig, registry: Registry) -> list[Observer]:
     found = []
     for component in config.track:
         made = built(component, registry, object)
+        whose = f"tracker {component.name!r} of {registry.get(component.name).distribution}"
         if not callable(made):
             raise PluginError(
-                f"tracker {component.name!r} of {registry.get(component.name).distribution}: "
-                "build must return something to call with an event",
+                f"{whose}: build must return something to call with an event",
                 got=type(made).__name__,
             )
-        found.append(Observer(f"the tracker {component.name!r}", made))
+        found.append(Observer(f"the {whose}", made))
     return found
 
 
@@ -49,6 +49,9 @@ def closing(trackers: Sequence[Observer], emit: Emit) -> Iterator[None]:
             try:
                 if close is not None:
                     close()
-            except (Exception, SystemExit) as error:
+            # An observer must not be able to end a run.
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise
                 problem = f"{type(error).__name__}: {error}"
                 emit("notice", {"text": f"{tracker.name} failed to close: {problem}"})

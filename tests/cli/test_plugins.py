@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import typer
 
 BACKBONE = """
 import siamkit
@@ -37,7 +38,7 @@ def test_an_installed_plugin_is_listed_with_what_it_registers(cli, install):
     found = {p["name"]: p for p in cli("plugins", "--json").json["plugins"]}
     assert found["siamkit-mine"] == {
         "name": "siamkit-mine", "distribution": "siamkit-mine", "version": "1.2.3",
-        "registers": {"backbones": ["mine"]}, "hooks": [], "error": None,
+        "registers": {"backbones": ["mine"]}, "hooks": [], "problems": [], "error": None,
     }  # fmt: skip
     text = cli("plugins").out
     assert "siamkit-mine 1.2.3" in text and "backbones: mine" in text
@@ -137,7 +138,111 @@ def test_a_plugin_whose_commands_fail_hides_no_others(cli, install):
     assert cli("hello").out == "hello \n"
     done = cli("other")
     assert done.code == 5
-    assert "commands of plugin 'siamkit-broken' cannot be loaded: ZeroDivisionError" in done.err
+    assert (
+        "plugin 'siamkit-broken' of siamkit-broken: the commands cannot be loaded: ZeroDivisionErr"
+        in done.err
+    )
+    (problem,) = next(
+        p["problems"] for p in cli("plugins", "--json").json["plugins"]
+        if p["name"] == "siamkit-broken"
+    )  # fmt: skip
+    assert problem == "the commands cannot be loaded: ZeroDivisionError: division by zero"
+    text = " ".join(cli("plugins").out.split())
+    assert "siamkit-broken (siamkit-broken): the commands cannot be loaded" in text
+
+
+def test_our_own_commands_are_those_that_plugins_cannot_take():
+    from siamkit.cli.app import app
+    from siamkit.commands import VERBS
+
+    assert sorted(typer.main.get_group(app).commands) == sorted(VERBS)
+
+
+LIST_BREAKERS = {
+    "options={'margin': 0.2}": "options of 'bad' must be a pydantic model",
+    "options=Options()": "must be a class, not an object of it",
+    "options=Odd": "options of 'bad' cannot be written as JSON",
+    "options=Named": "cannot hold an option called 'name'",
+    "option=Options": "has no argument 'option'",
+    "summary=3": "summary of 'bad' must be text",
+    "pretrained='yes'": "pretrained of 'bad' must be True or False",
+}
+
+
+@pytest.mark.parametrize(("argument", "reason"), LIST_BREAKERS.items())
+def test_what_one_plugin_registers_wrongly_breaks_nobody_elses_list(cli, install, argument, reason):
+    install(
+        "siamkit-bad",
+        f"""
+from collections.abc import Callable
+import siamkit
+from siamkit import Options
+
+class Odd(Options):
+    call: Callable[[int], int] = abs
+
+class Named(Options):
+    name: str = "x"
+
+def build(options, context):
+    "A loss."
+
+@siamkit.hookimpl
+def siamkit_register_losses(register):
+    register("fine", build)
+    register("bad", build, {argument})
+""",
+    )
+    (bad,) = (p for p in cli("plugins", "--json").json["plugins"] if p["name"] == "siamkit-bad")
+    assert reason in bad["error"] and bad["distribution"] == "siamkit-bad"
+    for command in (("list", "losses"), ("config", "schema"), ("list", "losses", "triplet")):
+        done = cli(*command, "--json")
+        assert done.code == 0, done.err
+        assert '"fine"' not in done.out
+    assert cli("list", "losses", "triplet").code == 0
+
+
+def test_commands_that_would_not_run_as_their_author_thinks_are_told(cli, install):
+    install(
+        "siamkit-rogue",
+        """
+import siamkit
+
+@siamkit.hookimpl
+def siamkit_register_commands(app):
+    @app.callback()
+    def main(verbose: bool = False): ...
+
+    @app.command()
+    def train(): ...
+
+    @app.command("hello")
+    def one(): ...
+
+    @app.command("hello")
+    def two(): ...
+""",
+    )
+    done = cli("plugins", "--json").json
+    (rogue,) = (p for p in done["plugins"] if p["name"] == "siamkit-rogue")
+    assert rogue["registers"]["commands"] == ["train", "hello"]
+    assert rogue["problems"] == [
+        "command 'hello' is added 2 times: only the last one runs",
+        "command 'train' is siamkit's own, which runs instead: rename it",
+        "the callback on app never runs: add options to the commands themselves",
+    ]
+    assert done["conflicts"] == [
+        {"kind": "command", "name": "train", "by": ["siamkit", "siamkit-rogue"]}
+    ]
+    assert "siamkit's own runs" in cli("plugins").out
+
+
+def test_two_plugins_with_one_command_are_listed(cli, install):
+    for name in ("siamkit-one", "siamkit-two"):
+        install(name, COMMAND.format(name="hello"))
+    assert cli("plugins", "--json").json["conflicts"] == [
+        {"kind": "command", "name": "hello", "by": ["siamkit-one", "siamkit-two"]}
+    ]
 
 
 LOUD = """

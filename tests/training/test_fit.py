@@ -69,7 +69,7 @@ def test_a_run_leaves_its_config_events_metrics_and_checkpoints(done: Done) -> N
     run = Path(result["run_dir"])
     assert {p.name for p in run.iterdir() if not p.name.startswith(".")} == {
         "calibration.json", "checkpoints", "config.yaml", "embeddings", "events.jsonl",
-        "metrics.json",
+        "metrics.json", "plugins.json",
     }  # fmt: skip
     assert json.loads((run / "metrics.json").read_text()) == result
     logged = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
@@ -516,7 +516,7 @@ def test_a_scheduler_that_breaks_its_contract_is_named(
     from siamkit.builtins.schedulers import Constant
 
     monkeypatch.setattr(Constant, "lr_scale", lambda self, progress: scale)
-    with pytest.raises(PluginError, match="scheduler 'constant': lr_scale must be finite"):
+    with pytest.raises(PluginError, match="scheduler 'constant' of siamkit: lr_scale must"):
         api.fit(run_values(scheduler="constant"))
 
 

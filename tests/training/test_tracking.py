@@ -92,8 +92,8 @@ def test_one_that_fails_is_left_out_and_the_run_goes_on(register, run_values, fa
     register("other", lambda options: other)
     result = api.fit(one_epoch(run_values, "broken", "other"), listeners=[log])
     assert result["epochs"] == 1
-    told = "the tracker 'broken' failed and was left out: ConnectionError: no route to host"
-    assert [n for n in notices(log) if "failed" in n] == [told]
+    (told,) = (n for n in notices(log) if "failed" in n)
+    assert told.startswith("the tracker 'broken' of third-party failed and was left out: Conn")
     assert broken.names()[-1] == fail_at and broken.names().count(fail_at) == 1
     assert other.names() == log.names()
     assert broken.closed == other.closed == 1
@@ -113,7 +113,7 @@ def test_one_that_fails_to_close_is_told_of_and_the_others_are_closed(register, 
     register("broken", lambda options: broken)
     register("other", lambda options: other)
     api.fit(one_epoch(run_values, "broken", "other"), listeners=[log])
-    assert notices(log)[-1] == "the tracker 'broken' failed to close: SystemExit: 1"
+    assert notices(log)[-1] == "the tracker 'broken' of third-party failed to close: SystemExit: 1"
     assert other.closed == 1
 
 
@@ -194,5 +194,5 @@ def test_a_run_can_be_used_where_its_tracker_is_not_installed(register, run_valu
     api.fit(values)
     del plugins.get().trackers.entries["journal"]
     assert siamkit.load_model(values["run_dir"]).embedding_dim
-    with pytest.raises(ConfigError, match="unknown tracker 'journal'"):
+    with pytest.raises(PluginError, match=r"journal.*not installed here; pip install third"):
         api.resume(values["run_dir"])

@@ -1,0 +1,91 @@
+"""The commands that plugins add: collected plugin by plugin, each in isolation."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from typing import Any
+
+import typer
+from typer.main import get_command_name, get_group
+
+from siamkit.plugins import OWN, Plugins
+
+VERBS = (
+    "cache", "calibrate", "config", "data", "embed", "evaluate", "index", "inspect", "list",
+    "plugins", "report", "search", "train", "verify",
+)  # fmt: skip
+"""Our own commands; a plugin's of the same name would never run."""
+
+
+@dataclass(frozen=True)
+class Added:
+    """What one plugin adds to the command line.
+
+    Attributes:
+        plugin: The entry point's name.
+        distribution: The distribution that declares it.
+        commands: Its commands by name; those among :data:`VERBS` never run.
+        problems: What is wrong with them, as sentences.
+        failure: Why none of them can be loaded, or None.
+    """
+
+    plugin: str
+    distribution: str
+    commands: Mapping[str, Any] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    failure: str | None = None
+
+
+def added(plugins: Plugins) -> Iterator[Added]:
+    """Yield what each plugin with the hook ``siamkit_register_commands`` adds."""
+    for key, plugin in plugins.manager.list_name_plugin():
+        distribution, _, name = key.partition(":")
+        others = [p for p in plugins.manager.get_plugins() if p is not plugin]
+        hook = plugins.manager.subset_hook_caller("siamkit_register_commands", others)
+        if not hook.get_hookimpls():
+            continue
+        app = typer.Typer()
+        try:
+            # What a plugin prints must not get before the object of a command's --json.
+            with redirect_stdout(sys.stderr):
+                hook(app=app)
+            empty = not (app.registered_commands or app.registered_groups)
+            commands = {} if empty else dict(get_group(app).commands)
+        # One broken plugin must not hide the commands of the others.
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            failure = f"the commands cannot be loaded: {type(error).__name__}: {error}"
+            yield Added(name, distribution, problems=(failure,), failure=failure)
+            continue
+        yield Added(name, distribution, commands, tuple(_problems(app, commands)))
+
+
+def conflicts(commands: list[Added]) -> dict[str, list[str]]:
+    """Return the distributions that claim each command that more than one claims."""
+    claims: dict[str, list[str]] = {verb: [OWN] for verb in VERBS}
+    for one in commands:
+        for name in one.commands:
+            claims.setdefault(name, []).append(one.distribution)
+    return {name: by for name, by in sorted(claims.items()) if len(by) > 1}
+
+
+def _problems(app: typer.Typer, commands: Mapping[str, Any]) -> Iterator[str]:
+    if not commands:
+        yield "siamkit_register_commands adds no command"
+    names = Counter(
+        info.name or get_command_name(getattr(info.callback, "__name__", ""))
+        for info in app.registered_commands
+    )
+    for name, times in names.items():
+        if times > 1:
+            yield f"command {name!r} is added {times} times: only the last one runs"
+    for name in commands:
+        if name in VERBS:
+            yield f"command {name!r} is siamkit's own, which runs instead: rename it"
+    if app.registered_callback is not None:
+        yield "the callback on app never runs: add options to the commands themselves"

@@ -1,0 +1,136 @@
+"""Registration: the checks of what a plugin registers, while it is being registered.
+
+A fault here is one plugin's own: it is refused alone, with the reason, before anything of it can
+break a list, a schema or a run of somebody who never asked for it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+from pydantic import BaseModel, RootModel
+
+from siamkit.errors import PluginError, did_you_mean
+from siamkit.registry import KINDS, Entry, NoOptions
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*:?")
+_KEYWORDS = ("options", "summary", "pretrained")
+
+
+class Registrar:
+    """The ``register`` of one plugin and one kind; collects entries until it is closed.
+
+    Attributes:
+        entries: What was registered.
+
+    Args:
+        kind: One of :data:`siamkit.registry.KINDS`.
+        distribution: Whose entries they are.
+    """
+
+    def __init__(self, kind: str, distribution: str) -> None:
+        self.kind, self.distribution = kind, distribution
+        self.entries: list[Entry] = []
+        self._closed = False
+
+    def __call__(self, name: Any, build: Any = None, **given: Any) -> None:
+        """Register ``name``; see :class:`siamkit.hookspecs.Register`.
+
+        Raises:
+            PluginError: An argument is wrong, or registration is over.
+        """
+        if self._closed:
+            raise PluginError(
+                f"{self.distribution} registered {name!r} too late: nobody would find it",
+                hint="call register within the hook that it was given to",
+            )
+        entry = checked_entry(self.kind, self.distribution, name, build, **given)
+        if any(other.name == name for other in self.entries):
+            raise PluginError(f"{name!r} is registered twice")
+        self.entries.append(entry)
+
+    def close(self) -> None:
+        """End registration: whoever kept ``register`` and calls it later is told so."""
+        self._closed = True
+
+
+def checked_entry(kind: str, distribution: str, name: Any, build: Any, **given: Any) -> Entry:
+    """Return the entry of one call of ``register``.
+
+    Raises:
+        PluginError: An argument is wrong.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise PluginError(
+            "not a name that can be registered", got=name, allowed="a-z, 0-9, '-', '_' and '.'"
+        )
+    for keyword in given:
+        if keyword not in _KEYWORDS:
+            raise PluginError(
+                f"register of {name!r} has no argument {keyword!r}",
+                allowed=", ".join(_KEYWORDS),
+                hint=did_you_mean(keyword, _KEYWORDS) or None,
+            )
+    _require_build(kind, name, build)
+    options = given.get("options")
+    _require_options(name, NoOptions if options is None else options)
+    summary, pretrained = given.get("summary", ""), given.get("pretrained", False)
+    if not isinstance(summary, str):
+        raise PluginError(f"summary of {name!r} must be text", got=summary)
+    if not isinstance(pretrained, bool):
+        raise PluginError(f"pretrained of {name!r} must be True or False", got=pretrained)
+    summary = (summary or inspect.getdoc(build) or "").strip().partition("\n")[0]
+    return Entry(name, build, options or NoOptions, summary, pretrained, distribution)
+
+
+def _require_build(kind: str, name: str, build: Any) -> None:
+    """Refuse a ``build`` that could not be called as it will be."""
+    wanted = KINDS[kind].arguments
+    shape = f"build({', '.join(wanted)})"
+    if not callable(build):
+        raise PluginError(f"build of {name!r} must be callable", got=build, allowed=shape)
+    try:
+        signature = inspect.signature(build)
+    # Some callables written in C have none that can be read.
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*wanted)
+    except TypeError:
+        raise PluginError(
+            f"build of {name!r} takes other arguments than it is called with",
+            got=f"build{signature}",
+            allowed=shape,
+        ) from None
+
+
+def _require_options(name: str, options: Any) -> None:
+    """Refuse options that could not be listed, checked, or kept in a config file."""
+    if isinstance(options, BaseModel):
+        raise PluginError(
+            f"options of {name!r} must be a class, not an object of it",
+            got=options,
+            hint=f"options={type(options).__name__}",
+        )
+    if not isinstance(options, type) or not issubclass(options, BaseModel):
+        raise PluginError(
+            f"options of {name!r} must be a pydantic model",
+            got=options,
+            hint="derive a class from siamkit.Options, with a field for each option",
+        )
+    if issubclass(options, RootModel) or "name" in options.model_fields:
+        what = "an option called 'name'" if "name" in options.model_fields else "one nameless value"
+        raise PluginError(
+            f"options of {name!r} cannot hold {what}: they stand beside the entry's name",
+            hint="give it another name",
+        )
+    try:
+        options.model_json_schema()
+        options.model_construct().model_dump(mode="json", warnings=False)
+    except Exception as error:
+        raise PluginError(
+            f"options of {name!r} cannot be written as JSON, which configs and lists need: {error}",
+            hint="use numbers, text, true/false, and lists and mappings of them",
+        ) from error

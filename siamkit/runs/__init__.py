@@ -1,0 +1,1 @@
+"""Run directories: checkpoints, events, held-out embeddings, calibration."""

@@ -1,0 +1,58 @@
+"""Batches of embeddings for the check of losses, and what every value and gradient must be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+
+import torch
+from torch import Tensor, nn
+
+from siamkit.interfaces import Pairs, Triplets
+from siamkit.testing.common import Expect
+
+DIM = 8
+"""The width of the embeddings."""
+
+STOPS = "Training would stop there."
+_STUCK = "backward() would fail, or nothing would be learnt from the batch."
+
+
+def embeddings(n: int, dim: int = DIM) -> Tensor:
+    """Return random embeddings ``[n, dim]`` of length one that take a gradient."""
+    return nn.functional.normalize(torch.randn(n, dim), dim=1).requires_grad_()
+
+
+def value_of(
+    loss: Callable[..., Tensor],
+    x: Tensor,
+    labels: Tensor | None,
+    tuples: Pairs | Triplets | None,
+    expect: Expect,
+) -> Tensor:
+    """Return the loss of a batch, checked to be a scalar that is finite."""
+    with expect.during("in forward", STOPS):
+        value = loss(x, labels) if tuples is None else loss(x, labels, tuples)
+    shaped = isinstance(value, Tensor) and value.shape == ()
+    expect(shaped, "a scalar tensor", value, STOPS)
+    expect(bool(value.isfinite()), "a finite value", value.item(), STOPS)
+    return value
+
+
+def backward(value: Tensor, x: Tensor, expect: Expect) -> Tensor:
+    """Check that a loss's value is connected, and return the gradient of the embeddings."""
+    connected = "a value connected to the embeddings, also if it is zero"
+    expect(value.requires_grad, connected, value, _STUCK)
+    x.grad = None
+    with expect.during("in backward()", STOPS):
+        torch.autograd.backward(value, retain_graph=True)
+    if x.grad is None:
+        raise expect.failure(connected, "a loose one", _STUCK)
+    expect(bool(x.grad.isfinite().all()), "finite gradients", "NaN or infinity",
+           "Training would stop with an error about NaN.")  # fmt: skip
+    return x.grad
+
+
+def same_tuples(one: Pairs | Triplets, other: Pairs | Triplets) -> bool:
+    """Tell whether two sets of tuples are equal."""
+    return all(torch.equal(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))

@@ -1,0 +1,155 @@
+"""Which way a loss pulls: images of one identity together, others apart, and not the reverse.
+
+A value alone can be right in shape, finite and smooth, and still teach a network the opposite. So
+embeddings are moved, by hand and by the loss's own gradient, and the outcome is looked at.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from siamkit.errors import ConfigError
+from siamkit.interfaces import Loss, Pairs, Triplets
+from siamkit.testing import batches
+from siamkit.testing.common import Expect
+
+_STEPS, _RATE, _PARTED = 60, 0.05, 0.1
+_CLASSES, _EACH = 4, 4
+_NEAR, _FAR = math.radians(30), math.radians(110)
+_WORSE = "Training would make the embedding worse than it started."
+_ZERO = "A batch without tuples would move the network, or stop the run."
+
+Tuples = Pairs | Triplets
+
+
+def check_pull(loss: Loss, expect: Expect) -> None:
+    """Check that training by labels parts the classes."""
+    labels = torch.arange(_CLASSES * _EACH) % _CLASSES
+    _check_parting(loss, labels, lambda z: loss(z, labels), expect.within("trained by labels"))
+
+
+def check_tuples(loss: Loss, expect: Expect) -> None:
+    """Check a loss on explicit pairs and triplets; it may refuse either with ConfigError."""
+    expect = expect.within("explicit tuples")
+    index = torch.arange(4)
+    none = index[:0]
+    pairs = Pairs(index, index + 4, index % 2 == 0)
+    triplets = Triplets(index, index + 4, index + 8)
+    takes = {}
+    for what, given, empty in (
+        ("pairs", pairs, Pairs(none, none, none.bool())),
+        ("triplets", triplets, Triplets(none, none, none)),
+    ):
+        takes[what] = _takes(loss, given, expect.within(what))
+        if takes[what]:
+            _check_one_kind(loss, given, expect.within(what))
+            within = expect.within(f"no {what}")
+            x = batches.embeddings(12)
+            value = batches.value_of(loss, x, None, empty, within)
+            grad = batches.backward(value, x, within)
+            within(value.item() == 0, "zero", value.item(), _ZERO)
+            within(not grad.any(), "gradients that are zero", grad, _ZERO)
+    if takes["pairs"]:
+        _check_pairs(loss, expect.within("pairs"))
+    if takes["triplets"]:
+        _check_triplets(loss, expect.within("triplets"))
+
+
+def _takes(loss: Loss, tuples: Tuples, expect: Expect) -> bool:
+    wanted = "a value, or ConfigError if it cannot use them"
+    with expect.during("in forward", "Training on such a list would end in a traceback.", wanted):
+        try:
+            loss(batches.embeddings(12), None, tuples)
+        except ConfigError:
+            return False
+    return True
+
+
+def _check_one_kind(loss: Loss, tuples: Tuples, expect: Expect) -> None:
+    x, before = batches.embeddings(12), copy.deepcopy(tuples)
+    batches.backward(batches.value_of(loss, x, None, tuples, expect), x, expect)
+    expect(batches.same_tuples(tuples, before), "the tuples not to be changed", "changed ones",
+           "The same tuples would mean the opposite the next time.")  # fmt: skip
+    with torch.no_grad():
+        batches.value_of(loss, x, None, tuples, expect.within("under torch.no_grad()"))
+
+
+def _turned(x: Tensor, angle: float) -> Tensor:
+    """Return unit vectors at an angle to each row of ``x [N, D]``."""
+    away = torch.randn_like(x)
+    away = nn.functional.normalize(away - (away * x).sum(1, keepdim=True) * x, dim=1)
+    return math.cos(angle) * x + math.sin(angle) * away
+
+
+def _check_pairs(loss: Loss, expect: Expect) -> None:
+    x = batches.embeddings(4).detach()
+    index = torch.arange(4)
+    for same, less, more, how in (
+        (True, _NEAR, _FAR, "nearer"),
+        (False, _FAR, _NEAR, "farther apart"),
+    ):
+        pairs = Pairs(index, index + 4, torch.full((4,), same))
+        low, high = (
+            batches.value_of(loss, torch.cat([x, _turned(x, a)]), None, pairs, expect).item()
+            for a in (less, more)
+        )
+        expect(low < high, f"less for pairs with same={same} that are {how}", f"{low} for {high}",
+               _WORSE)  # fmt: skip
+    n = _CLASSES * _EACH
+    labels = torch.arange(n) % _CLASSES
+    first, second = torch.triu_indices(n, n, 1)
+    every = Pairs(first, second, labels[first] == labels[second])
+    _check_parting(loss, labels, lambda z: loss(z, None, every), expect.within("trained by them"))
+
+
+def _check_triplets(loss: Loss, expect: Expect) -> None:
+    x = batches.embeddings(4).detach()
+    index = torch.arange(4)
+    triplets = Triplets(index, index + 4, index + 8)
+
+    def at(positive: float, negative: float) -> float:
+        batch = torch.cat([x, _turned(x, positive), _turned(x, negative)])
+        return batches.value_of(loss, batch, None, triplets, expect).item()
+
+    middle = math.radians(60)
+    near, far = at(middle, _NEAR), at(middle, _FAR)
+    expect(far < near, "less where the negative is farther from the anchor", f"{far} for {near}",
+           _WORSE)  # fmt: skip
+    near, far = at(_NEAR, middle), at(_FAR, middle)
+    expect(near < far, "less where the positive is nearer to the anchor", f"{near} for {far}",
+           _WORSE)  # fmt: skip
+    n = _CLASSES * _EACH
+    labels = torch.arange(n) % _CLASSES
+    same = labels[:, None] == labels[None]
+    a, p, q = torch.where((same & ~torch.eye(n).bool())[:, :, None] & ~same[:, None])
+    every = Triplets(a, p, q)
+    _check_parting(loss, labels, lambda z: loss(z, None, every), expect.within("trained by them"))
+
+
+def _check_parting(
+    loss: Loss, labels: Tensor, value_of: Callable[[Tensor], Tensor], expect: Expect
+) -> None:
+    """Train free embeddings by the loss's gradient; images of one class must end up together."""
+    x = batches.embeddings(len(labels))
+    optimizer = torch.optim.Adam([x, *loss.parameters()], lr=_RATE)
+    with expect.during("in a step of training", "Training would stop there."):
+        for _ in range(_STEPS):
+            optimizer.zero_grad()
+            value_of(nn.functional.normalize(x, dim=1)).backward()
+            optimizer.step()
+    z = nn.functional.normalize(x.detach(), dim=1)
+    similarity = z @ z.T  # [N, N]
+    same = labels[:, None] == labels[None]
+    own = similarity[same & ~torch.eye(len(z)).bool()].mean().item()
+    others = similarity[~same].mean().item()
+    expect(
+        own - others > _PARTED,
+        f"classes to be apart after {_STEPS} steps on free embeddings: a cosine similarity that is "
+        "higher within them than between them",
+        f"{own:.3f} within and {others:.3f} between", _WORSE,
+    )  # fmt: skip
