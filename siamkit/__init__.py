@@ -25,11 +25,12 @@ if TYPE_CHECKING:
         list_losses,
         list_schedulers,
         list_trackers,
-        load,
+        load_embedder,
         load_index,
         load_model,
         plan,
         resume,
+        verify_pairs,
     )
     from siamkit.config import RunConfig
     from siamkit.errors import SiamkitError
@@ -62,7 +63,8 @@ _HOME = {
     "siamkit.api": (
         "build_index", "calibrate", "check_data", "create_model", "evaluate", "fit", "inspect",
         "list_backbones", "list_freeze_policies", "list_losses", "list_schedulers", "list_trackers",
-        "load", "load_index", "load_model", "plan", "resume",
+        "load_embedder", "load_index", "load_model", "plan", "resume",
+        "verify_pairs",
     ),
     "siamkit.config": ("RunConfig",),
     "siamkit.inference.gallery.index": ("Index", "Neighbours"),
@@ -118,11 +120,12 @@ __all__ = [
     "list_losses",
     "list_schedulers",
     "list_trackers",
-    "load",
+    "load_embedder",
     "load_index",
     "load_model",
     "plan",
     "resume",
+    "verify_pairs",
     "write_report",
 ]
 

@@ -9,13 +9,12 @@ from typing import Any
 
 from siamkit import plugins
 from siamkit.api.entries import load_config, registries
-from siamkit.config import RunConfig, read_file
-from siamkit.errors import CheckpointError, ConfigError
+from siamkit.api.models import open_run
+from siamkit.config import RunConfig, is_resolved, read_file
+from siamkit.errors import ConfigError
 from siamkit.interfaces import Event, FreezePolicy, Phase
 from siamkit.model.create import create_net
 from siamkit.model.siamese import SiameseNet
-from siamkit.runs import checkpoint
-from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener
 from siamkit.training import fit as _fit
 from siamkit.training import inspection as _inspection
@@ -132,11 +131,9 @@ def inspect(
                 where=str(config),
                 hint="its events.jsonl holds the numbers in the events named 'engine'",
             )
-        run = RunDir.open(Path(config))
-        resolved = load_config(run.read_config(), where=str(run.config))
-        history = _history(run)
+        run = open_run(config)
         return _inspection.inspect(
-            resolved, registries(), history=history, weights="none", parameters=parameters
+            run.config, registries(), history=run.history, weights="none", parameters=parameters
         )
     return _inspection.inspect(
         _config(config), registries(), parameters=parameters, measure=measure
@@ -145,18 +142,10 @@ def inspect(
 
 def _config(config: Config | None) -> RunConfig:
     if isinstance(config, RunConfig):
-        return load_config(config.to_values())
+        return config if is_resolved(config) else load_config(config.to_values())
     if isinstance(config, str | Path):
         return load_config(read_file(Path(config)), where=str(config))
     return load_config(config or {})
-
-
-def _history(run: RunDir) -> list[dict[str, float]]:
-    try:
-        saved, _ = checkpoint.latest_intact(run.checkpoints)
-    except CheckpointError:
-        return []  # nothing was saved yet: the phases are those that the run will go through
-    return list(saved.state["history"])
 
 
 def _observers() -> list[Listener]:

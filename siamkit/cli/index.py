@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from siamkit.cli import output as out
-from siamkit.cli.embed import BatchSize, Device, Force, Last, Run, Workers
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import Json
+from siamkit.cli.options import BatchSize, Device, Force, Json, Last, Run, Workers
 
 Gallery = Annotated[
     Path,

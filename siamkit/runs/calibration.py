@@ -10,8 +10,8 @@ from siamkit.errors import CheckpointError
 from siamkit.evaluation.calibrating import calibrate
 from siamkit.evaluation.calibration import Calibration
 from siamkit.runs import checkpoint
-from siamkit.runs.held_out import HeldOut
 from siamkit.runs.directory import RunDir
+from siamkit.runs.held_out import HeldOut
 
 
 def calibrate_run(

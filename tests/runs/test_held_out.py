@@ -7,8 +7,8 @@ import torch
 
 from siamkit.data.images import ImageSet
 from siamkit.errors import CheckpointError
-from siamkit.runs.held_out import HeldOut
 from siamkit.runs.directory import RunDir
+from siamkit.runs.held_out import HeldOut
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from siamkit.errors import CheckpointError
+from siamkit.evaluation.nearest import exact_search
 from siamkit.inference.gallery import approximate as ann
-from siamkit.inference.gallery.exact import exact_search
 
 FORMAT = 1
 META, EMBEDDINGS, ITEMS = "meta.json", "embeddings.npy", "items.jsonl"
