@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,10 +12,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from siamkit.errors import ConfigError, PluginError, did_you_mean
 from siamkit.problems import Namer, config_error
 
-__all__ = ["KINDS", "Entry", "NoOptions", "Registry", "config_error", "new_registries"]
+__all__ = ["KINDS", "Entry", "NoOptions", "Registry", "canonical", "config_error", "new_registries"]
 
 KINDS = ("backbones", "freeze_policies", "losses", "schedulers", "trackers")
 """The registries, by the plural in their hook's name."""
+
+
+def canonical(distribution: str) -> str:
+    """Return a distribution's name as the packaging standards compare it."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 class NoOptions(BaseModel):

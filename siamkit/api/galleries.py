@@ -11,7 +11,7 @@ from siamkit.data.inputs import files_of
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.inference.embedder import BATCH_SIZE
 from siamkit.inference.embedding_files import embed_to_file
-from siamkit.inference.filling import Progress
+from siamkit.inference.filling import OnProgress
 from siamkit.inference.gallery import build as building
 from siamkit.inference.gallery.index import Index
 
@@ -28,7 +28,7 @@ def embed(
     device: str = "auto",
     workers: int | None = None,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Do what ``siamkit embed`` does, and return what it prints with ``--json``.
 
@@ -66,7 +66,7 @@ def build_index(
     device: str = "auto",
     workers: int | None = None,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Do what ``siamkit index`` does, and return what it prints with ``--json``.
 

@@ -58,21 +58,24 @@ def evaluate(
     else:
         path = str(data)
         images, part = unseen_images(path, None if root is None else Path(root), config.data)
+    threshold, notices = _threshold(embedder)
     embeddings = embedder.embed(images.samples)
+    summary = summarize(embeddings, images, threshold=threshold, seed=seed)
     return {
         "run_dir": str(run_dir),
         "which": which,
         "data": {"path": path, "part": part},
-        **summarize(embeddings, images, threshold=_threshold(embedder), seed=seed),
+        **summary,
+        "notices": [*summary["notices"], *notices],
     }
 
 
-def _threshold(embedder: Embedder) -> float | None:
-    """Return the threshold that was fitted for the embedder's network, if there is one."""
+def _threshold(embedder: Embedder) -> tuple[float | None, list[str]]:
+    """Return the threshold that was fitted for the embedder's network, or why there is none."""
     try:
-        return embedder.calibration.threshold
-    except CheckpointError:
-        return None
+        return embedder.calibration.threshold, []
+    except CheckpointError as error:
+        return None, [f"no errors at a threshold: {error}"]
 
 
 def verify_pairs(

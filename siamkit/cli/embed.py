@@ -44,10 +44,10 @@ def embed(
     """
     with heavy_imports():
         from siamkit import api
-    from siamkit.report.progress import Progress
+    from siamkit.report.progress import ImageProgress
     from siamkit.report.terminal import make_console
 
-    with Progress(make_console(sys.stderr), "embed") as progress:
+    with ImageProgress(make_console(sys.stderr), "embed") as progress:
         result = api.embed(
             run, images, output, which="last" if last else "best", batch_size=batch_size,
             device=device, workers=workers, force=force, progress=progress,

@@ -52,10 +52,10 @@ def index(
     """
     with heavy_imports():
         from siamkit import api
-    from siamkit.report.progress import Progress
+    from siamkit.report.progress import ImageProgress
     from siamkit.report.terminal import make_console
 
-    with Progress(make_console(sys.stderr), "index") as progress:
+    with ImageProgress(make_console(sys.stderr), "index") as progress:
         result = api.build_index(
             run, gallery, output, which="last" if last else "best", kind=kind,
             batch_size=batch_size, device=device, workers=workers, force=force, progress=progress,

@@ -22,8 +22,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from siamkit import plugins
+from siamkit.registry import canonical
 from siamkit.testing.backbones import check_backbone
-from siamkit.testing.common import Expect, Kind, Values, canonical
+from siamkit.testing.common import Expect, Kind, Values
 from siamkit.testing.freeze_policies import check_freeze_policy
 from siamkit.testing.losses import check_loss
 from siamkit.testing.schedulers import check_scheduler

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -67,11 +66,6 @@ def seeded() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
-
-
-def canonical(distribution: str) -> str:
-    """Return a distribution's name as the packaging standards compare it."""
-    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def histories(epochs: int) -> dict[str, tuple[dict[str, float], ...]]:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from siamkit.batches import Batch
+from siamkit.engine.kernels.base import AUTOCAST
 from siamkit.errors import ConfigError, NonFiniteError, PluginError
 from siamkit.interfaces import Loss, Pairs, Triplets
 from siamkit.model.siamese import SiameseNet
 
 BatchTuples = Pairs | Triplets
-_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def micro_batches(batch: Sequence[int], size: int | None, unit: int) -> list[list[int]]:
@@ -50,7 +50,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
             got=str(device),
             allowed="fp32, bf16",
         )
-    dtype = _DTYPES[precision]
+    dtype = AUTOCAST.get(precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
