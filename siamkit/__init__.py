@@ -27,11 +27,12 @@ if TYPE_CHECKING:
         list_optimizers,
         list_schedulers,
         list_trackers,
-        load,
+        load_embedder,
         load_index,
         load_model,
         phases,
         resume,
+        verify_pairs,
     )
     from siamkit.config import RunConfig
     from siamkit.errors import SiamkitError
@@ -65,7 +66,8 @@ _HOME = {
         "build_index", "calibrate", "check_data", "create_model", "evaluate", "fit", "inspect",
         "list_backbones", "list_freeze_policies", "list_heads", "list_losses", "list_optimizers",
         "list_schedulers", "list_trackers",
-        "load", "load_index", "load_model", "phases", "resume",
+        "load_embedder", "load_index", "load_model", "phases", "resume",
+        "verify_pairs",
     ),
     "siamkit.config": ("RunConfig",),
     "siamkit.inference.gallery.index": ("Index", "Neighbours"),
@@ -123,11 +125,12 @@ __all__ = [
     "list_optimizers",
     "list_schedulers",
     "list_trackers",
-    "load",
+    "load_embedder",
     "load_index",
     "load_model",
     "phases",
     "resume",
+    "verify_pairs",
     "write_report",
 ]
 

@@ -24,7 +24,7 @@ import pluggy
 from siamkit import hookspecs
 from siamkit.errors import PluginError, did_you_mean
 from siamkit.registration import Registrar
-from siamkit.registry import KINDS, Entry, Registry, new_registries
+from siamkit.registry import KINDS, Entry, Registry, canonical, new_registries
 
 DISABLE_VARIABLE = "SIAMKIT_DISABLE_PLUGINS"
 OWN = "siamkit"
@@ -155,7 +155,7 @@ def find() -> tuple[list[importlib.metadata.EntryPoint], list[PluginInfo]]:
             continue
         name = _known(distribution, "name")
         place = str(distribution.locate_file(""))
-        key = (place, text) if name == UNKNOWN else (_canonical(name),)
+        key = (place, text) if name == UNKNOWN else (canonical(name),)
         if key in seen or (name != UNKNOWN and not _comes_first(name, place)):
             continue
         seen.add(key)
@@ -196,10 +196,6 @@ def _comes_first(name: str, place: str) -> bool:
     # It is looked up by the name of its folder, which may be another: there is no other, then.
     except Exception:
         return True
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def load(

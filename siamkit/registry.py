@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ __all__ = [
     "NoOptions",
     "Origin",
     "Registry",
+    "canonical",
     "config_error",
     "new_registries",
 ]
@@ -47,6 +49,11 @@ KINDS = {
     "trackers": Kind("tracker", ("options",)),
 }
 """The registries, by the plural in their hook's name."""
+
+
+def canonical(distribution: str) -> str:
+    """Return a distribution's name as the packaging standards compare it."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 class NoOptions(BaseModel):

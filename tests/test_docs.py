@@ -18,7 +18,7 @@ import yaml
 import siamkit
 from siamkit import api, errors, hookspecs, interfaces
 from siamkit.cli.app import app
-from siamkit.cli.options import RunFlags
+from siamkit.cli.run_flags import RunFlags
 from siamkit.config import RunConfig
 from siamkit.report.options import describe_options
 from siamkit.training.state import RunState

@@ -12,8 +12,8 @@ from siamkit.api.entries import (
     registries,
 )
 from siamkit.api.galleries import build_index, embed, load_index, search
-from siamkit.api.models import load, load_model
-from siamkit.api.quality import calibrate, check_data, evaluate
+from siamkit.api.models import load_embedder, load_model, open_run
+from siamkit.api.quality import calibrate, check_data, evaluate, verify_pairs
 from siamkit.api.runs import Config, create_model, create_policy, fit, inspect, phases, resume
 
 __all__ = [
@@ -34,12 +34,14 @@ __all__ = [
     "list_optimizers",
     "list_schedulers",
     "list_trackers",
-    "load",
     "load_config",
+    "load_embedder",
     "load_index",
     "load_model",
+    "open_run",
     "phases",
     "registries",
     "resume",
     "search",
+    "verify_pairs",
 ]

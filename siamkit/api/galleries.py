@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from siamkit.api.models import load
+from siamkit.api.models import load_embedder
 from siamkit.data.inputs import files_of
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.inference.embedder import BATCH_SIZE
 from siamkit.inference.embedding_files import embed_to_file
-from siamkit.inference.filling import Progress
+from siamkit.inference.filling import OnProgress
 from siamkit.inference.gallery import build as building
 from siamkit.inference.gallery.index import Index
 
@@ -28,7 +28,7 @@ def embed(
     device: str = "auto",
     workers: int | None = None,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Do what ``siamkit embed`` does, and return what it prints with ``--json``.
 
@@ -49,7 +49,7 @@ def embed(
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
-    embedder = load(run_dir, which, device=device, workers=workers)
+    embedder = load_embedder(run_dir, which, device=device, workers=workers)
     return embed_to_file(
         embedder, images, Path(output), batch_size=batch_size, force=force, progress=progress
     )
@@ -66,7 +66,7 @@ def build_index(
     device: str = "auto",
     workers: int | None = None,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Do what ``siamkit index`` does, and return what it prints with ``--json``.
 
@@ -88,7 +88,7 @@ def build_index(
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
-    embedder = load(run_dir, which, device=device, workers=workers)
+    embedder = load_embedder(run_dir, which, device=device, workers=workers)
     return building.build_index(
         embedder, gallery, Path(output), run=Path(run_dir), which=which, kind=kind,
         batch_size=batch_size, force=force, progress=progress,
@@ -121,7 +121,7 @@ def search(
     """Return what ``siamkit search --json`` prints.
 
     To search more than once, keep the index and the embedder:
-    ``siamkit.load(run).search(images, siamkit.load_index(path))``.
+    ``siamkit.load_embedder(run).search(images, siamkit.load_index(path))``.
 
     Args:
         index: The folder of an index.
@@ -150,7 +150,7 @@ def search(
             where=str(run),
             hint="say where it is now with --run",
         )
-    embedder = load(run, opened.meta.which, device=device)
+    embedder = load_embedder(run, opened.meta.which, device=device)
     opened.require_model(embedder.fingerprint)
     paths = files_of(queries)
     embeddings = embedder.embed(paths)

@@ -7,17 +7,24 @@ from typing import Literal
 
 import torch
 
-from siamkit.api.entries import load_config, registries
+from siamkit.api.entries import registries
 from siamkit.engine.kernels import KERNELS
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.evaluation.calibration import Calibration
 from siamkit.inference.embedder import Embedder
 from siamkit.model.create import create_net
 from siamkit.model.siamese import SiameseNet
-from siamkit.runs import checkpoint
-from siamkit.runs.calibration import calibration_of
-from siamkit.runs.directory import RunDir
+from siamkit.runs.open import OpenRun
 from siamkit.training.build import resolve_device
+
+
+def open_run(run_dir: str | Path) -> OpenRun:
+    """Return a run, whose files are each read once.
+
+    Raises:
+        CheckpointError: There is no run.
+    """
+    return OpenRun(run_dir, registries)
 
 
 def load_model(run_dir: str | Path, which: Literal["best", "last"] = "best") -> SiameseNet:
@@ -31,16 +38,18 @@ def load_model(run_dir: str | Path, which: Literal["best", "last"] = "best") -> 
         ConfigError: ``which`` is neither.
         CheckpointError: There is no such checkpoint, or it is damaged.
     """
-    run = RunDir.open(Path(run_dir))
-    config = load_config(run.read_config(), where=str(run.config))
-    folder = run.checkpoints / _checkpoint_name(run, which)
-    net = create_net(config, registries(), weights="none").net
-    saved = checkpoint.load(folder).model
+    return model_of(open_run(run_dir), which)
+
+
+def model_of(run: OpenRun, which: Literal["best", "last"] = "best") -> SiameseNet:
+    """Return a network of an open run. Errors are those of :func:`load_model`."""
+    saved = run.checkpoint(which).model
+    net = create_net(run.config, registries(), weights="none").net
     net.load_state_dict({k: v for k, v in saved.items() if not k.startswith("loss.")})
     return net.eval()
 
 
-def load(
+def load_embedder(
     run_dir: str | Path,
     which: Literal["best", "last"] = "best",
     *,
@@ -61,29 +70,32 @@ def load(
         ConfigError: ``which``, ``device`` or ``kernel`` is none of these.
         CheckpointError: There is no such checkpoint, or it is damaged.
     """
-    run = RunDir.open(Path(run_dir))
-    config = load_config(run.read_config())
+    return embedder_of(open_run(run_dir), which, device=device, kernel=kernel, workers=workers)
+
+
+def embedder_of(
+    run: OpenRun,
+    which: Literal["best", "last"] = "best",
+    *,
+    device: str = "auto",
+    kernel: str = "auto",
+    workers: int | None = None,
+) -> Embedder:
+    """Return an embedder of an open run. Arguments and errors are those of load_embedder."""
     allowed = ("auto", *KERNELS)
     if kernel not in allowed:
         raise ConfigError("no such kernel", where="kernel", got=kernel, allowed=", ".join(allowed))
-    net: SiameseNet = load_model(run_dir, which).to(resolve_device(device))
+    net: SiameseNet = model_of(run, which).to(resolve_device(device))
     net = net.to(memory_format=torch.channels_last)
     calibration: Calibration | CheckpointError
     try:
-        calibration = calibration_of(run, _checkpoint_name(run, which))
+        calibration = run.calibration(which)
     except CheckpointError as error:  # nobody misses it before they verify
         calibration = error
     return Embedder(
         net,
         kernel=kernel,
-        precision=config.train.precision,
+        precision=run.config.train.precision,
         workers=workers,
         calibration=calibration,
     )
-
-
-def _checkpoint_name(run: RunDir, which: str) -> str:
-    pointers = {"best": checkpoint.BEST, "last": checkpoint.LATEST}
-    if which not in pointers:
-        raise ConfigError("no such checkpoint", where="which", got=which, allowed="best, last")
-    return checkpoint.pointed_to(run.checkpoints, pointers[which]) or pointers[which]

@@ -1,4 +1,4 @@
-"""How good a network is, and where to put its threshold."""
+"""Measuring a network, and placing its threshold."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from siamkit.api.entries import load_config
-from siamkit.api.models import load
-from siamkit.config import Layer, RunConfig
+from siamkit.api.models import embedder_of, load_embedder, open_run
+from siamkit.config import calibration_config
 from siamkit.data.check import check
 from siamkit.data.opening import load_data, unseen_images
 from siamkit.errors import CheckpointError
 from siamkit.evaluation.calibration import Calibration
 from siamkit.evaluation.summary import summarize
 from siamkit.inference.embedder import Embedder
-from siamkit.runs import checkpoint
-from siamkit.runs.calibration import best_checkpoint, calibrate_run
-from siamkit.runs.directory import RunDir
+from siamkit.inference.pair_lists import PairVerdicts, read_pairs, require_new
+from siamkit.inference.pair_lists import verify_pairs as pairs_verified
+from siamkit.runs.calibration import calibrate_run
 from siamkit.runs.held_out import HeldOut
+from siamkit.runs.open import OpenRun
 
 
 def evaluate(
@@ -47,8 +48,8 @@ def evaluate(
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
-    embedder = load(run_dir, which, device=device)
-    config = load_config(RunDir.open(Path(run_dir)).read_config())
+    run = open_run(run_dir)
+    embedder, config = embedder_of(run, which, device=device), run.config
     if data is None:
         path = config.data.path
         splits = load_data(config.data, config.train.seed)
@@ -57,21 +58,55 @@ def evaluate(
     else:
         path = str(data)
         images, part = unseen_images(path, None if root is None else Path(root), config.data)
+    threshold, notices = _threshold(embedder)
     embeddings = embedder.embed(images.samples)
+    summary = summarize(embeddings, images, threshold=threshold, seed=seed)
     return {
         "run_dir": str(run_dir),
         "which": which,
         "data": {"path": path, "part": part},
-        **summarize(embeddings, images, threshold=_threshold(embedder), seed=seed),
+        **summary,
+        "notices": [*summary["notices"], *notices],
     }
 
 
-def _threshold(embedder: Embedder) -> float | None:
-    """Return the threshold that was fitted for the embedder's network, if there is one."""
+def _threshold(embedder: Embedder) -> tuple[float | None, list[str]]:
+    """Return the threshold that was fitted for the embedder's network, or why there is none."""
     try:
-        return embedder.calibration.threshold
-    except CheckpointError:
-        return None
+        return embedder.calibration.threshold, []
+    except CheckpointError as error:
+        return None, [f"no errors at a threshold: {error}"]
+
+
+def verify_pairs(
+    run_dir: str | Path,
+    pairs: str | Path,
+    *,
+    output: str | Path | None = None,
+    device: str = "auto",
+) -> PairVerdicts:
+    """Decide on each pair of a list, as ``siamkit verify RUN --pairs FILE`` does.
+
+    Args:
+        run_dir: The run, whose best epoch's network and threshold decide.
+        pairs: A table with the columns ``a`` and ``b`` and, if known, ``same``; paths are relative
+            to it.
+        output: A new CSV file for the verdicts; None for none.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+    Raises:
+        ConfigError: ``output`` exists, or its folder doesn't.
+        CheckpointError: There is no run, or its network has no threshold.
+        DataError: Rows cannot be used; the message lists them. Nothing is embedded then.
+    """
+    path, target = Path(pairs), None if output is None else Path(output)
+    if target is not None:
+        require_new(target)
+    table = read_pairs(path)  # before anything that takes time
+    verdicts = pairs_verified(load_embedder(run_dir, device=device), table, path)
+    if target is not None:
+        verdicts.save(target)
+    return verdicts
 
 
 def check_data(
@@ -119,32 +154,27 @@ def calibrate(
         CheckpointError: There is no such run, or it is damaged.
         DataError: The images don't allow it; an earlier threshold then stays.
     """
-    run = RunDir.open(Path(run_dir))
-    config = load_config(run.read_config(), where=str(run.config))
-    wanted = config.calibration
+    run = open_run(run_dir)
+    wanted = run.config.calibration
     if target is not None or far is not None:
-        given = {"calibration": {"target": target, "far": far}}
-        wanted = load_config(Layer(given, lambda key: key.split(".")[-1])).calibration
-    held_out = _held_out(run, config, data, root, device)
-    path = config.data.path if data is None else str(data)
-    return calibrate_run(run, held_out, wanted, path, seed=seed)
+        wanted = calibration_config(target, far)
+    held_out = _held_out(run, data, root, device)
+    path = run.config.data.path if data is None else str(data)
+    return calibrate_run(run.dir, held_out, wanted, path, seed=seed)
 
 
 def _held_out(
-    run: RunDir,
-    config: RunConfig,
-    data: str | Path | None,
-    root: str | Path | None,
-    device: str,
+    run: OpenRun, data: str | Path | None, root: str | Path | None, device: str
 ) -> HeldOut:
     """Return images that the run didn't train on, embedded by its best epoch's network."""
-    epoch: int = checkpoint.load(run.checkpoints / best_checkpoint(run)).state["best_epoch"]
+    config = run.config
+    epoch: int = run.checkpoint("best").state["best_epoch"]
     if data is None:
-        kept = HeldOut.load(run, "val")
+        kept = run.held_out("val")
         if kept is not None and kept.epoch == epoch:
             return kept
         images, part = load_data(config.data, config.train.seed).val, "val"
     else:
         images, part = unseen_images(str(data), None if root is None else Path(root), config.data)
-    embeddings = load(run.path, device=device).embed(images.samples)
+    embeddings = embedder_of(run, device=device).embed(images.samples)
     return HeldOut(part, images, embeddings, epoch)

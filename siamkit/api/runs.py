@@ -12,18 +12,18 @@ from torch import nn
 
 from siamkit import plugins
 from siamkit.api.arguments import read, spelled
-from siamkit.api.entries import load_config, registries
+from siamkit.api.entries import registries
+from siamkit.api.models import open_run
 from siamkit.api.objects import is_object, overlaid, require_same
 from siamkit.api.results import InspectionResult, Phases, TrainingResult
-from siamkit.config import COMPONENTS, Layer, RunConfig, read_file, resolve
+from siamkit.config import COMPONENTS, Layer, RunConfig, is_resolved, read_file, resolve
 from siamkit.data.memory import items_of, write_items
-from siamkit.errors import CheckpointError, ConfigError
+from siamkit.errors import ConfigError
 from siamkit.freezing.schedule import FreezeSchedule
 from siamkit.interfaces import Event, FreezePlan, FreezePolicy, Stage
 from siamkit.model.create import create_net
 from siamkit.model.siamese import SiameseNet
 from siamkit.registry import Registry
-from siamkit.runs import checkpoint
 from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener, Observer
 from siamkit.training import fit as _fit
@@ -226,6 +226,12 @@ def _resolved(
     config: Config | None, given: Mapping[str, Any]
 ) -> tuple[RunConfig, Mapping[str, Registry], Any]:
     """Return the config of a call, the registries that it refers to, and data in memory."""
+    if (
+        isinstance(config, RunConfig)
+        and is_resolved(config)
+        and not any(value is not None for value in given.values())
+    ):
+        return config, registries(), None
     arguments = read(given, registries())
     known, named = overlaid(registries(), arguments.objects)
     layers = [_layer(config), Layer(named, spelled), arguments.layer]
@@ -266,26 +272,20 @@ def inspect(
                 where=str(config),
                 hint="its events.jsonl holds the numbers in the events named 'engine'",
             )
-        run = RunDir.open(Path(config))
-        resolved = load_config(run.read_config(), where=str(run.config))
-        history = _history(run)
+        run = open_run(config)
         return InspectionResult(
             _inspection.inspect(
-                resolved, registries(), history=history, weights="none", parameters=parameters
+                run.config,
+                registries(),
+                history=run.history,
+                weights="none",
+                parameters=parameters,
             )
         )
     resolved, known, _ = _resolved(config, sections)
     return InspectionResult(
         _inspection.inspect(resolved, known, parameters=parameters, measure=measure)
     )
-
-
-def _history(run: RunDir) -> list[dict[str, float]]:
-    try:
-        saved, _ = checkpoint.latest_intact(run.checkpoints)
-    except CheckpointError:
-        return []  # nothing was saved yet: the phases are those that the run will go through
-    return list(saved.state["history"])
 
 
 def _observers() -> list[Listener]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from siamkit.cli import output
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import Json
+from siamkit.cli.options import Device, Json, Root, Run
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run.")]
 Data = Annotated[
     str | None,
     typer.Argument(
@@ -20,10 +18,6 @@ Data = Annotated[
         "or else its validation split, if it has any. Left out: the run's own validation images.",
         show_default=False,
     ),
-]
-Root = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Folder that a table's paths are relative to."),
 ]
 Target = Annotated[
     str | None,
@@ -36,7 +30,6 @@ Far = Annotated[
     float | None, typer.Option(help="The rate of false accepts to keep to, such as 1e-3.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of the draw of pairs, where all are too many.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 
 
 def calibrate(

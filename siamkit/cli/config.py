@@ -10,7 +10,8 @@ import typer
 
 from siamkit.cli import output
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import Json, RunFlags, run_flags
+from siamkit.cli.options import Json
+from siamkit.cli.run_flags import RunFlags, run_flags
 
 app = typer.Typer(help="Show, check or describe configurations.", add_completion=False)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from siamkit.cli import output
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import Json
+from siamkit.cli.options import Json, Root
 from siamkit.errors import DataError
 
 app = typer.Typer(help="Look at data before training on it.", add_completion=False)
@@ -30,12 +29,7 @@ def check(
             ".parquet); LFW's pairs.txt; or 'sample'.",
         ),
     ],
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Folder that a table's paths are relative to, if not its own."
-        ),
-    ] = None,
+    root: Root = None,
     seed: Annotated[int, typer.Option(min=0, help="Of what is held out.")] = 0,
     strict: Annotated[
         bool,

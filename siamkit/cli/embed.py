@@ -10,9 +10,8 @@ import typer
 
 from siamkit.cli import output as out
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import Json
+from siamkit.cli.options import BatchSize, Device, Force, Json, Last, Run, Workers
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run.")]
 Images = Annotated[
     Path, typer.Argument(metavar="IMAGES", help="A folder, with images at any depth, or a file.")
 ]
@@ -24,21 +23,6 @@ Output = Annotated[
         metavar="FILE",
         help="FILE.npy, with the paths in FILE.csv beside it; or FILE.parquet.",
         show_default=False,
-    ),
-]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images that are loaded together.")]
-Last = Annotated[bool, typer.Option("--last", help="The last epoch's network, not the best one's.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        min=0, help="Processes that load images; left out: by the cores.", show_default=False
-    ),
-]
-Force = Annotated[
-    bool,
-    typer.Option(
-        "--force", help="Replace what is there, and drop unfinished work that does not fit."
     ),
 ]
 
@@ -60,10 +44,10 @@ def embed(
     """
     with heavy_imports():
         from siamkit import api
-    from siamkit.report.progress import Progress
+    from siamkit.report.progress import ImageProgress
     from siamkit.report.terminal import make_console
 
-    with Progress(make_console(sys.stderr), "embed") as progress:
+    with ImageProgress(make_console(sys.stderr), "embed") as progress:
         result = api.embed(
             run, images, output, which="last" if last else "best", batch_size=batch_size,
             device=device, workers=workers, force=force, progress=progress,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from siamkit.cli import output
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import Json
+from siamkit.cli.options import Device, Json, Last, Root, Run
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run.")]
 Data = Annotated[
     str | None,
     typer.Argument(
@@ -22,13 +20,7 @@ Data = Annotated[
         show_default=False,
     ),
 ]
-Root = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Folder that a table's paths are relative to."),
-]
-Last = Annotated[bool, typer.Option("--last", help="The last epoch's network, not the best one's.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the draws of pairs, folds and episodes.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 
 
 def evaluate(

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from siamkit.cli import output as out
-from siamkit.cli.embed import BatchSize, Device, Force, Last, Run, Workers
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import Json
+from siamkit.cli.options import BatchSize, Device, Force, Json, Last, Run, Workers
 
 Gallery = Annotated[
     Path,
@@ -53,10 +52,10 @@ def index(
     """
     with heavy_imports():
         from siamkit import api
-    from siamkit.report.progress import Progress
+    from siamkit.report.progress import ImageProgress
     from siamkit.report.terminal import make_console
 
-    with Progress(make_console(sys.stderr), "index") as progress:
+    with ImageProgress(make_console(sys.stderr), "index") as progress:
         result = api.build_index(
             run, gallery, output, which="last" if last else "best", kind=kind,
             batch_size=batch_size, device=device, workers=workers, force=force, progress=progress,

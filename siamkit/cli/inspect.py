@@ -9,7 +9,8 @@ import typer
 
 from siamkit.cli import output
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import OUTPUT, Json, RunFlags, run_flags
+from siamkit.cli.options import OUTPUT, Json
+from siamkit.cli.run_flags import RunFlags, run_flags
 from siamkit.errors import ConfigError
 
 Parameters = Annotated[

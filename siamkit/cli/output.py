@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -48,19 +47,10 @@ def restored_stdout() -> Iterator[None]:
 
 def emit_json(kind: str, body: Mapping[str, Any]) -> None:
     """Print the one object of ``--json``, with its schema's name and version."""
-    result = {"schema": f"siamkit.{kind}/1", **_finite(body)}
+    from siamkit.report.units import finite
+
+    result = {"schema": f"siamkit.{kind}/1", **finite(body)}
     print(json.dumps(result, indent=2, allow_nan=False), file=stdout())
-
-
-def _finite(value: Any) -> Any:
-    """Return ``value`` without what JSON cannot say: NaN and infinity become null."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def emit(result: RenderableType) -> None:

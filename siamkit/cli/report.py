@@ -12,9 +12,8 @@ import typer
 
 from siamkit.cli import output
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import Json
+from siamkit.cli.options import Json, Run
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run.")]
 File = Annotated[
     Path | None,
     typer.Option(

@@ -8,18 +8,17 @@ from typing import Annotated
 import typer
 
 from siamkit.cli import output
-from siamkit.cli.embed import Device
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import Json
+from siamkit.cli.options import Device, Json
 
-Index = Annotated[
+IndexFolder = Annotated[
     Path, typer.Argument(metavar="INDEX", help="A folder that 'siamkit index' wrote.")
 ]
 Query = Annotated[
     Path, typer.Argument(metavar="QUERY", help="An image, or a folder of images at any depth.")
 ]
 K = Annotated[int, typer.Option("-k", min=1, help="How many to find for each query.")]
-Run = Annotated[
+OtherRun = Annotated[
     Path | None,
     typer.Option(
         metavar="RUN",
@@ -33,10 +32,10 @@ Exact = Annotated[
 
 
 def search(
-    index: Index,
+    index: IndexFolder,
     query: Query,
     k: K = 10,
-    run: Run = None,
+    run: OtherRun = None,
     exact: Exact = False,
     device: Device = "auto",
     json: Json = False,

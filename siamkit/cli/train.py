@@ -10,13 +10,16 @@ import typer
 
 from siamkit.cli import output
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import OUTPUT, Json, RunFlags, run_flags
+from siamkit.cli.options import OUTPUT, Json
+from siamkit.cli.report import end_with_report
+from siamkit.cli.run_flags import RunFlags, run_flags
 from siamkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from siamkit.config import Layer
+    from siamkit.interfaces import Event
 
 Resume = Annotated[
     Path | None,
@@ -39,8 +42,10 @@ def train(flags: RunFlags, resume: Resume = None, quiet: Quiet = False, json: Js
     The run directory keeps the configuration, the log, the metrics, and the latest and best
     checkpoints.
     """
-    result = _train(flags, resume, quiet)
-    _report(result, quiet)
+    wish = _ReportWish()
+    result = _train(flags, resume, quiet, wish)
+    if wish.granted:
+        end_with_report(result, quiet=quiet)
     if json:
         output.emit_json("train", result)
         return
@@ -49,7 +54,19 @@ def train(flags: RunFlags, resume: Resume = None, quiet: Quiet = False, json: Js
     output.emit(summary(result))
 
 
-def _train(flags: RunFlags, resume: Path | None, quiet: bool) -> Mapping[str, Any]:
+class _ReportWish:
+    """Listens for whether the run's configuration wants a report."""
+
+    granted = False
+
+    def __call__(self, event: Event) -> None:
+        if event.name == "run_start":
+            self.granted = event.data["config"]["report"]
+
+
+def _train(
+    flags: RunFlags, resume: Path | None, quiet: bool, wish: _ReportWish
+) -> Mapping[str, Any]:
     if resume is not None and (given := flags.given()):
         raise ConfigError(
             f"goes on with the run's own configuration and cannot be combined with "
@@ -65,27 +82,17 @@ def _train(flags: RunFlags, resume: Path | None, quiet: bool) -> Mapping[str, An
     if resume is None:
         layers = flags.layers()
         config = api.load_config(*layers)
-        if not quiet and not _names_data(layers):
+        if not quiet and not _sets_data(layers):
             output.notice(
                 "no DATA given: training on 'sample', the built-in images; give a folder of class "
                 "folders to train on your own"
             )
     with ConsoleListener(make_console(sys.stderr)) as log:
-        listeners = () if quiet else (log,)
+        listeners = (wish,) if quiet else (wish, log)
         if resume is not None:
             return api.resume(resume, listeners=listeners)
         return api.fit(config, listeners=listeners)
 
 
-def _report(result: Mapping[str, Any], quiet: bool) -> None:
-    """Write the run's report, if its configuration wants one."""
-    from siamkit import api
-    from siamkit.cli.report import end_with_report
-    from siamkit.runs.directory import RunDir
-
-    if api.load_config(RunDir(Path(result["run_dir"])).read_config()).report:
-        end_with_report(result, quiet=quiet)
-
-
-def _names_data(layers: Sequence[Layer]) -> bool:
+def _sets_data(layers: Sequence[Layer]) -> bool:
     return any(layer.sets("data.path") for layer in layers)

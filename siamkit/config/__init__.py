@@ -18,6 +18,8 @@ from siamkit.config.layers import (
     read_preset,
 )
 from siamkit.config.resolve import (
+    calibration_config,
+    is_resolved,
     json_schema,
     options_of,
     resolve,
@@ -59,6 +61,8 @@ __all__ = [
     "Section",
     "TrainConfig",
     "Values",
+    "calibration_config",
+    "is_resolved",
     "json_schema",
     "merge",
     "options_of",

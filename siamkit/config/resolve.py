@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, ValidationError
 
 from siamkit.config.base import Component, Values
 from siamkit.config.layers import Layer, fitting, merge
-from siamkit.config.sections import COMPONENTS, ENTRY_MODELS, RunConfig
+from siamkit.config.sections import COMPONENTS, ENTRY_MODELS, CalibrationConfig, RunConfig
 from siamkit.errors import ConfigError, PluginError
 from siamkit.problems import Namer, config_error
 from siamkit.registry import Registry
@@ -46,7 +47,34 @@ def resolve(
         _complete(tracker, f"track.{place}", registries["track"], name, kept)
         for place, tracker in enumerate(config.track)
     )
-    return config.model_copy(update={**components, "track": trackers})
+    complete = config.model_copy(update={**components, "track": trackers})
+    _RESOLVED[id(complete)] = complete
+    return complete
+
+
+_RESOLVED: WeakValueDictionary[int, RunConfig] = WeakValueDictionary()
+
+
+def is_resolved(config: RunConfig) -> bool:
+    """Return whether :func:`resolve` made this very object, so that it is complete and checked.
+
+    A copy with changes is another object, and is not.
+    """
+    return _RESOLVED.get(id(config)) is config
+
+
+def calibration_config(
+    target: Literal["eer", "far", "accuracy"] | None, far: float | None
+) -> CalibrationConfig:
+    """Return a section ``calibration`` of its own.
+
+    Raises:
+        ConfigError: There is no such target, or the rate does not go with it.
+    """
+    try:
+        return CalibrationConfig.model_validate({"target": target, "far": far})
+    except ValidationError as error:
+        raise config_error(error, CalibrationConfig, "") from None
 
 
 def _namer(layers: Sequence[Mapping[str, Any]], where: str) -> Namer:

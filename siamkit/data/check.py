@@ -10,7 +10,7 @@ from typing import Any
 
 from siamkit.config import DataConfig
 from siamkit.data.decode import forms, unreadable
-from siamkit.data.images import ImageSet, PairList
+from siamkit.data.images import ImageSet
 from siamkit.data.leaks import Twins, conflicts, leaks, near_duplicates
 from siamkit.data.opening import open_source, split
 from siamkit.data.sources import Source
@@ -97,7 +97,7 @@ def _part(images: ImageSet) -> dict[str, Any]:
     tuples = images.tuples
     if tuples is None:
         found |= {"smallest": counts[0], "median": median(counts), "largest": counts[-1]}
-    elif isinstance(tuples, PairList):
+    elif tuples.same is not None:
         same = sum(tuples.same)
         found |= {"pairs": len(tuples), "same": same, "different": len(tuples) - same}
     else:

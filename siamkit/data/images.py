@@ -30,101 +30,61 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class PairList:
-    """Pairs of images that are known to be of one identity, or of two.
+class Tuples:
+    """Pairs or triplets of images by index: what is known of them in the place of labels.
 
     Attributes:
-        first: Index of an image, for each pair.
-        second: Index of another one.
-        same: Whether they are of one identity.
+        rows: The images of each: two in a pair; in a triplet the anchor, the positive (another
+            image of its identity) and the negative (one of another identity).
+        same: For pairs, whether both images are of one identity; None for triplets.
         folds: The fold of each pair, where the data has folds.
     """
 
-    first: tuple[int, ...]
-    second: tuple[int, ...]
-    same: tuple[bool, ...]
+    rows: tuple[tuple[int, ...], ...]
+    same: tuple[bool, ...] | None = None
     folds: tuple[int, ...] | None = None
 
-    width = 2
-    """Images in each."""
-
     def __len__(self) -> int:
-        return len(self.first)
+        return len(self.rows)
+
+    @property
+    def width(self) -> int:
+        """Images in each."""
+        return 3 if self.same is None else 2
+
+    @property
+    def noun(self) -> str:
+        """``pairs`` or ``triplets``."""
+        return "triplets" if self.same is None else "pairs"
 
     @property
     def columns(self) -> tuple[tuple[int, ...], ...]:
-        """The images by their place in a pair."""
-        return self.first, self.second
-
-    @property
-    def rows(self) -> tuple[tuple[int, ...], ...]:
-        """The images of each pair."""
-        return tuple(zip(*self.columns, strict=True))
+        """The images by their place in a pair or triplet."""
+        return tuple(zip(*self.rows, strict=True)) or ((),) * self.width
 
     def __str__(self) -> str:
-        return f"{len(self)} pairs ({sum(self.same)} same, {len(self) - sum(self.same)} different)"
+        if self.same is None:
+            return f"{len(self)} triplets"
+        same = sum(self.same)
+        return f"{len(self)} pairs ({same} same, {len(self) - same} different)"
 
-    def take(self, chosen: Sequence[int], images: Mapping[int, int]) -> PairList:
-        """Return some of the pairs; ``images`` maps their images to their new indices."""
-        return PairList(
-            tuple(images[self.first[i]] for i in chosen),
-            tuple(images[self.second[i]] for i in chosen),
-            tuple(self.same[i] for i in chosen),
+    def take(self, chosen: Sequence[int], images: Mapping[int, int]) -> Tuples:
+        """Return some of them; ``images`` maps their images to their new indices."""
+        return Tuples(
+            tuple(tuple(images[image] for image in self.rows[i]) for i in chosen),
+            None if self.same is None else tuple(self.same[i] for i in chosen),
             None if self.folds is None else tuple(self.folds[i] for i in chosen),
         )
 
-
-@dataclass(frozen=True)
-class TripletList:
-    """Triplets of images: the anchor is of the positive's identity and not of the negative's.
-
-    Attributes:
-        anchor: Index of an image, for each triplet.
-        positive: Index of another one.
-        negative: Index of a third.
-    """
-
-    anchor: tuple[int, ...]
-    positive: tuple[int, ...]
-    negative: tuple[int, ...]
-
-    width = 3
-    """Images in each."""
-
-    def __len__(self) -> int:
-        return len(self.anchor)
-
-    @property
-    def columns(self) -> tuple[tuple[int, ...], ...]:
-        """The images by their place in a triplet."""
-        return self.anchor, self.positive, self.negative
-
-    @property
-    def rows(self) -> tuple[tuple[int, ...], ...]:
-        """The images of each triplet."""
-        return tuple(zip(*self.columns, strict=True))
-
-    def __str__(self) -> str:
-        return f"{len(self)} triplets"
-
-    def take(self, chosen: Sequence[int], images: Mapping[int, int]) -> TripletList:
-        """Return some of the triplets; ``images`` maps their images to their new indices."""
-        return TripletList(
-            tuple(images[self.anchor[i]] for i in chosen),
-            tuple(images[self.positive[i]] for i in chosen),
-            tuple(images[self.negative[i]] for i in chosen),
-        )
-
-    def pairs(self) -> PairList:
-        """Return the pairs that the triplets are made of, each once."""
-        same = dict.fromkeys(zip(self.anchor, self.positive, strict=True), True)
-        different = dict.fromkeys(zip(self.anchor, self.negative, strict=True), False)
-        found = {tuple(sorted(pair)): is_same for pair, is_same in (same | different).items()}
-        first, second = zip(*found, strict=True) if found else ((), ())
-        return PairList(first, second, tuple(found.values()))
-
-
-Tuples = PairList | TripletList
+    def pairs(self) -> Tuples:
+        """Return the pairs that triplets are made of, each once; pairs stay as they are."""
+        if self.same is not None:
+            return self
+        flags: dict[tuple[int, ...], bool] = {}
+        for other, flag in ((1, True), (2, False)):
+            for row in self.rows:
+                flags[tuple(sorted((row[0], row[other])))] = flag
+        return Tuples(tuple(flags), tuple(flags.values()))
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ from siamkit.config.base import expanded
 from siamkit.data.decode import unreadable
 from siamkit.data.folders import briefly, listed, scan
 from siamkit.data.images import ImageSet
-from siamkit.data.known import OPTIONAL as KNOWN_OPTIONAL
-from siamkit.data.known import PAIR, TRIPLET, read_known, read_lfw
 from siamkit.data.leaks import require_apart
 from siamkit.data.manifest import OPTIONAL, REQUIRED, read_manifest
 from siamkit.data.sample import sample_dir
-from siamkit.data.sources import FolderSource, KnownSource, ManifestSource, Source
+from siamkit.data.sources import FolderSource, ManifestSource, Source, TupleSource
 from siamkit.data.splits import HoldOut, Splits, lone_notice, require_queries, require_usable
 from siamkit.data.tables import ENDINGS, Cells, Table, read_table
 from siamkit.data.tuple_splits import require_both_kinds
+from siamkit.data.tuple_table import OPTIONAL as KNOWN_OPTIONAL
+from siamkit.data.tuple_table import PAIR, TRIPLET, read_lfw, read_tuples
 from siamkit.errors import DataError
 
 
@@ -55,14 +55,14 @@ def open_source(path: str, root: Path | None = None) -> Source:
     if ending == ".txt":
         known = read_lfw(target, cells)
         _require_good(target, cells, ())
-        return KnownSource(target, root, known, ())
+        return TupleSource(target, root, known, ())
     table = read_table(target)
     if not (table.rows or table.problems):
         raise DataError("the table has a header and no rows", where=str(target))
     if set(table.columns) & {*PAIR[:2], *TRIPLET} and "path" not in table.columns:
-        known, notices = read_known(table, cells)
+        known, notices = read_tuples(table, cells)
         _require_good(target, cells, table.problems)
-        return KnownSource(target, root, known, notices)
+        return TupleSource(target, root, known, notices)
     if not set(table.columns) & set(REQUIRED):
         raise _unknown_header(table)
     records, notices = read_manifest(table, cells)

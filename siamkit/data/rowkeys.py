@@ -1,4 +1,4 @@
-"""Naming what a view of an image is by its content: the file's bytes and all that is done to them.
+"""The keys of views of images: made of the file's bytes and of all that is done to them.
 
 The name doesn't depend on where the file lies, so the same images in another folder have the same
 names, and a changed file, transform or view has another one.
@@ -18,8 +18,8 @@ from typing import Any
 
 from siamkit.data.loader import ViewDataset
 from siamkit.errors import DataError
+from siamkit.keys import KEY_BYTES
 
-KEY_BYTES = 16
 _THREADS = 8
 
 

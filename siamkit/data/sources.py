@@ -9,7 +9,6 @@ from typing import Protocol
 
 from siamkit.data.folders import Scan, briefly
 from siamkit.data.images import Box, ImageSet
-from siamkit.data.known import Known
 from siamkit.data.manifest import SPLITS, Record, image_set
 from siamkit.data.splits import (
     HoldOut,
@@ -17,6 +16,7 @@ from siamkit.data.splits import (
     split_groups,
 )
 from siamkit.data.tuple_splits import split_tuples
+from siamkit.data.tuple_table import TupleTable
 from siamkit.errors import DataError
 
 Parts = dict[str, ImageSet]
@@ -191,12 +191,12 @@ class ManifestSource:
 
 
 @dataclass(frozen=True)
-class KnownSource:
+class TupleSource:
     """Pairs or triplets."""
 
     table: Path
     root: Path
-    known: Known
+    known: TupleTable
     notices: tuple[str, ...]
 
     @property
@@ -211,12 +211,11 @@ class KnownSource:
 
     def files(self) -> dict[Path, Box | None]:
         """Return every image file; none has boxes."""
-        return dict.fromkeys(self.root / path for row in self.known.rows for path in row)
+        return dict.fromkeys(self.root / path for path in self.known.paths)
 
-    def without(self, bad: Collection[Path]) -> KnownSource:
+    def without(self, bad: Collection[Path]) -> TupleSource:
         """Return what is left when some files cannot be used."""
-        paths = {path for row in self.known.rows for path in row}
-        dropped = frozenset(path for path in paths if self.root / path in bad)
+        dropped = frozenset(path for path in self.known.paths if self.root / path in bad)
         return replace(self, known=self.known.without(dropped))
 
     def parts(self) -> Parts:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from siamkit.data.images import ImageSet, PairList, Tuples
-from siamkit.data.known import connected
+from siamkit.data.images import ImageSet, Tuples
 from siamkit.data.splits import HoldOut
+from siamkit.data.tuple_table import connected
 from siamkit.errors import DataError
 
 
@@ -41,7 +41,7 @@ def split_tuples(
             found.append((min(len(_tuples(train)), len(_tuples(val))), how, train, val))
     if not found:
         raise DataError(
-            f"no {_noun(images)} can be held out for validation",
+            f"no {_tuples(images).noun} can be held out for validation",
             where=where,
             got=f"{images}, of {len(images.classes)} identities",
             allowed="pairs of both kinds on each side that share no image",
@@ -52,8 +52,8 @@ def split_tuples(
     notices = []
     if crossing := len(rows) - len(_tuples(train_set)) - len(_tuples(val_set)):
         notices.append(
-            f"{crossing} of {len(rows)} {_noun(images)} join the two sides and are left out; a "
-            "column 'split' or 'group' can keep more of them"
+            f"{crossing} of {len(rows)} {_tuples(images).noun} join the two sides and are left "
+            "out; a column 'split' or 'group' can keep more of them"
         )
     return train_set, val_set, f"{how} ({choice})", notices
 
@@ -125,10 +125,6 @@ def require_both_kinds(images: ImageSet, where: str, part: str) -> None:
 
 def _has_both(images: ImageSet) -> bool:
     tuples = _tuples(images)
-    if isinstance(tuples, PairList):
+    if tuples.same is not None:
         return any(tuples.same) and not all(tuples.same)
     return len(tuples) > 0
-
-
-def _noun(images: ImageSet) -> str:
-    return "pairs" if isinstance(images.tuples, PairList) else "triplets"

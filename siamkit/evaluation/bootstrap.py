@@ -45,6 +45,7 @@ def far_at(threshold: float) -> Statistic:
 
 def identity_intervals(
     scores: ArrayLike,
+    same: ArrayLike,
     first: ArrayLike,
     second: ArrayLike,
     statistics: dict[str, Statistic],
@@ -56,8 +57,10 @@ def identity_intervals(
 
     Args:
         scores: ``[P]``, higher for pairs that are more alike.
+        same: ``[P]`` bool, as the curves count them. Known pairs may contradict each other: one
+            that is said to be different may lie within one identity.
         first: ``[P]``, the identity of each pair's first image.
-        second: ``[P]``, of its second; a pair of one identity is a same pair.
+        second: ``[P]``, of its second.
         statistics: By name, what to compute of a curve.
         draws: How often identities are drawn.
         seed: Of the draws.
@@ -67,25 +70,25 @@ def identity_intervals(
     """
     names, codes = np.unique(np.stack([first, second]), return_inverse=True)
     a, b = codes.reshape(2, -1)
-    same = a == b
-    if len(names) < 2 or not same.any() or same.all():
+    flags, within = np.asarray(same, dtype=bool), a == b
+    if len(names) < 2 or not flags.any() or flags.all():
         raise DataError("needs same and different pairs of two identities at least")
     order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
     ranked = np.asarray(scores, dtype=np.float64)[order]
-    a, b, same = a[order], b[order], same[order]
+    a, b, flags, within = a[order], b[order], flags[order], within[order]
     ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal scores go together
     thresholds = np.append(np.inf, ranked[ends])
     rng = np.random.default_rng(seed)
-    found: dict[str, list[float]] = {name: [] for name in statistics}
+    drawn: dict[str, list[float]] = {name: [] for name in statistics}
     for _ in range(draws):
         times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)))
-        curve = _weighted(np.where(same, times[a], times[a] * times[b]), same, ends, thresholds)
+        curve = _weighted(np.where(within, times[a], times[a] * times[b]), flags, ends, thresholds)
         if curve is None:
             continue
         for name, statistic in statistics.items():
-            found[name].append(statistic(curve))
+            drawn[name].append(statistic(curve))
     tails = (100 * (1 - _COVERAGE) / 2, 100 * (1 + _COVERAGE) / 2)
-    return {name: _interval(values, tails) for name, values in found.items()}
+    return {name: _interval(values, tails) for name, values in drawn.items()}
 
 
 def _weighted(weights: Any, same: Any, ends: Any, thresholds: Floats) -> Roc | None:

@@ -14,8 +14,7 @@ from torch import Tensor
 from siamkit.data.images import ImageSet
 from siamkit.errors import ConfigError, DataError
 from siamkit.evaluation.calibration import Calibration, Provenance, Target
-from siamkit.evaluation.pairs import MOST, known_pairs, pairs_of
-from siamkit.evaluation.pairs import scores as cosines
+from siamkit.evaluation.pairs import MOST, known_pairs, pairs_of, scores
 from siamkit.evaluation.prediction import Rate, predicted_rate
 from siamkit.evaluation.verification import LEAST_FALSE_ACCEPTS, Roc, roc, threshold_at
 
@@ -69,9 +68,9 @@ def calibrate(
     labels, tuples = torch.tensor(images.labels), images.tuples
     most = MOST if far is None else min(max(MOST, 2 * _needed(far)), _MOST_AT_ALL)
     pairs = pairs_of(labels, most=most, seed=seed) if tuples is None else known_pairs(tuples)
-    values = cosines(embeddings, pairs)
+    values = scores(embeddings, pairs)
     names = labels.numpy()
-    found = fit_threshold(
+    threshold = fit_threshold(
         values, pairs.same, names[pairs.first], names[pairs.second], target=target, far=far
     )
     slope, intercept = fit_probability(values, pairs.same)
@@ -84,7 +83,16 @@ def calibrate(
         all_pairs=pairs.all,
         **source,  # type: ignore[arg-type]
     )
-    return Calibration(target, far, found.value, found.far, found.frr, slope, intercept, provenance)
+    return Calibration(
+        target,
+        far,
+        threshold.value,
+        threshold.far,
+        threshold.frr,
+        slope,
+        intercept,
+        provenance,
+    )
 
 
 def fit_threshold(

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from siamkit.data.images import PairList, Tuples
+from siamkit.data.images import Tuples
 
 MOST = 500_000
 _FOLDS = 10
@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Pairs:
+class ImagePairs:
     """Pairs of images by index.
 
     Attributes:
@@ -39,14 +39,14 @@ class Pairs:
     all: bool
 
 
-def known_pairs(tuples: Tuples) -> Pairs:
+def known_pairs(tuples: Tuples) -> ImagePairs:
     """Return the pairs that the data gives: those listed, or those that triplets are made of."""
-    listed = tuples if isinstance(tuples, PairList) else tuples.pairs()
-    first, second = (np.asarray(side, np.int64) for side in (listed.first, listed.second))
-    return Pairs(first, second, np.asarray(listed.same, bool), all=True)
+    listed = tuples.pairs()
+    first, second = (np.asarray(side, np.int64) for side in listed.columns)
+    return ImagePairs(first, second, np.asarray(listed.same, bool), all=True)
 
 
-def pairs_of(labels: Tensor, *, most: int = MOST, seed: int = 0) -> Pairs:
+def pairs_of(labels: Tensor, *, most: int = MOST, seed: int = 0) -> ImagePairs:
     """Return all pairs of images, or all same pairs there is room for and a draw of different ones.
 
     Args:
@@ -58,12 +58,12 @@ def pairs_of(labels: Tensor, *, most: int = MOST, seed: int = 0) -> Pairs:
     count = len(names)
     if count * (count - 1) // 2 <= most:
         first, second = (side.astype(np.int64) for side in np.triu_indices(count, 1))
-        return Pairs(first, second, names[first] == names[second], all=True)
+        return ImagePairs(first, second, names[first] == names[second], all=True)
     rng = np.random.default_rng(seed)
     same = _same(names, most // 2, rng)
     different = _different(names, most - len(same), rng)
     first, second = np.concatenate([same, different]).T
-    return Pairs(first, second, np.arange(len(first)) < len(same), all=False)
+    return ImagePairs(first, second, np.arange(len(first)) < len(same), all=False)
 
 
 def _same(names: Ints, most: int, rng: np.random.Generator) -> Ints:
@@ -97,18 +97,23 @@ def _different(names: Ints, most: int, rng: np.random.Generator) -> Ints:
     return np.stack([found // count, found % count], 1)
 
 
-def scores(embeddings: Tensor, pairs: Pairs) -> Floats:
+def scores(embeddings: Tensor, pairs: ImagePairs) -> Floats:
+    """Return the cosine similarity of each pair ``[P]`` of ``embeddings [N, E]``."""
+    return cosines(embeddings, pairs.first, pairs.second)
+
+
+def cosines(embeddings: Tensor, first: Ints, second: Ints) -> Floats:
     """Return the cosine similarity of each pair ``[P]``.
 
     Args:
         embeddings: ``[N, E]``; need not be normalised.
-        pairs: The pairs.
+        first: ``[P]``, the index of each pair's first embedding.
+        second: ``[P]``, of its second.
     """
     vectors = F.normalize(embeddings.detach().float().cpu(), dim=-1)
-    first, second = torch.from_numpy(pairs.first), torch.from_numpy(pairs.second)
-    dense = len(vectors) ** 2 <= _DENSE * len(first)
-    found = (_by_matrix if dense else _one_by_one)(vectors, first, second)
-    return found.double().numpy()
+    one, other = torch.from_numpy(first), torch.from_numpy(second)
+    dense = len(vectors) ** 2 <= _DENSE * len(one)
+    return (_by_matrix if dense else _one_by_one)(vectors, one, other).double().numpy()
 
 
 def _one_by_one(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -131,7 +136,9 @@ def _by_matrix(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return found
 
 
-def identity_folds(labels: Tensor, pairs: Pairs, *, folds: int = _FOLDS, seed: int = 0) -> Ints:
+def identity_folds(
+    labels: Tensor, pairs: ImagePairs, *, folds: int = _FOLDS, seed: int = 0
+) -> Ints:
     """Return the fold of each pair ``[P]``, as in LFW: no identity is in two of them.
 
     Args:

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from siamkit.data.images import ImageSet
 from siamkit.errors import DataError
+from siamkit.evaluation.nearest import largest
 
 KS = (1, 5, 10)
 _BLOCK_BYTES = 384 << 20  # of similarities at a time: products of fewer rows at once are slower
-_GROUP = 16
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,35 @@ class Retrieval:
             "gallery": self.gallery,
             "classes": self.classes,
         }
+
+
+def retrieval_of(embeddings: Tensor, images: ImageSet, *, ks: Sequence[int] = KS) -> Retrieval:
+    """Return the :func:`retrieval` of labelled images by the roles that the data gives them.
+
+    Args:
+        embeddings: ``[N, E]``; need not be normalised.
+        images: The images, in the same order.
+        ks: The k of recall@k.
+
+    Raises:
+        DataError: No query can find one of its class.
+    """
+    query, gallery = roles_of(images)
+    return retrieval(embeddings, torch.tensor(images.labels), ks=ks, query=query, gallery=gallery)
+
+
+def chance_of(images: ImageSet) -> dict[str, float]:
+    """Return the :func:`random_baseline` of labelled images by their roles; errors are its own."""
+    query, gallery = roles_of(images)
+    return random_baseline(torch.tensor(images.labels), query=query, gallery=gallery)
+
+
+def roles_of(images: ImageSet) -> tuple[Tensor | None, Tensor | None]:
+    """Return which images are queries and which are searched ``[N]`` bool; None for all."""
+    query, gallery = (
+        None if role is None else torch.tensor(role) for role in (images.query, images.gallery)
+    )
+    return query, gallery
 
 
 def retrieval(
@@ -118,36 +148,7 @@ def _nearest(similarity: Tensor, own: Tensor, depth: int) -> Tensor:
     """Return the columns of the largest values of each row, but for its own column if not -1."""
     rows = (own >= 0).nonzero().flatten()
     similarity[rows, own[rows]] = -torch.inf
-    return largest(similarity, depth)
-
-
-def largest(values: Tensor, count: int) -> Tensor:
-    """Return the columns of the ``count`` largest values of each row ``[B, count]``, largest first.
-
-    They lie in the ``count`` groups of columns with the largest maxima, and those are found in the
-    same way, so most values are only compared once. Many times faster than ``topk`` on long rows.
-
-    Args:
-        values: ``[B, M]``
-        count: At most M.
-    """
-    return _largest(values, count, in_order=True)
-
-
-def _largest(values: Tensor, count: int, *, in_order: bool) -> Tensor:
-    groups = values.shape[1] // _GROUP
-    if groups < 2 * count:
-        return values.topk(count, sorted=in_order).indices
-    # Every groups-th column is in a group, so that maxima are taken of whole rows of memory.
-    whole = groups * _GROUP
-    grouped = values[:, :whole].unflatten(1, (_GROUP, groups))  # [B, GROUP, groups]
-    chosen = _largest(grouped.amax(1), count, in_order=False)  # [B, count]
-    found = grouped.gather(2, chosen[:, None, :].expand(-1, _GROUP, -1)).flatten(1)
-    # Columns that make no whole group come last.
-    at = torch.cat([found, values[:, whole:]], 1).topk(count, sorted=in_order).indices
-    member = at.div(count, rounding_mode="floor")
-    column = member * groups + chosen.gather(1, at % count)
-    return torch.where(member < _GROUP, column, at - _GROUP * count + whole)
+    return largest(similarity, depth, where="similarities")[1]
 
 
 def _findable(labels: Tensor, query: Tensor, gallery: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""All metrics of a set of embeddings, as ``siamkit evaluate`` prints them."""
+"""The summary of a set of embeddings: all its metrics, as ``siamkit evaluate`` prints them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from siamkit.data.images import ImageSet, PairList, TripletList, Tuples
+from siamkit.data.images import ImageSet, Tuples
 from siamkit.errors import DataError
-from siamkit.evaluation.bootstrap import Statistic, area, eer, identity_intervals, tar_at
 from siamkit.evaluation.few_shot import few_shot
-from siamkit.evaluation.pairs import Pairs, identity_folds, known_pairs, pairs_of, scores
-from siamkit.evaluation.retrieval import random_baseline, retrieval
-from siamkit.evaluation.verification import errors_at, k_fold_accuracy, verification
+from siamkit.evaluation.pairs import ImagePairs, identity_folds
+from siamkit.evaluation.retrieval import chance_of, retrieval_of
+from siamkit.evaluation.verification import k_fold_accuracy
+from siamkit.evaluation.verified import Verified, verify_images
 
 SHOTS = (1, 5)
 _WAYS = 5
-_DRAWS = 200
 
 
 def summarize(
@@ -44,49 +43,66 @@ def summarize(
     """
     notices: list[str] = []
     labels = torch.tensor(images.labels)
-    found: dict[str, Any] = {"images": len(images), "classes": len(images.classes)}
-    if (tuples := images.tuples) is not None:
-        pairs = known_pairs(tuples)
-        found |= {
-            "tuples": str(tuples),
-            "retrieval": None,
-            "verification": _verification(
-                embeddings,
-                labels,
-                pairs,
-                threshold,
-                seed,
-                notices,
-                folds=_folds(tuples),
-                fold_units=_parts(len(images), pairs),
-            ),
-            "triplets": _triplets(embeddings, tuples) if isinstance(tuples, TripletList) else None,
-            "few_shot": [],
-        }
+    tuples = images.tuples
+    retrieval, triplets, shots = None, None, []
+    if tuples is None:
+        ranked = retrieval_of(embeddings, images)
+        retrieval = {**ranked.to_json(), "chance": chance_of(images)}
+    elif tuples.same is None:
+        triplets = _triplets(embeddings, tuples)
+    verified = None
+    try:
+        verified = verify_images(embeddings, images, seed=seed)
+        notices += verified.notices
+    except DataError as error:
+        notices.append(f"no verification: {error}")
+    verification = verified and {
+        **verified.to_json(),
+        "at_threshold": None
+        if threshold is None
+        else {"threshold": threshold, **verified.errors(threshold)},
+        "accuracy": _accuracy(verified, images, seed, notices),
+    }
+    if tuples is None:
+        shots = _few_shot(embeddings, labels, seed, notices)
+    return {
+        "images": len(images),
+        "classes": len(images.classes),
+        "tuples": None if tuples is None else str(tuples),
+        "retrieval": retrieval,
+        "verification": verification,
+        "triplets": triplets,
+        "few_shot": shots,
+        "notices": notices,
+    }
+
+
+def _triplets(embeddings: Tensor, tuples: Tuples) -> dict[str, Any]:
+    """Return the share of triplets whose positive is nearer than their negative."""
+    anchor, positive, negative = (
+        F.normalize(embeddings[list(side)].float(), dim=-1) for side in tuples.columns
+    )
+    nearer = (anchor * positive).sum(1) > (anchor * negative).sum(1)
+    return {"count": len(tuples), "accuracy": float(nearer.float().mean()), "chance": 0.5}
+
+
+def _accuracy(
+    verified: Verified, images: ImageSet, seed: int, notices: list[str]
+) -> dict[str, Any] | None:
+    """Return k-fold accuracy, by the data's folds (as LFW has them) or folds of identities."""
+    pairs = verified.pairs
+    if images.tuples is not None and images.tuples.folds is not None:
+        rows, folds = np.arange(len(verified.scores)), np.asarray(images.tuples.folds)
     else:
-        masks = (None if r is None else torch.tensor(r) for r in (images.query, images.gallery))
-        query, gallery = masks
-        ranked = retrieval(embeddings, labels, query=query, gallery=gallery)
-        chance = random_baseline(labels, query=query, gallery=gallery)
-        pairs = pairs_of(labels, seed=seed)
-        found |= {
-            "tuples": None,
-            "retrieval": {**ranked.to_json(), "chance": chance},
-            "verification": _verification(embeddings, labels, pairs, threshold, seed, notices),
-            "triplets": None,
-            "few_shot": _few_shot(embeddings, labels, seed, notices),
-        }
-    return {**found, "notices": notices}
+        units = torch.tensor(images.labels)
+        if images.tuples is not None:
+            parts = _parts(len(images), pairs)
+            units = units if parts is None else parts
+        rows, folds = _balanced_folds(pairs, units, seed)
+    return _k_fold(verified.scores[rows], pairs.same[rows], folds[rows], notices)
 
 
-def _folds(tuples: Tuples) -> Any:
-    """Return the folds that the data gives, as LFW's does."""
-    if not isinstance(tuples, PairList) or tuples.folds is None:
-        return None
-    return np.asarray(tuples.folds)
-
-
-def _parts(count: int, pairs: Pairs) -> Tensor | None:
+def _parts(count: int, pairs: ImagePairs) -> Tensor | None:
     """Return which images pairs connect, so that no pair need be left out between two folds.
 
     None where that leaves fewer than four parts: identities then part the folds.
@@ -96,75 +112,7 @@ def _parts(count: int, pairs: Pairs) -> Tensor | None:
     return torch.from_numpy(of_image) if parts >= 4 else None
 
 
-def _triplets(embeddings: Tensor, tuples: TripletList) -> dict[str, Any]:
-    """Return the share of triplets whose positive is nearer than their negative."""
-    anchor, positive, negative = (
-        F.normalize(embeddings[list(side)].float(), dim=-1)
-        for side in (tuples.anchor, tuples.positive, tuples.negative)
-    )
-    nearer = (anchor * positive).sum(1) > (anchor * negative).sum(1)
-    return {"count": len(tuples), "accuracy": float(nearer.float().mean()), "chance": 0.5}
-
-
-def _verification(
-    embeddings: Tensor,
-    labels: Tensor,
-    pairs: Pairs,
-    threshold: float | None,
-    seed: int,
-    notices: list[str],
-    *,
-    folds: Any = None,
-    fold_units: Tensor | None = None,
-) -> dict[str, Any] | None:
-    """Return verification metrics.
-
-    Args:
-        embeddings: ``[N, E]``
-        labels: ``[N]``, the identity of each image.
-        pairs: The pairs.
-        threshold: Where to count errors; None for nowhere.
-        seed: Of the draws.
-        notices: Is told what is missing.
-        folds: ``[P]``, where the data has folds of its own.
-        fold_units: ``[N]``, what must not be in two folds; None for the identities.
-    """
-    values = scores(embeddings, pairs)
-    try:
-        found = verification(values, pairs.same)
-    except DataError as error:
-        notices.append(f"no verification: {error}")
-        return None
-    for far, tar in found.tar_at_far.items():
-        if tar is None:
-            notices.append(
-                f"no TAR at FAR {far:g}: {found.different} different pairs are too few to tell it"
-            )
-    names = labels.cpu().numpy()
-    statistics: dict[str, Statistic] = {
-        "auc": area,
-        "eer": eer,
-        **{f"tar@far={far:g}": tar_at(far) for far, tar in found.tar_at_far.items() if tar},
-    }
-    intervals = identity_intervals(
-        values, names[pairs.first], names[pairs.second], statistics, draws=_DRAWS, seed=seed
-    )
-    if folds is None:
-        rows, folds = _balanced_folds(pairs, labels if fold_units is None else fold_units, seed)
-    else:
-        rows = np.arange(len(values))
-    return {
-        **found.to_json(),
-        "all_pairs": pairs.all,
-        "intervals": {name: list(ends) for name, ends in intervals.items()},
-        "at_threshold": None
-        if threshold is None
-        else {"threshold": threshold, **errors_at(values, pairs.same, threshold)},
-        "accuracy": _accuracy(values[rows], pairs.same[rows], folds[rows], notices),
-    }
-
-
-def _balanced_folds(pairs: Pairs, labels: Tensor, seed: int) -> tuple[Any, Any]:
+def _balanced_folds(pairs: ImagePairs, labels: Tensor, seed: int) -> tuple[Any, Any]:
     """Return pairs by number, as many of each kind in each fold as in LFW, and everyone's fold."""
     folds = identity_folds(labels, pairs, seed=seed)
     rng = np.random.default_rng(seed)
@@ -177,20 +125,20 @@ def _balanced_folds(pairs: Pairs, labels: Tensor, seed: int) -> tuple[Any, Any]:
     return np.concatenate(chosen or [np.empty(0, np.int64)]), folds
 
 
-def _accuracy(values: Any, same: Any, folds: Any, notices: list[str]) -> dict[str, Any] | None:
+def _k_fold(values: Any, same: Any, folds: Any, notices: list[str]) -> dict[str, Any] | None:
     """Return k-fold accuracy, the threshold chosen on the other folds."""
     if len(np.unique(folds)) < 2:
         notices.append("no k-fold accuracy: two folds with same and different pairs are needed")
         return None
     try:
-        found = k_fold_accuracy(values, same, folds)
+        accuracy = k_fold_accuracy(values, same, folds)
     except DataError as error:
         notices.append(f"no k-fold accuracy: {error}")
         return None
     return {
-        "mean": found.mean,
-        "standard_error": found.standard_error,
-        "folds": len(found.accuracies),
+        "mean": accuracy.mean,
+        "standard_error": accuracy.standard_error,
+        "folds": len(accuracy.accuracies),
         "pairs": len(values),
     }
 
@@ -198,12 +146,12 @@ def _accuracy(values: Any, same: Any, folds: Any, notices: list[str]) -> dict[st
 def _few_shot(
     embeddings: Tensor, labels: Tensor, seed: int, notices: list[str]
 ) -> list[dict[str, Any]]:
-    found = []
+    rows = []
     for shots in SHOTS:
         try:
             result = few_shot(embeddings, labels, ways=_WAYS, shots=shots, seed=seed)
         except DataError as error:
             notices.append(str(error))
             continue
-        found.append(result.to_json())
-    return found
+        rows.append(result.to_json())
+    return rows

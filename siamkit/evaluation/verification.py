@@ -1,4 +1,4 @@
-"""Verification: are two images of the same class? Metrics of scored pairs."""
+"""The metrics of verification: of scored pairs of images of one class or of two."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from siamkit.errors import DataError
 
 FARS = (1e-1, 1e-2, 1e-3)
+POINTS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+"""Rates of false accepts at which a curve is given in numbers."""
+
 LEAST_FALSE_ACCEPTS = 10
 """A rate of false accepts is stated only where that many would be expected at it: from fewer it
 could be off by more than half of itself."""
@@ -132,6 +135,37 @@ def tar_at_far(curve: Roc, far: float, different: int) -> float | None:
     if different * far < LEAST_FALSE_ACCEPTS * (1 - 1e-9):
         return None
     return float(curve.tar[curve.far <= far * (1 + 1e-9)].max())
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A point of a ROC curve.
+
+    Attributes:
+        far: The rate of false accepts that was asked for.
+        tar: The share of same pairs accepted there.
+        threshold: The score from which on pairs are accepted; infinite where none is.
+    """
+
+    far: float
+    tar: float
+    threshold: float
+
+
+def operating_points(
+    curve: Roc, different: int, fars: Sequence[float] = POINTS
+) -> list[OperatingPoint]:
+    """Return the points of a curve at some rates, as far as there are pairs enough to tell them.
+
+    Arguments are those of :func:`tar_at_far`.
+    """
+    points = []
+    for far in fars:
+        tar = tar_at_far(curve, far, different)
+        if tar is not None:
+            at = int(np.flatnonzero(curve.far <= far * (1 + 1e-9))[-1])
+            points.append(OperatingPoint(far, tar, float(curve.thresholds[at])))
+    return points
 
 
 def threshold_at_far(scores: ArrayLike, same: ArrayLike, far: float) -> float:

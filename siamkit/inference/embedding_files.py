@@ -16,7 +16,7 @@ from siamkit.data.inputs import files_of
 from siamkit.errors import ConfigError, DataError
 from siamkit.files import full_disk_is_ours
 from siamkit.inference.embedder import BATCH_SIZE, Embedder
-from siamkit.inference.filling import HINT, Progress, fill, publish, working, workplace
+from siamkit.inference.filling import HINT, OnProgress, fill, publish, working, workplace
 
 _ROWS_AT_ONCE = 16_384
 
@@ -28,7 +28,7 @@ def embed_to_file(
     *,
     batch_size: int = BATCH_SIZE,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Embed images into a file; stopped at any instant, the same call goes on where it was.
 

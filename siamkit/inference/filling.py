@@ -27,13 +27,13 @@ from siamkit.errors import CheckpointError, DataError, Interrupted, ResourceErro
 from siamkit.files import fsync, full_disk_is_ours, write_atomic
 from siamkit.inference.embedder import BATCH_SIZE, Embedder
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with how many images are done, and how many there are."""
 
 FORMAT = 1
 HINT = "make room, or choose another place; what was done is kept"
 _SAFE_EVERY = 5.0  # seconds
-_TOLD = {
+_CHANGED = {
     "format": "siamkit",
     "model": "the run's network",
     "numerics": "the device or its precision",
@@ -80,7 +80,7 @@ def fill(
     normalize: bool = False,
     batch_size: int = BATCH_SIZE,
     anew: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> tuple[Path, int]:
     """Embed images into ``folder``, or go on with it.
 
@@ -109,28 +109,28 @@ def fill(
         "dim": embedder.embedding_dim,
         "normalized": normalize,
     }
-    rows = Rows(folder, about, paths, anew)
-    rows.require_space()
-    before = rows.done
+    file = GrowingFile(folder, about, paths, anew)
+    file.require_space()
+    before = file.done
     report = progress or (lambda done, total: None)
     report(before, len(paths))
-    with rows.opened():
+    with file.opened():
         try:
             for part in embedder.stream(paths[before:], batch_size=batch_size):
                 vectors = F.normalize(part.embeddings, dim=1) if normalize else part.embeddings
-                rows.append(vectors.numpy())
-                report(rows.done, len(paths))
+                file.append(vectors.numpy())
+                report(file.done, len(paths))
         except KeyboardInterrupt:
             raise Interrupted(
-                f"interrupted after {rows.done} of {len(paths)} images, which are kept",
+                f"interrupted after {file.done} of {len(paths)} images, which are kept",
                 exit_code=130,
                 hint="the same command goes on from there",
             ) from None
-    return rows.path, before
+    return file.path, before
 
 
-class Rows:
-    """The growing file of embeddings, and the record of what is safe in it.
+class GrowingFile:
+    """The growing file of embeddings, and the note of what is safe in it.
 
     Args:
         folder: Where it is.
@@ -153,23 +153,23 @@ class Rows:
         # Both in one value, so that no Ctrl-C comes between them.
         self._state = (0, hashlib.sha256())
         self._saved = 0.0
-        found = self._read()
-        if found is None:
+        noted = self._read()
+        if noted is None:
             return
-        changed = [_TOLD[key] for key in about if found.get(key) != about[key]]
-        count = min(found["rows"], self._whole_rows())
-        if count == found["rows"] and not changed:
+        changed = [_CHANGED[key] for key in about if noted.get(key) != about[key]]
+        count = min(noted["rows"], self._whole_rows())
+        if count == noted["rows"] and not changed:
             self._note(paths[:count])
-            if self._state[1].hexdigest() != found["images"]:
+            if self._state[1].hexdigest() != noted["images"]:
                 changed = ["the images"]
         if changed and not anew:
             raise CheckpointError(
-                f"cannot go on with the {found['rows']} embeddings that an earlier command left: "
+                f"cannot go on with the {noted['rows']} embeddings that an earlier command left: "
                 f"{' and '.join(changed)} changed since",
                 where=str(folder),
                 hint="undo the change and run it again, or start over with --force",
             )
-        if changed or count != found["rows"]:
+        if changed or count != noted["rows"]:
             self._state = (0, hashlib.sha256())
 
     @property
@@ -185,8 +185,8 @@ class Rows:
         try:
             if self.path.stat().st_nlink > 1:
                 return None
-            found = json.loads(self._record.read_text(encoding="utf-8"))
-            return found if isinstance(found["rows"], int) and found["images"] else None
+            noted = json.loads(self._record.read_text(encoding="utf-8"))
+            return noted if isinstance(noted["rows"], int) and noted["images"] else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

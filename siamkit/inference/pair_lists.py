@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -13,92 +16,173 @@ from numpy.typing import NDArray
 from siamkit.data.decode import unreadable
 from siamkit.data.folders import listed
 from siamkit.data.tables import Cells, read_table, require_columns
-from siamkit.errors import DataError
-from siamkit.evaluation.pairs import Pairs, scores
+from siamkit.data.tuple_table import TupleTable
+from siamkit.errors import ConfigError, DataError
+from siamkit.evaluation.calibration import Calibration
+from siamkit.evaluation.pairs import cosines
+from siamkit.evaluation.verification import errors_at
+from siamkit.files import full_disk_is_ours
 from siamkit.inference.embedder import Embedder
 
 COLUMNS = ("a", "b")
 
 
 @dataclass(frozen=True)
-class PairsToVerify:
-    """Pairs of images by index, each row of a list one.
+class PairVerdicts:
+    """The decisions on a list of pairs.
 
     Attributes:
-        names: Each image once, as a path relative to the list.
-        paths: Where it lies.
-        first: ``[P]``, into these.
-        second: ``[P]``
-        same: ``[P]``, whether both show the same; None where the file doesn't say.
+        pairs: The pairs, by path as listed.
+        scores: ``[P]``, the cosine similarity of each.
+        calibration: What decides.
     """
 
-    names: tuple[str, ...]
-    paths: tuple[Path, ...]
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
-    same: NDArray[np.bool_] | None
+    pairs: TupleTable
+    scores: NDArray[np.float64]
+    calibration: Calibration
 
     def __len__(self) -> int:
-        return len(self.first)
+        return len(self.scores)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts, the threshold, and the errors where the list says what is same."""
+        threshold = self.calibration.threshold
+        known = self.pairs.same
+        return {
+            "pairs": len(self),
+            "images": len(self.pairs.paths),
+            "threshold": threshold,
+            "accepted": int((self.scores >= threshold).sum()),
+            "errors": None if known is None else errors_at(self.scores, known, threshold),
+        }
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield for each pair ``a``, ``b``, ``expected`` if known, and the verdict on it."""
+        for index, ((a, b), score) in enumerate(
+            zip(self.pairs.rows, self.scores.tolist(), strict=True)
+        ):
+            verdict = self.calibration.verdict(score)
+            known = {} if self.pairs.same is None else {"expected": self.pairs.same[index]}
+            yield {
+                "a": a,
+                "b": b,
+                **known,
+                "same": verdict.same,
+                "score": score,
+                "probability": verdict.probability,
+            }
+
+    def write(self, stream: TextIO) -> None:
+        """Write :meth:`rows` as CSV, yes and no as 1 and 0."""
+        writer = csv.writer(stream, lineterminator="\n")
+        for number, row in enumerate(self.rows()):
+            if not number:
+                writer.writerow(row)
+            writer.writerow(int(v) if isinstance(v, bool) else v for v in row.values())
+
+    def save(self, path: Path) -> None:
+        """Write :meth:`rows` as CSV into a new file.
+
+        Raises:
+            ConfigError: The file exists, or its folder doesn't.
+            ResourceError: The disk is full or not writable.
+        """
+        require_new(path)
+        temporary = path.with_name(f".{path.name}.tmp")
+        with full_disk_is_ours(path, "make room, or name another file"):
+            with temporary.open("w", encoding="utf-8", newline="") as stream:
+                self.write(stream)
+            temporary.replace(path)
 
 
-def read_pairs(file: Path) -> PairsToVerify:
+def require_new(path: Path) -> None:
+    """Refuse a file that cannot be written anew.
+
+    Raises:
+        ConfigError: The file exists, or its folder doesn't.
+    """
+    if not path.absolute().parent.is_dir():
+        raise ConfigError("no such folder", where="--output", got=str(path.parent))
+    if path.exists():
+        raise ConfigError(
+            "the file exists", where="--output", got=str(path), hint="remove it, or name another"
+        )
+
+
+def read_pairs(file: Path) -> TupleTable:
     """Read a list of pairs, and check the header of every image that it names.
 
     Unlike data to train on, a row may repeat another, or compare an image with itself.
 
     Args:
         file: A table with the columns ``a`` and ``b`` and, if known, ``same``. Paths are relative
-            to its folder and stay within it; other columns play no part.
+            to its folder and stay within it; other columns are ignored.
 
     Raises:
-        DataError: The file or rows of it cannot be used: every one is told, by its number.
+        DataError: The file or rows of it cannot be used; the message lists them by number.
     """
     table = read_table(file)
     require_columns(table, COLUMNS, ("same",))
-    cells = Cells(file.absolute().parent.resolve())
+    cells = Cells(_root(file))
     has_same = "same" in table.columns
-    index: dict[str, int] = {}
-    named: list[int] = []  # the row where each image is first named
-    ends: list[tuple[int, int]] = []
+    first_row: dict[str, int] = {}
+    rows: list[tuple[str, ...]] = []
     same: list[bool] = []
     for number, row in table.rows:
         pair = [cells.path(number, row[name], name) for name in COLUMNS]
         flag = cells.flag(number, row["same"], "same") if has_same else False
-        first, second = pair
-        if first is None or second is None or flag is None:
+        paths = tuple(path for path in pair if path is not None)
+        if len(paths) < len(COLUMNS) or flag is None:
             continue
-        for name in (first, second):
-            if name not in index:
-                index[name] = len(index)
-                named.append(number)
-        ends.append((index[first], index[second]))
+        for path in paths:
+            first_row.setdefault(path, number)
+        rows.append(paths)
         same.append(flag)
-    paths = tuple(cells.root / name for name in index)
-    bad = dict(unreadable(paths))
+    bad = dict(unreadable([cells.root / name for name in first_row]))
     problems = [*table.problems, *cells.problems]
-    for name, path, number in zip(index, paths, named, strict=True):
-        if path in bad:
-            problems.append(f"row {number}: {name}: {bad[path]}")
+    for name, number in first_row.items():
+        if (problem := bad.get(cells.root / name)) is not None:
+            problems.append(f"row {number}: {name}: {problem}")
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise DataError(f"{count}:{listed(problems)}", where=str(file))
-    if not ends:
+    if not rows:
         raise DataError("the list holds no pairs", where=str(file))
-    one, other = np.array(ends, np.int64).T
-    return PairsToVerify(tuple(index), paths, one, other, np.array(same) if has_same else None)
+    return TupleTable(tuple(rows), tuple(same) if has_same else None)
 
 
-def scored(embedder: Embedder, pairs: PairsToVerify) -> NDArray[np.float64]:
+def _root(file: Path) -> Path:
+    return file.absolute().parent.resolve()
+
+
+def verify_pairs(embedder: Embedder, pairs: TupleTable, file: Path) -> PairVerdicts:
+    """Decide on each pair of a list.
+
+    Args:
+        embedder: The network, with its calibration.
+        pairs: What :func:`read_pairs` returned.
+        file: The list, which paths are relative to.
+
+    Raises:
+        CheckpointError: The network has no threshold; the message says how to get one.
+        SiamkitError: As for :meth:`.Embedder.embed`.
+    """
+    calibration = embedder.calibration  # before anything that takes time
+    return PairVerdicts(pairs, pair_scores(embedder, pairs, _root(file)), calibration)
+
+
+def pair_scores(embedder: Embedder, pairs: TupleTable, root: Path) -> NDArray[np.float64]:
     """Return the cosine similarity of each pair ``[P]``; each image is embedded once.
 
     Raises:
         SiamkitError: As for :meth:`.Embedder.embed`.
     """
-    vectors = torch.empty(len(pairs.paths), embedder.embedding_dim)
+    names = pairs.paths
+    vectors = torch.empty(len(names), embedder.embedding_dim)
     done = 0
-    for part in embedder.stream(pairs.paths):
+    for part in embedder.stream([root / name for name in names]):
         vectors[done : done + len(part.paths)] = F.normalize(part.embeddings, dim=-1)
         done += len(part.paths)
-    every = np.zeros(len(pairs), bool)
-    return scores(vectors, Pairs(pairs.first, pairs.second, every, all=False)).clip(-1, 1)
+    place = {name: index for index, name in enumerate(names)}
+    first, second = np.array([[place[name] for name in row] for row in pairs.rows], np.int64).T
+    return cosines(vectors, first, second).clip(-1, 1)

@@ -38,8 +38,8 @@ def calibration(found: Json) -> RenderableType:
                        numbers=("rate", "95 % interval"))  # fmt: skip
     for name, what in (("far", "false accepts (FAR)"), ("frr", "false rejects (FRR)")):
         rate = found[name]
-        ends = f"{_percent(rate['low'])} to {_percent(rate['high'])}"
-        table.add_row(*cells(what, _percent(rate["rate"]), ends))
+        ends = units.percent_range(rate["low"], rate["high"])
+        table.add_row(*cells(what, units.percent(rate["rate"]), ends))
     return Group(
         styled(head),
         Text(),
@@ -70,7 +70,7 @@ def pair_list(found: Json) -> RenderableType:
     ]
     if errors := found["errors"]:
         rates = [
-            f"{name} {_percent(errors[key])}"
+            f"{name} {units.percent(errors[key])}"
             for name, key in (("accuracy", "accuracy"), ("FAR", "far"), ("FRR", "frr"))
             if errors[key] is not None
         ]
@@ -87,9 +87,4 @@ def _target(found: Json) -> str:
 
 
 def _rate(rate: Json) -> str:
-    ends = f"{_percent(rate['low'])} to {_percent(rate['high'])}"
-    return f"{_percent(rate['rate'])} ({ends})"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return f"{units.percent(rate['rate'])} ({units.percent_range(rate['low'], rate['high'])})"

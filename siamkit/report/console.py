@@ -8,13 +8,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from siamkit.report import units
 from siamkit.report.calibration import calibration_line
 from siamkit.report.engine import engine_text
+from siamkit.report.progress import TransientBar
 from siamkit.report.terminal import cells, make_table, styled
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ class ConsoleListener:
         self._monitor = ""
         self._first: tuple[float, int] | None = None
         self._last_line = -float("inf")
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
+        self._bar = TransientBar(console)
 
     def __call__(self, event: Event) -> None:
         """Write what there is to say about ``event``; unknown events say nothing."""
@@ -75,9 +74,7 @@ class ConsoleListener:
 
     def close(self) -> None:
         """Take the progress bar off the terminal."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self._bar.close()
 
     # --- the run -----------------------------------------------------------------------------
 
@@ -136,7 +133,7 @@ class ConsoleListener:
         if left:
             state += f"  {units.duration(left)} left"
         if done < total and self._console.is_terminal:
-            self._show_bar("cache", done, total, state)
+            self._bar.show("cache", done, total, state)
             return
         if done == total:
             self.close()
@@ -182,28 +179,11 @@ class ConsoleListener:
         state = f"loss {_loss(data['loss'])}  {rate}{ahead}"
         epoch = self._epoch(data["epoch"] + 1)
         if self._console.is_terminal:
-            self._show_bar(epoch, step, steps, state)
+            self._bar.show(epoch, step, steps, state)
         elif now - self._last_line >= self._interval:
             self._last_line = now
             position = f"step {data['epoch_step']}/{data['epoch_steps']}"
             self._console.print(f"{epoch}  {position}  lr {units.rate(data['lr'])}  {state}")
-
-    def _show_bar(self, epoch: str, step: int, steps: int, state: str) -> None:
-        if self._bar is None:
-            self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=16),
-                TextColumn("{task.completed:.0f}/{task.total:.0f}", markup=False),
-                TextColumn("{task.fields[state]}", markup=False),
-                console=self._console,
-                transient=True,
-                refresh_per_second=4,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._task = self._bar.add_task(epoch, completed=step, total=steps, state=state)
-            self._bar.start()
-        self._bar.update(self._task, description=epoch, completed=step, total=steps, state=state)
 
 
 def time_left(seconds: float, done: int, left: int) -> float | None:

@@ -1,4 +1,4 @@
-"""How far a long task is, on stderr: a bar on a terminal, now and then a line elsewhere."""
+"""The progress of long tasks on stderr: a bar on a terminal, now and then a line elsewhere."""
 
 from __future__ import annotations
 
@@ -7,16 +7,53 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+import rich.progress
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
-from rich.progress import Progress as Bar
 
 from siamkit.report import units
 
 _FIRST_LINE = 3.0  # seconds: what is over by then needs none
 
 
-class Progress:
+class TransientBar:
+    """A bar on a terminal that leaves nothing behind.
+
+    Args:
+        console: Where to draw it.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: rich.progress.Progress | None = None
+        self._task = TaskID(0)
+
+    def show(self, what: str, done: int, total: int, state: str) -> None:
+        """Draw the bar anew, and first of all put it there."""
+        if self._bar is None:
+            self._bar = rich.progress.Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=16),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}", markup=False),
+                TextColumn("{task.fields[state]}", markup=False),
+                console=self._console,
+                transient=True,
+                refresh_per_second=4,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._task = self._bar.add_task(what, completed=done, total=total, state=state)
+            self._bar.start()
+        self._bar.update(self._task, description=what, completed=done, total=total, state=state)
+
+    def close(self) -> None:
+        """Take the bar off the terminal."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class ImageProgress:
     """Shows how many images are done; call it with that number and the total.
 
     Use it as a context manager: leaving it takes the bar off, whatever happened.
@@ -41,8 +78,7 @@ class Progress:
         self._began: tuple[float, int] | None = None
         self._before_first = 0
         self._next_line = 0.0
-        self._bar: Bar | None = None
-        self._task = TaskID(0)
+        self._bar = TransientBar(console)
 
     def __call__(self, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` images are done."""
@@ -61,7 +97,7 @@ class Progress:
             rate = (done - before) / (now - since)
             state = f"{units.per_second(rate)}  {units.duration((total - done) / rate)} left"
         if self._console.is_terminal:
-            self._show_bar(done, total, state)
+            self._bar.show(self._what, done, total, state)
         elif now >= self._next_line and done < total:
             self._next_line = now + self._interval
             self._console.print(f"{self._what}: {done} of {total} images  {state}".rstrip())
@@ -75,23 +111,4 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def _show_bar(self, done: int, total: int, state: str) -> None:
-        if self._bar is None:
-            self._bar = Bar(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=16),
-                TextColumn("{task.completed:.0f}/{task.total:.0f}", markup=False),
-                TextColumn("{task.fields[state]}", markup=False),
-                console=self._console,
-                transient=True,
-                refresh_per_second=4,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._task = self._bar.add_task(self._what, completed=done, total=total, state=state)
-            self._bar.start()
-        self._bar.update(self._task, completed=done, total=total, state=state)
+        self._bar.close()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 _COUNT = ("", "k", "M", "G", "T")
 _BYTES = ("B", "kB", "MB", "GB", "TB")
 
@@ -50,6 +54,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
+def percent_range(low: float, high: float) -> str:
+    """Return two shares in [0, 1] as the ends of an interval: ``4.53 % to 6.1 %``."""
+    return f"{percent(low)} to {percent(high)}"
+
+
 def rate(value: float) -> str:
     """Return a learning rate or a multiplier: ``0.001``, ``1e-05``."""
     return f"{value:.4g}"
@@ -58,3 +67,14 @@ def rate(value: float) -> str:
 def per_second(value: float) -> str:
     """Return a throughput: ``87 img/s``."""
     return f"{value:.0f} img/s" if value >= 10 else f"{value:.1f} img/s"
+
+
+def finite(value: Any) -> Any:
+    """Return ``value`` without what JSON cannot say: NaN and infinity become null."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

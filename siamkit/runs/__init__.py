@@ -1,1 +1,1 @@
-"""Run directories: checkpoints, events, held-out embeddings, calibration."""
+"""A run on the disk: its directory, checkpoints, embeddings, calibration and events."""

@@ -10,7 +10,6 @@ and shared (a hard link) by the checkpoints after that.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -26,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from siamkit.errors import CheckpointError
-from siamkit.files import fsync, full_disk_is_ours, write_atomic, write_json
+from siamkit.files import fsync, full_disk_is_ours, sha256_of, write_atomic, write_json
 
 FORMAT = 1
 LATEST, BEST = "LATEST", "BEST"
@@ -95,12 +94,12 @@ def _write(folder: Path, checkpoint: Checkpoint, twin: Path | None) -> None:
     _save(model, folder / _MODEL)
     _save(checkpoint.optimizer, folder / _OPTIMIZER)
     write_json(folder / _STATE, checkpoint.state)
-    digests = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    digests = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     linked = twin and _linked(twin, folder)
     if not linked:
         frozen = {n: t for n, t in checkpoint.model.items() if n in checkpoint.frozen}
         _save(frozen, folder / _FROZEN)
-    digests[_FROZEN] = linked or _sha256(folder / _FROZEN)
+    digests[_FROZEN] = linked or sha256_of(folder / _FROZEN)
     manifest = {"format": FORMAT, "files": digests, "frozen": dict(checkpoint.frozen)}
     write_json(folder / _MANIFEST, manifest)
     for path in folder.iterdir():
@@ -141,8 +140,8 @@ def _linked(twin: Path, folder: Path) -> str | None:
 
 
 def _as_os_error(error: Exception) -> Exception:
-    found = re.search(r"os error (\d+)", str(error))
-    return OSError(int(found[1]), str(error)) if found else error
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number[1]), str(error)) if number else error
 
 
 def _prune(root: Path, keep: int) -> None:
@@ -215,7 +214,7 @@ def load(folder: Path, device: str = "cpu") -> Checkpoint:
         raise CheckpointError("the file is damaged", where=str(folder / _MANIFEST))
     for name, digest in files.items():
         path = folder / name
-        if not path.is_file() or _sha256(path) != digest:
+        if not path.is_file() or sha256_of(path) != digest:
             raise CheckpointError("the file is missing or damaged", where=str(path))
     return Checkpoint(
         model={
@@ -236,8 +235,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError("the file is damaged", where=str(path))
     return value
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from siamkit.data.images import ImageSet, PairList, Sample, TripletList, Tuples
+from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.errors import CheckpointError
 from siamkit.files import full_disk_is_ours
 from siamkit.runs.directory import RunDir
@@ -48,7 +48,7 @@ class HeldOut:
             "boxes": [sample.box for sample in self.images.samples],
             "query": self.images.query,
             "gallery": self.images.gallery,
-            "tuples": _plain(self.images.tuples),
+            "tuples": self.images.tuples and asdict(self.images.tuples),
         }
         temporary = path.with_name(f".{path.name}.tmp")
         with full_disk_is_ours(path):
@@ -95,12 +95,8 @@ class HeldOut:
             ) from None
 
 
-def _plain(tuples: Tuples | None) -> dict[str, Any] | None:
-    return None if tuples is None else asdict(tuples)
-
-
 def _tuples(plain: dict[str, Any] | None) -> Tuples | None:
     if plain is None:
         return None
-    kind = PairList if "same" in plain else TripletList
-    return kind(**{name: value and tuple(value) for name, value in plain.items()})
+    same, folds = (plain[name] and tuple(plain[name]) for name in ("same", "folds"))
+    return Tuples(tuple(tuple(row) for row in plain["rows"]), same, folds)

@@ -25,8 +25,9 @@ from collections.abc import Callable, Mapping
 from siamkit import commands, plugins
 from siamkit.interfaces import Event
 from siamkit.plugins import PluginInfo
+from siamkit.registry import canonical
 from siamkit.testing.backbones import check_backbone
-from siamkit.testing.common import Expect, Values, canonical, conformance
+from siamkit.testing.common import Expect, Values, conformance
 from siamkit.testing.freeze_policies import check_freeze_policy
 from siamkit.testing.losses import check_loss
 from siamkit.testing.schedulers import check_scheduler

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -165,11 +164,6 @@ def offline() -> Iterator[None]:
 
     with mock.patch.object(socket.socket, "connect", refuse):
         yield
-
-
-def canonical(distribution: str) -> str:
-    """Return a distribution's name as the packaging standards compare it."""
-    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 History = tuple[dict[str, float], ...]

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from siamkit.config import TrainConfig
-from siamkit.data.images import ImageSet, PairList, Tuples
+from siamkit.data.images import ImageSet, Tuples
 from siamkit.data.sampler import pk_batches, pk_shape
 from siamkit.errors import DataError
 from siamkit.interfaces import Pairs, Triplets
-from siamkit.training.step import Known, micro_batches
+from siamkit.training.step import BatchTuples, micro_batches
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Part:
     """
 
     images: list[int]
-    tuples: Known | None
+    tuples: BatchTuples | None
     size: int
 
 
@@ -92,15 +92,11 @@ def _evenly(items: Sequence[int], size: int) -> list[list[int]]:
 
 def part_of(tuples: Tuples, chosen: Sequence[int]) -> Part:
     """Return the micro-batch of some tuples: an image that is in several of them comes once."""
-    every = tuples.columns
-    rows = [tuple(column[i] for column in every) for i in chosen]
+    rows = [tuples.rows[i] for i in chosen]
     images = list(dict.fromkeys(image for row in rows for image in row))
     position = {image: place for place, image in enumerate(images)}
     columns = torch.tensor([[position[i] for i in row] for row in rows]).T  # [width, T]
-    known: Known
-    if isinstance(tuples, PairList):
-        same = torch.tensor([tuples.same[i] for i in chosen])
-        known = Pairs(columns[0], columns[1], same)
-    else:
-        known = Triplets(columns[0], columns[1], columns[2])
-    return Part(images, known, len(chosen))
+    if tuples.same is None:
+        return Part(images, Triplets(columns[0], columns[1], columns[2]), len(chosen))
+    same = torch.tensor([tuples.same[i] for i in chosen])
+    return Part(images, Pairs(columns[0], columns[1], same), len(chosen))

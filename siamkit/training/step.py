@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from siamkit.batches import Batch
+from siamkit.engine.kernels.base import AUTOCAST
 from siamkit.errors import ConfigError, NonFiniteError, PluginError
 from siamkit.guard import name_of
 from siamkit.interfaces import Loss, Pairs, Triplets
 from siamkit.model.siamese import SiameseNet
 
-Known = Pairs | Triplets
-_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+BatchTuples = Pairs | Triplets
 
 
 def micro_batches(batch: Sequence[int], size: int | None, unit: int) -> list[list[int]]:
@@ -51,7 +51,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
             got=str(device),
             allowed="fp32, bf16",
         )
-    dtype = _DTYPES[precision]
+    dtype = AUTOCAST.get(precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
@@ -85,7 +85,7 @@ class Stepper:
         self.forward: Callable[[Tensor], Tensor] = net
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
-    def __call__(self, work: Iterable[tuple[Batch, Known | None, float]]) -> float:
+    def __call__(self, work: Iterable[tuple[Batch, BatchTuples | None, float]]) -> float:
         """Do one step over all micro-batches and return the loss.
 
         Args:
@@ -107,7 +107,7 @@ class Stepper:
         self._update()
         return total
 
-    def _loss(self, batch: Batch, known: Known | None) -> Tensor:
+    def _loss(self, batch: Batch, known: BatchTuples | None) -> Tensor:
         batch = batch.to(self.device, non_blocking=True)
         with autocast(self.device, self.precision):
             embeddings = self.forward(batch.inputs)
@@ -144,6 +144,6 @@ class Stepper:
             yield from group["params"]
 
 
-def moved(known: Known, device: torch.device) -> Known:
+def moved(known: BatchTuples, device: torch.device) -> BatchTuples:
     """Return the same pairs or triplets on ``device``."""
     return type(known)(*(indices.to(device) for indices in vars(known).values()))

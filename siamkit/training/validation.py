@@ -1,4 +1,4 @@
-"""Held-out metrics during training."""
+"""The evaluator: held-out metrics during training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from siamkit.batches import BatchSource
 from siamkit.data.images import ImageSet
 from siamkit.errors import NonFiniteError
 from siamkit.evaluation.pairs import known_pairs, scores
-from siamkit.evaluation.retrieval import retrieval
+from siamkit.evaluation.retrieval import retrieval_of
 from siamkit.evaluation.verification import verification
 from siamkit.training.build import Setup
 from siamkit.training.step import autocast
@@ -40,7 +40,6 @@ class Evaluator:
     ) -> None:
         self.device, self.precision = device, precision
         self.images = images
-        self.labels = torch.tensor(images.labels)
         order = list(range(len(images)))
         self.batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
@@ -85,9 +84,7 @@ class Evaluator:
             pairs = known_pairs(images.tuples)
             found = verification(scores(embeddings, pairs), pairs.same, fars=())
             return {"auc": found.auc, "eer": found.eer}
-        roles = (None if r is None else torch.tensor(r) for r in (images.query, images.gallery))
-        query, gallery = roles
-        ranked = retrieval(embeddings, self.labels, ks=(1,), query=query, gallery=gallery)
+        ranked = retrieval_of(embeddings, images, ks=(1,))
         return {"recall@1": ranked.recall[1], "map@r": ranked.map_at_r}
 
 

@@ -20,8 +20,8 @@ import faiss
 import numpy as np
 import torch
 
+from siamkit.evaluation.nearest import exact_search
 from siamkit.inference.gallery import approximate as ann
-from siamkit.inference.gallery.exact import exact_search
 
 DIM, K, CENTRES, NOISE, REPEATS = 128, 10, 50_000, 0.7, 5
 

@@ -101,7 +101,6 @@ def test_data_left_out_is_the_sample_with_a_notice(cli, monkeypatch):
 
     paths = []
     monkeypatch.setattr(api, "fit", lambda config, listeners: paths.append(config.data.path) or {})
-    monkeypatch.setattr("siamkit.cli.train._report", lambda result, quiet: None)
     done = cli("train", *MODEL, "--json")
     assert "notice: no DATA given: training on 'sample'" in done.err
     assert cli("train", *MODEL, "--quiet", "--json").err == ""

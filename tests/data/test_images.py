@@ -3,7 +3,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamkit.data.images import ImageSet, PairList, Sample, TripletList
+from siamkit.data.images import ImageSet, Sample, Tuples
 
 
 def make(labels: list[int]) -> ImageSet:
@@ -27,15 +27,15 @@ def test_a_subset_keeps_names_and_roles(labels: list[int], data: st.DataObject) 
 
 
 def test_tuples_bring_their_images() -> None:
-    pairs = PairList((0, 2, 3), (1, 3, 4), (True, False, True), (0, 1, 2))
+    pairs = Tuples(((0, 1), (2, 3), (3, 4)), (True, False, True), (0, 1, 2))
     images = ImageSet(make([0, 0, 1, 2, 2]).samples, ("a", "b", "c"), pairs)
     part = images.with_tuples([1, 2])
     assert [sample.key for sample in part.samples] == ["2", "3", "4"]
     assert part.classes == ("b", "c")
-    assert part.tuples == PairList((0, 1), (1, 2), (False, True), (1, 2))
+    assert part.tuples == Tuples(((0, 1), (1, 2)), (False, True), (1, 2))
     assert str(part) == "3 images in 2 pairs (1 same, 1 different)"
 
 
 def test_triplets_are_pairs_each_once() -> None:
-    triplets = TripletList((0, 0, 1), (1, 1, 0), (2, 3, 2))
-    assert triplets.pairs() == PairList((0, 0, 0, 1), (1, 2, 3, 2), (True, False, False, False))
+    triplets = Tuples(((0, 1, 2), (0, 1, 3), (1, 0, 2)))
+    assert triplets.pairs() == Tuples(((0, 1), (0, 2), (0, 3), (1, 2)), (True, False, False, False))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from siamkit.config import DataConfig
-from siamkit.data.images import ImageSet, PairList, Sample, TripletList
+from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.data.opening import load_data, open_source, unseen_images
 from siamkit.data.splits import HoldOut, Splits, split_groups
 from siamkit.data.tuple_splits import split_tuples
@@ -254,8 +254,9 @@ def test_no_image_of_a_pair_is_ever_on_both_sides(
     used = sorted({end for row in rows for end in row[:2]})
     number = {end: i for i, end in enumerate(used)}
     samples = tuple(Sample(Path(str(e)), i, f"{e:02d}") for i, e in enumerate(used))
-    first, second, same = zip(*rows, strict=True) if rows else ((), (), ())
-    pairs = PairList(tuple(number[a] for a in first), tuple(number[b] for b in second), same)
+    pairs = Tuples(
+        tuple((number[a], number[b]) for a, b, _ in rows), tuple(same for _, _, same in rows)
+    )
     images = ImageSet(samples, tuple(f"{e:02d}" for e in used), pairs)
     named = None if groups is None else [f"g{g}" for g in groups[: len(rows)]]
     try:
@@ -270,7 +271,7 @@ def test_no_image_of_a_pair_is_ever_on_both_sides(
     # Each pair still is the pair it was.
     said = {frozenset((f"{a:02d}", f"{b:02d}")): s for a, b, s in rows}
     for side in (train, val):
-        for a, b, s in zip(side.tuples.first, side.tuples.second, side.tuples.same, strict=True):
+        for (a, b), s in zip(side.tuples.rows, side.tuples.same, strict=True):
             assert said[frozenset((side.samples[a].key, side.samples[b].key))] == s
 
 
@@ -330,7 +331,7 @@ def test_pairs_of_which_none_can_be_held_out_say_what_to_add(people: Path) -> No
 def test_triplets_are_split_too(people: Path) -> None:
     rows = [(f"c{i}/0.png", f"c{i}/1.png", f"c{i}/2.png") for i in range(8)]
     splits = load(table(people / "t.csv", "anchor,positive,negative", rows))
-    assert isinstance(splits.train.tuples, TripletList)
+    assert splits.train.tuples is not None and splits.train.tuples.same is None
     assert len(splits.train.tuples) + len(splits.val.tuples) == 8
     assert not keys(splits.train) & keys(splits.val)
 
@@ -346,7 +347,7 @@ def test_lfw_pairs_are_found_under_the_root(make_images, tmp_path) -> None:
     (tmp_path / "pairs.txt").write_text("\n".join(lines))
     images, part = unseen_images(str(tmp_path / "pairs.txt"), tmp_path / "lfw")
     assert (part, len(images), images.classes) == ("all", 8, ("Ann", "Bob", "Cyd", "Dee"))
-    assert isinstance(images.tuples, PairList) and images.tuples.folds == (0,) * 4 + (1,) * 4
+    assert images.tuples is not None and images.tuples.folds == (0,) * 4 + (1,) * 4
 
 
 # --- unreadable images ---------------------------------------------------------------------------

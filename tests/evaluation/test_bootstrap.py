@@ -23,7 +23,7 @@ def test_the_interval_holds_the_estimate_and_shrinks_with_more_identities():
     widths = []
     for identities in (10, 60):
         scores, a, b = pairs_of(identities)
-        found = identity_intervals(scores, a, b, {"auc": area, "eer": eer}, draws=300)
+        found = identity_intervals(scores, a == b, a, b, {"auc": area, "eer": eer}, draws=300)
         whole = verification(scores, a == b)
         for name, value in (("auc", whole.auc), ("eer", whole.eer)):
             low, high = found[name]
@@ -34,7 +34,7 @@ def test_the_interval_holds_the_estimate_and_shrinks_with_more_identities():
 
 def test_it_is_wider_than_if_pairs_were_independent():
     scores, a, b = pairs_of(20)
-    by_identity = identity_intervals(scores, a, b, {"auc": area}, draws=300)["auc"]
+    by_identity = identity_intervals(scores, a == b, a, b, {"auc": area}, draws=300)["auc"]
     rng = np.random.default_rng(0)
     same = a == b
     naive = []
@@ -50,7 +50,9 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     covered = 0
     for seed in range(40):
         scores, a, b = _draw(seed)
-        low, high = identity_intervals(scores, a, b, {"auc": area}, draws=200, seed=seed)["auc"]
+        low, high = identity_intervals(scores, a == b, a, b, {"auc": area}, draws=200, seed=seed)[
+            "auc"
+        ]
         covered += low <= truth <= high
     assert covered >= 33
 
@@ -63,7 +65,7 @@ def test_rates_at_a_threshold_and_at_a_rate():
     scores, a, b = pairs_of()
     threshold = float(np.quantile(scores[a != b], 0.9))
     found = identity_intervals(
-        scores, a, b, {"far": far_at(threshold), "tar": tar_at(0.1)}, draws=200
+        scores, a == b, a, b, {"far": far_at(threshold), "tar": tar_at(0.1)}, draws=200
     )
     assert found["far"][0] <= 0.1 <= found["far"][1]
     tar = verification(scores, a == b).tar_at_far[0.1]
@@ -73,18 +75,30 @@ def test_rates_at_a_threshold_and_at_a_rate():
 def test_equal_scores_are_one_point_of_the_curve():
     scores = np.array([1.0, 1.0, 0.0, 0.0])
     a, b = np.array([0, 0, 1, 0]), np.array([0, 1, 1, 1])
-    found = identity_intervals(scores, a, b, {"auc": area}, draws=50)
+    found = identity_intervals(scores, a == b, a, b, {"auc": area}, draws=50)
     assert found["auc"] == (0.5, 0.5)
 
 
 def test_the_same_seed_gives_the_same_interval():
     scores, a, b = pairs_of(10)
     one, two, other = (
-        identity_intervals(scores, a, b, {"auc": area}, draws=50, seed=seed) for seed in (0, 0, 1)
+        identity_intervals(scores, a == b, a, b, {"auc": area}, draws=50, seed=seed)
+        for seed in (0, 0, 1)
     )
     assert one == two != other
 
 
 def test_without_both_kinds_of_pairs_there_is_no_interval():
     with pytest.raises(DataError, match="same and different"):
-        identity_intervals([0.1, 0.2], [0, 1], [0, 1], {"auc": area})
+        identity_intervals([0.1, 0.2], [True, True], [0, 1], [0, 1], {"auc": area})
+
+
+def test_known_pairs_that_contradict_each_other_count_as_they_are_said_to_be():
+    scores, a, b = pairs_of(12)
+    kept = np.concatenate([np.flatnonzero(a == b), np.flatnonzero(a != b)[:60]])
+    scores, a, b = scores[kept], a[kept], b[kept]
+    said = a == b
+    said[:120:2] = False  # different, though of one identity
+    low, high = identity_intervals(scores, said, a, b, {"auc": area}, draws=200)["auc"]
+    assert low <= verification(scores, said).auc <= high
+    assert high < verification(scores, a == b).auc

@@ -11,7 +11,7 @@ from pytorch_metric_learning.utils.inference import CustomKNN
 
 from siamkit.errors import DataError
 from siamkit.evaluation import retrieval as searching
-from siamkit.evaluation.retrieval import largest, random_baseline, retrieval
+from siamkit.evaluation.retrieval import random_baseline, retrieval
 
 
 def clustered(n=300, classes=20, dim=16, spread=1.5, seed=0):
@@ -60,24 +60,6 @@ def test_long_rows_and_classes_of_all_sizes_agree_with_the_accuracy_calculator()
     found = retrieval(embeddings, labels)
     expected = reference(embeddings, labels)
     assert [found.recall[1], found.map_at_r, found.r_precision] == pytest.approx(expected, abs=1e-6)
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.integers(1, 4), st.integers(1, 1500), st.integers(1, 60), st.integers(0, 10**6))
-def test_the_largest_are_those_of_a_full_sort(rows, columns, count, seed):
-    count = min(count, columns)
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.randint(-50, 50, (rows, columns), generator=generator).float()  # many are equal
-    values[:, seed % columns] = -torch.inf
-    found = largest(values, count)
-    assert all(len(set(row.tolist())) == count for row in found), "no column twice"
-    assert torch.equal(values.gather(1, found), values.sort(1, descending=True).values[:, :count])
-
-
-def test_distinct_values_have_one_answer_however_long_the_row():
-    values = torch.rand(3, 20_011, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for count in (1, 10, 100, 2000):
-        assert torch.equal(largest(values, count), values.topk(count).indices)
 
 
 def plain(embeddings, labels):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from siamkit.data.images import ImageSet, PairList, Sample, TripletList
+from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.errors import DataError
 from siamkit.evaluation.retrieval import retrieval
 from siamkit.evaluation.summary import summarize
@@ -82,7 +82,7 @@ def test_known_pairs_are_verified_as_they_are():
     first, second = first[keep], second[keep]
     same = tuple(bool(x) for x in labels[first] == labels[second])
     folds = tuple(int(i) % 3 for i in range(len(first)))
-    pairs = PairList(tuple(first.tolist()), tuple(second.tolist()), same, folds)
+    pairs = Tuples(tuple(zip(first.tolist(), second.tolist(), strict=True)), same, folds)
     found = summarize(embeddings, labelled(labels, tuples=pairs))
     assert json.loads(json.dumps(found)) == found
     assert found["retrieval"] is None and found["few_shot"] == []
@@ -92,7 +92,7 @@ def test_known_pairs_are_verified_as_they_are():
     cosine = (vectors[first] * vectors[second]).sum(1)
     assert verified["auc"] == pytest.approx(roc_auc_score(same, cosine), abs=1e-6)
     assert (verified["accuracy"]["folds"], verified["accuracy"]["pairs"]) == (3, len(first))
-    unfolded = PairList(pairs.first, pairs.second, pairs.same)
+    unfolded = Tuples(pairs.rows, pairs.same)
     accuracy = summarize(embeddings, labelled(labels, tuples=unfolded))["verification"]["accuracy"]
     assert accuracy is None or accuracy["pairs"] < len(first), "folds of identities, balanced"
 
@@ -100,7 +100,7 @@ def test_known_pairs_are_verified_as_they_are():
 def test_triplets_are_counted_and_verified_as_pairs():
     embeddings = torch.eye(4)
     embeddings[1, 0] = 1.0  # the second is near the first
-    triplets = TripletList((0, 0), (1, 3), (2, 1))
+    triplets = Tuples(((0, 1, 2), (0, 3, 1)))
     found = summarize(embeddings, labelled([0, 0, 1, 2], tuples=triplets))
     assert found["triplets"] == {"count": 2, "accuracy": 0.5, "chance": 0.5}
     assert found["tuples"] == "2 triplets"
@@ -120,6 +120,7 @@ def test_folds_of_known_pairs_follow_what_is_connected():
         strict=True,
     )
     same = tuple(int(labels[a]) == int(labels[b]) for a, b in zip(first, second, strict=True))
-    found = summarize(embeddings, labelled(labels, tuples=PairList(first, second, same)))
+    pairs = Tuples(tuple(zip(first, second, strict=True)), same)
+    found = summarize(embeddings, labelled(labels, tuples=pairs))
     accuracy = found["verification"]["accuracy"]
     assert (accuracy["folds"], accuracy["pairs"]) == (3, 2 * sum(same))

@@ -18,7 +18,7 @@ def trained(tmp_path_factory, values_of) -> Path:
 def embedder(trained):
     from siamkit import api
 
-    return api.load(trained, device="cpu", workers=0)
+    return api.load_embedder(trained, device="cpu", workers=0)
 
 
 @pytest.fixture(scope="session")
@@ -28,4 +28,4 @@ def other(tmp_path_factory, values_of):
 
     folder = tmp_path_factory.mktemp("deployed") / "other"
     api.fit(values_of(folder, train={"epochs": 1, "seed": 5}))
-    return api.load(folder, device="cpu", workers=0)
+    return api.load_embedder(folder, device="cpu", workers=0)

@@ -67,7 +67,7 @@ def test_a_stream_goes_batch_by_batch(net: siamkit.SiameseNet, image_folder: Pat
 def test_a_larger_task_may_get_a_better_kernel(
     net: siamkit.SiameseNet, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from siamkit import embedding
+    from siamkit.inference import embedder as embedding
 
     counts: list[int] = []
     choose = embedding.choose
@@ -107,18 +107,18 @@ def test_a_poisoned_network_is_an_error_that_names_the_image(tmp_path: Path) -> 
 def test_a_trained_run_is_loaded_as_an_embedder(run_values: RunValues, image_folder: Path) -> None:
     values = run_values(train={"epochs": 1})
     api.fit(values)
-    embedder = siamkit.load(values["run_dir"], "last", device="cpu")
+    embedder = siamkit.load_embedder(values["run_dir"], "last", device="cpu")
     paths = files_of(image_folder)[:3]
     trained = api.load_model(values["run_dir"], "last")
     torch.testing.assert_close(embedder.embed(paths), plain(trained, paths), rtol=1e-4, atol=1e-5)
     with pytest.raises(ConfigError, match=r"which"):
-        siamkit.load(values["run_dir"], "latest")  # type: ignore[arg-type]
+        siamkit.load_embedder(values["run_dir"], "latest")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"kernel.*eager"):
-        siamkit.load(values["run_dir"], kernel="tensorrt")
+        siamkit.load_embedder(values["run_dir"], kernel="tensorrt")
     with pytest.raises(ConfigError, match=r"no such device"):
-        siamkit.load(values["run_dir"], device="tpu")
+        siamkit.load_embedder(values["run_dir"], device="tpu")
     with pytest.raises((CheckpointError, ConfigError)):
-        siamkit.load(image_folder)
+        siamkit.load_embedder(image_folder)
 
 
 def test_pillows_images_and_tensors_give_what_files_give(

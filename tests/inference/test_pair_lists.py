@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import siamkit
 from siamkit import api
-from siamkit.errors import DataError
+from siamkit.errors import ConfigError, DataError
 from siamkit.inference.embedder import Embedder
-from siamkit.inference.pair_lists import read_pairs, scored
+from siamkit.inference.pair_lists import pair_scores, read_pairs, verify_pairs
 
 
 @pytest.fixture
@@ -28,10 +29,9 @@ def listing(folder: Path, text: str) -> Path:
 
 def test_each_image_is_there_once(folder):
     found = read_pairs(listing(folder, "a,b,same\nx.png,y.png,1\ny.png,z.png,0\nx.png,z.png,no\n"))
-    assert found.names == ("x.png", "y.png", "z.png") and len(found) == 3
-    assert found.first.tolist() == [0, 1, 0] and found.second.tolist() == [1, 2, 2]
-    assert found.same.tolist() == [True, False, False]
-    assert [path.name for path in found.paths] == list(found.names)
+    assert found.paths == ["x.png", "y.png", "z.png"]
+    assert found.rows == (("x.png", "y.png"), ("y.png", "z.png"), ("x.png", "z.png"))
+    assert found.same == (True, False, False)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_each_image_is_there_once(folder):
 )
 def test_spreadsheets_write_it_in_many_ways(folder, text):
     found = read_pairs(listing(folder, text))
-    assert (found.names[found.first[0]], found.names[found.second[0]]) == ("x.png", "y.png")
+    assert found.rows == (("x.png", "y.png"),)
     assert found.same is None
 
 
@@ -89,10 +89,44 @@ def test_scores_are_the_similarities_and_no_image_is_embedded_twice(folder, monk
     net = api.create_model("timm:test_resnet", pretrained=False, head="linear", image_size=32)
     embedder = Embedder(net, kernel="eager")
     pairs = read_pairs(listing(folder, "a,b\nx.png,y.png\ny.png,z.png\nz.png,z.png\nz.png,x.png\n"))
-    expected = embedder.similarity(list(pairs.paths), list(pairs.paths)).numpy()
+    images = [folder / name for name in pairs.paths]
+    expected = embedder.similarity(images, images).numpy()
     seen = []
     stream = Embedder.stream
     monkeypatch.setattr(Embedder, "stream", lambda self, p: seen.extend(p) or stream(self, p))
-    found = scored(embedder, pairs)
-    assert found == pytest.approx(expected[pairs.first, pairs.second], abs=1e-6)
+    found = pair_scores(embedder, pairs, folder)
+    assert found == pytest.approx(expected[[0, 1, 2, 2], [1, 2, 2, 0]], abs=1e-6)
     assert [path.name for path in seen] == ["x.png", "y.png", "z.png"]
+
+
+def test_verdicts_are_those_of_single_pairs(embedder, folder):
+    path = listing(folder, "a,b,same\nx.png,y.png,1\ny.png,y.png,0\nx.png,z.png,0\n")
+    verdicts = verify_pairs(embedder, read_pairs(path), path)
+    rows = list(verdicts.rows())
+    assert len(rows) == len(verdicts) == 3
+    for row in rows:
+        one = embedder.verify(folder / row["a"], folder / row["b"])
+        assert row["same"] == one.same
+        assert row["score"] == pytest.approx(one.score, abs=1e-5)
+        assert row["probability"] == pytest.approx(one.probability, abs=1e-3)
+    summary = verdicts.summary()
+    assert (summary["pairs"], summary["images"]) == (3, 3)
+    assert summary["accepted"] == sum(row["same"] for row in rows)
+    right = sum(row["same"] == row["expected"] for row in rows) / 3
+    assert summary["errors"]["accuracy"] == pytest.approx(right)
+    verdicts.save(folder / "out.csv")
+    text = (folder / "out.csv").read_text().splitlines()
+    assert text[0] == "a,b,expected,same,score,probability" and len(text) == 4
+    with pytest.raises(ConfigError, match="the file exists"):
+        verdicts.save(folder / "out.csv")
+
+
+def test_a_list_is_verified_from_python_by_a_run(trained, folder):
+    path = listing(folder, "a,b\nx.png,x.png\n")
+    found = siamkit.verify_pairs(trained, path, output=folder / "v.csv", device="cpu")
+    assert [row["same"] for row in found.rows()] == [True]
+    assert found.summary()["errors"] is None
+    assert (folder / "v.csv").read_text().splitlines()[0] == "a,b,same,score,probability"
+    bad = listing(folder, "a,b\nnone.png,x.png\n")
+    with pytest.raises(DataError, match="row 2"):
+        siamkit.verify_pairs(folder / "no run", bad)  # the list is read before the run

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from siamkit.report.html import timing
 from siamkit.report.html.facts import facts_of
-from siamkit.report.html.log import read_log
 from siamkit.report.html.plan_chart import plan_chart, prefix_of
 from siamkit.report.html.run_charts import (
     loss_chart,
@@ -16,6 +15,7 @@ from siamkit.report.html.run_charts import (
     rate_chart,
     time_chart,
 )
+from siamkit.runs.log import read_log
 
 from .conftest import run_events
 

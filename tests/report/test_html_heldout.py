@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from siamkit.data.images import ImageSet, PairList, Sample
+from siamkit.data.images import ImageSet, Sample, Tuples
+from siamkit.evaluation.calibration import Calibration, Provenance
+from siamkit.evaluation.embedding_map import embedding_map
+from siamkit.evaluation.prediction import Rate
+from siamkit.evaluation.summary import summarize
 from siamkit.report.html import thumbnails as thumbs
-from siamkit.report.html.embedding_map import embedding_map
 from siamkit.report.html.heldout import held_out_facts
-from siamkit.report.html.neighbours import gallery_queries, hardest, neighbours
 from siamkit.report.html.score_charts import det_chart, map_chart, roc_chart, score_chart
 from siamkit.runs.held_out import HeldOut
 
@@ -29,101 +29,91 @@ def held_out(labels, width=4, seed=0, part="val"):
     return HeldOut(part, ImageSet(samples, classes), embeddings, 0)
 
 
-LABELS = st.lists(st.integers(0, 3), min_size=2, max_size=24)
-
-
-@settings(max_examples=50, deadline=None)
-@given(LABELS, st.integers(1, 5))
-def test_neighbours_are_those_of_a_plain_loop(labels, k):
-    held = held_out(labels)
-    near = neighbours(held.embeddings, torch.tensor(labels), k)
-    vectors = torch.nn.functional.normalize(held.embeddings, dim=1)
-    for i in range(len(labels)):
-        scores = {j: float(vectors[i] @ vectors[j]) for j in range(len(labels)) if j != i}
-        ranked = sorted(scores, key=lambda j: -scores[j])[:k]
-        assert near.nearest[i].tolist() == ranked
-        assert near.right[i] == (labels[ranked[0]] == labels[i])
-        others = [j for j in scores if labels[j] != labels[i]]
-        own = [j for j in scores if labels[j] == labels[i]]
-        assert near.closest_other[i] == max(others, key=scores.get, default=-1)
-        assert near.farthest_same[i] == min(own, key=scores.get, default=-1)
-        assert near.findable[i] == bool(own)
-
-
-def test_blocks_change_nothing(monkeypatch):
-    from siamkit.report.html import neighbours as module
-
-    held = held_out([0, 1, 2] * 10)
-    whole = neighbours(held.embeddings, torch.tensor(held.images.labels), 3)
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * 30 * 7)  # 7 rows at a time
-    parts = neighbours(held.embeddings, torch.tensor(held.images.labels), 3)
-    assert np.array_equal(whole.nearest, parts.nearest)
-    assert np.array_equal(whole.closest_other, parts.closest_other)
-
-
-def test_the_hardest_pairs_come_first_and_two_classes_only_once():
-    labels = np.array([0, 0, 1, 1, 2])
-    partner, scores = np.array([2, 3, 0, 1, 0]), np.array([0.9, 0.8, 0.9, 0.8, 0.85])
-    found = hardest(partner, scores, labels, 5, highest=True)
-    assert [(p.first, p.second, p.score) for p in found] == [(0, 2, 0.9), (0, 4, 0.85)]
-    scores = np.array([0.5, 0.5, 0.4, 0.4, 0.1])
-    lowest = hardest(np.array([1, 0, 3, 2, -1]), scores, labels, 5, highest=False)
-    assert [(p.first, p.second) for p in lowest] == [(2, 3), (0, 1)]
-
-
-def test_queries_are_drawn_from_either_kind_and_always_the_same():
-    held = held_out([0, 1, 2, 3] * 8, seed=3)
-    near = neighbours(held.embeddings, torch.tensor(held.images.labels), 2)
-    right, wrong = gallery_queries(near, 3, 3, seed=0)
-    assert all(near.right[i] for i in right) and not any(near.right[i] for i in wrong)
-    assert (right, wrong) == gallery_queries(near, 3, 3, seed=0)
-
-
 # --- verification ---
 
 
-def test_figures_are_those_of_evaluate():
-    from siamkit.evaluation.summary import summarize
+def calibration(threshold):
+    rate = Rate(0.1, 0.05, 0.2)
+    source = Provenance("data", "val", "", 18, 3, 45, 108, True, "epoch-1", 0, "0")
+    return Calibration("eer", None, threshold, rate, rate, 1.0, 0.0, source)
 
+
+@pytest.mark.parametrize("known", [False, True])
+def test_figures_are_those_of_evaluate(known):
     held = held_out([0, 1, 2, 3, 4, 5] * 6)
-    found = held_out_facts(held, {}).verified
-    expected = summarize(held.embeddings, held.images)["verification"]
-    assert found is not None
-    assert found.metrics.auc == expected["auc"] and found.metrics.eer == expected["eer"]
-    assert list(found.intervals["eer"]) == expected["intervals"]["eer"]
+    if known:
+        # Of one identity by what connects them, and said to be different: the data contradicts.
+        rows = [(i, i + 6) for i in range(30)] + [(i, i + 1) for i in range(30)] + [(0, 12)]
+        tuples = Tuples(tuple(rows), (True,) * 30 + (False,) * 31)
+        images = ImageSet(held.images.samples, held.images.classes, tuples)
+        held = HeldOut("val", images, held.embeddings, 0)
+    # The total is beyond the images that are shown from, so that figures must not be of a draw.
+    facts = held_out_facts(held, calibration(0.25), most_images=20)
+    expected = summarize(held.embeddings, held.images, threshold=0.25)
+    assert facts.verified is not None and facts.decision is not None
+    found = facts.verified.to_json()
+    assert found == {name: expected["verification"][name] for name in found}
+    at = expected["verification"]["at_threshold"]
+    assert (facts.decision.far, facts.decision.frr) == (at["far"], at["frr"])
+    if known:
+        assert facts.retrieval is None
+    else:
+        assert facts.retrieval is not None
+        ranked = facts.retrieval.to_json()
+        assert ranked == {name: expected["retrieval"][name] for name in ranked}
+
+
+def test_a_rate_of_zero_has_its_interval_in_both():
+    held = held_out([0, 1] * 12)
+    # Each image is like one of the other class: the highest scores are all of different pairs.
+    embeddings = torch.eye(12).repeat_interleave(2, 0)
+    found = held_out_facts(HeldOut("val", held.images, embeddings, 0), None).verified
+    expected = summarize(embeddings, held.images)["verification"]
+    assert found is not None and found.metrics.tar_at_far[0.1] == 0.0
+    assert found.to_json()["intervals"] == expected["intervals"]
+    assert "tar@far=0.1" in expected["intervals"]
+
+
+def test_the_gallery_shows_neighbours_by_the_roles_that_evaluate_uses():
+    held = held_out([0, 1, 2] * 6)
+    query = tuple(i < 9 for i in range(18))
+    gallery = tuple(not q for q in query)
+    images = ImageSet(held.images.samples, held.images.classes, None, query, gallery)
+    facts = held_out_facts(HeldOut("val", images, held.embeddings, 0), None)
+    assert facts.near is not None and facts.retrieval is not None
+    assert (facts.near.nearest >= 9).all() and not facts.near.findable[9:].any()
+    hits = (facts.near.findable & facts.near.right).sum()
+    assert facts.retrieval.recall[1] == hits / facts.retrieval.queries
 
 
 def test_the_threshold_is_the_calibration_s_or_that_of_equal_errors():
     held = held_out([0, 1, 2] * 6)
-    own = held_out_facts(held, {}).verified
-    assert own is not None
-    assert own.threshold.value == own.metrics.eer_threshold
-    assert "no calibration.json" in own.threshold.source
-    given_ = held_out_facts(held, {"threshold": 0.25, "far": {"rate": 0.1}}).verified
-    assert given_ is not None and given_.threshold.value == 0.25
-    accepted = given_.scores >= 0.25
-    assert given_.threshold.far == accepted[~given_.pairs.same].mean()
-    assert given_.threshold.frr == (~accepted[given_.pairs.same]).mean()
-    for damaged in ({"threshold": "0.3"}, {"threshold": float("nan")}, {"threshold": True}):
-        same = held_out_facts(held, damaged).verified
-        assert same is not None and same.threshold == own.threshold
+    own = held_out_facts(held, None)
+    assert own.verified is not None and own.decision is not None
+    assert own.decision.threshold == own.verified.metrics.eer_threshold
+    assert "no threshold of its own" in own.decision.source
+    decision = held_out_facts(held, calibration(0.25)).decision
+    assert decision is not None and decision.threshold == 0.25
+    accepted = own.verified.scores >= 0.25
+    assert decision.far == accepted[~own.verified.pairs.same].mean()
+    assert decision.frr == (~accepted[own.verified.pairs.same]).mean()
 
 
 @pytest.mark.parametrize("labels", [[0], [0, 1], [0, 0], [0, 0, 1], [0, 1, 2]])
 def test_tiny_sets_say_what_they_can(labels):
-    found = held_out_facts(held_out(labels), {})
+    found = held_out_facts(held_out(labels), None)
     assert (found.verified is not None) == (labels == [0, 0, 1])
     assert (found.near is None) == (len(labels) < 2)
     if found.verified is not None:
         for chart in (roc_chart, det_chart, score_chart):
-            assert chart(found.verified).finding
+            assert chart(found.verified, found.decision).finding
 
 
 def test_large_sets_are_drawn_from_and_it_is_told():
     held = held_out([0, 1, 2, 3] * 25)
-    found = held_out_facts(held, {}, most_images=40, most_pairs=100)
+    found = held_out_facts(held, None, most_images=40, most_pairs=100)
     assert len(found.held.images) == 40 and found.total == 100
-    assert found.notices == ("drawn at random from 100 (fixed seed)",)
+    assert found.notices == ("images are shown from a random draw of 40 (fixed seed)",)
     assert found.verified is not None and len(found.verified.scores) == 100
     kept = [s.key for s in found.held.images.samples]
     rows = [int(key.partition("/")[2].removesuffix(".png")) for key in kept]
@@ -139,7 +129,7 @@ def test_the_map_is_the_same_each_time_and_within_its_frame():
     assert one is not None and two is not None
     assert np.array_equal(one.places, two.places) and len(one.indices) == 20
     assert one.places.min() >= 0 and one.places.max() <= 1
-    chart = map_chart(held_out_facts(held, {}), one)
+    chart = map_chart(held_out_facts(held, None), one)
     drawn = sorted(n for trace in chart.figure.data for n in (trace.customdata or ()))
     assert drawn == list(range(20))
 
@@ -153,16 +143,16 @@ def test_what_has_no_map(embeddings):
 
 def test_known_pairs_are_shown_as_the_data_lists_them():
     held = held_out([0, 0, 1, 1, 2, 3])
-    pairs = PairList((0, 2, 0, 4), (1, 3, 4, 5), (True, True, False, False))
+    pairs = Tuples(((0, 1), (2, 3), (0, 4), (4, 5)), (True, True, False, False))
     images = ImageSet(held.images.samples, held.images.classes, pairs)
-    found = held_out_facts(HeldOut("val", images, held.embeddings, 0), {})
+    found = held_out_facts(HeldOut("val", images, held.embeddings, 0), None)
     assert (found.right, found.wrong) == ([], []), "which neighbours are right is not known"
     assert found.verified is not None
     assert (found.verified.metrics.same, found.verified.metrics.different) == (2, 2)
-    assert {(p.first, p.second) for p in found.accepts} == {(0, 4), (4, 5)}
-    assert {(p.first, p.second) for p in found.rejects} == {(0, 1), (2, 3)}
-    assert found.accepts[0].score >= found.accepts[1].score
-    assert found.rejects[0].score <= found.rejects[1].score
+    assert {(a, b) for a, b, _ in found.accepts} == {(0, 4), (4, 5)}
+    assert {(a, b) for a, b, _ in found.rejects} == {(0, 1), (2, 3)}
+    assert found.accepts[0][2] >= found.accepts[1][2]
+    assert found.rejects[0][2] <= found.rejects[1][2]
     places = embedding_map(held.embeddings)
     if places is not None:
         assert "another class" not in map_chart(found, places).finding

@@ -128,12 +128,21 @@ def test_images_that_were_moved_leave_a_labelled_gap(hostile_run, tmp_path):
     assert any("24 of the 24 images shown" in notice for notice in result["notices"])
 
 
+def test_a_damaged_threshold_is_a_notice_and_is_not_used(hostile_run, tmp_path):
+    run = copy_of(hostile_run, tmp_path / "run")
+    (run / "calibration.json").write_text('{"threshold": 0.4321}')
+    notices = write_report(run)["notices"]
+    assert any("the threshold is not the run's own" in text for text in notices)
+    assert "At the threshold of 0.432" not in (run / "report.html").read_text()
+
+
 def test_the_threshold_of_the_calibration_is_shown_with_what_it_foresaw(hostile_run, tmp_path):
     run = copy_of(hostile_run, tmp_path / "run")
     rate = {"rate": 0.0123, "low": 0.004, "high": 0.031}
-    values = {"threshold": 0.4321, "far": rate, "frr": rate}
-    (run / "calibration.json").write_text(json.dumps(values))
-    write_report(run)
+    path = run / "calibration.json"
+    values = {**json.loads(path.read_text()), "threshold": 0.4321, "far": rate, "frr": rate}
+    path.write_text(json.dumps(values))
+    assert [text for text in write_report(run)["notices"] if "threshold" in text] == []
     text = (run / "report.html").read_text()
     assert "At the threshold of 0.432" in text and "foreseen" in text
     assert "1.23 % (0.4 % to 3.1 %)" in text

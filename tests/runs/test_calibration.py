@@ -25,7 +25,7 @@ def test_what_cannot_be_fitted_is_a_notice_and_no_failure(run_values: RunValues)
     notices = [event.data["text"] for event in seen if event.name == "notice"]
     assert any("no threshold was fitted: too few different pairs" in text for text in notices)
     with pytest.raises(CheckpointError, match="siamkit calibrate"):
-        siamkit.load(values["run_dir"]).verify("a.png", "b.png")
+        siamkit.load_embedder(values["run_dir"]).verify("a.png", "b.png")
 
 
 def test_a_run_that_is_resumed_has_the_threshold_of_one_that_is_not(run_values: RunValues) -> None:
@@ -35,7 +35,7 @@ def test_a_run_that_is_resumed_has_the_threshold_of_one_that_is_not(run_values: 
     assert json.loads(path.read_text()) == first
     path.unlink()
     assert api.resume(values["run_dir"])["calibration"] == first
-    assert siamkit.load(values["run_dir"]).calibration.to_json() == first
+    assert siamkit.load_embedder(values["run_dir"]).calibration.to_json() == first
 
 
 def test_a_threshold_that_the_user_chose_stays(run_values: RunValues) -> None:
@@ -48,9 +48,9 @@ def test_a_threshold_that_the_user_chose_stays(run_values: RunValues) -> None:
 def test_the_threshold_belongs_to_one_network(run_values: RunValues) -> None:
     values = run_values(train={"epochs": 3})
     result = api.fit(values)
-    last = siamkit.load(values["run_dir"], "last")
+    last = siamkit.load_embedder(values["run_dir"], "last")
     if result["metrics"]["best"]["epoch"] == 2:
-        assert last.calibration == siamkit.load(values["run_dir"]).calibration
+        assert last.calibration == siamkit.load_embedder(values["run_dir"]).calibration
     else:
         with pytest.raises(CheckpointError, match="another network"):
             _ = last.calibration

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siamkit.config import TrainConfig
-from siamkit.data.images import ImageSet, PairList, Sample, TripletList, Tuples
+from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.errors import DataError
 from siamkit.interfaces import Pairs, Triplets
 from siamkit.training.batching import Part, batch_notices, epoch_steps, part_of
@@ -34,11 +34,10 @@ def test_each_known_tuple_is_shown_once_an_epoch(
 ) -> None:
     batch, micro = batch * 4, None if micro is None else min(micro, batch * 4)
     config = TrainConfig(batch_size=batch, images_per_class=2, micro_batch=micro)
-    first, second, third = zip(*rows, strict=True)
     tuples = (
-        TripletList(first, second, third)
+        Tuples(tuple(rows))
         if triplets
-        else PairList(first, second, tuple(bool(c % 2) for c in third))
+        else Tuples(tuple((a, b) for a, b, _ in rows), tuple(bool(c % 2) for _, _, c in rows))
     )
     steps = epoch_steps(config, image_set(tuples), epoch)
     shown = [row for step in steps for part in step for row in rows_of(part)]
@@ -54,7 +53,7 @@ def test_each_known_tuple_is_shown_once_an_epoch(
 
 
 def test_epochs_differ_and_repeat() -> None:
-    images = image_set(PairList(tuple(range(8)), tuple(range(1, 9)), (True, False) * 4))
+    images = image_set(Tuples(tuple((i, i + 1) for i in range(8)), (True, False) * 4))
     config = TrainConfig(batch_size=8, images_per_class=2)
     order = [[p.images for s in epoch_steps(config, images, e) for p in s] for e in (0, 1, 0)]
     assert order[0] != order[1]
@@ -63,19 +62,19 @@ def test_epochs_differ_and_repeat() -> None:
 
 def test_many_pairs_cost_no_more_each() -> None:
     count = 50_000  # quadratic work would take minutes
-    pairs = PairList((0,) * count, (1,) * count, (True,) * count)
+    pairs = Tuples(((0, 1),) * count, (True,) * count)
     steps = epoch_steps(TrainConfig(), image_set(pairs), 0)
     assert sum(part.size for step in steps for part in step) == count
 
 
 def test_an_image_in_several_pairs_comes_once() -> None:
-    part = part_of(PairList((4, 4), (7, 2), (True, False)), [0, 1])
+    part = part_of(Tuples(((4, 7), (4, 2)), (True, False)), [0, 1])
     assert part.images == [4, 7, 2]
     assert isinstance(part.tuples, Pairs)
     assert part.tuples.first.tolist() == [0, 0]
     assert part.tuples.second.tolist() == [1, 2]
     assert part.tuples.same.tolist() == [True, False]
-    triplets = part_of(TripletList((1,), (2,), (3,)), [0]).tuples
+    triplets = part_of(Tuples(((1, 2, 3),)), [0]).tuples
     assert isinstance(triplets, Triplets) and triplets.negative.tolist() == [2]
 
 
@@ -91,7 +90,7 @@ def test_labelled_images_come_in_classes() -> None:
 
 
 def test_a_batch_must_hold_a_triplet() -> None:
-    images = image_set(TripletList((0,), (1,), (2,)))
+    images = image_set(Tuples(((0, 1, 2),)))
     config = TrainConfig(batch_size=4, images_per_class=2)
     assert batch_notices(config, images) == ()
     small = config.model_copy(update={"batch_size": 2})

@@ -96,7 +96,7 @@ def test_pairs_teach_what_they_say(run_values: Values, image_folder: Path, tmp_p
             train={"epochs": 4},
         )  # fmt: skip
         values["run_dir"] = str(tmp_path / f"run-{flip}")
-        net = api.load(api.fit(values)["run_dir"], which="last")
+        net = api.load_embedder(api.fit(values)["run_dir"], which="last")
         one, other = (net.embed(image_folder / f"class{kind}") for kind in (0, 1))
         between[flip] = float((one @ other.T).mean())
     assert between[True] > between[False] + 0.2, between
@@ -194,7 +194,7 @@ def test_boxes_and_roles_of_a_manifest_count(
     assert held_out.images.samples[0].box == (8, 0, 40, 40)
     assert held_out.images.query is not None and sum(held_out.images.query) == 8
     # The whole image embeds otherwise than the part of it.
-    whole = api.load(result["run_dir"]).embed([held_out.images.samples[0].path])
+    whole = api.load_embedder(result["run_dir"]).embed([held_out.images.samples[0].path])
     assert not torch.allclose(whole[0], held_out.embeddings[0], atol=1e-4)
 
 

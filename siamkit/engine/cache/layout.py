@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-KEY_BYTES = 16
+from siamkit.keys import KEY_BYTES as KEY_BYTES
+
 """The length of a row's key."""
 
 DATA_START = 4096

@@ -14,7 +14,7 @@ from siamkit.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class KernelError(ConfigError):
@@ -95,7 +95,7 @@ class Kernel(ABC):
         """Return the output for a whole batch, ``[batch_size, C, H, W]`` in any layout."""
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        dtype = _AUTOCAST.get(self.precision) if self.device.type != "cpu" else None
+        dtype = AUTOCAST.get(self.precision) if self.device.type != "cpu" else None
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from siamkit.errors import CheckpointError, ConfigError
-from siamkit.inference.gallery.exact import Vectors, exact_search, not_a_number
+from siamkit.evaluation.nearest import Vectors, exact_search, not_a_number
 
 KINDS = ("auto", "exact", "faiss")
 """How an index can be searched."""

@@ -17,7 +17,7 @@ from siamkit.data.inputs import files_of
 from siamkit.errors import ConfigError
 from siamkit.files import fsync, full_disk_is_ours, write_json
 from siamkit.inference.embedder import BATCH_SIZE, Embedder
-from siamkit.inference.filling import HINT, Progress, fill, working
+from siamkit.inference.filling import HINT, OnProgress, fill, working
 from siamkit.inference.gallery import approximate as ann
 from siamkit.inference.gallery.index import (
     CELLS,
@@ -28,7 +28,7 @@ from siamkit.inference.gallery.index import (
     OFFSETS,
     Meta,
     is_index,
-    record,
+    seal,
 )
 
 
@@ -42,7 +42,7 @@ def build_index(
     kind: str = "exact",
     batch_size: int = BATCH_SIZE,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Build the index of a gallery; stopped at any instant, the same call goes on where it was.
 
@@ -93,7 +93,7 @@ def build_index(
                 format=FORMAT, siamkit=version("siamkit"), kind=chosen, run=str(run.absolute()),
                 which=which, model=embedder.fingerprint, dim=embedder.embedding_dim,
                 count=len(paths), root=str(root or ""), cells=cells, recall=recall,
-                files={path.name: record(path) for path in sorted(new.iterdir())},
+                files={path.name: seal(path) for path in sorted(new.iterdir())},
             )  # fmt: skip
             write_json(new / META, meta.model_dump(mode="json"))
             _put(new, output)

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,8 +24,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from siamkit.errors import CheckpointError
+from siamkit.evaluation.nearest import exact_search
+from siamkit.files import sha256_of
 from siamkit.inference.gallery import approximate as ann
-from siamkit.inference.gallery.exact import exact_search
 
 FORMAT = 1
 META, EMBEDDINGS, ITEMS = "meta.json", "embeddings.npy", "items.jsonl"
@@ -34,7 +34,7 @@ OFFSETS, CELLS = "offsets.npy", "cells.faiss"
 _HINT = "build it again with 'siamkit index'"
 
 
-class FileRecord(BaseModel):
+class FileSeal(BaseModel):
     """What a file of an index must be."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,7 +74,7 @@ class Meta(BaseModel):
     root: str
     cells: int | None = None
     recall: float | None = None
-    files: dict[str, FileRecord]
+    files: dict[str, FileSeal]
 
 
 @dataclass(frozen=True)
@@ -208,11 +208,9 @@ class Index:
         return ann.opened(self.path / CELLS, self.meta.cells or 1)
 
 
-def record(path: Path) -> FileRecord:
+def seal(path: Path) -> FileSeal:
     """Return the size and digest of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileRecord(bytes=path.stat().st_size, sha256=digest)
+    return FileSeal(bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 def is_index(path: Path) -> bool:
@@ -250,7 +248,7 @@ def _check(path: Path, meta: Meta, verify: bool) -> None:
     for name, expected in meta.files.items():
         file = path / name
         whole = file.is_file() and file.stat().st_size == expected.bytes
-        if not whole or (verify and record(file) != expected):
+        if not whole or (verify and seal(file) != expected):
             raise CheckpointError(
                 "the file is missing or damaged", where=str(file), hint=_HINT
             )  # fmt: skip

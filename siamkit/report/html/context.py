@@ -1,4 +1,4 @@
-"""What each section of the page says."""
+"""The context of the page: what each section says."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from siamkit.evaluation.retrieval import Retrieval
 from siamkit.report import units
 from siamkit.report.html import model, run_charts, score_charts, timing
 from siamkit.report.html.figures import Chart
 from siamkit.report.html.gather import Gathered
+from siamkit.report.html.heldout import Decision, HeldOutFacts
 from siamkit.report.html.plan_chart import plan_chart
 
 Context = dict[str, Any]
@@ -31,11 +33,12 @@ def charts_of(found: Gathered) -> dict[str, Chart]:
         run_charts.time_chart(found.spent),
     ]
     if found.held is not None and found.held.verified is not None:
-        verified = found.held.verified
+        verified, decision = found.held.verified, found.held.decision
+        assert decision is not None
         charts += [
-            score_charts.score_chart(verified),
-            score_charts.det_chart(verified),
-            score_charts.roc_chart(verified),
+            score_charts.score_chart(verified, decision),
+            score_charts.det_chart(verified, decision),
+            score_charts.roc_chart(verified, decision),
         ]
     if found.held is not None and found.map is not None:
         charts.append(score_charts.map_chart(found.held, found.map))
@@ -187,11 +190,11 @@ def _verification(found: Gathered, charts: Mapping[str, Chart]) -> Context:
         return context
     part = _PARTS[held.held.part]
     context["held_note"] = (
-        f"From here on: the {part} set, {held.held.images}, by the network of the best epoch "
+        f"From here on: the {part} set, {_described(held)}, by the network of the best epoch "
         f"({held.held.epoch + 1})."
     )
     if held.notices:
-        context["held_note"] += f" Of these, {'; '.join(held.notices)}."
+        context["held_note"] += f" To keep the page small, {'; '.join(held.notices)}."
     if part == "validation":
         context["held_note"] += (
             " The best epoch was chosen by these images, so the figures flatter it a little; a "
@@ -203,29 +206,35 @@ def _verification(found: Gathered, charts: Mapping[str, Chart]) -> Context:
             "one of them."
         )
         return context
-    verified = held.verified
+    verified, decision = held.verified, held.decision
+    assert decision is not None
     metrics = verified.metrics
     drawn = "all pairs there are" if verified.pairs.all else "drawn from all pairs"
     if held.held.images.tuples is not None:
         drawn = "those that the data lists"
     context.update(
         verification=model.verification_rows(verified),
-        threshold=verified.threshold.value,
-        threshold_rows=_threshold_rows(found),
-        foreseen=bool(verified.threshold.calibration),
+        threshold=decision.threshold,
+        threshold_rows=_threshold_rows(decision),
+        foreseen=decision.calibration is not None,
         threshold_note=(
-            f"The threshold is from {verified.threshold.source}. {metrics.same} same and "
+            f"The threshold is from {decision.source}. {metrics.same} same and "
             f"{metrics.different} different pairs: {drawn}. Intervals resample classes."
         ),
     )
     return context
 
 
-def _threshold_rows(found: Gathered) -> list[tuple[str, ...]]:
-    assert found.held is not None and found.held.verified is not None
-    rows = model.threshold_rows(found.held.verified)
-    foreseen = bool(found.held.verified.threshold.calibration)
-    return [row if foreseen else row[:2] for row in rows]
+def _described(held: HeldOutFacts) -> str:
+    images = held.held.images
+    if held.total == len(images):
+        return str(images)
+    return f"{held.total} images"
+
+
+def _threshold_rows(decision: Decision) -> list[tuple[str, ...]]:
+    foreseen = decision.calibration is not None
+    return [row if foreseen else row[:2] for row in model.threshold_rows(decision)]
 
 
 def _pictures(found: Gathered, charts: Mapping[str, Chart]) -> Context:
@@ -246,16 +255,10 @@ def _pictures(found: Gathered, charts: Mapping[str, Chart]) -> Context:
             "The data says which images belong together, not all that do, so it cannot be told "
             "which neighbours are right."
         )
-    findable = int(held.near.findable.sum())
-    hits = int((held.near.findable & held.near.right).sum())
     context.update(
         right=model.gallery(held, held.right),
         wrong=model.gallery(held, held.wrong),
-        retrieval_note=(
-            f"Of {findable} images with another of their class, {hits} "
-            f"({units.percent(hits / max(findable, 1))}) have one nearest to them. Queries of "
-            "either kind are drawn at random (fixed seed)."
-        ),
+        retrieval_note=_retrieval_note(held.retrieval),
     )
     if held.verified is not None:
         known = held.held.images.tuples is not None
@@ -280,6 +283,17 @@ def _pictures(found: Gathered, charts: Mapping[str, Chart]) -> Context:
     return context
 
 
+def _retrieval_note(metrics: Retrieval | None) -> str:
+    if metrics is None:
+        return "No image has another one of its class to find."
+    return (
+        f"Of {metrics.queries} queries with another image of their class among {metrics.gallery}, "
+        f"{units.percent(metrics.recall[1])} have one nearest to them (recall@1 "
+        f"{metrics.recall[1]:.3f}, MAP@R {metrics.map_at_r:.3f}). Queries of either kind are drawn "
+        "at random (fixed seed)."
+    )
+
+
 # --- the appendix --------------------------------------------------------------------------------
 
 
@@ -295,7 +309,7 @@ def _appendix(found: Gathered) -> Context:
         }
     return {
         "config": found.config,
-        "config_path": str(found.run.config),
+        "config_path": str(found.run.dir.config),
         "versions": list(versions.items()),
         "versions_note": note,
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-Record = Mapping[str, Any]
+LoggedEvent = Mapping[str, Any]
 Metrics = Mapping[str, float]
 
 _NAMED = 4
@@ -56,7 +56,7 @@ class Band:
     trainable: int
     parameters: int
     stages: Mapping[str, StageState]
-    engine: Record = field(default_factory=dict)
+    engine: LoggedEvent = field(default_factory=dict)
 
     @property
     def share(self) -> float:
@@ -134,7 +134,7 @@ class Facts:
         notices: What was worth knowing, each once, in order.
     """
 
-    start: Record
+    start: LoggedEvent
     untrained: Metrics
     epochs: tuple[Epoch, ...]
     steps: tuple[Step, ...]
@@ -156,7 +156,7 @@ class Facts:
         return max([*reached, *(e.number + 1 for e in self.epochs), 0])
 
 
-def facts_of(events: Sequence[Record]) -> Facts:
+def facts_of(events: Sequence[LoggedEvent]) -> Facts:
     """Return what happened, from events in the order in which they were logged."""
     named = _standing([(str(e["event"]), e) for e in events])
     start = _last(named, "run_start")
@@ -181,9 +181,9 @@ def facts_of(events: Sequence[Record]) -> Facts:
     )
 
 
-def _standing(named: Sequence[tuple[str, Record]]) -> list[tuple[str, Record]]:
+def _standing(named: Sequence[tuple[str, LoggedEvent]]) -> list[tuple[str, LoggedEvent]]:
     """Leave out what was undone: a run that is resumed may go back to an older checkpoint."""
-    found: list[tuple[str, Record]] = []
+    found: list[tuple[str, LoggedEvent]] = []
     for name, event in named:
         if name == "run_start":
             start = int(event.get("start_epoch", 0))
@@ -192,22 +192,22 @@ def _standing(named: Sequence[tuple[str, Record]]) -> list[tuple[str, Record]]:
     return found
 
 
-def _undone(name: str, event: Record, start: int) -> bool:
+def _undone(name: str, event: LoggedEvent, start: int) -> bool:
     if name == "epoch_end":
         return bool(event["epoch"] >= start)
     return name in ("phase_start", "engine", "step") and bool(event["epoch"] > start)
 
 
-def _last(named: Sequence[tuple[str, Record]], wanted: str) -> Record:
+def _last(named: Sequence[tuple[str, LoggedEvent]], wanted: str) -> LoggedEvent:
     return next((event for name, event in reversed(named) if name == wanted), {})
 
 
-def _numbers(values: Record) -> dict[str, float]:
+def _numbers(values: LoggedEvent) -> dict[str, float]:
     """Return the metrics among the values of an event."""
     return {k: v for k, v in values.items() if isinstance(v, float) and k != "time"}
 
 
-def _epoch(event: Record) -> Epoch:
+def _epoch(event: LoggedEvent) -> Epoch:
     return Epoch(
         event["epoch"],
         event["train_loss"],
@@ -217,7 +217,7 @@ def _epoch(event: Record) -> Epoch:
     )
 
 
-def _steps(events: Iterable[Record]) -> tuple[Step, ...]:
+def _steps(events: Iterable[LoggedEvent]) -> tuple[Step, ...]:
     """Return the steps by their number; what was done again replaces what a crash undid."""
     found = {
         e["step"]: Step(
@@ -230,7 +230,7 @@ def _steps(events: Iterable[Record]) -> tuple[Step, ...]:
     return tuple(found[number] for number in sorted(found))
 
 
-def _bands(named: Sequence[tuple[str, Record]], reached: int) -> tuple[Band, ...]:
+def _bands(named: Sequence[tuple[str, LoggedEvent]], reached: int) -> tuple[Band, ...]:
     """Return the phases up to the epoch ``reached``.
 
     A resumed run tells its plan again, from an epoch that may lie in a phase that was told before:
@@ -260,13 +260,13 @@ def _bands(named: Sequence[tuple[str, Record]], reached: int) -> tuple[Band, ...
     return tuple(band for band in bands if band.end > band.start)
 
 
-def _stage(change: Record) -> StageState:
+def _stage(change: LoggedEvent) -> StageState:
     return StageState(
         change["parameters"], int(change["trainable"] or 0), change["lr"], change.get("norm")
     )
 
 
-def _notices(named: Sequence[tuple[str, Record]]) -> tuple[str, ...]:
+def _notices(named: Sequence[tuple[str, LoggedEvent]]) -> tuple[str, ...]:
     found: list[str] = []
     for name, event in named:
         if name == "run_start":

@@ -1,23 +1,19 @@
-"""Reading what a report is made of. What is missing is told, and does not fail."""
+"""The gatherer: reads what a report is made of. What is missing is said, and does not fail."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from siamkit.errors import SiamkitError
+from siamkit.evaluation.calibration import Calibration
+from siamkit.evaluation.embedding_map import Map, embedding_map
 from siamkit.report.html import timing
-from siamkit.report.html.embedding_map import Map, embedding_map
 from siamkit.report.html.facts import Facts, facts_of
 from siamkit.report.html.heldout import HeldOutFacts, held_out_facts
-from siamkit.report.html.log import read_log
-from siamkit.runs.directory import RunDir
 from siamkit.runs.held_out import HeldOut
-
-CALIBRATION = "calibration.json"
+from siamkit.runs.open import OpenRun
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ class Gathered:
         notices: What the reader should know.
     """
 
-    run: RunDir
+    run: OpenRun
     facts: Facts
     spent: Mapping[int, Mapping[str, float]]
     metrics: Mapping[str, Any]
@@ -47,21 +43,21 @@ class Gathered:
     notices: tuple[str, ...]
 
 
-def gather(run: RunDir) -> Gathered:
+def gather(run: OpenRun) -> Gathered:
     """Read the files of a run."""
-    log = read_log(run.events)
+    log = run.log
     facts = facts_of(log.events)
     notices = list(facts.notices)
     if log.damaged:
         lines = "a line" if log.damaged == 1 else f"{log.damaged} lines"
         notices.append(f"{lines} of events.jsonl could not be read and is left out")
-    held, why = _held_out(run, facts)
+    held, why = _held_out(run, facts, notices)
     return Gathered(
         run,
         facts,
         timing.spent(log.events),
-        _json(run.metrics).get("metrics") or {},
-        _text(run.config),
+        run.metrics,
+        run.config_text,
         held,
         why,
         embedding_map(held.held.embeddings) if held is not None else None,
@@ -69,17 +65,17 @@ def gather(run: RunDir) -> Gathered:
     )
 
 
-def _held_out(run: RunDir, facts: Facts) -> tuple[HeldOutFacts | None, str]:
+def _held_out(run: OpenRun, facts: Facts, notices: list[str]) -> tuple[HeldOutFacts | None, str]:
     """Return what the test images say, or else the validation images, or why neither does."""
     problem = ""
     for part in ("test", "val"):
         try:
-            found = HeldOut.load(run, part)
+            kept = run.held_out(part)
         except SiamkitError as error:
             problem = problem or str(error)
             continue
-        if found is not None and len(found.images):
-            return held_out_facts(found, _json(run.path / CALIBRATION)), problem
+        if kept is not None and len(kept.images):
+            return held_out_facts(kept, _calibration(run, kept, notices)), problem
     if problem:
         return None, f"The embeddings cannot be read: {problem}"
     if facts.ended:
@@ -90,16 +86,10 @@ def _held_out(run: RunDir, facts: Facts) -> tuple[HeldOutFacts | None, str]:
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _calibration(run: OpenRun, kept: HeldOut, notices: list[str]) -> Calibration | None:
+    """Return the calibration; what is wrong with one that is there is a notice."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+        return run.calibration_for(kept)
+    except SiamkitError as error:
+        notices.append(f"the threshold is not the run's own: {error}")
+        return None

@@ -1,4 +1,4 @@
-"""What the page shows, ready for the templates: plain values, no markup."""
+"""The model of the page: plain values for the templates, no markup."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from siamkit.data.images import Sample
+from siamkit.evaluation.embedding_map import Map
+from siamkit.evaluation.neighbourhood import ScoredPair
+from siamkit.evaluation.prediction import Rate
+from siamkit.evaluation.verified import Verified
 from siamkit.report import units
-from siamkit.report.html.embedding_map import Map
 from siamkit.report.html.facts import Facts
-from siamkit.report.html.heldout import HeldOutFacts, Verified
-from siamkit.report.html.neighbours import Pair
+from siamkit.report.html.heldout import Decision, HeldOutFacts
 from siamkit.report.html.thumbnails import LARGE, SMALL
 
 Json = dict[str, Any]
@@ -46,7 +48,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class ShownPair:
+class Comparison:
     """Two images, and whether the threshold decides rightly."""
 
     first: Shown
@@ -105,16 +107,14 @@ def gallery(found: HeldOutFacts, queries: Sequence[int]) -> list[Query]:
     ]
 
 
-def shown_pairs(found: HeldOutFacts, pairs: Iterable[Pair]) -> list[ShownPair]:
+def shown_pairs(found: HeldOutFacts, pairs: Iterable[ScoredPair]) -> list[Comparison]:
     """Return pairs with the decision on each."""
-    assert found.verified is not None
-    threshold = found.verified.threshold.value
+    assert found.decision is not None
+    threshold = found.decision.threshold
     return [
-        ShownPair(
-            _shown(found, p.first), _shown(found, p.second), p.score, p.score >= threshold
-        )
-        for p in pairs
-    ]  # fmt: skip
+        Comparison(_shown(found, first), _shown(found, second), score, score >= threshold)
+        for first, second, score in pairs
+    ]
 
 
 def _shown(
@@ -133,8 +133,8 @@ def thumbnail_wishes(
     assert found.near is not None
     for query in (*found.right, *found.wrong):
         sizes.update(dict.fromkeys((query, *found.near.nearest[query].tolist()), LARGE))
-    for pair in (*found.accepts, *found.rejects):
-        sizes.update(dict.fromkeys((pair.first, pair.second), LARGE))
+    for first, second, _ in (*found.accepts, *found.rejects):
+        sizes.update(dict.fromkeys((first, second), LARGE))
     samples = found.held.images.samples
     return {number: samples[number] for number in sizes}, sizes
 
@@ -148,6 +148,8 @@ def map_items(found: HeldOutFacts, places: Map) -> list[Json]:
         nearest = int(near.nearest[index, 0])
         if found.held.images.tuples is not None:
             verdict = f"nearest image: {samples[nearest].key}"
+        elif not near.query[index]:
+            verdict = "not a query"
         elif not near.findable[index]:
             verdict = "the only image of its class"
         elif near.right[index]:
@@ -180,38 +182,22 @@ def verification_rows(found: Verified) -> list[tuple[str, str, str]]:
     for title, key, value in values:
         ends = found.intervals.get(key)
         between = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
-        told = f"{value:.3f}" if value is not None else "too few different pairs to tell"
-        rows.append((title, told, between))
+        text = f"{value:.3f}" if value is not None else "too few different pairs to tell"
+        rows.append((title, text, between))
     return rows
 
 
-def threshold_rows(found: Verified) -> list[tuple[str, str, str]]:
+def threshold_rows(decision: Decision) -> list[tuple[str, str, str]]:
     """Return the error rates at the threshold: here, and as the calibration foresaw them."""
-    threshold = found.threshold
-    rows = []
-    for title, key, here in (
-        ("false accepts (FAR)", "far", threshold.far),
-        ("false rejects (FRR)", "frr", threshold.frr),
-    ):
-        foreseen = threshold.calibration.get(key)
-        told = ""
-        if isinstance(foreseen, Mapping) and all(
-            _is_number(foreseen.get(end)) for end in ("rate", "low", "high")
-        ):
-            told = (
-                f"{units.percent(foreseen['rate'])} "
-                f"({units.percent(foreseen['low'])} to {units.percent(foreseen['high'])})"
-            )
-        rows.append((title, units.percent(here), told))
-    return rows
+    own = decision.calibration
+    far, frr = (None, None) if own is None else (own.far, own.frr)
+    return [
+        ("false accepts (FAR)", units.percent(decision.far), _foreseen(far)),
+        ("false rejects (FRR)", units.percent(decision.frr), _foreseen(frr)),
+    ]
 
 
-def finite(value: Any) -> Any:
-    """Return ``value`` without what JSON cannot say: NaN and infinity become null."""
-    if isinstance(value, Mapping):
-        return {str(key): finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def _foreseen(rate: Rate | None) -> str:
+    if rate is None:
+        return ""
+    return f"{units.percent(rate.rate)} ({units.percent_range(rate.low, rate.high)})"

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from siamkit.report.html.figures import Chart
-from siamkit.report.html.model import finite
+from siamkit.report.units import finite
 
 _HERE = "siamkit.report.html"
 

@@ -9,18 +9,20 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from siamkit.evaluation.verification import Roc
-from siamkit.report.html.embedding_map import Map
+from siamkit.evaluation.embedding_map import Map
+from siamkit.evaluation.verification import Roc, operating_points
+from siamkit.evaluation.verified import Verified
+from siamkit.report import units
 from siamkit.report.html.figures import BLUE, GREY, ORANGE, Cell, Chart, figure, pattern
-from siamkit.report.html.heldout import HeldOutFacts, Verified
+from siamkit.report.html.heldout import Decision, HeldOutFacts
 
 _CURVE = 300
 _BINS = 60
 
 
-def roc_chart(found: Verified) -> Chart:
+def roc_chart(verified: Verified, decision: Decision) -> Chart:
     """Return the ROC curve, false accepts on a linear axis."""
-    curve, threshold = found.curve, found.threshold
+    curve = verified.curve
     kept = _spread(curve)
     chart = figure(
         go.Scatter(
@@ -28,31 +30,32 @@ def roc_chart(found: Verified) -> Chart:
             line={"color": GREY, "width": 1, "dash": "dot"},
         ),
         _curve(curve.far[kept], curve.tar[kept], "this network"),
-        _point(threshold.far, 1 - threshold.frr),
+        _point(decision.far, 1 - decision.frr),
         height=320,
     )  # fmt: skip
     chart.update_xaxes(title_text="false accepts (FAR)", range=[-0.01, 1], showgrid=True)
     chart.update_yaxes(title_text="true accepts (TAR)", range=[0, 1.01])
-    auc = found.metrics.auc
+    auc = verified.metrics.auc
     return Chart(
         "roc", "ROC", f"The area under the curve is {auc:.3f}; chance is 0.5.", chart,
-        ("FAR", "TAR", "threshold"), _operating_points(found),
+        ("FAR", "TAR", "threshold"),
+        [(far, f"{tar:.4f}", cut) for far, tar, cut in _operating_points(verified)],
     )  # fmt: skip
 
 
-def det_chart(found: Verified) -> Chart:
+def det_chart(verified: Verified, decision: Decision) -> Chart:
     """Return false rejects over false accepts, both on log axes."""
-    curve, threshold = found.curve, found.threshold
+    curve = verified.curve
     kept = _spread(curve)
     far, frr = curve.far[kept], 1 - curve.tar[kept]
     # A rate below one pair in all of them was not seen, and zero has no place on a log axis.
     seen = (far > 0) & (frr > 0)
     chart = figure(
         _curve(far[seen], frr[seen], "this network"),
-        _point(threshold.far or None, threshold.frr or None),
+        _point(decision.far or None, decision.frr or None),
         height=320,
     )
-    metrics = found.metrics
+    metrics = verified.metrics
     lows = [max(-4, math.floor(math.log10(1 / n))) for n in (metrics.different, metrics.same)]
     low = 10.0 ** min(lows)
     chart.add_scatter(
@@ -67,21 +70,20 @@ def det_chart(found: Verified) -> Chart:
     chart.update_xaxes(title_text="false accepts (FAR)", range=[lows[0], 0.02], **axis)
     chart.update_yaxes(title_text="false rejects (FRR)", range=[lows[1], 0.02], **axis)
     finding = (
-        f"Log axes; lower is better. The equal error rate is {found.metrics.eer:.3f}, at a score "
-        f"of {found.metrics.eer_threshold:.3f}."
+        f"Log axes; lower is better. The equal error rate is {verified.metrics.eer:.3f}, at a "
+        f"score of {verified.metrics.eer_threshold:.3f}."
     )
     rows: list[tuple[Cell, ...]] = [
-        (far, None if tar is None else f"{1 - float(tar):.4f}", cut)
-        for far, tar, cut in _operating_points(found)
+        (far, f"{1 - tar:.4f}", cut) for far, tar, cut in _operating_points(verified)
     ]
     return Chart(
         "det", "Detection error trade-off", finding, chart, ("FAR", "FRR", "threshold"), rows
     )
 
 
-def score_chart(found: Verified) -> Chart:
+def score_chart(verified: Verified, decision: Decision) -> Chart:
     """Return the scores of same and of different pairs, with the threshold."""
-    scores, same, threshold = found.scores, found.pairs.same, found.threshold
+    scores, same = verified.scores, verified.pairs.same
     edges = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-6), _BINS + 1)
     middles, width = (edges[1:] + edges[:-1]) / 2, float(edges[1] - edges[0])
     kinds = (
@@ -102,16 +104,16 @@ def score_chart(found: Verified) -> Chart:
             },
         )  # fmt: skip
     chart.add_vline(
-        x=threshold.value,
+        x=decision.threshold,
         line={"width": 2, "dash": "dash", "color": GREY},
-        annotation={"text": f"threshold {threshold.value:.3f}", "yanchor": "bottom", "y": 1},
+        annotation={"text": f"threshold {decision.threshold:.3f}", "yanchor": "bottom", "y": 1},
     )
     chart.update_layout(legend={"y": -0.2, "yanchor": "top"})
     chart.update_xaxes(title_text="cosine similarity")
     chart.update_yaxes(title_text="share of the kind, %")
     finding = (
-        f"At the threshold of {threshold.value:.3f}, {100 * threshold.far:.3g} % of different "
-        f"pairs are accepted and {100 * threshold.frr:.3g} % of same pairs rejected."
+        f"At the threshold of {decision.threshold:.3f}, {units.percent(decision.far)} of different "
+        f"pairs are accepted and {units.percent(decision.frr)} of same pairs rejected."
     )
     rows: list[tuple[Cell, ...]] = [
         (f"{a:.3f} to {b:.3f}", int(d), int(s))
@@ -152,13 +154,13 @@ def map_chart(found: HeldOutFacts, places: Map) -> Chart:
     chart.update_xaxes(**hidden)
     chart.update_yaxes(**hidden)
     count, errors = len(places.indices), int(wrong[places.indices].sum())
-    told = (
+    apart = (
         f"; {errors} of them (crosses) have an image of another class nearest to them"
         if known
         else ""
     )
     finding = (
-        f"{count} images by t-SNE{told}. What lies together is alike; distances between groups "
+        f"{count} images by t-SNE{apart}. What lies together is alike; distances between groups "
         "mean little."
     )
     return Chart("map", "Map of the embeddings", finding, chart, (), [])
@@ -192,17 +194,13 @@ def _spread(curve: Roc) -> NDArray[np.int64]:
     return np.unique(np.clip(chosen, 0, count - 1)).astype(np.int64)
 
 
-def _operating_points(found: Verified) -> list[tuple[Cell, ...]]:
-    """Return what the curve gives at a few rates of false accepts."""
-    curve = found.curve
-    rows: list[tuple[Cell, ...]] = []
-    for far in (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001):
-        if far * found.metrics.different < 10:
-            break  # too few different pairs to tell it
-        at = int(np.flatnonzero(curve.far <= far * (1 + 1e-9))[-1])
-        cut = curve.thresholds[at]
-        rows.append((f"{far:g}", f"{curve.tar[at]:.4f}", f"{cut:.3f}" if at else "above all"))
-    return rows
+def _operating_points(verified: Verified) -> list[tuple[str, float, str]]:
+    """Return the curve at a few rates of false accepts: the rate, TAR, and the threshold."""
+    points = operating_points(verified.curve, verified.metrics.different)
+    return [
+        (f"{p.far:g}", p.tar, f"{p.threshold:.3f}" if math.isfinite(p.threshold) else "above all")
+        for p in points
+    ]
 
 
 def _listed(values: NDArray[Any]) -> list[float]:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-Record = Mapping[str, Any]
+LoggedEvent = Mapping[str, Any]
 
 SETUP, FILL, WAIT, PREFIX, SUFFIX, STEPS, EVALUATION, SAVING = (
     "setup", "fill", "wait", "prefix", "suffix", "steps", "evaluation", "saving"
@@ -39,7 +39,7 @@ _ENDS = {
 """What was going on until an event of this name."""
 
 
-def spent(events: Sequence[Record]) -> dict[int, dict[str, float]]:
+def spent(events: Sequence[LoggedEvent]) -> dict[int, dict[str, float]]:
     """Return the seconds by epoch (from 0) and kind of work.
 
     What comes before the first step counts to the first epoch, what comes after the last one (the
@@ -57,10 +57,10 @@ def totals(by_epoch: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
     return {kind: seconds for kind, seconds in sums.items() if seconds > 0}
 
 
-def _spans(events: Sequence[Record]) -> Iterator[tuple[int, str, float]]:
+def _spans(events: Sequence[LoggedEvent]) -> Iterator[tuple[int, str, float]]:
     last: float | None = None
     epoch = 0
-    engine: Record = {}
+    engine: LoggedEvent = {}
     for event in events:
         name = event["event"]
         if name == "run_start":
@@ -81,7 +81,7 @@ def _spans(events: Sequence[Record]) -> Iterator[tuple[int, str, float]]:
             yield epoch, _ENDS[name], seconds
 
 
-def _step(event: Record, engine: Record, seconds: float) -> dict[str, float]:
+def _step(event: LoggedEvent, engine: LoggedEvent, seconds: float) -> dict[str, float]:
     """Split the time of a step; what the prefix takes of it is by its measured cost an image."""
     if "input_seconds" not in event:
         return {STEPS: seconds}

@@ -1,4 +1,4 @@
-"""Writing the report of a run."""
+"""The writer of a run's report."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from siamkit.api.models import open_run
 from siamkit.errors import ConfigError
 from siamkit.files import write_atomic
 from siamkit.report.html import model
@@ -13,7 +14,6 @@ from siamkit.report.html.context import charts_of, context_of
 from siamkit.report.html.gather import gather
 from siamkit.report.html.page import render
 from siamkit.report.html.thumbnails import thumbnails
-from siamkit.runs.directory import RunDir
 
 NAME = "report.html"
 _HINT = "make room, or choose another file with -o"
@@ -37,18 +37,18 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> dict[
         ConfigError: ``output`` is a folder.
         ResourceError: The file cannot be written.
     """
-    run = RunDir.open(Path(run_dir))
+    run = open_run(run_dir)
     path = Path(output) if output is not None else run.path / NAME
     if path.is_dir():
         raise ConfigError(
             "is a folder", where=str(path), hint="give a file to write, such as a.html"
         )
-    found = gather(run)
-    charts = charts_of(found)
+    gathered = gather(run)
+    charts = charts_of(gathered)
     thumbs: dict[int, str | None] = {}
-    if found.held is not None and found.held.near is not None:
-        thumbs = thumbnails(*model.thumbnail_wishes(found.held, found.map))
-    context = context_of(found, charts, thumbs, datetime.now(UTC))
+    if gathered.held is not None and gathered.held.near is not None:
+        thumbs = thumbnails(*model.thumbnail_wishes(gathered.held, gathered.map))
+    context = context_of(gathered, charts, thumbs, datetime.now(UTC))
     text = render(charts, context)
     write_atomic(path, text, _HINT)
     return {
@@ -56,6 +56,6 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> dict[
         "path": str(path),
         "bytes": len(text.encode()),
         "charts": list(charts),
-        "part": found.held.held.part if found.held is not None else None,
+        "part": gathered.held.held.part if gathered.held is not None else None,
         "notices": context["notices"],
     }

@@ -13,7 +13,7 @@ def main() -> None:
 
     import siamkit
 
-    embedder = siamkit.load(run_dir, "last", device="cpu")
+    embedder = siamkit.load_embedder(run_dir, "last", device="cpu")
     clock = Clock()
     clock.start()
     embeddings = embedder.embed(folder)  # [N, dim]

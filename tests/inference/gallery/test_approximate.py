@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from siamkit.errors import CheckpointError, ConfigError
+from siamkit.evaluation.nearest import exact_search
 from siamkit.inference.gallery import approximate as ann
-from siamkit.inference.gallery.exact import exact_search
 
 
 def clustered(count: int, seed: int = 0, dim: int = 16) -> np.ndarray:

@@ -5,16 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamkit.data.images import PairList, TripletList
-from siamkit.data.known import Known, connected, read_known, read_lfw
+from siamkit.data.images import Tuples
 from siamkit.data.tables import Cells, read_table
+from siamkit.data.tuple_table import TupleTable, connected, read_lfw, read_tuples
 from siamkit.errors import DataError
 
 
-def read(tmp_path: Path, text: str) -> tuple[Known, tuple[str, ...], list[str]]:
+def read(tmp_path: Path, text: str) -> tuple[TupleTable, tuple[str, ...], list[str]]:
     (tmp_path / "t.csv").write_text(text)
     cells = Cells(tmp_path)
-    known, notices = read_known(read_table(tmp_path / "t.csv"), cells)
+    known, notices = read_tuples(read_table(tmp_path / "t.csv"), cells)
     return known, notices, cells.problems
 
 
@@ -25,15 +25,15 @@ def test_pairs_become_images_and_indices(tmp_path: Path) -> None:
     assert [sample.key for sample in images.samples] == ["a.png", "z.png", "m.png"]
     assert images.classes == ("a.png", "m.png")
     assert images.labels == [0, 0, 1]
-    assert images.tuples == PairList((1, 1), (0, 2), (True, False))
+    assert images.tuples == Tuples(((1, 0), (1, 2)), (True, False))
 
 
 def test_triplets_become_images_and_indices(tmp_path: Path) -> None:
     known, _, _ = read(tmp_path, "anchor,positive,negative\na.png,b.png,c.png\n")
     images = known.images(tmp_path)
     assert images.labels == [0, 0, 1]
-    assert images.tuples == TripletList((0,), (1,), (2,))
-    assert images.tuples.pairs() == PairList((0, 0), (1, 2), (True, False))
+    assert images.tuples == Tuples(((0, 1, 2),))
+    assert images.tuples.pairs() == Tuples(((0, 1), (0, 2)), (True, False))
 
 
 def test_every_bad_row_is_told(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from siamkit.data.images import ImageSet, PairList, Sample, TripletList, Tuples
+from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.data.manifest import read_split
 from siamkit.data.tables import Cells, Table, require_columns
 from siamkit.errors import DataError
@@ -17,12 +17,13 @@ OPTIONAL = ("split", "group")
 
 
 @dataclass(frozen=True)
-class Known:
-    """Pairs or triplets by path, as the data lists them.
+class TupleTable:
+    """Pairs or triplets by path, as a file lists them.
 
     Attributes:
         rows: The paths of each, relative to the root.
-        same: For pairs, whether they are of one identity; None for triplets.
+        same: For pairs, whether they are of one identity; None for triplets, and for pairs of which
+            the file doesn't say.
         splits: The split of each; None where the data doesn't say.
         groups: The group of each; None where the data doesn't say.
         folds: The fold of each; None where the data doesn't say.
@@ -35,6 +36,11 @@ class Known:
     groups: tuple[str, ...] | None = None
     folds: tuple[int, ...] | None = None
     names: Mapping[str, str] | None = None
+
+    @property
+    def paths(self) -> list[str]:
+        """Each path once, in the order in which they are named."""
+        return list(dict.fromkeys(path for row in self.rows for path in row))
 
     @property
     def alike(self) -> list[tuple[str, str]]:
@@ -50,12 +56,12 @@ class Known:
         """
         if self.names is not None:
             return dict(self.names)
-        return connected((path for row in self.rows for path in row), self.alike)
+        return connected(self.paths, self.alike)
 
-    def without(self, paths: frozenset[str]) -> Known:
+    def without(self, paths: frozenset[str]) -> TupleTable:
         """Return what is left when some images cannot be used."""
         kept = [i for i, row in enumerate(self.rows) if not paths.intersection(row)]
-        return Known(
+        return TupleTable(
             tuple(self.rows[i] for i in kept),
             None if self.same is None else tuple(self.same[i] for i in kept),
             None if self.splits is None else tuple(self.splits[i] for i in kept),
@@ -67,20 +73,13 @@ class Known:
     def images(self, root: Path) -> ImageSet:
         """Return the images with the pairs or triplets of them."""
         identity = self.identities()
-        paths = sorted({p for row in self.rows for p in row}, key=lambda p: (identity[p], p))
+        paths = sorted(self.paths, key=lambda p: (identity[p], p))
         classes = tuple(sorted({identity[path] for path in paths}))
         label = {name: number for number, name in enumerate(classes)}
         index = {path: number for number, path in enumerate(paths)}
         samples = tuple(Sample(root / path, label[identity[path]], path) for path in paths)
-        columns = list(zip(*([index[p] for p in row] for row in self.rows), strict=True))
-        tuples: Tuples
-        if self.same is None:
-            anchor, positive, negative = columns or [(), (), ()]
-            tuples = TripletList(anchor, positive, negative)
-        else:
-            first, second = columns or [(), ()]
-            tuples = PairList(first, second, self.same, self.folds)
-        return ImageSet(samples, classes, tuples)
+        rows = tuple(tuple(index[path] for path in row) for row in self.rows)
+        return ImageSet(samples, classes, Tuples(rows, self.same, self.folds))
 
 
 def connected(paths: Iterable[str], edges: Iterable[Sequence[str]]) -> dict[str, str]:
@@ -100,7 +99,7 @@ def connected(paths: Iterable[str], edges: Iterable[Sequence[str]]) -> dict[str,
     return {path: root(path) for path in parent}
 
 
-def read_known(table: Table, cells: Cells) -> tuple[Known, tuple[str, ...]]:
+def read_tuples(table: Table, cells: Cells) -> tuple[TupleTable, tuple[str, ...]]:
     """Return the pairs or triplets of a table, and what the user should know.
 
     Problems go to ``cells``.
@@ -140,7 +139,7 @@ def read_known(table: Table, cells: Cells) -> tuple[Known, tuple[str, ...]]:
             groups.append(group or "")
     if repeated:
         notices.append(f"left out {repeated} rows that repeat another one")
-    known = Known(
+    known = TupleTable(
         tuple(rows),
         None if triplets else tuple(sames),
         tuple(splits) if has_split else None,
@@ -149,7 +148,7 @@ def read_known(table: Table, cells: Cells) -> tuple[Known, tuple[str, ...]]:
     return known, (*notices, *_contradictions(known))
 
 
-def _contradictions(known: Known) -> list[str]:
+def _contradictions(known: TupleTable) -> list[str]:
     """Return a notice where pairs say that two images differ which other pairs connect."""
     identity = known.identities()
     if known.same is None:
@@ -165,7 +164,7 @@ def _contradictions(known: Known) -> list[str]:
     ]
 
 
-def read_lfw(path: Path, cells: Cells) -> Known:
+def read_lfw(path: Path, cells: Cells) -> TupleTable:
     """Return the pairs of an LFW file: ``pairs.txt``, ``pairsDevTrain.txt``, ``pairsDevTest.txt``.
 
     Its first line holds the number of folds, if there are several, and of pairs of each kind in
@@ -213,7 +212,7 @@ def read_lfw(path: Path, cells: Cells) -> Known:
         rows.append(pair)
         sames.append(same)
         numbers.append(i // (2 * size))
-    return Known(
+    return TupleTable(
         tuple(rows), tuple(sames), folds=tuple(numbers) if folds > 1 else None, names=names
     )
 

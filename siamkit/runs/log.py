@@ -1,4 +1,4 @@
-"""Reading a run's event log, whatever state the run left it in."""
+"""The reader of a run's event log, whatever state the run left it in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-Record = dict[str, Any]
+LoggedEvent = dict[str, Any]
+"""``time`` (seconds since 1970), ``event`` (its name), and the data of one event."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Log:
         damaged: Lines that are no event, such as one that a crash cut off.
     """
 
-    events: tuple[Record, ...] = ()
+    events: tuple[LoggedEvent, ...] = ()
     damaged: int = 0
 
 
@@ -32,8 +33,8 @@ def read_log(path: Path) -> Log:
     events, damaged = [], 0
     for line in text.splitlines():
         try:
-            record = json.loads(line)
-            events.append({**record, "time": float(record["time"]), "event": str(record["event"])})
+            event = json.loads(line)
+            events.append({**event, "time": float(event["time"]), "event": str(event["event"])})
         except (ValueError, KeyError, TypeError):
             damaged += bool(line.strip())
     return Log(tuple(events), damaged)

@@ -1,4 +1,4 @@
-"""Exact search, against sorting everything."""
+"""The largest of rows, and exact search, against sorting everything."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siamkit.errors import DataError, NonFiniteError
-from siamkit.inference.gallery import exact as search
-from siamkit.inference.gallery.exact import exact_search
+from siamkit.evaluation import nearest as search
+from siamkit.evaluation.nearest import exact_search, largest
 
 
 def sorted_by_numpy(queries: np.ndarray, gallery: np.ndarray, k: int):
@@ -51,6 +51,7 @@ def test_it_is_what_sorting_everything_gives(seed, queries, rows, dim, k, block,
 @pytest.mark.parametrize("scores", [1, 64 * 5, 64 * 5 * 3 + 1])
 def test_blocks_are_as_large_as_their_scores_may_be(monkeypatch, scores):
     monkeypatch.setattr(search, "_SCORES", scores)
+    monkeypatch.setattr(search, "_ALIGNED", 1)
     rng = np.random.default_rng(0)
     check(small(rng, 5, 3), small(rng, 1000, 3), 20)
 
@@ -110,3 +111,49 @@ def test_shapes_that_do_not_fit(shapes):
 def test_k_must_be_positive(k):
     with pytest.raises(DataError, match="positive"):
         exact_search(torch.ones(1, 2), torch.ones(3, 2), k)
+
+
+# --- the largest of each row ---
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 4), st.integers(1, 1500), st.integers(1, 60), st.integers(0, 10**6))
+def test_the_largest_are_those_of_a_stable_sort(rows, columns, count, seed):
+    count = min(count, columns)
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randint(-50, 50, (rows, columns), generator=generator).float()  # many are equal
+    values[:, seed % columns] = -torch.inf
+    expected = values.sort(dim=1, descending=True, stable=True)
+    found, at = largest(values, count)
+    assert torch.equal(found, expected.values[:, :count])
+    assert torch.equal(at, expected.indices[:, :count])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 4), st.integers(1, 1500), st.integers(1, 60), st.integers(0, 10**6))
+def test_nothing_above_the_bound_is_missed(rows, columns, count, seed):
+    count = min(count, columns)
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randint(-50, 50, (rows, columns), generator=generator).float()
+    above = torch.randint(-60, 60, (rows,), generator=generator).float()
+    expected = values.sort(dim=1, descending=True, stable=True)
+    found, at = largest(values, count, above=above)
+    for row in range(rows):
+        wanted = int((expected.values[row, :count] > above[row]).sum())
+        assert torch.equal(found[row, :wanted], expected.values[row, :wanted])
+        assert torch.equal(at[row, :wanted], expected.indices[row, :wanted])
+
+
+def test_distinct_values_have_one_answer_however_long_the_row():
+    values = torch.rand(3, 20_011, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for count in (1, 10, 100, 2000):
+        assert torch.equal(largest(values, count)[1], values.topk(count).indices)
+
+
+@pytest.mark.parametrize("column", [0, 500, 1023])
+def test_no_value_may_be_nan(column):
+    values = torch.rand(2, 1024)
+    values[1, column] = torch.nan
+    for count in (1, 1000):
+        with pytest.raises(NonFiniteError, match="similarities"):
+            largest(values, count, where="similarities")

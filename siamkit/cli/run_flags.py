@@ -1,0 +1,298 @@
+"""The flags that describe a run, shared by ``train``, ``inspect`` and ``config show``."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from siamkit.cli.imports import heavy_imports
+from siamkit.cli.options import DEVICES
+
+if TYPE_CHECKING:
+    from siamkit.config import Layer, RunConfig
+
+_MODEL, _TRAINING, _DATA, _CONFIG = "Model", "Training", "Data", "Configuration"
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """What the flags said; None where a flag was left out."""
+
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATA",
+            help="A folder of class folders, or 'sample' for the built-in images.",
+            show_default=False,
+        ),
+    ] = None
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="See 'siamkit list backbones'; timm:NAME for any timm model.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None
+    pretrained: Annotated[
+        bool | None,
+        typer.Option(
+            "--pretrained/--no-pretrained",
+            help="Insist on pretrained weights, or start from random ones.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Backbone weights: .safetensors or .pth.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None
+    head: Annotated[
+        str | None, typer.Option(help="See 'siamkit list heads'.", rich_help_panel=_MODEL)
+    ] = None
+    image_size: Annotated[
+        int | None, typer.Option(help="Pixels a side.", rich_help_panel=_MODEL)
+    ] = None
+    in_chans: Annotated[
+        int | None,
+        typer.Option(
+            help="Image channels: 1 grey, 3 RGB, 4 RGBA.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None
+    freeze_policy: Annotated[
+        str | None,
+        typer.Option(
+            help="What trains when: see 'siamkit list freeze-policies'.", rich_help_panel=_TRAINING
+        ),
+    ] = None
+    loss: Annotated[
+        str | None, typer.Option(help="See 'siamkit list losses'.", rich_help_panel=_TRAINING)
+    ] = None
+    scheduler: Annotated[
+        str | None, typer.Option(help="See 'siamkit list schedulers'.", rich_help_panel=_TRAINING)
+    ] = None
+    epochs: Annotated[
+        int | None, typer.Option(help="Times over the training classes.", rich_help_panel=_TRAINING)
+    ] = None
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images an optimizer step.", rich_help_panel=_TRAINING)
+    ] = None
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            "--lr",
+            help="Rate of the head; freeze policies multiply it for other stages.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Of all draws: held-out classes, batches, views.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None
+    device: Annotated[
+        str | None,
+        typer.Option(help=DEVICES, rich_help_panel=_TRAINING),
+    ] = None
+    views: Annotated[
+        int | None,
+        typer.Option(
+            help="Different views (random changes) of each image.", rich_help_panel=_TRAINING
+        ),
+    ] = None
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|off|always",
+            help="Compute the frozen part once and keep it on the disk.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None
+    far: Annotated[
+        float | None,
+        typer.Option(
+            help="Fit the threshold for this rate of false accepts, such as 1e-3; left out: where "
+            "there are as many false rejects.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the run is written.", rich_help_panel=_DATA),
+    ] = None
+    report: Annotated[
+        bool | None,
+        typer.Option(
+            "--report/--no-report", help="End with the run's report.html.", rich_help_panel=_DATA
+        ),
+    ] = None
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Tell the run to a tracker: see 'siamkit list trackers'. Repeatable.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes that decode images.", rich_help_panel=_DATA),
+    ] = None
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A configuration that ships with siamkit: 'classic' is the tutorials' recipe.",
+            rich_help_panel=_CONFIG,
+        ),
+    ] = None
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="A YAML file, such as RUN/config.yaml. Precedence: defaults < preset < file < "
+            "--set < flags.",
+            rich_help_panel=_CONFIG,
+        ),
+    ] = None
+    set: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any configuration key, such as loss.margin=0.3. Repeatable.",
+            rich_help_panel=_CONFIG,
+        ),
+    ] = None
+
+    def given(self) -> list[str]:
+        """Return the flags that were given, as typed."""
+        names = []
+        for flag in fields(self):
+            value = getattr(self, flag.name)
+            if value is None or value == []:
+                continue
+            no = "no-" if value is False else ""
+            names.append("DATA" if flag.name == "data" else f"--{no}{_dashed(flag.name)}")
+        return names
+
+    def layers(self) -> list[Layer]:
+        """Return the layers of configuration, lowest first: preset, file, ``--set``, flags.
+
+        Raises:
+            ConfigError: The file cannot be read, or a ``--set`` is not an assignment.
+        """
+        from siamkit import config
+
+        layers = [] if self.preset is None else [config.read_preset(self.preset)]
+        if self.config is not None:
+            layers.append(config.read_file(self.config))
+        sets = config.parse_sets(self.set or [])
+        values: dict[str, Any] = {}
+        for name, key in KEYS.items():
+            value = getattr(self, name)
+            if value is not None and value != []:
+                section, _, inner = key.partition(".")
+                value = str(value) if isinstance(value, Path) else value
+                if inner:
+                    values.setdefault(section, {})[inner] = value
+                else:
+                    values[section] = value
+        if self.far is not None:
+            values["calibration"]["target"] = "far"  # whatever a file says
+        return [*layers, sets, config.Layer(values, _flag_of)]
+
+    def load(self) -> RunConfig:
+        """Return the resolved configuration.
+
+        Raises:
+            ConfigError: An unknown key or name, or a value out of range.
+            PluginError: A name that two plugins claim.
+        """
+        with heavy_imports():
+            from siamkit import api
+
+        return api.load_config(*self.layers())
+
+
+KEYS = {
+    "data": "data.path",
+    "backbone": "backbone.name",
+    "pretrained": "backbone.pretrained",
+    "weights": "backbone.weights",
+    "head": "head.name",
+    "image_size": "data.image_size",
+    "in_chans": "data.in_chans",
+    "freeze_policy": "freeze.name",
+    "loss": "loss.name",
+    "scheduler": "scheduler.name",
+    "epochs": "train.epochs",
+    "batch_size": "train.batch_size",
+    "lr": "optimizer.lr",
+    "seed": "train.seed",
+    "device": "train.device",
+    "views": "data.views",
+    "cache": "engine.cache",
+    "far": "calibration.far",
+    "run_dir": "run_dir",
+    "report": "report",
+    "track": "track",
+    "workers": "data.workers",
+}
+"""The configuration key that each flag sets."""
+
+_FLAGS = {key: name for name, key in KEYS.items()}
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _flag_of(key: str) -> str:
+    name = _FLAGS.get(key) or _FLAGS.get(key.partition(".")[0])  # an item of a list
+    if name is None:
+        return key
+    return "DATA" if name == "data" else f"--{_dashed(name)}"
+
+
+def run_flags(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give ``verb(flags: RunFlags, ...)`` a parameter for each field of :class:`RunFlags`.
+
+    typer reads a command's parameters from its signature, so that is where they go.
+    """
+    own = inspect.signature(verb, eval_str=True)
+    hints = typing.get_type_hints(RunFlags, include_extras=True)
+    shared = [
+        inspect.Parameter(
+            flag.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hints[flag.name]
+        )
+        for flag in fields(RunFlags)
+    ]
+    others = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in own.parameters.items()
+        if name != "flags"
+    ]
+
+    @functools.wraps(verb)
+    def command(**values: Any) -> None:
+        flags = RunFlags(**{flag.name: values.pop(flag.name) for flag in fields(RunFlags)})
+        verb(flags, **values)
+
+    parameters = [*shared, *others]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command

@@ -1,0 +1,22 @@
+"""The relative difference of two results, by which caches, cuts and kernels are judged."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def relative_difference(output: Tensor, reference: Tensor) -> float:
+    """Return the largest absolute difference over the largest magnitude of ``reference``.
+
+    Returns:
+        Infinity where shapes differ or a value is not finite, so that no tolerance lets it pass; 0
+        for empty tensors. A reference of zeros is compared absolutely, in units of 1e-12.
+    """
+    if output.shape != reference.shape:
+        return float("inf")
+    if not reference.numel():
+        return 0.0
+    plain, other = reference.detach().float(), output.detach().float().to(reference.device)
+    difference = (other - plain).abs().max() / plain.abs().max().clamp_min(1e-12)
+    return float(difference) if torch.isfinite(difference) else float("inf")

@@ -1,0 +1,215 @@
+"""Exact search: the k largest of each row, and the k nearest vectors of a gallery.
+
+``torch.topk`` over long rows takes longer than computing them. So rows are first reduced to the
+maxima of groups of columns, which is one fast pass, and only the groups that can hold one of the k
+largest are looked into.
+
+All searches share one order: larger values first, and of equal ones the lower index first.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from siamkit.errors import DataError, NonFiniteError
+
+_GROUP, _LARGE_GROUP = 16, 64  # columns; large ones where few groups hold what is wanted
+_SCORES = 1 << 21  # of a block: 8 MB, which the processor's caches hold between two passes
+_ALIGNED = 1024  # rows of a block are a multiple of: products and maxima are faster then
+_MOST_QUERIES = 512  # at a time
+_MOST_ROWS = 1 << 17  # of a block
+
+Vectors = Tensor | np.ndarray[Any, Any]
+
+
+def largest(
+    values: Tensor, count: int, *, above: Tensor | None = None, where: str = "values"
+) -> tuple[Tensor, Tensor]:
+    """Return the ``count`` largest of each row and their columns, both ``[B, count]``.
+
+    They come largest first; of equal ones the lower column comes first.
+
+    Args:
+        values: ``[B, M]``, floats.
+        count: At most M.
+        above: ``[B]``: only what is larger is wanted. Fewer than ``count`` come back where no row
+            has more; what a row has less than others is filled up with values that are not wanted.
+        where: What messages call the values.
+
+    Raises:
+        NonFiniteError: A value is NaN, which has no order.
+    """
+    # One more than asked for shows whether a value that is left out equals the last one.
+    columns = _largest(values, min(count + 1, values.shape[1]), above, where=where)
+    found = values.gather(1, columns)
+    tied = found[:, count:] == found[:, count - 1 : count]
+    found, columns = found[:, :count], columns[:, :count]
+    rows = (found[:, 1:] == found[:, :-1]).any(dim=1).nonzero().flatten()
+    if len(rows):
+        columns[rows] = _in_order(found[rows], columns[rows])
+    rows = tied.any(dim=1).nonzero().flatten()
+    if len(rows):
+        columns[rows] = _first_of_equals(values[rows], found[rows], columns[rows])
+    return found, columns
+
+
+def _in_order(found: Tensor, columns: Tensor) -> Tensor:
+    """Return ``columns`` with those of equal values in rising order."""
+    columns, order = columns.sort(dim=1)
+    _, back = found.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return columns.gather(1, back)
+
+
+def _first_of_equals(values: Tensor, found: Tensor, columns: Tensor) -> Tensor:
+    """Return ``columns`` with the first of all that equal the last value found."""
+    last = found[:, -1:]
+    places = found == last  # [B, count], to be filled anew
+    width = values.shape[1]
+    exact = torch.float32 if width <= 1 << 24 else torch.float64
+    early = -torch.arange(width, device=values.device, dtype=exact)
+    first = _largest(torch.where(values == last, early, -torch.inf), found.shape[1])
+    wanted = torch.arange(found.shape[1], device=values.device) < places.sum(dim=1, keepdim=True)
+    chosen = columns.clone()
+    chosen[places] = first[wanted]
+    return chosen
+
+
+def _largest(
+    values: Tensor,
+    count: int,
+    above: Tensor | None = None,
+    *,
+    where: str | None = None,
+    in_order: bool = True,
+) -> Tensor:
+    """Return the columns of the ``count`` largest values of each row, equals in any order.
+
+    Args:
+        values: ``[B, M]``
+        count: At most M.
+        above: As for :func:`largest`.
+        where: What messages call the values; None where they are known to be numbers.
+        in_order: Whether the order of the columns matters.
+    """
+    size = _GROUP if above is None else _LARGE_GROUP
+    groups = values.shape[1] // size
+    if groups < 2 * count and above is None:
+        _require_numbers(values, where)
+        return values.topk(count, sorted=in_order).indices
+    # Every groups-th column is in a group, so that maxima are taken of whole rows of memory.
+    whole = groups * size
+    grouped, rest = values[:, :whole].unflatten(1, (size, groups)), values[:, whole:]
+    maxima = grouped.amax(1)  # [B, groups]
+    _require_numbers(maxima, where)
+    _require_numbers(rest, where)
+    depth = min(count, groups)
+    if above is not None:
+        depth = min(depth, int((maxima > above[:, None]).sum(dim=1).max()) if groups else 0)
+    if not depth:
+        return rest.topk(min(count, rest.shape[1]), sorted=in_order).indices + whole
+    chosen = _largest(maxima, depth, in_order=False)  # [B, depth]
+    members = grouped.gather(2, chosen[:, None, :].expand(-1, size, -1)).flatten(1)
+    # Columns that make no whole group come last.
+    candidates = torch.cat([members, rest], 1)
+    at = candidates.topk(min(count, candidates.shape[1]), sorted=in_order).indices
+    member = at.div(depth, rounding_mode="floor")
+    column = member * groups + chosen.gather(1, at % depth)
+    return torch.where(member < size, column, at - size * depth + whole)
+
+
+def _require_numbers(values: Tensor, where: str | None) -> None:
+    if where is not None and values.isnan().any():
+        raise not_a_number(where)
+
+
+def exact_search(queries: Vectors, gallery: Vectors, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest dot products of each query, and where in the gallery they are.
+
+    Nothing is approximated. Of equal scores the one with the lower index comes first. With vectors
+    of length 1 the scores are cosine similarities.
+
+    Args:
+        queries: ``[Q, E]``.
+        gallery: ``[N, E]``; a NumPy memory map is read block by block.
+        k: How many; as many as there are where the gallery holds fewer.
+
+    Returns:
+        Scores ``[Q, min(k, N)]`` float32, falling, and indices ``[Q, min(k, N)]`` int64, on the
+        gallery's device (the CPU for arrays).
+
+    Raises:
+        DataError: The shapes do not fit, or k is not positive.
+        NonFiniteError: A score is NaN, which has no order.
+    """
+    require_fit(queries, gallery, k)
+    device = gallery.device if isinstance(gallery, Tensor) else torch.device("cpu")
+    wanted = as_tensor(queries).to(device, torch.float32)  # [Q, E]
+    k = min(k, len(gallery))
+    parts = [_search(part, gallery, k) for part in wanted.split(_MOST_QUERIES) if len(part)]
+    if not parts:
+        return torch.empty(0, k, device=device), torch.empty(0, k, dtype=torch.int64, device=device)
+    scores, indices = zip(*parts, strict=True)
+    return torch.cat(scores), torch.cat(indices)
+
+
+def _search(queries: Tensor, gallery: Vectors, k: int) -> tuple[Tensor, Tensor]:
+    count = len(queries)
+    best = torch.empty(count, 0, device=queries.device)
+    at = torch.empty(count, 0, dtype=torch.int64, device=queries.device)
+    size = min(max(_SCORES // count // _ALIGNED, 1) * _ALIGNED, _MOST_ROWS)
+    for start, block in _blocks(gallery, size):
+        scores = queries @ block.T  # [Q, B]
+        where = f"rows {start} to {start + len(block) - 1} of the gallery"
+        worst = best[:, -1] if best.shape[1] == k else None
+        new, columns = largest(scores, min(k, len(block)), above=worst, where=where)
+        # What comes first lies first in the gallery, so a stable sort keeps the order of equals.
+        best, order = torch.cat([best, new], dim=1).sort(dim=1, descending=True, stable=True)
+        at = torch.cat([at, columns + start], dim=1).gather(1, order[:, :k])
+        best = best[:, :k]
+    return best, at
+
+
+def _blocks(gallery: Vectors, rows: int) -> Iterator[tuple[int, Tensor]]:
+    for start in range(0, len(gallery), rows):
+        yield start, as_tensor(gallery[start : start + rows]).float()
+
+
+def as_tensor(vectors: Vectors) -> Tensor:
+    """Return vectors as a tensor, without a copy where they need none."""
+    if isinstance(vectors, Tensor):
+        return vectors.detach()
+    with warnings.catch_warnings():
+        # torch warns of arrays that are read-only; nothing writes to this one.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(np.ascontiguousarray(vectors))
+
+
+def require_fit(queries: Vectors, gallery: Vectors, k: int) -> None:
+    """Check that queries can be searched for in a gallery.
+
+    Raises:
+        DataError: The shapes do not fit, or k is not positive.
+    """
+    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
+        raise DataError(
+            "queries and gallery must be matrices of one width",
+            got=(tuple(queries.shape), tuple(gallery.shape)),
+            allowed="[Q, E] and [N, E]",
+        )
+    if k < 1:
+        raise DataError("must be positive", where="k", got=k)
+
+
+def not_a_number(where: str) -> NonFiniteError:
+    """Return the error about a score that has no place in an order."""
+    return NonFiniteError(
+        "a score is NaN, so a query or a vector of the gallery holds NaN or infinity",
+        where=where,
+        hint="embed the images again",
+    )

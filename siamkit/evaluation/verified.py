@@ -1,0 +1,104 @@
+"""The verification of a set of images: its scored pairs, their metrics, and intervals of these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from siamkit.data.images import ImageSet
+from siamkit.errors import DataError
+from siamkit.evaluation.bootstrap import Statistic, area, eer, identity_intervals, tar_at
+from siamkit.evaluation.pairs import MOST, ImagePairs, known_pairs, pairs_of, scores
+from siamkit.evaluation.verification import Roc, Verification, errors_at, roc, verification
+
+_DRAWS = 200
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The scored pairs of a set of images.
+
+    Attributes:
+        pairs: The pairs.
+        scores: ``[P]``, their cosine similarities.
+        curve: Their ROC.
+        metrics: Their metrics.
+        intervals: 95 % intervals of them, by name; empty for too few identities.
+        notices: What is missing, and why.
+    """
+
+    pairs: ImagePairs
+    scores: NDArray[np.float64]
+    curve: Roc
+    metrics: Verification
+    intervals: Mapping[str, tuple[float, float]]
+    notices: tuple[str, ...] = field(default=())
+
+    def errors(self, threshold: float) -> dict[str, Any]:
+        """Return accuracy, FAR and FRR at a threshold."""
+        return errors_at(self.scores, self.pairs.same, threshold)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the metrics, ``all_pairs`` and ``intervals``."""
+        return {
+            **self.metrics.to_json(),
+            "all_pairs": self.pairs.all,
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+        }
+
+
+def verify_images(
+    embeddings: Tensor, images: ImageSet, *, most: int = MOST, seed: int = 0
+) -> Verified:
+    """Score the known pairs of images, or pairs of their labels, and measure that.
+
+    Args:
+        embeddings: ``[N, E]``; need not be normalised.
+        images: The images, in the same order.
+        most: More pairs of labels are drawn from.
+        seed: Of the draws of pairs and resamples.
+
+    Raises:
+        DataError: There are no same or no different pairs.
+    """
+    labels = torch.tensor(images.labels)
+    known = images.tuples
+    pairs = pairs_of(labels, most=most, seed=seed) if known is None else known_pairs(known)
+    values = scores(embeddings, pairs)
+    metrics = verification(values, pairs.same)
+    notices = [
+        f"no TAR at FAR {far:g}: {metrics.different} different pairs are too few to tell it"
+        for far, tar in metrics.tar_at_far.items()
+        if tar is None
+    ]
+    statistics: dict[str, Statistic] = {
+        "auc": area,
+        "eer": eer,
+        **{
+            f"tar@far={far:g}": tar_at(far)
+            for far, tar in metrics.tar_at_far.items()
+            if tar is not None
+        },
+    }
+    names = labels.numpy()
+    intervals: Mapping[str, tuple[float, float]] = {}
+    try:
+        intervals = identity_intervals(
+            values,
+            pairs.same,
+            names[pairs.first],
+            names[pairs.second],
+            statistics,
+            draws=_DRAWS,
+            seed=seed,
+        )
+    except DataError as error:
+        notices.append(f"no intervals of the verification metrics: {error}")
+    curve = roc(values, pairs.same)
+    return Verified(pairs, values, curve, metrics, intervals, tuple(notices))
