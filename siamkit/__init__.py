@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         calibrate,
         check_data,
         create_model,
+        create_policy,
         evaluate,
         fit,
         inspect,
@@ -31,8 +32,16 @@ if TYPE_CHECKING:
         load_index,
         load_model,
         phases,
+        register_backbone,
+        register_freeze_policy,
+        register_head,
+        register_loss,
+        register_optimizer,
+        register_scheduler,
+        register_tracker,
         resume,
         verify_pairs,
+        write_report,
     )
     from siamkit.config import RunConfig
     from siamkit.errors import SiamkitError
@@ -57,17 +66,20 @@ if TYPE_CHECKING:
         Triplets,
     )
     from siamkit.model.siamese import SiameseNet
-    from siamkit.report.html.write import write_report
 
 __version__ = "0.1.0"
 
 _HOME = {
     "siamkit.api": (
-        "build_index", "calibrate", "check_data", "create_model", "evaluate", "fit", "inspect",
+        "build_index", "calibrate", "check_data", "create_model", "create_policy",
+        "evaluate", "fit", "inspect",
         "list_backbones", "list_freeze_policies", "list_heads", "list_losses", "list_optimizers",
         "list_schedulers", "list_trackers",
-        "load_embedder", "load_index", "load_model", "phases", "resume",
-        "verify_pairs",
+        "load_embedder", "load_index", "load_model", "phases",
+        "register_backbone", "register_freeze_policy", "register_head", "register_loss",
+        "register_optimizer", "register_scheduler", "register_tracker",
+        "resume",
+        "verify_pairs", "write_report",
     ),
     "siamkit.config": ("RunConfig",),
     "siamkit.inference.gallery.index": ("Index", "Neighbours"),
@@ -80,7 +92,6 @@ _HOME = {
         "Stage", "Triplets",
     ),
     "siamkit.model.siamese": ("SiameseNet",),
-    "siamkit.report.html.write": ("write_report",),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -114,6 +125,7 @@ __all__ = [
     "calibrate",
     "check_data",
     "create_model",
+    "create_policy",
     "evaluate",
     "fit",
     "hookimpl",
@@ -129,6 +141,13 @@ __all__ = [
     "load_index",
     "load_model",
     "phases",
+    "register_backbone",
+    "register_freeze_policy",
+    "register_head",
+    "register_loss",
+    "register_optimizer",
+    "register_scheduler",
+    "register_tracker",
     "resume",
     "verify_pairs",
     "write_report",

@@ -13,7 +13,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -23,8 +23,8 @@ import pluggy
 
 from siamkit import hookspecs
 from siamkit.errors import PluginError, did_you_mean
-from siamkit.registration import Registrar
-from siamkit.registry import KINDS, Entry, Registry, canonical, new_registries
+from siamkit.registration import Registrar, checked_entry
+from siamkit.registry import HERE, KINDS, Entry, Registry, canonical, new_registries
 
 DISABLE_VARIABLE = "SIAMKIT_DISABLE_PLUGINS"
 OWN = "siamkit"
@@ -136,9 +136,42 @@ def select(selection: Selection) -> None:
 
 @lru_cache(maxsize=1)
 def get() -> Plugins:
-    """Return the plugins of this process, loaded on first use."""
+    """Return the plugins of this process, loaded on first use, and what it registered itself."""
     entry_points, malformed = find()
-    return load(entry_points, _selection or Selection.from_environment(), malformed)
+    loaded = load(entry_points, _selection or Selection.from_environment(), malformed)
+    for (kind, _), entry in _registered_here.items():
+        loaded.registries[kind].add(entry)
+    return loaded
+
+
+_registered_here: dict[tuple[str, str], Entry] = {}
+
+
+def register(kind: str, name: str, build: Callable[..., Any], **given: Any) -> None:
+    """Register an entry in this process, without a distribution.
+
+    An earlier one of this process with the same name is replaced, as where a notebook's cell runs
+    again.
+
+    Args:
+        kind: One of :data:`siamkit.registry.KINDS`.
+        name: What the user types.
+        build: As for a plugin; see :class:`siamkit.hookspecs.Register`.
+        **given: ``options``, ``summary``, ``pretrained``.
+
+    Raises:
+        PluginError: An argument is wrong, or a plugin has registered the name.
+    """
+    entry = checked_entry(kind, HERE, name, build, **given)
+    registry = get().registries[kind]
+    other = registry.entries.get(name)
+    if other is not None and other.distribution != HERE:
+        raise PluginError(
+            f"{registry.kind} {name!r} is registered by {other.distribution}",
+            hint="choose another name",
+        )
+    _registered_here[kind, name] = entry
+    registry.entries[name] = entry
 
 
 def find() -> tuple[list[importlib.metadata.EntryPoint], list[PluginInfo]]:

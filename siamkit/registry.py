@@ -76,6 +76,9 @@ PYTHON = "python:"
 GIVEN = "given in Python"
 """The distribution of such an entry."""
 
+HERE = "this process"
+"""The distribution of an entry that a process registered itself."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -150,6 +153,10 @@ class Origin:
             kind: What it names, such as ``backbone``.
             where: The file that asks for it.
         """
+        if self.distribution == HERE:
+            function = f"siamkit.register_{kind.replace(' ', '_')}"
+            what = f"{kind} {self.name!r} was registered by the process that made it"
+            return PluginError(what, where=where, hint=f"call {function}({self.name!r}, ...) first")
         version = "" if self.version == "unknown" else f" {self.version}"
         came = f"{kind} {self.name!r} came from distribution {self.distribution!r}{version}"
         try:

@@ -1,10 +1,12 @@
-"""Reprs of results: text in a terminal, HTML in a notebook."""
+"""Reprs and progress: text in a terminal, HTML in a notebook."""
 
 from __future__ import annotations
 
 import io
+import sys
 from html import escape
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -45,3 +47,67 @@ class RichRepr:
         )
         console.print(self.__rich__())
         return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+
+def shown(progress: bool | None) -> bool:
+    """Return whether to show progress; None is "in a terminal or a notebook"."""
+    if progress is not None:
+        return progress
+    return sys.stderr.isatty() or in_notebook()
+
+
+def in_notebook() -> bool:
+    """Tell whether the code runs in a Jupyter kernel."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+class Bar:
+    """A progress bar over a number of images; a context manager. rich draws it in notebooks too.
+
+    Args:
+        what: The word before the bar.
+        visible: Whether to show anything.
+    """
+
+    def __init__(self, what: str, visible: bool) -> None:
+        self._what, self._visible = what, visible
+        self._bar: Any = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` images are done."""
+        if not self._visible:
+            return
+        if self._bar is None:
+            self._bar = self._made()
+            self._task = self._bar.add_task(self._what, total=total)
+            self._bar.start()
+        self._bar.update(self._task, completed=done, total=total)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    @staticmethod
+    def _made() -> Any:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=16),
+                   MofNCompleteColumn(), TimeRemainingColumn())  # fmt: skip
+        console = Console(stderr=True) if not in_notebook() else Console()
+        return Progress(*columns, console=console, transient=True)

@@ -14,6 +14,16 @@ from siamkit.api.entries import (
 from siamkit.api.galleries import build_index, embed, load_index, search
 from siamkit.api.models import load_embedder, load_model, open_run
 from siamkit.api.quality import calibrate, check_data, evaluate, verify_pairs
+from siamkit.api.registering import (
+    register_backbone,
+    register_freeze_policy,
+    register_head,
+    register_loss,
+    register_optimizer,
+    register_scheduler,
+    register_tracker,
+)
+from siamkit.api.reports import write_report
 from siamkit.api.runs import Config, create_model, create_policy, fit, inspect, phases, resume
 
 __all__ = [
@@ -40,8 +50,16 @@ __all__ = [
     "load_model",
     "open_run",
     "phases",
+    "register_backbone",
+    "register_freeze_policy",
+    "register_head",
+    "register_loss",
+    "register_optimizer",
+    "register_scheduler",
+    "register_tracker",
     "registries",
     "resume",
     "search",
     "verify_pairs",
+    "write_report",
 ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from siamkit.api.entries import registries
+from siamkit.api.objects import overlaid, require_same
 from siamkit.engine.kernels import KERNELS
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.evaluation.calibration import Calibration
@@ -18,33 +20,51 @@ from siamkit.runs.open import OpenRun
 from siamkit.training.build import resolve_device
 
 
-def open_run(run_dir: str | Path) -> OpenRun:
+def open_run(run_dir: str | Path, **objects: Any) -> OpenRun:
     """Return a run, whose files are each read once.
 
+    Args:
+        run_dir: The run.
+        **objects: The objects that the run began with, by the argument of :func:`siamkit.fit`, as
+            far as they are needed.
+
     Raises:
-        CheckpointError: There is no run.
+        CheckpointError: There is no run, or an object is another than it began with.
     """
-    return OpenRun(run_dir, registries)
+    given = {name: value for name, value in objects.items() if value is not None}
+    known, _ = overlaid(registries(), given) if given else (None, None)
+    run = OpenRun(run_dir, registries if known is None else lambda: known)
+    if given:
+        require_same(given, run.config, str(run.dir.config))
+    return run
 
 
-def load_model(run_dir: str | Path, which: Literal["best", "last"] = "best") -> SiameseNet:
+def load_model(
+    run_dir: str | Path,
+    which: Literal["best", "last"] = "best",
+    *,
+    backbone: nn.Module | None = None,
+    head: nn.Module | None = None,
+) -> SiameseNet:
     """Return the trained network of a run, in eval mode.
 
     Args:
         run_dir: The run.
         which: The best epoch's, or the last saved.
+        backbone: The module that the run was given as its backbone, if it was given one.
+        head: The same, of its head.
 
     Raises:
         ConfigError: ``which`` is neither.
         CheckpointError: There is no such checkpoint, or it is damaged.
     """
-    return model_of(open_run(run_dir), which)
+    return model_of(open_run(run_dir, backbone=backbone, head=head), which)
 
 
 def model_of(run: OpenRun, which: Literal["best", "last"] = "best") -> SiameseNet:
     """Return a network of an open run. Errors are those of :func:`load_model`."""
     saved = run.checkpoint(which).model
-    net = create_net(run.config, registries(), weights="none").net
+    net = create_net(run.config, run.registries, weights="none").net
     net.load_state_dict({k: v for k, v in saved.items() if not k.startswith("loss.")})
     return net.eval()
 
@@ -56,6 +76,8 @@ def load_embedder(
     device: str = "auto",
     kernel: str = "auto",
     workers: int | None = None,
+    backbone: nn.Module | None = None,
+    head: nn.Module | None = None,
 ) -> Embedder:
     """Return an embedder of images with the trained network of a run, and its calibration.
 
@@ -65,12 +87,15 @@ def load_embedder(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         kernel: How the network runs: ``auto`` measures, or a name as in ``engine.prefix``.
         workers: Processes that load images; None for as many as this machine has use for.
+        backbone: As for :func:`load_model`.
+        head: As for :func:`load_model`.
 
     Raises:
         ConfigError: ``which``, ``device`` or ``kernel`` is none of these.
         CheckpointError: There is no such checkpoint, or it is damaged.
     """
-    return embedder_of(open_run(run_dir), which, device=device, kernel=kernel, workers=workers)
+    run = open_run(run_dir, backbone=backbone, head=head)
+    return embedder_of(run, which, device=device, kernel=kernel, workers=workers)
 
 
 def embedder_of(

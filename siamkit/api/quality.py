@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from siamkit.api.entries import load_config
 from siamkit.api.models import embedder_of, load_embedder, open_run
+from siamkit.api.results import DataResult, EvaluationResult
 from siamkit.config import calibration_config
 from siamkit.data.check import check
+from siamkit.data.images import ImageSet, image_set_of
+from siamkit.data.memory import items_of
 from siamkit.data.opening import load_data, unseen_images
-from siamkit.errors import CheckpointError
+from siamkit.errors import CheckpointError, ConfigError, DataError
 from siamkit.evaluation.calibration import Calibration
 from siamkit.evaluation.summary import summarize
 from siamkit.inference.embedder import Embedder
@@ -22,52 +29,106 @@ from siamkit.runs.open import OpenRun
 
 
 def evaluate(
-    run_dir: str | Path,
-    data: str | Path | None = None,
+    run: str | Path | Embedder | None = None,
+    data: Any = None,
     *,
     root: str | Path | None = None,
     which: Literal["best", "last"] = "best",
     seed: int = 0,
     device: str = "auto",
-) -> dict[str, Any]:
-    """Return what ``siamkit evaluate RUN --json`` prints.
+    embeddings: Any = None,
+    labels: Sequence[Any] | None = None,
+    **objects: Any,
+) -> EvaluationResult:
+    """Measure retrieval, verification and few-shot learning beside chance, with intervals.
 
     Args:
-        run_dir: The run.
+        run: A run's directory, or an embedder. None where ``embeddings`` are given.
         data: Data as for training, of which the test or else the validation split is taken if
-            there are splits; None for the run's own test or else validation images.
+            there are splits; or images in memory, as for :func:`siamkit.fit`; None for the run's
+            own test or else validation images.
         root: The folder that a table's paths are relative to; None for the table's own.
         which: The best epoch's network, or the last saved.
         seed: Of the draws of pairs, folds, resamples and episodes.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        embeddings: ``[N, E]``, of any network; a tensor or an array. They need not be normalised.
+        labels: N labels of them, names or numbers.
+        **objects: The objects that the run began with: ``backbone``, ``head``.
 
     Returns:
-        ``retrieval``, ``verification``, ``triplets`` and ``few_shot`` metrics beside what chance
-        gives, and ``notices``; see :func:`siamkit.evaluation.summary.summarize`.
+        What ``siamkit evaluate RUN --json`` prints, by attribute or by key; see
+        :func:`siamkit.evaluation.summary.summarize`.
 
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
-    run = open_run(run_dir)
-    embedder, config = embedder_of(run, which, device=device), run.config
+    if embeddings is not None:
+        if run is not None or data is not None or labels is None:
+            raise ConfigError(
+                "embeddings come with labels, and with no run or data",
+                where="embeddings",
+                hint="siamkit.evaluate(embeddings=E, labels=y)",
+            )
+        summary = summarize(*_labelled(embeddings, labels), seed=seed)
+        about = {"path": "embeddings", "part": "all"}
+        return EvaluationResult({"run_dir": None, "which": None, "data": about, **summary})
+    if run is None:
+        raise ConfigError("must be given, or else embeddings and labels", where="run")
+    opened: OpenRun | None = None
+    if isinstance(run, Embedder):
+        embedder = run
+    else:
+        opened = open_run(run, **objects)
+        embedder = embedder_of(opened, which, device=device)
+    images, samples, about = _images(opened, data, root)
+    threshold, notices = _threshold(embedder)
+    summary = summarize(embedder.embed(samples), images, threshold=threshold, seed=seed)
+    return EvaluationResult(
+        {
+            "run_dir": None if opened is None else str(run),
+            "which": None if opened is None else which,
+            "data": about,
+            **summary,
+            "notices": [*summary["notices"], *notices],
+        }
+    )
+
+
+def _images(
+    run: OpenRun | None, data: Any, root: str | Path | None
+) -> tuple[ImageSet, Any, dict[str, str]]:
+    """Return the images to evaluate on, what to embed, and where they are from."""
     if data is None:
-        path = config.data.path
-        splits = load_data(config.data, config.train.seed)
+        if run is None:
+            raise ConfigError("must be given with an embedder", where="data")
+        splits = load_data(run.config.data, run.config.train.seed)
         images = splits.test or splits.val
         part = "the run's test images" if splits.test else "the run's validation images"
-    else:
-        path = str(data)
-        images, part = unseen_images(path, None if root is None else Path(root), config.data)
-    threshold, notices = _threshold(embedder)
-    embeddings = embedder.embed(images.samples)
-    summary = summarize(embeddings, images, threshold=threshold, seed=seed)
-    return {
-        "run_dir": str(run_dir),
-        "which": which,
-        "data": {"path": path, "part": part},
-        **summary,
-        "notices": [*summary["notices"], *notices],
-    }
+        return images, images.samples, {"path": run.config.data.path, "part": part}
+    if isinstance(data, str | Path):
+        path, config = str(data), None if run is None else run.config.data
+        images, part = unseen_images(path, None if root is None else Path(root), config)
+        return images, images.samples, {"path": path, "part": part}
+    items = items_of(data)
+    split = next(s for s in ("test", "val", "train", None) if any(i.split == s for i in items))
+    chosen = [item for item in items if item.split == split]
+    images = image_set_of([item.label for item in chosen])
+    return images, [item.image for item in chosen], {"path": "images", "part": split or "all"}
+
+
+def _labelled(embeddings: Any, labels: Sequence[Any]) -> tuple[Tensor, ImageSet]:
+    vectors = torch.as_tensor(embeddings).detach().float().cpu()
+    names = [str(label.item() if hasattr(label, "item") else label) for label in labels]
+    if vectors.ndim != 2 or len(vectors) != len(names):
+        raise DataError(
+            "there must be a label for each embedding",
+            where="embeddings",
+            got=f"shape {list(vectors.shape)} and {len(names)} labels",
+            allowed="[N, E] and N labels",
+        )
+    if not torch.isfinite(vectors).all():
+        raise DataError("hold NaN or infinity", where="embeddings")
+    return vectors, image_set_of(names)
 
 
 def _threshold(embedder: Embedder) -> tuple[float | None, list[str]]:
@@ -109,10 +170,8 @@ def verify_pairs(
     return verdicts
 
 
-def check_data(
-    data: str | Path, *, root: str | Path | None = None, seed: int = 0
-) -> dict[str, Any]:
-    """Return what ``siamkit data check DATA --json`` prints.
+def check_data(data: str | Path, *, root: str | Path | None = None, seed: int = 0) -> DataResult:
+    """Look for what is wrong with data: bad rows, unreadable images, leaks, label conflicts.
 
     Args:
         data: A folder, a table, LFW's pairs, or ``sample``.
@@ -123,7 +182,7 @@ def check_data(
         DataError: It cannot be told what the data is: no such file, bad rows.
     """
     config = load_config({"data": {"path": str(data), "root": root and str(root)}})
-    return check(config.data, seed)
+    return DataResult(check(config.data, seed))
 
 
 def calibrate(

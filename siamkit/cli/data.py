@@ -47,7 +47,7 @@ def check(
     with heavy_imports():
         from siamkit import api
 
-    report = api.check_data(data, root=root, seed=seed)
+    report = api.check_data(data, root=root, seed=seed).to_json()
     if strict:
         kinds = {"leaks": "images", "torn_groups": "groups"}
         report["problems"] += [

@@ -34,7 +34,7 @@ def report(run: Run, file: File = None, open_: Open = False, json: Json = False)
     images, and a map. A run that was interrupted has one too.
     """
     with heavy_imports():
-        from siamkit.report.html.write import write_report
+        from siamkit.api.reports import write_report
 
     result = write_report(run, file)
     if open_:
@@ -61,7 +61,7 @@ def end_with_report(result: Mapping[str, Any], *, quiet: bool) -> None:
 
     later = f"'siamkit report {result['run_dir']}' writes it"
     try:
-        from siamkit.report.html.write import write_report
+        from siamkit.api.reports import write_report
 
         written = write_report(result["run_dir"])
     except KeyboardInterrupt:

@@ -158,3 +158,14 @@ class ImageSet:
         images = sorted({image for number in numbers for image in rows[number]})
         renamed = {image: new for new, image in enumerate(images)}
         return replace(self.subset(images), tuples=self.tuples.take(numbers, renamed))
+
+
+def image_set_of(labels: Sequence[str]) -> ImageSet:
+    """Return a set of images in memory, in their order, of which only the labels are known."""
+    classes = tuple(sorted(set(labels)))
+    index = {name: place for place, name in enumerate(classes)}
+    samples = (
+        Sample(Path(f"image {number}"), index[label], f"image {number}")
+        for number, label in enumerate(labels)
+    )
+    return ImageSet(tuple(samples), classes)

@@ -1,15 +1,20 @@
-"""Images as they are handed over: a folder, a file, files, or samples."""
+"""Images as they are handed over: a folder, a file, files, samples, or images in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
 
 from siamkit.data.folders import scan
 from siamkit.data.images import Sample
 from siamkit.errors import DataError
 
-Paths = str | Path | Sequence[str | Path] | Sequence[Sample]
+Paths = str | Path | Iterable[str | Path] | Sequence[Sample]
 
 
 def samples_of(images: Paths) -> tuple[Sample, ...]:
@@ -18,6 +23,7 @@ def samples_of(images: Paths) -> tuple[Sample, ...]:
     Raises:
         DataError: There is no such file or folder.
     """
+    images = listed(images)  # an iterator can be walked only once
     if not isinstance(images, str | Path) and all(isinstance(i, Sample) for i in images):
         return tuple(i for i in images if isinstance(i, Sample))
     return tuple(Sample(path, 0, path.name) for path in files_of(images))
@@ -39,3 +45,36 @@ def files_of(images: Paths) -> list[Path]:
     found = scan(path)
     keys = sorted((*parts, name) for parts, names in found.folders.items() for name in names)
     return [found.root.joinpath(*key) for key in keys]
+
+
+def is_file(image: Any) -> bool:
+    """Tell whether an item is a file or a sample of one, and no image in memory."""
+    return isinstance(image, str | Path | Sample)
+
+
+def listed(images: Any) -> Any:
+    """Return images as a path, a float tensor, or a list; iterators give all their items.
+
+    Raises:
+        DataError: It is nothing that holds images.
+    """
+    if isinstance(images, str | Path):
+        if not str(images):
+            raise DataError("must be a path", where="images", got=str(images))
+        return images
+    if isinstance(images, Tensor) and images.is_floating_point():
+        return images
+    if isinstance(images, Image.Image) or (_is_array(images) and images.ndim in (2, 3)):
+        return [images]
+    if not isinstance(images, Iterable):
+        raise DataError(
+            "is no image",
+            where="images",
+            got=type(images).__name__,
+            allowed="a path, a Pillow image, an array or a tensor, or several of them",
+        )
+    return list(images)
+
+
+def _is_array(images: Any) -> bool:
+    return isinstance(images, np.ndarray | Tensor)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -21,17 +22,19 @@ from torch import Tensor
 
 from siamkit.data.decode import decode, prepare
 from siamkit.data.images import ImageSet, Sample
-from siamkit.data.inputs import Paths, samples_of
+from siamkit.data.inputs import Paths, is_file, listed, samples_of
 from siamkit.data.loader import Loader, ViewDataset, default_workers
+from siamkit.data.memory import picture_of
 from siamkit.data.views import EvalView
 from siamkit.engine.kernels import Choice, Precision, choose, kernel_class, run
 from siamkit.errors import CheckpointError, DataError, NonFiniteError
 from siamkit.evaluation.calibration import Calibration, Verdict
 from siamkit.freezing.proof import fingerprint
 from siamkit.model.siamese import SiameseNet
+from siamkit.showing import Bar, TextRepr, shown
 
-ImageLike = str | Path | Image.Image
-Images = ImageLike | Sequence[ImageLike] | Sequence[Sample] | Tensor
+ImageLike = str | Path | Image.Image | np.ndarray[Any, Any]
+Images = ImageLike | Iterable[ImageLike] | Sequence[Sample] | Tensor
 
 BATCH_SIZE = 64
 """Images that are loaded together, unless told otherwise."""
@@ -64,7 +67,7 @@ class Embedded:
     embeddings: Tensor
 
 
-class Embedder:
+class Embedder(TextRepr):
     """Turns images into embeddings, and tells whether two show the same.
 
     Args:
@@ -90,6 +93,16 @@ class Embedder:
         self._choice: Choice | None = None
         self._considered = 0
         self._calibration = calibration
+
+    def __repr__(self) -> str:
+        """Say what it embeds, how, and by which threshold it verifies."""
+        kernel = self._wanted if self._choice is None else self._choice.kernel.name
+        if isinstance(self._calibration, Calibration):
+            verifies = f"the same from a similarity of {self._calibration.threshold:.4f} on"
+        else:
+            verifies = "no threshold, so it cannot verify"
+        about = repr(self.net).partition(": ")[2]
+        return f"Embedder: {about}\n  on {self._device}, kernel {kernel}; {verifies}"
 
     @property
     def calibration(self) -> Calibration:
@@ -135,32 +148,39 @@ class Embedder:
         """The kernel in use and what was measured; None before the first image."""
         return self._choice
 
-    def embed(self, images: Images) -> Tensor:
+    def embed(self, images: Images, *, progress: bool | None = None) -> Tensor:
         """Return the embeddings of images ``[N, E]``, float32, on the CPU.
 
         Args:
             images: A folder, whose images at any depth are taken in the order of their paths
                 (:func:`files_of`); a file; files or samples, in this order; an image or images of
-                Pillow's, which are prepared as files are; or a tensor ``[N, C, H, W]``, prepared as
-                the backbone expects (``net.backbone.preprocessing``).
+                Pillow's, or arrays ``[H, W, C]`` of uint8, which are prepared as files are; an
+                array ``[N, H, W, C]`` or a tensor ``[N, C, H, W]`` of uint8 likewise; or a float
+                tensor ``[N, C, H, W]``, prepared as the backbone expects
+                (``net.backbone.preprocessing``). Iterators give all their items.
+            progress: Show how far it is; None for "in a terminal or a notebook".
 
         Raises:
             DataError: An image is missing, cannot be decoded, or has another shape; the message
                 names it.
             NonFiniteError: An embedding is NaN or infinite; the message names the image.
         """
+        parts, total = self._parts(listed(images))
+        embeddings: list[Tensor] = []
+        with Bar("embed", shown(progress)) as bar:
+            for part in parts:
+                embeddings.append(part)
+                bar(sum(map(len, embeddings)), total)
+        return torch.cat(embeddings) if embeddings else torch.empty(0, self.embedding_dim)
+
+    def _parts(self, images: Tensor | list[Any] | Paths) -> tuple[Iterator[Tensor], int]:
+        """Return the embeddings of images part by part, and the number of images."""
         if isinstance(images, Tensor):
-            parts = self._tensors(images)
-        elif isinstance(images, Image.Image):
-            parts = self._opened([images])
-        elif isinstance(images, str | Path) or not any(
-            isinstance(image, Image.Image) for image in images
-        ):
-            parts = (part.embeddings for part in self.stream(cast("Paths", images)))
-        else:
-            parts = self._opened(cast("Sequence[ImageLike]", images))
-        found = list(parts)
-        return torch.cat(found) if found else torch.empty(0, self.embedding_dim)
+            return self._tensors(images), len(images)
+        if isinstance(images, list) and any(not is_file(image) for image in images):
+            return self._opened(images), len(images)
+        samples = samples_of(cast("Paths", images))
+        return (part.embeddings for part in self.stream(samples)), len(samples)
 
     def similarity(self, a: Images, b: Images) -> Tensor:
         """Return the cosine similarity of each of ``a`` to each of ``b`` ``[A, B]``.
@@ -252,19 +272,20 @@ class Embedder:
                     yield Embedded(chosen, self._run(batch.inputs, left, chosen))
                     left -= len(batch)
 
-    def _opened(self, images: Sequence[ImageLike]) -> Iterator[Tensor]:
-        """Yield the embeddings of images of Pillow's, or of those and files."""
+    def _opened(self, images: Sequence[Any]) -> Iterator[Tensor]:
+        """Yield the embeddings of images in memory, or of those and files."""
         preprocessing = self.net.backbone.preprocessing
         view = EvalView(preprocessing)
         for start in range(0, len(images), BATCH_SIZE):
             views, names = [], []
             for index, image in enumerate(images[start : start + BATCH_SIZE], start):
-                if isinstance(image, Image.Image):
-                    names.append(f"image {index}")
-                    opened = prepare(image, preprocessing.channels, where=names[-1])
-                else:
+                if is_file(image):
                     names.append(str(image))
                     opened = decode(Path(image), preprocessing.channels)
+                else:
+                    names.append(f"image {index}")
+                    picture = picture_of(image, names[-1])
+                    opened = prepare(picture, preprocessing.channels, where=names[-1])
                 views.append(view(opened))
             yield self._run(torch.stack(views), len(images) - start, names)
 
@@ -284,6 +305,8 @@ class Embedder:
             yield self._run(part, len(images) - start, names)
 
     def _vectors(self, images: Images) -> Tensor:
+        if isinstance(images, np.ndarray) and images.ndim == 2 and images.dtype != np.uint8:
+            images = torch.from_numpy(images)
         if isinstance(images, Tensor) and images.ndim == 2:
             if images.shape[1] != self.embedding_dim:
                 raise DataError(

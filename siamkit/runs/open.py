@@ -48,13 +48,18 @@ class OpenRun:
         return self.dir.path
 
     @cached_property
+    def registries(self) -> Mapping[str, Registry]:
+        """The registry of each component section."""
+        return self._registries()
+
+    @cached_property
     def config(self) -> RunConfig:
         """The resolved config, without trackers: they need not be installed to use a network.
 
         Raises:
             ConfigError: The file cannot be read, or holds a wrong key, name or value.
         """
-        return resolve(self._registries(), self.dir.read_config(), where=str(self.dir.config))
+        return resolve(self.registries, self.dir.read_config(), where=str(self.dir.config))
 
     def checkpoint_name(self, which: Which = "best") -> str:
         """Return the name of a checkpoint.

@@ -38,12 +38,12 @@ def test_no_report_where_none_is_wanted(cli, config, tmp_path):
 
 @pytest.mark.parametrize("error", [RuntimeError("[/bold]"), KeyboardInterrupt()])
 def test_a_report_that_fails_does_not_fail_the_run(cli, config, tmp_path, monkeypatch, error):
-    from siamkit.report.html import write
+    from siamkit.api import reports
 
     def fail(run_dir):
         raise error
 
-    monkeypatch.setattr(write, "write_report", fail)
+    monkeypatch.setattr(reports, "write_report", fail)
     done = cli("train", "--config", config, "--json", "--quiet")
     assert done.code == 0 and done.json["epochs"] == 1
     assert "notice: " in done.err and "siamkit report" in done.err

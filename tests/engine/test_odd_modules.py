@@ -607,7 +607,12 @@ def test_it_is_cut_exactly_or_runs_whole(name: str) -> None:
     net = ODD[name]()
     state = {n: t.clone() for n, t in net.state_dict().items()}
     result, images = cut_it(net)
-    print(name, result.cut and result.cut.boundary.name, result.cut and result.cut.frontier.describe(), result.reasons)
+    print(
+        name,
+        result.cut and result.cut.boundary.name,
+        result.cut and result.cut.frontier.describe(),
+        result.reasons,
+    )
     assert all(torch.equal(t, state[n]) for n, t in net.state_dict().items())
     assert all(p.grad is None for p in net.parameters())
     if name in WHOLE:

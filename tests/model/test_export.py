@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from siamkit.freezing import FreezeController
 from siamkit.interfaces import FreezePlan, Preprocessing
 from siamkit.model.backbone import WrappedBackbone
-from siamkit.model.heads import HEADS
+from siamkit import plugins
 from siamkit.model.siamese import SiameseNet
 
 BATCHES = (1, 2, 7)
@@ -37,7 +37,7 @@ class Map(nn.Module):
 
 def frozen(module: nn.Module, select: str | None, head: str) -> SiameseNet:
     backbone = WrappedBackbone(module, Preprocessing(size=(16, 16)), select=select)
-    entry = HEADS.get(head)
+    entry = plugins.get().heads.get(head)
     net = SiameseNet(backbone, entry.build(entry.options(), backbone.embedding_dim))
     FreezeController(net, net.stages()).apply(FreezePlan.of(net.stages(), []))
     return net.eval()

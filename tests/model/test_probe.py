@@ -15,7 +15,7 @@ from siamkit.data.views import EvalView
 from siamkit.errors import ConfigError, PluginError
 from siamkit.interfaces import BackboneContext, Preprocessing
 from siamkit.model.backbone import WrappedBackbone, as_backbone
-from siamkit.model.heads import HEADS
+from siamkit import plugins
 from siamkit.model.siamese import SiameseNet
 
 SMALL = Preprocessing(size=(32, 32))
@@ -200,7 +200,7 @@ def test_an_encoder_of_transformers() -> None:
 
 def net_of(module: nn.Module) -> SiameseNet:
     backbone = WrappedBackbone(module, SMALL)
-    entry = HEADS.get("linear")
+    entry = plugins.get().heads.get("linear")
     return SiameseNet(backbone, entry.build(entry.options(dim=4), backbone.embedding_dim))
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from siamkit.report.html.write import write_report
+from siamkit.api.reports import write_report
 
 from .conftest import HOSTILE
 

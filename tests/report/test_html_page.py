@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from siamkit.api.reports import write_report
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.report.html.page import policy, render
-from siamkit.report.html.write import write_report
 
 from .conftest import HOSTILE
 

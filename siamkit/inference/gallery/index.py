@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
@@ -27,6 +28,7 @@ from siamkit.errors import CheckpointError
 from siamkit.evaluation.nearest import exact_search
 from siamkit.files import sha256_of
 from siamkit.inference.gallery import approximate as ann
+from siamkit.showing import TextRepr
 
 FORMAT = 1
 META, EMBEDDINGS, ITEMS = "meta.json", "embeddings.npy", "items.jsonl"
@@ -108,7 +110,7 @@ class Neighbours:
         ]
 
 
-class Index:
+class Index(TextRepr):
     """The embeddings of a gallery. :func:`siamkit.load_index` opens one.
 
     Args:
@@ -134,6 +136,11 @@ class Index:
 
     def __len__(self) -> int:
         return self.meta.count
+
+    def __repr__(self) -> str:
+        """Say how many images it holds, and how it searches."""
+        how = "exactly" if self._approximate is None else "by an approximate index"
+        return f"Index: {len(self)} images x {self.meta.dim}, searched {how}, in {self.path}"
 
     @property
     def embedding_dim(self) -> int:
@@ -161,11 +168,14 @@ class Index:
                 hint="build it again with 'siamkit index', or use the run as it was then",
             )
 
-    def search(self, embeddings: Tensor, k: int = 10, *, exact: bool = False) -> Neighbours:
+    def search(
+        self, embeddings: Tensor | np.ndarray[Any, Any], k: int = 10, *, exact: bool = False
+    ) -> Neighbours:
         """Return the k images most similar to each query.
 
         Args:
-            embeddings: ``[Q, E]``, by the network that built the index; need not be normalised.
+            embeddings: ``[Q, E]``, a tensor or an array, by the network that built the index; need
+                not be normalised.
             k: How many; as many as there are where the index holds fewer.
             exact: Search all of it even if there is an approximate index.
 
@@ -174,7 +184,7 @@ class Index:
             DataError: The width does not fit, or k is not positive.
             NonFiniteError: An embedding holds NaN or infinity.
         """
-        queries = F.normalize(embeddings.detach().float().cpu(), dim=1)
+        queries = F.normalize(torch.as_tensor(embeddings).detach().float().cpu(), dim=1)
         approximate = None if exact else self._approximate
         if approximate is None:
             scores, indices = exact_search(queries, self.embeddings, k)
@@ -190,9 +200,9 @@ class Index:
             [[label for _, label in row] for row in found],
         )
 
-    def recall(self, embeddings: Tensor, k: int = 10) -> float:
+    def recall(self, embeddings: Tensor | np.ndarray[Any, Any], k: int = 10) -> float:
         """Return the share of the k most similar of each query that :meth:`search` finds."""
-        queries = F.normalize(embeddings.detach().float().cpu(), dim=1)
+        queries = F.normalize(torch.as_tensor(embeddings).detach().float().cpu(), dim=1)
         best = exact_search(queries, self.embeddings, k)[1]
         if self._approximate is None:
             return 1.0

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from siamkit.api.models import open_run
 from siamkit.errors import ConfigError
 from siamkit.files import write_atomic
 from siamkit.report.html import model
@@ -14,31 +13,15 @@ from siamkit.report.html.context import charts_of, context_of
 from siamkit.report.html.gather import gather
 from siamkit.report.html.page import render
 from siamkit.report.html.thumbnails import thumbnails
+from siamkit.runs.open import OpenRun
 
 NAME = "report.html"
 _HINT = "make room, or choose another file with -o"
 
 
-def write_report(run_dir: str | Path, output: str | Path | None = None) -> dict[str, Any]:
-    """Write the report of a run: one HTML file that opens without a network.
-
-    A run that was interrupted has one too; what is not there yet is told in its place.
-
-    Args:
-        run_dir: The run.
-        output: The file; None for ``report.html`` in the run. An earlier one is replaced.
-
-    Returns:
-        ``run_dir``, ``path``, ``bytes``, ``charts`` (their names), ``part`` (the held-out images
-        that it shows: ``test``, ``val`` or None) and ``notices``.
-
-    Raises:
-        CheckpointError: There is no run.
-        ConfigError: ``output`` is a folder.
-        ResourceError: The file cannot be written.
-    """
-    run = open_run(run_dir)
-    path = Path(output) if output is not None else run.path / NAME
+def write_html(run: OpenRun, output: Path | None = None) -> dict[str, Any]:
+    """Write the report of an open run; see :func:`siamkit.write_report`."""
+    path = run.path / NAME if output is None else output
     if path.is_dir():
         raise ConfigError(
             "is a folder", where=str(path), hint="give a file to write, such as a.html"

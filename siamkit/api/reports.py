@@ -1,0 +1,30 @@
+"""The report of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from siamkit.api.models import open_run
+from siamkit.report.html.write import write_html
+
+
+def write_report(run_dir: str | Path, output: str | Path | None = None) -> dict[str, Any]:
+    """Write the report of a run: one HTML file that opens without a network.
+
+    A run that was interrupted has one too; it says what is not there yet.
+
+    Args:
+        run_dir: The run.
+        output: The file; None for ``report.html`` in the run. An earlier one is replaced.
+
+    Returns:
+        ``run_dir``, ``path``, ``bytes``, ``charts`` (their names), ``part`` (the held-out images
+        that it shows: ``test``, ``val`` or None) and ``notices``.
+
+    Raises:
+        CheckpointError: There is no run.
+        ConfigError: ``output`` is a folder.
+        ResourceError: The file cannot be written.
+    """
+    return write_html(open_run(run_dir), None if output is None else Path(output))
