@@ -141,6 +141,7 @@ _OPTION_PAGES = {
     "head": ("heads.md", "heads"),
     "freeze": ("policies.md", "freeze policies"),
     "loss": ("losses.md", "losses"),
+    "optimizer": ("optimizers.md", "optimizers"),
     "scheduler": ("schedulers.md", "schedulers"),
     "track": ("trackers.md", "trackers"),
 }
@@ -317,6 +318,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "policies": lambda: entries("freeze"),
     "losses": lambda: entries("loss"),
     "schedulers": lambda: entries("scheduler"),
+    "optimizers": lambda: entries("optimizer"),
     "heads": lambda: entries("head"),
     "backbones": lambda: entries("backbone"),
     "trackers": lambda: entries("track"),

@@ -32,6 +32,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @classmethod
+    def joined(cls, batches: Sequence[Batch]) -> Batch:
+        """Return one batch of several, in order."""
+        parts = zip(*(vars(batch).values() for batch in batches), strict=True)
+        return cls(*(torch.cat(tensors) for tensors in parts))
+
 
 class BatchSource(Protocol):
     """Gives the batches of one image set: images, or activations at a boundary."""
@@ -48,3 +54,12 @@ class BatchSource(Protocol):
     def close(self) -> None:
         """End worker processes; more batches may be asked for afterwards."""
         ...
+
+
+def zipped(sources: Sequence[Iterator[Batch]]) -> Iterator[Batch]:
+    """Yield the batches of several iterators, those of one turn joined to one."""
+    if len(sources) == 1:
+        yield from sources[0]
+        return
+    for turn in zip(*sources, strict=True):
+        yield Batch.joined(turn)

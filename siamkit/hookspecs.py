@@ -39,8 +39,9 @@ class Register(Protocol):
         Args:
             name: What the user types: lower case, digits, ``-``, ``_`` and ``.``. A name that ends
                 in ``:`` answers for every name it begins.
-            build: ``build(options, context)`` for backbones and losses, ``build(options)`` for
-                freeze policies, schedulers and trackers.
+            build: ``build(options, context)`` for backbones and losses, ``build(options,
+                in_features)`` for heads, ``build(options, groups)`` for optimizers,
+                ``build(options)`` for freeze policies, schedulers and trackers.
             options: A pydantic model of the entry's options; none if left out.
             summary: One line for ``siamkit list``; the first line of ``build``'s docstring if
                 left out.
@@ -55,6 +56,14 @@ def siamkit_register_backbones(register: Register) -> None:
 
 
 @hookspec
+def siamkit_register_heads(register: Register) -> None:
+    """Register heads: ``build(options, in_features: int) -> nn.Module``.
+
+    The module maps features ``[N, in_features]`` to embeddings ``[N, E]``.
+    """
+
+
+@hookspec
 def siamkit_register_freeze_policies(register: Register) -> None:
     """Register freeze policies: ``build(options) -> FreezePolicy``."""
 
@@ -62,6 +71,16 @@ def siamkit_register_freeze_policies(register: Register) -> None:
 @hookspec
 def siamkit_register_losses(register: Register) -> None:
     """Register losses: ``build(options, context: LossContext) -> Loss``."""
+
+
+@hookspec
+def siamkit_register_optimizers(register: Register) -> None:
+    """Register optimizers: ``build(options, groups) -> torch.optim.Optimizer``.
+
+    Each group is a dict with ``params``, ``lr``, ``weight_decay``, the ``names`` of the parameters
+    and the ``stage`` they belong to. The optimizer keeps the groups as they are: rates are set by
+    stage. It owns every parameter from the start, frozen ones too.
+    """
 
 
 @hookspec

@@ -317,7 +317,13 @@ class Loss(nn.Module, ABC):
     A loss may own parameters (proxies, class centres): they get an optimizer group of their own
     and always train. Where nothing is mined the result is a zero that is still connected to the
     embeddings, so that ``backward()`` works and gives zero gradients.
+
+    Attributes:
+        second_view: True where the loss compares two views of each image: it then gets ``[2N, D]``,
+            the second half being the second views of the first, and labels likewise.
     """
+
+    second_view: bool = False
 
     @abstractmethod
     def forward(

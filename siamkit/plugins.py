@@ -66,6 +66,11 @@ class Plugins:
         return self.registries["backbones"]
 
     @property
+    def heads(self) -> Registry:
+        """The registered heads."""
+        return self.registries["heads"]
+
+    @property
     def freeze_policies(self) -> Registry:
         """The registered freeze policies."""
         return self.registries["freeze_policies"]
@@ -74,6 +79,11 @@ class Plugins:
     def losses(self) -> Registry:
         """The registered losses."""
         return self.registries["losses"]
+
+    @property
+    def optimizers(self) -> Registry:
+        """The registered optimizers."""
+        return self.registries["optimizers"]
 
     @property
     def schedulers(self) -> Registry:

@@ -39,18 +39,35 @@ class Kind:
 
 KINDS = {
     "backbones": Kind("backbone", ("options", "context")),
+    "heads": Kind("head", ("options", "in_features")),
     "freeze_policies": Kind("freeze policy", ("options",)),
     "losses": Kind("loss", ("options", "context")),
+    "optimizers": Kind("optimizer", ("options", "groups")),
     "schedulers": Kind("scheduler", ("options",)),
     "trackers": Kind("tracker", ("options",)),
 }
-"""The registries, by the plural in their hook's name."""
+"""The kinds of entries, by the plural in their hook's name."""
 
 
 class NoOptions(BaseModel):
     """The options of an entry that has none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ObjectOptions(BaseModel):
+    """The options of an entry that was given as an object: a hash of what it was."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = ""
+
+
+PYTHON = "python:"
+"""What the name of an entry begins with that was given as an object, not by a plugin."""
+
+GIVEN = "given in Python"
+"""The distribution of such an entry."""
 
 
 @dataclass(frozen=True)
@@ -188,12 +205,28 @@ class Registry:
             )
         if key in self.entries:
             return self.entries[key]
+        if name.startswith(PYTHON):
+            return Entry(name, self._missing_object(name), ObjectOptions, distribution=GIVEN)
         near = did_you_mean(name, self.entries)
         hint = f"{near} " if near else ""
         hint += f"'siamkit {self.command}' lists them"
         for failure in self.failures():
             hint += f"\nnote: plugin {failure} failed to load: see 'siamkit plugins'"
         raise ConfigError(f"unknown {self.kind} {name!r}", hint=hint)
+
+    def _missing_object(self, name: str) -> Callable[..., Any]:
+        """Return a build function that says that an object was not given again."""
+        argument = self.kind.partition(" ")[0]  # of "freeze policy", "freeze"
+
+        def build(*_: Any) -> Any:
+            raise ConfigError(
+                f"{self.kind} {name.removeprefix(PYTHON)!r} was given as a Python object, which a "
+                "run does not keep",
+                hint="give it again to the function that opens the run, such as "
+                f"siamkit.resume(RUN, {argument}=...)",
+            )
+
+        return build
 
 
 def new_registries() -> dict[str, Registry]:

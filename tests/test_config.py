@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
+from siamkit.builtins.optimizers import AdamOptions
 from siamkit.config import (
     COMPONENTS,
     Layer,
@@ -41,6 +42,7 @@ ENTRIES = {
     "head": {"mlp": NoOptions, "identity": NoOptions},
     "freeze": {"stages": LastN, "full": NoOptions},
     "loss": {"triplet": Margin, "supcon": Temperature},
+    "optimizer": {"adamw": AdamOptions},
     "scheduler": {"cosine": NoOptions},
 }
 
@@ -299,9 +301,10 @@ def test_checks_across_keys_name_the_key_and_not_the_section(refusal):
 @pytest.mark.parametrize(
     ("assignment", "told"),
     [
-        ("optimizer.betas=[1.5, 0.9]", "--set optimizer.betas.0: must be less than 1, got 1.5"),
+        ("optimizer.betas=[1.5, 0.9]", "--set optimizer.betas.0: must be less than 1, got 1.5 "
+         "(optimizer 'adamw')"),
         ("optimizer.betas=[0.9, -1]", "--set optimizer.betas.1: must be greater than or equal to "
-         "0, got -1"),
+         "0, got -1 (optimizer 'adamw')"),
         ("optimizer.lr=1e300", "--set optimizer.lr: must be less than or equal to 1000, got "
          "1e+300"),
         ("optimizer.lr=.inf", "--set optimizer.lr: must be a finite number, got inf"),

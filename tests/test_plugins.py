@@ -492,7 +492,7 @@ def test_siamkits_own_entry_points_are_found():
 
 def test_every_hook_is_documented_and_prefixed():
     hooks = [n for n in vars(hookspecs) if n.startswith("siamkit_")]
-    assert len(hooks) == 7
+    assert len(hooks) == 9
     assert all(getattr(hookspecs, name).__doc__ for name in hooks)
 
 

@@ -13,8 +13,8 @@ NAMES = [
     "Preprocessing", "Progress", "RunConfig", "Scheduler", "SiameseNet", "SiamkitError", "Stage",
     "Triplets", "Verdict", "__version__", "build_index", "calibrate", "check_data", "create_model",
     "evaluate", "fit", "hookimpl", "inspect", "list_backbones", "list_freeze_policies",
-    "list_losses", "list_schedulers", "list_trackers", "load", "load_index", "load_model", "plan",
-    "resume", "write_report",
+    "list_heads", "list_losses", "list_optimizers", "list_schedulers", "list_trackers", "load",
+    "load_index", "load_model", "phases", "resume", "write_report",
 ]  # fmt: skip
 
 

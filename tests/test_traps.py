@@ -22,8 +22,8 @@ from siamkit.freezing.controller import FreezeController
 from siamkit.freezing.memory import saved_activations
 from siamkit.interfaces import FreezePlan, Loss, LossContext, Progress, Stage
 from siamkit.model.siamese import SiameseNet
-from siamkit.training.build import checkpoint_activations
-from siamkit.training.optimizer import build_optimizer, rates, set_rates, state_tensors
+from siamkit.training.build import build_optimizer, checkpoint_activations
+from siamkit.training.optimizer import rates, set_rates, state_tensors
 
 BACKBONE = "timm:resnet10t"
 RunValues = Callable[..., dict[str, Any]]
@@ -49,7 +49,9 @@ class Parts:
             )
         )
         self.config = OptimizerConfig(**{"lr": 0.01, **optimizer})
-        self.optimizer = build_optimizer(self.config, self.net, self.loss, self.stages)
+        self.optimizer = build_optimizer(
+            self.config, api.registries()["optimizer"], self.net, self.loss, self.stages
+        )
         self.controller = FreezeController(self.net, self.stages)
 
     def train_stages(self, *names: str, **plan: Any) -> FreezePlan:

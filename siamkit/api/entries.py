@@ -7,7 +7,6 @@ from typing import Any
 
 from siamkit import plugins
 from siamkit.config import RunConfig, resolve
-from siamkit.model.heads import HEADS
 from siamkit.registry import Registry
 
 
@@ -16,9 +15,10 @@ def registries() -> dict[str, Registry]:
     found = plugins.get()
     return {
         "backbone": found.backbones,
-        "head": HEADS,
+        "head": found.heads,
         "freeze": found.freeze_policies,
         "loss": found.losses,
+        "optimizer": found.optimizers,
         "scheduler": found.schedulers,
         "track": found.trackers,
     }
@@ -37,6 +37,16 @@ def list_backbones() -> list[str]:
 def list_freeze_policies() -> list[str]:
     """Return the names of the freeze policies."""
     return plugins.get().freeze_policies.names()
+
+
+def list_heads() -> list[str]:
+    """Return the names of the heads."""
+    return plugins.get().heads.names()
+
+
+def list_optimizers() -> list[str]:
+    """Return the names of the optimizers."""
+    return plugins.get().optimizers.names()
 
 
 def list_losses() -> list[str]:

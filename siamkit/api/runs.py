@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from siamkit import plugins
+from siamkit.api.arguments import read, spelled
 from siamkit.api.entries import load_config, registries
-from siamkit.config import RunConfig, read_file
+from siamkit.api.objects import is_object, overlaid, require_same
+from siamkit.api.results import InspectionResult, Phases, TrainingResult
+from siamkit.config import COMPONENTS, Layer, RunConfig, read_file, resolve
+from siamkit.data.memory import items_of, write_items
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.freezing.schedule import FreezeSchedule
-from siamkit.interfaces import Event, FreezePolicy, Phase
+from siamkit.interfaces import Event, FreezePlan, FreezePolicy, Stage
 from siamkit.model.create import create_net
 from siamkit.model.siamese import SiameseNet
+from siamkit.registry import Registry
 from siamkit.runs import checkpoint
 from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener, Observer
@@ -27,11 +35,11 @@ Config = RunConfig | Mapping[str, Any] | str | Path
 
 
 def create_model(
-    backbone: str = "resnet50",
+    backbone: str | Mapping[str, Any] | nn.Module = "resnet50",
     *,
     pretrained: bool | None = None,
     weights: str | Path | None = None,
-    head: str | Mapping[str, Any] = "residual",
+    head: str | Mapping[str, Any] | nn.Module = "residual",
     in_chans: int = 3,
     image_size: int | None = None,
     **options: Any,
@@ -39,87 +47,214 @@ def create_model(
     """Build a Siamese network.
 
     Args:
-        backbone: A name of :func:`list_backbones`, or ``timm:<model>``.
+        backbone: A name of :func:`list_backbones`, ``timm:<model>``, a mapping of name and options,
+            or a module from images ``[N, C, H, W]`` to features; it is copied.
         pretrained: Load pretrained weights: True, False, or None for "where there are any".
         weights: A ``.safetensors`` or ``.pth`` file for the backbone instead.
-        head: A head's name, or its name and options: ``{"name": "mlp", "dim": 64}``.
+        head: A head's name, its name and options (``{"name": "mlp", "dim": 64}``), or a module from
+            features ``[N, D]`` to embeddings; it is copied.
         in_chans: Image channels.
-        image_size: Pixels a side; None for the backbone's own.
+        image_size: Pixels per side; None for the backbone's own.
         **options: Options of the backbone.
 
     Raises:
         ConfigError: A name or an option is wrong.
         CheckpointError: Weights can't be had or don't fit.
     """
-    layer = {
-        "backbone": {"name": backbone, "pretrained": pretrained, "weights": weights, **options},
-        "head": head,
-        "data": {"in_chans": in_chans, "image_size": image_size},
-    }
-    return create_net(load_config(layer), registries()).net
+    data = {"in_chans": in_chans, "image_size": image_size}
+    own = {"pretrained": pretrained, "weights": weights, **options}
+    given = {"backbone": backbone, "head": head, "data": data}
+    config, known, _ = _resolved(
+        {"backbone": {k: v for k, v in own.items() if v is not None}}, given
+    )
+    return create_net(config, known).net
 
 
-def create_policy(name: str, **options: Any) -> FreezePolicy:
-    """Build a freeze policy by name.
+def create_policy(
+    policy: str | Mapping[str, Any] | FreezePolicy | Callable[..., FreezePlan], **options: Any
+) -> FreezePolicy:
+    """Build a freeze policy.
+
+    Args:
+        policy: A name of :func:`list_freeze_policies`, a mapping of name and options, a function
+            ``(stages, progress) -> FreezePlan``; a policy comes back as it is.
+        **options: Options of a named policy.
 
     Raises:
         ConfigError: The name or an option is wrong.
     """
-    return build_policy(load_config({"freeze": {"name": name, **options}}), registries())
+    if isinstance(policy, FreezePolicy):
+        return policy
+    config, known, _ = _resolved({"freeze": options}, {"freeze": policy})
+    return build_policy(config, known)
 
 
 def phases(
-    net: SiameseNet, policy: str | FreezePolicy = "stages", epochs: int = 10, **options: Any
-) -> tuple[Phase, ...]:
+    net: SiameseNet | Sequence[Stage],
+    policy: str | Mapping[str, Any] | FreezePolicy | Callable[..., FreezePlan] = "stages",
+    epochs: int = 10,
+    **options: Any,
+) -> Phases:
     """Return the phases that a policy makes of a run.
 
     Args:
-        net: The network.
-        policy: A name of :func:`list_freeze_policies`, or a policy.
+        net: The network, or the stages of any network
+            (:func:`siamkit.freezing.discover_stages`).
+        policy: As for :func:`create_policy`.
         epochs: Epochs in the run.
         **options: Options of a named policy.
     """
-    chosen = create_policy(policy, **options) if isinstance(policy, str) else policy
-    return FreezeSchedule(chosen, net.stages(), epochs).phases()
+    stages = net.stages() if isinstance(net, SiameseNet) else tuple(net)
+    schedule = FreezeSchedule(create_policy(policy, **options), stages, epochs)
+    return Phases(schedule.phases(), schedule.stages)
 
 
-def fit(config: Config | None = None, *, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
-    """Train, and return what ``siamkit train --json`` prints.
+def fit(
+    config: Config | None = None,
+    *,
+    data: Any = None,
+    backbone: str | Mapping[str, Any] | nn.Module | None = None,
+    head: str | Mapping[str, Any] | nn.Module | None = None,
+    freeze: Any = None,
+    loss: Any = None,
+    optimizer: Any = None,
+    scheduler: Any = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    image_size: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    run_dir: str | Path | None = None,
+    listeners: Sequence[Listener] = (),
+    **sections: Any,
+) -> TrainingResult:
+    """Train an embedding model.
+
+    Each component is a name (``"resnet50"``), a mapping of its name and options
+    (``{"name": "triplet", "margin": 0.3}``), or an object.
 
     Args:
-        config: A config, nested values, or a YAML file; None for the defaults.
+        config: A config, nested values, or a YAML file; None for the defaults. The arguments below
+            come before it.
+        data: A folder or a table, as on the command line; pairs of image and label, images being
+            paths, Pillow images, numpy arrays ``[H, W, C]`` or torch tensors ``[C, H, W]``; a torch
+            ``Dataset`` of such; or a mapping from ``train``, ``val`` and ``test`` to any of these.
+            What is in memory is written to the run as PNG.
+        backbone: Or a ``torch.nn.Module`` from images ``[N, C, H, W]`` to features. It is copied.
+        head: Or a ``torch.nn.Module`` from features ``[N, D]`` to embeddings. It is copied.
+        freeze: Or a :class:`siamkit.FreezePolicy`, or a function ``(stages, progress) ->
+            FreezePlan``.
+        loss: Or a :class:`siamkit.Loss`; or a loss of pytorch-metric-learning; or such a loss and a
+            miner, as a tuple.
+        optimizer: Or a function from named groups to a ``torch.optim.Optimizer``, such as
+            ``torch.optim.RMSprop``.
+        scheduler: Or a :class:`siamkit.Scheduler`, or a function ``progress -> multiplier``.
+        epochs: Times over the training images.
+        batch_size: Images per optimizer step.
+        lr: Rate of the head; policies multiply it for stages.
+        image_size: Pixels per side.
+        seed: Of the held-out classes, the batches, the views, the head and dropout.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        run_dir: Where the run is written.
         listeners: Called with every :class:`siamkit.Event`.
+        **sections: Other sections of the config as mappings: ``train={"patience": 3}``, ``engine``,
+            ``calibration``, ``track``, ``report``.
 
     Returns:
-        ``run_dir``, ``epochs``, ``phases``, ``metrics`` (``untrained``, ``best``, ``last``, and
-        ``test`` where the data has one), ``history``, ``calibration`` (None where the held-out
-        images don't allow it).
+        What ``siamkit train --json`` prints, by attribute or by key.
 
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
-    return _fit.fit(_config(config), registries(), listeners, _observers())
+    given = {
+        "data": data, "backbone": backbone, "head": head, "freeze": freeze, "loss": loss,
+        "optimizer": optimizer, "scheduler": scheduler, "epochs": epochs, "batch_size": batch_size,
+        "lr": lr, "image_size": image_size, "seed": seed, "device": device, "run_dir": run_dir,
+        **sections,
+    }  # fmt: skip
+    resolved, known, memory = _resolved(config, given)
+    if memory is None:
+        return TrainingResult(_fit.fit(resolved, known, listeners, _observers()))
+    items = items_of(memory)
+    path = RunDir.reserve(resolved).absolute()
+    try:
+        table, root = write_items(items, path / "data")
+        update = {"path": str(table), "root": root}
+        placed = resolved.data.model_copy(update=update)
+        resolved = resolved.model_copy(update={"data": placed, "run_dir": path})
+        return TrainingResult(_fit.fit(resolved, known, listeners, _observers(), reserved=True))
+    finally:
+        if not RunDir(path).config.exists():  # it was refused before it began
+            shutil.rmtree(path, ignore_errors=True)
 
 
-def resume(run_dir: str | Path, *, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
+def resume(
+    run_dir: str | Path, *, listeners: Sequence[Listener] = (), **objects: Any
+) -> TrainingResult:
     """Go on with an interrupted run; otherwise as :func:`fit`.
 
+    Args:
+        run_dir: The run.
+        listeners: Called with every :class:`siamkit.Event`.
+        **objects: The objects that the run began with, by the argument of :func:`fit`:
+            ``backbone``, ``head``, ``freeze``, ``loss``, ``optimizer``, ``scheduler``.
+
     Raises:
-        CheckpointError: There is no run, no intact checkpoint, or the data changed.
+        CheckpointError: There is no run, no intact checkpoint, or the data or an object changed.
+        ConfigError: An object that the run began with is missing.
     """
-    return _fit.resume(Path(run_dir), registries(), listeners, _observers())
+    run = RunDir.open(Path(run_dir))
+    known, _ = overlaid(registries(), _objects(objects))
+    config = resolve(known, run.read_config(), where=str(run.config))
+    require_same(objects, config, str(run.config))
+    return TrainingResult(_fit.resume(run.path, known, listeners, _observers()))
+
+
+def _objects(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, value in given.items():
+        if name not in COMPONENTS or not is_object(value):
+            raise ConfigError(
+                "a run keeps its settings: only objects are given again",
+                where=name,
+                allowed=", ".join(COMPONENTS),
+            )
+    return given
+
+
+def _resolved(
+    config: Config | None, given: Mapping[str, Any]
+) -> tuple[RunConfig, Mapping[str, Registry], Any]:
+    """Return the config of a call, the registries that it refers to, and data in memory."""
+    arguments = read(given, registries())
+    known, named = overlaid(registries(), arguments.objects)
+    layers = [_layer(config), Layer(named, spelled), arguments.layer]
+    return resolve(known, *layers), known, arguments.data
+
+
+def _layer(config: Config | None) -> Mapping[str, Any]:
+    if isinstance(config, RunConfig):
+        return config.to_values()
+    if isinstance(config, str | Path):
+        return read_file(Path(config))
+    return config or {}
 
 
 def inspect(
-    config: Config | None = None, *, parameters: bool = False, measure: bool = False
-) -> dict[str, Any]:
-    """Return what ``siamkit inspect --json`` prints.
+    config: Config | None = None,
+    *,
+    parameters: bool = False,
+    measure: bool = False,
+    **sections: Any,
+) -> InspectionResult:
+    """Return every phase of a run before it is run: what trains, what it costs.
 
     Args:
         config: As for :func:`fit`; or a run directory, whose phases are then those it went through.
         parameters: Also list every parameter.
         measure: Also load the weights and data, time each phase, and say how the engine would run
             it: cached or live, with which kernel, and why. Not for a run directory.
+        **sections: Arguments as for :func:`fit`: names, mappings or objects.
 
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
@@ -134,20 +269,15 @@ def inspect(
         run = RunDir.open(Path(config))
         resolved = load_config(run.read_config(), where=str(run.config))
         history = _history(run)
-        return _inspection.inspect(
-            resolved, registries(), history=history, weights="none", parameters=parameters
+        return InspectionResult(
+            _inspection.inspect(
+                resolved, registries(), history=history, weights="none", parameters=parameters
+            )
         )
-    return _inspection.inspect(
-        _config(config), registries(), parameters=parameters, measure=measure
+    resolved, known, _ = _resolved(config, sections)
+    return InspectionResult(
+        _inspection.inspect(resolved, known, parameters=parameters, measure=measure)
     )
-
-
-def _config(config: Config | None) -> RunConfig:
-    if isinstance(config, RunConfig):
-        return load_config(config.to_values())
-    if isinstance(config, str | Path):
-        return load_config(read_file(Path(config)), where=str(config))
-    return load_config(config or {})
 
 
 def _history(run: RunDir) -> list[dict[str, float]]:

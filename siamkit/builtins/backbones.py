@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from siamkit.errors import CheckpointError, ConfigError, did_you_mean
 from siamkit.hookspecs import Register, hookimpl
+from siamkit.interfaces import Options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,13 +31,8 @@ WAYS_OUT = (
 )
 
 
-class TimmOptions(BaseModel):
+class TimmOptions(Options):
     """The options of timm's models."""
-
-    # Not siamkit.interfaces.Options: that would import torch for a mere list of names.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
-    )
 
     drop_path_rate: float = Field(
         0.0,

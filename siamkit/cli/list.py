@@ -20,6 +20,7 @@ KINDS = {
     "losses": ("loss", "loss"),
     "schedulers": ("scheduler", "scheduler"),
     "heads": ("head", "head"),
+    "optimizers": ("optimizer", "set optimizer.name"),
     "trackers": ("track", "track"),
 }
 """What can be listed: the config section of each kind, and its flag."""

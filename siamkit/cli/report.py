@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import webbrowser
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,7 +51,7 @@ def report(run: Run, file: File = None, open_: Open = False, json: Json = False)
     output.emit(styled(result["path"]))
 
 
-def end_with_report(result: dict[str, Any], *, quiet: bool) -> None:
+def end_with_report(result: Mapping[str, Any], *, quiet: bool) -> None:
     """Write the report at the end of a training; what goes wrong is a notice.
 
     Args:

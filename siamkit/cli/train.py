@@ -14,7 +14,7 @@ from siamkit.cli.options import OUTPUT, Json, RunFlags, run_flags
 from siamkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from siamkit.config import Layer
 
@@ -49,7 +49,7 @@ def train(flags: RunFlags, resume: Resume = None, quiet: Quiet = False, json: Js
     output.emit(summary(result))
 
 
-def _train(flags: RunFlags, resume: Path | None, quiet: bool) -> dict[str, Any]:
+def _train(flags: RunFlags, resume: Path | None, quiet: bool) -> Mapping[str, Any]:
     if resume is not None and (given := flags.given()):
         raise ConfigError(
             f"goes on with the run's own configuration and cannot be combined with "
@@ -77,7 +77,7 @@ def _train(flags: RunFlags, resume: Path | None, quiet: bool) -> dict[str, Any]:
         return api.fit(config, listeners=listeners)
 
 
-def _report(result: dict[str, Any], quiet: bool) -> None:
+def _report(result: Mapping[str, Any], quiet: bool) -> None:
     """Write the run's report, if its configuration wants one."""
     from siamkit import api
     from siamkit.cli.report import end_with_report

@@ -73,6 +73,7 @@ def read_file(path: Path) -> Layer:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError("must be a mapping of sections", where=str(path), got=values)
     _anchor(values, "data", "path", path.parent)
+    _anchor(values, "data", "root", path.parent)
     _anchor(values, "backbone", "weights", path.parent)
     return Layer(values, lambda key: f"{path}: {key}")
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from siamkit.config.base import AbsolutePath, Component, Section, Values, expanded
 from siamkit.config.data import DataConfig
 
-COMPONENTS = ("backbone", "head", "freeze", "loss", "scheduler")
+COMPONENTS = ("backbone", "head", "freeze", "loss", "optimizer", "scheduler")
 
 
 class BackboneConfig(Component):
@@ -59,21 +59,13 @@ class TrackerConfig(Component):
     """A tracker that the run is told to."""
 
 
-Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
-class OptimizerConfig(Section):
+class OptimizerConfig(Component):
     """The one optimizer of the run."""
 
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    name: str = "adamw"
     lr: float = Field(2e-3, gt=0, le=1000, description="Rate of the head; stages multiply it.")
     weight_decay: float = Field(
         1e-4, ge=0, le=1000, description="Not applied to biases, norm layers and other vectors."
-    )
-    momentum: float = Field(0.9, ge=0, lt=1, description="Of sgd; 0 for none.")
-    betas: tuple[Decay, Decay] = Field(
-        (0.9, 0.999),
-        description="Decay rates of the moment estimates of adamw and adam: >= 0, < 1.",
     )
     loss_lr_mult: float = Field(
         1.0, gt=0, le=1000, description="Rate multiplier of a loss's own parameters (proxies)."
@@ -274,6 +266,7 @@ COMPONENT_MODELS: dict[str, type[Component]] = {
     "head": HeadConfig,
     "freeze": FreezeConfig,
     "loss": LossConfig,
+    "optimizer": OptimizerConfig,
     "scheduler": SchedulerConfig,
 }
 """The model of each component section: the keys that it takes whatever its entry is."""

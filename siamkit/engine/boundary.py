@@ -1,4 +1,4 @@
-"""Where the frozen prefix of a network ends.
+"""The boundary: the end of a network's frozen prefix.
 
 Before the boundary the network is a fixed function of the image: no parameter trains, every norm,
 dropout and drop-path module is held in eval mode, so no buffer changes either, and nothing asks for
@@ -7,15 +7,16 @@ a gradient of the input. Its output can be computed once per image and view.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from siamkit.freezing.hold import is_held
-from siamkit.interfaces import HEAD, FreezePlan, Stage
-from siamkit.model.siamese import SiameseNet
+from siamkit.interfaces import FreezePlan, Stage
+from siamkit.model.names import parent
 from siamkit.model.trace import watch
 
 FEATURES = "features"
@@ -29,7 +30,8 @@ class Boundary:
     """The end of a frozen prefix.
 
     Attributes:
-        name: The stage or block that comes last in the prefix, or :data:`FEATURES`.
+        name: The stage or block that comes last in the prefix, the module around several stages,
+            or :data:`FEATURES`.
         module: The module of the network whose output is kept.
         units: Names of the stages or blocks in the prefix, stem first.
         modules: The network's modules that make up the prefix, in execution order.
@@ -44,73 +46,90 @@ class Boundary:
 
     @property
     def is_features(self) -> bool:
-        """Whether the prefix is the whole backbone."""
+        """Whether the prefix is the whole backbone of a SiameseNet."""
         return self.module == _BACKBONE  # by the module: a stage may be called "features" too
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modules of the prefix and the one whose output is kept, each once."""
+        return tuple(dict.fromkeys((*self.modules, self.module)))
 
 
 def find_boundaries(
-    net: SiameseNet, stages: Sequence[Stage], plan: FreezePlan
+    net: nn.Module, stages: Sequence[Stage], plan: FreezePlan
 ) -> tuple[Boundary, ...]:
     """Return the possible boundaries under the plan that was applied to ``net``, deepest first.
 
-    The first one that passes its self-test (:mod:`siamkit.engine.cut`) is the one to use:
-    in some networks branches cross a boundary, so that its output alone is not enough.
+    The frozen stages and blocks from the start on each end one. A module around them, all of which
+    is frozen and held in eval mode, ends a deeper one: whatever it does after its last part
+    (pooling, flattening) is done before the boundary then. The first one that passes its trial
+    (:func:`siamkit.engine.first_exact_cut`) is the one to use.
 
     Args:
         net: The network, with ``plan`` applied.
         stages: Its stages, as the policy sees them.
         plan: The plan.
     """
-    held = {name for name, module in net.named_modules() if is_held(module)}
-    return boundaries_of(stages, plan, lambda name: _holds(net, name, held))
-
-
-def boundaries_of(
-    stages: Sequence[Stage], plan: FreezePlan, fixed: Callable[[str], bool] = lambda _: True
-) -> tuple[Boundary, ...]:
-    """Return the possible boundaries of a plan, deepest first. Pure.
-
-    Args:
-        stages: The network's stages, stem first.
-        plan: The plan.
-        fixed: Tells whether a module, everything in it included, stays in eval mode.
-    """
-    backbone = [stage for stage in stages if stage.name != HEAD]
-    units = [unit for stage in backbone for unit in (stage.blocks or (stage,))]
+    # By identity: a module or parameter that is shared has several names.
+    name_of = {id(p): name for name, p in net.named_parameters()}
     frozen: list[Stage] = []
-    for unit in units:
-        if plan.trainable.intersection(unit.parameters) or not all(map(fixed, unit.modules)):
-            break
-        frozen.append(unit)
-    ends = [n for n in range(len(frozen), 0, -1) if frozen[n - 1].output is not None]
-    found = [
-        _boundary(_stage_ending_at(backbone, unit), unit.output or "", frozen[:end])
-        for end in ends
-        for unit in frozen[end - 1 : end]
-    ]
-    if frozen and len(frozen) == len(units):
-        found.insert(0, _boundary(FEATURES, _BACKBONE, frozen))
-    return tuple(found)
+    boundaries: list[Boundary] = []
+    for stage in stages:
+        for unit in stage.blocks or (stage,):
+            trains = plan.trainable.intersection(unit.parameters)
+            if trains or not all(_is_fixed(net, name) for name in unit.modules):
+                return _deepest_first(boundaries)
+            frozen.append(unit)
+            if unit.output is None:
+                continue
+            name = stage.name if not stage.blocks or unit is stage.blocks[-1] else unit.name
+            boundaries.append(_boundary(name, unit.output, frozen))
+            before = {p for u in frozen for p in u.parameters}
+            for module in _around(unit.output):
+                inside = {name_of[id(p)] for p in net.get_submodule(module).parameters()}
+                if not before.issuperset(inside) or not _is_fixed(net, module):
+                    break
+                if not _adds_to_its_parts(net.get_submodule(module)):
+                    continue
+                within = set(stage.parameters).issuperset(inside)
+                title = name if within else FEATURES if module == _BACKBONE else module
+                boundaries.append(_boundary(title, module, frozen))
+    return _deepest_first(boundaries)
 
 
 def row_elements(
-    net: SiameseNet, boundaries: Sequence[Boundary], image: Tensor
+    net: nn.Module, boundaries: Sequence[Boundary], image: Tensor
 ) -> tuple[int | None, ...]:
-    """Return how many values one image has at each boundary; None where that is no tensor.
+    """Return how many values the output at each boundary has for one image.
+
+    None where it holds no tensor, or never runs. Where more than this output crosses the boundary,
+    activations have more values.
 
     Args:
         net: The network.
         boundaries: The boundaries.
         image: One image ``[1, C, H, W]``.
     """
-    found: dict[str, int] = {}
+    elements: dict[str, int] = {}
 
     def note(name: str, output: object) -> None:
-        if isinstance(output, Tensor):
-            found[name] = output.numel()
+        tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+        if tensors:
+            elements[name] = sum(tensor.numel() for tensor in tensors)
 
     watch(net, (b.module for b in boundaries), partial(net, image), note)
-    return tuple(found.get(boundary.module) for boundary in boundaries)
+    return tuple(elements.get(boundary.module) for boundary in boundaries)
+
+
+def _deepest_first(boundaries: Sequence[Boundary]) -> tuple[Boundary, ...]:
+    """Return the boundaries, each module once: its deepest one."""
+    return tuple({b.module: b for b in reversed(boundaries)}.values())
+
+
+def _around(module: str) -> Iterator[str]:
+    """Yield the names of the modules around ``module``, innermost first, without the root."""
+    while module := parent(module):
+        yield module
 
 
 def _boundary(name: str, module: str, units: Sequence[Stage]) -> Boundary:
@@ -123,13 +142,12 @@ def _boundary(name: str, module: str, units: Sequence[Stage]) -> Boundary:
     )
 
 
-def _stage_ending_at(stages: Sequence[Stage], unit: Stage) -> str:
-    """Return the name of the stage whose last block ``unit`` is, or of ``unit`` itself."""
-    return next((s.name for s in stages if s.blocks and s.blocks[-1] is unit), unit.name)
+def _is_fixed(net: nn.Module, name: str) -> bool:
+    """Tell whether a module and everything in it stays in eval mode."""
+    return all(is_held(module) for module in net.get_submodule(name).modules())
 
 
-def _holds(net: nn.Module, name: str, held: set[str]) -> bool:
-    return all(
-        (f"{name}.{inner}" if inner else name) in held
-        for inner, _ in net.get_submodule(name).named_modules()
-    )
+def _adds_to_its_parts(module: nn.Module) -> bool:
+    """Tell whether a module is called, and may give something else than its last part gives."""
+    called = type(module).forward is not nn.Module.forward
+    return called and not isinstance(module, nn.Sequential)

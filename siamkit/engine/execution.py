@@ -8,7 +8,7 @@ the arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from siamkit.batches import BatchSource
 from siamkit.engine.boundary import Boundary, find_boundaries, row_elements
 from siamkit.engine.cache.budget import available_bytes
 from siamkit.engine.cache.store import OverflowInCache
-from siamkit.engine.cut import Cut, cut
+from siamkit.engine.cutting import Cut, first_exact_cut
 from siamkit.engine.decision import PhaseDecision
 from siamkit.engine.kernels import Choice, choose
 from siamkit.engine.phase import CutPhase, Execution
@@ -29,11 +29,14 @@ from siamkit.engine.planner import CachePlan, Costs, Work, decide, place
 from siamkit.engine.settings import EngineSettings, Reports
 from siamkit.engine.sources import TRAIN, CachedSource, Inputs, LiveSource
 from siamkit.engine.timing import LoadedImages, PartTimes, load_first, time_parts
-from siamkit.errors import ConfigError
+from siamkit.engine.trial import TOLERANCE
+from siamkit.errors import ConfigError, SiamkitError
 from siamkit.freezing.controller import FreezeController
 from siamkit.model.trace import evaluating
 
-_TESTED = 2
+_TESTED = 5
+_CHECKED = 8
+"""Images of a batch that the cut network is held against the whole one on."""
 
 
 class Engine:
@@ -89,7 +92,8 @@ class Engine:
         else:
             self._open = phase
             sources = {name: CachedSource(part.labels) for name, part in self.inputs.items()}
-        return Execution(phase.decision(before), epochs, sources, phase.cut.suffix, phase)
+        forward = partial(_guarded, phase.cut.suffix)
+        return Execution(phase.decision(before), epochs, sources, forward, phase)
 
     def prepare(self, execution: Execution, epoch: int) -> Execution:
         """Compute the rows that an epoch reads and the cache lacks; later epochs' views wait.
@@ -117,6 +121,51 @@ class Engine:
         short = "the cache differs from the network"
         return self.enter(rest, execution.decision.falling_back("live", short))
 
+    def checked(self, execution: Execution, epoch: int, batch: Sequence[int]) -> Execution:
+        """Hold the cut network against the whole one on a real batch, now and then.
+
+        A forward may branch on the content of images or batches that the cut was not tried on.
+
+        Args:
+            execution: The phase's, prepared for the epoch.
+            epoch: The epoch.
+            batch: Indices of the images of its first batch.
+
+        Returns:
+            The execution; one of the whole network where the two differ.
+        """
+        phase = execution.parts
+        if phase is None or not _due(epoch - execution.epochs.start):
+            return execution
+        indices, view = list(batch[:_CHECKED]), execution.view(epoch)
+        images = torch.stack([self.inputs[TRAIN].example(i, view) for i in indices])
+        images = images.to(self.settings.device).contiguous(memory_format=torch.channels_last)
+        activations, tolerance = None, TOLERANCE
+        if phase.cache is not None and phase.plan.mode == "cached" and phase.dtype.itemsize > 2:
+            # Rows of full precision save running the prefix again, and are looked at as well.
+            (rows,) = execution.sources[TRAIN].batches([indices], view)
+            activations, tolerance = rows.inputs.to(images.device), phase.cache.tolerance
+        reason = phase.cut.differs(images, activations, tolerance)
+        return execution if reason is None else self.whole(execution, epoch, reason)
+
+    def whole(self, execution: Execution, epoch: int, reason: str) -> Execution:
+        """Return the execution of the whole network for the rest of a phase, and say why.
+
+        Args:
+            execution: The phase's.
+            epoch: The epoch that runs or comes next.
+            reason: What the cut network does differently.
+        """
+        self.close()
+        decision = execution.decision.falling_back(
+            "whole", f"the cut network is not the whole one on a training batch: {reason}"
+        )
+        text = (
+            f"{decision.reason}; this phase runs the whole network (engine.cut=off does so always)"
+        )
+        self.reports.emit("notice", {"text": text})
+        return self._whole(decision, range(epoch, execution.epochs.stop))
+
     def decide(
         self, epochs: range, before: PhaseDecision | None = None
     ) -> CutPhase | PhaseDecision:
@@ -139,7 +188,7 @@ class Engine:
             modules = [b.module for b in boundaries]
             start = modules.index(before.module) if before.module in modules else 0
             boundaries = boundaries[start:]
-        deepest, passed_over = cut(self.net, boundaries, images[:_TESTED])
+        deepest, passed_over = first_exact_cut(self.net, boundaries, images[:_TESTED])
         if deepest is None:
             none = "no part of the network is frozen from the start on"
             return self._uncut("; ".join(passed_over) or none)
@@ -149,11 +198,11 @@ class Engine:
         usable = boundaries[boundaries.index(deepest.boundary) :]
         sizes = self._row_bytes(usable, images[:1])
         index, views = place(
-            list(sizes.values()), len(self.inputs[TRAIN]), self._held_out(), len(epochs),
+            list(sizes.values()), self._trained(), self._held_out(), len(epochs),
             self.settings.views, self.settings.budget,
         )  # fmt: skip
         if index:
-            smaller, more = cut(self.net, list(sizes)[index:], images[:_TESTED])
+            smaller, more = first_exact_cut(self.net, list(sizes)[index:], images[:_TESTED])
             if smaller is not None:
                 too_large = f"{deepest.boundary.name}: too large for engine.cache_gb at each view"
                 reasons = [*passed_over, too_large, *more]
@@ -196,7 +245,7 @@ class Engine:
         if before is not None and before.dtype is not None:
             kept = getattr(torch, before.dtype)
         reached = sorted({e if views is None else e % views for e in epochs})
-        rows = len(self.inputs[TRAIN]) * len(reached) + self._held_out()
+        rows = self._trained() * len(reached) + self._held_out()
         work = Work(len(epochs), self.visits, self._held_out(), rows, rows)
         cache = None
         if self._may_cache(before):
@@ -232,7 +281,11 @@ class Engine:
 
     def _held_out(self) -> int:
         """Return how many images are evaluated after each epoch."""
-        return sum(len(part) for name, part in self.inputs.items() if name != TRAIN)
+        return sum(len(part) for part in self.inputs.values() if not part.trains)
+
+    def _trained(self) -> int:
+        """Return how many images an epoch reads to train, each once."""
+        return sum(len(part) for part in self.inputs.values() if part.trains)
 
     def _dtype(self, boundary: Boundary) -> torch.dtype:
         return torch.float32 if boundary.is_features else self.settings.dtype
@@ -287,7 +340,7 @@ class Engine:
         cache = phase.cache
         assert cache is not None
         sources = {n: s for n, s in execution.sources.items() if isinstance(s, CachedSource)}
-        views = {name: view if name == TRAIN else 0 for name in sources}
+        views = {name: view if self.inputs[name].trains else 0 for name in sources}
         views = {name: v for name, v in views.items() if not sources[name].shows(v)}
         if not views:
             return None
@@ -312,3 +365,21 @@ class Engine:
         for name, v in views.items():
             sources[name].show(v, rows[name])
         return None
+
+
+class SuffixError(Exception):
+    """The suffix failed on a batch; the whole network may well run on it."""
+
+
+def _guarded(suffix: Callable[[Tensor], Tensor], activations: Tensor) -> Tensor:
+    try:
+        return suffix(activations)
+    except (SiamkitError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise SuffixError(f"{type(error).__name__}: {error}") from error
+
+
+def _due(epochs: int) -> bool:
+    """Tell whether a check is due so many epochs after a phase began: 0, 1, 4, 16, 64 ..."""
+    return epochs == 0 or (epochs & (epochs - 1) == 0 and epochs.bit_length() % 2 == 1)

@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from siamkit.engine.cut import Cut
-from siamkit.model.siamese import SiameseNet
+from siamkit.engine.cutting import Cut
+from siamkit.engine.trial import sum_of
 from siamkit.model.trace import rehearsing
 
 
 @dataclass(frozen=True)
 class Flops:
-    """Operations an image; a multiplication and an addition are two.
+    """Operations per image; a multiplication and an addition are two.
 
     Attributes:
         forward: The whole network's forward.
@@ -34,7 +34,7 @@ class Flops:
         return asdict(self)
 
 
-def count_flops(net: SiameseNet, found: Cut | None, images: Tensor) -> Flops:
+def count_flops(net: nn.Module, found: Cut | None, images: Tensor) -> Flops:
     """Count the matrix products and convolutions of a step, as ``torch.utils.flop_counter`` does.
 
     Args:
@@ -44,9 +44,9 @@ def count_flops(net: SiameseNet, found: Cut | None, images: Tensor) -> Flops:
     """
     with rehearsing(net):
         with _counter() as forward:
-            embeddings = net(images)
+            output = net(images)
         with _counter() as backward:
-            embeddings.sum().backward()
+            sum_of(output).backward()
     suffix = forward
     if found is not None:
         with rehearsing(net):

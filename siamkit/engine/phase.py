@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from siamkit.batches import BatchSource
-from siamkit.engine.cut import Cut
+from siamkit.engine.cutting import Cut
 from siamkit.engine.decision import PhaseDecision
 from siamkit.engine.kernels import Choice
 from siamkit.engine.phase_cache import PhaseCache

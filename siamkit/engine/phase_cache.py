@@ -13,7 +13,7 @@ from siamkit.engine.cache.budget import list_stores, make_room, require_room
 from siamkit.engine.cache.layout import DATA_START, KEY_BYTES, StoreSpec
 from siamkit.engine.cache.rows import Rows
 from siamkit.engine.cache.store import DTYPES, FeatureStore, Fill, open_store
-from siamkit.engine.cut import Cut
+from siamkit.engine.cutting import Cut
 from siamkit.engine.kernels import Kernel, kernel_class, run, tolerance
 from siamkit.engine.kernels.check import difference
 from siamkit.engine.settings import EngineSettings, Reports
@@ -65,9 +65,13 @@ class PhaseCache:
         Returns:
             How many different rows that takes, and how many of them are not there yet.
         """
-        keys = [key for view in views for key in self.inputs[TRAIN].keys(view)]
-        for name, inputs in self.inputs.items():
-            keys += [] if name == TRAIN else inputs.keys(0)
+        reached = list(views)
+        keys = [
+            key
+            for inputs in self.inputs.values()
+            for view in (reached if inputs.trains else (0,))
+            for key in inputs.keys(view)
+        ]
         self._wanted = list(dict.fromkeys(keys))
         spec = StoreSpec(self._description, DTYPES[self._dtype], self._shape)
         if not (self._root / spec.digest).is_dir():
@@ -204,6 +208,7 @@ def describe(
     return {
         "boundary": boundary.name,
         "module": boundary.module,
+        "holds": cut.frontier.describe(),
         "dtype": str(dtype).removeprefix("torch."),
         "weights": weights.hexdigest(),
         "structure": structure.hexdigest(),

@@ -1,56 +1,69 @@
-"""Running a network up to its boundary and no further, without surgery on it."""
+"""The prefix: a network up to its boundary and no further, without surgery on it."""
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from siamkit.engine.boundary import Boundary
+from siamkit.engine.calls import Call, Leave, intercepting
+from siamkit.engine.frontier import Frontier
 from siamkit.errors import SiamkitError
-from siamkit.model.siamese import SiameseNet
 
 
 class Prefix(nn.Module):
     """The part of a network before a boundary, as a module of its own.
 
-    It runs the network's own ``forward`` and leaves it, by an exception, as soon as the boundary's
-    output is there. That works in eager mode as well as when a forward is captured for a compiler.
+    It runs the network's own ``forward`` and leaves it, by an exception, as soon as everything that
+    crosses the boundary is there. That works in eager mode as well as when a forward is captured
+    for a compiler.
 
     Args:
         net: The network. Its modules are used, not copied.
         boundary: Where to stop.
+        frontier: What crosses the boundary.
     """
 
-    def __init__(self, net: SiameseNet, boundary: Boundary) -> None:
+    def __init__(self, net: nn.Module, boundary: Boundary, frontier: Frontier) -> None:
         super().__init__()
         self.net = net
-        self._features = boundary.is_features
-        self._module = boundary.module
+        self._frontier = frontier
+        self._names = boundary.names
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the activations ``[N, ...]`` at the boundary of ``images [N, C, H, W]``.
 
+        They are the output of the boundary's module where it alone crosses the boundary, and else
+        all that crosses it, flattened and side by side ``[N, values]``.
+
         Raises:
-            SiamkitError: The boundary's module never ran.
+            SiamkitError: The forward ended before everything was there.
         """
-        if self._features:
-            features: Tensor = self.net.backbone(images)
-            return features
-        handle = self.net.get_submodule(self._module).register_forward_hook(_leave)
+        frontier = self._frontier
+        tensors: dict[int, Tensor] = {}
+        wanted: dict[Call, list[tuple[int, int]]] = {}
+        for at, port in enumerate(frontier.ports):
+            if port.call is None:
+                tensors[at] = images
+            else:
+                wanted.setdefault(port.call, []).append((at, port.leaf))
+        last = frontier.last
+
+        def note(call: Call, compute: Any) -> Any:
+            output = compute()
+            leaves = tree_leaves(output) if call in wanted else ()
+            for at, leaf in wanted.get(call, ()):
+                # What runs before the last call may still write to it.
+                tensors[at] = leaves[leaf] if call == last else leaves[leaf].clone()
+            if call == last:
+                raise Leave
+            return output
+
         try:
-            self.net.backbone(images)
-        except _Reached as reached:
-            return reached.output  # type: ignore[no-any-return]
-        finally:
-            handle.remove()
-        raise SiamkitError(f"the forward never reached {self._module!r}")
-
-
-class _Reached(Exception):
-    def __init__(self, output: Any) -> None:
-        self.output = output
-
-
-def _leave(_module: nn.Module, _inputs: Any, output: Any) -> NoReturn:
-    raise _Reached(output)
+            with intercepting(self.net, self._names, note):
+                self.net(images.clone() if frontier.image_written else images)
+        except Leave:
+            return frontier.pack(tensors)
+        raise SiamkitError(f"the forward never reached {last}")

@@ -14,15 +14,22 @@ from siamkit.engine.cache.rows import Rows
 from siamkit.engine.kernels import Kernel, run
 
 TRAIN = "train"
-"""The name of the inputs that a run trains on; all others are evaluated after each epoch."""
+"""The name of the inputs that a run trains on first and foremost."""
 
 
 class Inputs(Protocol):
     """Inputs of a network that can be read again: in batches, one by one, and by key.
 
     Attributes:
+        trains: True where a run trains on them, a view per epoch; False where they are evaluated
+            after each epoch, in one view.
         source: Gives them in batches.
     """
+
+    @property
+    def trains(self) -> bool:
+        """Whether a run trains on them."""
+        ...
 
     @property
     def source(self) -> BatchSource:

@@ -10,8 +10,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from siamkit.engine.cut import Cut
+from siamkit.engine.cutting import Cut
 from siamkit.engine.sources import Inputs
+from siamkit.engine.trial import sum_of
 from siamkit.model.trace import rehearsing
 
 T = TypeVar("T")
@@ -62,7 +63,7 @@ def time_parts(net: nn.Module, cut: Cut, images: Tensor) -> PartTimes:
 
     def run_suffix() -> None:
         with rehearsing(net):
-            cut.suffix(activations).sum().backward()
+            sum_of(cut.suffix(activations)).backward()
 
     activations, prefix = _timed(run_prefix, images.device)
     _, suffix = _timed(run_suffix, images.device)

@@ -1,1 +1,41 @@
-"""The freeze engine: phases, the controller, and the proof."""
+"""Freezing: which parts of a network train and when, for any ``nn.Module``.
+
+::
+
+    stages = discover_stages(module, example, head="fc")
+    controller = FreezeController(module, stages)
+    controller.apply(FreezePlan.of(stages, ["layer4"]))
+    ...
+    controller.verify("the end")
+
+The names load on first use, so that importing siamkit doesn't import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from siamkit.freezing.controller import FreezeController
+    from siamkit.model.names import tied_parameters, unwrap
+    from siamkit.model.stages import discover_stages
+
+_HOME = {
+    "FreezeController": "siamkit.freezing.controller",
+    "discover_stages": "siamkit.model.stages",
+    "tied_parameters": "siamkit.model.names",
+    "unwrap": "siamkit.model.names",
+}
+
+__all__ = ["FreezeController", "discover_stages", "tied_parameters", "unwrap"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'siamkit.freezing' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

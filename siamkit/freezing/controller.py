@@ -5,21 +5,28 @@ anything changes, so that a parameter that is frozen now cannot move by a stale 
 or weight decay; every flag is set anew each time, so applying a plan is idempotent and resuming
 needs no memory of earlier phases; modules are never swapped, so the optimizer's parameters stay
 the network's parameters.
+
+Any network will do: what is needed of it are its parameters, buffers and modules. A network in
+``DistributedDataParallel`` or ``torch.compile`` is the network inside: names are plain ones
+(:mod:`siamkit.model.names`), with or without the wrapper, whichever the stages were given with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
+from siamkit.errors import ConfigError, did_you_mean
 from siamkit.freezing import proof
 from siamkit.freezing.hold import hold, release
 from siamkit.freezing.schedule import StageStatus, norm_mode, status
 from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.grouping import is_norm
-from siamkit.model.siamese import SiameseNet
+from siamkit.model.names import Names, join, named_modules, named_parameters, parent, unwrap
 
 
 @dataclass(frozen=True)
@@ -34,35 +41,55 @@ class FreezeController:
     """Applies plans to a network, and proves that frozen tensors stay as they were.
 
     Args:
-        net: The network.
-        stages: Its stages, as the policy sees them.
+        net: The network: any module, wrapped or not.
+        stages: Its stages, as the policy sees them (:func:`siamkit.freezing.discover_stages`).
+
+    Attributes:
+        net: The network, inside all wrappers.
+        sizes: The number of values of each parameter, by plain name; a tied one counts once.
+        plan: The plan that was applied last.
+        fingerprints: Those of every frozen tensor, by plain name.
+
+    Raises:
+        ConfigError: The stages are not this network's: they name a parameter that it doesn't have,
+            leave one out, or hold one twice.
     """
 
-    def __init__(self, net: SiameseNet, stages: Sequence[Stage]) -> None:
-        self.net = net
+    def __init__(self, net: nn.Module, stages: Sequence[Stage]) -> None:
+        self.net = unwrap(net)
         self.stages = tuple(stages)
-        self.sizes = {name: p.numel() for name, p in net.named_parameters()}
+        self.sizes = {name: p.numel() for name, p in named_parameters(net)}
         self.plan: FreezePlan | None = None
         self.fingerprints: dict[str, str] = {}
-        self._units = tuple(unit for stage in stages for unit in (stage.blocks or (stage,)))
+        self._names = Names.of(net)
+        self._averaged = _averaged(net)
+        plain = tuple(_plain(stage, self._names) for stage in stages)
+        _check(plain, self.sizes, type(self.net).__name__)
+        self._plain = plain
+        self._units = tuple(unit for stage in plain for unit in (stage.blocks or (stage,)))
         self._stage_of = {
-            unit.name: stage for stage in stages for unit in (stage.blocks or (stage,))
+            unit.name: stage for stage in plain for unit in (stage.blocks or (stage,))
         }
-        self._owner = _owners(net, self.stages, self._units)
+        self._owner = _owners(self.net, plain, self._units)
 
     def apply(self, plan: FreezePlan) -> tuple[Change, ...]:
         """Carry out ``plan`` and return what it changed, stage by stage.
 
         Call it between optimizer steps. Fingerprints of everything frozen are taken anew.
+
+        Raises:
+            ConfigError: The plan names a parameter that the network doesn't have, or trains one
+                that ``DistributedDataParallel`` doesn't know of.
         """
-        before = self.plan and status(self.stages, self.plan, self.sizes)
+        plan = self._own(plan)
+        before = self.plan and status(self._plain, self.plan, self.sizes)
         self.net.zero_grad(set_to_none=True)
-        for name, parameter in self.net.named_parameters():
+        for name, parameter in named_parameters(self.net):
             parameter.requires_grad_(name in plan.trainable)
         self._set_modes(plan)
         self.plan = plan
         self.fingerprints = proof.fingerprints(self.net, self.frozen_tensors(plan))
-        after = status(self.stages, plan, self.sizes)
+        after = status(self._plain, plan, self.sizes)
         return tuple(
             Change(now, before[i] if before else None)
             for i, now in enumerate(after)
@@ -79,17 +106,37 @@ class FreezeController:
 
     def frozen_tensors(self, plan: FreezePlan) -> frozenset[str]:
         """Return the names of the parameters and buffers that must not change under ``plan``."""
-        parameters = {name for name, _ in self.net.named_parameters() if name not in plan.trainable}
+        plan = self._own(plan)
+        parameters = {name for name in self.sizes if name not in plan.trainable}
         buffers = {
-            f"{name}.{buffer}".removeprefix(".")
-            for name, module in self.net.named_modules()
+            join(name, buffer)
+            for name, module in named_modules(self.net)
             if self._is_fixed(name, module, plan)
             for buffer, _ in module.named_buffers(recurse=False)
         }
         return frozenset(parameters | buffers)
 
+    def _own(self, plan: FreezePlan) -> FreezePlan:
+        """Return the plan in plain names; a tied parameter trains where any of its names does."""
+        trainable = {self._names[name] for name in plan.trainable}
+        if unknown := sorted(trainable - self.sizes.keys()):
+            raise ConfigError(
+                "the plan trains a parameter that the network doesn't have",
+                got=unknown[0],
+                of=f"network {type(self.net).__name__}",
+                hint=did_you_mean(unknown[0], self.sizes) or None,
+            )
+        if self._averaged is not None and (alone := sorted(trainable - self._averaged)):
+            raise ConfigError(
+                "DistributedDataParallel was built while this parameter was frozen, so its "
+                "gradients would differ between the processes",
+                got=alone[0],
+                hint="apply the plan to the network inside, then wrap that anew",
+            )
+        return replace(plan, trainable=frozenset(trainable))
+
     def _set_modes(self, plan: FreezePlan) -> None:
-        for name, module in self.net.named_modules():
+        for name, module in named_modules(self.net):
             if self._is_fixed(name, module, plan):
                 hold(module)
             else:
@@ -97,7 +144,8 @@ class FreezeController:
 
     def _is_fixed(self, name: str, module: nn.Module, plan: FreezePlan) -> bool:
         """Tell whether a module computes a fixed function under ``plan``, so belongs in eval."""
-        own = [f"{name}.{p}".removeprefix(".") for p, _ in module.named_parameters(recurse=False)]
+        module = unwrap(module)
+        own = [self._names[join(name, p)] for p, _ in module.named_parameters(recurse=False)]
         if any(p in plan.trainable for p in own) and not is_norm(module):
             return False
         if is_norm(module):
@@ -109,10 +157,61 @@ class FreezeController:
             return norm_mode(self._stage_of[owner.name], plan) != "train"
         children = list(module.named_children())
         if children:
-            prefix = f"{name}." if name else ""
-            return all(self._is_fixed(prefix + n, child, plan) for n, child in children)
+            return all(self._is_fixed(join(name, n), child, plan) for n, child in children)
         owner = self._owner.get(name)
         return owner is not None and not _active(owner, plan)
+
+
+def _plain(stage: Stage, names: Names) -> Stage:
+    """Return the stage with the plain names of its parameters and modules."""
+    return replace(
+        stage,
+        parameters=tuple(names[name] for name in stage.parameters),
+        modules=tuple(names[name] for name in stage.modules),
+        norms=frozenset(names[name] for name in stage.norms),
+        blocks=tuple(_plain(block, names) for block in stage.blocks),
+    )
+
+
+def _check(stages: Sequence[Stage], sizes: Mapping[str, int], network: str) -> None:
+    """Raise ConfigError where stages in plain names are not those of a network."""
+    held = Counter(name for stage in stages for name in stage.parameters)
+    hint = "siamkit.freezing.discover_stages gives the stages of any network"
+    if unknown := [name for name in held if name not in sizes]:
+        raise ConfigError(
+            "the stages name a parameter that the network doesn't have",
+            got=unknown[0],
+            of=f"network {network}",
+            hint=did_you_mean(unknown[0], sizes) or hint,
+        )
+    if twice := [name for name, count in held.items() if count > 1]:
+        raise ConfigError(
+            "the stages hold a parameter twice; a tied one belongs to the first stage that uses it",
+            got=twice[0],
+            of=f"network {network}",
+            hint=hint,
+        )
+    if missing := [name for name in sizes if name not in held]:
+        raise ConfigError(
+            f"the stages leave out {len(missing)} of the network's parameters, "
+            "which could never train",
+            got=missing[0],
+            of=f"network {network}",
+            hint=hint,
+        )
+
+
+def _averaged(net: nn.Module) -> frozenset[str] | None:
+    """Return the names of the parameters whose gradients processes share; None for one process.
+
+    ``DistributedDataParallel`` knows only what had ``requires_grad`` when it was built.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.parallel.DistributedDataParallel):
+            if torch.distributed.get_world_size(module.process_group) == 1:
+                return None
+            return frozenset(name for name, p in named_parameters(net) if p.requires_grad)
+    return None
 
 
 def _active(unit: Stage, plan: FreezePlan) -> bool:
@@ -129,10 +228,10 @@ def _owners(net: nn.Module, stages: Sequence[Stage], units: Sequence[Stage]) -> 
     for unit in units:
         by_module.update(dict.fromkeys(unit.modules, unit))
     owners: dict[str, Stage] = {}
-    for name, _ in net.named_modules():
+    for name, _ in named_modules(net):
         prefix = name
         while prefix and prefix not in by_module:
-            prefix = prefix.rpartition(".")[0]
-        if prefix:
+            prefix = parent(prefix)
+        if prefix in by_module:
             owners[name] = by_module[prefix]
     return owners

@@ -5,26 +5,63 @@ part of a network is a fixed function only in eval mode. ``train()`` recurses th
 ``child.train(mode)``, so an instance attribute ``train`` on the held module answers for it,
 whichever ancestor the call starts at. Modules are never swapped, and ``track_running_stats`` is
 never touched.
+
+The hold travels: a deep copy, a pickle and a ``torch.save`` of a held module are held too, each by
+itself. Two kinds of copies lose it, as torch makes them without the instance's attributes:
+those of a TorchScript module, and the root of a ``torch.fx`` graph module (which computes nothing
+by its mode). Apply the plan anew to such a copy.
 """
 
 from __future__ import annotations
 
-from types import MethodType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
+
+from siamkit.errors import SiamkitError
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def _stay_in_eval(module: Module, mode: bool = True) -> Module:
-    return type(module).train(module, False)
+class _StayInEval:
+    """The ``train`` of one held module.
+
+    A bound method would do, but pickle saves that by its name, to be looked up in the class of the
+    module, where it isn't.
+    """
+
+    def __init__(self, module: nn.Module | None) -> None:
+        self.module = module
+
+    def __call__(self, mode: bool = True) -> nn.Module:
+        if self.module is None:
+            raise SiamkitError(
+                "this copy of a frozen module no longer knows what it froze",
+                hint="apply the freeze plan to the copy",
+            )
+        return type(self.module).train(self.module, False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kind = type(self.module)
+        if (
+            kind.__reduce__ is not object.__reduce__
+            or kind.__reduce_ex__ is not object.__reduce_ex__
+        ):
+            # Such a class (a graph module) may save its attributes before itself: a way back from
+            # here to the module would never end.
+            return _StayInEval, (None,)
+        # The module comes after the object that refers to it, as the two refer to each other.
+        return _unbound, (), {"module": self.module}
+
+
+def _unbound() -> _StayInEval:
+    return _StayInEval(None)
 
 
 def hold(module: nn.Module) -> None:
     """Put one module (not its children) into eval mode until :func:`release`."""
     module.training = False
-    module.train = MethodType(_stay_in_eval, module)  # type: ignore[method-assign]
+    module.train = _StayInEval(module)  # type: ignore[method-assign]
 
 
 def release(module: nn.Module, training: bool) -> None:
@@ -35,4 +72,4 @@ def release(module: nn.Module, training: bool) -> None:
 
 def is_held(module: nn.Module) -> bool:
     """Tell whether the module is held in eval mode."""
-    return isinstance(vars(module).get("train"), MethodType)
+    return isinstance(vars(module).get("train"), _StayInEval)

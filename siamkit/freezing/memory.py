@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from siamkit.interfaces import FreezePlan
+from siamkit.model.names import named_parameters
 from siamkit.model.trace import rehearsing
 
 _PROBE = 2
@@ -60,7 +61,7 @@ def training_memory(
     own = [] if loss is None else list(loss.parameters())
     trained = sum(
         p.numel() * p.element_size()
-        for p in (*own, *(p for n, p in net.named_parameters() if n in plan.trainable))
+        for p in (*own, *(p for n, p in named_parameters(net) if n in plan.trainable))
     )
     tensors = [*net.parameters(), *net.buffers(), *own]
     two, four = (saved_activations(net, images[:n]) for n in (_PROBE, 2 * _PROBE))

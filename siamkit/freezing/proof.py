@@ -7,12 +7,24 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from siamkit.errors import FrozenDriftError
+from siamkit.errors import ConfigError, FrozenDriftError
+from siamkit.model.names import named_tensors
 
 
 def fingerprint(tensor: Tensor) -> str:
-    """Return the SHA-256 of a tensor's dtype, shape and values, whatever its memory layout."""
+    """Return the SHA-256 of a tensor's dtype, shape and values, whatever its memory layout.
+
+    Raises:
+        ConfigError: It has no values yet.
+    """
+    if tensor.is_meta or is_lazy(tensor):
+        raise ConfigError(
+            "a parameter has no values yet, so nothing can be proved of it",
+            got="a tensor on the meta device" if tensor.is_meta else "a parameter of a lazy module",
+            hint="load the weights, or run the network once, before a freeze plan is applied",
+        )
     plain = tensor.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
     digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
@@ -20,8 +32,12 @@ def fingerprint(tensor: Tensor) -> str:
 
 
 def fingerprints(net: nn.Module, names: Iterable[str]) -> dict[str, str]:
-    """Return the fingerprint of each named parameter or buffer."""
-    tensors = _tensors(net)
+    """Return the fingerprint of each named parameter or buffer, by its plain name.
+
+    They are the same whether the network is wrapped (``torch.compile``,
+    ``DistributedDataParallel``) or not.
+    """
+    tensors = named_tensors(net)
     return {name: fingerprint(tensors[name]) for name in sorted(names)}
 
 
@@ -36,7 +52,7 @@ def verify(net: nn.Module, expected: Mapping[str, str], when: str) -> None:
     Raises:
         FrozenDriftError: One did; the message names it.
     """
-    tensors = _tensors(net)
+    tensors = named_tensors(net)
     drifted = [name for name, digest in expected.items() if fingerprint(tensors[name]) != digest]
     if drifted:
         more = f" and {len(drifted) - 5} more" if len(drifted) > 5 else ""
@@ -45,7 +61,3 @@ def verify(net: nn.Module, expected: Mapping[str, str], when: str) -> None:
             hint="a plugin or a module's forward writes to them; "
             "the run was stopped before it was saved",
         )
-
-
-def _tensors(net: nn.Module) -> dict[str, Tensor]:
-    return {**dict(net.named_parameters()), **dict(net.named_buffers())}

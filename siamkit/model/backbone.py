@@ -7,13 +7,17 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any, Literal
 
+import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from siamkit.errors import ConfigError, PluginError, SiamkitError
+from siamkit.errors import PluginError, SiamkitError
 from siamkit.interfaces import Backbone, BackboneContext, Preprocessing, Stage
+from siamkit.model.layout import Select, check_layout, pool, select_from
+from siamkit.model.names import unwrap
+from siamkit.model.probe import pixels, probe, why_it_failed
 from siamkit.model.stages import blocks_of, discover_stages
-from siamkit.model.trace import blank, evaluating
+from siamkit.model.trace import autocasting, blank, dtype_of
 
 PREFIX = "model."
 """What stands before the wrapped module's own names in the backbone's."""
@@ -22,30 +26,80 @@ PREFIX = "model."
 class WrappedBackbone(Backbone):
     """A module that isn't a :class:`Backbone`, made one.
 
+    Its forward may give features ``[N, D]``, or more axes that are averaged. Which axis is the
+    channels' is shown by a second forward at another image size, where the module allows one: it is
+    the one whose length stays. What that leaves open, the module must say: by ``layout`` and
+    ``select``, here or as its attributes.
+
     Attributes:
-        model: The wrapped module. Its forward may give ``[N, D]``, a feature map ``[N, D, H, W]``
-            (averaged over its pixels) or tokens ``[N, T, D]`` (averaged).
+        model: The wrapped module, taken out of ``torch.compile`` and ``DistributedDataParallel``,
+            which siamkit applies itself where they pay.
+        layout: The layout of its output.
 
     Args:
         model: From images ``[N, C, H, W]`` to features.
         preprocessing: How its images must be prepared.
+        layout: The axes of its output, such as ``NHWC`` (:mod:`siamkit.model.layout`).
+        select: Which part of its output to take, where it gives several: a key, an index or a
+            function of the output.
 
     Raises:
-        PluginError: The forward fails, or gives something else than features.
+        PluginError: The forward gives something else than features, their width depends on the
+            image size, or their layout is not clear.
     """
 
-    def __init__(self, model: nn.Module, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocessing: Preprocessing,
+        *,
+        layout: str | None = None,
+        select: Select | None = None,
+    ) -> None:
         super().__init__()
+        model = unwrap(model)
         self.model = model
         self._preprocessing = preprocessing
+        self._select = select if select is not None else _stated(model, "select", (str, int))
+        stated = layout if layout is not None else _stated(model, "layout", (str,))
         self._stages: tuple[Stage, ...] | None = None
         # Probed, as num_features is not the width on MobileNetV3, MobileNetV4 and VGG.
-        with evaluating(self):
-            self._embedding_dim = int(self(self._example()).shape[1])
+        self.layout, self._embedding_dim = probe(
+            self._output,
+            self.model,
+            preprocessing,
+            None if stated is None else check_layout(stated),
+        )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the features ``[N, D]`` of ``images [N, C, H, W]``."""
-        return _pool(self.model(images), len(images))
+        """Return the features ``[N, D]`` of ``images [N, C, H, W]``.
+
+        Weights of half precision get images of theirs, and their features come back in float32.
+
+        Raises:
+            PluginError: The output is not what it was when the module was wrapped.
+        """
+        features = pool(self._output(images), self.layout)
+        # Comparing a size would fix it to the example's where a forward is captured.
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):  # type: ignore
+            self._check(features, images)
+        return features.float() if _is_half(features) and not autocasting(features) else features
+
+    def _output(self, images: Tensor) -> Tensor:
+        """Return what the module gives for ``images``, in the type of its weights."""
+        dtype = dtype_of(self.model)
+        if dtype is not None and images.is_floating_point() and not autocasting(images):
+            images = images.to(dtype)
+        return select_from(self.model(images), self._select)
+
+    def _check(self, features: Tensor, images: Tensor) -> None:
+        expected = [images.shape[0], self._embedding_dim]
+        if list(features.shape) != expected:
+            raise PluginError(
+                "a backbone's features must be as many as its images, and of one width",
+                got=f"shape {list(features.shape)}",
+                allowed=f"{expected} for {images.shape[0]} images of {pixels(images.shape[-2:])}",
+            )
 
     @property
     def embedding_dim(self) -> int:
@@ -60,12 +114,9 @@ class WrappedBackbone(Backbone):
     def stages(self, granularity: Literal["stage", "block"] = "stage") -> Sequence[Stage]:
         """Return the stages that were discovered, or their blocks in one sequence."""
         if self._stages is None:
-            found = discover_stages(self.model, self._example())
-            self._stages = tuple(_prefixed(stage) for stage in found)
+            example = blank(self.model, self._preprocessing.channels, self._preprocessing.size)
+            self._stages = tuple(_prefixed(s) for s in discover_stages(self.model, example))
         return blocks_of(self._stages) if granularity == "block" else self._stages
-
-    def _example(self) -> Tensor:
-        return blank(self.model, self._preprocessing.channels, self._preprocessing.size)
 
 
 def as_backbone(module: Any, context: BackboneContext) -> Backbone:
@@ -91,13 +142,7 @@ def as_backbone(module: Any, context: BackboneContext) -> Backbone:
     except SiamkitError:
         raise
     except Exception as error:
-        shape = [1, preprocessing.channels, *preprocessing.size]
-        reason = f"the forward of backbone {context.name!r} failed on images {shape}: {error}"
-        if context.image_size is not None:
-            raise ConfigError(
-                reason, where="data.image_size", hint="leave it out for the backbone's own size"
-            ) from error
-        raise PluginError(reason) from error
+        raise why_it_failed(unwrap(module), preprocessing, context, error) from error
 
 
 def preprocessing_of(module: nn.Module, context: BackboneContext) -> Preprocessing:
@@ -146,22 +191,11 @@ def _prefixed(stage: Stage) -> Stage:
     )
 
 
-def _pool(features: Any, count: int) -> Tensor:
-    if isinstance(features, Tensor) and features.ndim and len(features) == count:
-        match features.ndim:
-            case 2:
-                return features
-            case 3:
-                return features.mean(dim=1)  # [N, T, D]
-            case 4:
-                return features.mean(dim=(2, 3))  # [N, D, H, W]
-    if isinstance(features, Tensor):
-        got = f"shape {list(features.shape)} for {count} images"
-    else:
-        got = type(features).__name__
-    raise PluginError(
-        "a backbone's forward must give features",
-        got=got,
-        allowed="[N, D], a feature map [N, D, H, W] or tokens [N, T, D]",
-        hint="return one tensor, pooled, without the classifier",
-    )
+def _stated(module: nn.Module, name: str, kinds: tuple[type, ...]) -> Any:
+    """Return what a module says of its output; an attribute of another kind means another thing."""
+    value = getattr(module, name, None)
+    return value if isinstance(value, kinds) or callable(value) else None
+
+
+def _is_half(tensor: Tensor) -> bool:
+    return tensor.dtype in (torch.float16, torch.bfloat16)

@@ -14,7 +14,7 @@ from siamkit.errors import ConfigError, calling
 from siamkit.interfaces import Backbone, BackboneContext
 from siamkit.model.backbone import WrappedBackbone, as_backbone
 from siamkit.model.weights import files_of, load_backbone_weights
-from siamkit.registry import Entry
+from siamkit.registry import GIVEN, PYTHON, Entry
 
 _CHUNK = 1 << 20
 
@@ -69,6 +69,8 @@ def build_backbone(
     context = replace(context, pretrained=load)
     with calling(f"backbone {context.name!r} of {entry.distribution}", "failed to build"):
         backbone = as_backbone(entry.build(options, context), context)
+    if entry.distribution == GIVEN and weights is None:
+        return BuiltBackbone(backbone, f"as given: {context.name.removeprefix(PYTHON)}")
     if weights is not None:
         load_backbone_weights(backbone, weights)
         return BuiltBackbone(backbone, f"file: {weights.name} (sha256 {_sha256(weights)})")

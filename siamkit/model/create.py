@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from siamkit.config import RunConfig, options_of
+from siamkit.errors import PluginError, SiamkitError
 from siamkit.interfaces import BackboneContext
 from siamkit.model.build import build_backbone
+from siamkit.model.heads import Head, as_head
 from siamkit.model.siamese import SiameseNet
 from siamkit.registry import Registry
 
@@ -48,8 +50,20 @@ def create_net(
         weights=None if weights == "none" else config.backbone.weights,
         pretrained=config.backbone.pretrained if weights == "all" else False,
     )
-    head_entry, head_options = options_of(config.head, registries["head"])
-    head = head_entry.build(head_options, built.backbone.embedding_dim)
+    head = _build_head(config, registries["head"], built.backbone.embedding_dim)
     return BuiltNet(
         SiameseNet(built.backbone, head, normalize=config.head.normalize), built.weights
     )
+
+
+def _build_head(config: RunConfig, registry: Registry, in_features: int) -> Head:
+    entry, options = options_of(config.head, registry)
+    whose = f"head {config.head.name!r} of {entry.distribution}"
+    try:
+        module = entry.build(options, in_features)
+    except SiamkitError:
+        raise
+    # SystemExit too: a plugin must not be able to end its host.
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{whose} failed to build: {type(error).__name__}: {error}") from error
+    return as_head(module, in_features, whose)

@@ -6,13 +6,16 @@ timm's own ``group_matcher`` first, then ``feature_info``, then the children of 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from timm.models import group_parameters
 from torch import nn
 
-from siamkit.model.trace import Trace, join, parent
+from siamkit.model.names import join, parent, tied_parameters
+from siamkit.model.trace import Trace
 
 MAX_STAGES = 8
 """More groups than this are put together: a transformer's blocks are not its stages."""
@@ -36,7 +39,10 @@ def is_norm(module: nn.Module) -> bool:
         return True
     own = module.parameters(recurse=False)
     vectors = all(max(p.shape, default=1) == p.numel() for p in own)
-    return bool(_NORM_CLASS.search(type(module).__name__)) and vectors
+    name = (
+        getattr(module, "original_name", "") if isinstance(module, torch.jit.ScriptModule) else ""
+    )
+    return bool(_NORM_CLASS.search(name or type(module).__name__)) and vectors
 
 
 def norm_parameters(module: nn.Module) -> frozenset[str]:
@@ -53,18 +59,22 @@ def coarse_groups(module: nn.Module, trace: Trace) -> tuple[list[_Names], bool]:
     """Return the parameter names of ``module`` in the groups that its author would call stages.
 
     Returns:
-        The groups, in execution order, complete and disjoint, without the root's own parameters;
-        and whether the first is known to be a stem.
+        The groups, in execution order and disjoint. Parameters that belong to no module that runs
+        are left out (:func:`place`). And whether the first group is known to be a stem.
     """
     inner, prefix = _descend(module)
-    groups = _matched(inner, coarse=True) or _cut_at_features(inner, trace, prefix)
+    groups = _of_the_author(inner, trace, prefix)
     known = bool(groups)
-    groups = groups or _by_child(inner)
+    groups = groups or _by_child(inner, trace, prefix)
     named = [[join(prefix, name) for name in group] for group in groups]
-    # What the network holds itself (class tokens, position embeddings) has no place in a trace.
-    placed = [[name for name in group if parent(name) != prefix] for group in named]
+    loose = _loose(module, named, prefix, trace)
+    if known:
+        # The author's word: a class token is the stem's, however late it is used (CaiT).
+        loose.difference_update(name for name in named[0] if parent(name) == prefix)
+    placed = [[name for name in group if name not in loose] for group in named]
     ordered = in_order([group for group in placed if group], trace)
-    return join_norms(ordered, norm_parameters(module)), known
+    groups = join_norms(ordered, norm_parameters(module))
+    return groups or _by_use(module, trace), known
 
 
 def fine_groups(module: nn.Module) -> list[_Names]:
@@ -74,14 +84,36 @@ def fine_groups(module: nn.Module) -> list[_Names]:
     return [[join(prefix, name) for name in group] for group in groups]
 
 
+def place(names: Iterable[str], groups: Sequence[_Names], trace: Trace) -> list[_Names]:
+    """Return ``groups`` with each of ``names`` added to the last one that began before its use.
+
+    So position embeddings join the stem, and a projection after the last block joins the last
+    group. A parameter that was never used, or before everything else, joins the first one.
+    """
+    begins = [
+        min((t for name in group if (t := trace.first_use(name)) is not None), default=None)
+        for group in groups
+    ]
+    result = [list(group) for group in groups]
+    for name in names:
+        use = trace.first_use(name)
+        began = [
+            (begin, index)
+            for index, begin in enumerate(begins)
+            if begin is not None and use is not None and begin <= use
+        ]
+        result[max(began)[1] if began else 0].append(name)
+    return result
+
+
 def in_order(groups: Sequence[_Names], trace: Trace) -> list[_Names]:
     """Return ``groups`` in the order in which they first ran; one that never ran stays in place."""
     keyed = []
     latest = -1
     for group in groups:
-        starts = [s for name in group if (s := trace.start(parent(name))) is not None]
-        # Only the owners themselves count: an ancestor may span many groups.
-        exact = [trace.starts[p] for name in group if (p := parent(name)) in trace.starts]
+        # Only the owners themselves count, if they ran: an ancestor may span many groups.
+        exact = [t for name in group if (t := trace.first_use(name)) is not None]
+        starts = [t for name in group if (t := trace.start(parent(name))) is not None]
         latest = min(exact or starts, default=latest)
         keyed.append((latest, group))
     return [group for _, group in sorted(keyed, key=lambda pair: pair[0])]
@@ -166,18 +198,54 @@ def run_name(first: str, last: str) -> str:
 
 
 def _descend(module: nn.Module, prefix: str = "") -> tuple[nn.Module, str]:
-    """Return the innermost module that holds all the parameters, unless one on the way can group.
+    """Return the innermost module that holds all modules with parameters.
 
-    A plugin's module often does no more than wrap one network.
+    One on the way that can group is taken instead. A plugin's module often does no more than wrap
+    one network.
     """
     children = [(n, c) for n, c in module.named_children() if _has_parameters(c)]
-    own = any(True for _ in module.parameters(recurse=False))
-    if hasattr(module, "group_matcher") or own or len(children) != 1:
+    sealed = isinstance(module, torch.jit.ScriptModule)  # nothing in it can be watched
+    if sealed or hasattr(module, "group_matcher") or len(children) != 1:
         return module, prefix
     name, child = children[0]
     if not any(_has_parameters(c) for c in child.children()):
         return module, prefix
     return _descend(child, join(prefix, name))
+
+
+def _of_the_author(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]:
+    return _matched(module, coarse=True) or _cut_at_features(module, trace, prefix)
+
+
+def _loose(module: nn.Module, groups: Sequence[_Names], prefix: str, trace: Trace) -> set[str]:
+    """Return the names of the parameters whose place is shown by their use, not by their owner.
+
+    Those of the network itself, or of a module that several groups lie in (class tokens, prompts,
+    a last projection), and those that another module uses first.
+    """
+    loose = {name for name in tied_parameters(module) if trace.used_before_its_owner(name)}
+    owners = {name: _owner(module, name) for name, _ in module.named_parameters()}
+    above = {"", prefix, *_prefixes(prefix)}
+    spans: Counter[str] = Counter()
+    for group in groups:
+        below = {p for name in group for p in _prefixes(owners[name])}
+        spans.update(below)
+    return loose | {n for n, owner in owners.items() if owner in above or spans[owner] > 1}
+
+
+def _owner(module: nn.Module, name: str) -> str:
+    """Return the name of the module that a parameter is for: a list of them is none."""
+    name = parent(name)
+    while name and isinstance(module.get_submodule(name), nn.ParameterList | nn.ParameterDict):
+        name = parent(name)
+    return name
+
+
+def _by_use(module: nn.Module, trace: Trace) -> list[_Names]:
+    """Return the groups of a network without layers: each weight, with the vectors after it."""
+    vectors = frozenset(name for name, p in module.named_parameters() if p.ndim < 2)
+    used = [(t, n) for n, _ in module.named_parameters() if (t := trace.first_use(n)) is not None]
+    return join_norms([[name] for _, name in sorted(used)], vectors)
 
 
 def _matched(module: nn.Module, *, coarse: bool) -> list[_Names]:
@@ -189,8 +257,8 @@ def _matched(module: nn.Module, *, coarse: bool) -> list[_Names]:
     except (AssertionError, NotImplementedError, TypeError):  # "coarse grouping is not implemented"
         return []
     groups = [list(by_id[key]) for key in sorted(by_id)]
-    found = [name for group in groups for name in group]
-    complete = sorted(found) == sorted(name for name, _ in module.named_parameters())
+    names = [name for group in groups for name in group]
+    complete = sorted(names) == sorted(name for name, _ in module.named_parameters())
     return groups if complete and (len(groups) > 1 or not coarse) else []
 
 
@@ -217,18 +285,44 @@ def _cut_at_features(module: nn.Module, trace: Trace, prefix: str) -> list[_Name
     return groups if len(groups) > 1 else []
 
 
-def _by_child(module: nn.Module) -> list[_Names]:
+def _by_child(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]:
+    """Return a group for each child that holds more than norms; a deep one is cut further."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return [[name for name, _ in module.named_parameters()]]
     groups: dict[str, _Names] = {}
     for name, _ in module.named_parameters():
         groups.setdefault(name.partition(".")[0] if "." in name else "", []).append(name)
     own = groups.pop("", [])
-    if groups and len(groups) < BUCKETS:
+    if _is_block_sequence(module):
+        return [own, *groups.values()]
+    norms = norm_parameters(module)
+    layers = [key for key, group in groups.items() if not norms.issuperset(group)]
+    deep = [key for key in layers if _holds_blocks(module.get_submodule(key))]
+    if len(layers) < BUCKETS and layers:
         # Few children: the deep one, such as a transformer's encoder, is cut at its blocks.
-        deep = max(groups, key=lambda key: len(groups[key]))
-        cut = structural_groups(module, deep) or [groups[deep]]
-        before = [g for key, g in groups.items() if key != deep]
-        return [own, *before, *cut]
+        deep = [max(deep or layers, key=lambda key: len(groups[key]))]
+    if len(deep) == 1:
+        (key,) = deep
+        cut = _cut_deep(module, key, trace, prefix)
+        others = [[group] if k != key else cut or [group] for k, group in groups.items()]
+        return [own, *(group for cuts in others for group in cuts)]
     return [own, *groups.values()]
+
+
+def _cut_deep(module: nn.Module, key: str, trace: Trace, prefix: str) -> list[_Names]:
+    """Return the groups of a child: its author's, else its children's, else its blocks'."""
+    inner, below = _descend(module.get_submodule(key), key)
+    groups = _of_the_author(inner, trace, join(prefix, below))
+    if not groups:
+        groups = _by_child(inner, trace, join(prefix, below))
+        norms = norm_parameters(inner)
+        if sum(bool(group) and not norms.issuperset(group) for group in groups) < BUCKETS:
+            return structural_groups(module, key)
+    return [[join(below, name) for name in group] for group in groups]
+
+
+def _holds_blocks(module: nn.Module) -> bool:
+    return any(_is_block_sequence(m) for m in module.modules())
 
 
 def _cut_at_sequence(module: nn.Module, prefix: str) -> list[_Names]:
@@ -245,7 +339,6 @@ def _cut_at_sequence(module: nn.Module, prefix: str) -> list[_Names]:
     groups = [group for group in groups if group]
     if not cut or len(groups) < 2:
         return []
-    groups[0] += [name for name, _ in module.named_parameters(recurse=False)]
     return [[join(prefix, name) for name in group] for group in groups]
 
 

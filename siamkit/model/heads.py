@@ -1,49 +1,18 @@
 """Heads: the trainable projectors from features to the embedding.
 
-A head maps features ``[N, D]`` to embeddings ``[N, embedding_dim]``, which
+A head maps features ``[N, D]`` to embeddings ``[N, E]``, which
 :class:`~siamkit.model.siamese.SiameseNet` L2-normalises where asked to.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from siamkit.interfaces import Options
-from siamkit.registry import Entry, Registry
-
-
-class LinearOptions(Options):
-    """Options of ``linear``."""
-
-    dim: int = Field(128, ge=1, description="Width of the embedding.")
-
-
-class MlpOptions(LinearOptions):
-    """Options of ``mlp``."""
-
-    hidden: int = Field(512, ge=1, description="Width of the hidden layer.")
-
-
-class BNNeckOptions(Options):
-    """Options of ``bnneck``."""
-
-    dim: int | None = Field(
-        None,
-        ge=1,
-        description="Width to reduce the features to, linearly, first; null keeps theirs.",
-    )
-
-
-class IdentityOptions(Options):
-    """No options."""
-
-
-class ResidualOptions(Options):
-    """Options of ``residual``."""
-
-    hidden: int = Field(512, ge=1, description="Width of the hidden layer.")
+from siamkit.errors import PluginError
+from siamkit.model.trace import evaluating
 
 
 class Head(nn.Sequential):
@@ -54,77 +23,37 @@ class Head(nn.Sequential):
         self.embedding_dim = embedding_dim
 
 
-class Gated(nn.Module):
-    """``x + gate * inner(x)``; the gate starts at zero (Bachlechner et al. 2021, ReZero)."""
+def as_head(module: Any, in_features: int, whose: str) -> Head:
+    """Return what a plugin's ``build`` returned as a head; a :class:`Head` unchanged.
 
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-        self.gate = nn.Parameter(torch.zeros(1))
+    Args:
+        module: From features ``[N, in_features]`` to embeddings ``[N, E]``.
+        in_features: The width of the backbone's features.
+        whose: What messages call it, such as ``head 'mlp' of siamkit``.
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Return ``[N, D]`` for ``features [N, D]``."""
-        change: Tensor = self.inner(features)
-        return features + self.gate * change
-
-
-def build_mlp(options: MlpOptions, in_features: int) -> Head:
-    """Two linear layers with a ReLU between them: the classic recipe's head."""
-    return Head(options.dim, *_mlp(in_features, options.hidden, options.dim))
-
-
-def build_linear(options: LinearOptions, in_features: int) -> Head:
-    """One linear layer that starts as a random orthogonal projection."""
-    return Head(options.dim, _projection(in_features, options.dim))
-
-
-def build_bnneck(options: BNNeckOptions, in_features: int) -> Head:
-    """Batch norm without a shift, after a linear layer if ``dim`` is given (Luo et al. 2019).
-
-    In training it normalises with the batch's statistics, in evaluation with the running ones.
+    Raises:
+        PluginError: It is no module, or its forward does not give embeddings.
     """
-    dim = options.dim or in_features
-    norm = nn.BatchNorm1d(dim)
-    # Not merely frozen: a shift that does not exist cannot be unfrozen along with the head.
-    norm.register_parameter("bias", None)
-    reduce = [] if options.dim is None else [_projection(in_features, dim, bias=False)]
-    return Head(dim, *reduce, norm)
-
-
-def build_identity(options: IdentityOptions, in_features: int) -> Head:
-    """No head: the features are the embedding."""
-    return Head(in_features)
-
-
-def build_residual(options: ResidualOptions, in_features: int) -> Head:
-    """The features plus a gated MLP of them; the gate starts at zero, so training starts there."""
-    return Head(in_features, Gated(nn.Sequential(*_mlp(in_features, options.hidden, in_features))))
-
-
-HEADS = Registry("head", "list heads")
-"""The heads; ``build(options, in_features)`` returns a :class:`Head`."""
-
-for _name, _build, _options in (
-    ("mlp", build_mlp, MlpOptions),
-    ("linear", build_linear, LinearOptions),
-    ("bnneck", build_bnneck, BNNeckOptions),
-    ("identity", build_identity, IdentityOptions),
-    ("residual", build_residual, ResidualOptions),
-):
-    HEADS.add(Entry(_name, _build, _options, (_build.__doc__ or "").partition("\n")[0]))
-
-
-def _mlp(in_features: int, hidden: int, out_features: int) -> list[nn.Module]:
-    first = nn.Linear(in_features, hidden)
-    nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
-    nn.init.zeros_(first.bias)
-    return [first, nn.ReLU(), _projection(hidden, out_features)]
-
-
-def _projection(in_features: int, out_features: int, *, bias: bool = True) -> nn.Linear:
-    """Return a layer that starts as an orthogonal projection, which keeps angles well."""
-    layer = nn.Linear(in_features, out_features, bias=bias)
-    nn.init.orthogonal_(layer.weight)
-    if bias:
-        nn.init.zeros_(layer.bias)
-    return layer
+    if isinstance(module, Head):
+        return module
+    if not isinstance(module, nn.Module):
+        raise PluginError(
+            f"{whose}: build must return a torch.nn.Module", got=type(module).__name__
+        )
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    features = torch.zeros(2, in_features, dtype=like.dtype, device=like.device)
+    try:
+        with evaluating(module):
+            embeddings = module(features)
+    except Exception as error:
+        raise PluginError(
+            f"{whose}: the forward failed on features [2, {in_features}]: "
+            f"{type(error).__name__}: {error}",
+            hint=f"the backbone gives {in_features} features: build the head for that width",
+        ) from error
+    if not isinstance(embeddings, Tensor) or embeddings.ndim != 2 or len(embeddings) != 2:
+        shape = list(embeddings.shape) if isinstance(embeddings, Tensor) else type(embeddings)
+        raise PluginError(
+            f"{whose}: the forward must give embeddings", got=shape, allowed="[N, E] for N images"
+        )
+    return Head(embeddings.shape[1], module)

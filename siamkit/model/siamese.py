@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from siamkit.interfaces import HEAD, Backbone, Stage
 from siamkit.model.grouping import norm_parameters
 from siamkit.model.heads import Head
-from siamkit.model.trace import evaluating
+from siamkit.model.trace import autocasting, dtype_of, evaluating
+from siamkit.showing import TextRepr
 
 
-class SiameseNet(nn.Module):
+class SiameseNet(TextRepr, nn.Module):
     """Images to embeddings. Both sides of a pair go through the same weights.
 
     Args:
@@ -30,6 +31,22 @@ class SiameseNet(nn.Module):
         self.head = head
         self.normalize = normalize
 
+    def __repr__(self) -> str:
+        """Say what the network is; ``print(net.backbone)`` shows its modules."""
+        backbone, size = self.backbone, self.backbone.preprocessing.size
+        inner = getattr(backbone, "model", backbone)
+        count = sum(p.numel() for p in self.parameters())
+        trains = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        length = "L2-normalised" if self.normalize else "not normalised"
+        names = ", ".join(stage.name for stage in self.stages())
+        return (
+            f"SiameseNet: {type(inner).__name__} -> {backbone.embedding_dim} features -> "
+            f"{self.embedding_dim}-wide embeddings, {length}\n"
+            f"  images of {size[0]} x {size[1]} px, {backbone.preprocessing.channels} channels\n"
+            f"  {count / 1e6:.2f} M parameters, {trains / 1e6:.2f} M of them train\n"
+            f"  stages: {names}"
+        )
+
     @property
     def embedding_dim(self) -> int:
         """The width E of the embeddings."""
@@ -37,6 +54,9 @@ class SiameseNet(nn.Module):
 
     def project(self, features: Tensor) -> Tensor:
         """Return the embeddings ``[N, E]`` of the backbone's ``features [N, D]``."""
+        dtype = dtype_of(self.head)
+        if dtype is not None and not autocasting(features):
+            features = features.to(dtype)
         embeddings: Tensor = self.head(features)  # [N, E]
         if not self.normalize:
             return embeddings
@@ -66,7 +86,8 @@ class SiameseNet(nn.Module):
         if images.shape[1:] != others.shape[1:]:
             return self(images), self(others)
         both = self(torch.cat([images, others]))
-        return both[: len(images)], both[len(images) :]
+        count = images.shape[0]  # len() would fix it to the example's where a forward is captured
+        return both[:count], both[count:]
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the embeddings ``[N, E]`` for inference: in eval mode, without gradients."""

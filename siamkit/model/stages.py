@@ -7,12 +7,16 @@ free ones included, is given to exactly one stage: what is frozen must also stop
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from siamkit.interfaces import Stage
+from siamkit.errors import ConfigError, did_you_mean
+from siamkit.interfaces import HEAD, Stage
 from siamkit.model.grouping import (
     bucket,
     coarse_groups,
@@ -20,44 +24,144 @@ from siamkit.model.grouping import (
     in_order,
     join_norms,
     norm_parameters,
+    place,
     run_name,
     structural_groups,
     unit_name,
 )
-from siamkit.model.trace import Trace, join, parent, trace
+from siamkit.model.names import join, tied_parameters, unwrap
+from siamkit.model.trace import Trace, trace
 
 STEM = "stem"
 """The name of the first stage, wherever the network's author says what a stage is."""
 
 
-def discover_stages(module: nn.Module, example: Tensor) -> tuple[Stage, ...]:
+def discover_stages(module: nn.Module, example: Any, head: str | None = None) -> tuple[Stage, ...]:
     """Return the stages of ``module``, stem first: disjoint, and covering every parameter.
 
-    At most eight, in execution order as one forward shows it. Parameters that the root holds
-    itself (class tokens, position embeddings) belong to the stem, final norms to the last stage.
+    At most eight, and the head, in execution order as one forward shows it. A parameter that no
+    layer holds (class token, position embeddings, a last projection) belongs to the stage that runs
+    when it is first used; a tied one, to the first stage that uses it. Final norms belong to the
+    last stage. A TorchScript module is one stage, as nothing in it can be watched.
 
     Args:
-        module: From images ``[N, C, H, W]`` to features.
-        example: One image ``[1, C, H, W]``, run once in eval mode.
+        module: Any module. In ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile``
+            the one inside is meant.
+        example: What to run it on, once, in eval mode: one image ``[1, C, H, W]``, a tuple of
+            arguments or a mapping of keyword arguments.
+        head: The name of the module that becomes the last stage, :data:`~siamkit.interfaces.HEAD`,
+            such as ``fc``. Without it there is no such stage, and a policy that trains the head
+            only (``freeze-all``) trains nothing: a module doesn't say which part of it is new.
 
     Returns:
-        The stages, their names relative to ``module``; none where it has no parameters.
+        The stages, their names relative to the module inside all wrappers; none where it has no
+        parameters.
+
+    Raises:
+        ConfigError: ``head`` is no module with parameters of its own, or the forward fails on the
+            example.
     """
+    module = unwrap(module)
     everything = [name for name, _ in module.named_parameters()]
+    if head is not None:
+        head = _head_of(module, head)
     if not everything:
         return ()
-    order = trace(module, example)
-    groups, has_stem = coarse_groups(module, order)
-    runs = bucket(groups) if groups else [[everything]]
-    names = _stage_names(runs, everything, has_stem)
-    placed = set(chain.from_iterable(chain.from_iterable(runs)))
-    members = [list(chain.from_iterable(run)) for run in runs]
-    members[0] = [name for name in everything if name not in placed] + members[0]
+    try:
+        order = trace(module, example)
+    except Exception as error:  # the module's own code
+        raise ConfigError(
+            f"the forward of {type(module).__name__} failed on the example: "
+            f"{type(error).__name__}: {error}",
+            got=_described(example),
+            hint="give an example on the device and in the type of the weights, as the module "
+            "takes it",
+        ) from error
+    last = [] if head is None else _below(module, head, order)
     norms = norm_parameters(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        rest = [name for name in everything if name not in last]
+        first = [Stage(STEM, tuple(rest), ("",), None, norms.intersection(rest))] if rest else []
+        return (
+            *first,
+            *([Stage(HEAD, tuple(last), norms=norms.intersection(last))] if last else ()),
+        )
+    names, members = _named_groups(module, order, [n for n in everything if n not in set(last)])
+    if last:
+        names, members = [*names, HEAD], [*members, last]
     units = _Units(module, order, everything, norms)
     children = [name for name, _ in module.named_children()]
     stages = units.build(names, members, children or [""])
-    return tuple(units.with_blocks(stage, names, fine_groups(module)) for stage in stages)
+    fine = fine_groups(module)
+    return tuple(
+        stage if stage.name == HEAD else units.with_blocks(stage, names, fine) for stage in stages
+    )
+
+
+def _named_groups(
+    module: nn.Module, order: Trace, parameters: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Return the names of the stages that hold ``parameters``, and the parameters of each."""
+    if not parameters:
+        return [], []
+    groups, has_stem = coarse_groups(module, order)
+    wanted = set(parameters)
+    groups = [rest for group in groups if (rest := [n for n in group if n in wanted])]
+    groups = join_norms(groups, norm_parameters(module))  # what is left of a head is no stage
+    runs = bucket(groups) if groups else [[list(parameters)]]
+    members = [list(chain.from_iterable(run)) for run in runs]
+    placed = set(chain.from_iterable(members))
+    members = place([name for name in parameters if name not in placed], members, order)
+    # A stage is named after the modules that are its own: a tied weight is another stage's too.
+    tied = tied_parameters(module)
+    everything = [name for name, _ in module.named_parameters() if name not in tied]
+    return _stage_names(runs, everything, has_stem), members
+
+
+def _head_of(module: nn.Module, head: str) -> str:
+    """Return the name of the head's module, its wrappers left out."""
+    modules = {name: m for name, m in module.named_modules() if name}
+    name = head if head in modules else head.removeprefix("module.").removeprefix("_orig_mod.")
+    if name not in modules:
+        raise ConfigError(
+            "no module has this name",
+            where="head",
+            got=head,
+            allowed=", ".join(n for n, _ in module.named_children()) + ", or a module in them",
+            hint=did_you_mean(head, modules) or None,
+        )
+    if not any(True for _ in modules[name].parameters()):
+        raise ConfigError(
+            "the head has no parameters, so nothing in it can train", where="head", got=head
+        )
+    return name
+
+
+def _below(module: nn.Module, head: str, order: Trace) -> list[str]:
+    """Return the names of the head's parameters, but for those that are used before it runs."""
+    start = order.start(head)
+    tied = tied_parameters(module)
+    earlier = {
+        name
+        for name in tied
+        if start is not None and (use := order.first_use(name)) is not None and use < start
+    }
+    names = [name for name, _ in module.named_parameters()]
+    own = [name for name in names if name.startswith(f"{head}.") and name not in earlier]
+    if not own:
+        raise ConfigError(
+            "the head shares all of its parameters with what runs before it",
+            where="head",
+            got=head,
+            hint="tied weights belong to the first stage that uses them; leave head out",
+        )
+    return own
+
+
+def _described(example: Any) -> str:
+    if isinstance(example, Tensor):
+        return f"a tensor {list(example.shape)}, {example.dtype}, on {example.device}"
+    return type(example).__name__
 
 
 def blocks_of(stages: Sequence[Stage]) -> tuple[Stage, ...]:
@@ -75,8 +179,9 @@ def _stage_names(
             continue
         first, last = (unit_name(run[at], everything) for at in (0, -1))
         # A parameter of the root alone has no module to be named after.
-        name = STEM if first in everything and "." not in first else run_name(first, last)
-        while name in names:
+        bare = first in everything and "." not in first
+        name = STEM if bare and index == 0 else run_name(first, last)
+        while name in names or name == HEAD:  # that is the name of what discover_stages is given
             name += "_"
         names.append(name)
     return names
@@ -92,6 +197,11 @@ class _Units:
         self.order = order
         self.everything = everything
         self.norms = norms
+        self.tied = {
+            name: first
+            for first, others in tied_parameters(module).items()
+            for name in (first, *others)
+        }
 
     def build(
         self, names: Sequence[str], members: Sequence[Sequence[str]], roots: Sequence[str]
@@ -99,21 +209,26 @@ class _Units:
         """Return a stage for each name, holding the modules at or below ``roots``."""
         position = {name: at for at, name in enumerate(self.everything)}
         unit_of = {name: index for index, group in enumerate(members) for name in group}
+        for other, name in self.tied.items():
+            if name in unit_of:
+                unit_of[other] = unit_of[name]
         modules = self._place_modules(unit_of, roots)
         return [
             Stage(
                 name=name,
                 parameters=tuple(sorted(group, key=position.__getitem__)),
                 modules=tuple(modules.get(index, ())),
-                output=max(
-                    (m for m in modules.get(index, ()) if self.order.ran(m)),
-                    key=self.order.ends.__getitem__,
-                    default=None,
-                ),
+                output=self._output(modules.get(index, ())),
                 norms=self.norms.intersection(group),
             )
             for index, (name, group) in enumerate(zip(names, members, strict=True))
         ]
+
+    def _output(self, modules: Sequence[str]) -> str | None:
+        """Return the module that returned last; None where it cannot be watched."""
+        ends = {m: self.order.ends.get(m, math.inf) for m in modules if self.order.ran(m)}
+        last = max(ends, key=ends.__getitem__, default=None)
+        return last if last in self.order.ends else None
 
     def with_blocks(self, stage: Stage, taken: Sequence[str], fine: Sequence[list[str]]) -> Stage:
         """Return ``stage`` with its blocks, if it can be cut: at timm's, else at its sequence."""
@@ -127,7 +242,8 @@ class _Units:
         if len(groups) < 2:
             return stage
         placed = set(chain.from_iterable(groups))
-        groups[0] = groups[0] + [name for name in stage.parameters if name not in placed]
+        loose = [name for name in stage.parameters if name not in placed]
+        groups = place(loose, groups, self.order)
         names: list[str] = []
         for group in groups:
             others = [name for name in taken if name != stage.name] + names
@@ -156,7 +272,7 @@ class _Units:
             self._visit(root, None, unit_of, placed)
         runs = sorted(
             (start, unit) for name, unit in unit_of.items()
-            if (start := self.order.starts.get(parent(name))) is not None
+            if (start := self.order.first_use(name)) is not None
         )  # fmt: skip
         result: dict[int, list[tuple[int, str]]] = {}
         before, latest = 0, -1
@@ -181,7 +297,11 @@ class _Units:
         placed: list[tuple[str, int | None]],
     ) -> None:
         module = self.module.get_submodule(name)
-        held = {unit_of[p] for n, _ in module.named_parameters() if (p := join(name, n)) in unit_of}
+        own = [p for n, _ in module.named_parameters() if (p := join(name, n)) in unit_of]
+        # A shared weight says where it was first used, not where each of its modules belongs.
+        held = {
+            unit_of[p] for p in own if p not in self.tied or self.order.used_in(self.tied[p], name)
+        }
         if owner is None and len(held) == 1:
             (owner,) = held
         # A list of modules is never called, so nothing could watch it or stand in for it.

@@ -1,31 +1,40 @@
-"""Watching one forward: which module runs when.
+"""Watching one forward: which module runs when, and which parameter is used when.
 
-Forward hooks only: no ``torch.fx``, which fails on a good part of the models in use.
+Forward hooks and a torch function mode only: no ``torch.fx``, which fails on a good part of the
+models in use.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from siamkit.model.names import parent, unwrap
 
 
 @dataclass(frozen=True)
 class Trace:
-    """The order in which a module's descendants ran.
+    """The order in which a module's descendants ran, and its parameters were used.
 
     Attributes:
         starts: The tick at which each module that ran was first called, by name.
-        ends: The tick at which it last returned.
+        ends: The tick at which it last returned. TorchScript modules have a start alone.
+        uses: The tick at which each parameter first went into a computation, by name. Those that
+            compiled code used (TorchScript) are not seen.
     """
 
     starts: Mapping[str, int]
     ends: Mapping[str, int]
+    uses: Mapping[str, int] = field(default_factory=dict)
 
     def start(self, name: str) -> int | None:
         """Return the start of ``name``, or of the nearest ancestor that ran, the root left out.
@@ -38,6 +47,21 @@ class Trace:
             name = parent(name)
         return None
 
+    def first_use(self, parameter: str) -> int | None:
+        """Return when a parameter was first used; else when the module that holds it first ran."""
+        owner = parent(parameter)
+        return self.uses.get(parameter, self.starts.get(owner) if owner else None)
+
+    def used_before_its_owner(self, parameter: str) -> bool:
+        """Tell whether another module used a parameter before the one that it is named after."""
+        use, owner = self.uses.get(parameter), self.starts.get(parent(parameter))
+        return use is not None and (owner is None or use < owner)
+
+    def used_in(self, parameter: str, module: str) -> bool:
+        """Tell whether a parameter was first used while ``module`` ran."""
+        use, start = self.uses.get(parameter), self.starts.get(module)
+        return use is not None and start is not None and start < use < self.ends.get(module, use)
+
     def ran(self, name: str) -> bool:
         """Tell whether ``name`` itself was called."""
         return name in self.starts
@@ -48,28 +72,28 @@ class Trace:
 
     @cached_property
     def _with_running_descendants(self) -> frozenset[str]:
-        found = set()
+        ancestors = set()
         for name in self.starts:
             while name:
                 name = parent(name)
-                found.add(name)
-        return frozenset(found)
+                ancestors.add(name)
+        return frozenset(ancestors)
 
 
-def parent(name: str) -> str:
-    """Return the name of the module or parameter that holds ``name``; '' is the root."""
-    return name.rpartition(".")[0]
-
-
-def join(prefix: str, name: str) -> str:
-    """Return ``prefix.name``, either of which may be empty."""
-    return f"{prefix}.{name}" if prefix and name else prefix or name
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Run what ``torch.compile`` wrapped as it was written, so that hooks in it are called."""
+    if "torch._dynamo" not in sys.modules:  # then nothing is compiled, and importing it is slow
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put ``module`` into eval mode without gradients; every module's own mode comes back after."""
-    modes = [(m, m.training) for m in module.modules()]
+    modes = _modes(module)
     module.eval()
     try:
         with torch.no_grad():
@@ -87,6 +111,8 @@ def watch(
 ) -> None:
     """Run ``call`` in eval mode, and tell ``note`` the name and output of each module that ran.
 
+    TorchScript modules cannot be watched, and are passed over.
+
     Args:
         net: The network that ``call`` runs.
         names: Modules of it to watch.
@@ -97,12 +123,14 @@ def watch(
     def hook(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         note(name, output)
 
+    modules = {name: net.get_submodule(name) for name in names}
     handles = [
-        net.get_submodule(name).register_forward_hook(partial(hook, name))
-        for name in dict.fromkeys(names)
+        module.register_forward_hook(partial(hook, name))
+        for name, module in modules.items()
+        if not isinstance(module, torch.jit.ScriptModule)
     ]
     try:
-        with evaluating(net):
+        with evaluating(net), eagerly():
             call()
     finally:
         for handle in handles:
@@ -117,7 +145,7 @@ def rehearsing(module: nn.Module) -> Iterator[None]:
     gone.
     """
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    modes = [(m, m.training) for m in module.modules()]
+    modes = _modes(module)
     devices: list[Any] = [d for d in {b.device for b in module.parameters()} if d.type == "cuda"]
     module.train()
     try:
@@ -132,14 +160,31 @@ def rehearsing(module: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
+def dtype_of(module: nn.Module) -> torch.dtype | None:
+    """Return the type of a module's first floating parameter; None where it has none."""
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+
+
+def autocasting(tensor: Tensor) -> bool:
+    """Tell whether operations on ``tensor`` choose their types themselves here."""
+    device = tensor.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def blank(module: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
     """Return one black image ``[1, C, H, W]`` on the device and in the type of ``module``."""
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     return torch.zeros(1, channels, *size, dtype=like.dtype, device=like.device)
 
 
-def trace(module: nn.Module, example: Tensor) -> Trace:
-    """Run ``module`` once on ``example [1, C, H, W]``, in eval mode, and say what ran when."""
+def trace(module: nn.Module, example: Any) -> Trace:
+    """Run ``module`` once on ``example``, in eval mode, and return what ran when.
+
+    Args:
+        module: Any module. Wrappers around it are looked through.
+        example: One image ``[1, C, H, W]``, a tuple of arguments or a mapping of keyword arguments.
+    """
+    module = unwrap(module)
     starts: dict[str, int] = {}
     ends: dict[str, int] = {}
     tick = iter(range(2**62))
@@ -150,14 +195,78 @@ def trace(module: nn.Module, example: Tensor) -> Trace:
     def leave(name: str, *_: Any) -> None:
         ends[name] = next(tick)
 
+    uses = _Uses(module, tick)
     handles = []
     try:
+        scripted = {}
         for name, m in module.named_modules():
+            if isinstance(m, torch.jit.ScriptModule):
+                scripted[name] = m
+                continue
             handles.append(m.register_forward_pre_hook(partial(enter, name)))
             handles.append(m.register_forward_hook(partial(leave, name)))
-        with evaluating(module):
-            module(example)
+        with evaluating(module), eagerly(), _entering(scripted, enter), uses:
+            call(module, example)
     finally:
         for handle in handles:
             handle.remove()
-    return Trace(starts, ends)
+    return Trace(starts, ends, uses.first)
+
+
+def call(module: nn.Module, example: Any) -> Any:
+    """Return what ``module`` gives for an example: a tensor, a tuple or a mapping of arguments."""
+    if isinstance(example, Mapping):
+        return module(**example)
+    return module(*example) if isinstance(example, tuple) else module(example)
+
+
+@contextmanager
+def _entering(scripted: Mapping[str, nn.Module], enter: Callable[[str], None]) -> Iterator[None]:
+    """Note when TorchScript modules are called, which take no hooks."""
+
+    def forward(name: str, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        enter(name)
+        return run(*args, **kwargs)
+
+    for name, module in scripted.items():
+        vars(module)["forward"] = partial(forward, name, module.forward)
+    try:
+        yield
+    finally:
+        for module in scripted.values():
+            vars(module).pop("forward", None)
+
+
+class _Uses(TorchFunctionMode):
+    """Notes when each parameter first goes into a computation.
+
+    Looking at one (its type, its shape) is no use.
+    """
+
+    def __init__(self, module: nn.Module, tick: Iterator[int]) -> None:
+        super().__init__()
+        self.first: dict[str, int] = {}
+        self._tick = tick
+        self._names = {id(p): name for name, p in module.named_parameters()}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") not in _LOOKS:
+            used = [self._names.get(id(value)) for value in tree_leaves((args, kwargs))]
+            if new := [name for name in used if name and name not in self.first]:
+                self.first.update(dict.fromkeys(new, next(self._tick)))
+        return func(*args, **kwargs)
+
+
+_LOOKS = frozenset(
+    ("__get__", "__set__", "size", "dim", "ndimension", "numel", "nelement", "stride", "__len__",
+     "is_floating_point", "is_complex", "is_contiguous", "element_size", "data_ptr", "get_device",
+     "requires_grad_", "storage_offset", "type")
+)  # fmt: skip
+
+
+def _modes(module: nn.Module) -> list[tuple[nn.Module, bool]]:
+    """Return every module's mode; a frozen TorchScript module has none."""
+    return [(m, m.training) for m in module.modules() if hasattr(m, "training")]

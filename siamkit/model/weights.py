@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from siamkit.errors import CheckpointError
 from siamkit.interfaces import Backbone
 from siamkit.model.backbone import WrappedBackbone
-from siamkit.model.trace import parent
+from siamkit.model.names import parent
 
 _Tensors = dict[str, Tensor]
 

@@ -47,8 +47,31 @@ class RunDir:
         self.owner = path / ".owner.json"
 
     @classmethod
-    def create(cls, config: RunConfig, now: datetime | None = None) -> RunDir:
+    def create(
+        cls, config: RunConfig, now: datetime | None = None, *, reserved: bool = False
+    ) -> RunDir:
         """Make the directory of a new run and write its config.
+
+        Args:
+            config: The config.
+            now: The time that a default name begins with.
+            reserved: ``config.run_dir`` was made by :meth:`reserve`, and holds the run's data.
+
+        Raises:
+            ConfigError: The directory holds something already.
+            ResourceError: It cannot be written.
+        """
+        if reserved:
+            assert config.run_dir is not None
+            run = cls(config.run_dir)
+        else:
+            run = cls(cls.reserve(config, now))
+        write_atomic(run.config, _kept(config, run.path).to_yaml())
+        return run
+
+    @classmethod
+    def reserve(cls, config: RunConfig, now: datetime | None = None) -> Path:
+        """Make the empty directory of a new run.
 
         Raises:
             ConfigError: The directory holds something already.
@@ -63,11 +86,9 @@ class RunDir:
                 where=str(path),
                 hint=f"choose another --run-dir, or continue it with --resume {path}",
             )
-        run = cls(path)
         with full_disk_is_ours(path):
             path.mkdir(parents=True, exist_ok=True)
-        write_atomic(run.config, config.model_copy(update={"run_dir": None}).to_yaml())
-        return run
+        return path
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
@@ -170,3 +191,14 @@ def _free(path: Path) -> Path:
 def _default_name(config: RunConfig, now: datetime) -> str:
     backbone = re.sub(r"[^\w.-]+", "-", config.backbone.name)
     return f"{now:%Y%m%d-%H%M%S}-{backbone}-{config.freeze.name}"
+
+
+def _kept(config: RunConfig, run: Path) -> RunConfig:
+    """Return the config as its run keeps it: data inside the run by a path relative to it."""
+    data = config.data
+    for key in ("path", "root"):
+        value = getattr(data, key)
+        if value is not None and Path(value).is_relative_to(run.absolute()):
+            relative = os.path.relpath(value, run.absolute())
+            data = data.model_copy(update={key: relative})
+    return config.model_copy(update={"run_dir": None, "data": data})

@@ -171,7 +171,14 @@ def _check_size(backbone: Backbone, larger: Backbone, size: int, expect: Expect)
 # --- features and state --------------------------------------------------------------------------
 
 
-def _check_features(backbone: Backbone, images: Tensor, expect: Expect, *, thorough: bool) -> None:
+def _check_features(
+    backbone: Backbone,
+    fresh: Mapping[str, Tensor],
+    images: Tensor,
+    expect: Expect,
+    *,
+    thorough: bool,
+) -> None:
     parameters = {name for name, _ in backbone.named_parameters()}
     _expect_mode(backbone.train(), True, expect)
     _expect_mode(backbone.eval(), False, expect)

@@ -20,7 +20,6 @@ from siamkit.interfaces import (
     Stage,
 )
 from siamkit.model.build import build_backbone
-from siamkit.model.heads import HEADS
 from siamkit.model.siamese import SiameseNet
 from siamkit.testing.common import (
     Expect,
@@ -104,7 +103,7 @@ def _stages_of(name: str) -> dict[str, tuple[Stage, ...]]:
     with seeded():
         options = entry.validate({}, name)
         backbone = build_backbone(entry, options, context, pretrained=False).backbone
-        mlp = HEADS.get("mlp")
+        mlp = plugins.get().heads.get("mlp")
         head = mlp.build(mlp.validate({}, "head"), backbone.embedding_dim)
     net = SiameseNet(backbone, head)
     return {"stage": net.stages("stage"), "block": net.stages("block")}

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from siamkit.interfaces import HEAD, Backbone, Stage
 from siamkit.model.grouping import norm_parameters
-from siamkit.model.trace import Trace, parent, trace
+from siamkit.model.names import parent
+from siamkit.model.trace import Trace, trace
 from siamkit.testing.common import Expect
 
 _REFUSED = "Training would be refused, or freeze something else than it says."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,11 @@ from siamkit.errors import ConfigError, PluginError, calling
 from siamkit.freezing.controller import FreezeController
 from siamkit.freezing.schedule import FreezeSchedule
 from siamkit.guard import guard
-from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler
+from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler, Stage
 from siamkit.model.create import Weights, create_net
 from siamkit.model.siamese import SiameseNet
 from siamkit.registry import Origin, Registry
-from siamkit.training.optimizer import build_optimizer
+from siamkit.training.optimizer import named_groups, require_groups
 from siamkit.training.seeding import derive, seeded
 
 
@@ -101,9 +101,32 @@ def build(
         schedule=schedule,
         scheduler=built(config.scheduler, registries["scheduler"], Scheduler),
         loss=loss,
-        optimizer=build_optimizer(config.optimizer, net, loss, schedule.stages),
+        optimizer=build_optimizer(
+            config.optimizer, registries["optimizer"], net, loss, schedule.stages
+        ),
         controller=FreezeController(net, schedule.stages),
     )
+
+
+def build_optimizer(
+    config: OptimizerConfig,
+    registry: Registry,
+    net: nn.Module,
+    loss: nn.Module,
+    stages: Sequence[Stage],
+) -> torch.optim.Optimizer:
+    """Build the one optimizer of a run over named groups; see :func:`named_groups`.
+
+    Raises:
+        PluginError: It fails to build, or does not keep the groups.
+    """
+    groups = named_groups(config, net, loss, stages)
+    # A copy of each: torch's optimizers fill in and change the groups that they are given.
+    given = [dict(group) for group in groups]
+    optimizer: torch.optim.Optimizer = built(config, registry, torch.optim.Optimizer, given)
+    whose = f"optimizer {config.name!r} of {registry.get(config.name).distribution}"
+    require_groups(optimizer, groups, whose)
+    return optimizer
 
 
 def build_policy(config: RunConfig, registries: Mapping[str, Registry]) -> FreezePolicy:
@@ -120,9 +143,14 @@ def built(component: Component, registry: Registry, kind: type, *context: Any) -
         made = entry.build(options, *context)
     if not isinstance(made, kind):
         raise PluginError(
-            f"{whose}: build must return a siamkit.{kind.__name__}", got=type(made).__name__
+            f"{whose}: build must return a {_public_name(kind)}", got=type(made).__name__
         )
     return guard(made, whose)
+
+
+def _public_name(kind: type) -> str:
+    library = kind.__module__.partition(".")[0]
+    return f"torch.optim.{kind.__name__}" if library == "torch" else f"siamkit.{kind.__name__}"
 
 
 def resolve_device(name: str) -> torch.device:
@@ -224,10 +252,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def uses_state(config: OptimizerConfig) -> int:
-    """Return how many values the optimizer keeps for each parameter it trains."""
-    if config.name == "sgd":
-        return 1 if config.momentum else 0
-    return 2

@@ -25,9 +25,10 @@ from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener, emitter
 from siamkit.runs.held_out import HeldOut
 from siamkit.training.batching import part_of
-from siamkit.training.build import Setup, build, identity, origins, uses_state
+from siamkit.training.build import Setup, build, identity, origins
 from siamkit.training.loading import TEST, VAL
 from siamkit.training.loop import Trainer
+from siamkit.training.optimizer import state_size
 from siamkit.training.signals import listening
 from siamkit.training.state import Metrics, RunState
 from siamkit.training.step import moved
@@ -43,6 +44,8 @@ def fit(
     registries: Mapping[str, Registry],
     listeners: Sequence[Listener] = (),
     observers: Sequence[Listener] = (),
+    *,
+    reserved: bool = False,
 ) -> Result:
     """Train from the start and return the result object of ``siamkit train --json``.
 
@@ -51,6 +54,7 @@ def fit(
         registries: The registry of each component section, and of ``track``.
         listeners: Called with every event.
         observers: Plugins that watch; one that fails is left out.
+        reserved: The run directory was reserved, and holds the run's data already.
 
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
@@ -61,7 +65,7 @@ def fit(
     setup = build(config, registries, len(splits.train.classes))
     _require_loss(setup, splits)
     _require_space(config.run_dir or Path.cwd(), setup)
-    run_dir = RunDir.create(config)
+    run_dir = RunDir.create(config, reserved=reserved)
     run_dir.write_plugins(origins(config, registries))
     if splits.skipped and config.data.on_unreadable == "quarantine":
         run_dir.write_quarantine(splits.skipped)
@@ -298,7 +302,7 @@ def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: Ru
 def _require_space(path: Path, setup: Setup) -> None:
     """Refuse a run whose checkpoints will not fit on the disk, before it costs any time."""
     weights = sum(t.numel() * t.element_size() for t in model_tensors(setup).values())
-    state = uses_state(setup.config.optimizer) * weights
+    state = state_size(setup.optimizer) * weights
     needed = _CHECKPOINTS_AT_ONCE * (weights + state)
     existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free

@@ -12,7 +12,7 @@ from torch import Tensor
 from siamkit.config import SAMPLE, RunConfig
 from siamkit.data.opening import load_data
 from siamkit.engine.boundary import find_boundaries
-from siamkit.engine.cut import Cut, cut
+from siamkit.engine.cutting import Cut, first_exact_cut
 from siamkit.engine.decision import PhaseDecision
 from siamkit.engine.flops import count_flops
 from siamkit.engine.settings import Reports
@@ -22,8 +22,9 @@ from siamkit.interfaces import Phase, Stage
 from siamkit.model.create import Weights
 from siamkit.registry import Registry
 from siamkit.training.batching import epoch_steps
-from siamkit.training.build import Setup, build, uses_state
+from siamkit.training.build import Setup, build
 from siamkit.training.loading import engine_of, load_sets
+from siamkit.training.optimizer import state_size
 from siamkit.training.step import autocast
 
 
@@ -139,7 +140,7 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
     preprocessing = setup.net.backbone.preprocessing
     images = probe_images(preprocessing.channels, preprocessing.size, setup.device)
     boundaries = find_boundaries(setup.net, setup.schedule.stages, phase.plan)
-    parts, passed_over = cut(setup.net, boundaries, images[:2])
+    parts, passed_over = first_exact_cut(setup.net, boundaries, images[:2])
     inside = frozenset(parts.boundary.units if parts else ())
     with autocast(setup.device, config.train.precision):
         memory = training_memory(
@@ -147,7 +148,7 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
             phase.plan,
             images,
             config.train.micro_batch or config.train.batch_size,
-            uses_state(config.optimizer),
+            state_size(setup.optimizer),
             setup.loss,
         )
     return {

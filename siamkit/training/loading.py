@@ -20,10 +20,14 @@ from siamkit.engine.execution import Engine
 from siamkit.engine.settings import EngineSettings, Reports
 from siamkit.engine.sources import TRAIN
 from siamkit.training.build import Setup
+from siamkit.training.seeding import derive
 from siamkit.training.validation import probe
 
 _GB = 1_000_000_000
 VAL, PROBE, TEST = "val", "probe", "test"
+
+SECOND = "second"
+"""The training images in a second view, for losses that compare two views of each image."""
 
 
 class LoadedSet:
@@ -35,6 +39,7 @@ class LoadedSet:
         loader: Loads them in batches.
         digests: Digests of files by path, shared by the sets of a run; filled with what is missing.
         check: Called after each file that is hashed; may raise to stop.
+        trains: Whether a run trains on them.
     """
 
     def __init__(
@@ -44,8 +49,10 @@ class LoadedSet:
         loader: Loader,
         digests: dict[Path, FileDigest],
         check: Callable[[], None],
+        trains: bool = False,
     ) -> None:
         self.images, self.dataset, self.source = images, dataset, loader
+        self.trains = trains
         self._digests, self._check = digests, check
 
     @property
@@ -93,20 +100,20 @@ def load_sets(
     }
     if splits.test:
         images[TEST] = splits.test
+    if setup.loss.second_view:
+        images[SECOND] = splits.train
     result: dict[str, LoadedSet] = {}
     digests: dict[Path, FileDigest] = {}
     for name, part in images.items():
-        view = (
-            TrainView(preprocessing, config.data.augment)
-            if name == TRAIN
-            else EvalView(preprocessing)
-        )
-        dataset = ViewDataset(part, view, preprocessing.channels, config.train.seed)
+        trains = name in (TRAIN, SECOND)
+        view = TrainView(preprocessing, config.data.augment) if trains else EvalView(preprocessing)
+        seed = config.train.seed if name != SECOND else derive(config.train.seed, SECOND)
+        dataset = ViewDataset(part, view, preprocessing.channels, seed)
         workers = config.data.workers
         if workers is None:
             workers = default_workers(len(part), setup.device.type)
         loader = Loader(dataset, workers, pin_memory=setup.device.type == "cuda")
-        result[name] = LoadedSet(part, dataset, loader, digests, check)
+        result[name] = LoadedSet(part, dataset, loader, digests, check, trains)
     return result
 
 

@@ -8,8 +8,9 @@ from contextlib import ExitStack
 from itertools import islice
 from typing import Any
 
-from siamkit.batches import Batch
+from siamkit.batches import Batch, zipped
 from siamkit.data.splits import Splits
+from siamkit.engine.execution import SuffixError
 from siamkit.engine.phase import Execution
 from siamkit.engine.settings import Emit, Reports
 from siamkit.engine.sources import TRAIN, Awaited
@@ -22,7 +23,7 @@ from siamkit.runs.checkpoint import Checkpoint
 from siamkit.runs.directory import RunDir
 from siamkit.training.batching import Part, batch_notices, epoch_steps
 from siamkit.training.build import Setup
-from siamkit.training.loading import PROBE, TEST, VAL, engine_of, load_sets
+from siamkit.training.loading import PROBE, SECOND, TEST, VAL, engine_of, load_sets
 from siamkit.training.optimizer import load_state_tensors, state_tensors
 from siamkit.training.rates import Rates
 from siamkit.training.scoring import Scorer
@@ -65,6 +66,7 @@ class Trainer:
         self.steps_per_epoch = len(steps)
         self.rates = Rates(setup, state, self.steps_per_epoch)
         visits = sum(len(part.images) for step in steps for part in step)
+        visits *= 1 + setup.loss.second_view
         self.engine = engine_of(setup, self.sets, visits, Reports(emit, self._stop_if_asked))
         self.execution: Execution | None = None
         self.stepper = Stepper(
@@ -100,9 +102,19 @@ class Trainer:
                 execution = self._start_phase(self._plan())
                 if not self.state.untrained:
                     self._score_untrained(execution)
-                started = time.perf_counter()
-                self._train_epoch(execution)
-                self._end_epoch(execution, started)
+                self._run_epoch(execution)
+
+    def _run_epoch(self, execution: Execution) -> None:
+        """Train and score the coming epoch, or the rest of it."""
+        started = time.perf_counter()
+        try:
+            self._train_epoch(execution)
+            self._end_epoch(execution, started)
+        except SuffixError as error:
+            # Nothing was updated by the step that failed, so the whole network goes on with it.
+            self.execution = self.engine.whole(execution, self.state.epoch, str(error))
+            self._keep(self.execution)
+            self._run_epoch(self.execution)
 
     def _score_untrained(self, execution: Execution) -> None:
         self.state.untrained = self.scorer.untrained(execution)
@@ -138,7 +150,9 @@ class Trainer:
             execution = self.engine.enter(range(state.epoch, phase.end_epoch), before)
             state.phase_start = phase.start_epoch
             self._keep(execution)
-        self.execution = self.engine.prepare(execution, state.epoch)
+        ready = self.engine.prepare(execution, state.epoch)
+        first = epoch_steps(self.train, self.splits.train, state.epoch)[0][0]
+        self.execution = self.engine.checked(ready, state.epoch, first.images)
         if self.execution is not execution:
             self._keep(self.execution)
         return self.execution
@@ -181,7 +195,9 @@ class Trainer:
         steps = epoch_steps(self.train, self.splits.train, state.epoch)
         left = steps[state.epoch_step :]
         flat = [part.images for step in left for part in step]
-        loaded = Awaited(execution.sources[TRAIN].batches(flat, execution.view(state.epoch)))
+        view = execution.view(state.epoch)
+        names = (TRAIN, SECOND) if self.setup.loss.second_view else (TRAIN,)
+        loaded = Awaited(zipped([execution.sources[n].batches(flat, view) for n in names]))
         self.stepper.forward = execution.forward
         unfrozen = self.rates.unfrozen_at()
         net.train()

@@ -14,22 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from siamkit.config import OptimizerConfig
-from siamkit.interfaces import FreezePlan, Loss, Stage
-from siamkit.model.siamese import SiameseNet
-
-_FUSED = ("cpu", "cuda")  # devices whose fused kernels we know
+from siamkit.errors import PluginError
+from siamkit.interfaces import FreezePlan, Stage
 
 LOSS = "loss"
 """The group of a loss's own parameters, and the prefix of their names."""
 
 
-def named_parameters(net: SiameseNet, loss: Loss) -> dict[str, nn.Parameter]:
+def named_parameters(net: nn.Module, loss: nn.Module) -> dict[str, nn.Parameter]:
     """Return every parameter of a run by name; those of the loss begin with ``loss.``."""
     own = {f"{LOSS}.{name}": p for name, p in loss.named_parameters()}
     return {**dict(net.named_parameters()), **own}
 
 
-def no_decay(net: SiameseNet) -> frozenset[str]:
+def no_decay(net: nn.Module) -> frozenset[str]:
     """Return the names of the parameters without weight decay.
 
     Vectors (biases, norm layers) and what the architecture itself exempts, such as position
@@ -43,16 +41,21 @@ def no_decay(net: SiameseNet) -> frozenset[str]:
     return frozenset(names)
 
 
-def build_optimizer(
-    config: OptimizerConfig, net: SiameseNet, loss: Loss, stages: Sequence[Stage]
-) -> torch.optim.Optimizer:
-    """Return the run's optimizer; each group has a ``name`` and the ``stage`` it belongs to.
+def named_groups(
+    config: OptimizerConfig, net: nn.Module, loss: nn.Module, stages: Sequence[Stage]
+) -> list[dict[str, Any]]:
+    """Return the groups that the run's optimizer is built over.
 
     Args:
-        config: Which optimizer, and its constants.
+        config: The rate and the weight decay.
         net: The network.
         loss: The loss; its parameters, if any, form a group of their own without decay.
         stages: The network's stages.
+
+    Returns:
+        For each stage the parameters with and those without weight decay; each group has a
+        ``name``, its ``stage``, the ``names`` of its parameters, ``params``, ``lr`` and
+        ``weight_decay``.
     """
     parameters = named_parameters(net, loss)
     undecayed = no_decay(net)
@@ -65,13 +68,7 @@ def build_optimizer(
     own = [name for name in parameters if name.startswith(f"{LOSS}.")]
     if own:
         groups.append(_group(LOSS, False, own, parameters, config))
-    # One pass over each tensor, not one an operation: Adam takes a tenth of the time, which was
-    # half of a step that trains a head alone.
-    fused = all(p.device.type in _FUSED for p in parameters.values())
-    if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
-    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=config.lr, betas=config.betas, fused=fused)
+    return groups
 
 
 def _group(
@@ -86,8 +83,56 @@ def _group(
         "stage": stage,
         "names": names,
         "params": [parameters[name] for name in names],
+        "lr": config.lr,
         "weight_decay": config.weight_decay if decay else 0.0,
     }
+
+
+def require_groups(
+    optimizer: torch.optim.Optimizer, groups: Sequence[Mapping[str, Any]], whose: str
+) -> None:
+    """Check that an optimizer kept the groups that it was built over.
+
+    Raises:
+        PluginError: A parameter is missing, or a group lost its stage or its names.
+    """
+    wanted = {name: id(p) for g in groups for name, p in zip(g["names"], g["params"], strict=True)}
+    owned: dict[str, int] = {}
+    for group in optimizer.param_groups:
+        names = group.get("names", ())
+        if "stage" not in group or len(names) != len(group["params"]):
+            raise PluginError(
+                f"{whose}: a group lost its 'stage' or the 'names' of its parameters",
+                hint="pass the groups on as they are: rates and checkpoints go by these keys",
+            )
+        owned.update(zip(names, map(id, group["params"]), strict=True))
+    if owned != wanted:
+        missing = sorted(wanted.keys() - owned.keys()) or sorted(owned.keys() ^ wanted.keys())
+        raise PluginError(
+            f"{whose}: it does not own every parameter exactly once",
+            got=f"without {missing[0]}" if missing else None,
+            hint="frozen parameters belong to the optimizer too: without a gradient they cost "
+            "nothing, and a phase may unfreeze them",
+        )
+
+
+def state_size(optimizer: torch.optim.Optimizer) -> int:
+    """Return how many values the optimizer keeps for each value that it trains, as a step shows.
+
+    The step runs on a copy of the optimizer's kind over one small parameter.
+    """
+    parameter = nn.Parameter(torch.zeros(2, 2))
+    parameter.grad = torch.ones(2, 2)
+    first = {k: v for k, v in optimizer.param_groups[0].items() if k not in ("params", "names")}
+    try:
+        kind: Any = type(optimizer)
+        trial = kind([{**first, "params": [parameter], "names": ["trial"]}])
+        trial.step()
+    except Exception:  # its constructor may want more than we know: Adam's two are the usual
+        return 2
+    state = trial.state.get(parameter, {})
+    sizes = [v.numel() for v in state.values() if isinstance(v, Tensor) and v.ndim]
+    return -(-sum(sizes) // parameter.numel())
 
 
 def rates(
@@ -141,6 +186,6 @@ def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
                 if value.shape == parameter.shape and key != "step":
                     # In the parameter's memory layout, as the optimizer would have made it.
                     value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-                elif group["fused"]:
+                elif group.get("fused"):
                     value = value.to(parameter.device)  # else Adam counts its steps on the CPU
                 optimizer.state[parameter][key] = value

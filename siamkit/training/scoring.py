@@ -32,7 +32,9 @@ class Scorer:
 
     def __init__(self, setup: Setup, sets: Mapping[str, LoadedSet]) -> None:
         self.setup, self.sets = setup, sets
-        self._evaluators = {name: evaluator_of(setup, part.images) for name, part in sets.items()}
+        self._evaluators = {
+            name: evaluator_of(setup, part.images) for name, part in sets.items() if not part.trains
+        }
 
     def trained(self, execution: Execution, name: str) -> Metrics:
         """Return the metrics of the network as it stands, as the phase is computed."""

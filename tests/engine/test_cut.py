@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from siamkit import api
+from siamkit.builtins.heads import IdentityOptions, build_identity
 from siamkit.engine.boundary import FEATURES, find_boundaries
-from siamkit.engine.cut import cut, discrepancy
+from siamkit.engine.cutting import first_exact_cut
 from siamkit.freezing.controller import FreezeController
 from siamkit.interfaces import BackboneContext, FreezePlan
 from siamkit.model.backbone import as_backbone
-from siamkit.model.heads import IdentityOptions, build_identity
 from siamkit.model.siamese import SiameseNet
 
 
@@ -34,9 +34,9 @@ def images(size=64):
 def test_the_suffix_does_exactly_what_the_network_does(name):
     net, boundaries = apply(name, None)
     before = {n: t.clone() for n, t in net.state_dict().items()}
-    found, passed_over = cut(net, boundaries, images())
+    found, passed_over = first_exact_cut(net, boundaries, images())
     assert found is not None and not passed_over
-    assert discrepancy(net, found, images()) == 0.0
+    assert found.differs(images()) is None
     assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
     assert all(p.grad is None for p in net.parameters())
     assert not any("forward" in vars(m) for m in net.modules())
@@ -60,21 +60,21 @@ ARCHITECTURES = {
 def test_the_suffix_is_exact_on_every_kind_of_architecture(name):
     size = ARCHITECTURES[name]
     net, boundaries = apply(name, None, size)
-    found, passed_over = cut(net, boundaries, images(size))
+    found, passed_over = first_exact_cut(net, boundaries, images(size))
     assert found is not None and not passed_over, passed_over
-    assert discrepancy(net, found, images(size)) <= 1e-5
+    assert found.differs(images(size)) is None
 
 
 def test_all_frozen_is_cut_at_the_features():
     net, boundaries = apply("resnet10t", [])
-    found, _ = cut(net, boundaries, images())
+    found, _ = first_exact_cut(net, boundaries, images())
     assert found is not None and found.boundary.name == FEATURES
     assert found.prefix(images()).shape == (2, net.backbone.embedding_dim)
 
 
 def test_branches_that_cross_the_boundary_are_found_out():
     net, boundaries = apply("hrnet_w18_small", None)
-    found, passed_over = cut(net, boundaries, images())
+    found, passed_over = first_exact_cut(net, boundaries, images())
     assert passed_over and "needs more than its output" in passed_over[0]
     assert found is not None and found.boundary != boundaries[0]
 
@@ -106,7 +106,7 @@ def test_a_stage_called_features_is_not_taken_for_the_backbone():
     FreezeController(net, stages).apply(plan)
     boundaries = find_boundaries(net, stages, plan)
     assert [b.is_features for b in boundaries] == [False]
-    found, _ = cut(net, boundaries, images(32))
+    found, _ = first_exact_cut(net, boundaries, images(32))
     assert found is not None
     found.suffix(found.prefix(images(32))).sum().backward()
     assert all(p.grad is not None for p in net.backbone.model.neck.parameters())
@@ -122,7 +122,7 @@ def test_a_prefix_that_draws_anew_each_time_is_not_cut():
     stages = net.stages()
     plan = FreezePlan.of(stages, [])
     FreezeController(net, stages).apply(plan)
-    found, passed_over = cut(net, find_boundaries(net, stages, plan), images(32))
+    found, passed_over = first_exact_cut(net, find_boundaries(net, stages, plan), images(32))
     assert found is None
     assert passed_over[0] == "features: it gives something else each time"
 

@@ -5,7 +5,7 @@ import torch
 
 from siamkit import api
 from siamkit.engine.boundary import find_boundaries
-from siamkit.engine.cut import cut
+from siamkit.engine.cutting import first_exact_cut
 from siamkit.engine.flops import count_flops
 from siamkit.freezing.controller import FreezeController
 from siamkit.freezing.schedule import FreezeSchedule
@@ -17,7 +17,7 @@ def counted(backbone, policy, size=64, **options):
     plan = FreezeSchedule(api.create_policy(policy, **options), stages, 4).plan_at(0)
     FreezeController(net, stages).apply(plan)
     images = torch.randn(2, 3, size, size)
-    found, _ = cut(net, find_boundaries(net, stages, plan), images)
+    found, _ = first_exact_cut(net, find_boundaries(net, stages, plan), images)
     return count_flops(net, found, images)
 
 

@@ -188,3 +188,90 @@ def test_a_network_that_cannot_be_cut_runs_whole(train: Callable[..., Run]) -> N
     run = train(freeze={"name": "bitfit"}, engine={"cache": "always"}, train={"epochs": 1})
     (decided,) = run.of("engine")
     assert decided["mode"] == "whole" and decided["reason"]
+
+
+class Branching(torch.nn.Module):
+    """A network that does something else for batches with bright images, or of some size."""
+
+    def __init__(self, on: str) -> None:
+        super().__init__()
+        self.on = on
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2), torch.nn.ReLU())
+        self.top = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3, 2), torch.nn.ReLU())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.top(self.body(images))
+        if self.on == "content" and images.mean() > 0.3:
+            maps = maps * 2 + 1
+        if self.on == "size" and len(images) > 6:
+            maps = maps.tanh()
+        return maps.mean((2, 3))
+
+
+def fit_object(net: torch.nn.Module, folder: Path, run_dir: Path, **engine: Any) -> dict[str, Any]:
+    events: list[siamkit.Event] = []
+    result = siamkit.fit(
+        backbone=net, engine=engine, data=str(folder), run_dir=run_dir, listeners=[events.append],
+        freeze={"name": "unfreeze-blocks", "n": 1}, image_size=32, batch_size=8, device="cpu",
+        epochs=2,
+        train={"images_per_class": 2},
+    )  # fmt: skip
+    losses = [event.data["loss"] for event in events if event.name == "step"]
+    decisions = [event.data for event in events if event.name == "engine"]
+    notices = [event.data["text"] for event in events if event.name == "notice"]
+    return {**result, "losses": losses, "decisions": decisions, "notices": notices}
+
+
+@pytest.mark.parametrize("cache", ["off", "always"])
+@pytest.mark.parametrize("on", ["content", "size"])
+def test_a_forward_that_branches_trains_as_the_whole_network_does(
+    image_folder: Path, tmp_path: Path, on: str, cache: str
+) -> None:
+    net = Branching(on)
+    whole = fit_object(net, image_folder, tmp_path / "whole", cut="off")
+    assert whole["decisions"][0]["mode"] == "whole"
+    cut = fit_object(net, image_folder, tmp_path / "cut", cache=cache, dtype="float32")
+    assert cut["losses"] == pytest.approx(whole["losses"], rel=1e-4)
+    assert cut["metrics"]["last"] == pytest.approx(whole["metrics"]["last"])
+
+
+@pytest.mark.parametrize("cache", ["off", "always"])
+def test_a_cut_that_differs_on_a_training_batch_is_said_and_not_used(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+) -> None:
+    net = Branching("nothing")
+    whole = fit_object(net, image_folder, tmp_path / "whole", cut="off")
+    asked: list[int] = []
+
+    def differs(self: Any, images: torch.Tensor, *_: Any) -> str | None:
+        asked.append(len(images))
+        return None if len(asked) == 1 else "the output is off by 0.5"
+
+    monkeypatch.setattr("siamkit.engine.cutting.Cut.differs", differs)
+    cut = fit_object(net, image_folder, tmp_path / "cut", cache=cache, dtype="float32")
+    assert asked == [8, 8], "at the start of the phase, and in the next epoch"
+    assert [decision["mode"] for decision in cut["decisions"]][1:] == ["whole"]
+    assert any("off by 0.5; this phase runs the whole" in text for text in cut["notices"])
+    assert cut["losses"] == pytest.approx(whole["losses"], rel=1e-4)
+
+
+def test_a_suffix_that_fails_in_mid_epoch_gives_way_to_the_whole_network(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from siamkit.engine.suffix import Suffix
+
+    net = Branching("nothing")
+    whole = fit_object(net, image_folder, tmp_path / "whole", cut="off")
+    forward, calls = Suffix.forward, [0]
+
+    def failing(self: Suffix, activations: torch.Tensor) -> Any:
+        batch = activations.requires_grad is False and torch.is_grad_enabled()
+        calls[0] += batch and len(activations) == 8
+        if calls[0] == 4:
+            raise RuntimeError("shape '[7]' is invalid")
+        return forward(self, activations)
+
+    monkeypatch.setattr(Suffix, "forward", failing)
+    cut = fit_object(net, image_folder, tmp_path / "cut", cache="always", dtype="float32")
+    assert cut["losses"] == pytest.approx(whole["losses"], rel=1e-4)
+    assert any("shape '[7]' is invalid" in text for text in cut["notices"])

@@ -7,8 +7,8 @@ from siamkit import api
 from siamkit.config import OptimizerConfig
 from siamkit.interfaces import FreezePlan, Loss, LossContext
 from siamkit.model.siamese import SiameseNet
+from siamkit.training.build import build_optimizer
 from siamkit.training.optimizer import (
-    build_optimizer,
     load_state_tensors,
     no_decay,
     rates,
@@ -28,10 +28,14 @@ def loss(name: str) -> Loss:
     return entry.build(entry.validate({}, name), LossContext(4, 3))
 
 
+def built(config: OptimizerConfig, net: SiameseNet, loss: Loss) -> torch.optim.Optimizer:
+    return build_optimizer(config, api.registries()["optimizer"], net, loss, net.stages())
+
+
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
 def test_every_parameter_is_in_exactly_one_group(net: SiameseNet, name: str) -> None:
     proxies = loss("proxy-anchor")
-    optimizer = build_optimizer(OptimizerConfig(name=name), net, proxies, net.stages())
+    optimizer = built(OptimizerConfig(name=name), net, proxies)
     owned = [id(p) for group in optimizer.param_groups for p in group["params"]]
     everything = [*net.parameters(), *proxies.parameters()]
     assert len(owned) == len(set(owned))
@@ -40,7 +44,11 @@ def test_every_parameter_is_in_exactly_one_group(net: SiameseNet, name: str) -> 
 
 def test_groups_are_stage_by_decay_and_a_loss_has_its_own(net: SiameseNet) -> None:
     optimizer = build_optimizer(
-        OptimizerConfig(weight_decay=0.5), net, loss("proxy-anchor"), net.stages()
+        OptimizerConfig(weight_decay=0.5),
+        api.registries()["optimizer"],
+        net,
+        loss("proxy-anchor"),
+        net.stages(),
     )
     decay = {group["name"]: group["weight_decay"] for group in optimizer.param_groups}
     assert decay["head/decay"] == 0.5 and decay["head/no_decay"] == 0.0
@@ -65,7 +73,7 @@ def test_rates_multiply_base_stage_schedule_and_warmup() -> None:
 
 
 def test_set_rates_leaves_no_group_at_an_old_rate(net: SiameseNet) -> None:
-    optimizer = build_optimizer(OptimizerConfig(), net, loss("triplet"), net.stages())
+    optimizer = built(OptimizerConfig(), net, loss("triplet"))
     set_rates(optimizer, {"head": 1.0}, 0.25)
     assert {g["lr"] for g in optimizer.param_groups if g["stage"] == "head"} == {1.0}
     assert {g["lr"] for g in optimizer.param_groups if g["stage"] != "head"} == {0.25}
@@ -81,7 +89,13 @@ def test_a_just_unfrozen_stage_reaches_its_rate_in_so_many_steps() -> None:
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_the_state_survives_a_round_trip_by_name(net: SiameseNet, name: str) -> None:
     def make() -> torch.optim.Optimizer:
-        return build_optimizer(OptimizerConfig(name=name), net, loss("triplet"), net.stages())
+        return build_optimizer(
+            OptimizerConfig(name=name),
+            api.registries()["optimizer"],
+            net,
+            loss("triplet"),
+            net.stages(),
+        )
 
     first, second = make(), make()
     size = net.backbone.preprocessing.size

@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import nn
 
+from siamkit import plugins
 from siamkit.errors import ConfigError
-from siamkit.model.heads import HEADS
 
 NAMES = ["bnneck", "identity", "linear", "mlp", "residual"]
 
 
 def make(name, in_features=32, **options):
     torch.manual_seed(0)
-    entry = HEADS.get(name)
+    entry = plugins.get().heads.get(name)
     return entry.build(entry.validate(options, "head"), in_features)
 
 
@@ -25,16 +25,16 @@ def features(n=8, dim=32):
 
 
 def test_registered_names_and_summaries():
-    assert HEADS.names() == NAMES
-    assert all(entry.summary for entry in HEADS)
-    for entry in HEADS:
+    assert plugins.get().heads.names() == NAMES
+    assert all(entry.summary for entry in plugins.get().heads)
+    for entry in plugins.get().heads:
         for name, field in entry.options.model_fields.items():
             assert field.description, f"{entry.name}.{name}"
 
 
 def test_unknown_head_names_the_nearest():
     with pytest.raises(ConfigError, match=r"unknown head 'mpl'; did you mean 'mlp'\?"):
-        HEADS.get("mpl")
+        plugins.get().heads.get("mpl")
 
 
 @pytest.mark.parametrize("name", NAMES)

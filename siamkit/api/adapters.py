@@ -1,0 +1,145 @@
+"""Adapters: functions, and losses of pytorch-metric-learning, as siamkit's interfaces."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from siamkit.errors import ConfigError
+from siamkit.interfaces import (
+    FreezePlan,
+    FreezePolicy,
+    Loss,
+    Pairs,
+    Progress,
+    Scheduler,
+    Stage,
+    Triplets,
+)
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+class FunctionPolicy(FreezePolicy):
+    """A function as a freeze policy.
+
+    Args:
+        function: From the stages and the progress of a run to a plan. An attribute
+            ``metric_driven`` of it says that it reads ``progress.history``.
+    """
+
+    def __init__(self, function: Callable[[Sequence[Stage], Progress], FreezePlan]) -> None:
+        self._function = function
+        self.metric_driven = bool(getattr(function, "metric_driven", False))
+
+    def plan(self, stages: Sequence[Stage], progress: Progress) -> FreezePlan:
+        """Return the function's plan."""
+        return self._function(stages, progress)
+
+
+class FunctionScheduler(Scheduler):
+    """A function from progress to a multiplier of every rate as a scheduler."""
+
+    def __init__(self, function: Callable[[Progress], float]) -> None:
+        self._function = function
+
+    def lr_scale(self, progress: Progress) -> float:
+        """Return the function's multiplier."""
+        return float(self._function(progress))
+
+
+class MetricLearningLoss(Loss):
+    """Any loss of pytorch-metric-learning, with or without a miner.
+
+    It runs in float32 at least, under autocast too: differences of nearly equal distances are what
+    it is made of.
+
+    Args:
+        criterion: The loss. One that wants reference embeddings (``SelfSupervisedLoss``,
+            ``VICRegLoss``) gets the second view of each image as those.
+        miner: Picks tuples from labels; None lets the loss use all of them.
+    """
+
+    def __init__(self, criterion: nn.Module, miner: nn.Module | None = None) -> None:
+        super().__init__()
+        self.criterion, self.miner = criterion, miner
+        self.second_view = wants_second_view(criterion)
+
+    @staticmethod
+    def takes(criterion: Any, miner: Any) -> bool:
+        """Tell whether the arguments are a loss, and a miner or None."""
+        if not isinstance(criterion, nn.Module) or isinstance(criterion, Loss):
+            return False
+        if not (miner is None or isinstance(miner, nn.Module)):
+            return False
+        taken = inspect.signature(criterion.forward).parameters
+        return "embeddings" in taken or {"labels", "ref_emb"} & set(taken) != set()
+
+    def forward(
+        self, embeddings: Tensor, labels: Tensor | None, tuples: Pairs | Triplets | None = None
+    ) -> Tensor:
+        """Return the scalar loss of ``embeddings [N, D]``.
+
+        Where the loss wants a second view, N is twice the batch: the second half are the second
+        views of the first.
+
+        Raises:
+            ConfigError: The loss cannot use this kind of tuples.
+        """
+        with torch.autocast(embeddings.device.type, enabled=False):
+            embeddings = embeddings.to(self._dtype(embeddings))  # [N, D]
+            if self.second_view:
+                return self._two_views(embeddings, labels)
+            loss: Tensor = self.criterion(embeddings, labels, self._indices(embeddings, labels,
+                                                                            tuples))  # fmt: skip
+            return loss
+
+    def _indices(
+        self, embeddings: Tensor, labels: Tensor | None, tuples: Pairs | Triplets | None
+    ) -> tuple[Tensor, ...] | None:
+        if isinstance(tuples, Triplets):
+            return tuples.anchor, tuples.positive, tuples.negative
+        if isinstance(tuples, Pairs):
+            # A pair has no anchor: each end takes that part, as in pairs found by label.
+            first = torch.cat([tuples.first, tuples.second])
+            second = torch.cat([tuples.second, tuples.first])
+            same = tuples.same.bool().repeat(2)
+            return first[same], second[same], first[~same], second[~same]
+        if labels is None:
+            raise ConfigError(f"loss {self._name} got neither labels nor tuples")
+        return None if self.miner is None else self.miner(embeddings, labels)
+
+    def _two_views(self, embeddings: Tensor, labels: Tensor | None) -> Tensor:
+        if labels is None:
+            raise ConfigError(
+                f"loss {self._name} compares two views of each image, so it cannot use explicit "
+                "pairs or triplets"
+            )
+        first, second = embeddings.chunk(2)
+        loss: Tensor = self.criterion(first, ref_emb=second)
+        return loss
+
+    def _dtype(self, embeddings: Tensor) -> torch.dtype:
+        for parameter in self.criterion.parameters():
+            return parameter.dtype
+        return torch.float32 if embeddings.dtype in _HALF else embeddings.dtype
+
+    @property
+    def _name(self) -> str:
+        return type(self.criterion).__name__
+
+
+def wants_second_view(criterion: nn.Module) -> bool:
+    """Tell whether a loss of pytorch-metric-learning compares two views of each image.
+
+    Either its forward takes reference embeddings and no labels, or it refuses to run without them.
+    """
+    parameters = inspect.signature(criterion.forward).parameters
+    if "ref_emb" in parameters and "labels" not in parameters:
+        return True
+    # VICReg learns from what two views share: it has no use for labels.
+    return any(kind.__name__ == "VICRegLoss" for kind in type(criterion).__mro__)

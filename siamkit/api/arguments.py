@@ -1,0 +1,135 @@
+"""Keyword arguments in Python as values of a config, objects, and data in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from siamkit.api.objects import is_object
+from siamkit.config import COMPONENTS, ENTRY_MODELS, Layer, RunConfig
+from siamkit.data.memory import SPLITS, require_path
+from siamkit.errors import ConfigError, did_you_mean
+from siamkit.registry import Registry
+
+EVERYDAY: Mapping[str, str] = {
+    "epochs": "train.epochs",
+    "batch_size": "train.batch_size",
+    "seed": "train.seed",
+    "device": "train.device",
+    "image_size": "data.image_size",
+    "lr": "optimizer.lr",
+    "run_dir": "run_dir",
+}
+"""Arguments that stand for one key of the config."""
+
+SECTIONS = ("train", "engine", "calibration", "track", "report")
+"""Sections of the config that are arguments of their own, as mappings."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a function was called with.
+
+    Attributes:
+        layer: The arguments that are values of a config.
+        objects: Those that are objects, by section.
+        data: Images in memory, or None.
+    """
+
+    layer: Layer
+    objects: Mapping[str, Any] = field(default_factory=dict)
+    data: Any = None
+
+
+def read(given: Mapping[str, Any], registries: Mapping[str, Registry]) -> Arguments:
+    """Sort keyword arguments; those that are None are left out.
+
+    Args:
+        given: The arguments by name.
+        registries: The registry of each component section, to point a wrong argument to the
+            right one.
+
+    Raises:
+        ConfigError: An argument is unknown; the message names the right one.
+    """
+    values: dict[str, Any] = {}
+    objects: dict[str, Any] = {}
+    memory: Any = None
+    known = (*COMPONENTS, *EVERYDAY, *SECTIONS, "data")
+    for name, value in given.items():
+        if value is None:
+            continue
+        if name not in known:
+            raise _unknown(name, value, known, registries)
+        if name == "data":
+            if _is_config(value):
+                _put(values, "data", dict(value))
+            elif isinstance(value, str | os.PathLike):
+                _put(values, "data", {"path": require_path(value)})
+            else:
+                memory = value
+        elif name in EVERYDAY:
+            path = value if not isinstance(value, os.PathLike) else str(value)
+            _set(values, EVERYDAY[name], path)
+        elif name in COMPONENTS and is_object(value):
+            objects[name] = value
+        elif name in COMPONENTS:
+            _put(values, name, {"name": value} if isinstance(value, str) else dict(value))
+        else:
+            _put(values, name, value)
+    return Arguments(Layer(values, spelled), objects, memory)
+
+
+def spelled(key: str) -> str:
+    """Return the Python argument of a dotted key: ``loss.margin`` is ``loss={'margin': ...}``."""
+    for argument, path in EVERYDAY.items():
+        if path == key:
+            return argument
+    section, *rest = key.split(".")
+    inner = "...".join("{" + repr(part) + ": " for part in rest)
+    return f"{section}={inner}{'...' if rest else ''}{'}' * len(rest)}"
+
+
+def _is_config(value: Any) -> bool:
+    return isinstance(value, Mapping) and not any(key in SPLITS for key in value)
+
+
+def _put(values: dict[str, Any], section: str, content: Any) -> None:
+    old = values.get(section)
+    both = isinstance(old, dict) and isinstance(content, Mapping)
+    values[section] = {**old, **content} if both else content  # type: ignore[dict-item]
+
+
+def _set(values: dict[str, Any], path: str, value: Any) -> None:
+    section, _, key = path.partition(".")
+    if key:
+        _put(values, section, {key: value})
+    else:
+        values[section] = value
+
+
+def _unknown(
+    name: str, value: Any, known: tuple[str, ...], registries: Mapping[str, Registry]
+) -> ConfigError:
+    places = _places(name, registries)
+    if places:
+        hint = "write " + " or ".join(place.replace("...", repr(value)) for place in places[:3])
+    else:
+        hint = did_you_mean(name, known) or f"arguments are {', '.join(sorted(known))}"
+    return ConfigError("no such argument", where=name, hint=hint)
+
+
+def _places(name: str, registries: Mapping[str, Registry]) -> list[str]:
+    """Return where a key of the config, or an option of an entry, is to be written."""
+    found: list[str] = []
+    for section, info in RunConfig.model_fields.items():
+        model = ENTRY_MODELS.get(section, info.annotation)
+        if name in getattr(model, "model_fields", {}):
+            found.append(spelled(f"{section}.{name}"))
+    for section in COMPONENTS:
+        for entry in registries[section]:
+            if name in entry.options.model_fields:
+                found.append(f"{section}={{'name': {entry.name!r}, {name!r}: ...}}")
+    return found

@@ -1,0 +1,183 @@
+"""Results: what the functions behind the command line return."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+
+from siamkit.evaluation.calibration import Calibration
+from siamkit.interfaces import Phase, Stage
+from siamkit.report.console import summary
+from siamkit.report.data import data_report
+from siamkit.report.evaluation import evaluation
+from siamkit.report.inspection import inspection, span
+from siamkit.report.terminal import cells, make_table
+from siamkit.showing import RichRepr
+
+Json = Mapping[str, Any]
+Metrics = Mapping[str, float]
+
+
+class Result(RichRepr, Mapping[str, Any]):
+    """A result: a mapping of what the command prints with ``--json``.
+
+    Its parts are attributes too. In a terminal and in a notebook it shows as the command's tables.
+
+    Args:
+        values: What the command prints with ``--json``.
+    """
+
+    def __init__(self, values: Json) -> None:
+        self._values = dict(values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the command prints with ``--json``, without its schema."""
+        return dict(self._values)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+class TrainingResult(Result):
+    """The result of :func:`siamkit.fit` and :func:`siamkit.resume`."""
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's directory."""
+        return Path(self["run_dir"])
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were trained."""
+        return int(self["epochs"])
+
+    @property
+    def phases(self) -> Sequence[Json]:
+        """The phases that the run went through."""
+        return list(self["phases"])
+
+    @property
+    def metrics(self) -> Mapping[str, Metrics]:
+        """Held-out metrics: ``untrained``, ``best``, ``last``, and ``test`` where there is one."""
+        return dict(self["metrics"])
+
+    @property
+    def history(self) -> Sequence[Metrics]:
+        """The metrics of each epoch."""
+        return list(self["history"])
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether early stopping ended the run."""
+        return bool(self["stopped_early"])
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The threshold for "the same or not"; None where the held-out images don't allow it."""
+        values = self["calibration"]
+        return None if values is None else Calibration.from_json(values)
+
+    def __rich__(self) -> RenderableType:
+        return summary(self._values)
+
+
+class EvaluationResult(Result):
+    """The result of :func:`siamkit.evaluate`."""
+
+    @property
+    def retrieval(self) -> Json | None:
+        """Recall@k, MAP@R and R-precision, beside what chance gives."""
+        return _part(self, "retrieval")
+
+    @property
+    def verification(self) -> Json | None:
+        """AUC, EER and TAR@FAR, with intervals."""
+        return _part(self, "verification")
+
+    @property
+    def few_shot(self) -> Sequence[Json]:
+        """The accuracy of each few-shot task."""
+        return list(self["few_shot"] or ())
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """What the user should know."""
+        return list(self["notices"])
+
+    def __rich__(self) -> RenderableType:
+        return evaluation(self._values)
+
+
+class InspectionResult(Result):
+    """The result of :func:`siamkit.inspect`."""
+
+    @property
+    def phases(self) -> Sequence[Json]:
+        """Each phase: its stages, its cost, and where it may be cut."""
+        return list(self["phases"])
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """What the user should know."""
+        return list(self["notices"])
+
+    def __rich__(self) -> RenderableType:
+        return inspection(self._values)
+
+
+class DataResult(Result):
+    """The result of :func:`siamkit.check_data`."""
+
+    def __rich__(self) -> RenderableType:
+        return data_report(self._values)
+
+
+class Phases(RichRepr, tuple[Phase, ...]):
+    """The phases that a policy makes of a run; a tuple that shows as a table.
+
+    Args:
+        phases: The phases.
+        stages: The network's stages.
+    """
+
+    stages: tuple[Stage, ...]
+
+    def __new__(cls, phases: Sequence[Phase], stages: Sequence[Stage]) -> Phases:
+        """Return the phases as a tuple."""
+        made = super().__new__(cls, phases)
+        made.stages = tuple(stages)
+        return made
+
+    def __rich__(self) -> RenderableType:
+        table = make_table("epochs", *(stage.name for stage in self.stages))
+        for phase in self:
+            table.add_row(
+                *cells(
+                    span(phase.start_epoch, phase.end_epoch),
+                    *(_state(stage, phase) for stage in self.stages),
+                )
+            )
+        return table
+
+
+def _state(stage: Stage, phase: Phase) -> str:
+    trains = len(phase.plan.trainable.intersection(stage.parameters))
+    if not trains:
+        return "frozen"
+    rate = phase.plan.lr_mult.get(stage.name, 1.0)
+    part = "" if trains == len(stage.parameters) else f"{trains} of {len(stage.parameters)} "
+    return f"{part}trains" + ("" if rate == 1 else f" x{rate:g}")
+
+
+def _part(result: Result, key: str) -> Json | None:
+    values = result[key]
+    return None if values is None else dict(values)

@@ -1,0 +1,116 @@
+"""The built-in heads: trainable projectors from features to the embedding."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from siamkit.hookspecs import Register, hookimpl
+from siamkit.interfaces import Options
+from siamkit.model.heads import Head
+
+
+class LinearOptions(Options):
+    """Options of ``linear``."""
+
+    dim: int = Field(128, ge=1, description="Width of the embedding.")
+
+
+class MlpOptions(LinearOptions):
+    """Options of ``mlp``."""
+
+    hidden: int = Field(512, ge=1, description="Width of the hidden layer.")
+
+
+class BNNeckOptions(Options):
+    """Options of ``bnneck``."""
+
+    dim: int | None = Field(
+        None,
+        ge=1,
+        description="Width to reduce the features to, linearly, first; null keeps theirs.",
+    )
+
+
+class IdentityOptions(Options):
+    """No options."""
+
+
+class ResidualOptions(Options):
+    """Options of ``residual``."""
+
+    hidden: int = Field(512, ge=1, description="Width of the hidden layer.")
+
+
+class Gated(nn.Module):
+    """``x + gate * inner(x)``; the gate starts at zero (Bachlechner et al. 2021, ReZero)."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.gate = nn.Parameter(torch.zeros(1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return ``[N, D]`` for ``features [N, D]``."""
+        change: Tensor = self.inner(features)
+        return features + self.gate * change
+
+
+@hookimpl
+def siamkit_register_heads(register: Register) -> None:
+    """Register the built-in heads."""
+    register("mlp", build_mlp, options=MlpOptions)
+    register("linear", build_linear, options=LinearOptions)
+    register("bnneck", build_bnneck, options=BNNeckOptions)
+    register("identity", build_identity, options=IdentityOptions)
+    register("residual", build_residual, options=ResidualOptions)
+
+
+def build_mlp(options: MlpOptions, in_features: int) -> Head:
+    """Two linear layers with a ReLU between them: the classic recipe's head."""
+    return Head(options.dim, *_mlp(in_features, options.hidden, options.dim))
+
+
+def build_linear(options: LinearOptions, in_features: int) -> Head:
+    """One linear layer that starts as a random orthogonal projection."""
+    return Head(options.dim, _projection(in_features, options.dim))
+
+
+def build_bnneck(options: BNNeckOptions, in_features: int) -> Head:
+    """Batch norm without a shift, after a linear layer if ``dim`` is given (Luo et al. 2019).
+
+    In training it normalises with the batch's statistics, in evaluation with the running ones.
+    """
+    dim = options.dim or in_features
+    norm = nn.BatchNorm1d(dim)
+    # Not merely frozen: a shift that does not exist cannot be unfrozen along with the head.
+    norm.register_parameter("bias", None)
+    reduce = [] if options.dim is None else [_projection(in_features, dim, bias=False)]
+    return Head(dim, *reduce, norm)
+
+
+def build_identity(options: IdentityOptions, in_features: int) -> Head:
+    """No head: the features are the embedding."""
+    return Head(in_features)
+
+
+def build_residual(options: ResidualOptions, in_features: int) -> Head:
+    """The features plus a gated MLP of them; the gate starts at zero, so training starts there."""
+    return Head(in_features, Gated(nn.Sequential(*_mlp(in_features, options.hidden, in_features))))
+
+
+def _mlp(in_features: int, hidden: int, out_features: int) -> list[nn.Module]:
+    first = nn.Linear(in_features, hidden)
+    nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
+    nn.init.zeros_(first.bias)
+    return [first, nn.ReLU(), _projection(hidden, out_features)]
+
+
+def _projection(in_features: int, out_features: int, *, bias: bool = True) -> nn.Linear:
+    """Return a layer that starts as an orthogonal projection, which keeps angles well."""
+    layer = nn.Linear(in_features, out_features, bias=bias)
+    nn.init.orthogonal_(layer.weight)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,403 @@
+"""The frontier: everything that crosses a boundary, found by following one forward.
+
+The network's own ``forward`` runs on black images while :class:`Dataflow` watches. That shows what
+each frozen module gives, which of it the rest of the network depends on, what is written to in
+place, and whether the code decides by values of the images. One tensor crosses most boundaries;
+several do where branches, skip connections or tuples lead past the last frozen module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
+
+from siamkit.engine.boundary import Boundary
+from siamkit.engine.calls import Call, Leave, intercepting
+from siamkit.engine.dataflow import Dataflow, Label
+from siamkit.engine.outputs import (
+    SEEN,
+    Blank,
+    Constant,
+    Count,
+    Given,
+    Leaf,
+    Repeated,
+    Shape,
+)
+from siamkit.engine.undisturbed import undisturbed
+from siamkit.errors import SiamkitError
+from siamkit.model.trace import evaluating
+
+_IMAGE = "image"
+_KNOWN = (Tensor, int, float, str, type(None), torch.Size, torch.dtype, torch.device)
+
+
+@dataclass(frozen=True)
+class Port:
+    """A tensor that crosses the boundary.
+
+    Attributes:
+        call: The call that gives it; None for the images themselves.
+        leaf: Its place in the call's output.
+        shape: Its shape.
+        dtype: Its type.
+        written: Whether what follows writes to it in place.
+    """
+
+    call: Call | None
+    leaf: int
+    shape: Shape
+    dtype: torch.dtype
+    written: bool
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """What crosses a boundary, and what stands in for everything before it.
+
+    Attributes:
+        ports: The tensors that activations hold, in order of execution.
+        outputs: The output of each call before the boundary.
+        image: The input of the network.
+        buffers: Names of the buffers that the ports depend on.
+        image_written: Whether code before the boundary writes to the images in place.
+    """
+
+    ports: tuple[Port, ...]
+    outputs: Mapping[Call, tuple[TreeSpec, tuple[Leaf, ...]]]
+    image: Leaf
+    buffers: frozenset[str]
+    image_written: bool
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether activations are the one tensor that crosses, as it is."""
+        return len(self.ports) == 1 and self.ports[0].shape.is_plain
+
+    @property
+    def last(self) -> Call | None:
+        """The last call that must be computed."""
+        return next((p.call for p in reversed(self.ports) if p.call is not None), None)
+
+    def pack(self, tensors: Mapping[int, Tensor]) -> Tensor:
+        """Return what the ports hold as activations ``[N, ...]``, in one tensor."""
+        if self.is_plain:
+            return tensors[0]
+        rows = [port.shape.rows(tensors[at]) for at, port in enumerate(self.ports)]
+        return torch.cat(rows, 1) if len(rows) > 1 else rows[0]
+
+    def unpack(self, activations: Tensor) -> dict[int, Tensor]:
+        """Undo :meth:`pack`; what is written to is a copy."""
+        if self.is_plain:
+            parts = [activations]
+        else:
+            rows = activations.split([port.shape.values for port in self.ports], 1)
+            parts = [p.shape.unrow(r) for p, r in zip(self.ports, rows, strict=True)]
+        result = {}
+        for at, (port, part) in enumerate(zip(self.ports, parts, strict=True)):
+            cast = part.to(port.dtype)
+            shared = cast.untyped_storage().data_ptr() == activations.untyped_storage().data_ptr()
+            result[at] = cast.clone() if port.written and shared else cast
+        return result
+
+    def describe(self) -> str:
+        """Return what a row of activations holds, in words."""
+        return ", ".join(
+            f"{port.call or 'the images'} {list(port.shape.of(1))}" for port in self.ports
+        )
+
+
+def find_frontier(net: nn.Module, boundary: Boundary, images: Tensor) -> Frontier:
+    """Return what crosses a boundary.
+
+    Args:
+        net: The network, with a plan applied.
+        boundary: Where it is to be cut.
+        images: Images ``[N, C, H, W]``; only their shape and type matter.
+
+    Raises:
+        SiamkitError: The network cannot be cut there, and why.
+    """
+    two, three = (images.new_zeros(n, *images.shape[1:]) for n in SEEN)
+    flow = Dataflow()
+    record = _Record(boundary.module, flow)
+    names = boundary.names
+    with undisturbed(net), evaluating(net), torch.enable_grad(), record.watching(net, names), flow:
+        _mark_state(net, flow)
+        flow.mark(two, _IMAGE)
+        with intercepting(net, names, record.note):
+            result = net(two)
+    _require_known(result)
+    last = record.last()
+    image_written = _IMAGE in flow.written
+    calls = record.before(last)
+    again = _outputs(net, boundary, three, last)
+    if calls.keys() != again.keys():
+        raise SiamkitError("which modules run depends on the number of images")
+    outputs = {c: _Output.between(c, value, again[c], flow) for c, value in calls.items()}
+    use = _Use(net, boundary, outputs, two)
+    for training in (True, False):
+        use.run(training)
+    return _frontier(last, outputs, use, two, image_written)
+
+
+@dataclass
+class _Record:
+    """The calls of the modules before a boundary, as they come.
+
+    Attributes:
+        module: The boundary's module.
+        flow: Follows the forward.
+        calls: The output of each call that trains nothing.
+        trained: Whether a module that trains has started.
+        ends: The boundary's calls that may be the last, and how many values had been read by then.
+        reason: Why none may.
+    """
+
+    module: str
+    flow: Dataflow
+    calls: dict[Call, Any] = field(default_factory=dict)
+    trained: bool = False
+    ends: list[tuple[Call, int]] = field(default_factory=list)
+    reason: str = "it never runs in a forward"
+
+    def note(self, call: Call, compute: Any) -> Any:
+        output = compute()
+        leaves = [leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor)]
+        labels = self.flow.labels(leaves)
+        trains = sorted(name for label in labels if (name := _state(label, "parameter")))
+        if self.trained:
+            self.reason = "it runs after something that trains"
+        elif trains or any(leaf.requires_grad for leaf in leaves):
+            self.reason = f"its output depends on what trains ({', '.join(trains[:3])})"
+        else:
+            self.calls[call] = _copied(output)
+            if call.module == self.module:
+                self.ends.append((call, len(self.flow.reads)))
+        return output
+
+    @contextmanager
+    def watching(self, net: nn.Module, names: Sequence[str]) -> Iterator[None]:
+        """Notice when the first module that trains starts.
+
+        Modules around those of the prefix start before them and don't count; what they do with
+        parameters of their own (class tokens) is followed by labels.
+        """
+
+        def start(*_: Any) -> None:
+            self.trained = True
+
+        handles = [
+            m.register_forward_pre_hook(start)
+            for name, m in net.named_modules()
+            if any(p.requires_grad for p in m.parameters(recurse=False))
+            and not any(n.startswith(f"{name}.") for n in names)
+            and name
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def last(self) -> Call:
+        """Return the boundary's last call.
+
+        Raises:
+            SiamkitError: There is none, or the code before it decides by values of the images.
+        """
+        if not self.ends:
+            raise SiamkitError(self.reason)
+        last, reads = self.ends[-1]
+        for labels, place in self.flow.reads[:reads]:
+            if _IMAGE in labels:
+                raise SiamkitError(f"the forward decides by values of its images ({place})")
+        return last
+
+    def before(self, last: Call) -> dict[Call, Any]:
+        names = list(self.calls)
+        return {call: self.calls[call] for call in names[: names.index(last) + 1]}
+
+
+@dataclass(frozen=True)
+class _Output:
+    """The output of a call: its structure, its leaves, and their values for two images."""
+
+    spec: TreeSpec
+    leaves: tuple[Leaf, ...]
+    values: tuple[Any, ...]
+    labels: tuple[frozenset[Label], ...]
+
+    @classmethod
+    def between(cls, call: Call, two: Any, three: Any, flow: Dataflow) -> _Output:
+        values, spec = tree_flatten(two)
+        others, other = tree_flatten(three)
+        if spec != other:
+            raise SiamkitError(f"{call} gives another structure for another number of images")
+        labels = tuple(flow.labels([value]) for value in values)
+        try:
+            leaves = tuple(map(_leaf, values, others, labels))
+        except SiamkitError as error:
+            raise SiamkitError(f"{call}: {error}") from error
+        return cls(spec, leaves, tuple(values), labels)
+
+
+def _leaf(two: Any, three: Any, labels: frozenset[Label]) -> Leaf:
+    if not isinstance(two, Tensor):
+        if isinstance(two, int) and not isinstance(two, bool) and (two, three) == SEEN:
+            return Count()
+        if isinstance(two, int | float | str) and two != three:
+            raise SiamkitError(f"it gives {two} for {SEEN[0]} images and {three} for {SEEN[1]}")
+        return Constant(two)
+    if two.ndim != three.ndim:
+        raise SiamkitError("its number of dimensions depends on the number of images")
+    shape = Shape.between(two.shape, three.shape)
+    axis = shape.axis
+    if _IMAGE not in labels:
+        if not any(shape.counts):
+            return Constant(two)
+        if axis is not None:
+            first, second = two.chunk(SEEN[0], axis)
+            if torch.equal(first, second):
+                return Repeated(first, axis)
+    return Blank(shape, two.dtype, two.device)
+
+
+class _Use:
+    """What a forward uses of the outputs before a boundary, and what it writes to.
+
+    Attributes:
+        used: Calls and leaves, and the image.
+        written: The same, written to in place.
+    """
+
+    def __init__(
+        self, net: nn.Module, boundary: Boundary, outputs: Mapping[Call, _Output], image: Tensor
+    ) -> None:
+        self._net, self._boundary, self._outputs, self._image = net, boundary, outputs, image
+        self.used: set[Label] = set()
+        self.written: set[Label] = set()
+
+    def run(self, training: bool) -> None:
+        """Run what comes after the boundary."""
+        flow = Dataflow()
+        image = self._image.clone()
+        flow.mark(image, _IMAGE)
+        answers = {}
+        for call, output in self._outputs.items():
+            values = [_copied(value) for value in output.values]
+            for at, value in enumerate(values):
+                if isinstance(value, Tensor):
+                    flow.mark(value, (call, at))
+            answers[call] = tree_unflatten(values, output.spec)
+
+        def answer(call: Call, compute: Any) -> Any:
+            return answers[call] if call in answers else compute()
+
+        net = self._net
+        mode = nullcontext() if training else evaluating(net)
+        with undisturbed(net), mode, intercepting(net, self._boundary.names, answer):
+            with flow:
+                result = net(image)
+            self.used |= flow.labels([result, *net.buffers()])
+        self.used |= {label for labels, _ in flow.reads for label in labels}
+        self.written |= flow.written
+
+
+def _frontier(
+    last: Call, outputs: Mapping[Call, _Output], use: _Use, image: Tensor, image_written: bool
+) -> Frontier:
+    ports: list[Port] = []
+    buffers: set[str] = set()
+    given: dict[Call, tuple[TreeSpec, tuple[Leaf, ...]]] = {}
+    shape = Shape((1, *image.shape[1:]), (True, *[False] * (image.ndim - 1)))
+    written = _IMAGE in use.written
+    picture: Leaf = Blank(shape, image.dtype, image.device, written)
+    if _IMAGE in use.used:
+        picture = Given(0)
+        ports.append(Port(None, 0, shape, image.dtype, written))
+    for call, output in outputs.items():
+        leaves: list[Leaf] = []
+        for at, leaf in enumerate(output.leaves):
+            used, changed = ((call, at) in names for names in (use.used, use.written))
+            if used:
+                buffers |= {b for label in output.labels[at] if (b := _state(label, "buffer"))}
+            if isinstance(leaf, Blank) and used:
+                _require_rows(call, leaf)
+                leaves.append(Given(len(ports)))
+                ports.append(Port(call, at, leaf.shape, leaf.dtype, changed))
+            elif changed and isinstance(leaf, Blank | Constant | Repeated):
+                leaves.append(replace(leaf, written=True))
+            else:
+                leaves.append(leaf)
+        given[call] = (output.spec, tuple(leaves))
+    if not any(port.call == last for port in ports):
+        for leaf in outputs[last].leaves:
+            if isinstance(leaf, Constant) and not isinstance(leaf.value, _KNOWN):
+                kind = type(leaf.value).__name__
+                raise SiamkitError(f"it gives a {kind}, whose tensors cannot be found")
+        raise SiamkitError("what comes after it makes no use of its output")
+    return Frontier(tuple(ports), given, picture, frozenset(buffers), image_written)
+
+
+def _require_rows(call: Call, leaf: Blank) -> None:
+    if leaf.shape.axis is None:
+        raise SiamkitError(
+            f"{call} gives a tensor of shape {list(leaf.shape.of(SEEN[0]))} for {SEEN[0]} images: "
+            "it holds no part per image"
+        )
+    if not leaf.dtype.is_floating_point:
+        kind = str(leaf.dtype).removeprefix("torch.")
+        raise SiamkitError(f"{call} gives {kind} values, which activations cannot hold")
+
+
+def _require_known(result: Any) -> None:
+    for leaf in tree_flatten(result)[0]:
+        if not isinstance(leaf, _KNOWN):
+            raise SiamkitError(
+                f"the network gives a {type(leaf).__name__}, whose tensors cannot be compared"
+            )
+
+
+def _outputs(net: nn.Module, boundary: Boundary, images: Tensor, last: Call) -> dict[Call, Any]:
+    calls: dict[Call, Any] = {}
+
+    def note(call: Call, compute: Any) -> Any:
+        output = compute()
+        if not any(
+            leaf.requires_grad for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor)
+        ):
+            calls[call] = _copied(output)
+        if call == last:
+            raise Leave
+        return output
+
+    with undisturbed(net), evaluating(net), torch.enable_grad():
+        try:
+            with intercepting(net, boundary.names, note):
+                net(images)
+        except Leave:
+            pass
+    return calls
+
+
+def _mark_state(net: nn.Module, flow: Dataflow) -> None:
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            flow.mark(parameter, ("parameter", name))
+    for name, buffer in net.named_buffers():
+        flow.mark(buffer, ("buffer", name))
+
+
+def _state(label: Label, kind: str) -> str | None:
+    return label[1] if isinstance(label, tuple) and label[0] == kind else None
+
+
+_copied = partial(tree_map_only, Tensor, lambda tensor: tensor.detach().clone())

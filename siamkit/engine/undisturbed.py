@@ -1,0 +1,37 @@
+"""Trial forwards that leave the network as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from siamkit.model.trace import rehearsing
+
+
+@contextmanager
+def undisturbed(net: nn.Module) -> Iterator[None]:
+    """Put ``net`` into training mode for trial steps that leave no trace.
+
+    Buffers (also those that the forward replaces), gradients, every module's mode and the
+    generators' states are as before afterwards.
+    """
+    gradients = [(p, p.grad) for p in net.parameters()]
+    buffers = [
+        (m, name, buffer)
+        for m in net.modules()
+        if not isinstance(m, torch.jit.ScriptModule)
+        for name, buffer in m._buffers.items()
+    ]
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        with rehearsing(net):
+            yield
+    finally:
+        for module, name, buffer in buffers:
+            module._buffers[name] = buffer
+        for parameter, gradient in gradients:
+            parameter.grad = gradient

@@ -1,0 +1,135 @@
+"""Names behind wrappers, and the tensors that have more than one.
+
+``DistributedDataParallel`` and ``DataParallel`` put ``module.`` before every name, and
+``torch.compile`` puts ``_orig_mod.``. A *plain* name leaves them out, wherever in the tree they
+stand, so that a tensor has one name whether its network is wrapped or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+_COMPILED = "_orig_mod"
+_PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+
+
+def parent(name: str) -> str:
+    """Return the name of the module or parameter that holds ``name``; '' is the root."""
+    return name.rpartition(".")[0]
+
+
+def join(prefix: str, name: str) -> str:
+    """Return ``prefix.name``, either of which may be empty."""
+    return f"{prefix}.{name}" if prefix and name else prefix or name
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """Return the module inside ``DistributedDataParallel``, ``DataParallel``, ``torch.compile``."""
+    while (inner := _inside(module)) is not None:
+        module = inner
+    return module
+
+
+def named_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield each module once with its plain name, as ``module.named_modules()`` orders them.
+
+    Wrappers are left out, the modules inside them are not.
+    """
+    yield from _walk(module, "", set())
+
+
+def named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield each parameter once with its plain name."""
+    seen: set[int] = set()
+    for prefix, m in named_modules(module):
+        for name, parameter in m.named_parameters(recurse=False):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield join(prefix, name), parameter
+
+
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers by plain name; a tied one under its first name alone."""
+    buffers = {
+        join(prefix, name): buffer
+        for prefix, m in named_modules(module)
+        for name, buffer in m.named_buffers(recurse=False)
+    }
+    return {**dict(named_parameters(module)), **buffers}
+
+
+def tied_parameters(module: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Return the parameters that several modules share, and the names they have there.
+
+    A module that stands in several places (as in ALBERT) shares nothing: it is one module.
+
+    Args:
+        module: The network.
+
+    Returns:
+        The other names, by the one that counts, which is the one that ``named_parameters`` gives;
+        nothing where no parameter is tied.
+    """
+    return _several(named_modules(module))
+
+
+@dataclass(frozen=True)
+class Names:
+    """Any name of a module or parameter to the plain one that counts."""
+
+    plain: Mapping[str, str]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Names:
+        """Return the names of a network: plain, behind wrappers, and of tied parameters."""
+        places = list(_walk(module, "", None))
+        tied = {o: name for name, others in _several(places).items() for o in others}
+        known = {id(m): name for name, m in named_modules(module)}
+        # Plain names, and those that torch gives to what stands behind a wrapper within.
+        plain: dict[str, str] = {}
+        for name, m in (*unwrap(module).named_modules(), *places):
+            inside = unwrap(m)
+            plain[name] = known[id(inside)]
+            for key, _ in inside.named_parameters(recurse=False, remove_duplicate=False):
+                own = join(known[id(inside)], key)
+                plain[join(name, key)] = tied.get(own, own)
+        return cls(plain)
+
+    def __getitem__(self, name: str) -> str:
+        """Return the plain name for ``name``; one that is not the network's comes back as it is."""
+        shorter = ".".join(part for part in name.split(".") if part != _COMPILED)
+        for candidate in (name, shorter, shorter.removeprefix("module.")):
+            if candidate in self.plain:
+                return self.plain[candidate]
+        return name
+
+
+def _several(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, tuple[str, ...]]:
+    names: dict[int, list[str]] = {}
+    for prefix, m in modules:
+        for name, parameter in m.named_parameters(recurse=False, remove_duplicate=False):
+            names.setdefault(id(parameter), []).append(join(prefix, name))
+    return {first: tuple(others) for first, *others in names.values() if others}
+
+
+def _inside(module: nn.Module) -> nn.Module | None:
+    if isinstance(module, _PARALLEL):
+        inside: nn.Module = module.module
+        return inside
+    # Not by its class: importing that costs a second.
+    return module.get_submodule(_COMPILED) if _COMPILED in module._modules else None
+
+
+def _walk(module: nn.Module, prefix: str, seen: set[int] | None) -> Iterator[tuple[str, nn.Module]]:
+    module = unwrap(module)
+    if seen is not None:
+        if id(module) in seen:
+            return
+        seen.add(id(module))
+    yield prefix, module
+    for key, child in module._modules.items():
+        if child is not None:
+            yield from _walk(child, join(prefix, key), seen)

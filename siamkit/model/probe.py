@@ -1,0 +1,168 @@
+"""The probe: what a module gives for images of two sizes, and why it fails where it does."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from siamkit.errors import ConfigError, PluginError, SiamkitError
+from siamkit.interfaces import BackboneContext, Preprocessing
+from siamkit.model.layout import WAYS, infer_layout, layout_of_layer, pool
+from siamkit.model.trace import blank, eagerly, evaluating
+
+_Size = tuple[int, int]
+
+
+def why_it_failed(
+    module: nn.Module, preprocessing: Preprocessing, context: BackboneContext, error: Exception
+) -> SiamkitError:
+    """Return the error for a forward that failed, after trying which images it would take."""
+    channels, size = preprocessing.channels, preprocessing.size
+    reason = (
+        f"the forward of backbone {context.name!r} failed on images {[1, channels, *size]}: {error}"
+    )
+    weights = next((p for p in module.parameters() if p.ndim == 4), None)
+    for other in dict.fromkeys([*([] if weights is None else [weights.shape[1]]), 1, 3, 4]):
+        if other != channels and _runs(module, blank(module, other, size)):
+            return ConfigError(
+                f"{reason}. It takes images of {other} channels",
+                where="data.in_chans",
+                got=channels,
+                hint=f"set data.in_chans to {other}, or build it for context.in_chans channels",
+            )
+    if _runs(module, blank(module, channels, size).to(torch.uint8)):
+        return PluginError(
+            f"{reason}. It takes images of type uint8",
+            hint="let its forward take floats; with the attribute preprocessing = "
+            "siamkit.Preprocessing(mean=(0,) * 3, std=(1 / 255,) * 3) they are pixel values 0..255",
+        )
+    if context.image_size is not None and not isinstance(error, TypeError):
+        return ConfigError(
+            reason, where="data.image_size", hint="leave it out for the backbone's own size"
+        )
+    return PluginError(reason)
+
+
+def probe(
+    run: Callable[[Tensor], Tensor],
+    module: nn.Module,
+    preprocessing: Preprocessing,
+    layout: str | None,
+) -> tuple[str, int]:
+    """Return the layout of a module's output and the width D of its features.
+
+    Raises:
+        PluginError: There is none that doesn't depend on the image size.
+    """
+    with evaluating(module), eagerly():
+        outputs, layers = _outputs(run, module, preprocessing)
+    if layout is None:
+        layout = _layout([(s, tuple(o.shape)) for s, o in outputs], layers)
+    output = outputs[0][1]
+    if not output.is_floating_point() or output.layout != torch.strided or not output.numel():
+        raise PluginError(
+            "a backbone's features must be real numbers, one or more for each image",
+            got=f"shape {list(output.shape)}, {output.dtype}",
+        )
+    widths = [(s, pool(o, layout).shape[1]) for s, o in outputs]
+    if len({width for _, width in widths}) > 1:
+        raise PluginError(
+            "the width of the backbone's features depends on the image size",
+            got=_at_sizes(widths),
+            allowed=WAYS,
+            hint="average over the positions in the forward, or say which axis holds the channels",
+        )
+    return layout, int(widths[0][1])
+
+
+def _outputs(
+    run: Callable[[Tensor], Tensor], module: nn.Module, preprocessing: Preprocessing
+) -> tuple[list[tuple[_Size, Tensor]], list[nn.Module]]:
+    """Return the output at each image size that the module takes, and what made the first one."""
+    size, channels = preprocessing.size, preprocessing.channels
+    with _noting_makers(module) as makers:
+        output = run(blank(module, channels, size))
+    outputs = [(size, output)]
+    for other in _other_sizes(size):
+        image = blank(module, channels, other)
+        with contextlib.suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            outputs.append((other, run(image)))
+        if len({tuple(o.shape) for _, o in outputs}) > 1 or (output.ndim == 2 and outputs[1:]):
+            break
+    return outputs, makers.get(id(output), [])
+
+
+def _layout(shapes: Sequence[tuple[_Size, tuple[int, ...]]], layers: Sequence[nn.Module]) -> str:
+    """Return the layout that shapes at several sizes show, or else the layers that made them."""
+    (size, shape), *_ = shapes
+    if len(shape) < 2 or shape[0] != 1:
+        raise PluginError(
+            "a backbone's forward must give features",
+            got=f"shape {list(shape)} for 1 images",
+            allowed=WAYS,
+        )
+    layout = infer_layout([s for _, s in shapes], square=size[0] == size[1])
+    if layout is None and len({s for _, s in shapes}) == 1:
+        layout = next((named for m in layers if (named := layout_of_layer(m, len(shape)))), None)
+    if layout is None:
+        raise PluginError(
+            "it is not clear which axis of the backbone's output holds the channels",
+            got=_at_sizes([(size, list(shape)) for size, shape in shapes]),
+            allowed=WAYS,
+            hint="set the module's attribute layout, or pass layout=",
+        )
+    return layout
+
+
+def _other_sizes(size: _Size) -> list[_Size]:
+    """Return image sizes to compare with: about half, then twice."""
+    half = tuple(max(32, -(-side // 64) * 32) for side in size)
+    double = tuple(2 * side for side in size)
+    return [s for s in ((half[0], half[1]), (double[0], double[1])) if s != size]
+
+
+@contextlib.contextmanager
+def _noting_makers(module: nn.Module) -> Iterator[dict[int, list[nn.Module]]]:
+    """Note which modules gave each tensor, by its id."""
+    made: dict[int, list[nn.Module]] = {}
+    alive: list[Any] = []  # the id of a tensor that is gone may be another's
+
+    def note(m: nn.Module, _inputs: Any, output: Any) -> None:
+        made.setdefault(id(output), []).append(m)
+        alive.append(output)
+
+    handles = [
+        m.register_forward_hook(note)
+        for m in module.modules()
+        if not isinstance(m, torch.jit.ScriptModule)
+    ]
+    try:
+        yield made
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _runs(module: nn.Module, images: Tensor) -> bool:
+    try:
+        with evaluating(module), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module(images)
+    except Exception:  # the module's own code
+        return False
+    return True
+
+
+def _at_sizes(values: Sequence[tuple[Sequence[int], Any]]) -> str:
+    return ", ".join(f"{value} at {pixels(size)}" for size, value in values)
+
+
+def pixels(size: Sequence[int]) -> str:
+    """Return an image size in words."""
+    return f"{size[0]} px" if size[0] == size[1] else f"{size[0]}x{size[1]} px"

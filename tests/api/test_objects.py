@@ -1,0 +1,216 @@
+"""``siamkit.fit`` with objects in the place of names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pytorch_metric_learning import losses, miners
+from torch import Tensor, nn
+
+import siamkit
+from siamkit.api.objects import qualified_name, source_hash
+from siamkit.errors import CheckpointError, ConfigError, DataError
+from siamkit.interfaces import FreezePlan, Progress
+
+SETTINGS: dict[str, Any] = {
+    "image_size": 32, "epochs": 2, "batch_size": 8, "train": {"images_per_class": 2},
+    "engine": {"cache": "off"}, "device": "cpu",
+}  # fmt: skip
+
+
+class Plain(nn.Module):
+    """A network as anybody writes it: no preprocessing, no stages, no width."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, width, 3, 2), nn.BatchNorm2d(width), nn.ReLU())
+        self.top = nn.Sequential(nn.Conv2d(width, 2 * width, 3, 2), nn.ReLU())
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.top(self.body(images)).mean((2, 3))
+        return features
+
+
+def alternate(stages: Any, progress: Progress) -> FreezePlan:
+    """Train the head, and the last stage in every other epoch."""
+    body = [stage.name for stage in stages if stage.name != "head"]
+    return FreezePlan.of(stages, body[-1:] if progress.epoch % 2 else [])
+
+
+def pictures(count: int = 6, classes: int = 8) -> list[tuple[Image.Image, str]]:
+    """Draw coloured noise, a colour per class."""
+    rng = np.random.default_rng(0)
+    drawn = []
+    for kind in range(classes):
+        colour = rng.integers(0, 255, 3)
+        for _ in range(count):
+            pixels = np.clip(colour + rng.integers(-30, 30, (36, 36, 3)), 0, 255)
+            drawn.append((Image.fromarray(pixels.astype(np.uint8)), f"class{kind}"))
+    return drawn
+
+
+@pytest.fixture
+def fit(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    def fit(**given: Any) -> dict[str, Any]:
+        defaults = {"data": pictures(), "backbone": Plain(), "freeze": "full"}
+        values = {**SETTINGS, "run_dir": str(tmp_path / "run"), **defaults, **given}
+        return siamkit.fit(**values)
+
+    return fit
+
+
+def config_of(result: dict[str, Any]) -> str:
+    return (Path(result["run_dir"]) / "config.yaml").read_text()
+
+
+def test_a_module_a_function_a_loss_object_and_pictures_make_a_run(
+    fit: Callable[..., dict[str, Any]],
+) -> None:
+    net = Plain()
+    before = deepcopy(net.state_dict())
+    result = fit(
+        backbone=net,
+        freeze=alternate,
+        loss=(losses.TripletMarginLoss(margin=0.1), miners.MultiSimilarityMiner()),
+        optimizer=torch.optim.RMSprop,
+        scheduler=lambda progress: 1 - progress.fraction / 2,
+        head=nn.Sequential(nn.Linear(16, 8), nn.Tanh()),
+        lr=1e-3,
+    )
+    assert result["epochs"] == 2 and len(result["phases"]) == 2
+    assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items()), (
+        "a copy trains"
+    )
+    config = config_of(result)
+    for text in ("test_objects.Plain", "test_objects.alternate", "TripletMarginLoss", "RMSprop"):
+        assert text in config
+    assert "lr: 0.001" in config
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        losses.SelfSupervisedLoss(losses.NTXentLoss()),
+        losses.VICRegLoss(),
+        losses.CrossBatchMemory(losses.ContrastiveLoss(), 16, memory_size=32),
+        losses.ArcFaceLoss(4, 16),
+        losses.MultipleLosses([losses.TripletMarginLoss(), losses.ContrastiveLoss()]),
+    ],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_losses_of_pytorch_metric_learning_of_every_kind_train(
+    fit: Callable[..., dict[str, Any]], criterion: nn.Module
+) -> None:
+    result = fit(loss=criterion, head="identity", epochs=1)
+    assert result["history"][0]["train_loss"] > 0
+
+
+def test_a_second_view_is_another_view_of_the_same_images(
+    fit: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    class Watching(siamkit.Loss):
+        second_view = True
+
+        def forward(self, embeddings: Tensor, labels: Any, tuples: Any = None) -> Tensor:
+            seen.append((embeddings.detach(), labels))
+            return embeddings.square().mean()
+
+    fit(loss=Watching(), epochs=1, train={"images_per_class": 2})
+    embeddings, labels = seen[0]
+    first, second = embeddings.chunk(2)
+    assert len(embeddings) == 16 and torch.equal(labels[:8], labels[8:])
+    assert not torch.allclose(first, second), "views differ"
+    cached = len(seen)
+    fit(loss=Watching(), epochs=1, run_dir=str(tmp_path / "cached"), freeze="freeze-all",
+        engine={"cache": "always"})  # fmt: skip
+    assert len(seen[cached][0]) == 16
+
+
+def test_a_run_with_objects_resumes_when_they_are_given_again(
+    fit: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def listen(event: siamkit.Event) -> None:
+        if event.name == "checkpoint" and event.data["epoch"] == 1:
+            raise Stop
+
+    net = Plain()
+    whole = fit(backbone=net, freeze=alternate, run_dir=str(tmp_path / "whole"))
+    with pytest.raises(Stop):
+        fit(backbone=net, freeze=alternate, listeners=[listen])
+    run = tmp_path / "run"
+    with pytest.raises(ConfigError, match=r"Plain' was given as a Python object.*backbone="):
+        siamkit.resume(run, freeze=alternate)
+    with pytest.raises(CheckpointError, match="Plain changed since the run began"):
+        siamkit.resume(run, backbone=Plain(9), freeze=alternate)
+    with pytest.raises(CheckpointError, match="freeze: the run began with something else"):
+        siamkit.resume(run, backbone=Plain(), freeze=lambda stages, progress: None)
+    result = siamkit.resume(run, backbone=Plain(), freeze=alternate)
+    assert result["history"] == whole["history"]
+
+
+def test_the_images_of_a_run_stay_with_it(
+    fit: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    result = fit(
+        backbone={"name": "timm:test_resnet", "pretrained": False}, freeze="freeze-all", epochs=1
+    )
+    moved = Path(result["run_dir"]).rename(tmp_path / "moved")
+    assert "path: data/images.csv" in (moved / "config.yaml").read_text()
+    assert siamkit.evaluate(moved)["retrieval"]["recall@1"] >= 0
+
+
+def test_a_refused_run_leaves_no_folder(fit: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        fit(data=pictures(classes=1))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"backbone": Plain}, r"backbone: cannot be used here.*give an instance: Plain\(\.\.\.\)"),
+        ({"loss": 3}, r"loss: cannot be used here, got.*int.*pytorch-metric-learning"),
+        ({"freeze": FreezePlan}, r"freeze: cannot be used here"),
+        ({"margin": 0.2}, r"margin: no such argument; write loss=.*'margin': 0.2"),
+        ({"patience": 3}, r"patience: no such argument; write train={'patience': 3}"),
+        ({"learning_rate": 3}, r"learning_rate: no such argument; "),
+        ({"epochs": 0}, r"epochs: must be greater than or equal to 1, got 0"),
+        ({"train": {"patience": 0}}, r"train={'patience': \.\.\.}: must be greater"),
+        ({"head": nn.Linear(3, 4)}, r"the forward failed on features \[2, 16\]"),
+    ],
+)
+def test_a_wrong_argument_points_to_the_right_one(
+    fit: Callable[..., dict[str, Any]], given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(siamkit.SiamkitError, match=message):
+        fit(**given)
+
+
+def test_an_optimizer_that_loses_a_group_is_refused(fit: Callable[..., dict[str, Any]]) -> None:
+    def some(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(groups[1:], lr=0.1)
+
+    with pytest.raises(siamkit.SiamkitError, match="does not own every parameter"):
+        fit(optimizer=some)
+
+
+def test_a_hash_follows_source_and_settings_and_is_the_same_for_equal_objects() -> None:
+    def policy(n: int) -> Callable[..., Any]:
+        return lambda stages, progress: n
+
+    assert source_hash(Plain()) == source_hash(Plain()) != source_hash(Plain(9))
+    assert source_hash(policy(1)) == source_hash(policy(1)) != source_hash(policy(2))
+    assert source_hash(losses.TripletMarginLoss(0.1)) == source_hash(losses.TripletMarginLoss(0.1))
+    assert qualified_name(Plain()).endswith("test_objects.Plain")
