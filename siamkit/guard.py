@@ -45,7 +45,7 @@ class Guarded:
 
 
 def guard(made: Any, whose: str) -> Any:
-    """Return ``made``, a policy, scheduler or loss, with its method under guard.
+    """Return ``made``, a policy, scheduler, loss or optimizer, with its method under guard.
 
     Anything else, and what is under guard already, is returned as it is.
     """
@@ -56,6 +56,8 @@ def guard(made: Any, whose: str) -> Any:
         method, check = "lr_scale", partial(_require_scale, whose)
     elif isinstance(made, Loss):
         method = "forward"
+    elif _is_optimizer(made):
+        method = "step"
     else:
         return made
     call = getattr(made, method)
@@ -63,6 +65,12 @@ def guard(made: Any, whose: str) -> Any:
         # A frozen dataclass refuses assignment, but not this.
         object.__setattr__(made, method, Guarded(call, whose, check))
     return made
+
+
+def _is_optimizer(made: object) -> bool:
+    from torch.optim import Optimizer
+
+    return isinstance(made, Optimizer)
 
 
 def name_of(made: object, otherwise: str) -> str:

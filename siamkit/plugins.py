@@ -9,7 +9,6 @@ fails to load is recorded and shown, and hurts nobody else.
 from __future__ import annotations
 
 import importlib.metadata
-import inspect
 import os
 import re
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 
 import pluggy
 
-from siamkit import hookspecs
+from siamkit import hooks, hookspecs
 from siamkit.errors import PluginError, did_you_mean
 from siamkit.registration import Registrar, checked_entry
 from siamkit.registry import HERE, KINDS, Entry, Registry, canonical, new_registries
@@ -29,7 +28,6 @@ from siamkit.registry import HERE, KINDS, Entry, Registry, canonical, new_regist
 DISABLE_VARIABLE = "SIAMKIT_DISABLE_PLUGINS"
 OWN = "siamkit"
 UNKNOWN = "unknown"
-_VALUE = re.compile(r"[\w.]+\s*(:\s*[\w.]+\s*)?(\[.*\]\s*)?")
 _SECTION = re.compile(rf"^\s*\[{hookspecs.GROUP}\]\s*$", re.MULTILINE)
 
 
@@ -290,7 +288,7 @@ def _load_one(
     try:
         # What a plugin prints must not get between a program and what siamkit prints for it.
         with redirect_stdout(sys.stderr):
-            loaded = _imported(ep)
+            loaded = hooks.imported(ep)
             if manager.is_registered(loaded):
                 raise PluginError(
                     f"the module is loaded already, as plugin {manager.get_name(loaded)!r}"
@@ -302,7 +300,7 @@ def _load_one(
                     hint="give each a name of its own",
                 )
             plugin = loaded
-            _add(manager, plugin, key)
+            hooks.add(manager, plugin, key)
             found = _collect(manager, plugin, distribution)
     # SystemExit too: a plugin must not be able to end its host while it is imported.
     except BaseException as error:
@@ -316,110 +314,8 @@ def _load_one(
             registries[kind].add(entry)
     registers = {kind: tuple(e.name for e in entries) for kind, entries in found.items()}
     implemented = {caller.name for caller in manager.get_hookcallers(plugin) or ()}
-    hooks = tuple(sorted(implemented - {f"siamkit_register_{kind}" for kind in KINDS}))
-    return PluginInfo(ep.name, distribution, version, registers, hooks)
-
-
-def _imported(ep: importlib.metadata.EntryPoint) -> Any:
-    """Return what an entry point names.
-
-    Raises:
-        PluginError: It does not name anything, or its module is not there.
-    """
-    value = getattr(ep, "value", None)
-    if value is not None and not _VALUE.fullmatch(value):
-        raise PluginError(
-            "malformed entry point", got=f"{ep.name} = {value}", allowed="NAME = MODULE"
-        )
-    try:
-        return ep.load()
-    except ModuleNotFoundError as error:
-        if value is None or error.name != value.partition(":")[0].strip():
-            raise
-        raise PluginError(
-            f"the entry point {ep.name!r} names a module that does not exist",
-            got=error.name,
-            hint="correct pyproject.toml and install it again",
-        ) from error
-
-
-def _add(manager: pluggy.PluginManager, plugin: Any, key: str) -> None:
-    """Register a plugin's hooks.
-
-    Raises:
-        PluginError: It has none, or one that would never be called or could not be.
-    """
-    bare = [
-        name
-        for name, value in vars(plugin).items()
-        if name.startswith("siamkit_")
-        and inspect.isroutine(value)
-        and manager.parse_hookimpl_opts(plugin, name) is None
-        # One that it imported from elsewhere is none of its own.
-        and getattr(value, "__module__", None) == getattr(plugin, "__name__", None)
-    ] if hasattr(plugin, "__dict__") else []  # fmt: skip
-    if bare:
-        raise PluginError(
-            "a hook is not decorated, so nobody would call it",
-            got=bare[0],
-            hint="write @siamkit.hookimpl above it",
-        )
-    try:
-        if manager.register(plugin, name=key) is None:
-            raise PluginError("the entry point's name is blocked")
-    except pluggy.PluginValidationError as error:
-        raise _misdeclared(manager, error) from error
-    if not manager.get_hookcallers(plugin):
-        kind = f"an object of type {type(plugin).__name__}"
-        what = "a module" if inspect.ismodule(plugin) else kind
-        raise PluginError(
-            f"it is {what} that implements no hook",
-            allowed=", ".join(_hooks()),
-            hint="an entry point names a module, and its hooks are functions decorated with "
-            "@siamkit.hookimpl",
-        )
-    if inspect.isclass(plugin):
-        raise PluginError(
-            "the entry point names a class, whose hooks could not be called",
-            got=plugin.__qualname__,
-            hint="name the module, or an object of the class",
-        )
-    _check_pending(manager)
-
-
-def _hooks() -> list[str]:
-    return [name for name in vars(hookspecs) if name.startswith("siamkit_")]
-
-
-def _misdeclared(manager: pluggy.PluginManager, error: pluggy.PluginValidationError) -> PluginError:
-    """Return pluggy's error in our words, where it is about arguments."""
-    hook = re.search(r"hook '(\w+)'", str(error))
-    arguments = re.search(r"Argument\(s\) \{(.*?)\}", str(error))
-    caller = getattr(manager.hook, hook[1], None) if hook else None
-    if hook is None or arguments is None or caller is None:
-        return PluginError(str(error))
-    known = list(caller.spec.argnames)
-    wrong = arguments[1].replace("'", "").split(", ")
-    return PluginError(
-        f"hook {hook[1]!r} has no argument {wrong[0]!r}",
-        allowed=", ".join(known),
-        hint=did_you_mean(wrong[0], known) or None,
-    )
-
-
-def _check_pending(manager: pluggy.PluginManager) -> None:
-    """Refuse a hook that the contract doesn't have: it would never be called."""
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        wrong = re.search(r"unknown hook '(\w+)'", str(error))
-        name = wrong[1] if wrong else ""
-        raise PluginError(
-            "no such hook",
-            got=name or None,
-            allowed=", ".join(_hooks()),
-            hint=did_you_mean(name, _hooks()) or None,
-        ) from error
+    others = tuple(sorted(implemented - {f"siamkit_register_{kind}" for kind in KINDS}))
+    return PluginInfo(ep.name, distribution, version, registers, others)
 
 
 def _collect(

@@ -48,7 +48,7 @@ KINDS = {
     "schedulers": Kind("scheduler", ("options",)),
     "trackers": Kind("tracker", ("options",)),
 }
-"""The registries, by the plural in their hook's name."""
+"""The kinds of entries, by the plural in their hook's name."""
 
 
 def canonical(distribution: str) -> str:

@@ -68,6 +68,16 @@ def test_losses(name):
     testing.check_loss(name)
 
 
+@pytest.mark.parametrize("name", testing.registered("heads"))
+def test_heads(name):
+    testing.check_head(name)
+
+
+@pytest.mark.parametrize("name", testing.registered("optimizers"))
+def test_optimizers(name):
+    testing.check_optimizer(name)
+
+
 @pytest.mark.parametrize("name", testing.registered("schedulers"))
 def test_schedulers(name):
     testing.check_scheduler(name)

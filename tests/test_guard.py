@@ -50,6 +50,11 @@ class Summed(Loss):
         return self.answer() if self.answer else embeddings.sum() + self.proxies.sum()
 
 
+class Stuck(torch.optim.SGD):
+    def step(self, closure=None):
+        raise RuntimeError("stuck")
+
+
 def raises(error):
     def fail(*_):
         raise error
@@ -165,6 +170,7 @@ def mine(monkeypatch):
         ("losses", "loss", lambda o, c: Summed(raises(SystemExit(4)))),
         ("losses", "loss", lambda o, c: Summed(lambda: torch.ones(3))),
         ("backbones", "backbone", lambda o, c: raises(GeneratorExit())()),
+        ("optimizers", "optimizer", lambda o, groups: Stuck(groups, lr=0.1)),
     ],
 )
 def test_a_run_names_the_plugin_that_stopped_it(mine, run_values, kind, section, build):

@@ -29,14 +29,18 @@ from siamkit.registry import canonical
 from siamkit.testing.backbones import check_backbone
 from siamkit.testing.common import Expect, Values, conformance
 from siamkit.testing.freeze_policies import check_freeze_policy
+from siamkit.testing.heads import check_head
 from siamkit.testing.losses import check_loss
+from siamkit.testing.optimizers import check_optimizer
 from siamkit.testing.schedulers import check_scheduler
 from siamkit.testing.trackers import check_observer, check_tracker
 
 __all__ = [
     "check_backbone",
     "check_freeze_policy",
+    "check_head",
     "check_loss",
+    "check_optimizer",
     "check_plugin",
     "check_scheduler",
     "check_tracker",
@@ -45,8 +49,10 @@ __all__ = [
 
 _CHECKS: dict[str, Callable[[str, Values | None], None]] = {
     "backbones": check_backbone,
+    "heads": check_head,
     "freeze_policies": check_freeze_policy,
     "losses": check_loss,
+    "optimizers": check_optimizer,
     "schedulers": check_scheduler,
     "trackers": check_tracker,
 }

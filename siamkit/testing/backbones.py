@@ -64,9 +64,9 @@ def check_backbone(
         constants = _constants(backbone)
         with seeded():
             images = pictures(backbone, 2)
-            _check_features(backbone, images, within, thorough=number == 0)
+            _check_features(backbone, fresh, images, within, thorough=number == 0)
             check_stages(backbone, images, within)
-            _check_gradients(backbone.train(), images, within)
+            _check_gradients(backbone.train(), fresh, images, within)
         within(
             not constants,
             "tensors that are parameters or buffers",
@@ -171,11 +171,17 @@ def _check_size(backbone: Backbone, larger: Backbone, size: int, expect: Expect)
 # --- features and state --------------------------------------------------------------------------
 
 
-def _check_features(backbone: Backbone, images: Tensor, expect: Expect, *, thorough: bool) -> None:
+def _check_features(
+    backbone: Backbone,
+    fresh: Mapping[str, Tensor],
+    images: Tensor,
+    expect: Expect,
+    *,
+    thorough: bool,
+) -> None:
     parameters = {name for name, _ in backbone.named_parameters()}
     _expect_mode(backbone.train(), True, expect)
     _expect_mode(backbone.eval(), False, expect)
-    state = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
     before = images.clone()
     with torch.no_grad():
         features = _forward(backbone, images, expect)
@@ -203,7 +209,7 @@ def _check_features(backbone: Backbone, images: Tensor, expect: Expect, *, thoro
     added = sorted({name for name, _ in backbone.named_parameters()} - parameters)
     expect(not added, "the same parameters after a forward", added,
            "The optimizer, which has those of build, would never train them.")  # fmt: skip
-    changed = sorted(n for n, t in state.items() if not _same(t, now.get(n)))
+    changed = sorted(n for n, t in fresh.items() if not _same(t, now.get(n)))
     expect(not changed, "a forward in eval mode to leave weights and buffers alone", changed,
            _DRIFTS)  # fmt: skip
 
@@ -243,7 +249,7 @@ def _same(one: Tensor, other: Tensor | None) -> bool:
     """Tell whether two tensors are equal; one that is no number is equal to itself."""
     if other is None or one.shape != other.shape:
         return False
-    return torch.equal(one.nan_to_num(), other.nan_to_num())
+    return torch.equal(one, other) or torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 def _near(one: Tensor, other: Tensor) -> bool:
@@ -294,11 +300,12 @@ def _constants(backbone: Backbone) -> list[str]:
 # --- gradients -----------------------------------------------------------------------------------
 
 
-def _check_gradients(backbone: Backbone, images: Tensor, expect: Expect) -> None:
+def _check_gradients(
+    backbone: Backbone, fresh: Mapping[str, Tensor], images: Tensor, expect: Expect
+) -> None:
     ran: set[nn.Module] = set()
     leaves = [module for module in backbone.modules() if not list(module.children())]
     handles = [m.register_forward_pre_hook(lambda module, _args: ran.add(module)) for m in leaves]
-    weights = {name: p.detach().clone() for name, p in backbone.named_parameters()}
     features = _forward(backbone, images, expect.within("train mode"))
     for handle in handles:
         handle.remove()
@@ -311,7 +318,7 @@ def _check_gradients(backbone: Backbone, images: Tensor, expect: Expect) -> None
         not loose, "registered parameters alone to learn", f"{loose}, not registered",
         "They would be neither trained nor frozen nor saved: use nn.Parameter, nn.ModuleList.",
     )  # fmt: skip
-    written = sorted(n for n, p in backbone.named_parameters() if not torch.equal(p, weights[n]))
+    written = sorted(n for n, p in backbone.named_parameters() if not _same(p, fresh.get(n)))
     expect(not written, "a forward to leave the weights alone", written, _DRIFTS)
     grads = {name: parameter.grad for name, parameter in backbone.named_parameters()}
     takes_part = {

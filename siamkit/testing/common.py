@@ -24,8 +24,10 @@ P = ParamSpec("P")
 
 SECTIONS = {
     "backbones": "backbone",
+    "heads": "head",
     "freeze_policies": "freeze",
     "losses": "loss",
+    "optimizers": "optimizer",
     "schedulers": "scheduler",
     "trackers": "track",
 }

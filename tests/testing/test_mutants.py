@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 import wrong_backbones
+import wrong_heads
 import wrong_losses
 import wrong_plugins
 import wrong_policies
@@ -16,13 +17,22 @@ import wrong_trackers
 
 from siamkit import plugins, testing
 
-MODULES = (wrong_backbones, wrong_policies, wrong_losses, wrong_schedulers, wrong_trackers)
+MODULES = (
+    wrong_backbones,
+    wrong_heads,
+    wrong_policies,
+    wrong_losses,
+    wrong_schedulers,
+    wrong_trackers,
+)
 MUTANTS = [mutant for module in MODULES for mutant in module.MUTANTS]
 UNCAUGHT = [mutant for module in MODULES for mutant in module.UNCAUGHT]
 CHECKS = {
     "backbones": testing.check_backbone,
     "freeze_policies": testing.check_freeze_policy,
+    "heads": testing.check_head,
     "losses": testing.check_loss,
+    "optimizers": testing.check_optimizer,
     "schedulers": testing.check_scheduler,
     "trackers": testing.check_tracker,
 }

@@ -218,11 +218,27 @@ def counts_in_words(self, images):
     return Small.forward(self, images) - self.center
 
 
+@property
+def side(self):
+    return self.preprocessing.size[0] // 4
+
+
+@property
+def pixels(self):
+    return (self.preprocessing.size[0] // 4) ** 2
+
+
 FORWARD = [
+    ("nhwc-map", small(
+        forward=lambda self, x: self.maps(x).permute(0, 2, 3, 1).mean((2, 3)), embedding_dim=side),
+     "pools an [N, H, W, C] map, as timm's Swin gives, over width and channels", "96"),
+    ("nct-sequence", small(
+        forward=lambda self, x: self.maps(x).flatten(2).mean(1), embedding_dim=pixels),
+     "averages [N, C, T] over its channels, not over its tokens", "96"),
     ("squeeze", small(forward=lambda self, x: self.maps(x).mean((2, 3), keepdim=True).squeeze()),
      "squeeze() drops the batch too where it is one image", "one image"),
     ("flattened-map", plain(lambda self, x: x.flatten(1)),
-     "flattens the map instead of pooling it, so D depends on the image size", "image size"),
+     "flattens the map instead of pooling it, so D depends on the image size", "width"),
     ("fixed-flatten", small(
         __init__=fixed_flatten, forward=in_fixed_flatten,
         stages=lambda self, granularity="stage": with_fc(Small.stages(self))),

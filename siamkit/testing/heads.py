@@ -1,0 +1,89 @@
+"""The check of heads."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from siamkit.model.heads import Head, as_head
+from siamkit.testing.common import (
+    Expect,
+    Values,
+    checked_entry,
+    conformance,
+    loose_leaves,
+    seeded,
+)
+
+_WIDTHS = (16, 40)
+_STOPS = "Training would stop there."
+_DRIFTS = "A frozen head would change, which ends the run with a FrozenDriftError."
+
+
+@conformance
+def check_head(name: str, options: Values | None = None) -> None:
+    """Check a head: widths, determinism in evaluation, state, gradients.
+
+    Args:
+        name: The registered name.
+        options: Option values, where the entry's own defaults don't do.
+    """
+    entry, validated, expect = checked_entry("heads", name, options)
+    for width in _WIDTHS:
+        within = expect.within(f"features {width} wide")
+        with seeded():
+            with within.during("in build", "Nobody could use it."):
+                head = as_head(entry.build(validated, width), width, f"head {name!r}")
+            _check_embeddings(head, torch.randn(3, width), within)
+            _check_gradients(head.train(), torch.randn(3, width), within)
+
+
+def _forward(head: Head, features: Tensor, expect: Expect) -> Tensor:
+    with expect.during(f"in a forward of {list(features.shape)}", _STOPS):
+        embeddings = head(features)
+    wanted = (len(features), head.embedding_dim)
+    got = getattr(embeddings, "shape", type(embeddings))
+    expect(isinstance(embeddings, Tensor) and embeddings.shape == wanted,
+           f"embeddings {list(wanted)}", got, _STOPS)  # fmt: skip
+    kind = embeddings.dtype
+    expect(kind == torch.float32, "embeddings in float32, as the features are", kind, _STOPS)
+    return embeddings  # type: ignore[no-any-return]
+
+
+def _check_embeddings(head: Head, features: Tensor, expect: Expect) -> None:
+    before, state = features.clone(), copy.deepcopy(head.eval().state_dict())
+    with torch.no_grad():
+        embeddings = _forward(head, features, expect)
+        again = _forward(head, features, expect)
+        alone = _forward(head, features[1:2], expect.within("one image"))
+    expect(torch.equal(features, before), "the features not to be changed in place", "changed ones",
+           "The cached features of the run would be damaged.")  # fmt: skip
+    expect(bool(embeddings.isfinite().all()), "finite embeddings", "NaN or infinity", _STOPS)
+    expect(torch.equal(embeddings, again), "the same embeddings for the same features in eval mode",
+           "others", "The same image would get another embedding each time.")  # fmt: skip
+    expect(torch.allclose(alone, embeddings[1:2], rtol=1e-3, atol=1e-5),
+           "an embedding not to depend on the other images in eval mode", alone,
+           "An image's embedding would depend on what it is embedded with.")  # fmt: skip
+    now = head.state_dict()
+    changed = sorted(n for n in now if n not in state or not torch.equal(now[n], state[n]))
+    expect(not changed, "a forward in eval mode to leave weights and buffers alone", changed,
+           _DRIFTS)  # fmt: skip
+
+
+def _check_gradients(head: Head, features: Tensor, expect: Expect) -> None:
+    features.requires_grad_()
+    embeddings = _forward(head, features, expect.within("train mode"))
+    expect(embeddings.requires_grad, "embeddings that gradients flow through", "detached ones",
+           "Neither the head nor the backbone could be trained.")  # fmt: skip
+    with expect.during("in backward()", _STOPS):
+        embeddings.square().mean().backward()
+    loose = loose_leaves(embeddings, head, (features,))
+    expect(not loose, "registered parameters alone to learn", f"{loose}, not registered",
+           "They would be neither trained nor frozen nor saved.")  # fmt: skip
+    expect(features.grad is not None, "a gradient of the features", "none",
+           "The backbone could not be trained.")  # fmt: skip
+    idle = sorted(n for n, p in head.named_parameters() if p.grad is None)
+    expect(not idle, "a gradient for each parameter", f"none for {idle}",
+           "They would stay as random as they started.")  # fmt: skip

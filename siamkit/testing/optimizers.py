@@ -1,0 +1,124 @@
+"""The check of optimizers: they keep the groups, leave what is frozen alone, and resume exactly."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from siamkit.testing.common import Expect, Values, checked_entry, conformance, seeded
+from siamkit.training.optimizer import require_groups
+
+_RATE, _STEPS = 1e-2, 20
+
+Groups = list[dict[str, Any]]
+Build = Callable[[Groups], torch.optim.Optimizer]
+
+
+@conformance
+def check_optimizer(name: str, options: Values | None = None) -> None:
+    """Check an optimizer on a small network of two stages and a head.
+
+    Args:
+        name: The registered name.
+        options: Option values, where the entry's own defaults don't do.
+    """
+    entry, validated, expect = checked_entry("optimizers", name, options)
+
+    def build(groups: Groups) -> torch.optim.Optimizer:
+        with expect.during("in build", "Nobody could use it."):
+            optimizer = entry.build(validated, [dict(group) for group in groups])
+        expect(isinstance(optimizer, torch.optim.Optimizer),
+               "build to return a torch.optim.Optimizer", type(optimizer),
+               "Training would be refused.")  # fmt: skip
+        with expect.during("in the groups that it keeps", "Training would be refused."):
+            require_groups(optimizer, groups, f"optimizer {name!r}")
+        return optimizer  # type: ignore[no-any-return]
+
+    with seeded():
+        net = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2))
+        _check_frozen(build, copy.deepcopy(net), expect)
+        _check_rates(build, copy.deepcopy(net), expect)
+        _check_resume(build, net, expect)
+
+
+def _groups(net: nn.Sequential) -> Groups:
+    return [
+        {
+            "name": f"{stage}/{'decay' if decay else 'no_decay'}", "stage": stage, "lr": _RATE,
+            "names": [f"{number}.{kind}"], "params": [net[number].get_parameter(kind)],
+            "weight_decay": 1e-2 if decay else 0.0,
+        }
+        for number, stage in enumerate(("stem", "layer1", "head"))
+        for kind, decay in (("weight", True), ("bias", False))
+    ]  # fmt: skip
+
+
+def _step(net: nn.Module, optimizer: torch.optim.Optimizer, seed: int, expect: Expect) -> float:
+    inputs = torch.randn(8, 6, generator=torch.Generator().manual_seed(seed % 3))
+    optimizer.zero_grad(set_to_none=True)
+    loss: Tensor = (net(inputs) - inputs[:, :2]).square().mean()
+    loss.backward()
+    with expect.during("in step()", "Training would stop there."):
+        optimizer.step()
+    return loss.item()
+
+
+def _check_frozen(build: Build, net: nn.Sequential, expect: Expect) -> None:
+    optimizer = build(_groups(net))
+    for seed in range(3):
+        _step(net, optimizer, seed, expect)
+    net[0].requires_grad_(False)
+    before = copy.deepcopy(net.state_dict())
+    losses = [_step(net, optimizer, seed, expect) for seed in range(_STEPS)]
+    now = net.state_dict()
+    moved = [n for n in now if n.startswith("0.") and not torch.equal(now[n], before[n])]
+    expect(
+        not moved,
+        "parameters without a gradient to stay as they are",
+        f"{moved} moved",
+        "What is frozen would change, which ends the run with a FrozenDriftError.",
+    )
+    still = [n for n in now if not n.startswith("0.") and torch.equal(now[n], before[n])]
+    expect(not still, "every parameter with a gradient to move", f"{still} stayed",
+           "They would never be trained.")  # fmt: skip
+    first, last = sum(losses[:3]), sum(losses[-3:])
+    expect(
+        last < first,
+        f"a smaller loss after {_STEPS} steps at a rate of {_RATE}",
+        f"{last / 3:.4g} after {first / 3:.4g}",
+        "Training would make the network worse.",
+    )
+
+
+def _check_rates(build: Build, net: nn.Sequential, expect: Expect) -> None:
+    optimizer = build(_groups(net))
+    before = copy.deepcopy(net.state_dict())
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0 if group["stage"] == "stem" else _RATE
+    _step(net, optimizer, 0, expect)
+    now = net.state_dict()
+    moved = [n for n in now if n.startswith("0.") and not torch.equal(now[n], before[n])]
+    expect(not moved, "a group whose lr is 0 to stay as it is", f"{moved} moved",
+           "Schedules and the rates of stages would be ignored.")  # fmt: skip
+
+
+def _check_resume(build: Build, net: nn.Sequential, expect: Expect) -> None:
+    whole, part = copy.deepcopy(net), net
+    one, other = build(_groups(whole)), build(_groups(part))
+    for seed in range(6):
+        _step(whole, one, seed, expect)
+    for seed in range(3):
+        _step(part, other, seed, expect)
+    with expect.during("when its state is saved and loaded", "No run could be resumed."):
+        resumed = build(_groups(part))
+        resumed.load_state_dict(copy.deepcopy(other.state_dict()))
+    for seed in range(3, 6):
+        _step(part, resumed, seed, expect)
+    own = part.state_dict()
+    differ = [n for n, t in whole.state_dict().items() if not torch.equal(t, own[n])]
+    expect(not differ, "the same weights from a run that was resumed", f"others in {differ}",
+           "Resuming would give another network.")  # fmt: skip
