@@ -242,10 +242,16 @@ def _owner(module: nn.Module, name: str) -> str:
 
 
 def _by_use(module: nn.Module, trace: Trace) -> list[_Names]:
-    """Return the groups of a network without layers: each weight, with the vectors after it."""
+    """Return the groups of a network without layers: what one operation uses first.
+
+    Vectors (a bias, a scale) join the weights before them.
+    """
     vectors = frozenset(name for name, p in module.named_parameters() if p.ndim < 2)
-    used = [(t, n) for n, _ in module.named_parameters() if (t := trace.first_use(n)) is not None]
-    return join_norms([[name] for _, name in sorted(used)], vectors)
+    by_tick: dict[int, _Names] = {}
+    for name, _ in module.named_parameters():
+        if (tick := trace.first_use(name)) is not None:
+            by_tick.setdefault(tick, []).append(name)
+    return join_norms([by_tick[tick] for tick in sorted(by_tick)], vectors)
 
 
 def _matched(module: nn.Module, *, coarse: bool) -> list[_Names]:

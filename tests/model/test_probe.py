@@ -274,7 +274,7 @@ def test_torchscript_runs_live_as_one_stage(how: str) -> None:
         "script": torch.jit.script,
         "trace": lambda m: torch.jit.trace(m, torch.zeros(1, 3, 32, 32)),
         "freeze": lambda m: torch.jit.freeze(torch.jit.script(m)),
-        "inside": lambda m: nn.Sequential(nn.Sequential(torch.jit.script(m)), nn.Conv2d(4, 6, 1)),
+        "inside": lambda m: nn.Sequential(torch.jit.script(m), nn.Conv2d(4, 6, 1)),
     }[how](plain)
     net = net_of(module)
     images = torch.randn(2, 3, 32, 32)

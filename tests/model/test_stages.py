@@ -1,3 +1,4 @@
+import copy
 from itertools import pairwise
 
 import pytest
@@ -6,7 +7,8 @@ import torch
 import torchvision
 from torch import nn
 
-from siamkit.interfaces import BackboneContext
+from siamkit.errors import ConfigError
+from siamkit.interfaces import HEAD, BackboneContext
 from siamkit.model.backbone import WrappedBackbone, preprocessing_of
 from siamkit.model.grouping import bucket, norm_parameters, run_name
 from siamkit.model.stages import blocks_of, discover_stages
@@ -105,7 +107,7 @@ def assert_each_leaf_is_in_one(units, module):
     holder = {module: unit.name for unit in units for module in unit.modules}
     assert len(holder) == sum(len(unit.modules) for unit in units)
     for name, m in module.named_modules():
-        if not any(True for _ in m.children()):
+        if not any(True for _ in m.children()) and not isinstance(m, nn.ParameterList):
             parts = name.split(".")
             above = {".".join(parts[:depth]) for depth in range(1, len(parts) + 1)} | {name}
             assert len(above & holder.keys()) == 1, (name, above & holder.keys())
@@ -401,3 +403,214 @@ def test_run_names():
     assert run_name("blocks.0", "blocks.2") == "blocks.0-2"
     assert run_name("a.1", "b.2") == "a.1-b.2"
     assert run_name("a", "a") == "a"
+
+
+# --- where parameters are used -------------------------------------------------------------------
+
+
+class Encoder(nn.Module):
+    """CLIP's image encoder as open_clip writes it: tokens and a projection of its own."""
+
+    def __init__(self, depth=6):
+        super().__init__()
+        self.proj = nn.Parameter(torch.randn(16, 5))  # defined first, used last
+        self.token = nn.Parameter(torch.zeros(1, 1, 16))
+        self.positions = nn.Parameter(torch.zeros(1, 17, 16))
+        self.conv = nn.Conv2d(3, 16, 8, 8)
+        self.ln_pre, self.ln_post = nn.LayerNorm(16), nn.LayerNorm(16)
+        layer = nn.TransformerEncoderLayer(16, 2, 16, batch_first=True)
+        self.transformer = nn.Module()
+        self.transformer.blocks = nn.ModuleList([copy.deepcopy(layer) for _ in range(depth)])
+
+    def forward(self, images):
+        if self.proj.dtype != images.dtype:  # looking is not using
+            images = images.to(self.proj.dtype)
+        x = self.conv(images).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.positions
+        x = self.ln_pre(x)
+        for block in self.transformer.blocks:
+            x = block(x)
+        return self.ln_post(x[:, 0]) @ self.proj
+
+
+def test_norms_are_no_children_and_the_encoder_is_cut():
+    stages = stages_of(Encoder())
+    assert [s.name for s in stages] == ["conv", *(f"transformer.blocks.{i}" for i in range(6))]
+
+
+def test_a_late_parameter_belongs_to_the_last_stage_and_early_ones_to_the_stem():
+    stages = stages_of(Encoder(12))
+    assert {"token", "positions", "ln_pre.weight"} < set(stages[0].parameters)
+    assert {"proj", "ln_post.weight"} < set(stages[-1].parameters)
+    assert "proj" in stages[-1].blocks[-1].parameters
+
+
+def test_clips_image_encoder_has_five_stages():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=12, num_attention_heads=2,
+        image_size=32, patch_size=8,
+    )  # fmt: skip
+    stages = discover_stages(transformers.CLIPVisionModel(config), torch.zeros(1, 3, 32, 32))
+    assert len(stages) == 5
+    assert any(p.endswith("class_embedding") for p in stages[0].parameters)
+    assert any("post_layernorm" in p for p in stages[-1].parameters)
+
+
+def test_many_children_with_one_deep_among_them():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.adapter, self.mix = nn.Conv2d(3, 4, 3), conv(4, 4), nn.Conv2d(4, 4, 1)
+            self.encoder = nn.Sequential(*(conv(4, 4) for _ in range(4)))
+
+        def forward(self, x):
+            return self.encoder(self.mix(self.adapter(self.stem(x))))
+
+    names = [s.name for s in stages_of(Net(), 128)]
+    assert names == ["stem", "adapter", "mix", *(f"encoder.{i}" for i in range(4))]
+
+
+def test_prompts_in_a_list_go_where_they_are_used():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.prompts = nn.ParameterList([torch.zeros(1, 4, 1, 1) for _ in range(3)])
+            self.stem = conv(3, 4)
+            self.blocks = nn.ModuleList([conv(4, 4) for _ in range(3)])
+
+        def forward(self, x):
+            x = self.stem(x)
+            for prompt, block in zip(reversed(self.prompts), self.blocks, strict=True):
+                x = block(x) + prompt
+            return x
+
+    stages = stages_of(Net(), 64)
+    placed = {p: s.name for s in stages for p in s.parameters if p.startswith("prompts")}
+    assert placed == {"prompts.2": "blocks.0", "prompts.1": "blocks.1", "prompts.0": "blocks.2"}
+
+
+def test_a_network_without_layers_is_cut_by_use():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weights = nn.ParameterList([torch.randn(4, 4, 3, 3) for _ in range(3)])
+            self.bias = nn.Parameter(torch.zeros(4))
+            self.first = nn.Parameter(torch.randn(4, 3, 3, 3))
+
+        def forward(self, x):
+            x = nn.functional.conv2d(x, self.first, self.bias)
+            for weight in reversed(self.weights):
+                x = nn.functional.conv2d(x, weight)
+            return x
+
+    stages = discover_stages(Net(), torch.zeros(1, 3, 16, 16))
+    assert [s.parameters for s in stages] == [
+        ("bias", "first"), ("weights.2",), ("weights.1",), ("weights.0",),
+    ]  # fmt: skip
+
+
+def test_a_module_in_several_places_is_one_stage():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = conv(3, 4)
+            block = conv(4, 4)
+            self.blocks = nn.ModuleList([block] * 3)
+
+        def forward(self, x):
+            x = self.stem(x)
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+    assert [s.name for s in stages_of(Shared(), 64)] == ["stem", "blocks"]
+
+
+def test_a_tied_output_layer_leaves_the_embedding_its_stage():
+    class Language(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(9, 8)
+            self.layers = nn.ModuleList([nn.Sequential(nn.Sequential(nn.Linear(8, 8)))] * 1)
+            self.mid = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+            self.out = nn.Linear(8, 9, bias=False)
+            self.out.weight = self.embed.weight
+
+        def forward(self, ids):
+            return self.out(self.mid(self.layers[0](self.embed(ids))))
+
+    net = Language()
+    stages = discover_stages(net, {"ids": torch.zeros(1, 4, dtype=torch.long)})
+    assert stages[0].parameters == ("embed.weight",) and stages[0].modules == ("embed",)
+    assert stages[-1].output == "out"
+    with pytest.raises(ConfigError, match="shares all of its parameters with what runs before"):
+        discover_stages(net, (torch.zeros(1, 4, dtype=torch.long),), head="out")
+
+
+# --- the head ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "last"),
+    [
+        ("resnet18", "fc", "layer4"),
+        ("swin_t", "head", "features.7"),
+        ("vgg11", "classifier.6", "features.18-classifier.0-3"),
+        ("densenet121", "classifier", "features.denseblock4"),
+    ],
+)
+def test_the_head_of_a_classifier_is_the_last_stage(name, head, last):
+    model = getattr(torchvision.models, name)(weights=None)
+    example = torch.zeros(1, 3, 32, 32)
+    stages = discover_stages(model, example, head=head)
+    assert [s.name for s in stages][-2:] == [last, HEAD]
+    assert stages[-1].modules == (head,) and stages[-1].output == head
+    assert stages[-1].parameters == (f"{head}.weight", f"{head}.bias")
+    parameters = [name for name, _ in model.named_parameters()]
+    assert sorted(p for s in stages for p in s.parameters) == sorted(parameters)
+    assert_each_leaf_is_in_one(stages, model)
+    assert not any(s.name == HEAD for s in discover_stages(model, example))
+
+
+def test_the_norm_before_a_head_is_no_stage():
+    model = timm.create_model("convnext_atto", pretrained=False)
+    stages = discover_stages(model, torch.zeros(1, 3, 32, 32), head="head.fc")
+    assert [s.name for s in stages][-2:] == ["stages.3", "head"]
+    assert "head.norm.weight" in stages[-2].parameters
+
+
+def test_a_head_that_is_the_whole_network():
+    net = nn.Sequential(nn.Linear(3, 3))
+    assert [s.name for s in discover_stages(net, torch.zeros(1, 3), head="0")] == [HEAD]
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ("fcc", "head: no module has this name, got 'fcc'.*did you mean 'fc'"),
+        ("", "no module has this name"),
+        ("layer4.0.conv3", r"did you mean 'layer4\.0\.conv[12]'"),
+        ("avgpool", "no parameters"),
+    ],
+)
+def test_what_can_be_no_head_is_refused(head, message):
+    model = torchvision.models.resnet18()
+    with pytest.raises(ConfigError, match=message):
+        discover_stages(model, torch.zeros(1, 3, 32, 32), head=head)
+
+
+def test_a_forward_that_fails_on_the_example_says_what_was_given():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3)).bfloat16()
+    with pytest.raises(ConfigError, match=r"failed on the example.*\[1, 3, 8, 8\], torch\.float32"):
+        discover_stages(net, torch.zeros(1, 3, 8, 8))
+
+
+def test_compiled_modules_are_watched_as_they_were_written():
+    plain = nn.Sequential(nn.Sequential(*conv(3, 4)), nn.Sequential(*conv(4, 4)))
+    expected = discover_stages(plain, torch.zeros(1, 3, 32, 32))
+    plain.compile(backend="eager")
+    assert discover_stages(plain, torch.zeros(1, 3, 32, 32)) == expected
+    inner = nn.Sequential(plain[0], torch.compile(plain[1], backend="eager"))
+    stages = discover_stages(inner, torch.zeros(1, 3, 32, 32))
+    assert [(s.name, s.output) for s in stages] == [("0", "0"), ("1", "1")]
