@@ -33,7 +33,7 @@ Answer = Callable[[Call, Callable[[], Any]], Any]
 """Gives a call's output; gets the call, and a function that computes the output."""
 
 
-class Leave(BaseException):  # noqa: N818
+class Leave(BaseException):
     """Ends a forward early. No forward's own ``except Exception`` stops it."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten_with_path, keystr, tree_leaves
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves
 
 from siamkit.engine.kernels import TOLERANCE as KERNELS
 from siamkit.engine.kernels import kernel_class
