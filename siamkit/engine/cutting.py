@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,7 @@ from siamkit.model.trace import evaluating
 
 NOTHING_FROZEN = "no part of the network is frozen from the start on"
 
+_UNLIKE = "what comes after it does not do the same with its output {}: {}"
 _SIZES = (1, 2, 3)
 """Smaller numbers of images that a cut is tried with, besides all that are given."""
 
@@ -68,7 +69,7 @@ class Cut:
         if activations is None:
             activations = self._activations(images)
         self._forget(images)
-        parts = step(net, lambda _: self.suffix(activations), images)
+        parts = step(net, _given(self.suffix, activations), images)
         return difference(whole, parts, tolerance)
 
     def _activations(self, images: Tensor, seed: int = 0) -> Tensor:
@@ -184,37 +185,29 @@ def _trial(tried: Cut, images: Tensor) -> str | None:
     changed = [b for b in tried.frontier.buffers if f"the buffer {b!r}" in whole.values]
     if changed:
         return f"it depends on a buffer that changes in training, {changed[0]!r}"
-    if reason := _apart(tried, images, allowed, "in training mode", True):
-        return reason
+    tried._forget(images)
+    parts = step(net, _given(tried.suffix, together), images)
+    if reason := difference(whole, parts, allowed):
+        return _UNLIKE.format("in training mode", reason)
     for size in (s for s in _SIZES if s < len(images)):
-        some = slice(0, size) if size % 2 == 0 else slice(len(images) - size, None)
-        if reason := _rows_depend(tried, images, together, some, allowed):
-            return reason
-        if reason := _apart(tried, images[some], allowed, f"with {size} images", False):
-            return reason
+        at = slice(0, size) if size % 2 == 0 else slice(len(images) - size, None)
+        some = images[at]
+        whole = step(net, net, some.clone(), training=False)
+        activations = tried._activations(some, seed=1)
+        if relative(together[at], activations) > allowed:
+            if relative(together, tried._activations(images, seed=2)) > allowed:
+                return "it gives something else each time"
+            return "its output for an image depends on the other images of the batch"
+        tried._forget(images)
+        parts = step(net, _given(tried.suffix, activations), some, training=False)
+        if reason := difference(whole, parts, allowed):
+            return _UNLIKE.format(f"in eval mode with {size} images", reason)
     return None
 
 
-def _apart(tried: Cut, images: Tensor, allowed: float, when: str, training: bool) -> str | None:
-    net = tried.net
-    whole = step(net, net, images.clone(), training)
-    activations = tried._activations(images)
-    tried._forget(images)
-    parts = step(net, lambda _: tried.suffix(activations), images, training)
-    reason = difference(whole, parts, allowed)
-    return reason and f"what comes after it does not do the same with its output {when}: {reason}"
-
-
-def _rows_depend(
-    tried: Cut, images: Tensor, together: Tensor, some: slice, allowed: float
-) -> str | None:
-    """Return why the activations of an image are not a function of it alone."""
-    apart = tried._activations(images[some], seed=1)
-    if relative(together[some], apart) <= allowed:
-        return None
-    if relative(together, tried._activations(images, seed=2)) > allowed:
-        return "it gives something else each time"
-    return "its output for an image depends on the other images of the batch"
+def _given(suffix: Suffix, activations: Tensor) -> Callable[[Tensor], object]:
+    """Return the suffix as a function of images, with the activations that they gave."""
+    return lambda _: suffix(activations)
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:

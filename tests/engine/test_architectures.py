@@ -24,21 +24,24 @@ from siamkit.model.stages import discover_stages
 TIMM = {
     "resnet10t": 64, "res2net50_26w_4s": 64, "resnest14d": 64, "regnety_002": 64, "repvgg_a0": 64,
     "efficientnet_b0": 64, "mobilenetv3_small_050": 64, "mobilenetv4_conv_small": 64,
-    "ghostnet_050": 64, "nfnet_l0": 64, "dla34": 64, "inception_v3": 96, "convnext_atto": 64,
+    "ghostnet_050": 64, "nf_regnet_b0": 64, "dla34": 64, "inception_v3": 96, "convnext_atto": 64,
     "convnextv2_atto": 64, "hgnetv2_b0": 64, "poolformer_s12": 64, "edgenext_xx_small": 64,
-    "mobilevit_xxs": 64, "mambaout_femto": 64, "swin_tiny_patch4_window7_224": 224,
-    "deit_tiny_distilled_patch16_224": 224, "eva02_tiny_patch14_224": 224,
-    "xcit_nano_12_p16_224": 224, "cait_xxs24_224": 224, "levit_128s": 224, "pvt_v2_b0": 64,
-    "pit_ti_224": 224, "mixer_s32_224": 224, "hrnet_w18_small": 64, "densenet121": 64,
-    "crossvit_9_240": 240, "mvitv2_tiny": 224, "tnt_s_legacy_patch16_224": 224,
-    "hiera_tiny_224": 224, "coat_tiny": 224, "fastvit_t8": 64, "repvit_m1": 64, "cspresnet50": 64,
-    "selecsls42": 64, "vit_tiny_patch16_224": 224, "vgg11": 64,
+    "mobilevit_xxs": 64, "mambaout_femto": 64, "levit_128s": 224, "pvt_v2_b0": 64,
+    "pit_ti_224": 224, "hrnet_w18_small": 64, "densenet121": 64, "crossvit_9_240": 240,
+    "fastvit_t8": 64, "repvit_m1": 64, "cspresnet50": 64, "selecsls42": 64, "rexnet_100": 64,
 }  # fmt: skip
+SIZED = {
+    "swin_tiny_patch4_window7_224": 112, "deit_tiny_distilled_patch16_224": 64,
+    "eva02_tiny_patch14_224": 56, "xcit_nano_12_p16_224": 64, "cait_xxs24_224": 64,
+    "mixer_s32_224": 64, "mvitv2_tiny": 64, "tnt_s_legacy_patch16_224": 64, "hiera_tiny_224": 64,
+    "coat_lite_tiny": 64, "coat_tiny": 64, "vit_tiny_patch16_224": 64,
+}  # fmt: skip
+"""Those that must be built for another size of image than their own."""
 TORCHVISION = {
-    "alexnet": 96, "densenet121": 64, "efficientnet_v2_s": 64, "googlenet": 64, "inception_v3": 96,
-    "maxvit_t": 224, "mnasnet0_5": 64, "mobilenet_v2": 64, "mobilenet_v3_small": 64,
+    "alexnet": 96, "densenet121": 64, "efficientnet_b0": 64, "googlenet": 64, "inception_v3": 96,
+    "mnasnet0_5": 64, "mobilenet_v2": 64, "mobilenet_v3_small": 64,
     "regnet_x_400mf": 64, "resnet18": 64, "resnet50": 64, "shufflenet_v2_x0_5": 64,
-    "squeezenet1_1": 64, "swin_t": 64, "vgg11_bn": 64, "vit_b_32": 224, "convnext_tiny": 64,
+    "squeezenet1_1": 64, "swin_t": 64, "regnet_y_400mf": 64, "convnext_tiny": 64,
 }  # fmt: skip
 _VIT = {
     "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64,
@@ -51,7 +54,7 @@ _WINDOWS = {
 }  # fmt: skip
 TRANSFORMERS: dict[str, dict] = {
     "ViT": _VIT, "DeiT": _VIT, "Beit": _VIT, "Data2VecVision": _VIT, "Dinov2": _VIT,
-    "ViTMSN": _VIT, "ViTMAE": {**_VIT, "mask_ratio": 0.5}, "CLIPVision": _VIT, "SiglipVision": _VIT,
+    "ViTMSN": _VIT, "ViTMAE": _VIT, "CLIPVision": _VIT, "SiglipVision": _VIT,
     "ResNet": {"embedding_size": 8, **_STEPS}, "RegNet": {"embedding_size": 8, "groups_width": 8, **_STEPS},
     "ConvNext": _STEPS, "ConvNextV2": _STEPS, "Swin": _WINDOWS, "Swinv2": _WINDOWS,
     "PoolFormer": {"hidden_sizes": [16, 24, 32, 40], "depths": [1, 1, 2, 1]},
@@ -60,8 +63,8 @@ TRANSFORMERS: dict[str, dict] = {
 }  # fmt: skip
 
 
-def of_timm(name: str, size: int) -> nn.Module:
-    sized = {"img_size": size} if name == "swin_tiny" else {}
+def of_timm(name: str) -> nn.Module:
+    sized = {"img_size": SIZED[name]} if name in SIZED else {}
     return timm.create_model(name, num_classes=0, **sized)
 
 
@@ -75,6 +78,14 @@ def traced_resnet() -> nn.Module:
     return torch.fx.symbolic_trace(torchvision.models.resnet18(num_classes=10))
 
 
+def small_vit() -> nn.Module:
+    return torchvision.models.VisionTransformer(64, 16, 4, 2, 32, 64, num_classes=10)
+
+
+def small_maxvit() -> nn.Module:
+    return torchvision.models.MaxVit((64, 64), 16, 4, [16, 32], [1, 2], 8, 0.1, num_classes=10)
+
+
 def of_transformers(name: str) -> nn.Module:
     transformers = import_module("transformers")
     config = getattr(transformers, f"{name}Config")(**TRANSFORMERS[name])
@@ -82,13 +93,15 @@ def of_transformers(name: str) -> nn.Module:
 
 
 def builders() -> dict[str, tuple[Callable[[], nn.Module], int]]:
-    found: dict[str, tuple[Callable[[], nn.Module], int]] = {
-        f"timm:{n}": (partial(of_timm, n, s), s) for n, s in TIMM.items()
+    made: dict[str, tuple[Callable[[], nn.Module], int]] = {
+        f"timm:{n}": (partial(of_timm, n), s) for n, s in (TIMM | SIZED).items()
     }
-    found |= {f"torchvision:{n}": (partial(of_torchvision, n), s) for n, s in TORCHVISION.items()}
-    found["torchvision:resnet18 (fx)"] = (traced_resnet, 64)
-    found |= {f"transformers:{n}": (partial(of_transformers, n), 64) for n in TRANSFORMERS}
-    return found
+    made |= {f"torchvision:{n}": (partial(of_torchvision, n), s) for n, s in TORCHVISION.items()}
+    made["torchvision:resnet18 (fx)"] = (traced_resnet, 64)
+    made["torchvision:vit"] = (small_vit, 64)
+    made["torchvision:maxvit"] = (small_maxvit, 64)
+    made |= {f"transformers:{n}": (partial(of_transformers, n), 64) for n in TRANSFORMERS}
+    return made
 
 
 ARCHITECTURES = builders()

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from siamkit import plugins
 from siamkit.freezing import FreezeController
 from siamkit.interfaces import FreezePlan, Preprocessing
 from siamkit.model.backbone import WrappedBackbone
-from siamkit import plugins
 from siamkit.model.siamese import SiameseNet
 
 BATCHES = (1, 2, 7)

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from siamkit import plugins
 from siamkit.data.views import EvalView
 from siamkit.errors import ConfigError, PluginError
 from siamkit.interfaces import BackboneContext, Preprocessing
 from siamkit.model.backbone import WrappedBackbone, as_backbone
-from siamkit import plugins
 from siamkit.model.siamese import SiameseNet
 
 SMALL = Preprocessing(size=(32, 32))

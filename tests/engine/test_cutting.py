@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from siamkit import api, engine
+from siamkit.engine.boundary import FEATURES, find_boundaries
+from siamkit.engine.cutting import first_exact_cut
+from siamkit.errors import ConfigError
+from siamkit.freezing.controller import FreezeController
+from siamkit.interfaces import BackboneContext, FreezePlan
+from siamkit.model.backbone import as_backbone
+from siamkit.model.heads import IdentityOptions, build_identity
+from siamkit.model.siamese import SiameseNet
+from siamkit.model.stages import discover_stages
+
+
+def apply(name, train, size=64):
+    net = api.create_model(f"timm:{name}", pretrained=False, image_size=size)
+    stages = net.stages()
+    backbone = [stage.name for stage in stages[:-1]]
+    plan = FreezePlan.of(stages, backbone[len(backbone) // 2 :] if train is None else train)
+    FreezeController(net, stages).apply(plan)
+    return net, find_boundaries(net, stages, plan)
+
+
+def images(size=64, count=5):
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "vit_tiny_patch16_224", "densenet121"],
+)
+def test_the_suffix_does_exactly_what_the_network_does(name):
+    net, boundaries = apply(name, None)
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    found, passed_over = first_exact_cut(net, boundaries, images())
+    assert found is not None and not passed_over
+    assert found.differs(images()) is None
+    assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
+    assert all(p.grad is None for p in net.parameters())
+    assert not any("forward" in vars(m) for m in net.modules())
+
+
+def test_all_frozen_is_cut_at_the_features():
+    net, boundaries = apply("resnet10t", [])
+    found, _ = first_exact_cut(net, boundaries, images())
+    assert found is not None and found.boundary.name == FEATURES
+    assert found.prefix(images()).shape == (5, net.backbone.embedding_dim)
+
+
+def test_branches_that_cross_the_boundary_are_all_kept():
+    net, boundaries = apply("hrnet_w18_small", None)
+    found, passed_over = first_exact_cut(net, boundaries, images())
+    assert found is not None and not passed_over
+    assert len(found.frontier.ports) == 3
+    assert found.prefix(images()).ndim == 2
+    assert found.differs(images()) is None
+
+
+class Named(nn.Module):
+    """Children as in AlexNet: a stage of its own is called 'features', as is the whole's output."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 8, 3, 2))
+        self.neck = nn.Linear(8, 16)
+
+    def forward(self, images):
+        return self.neck(self.features(images).mean((2, 3)))
+
+
+def named_net():
+    backbone = as_backbone(Named(), BackboneContext("named", image_size=32))
+    return SiameseNet(backbone, build_identity(IdentityOptions(), 16))
+
+
+def test_a_stage_called_features_is_not_taken_for_the_backbone():
+    torch.manual_seed(0)
+    net = named_net()
+    stages = net.stages()
+    names = [stage.name for stage in stages]
+    assert names[:2] == ["features", "neck"]
+    plan = FreezePlan.of(stages, ["neck"])
+    FreezeController(net, stages).apply(plan)
+    boundaries = find_boundaries(net, stages, plan)
+    assert [b.is_features for b in boundaries] == [False]
+    found, _ = first_exact_cut(net, boundaries, images(32))
+    assert found is not None
+    found.suffix(found.prefix(images(32))).sum().backward()
+    assert all(p.grad is not None for p in net.backbone.model.neck.parameters())
+
+
+def test_a_prefix_that_draws_anew_each_time_is_not_cut():
+    class Noisy(Named):
+        def forward(self, images):
+            return super().forward(nn.functional.dropout(images, 0.5, training=True))
+
+    backbone = as_backbone(Noisy(), BackboneContext("noisy", image_size=32))
+    net = SiameseNet(backbone, build_identity(IdentityOptions(), 16))
+    stages = net.stages()
+    plan = FreezePlan.of(stages, [])
+    FreezeController(net, stages).apply(plan)
+    found, passed_over = first_exact_cut(net, find_boundaries(net, stages, plan), images(32))
+    assert found is None
+    assert passed_over[0] == "features: it gives something else each time"
+
+
+def test_nothing_is_cut_where_the_stem_trains():
+    assert apply("resnet10t", ["stem"])[1] == ()
+
+
+class Toy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.3))
+
+    def forward(self, images):
+        return self.second(self.first(images)).mean((2, 3))
+
+
+def toy(kind=Toy):
+    torch.manual_seed(0)
+    net = kind()
+    stages = discover_stages(net, images(16)[:1])
+    plan = FreezePlan.of(stages, [stages[-1].name])
+    FreezeController(net, stages).apply(plan)
+    return net, stages, plan
+
+
+def test_the_public_door_cuts_any_module():
+    net, stages, plan = toy()
+    result = engine.cut(net, stages, plan, images(16))
+    assert result.reasons == () and result.cut is not None
+    assert result.cut.boundary.module == "first"
+    activations = result.cut.prefix(images(16))
+    result.cut.suffix(activations).sum().backward()
+    assert net.second[0].weight.grad is not None and net.first[0].weight.grad is None
+
+
+def test_the_door_takes_wrappers_off():
+    net, stages, plan = toy()
+    compiled = torch.compile(net, backend="eager")
+    assert engine.cut(compiled, stages, plan, images(16)).cut.net is net
+
+
+def test_a_plan_that_was_not_applied_is_refused():
+    net, stages, plan = toy()
+    net.first[0].weight.requires_grad_(True)
+    with pytest.raises(ConfigError, match=r"not applied .* 'first.0.weight'"):
+        engine.cut(net, stages, plan, images(16))
+
+
+def test_nothing_frozen_is_said():
+    net, stages, _ = toy()
+    plan = FreezePlan.of(stages, [stage.name for stage in stages])
+    FreezeController(net, stages).apply(plan)
+    result = engine.cut(net, stages, plan, images(16))
+    assert result.cut is None and "frozen from the start" in result.reasons[0]
+
+
+class SeesTheBatch(Toy):
+    """Another function from six images on, which the trial of five cannot see."""
+
+    def forward(self, images):
+        y = self.first(images)
+        return self.second(y if len(images) < 6 else y.flip(2, 3) + images.mean()).mean((2, 3))
+
+
+def test_a_real_batch_shows_what_the_trial_could_not():
+    net, stages, plan = toy(SeesTheBatch)
+    found = engine.cut(net, stages, plan, images(16)).cut
+    assert found is not None and found.differs(images(16)) is None
+    assert "differs by" in found.differs(images(16, 8))
+
+
+class Fails(Toy):
+    """The suffix fails for large batches: the frozen part gave more than is kept."""
+
+    def forward(self, images):
+        y = self.first(images)
+        if len(images) > 5:
+            y = self.first(images.flip(0)) + y
+        return self.second(y).mean((2, 3))
+
+
+def test_failing_is_a_difference_too():
+    net, stages, plan = toy(Fails)
+    found = engine.cut(net, stages, plan, images(16)).cut
+    reason = found.differs(images(16, 8))
+    assert reason is not None
+
+
+def test_what_fails_whole_and_cut_alike_is_no_difference():
+    class Limited(Toy):
+        def forward(self, images):
+            y = self.second(self.first(images))
+            if len(images) > 5:
+                raise ValueError("five at most")
+            return y.mean((2, 3))
+
+    net, stages, plan = toy(Limited)
+    assert engine.cut(net, stages, plan, images(16)).cut.differs(images(16, 8)) is None
+
+
+def test_comparing_leaves_no_trace():
+    net, stages, plan = toy()
+    found = engine.cut(net, stages, plan, images(16)).cut
+    net.train()
+    found.suffix(found.prefix(images(16))).sum().backward()
+    gradient, buffers = net.second[0].weight.grad, [b.clone() for b in net.buffers()]
+    kept, modes = gradient.clone(), [m.training for m in net.modules()]
+    random, batch = torch.get_rng_state(), images(16)
+    assert found.differs(batch) is None
+    assert net.second[0].weight.grad is gradient and torch.equal(gradient, kept)
+    assert all(torch.equal(a, b) for a, b in zip(net.buffers(), buffers, strict=True))
+    assert [m.training for m in net.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), random) and torch.equal(batch, images(16))
+
+
+def test_wrong_activations_are_told_from_right_ones():
+    net, stages, plan = toy()
+    found = engine.cut(net, stages, plan, images(16)).cut
+    rows = found.prefix(images(16))
+    assert found.differs(images(16), rows) is None
+    assert found.differs(images(16), rows.flip(0)) is not None
+    rounded = rows.bfloat16().float()
+    assert found.differs(images(16), rounded) is not None
+    assert found.differs(images(16), rounded, tolerance=5e-2) is None
+
+
+def test_rows_are_not_written_to():
+    class Writes(Toy):
+        def forward(self, images):
+            y = self.first(images)
+            y += 1
+            return self.second(y).mean((2, 3))
+
+    net, stages, plan = toy(Writes)
+    found = engine.cut(net, stages, plan, images(16)).cut
+    rows = found.prefix(images(16))
+    before = rows.clone()
+    found.suffix(rows)
+    assert torch.equal(rows, before)
