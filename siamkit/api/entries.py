@@ -1,4 +1,4 @@
-"""What is registered, and configurations of it."""
+"""Registered entries, and configurations of them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from siamkit.registry import Registry
 
 def registries() -> dict[str, Registry]:
     """Return the registry of each component section of the config, and that of trackers."""
-    found = plugins.get()
+    loaded = plugins.get()
     return {
-        "backbone": found.backbones,
+        "backbone": loaded.backbones,
         "head": HEADS,
-        "freeze": found.freeze_policies,
-        "loss": found.losses,
-        "scheduler": found.schedulers,
-        "track": found.trackers,
+        "freeze": loaded.freeze_policies,
+        "loss": loaded.losses,
+        "scheduler": loaded.schedulers,
+        "track": loaded.trackers,
     }
 
 

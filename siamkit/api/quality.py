@@ -120,7 +120,7 @@ def check_data(
         seed: Seed of what is held out.
 
     Raises:
-        DataError: It cannot be told what the data is: no such file, bad rows.
+        DataError: The data cannot be read: no such file, bad rows.
     """
     config = load_config({"data": {"path": str(data), "root": root and str(root)}})
     return check(config.data, seed)

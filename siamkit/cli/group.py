@@ -72,7 +72,7 @@ def plugin_command(plugins: Plugins, name: str) -> Any:
     Raises:
         PluginError: A plugin's hook fails, or two plugins add the name.
     """
-    found: dict[str, Any] = {}
+    commands: dict[str, Any] = {}
     failure: PluginError | None = None
     for key, plugin in plugins.manager.list_name_plugin():
         distribution = key.partition(":")[0]
@@ -95,12 +95,12 @@ def plugin_command(plugins: Plugins, name: str) -> Any:
             )
             continue
         if command is not None:
-            found[distribution] = command
-    if len(found) > 1:
+            commands[distribution] = command
+    if len(commands) > 1:
         raise PluginError(
-            f"command {name!r} is registered by {' and '.join(found)}",
+            f"command {name!r} is registered by {' and '.join(commands)}",
             hint="uninstall one, or leave one out with SIAMKIT_DISABLE_PLUGINS",
         )
-    if not found and failure is not None:
+    if not commands and failure is not None:
         raise failure
-    return next(iter(found.values()), None)
+    return next(iter(commands.values()), None)

@@ -1,4 +1,4 @@
-"""Embedding images with a trained network: the whole of it is a fixed function.
+"""The embedder: runs a trained network, the whole of which is a fixed function, on images.
 
 So it runs the way a frozen prefix does: with the fastest kernel that the number of images pays for,
 checked on real images before it is trusted.
@@ -34,7 +34,7 @@ ImageLike = str | Path | Image.Image
 Images = ImageLike | Sequence[ImageLike] | Sequence[Sample] | Tensor
 
 BATCH_SIZE = 64
-"""Images that are loaded together, unless told otherwise."""
+"""Images that are loaded together by default."""
 
 _BATCHES_AT_ONCE = 256  # whose image numbers are spelled out for the loader
 
@@ -159,8 +159,8 @@ class Embedder:
             parts = (part.embeddings for part in self.stream(cast("Paths", images)))
         else:
             parts = self._opened(cast("Sequence[ImageLike]", images))
-        found = list(parts)
-        return torch.cat(found) if found else torch.empty(0, self.embedding_dim)
+        embeddings = list(parts)
+        return torch.cat(embeddings) if embeddings else torch.empty(0, self.embedding_dim)
 
     def similarity(self, a: Images, b: Images) -> Tensor:
         """Return the cosine similarity of each of ``a`` to each of ``b`` ``[A, B]``.

@@ -22,7 +22,7 @@ _HINT = "make room, or choose another file with -o"
 def write_report(run_dir: str | Path, output: str | Path | None = None) -> dict[str, Any]:
     """Write the report of a run: one HTML file that opens without a network.
 
-    A run that was interrupted has one too; what is not there yet is told in its place.
+    A run that was interrupted has one too; the page says what is not there yet.
 
     Args:
         run_dir: The run.
