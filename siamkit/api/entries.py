@@ -1,4 +1,4 @@
-"""What is registered, and configurations of it."""
+"""Registered entries, and configurations of them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from siamkit.registry import Registry
 
 def registries() -> dict[str, Registry]:
     """Return the registry of each component section of the config, and that of trackers."""
-    found = plugins.get()
+    loaded = plugins.get()
     return {
-        "backbone": found.backbones,
-        "head": found.heads,
-        "freeze": found.freeze_policies,
-        "loss": found.losses,
-        "optimizer": found.optimizers,
-        "scheduler": found.schedulers,
-        "track": found.trackers,
+        "backbone": loaded.backbones,
+        "head": loaded.heads,
+        "freeze": loaded.freeze_policies,
+        "loss": loaded.losses,
+        "optimizer": loaded.optimizers,
+        "scheduler": loaded.schedulers,
+        "track": loaded.trackers,
     }
 
 

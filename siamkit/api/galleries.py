@@ -154,7 +154,7 @@ def search(
     opened.require_model(embedder.fingerprint)
     paths = files_of(queries)
     embeddings = embedder.embed(paths)
-    found = opened.search(embeddings, k, exact=exact)
+    nearest = opened.search(embeddings, k, exact=exact)
     approximate = opened.meta.kind != "exact" and not exact
     return {
         "index": str(index),
@@ -164,6 +164,6 @@ def search(
         "recall@10": opened.recall(embeddings[:_RECALL_QUERIES]) if approximate else None,
         "queries": [
             {"path": str(path), "neighbours": neighbours}
-            for path, neighbours in zip(paths, found.rows(), strict=True)
+            for path, neighbours in zip(paths, nearest.rows(), strict=True)
         ],
     }

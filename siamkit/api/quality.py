@@ -179,7 +179,7 @@ def check_data(data: str | Path, *, root: str | Path | None = None, seed: int = 
         seed: Seed of what is held out.
 
     Raises:
-        DataError: It cannot be told what the data is: no such file, bad rows.
+        DataError: The data cannot be read: no such file, bad rows.
     """
     config = load_config({"data": {"path": str(data), "root": root and str(root)}})
     return DataResult(check(config.data, seed))

@@ -50,12 +50,12 @@ def calibrate(
         from siamkit import api
 
     wanted: Any = target
-    found = api.calibrate(
+    values = api.calibrate(
         run, data, root=root, target=wanted, far=far, seed=seed, device=device
     ).to_json()
     if json:
-        output.emit_json("calibrate", {"run_dir": str(run), **found})
+        output.emit_json("calibrate", {"run_dir": str(run), **values})
         return
     from siamkit.report.calibration import calibration
 
-    output.emit(calibration(found))
+    output.emit(calibration(values))

@@ -1,4 +1,4 @@
-"""From whatever stopped a command to an error of ours."""
+"""The translation of whatever stopped a command into an error of ours."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def plugin_command(plugins: Plugins, name: str) -> Any:
     """
     from siamkit.commands import added
 
-    found: dict[str, Any] = {}
+    commands: dict[str, Any] = {}
     failure: PluginError | None = None
     for one in added(plugins):
         if one.failure is not None:
@@ -80,12 +80,12 @@ def plugin_command(plugins: Plugins, name: str) -> Any:
                 hint=f"SIAMKIT_DISABLE_PLUGINS={one.distribution} leaves it out",
             )
         elif name in one.commands:
-            found[one.distribution] = one.commands[name]
-    if len(found) > 1:
+            commands[one.distribution] = one.commands[name]
+    if len(commands) > 1:
         raise PluginError(
-            f"command {name!r} is registered by {' and '.join(found)}",
+            f"command {name!r} is registered by {' and '.join(commands)}",
             hint="uninstall one, or leave one out with SIAMKIT_DISABLE_PLUGINS",
         )
-    if not found and failure is not None:
+    if not commands and failure is not None:
         raise failure
-    return next(iter(found.values()), None)
+    return next(iter(commands.values()), None)

@@ -1,4 +1,4 @@
-"""Importing the heavy half of siamkit (torch, timm, scikit-learn) in less time."""
+"""Imports of the heavy half of siamkit (torch, timm, scikit-learn) in less time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in the data, and what is wrong with it."""
+"""The data check: describes a data set and lists its problems."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check(config: DataConfig, seed: int, tick: Callable[[], None] = lambda: None
         the data's own splits have on two sides.
 
     Raises:
-        DataError: It cannot be told what the data is: no such file, bad rows.
+        DataError: The data cannot be read: no such file, bad rows.
     """
     source = open_source(config.path, config.root)
     files = source.files()
@@ -72,13 +72,13 @@ def _splits(
     problems: list[str],
     tick: Callable[[], None],
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {"how": None, "parts": {}, "notices": list(source.notices)}
+    empty: dict[str, Any] = {"how": None, "parts": {}, "notices": list(source.notices)}
     try:
         splits = split(source, config, seed)
     except DataError as error:
         problems.append(str(error))
-        found |= {"leaks": [], "near_duplicates": [], "conflicts": []}
-        return found
+        empty |= {"leaks": [], "near_duplicates": [], "conflicts": []}
+        return empty
     sets = splits.sets
     labelled = [images for images in sets.values() if images.tuples is None]
     return {
@@ -93,22 +93,22 @@ def _splits(
 
 def _part(images: ImageSet) -> dict[str, Any]:
     counts = sorted(images.counts.values())
-    found: dict[str, Any] = {"images": len(images), "classes": len(images.classes)}
+    part: dict[str, Any] = {"images": len(images), "classes": len(images.classes)}
     tuples = images.tuples
     if tuples is None:
-        found |= {"smallest": counts[0], "median": median(counts), "largest": counts[-1]}
+        part |= {"smallest": counts[0], "median": median(counts), "largest": counts[-1]}
     elif tuples.same is not None:
         same = sum(tuples.same)
-        found |= {"pairs": len(tuples), "same": same, "different": len(tuples) - same}
+        part |= {"pairs": len(tuples), "same": same, "different": len(tuples) - same}
     else:
-        found |= {"triplets": len(tuples)}
+        part |= {"triplets": len(tuples)}
     for role in ("query", "gallery"):
         if (flags := getattr(images, role)) is not None:
-            found[role] = sum(flags)
-    return found
+            part[role] = sum(flags)
+    return part
 
 
-def _twins(found: Sequence[Twins]) -> list[dict[str, Any]]:
+def _twins(pairs: Sequence[Twins]) -> list[dict[str, Any]]:
     return [
         {
             "keys": list(twins.keys),
@@ -116,7 +116,7 @@ def _twins(found: Sequence[Twins]) -> list[dict[str, Any]]:
             "classes": list(twins.classes),
             **({} if twins.bits is None else {"bits": twins.bits}),
         }
-        for twins in found
+        for twins in pairs
     ]
 
 

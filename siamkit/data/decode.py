@@ -70,7 +70,7 @@ def prepare(
     Raises:
         DataError: It is empty, too large, truncated, or of a mode whose range isn't defined.
     """
-    with _quiet(), _told(where, max_pixels):
+    with _quiet(), _as_data_error(where, max_pixels):
         if not image.width * image.height:
             raise DataError("the image is empty", where=where, got=f"{image.width}x{image.height}")
         _check(image, where, max_pixels)
@@ -145,7 +145,7 @@ def _quiet() -> Iterator[None]:
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     """Open a file lazily; whatever goes wrong with it, now or later, is a DataError."""
     where = str(path)
-    with _told(where, max_pixels):
+    with _as_data_error(where, max_pixels):
         # A FIFO or device would block the read for ever.
         if not path.is_file():
             raise DataError(_missing(path), where=where, hint=_HINT)
@@ -163,7 +163,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _told(where: str, max_pixels: int) -> Iterator[None]:
+def _as_data_error(where: str, max_pixels: int) -> Iterator[None]:
     """Turn whatever goes wrong with an image into a DataError."""
     try:
         yield

@@ -76,7 +76,7 @@ class Scan:
 
 
 @dataclass
-class _Found:
+class _Walk:
     folders: dict[Parts, tuple[str, ...]] = field(default_factory=dict)
     visited: set[Parts] = field(default_factory=set)
     hidden: list[str] = field(default_factory=list)
@@ -99,19 +99,19 @@ def scan(root: Path) -> Scan:
         root = root.resolve()
     except OSError as error:
         raise DataError(f"cannot read the folder: {error.strerror}", where=str(root)) from None
-    found = _Found()
+    walk = _Walk()
     pending: list[tuple[Path, Parts, frozenset[Path]]] = [(root, (), frozenset([root]))]
     while pending:
-        pending.extend(_visit(*pending.pop(), root, found))
-    if found.escaping:
+        pending.extend(_visit(*pending.pop(), root, walk))
+    if walk.escaping:
         raise DataError(
-            f"{_count(found.escaping, 'symbolic link')} out of the folder:"
-            + listed(sorted(found.escaping)),
+            f"{_count(walk.escaping, 'symbolic link')} out of the folder:"
+            + listed(sorted(walk.escaping)),
             where=str(root),
             hint="copy the images in, or give the folder that holds both",
         )
-    if not found.folders:
-        endings = Counter(PurePosixPath(name).suffix.lower() or name for name in found.others)
+    if not walk.folders:
+        endings = Counter(PurePosixPath(name).suffix.lower() or name for name in walk.others)
         seen = ", ".join(f"{ending} ({n})" for ending, n in endings.most_common(5))
         raise DataError(
             "no images in this folder",
@@ -120,14 +120,14 @@ def scan(root: Path) -> Scan:
             allowed=" ".join(sorted(EXTENSIONS)),
             hint="put each class's images into a folder of its own",
         )
-    return Scan(root, dict(sorted(found.folders.items())), _notices(found))
+    return Scan(root, dict(sorted(walk.folders.items())), _notices(walk))
 
 
 def _visit(
-    folder: Path, parts: Parts, ancestors: frozenset[Path], root: Path, found: _Found
+    folder: Path, parts: Parts, ancestors: frozenset[Path], root: Path, walk: _Walk
 ) -> list[tuple[Path, Parts, frozenset[Path]]]:
     """Note what ``folder`` holds; return the folders to go on with."""
-    found.visited.add(parts)
+    walk.visited.add(parts)
     images: list[str] = []
     inner: list[tuple[Path, Parts, frozenset[Path]]] = []
     try:
@@ -137,7 +137,7 @@ def _visit(
     for entry in entries:
         name, key = entry.name, "/".join((*parts, entry.name))
         if name.startswith("."):
-            found.hidden.append(key)
+            walk.hidden.append(key)
             continue
         target = Path(entry.path)
         if entry.is_symlink():
@@ -147,31 +147,31 @@ def _visit(
                 pass
             else:
                 if not target.is_relative_to(root):
-                    found.escaping.append(key)
+                    walk.escaping.append(key)
                     continue
         if target.is_dir():
             if target in ancestors:  # it would be walked for ever
-                found.circular.append(key)
+                walk.circular.append(key)
             else:
                 inner.append((target, (*parts, name), ancestors | {target}))
         elif PurePosixPath(name).suffix.lower() in EXTENSIONS:
             images.append(name)
         else:
-            found.others.append(key)
+            walk.others.append(key)
     if images:
-        found.folders[parts] = tuple(sorted(images))
+        walk.folders[parts] = tuple(sorted(images))
     return inner
 
 
-def _notices(found: _Found) -> tuple[str, ...]:
-    used = {parts[:depth] for parts in found.folders for depth in range(len(parts) + 1)}
-    unused = found.visited - used
+def _notices(walk: _Walk) -> tuple[str, ...]:
+    used = {parts[:depth] for parts in walk.folders for depth in range(len(parts) + 1)}
+    unused = walk.visited - used
     # An empty folder's empty subfolders go without saying.
     empty = ["/".join(parts) for parts in unused if parts[:-1] not in unused]
     kinds = (
-        (found.hidden, "hidden file or folder", "hidden files or folders"),
-        (found.others, "file that is not an image", "files that are not images"),
-        (found.circular, "link to a folder around it", "links to folders around them"),
+        (walk.hidden, "hidden file or folder", "hidden files or folders"),
+        (walk.others, "file that is not an image", "files that are not images"),
+        (walk.circular, "link to a folder around it", "links to folders around them"),
         (empty, "folder without images", "folders without images"),
     )
     return tuple(

@@ -42,9 +42,9 @@ def files_of(images: Paths) -> list[Path]:
         if not path.exists():
             raise DataError("no such file or folder", where=str(path))
         return [path]
-    found = scan(path)
-    keys = sorted((*parts, name) for parts, names in found.folders.items() for name in names)
-    return [found.root.joinpath(*key) for key in keys]
+    folder = scan(path)
+    keys = sorted((*parts, name) for parts, names in folder.folders.items() for name in names)
+    return [folder.root.joinpath(*key) for key in keys]
 
 
 def is_file(image: Any) -> bool:

@@ -90,14 +90,14 @@ def require_apart(sets: Sets, where: str, *, strict: bool) -> list[str]:
     Raises:
         DataError: It is, and ``strict`` asks for an error.
     """
-    found = leaks(sets)
-    if not found:
+    shared = leaks(sets)
+    if not shared:
         return []
-    what = f"{len(found)} images are in two splits, by content:"
+    what = f"{len(shared)} images are in two splits, by content:"
     hint = "what is measured on them is memory, not skill"
     if strict:
-        raise DataError(what + listed([str(twins) for twins in found]), where=where, hint=hint)
-    few = listed([str(twins) for twins in found[:3]])
+        raise DataError(what + listed([str(twins) for twins in shared]), where=where, hint=hint)
+    few = listed([str(twins) for twins in shared[:3]])
     return [f"{what}{few}\n  {hint}; 'siamkit data check' lists them"]
 
 
@@ -114,14 +114,14 @@ def near_duplicates(sets: Sets, check: Callable[[], None] = lambda: None) -> lis
     """
     hashes = {part: _hashes(images.samples, check) for part, images in sets.items()}
     same = {tuple(sorted(twins.keys)) for twins in leaks(sets)}
-    found: list[Twins] = []
+    pairs: list[Twins] = []
     for one, other in combinations(sets, 2):
         for i, j, bits in _near(hashes[one], hashes[other]):
             a, b = sets[one].samples[i], sets[other].samples[j]
             if tuple(sorted((a.key, b.key))) not in same:
                 classes = sets[one].classes[a.label], sets[other].classes[b.label]
-                found.append(Twins((one, other), (a.key, b.key), classes, bits))
-    return sorted(found, key=lambda twins: (twins.bits, twins.keys))
+                pairs.append(Twins((one, other), (a.key, b.key), classes, bits))
+    return sorted(pairs, key=lambda twins: (twins.bits, twins.keys))
 
 
 def _hashes(samples: Sequence[Sample], check: Callable[[], None]) -> NDArray[np.uint64]:
@@ -133,12 +133,12 @@ def _hashes(samples: Sequence[Sample], check: Callable[[], None]) -> NDArray[np.
         low, high = image.getextrema()
         return 0 if low == high else int(str(phash(image)), 16)
 
-    found: list[int] = []
+    hashes: list[int] = []
     with ThreadPoolExecutor(_THREADS) as pool:
         for value in pool.map(one, samples):
-            found.append(value)
+            hashes.append(value)
             check()
-    return np.asarray(found, dtype=np.uint64)
+    return np.asarray(hashes, dtype=np.uint64)
 
 
 def _near(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> Iterable[tuple[int, int, int]]:

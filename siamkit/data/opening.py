@@ -1,4 +1,4 @@
-"""From what the user wrote to image sets: open, check, split."""
+"""The opening of data: turns what the user wrote into image sets, checked and split."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def open_source(path: str, root: Path | None = None) -> Source:
         root: The folder that a table's paths are relative to; None for the table's own.
 
     Raises:
-        DataError: It is none of these, or something in it is wrong; all of it is told.
+        DataError: It is none of these, or something in it is wrong; the message lists all of it.
     """
     if path == SAMPLE:
         return FolderSource(scan(sample_dir()))
@@ -71,10 +71,10 @@ def open_source(path: str, root: Path | None = None) -> Source:
 
 
 def _require_good(path: Path, cells: Cells, problems: Sequence[str]) -> None:
-    found = [*problems, *cells.problems]
-    if found:
-        count = f"{len(found)} problem{'s' if len(found) > 1 else ''}"
-        raise DataError(f"{count}:{listed(found)}", where=str(path))
+    every = [*problems, *cells.problems]
+    if every:
+        count = f"{len(every)} problem{'s' if len(every) > 1 else ''}"
+        raise DataError(f"{count}:{listed(every)}", where=str(path))
 
 
 def _unknown_header(table: Table) -> DataError:

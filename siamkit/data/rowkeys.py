@@ -48,15 +48,15 @@ def digests(paths: Sequence[Path], check: Callable[[], None] = lambda: None) -> 
     Raises:
         DataError: One cannot be read.
     """
-    found: list[FileDigest] = []
+    read: list[FileDigest] = []
     pool = ThreadPoolExecutor(_THREADS)  # hashing lets go of the interpreter's lock
     try:
         for digest in pool.map(_digest, paths):
-            found.append(digest)
+            read.append(digest)
             check()
     finally:
         pool.shutdown(cancel_futures=True)
-    return found
+    return read
 
 
 def _digest(path: Path) -> FileDigest:

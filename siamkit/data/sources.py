@@ -63,7 +63,7 @@ class Source(Protocol):
         """Cut validation images off those that train.
 
         Returns:
-            Train, validation, how they were told apart, and what the user should know.
+            Train, validation, how they were split, and what the user should know.
         """
         ...
 
@@ -76,36 +76,36 @@ class Source(Protocol):
 class FolderSource:
     """A folder of class folders, or of splits that hold them."""
 
-    found: Scan
+    scan: Scan
     kind = "class folders"
 
     @property
     def where(self) -> str:
         """The folder."""
-        return str(self.found.root)
+        return str(self.scan.root)
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What was ignored."""
-        folders = _split_folders(self.found).values() or (None,)
-        loose = {str(self.found.root / (f or "")): self.found.loose(f) for f in folders}
-        told = (f"ignored {n} images in no class folder: {at}" for at, n in loose.items() if n)
-        return (*self.found.notices, *told)
+        folders = _split_folders(self.scan).values() or (None,)
+        loose = {str(self.scan.root / (f or "")): self.scan.loose(f) for f in folders}
+        ignored = (f"ignored {n} images in no class folder: {at}" for at, n in loose.items() if n)
+        return (*self.scan.notices, *ignored)
 
     def files(self) -> dict[Path, Box | None]:
         """Return every image file; none has boxes."""
-        return dict.fromkeys(self.found.paths())
+        return dict.fromkeys(self.scan.paths())
 
     def without(self, bad: Collection[Path]) -> FolderSource:
         """Return what is left when some files cannot be used."""
-        return replace(self, found=self.found.without(bad))
+        return replace(self, scan=self.scan.without(bad))
 
     def parts(self) -> Parts:
         """Return the image sets by split folder."""
-        names = _split_folders(self.found)
+        names = _split_folders(self.scan)
         if not names:
-            return {"all": _class_folders(self.found, None)}
-        return {part: _class_folders(self.found, folder) for part, folder in names.items()}
+            return {"all": _class_folders(self.scan, None)}
+        return {part: _class_folders(self.scan, folder) for part, folder in names.items()}
 
     def torn(self) -> list[str]:
         """Return nothing: folders have no groups."""
@@ -120,7 +120,7 @@ class FolderSource:
 
     def name_of(self, part: str) -> str:
         """Return the folder's name."""
-        return "the data" if part == "all" else f"{_split_folders(self.found)[part]}/"
+        return "the data" if part == "all" else f"{_split_folders(self.scan)[part]}/"
 
 
 @dataclass(frozen=True)
@@ -140,16 +140,16 @@ class ManifestSource:
 
     def files(self) -> dict[Path, Box | None]:
         """Return every image file, and the extent of the boxes in it."""
-        found: dict[Path, Box | None] = {}
+        extents: dict[Path, Box | None] = {}
         for record in self.records:
             path = self.root / record.path
             if record.box is None:
-                found.setdefault(path, None)
+                extents.setdefault(path, None)
             else:
-                x1, y1, x2, y2 = found.get(path) or record.box
+                x1, y1, x2, y2 = extents.get(path) or record.box
                 box = record.box
-                found[path] = min(x1, box[0]), min(y1, box[1]), max(x2, box[2]), max(y2, box[3])
-        return found
+                extents[path] = min(x1, box[0]), min(y1, box[1]), max(x2, box[2]), max(y2, box[3])
+        return extents
 
     def without(self, bad: Collection[Path]) -> ManifestSource:
         """Return what is left when some files cannot be used."""
@@ -274,18 +274,18 @@ def _torn(rows: Iterable[tuple[str | None, str | None]]) -> list[str]:
 # --- splits that folders give --------------------------------------------------------------------
 
 
-def _split_folders(found: Scan) -> Mapping[str, str]:
+def _split_folders(scan: Scan) -> Mapping[str, str]:
     """Return the folder of each split by ``train``, ``val`` and ``test``; empty for none."""
-    kinds = {name: SPLITS.get(name.lower()) for name in sorted(found.top)}
+    kinds = {name: SPLITS.get(name.lower()) for name in sorted(scan.top)}
     others = [name for name, kind in kinds.items() if kind is None]
     if others:
         nested = any(
-            len(parts) > 1 and SPLITS.get(parts[0].lower()) == "train" for parts in found.folders
+            len(parts) > 1 and SPLITS.get(parts[0].lower()) == "train" for parts in scan.folders
         )
         if nested and {"val", "test"} & set(kinds.values()):
             raise DataError(
                 "has train/ beside val/ or test/, and images in other folders too",
-                where=str(found.root),
+                where=str(scan.root),
                 got=briefly(others),
                 hint="move those elsewhere, or into one of the splits",
             )
@@ -293,7 +293,7 @@ def _split_folders(found: Scan) -> Mapping[str, str]:
     if kinds and "train" not in kinds.values():
         raise DataError(
             "has no train/ with images beside these folders",
-            where=str(found.root),
+            where=str(scan.root),
             got=briefly(list(kinds)),
             hint="add train/, or rename them if they are classes",
         )
@@ -302,19 +302,19 @@ def _split_folders(found: Scan) -> Mapping[str, str]:
         if kind in result:
             raise DataError(
                 f"{result[kind]}/ and {name}/ are both the {kind} split",
-                where=str(found.root),
+                where=str(scan.root),
                 hint="keep one",
             )
         result[str(kind)] = name
     return result
 
 
-def _class_folders(found: Scan, folder: str | None) -> ImageSet:
-    images = found.images(folder)
+def _class_folders(scan: Scan, folder: str | None) -> ImageSet:
+    images = scan.images(folder)
     if not images:
         raise DataError(
-            f"{found.loose(folder)} images lie directly in this folder, so in no class",
-            where=str(found.root / (folder or "")),
+            f"{scan.loose(folder)} images lie directly in this folder, so in no class",
+            where=str(scan.root / (folder or "")),
             hint="put each class's images into a folder of its own",
         )
     return images

@@ -25,7 +25,7 @@ class Splits:
         val: What picks the best epoch. It has classes and labels of its own, except in a split
             within classes or by group, where its classes may be among those of ``train``.
         test: What neither of them touches, where the data has a test split.
-        how: How train and val were told apart, in a few words.
+        how: How train and val were split, in a few words.
         notices: What the user should know before training.
         skipped: The files that were left out as unreadable, and why.
     """
@@ -40,8 +40,8 @@ class Splits:
     @property
     def sets(self) -> dict[str, ImageSet]:
         """The image sets by ``train``, ``val`` and, where there is one, ``test``."""
-        found = {"train": self.train, "val": self.val, "test": self.test}
-        return {part: images for part, images in found.items() if images is not None}
+        every = {"train": self.train, "val": self.val, "test": self.test}
+        return {part: images for part, images in every.items() if images is not None}
 
 
 @dataclass(frozen=True)

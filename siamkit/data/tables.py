@@ -129,9 +129,9 @@ def _read_parquet(path: Path) -> Table:
         columns = tuple(name.strip().lower() for name in names)
         # Others may hold anything, and much of it.
         wanted = [name for name, column in zip(names, columns, strict=True) if column in KNOWN]
-        found = parquet.read_table(path, columns=wanted)
+        table = parquet.read_table(path, columns=wanted)
         known = [column for column in columns if column in KNOWN]
-        values = [found.column(i).to_pylist() for i in range(len(known))]
+        values = [table.column(i).to_pylist() for i in range(len(known))]
     except (ArrowException, OSError, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"cannot read the table: {reason}", where=str(path)) from None

@@ -1,4 +1,4 @@
-"""Holding pairs and triplets out so that no image is on both sides."""
+"""Splits of pairs and triplets that have no image on both sides."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def split_tuples(
     """
     assert images.tuples is not None
     rows = images.tuples.rows
-    found = []
+    candidates = []
     for how, units in _units(images, groups).items():
         # Folds are parts of one whole only if all of them are cut in the same way.
         every = range(choice.folds) if choice.folds else (choice.fold,)
         cuts = {fold: _cut(images, units, replace(choice, fold=fold)) for fold in every}
         if all(sets is not None for sets in cuts.values()):
             train, val = cuts[choice.fold] or (images, images)
-            found.append((min(len(_tuples(train)), len(_tuples(val))), how, train, val))
-    if not found:
+            candidates.append((min(len(_tuples(train)), len(_tuples(val))), how, train, val))
+    if not candidates:
         raise DataError(
             f"no {_tuples(images).noun} can be held out for validation",
             where=where,
@@ -48,7 +48,9 @@ def split_tuples(
             hint="add a column 'split' (train, val, test) or 'group' (a writer, a patient)",
         )
     fair = _FAIR * choice.share * len(rows)
-    _, how, train_set, val_set = next((f for f in found if f[0] >= fair), max(found, key=_size))
+    _, how, train_set, val_set = next(
+        (f for f in candidates if f[0] >= fair), max(candidates, key=_size)
+    )
     notices = []
     if crossing := len(rows) - len(_tuples(train_set)) - len(_tuples(val_set)):
         notices.append(

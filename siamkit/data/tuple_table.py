@@ -1,4 +1,4 @@
-"""Data that says which images belong together: pairs, triplets, and LFW's ``pairs.txt``."""
+"""Tables that say which images belong together: pairs, triplets, and LFW's ``pairs.txt``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TupleTable:
         splits: The split of each; None where the data doesn't say.
         groups: The group of each; None where the data doesn't say.
         folds: The fold of each; None where the data doesn't say.
-        names: The identity of each path where the data says it; otherwise it is found out.
+        names: The identity of each path where the data says it; otherwise pairs decide.
     """
 
     rows: tuple[tuple[str, ...], ...]
@@ -120,20 +120,20 @@ def read_tuples(table: Table, cells: Cells) -> tuple[TupleTable, tuple[str, ...]
         same = True if triplets else cells.flag(number, row["same"], "same")
         split = read_split(number, row["split"], cells) if has_split else None
         group = cells.word(number, row["group"], "group") if has_group else None
-        found = tuple(path for path in paths if path is not None)
-        if len(found) < len(names) or same is None:
+        named = tuple(path for path in paths if path is not None)
+        if len(named) < len(names) or same is None:
             continue
-        if len(set(found)) < len(found):
-            cells.wrong(number, f"an image is compared with itself: {found[0]}")
+        if len(set(named)) < len(named):
+            cells.wrong(number, f"an image is compared with itself: {named[0]}")
             continue
-        key = found if triplets else tuple(sorted(found))
+        key = named if triplets else tuple(sorted(named))
         first, said = seen.setdefault(key, (number, same))
         if said != same:
             cells.wrong(number, f"says the opposite of row {first}: {row['same']}")
         elif first != number:
             repeated += 1
         else:
-            rows.append(found)
+            rows.append(named)
             sames.append(same)
             splits.append(split or "")
             groups.append(group or "")
@@ -201,10 +201,10 @@ def read_lfw(path: Path, cells: Cells) -> TupleTable:
             cells.wrong(number, f"{'3' if same else '4'} words are expected here")
             continue
         ends = [(words[0], words[1]), (words[0] if same else words[2], words[-1])]
-        found = [_lfw_path(number, *end, cells) for end in ends]
-        if None in found:
+        resolved = [_lfw_path(number, *end, cells) for end in ends]
+        if None in resolved:
             continue
-        pair = tuple(path for path in found if path is not None)
+        pair = tuple(path for path in resolved if path is not None)
         if pair[0] == pair[1]:
             cells.wrong(number, f"an image is compared with itself: {pair[0]}")
             continue

@@ -1,4 +1,4 @@
-"""From a score to a decision: a threshold, a probability, and how far to trust them.
+"""A calibration: turns a score into a decision and a probability, and says how far to trust them.
 
 Made by :func:`siamkit.evaluation.calibrating.calibrate`, kept with a run as JSON.
 """

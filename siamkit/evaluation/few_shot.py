@@ -25,7 +25,7 @@ class FewShot:
         margin: Half of its 95 % interval: 1.96 standard errors over episodes.
         ways: Classes in an episode.
         shots: Labelled images of each.
-        queries: Images of each to be told.
+        queries: Images of each to classify.
         episodes: How many episodes.
     """
 
@@ -58,7 +58,7 @@ def few_shot(
         labels: ``[N]`` int64.
         ways: Classes in an episode.
         shots: Labelled images of each.
-        queries: Most images of each class to be told; fewer where a class has fewer left.
+        queries: Most images of each class to classify; fewer where a class has fewer left.
         episodes: How many episodes.
         seed: Of the draws.
 
@@ -86,8 +86,10 @@ def few_shot(
             asked.append(rows[shots:])
             target.append(np.full(len(rows) - shots, way))
         means = F.normalize(vectors[np.stack(support)].mean(1), dim=-1)  # [ways, E]
-        told = (vectors[np.concatenate(asked)] @ means.T).argmax(1)
-        accuracies.append(float((told == torch.from_numpy(np.concatenate(target))).float().mean()))
+        predicted = (vectors[np.concatenate(asked)] @ means.T).argmax(1)
+        accuracies.append(
+            float((predicted == torch.from_numpy(np.concatenate(target))).float().mean())
+        )
     spread = float(np.std(accuracies, ddof=1)) if episodes > 1 else float("nan")
     margin = _NORMAL_95 * spread / float(np.sqrt(episodes))
     return FewShot(float(np.mean(accuracies)), margin, ways, shots, queries, episodes)

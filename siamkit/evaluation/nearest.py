@@ -47,34 +47,34 @@ def largest(
     """
     # One more than asked for shows whether a value that is left out equals the last one.
     columns = _largest(values, min(count + 1, values.shape[1]), above, where=where)
-    found = values.gather(1, columns)
-    tied = found[:, count:] == found[:, count - 1 : count]
-    found, columns = found[:, :count], columns[:, :count]
-    rows = (found[:, 1:] == found[:, :-1]).any(dim=1).nonzero().flatten()
+    top = values.gather(1, columns)
+    tied = top[:, count:] == top[:, count - 1 : count]
+    top, columns = top[:, :count], columns[:, :count]
+    rows = (top[:, 1:] == top[:, :-1]).any(dim=1).nonzero().flatten()
     if len(rows):
-        columns[rows] = _in_order(found[rows], columns[rows])
+        columns[rows] = _in_order(top[rows], columns[rows])
     rows = tied.any(dim=1).nonzero().flatten()
     if len(rows):
-        columns[rows] = _first_of_equals(values[rows], found[rows], columns[rows])
-    return found, columns
+        columns[rows] = _first_of_equals(values[rows], top[rows], columns[rows])
+    return top, columns
 
 
-def _in_order(found: Tensor, columns: Tensor) -> Tensor:
+def _in_order(top: Tensor, columns: Tensor) -> Tensor:
     """Return ``columns`` with those of equal values in rising order."""
     columns, order = columns.sort(dim=1)
-    _, back = found.gather(1, order).sort(dim=1, descending=True, stable=True)
+    _, back = top.gather(1, order).sort(dim=1, descending=True, stable=True)
     return columns.gather(1, back)
 
 
-def _first_of_equals(values: Tensor, found: Tensor, columns: Tensor) -> Tensor:
-    """Return ``columns`` with the first of all that equal the last value found."""
-    last = found[:, -1:]
-    places = found == last  # [B, count], to be filled anew
+def _first_of_equals(values: Tensor, top: Tensor, columns: Tensor) -> Tensor:
+    """Return ``columns`` with the first of all that equal the last value top."""
+    last = top[:, -1:]
+    places = top == last  # [B, count], to be filled anew
     width = values.shape[1]
     exact = torch.float32 if width <= 1 << 24 else torch.float64
     early = -torch.arange(width, device=values.device, dtype=exact)
-    first = _largest(torch.where(values == last, early, -torch.inf), found.shape[1])
-    wanted = torch.arange(found.shape[1], device=values.device) < places.sum(dim=1, keepdim=True)
+    first = _largest(torch.where(values == last, early, -torch.inf), top.shape[1])
+    wanted = torch.arange(top.shape[1], device=values.device) < places.sum(dim=1, keepdim=True)
     chosen = columns.clone()
     chosen[places] = first[wanted]
     return chosen

@@ -1,4 +1,4 @@
-"""Pairs of images to verify, made of labels."""
+"""Pairs of images to verify: known ones, or made of labels; and their scores."""
 
 from __future__ import annotations
 
@@ -72,29 +72,29 @@ def _same(names: Ints, most: int, rng: np.random.Generator) -> Ints:
     members = [rows for rows in members if len(rows) > 1]
     total = sum(len(rows) * (len(rows) - 1) // 2 for rows in members)
     share = max(1, most // max(len(members), 1)) if total > most else most
-    found = []
+    parts = []
     for rows in members:
         a, b = np.triu_indices(len(rows), 1)
         kept = np.sort(rng.permutation(len(a))[:share])
-        found.append(np.stack([rows[a[kept]], rows[b[kept]]], 1))
-    pairs = np.concatenate(found) if found else np.empty((0, 2), np.int64)
+        parts.append(np.stack([rows[a[kept]], rows[b[kept]]], 1))
+    pairs = np.concatenate(parts) if parts else np.empty((0, 2), np.int64)
     return pairs[np.sort(rng.permutation(len(pairs))[:most])]
 
 
 def _different(names: Ints, most: int, rng: np.random.Generator) -> Ints:
-    found: Ints = np.empty(0, np.int64)  # each as first * count + second
+    codes: Ints = np.empty(0, np.int64)  # each as first * count + second
     count = len(names)
     if len(np.unique(names)) < 2:
-        return found.reshape(0, 2)
-    while len(found) < most:
+        return codes.reshape(0, 2)
+    while len(codes) < most:
         a, b = rng.integers(0, count, (2 * most, 2)).T
         a, b = (side[names[a] != names[b]] for side in (np.minimum(a, b), np.maximum(a, b)))
-        before = len(found)
-        found = np.unique(np.concatenate([found, a * count + b]))
-        if len(found) == before:  # these are all there are
+        before = len(codes)
+        codes = np.unique(np.concatenate([codes, a * count + b]))
+        if len(codes) == before:  # these are all there are
             break
-    found = found[np.sort(rng.permutation(len(found))[:most])]
-    return np.stack([found // count, found % count], 1)
+    codes = codes[np.sort(rng.permutation(len(codes))[:most])]
+    return np.stack([codes // count, codes % count], 1)
 
 
 def scores(embeddings: Tensor, pairs: ImagePairs) -> Floats:
@@ -126,14 +126,14 @@ def _by_matrix(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Pick the pairs from the products of all with all, a block of rows at a time."""
     order = first.argsort(stable=True)
     rows = first[order].contiguous()
-    found = torch.empty(len(first))
+    cosine = torch.empty(len(first))
     size = max(1, _BLOCK_BYTES // (4 * len(vectors)))
     for start in range(0, len(vectors), size):
         ends = torch.searchsorted(rows, torch.tensor([start, start + size]))
         chosen = order[ends[0] : ends[1]]
         products = vectors[start : start + size] @ vectors.T
-        found[chosen] = products[first[chosen] - start, second[chosen]]
-    return found
+        cosine[chosen] = products[first[chosen] - start, second[chosen]]
+    return cosine
 
 
 def identity_folds(

@@ -1,4 +1,4 @@
-"""What rate of errors to expect on identities that nobody has seen yet.
+"""The predicted rate of errors on identities that nobody has seen yet.
 
 An interval of a *prediction*, not of an estimate: it says between which ends the rate will be that
 is measured on as many other identities, so it holds the luck of both draws.

@@ -112,21 +112,21 @@ def retrieval(
     targets = gallery.nonzero().flatten()  # [M]
     place = torch.full((len(labels),), -1)
     place[targets] = torch.arange(len(targets))
-    found = _findable(labels, query, gallery)  # [N]
-    chosen = (query & (found > 0)).nonzero().flatten()
+    findable = _findable(labels, query, gallery)  # [N]
+    chosen = (query & (findable > 0)).nonzero().flatten()
     if not len(chosen):
         raise DataError(
             "no query has another image of its class in the gallery",
             hint="retrieval needs two images of a class at least",
         )
-    chosen = chosen[found[chosen].argsort(stable=True)]  # so that few blocks rank deep
+    chosen = chosen[findable[chosen].argsort(stable=True)]  # so that few blocks rank deep
     totals = torch.zeros(len(ks) + 2, dtype=torch.float64)
     searched = (vectors if len(targets) == len(labels) else vectors[targets]).T  # [E, M]
     size = min(max(1, _BLOCK_BYTES // (4 * len(targets))), len(chosen))
     # One buffer for all blocks: fresh memory costs as much as half of the product itself.
     buffer = torch.empty(size, len(targets))
     for block in chosen.split(size):
-        r = found[block]
+        r = findable[block]
         depth = min(max(int(r.max()), *ks), len(targets))
         similarity = torch.mm(vectors[block], searched, out=buffer[: len(block)])
         nearest = _nearest(similarity, place[block], depth)
@@ -182,12 +182,12 @@ def random_baseline(
     labels = labels.cpu()
     everyone = torch.ones(len(labels), dtype=torch.bool)
     query, gallery = (everyone if m is None else m.cpu().bool() for m in (query, gallery))
-    found = _findable(labels, query, gallery)
-    chosen = query & (found > 0)
+    findable = _findable(labels, query, gallery)
+    chosen = query & (findable > 0)
     if not chosen.any():
         raise DataError("no query has another image of its class in the gallery")
     others = int(gallery.sum()) - (query & gallery).long()[chosen]
-    pairs, counts = torch.stack([found[chosen], others]).unique(dim=1, return_counts=True)
+    pairs, counts = torch.stack([findable[chosen], others]).unique(dim=1, return_counts=True)
     totals: dict[str, float] = {}
     for (r, m), count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
         for name, value in _by_chance(r, m, ks).items():

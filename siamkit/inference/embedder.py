@@ -1,4 +1,4 @@
-"""Embedding images with a trained network: the whole of it is a fixed function.
+"""The embedder: runs a trained network, the whole of which is a fixed function, on images.
 
 So it runs the way a frozen prefix does: with the fastest kernel that the number of images pays for,
 checked on real images before it is trusted.
@@ -37,7 +37,7 @@ ImageLike = str | Path | Image.Image | np.ndarray[Any, Any]
 Images = ImageLike | Iterable[ImageLike] | Sequence[Sample] | Tensor
 
 BATCH_SIZE = 64
-"""Images that are loaded together, unless told otherwise."""
+"""Images that are loaded together by default."""
 
 _BATCHES_AT_ONCE = 256  # whose image numbers are spelled out for the loader
 

@@ -1,4 +1,4 @@
-"""Embedding many images into one ``.npy`` file, of which a kill loses a few seconds at most.
+"""The filling of one ``.npy`` file with embeddings, of which a kill loses a few seconds at most.
 
 The file grows in a hidden folder beside its place. ``progress.json`` says how many of its rows are
 safe on the disk, which images they are of, and what made them; only where all of that is still

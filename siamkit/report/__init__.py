@@ -1,1 +1,1 @@
-"""What people read: tables, the log of a run. Nothing here computes."""
+"""Everything people read: tables, the log of a run, the report. Nothing here computes a figure."""

@@ -1,4 +1,4 @@
-"""What ``siamkit calibrate`` and ``siamkit verify`` print, and the line that ends a training."""
+"""The texts of ``siamkit calibrate`` and ``siamkit verify``, and the line that ends a training."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Json = Mapping[str, Any]
 _TARGETS = {"eer": "equal error rate", "accuracy": "best accuracy"}
 
 
-def calibration_line(found: Json) -> Text:
+def calibration_line(values: Json) -> Text:
     """Return one line: the threshold, and which errors to expect at it."""
-    far, frr = (f"{name.upper()} {_rate(found[name])}" for name in ("far", "frr"))
+    far, frr = (f"{name.upper()} {_rate(values[name])}" for name in ("far", "frr"))
     return styled(
-        f"threshold {found['threshold']:.4f} ({_target(found)}); to expect of as many other "
+        f"threshold {values['threshold']:.4f} ({_target(values)}); to expect of as many other "
         f"identities: {far}, {frr}"
     )
 
 
-def calibration(found: Json) -> RenderableType:
+def calibration(values: Json) -> RenderableType:
     """Return the object of ``siamkit calibrate`` as something rich can print."""
-    about = found["provenance"]
+    about = values["provenance"]
     which = "all pairs" if about["all_pairs"] else "a draw of pairs"
     head = (
         f"{units.count(about['same'])} same and {units.count(about['different'])} different pairs "
@@ -37,38 +37,38 @@ def calibration(found: Json) -> RenderableType:
     table = make_table("at the threshold", "rate", "95 % interval",
                        numbers=("rate", "95 % interval"))  # fmt: skip
     for name, what in (("far", "false accepts (FAR)"), ("frr", "false rejects (FRR)")):
-        rate = found[name]
+        rate = values[name]
         ends = units.percent_range(rate["low"], rate["high"])
         table.add_row(*cells(what, units.percent(rate["rate"]), ends))
     return Group(
         styled(head),
         Text(),
-        styled(f"threshold {found['threshold']:.4f} ({_target(found)})", "bold"),
+        styled(f"threshold {values['threshold']:.4f} ({_target(values)})", "bold"),
         table,
         Text(),
         styled("The interval is where the rate will be on as many identities not seen here."),
     )
 
 
-def verdict(found: Json) -> RenderableType:
+def verdict(values: Json) -> RenderableType:
     """Return the verdict on one pair."""
-    same = found["same"]
+    same = values["same"]
     return Group(
         styled("same" if same else "different", "bold green" if same else "bold red"),
         styled(
-            f"score {found['score']:.4f}, threshold {found['threshold']:.4f}, probability "
-            f"{found['probability']:.4f}"
+            f"score {values['score']:.4f}, threshold {values['threshold']:.4f}, probability "
+            f"{values['probability']:.4f}"
         ),
     )
 
 
-def pair_list(found: Json) -> RenderableType:
+def pair_list(values: Json) -> RenderableType:
     """Return what there is to say of a list of pairs."""
     lines = [
-        f"{found['pairs']} pairs of {found['images']} images: {found['accepted']} same, "
-        f"{found['pairs'] - found['accepted']} different at threshold {found['threshold']:.4f}"
+        f"{values['pairs']} pairs of {values['images']} images: {values['accepted']} same, "
+        f"{values['pairs'] - values['accepted']} different at threshold {values['threshold']:.4f}"
     ]
-    if errors := found["errors"]:
+    if errors := values["errors"]:
         rates = [
             f"{name} {units.percent(errors[key])}"
             for name, key in (("accuracy", "accuracy"), ("FAR", "far"), ("FRR", "frr"))
@@ -76,14 +76,14 @@ def pair_list(found: Json) -> RenderableType:
         ]
         kinds = f"{errors['same']} same and {errors['different']} different pairs"
         lines.append(f"against what the list says ({kinds}): {', '.join(rates)}")
-    if found["out"]:
-        lines.append(f"written to {found['out']}")
+    if values["out"]:
+        lines.append(f"written to {values['out']}")
     return styled("\n".join(lines))
 
 
-def _target(found: Json) -> str:
-    far = found["far_asked"]
-    return _TARGETS.get(found["target"], f"FAR {far:g}" if far is not None else "")
+def _target(values: Json) -> str:
+    far = values["far_asked"]
+    return _TARGETS.get(values["target"], f"FAR {far:g}" if far is not None else "")
 
 
 def _rate(rate: Json) -> str:

@@ -243,8 +243,8 @@ def summary(result: Json) -> RenderableType:
             styled(label + epoch, "bold" if key == "best" else ""),
             *(styled(_against(row[n], None if key == "untrained" else before[n])) for n in names),
         )
-    if found := result.get("calibration"):
-        return Group(table, calibration_line(found))
+    if calibration := result.get("calibration"):
+        return Group(table, calibration_line(calibration))
     return table
 
 

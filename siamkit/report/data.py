@@ -1,4 +1,4 @@
-"""What ``siamkit data check`` prints."""
+"""The text of ``siamkit data check``."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def data_report(report: Json) -> RenderableType:
         ("conflicts", "the same image with two labels"),
     ):
         parts += _listed(title, [_twins(twins) for twins in report[key]])
-    told = [("notice", "yellow", text) for text in report["notices"]]
-    told += [("warning", "bold yellow", text) for text in report["warnings"]]
-    told += [("problem", "bold red", text) for text in report["problems"]]
-    if told:
+    remarks = [("notice", "yellow", text) for text in report["notices"]]
+    remarks += [("warning", "bold yellow", text) for text in report["warnings"]]
+    remarks += [("problem", "bold red", text) for text in report["problems"]]
+    if remarks:
         parts.append(Text())
-    parts += [Text.assemble((f"{kind}: ", style), styled(text)) for kind, style, text in told]
+    parts += [Text.assemble((f"{kind}: ", style), styled(text)) for kind, style, text in remarks]
     if not report["problems"]:
         parts += [Text(), styled("it can be used", "bold green")]
     return Group(*parts)
@@ -57,8 +57,8 @@ def _counts(counts: Json) -> str:
 def _parts(parts: Json) -> RenderableType:
     names = list(dict.fromkeys(name for part in parts.values() for name in part))
     table = make_table("part", *names, numbers=tuple(names))
-    for part, found in parts.items():
-        table.add_row(styled(part, "bold"), *cells(*(_number(found.get(name)) for name in names)))
+    for part, counts in parts.items():
+        table.add_row(styled(part, "bold"), *cells(*(_number(counts.get(name)) for name in names)))
     return table
 
 

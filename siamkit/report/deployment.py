@@ -1,4 +1,4 @@
-"""What ``siamkit embed``, ``index`` and ``search`` print."""
+"""The texts of ``siamkit embed``, ``index`` and ``search``."""
 
 from __future__ import annotations
 
@@ -44,9 +44,14 @@ def searched(result: Json) -> RenderableType:
     parts: list[RenderableType] = [styled(how)]
     for query in result["queries"]:
         table = make_table("rank", "score", "label", "path", numbers=("rank", "score"))
-        for found in query["neighbours"]:
+        for neighbour in query["neighbours"]:
             table.add_row(
-                *cells(found["rank"], f"{found['score']:.4f}", found["label"], found["path"])
+                *cells(
+                    neighbour["rank"],
+                    f"{neighbour['score']:.4f}",
+                    neighbour["label"],
+                    neighbour["path"],
+                )
             )
         parts += [Text(), styled(query["path"], "bold"), table]
     return Group(*parts)

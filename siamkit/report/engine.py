@@ -1,4 +1,4 @@
-"""How a phase is computed, in a line."""
+"""The engine's decision for a phase, in a line."""
 
 from __future__ import annotations
 

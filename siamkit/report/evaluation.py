@@ -1,4 +1,4 @@
-"""What ``siamkit evaluate`` prints."""
+"""The tables of ``siamkit evaluate``."""
 
 from __future__ import annotations
 
@@ -39,34 +39,34 @@ def evaluation(report: Json) -> RenderableType:
     return Group(*parts)
 
 
-def _retrieval(found: Json) -> list[RenderableType]:
-    title = f"retrieval: {found['queries']} queries among {found['gallery']} images"
-    if found["left_out"]:
-        title += f" ({found['left_out']} are alone in their class)"
+def _retrieval(metrics: Json) -> list[RenderableType]:
+    title = f"retrieval: {metrics['queries']} queries among {metrics['gallery']} images"
+    if metrics["left_out"]:
+        title += f" ({metrics['left_out']} are alone in their class)"
     table = make_table("metric", "value", "by chance", numbers=("value", "by chance"))
-    for name, value in found.items():
+    for name, value in metrics.items():
         if name not in _COUNTS:
-            table.add_row(*cells(name, f"{value:.3f}", f"{found['chance'][name]:.3f}"))
+            table.add_row(*cells(name, f"{value:.3f}", f"{metrics['chance'][name]:.3f}"))
     return [styled(title, "bold"), table]
 
 
-def _verification(found: Json) -> list[RenderableType]:
-    which = "all of them" if found["all_pairs"] else "a draw"
+def _verification(metrics: Json) -> list[RenderableType]:
+    which = "all of them" if metrics["all_pairs"] else "a draw"
     title = (
-        f"verification: {units.count(found['same'])} same and {units.count(found['different'])} "
-        f"different pairs, {which}"
+        f"verification: {units.count(metrics['same'])} same and "
+        f"{units.count(metrics['different'])} different pairs, {which}"
     )
     table = make_table("metric", "value", "95 % interval", numbers=("value", "95 % interval"))
-    for name, value in found.items():
+    for name, value in metrics.items():
         if name in ("auc", "eer") or (name.startswith("tar@") and value is not None):
-            ends = found["intervals"].get(name)
+            ends = metrics["intervals"].get(name)
             table.add_row(*cells(name, f"{value:.3f}", _interval(ends)))
     parts: list[RenderableType] = [styled(title, "bold"), table]
-    if at := found["at_threshold"]:
+    if at := metrics["at_threshold"]:
         rates = (f"{name.upper()} {units.percent(at[name])}" for name in ("far", "frr"))
-        told = f"accuracy {at['accuracy']:.3f}, {', '.join(rates)}"
-        parts.append(styled(f"at the run's threshold {at['threshold']:.4f}: {told}"))
-    if accuracy := found["accuracy"]:
+        errors = f"accuracy {at['accuracy']:.3f}, {', '.join(rates)}"
+        parts.append(styled(f"at the run's threshold {at['threshold']:.4f}: {errors}"))
+    if accuracy := metrics["accuracy"]:
         parts.append(
             styled(
                 f"accuracy {accuracy['mean']:.3f} +- {accuracy['standard_error']:.3f} in "

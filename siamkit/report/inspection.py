@@ -1,4 +1,4 @@
-"""What ``siamkit inspect`` prints: the network, a table a phase, what it costs."""
+"""The tables of ``siamkit inspect``: the network, and each phase with its costs."""
 
 from __future__ import annotations
 

@@ -41,13 +41,13 @@ def describe_options(model: type[BaseModel]) -> list[dict[str, Any]]:
 
 def bounds(field: FieldInfo) -> str:
     """Return what a field's values are limited to, such as ``> 0, <= 1``."""
-    found = [
+    limits = [
         text.format(value)
         for constraint in field.metadata
         for key, text in _BOUNDS.items()
         if (value := getattr(constraint, key, None)) is not None
     ]
-    return ", ".join(found)
+    return ", ".join(limits)
 
 
 def type_name(annotation: Any) -> str:

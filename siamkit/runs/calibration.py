@@ -30,7 +30,7 @@ def calibrate_run(
         DataError: The images don't allow it; nothing is written.
         ResourceError: The disk is full or not writable.
     """
-    found = calibrate(
+    calibration = calibrate(
         held_out.embeddings,
         held_out.images,
         target=wanted.wanted,
@@ -45,8 +45,8 @@ def calibrate_run(
         },
         seed=seed,
     )
-    found.save(run.calibration)
-    return found
+    calibration.save(run.calibration)
+    return calibration
 
 
 def best_checkpoint(run: RunDir) -> str:
@@ -74,13 +74,13 @@ def calibration_of(run: RunDir, checkpoint_name: str) -> Calibration:
     hint = f"'siamkit calibrate {run.path}' fits one for the best epoch's network"
     if not run.calibration.is_file():
         raise CheckpointError("the run has no threshold", where=str(run.path), hint=hint)
-    found = Calibration.load(run.calibration)
-    if found.provenance.checkpoint != checkpoint_name:
+    calibration = Calibration.load(run.calibration)
+    if calibration.provenance.checkpoint != checkpoint_name:
         raise CheckpointError(
             "the threshold was fitted for another network of the run",
             where=str(run.calibration),
-            got=found.provenance.checkpoint,
+            got=calibration.provenance.checkpoint,
             allowed=checkpoint_name,
             hint=hint,
         )
-    return found
+    return calibration

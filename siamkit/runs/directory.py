@@ -110,8 +110,8 @@ class RunDir:
         """Return the values of the run's config.
 
         Args:
-            trackers: Those too that the run was told to; a network can be used where they are not
-                installed.
+            trackers: Include the trackers that the run sends its events to; a network can be used
+                where they are not installed.
         """
         layer = read_file(self.config)
         dropped = () if trackers else ("track",)

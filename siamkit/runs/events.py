@@ -1,4 +1,4 @@
-"""Events of a run: logged, and passed on to listeners, plugins and trackers."""
+"""The events of a run: logged, and passed on to listeners and observers."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Observer:
 
     Attributes:
         name: Such as ``the tracker 'tensorboard' of siamkit``.
-        watch: What is told of events.
+        watch: Called with each event.
     """
 
     name: str
     watch: Listener
 
     def __call__(self, event: Event) -> None:
-        """Tell it of an event."""
+        """Pass an event on."""
         self.watch(event)
 
 
@@ -56,7 +56,7 @@ def emitter(run_dir: RunDir, listeners: Sequence[Listener], observers: Sequence[
                 watching.remove(observer)
                 whose = observer.name if isinstance(observer, Observer) else "an observer plugin"
                 failed.append(f"{whose} failed and was left out: {type(error).__name__}: {error}")
-        # Told when all have seen this event, so that everyone sees events in their order.
+        # Said when all have seen this event, so that everyone sees events in their order.
         for text in failed:
             emit("notice", {"text": text})
 

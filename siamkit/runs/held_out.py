@@ -1,4 +1,4 @@
-"""What the trained network makes of the held-out images, kept with the run.
+"""The held-out images' embeddings by the trained network, kept with the run.
 
 Calibration and the report read it, so neither has to embed anything again.
 """

@@ -55,7 +55,8 @@ _WINDOWS = {
 TRANSFORMERS: dict[str, dict] = {
     "ViT": _VIT, "DeiT": _VIT, "Beit": _VIT, "Data2VecVision": _VIT, "Dinov2": _VIT,
     "ViTMSN": _VIT, "ViTMAE": _VIT, "CLIPVision": _VIT, "SiglipVision": _VIT,
-    "ResNet": {"embedding_size": 8, **_STEPS}, "RegNet": {"embedding_size": 8, "groups_width": 8, **_STEPS},
+    "ResNet": {"embedding_size": 8, **_STEPS},
+    "RegNet": {"embedding_size": 8, "groups_width": 8, **_STEPS},
     "ConvNext": _STEPS, "ConvNextV2": _STEPS, "Swin": _WINDOWS, "Swinv2": _WINDOWS,
     "PoolFormer": {"hidden_sizes": [16, 24, 32, 40], "depths": [1, 1, 2, 1]},
     "FocalNet": {"embed_dim": 16, "depths": [1, 1, 2], "image_size": 64},

@@ -99,9 +99,9 @@ def build(embeddings: Array, path: Path) -> tuple[int, float]:
     for start in range(0, count, _ROWS_AT_ONCE):
         index.add(np.ascontiguousarray(embeddings[start : start + _ROWS_AT_ONCE]))
     sample = np.sort(rng.choice(count, min(count, _SAMPLE), replace=False))
-    looked, found = _tune(index, embeddings, sample, number)
+    looked, recall = _tune(index, embeddings, sample, number)
     faiss.write_index(index, str(path))
-    return looked, found
+    return looked, recall
 
 
 def _tune(index: Any, embeddings: Array, sample: Array, number: int) -> tuple[int, float]:
@@ -128,11 +128,11 @@ def _others(indices: Tensor, own: Tensor) -> Tensor:
     return indices[~mine].view(len(indices), -1)
 
 
-def overlap(found: Tensor, best: Tensor) -> float:
-    """Return the share of ``best [Q, k]`` that is in ``found [Q, k]``; 1 where k is 0."""
+def overlap(nearest: Tensor, best: Tensor) -> float:
+    """Return the share of ``best [Q, k]`` that is in ``nearest [Q, k]``; 1 where k is 0."""
     if not best.numel():
         return 1.0
-    return float((best[:, :, None] == found[:, None, :]).any(dim=2).double().mean())
+    return float((best[:, :, None] == nearest[:, None, :]).any(dim=2).double().mean())
 
 
 def opened(path: Path, looked: int) -> Search:
@@ -161,7 +161,7 @@ def opened(path: Path, looked: int) -> Search:
 
 
 def rescored(queries: Tensor, gallery: Vectors, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scores and indices ``[Q, k]`` of what was found, in the order of exact search.
+    """Return the scores and indices ``[Q, k]`` of candidates, in the order of exact search.
 
     Scores are computed anew, so that they are those of exact search. Where fewer than k were
     found, the score is -inf and the index -1.
@@ -170,10 +170,10 @@ def rescored(queries: Tensor, gallery: Vectors, indices: Tensor) -> tuple[Tensor
         NonFiniteError: A score is NaN.
     """
     rows = torch.from_numpy(np.asarray(gallery[indices.clamp(min=0).flatten().numpy()]))
-    found = rows.view(*indices.shape, -1)  # [Q, k, E]
-    scores = (found @ queries[:, :, None]).squeeze(2)
+    vectors = rows.view(*indices.shape, -1)  # [Q, k, E]
+    scores = (vectors @ queries[:, :, None]).squeeze(2)
     if scores.isnan().any():
-        raise not_a_number("what was found")
+        raise not_a_number("the candidates")
     scores = torch.where(indices < 0, -torch.inf, scores)
     indices, order = indices.sort(dim=1)
     scores = scores.gather(1, order)

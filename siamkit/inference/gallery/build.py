@@ -1,4 +1,4 @@
-"""Building an index: embed the gallery, write what it consists of, put it in its place at once."""
+"""The builder of an index: embeds the gallery, writes the files, puts them in place at once."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def build_index(
         Interrupted: Ctrl-C; what was done is kept.
         ResourceError: The disk is full, or another process builds the same.
     """
-    ann.choose_kind(kind, ann.WORTH, 1)  # a package that is missing is told now, not at the end
+    ann.choose_kind(kind, ann.WORTH, 1)  # a missing package is an error now, not at the end
     _require_free(output, force)
     started = time.perf_counter()
     root, paths = _listed(gallery)

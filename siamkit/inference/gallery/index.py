@@ -152,8 +152,8 @@ class Index(TextRepr):
         start, end = self._offsets[index : index + 2].tolist()
         with (self.path / ITEMS).open("rb") as file:
             file.seek(start)
-            found = json.loads(file.read(end - start))
-        return Path(self.meta.root, found["path"]), found["label"]
+            entry = json.loads(file.read(end - start))
+        return Path(self.meta.root, entry["path"]), entry["label"]
 
     def require_model(self, fingerprint: str) -> None:
         """Check that a network is the one that made the embeddings.
@@ -192,12 +192,12 @@ class Index(TextRepr):
             self._require_usable(queries, k)
             indices = approximate(queries, min(k, len(self)))
             scores, indices = ann.rescored(queries, self.embeddings, indices)
-        found = [[self.item(i) for i in row if i >= 0] for row in indices.tolist()]
+        entries = [[self.item(i) for i in row if i >= 0] for row in indices.tolist()]
         return Neighbours(
             scores,
             indices,
-            [[path for path, _ in row] for row in found],
-            [[label for _, label in row] for row in found],
+            [[path for path, _ in row] for row in entries],
+            [[label for _, label in row] for row in entries],
         )
 
     def recall(self, embeddings: Tensor | np.ndarray[Any, Any], k: int = 10) -> float:

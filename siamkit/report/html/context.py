@@ -21,53 +21,53 @@ Context = dict[str, Any]
 _PARTS = {"test": "test", "val": "validation"}
 
 
-def charts_of(found: Gathered) -> dict[str, Chart]:
+def charts_of(gathered: Gathered) -> dict[str, Chart]:
     """Return the charts that there is something to draw in, by id."""
-    facts = found.facts
+    facts = gathered.facts
     names = dict.fromkeys(n for e in facts.epochs for n in e.metrics)
     charts = [
         run_charts.loss_chart(facts),
         *(run_charts.metric_chart(facts, name) for name in names),
         plan_chart(facts),
         run_charts.rate_chart(facts),
-        run_charts.time_chart(found.spent),
+        run_charts.time_chart(gathered.spent),
     ]
-    if found.held is not None and found.held.verified is not None:
-        verified, decision = found.held.verified, found.held.decision
+    if gathered.held is not None and gathered.held.verified is not None:
+        verified, decision = gathered.held.verified, gathered.held.decision
         assert decision is not None
         charts += [
             score_charts.score_chart(verified, decision),
             score_charts.det_chart(verified, decision),
             score_charts.roc_chart(verified, decision),
         ]
-    if found.held is not None and found.map is not None:
-        charts.append(score_charts.map_chart(found.held, found.map))
+    if gathered.held is not None and gathered.map is not None:
+        charts.append(score_charts.map_chart(gathered.held, gathered.map))
     return {chart.id: chart for chart in charts if chart is not None}
 
 
 def context_of(
-    found: Gathered, charts: Mapping[str, Chart], thumbs: Mapping[int, str | None], now: datetime
+    gathered: Gathered, charts: Mapping[str, Chart], thumbs: Mapping[int, str | None], now: datetime
 ) -> Context:
     """Return what the templates show.
 
     Args:
-        found: What the report is made of.
+        gathered: What the report is made of.
         charts: The charts by id.
         thumbs: The thumbnails by number; None for a file that cannot be read.
         now: When the report is written.
     """
-    notices = list(found.notices)
+    notices = list(gathered.notices)
     if lost := sum(text is None for text in thumbs.values()):
         notices.append(
             f"{lost} of the {len(thumbs)} images shown cannot be read: moved, removed or damaged "
             "since the run"
         )
     return {
-        **_head(found),
-        **_run(found, charts),
-        **_verification(found, charts),
-        **_pictures(found, charts),
-        **_appendix(found),
+        **_head(gathered),
+        **_run(gathered, charts),
+        **_verification(gathered, charts),
+        **_pictures(gathered, charts),
+        **_appendix(gathered),
         "notices": notices,
         "thumbs": dict(thumbs),
         "siamkit": importlib.metadata.version("siamkit"),
@@ -78,18 +78,18 @@ def context_of(
 # --- the head ------------------------------------------------------------------------------------
 
 
-def _head(found: Gathered) -> Context:
-    facts = found.facts
+def _head(gathered: Gathered) -> Context:
+    facts = gathered.facts
     config = facts.start.get("config") or {}
     data = str((config.get("data") or {}).get("path", ""))
     backbone = _name(config, "backbone")
-    title = f"{backbone} on {Path(data).name or data}" if backbone else found.run.path.name
+    title = f"{backbone} on {Path(data).name or data}" if backbone else gathered.run.path.name
     return {
         "title": title,
-        "lead": _lead(found, config),
-        "status": _status(found),
-        "figures": model.headline(facts, found.metrics),
-        "about": _about(found, data),
+        "lead": _lead(gathered, config),
+        "status": _status(gathered),
+        "figures": model.headline(facts, gathered.metrics),
+        "about": _about(gathered, data),
     }
 
 
@@ -97,11 +97,11 @@ def _name(config: Mapping[str, Any], section: str) -> str:
     return str((config.get(section) or {}).get("name", ""))
 
 
-def _lead(found: Gathered, config: Mapping[str, Any]) -> str:
-    facts = found.facts
+def _lead(gathered: Gathered, config: Mapping[str, Any]) -> str:
+    facts = gathered.facts
     if not config:
         return "The run logged no event: it stopped before it began."
-    total = sum(timing.totals(found.spent).values())
+    total = sum(timing.totals(gathered.spent).values())
     of = facts.start.get("epochs")
     done = len(facts.epochs)
     return (
@@ -111,16 +111,16 @@ def _lead(found: Gathered, config: Mapping[str, Any]) -> str:
     )
 
 
-def _status(found: Gathered) -> str:
-    facts = found.facts
+def _status(gathered: Gathered) -> str:
+    facts = gathered.facts
     if not facts.ended:
         return "not finished"
     return "stopped early" if facts.stopped_early else ""
 
 
-def _about(found: Gathered, data: str) -> list[tuple[str, str]]:
-    facts, start = found.facts, found.facts.start
-    rows: list[tuple[str, str]] = [("run", str(found.run.path))]
+def _about(gathered: Gathered, data: str) -> list[tuple[str, str]]:
+    facts, start = gathered.facts, gathered.facts.start
+    rows: list[tuple[str, str]] = [("run", str(gathered.run.path))]
     if sets := start.get("data"):
         rows += [
             ("data", data),
@@ -136,11 +136,11 @@ def _about(found: Gathered, data: str) -> list[tuple[str, str]]:
         rows.append(
             ("trainable at the end", f"{units.percent(last.share)} of the parameters, in {phases}")
         )
-    if found.held is not None and found.held.verified is not None:
-        verified = found.held.verified
+    if gathered.held is not None and gathered.held.verified is not None:
+        verified = gathered.held.verified
         rows.append(
             (
-                f"verification ({_PARTS[found.held.held.part]})",
+                f"verification ({_PARTS[gathered.held.held.part]})",
                 f"equal error rate {verified.metrics.eer:.3f}, AUC {verified.metrics.auc:.3f}",
             )
         )
@@ -152,10 +152,10 @@ def _about(found: Gathered, data: str) -> list[tuple[str, str]]:
 # --- the run -------------------------------------------------------------------------------------
 
 
-def _run(found: Gathered, charts: Mapping[str, Chart]) -> Context:
+def _run(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
     shown = [*(n for n in charts if n.startswith("metric-")), "loss", "rates"]
     learning = [charts[name] for name in shown if name in charts]
-    live = any(band.engine.get("mode") == "live" for band in found.facts.bands)
+    live = any(band.engine.get("mode") == "live" for band in gathered.facts.bands)
     note = (
         "By the log's clock. What comes before the first step counts to the first epoch, the last "
         "embedding of the held-out images to the last one."
@@ -170,21 +170,21 @@ def _run(found: Gathered, charts: Mapping[str, Chart]) -> Context:
         "plan": charts.get("plan"),
         "time": charts.get("time"),
         "time_note": note,
-        "phases": [(number, b.what) for number, b in enumerate(found.facts.bands, start=1)],
+        "phases": [(number, b.what) for number, b in enumerate(gathered.facts.bands, start=1)],
     }
 
 
 # --- held-out images -----------------------------------------------------------------------------
 
 
-def _verification(found: Gathered, charts: Mapping[str, Chart]) -> Context:
-    held = found.held
+def _verification(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
+    held = gathered.held
     context: Context = {
         "held_note": "",
         "scores": charts.get("scores"),
         "det": charts.get("det"),
         "roc": charts.get("roc"),
-        "why_no_pairs": found.why,
+        "why_no_pairs": gathered.why,
     }
     if held is None:
         return context
@@ -237,12 +237,12 @@ def _threshold_rows(decision: Decision) -> list[tuple[str, ...]]:
     return [row if foreseen else row[:2] for row in model.threshold_rows(decision)]
 
 
-def _pictures(found: Gathered, charts: Mapping[str, Chart]) -> Context:
-    held, places = found.held, found.map
+def _pictures(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
+    held, places = gathered.held, gathered.map
     context: Context = {
         "right": [], "wrong": [], "accepts": [], "rejects": [], "items": [], "map_classes": [],
         "map": charts.get("map"), "map_note": "", "retrieval_note": "", "hardest_note": "",
-        "why_no_images": found.why, "why_no_map": found.why,
+        "why_no_images": gathered.why, "why_no_map": gathered.why,
     }  # fmt: skip
     if held is None:
         return context
@@ -252,8 +252,8 @@ def _pictures(found: Gathered, charts: Mapping[str, Chart]) -> Context:
         return context
     if held.held.images.tuples is not None:
         context["why_no_images"] = (
-            "The data says which images belong together, not all that do, so it cannot be told "
-            "which neighbours are right."
+            "The data says which images belong together, not all that do, so which neighbours "
+            "are right is not known."
         )
     context.update(
         right=model.gallery(held, held.right),
@@ -297,8 +297,8 @@ def _retrieval_note(metrics: Retrieval | None) -> str:
 # --- the appendix --------------------------------------------------------------------------------
 
 
-def _appendix(found: Gathered) -> Context:
-    versions = found.facts.start.get("versions")
+def _appendix(gathered: Gathered) -> Context:
+    versions = gathered.facts.start.get("versions")
     note = "Of the process that trained last."
     if not isinstance(versions, Mapping):
         note = "Of the process that wrote this report: the run logged none."
@@ -308,8 +308,8 @@ def _appendix(found: Gathered) -> Context:
             "platform": platform.platform(),
         }
     return {
-        "config": found.config,
-        "config_path": str(found.run.dir.config),
+        "config": gathered.config,
+        "config_path": str(gathered.run.dir.config),
         "versions": list(versions.items()),
         "versions_note": note,
     }

@@ -1,4 +1,4 @@
-"""What happened in a run, told from its events. Pure."""
+"""The facts of a run: what its events say happened. Pure."""
 
 from __future__ import annotations
 
@@ -183,13 +183,13 @@ def facts_of(events: Sequence[LoggedEvent]) -> Facts:
 
 def _standing(named: Sequence[tuple[str, LoggedEvent]]) -> list[tuple[str, LoggedEvent]]:
     """Leave out what was undone: a run that is resumed may go back to an older checkpoint."""
-    found: list[tuple[str, LoggedEvent]] = []
+    standing: list[tuple[str, LoggedEvent]] = []
     for name, event in named:
         if name == "run_start":
             start = int(event.get("start_epoch", 0))
-            found = [(n, e) for n, e in found if not _undone(n, e, start)]
-        found.append((name, event))
-    return found
+            standing = [(n, e) for n, e in standing if not _undone(n, e, start)]
+        standing.append((name, event))
+    return standing
 
 
 def _undone(name: str, event: LoggedEvent, start: int) -> bool:
@@ -219,7 +219,7 @@ def _epoch(event: LoggedEvent) -> Epoch:
 
 def _steps(events: Iterable[LoggedEvent]) -> tuple[Step, ...]:
     """Return the steps by their number; what was done again replaces what a crash undid."""
-    found = {
+    steps = {
         e["step"]: Step(
             e["epoch"] + e["epoch_step"] / max(e["epoch_steps"], 1),
             e["loss"],
@@ -227,33 +227,33 @@ def _steps(events: Iterable[LoggedEvent]) -> tuple[Step, ...]:
         )
         for e in events
     }
-    return tuple(found[number] for number in sorted(found))
+    return tuple(steps[number] for number in sorted(steps))
 
 
 def _bands(named: Sequence[tuple[str, LoggedEvent]], reached: int) -> tuple[Band, ...]:
     """Return the phases up to the epoch ``reached``.
 
-    A resumed run tells its plan again, from an epoch that may lie in a phase that was told before:
-    what is told later counts, and equal neighbours are one phase.
+    A resumed run logs its plan again, from an epoch that may lie in a phase that was logged before:
+    the later one counts, and equal neighbours are one phase.
     """
     stages: dict[str, StageState] = {}
-    told: dict[int, Band] = {}
+    by_start: dict[int, Band] = {}
     for name, event in named:
         if name == "run_start":
             stages = {}
         elif name == "phase_start":
             stages = {**stages, **{c["stage"]: _stage(c) for c in event["changes"]}}
             start = int(event["epoch"])
-            told[start] = Band(
+            by_start[start] = Band(
                 start, start, event["trainable_parameters"], event["parameters"], dict(stages)
             )
-        elif name == "engine" and told:
-            start = max(told)
-            told[start] = replace(told[start], engine=event)
-    starts = sorted(told)
+        elif name == "engine" and by_start:
+            start = max(by_start)
+            by_start[start] = replace(by_start[start], engine=event)
+    starts = sorted(by_start)
     bands: list[Band] = []
     for start, end in zip(starts, [*starts, reached][1:], strict=True):
-        band = replace(told[start], end=max(end, start))
+        band = replace(by_start[start], end=max(end, start))
         if bands and bands[-1].stages == band.stages:
             band = replace(bands.pop(), end=band.end)
         bands.append(band)
@@ -267,16 +267,16 @@ def _stage(change: LoggedEvent) -> StageState:
 
 
 def _notices(named: Sequence[tuple[str, LoggedEvent]]) -> tuple[str, ...]:
-    found: list[str] = []
+    notices: list[str] = []
     for name, event in named:
         if name == "run_start":
-            found += map(str, event.get("notices") or [])
+            notices += map(str, event.get("notices") or [])
         elif name == "notice":
-            found.append(str(event["text"]))
+            notices.append(str(event["text"]))
         elif name == "non_finite":
-            found.append(
+            notices.append(
                 f"the loss or a gradient was not finite at step {event['step'] + 1}; "
                 f"{len(event['samples'])} images were in the batch, among them "
                 f"{', '.join(map(str, event['samples'][:3]))}"
             )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(notices))

@@ -1,4 +1,4 @@
-"""What all charts share: colours, the plain layout, phases in the background.
+"""The common parts of all charts: colours, the plain layout, phases in the background.
 
 Text, grid and axis colours are those of the page (``style.css``), so that charts follow light, dark
 and print without being drawn again. The colours here are told apart on both, and with any colour
@@ -61,13 +61,13 @@ def figure(*traces: Any, height: int = 260, **layout: Any) -> go.Figure:
         height: Pixels.
         **layout: What differs from the plain layout.
     """
-    found = go.Figure(data=list(traces))
-    return plain(found, height=height, **layout)
+    plot = go.Figure(data=list(traces))
+    return plain(plot, height=height, **layout)
 
 
-def plain(found: go.Figure, *, height: int, **layout: Any) -> go.Figure:
+def plain(plot: go.Figure, *, height: int, **layout: Any) -> go.Figure:
     """Put the plain layout on a figure."""
-    found.update_layout(
+    plot.update_layout(
         template="none",
         height=height,
         margin={"l": 56, "r": 14, "t": 34, "b": 46},
@@ -85,10 +85,10 @@ def plain(found: go.Figure, *, height: int, **layout: Any) -> go.Figure:
         "fixedrange": True, "zeroline": False, "showline": False, "ticks": "",
         "gridcolor": "rgba(134,142,153,0.25)", "automargin": True, "title": {"standoff": 8},
     }  # fmt: skip
-    found.update_xaxes(showgrid=False, **axis)
-    found.update_yaxes(**axis)
-    found.update_layout(**layout)
-    return found
+    plot.update_xaxes(showgrid=False, **axis)
+    plot.update_yaxes(**axis)
+    plot.update_layout(**layout)
+    return plot
 
 
 def label(text: str, most: int = _LABEL) -> str:
@@ -104,18 +104,18 @@ def pattern(shape: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def draw_bands(found: go.Figure, bands: Sequence[Band], **where: Any) -> None:
+def draw_bands(plot: go.Figure, bands: Sequence[Band], **where: Any) -> None:
     """Draw the phases behind a chart over epochs.
 
     Args:
-        found: The chart.
+        plot: The chart.
         bands: The phases.
         **where: ``row`` and ``col`` of a subplot.
     """
     if len(bands) < 2:
         return
     for number, band in enumerate(bands, start=1):
-        found.add_shape(
+        plot.add_shape(
             type="rect", layer="below", line_width=0, fillcolor=_SHADES[number % 2],
             x0=band.start, x1=band.end, yref="y domain", y0=0, y1=1,
             label={"text": str(number), "textposition": "top left", "padding": 4},

@@ -41,10 +41,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class Query:
-    """A query and what was found."""
+    """A query and the images nearest to it."""
 
     image: Shown
-    found: list[Shown]
+    neighbours: list[Shown]
 
 
 @dataclass(frozen=True)
@@ -91,15 +91,15 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def gallery(found: HeldOutFacts, queries: Sequence[int]) -> list[Query]:
+def gallery(facts: HeldOutFacts, queries: Sequence[int]) -> list[Query]:
     """Return queries with their neighbours."""
-    near = found.near
+    near = facts.near
     assert near is not None
     return [
         Query(
-            _shown(found, query),
+            _shown(facts, query),
             [
-                _shown(found, int(i), float(s), bool(found.labels[i] == found.labels[query]))
+                _shown(facts, int(i), float(s), bool(facts.labels[i] == facts.labels[query]))
                 for i, s in zip(near.nearest[query], near.scores[query], strict=True)
             ],
         )
@@ -107,46 +107,46 @@ def gallery(found: HeldOutFacts, queries: Sequence[int]) -> list[Query]:
     ]
 
 
-def shown_pairs(found: HeldOutFacts, pairs: Iterable[ScoredPair]) -> list[Comparison]:
+def shown_pairs(facts: HeldOutFacts, pairs: Iterable[ScoredPair]) -> list[Comparison]:
     """Return pairs with the decision on each."""
-    assert found.decision is not None
-    threshold = found.decision.threshold
+    assert facts.decision is not None
+    threshold = facts.decision.threshold
     return [
-        Comparison(_shown(found, first), _shown(found, second), score, score >= threshold)
+        Comparison(_shown(facts, first), _shown(facts, second), score, score >= threshold)
         for first, second, score in pairs
     ]
 
 
 def _shown(
-    found: HeldOutFacts, index: int, score: float | None = None, right: bool | None = None
+    facts: HeldOutFacts, index: int, score: float | None = None, right: bool | None = None
 ) -> Shown:
-    return Shown(index, found.held.images.samples[index].key, found.name(index), score, right)
+    return Shown(index, facts.held.images.samples[index].key, facts.name(index), score, right)
 
 
 def thumbnail_wishes(
-    found: HeldOutFacts, places: Map | None
+    facts: HeldOutFacts, places: Map | None
 ) -> tuple[dict[int, Sample], dict[int, int]]:
     """Return the images that the page shows, and the size in which it needs each."""
     sizes: dict[int, int] = {}
     if places is not None:
         sizes.update(dict.fromkeys(places.indices.tolist(), SMALL))
-    assert found.near is not None
-    for query in (*found.right, *found.wrong):
-        sizes.update(dict.fromkeys((query, *found.near.nearest[query].tolist()), LARGE))
-    for first, second, _ in (*found.accepts, *found.rejects):
+    assert facts.near is not None
+    for query in (*facts.right, *facts.wrong):
+        sizes.update(dict.fromkeys((query, *facts.near.nearest[query].tolist()), LARGE))
+    for first, second, _ in (*facts.accepts, *facts.rejects):
         sizes.update(dict.fromkeys((first, second), LARGE))
-    samples = found.held.images.samples
+    samples = facts.held.images.samples
     return {number: samples[number] for number in sizes}, sizes
 
 
-def map_items(found: HeldOutFacts, places: Map) -> list[Json]:
+def map_items(facts: HeldOutFacts, places: Map) -> list[Json]:
     """Return what the page's script needs of each point: where, which image, which class."""
-    near, samples = found.near, found.held.images.samples
+    near, samples = facts.near, facts.held.images.samples
     assert near is not None
     items: list[Json] = []
     for index, (x, y) in zip(places.indices.tolist(), places.places.tolist(), strict=True):
         nearest = int(near.nearest[index, 0])
-        if found.held.images.tuples is not None:
+        if facts.held.images.tuples is not None:
             verdict = f"nearest image: {samples[nearest].key}"
         elif not near.query[index]:
             verdict = "not a query"
@@ -155,13 +155,13 @@ def map_items(found: HeldOutFacts, places: Map) -> list[Json]:
         elif near.right[index]:
             verdict = "nearest image: same class"
         else:
-            verdict = f"nearest image: {found.name(nearest)}"
+            verdict = f"nearest image: {facts.name(nearest)}"
         items.append(
             {
                 "x": float(f"{x:.4g}"),
                 "y": float(f"{y:.4g}"),
                 "image": index,
-                "label": int(found.labels[index]),
+                "label": int(facts.labels[index]),
                 "name": samples[index].key,
                 "verdict": verdict,
             }
@@ -169,9 +169,9 @@ def map_items(found: HeldOutFacts, places: Map) -> list[Json]:
     return items
 
 
-def verification_rows(found: Verified) -> list[tuple[str, str, str]]:
+def verification_rows(verified: Verified) -> list[tuple[str, str, str]]:
     """Return verification metrics with their intervals."""
-    metrics = found.metrics
+    metrics = verified.metrics
     values: list[tuple[str, str, float | None]] = [
         ("AUC", "auc", metrics.auc),
         ("equal error rate", "eer", metrics.eer),
@@ -180,7 +180,7 @@ def verification_rows(found: Verified) -> list[tuple[str, str, str]]:
     ]  # fmt: skip
     rows = []
     for title, key, value in values:
-        ends = found.intervals.get(key)
+        ends = verified.intervals.get(key)
         between = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
         text = f"{value:.3f}" if value is not None else "too few different pairs to tell"
         rows.append((title, text, between))

@@ -64,8 +64,8 @@ def policy(*hashes: str) -> str:
 
 
 def _figure(chart: Chart) -> Any:
-    found = json.loads(chart.figure.to_json())
-    return finite({"data": found["data"], "layout": found["layout"]})
+    plot = json.loads(chart.figure.to_json())
+    return finite({"data": plot["data"], "layout": plot["layout"]})
 
 
 def _text(name: str) -> str:

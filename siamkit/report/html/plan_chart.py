@@ -47,11 +47,11 @@ def plan_chart(facts: Facts) -> Chart | None:
     stages = list(bands[-1].stages)
     ticks = [label(name) for name in stages]
     pixels = min(24 * len(stages), max(900, 12 * len(stages)))
-    found = make_subplots(
+    plot = make_subplots(
         rows=2, cols=1, shared_xaxes=True, row_heights=[64, pixels],
         vertical_spacing=min(0.1, 16 / (64 + pixels)),
     )  # fmt: skip
-    found.add_scatter(
+    plot.add_scatter(
         x=[x for band in bands for x in (band.start, band.end)],
         y=[100 * band.share for band in bands for _ in range(2)],
         mode="lines", line={"color": BLUE, "width": 2}, fill="tozeroy",
@@ -70,7 +70,7 @@ def plan_chart(facts: Facts) -> Chart | None:
     for state, look in looks.items():
         cells = [span for span in spans if span.stage.state == state]
         if cells:
-            found.add_bar(
+            plot.add_bar(
                 orientation="h", name=state, marker=look, width=0.82,
                 base=[cell.start for cell in cells],
                 x=[cell.end - cell.start for cell in cells],
@@ -80,20 +80,20 @@ def plan_chart(facts: Facts) -> Chart | None:
                 textangle=0, hovertext=[_hover(cell) for cell in cells], hoverinfo="text",
                 row=2, col=1,
             )  # fmt: skip
-    plain(found, height=64 + pixels + 100, barmode="overlay")
-    found.update_xaxes(**{**epoch_axis(facts.span), "title": None}, row=1, col=1)
-    found.update_xaxes(**epoch_axis(facts.span), row=2, col=1)
-    found.update_traces(textfont_color="#fff", selector={"type": "bar"})
+    plain(plot, height=64 + pixels + 100, barmode="overlay")
+    plot.update_xaxes(**{**epoch_axis(facts.span), "title": None}, row=1, col=1)
+    plot.update_xaxes(**epoch_axis(facts.span), row=2, col=1)
+    plot.update_traces(textfont_color="#fff", selector={"type": "bar"})
     # The page's style knows it by this colour: white would not do on the shade of what is frozen.
-    found.update_traces(textfont_color=GREY, selector={"name": FROZEN})
-    found.update_traces(textfont_color="#0b2233", selector={"name": PARTLY})
-    found.update_yaxes(
+    plot.update_traces(textfont_color=GREY, selector={"name": FROZEN})
+    plot.update_traces(textfont_color="#0b2233", selector={"name": PARTLY})
+    plot.update_yaxes(
         tickmode="array", tickvals=list(range(len(stages))), ticktext=ticks, showgrid=False,
         range=[-0.6, len(stages) - 0.4], row=2, col=1,
     )  # fmt: skip
-    found.update_yaxes(title_text="train, %", range=[0, 105], dtick=50, row=1, col=1)
+    plot.update_yaxes(title_text="train, %", range=[0, 105], dtick=50, row=1, col=1)
     return Chart(
-        "plan", "What trained when", _plan_finding(bands), found,
+        "plan", "What trained when", _plan_finding(bands), plot,
         ("phase", "epochs", "trains", "parameters", "share", "frozen prefix", "computed"),
         [_band_row(number, band) for number, band in enumerate(bands, start=1)],
     )  # fmt: skip
@@ -124,7 +124,7 @@ class _Span:
 
 def _spans(bands: Sequence[Band]) -> list[_Span]:
     """Return the spans of all stages; phases that leave a stage as it is make one of it."""
-    found: list[_Span] = []
+    spans: list[_Span] = []
     for name in bands[-1].stages:
         mine: list[_Span] = []
         for band in bands:
@@ -135,8 +135,8 @@ def _spans(bands: Sequence[Band]) -> list[_Span]:
             if last and (last.stage, last.text, last.end) == (span.stage, span.text, span.start):
                 span = replace(mine.pop(), end=span.end)
             mine.append(span)
-        found += mine
-    return found
+        spans += mine
+    return spans
 
 
 def _text(band: Band, name: str) -> str:

@@ -51,15 +51,15 @@ def loss_chart(facts: Facts) -> Chart | None:
             hovertemplate="epoch %{x}: %{y:.4g}<extra></extra>",
         ),
     ]  # fmt: skip
-    found = figure(*traces, xaxis=epoch_axis(facts.span))
-    draw_bands(found, facts.bands)
+    plot = figure(*traces, xaxis=epoch_axis(facts.span))
+    draw_bands(plot, facts.bands)
     if facts.epochs:
         first, last = facts.epochs[0].loss, facts.epochs[-1].loss
         finding = f"The mean loss of an epoch goes from {first:.3g} to {last:.3g}."
     else:
         finding = f"The loss of the first {len(facts.steps)} steps; no epoch is finished."
     rows: list[tuple[Cell, ...]] = [(e.number + 1, _three(e.loss)) for e in facts.epochs]
-    return Chart("loss", "Training loss", finding, found, ("epoch", "mean loss"), rows)
+    return Chart("loss", "Training loss", finding, plot, ("epoch", "mean loss"), rows)
 
 
 def _mode(facts: Facts) -> str:
@@ -77,38 +77,38 @@ def metric_chart(facts: Facts, name: str) -> Chart | None:
     held = [e.metrics[name] for e in epochs]
     gaps = [(e.number + 1, e.train_metrics[name]) for e in epochs if name in e.train_metrics]
     held_x, held_y = ([0, *x], [before, *held]) if before is not None else (x, held)
-    found = figure(xaxis=epoch_axis(facts.span), hovermode="x unified")
+    plot = figure(xaxis=epoch_axis(facts.span), hovermode="x unified")
     if gaps:
-        found.add_scatter(
+        plot.add_scatter(
             x=[g[0] for g in gaps], y=[g[1] for g in gaps], name="training",
             mode=_mode(facts), line={"color": ORANGE, "width": 2, "dash": "dash"},
             marker={"symbol": "square", "size": 6}, hovertemplate="%{y:.3f}",
         )  # fmt: skip
-    found.add_scatter(
+    plot.add_scatter(
         x=held_x, y=held_y, name="held out", mode=_mode(facts),
         line={"color": BLUE, "width": 2.5}, marker={"size": 7}, hovertemplate="%{y:.3f}",
     )  # fmt: skip
     if gaps and len(gaps) == len(x):
-        found.add_scatter(
+        plot.add_scatter(
             x=[*x, *reversed(x)], y=[*held, *(g[1] for g in reversed(gaps))], fill="toself",
             fillcolor="rgba(217,102,10,0.12)", line={"width": 0}, mode="lines", name="gap",
             hoverinfo="skip",
         )  # fmt: skip
     if before is not None:
-        found.add_hline(y=before, line={"color": GREY, "width": 1, "dash": "dot"})
+        plot.add_hline(y=before, line={"color": GREY, "width": 1, "dash": "dot"})
     best = facts.best
     if best is not None and name in best.metrics:
-        found.add_scatter(
+        plot.add_scatter(
             x=[best.number + 1], y=[best.metrics[name]], name="best", mode="markers",
             marker={"symbol": "star", "size": 15, "color": BLUE, "line": {"width": 1}},
             hoverinfo="skip",
         )  # fmt: skip
-    draw_bands(found, facts.bands)
+    draw_bands(plot, facts.bands)
     return Chart(
         f"metric-{name.replace('@', '-')}",
         f"{name} by epoch",
         _metric_finding(facts, name, epochs[-1].metrics[name], gaps),
-        found,
+        plot,
         ("epoch", "held-out", "training", "gap"),
         _metric_rows(facts, name),
     )
@@ -150,11 +150,11 @@ def rate_chart(facts: Facts) -> Chart | None:
         values = tuple(step.rates.get(stage) or None for step in steps)
         if any(values):
             lines.setdefault(values, []).append(stage)
-    found = figure(xaxis=epoch_axis(facts.span))
+    plot = figure(xaxis=epoch_axis(facts.span))
     rows: list[tuple[Cell, ...]] = []
     for index, (values, names) in enumerate(lines.items()):
         name = names[0] if len(names) == 1 else f"{names[-1]} to {names[0]}"
-        found.add_scatter(
+        plot.add_scatter(
             x=[step.at for step in steps], y=list(values), name=label(name, 34), mode="lines",
             connectgaps=False, hovertemplate="%{y:.3g}",
             line={
@@ -164,17 +164,17 @@ def rate_chart(facts: Facts) -> Chart | None:
         )  # fmt: skip
         known = [value for value in values if value]
         rows.append((", ".join(names), units.rate(max(known)), units.rate(min(known))))
-    found.update_layout(hovermode="x unified", showlegend=len(lines) <= _LEGEND)
+    plot.update_layout(hovermode="x unified", showlegend=len(lines) <= _LEGEND)
     rates = [rate for step in facts.steps for rate in step.rates.values() if rate]
     top = max(rates, default=0.0)
     decades = top > _DECADES * min(rates, default=1.0)
-    found.update_yaxes(type="log", exponentformat="e", dtick=1 if decades else "D2")
-    draw_bands(found, facts.bands)
+    plot.update_yaxes(type="log", exponentformat="e", dtick=1 if decades else "D2")
+    draw_bands(plot, facts.bands)
     finding = (
         f"Log axis. The highest rate is {units.rate(top)}; a stage has a line only while it trains."
     )
     return Chart(
-        "rates", "Rate by stage", finding, found, ("stage", "highest rate", "lowest rate"), rows
+        "rates", "Rate by stage", finding, plot, ("stage", "highest rate", "lowest rate"), rows
     )
 
 
@@ -199,10 +199,10 @@ def time_chart(by_epoch: Mapping[int, Mapping[str, float]]) -> Chart | None:
     if not total:
         return None
     shown = list(by_epoch)
-    found = figure(barmode="stack", bargap=0.25, height=300)
+    plot = figure(barmode="stack", bargap=0.25, height=300)
     for kind in sums:
         colour, shape = _LOOKS[kind]
-        found.add_bar(
+        plot.add_bar(
             x=[epoch + 1 for epoch in shown],
             y=[by_epoch[epoch].get(kind, 0.0) for epoch in shown],
             name=timing.KINDS[kind], hovertemplate="epoch %{x}: %{y:.1f} s",
@@ -211,9 +211,9 @@ def time_chart(by_epoch: Mapping[int, Mapping[str, float]]) -> Chart | None:
                 "pattern": pattern(shape),
             },
         )  # fmt: skip
-    found.update_yaxes(title_text="seconds")
-    found.update_xaxes(title_text="epoch", **({"dtick": 1} if len(shown) <= 16 else {"nticks": 12}))
-    found.update_layout(legend={"y": -0.24, "yanchor": "top", "traceorder": "normal"})
+    plot.update_yaxes(title_text="seconds")
+    plot.update_xaxes(title_text="epoch", **({"dtick": 1} if len(shown) <= 16 else {"nticks": 12}))
+    plot.update_layout(legend={"y": -0.24, "yanchor": "top", "traceorder": "normal"})
     top = max(sums, key=lambda kind: sums[kind])
     name = timing.KINDS[top]
     finding = (
@@ -224,7 +224,7 @@ def time_chart(by_epoch: Mapping[int, Mapping[str, float]]) -> Chart | None:
         (timing.KINDS[kind], units.duration(s), units.percent(s / total))
         for kind, s in sums.items()
     ]
-    return Chart("time", "Where the time went", finding, found, ("work", "time", "share"), rows)
+    return Chart("time", "Where the time went", finding, plot, ("work", "time", "share"), rows)
 
 
 def _three(value: float | None) -> str | None:

@@ -126,12 +126,12 @@ def score_chart(verified: Verified, decision: Decision) -> Chart:
     )  # fmt: skip
 
 
-def map_chart(found: HeldOutFacts, places: Map) -> Chart:
+def map_chart(facts: HeldOutFacts, places: Map) -> Chart:
     """Return the map of embeddings; what a point shows is up to the page's script."""
-    assert found.near is not None
-    wrong = found.near.findable & ~found.near.right
+    assert facts.near is not None
+    wrong = facts.near.findable & ~facts.near.right
     chart = figure(height=560, hovermode="closest", margin={"l": 8, "r": 8, "t": 34, "b": 8})
-    known = bool(found.near.findable.any())
+    known = bool(facts.near.findable.any())
     kinds = (
         ("nearest image is of its class" if known else "image", ~wrong, BLUE, "circle", 7),
         ("nearest image is of another class", wrong, ORANGE, "x", 8),

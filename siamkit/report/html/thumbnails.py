@@ -34,14 +34,14 @@ def thumbnails(images: Mapping[int, Sample], sizes: Mapping[int, int]) -> dict[i
         sizes: The most pixels a side that each needs.
     """
     small = {number: _small(image, sizes[number]) for number, image in images.items()}
-    found: dict[int, str | None] = {}
+    encoded: dict[int, str | None] = {}
     for quality in _QUALITIES:
-        found = {
+        encoded = {
             n: None if image is None else _encoded(image, quality) for n, image in small.items()
         }
-        if sum(len(text) for text in found.values() if text) <= BUDGET:
+        if sum(len(text) for text in encoded.values() if text) <= BUDGET:
             break
-    return found
+    return encoded
 
 
 def _small(sample: Sample, size: int) -> Image.Image | None:

@@ -1,4 +1,4 @@
-"""Where the time of a run went: every second between two events belongs to one kind of work. Pure.
+"""The timing of a run: each second between two events belongs to one kind of work. Pure.
 
 What a process did before its first event, and the time between two processes, is not counted.
 """
@@ -20,7 +20,7 @@ KINDS = {
     WAIT: "Waiting for images or cached rows",
     PREFIX: "Frozen prefix, for every batch",
     SUFFIX: "What trains: forward, backward, update",
-    STEPS: "Training steps, not told apart",
+    STEPS: "Training steps, undivided",
     EVALUATION: "Evaluation",
     SAVING: "Checkpoints",
 }
@@ -45,10 +45,10 @@ def spent(events: Sequence[LoggedEvent]) -> dict[int, dict[str, float]]:
     What comes before the first step counts to the first epoch, what comes after the last one (the
     embedding of the held-out images) to the last.
     """
-    found: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    sums: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for epoch, kind, seconds in _spans(events):
-        found[epoch][kind] += seconds
-    return {epoch: dict(kinds) for epoch, kinds in sorted(found.items())}
+        sums[epoch][kind] += seconds
+    return {epoch: dict(kinds) for epoch, kinds in sorted(sums.items())}
 
 
 def totals(by_epoch: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
