@@ -353,3 +353,16 @@ def test_the_example_backbone_builds(monkeypatch):
 def test_the_plans_of_the_policy_howto_are_printed(capsys):
     exec(example("docs/howto/policy-plugin.md", "import siamkit\n\nnet = "), {})
     assert [line[:3] for line in capsys.readouterr().out.splitlines()] == ["0 2", "2 8"]
+
+
+def test_the_loop_howto_runs(image_folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "photos").symlink_to(image_folder)
+    monkeypatch.chdir(tmp_path)
+    page = DOCS / "howto/loop.md"
+    names: dict[str, Any] = {"__name__": "loop"}
+    for match in BLOCK.finditer(read(page)):
+        if match[1] == "python":
+            exec(match[2], names)
+    assert names["result"].cut.boundary.name == "layer3" and len(names["rows"]) == 48
+    assert names["cache"].kernel_name is not None
+    assert "torch.Size([48, 8])" in capsys.readouterr().out

@@ -1,6 +1,9 @@
 """The engine: runs the frozen part of a network once.
 
-Its functions work on any ``torch.nn.Module``; :func:`cut` is where to start.
+Its functions work on any ``torch.nn.Module``. Start with :func:`cut`, which gives a prefix and a
+suffix; :class:`FeatureCache` keeps what the prefix gives, and :func:`choose_kernel` finds the
+fastest exact way of running it. The names load on first use, so that importing siamkit doesn't
+import torch.
 """
 
 from __future__ import annotations
@@ -11,20 +14,52 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from siamkit.engine.boundary import Boundary, find_boundaries
     from siamkit.engine.cutting import Cut, CutResult, cut, first_exact_cut
+    from siamkit.engine.feature_cache import CachedRows, FeatureCache
+    from siamkit.engine.kernels import KERNELS, Choice, Kernel, build_kernel
+    from siamkit.engine.kernels import choose as choose_kernel
+    from siamkit.engine.kernels import run as run_kernel
 
-_FROM = {
-    "Boundary": "boundary",
-    "find_boundaries": "boundary",
-    "Cut": "cutting",
-    "CutResult": "cutting",
-    "cut": "cutting",
-    "first_exact_cut": "cutting",
+_HOME = {
+    "KERNELS": ("kernels", "KERNELS"),
+    "Boundary": ("boundary", "Boundary"),
+    "CachedRows": ("feature_cache", "CachedRows"),
+    "Choice": ("kernels", "Choice"),
+    "Cut": ("cutting", "Cut"),
+    "CutResult": ("cutting", "CutResult"),
+    "FeatureCache": ("feature_cache", "FeatureCache"),
+    "Kernel": ("kernels", "Kernel"),
+    "build_kernel": ("kernels", "build_kernel"),
+    "choose_kernel": ("kernels", "choose"),
+    "cut": ("cutting", "cut"),
+    "find_boundaries": ("boundary", "find_boundaries"),
+    "first_exact_cut": ("cutting", "first_exact_cut"),
+    "run_kernel": ("kernels", "run"),
 }
 
-__all__ = ["Boundary", "Cut", "CutResult", "cut", "find_boundaries", "first_exact_cut"]
+__all__ = [
+    "KERNELS",
+    "Boundary",
+    "CachedRows",
+    "Choice",
+    "Cut",
+    "CutResult",
+    "FeatureCache",
+    "Kernel",
+    "build_kernel",
+    "choose_kernel",
+    "cut",
+    "find_boundaries",
+    "first_exact_cut",
+    "run_kernel",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _FROM:
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_FROM[name]}"), name)
+    module, attribute = _HOME[name]
+    return getattr(import_module(f"{__name__}.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -22,9 +22,10 @@ from siamkit.engine.cache.budget import available_bytes
 from siamkit.engine.cache.store import OverflowInCache
 from siamkit.engine.cutting import Cut, first_exact_cut
 from siamkit.engine.decision import PhaseDecision
-from siamkit.engine.kernels import Choice, choose
+from siamkit.engine.identity import describe
+from siamkit.engine.kernels import Choice, choose, kernel_class
 from siamkit.engine.phase import CutPhase, Execution
-from siamkit.engine.phase_cache import PhaseCache, describe
+from siamkit.engine.phase_cache import PhaseCache
 from siamkit.engine.planner import CachePlan, Costs, Work, decide, place
 from siamkit.engine.settings import EngineSettings, Reports
 from siamkit.engine.sources import TRAIN, CachedSource, Inputs, LiveSource
@@ -249,7 +250,8 @@ class Engine:
         work = Work(len(epochs), self.visits, self._held_out(), rows, rows)
         cache = None
         if self._may_cache(before):
-            description = describe(self.controller, cut, kept, self.settings)
+            numerics = kernel_class(self.settings.device, self.settings.precision)
+            description = describe(self.controller, cut, kept, numerics)
             shape = times.activations.shape[1:]
             cache = PhaseCache(
                 {**self.identity, **description}, self.inputs, cut, shape, kept, self.settings,

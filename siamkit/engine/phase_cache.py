@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
-from siamkit.engine.cache.budget import list_stores, make_room, require_room
-from siamkit.engine.cache.layout import DATA_START, KEY_BYTES, StoreSpec
 from siamkit.engine.cache.rows import Rows
-from siamkit.engine.cache.store import DTYPES, FeatureStore, Fill, open_store
 from siamkit.engine.cutting import Cut
-from siamkit.engine.kernels import Kernel, kernel_class, run, tolerance
-from siamkit.engine.kernels.check import difference
-from siamkit.engine.settings import EngineSettings, Reports
-from siamkit.engine.sources import TRAIN, Inputs, pack, unpack
-from siamkit.freezing.controller import FreezeController
+from siamkit.engine.kernels import Kernel, kernel_class
+from siamkit.engine.prefix_store import Loaded, PrefixStore
+from siamkit.engine.settings import Emit, EngineSettings, Reports
+from siamkit.engine.sources import TRAIN, Inputs
 
 _PROGRESS = 1.0  # seconds between two reports of a fill
-_ROUNDING = {torch.float32: 1e-3, torch.float16: 5e-3, torch.bfloat16: 3e-2}
-"""Largest difference of a row from the network's, relative to its largest value: what its type
-rounds away, and a margin for another kernel's arithmetic."""
 
 
 class PhaseCache:
     """The rows that a phase reads. It holds its store in use until :meth:`close`.
 
     Args:
-        description: What decides a row but for image and view; see :func:`describe`.
+        description: What decides a row but for image and view; see
+            :func:`siamkit.engine.identity.describe`.
         inputs: The sets of inputs to cache; :data:`TRAIN` among them.
         cut: The cut network.
         shape: The shape of the prefix's output for one image.
@@ -50,14 +43,11 @@ class PhaseCache:
         reports: Reports,
     ) -> None:
         self.inputs = inputs
-        self._cut, self._device = cut, settings.device
-        self._numerics = kernel_class(settings.device, settings.precision)
-        self._shape = tuple(pack(torch.empty(1, *shape, device="meta")).shape[1:])
-        self._dtype, self._root = dtype, settings.root
+        self._device = settings.device
+        numerics = kernel_class(settings.device, settings.precision)
+        self._store = PrefixStore(cut, description, shape, dtype, numerics, settings.root)
         self._emit, self._check = reports.emit, reports.check
-        self._description = dict(description)
         self._wanted: list[bytes] = []
-        self._store: FeatureStore | None = None
 
     def want(self, views: Iterable[int]) -> tuple[int, int]:
         """Say which views of the training images are read; makes no file.
@@ -73,12 +63,10 @@ class PhaseCache:
             for key in inputs.keys(view)
         ]
         self._wanted = list(dict.fromkeys(keys))
-        spec = StoreSpec(self._description, DTYPES[self._dtype], self._shape)
-        if not (self._root / spec.digest).is_dir():
+        if not self._store.exists:
             return len(self._wanted), len(self._wanted)
-        store = self._opened()
-        missing = len(store.missing(self._wanted))
-        self._pass_on_notices(store)
+        missing = len(self._store.missing(self._wanted))
+        self._pass_on_notices()
         return len(self._wanted), missing
 
     def absent(self, views: Mapping[str, int]) -> int:
@@ -87,7 +75,7 @@ class PhaseCache:
         Args:
             views: A view by the name of its image set.
         """
-        return len(self._opened().missing(self._keys(views)))
+        return len(self._store.missing(self._keys(views)))
 
     def load(self, views: Mapping[str, int], kernel: Kernel | None, budget: int) -> dict[str, Rows]:
         """Return the rows of these views, one an image; those that are missing are computed first.
@@ -102,13 +90,20 @@ class PhaseCache:
             OverflowInCache: A value is too large for the type of the rows.
             DataError: An image cannot be read, or was written since the phase began.
         """
-        store = self._opened()
         if kernel is not None:
             waiting = {"text": "another process fills the same cache; waiting for it"}
-            with store.filling(lambda: self._emit("notice", waiting), self._check) as fill:
-                self._fill(fill, views, kernel, budget)
-        self._pass_on_notices(store)
-        return {name: store.rows(self.inputs[name].keys(view)) for name, view in views.items()}
+            self._store.fill(
+                self._keys(views),
+                kernel,
+                lambda missing: self._images(views, missing, kernel.batch_size),
+                budget,
+                keep=self._wanted,
+                on_wait=lambda: self._emit("notice", waiting),
+                check=self._check,
+                progress=_Progress(self._emit),
+            )
+        self._pass_on_notices()
+        return {name: self._store.rows(self.inputs[name].keys(v)) for name, v in views.items()}
 
     def discrepancy(self, view: int, rows: Rows) -> float:
         """Return how far rows are from what the plain network gives now.
@@ -120,110 +115,50 @@ class PhaseCache:
         train = self.inputs[TRAIN]
         ends = (0, len(rows) - 1)
         images = torch.stack([train.example(index, view) for index in ends]).to(self._device)
-        with torch.no_grad():
-            plain = self._cut.prefix(images.contiguous(memory_format=torch.channels_last))
-        return difference(unpack(rows.gather(torch.tensor(ends))), plain.float().cpu())
+        return self._store.discrepancy(rows.gather(torch.tensor(ends)), images)
 
     @property
     def tolerance(self) -> float:
         """The largest :meth:`discrepancy` that its type and its arithmetic explain."""
-        return max(_ROUNDING[self._dtype], tolerance(self._numerics))
+        return self._store.tolerance
 
     def close(self) -> None:
         """Let the store go: from now on it may be removed."""
-        if self._store is not None:
-            self._store.close()
-            self._store = None
-
-    def _opened(self) -> FeatureStore:
-        if self._store is None:
-            self._store = open_store(self._root, self._description, self._shape, self._dtype)
-        return self._store
+        self._store.close()
 
     def _keys(self, views: Mapping[str, int]) -> list[bytes]:
         return [key for name, view in views.items() for key in self.inputs[name].keys(view)]
 
-    def _pass_on_notices(self, store: FeatureStore) -> None:
-        for text in store.notices:
+    def _pass_on_notices(self) -> None:
+        for text in self._store.notices():
             self._emit("notice", {"text": text})
-        store.notices.clear()
 
-    def _fill(self, fill: Fill, views: Mapping[str, int], kernel: Kernel, budget: int) -> None:
-        keys = {name: self.inputs[name].keys(view) for name, view in views.items()}
-        todo: list[tuple[str, int]] = []  # image sets and images
-        seen: set[bytes] = set()
-        for name, names in keys.items():
-            for index in fill.missing(names):
-                if names[index] not in seen:
-                    seen.add(names[index])
-                    todo.append((name, index))
-        self._make_room(fill, len(todo), budget)
-        started = reported = time.perf_counter()
-        done = 0
+    def _images(self, views: Mapping[str, int], missing: list[int], batch_size: int) -> Loaded:
+        """Yield the images of missing keys; positions count through all views."""
+        start = 0
         for name, view in views.items():
-            mine = [index for owner, index in todo if owner == name]
-            parts = [
-                mine[i : i + kernel.batch_size] for i in range(0, len(mine), kernel.batch_size)
-            ]
-            source = self.inputs[name].source
+            inputs = self.inputs[name]
+            mine = [at - start for at in missing if start <= at < start + len(inputs)]
+            parts = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+            source = inputs.source
             try:
                 for part, batch in zip(parts, source.batches(parts, view), strict=True):
-                    rows = pack(run(kernel, batch.inputs))
-                    self.inputs[name].require_unchanged(part)
-                    fill.add([keys[name][index] for index in part], rows)
-                    done += len(part)
-                    now = time.perf_counter()
-                    if now - reported >= _PROGRESS or done == len(todo):
-                        reported = now
-                        progress = {"done": done, "total": len(todo), "seconds": now - started}
-                        self._emit("fill", progress)
-                    self._check()
+                    inputs.require_unchanged(part)
+                    yield [start + index for index in part], batch.inputs
             finally:
                 source.close()
-
-    def _make_room(self, fill: Fill, rows: int, budget: int) -> None:
-        """Evict what the budget does not allow: other stores, then other rows of this one."""
-        store = self._opened()
-        needed = rows * (store.row_bytes + KEY_BYTES) + DATA_START
-        make_room(self._root, budget, needed)
-        taken = sum(other.bytes for other in list_stores(self._root))
-        fill.shed(self._wanted, taken + needed - budget)
-        require_room(self._root, needed)
+            start += len(inputs)
 
 
-def describe(
-    controller: FreezeController, cut: Cut, dtype: torch.dtype, settings: EngineSettings
-) -> dict[str, Any]:
-    """Return all that decides what a row is but for image and view, as JSON values.
+class _Progress:
+    """Emits how far a fill is, now and then."""
 
-    The weights and buffers of the prefix, its structure, where it ends, and the arithmetic.
-    """
-    boundary = cut.boundary
-    weights = hashlib.sha256()
-    for name, fingerprint in sorted(prefix_fingerprints(controller, cut).items()):
-        weights.update(f"{name}={fingerprint}\n".encode())
-    structure = hashlib.sha256()
-    for name in (*boundary.modules, boundary.module):
-        structure.update(f"{name}: {controller.net.get_submodule(name)!r}\n".encode())
-    return {
-        "boundary": boundary.name,
-        "module": boundary.module,
-        "holds": cut.frontier.describe(),
-        "dtype": str(dtype).removeprefix("torch."),
-        "weights": weights.hexdigest(),
-        "structure": structure.hexdigest(),
-        "numerics": kernel_class(settings.device, settings.precision),
-    }
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._started = self._reported = time.perf_counter()
 
-
-def prefix_fingerprints(controller: FreezeController, cut: Cut) -> dict[str, str]:
-    """Return the fingerprints of all frozen tensors but those of stages behind the boundary."""
-    units = [unit for stage in controller.stages for unit in (stage.blocks or (stage,))]
-    later = [unit for unit in units if unit.name not in cut.boundary.units]
-    behind = {name for unit in later for name in unit.parameters}
-    inside = tuple(f"{name}." for unit in later for name in unit.modules)
-    return {
-        name: fingerprint
-        for name, fingerprint in controller.fingerprints.items()
-        if name not in behind and not name.startswith(inside)
-    }
+    def __call__(self, done: int, total: int) -> None:
+        now = time.perf_counter()
+        if now - self._reported >= _PROGRESS or done == total:
+            self._reported = now
+            self._emit("fill", {"done": done, "total": total, "seconds": now - self._started})

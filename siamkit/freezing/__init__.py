@@ -3,10 +3,12 @@
 ::
 
     stages = discover_stages(module, example, head="fc")
+    schedule = FreezeSchedule(policy, stages, epochs=10)
     controller = FreezeController(module, stages)
-    controller.apply(FreezePlan.of(stages, ["layer4"]))
-    ...
-    controller.verify("the end")
+    for phase in schedule.phases():
+        controller.apply(phase.plan)
+        ...
+        controller.verify(f"epoch {phase.end_epoch}")
 
 The names load on first use, so that importing siamkit doesn't import torch.
 """
@@ -18,17 +20,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from siamkit.freezing.controller import FreezeController
+    from siamkit.freezing.schedule import FreezeSchedule
+    from siamkit.interfaces import FreezePlan, FreezePolicy, Phase, Progress, Stage
     from siamkit.model.names import tied_parameters, unwrap
     from siamkit.model.stages import discover_stages
 
 _HOME = {
     "FreezeController": "siamkit.freezing.controller",
+    "FreezePlan": "siamkit.interfaces",
+    "FreezePolicy": "siamkit.interfaces",
+    "FreezeSchedule": "siamkit.freezing.schedule",
+    "Phase": "siamkit.interfaces",
+    "Progress": "siamkit.interfaces",
+    "Stage": "siamkit.interfaces",
     "discover_stages": "siamkit.model.stages",
     "tied_parameters": "siamkit.model.names",
     "unwrap": "siamkit.model.names",
 }
 
-__all__ = ["FreezeController", "discover_stages", "tied_parameters", "unwrap"]
+__all__ = [
+    "FreezeController",
+    "FreezePlan",
+    "FreezePolicy",
+    "FreezeSchedule",
+    "Phase",
+    "Progress",
+    "Stage",
+    "discover_stages",
+    "tied_parameters",
+    "unwrap",
+]
 
 
 def __getattr__(name: str) -> Any:

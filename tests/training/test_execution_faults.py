@@ -19,7 +19,7 @@ import yaml
 import siamkit
 from siamkit import api
 from siamkit.data import rowkeys
-from siamkit.engine import kernels, phase_cache
+from siamkit.engine import kernels, prefix_store
 from siamkit.engine.cache.budget import list_stores
 from siamkit.runs import checkpoint
 
@@ -62,7 +62,7 @@ def test_a_cache_that_differs_from_the_network_is_told_and_not_used(
     run_values: RunValues, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = fit(run_values(**{**CACHED, "engine": {"cache": "off", "prefix": "eager"}}))
-    right = phase_cache.run
+    right = prefix_store.run
 
     def spoil(kernel: Any, images: torch.Tensor) -> torch.Tensor:
         """Only the last image of a batch is wrong."""
@@ -70,7 +70,7 @@ def test_a_cache_that_differs_from_the_network_is_told_and_not_used(
         rows[-1] *= 1.01
         return rows
 
-    monkeypatch.setattr(phase_cache, "run", spoil)
+    monkeypatch.setattr(prefix_store, "run", spoil)
     run = fit(run_values(**CACHED, run_dir=str(tmp_path / "wrong")))
     (notice,) = of(run, "notice")
     assert "differs from the network by" in notice["text"] and "without it" in notice["text"]
@@ -302,9 +302,7 @@ def test_a_kernel_that_is_gone_is_told_on_resuming(
 def test_rows_may_differ_by_their_type_and_by_their_arithmetic(
     numerics: str, dtype: torch.dtype, least: float
 ) -> None:
-    cache = phase_cache.PhaseCache.__new__(phase_cache.PhaseCache)
-    cache._dtype, cache._numerics = dtype, numerics
-    assert cache.tolerance == least
+    assert prefix_store.allowed(dtype, numerics) == least
 
 
 def test_a_boundary_that_is_too_large_for_the_budget_gives_way_to_a_smaller_one(

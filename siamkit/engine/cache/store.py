@@ -259,8 +259,8 @@ class Fill:
         """Return the positions of the keys that have no row yet, in order and each key once."""
         return [i for i in self._store.missing(keys) if keys[i] not in self._pending]
 
-    def shed(self, wanted: Sequence[bytes], nbytes: int) -> None:
-        """Drop shards, the oldest first, until ``nbytes`` are gone.
+    def shed(self, wanted: Sequence[bytes], nbytes: int) -> int:
+        """Drop shards, the oldest first, until ``nbytes`` are gone; return how many are.
 
         Only those that hold none of the ``wanted`` keys. Another process that reads one goes on
         reading it.
@@ -268,14 +268,16 @@ class Fill:
         keys = pack(wanted)
         gone: set[Shard] = set()
         aged = [(age, shard) for shard in self._store.shards if (age := _age(shard)) is not None]
+        freed = 0
         for _, shard in sorted(aged, key=lambda pair: pair[0]):
-            if nbytes <= 0:
+            if freed >= nbytes:
                 break
             if not np.isin(shard.keys, keys).any():
-                nbytes -= shard.path.stat().st_size
+                freed += shard.path.stat().st_size
                 shard.path.unlink(missing_ok=True)
                 gone.add(shard)
         self._store.forget(gone)
+        return freed
 
     def add(self, keys: Sequence[bytes], rows: Tensor) -> None:
         """Add rows; those whose keys have a row already are left out.

@@ -1,0 +1,91 @@
+"""What the three loops share: images with keys, a freeze policy, and how a phase is run."""
+
+import argparse
+import hashlib
+import time
+from pathlib import Path
+
+import timm
+import torch
+from torch.utils.data import DataLoader, StackDataset
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from siamkit.data.sample import sample_dir
+from siamkit.engine import FeatureCache, cut
+from siamkit.freezing import (
+    FreezeController,
+    FreezePlan,
+    FreezePolicy,
+    FreezeSchedule,
+    discover_stages,
+)
+
+
+class Images(ImageFolder):
+    """Class folders of images. A key says what an image is: the file, and what is done to it."""
+
+    def __init__(self, folder=None, size=64):
+        steps = [transforms.Resize((size, size)), transforms.ToTensor()]
+        super().__init__(folder or sample_dir(), transforms.Compose(steps))
+        done = repr(self.transform).encode()
+        self.keys = [
+            hashlib.sha256(Path(path).read_bytes() + done).hexdigest() for path, _ in self.samples
+        ]
+
+    def stack(self, positions):
+        return torch.stack([self[i][0] for i in positions])
+
+
+class HeadThenLastStage(FreezePolicy):
+    """Trains the head alone for two thirds of the epochs, and then the last stage as well."""
+
+    def plan(self, stages, progress):
+        return FreezePlan.of(stages, [stages[-2].name] if progress.fraction >= 2 / 3 else [])
+
+
+def setup(folder, epochs, name="resnet18"):
+    images = Images(folder)
+    torch.manual_seed(0)
+    net = timm.create_model(name, num_classes=len(images.classes))
+    stages = discover_stages(net, images.stack([0]), head="fc")
+    schedule = FreezeSchedule(HeadThenLastStage(), stages, epochs)
+    return images, net, FreezeController(net, stages), schedule
+
+
+def enter(phase, controller, images, cached):
+    """Freeze; return the module that runs in this phase, and the data set that it runs on."""
+    controller.apply(phase.plan)
+    net = controller.net
+    if cached:
+        some = images.stack(range(5)).to(next(net.parameters()).device)
+        result = cut(net, controller.stages, phase.plan, some)
+        if result.cut is not None:
+            with FeatureCache(result.cut, controller) as cache:
+                rows = cache.rows(images.keys, images.stack)
+            return result.cut.suffix, StackDataset(rows, images.targets)
+        print("the whole network runs:", *result.reasons)
+    return net, images
+
+
+def loader(data, epoch, batch_size=32):
+    """Return the batches of an epoch: the same ones in every loop."""
+    generator = torch.Generator().manual_seed(epoch)
+    return DataLoader(data, batch_size, shuffle=True, generator=generator)
+
+
+def compare(main):
+    """Run a loop without the cache and with it, and print the ratio of the times."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", nargs="?", help="class folders of images; siamkit's own if none")
+    parser.add_argument("--epochs", type=int, default=12)
+    given = parser.parse_args()
+    seconds, results = [], []
+    for cached in (False, True):
+        started = time.perf_counter()
+        results.append(main(given.folder, given.epochs, cached))
+        seconds.append(time.perf_counter() - started)
+        print(f"cached: {cached}, {seconds[-1]:.1f} s, last loss {results[-1][1][-1]:.4f}")
+    same = "the same" if results[0][0] == results[1][0] else "DIFFERENT"
+    print(f"{seconds[0] / seconds[1]:.2f} times as fast with the cache; {same} frozen tensors")
+    return results

@@ -1,0 +1,97 @@
+"""The guard of a frozen prefix: notices when the prefix is no longer what its rows were made by."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from siamkit.engine.cutting import Cut
+from siamkit.engine.identity import prefix_fingerprints
+from siamkit.errors import ConfigError
+from siamkit.freezing import proof
+from siamkit.freezing.controller import FreezeController
+from siamkit.model.names import join, named_modules
+
+_ANEW = "call siamkit.engine.cut under the plan that is applied now, and open a new FeatureCache"
+
+
+class FrozenPrefix:
+    """Tells at little cost, batch by batch, whether a prefix still is what it was.
+
+    A plan that is applied anew is compared by fingerprints. In between, torch counts what is
+    written to each tensor; only what was written to is hashed.
+
+    Args:
+        controller: Applied the plan that the network was cut under.
+        cut: The cut network.
+
+    Raises:
+        ConfigError: They are not of one network, or the plan trains a part of the prefix.
+    """
+
+    def __init__(self, controller: FreezeController, cut: Cut) -> None:
+        if cut.net is not controller.net:
+            raise ConfigError(
+                "the cut and the controller are of two networks", where="controller",
+                got=type(controller.net).__name__,
+                hint="give the controller that applied the plan to the network that was cut",
+            )  # fmt: skip
+        if controller.plan is None:
+            raise ConfigError(
+                "no plan was applied", where="controller",
+                hint="call controller.apply(plan) before the network is cut",
+            )  # fmt: skip
+        trains = [
+            name
+            for name, parameter in cut.net.named_parameters(remove_duplicate=False)
+            if name in cut.boundary.parameters and parameter.requires_grad
+        ]
+        if trains:
+            raise ConfigError(
+                "the plan that was applied after the cut trains a part of the prefix",
+                where="cut", got=trains[0], hint=_ANEW,
+            )  # fmt: skip
+        self._controller, self._cut = controller, cut
+        self._seen = controller.fingerprints
+        self._expected = prefix_fingerprints(controller, cut)
+        self._places = {
+            join(prefix, name): (members, name)
+            for prefix, module in named_modules(controller.net)
+            for members in (module._parameters, module._buffers)
+            for name in members
+            if join(prefix, name) in self._expected
+        }
+        self._state = {name: self._now(name) for name in self._expected}
+
+    def require(self) -> None:
+        """Check that the prefix is what it was.
+
+        Raises:
+            ConfigError: A plan was applied that doesn't freeze the same prefix.
+            FrozenDriftError: A frozen tensor changed.
+        """
+        controller = self._controller
+        if controller.fingerprints is not self._seen:
+            if prefix_fingerprints(controller, self._cut) != self._expected:
+                raise ConfigError(
+                    "another plan was applied, under which the prefix up to "
+                    f"{self._cut.boundary.name!r} is not what the cached rows were made by",
+                    hint=_ANEW,
+                )
+            self._seen = controller.fingerprints
+        written = [name for name in self._state if self._is_written(name)]
+        if written:
+            expected = {name: self._expected[name] for name in written}
+            proof.verify(controller.net, expected, "this read of the feature cache")
+            self._state.update((name, self._now(name)) for name in written)
+
+    def _is_written(self, name: str) -> bool:
+        tensor, writes = self._state[name]
+        now, writes_now = self._now(name)
+        return now is not tensor or writes_now != writes
+
+    def _now(self, name: str) -> tuple[Tensor, int]:
+        """Return a tensor, and how often it was written to as far as torch counts that."""
+        members, key = self._places[name]
+        tensor = members[key]
+        assert tensor is not None
+        return tensor, 0 if tensor.is_inference() else tensor._version

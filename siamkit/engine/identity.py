@@ -1,0 +1,103 @@
+"""The identity of a prefix: all that decides its output but for the image."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from siamkit.engine.cutting import Cut
+from siamkit.freezing.controller import FreezeController
+from siamkit.model.names import parent
+
+
+def describe(
+    controller: FreezeController, cut: Cut, dtype: torch.dtype, numerics: str
+) -> dict[str, Any]:
+    """Return what decides a cached row but for the image and its view, as JSON values.
+
+    The weights and buffers of the prefix, its structure, where it ends, and the arithmetic.
+
+    Args:
+        controller: Froze the network.
+        cut: The cut network.
+        dtype: The type of the rows.
+        numerics: The class of the kernels (:func:`siamkit.engine.kernels.kernel_class`).
+    """
+    boundary = cut.boundary
+    weights = hashlib.sha256()
+    for name, fingerprint in sorted(prefix_fingerprints(controller, cut).items()):
+        weights.update(f"{name}={fingerprint}\n".encode())
+    structure = hashlib.sha256()
+    for name in (*boundary.modules, boundary.module):
+        structure.update(f"{name}: {controller.net.get_submodule(name)!r}\n".encode())
+    return {
+        "boundary": boundary.name,
+        "module": boundary.module,
+        "holds": cut.frontier.describe(),
+        "dtype": str(dtype).removeprefix("torch."),
+        "weights": weights.hexdigest(),
+        "structure": structure.hexdigest(),
+        "numerics": numerics,
+    }
+
+
+def prefix_fingerprints(controller: FreezeController, cut: Cut) -> dict[str, str]:
+    """Return the fingerprints of all frozen tensors but those of stages behind the boundary."""
+    units = [unit for stage in controller.stages for unit in (stage.blocks or (stage,))]
+    later = [unit for unit in units if unit.name not in cut.boundary.units]
+    behind = {name for unit in later for name in unit.parameters}
+    inside = tuple(f"{name}." for unit in later for name in unit.modules)
+    return {
+        name: fingerprint
+        for name, fingerprint in controller.fingerprints.items()
+        if name not in behind and not name.startswith(inside)
+    }
+
+
+def describe_network(cut: Cut, image: Tensor) -> dict[str, Any]:
+    """Return what else decides a cached row where nothing but the modules is known, as JSON values.
+
+    Args:
+        cut: The cut network.
+        image: An image ``[1, C, H, W]`` like those that rows are made of.
+    """
+    return {
+        "backbone": type(cut.net).__name__,
+        "image": list(image.shape[1:]),
+        "image_size": list(image.shape[-2:]),
+        "code": _code(cut),
+    }
+
+
+def _code(cut: Cut) -> str:
+    """Return a hash of the source of the prefix's classes and those around them.
+
+    A module's repr doesn't show that its forward was edited.
+    """
+    names = set(cut.boundary.names)
+    for name in cut.boundary.names:
+        names |= {f"{name}.{inner}" for inner, _ in cut.net.get_submodule(name).named_modules()}
+        while name:
+            name = parent(name)
+            names.add(name)
+    classes = {type(cut.net.get_submodule(name.rstrip("."))) for name in names}
+    digest = hashlib.sha256()
+    for kind in sorted(classes, key=_qualified):
+        if kind.__module__.partition(".")[0] != "torch":
+            digest.update(f"{_qualified(kind)}\n{_source(kind)}\n".encode(errors="replace"))
+    return digest.hexdigest()
+
+
+def _qualified(kind: type[nn.Module]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _source(kind: type[nn.Module]) -> str:
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):  # typed into an interpreter
+        return ""
