@@ -1,4 +1,4 @@
-"""75 architectures of timm, torchvision and transformers: cut exactly, or run whole; never else."""
+"""80 architectures of timm, torchvision and transformers: cut exactly, or run whole; never else."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ _WINDOWS = {
 }  # fmt: skip
 TRANSFORMERS: dict[str, dict] = {
     "ViT": _VIT, "DeiT": _VIT, "Beit": _VIT, "Data2VecVision": _VIT, "Dinov2": _VIT,
-    "ViTMSN": _VIT, "ViTMAE": _VIT, "CLIPVision": _VIT, "SiglipVision": _VIT,
+    "ViTMSN": _VIT, "ViTMAE": _VIT,  # which masks at random
+    "CLIPVision": _VIT, "SiglipVision": _VIT,
     "ResNet": {"embedding_size": 8, **_STEPS},
     "RegNet": {"embedding_size": 8, "groups_width": 8, **_STEPS},
     "ConvNext": _STEPS, "ConvNextV2": _STEPS, "Swin": _WINDOWS, "Swinv2": _WINDOWS,
