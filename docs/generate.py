@@ -28,6 +28,10 @@ from siamkit.registry import Entry
 from siamkit.report.options import bounds, describe_options, type_name
 
 ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT / "docs") not in sys.path:
+    sys.path.append(str(ROOT / "docs"))
+import architecture  # noqa: E402
+
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 _WIDTH = 96
 _BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -40,7 +44,7 @@ def main(argv: list[str]) -> int:
         if "--check" not in argv:
             page.write_text(render(page), encoding="utf-8")
         print(f"{page.relative_to(ROOT)}: {'stale' if '--check' in argv else 'written'}")
-    return int("--check" in argv and bool(stale))
+    return int("--check" in argv and bool(stale)) | architecture.main(argv)
 
 
 def render(page: Path) -> str:
@@ -308,7 +312,22 @@ def _spelled(parameter: Any) -> str:
     return names[:-1] + f" {parameter.metavar or parameter.name.upper()}`"
 
 
+# --- the architecture ----------------------------------------------------------------------------
+
+
+def architecture_rooms() -> str:
+    """Return a table of the package's folders."""
+    return table("folder|what lives there|what it may import", architecture.room_rows())
+
+
+def architecture_modules() -> str:
+    """Return a table of the modules at the top level of the package."""
+    return table("module|what it does", architecture.module_rows())
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
+    "architecture-rooms": architecture_rooms,
+    "architecture-modules": architecture_modules,
     "config": config_sections,
     "commands": commands,
     "hooks": hooks,
