@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -297,18 +297,46 @@ def example(page: str, beginning: str) -> str:
 
 
 def test_the_readmes_python_example_runs(monkeypatch, capsys):
-    monkeypatch.setattr(
-        siamkit,
-        "fit",
-        lambda config: {"run_dir": "run", "config": api.load_config({"freeze": config["freeze"]})},
-        raising=False,
-    )
+    def fit(**arguments):
+        inspect.signature(actual).bind(**arguments)
+        return SimpleNamespace(run_dir="run", config=api.load_config(arguments))
+
+    actual = siamkit.fit
+    monkeypatch.setattr(siamkit, "fit", fit, raising=False)
     monkeypatch.setattr(siamkit, "load_model", lambda run_dir: run_dir, raising=False)
     names: dict[str, Any] = {}
     exec(example("README.md", "import torch, siamkit"), names)
     assert names["a"].shape == names["b"].shape == (2, 2048)
-    assert names["result"]["config"].freeze.options["n"] == 3
+    assert names["result"].config.freeze.options["n"] == 3
     assert capsys.readouterr().out.splitlines()[0].startswith("0 2 ")
+
+
+def test_the_readmes_objects_train(image_folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "photos").symlink_to(image_folder)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "readme"}
+    code = example("README.md", "from pathlib import Path\n\nimport siamkit")
+    assert len([line for line in code.splitlines() if line and "import" not in line]) <= 10
+    exec(code, names)
+    phases = [(p["start_epoch"], p["end_epoch"]) for p in names["result"].phases]
+    assert phases == [(0, 2), (2, 4)]
+    trained = [p["trainable_parameters"] for p in names["result"].phases]
+    assert trained[1] - trained[0] == 64 * 32 * 9 + 64  # the second convolution
+    printed = capsys.readouterr().out
+    assert "untrained" in printed and "retrieval: " in printed
+
+
+def test_the_objects_of_the_howto_train_and_resume(image_folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "photos").symlink_to(image_folder)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "objects"}
+    for match in BLOCK.finditer(read(DOCS / "howto/objects.md")):
+        if match[1] == "python":
+            exec(match[2], names)
+    assert (tmp_path / "runs/own/config.yaml").exists()
+    assert names["embeddings"].shape == (48, 64)
+    assert names["net"].embedding_dim == 64
+    assert "torch.Size([48, 64])" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
