@@ -4,8 +4,8 @@
     python docs/generate.py --check    exit with 1 if a page is out of date
 
 A page is written by hand around blocks ``<!-- generated: NAME -->`` ... ``<!-- end -->``; this
-script fills the blocks and touches nothing else. Only siamkit's own entries are documented here,
-whatever plugins are installed.
+script fills the blocks and touches nothing else. It documents siamkit's own entries, even if other
+plugins are installed.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def option_rows(model: type[BaseModel], prefix: str = "") -> list[list[str]]:
             continue
         default = "required" if option["required"] else f"`{_yaml(option['default'])}`"
         limits = f", {option['bounds']}" if option["bounds"] else ""
-        meaning = option["meaning"] or "Which one."
+        meaning = option["meaning"] or "The name of the entry."
         rows.append([f"`{key}`", option["type"] + limits, default, meaning])
     return rows
 
@@ -129,7 +129,7 @@ def config_sections() -> str:
         if name in config.COMPONENT_MODELS:
             page, what = _OPTION_PAGES[name]
             parts.append(
-                f"Beside these keys, the options of the chosen entry: see [{what}]({page})."
+                f"The section also takes the options of the chosen entry: see [{what}]({page})."
             )
         parts.append(table("key|type|default|meaning", option_rows(model)))
     for name in ("track", "report", "run_dir"):
@@ -157,7 +157,7 @@ def own(section: str) -> list[Entry]:
 
 
 def entries(section: str) -> str:
-    """Return each entry of a section: what it is, and its options."""
+    """Return each entry of a section, with its description and options."""
     parts = []
     for entry in own(section):
         documented = entry.build if inspect.getdoc(entry.build) else None
@@ -180,7 +180,7 @@ def entry_table(section: str) -> str:
 
 
 def signature(node: ast.FunctionDef) -> str:
-    """Return a function's signature as it stands in the source."""
+    """Return a function's signature as in the source."""
     returns = ast.unparse(node.returns) if node.returns else "None"
     return f"def {node.name}({ast.unparse(node.args)}) -> {returns}"
 
@@ -239,7 +239,7 @@ def _members(thing: type) -> Iterator[str]:
 
 
 class _Annotation(str):
-    """Prints without quotes, as it stands in the source."""
+    """An annotation that prints without quotes, as in the source."""
 
     __slots__ = ()
 
