@@ -1,8 +1,8 @@
 """The classic recipe in Python: python examples/classic_recipe.py [DATA] [--weights FILE].
 
-A ResNet50 without its classifier and a 2048-512-128 head with triplet loss. The convolutional
-base is frozen at first; after three epochs its last two stages train too, at a tenth of the rate.
-Gradients add up over four micro-batches of 32.
+The network is a ResNet50 without its classifier, with a 2048-512-128 head and triplet loss. The
+convolutional base is frozen at first. After three epochs its last two stages train too, at a tenth
+of the rate. Gradients add up over four micro-batches of 32.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import siamkit
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("data", nargs="?", default="sample", help="a folder of class folders")
-parser.add_argument("--weights", help="a ResNet50 weights file; timm's pretrained if left out")
+parser.add_argument("--weights", help="a ResNet50 weights file; default: timm's pretrained weights")
 parser.add_argument("--no-pretrained", action="store_true", help="start from random weights")
 parser.add_argument("--epochs", type=int, default=10)
 parser.add_argument("--image-size", type=int, default=224)

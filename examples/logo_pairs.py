@@ -1,9 +1,9 @@
 """Write a verification set of logo-like signs: images, pairs.csv and new.csv (a,b,same).
 
-Every sign of the built-in images was drawn by six hands, so a pair of drawings asks what a pair of
-logos or signatures asks: is it the same sign? Signs are compared within sheets of five, as
-signatures are within writers. new.csv has the last four of the twelve sheets, to see how what was
-learnt on pairs.csv does on signs that it never saw.
+Six artists drew every sign of the built-in images. So a pair of drawings poses the same question as
+a pair of logos or signatures: do they show the same sign? Signs are compared within sheets of five,
+as signatures are compared within writers. new.csv has the last four of the twelve sheets. Evaluate
+a model on it that was trained on pairs.csv: it never saw these signs.
 
     python examples/logo_pairs.py logos
 """

@@ -12,7 +12,7 @@ def main(folder=None, epochs=12, cached=True):
     for phase in schedule.phases():
         part, data = enter(phase, controller, images, cached)
         for epoch in range(phase.start_epoch, phase.end_epoch):
-            net.train()  # what is frozen stays in eval mode
+            net.train()  # frozen parts stay in eval mode
             for inputs, labels in loader(data, epoch):
                 loss = torch.nn.functional.cross_entropy(part(inputs), labels)
                 optimizer.zero_grad()

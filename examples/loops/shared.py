@@ -1,4 +1,4 @@
-"""What the three loops share: images with keys, a freeze policy, and how a phase is run."""
+"""Parts that the three loops share: images with keys, a freeze policy, the start of a phase."""
 
 import argparse
 import hashlib
@@ -23,7 +23,7 @@ from siamkit.freezing import (
 
 
 class Images(ImageFolder):
-    """Class folders of images. A key says what an image is: the file, and what is done to it."""
+    """Class folders of images. A key identifies an image by its file and its transform."""
 
     def __init__(self, folder=None, size=64):
         steps = [transforms.Resize((size, size)), transforms.ToTensor()]
@@ -38,7 +38,7 @@ class Images(ImageFolder):
 
 
 class HeadThenLastStage(FreezePolicy):
-    """Trains the head alone for two thirds of the epochs, and then the last stage as well."""
+    """Trains the head alone for two thirds of the epochs, then the last stage too."""
 
     def plan(self, stages, progress):
         return FreezePlan.of(stages, [stages[-2].name] if progress.fraction >= 2 / 3 else [])
@@ -54,7 +54,7 @@ def setup(folder, epochs, name="resnet18"):
 
 
 def enter(phase, controller, images, cached):
-    """Freeze; return the module that runs in this phase, and the data set that it runs on."""
+    """Apply the plan; return the module of this phase and the data set that it runs on."""
     controller.apply(phase.plan)
     net = controller.net
     if cached:
@@ -69,15 +69,15 @@ def enter(phase, controller, images, cached):
 
 
 def loader(data, epoch, batch_size=32):
-    """Return the batches of an epoch: the same ones in every loop."""
+    """Return the batches of an epoch, the same in every loop."""
     generator = torch.Generator().manual_seed(epoch)
     return DataLoader(data, batch_size, shuffle=True, generator=generator)
 
 
 def compare(main):
-    """Run a loop without the cache and with it, and print the ratio of the times."""
+    """Run a loop without and with the cache, and print the ratio of the times."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("folder", nargs="?", help="class folders of images; siamkit's own if none")
+    parser.add_argument("folder", nargs="?", help="class folders of images; default: siamkit's own")
     parser.add_argument("--epochs", type=int, default=12)
     given = parser.parse_args()
     seconds, results = [], []
