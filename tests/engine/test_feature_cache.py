@@ -133,6 +133,7 @@ def test_maps_are_kept_in_half_precision_and_vectors_in_full(tmp_path):
 
 class Pooled(Net):
     def __init__(self):
+        torch.manual_seed(0)
         super().__init__()
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
@@ -266,6 +267,16 @@ def test_another_prefix_has_another_store(made, tmp_path, what):
         rows = cache.rows(other.images.keys, other.images)
         with torch.no_grad():
             assert apart(rows[:], other.cut.prefix(other.images.all)) < 1e-3
+    assert len(list_stores(tmp_path)) == 2
+
+
+def test_vectors_of_images_of_another_size_have_another_store(tmp_path):
+    for size in (16, 24):
+        made = Made((), net=Pooled(), images=Images(size=size))
+        with made.cache(tmp_path) as cache:
+            rows = cache.rows(made.images.keys, made.images)
+            with torch.no_grad():
+                assert apart(rows[:], made.cut.prefix(made.images.all)) < 1e-4
     assert len(list_stores(tmp_path)) == 2
 
 
