@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         create_model,
         evaluate,
         fit,
+        from_pretrained,
         inspect,
         list_backbones,
         list_freeze_policies,
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
         load_index,
         load_model,
         phases,
+        push_to_hub,
         resume,
+        save_pretrained,
     )
     from siamkit.config import RunConfig
     from siamkit.errors import SiamkitError
@@ -62,10 +65,11 @@ __version__ = "0.1.0"
 
 _HOME = {
     "siamkit.api": (
-        "build_index", "calibrate", "check_data", "create_model", "evaluate", "fit", "inspect",
+        "build_index", "calibrate", "check_data", "create_model", "evaluate", "fit", "from_pretrained",
+        "inspect",
         "list_backbones", "list_freeze_policies", "list_heads", "list_losses", "list_optimizers",
         "list_schedulers", "list_trackers",
-        "load", "load_index", "load_model", "phases", "resume",
+        "load", "load_index", "load_model", "phases", "push_to_hub", "resume", "save_pretrained",
     ),
     "siamkit.config": ("RunConfig",),
     "siamkit.inference.gallery.index": ("Index", "Neighbours"),
@@ -114,6 +118,7 @@ __all__ = [
     "create_model",
     "evaluate",
     "fit",
+    "from_pretrained",
     "hookimpl",
     "inspect",
     "list_backbones",
@@ -127,7 +132,9 @@ __all__ = [
     "load_index",
     "load_model",
     "phases",
+    "push_to_hub",
     "resume",
+    "save_pretrained",
     "write_report",
 ]
 

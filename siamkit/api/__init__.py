@@ -13,8 +13,10 @@ from siamkit.api.entries import (
 )
 from siamkit.api.galleries import build_index, embed, load_index, search
 from siamkit.api.models import load, load_model
+from siamkit.api.pretrained import from_pretrained, save_pretrained
 from siamkit.api.quality import calibrate, check_data, evaluate
 from siamkit.api.runs import Config, create_model, create_policy, fit, inspect, phases, resume
+from siamkit.model.pretrained.push import push_to_hub
 
 __all__ = [
     "Config",
@@ -26,6 +28,7 @@ __all__ = [
     "embed",
     "evaluate",
     "fit",
+    "from_pretrained",
     "inspect",
     "list_backbones",
     "list_freeze_policies",
@@ -39,7 +42,9 @@ __all__ = [
     "load_index",
     "load_model",
     "phases",
+    "push_to_hub",
     "registries",
     "resume",
+    "save_pretrained",
     "search",
 ]

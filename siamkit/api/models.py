@@ -13,11 +13,11 @@ from siamkit.errors import CheckpointError, ConfigError
 from siamkit.evaluation.calibration import Calibration
 from siamkit.inference.embedder import Embedder
 from siamkit.model.create import create_net
+from siamkit.model.device import resolve_device
 from siamkit.model.siamese import SiameseNet
 from siamkit.runs import checkpoint
 from siamkit.runs.calibration import calibration_of
 from siamkit.runs.directory import RunDir
-from siamkit.training.build import resolve_device
 
 
 def load_model(run_dir: str | Path, which: Literal["best", "last"] = "best") -> SiameseNet:
