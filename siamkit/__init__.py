@@ -65,8 +65,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "siamkit.api": (
-        "build_index", "calibrate", "check_data", "create_model", "evaluate", "fit", "from_pretrained",
-        "inspect",
+        "build_index", "calibrate", "check_data", "create_model", "evaluate", "fit",
+        "from_pretrained", "inspect",
         "list_backbones", "list_freeze_policies", "list_heads", "list_losses", "list_optimizers",
         "list_schedulers", "list_trackers",
         "load", "load_index", "load_model", "phases", "push_to_hub", "resume", "save_pretrained",

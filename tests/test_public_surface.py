@@ -12,9 +12,10 @@ NAMES = [
     "FreezePolicy", "Index", "Loss", "LossContext", "Neighbours", "Options", "Pairs", "Phase",
     "Preprocessing", "Progress", "RunConfig", "Scheduler", "SiameseNet", "SiamkitError", "Stage",
     "Triplets", "Verdict", "__version__", "build_index", "calibrate", "check_data", "create_model",
-    "evaluate", "fit", "from_pretrained", "hookimpl", "inspect", "list_backbones", "list_freeze_policies",
-    "list_heads", "list_losses", "list_optimizers", "list_schedulers", "list_trackers", "load",
-    "load_index", "load_model", "phases", "push_to_hub", "resume", "save_pretrained", "write_report",
+    "evaluate", "fit", "from_pretrained", "hookimpl", "inspect", "list_backbones",
+    "list_freeze_policies", "list_heads", "list_losses", "list_optimizers", "list_schedulers",
+    "list_trackers", "load", "load_index", "load_model", "phases", "push_to_hub", "resume",
+    "save_pretrained", "write_report",
 ]  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def save_pretrained(
         folder,
         license=license,
         weights=facts.weights,
-        calibration=facts.calibration and facts.calibration.to_json(),
+        calibration=None if facts.calibration is None else facts.calibration.to_json(),
         sections=sections_of(facts),
         force=force,
     )

@@ -1,4 +1,7 @@
-"""The built-in backbones: ``resnet50``, and every other model of timm as ``timm:NAME[.TAG]``."""
+"""The built-in backbones: ``resnet50``, and every other model of timm as ``timm:NAME[.TAG]``.
+
+``timm:local-dir:DIR`` and ``timm:hf-hub:ORG/NAME`` are models in timm's own format.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from siamkit.builtins.timm_sources import create_from_source, is_source
 from siamkit.errors import CheckpointError, ConfigError, did_you_mean
 from siamkit.hookspecs import Register, hookimpl
 from siamkit.hub import quick_to_fail, reason
@@ -50,7 +54,8 @@ def siamkit_register_backbones(register: Register) -> None:
         PREFIX,
         _build_timm,
         options=TimmOptions,
-        summary="Any timm model: timm:NAME or timm:NAME.TAG; --timm PATTERN searches them.",
+        summary="Any timm model: timm:NAME or timm:NAME.TAG (--timm PATTERN searches them), "
+        "timm:local-dir:FOLDER, timm:hf-hub:ORG/NAME.",
         pretrained=True,
     )
 
@@ -72,10 +77,12 @@ def create_timm(name: str, options: TimmOptions, context: BackboneContext) -> nn
     """
     import timm
 
-    config = _find(name, context.name)
     arguments: dict[str, Any] = {"num_classes": 0, "in_chans": context.in_chans}
     if options.drop_path_rate:
         arguments["drop_path_rate"] = options.drop_path_rate
+    if is_source(name):
+        return create_from_source(name, arguments, context, WAYS_OUT)
+    config = _find(name, context.name)
     if context.image_size is not None and getattr(config, "fixed_input_size", False):
         # The others take any size as they are.
         arguments["img_size"] = context.image_size

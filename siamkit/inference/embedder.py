@@ -120,7 +120,7 @@ class Embedder:
         chosen = resolve_device(device)
         loaded = load_net(folder, backbone=backbone, head=head)
         kept, where = loaded.folder.saved.calibration, str(loaded.folder.path)
-        net = loaded.net.to(chosen).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = loaded.net.to(chosen).to(memory_format=torch.channels_last)
         calibration = None if kept is None else Calibration.from_json(kept, where)
         return cls(net, kernel=kernel, workers=workers, calibration=calibration)
 

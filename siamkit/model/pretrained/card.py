@@ -12,7 +12,7 @@ import yaml
 from siamkit.hub import HUB
 from siamkit.model.pretrained.folder import Saved
 
-TIMM_WEIGHTS = "pretrained: timm/"
+_PRETRAINED = "pretrained: "
 _UNKNOWN = "unknown"
 
 
@@ -86,14 +86,19 @@ def for_repo(text: str, name: str, repo: str) -> str:
 
 def base_license(saved: Saved) -> str | None:
     """Return the licence of the weights that training started from, as timm states it."""
-    config = timm.get_pretrained_cfg(_base(saved) or "", allow_unregistered=True)
-    return (getattr(config, "license", None) or None) if config else None
+    base = _base(saved)
+    if base is None or not base.startswith("timm/"):
+        return None
+    config = timm.get_pretrained_cfg(base.removeprefix("timm/"), allow_unregistered=True)
+    return getattr(config, "license", None)
 
 
 def _base(saved: Saved) -> str | None:
-    """Return timm's name of the weights that training started from."""
+    """Return the hub's name of the weights that training started from."""
     words = saved.weights or ""
-    return words.removeprefix(TIMM_WEIGHTS) if words.startswith(TIMM_WEIGHTS) else None
+    name = words.removeprefix(_PRETRAINED).removeprefix(HUB).partition("@")[0]
+    on_hub = words.startswith((f"{_PRETRAINED}timm/", f"{_PRETRAINED}{HUB}"))
+    return name if on_hub else None
 
 
 def _front(saved: Saved, architecture: str | None, license: str | None) -> Mapping[str, object]:
@@ -104,7 +109,7 @@ def _front(saved: Saved, architecture: str | None, license: str | None) -> Mappi
         "license": license or _UNKNOWN,
     }
     if base := _base(saved):
-        front["base_model"] = f"timm/{base}"
+        front["base_model"] = base
     return front
 
 

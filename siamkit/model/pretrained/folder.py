@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,8 +151,12 @@ def read_config(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_folder(path: Path) -> Folder:
-    """Read the config of a folder that siamkit wrote, and check every file that it names.
+def read_folder(path: Path, files: Sequence[str] = (BACKBONE, REST)) -> Folder:
+    """Read the config of a folder that siamkit wrote, and check its files.
+
+    Args:
+        path: The folder.
+        files: Those to check, where not all are needed.
 
     Raises:
         ConfigError: There is no such folder, or siamkit didn't write it.
@@ -169,8 +173,9 @@ def read_folder(path: Path) -> Folder:
     where = str(path / CONFIG)
     if isinstance(section, dict) and section.get("format") != FORMAT:
         raise CheckpointError(
-            "unknown format of a saved network", where=where, got=section.get("format"),
-            allowed=str(FORMAT), hint="install the version of siamkit that wrote it, or a newer one",
+            "unknown format of a saved network", where=where,
+            got=section.get("format"), allowed=str(FORMAT),
+            hint="install the version of siamkit that wrote it, or a newer one",
         )  # fmt: skip
     if not isinstance(section, dict) or section.pop("seal", None) != _seal(config, section):
         raise CheckpointError("the file is damaged or was edited", where=where, hint=_DAMAGED)
@@ -182,7 +187,7 @@ def read_folder(path: Path) -> Folder:
         raise CheckpointError(
             f"the file is damaged: {SECTION}.{key}: {problem['msg']}", where=where, hint=_DAMAGED
         ) from None
-    for name in (BACKBONE, REST):
+    for name in files:
         file = path / name
         if not file.is_file() or sha256(file) != saved.files.get(name):
             raise CheckpointError("the file is missing or damaged", where=str(file), hint=_DAMAGED)

@@ -29,7 +29,7 @@ def fingerprint_of(net: SiameseNet) -> str:
 
 
 def check_images(net: SiameseNet) -> Tensor:
-    """Return two images ``[2, C, H, W]`` that are the same on every machine and in every version."""
+    """Return two images ``[2, C, H, W]`` that are the same on every machine."""
     preprocessing = net.backbone.preprocessing
     shape = (2, preprocessing.channels, *preprocessing.size)
     places = torch.arange(torch.Size(shape).numel(), dtype=torch.float64)

@@ -89,9 +89,9 @@ def timm_model(folder: Folder, *, pretrained: bool = False) -> nn.Module:
             f"local-dir:{folder.path}", pretrained=pretrained, **arguments
         )
     except Exception as error:  # each architecture has errors of its own
-        versions = folder.saved.versions
+        versions, architecture = folder.saved.versions, folder.timm.get("architecture")
         raise CheckpointError(
-            f"timm {timm.__version__} cannot build its {folder.timm.get('architecture')!r}: {error}",
+            f"timm {timm.__version__} cannot build its {architecture!r}: {error}",
             where=str(folder.path),
             hint=f"it was saved with timm {versions.get('timm')}: install that version",
         ) from error
@@ -155,5 +155,6 @@ def _not_given(kind: str, part: Part, folder: Folder) -> ConfigError:
     return ConfigError(
         f"the {kind} was a Python object, {part.name}, whose code a folder does not hold",
         where=str(folder.path),
-        hint=f"give one of the same kind: siamkit.from_pretrained({str(folder.path)!r}, {kind}=...)",
+        hint="give one of the same kind: "
+        f"siamkit.from_pretrained({str(folder.path)!r}, {kind}=...)",
     )
