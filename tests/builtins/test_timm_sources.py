@@ -71,7 +71,7 @@ def test_a_folder_of_siamkits(place):
     data = bytearray((place / "m" / "model.safetensors").read_bytes())
     data[-1] ^= 1
     (place / "m" / "model.safetensors").write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: the file is missing or damaged"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: the file is missing"):
         create("m")
 
 
@@ -83,9 +83,8 @@ def test_a_run_starts_from_a_folder_and_is_loaded_again(model, place, run_values
     arguments = ["train", data, "--backbone", "timm:local-dir:base dir", "--image-size", "32",
                  "--epochs", "1", "--batch-size", "8", "--set", "train.images_per_class=2",
                  "--set", "data.workers=0", "--run-dir", "r", "--no-report"]  # fmt: skip
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert not ended.value.code, capsys.readouterr().err
+    main(arguments)
+    assert "pretrained: local-dir:base dir" in capsys.readouterr().err
     assert siamkit.load_model("r").backbone.embedding_dim == 96
     siamkit.save_pretrained("r", "shared")
     text = (place / "shared" / "config.json").read_text()
@@ -115,7 +114,11 @@ def test_folders_that_are_none(place, model):
         ("{}", ConfigError, "names no architecture"),
         ('{"architecture": "test_resnett"}', ConfigError, "did you mean 'test_resnet'"),
         ('{"architecture": "test_resnet", "pretrained_cfg": 3}', CheckpointError, "damaged"),
-        ('{"architecture": "test_resnet", "model_args": {"wings": 2}}', ConfigError, "cannot build"),
+        (
+            '{"architecture": "test_resnet", "model_args": {"wings": 2}}',
+            ConfigError,
+            "cannot build",
+        ),
     ],
 )
 def test_configs_that_are_none(place, model, config, error, message):
@@ -165,11 +168,11 @@ def test_code_in_a_weights_file_never_runs(place, model):
 
 
 def test_channels_that_cannot_be_adapted(place):
-    save(timm.create_model("test_resnet", in_chans=5), place / "m")
-    assert create("m", in_chans=5).backbone.preprocessing.channels == 5
+    save(timm.create_model("test_resnet", in_chans=4), place / "m")
+    assert create("m", in_chans=4).backbone.preprocessing.channels == 4
     assert create("m", in_chans=1).backbone.preprocessing.channels == 1
-    with pytest.raises(ConfigError, match=r"images of 5 channels.*got 4.*data\.in_chans=5"):
-        create("m", in_chans=4)
+    with pytest.raises(ConfigError, match=r"images of 4 channels.*got 2.*data\.in_chans=4"):
+        create("m", in_chans=2)
 
 
 def test_an_old_config_of_one_level(place, model):

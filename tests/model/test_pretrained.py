@@ -206,9 +206,7 @@ def test_a_plugins_backbone_needs_the_plugin(with_plugin, tmp_path, monkeypatch)
     assert torch.equal(back.embed(images()), net.embed(images()))
     assert "pip install siamkit-tiny" in (folder / "README.md").read_text()
     monkeypatch.delitem(plugins.get().backbones.entries, "tiny-p")
-    with pytest.raises(
-        CheckpointError, match=r"'tiny-p' of siamkit-tiny.*pip install siam"
-    ):
+    with pytest.raises(CheckpointError, match=r"'tiny-p' of siamkit-tiny.*pip install siam"):
         siamkit.from_pretrained(folder)
 
 
