@@ -123,6 +123,7 @@ def test_imports_are_seen_wherever_they_stand():
     assert set(imports(tree, always=True)) == {"typing", "b", "c", "m"}
 
 
+@pytest.mark.slow
 def test_the_environment_fits_together():
     result = subprocess.run(
         [sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False
