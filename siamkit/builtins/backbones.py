@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from siamkit.builtins.timm_sources import create_from_source, is_source
 from siamkit.errors import CheckpointError, ConfigError, did_you_mean
 from siamkit.hookspecs import Register, hookimpl
 from siamkit.hub import quick_to_fail, reason
@@ -76,6 +75,8 @@ def create_timm(name: str, options: TimmOptions, context: BackboneContext) -> nn
         CheckpointError: Its pretrained weights cannot be fetched, or there are none.
     """
     import timm
+
+    from siamkit.builtins.timm_sources import create_from_source, is_source
 
     arguments: dict[str, Any] = {"num_classes": 0, "in_chans": context.in_chans}
     if options.drop_path_rate:
