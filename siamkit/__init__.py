@@ -91,10 +91,11 @@ _HOME = {
     "siamkit.evaluation.calibration": ("Calibration", "Verdict"),
     "siamkit.interfaces": (
         "Backbone", "BackboneContext", "Event", "FreezePlan", "FreezePolicy", "Loss",
-        "LossContext", "Options", "Pairs", "Phase", "Preprocessing", "Progress", "Scheduler",
+        "LossContext", "Pairs", "Phase", "Preprocessing", "Progress", "Scheduler",
         "Stage", "Triplets",
     ),
     "siamkit.model.siamese": ("SiameseNet",),
+    "siamkit.options": ("Options",),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

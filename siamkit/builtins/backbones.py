@@ -12,7 +12,7 @@ from pydantic import Field
 from siamkit.errors import CheckpointError, ConfigError, did_you_mean
 from siamkit.hookspecs import Register, hookimpl
 from siamkit.hub import quick_to_fail, reason
-from siamkit.interfaces import Options
+from siamkit.options import Options
 
 if TYPE_CHECKING:
     from torch import nn

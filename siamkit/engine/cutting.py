@@ -15,6 +15,7 @@ from siamkit.engine.suffix import Suffix
 from siamkit.engine.trial import TOLERANCE, allowed_for, difference, relative, seeded, step
 from siamkit.errors import ConfigError, SiamkitError
 from siamkit.interfaces import FreezePlan, Stage
+from siamkit.model.names import unwrap
 from siamkit.model.trace import evaluating
 
 NOTHING_FROZEN = "no part of the network is frozen from the start on"
@@ -126,7 +127,7 @@ def cut(module: nn.Module, stages: Sequence[Stage], plan: FreezePlan, images: Te
     Raises:
         ConfigError: The plan was not applied to the network.
     """
-    net = _unwrapped(module)
+    net = unwrap(module)
     trains = {name for name, p in net.named_parameters() if p.requires_grad}
     if wrong := sorted(trains ^ plan.trainable):
         raise ConfigError(
@@ -208,13 +209,3 @@ def _trial(tried: Cut, images: Tensor) -> str | None:
 def _given(suffix: Suffix, activations: Tensor) -> Callable[[Tensor], object]:
     """Return the suffix as a function of images, with the activations that they gave."""
     return lambda _: suffix(activations)
-
-
-def _unwrapped(module: nn.Module) -> nn.Module:
-    while True:
-        inner = getattr(module, "_orig_mod", None)
-        if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            inner = module.module
-        if not isinstance(inner, nn.Module):
-            return module
-        module = inner
