@@ -51,9 +51,11 @@ MODULES = {
     "interfaces": "What a plugin implements.",
     "batches": "Batches and their sources.",
     "files": "Writes files atomically.",
+    "hub": "Gets files from the model hub.",
     "showing": "Reprs and progress, in terminals and notebooks.",
     "errors": "Exceptions and exit codes.",
     "keys": "The key of a view of an image.",
+    "options": "The base of options models.",
 }
 """What each module at the top level of the package does."""
 

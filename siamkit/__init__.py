@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         create_policy,
         evaluate,
         fit,
+        from_pretrained,
         inspect,
         list_backbones,
         list_freeze_policies,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         load_index,
         load_model,
         phases,
+        push_to_hub,
         register_backbone,
         register_freeze_policy,
         register_head,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
         register_scheduler,
         register_tracker,
         resume,
+        save_pretrained,
         verify_pairs,
         write_report,
     )
@@ -72,13 +75,13 @@ __version__ = "0.1.0"
 _HOME = {
     "siamkit.api": (
         "build_index", "calibrate", "check_data", "create_model", "create_policy",
-        "evaluate", "fit", "inspect",
+        "evaluate", "fit", "from_pretrained", "inspect",
         "list_backbones", "list_freeze_policies", "list_heads", "list_losses", "list_optimizers",
         "list_schedulers", "list_trackers",
-        "load_embedder", "load_index", "load_model", "phases",
+        "load_embedder", "load_index", "load_model", "phases", "push_to_hub",
         "register_backbone", "register_freeze_policy", "register_head", "register_loss",
         "register_optimizer", "register_scheduler", "register_tracker",
-        "resume",
+        "resume", "save_pretrained",
         "verify_pairs", "write_report",
     ),
     "siamkit.config": ("RunConfig",),
@@ -88,10 +91,11 @@ _HOME = {
     "siamkit.evaluation.calibration": ("Calibration", "Verdict"),
     "siamkit.interfaces": (
         "Backbone", "BackboneContext", "Event", "FreezePlan", "FreezePolicy", "Loss",
-        "LossContext", "Options", "Pairs", "Phase", "Preprocessing", "Progress", "Scheduler",
+        "LossContext", "Pairs", "Phase", "Preprocessing", "Progress", "Scheduler",
         "Stage", "Triplets",
     ),
     "siamkit.model.siamese": ("SiameseNet",),
+    "siamkit.options": ("Options",),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -128,6 +132,7 @@ __all__ = [
     "create_policy",
     "evaluate",
     "fit",
+    "from_pretrained",
     "hookimpl",
     "inspect",
     "list_backbones",
@@ -141,6 +146,7 @@ __all__ = [
     "load_index",
     "load_model",
     "phases",
+    "push_to_hub",
     "register_backbone",
     "register_freeze_policy",
     "register_head",
@@ -149,6 +155,7 @@ __all__ = [
     "register_scheduler",
     "register_tracker",
     "resume",
+    "save_pretrained",
     "verify_pairs",
     "write_report",
 ]

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from siamkit.errors import ConfigError, did_you_mean
+from siamkit.options import Options as Options
 
 HEAD = "head"
 """The name of the stage that the head forms; it comes last."""
@@ -35,14 +35,6 @@ NormMode = Literal["frozen", "affine", "train"]
 train, running statistics stay (the module is in ``eval()``). ``train``: both change. A norm layer
 inside a frozen stage is always frozen.
 """
-
-
-class Options(BaseModel):
-    """Base of a plugin's options: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
-    )
 
 
 # --- stages --------------------------------------------------------------------------------------

@@ -12,11 +12,12 @@ NAMES = [
     "FreezePolicy", "Index", "Loss", "LossContext", "Neighbours", "Options", "Pairs", "Phase",
     "Preprocessing", "Progress", "RunConfig", "Scheduler", "SiameseNet", "SiamkitError",
     "Stage", "Triplets", "Verdict", "__version__", "build_index", "calibrate", "check_data",
-    "create_model", "create_policy", "evaluate", "fit", "hookimpl", "inspect", "list_backbones",
-    "list_freeze_policies", "list_heads", "list_losses", "list_optimizers", "list_schedulers",
-    "list_trackers", "load_embedder", "load_index", "load_model", "phases", "register_backbone",
-    "register_freeze_policy", "register_head", "register_loss", "register_optimizer",
-    "register_scheduler", "register_tracker", "resume", "verify_pairs", "write_report",
+    "create_model", "create_policy", "evaluate", "fit", "from_pretrained", "hookimpl",
+    "inspect", "list_backbones", "list_freeze_policies", "list_heads", "list_losses",
+    "list_optimizers", "list_schedulers", "list_trackers", "load_embedder", "load_index",
+    "load_model", "phases", "push_to_hub", "register_backbone", "register_freeze_policy",
+    "register_head", "register_loss", "register_optimizer", "register_scheduler",
+    "register_tracker", "resume", "save_pretrained", "verify_pairs", "write_report",
 ]  # fmt: skip
 
 

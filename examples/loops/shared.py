@@ -69,9 +69,9 @@ def enter(phase, controller, images, cached):
 
 
 def loader(data, epoch, batch_size=32):
-    """Return the batches of an epoch, the same in every loop."""
-    generator = torch.Generator().manual_seed(epoch)
-    return DataLoader(data, batch_size, shuffle=True, generator=generator)
+    """Return the batches of an epoch: the same in every loop, however often they are read."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(epoch))
+    return DataLoader(data, batch_size, sampler=order.tolist())
 
 
 def compare(main):

@@ -13,6 +13,7 @@ from siamkit.api.entries import (
 )
 from siamkit.api.galleries import build_index, embed, load_index, search
 from siamkit.api.models import load_embedder, load_model, open_run
+from siamkit.api.pretrained import from_pretrained, save_pretrained
 from siamkit.api.quality import calibrate, check_data, evaluate, verify_pairs
 from siamkit.api.registering import (
     register_backbone,
@@ -25,6 +26,7 @@ from siamkit.api.registering import (
 )
 from siamkit.api.reports import write_report
 from siamkit.api.runs import Config, create_model, create_policy, fit, inspect, phases, resume
+from siamkit.model.pretrained.push import push_to_hub
 
 __all__ = [
     "Config",
@@ -36,6 +38,7 @@ __all__ = [
     "embed",
     "evaluate",
     "fit",
+    "from_pretrained",
     "inspect",
     "list_backbones",
     "list_freeze_policies",
@@ -50,6 +53,7 @@ __all__ = [
     "load_model",
     "open_run",
     "phases",
+    "push_to_hub",
     "register_backbone",
     "register_freeze_policy",
     "register_head",
@@ -59,6 +63,7 @@ __all__ = [
     "register_tracker",
     "registries",
     "resume",
+    "save_pretrained",
     "search",
     "verify_pairs",
     "write_report",

@@ -15,9 +15,9 @@ from siamkit.errors import CheckpointError, ConfigError
 from siamkit.evaluation.calibration import Calibration
 from siamkit.inference.embedder import Embedder
 from siamkit.model.create import create_net
+from siamkit.model.device import resolve_device
 from siamkit.model.siamese import SiameseNet
 from siamkit.runs.open import OpenRun
-from siamkit.training.build import resolve_device
 
 
 def open_run(run_dir: str | Path, **objects: Any) -> OpenRun:

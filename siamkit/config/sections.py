@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from siamkit.config.base import AbsolutePath, Component, Section, Values, expanded
+from siamkit.config.base import AbsolutePath, Component, Section, Values, absolute, expanded
 from siamkit.config.data import DataConfig
+
+_FOLDER = "timm:local-dir:"
 
 COMPONENTS = ("backbone", "head", "freeze", "loss", "optimizer", "scheduler")
 
@@ -28,6 +30,13 @@ class BackboneConfig(Component):
     granularity: Literal["stage", "block"] = Field(
         "stage", description="The unit that freeze policies act on."
     )
+
+    @field_validator("name")
+    @classmethod
+    def _of_a_folder(cls, value: str) -> str:
+        """Make a folder in the name independent of where the config is read next."""
+        folder = value.removeprefix(_FOLDER)
+        return value if folder in (value, "") else f"{_FOLDER}{absolute(Path(folder))}"
 
 
 class HeadConfig(Component):

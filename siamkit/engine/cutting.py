@@ -15,12 +15,13 @@ from siamkit.engine.suffix import Suffix
 from siamkit.engine.trial import TOLERANCE, allowed_for, difference, relative, seeded, step
 from siamkit.errors import ConfigError, SiamkitError
 from siamkit.interfaces import FreezePlan, Stage
+from siamkit.model.names import unwrap
 from siamkit.model.trace import evaluating
 
 NOTHING_FROZEN = "no part of the network is frozen from the start on"
 
 _UNLIKE = "what comes after it does not do the same with its output {}: {}"
-_SIZES = (1, 2, 3)
+_SIZES = (1, 2)
 """Smaller numbers of images that a cut is tried with, besides all that are given."""
 
 
@@ -118,7 +119,7 @@ def cut(module: nn.Module, stages: Sequence[Stage], plan: FreezePlan, images: Te
         stages: Its stages (:func:`siamkit.model.stages.discover_stages`).
         plan: The plan that was applied to it by a
             :class:`~siamkit.freezing.controller.FreezeController`.
-        images: Real images ``[N, C, H, W]``, five or more where possible, of differing content.
+        images: Real images ``[N, C, H, W]``, three or more where possible, of differing content.
 
     Returns:
         The cut, and why deeper boundaries were passed over.
@@ -126,7 +127,7 @@ def cut(module: nn.Module, stages: Sequence[Stage], plan: FreezePlan, images: Te
     Raises:
         ConfigError: The plan was not applied to the network.
     """
-    net = _unwrapped(module)
+    net = unwrap(module)
     trains = {name for name, p in net.named_parameters() if p.requires_grad}
     if wrong := sorted(trains ^ plan.trainable):
         raise ConfigError(
@@ -147,7 +148,7 @@ def first_exact_cut(
     Args:
         net: The network, with a plan applied.
         boundaries: Where it may be cut, in order of preference.
-        images: Real images ``[N, C, H, W]``, two or more; with five, all sizes are tried.
+        images: Real images ``[N, C, H, W]``, two or more; with three, all sizes are tried.
 
     Returns:
         The cut, or None; and why each boundary before it was passed over.
@@ -198,7 +199,6 @@ def _trial(tried: Cut, images: Tensor) -> str | None:
             if relative(together, tried._activations(images, seed=2)) > allowed:
                 return "it gives something else each time"
             return "its output for an image depends on the other images of the batch"
-        tried._forget(images)
         parts = step(net, _given(tried.suffix, activations), some, training=False)
         if reason := difference(whole, parts, allowed):
             return _UNLIKE.format(f"in eval mode with {size} images", reason)
@@ -208,13 +208,3 @@ def _trial(tried: Cut, images: Tensor) -> str | None:
 def _given(suffix: Suffix, activations: Tensor) -> Callable[[Tensor], object]:
     """Return the suffix as a function of images, with the activations that they gave."""
     return lambda _: suffix(activations)
-
-
-def _unwrapped(module: nn.Module) -> nn.Module:
-    while True:
-        inner = getattr(module, "_orig_mod", None)
-        if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            inner = module.module
-        if not isinstance(inner, nn.Module):
-            return module
-        module = inner

@@ -35,9 +35,11 @@ from siamkit.errors import ConfigError, SiamkitError
 from siamkit.freezing.controller import FreezeController
 from siamkit.model.trace import evaluating
 
-_TESTED = 5
-_CHECKED = 8
-"""Images of a batch that the cut network is held against the whole one on."""
+_TESTED = 3
+_CHECK_SECONDS = 0.3
+_CHECKED = range(2, 33)
+"""Images of a batch that the cut network is held against the whole one on: as many as the prefix
+computes in :data:`_CHECK_SECONDS`, within these bounds."""
 
 
 class Engine:
@@ -138,7 +140,9 @@ class Engine:
         phase = execution.parts
         if phase is None or not _due(epoch - execution.epochs.start):
             return execution
-        indices, view = list(batch[:_CHECKED]), execution.view(epoch)
+        count = int(_CHECK_SECONDS / max(phase.times.prefix, 1e-9))
+        count = min(max(count, _CHECKED.start), _CHECKED.stop - 1)
+        indices, view = list(batch[:count]), execution.view(epoch)
         images = torch.stack([self.inputs[TRAIN].example(i, view) for i in indices])
         images = images.to(self.settings.device).contiguous(memory_format=torch.channels_last)
         activations, tolerance = None, TOLERANCE

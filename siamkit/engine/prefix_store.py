@@ -15,8 +15,8 @@ from siamkit.engine.cache.layout import DATA_START, KEY_BYTES, StoreSpec
 from siamkit.engine.cache.rows import Rows
 from siamkit.engine.cache.store import DTYPES, FeatureStore, Fill, open_store
 from siamkit.engine.cutting import Cut
+from siamkit.engine.difference import relative_difference
 from siamkit.engine.kernels import Kernel, run, tolerance
-from siamkit.engine.kernels.check import difference
 from siamkit.engine.sources import pack, unpack
 from siamkit.errors import ResourceError
 from siamkit.model.trace import evaluating
@@ -134,7 +134,7 @@ class PrefixStore:
         """
         with evaluating(self._cut.net):
             plain = self._cut.prefix(images.contiguous(memory_format=torch.channels_last))
-        return difference(unpack(rows), plain.float().cpu())
+        return relative_difference(unpack(rows), plain.float().cpu())
 
     def drop(self, on_wait: Callable[[], None] | None = None) -> None:
         """Remove all rows. Processes that read some of them go on reading."""

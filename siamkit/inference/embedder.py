@@ -6,19 +6,17 @@ checked on real images before it is trusted.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from siamkit.data.decode import decode, prepare
 from siamkit.data.images import ImageSet, Sample
@@ -29,7 +27,9 @@ from siamkit.data.views import EvalView
 from siamkit.engine.kernels import Choice, Precision, choose, kernel_class, run
 from siamkit.errors import CheckpointError, DataError, NonFiniteError
 from siamkit.evaluation.calibration import Calibration, Verdict
-from siamkit.freezing.proof import fingerprint
+from siamkit.model.device import resolve_device
+from siamkit.model.pretrained.identity import fingerprint_of
+from siamkit.model.pretrained.load import load_net
 from siamkit.model.siamese import SiameseNet
 from siamkit.showing import Bar, TextRepr, shown
 
@@ -94,6 +94,39 @@ class Embedder(TextRepr):
         self._considered = 0
         self._calibration = calibration
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        device: str = "auto",
+        kernel: str = "auto",
+        workers: int | None = None,
+        backbone: nn.Module | None = None,
+        head: nn.Module | None = None,
+    ) -> Self:
+        """Return an embedder with a saved network, and its threshold if it was saved from a run.
+
+        Args:
+            folder: What ``save_pretrained`` wrote, or ``hf-hub:ORG/NAME`` for one on the hub.
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+            kernel: How the network runs: ``auto`` measures, or a name as in ``engine.prefix``.
+            workers: Processes that load images; None for as many as this machine has use for.
+            backbone: A module for the backbone's tensors, where it was saved as a Python object.
+            head: The same for the head.
+
+        Raises:
+            ConfigError: There is no such folder or device, or an object is missing.
+            CheckpointError: A file is damaged, a plugin is missing, or the network that was built
+                computes something else than the one that was saved.
+        """
+        chosen = resolve_device(device)
+        loaded = load_net(folder, backbone=backbone, head=head)
+        kept, where = loaded.folder.saved.calibration, str(loaded.folder.path)
+        net = loaded.net.to(chosen).to(memory_format=torch.channels_last)
+        calibration = None if kept is None else Calibration.from_json(kept, where)
+        return cls(net, kernel=kernel, workers=workers, calibration=calibration)
+
     def __repr__(self) -> str:
         """Say what it embeds, how, and by which threshold it verifies."""
         kernel = self._wanted if self._choice is None else self._choice.kernel.name
@@ -131,12 +164,7 @@ class Embedder(TextRepr):
 
         Embeddings can be compared with each other only where it is the same.
         """
-        about = {
-            "tensors": {name: fingerprint(t) for name, t in self.net.state_dict().items()},
-            "normalize": self.net.normalize,
-            "view": EvalView(self.net.backbone.preprocessing).identity,
-        }
-        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+        return fingerprint_of(self.net)
 
     @property
     def numerics(self) -> str:

@@ -35,6 +35,7 @@ class WrappedBackbone(Backbone):
         model: The wrapped module, taken out of ``torch.compile`` and ``DistributedDataParallel``,
             which siamkit applies itself where they pay.
         layout: The layout of its output.
+        select: Which part of its output is taken, where it gives several.
 
     Args:
         model: From images ``[N, C, H, W]`` to features.
@@ -60,7 +61,9 @@ class WrappedBackbone(Backbone):
         model = unwrap(model)
         self.model = model
         self._preprocessing = preprocessing
-        self._select = select if select is not None else _stated(model, "select", (str, int))
+        self.select: Select | None = (
+            select if select is not None else _stated(model, "select", (str, int))
+        )
         stated = layout if layout is not None else _stated(model, "layout", (str,))
         self._stages: tuple[Stage, ...] | None = None
         # Probed, as num_features is not the width on MobileNetV3, MobileNetV4 and VGG.
@@ -90,7 +93,7 @@ class WrappedBackbone(Backbone):
         dtype = dtype_of(self.model)
         if dtype is not None and images.is_floating_point() and not autocasting(images):
             images = images.to(dtype)
-        return select_from(self.model(images), self._select)
+        return select_from(self.model(images), self.select)
 
     def _check(self, features: Tensor, images: Tensor) -> None:
         expected = [images.shape[0], self._embedding_dim]

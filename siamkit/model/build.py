@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from torch import nn
 
 from siamkit.errors import ConfigError, calling
+from siamkit.hub import HUB
 from siamkit.interfaces import Backbone, BackboneContext
 from siamkit.model.backbone import WrappedBackbone, as_backbone
 from siamkit.model.weights import files_of, load_backbone_weights
@@ -83,6 +84,10 @@ def build_backbone(
 def _source(entry: Entry, context: BackboneContext, backbone: Backbone) -> str:
     model: nn.Module = backbone.model if isinstance(backbone, WrappedBackbone) else backbone
     config: Any = getattr(model, "pretrained_cfg", None) or {}
+    if context.name.startswith(f"timm:{HUB}"):
+        return context.name.removeprefix("timm:")
+    if context.name.startswith("timm:local-dir:"):
+        return f"local-dir:{Path(context.name.removeprefix('timm:local-dir:')).name}"
     # Another plugin may put its own weights into timm's architecture.
     if entry.distribution == OWN and config.get("architecture"):
         tag = config.get("tag")

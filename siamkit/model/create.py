@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import BaseModel
+
 from siamkit.config import RunConfig, options_of
 from siamkit.errors import calling
 from siamkit.interfaces import BackboneContext
 from siamkit.model.build import build_backbone
 from siamkit.model.heads import Head, as_head
+from siamkit.model.origin import Component, Origin
 from siamkit.model.siamese import SiameseNet
-from siamkit.registry import Registry
+from siamkit.registry import Entry, Registry
 
 Weights = Literal["all", "file", "none"]
 """Which of the configured backbone weights to load: all, only a file's, or none at all."""
@@ -50,15 +53,31 @@ def create_net(
         weights=None if weights == "none" else config.backbone.weights,
         pretrained=config.backbone.pretrained if weights == "all" else False,
     )
-    head = _build_head(config, registries["head"], built.backbone.embedding_dim)
-    return BuiltNet(
-        SiameseNet(built.backbone, head, normalize=config.head.normalize), built.weights
+    head_entry, head_options = options_of(config.head, registries["head"])
+    head = build_head(config.head.name, head_entry, head_options, built.backbone.embedding_dim)
+    net = SiameseNet(built.backbone, head, normalize=config.head.normalize)
+    net.origin = Origin(
+        Component.of(config.backbone.name, entry, options),
+        Component.of(config.head.name, head_entry, head_options),
+        config.data.image_size,
+        built.weights if weights == "all" else None,
     )
+    return BuiltNet(net, built.weights)
 
 
-def _build_head(config: RunConfig, registry: Registry, in_features: int) -> Head:
-    entry, options = options_of(config.head, registry)
-    whose = f"head {config.head.name!r} of {entry.distribution}"
+def build_head(name: str, entry: Entry, options: BaseModel, in_features: int) -> Head:
+    """Build a head.
+
+    Args:
+        name: Its name.
+        entry: Its entry in the registry.
+        options: The validated options of the entry.
+        in_features: The width of the backbone's features.
+
+    Raises:
+        PluginError: The plugin failed.
+    """
+    whose = f"head {name!r} of {entry.distribution}"
     with calling(whose, "failed to build"):
         module = entry.build(options, in_features)
     return as_head(module, in_features, whose)

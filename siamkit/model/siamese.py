@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, overload
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from siamkit.interfaces import HEAD, Backbone, Stage
 from siamkit.model.grouping import norm_parameters
 from siamkit.model.heads import Head
+from siamkit.model.origin import Origin
 from siamkit.model.trace import autocasting, dtype_of, evaluating
 from siamkit.showing import TextRepr
 
@@ -23,6 +25,9 @@ class SiameseNet(TextRepr, nn.Module):
         backbone: Images ``[N, C, H, W]`` to features ``[N, D]``.
         head: Features ``[N, D]`` to embeddings ``[N, E]``; states its width as ``embedding_dim``.
         normalize: L2-normalise the embeddings.
+
+    Attributes:
+        origin: The names and options that it was built from; None where it was made of objects.
     """
 
     def __init__(self, backbone: Backbone, head: Head, *, normalize: bool = True) -> None:
@@ -30,6 +35,7 @@ class SiameseNet(TextRepr, nn.Module):
         self.backbone = backbone
         self.head = head
         self.normalize = normalize
+        self.origin: Origin | None = None
 
     def __repr__(self) -> str:
         """Say what the network is; ``print(net.backbone)`` shows its modules."""
@@ -113,3 +119,26 @@ class SiameseNet(TextRepr, nn.Module):
             return prefixed
         norms = frozenset(f"{HEAD}.{name}" for name in norm_parameters(self.head))
         return (*prefixed, Stage(HEAD, parameters, (HEAD,), HEAD, norms))
+
+    def save_pretrained(
+        self, folder: str | Path, *, license: str | None = None, force: bool = False
+    ) -> Path:
+        """Save the network to a folder for :func:`siamkit.from_pretrained`, and return the folder.
+
+        Where the backbone is a timm model, plain timm loads it too, as ``local-dir:FOLDER``.
+        :func:`siamkit.save_pretrained` saves a run's network, with its threshold and its figures.
+
+        Args:
+            folder: What doesn't exist yet, or is empty.
+            license: The licence of the weights as the hub spells it, for the model card.
+            force: Replace a saved network that is there.
+
+        Raises:
+            ConfigError: The place is taken.
+            NonFiniteError: The network gives NaN.
+            PluginError: A copy of the network computes something else.
+            ResourceError: The disk is full or not writable.
+        """
+        from siamkit.model.pretrained.save import save_net  # it builds networks
+
+        return save_net(self, folder, license=license, force=force)

@@ -189,7 +189,7 @@ def _free(path: Path) -> Path:
 
 
 def _default_name(config: RunConfig, now: datetime) -> str:
-    backbone = re.sub(r"[^\w.-]+", "-", config.backbone.name)
+    backbone = re.sub(r"[^\w.-]+", "-", config.backbone.name.rpartition("/")[2])
     return f"{now:%Y%m%d-%H%M%S}-{backbone}-{config.freeze.name}"
 
 

@@ -18,6 +18,7 @@ from siamkit.freezing.schedule import FreezeSchedule
 from siamkit.guard import guard
 from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler, Stage
 from siamkit.model.create import Weights, create_net
+from siamkit.model.device import resolve_device
 from siamkit.model.siamese import SiameseNet
 from siamkit.registry import Origin, Registry
 from siamkit.training.optimizer import named_groups, require_groups
@@ -151,32 +152,6 @@ def built(component: Component, registry: Registry, kind: type, *context: Any) -
 def _public_name(kind: type) -> str:
     library = kind.__module__.partition(".")[0]
     return f"torch.optim.{kind.__name__}" if library == "torch" else f"siamkit.{kind.__name__}"
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` picks CUDA, then MPS, then the CPU.
-
-    Raises:
-        ConfigError: There is no such device here.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    # torch raises AssertionError where it was built without the device.
-    except (RuntimeError, AssertionError):
-        device = None
-    if device is None or device.type == "meta":  # which holds no values
-        raise ConfigError(
-            "no such device here",
-            where="train.device",
-            got=name,
-            allowed="auto, cpu" + (", cuda" if torch.cuda.is_available() else ""),
-        )
-    return device
 
 
 def checkpoint_activations(net: nn.Module) -> None:

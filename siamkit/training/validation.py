@@ -116,7 +116,7 @@ def probe(train: ImageSet, val: ImageSet, seed: int) -> ImageSet:
 def _tuple_probe(train: ImageSet, count: int, seed: int) -> ImageSet:
     """Return a draw of the known pairs or triplets; of pairs, both kinds as they are in all."""
     assert train.tuples is not None
-    same = getattr(train.tuples, "same", (True,) * len(train.tuples))
+    same = train.tuples.same or (True,) * len(train.tuples)
     order = np.random.default_rng(seed).permutation(len(same))
     kinds = [[int(i) for i in order if same[i] is kind] for kind in (True, False)]
     share = min(count / len(same), 1.0)

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from siamkit import api, engine
+from siamkit.builtins.heads import IdentityOptions, build_identity
 from siamkit.engine.boundary import FEATURES, find_boundaries
 from siamkit.engine.cutting import first_exact_cut
 from siamkit.errors import ConfigError
 from siamkit.freezing.controller import FreezeController
 from siamkit.interfaces import BackboneContext, FreezePlan
 from siamkit.model.backbone import as_backbone
-from siamkit.model.heads import IdentityOptions, build_identity
 from siamkit.model.siamese import SiameseNet
 from siamkit.model.stages import discover_stages
 

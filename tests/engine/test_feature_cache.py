@@ -61,9 +61,9 @@ class Images:
 class Made:
     """A network that is frozen up to a stage, and cut there."""
 
-    def __init__(self, train=("last",), images=None, net=None, seed=0, wrap=lambda net: net):
+    def __init__(self, train=("last",), images=None, net=Net, seed=0, wrap=lambda net: net):
         torch.manual_seed(seed)
-        self.net = Net() if net is None else net
+        self.net = net()
         self.images = images or Images()
         wrapped = wrap(self.net)
         self.stages = discover_stages(wrapped, self.images.all[:1], head="fc")
@@ -125,7 +125,7 @@ def test_maps_are_kept_in_half_precision_and_vectors_in_full(tmp_path):
     for train, dtype in ((("last",), "F16"), ((), "F32")):
         made = Made(train)
         if not train:  # up to the pooled features: a module of their own
-            made = Made((), net=Pooled())
+            made = Made((), net=Pooled)
         with made.cache(tmp_path / dtype) as cache:
             cache.rows(made.images.keys, made.images)
         assert [store.dtype for store in list_stores(tmp_path / dtype)] == [dtype]
@@ -239,6 +239,9 @@ class Edited(Net):
         return super().forward(-images)
 
 
+Edited.__name__ = "Net"
+
+
 def reweighted(made):
     with torch.no_grad():
         made.net.middle[0].weight[0, 0, 0, 0] += 1
@@ -252,8 +255,8 @@ CHANGES = {
     "a weight": lambda: Made(seed=1),
     "the size of the images": lambda: Made(images=Images(size=24)),
     "the boundary": lambda: Made(("middle", "last")),
-    "the code": lambda: Made(net=Edited()),
-    "the width": lambda: Made(net=Net(width=4)),
+    "the code": lambda: Made(net=Edited),
+    "the width": lambda: Made(net=lambda: Net(width=4)),
 }
 
 
@@ -266,6 +269,16 @@ def test_another_prefix_has_another_store(made, tmp_path, what):
         rows = cache.rows(other.images.keys, other.images)
         with torch.no_grad():
             assert apart(rows[:], other.cut.prefix(other.images.all)) < 1e-3
+    assert len(list_stores(tmp_path)) == 2
+
+
+def test_vectors_of_images_of_another_size_have_another_store(tmp_path):
+    for size in (16, 24):
+        made = Made((), net=Pooled, images=Images(size=size))
+        with made.cache(tmp_path) as cache:
+            rows = cache.rows(made.images.keys, made.images)
+            with torch.no_grad():
+                assert apart(rows[:], made.cut.prefix(made.images.all)) < 1e-4
     assert len(list_stores(tmp_path)) == 2
 
 
@@ -415,10 +428,12 @@ def test_wrong_arguments_are_refused(made, tmp_path, options, message):
 
 
 def test_values_too_large_for_half_precision_are_an_error_that_says_what_to_do(tmp_path):
-    torch.manual_seed(0)
-    net = Net()
-    nn.init.constant_(net.middle[1].weight, 1e6)
-    made = Made(net=net)
+    def large():
+        net = Net()
+        nn.init.constant_(net.middle[1].weight, 1e6)
+        return net
+
+    made = Made(net=large)
     with made.cache(tmp_path) as cache, pytest.raises(OverflowInCache, match="float32"):
         cache.rows(made.images.keys, made.images)
     with made.cache(tmp_path, dtype=torch.float32) as cache:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from siamkit.engine.difference import relative_difference
 from siamkit.engine.kernels.base import EagerKernel, Kernel
 
 TOLERANCE: Mapping[str, float] = {
@@ -44,12 +45,4 @@ def check(kernel: Kernel, prefix: nn.Module, images: Tensor) -> float:
     plain = EagerKernel(prefix, kernel.batch_size, kernel.device, "fp32")
     parts = images.split(kernel.batch_size)
     output, reference = (torch.cat([run(part) for part in parts]) for run in (kernel, plain))
-    return difference(output, reference)
-
-
-def difference(output: Tensor, reference: Tensor) -> float:
-    """Return the largest difference relative to the reference's largest magnitude."""
-    if output.shape != reference.shape:
-        return float("inf")
-    apart = (output - reference).abs().max() / reference.abs().max().clamp_min(1e-30)
-    return float(apart) if torch.isfinite(apart) else float("inf")
+    return relative_difference(output, reference)

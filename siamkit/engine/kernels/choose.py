@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from siamkit.engine.difference import relative_difference
 from siamkit.engine.kernels.base import (
     EagerKernel,
     Kernel,
@@ -17,7 +18,7 @@ from siamkit.engine.kernels.base import (
     kernel_class,
 )
 from siamkit.engine.kernels.build import Source, available
-from siamkit.engine.kernels.check import difference, tolerance
+from siamkit.engine.kernels.check import tolerance
 from siamkit.engine.kernels.worth import expected, worth_building
 from siamkit.errors import ConfigError
 
@@ -174,7 +175,7 @@ class _Contest:
             kernel, output = self._source.start(name)
             setup = self._now() - began
         # Compared with itself a network that gives NaN would be told to be inexact, not poisoned.
-        apart = 0.0 if kernel is self._plain else difference(output, self._reference)
+        apart = 0.0 if kernel is self._plain else relative_difference(output, self._reference)
         allowed = tolerance(self._class)
         if not apart <= allowed:
             raise KernelError(

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fusion
 
+from siamkit.engine.difference import relative_difference as difference
 from siamkit.engine.kernels import TOLERANCE, build_kernel, check, folding
-from siamkit.engine.kernels.check import difference
 
 
 def _without_shift(w, b, mean, variance, epsilon, scale, shift):

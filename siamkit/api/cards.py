@@ -1,0 +1,185 @@
+"""The model card's sections on a run: its data, its figures and its threshold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from siamkit.config import RunConfig
+from siamkit.errors import CheckpointError
+from siamkit.evaluation.calibration import Calibration
+from siamkit.evaluation.prediction import Rate
+from siamkit.evaluation.summary import summarize
+from siamkit.model.pretrained.card import Section
+from siamkit.runs.held_out import HeldOut
+
+_PARTS = {"val": "validation", "test": "test"}
+_TARGETS = {
+    "eer": "as many false accepts as false rejects",
+    "far": "a rate of false accepts of {far}",
+    "accuracy": "the best accuracy on as many same pairs as different ones",
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a card says of a run.
+
+    Attributes:
+        config: The run's config.
+        weights: In words, the weights that it started from.
+        data: Images and classes, and how they were split, as its event ``run_start`` says.
+        calibration: Its threshold; None without one.
+        held: The held-out images and their embeddings; None where the run has not ended.
+        epoch: The best epoch, from 0.
+    """
+
+    config: RunConfig
+    weights: str
+    data: Mapping[str, Any]
+    calibration: Calibration | None
+    held: HeldOut | None
+    epoch: int
+
+    @classmethod
+    def of(
+        cls,
+        events: Path,
+        config: RunConfig,
+        calibration: Calibration | None,
+        held: HeldOut | None,
+        epoch: int,
+    ) -> Facts:
+        """Return the facts of a run, without the paths of the machine that it ran on.
+
+        Raises:
+            CheckpointError: Its event log doesn't begin with the run's start.
+        """
+        start = _start(events)
+        if calibration is not None:
+            # Whoever gets the folder has no use for the path, and the folder above may be private.
+            data = Path(calibration.provenance.data).name
+            provenance = replace(calibration.provenance, data=data)
+            calibration = replace(calibration, provenance=provenance)
+        return cls(config, start["weights"], start["data"], calibration, held, epoch)
+
+
+def _start(events: Path) -> dict[str, Any]:
+    """Return the event of the run's first start."""
+    try:
+        with events.open(encoding="utf-8") as file:
+            first = json.loads(file.readline())
+        if first["event"] == "run_start" and {"weights", "data"} <= first.keys():
+            return dict(first)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise CheckpointError(
+        "does not begin with the run's start, so a model card has no source for its data",
+        where=str(events),
+        hint="siamkit.load_model(RUN).save_pretrained(FOLDER) saves the network alone",
+    )
+
+
+def sections_of(facts: Facts) -> list[Section]:
+    """Return the sections of a run's card."""
+    sections = [_data(facts), _training(facts)]
+    if facts.held is None:
+        sections.append(Section("Figures", ["The run has not ended, so it has no figures yet."]))
+    else:
+        sections.append(_figures(facts, facts.held))
+    if facts.calibration is not None:
+        sections.append(_threshold(facts.calibration))
+    return sections
+
+
+def _data(facts: Facts) -> Section:
+    data = facts.data
+    rows = [
+        (part, str(data[key]))
+        for part, key in (("training", "train"), ("validation", "val"), ("test", "test"))
+        if data.get(key)
+    ]
+    name = Path(facts.config.data.path).name or "the data"
+    return Section("Data", [f"`{name}`, split: {data['how']}."], ("part", "images"), rows)
+
+
+def _training(facts: Facts) -> Section:
+    config = facts.config
+    size = config.data.image_size
+    rows = [
+        ("freeze policy", f"`{config.freeze.name}`"),
+        ("loss", f"`{config.loss.name}`"),
+        ("optimizer", f"`{config.optimizer.name}`, rate {config.optimizer.lr:g}"),
+        ("epochs", f"{config.train.epochs}; this is the network of epoch {facts.epoch + 1}"),
+        ("batch", f"{config.train.batch_size} images, {config.train.images_per_class} per class"),
+        ("image size", "the backbone's own" if size is None else f"{size} pixels"),
+        ("seed", str(config.train.seed)),
+    ]
+    return Section("Training", header=("", ""), rows=rows)
+
+
+def _figures(facts: Facts, held: HeldOut) -> Section:
+    threshold = None if facts.calibration is None else facts.calibration.threshold
+    found = summarize(held.embeddings, held.images, threshold=threshold)
+    part = _PARTS.get(held.part, held.part)
+    lines = [f"On the {found['images']} {part} images, of {found['classes']} classes."]
+    if held.part == "val":
+        lines.append("The best epoch was chosen by these images, which flatters the figures.")
+    lines.append("Intervals are 95 %, by resampling classes; no interval means none was computed.")
+    rows: list[Sequence[str]] = []
+    retrieval, verification = found["retrieval"], found["verification"]
+    for key in ("recall@1", "recall@5", "map@r"):
+        if retrieval and retrieval.get(key) is not None:
+            rows.append((key, _share(retrieval[key]), "", _share(retrieval["chance"].get(key))))
+    chances = {"auc": 0.5, "eer": 0.5}
+    for key, value in (verification or {}).items():
+        if key in chances or key.startswith("tar@far"):
+            ends = (verification.get("intervals") or {}).get(key)
+            interval = "" if ends is None else f"{_share(ends[0])} to {_share(ends[1])}"
+            if value is not None:
+                chance = chances.get(key, _rate_of(key))
+                rows.append((key, _share(value), interval, _share(chance)))
+    if triplets := found["triplets"]:
+        rows += [
+            (f"triplets: {key}", _share(value), "", "")
+            for key, value in triplets.items()
+            if isinstance(value, float)
+        ]
+    return Section("Figures", lines, ("metric", "value", "95 % interval", "chance"), rows)
+
+
+def _rate_of(key: str) -> float | None:
+    """Return the false-accept rate in the name of a metric: a guess accepts as many same pairs."""
+    try:
+        return float(key.partition("=")[2])
+    except ValueError:
+        return None
+
+
+def _threshold(calibration: Calibration) -> Section:
+    made = calibration.provenance
+    target = _TARGETS[calibration.target].format(far=calibration.far_asked)
+    pairs = f"{made.same} same and {made.different} different pairs"
+    lines = [
+        f"Two images show the same where their cosine similarity is at least "
+        f"{calibration.threshold:.6g}.",
+        f"Fitted for {target}, on {pairs} of {made.images} images of {made.identities} classes "
+        f"({_PARTS.get(made.part, made.part)} images). The intervals say where the rates will be "
+        "on as many classes not seen here.",
+    ]
+    rows = [
+        _rate("false accepts (FAR)", calibration.far),
+        _rate("false rejects (FRR)", calibration.frr),
+    ]
+    return Section("Threshold", lines, ("rate", "value", "95 % prediction interval"), rows)
+
+
+def _rate(name: str, rate: Rate) -> Sequence[str]:
+    return name, _share(rate.rate), f"{_share(rate.low)} to {_share(rate.high)}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

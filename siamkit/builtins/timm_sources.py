@@ -1,0 +1,199 @@
+"""Backbones from a folder or the hub: ``timm:local-dir:DIR`` and ``timm:hf-hub:ORG/NAME``.
+
+timm builds them; what it would do without a word is refused here: a layer that keeps its random
+start because the file has no weights for it, and a damaged file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from siamkit.errors import CheckpointError, ConfigError, SiamkitError, did_you_mean
+from siamkit.hub import HUB, fetch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from siamkit.interfaces import BackboneContext
+
+LOCAL = "local-dir:"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
+"""What timm takes a folder's weights from: the first of these that is there."""
+
+_CONFIG = "config.json"
+
+
+def is_source(name: str) -> bool:
+    """Tell whether a name of a timm model, without ``timm:``, is of a folder or of the hub."""
+    return name.startswith((LOCAL, HUB))
+
+
+def create_from_source(
+    name: str, arguments: Mapping[str, Any], context: BackboneContext, ways_out: str
+) -> nn.Module:
+    """Return the timm model of a folder or of the hub, without its classifier.
+
+    Args:
+        name: Its name without ``timm:``.
+        arguments: What timm's ``create_model`` is called with.
+        context: What was asked for.
+        ways_out: The next step where weights cannot be had, for messages.
+
+    Raises:
+        ConfigError: There is no such folder, it holds no timm model, or that doesn't take the
+            arguments.
+        CheckpointError: The hub is out of reach, or the weights are missing, damaged, or another
+            model's.
+    """
+    import timm
+
+    where = f"backbone {context.name!r}"
+    files = ([_CONFIG], WEIGHTS) if context.pretrained else ([_CONFIG],)
+    if name.startswith(HUB):
+        folder = fetch(name.removeprefix(HUB), *files, hint=ways_out)
+    else:
+        folder = _local(name.removeprefix(LOCAL), where)
+    config = _config(folder, where, context.pretrained)
+    weights = _weights(folder, where) if context.pretrained else None
+    _require_channels(config, context, where)
+    given = dict(arguments)
+    if context.image_size is not None and _about(config).get("fixed_input_size"):
+        given["img_size"] = context.image_size
+    try:
+        model: nn.Module = timm.create_model(
+            f"{LOCAL}{folder}", pretrained=weights is not None, **given
+        )
+    except Exception as error:  # each architecture has errors of its own
+        raise _unbuilt(folder, weights, given, where, error) from error
+    if weights is not None:
+        _require_loaded(model, weights, where)
+    return model
+
+
+def _local(place: str, where: str) -> Path:
+    from siamkit.config.base import expanded
+
+    if not place:
+        raise ConfigError("names no folder", where=where, allowed="timm:local-dir:FOLDER")
+    try:
+        return expanded(Path(place))
+    except ValueError as error:
+        raise ConfigError(str(error), where=where) from None
+
+
+def _config(folder: Path, where: str, pretrained: bool) -> Mapping[str, Any]:
+    """Return the config of a folder; one that siamkit wrote is checked, and its weights too."""
+    import timm
+
+    from siamkit.model.pretrained.folder import BACKBONE, SECTION, read_config, read_folder
+
+    config: Mapping[str, Any] = read_config(folder)
+    ours = SECTION in config
+    if ours:
+        config = read_folder(folder, (BACKBONE,) if pretrained else ()).timm
+    architecture = config.get("architecture")
+    if not isinstance(architecture, str):
+        whole = "siamkit.from_pretrained loads the whole network"
+        raise ConfigError(
+            "its config.json names no architecture, so timm cannot build it",
+            where=f"{where}: {folder}",
+            hint=whole if ours else "timm.models.save_for_hf writes one",
+        )  # fmt: skip
+    if not timm.is_model(architecture):
+        raise ConfigError(
+            f"its config.json names an architecture that timm {timm.__version__} does not have",
+            where=f"{where}: {folder}", got=architecture,
+            hint=did_you_mean(architecture, timm.list_models()) or "another version may have it",
+        )  # fmt: skip
+    if not all(isinstance(config.get(key, {}), dict) for key in ("pretrained_cfg", "model_args")):
+        raise CheckpointError("the file is damaged", where=str(folder / _CONFIG))
+    return config
+
+
+def _about(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a config says of the weights; an old one says it at its root."""
+    about: Mapping[str, Any] = config.get("pretrained_cfg", config)
+    return about
+
+
+def _weights(folder: Path, where: str) -> Path:
+    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise CheckpointError(
+            "has no weights file", where=f"{where}: {folder}", allowed=", ".join(WEIGHTS)
+        )
+    return weights
+
+
+def _channels(config: Mapping[str, Any]) -> int:
+    """Return the number of image channels that a folder's weights are for."""
+    size = _about(config).get("input_size") or (3,)
+    return int(config.get("model_args", {}).get("in_chans") or size[0])
+
+
+def _require_channels(config: Mapping[str, Any], context: BackboneContext, where: str) -> None:
+    """Refuse what timm answers with random weights: it adapts RGB to any number, and any to one."""
+    channels = _channels(config)
+    if context.pretrained and context.in_chans not in (1, channels) and channels != 3:
+        raise ConfigError(
+            f"its weights are for images of {channels} channels, and cannot be adapted",
+            where=where, got=context.in_chans, allowed=f"1 or {channels}",
+            hint=f"--set data.in_chans={channels}",
+        )  # fmt: skip
+
+
+def _unbuilt(
+    folder: Path, weights: Path | None, given: Mapping[str, Any], where: str, error: Exception
+) -> SiamkitError:
+    """Return what to say where timm failed: about the weights, or about the arguments."""
+    import timm
+
+    from siamkit.model.weights import read_tensors
+
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    reason = " ".join(line.strip() for line in lines[:3])
+    if weights is not None:
+        try:
+            timm.create_model(f"{LOCAL}{folder}", pretrained=False, **given)
+        except Exception:  # then it was not the weights
+            weights = None
+    if weights is not None:
+        read_tensors(weights)  # a damaged file says so itself
+        return CheckpointError(
+            f"timm cannot load its weights: {reason}", where=f"{where}: {weights}"
+        )
+    arguments = ", ".join(f"{key}={value}" for key, value in given.items() if key != "num_classes")
+    return ConfigError(
+        f"timm cannot build it with {arguments}: {reason}", where=f"{where}: {folder}"
+    )
+
+
+def _require_loaded(model: nn.Module, weights: Path, where: str) -> None:
+    """Refuse a file that lacks some of the model's tensors: timm only logs that."""
+    import torch
+
+    from siamkit.model.weights import LISTED, read_tensors
+
+    tensors = read_tensors(weights)
+    for nest in ("state_dict", "model"):
+        if isinstance(inner := tensors.get(nest), dict):
+            tensors = inner
+    names = {str(name).removeprefix("module.") for name in tensors}
+    missing = [
+        name
+        for name, tensor in model.state_dict().items()
+        if name not in names and not name.endswith("num_batches_tracked")
+    ]
+    if missing:
+        more = f", and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
+        raise CheckpointError(
+            f"lacks {len(missing)} of the model's tensors, which would stay random: "
+            f"{', '.join(missing[:LISTED])}{more}",
+            where=f"{where}: {weights}",
+            hint="save the model with timm.models.save_for_hf",
+        )
+    values = [value for value in tensors.values() if isinstance(value, torch.Tensor)]
+    if not all(bool(torch.isfinite(v).all()) for v in values if v.is_floating_point()):
+        raise CheckpointError("holds NaN or infinity", where=f"{where}: {weights}")

@@ -1,0 +1,33 @@
+"""The device of a name."""
+
+from __future__ import annotations
+
+import torch
+
+from siamkit.errors import ConfigError
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of a name; ``auto`` picks CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: There is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    # torch raises AssertionError where it was built without the device.
+    except (RuntimeError, AssertionError):
+        device = None
+    if device is None or device.type == "meta":  # which holds no values
+        raise ConfigError(
+            "no such device here",
+            where="train.device",
+            got=name,
+            allowed="auto, cpu" + (", cuda" if torch.cuda.is_available() else ""),
+        )
+    return device

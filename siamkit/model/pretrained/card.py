@@ -1,0 +1,173 @@
+"""The model card: the ``README.md`` of a saved network, with the hub's front matter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import timm
+import yaml
+
+from siamkit.hub import HUB
+from siamkit.model.pretrained.folder import Saved
+
+_PRETRAINED = "pretrained: "
+_UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a card.
+
+    Attributes:
+        title: Its heading.
+        lines: Paragraphs, in Markdown.
+        header: The column headings of a table below them.
+        rows: The table's rows.
+    """
+
+    title: str
+    lines: Sequence[str] = ()
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+
+    def __str__(self) -> str:
+        parts = [f"## {self.title}", *self.lines]
+        if self.rows:
+            table = [self.header, ["---"] * len(self.header), *self.rows]
+            parts.append("\n".join(f"| {' | '.join(map(_cell, row))} |" for row in table))
+        return "\n\n".join(parts)
+
+
+def card(
+    name: str,
+    saved: Saved,
+    architecture: str | None,
+    *,
+    license: str | None,
+    sections: Sequence[Section] = (),
+) -> str:
+    """Return the text of a model card.
+
+    Args:
+        name: What the folder is called.
+        saved: What ``config.json`` says.
+        architecture: timm's architecture, where plain timm loads the backbone; or None.
+        license: The licence of the weights, as the hub spells it; None for not stated.
+        sections: What is known of the training and of how good it is.
+    """
+    front = yaml.safe_dump(_front(saved, architecture, license), sort_keys=False).strip()
+    intro = (
+        f"Turns an image into an embedding of {saved.embedding_dim} numbers"
+        + (", L2-normalised" if saved.normalize else "")
+        + ". Images that show the same have a high cosine similarity. Made with siamkit "
+        f"{saved.versions['siamkit']}."
+    )
+    parts = [
+        f"---\n{front}\n---",
+        f"# {name}",
+        intro,
+        *map(str, (_usage(name, saved, architecture), *sections, _model(saved, license))),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def for_repo(text: str, name: str, repo: str) -> str:
+    """Return the text of a card whose examples load the network from the hub."""
+    for call in ("from_pretrained(", 'create_model("local-dir:'):
+        quote = '"' if call.endswith("(") else ""
+        text = text.replace(
+            f'{call}{quote}{name}"',
+            f'{call.replace("local-dir:", HUB)}{quote}{HUB * bool(quote)}{repo}"',
+        )
+    return re.sub(rf"^# {re.escape(name)}$", f"# {repo.rpartition('/')[2]}", text, flags=re.M)
+
+
+def base_license(saved: Saved) -> str | None:
+    """Return the licence of the weights that training started from, as timm states it."""
+    base = _base(saved)
+    if base is None or not base.startswith("timm/"):
+        return None
+    config = timm.get_pretrained_cfg(base.removeprefix("timm/"), allow_unregistered=True)
+    return getattr(config, "license", None)
+
+
+def _base(saved: Saved) -> str | None:
+    """Return the hub's name of the weights that training started from."""
+    words = saved.weights or ""
+    name = words.removeprefix(_PRETRAINED).removeprefix(HUB).partition("@")[0]
+    on_hub = words.startswith((f"{_PRETRAINED}timm/", f"{_PRETRAINED}{HUB}"))
+    return name if on_hub else None
+
+
+def _front(saved: Saved, architecture: str | None, license: str | None) -> Mapping[str, object]:
+    front: dict[str, object] = {
+        "library_name": "siamkit" if architecture is None else "timm",
+        "tags": ["siamkit", "image-embeddings", "metric-learning", "image-feature-extraction"],
+        "pipeline_tag": "image-feature-extraction",
+        "license": license or _UNKNOWN,
+    }
+    if base := _base(saved):
+        front["base_model"] = base
+    return front
+
+
+def _usage(name: str, saved: Saved, architecture: str | None) -> Section:
+    given = "".join(
+        f", {kind}=YOUR_{kind.upper()}"
+        for kind, part in (("backbone", saved.backbone), ("head", saved.head))
+        if part.kind == "object"
+    )
+    use = 'print(embedder.embed(["a.jpg"]).shape, embedder.similarity("a.jpg", "b.jpg"))'
+    if saved.calibration is not None:
+        use = 'print(embedder.verify("a.jpg", "b.jpg").same)'
+    lines = [
+        "```python\nimport siamkit\n"
+        f'embedder = siamkit.Embedder.from_pretrained("{name}"{given})\n{use}\n```'
+    ]
+    lines += [
+        f"{kind.capitalize()} `{part.name}` is a Python object: give one of the same kind."
+        for kind, part in (("backbone", saved.backbone), ("head", saved.head))
+        if part.kind == "object"
+    ]
+    lines += [
+        f"Needs the plugin: `pip install {distribution}`."
+        for distribution in sorted(
+            {
+                part.distribution
+                for part in (saved.backbone, saved.head)
+                if part.kind == "plugin" and part.distribution not in (None, "siamkit")
+            }
+        )
+    ]
+    if architecture is not None:
+        lines.append(
+            f"The backbone alone, `{architecture}` with the trained weights, in plain timm:\n\n"
+            "```python\nimport timm\n"
+            f'backbone = timm.create_model("local-dir:{name}", pretrained=True, num_classes=0)\n```'
+        )
+    return Section("Use", lines)
+
+
+def _model(saved: Saved, license: str | None) -> Section:
+    images = saved.preprocessing
+    rows = [
+        ("backbone", f"`{saved.backbone.name}`"),
+        ("head", f"`{saved.head.name}`"),
+        ("embedding", f"{saved.embedding_dim} numbers"),
+        ("images", f"{len(images.mean)} channels, {images.size[0]} x {images.size[1]} pixels"),
+        ("started from", saved.weights or "not recorded"),
+        ("licence", license or "not stated"),
+    ]
+    if base := base_license(saved):
+        rows.append(("licence of the base weights", base))
+    rows += [
+        ("versions", ", ".join(f"{name} {version}" for name, version in saved.versions.items())),
+        ("fingerprint", f"`{saved.fingerprint}`"),
+    ]
+    return Section("Model", header=("", ""), rows=rows)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,53 @@
+"""The identity of a network, and the test that a loaded network computes what was saved."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+from torch import Tensor, nn
+
+from siamkit.data.views import EvalView
+from siamkit.model.fingerprint import fingerprint
+from siamkit.model.siamese import SiameseNet
+from siamkit.model.trace import dtype_of
+
+_TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 5e-2}
+_FLOAT32 = 1e-3
+"""Relative differences that another machine's rounding explains, by the type of the weights."""
+
+
+def fingerprint_of(net: SiameseNet) -> str:
+    """Return a SHA-256 of a network's tensors and of how it takes its images."""
+    about = {
+        "tensors": {name: fingerprint(tensor) for name, tensor in net.state_dict().items()},
+        "normalize": net.normalize,
+        "view": EvalView(net.backbone.preprocessing).identity,
+    }
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def check_images(net: SiameseNet) -> Tensor:
+    """Return two images ``[2, C, H, W]`` that are the same on every machine."""
+    preprocessing = net.backbone.preprocessing
+    shape = (2, preprocessing.channels, *preprocessing.size)
+    places = torch.arange(torch.Size(shape).numel(), dtype=torch.float64)
+    # Waves whose lengths have nothing to do with the width: structure at every scale.
+    waves = torch.sin(places * 0.61803) + torch.sin(places * 0.0137 + 1)
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    return waves.reshape(shape).float().to(device)
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    """Return the relative difference of two tensors; infinite where their shapes differ."""
+    if a.shape != b.shape:
+        return float("inf")
+    a, b = a.detach().double().cpu(), b.detach().double().cpu()
+    return float((a - b).norm() / b.norm().clamp_min(1e-12))
+
+
+def tolerance(module: nn.Module) -> float:
+    """Return the relative difference up to which two outputs of a network are the same."""
+    dtype = dtype_of(module)
+    return _FLOAT32 if dtype is None else _TOLERANCE.get(dtype, _FLOAT32)

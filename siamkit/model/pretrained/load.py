@@ -1,0 +1,97 @@
+"""Loading a saved network, which must compute what it did when it was saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from siamkit.config.base import expanded
+from siamkit.errors import CheckpointError
+from siamkit.hub import HUB, fetch
+from siamkit.model.origin import Component, Origin
+from siamkit.model.pretrained.folder import BACKBONE, CONFIG, REST, Folder, Part, read_folder
+from siamkit.model.pretrained.identity import check_images, difference, fingerprint_of, tolerance
+from siamkit.model.pretrained.rebuild import rebuild_backbone, rebuild_head
+from siamkit.model.siamese import SiameseNet
+from siamkit.registry import PYTHON
+
+HEAD_PREFIX, CHECK = "head.", "check"
+"""In the second file: what the head's tensors begin with, and the embeddings of the test images."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network, and the folder that it is from."""
+
+    net: SiameseNet
+    folder: Folder
+
+
+def load_net(
+    folder: str | Path, *, backbone: nn.Module | None = None, head: nn.Module | None = None
+) -> Loaded:
+    """Load a saved network.
+
+    Args:
+        folder: The folder, or ``hf-hub:ORG/NAME`` for one on the hub.
+        backbone: A module for the backbone's tensors, where it was saved as an object; it is
+            copied.
+        head: The same for the head.
+
+    Raises:
+        ConfigError: There is no such folder, or an object must be given.
+        CheckpointError: A file is damaged, a plugin is missing, or the network that was built
+            computes something else than the one that was saved.
+    """
+    opened = read_folder(located(folder))
+    tensors, rest = load_file(opened.path / BACKBONE), load_file(opened.path / REST)
+    head_tensors = {name.removeprefix(HEAD_PREFIX): t for name, t in rest.items() if name != CHECK}
+    saved = opened.saved
+    built = rebuild_backbone(opened, tensors, backbone)
+    built_head = rebuild_head(opened, head_tensors, built.embedding_dim, head)
+    net = SiameseNet(built, built_head, normalize=saved.normalize).eval()
+    net.origin = Origin(
+        _component(saved.backbone), _component(saved.head), saved.image_size, saved.weights
+    )
+    _require_same(net, opened, rest[CHECK])
+    return Loaded(net, opened)
+
+
+def located(folder: str | Path) -> Path:
+    """Return where a saved network lies, fetched first where its name begins with ``hf-hub:``."""
+    name = str(folder)
+    if name.startswith(HUB):
+        return fetch(name.removeprefix(HUB), [CONFIG], [BACKBONE], [REST])
+    return expanded(Path(folder))
+
+
+def _component(part: Part) -> Component:
+    name = PYTHON + part.name if part.kind == "object" else part.name
+    distribution = "siamkit" if part.kind == "timm" else part.distribution or ""
+    return Component(name, part.options, distribution, part.version)
+
+
+def _require_same(net: SiameseNet, folder: Folder, embeddings: Tensor) -> None:
+    saved, where = folder.saved, str(folder.path)
+    wanted = saved.preprocessing.preprocessing()
+    versions = ", ".join(f"{name} {version}" for name, version in saved.versions.items())
+    hint = f"it was saved with {versions}: load it with the same code and versions"
+    if net.backbone.preprocessing != wanted:
+        raise CheckpointError(
+            "the backbone prepares its images otherwise than the one that was saved",
+            where=where, got=net.backbone.preprocessing, allowed=str(wanted), hint=hint,
+        )  # fmt: skip
+    apart = difference(net.embed(check_images(net)), embeddings)
+    if not apart <= tolerance(net):
+        raise CheckpointError(
+            "the network gives other embeddings than when it was saved: they differ by "
+            f"{apart:.2g} of their length on two test images",
+            where=where, hint=hint,
+        )  # fmt: skip
+    if fingerprint_of(net) != saved.fingerprint:
+        raise CheckpointError(
+            "the network's tensors are not those that were saved", where=where, hint=hint
+        )

@@ -1,0 +1,83 @@
+"""Pushing a saved network to the model hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from siamkit.config.base import expanded
+from siamkit.errors import ConfigError, DataError, ResourceError
+from siamkit.hub import HUB, out_of_reach, refused, require_name
+from siamkit.model.pretrained.card import for_repo
+from siamkit.model.pretrained.folder import BACKBONE, CARD, CONFIG, REST, read_folder
+
+
+def push_to_hub(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    message: str = "Add model",
+) -> str:
+    """Push a saved network to the model hub in one commit, and return the commit's address.
+
+    The folder's files are checked first. The examples of the model card then name the hub's model
+    instead of the folder; the folder itself stays as it is.
+
+    Args:
+        folder: What ``save_pretrained`` wrote.
+        repo_id: ``ORG/NAME``; the model is created where it doesn't exist.
+        private: Whether a new model is private; None for the account's own default.
+        token: An access token; None for the one that is logged in.
+        revision: The branch to commit to; None for the main one.
+        create_pr: Open a pull request instead of committing to the branch.
+        message: The commit's message.
+
+    Raises:
+        ConfigError: ``repo_id`` is no name, the folder is none of siamkit's, nobody is logged in,
+            or the token has no right to write.
+        CheckpointError: A file of the folder is damaged, or the hub has no such revision.
+        ResourceError: The hub is out of reach.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi, constants
+
+    require_name(repo_id)
+    path = read_folder(expanded(Path(folder))).path
+    if constants.HF_HUB_OFFLINE:
+        raise ResourceError(
+            "cannot be pushed: HF_HUB_OFFLINE is set", where=HUB + repo_id, hint="unset it"
+        )
+    if why := out_of_reach(constants.ENDPOINT):
+        raise ResourceError(
+            f"cannot be pushed: {why}",
+            where=HUB + repo_id,
+            hint=f"push it from a machine with access; the folder {path} holds all of it",
+        )
+    card = for_repo(_card(path), path.absolute().name, repo_id)
+    operations = [
+        CommitOperationAdd(CARD, card.encode()),
+        *(CommitOperationAdd(name, str(path / name)) for name in (CONFIG, BACKBONE, REST)),
+    ]
+    api = HfApi(token=token, library_name="siamkit")
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        commit = api.create_commit(
+            repo_id, operations, commit_message=message, revision=revision, create_pr=create_pr
+        )
+    except Exception as error:  # the client's, or the transport's below it
+        raise refused(error, repo_id, doing="be pushed to") from error
+    return str(commit.pr_url or commit.commit_url)
+
+
+def _card(path: Path) -> str:
+    file = path / CARD
+    if not file.is_file():
+        raise ConfigError(
+            "has no model card", where=str(path), hint=f"write a {CARD}, or save the network again"
+        )
+    try:
+        return file.read_text(encoding="utf-8")
+    except ValueError:
+        raise DataError("the model card is not valid UTF-8", where=str(file)) from None

@@ -1,0 +1,160 @@
+"""Building a saved network again: by timm, by a plugin, or from an object that the caller gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from siamkit import plugins
+from siamkit.errors import CheckpointError, ConfigError, SiamkitError
+from siamkit.interfaces import Backbone, BackboneContext
+from siamkit.model.backbone import WrappedBackbone
+from siamkit.model.build import build_backbone
+from siamkit.model.create import build_head
+from siamkit.model.heads import Head, as_head
+from siamkit.model.pretrained.folder import Folder, Part, Saved
+from siamkit.registry import Registry
+
+Tensors = Mapping[str, Tensor]
+
+
+def inner(backbone: Backbone) -> nn.Module:
+    """Return the module whose tensors are saved: a wrapped one without its wrapper."""
+    return backbone.model if isinstance(backbone, WrappedBackbone) else backbone
+
+
+def rebuild_backbone(folder: Folder, tensors: Tensors, given: nn.Module | None) -> Backbone:
+    """Build the backbone of a folder and load its tensors.
+
+    Args:
+        folder: The folder.
+        tensors: The tensors.
+        given: A module to load them into, in the place of the folder's own.
+
+    Raises:
+        ConfigError: A module must be given and isn't.
+        CheckpointError: A plugin is missing, or the tensors don't fit.
+    """
+    saved, part = folder.saved, folder.saved.backbone
+    if given is not None:
+        backbone = wrapped(deepcopy(given), saved)
+    elif part.kind == "timm":
+        backbone = wrapped(timm_model(folder), saved)
+    elif part.kind == "plugin":
+        entry = _registered(plugins.get().backbones, part, folder)
+        options = entry.validate(part.options, str(folder.path), kind="backbone")
+        context = BackboneContext(
+            part.name,
+            pretrained=False,
+            in_chans=len(saved.preprocessing.mean),
+            image_size=saved.image_size,
+        )
+        backbone = build_backbone(entry, options, context, pretrained=False).backbone
+    else:
+        raise _not_given("backbone", part, folder)
+    load_exactly(inner(backbone), tensors, f"backbone {part.name!r} of {folder.path}")
+    return backbone
+
+
+def rebuild_head(
+    folder: Folder, tensors: Tensors, in_features: int, given: nn.Module | None
+) -> Head:
+    """Build the head of a folder and load its tensors; otherwise as :func:`rebuild_backbone`."""
+    part = folder.saved.head
+    if given is not None:
+        head = as_head(deepcopy(given), in_features, f"head {type(given).__name__!r}")
+    elif part.kind == "plugin":
+        entry = _registered(plugins.get().heads, part, folder)
+        options = entry.validate(part.options, str(folder.path), kind="head")
+        head = build_head(part.name, entry, options, in_features)
+    else:
+        raise _not_given("head", part, folder)
+    load_exactly(head, tensors, f"head {part.name!r} of {folder.path}")
+    return head
+
+
+def timm_model(folder: Folder, *, pretrained: bool = False) -> nn.Module:
+    """Build the timm model of a folder, and let timm load its weights where ``pretrained``.
+
+    Raises:
+        CheckpointError: The installed timm cannot.
+    """
+    arguments = {"num_classes": folder.timm.get("num_classes", 0), **folder.saved.backbone.options}
+    try:
+        module: nn.Module = timm.create_model(
+            f"local-dir:{folder.path}", pretrained=pretrained, **arguments
+        )
+    except Exception as error:  # each architecture has errors of its own
+        versions, architecture = folder.saved.versions, folder.timm.get("architecture")
+        raise CheckpointError(
+            f"timm {timm.__version__} cannot build its {architecture!r}: {error}",
+            where=str(folder.path),
+            hint=f"it was saved with timm {versions.get('timm')}: install that version",
+        ) from error
+    return module
+
+
+def load_exactly(module: nn.Module, tensors: Tensors, where: str) -> None:
+    """Load tensors in place, each under its name, with its shape and its type.
+
+    Raises:
+        CheckpointError: One is missing, left over, or of another shape.
+    """
+    target = module.state_dict(keep_vars=True)
+    missing = sorted(target.keys() - tensors.keys())
+    extra = sorted(tensors.keys() - target.keys())
+    shapes = [k for k in target.keys() & tensors.keys() if target[k].shape != tensors[k].shape]
+    if missing or extra or shapes:
+        lists = (("missing", missing), ("left over", extra), ("of another shape", sorted(shapes)))
+        text = "; ".join(
+            f"{len(names)} {what}: {', '.join(names[:5])}" for what, names in lists if names
+        )
+        raise CheckpointError(f"the tensors are another module's ({text})", where=where)
+    for name, tensor in target.items():
+        if tensor.dtype != tensors[name].dtype:  # in half precision, say
+            tensor.data = tensor.data.to(tensors[name].dtype)
+    module.load_state_dict(tensors)
+
+
+def wrapped(module: nn.Module, saved: Saved) -> Backbone:
+    """Return a module as the backbone that was saved; a :class:`Backbone` unchanged.
+
+    Raises:
+        ConfigError: It is no module.
+    """
+    if isinstance(module, Backbone):
+        return module
+    if not isinstance(module, nn.Module):
+        raise ConfigError(
+            "cannot be used here", where="backbone", got=type(module),
+            allowed="a torch.nn.Module of the kind that was saved",
+        )  # fmt: skip
+    part = saved.backbone
+    return WrappedBackbone(
+        module, saved.preprocessing.preprocessing(), layout=part.layout, select=part.select
+    )
+
+
+def _registered(registry: Registry, part: Part, folder: Folder) -> Any:
+    try:
+        return registry.get(part.name)
+    except SiamkitError as error:
+        version = f"=={part.version}" if part.version else ""
+        raise CheckpointError(
+            f"needs the {registry.kind} {part.name!r} of {part.distribution}: {error.what}",
+            where=str(folder.path),
+            hint=f"install it: pip install {part.distribution}{version}",
+        ) from error
+
+
+def _not_given(kind: str, part: Part, folder: Folder) -> ConfigError:
+    return ConfigError(
+        f"the {kind} was a Python object, {part.name}, whose code a folder does not hold",
+        where=str(folder.path),
+        hint="give one of the same kind: "
+        f"siamkit.from_pretrained({str(folder.path)!r}, {kind}=...)",
+    )

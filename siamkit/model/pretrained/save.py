@@ -1,0 +1,291 @@
+"""Saving a network: each part by the way of building it again that was tried and gave the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from timm.models._hub import save_config_for_hf
+from torch import Tensor, nn
+
+from siamkit.config.base import expanded
+from siamkit.errors import NonFiniteError, PluginError, SiamkitError
+from siamkit.files import write_atomic
+from siamkit.interfaces import Backbone, Preprocessing
+from siamkit.model.backbone import WrappedBackbone
+from siamkit.model.origin import Component
+from siamkit.model.pretrained.card import Section, card
+from siamkit.model.pretrained.folder import (
+    BACKBONE,
+    CARD,
+    CONFIG,
+    FORMAT,
+    REST,
+    Folder,
+    Images,
+    Part,
+    Saved,
+    config_text,
+    require_free,
+    sha256,
+    writing,
+)  # fmt: skip
+from siamkit.model.pretrained.identity import check_images, difference, fingerprint_of, tolerance
+from siamkit.model.pretrained.load import CHECK, HEAD_PREFIX
+from siamkit.model.pretrained.rebuild import (
+    inner,
+    rebuild_backbone,
+    rebuild_head,
+    timm_model,
+    wrapped,
+)
+from siamkit.model.siamese import SiameseNet
+from siamkit.model.trace import evaluating
+from siamkit.registry import PYTHON
+
+_OTHER_DEVICE = 10.0  # times the tolerance: the copy that is compared runs on the CPU
+
+
+def save_net(
+    net: SiameseNet,
+    folder: str | Path,
+    *,
+    license: str | None = None,
+    weights: str | None = None,
+    calibration: Mapping[str, Any] | None = None,
+    sections: Sequence[Section] = (),
+    force: bool = False,
+) -> Path:
+    """Save a network to a folder, and return the folder.
+
+    Args:
+        net: The network.
+        folder: What doesn't exist yet, or is empty.
+        license: The licence of the weights as the hub spells it, for the card.
+        weights: In words, the weights that training started from; None for the network's origin.
+        calibration: Its threshold, as :meth:`siamkit.Calibration.to_json` returns it.
+        sections: What else the card says.
+        force: Replace a saved network that is there.
+
+    Raises:
+        ConfigError: The place is taken.
+        NonFiniteError: The network gives NaN.
+        PluginError: A copy of the network computes something else.
+        ResourceError: The disk is full or not writable.
+    """
+    path = expanded(Path(folder))
+    require_free(path, force)
+    _require_finite(net)
+    origin = net.origin
+    with writing(path) as temporary:
+        _write(inner(net.backbone).state_dict(), temporary / BACKBONE, "backbone")
+        head = {HEAD_PREFIX + name: tensor for name, tensor in net.head.state_dict().items()}
+        _write(head, temporary / REST, "head")
+        draft = Saved(
+            format=FORMAT,
+            versions={name: version(name) for name in ("siamkit", "torch", "timm")},
+            backbone=_object(inner(net.backbone), net.backbone),
+            head=_object(net.head[0] if len(net.head) == 1 else net.head),
+            normalize=net.normalize,
+            embedding_dim=net.embedding_dim,
+            image_size=None if origin is None else origin.image_size,
+            preprocessing=Images(**asdict(net.backbone.preprocessing)),
+            weights=weights or (None if origin is None else origin.weights),
+            fingerprint=fingerprint_of(net),
+            calibration=None if calibration is None else dict(calibration),
+            files={},
+        )
+        chosen, copy = _tried(net, Folder(temporary, draft, {}))
+        _write(head | {CHECK: copy.embed(check_images(copy))}, temporary / REST, "head")
+        saved = chosen.saved.model_copy(
+            update={"files": {name: sha256(temporary / name) for name in (BACKBONE, REST)}}
+        )
+        architecture = chosen.timm.get("architecture")
+        text = card(path.name, saved, architecture, license=license, sections=sections)
+        write_atomic(temporary / CARD, text)
+        write_atomic(temporary / CONFIG, config_text(saved, chosen.timm))
+    return path
+
+
+# --- how to build it again -----------------------------------------------------------------------
+
+
+def _tried(net: SiameseNet, draft: Folder) -> tuple[Folder, SiameseNet]:
+    """Return the folder with ways to build both parts that were tried, and the copy they built."""
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    limit = tolerance(net) * (1 if device.type == "cpu" else _OTHER_DEVICE)
+    images = check_images(net)
+    tensors = load_file(draft.path / BACKBONE)
+    features = net.features(images)
+    for folder, given in _backbones(net, draft):
+        backbone = _attempt(lambda: rebuild_backbone(folder, tensors, given), given is not None)  # noqa: B023
+        if backbone is not None:
+            backbone = backbone.cpu()
+            same = backbone.preprocessing == net.backbone.preprocessing
+            if same and difference(_output(backbone, images), features) <= limit:
+                break
+    else:
+        raise _no_function("backbone", draft.saved.backbone)
+    rest = load_file(draft.path / REST)
+    state = {name.removeprefix(HEAD_PREFIX): tensor for name, tensor in rest.items()}
+    embeddings = net.embed(images)
+    for whole, given in _heads(net, folder):
+        width = features.shape[1]
+        head = _attempt(lambda: rebuild_head(whole, state, width, given), given is not None)  # noqa: B023
+        if head is not None:
+            copy = SiameseNet(backbone, head.cpu(), normalize=net.normalize).eval()
+            if difference(_output(copy, images), embeddings) <= limit:
+                return whole, copy
+    raise _no_function("head", draft.saved.head)
+
+
+def _attempt(build: Any, last: bool) -> Any:
+    """Return what ``build`` returns, or None where it fails and is not the last to be tried."""
+    try:
+        return build()
+    except SiamkitError:
+        if last:
+            raise
+    except Exception as error:  # a module that cannot be copied, say
+        if last:
+            raise PluginError(
+                f"the network cannot be copied: {type(error).__name__}: {error}"
+            ) from error
+    return None
+
+
+def _output(module: nn.Module, images: Tensor) -> Tensor:
+    with evaluating(module):
+        result: Tensor = module(images.cpu())
+        return result
+
+
+def _backbones(net: SiameseNet, draft: Folder) -> Iterator[tuple[Folder, nn.Module | None]]:
+    """Yield the ways to build the backbone, best first, each as a folder that says so."""
+    part, origin = draft.saved.backbone, net.origin
+    if (by_timm := _by_timm(net, draft)) is not None:
+        yield by_timm, None
+    if origin is not None and not origin.backbone.name.startswith(PYTHON):
+        yield _with(draft, "backbone", _plugin(origin.backbone, part)), None
+    yield draft, net.backbone
+
+
+def _heads(net: SiameseNet, draft: Folder) -> Iterator[tuple[Folder, nn.Module | None]]:
+    part, origin = draft.saved.head, net.origin
+    if origin is not None and not origin.head.name.startswith(PYTHON):
+        yield _with(draft, "head", _plugin(origin.head, part)), None
+    if len(net.head) == 0:
+        nothing = Component("identity", {}, "siamkit", version("siamkit"))
+        yield _with(draft, "head", _plugin(nothing, part)), None
+    yield draft, net.head
+
+
+def _by_timm(net: SiameseNet, draft: Folder) -> Folder | None:
+    """Return the folder as plain timm loads it, or None where that gives something else."""
+    backbone, part = net.backbone, draft.saved.backbone
+    config = getattr(inner(backbone), "pretrained_cfg", None)
+    if not isinstance(backbone, WrappedBackbone) or not isinstance(config, dict):
+        return None
+    if not timm.is_model(config.get("architecture") or ""):
+        return None
+    rate = net.origin and net.origin.backbone.options.get("drop_path_rate")
+    options = {"drop_path_rate": rate} if rate else {}
+    named = {"kind": "timm", "name": f"timm:{config['architecture']}", "options": options}
+    try:
+        values = _timm_config(backbone.model, backbone.preprocessing, draft.path / CONFIG)
+        folder = Folder(
+            draft.path, _with(draft, "backbone", part.model_copy(update=named)).saved, values
+        )
+        loaded = wrapped(timm_model(folder, pretrained=True), folder.saved)
+    except Exception:  # each architecture fails in its own way; there are other ways to save it
+        return None
+    features = net.features(check_images(net))
+    limit = _OTHER_DEVICE * tolerance(net)  # timm loads half precision into float32
+    same = difference(_output(loaded, check_images(net)), features) <= limit
+    return folder if same else None
+
+
+def _timm_config(module: nn.Module, images: Preprocessing, path: Path) -> dict[str, Any]:
+    """Return timm's config of a model, with the preprocessing that it was trained with."""
+    save_config_for_hf(module, str(path))
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    values.setdefault("model_args", {}).setdefault("in_chans", images.channels)
+    config = values["pretrained_cfg"]
+    for key in ("test_input_size", "test_crop_pct", "min_input_size"):
+        config.pop(key, None)
+    config |= {
+        "input_size": [images.channels, *images.size],
+        "mean": list(images.mean),
+        "std": list(images.std),
+        "interpolation": images.interpolation,
+        "crop_pct": images.crop_pct,
+        "crop_mode": "center",
+        "custom_load": False,
+    }
+    path.write_text(json.dumps(values), encoding="utf-8")
+    return values
+
+
+def _plugin(component: Component, part: Part) -> Part:
+    return part.model_copy(
+        update={
+            "kind": "plugin",
+            "name": component.name,
+            "options": dict(component.options),
+            "distribution": component.distribution,
+            "version": component.version,
+        }
+    )
+
+
+def _object(module: nn.Module, backbone: Backbone | None = None) -> Part:
+    kind = type(module)
+    layout = select = None
+    if isinstance(backbone, WrappedBackbone):
+        layout = backbone.layout
+        if isinstance(backbone.select, str | int):
+            select = backbone.select
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return Part(kind="object", name=name, layout=layout, select=select)
+
+
+def _with(folder: Folder, section: str, part: Part) -> Folder:
+    saved = folder.saved.model_copy(update={section: part})
+    return Folder(folder.path, saved, folder.timm)
+
+
+def _no_function(kind: str, part: Part) -> PluginError:
+    return PluginError(
+        f"a copy of the {kind} with the same tensors gives something else, so a folder cannot hold "
+        "it",
+        where=part.name,
+        hint="keep all that its forward depends on in parameters and buffers",
+    )
+
+
+# --- tensors -------------------------------------------------------------------------------------
+
+
+def _require_finite(net: SiameseNet) -> None:
+    if not torch.isfinite(net.embed(check_images(net))).all():
+        raise NonFiniteError(
+            "the network gives an embedding that is NaN or infinite", hint="check its weights"
+        )
+
+
+def _write(state: Mapping[str, Any], path: Path, what: str) -> None:
+    odd = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise PluginError(
+            "keeps state that is no tensor, which a file of tensors cannot hold",
+            where=what, got=", ".join(odd[:5]), hint="register it as a buffer",
+        )  # fmt: skip
+    # A copy of each: tied ones share their memory, which the format refuses.
+    save_file({n: t.detach().cpu().contiguous().clone() for n, t in state.items()}, path)
