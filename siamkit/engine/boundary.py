@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from siamkit.freezing.hold import is_held
 from siamkit.interfaces import FreezePlan, Stage
-from siamkit.model.names import parent
+from siamkit.model.names import named_parameters, parent
 from siamkit.model.trace import watch
 
 FEATURES = "features"
@@ -71,7 +71,7 @@ def find_boundaries(
         plan: The plan.
     """
     # By identity: a module or parameter that is shared has several names.
-    name_of = {id(p): name for name, p in net.named_parameters()}
+    name_of = {id(p): name for name, p in named_parameters(net)}
     frozen: list[Stage] = []
     boundaries: list[Boundary] = []
     for stage in stages:

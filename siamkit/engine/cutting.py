@@ -15,7 +15,7 @@ from siamkit.engine.suffix import Suffix
 from siamkit.engine.trial import TOLERANCE, allowed_for, difference, relative, seeded, step
 from siamkit.errors import ConfigError, SiamkitError
 from siamkit.interfaces import FreezePlan, Stage
-from siamkit.model.names import unwrap
+from siamkit.model.names import named_parameters, unwrap
 from siamkit.model.trace import evaluating
 
 NOTHING_FROZEN = "no part of the network is frozen from the start on"
@@ -128,7 +128,7 @@ def cut(module: nn.Module, stages: Sequence[Stage], plan: FreezePlan, images: Te
         ConfigError: The plan was not applied to the network.
     """
     net = unwrap(module)
-    trains = {name for name, p in net.named_parameters() if p.requires_grad}
+    trains = {name for name, p in named_parameters(net) if p.requires_grad}
     if wrong := sorted(trains ^ plan.trainable):
         raise ConfigError(
             "the plan was not applied to the network: "

@@ -33,6 +33,7 @@ from siamkit.engine.outputs import (
 )
 from siamkit.engine.undisturbed import undisturbed
 from siamkit.errors import SiamkitError
+from siamkit.model.names import named_parameters
 from siamkit.model.trace import evaluating
 
 _IMAGE = "image"
@@ -389,7 +390,7 @@ def _outputs(net: nn.Module, boundary: Boundary, images: Tensor, last: Call) -> 
 
 
 def _mark_state(net: nn.Module, flow: Dataflow) -> None:
-    for name, parameter in net.named_parameters():
+    for name, parameter in named_parameters(net):
         if parameter.requires_grad:
             flow.mark(parameter, ("parameter", name))
     for name, buffer in net.named_buffers():
