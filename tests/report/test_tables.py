@@ -114,7 +114,7 @@ def test_timm_models_say_which_weights_exist(render):
 
 def plugin(name, error=None, **registers):
     return {"name": name, "distribution": f"siamkit-{name}", "version": "1.0", "error": error,
-            "registers": registers, "hooks": []}  # fmt: skip
+            "registers": registers, "hooks": [], "problems": []}  # fmt: skip
 
 
 def test_plugins_show_what_they_register_and_why_they_failed(render):
