@@ -116,7 +116,7 @@ class Selection:
 
     @classmethod
     def from_environment(cls) -> Selection:
-        """Return the selection of ``SIAMKIT_DISABLE_PLUGINS``: comma-separated names, or ``all``."""
+        """Return the selection of ``SIAMKIT_DISABLE_PLUGINS``: comma-separated names or ``all``."""
         names = {n.strip() for n in os.environ.get(DISABLE_VARIABLE, "").split(",") if n.strip()}
         return cls(only=frozenset() if "all" in names else None, without=frozenset(names))
 
@@ -179,7 +179,7 @@ def register(kind: str, name: str, build: Callable[..., Any], **given: Any) -> N
 
 
 def find() -> tuple[list[importlib.metadata.EntryPoint], list[PluginInfo]]:
-    """Return the group's entry points, and the distributions whose ``entry_points.txt`` is malformed.
+    """Return the group's entry points, and the distributions whose declaration is malformed.
 
     If several distributions have one name, the first on ``sys.path`` counts, as for imports.
     """

@@ -1,4 +1,4 @@
-"""The proof that what was frozen did not change."""
+"""The freezing proof: fingerprints that show that no frozen tensor changed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from torch.nn.parameter import is_lazy
 
 from siamkit.errors import ConfigError, FrozenDriftError
 from siamkit.model.names import named_tensors
+from siamkit.words import plural
 
 
 def fingerprint(tensor: Tensor) -> str:
-    """Return the SHA-256 of a tensor's dtype, shape and values, whatever its memory layout.
+    """Return the SHA-256 of a tensor's dtype, shape and values, independent of its memory layout.
 
     Raises:
-        ConfigError: It has no values yet.
+        ConfigError: The tensor has no values yet.
     """
     if tensor.is_meta or is_lazy(tensor):
         raise ConfigError(
-            "a parameter has no values yet, so nothing can be proved of it",
+            "a parameter has no values yet, so its freezing cannot be verified",
             got="a tensor on the meta device" if tensor.is_meta else "a parameter of a lazy module",
-            hint="load the weights, or run the network once, before a freeze plan is applied",
+            hint="load the weights or run the network once before applying a freeze plan",
         )
     plain = tensor.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
@@ -47,17 +48,18 @@ def verify(net: nn.Module, expected: Mapping[str, str], when: str) -> None:
     Args:
         net: The network.
         expected: The fingerprints taken when the tensors were frozen.
-        when: For the message, such as ``epoch 3``.
+        when: The time of the check, for the message, such as ``epoch 3``.
 
     Raises:
-        FrozenDriftError: One did; the message names it.
+        FrozenDriftError: A tensor changed; the message names it.
     """
     tensors = named_tensors(net)
     drifted = [name for name, digest in expected.items() if fingerprint(tensors[name]) != digest]
     if drifted:
         more = f" and {len(drifted) - 5} more" if len(drifted) > 5 else ""
         raise FrozenDriftError(
-            f"{len(drifted)} frozen tensors changed by {when}: {', '.join(drifted[:5])}{more}",
-            hint="a plugin or a module's forward writes to them; "
-            "the run was stopped before it was saved",
+            f"{plural(len(drifted), 'frozen tensor')} changed by {when}: "
+            f"{', '.join(drifted[:5])}{more}",
+            hint="a plugin or a module's forward writes to frozen tensors; "
+            "the run stopped before saving them",
         )
