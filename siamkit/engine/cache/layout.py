@@ -33,8 +33,8 @@ def disk_hint() -> str:
     """Return the next step if the cache cannot be written."""
     return (
         f"free some space ({command('cache prune', max_gb='N')}), set SIAMKIT_CACHE_DIR to another "
-        f"folder, or turn the cache off ({setting('engine.cache', 'off')}); earlier cached features "
-        "are intact, and a resumed run takes engine.cache and engine.cache_dir from its config.yaml"
+        f"folder, or turn the cache off ({setting('engine.cache', 'off')}); cached features are "
+        "intact, and a resumed run takes engine.cache and engine.cache_dir from its config.yaml"
     )
 
 
