@@ -227,8 +227,7 @@ def _as_given(train: ImageSet, val: ImageSet, source: Source) -> str:
         return "as given"
     shared = len(set(val.classes) & set(train.classes))
     name = source.name_of("val")
-    classes = plural(len(train.classes), "training class")
-    how = f"as given: {classes}, {len(val.classes)} in {name}"
+    how = f"as given: {len(train.classes)} classes train, {len(val.classes)} in {name}"
     also = f"{shared} of them also in" if shared else "none of them in"
     return f"{how} ({also} {source.name_of('train')})"
 

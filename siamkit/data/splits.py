@@ -186,8 +186,7 @@ def split_classes(
         out = choice.of(pairs, least=2)
         val = [i for name in out for i in members[name].values()]
         train_set, val_set = _parted(images, val)
-        classes = plural(len(train_set.classes), "training class")
-        how = f"class-disjoint: {classes}, {len(out)} held out"
+        how = f"class-disjoint: {len(train_set.classes)} classes train, {len(out)} held out"
         return train_set, val_set, f"{how} ({choice})"
     val = []
     parted = 0
@@ -208,8 +207,7 @@ def split_classes(
         "validation uses other images of the training classes"
     )
     train_set, val_set = _parted(images, val)
-    trained = plural(len(train_set), "training image")
-    how = f"within classes: {trained}, {len(val_set)} held out ({choice})"
+    how = f"within classes: {len(train_set)} images train, {len(val_set)} held out ({choice})"
     return train_set, val_set, how
 
 
@@ -240,7 +238,8 @@ def split_groups(
     for part, name in ((train, "the training part"), (val, "the part held out by group")):
         require_usable(part, where, name)
     shared = len(set(train.classes) & set(val.classes))
-    trained = plural(len(names) - len(out), "training group")
+    kept = len(names) - len(out)
+    trained = f"{plural(kept, 'group')} {'trains' if kept == 1 else 'train'}"
     how = f"by group: {trained}, {len(out)} held out ({choice})"
     return train, val, f"{how}; {shared} of {len(val.classes)} held-out classes also train"
 

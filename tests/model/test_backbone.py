@@ -42,9 +42,9 @@ def test_features_maps_and_tokens_become_one_vector_an_image():
     [
         (lambda x: (pooled(x), pooled(x)), "tuple"),
         (lambda x: {"features": x}, "dict"),
-        (lambda x: x.sum(), r"shape \[\] for 1 images"),
-        (lambda x: x.flatten(), r"shape \[1536\] for 1 images"),
-        (lambda x: pooled(x).repeat(2, 1), r"shape \[2, 6\] for 1 images"),
+        (lambda x: x.sum(), r"shape \[\] for 1 image"),
+        (lambda x: x.flatten(), r"shape \[1536\] for 1 image"),
+        (lambda x: pooled(x).repeat(2, 1), r"shape \[2, 6\] for 1 image"),
     ],
 )
 def test_anything_else_is_an_error_that_says_what_to_return(make, got):
