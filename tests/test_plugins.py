@@ -224,7 +224,7 @@ def test_register_may_not_be_called_later():
     kept = []
     hooks = {"siamkit_register_losses": lambda register: kept.append(register)}
     loaded = load([EntryPoint("late", "d-late", **hooks)])
-    with pytest.raises(PluginError, match="d-late registered 'x' too late"):
+    with pytest.raises(PluginError, match="d-late registered 'x' after its hook had returned"):
         kept[0]("x", print)
     assert loaded.losses.names() == []
 
@@ -253,7 +253,7 @@ class Hooks:
 @pytest.mark.parametrize(
     ("entry_point", "message"),
     [
-        (plain("bad"), "it is a module that implements no hook"),
+        (plain("bad"), "the entry point names a module that implements no hook"),
         (
             plain("bad", siamkit_register_losses=lambda register: None),
             "a hook is not decorated.*got 'siamkit_register_losses'.*@siamkit.hookimpl",

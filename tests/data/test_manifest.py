@@ -40,7 +40,7 @@ def test_every_bad_row_is_told(tmp_path: Path) -> None:
         "row 3: label is empty",
         "row 4: split must be train, val or test, got 'dev'",
         "row 5: group is empty",
-        "row 7: the image of row 6 again: e.png",
+        "row 7: repeats the image of row 6: e.png",
     ]
 
 

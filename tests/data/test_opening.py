@@ -178,7 +178,9 @@ def test_roles_with_which_nothing_is_found_are_refused(people: Path) -> None:
     rows = [(p, label, "val" if label > "c3" else "train", 1, int(label < "c4"))
             for p, label in rows_of(people)]  # fmt: skip
     path = table(people / "m.csv", "path,label,split,is_query,is_gallery", rows)
-    with pytest.raises(DataError, match=r"no query of split val .* got '16 queries, 0 in the gal"):
+    with pytest.raises(
+        DataError, match=r"no query of split val .* got '16 queries, 0 images in the gal"
+    ):
         load(path)
 
 

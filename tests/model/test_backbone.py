@@ -57,7 +57,7 @@ def test_a_forward_that_fails_names_the_size_that_was_asked_for():
     module = Gives(lambda x: nn.functional.conv2d(x, torch.zeros(1, 6, 99, 99)))
     with pytest.raises(ConfigError, match=r"data\.image_size: .*'x' failed .*\[1, 3, 32, 32\]"):
         as_backbone(module, context())
-    with pytest.raises(ConfigError, match=r"data\.in_chans: .*\[1, 4, 224, 224\].*of 3 channels"):
+    with pytest.raises(ConfigError, match=r"data\.in_chans: .*\[1, 4, 224, 224\].*with 3 channels"):
         as_backbone(Gives(pooled), context(image_size=None, in_chans=4))
 
 
