@@ -1,4 +1,4 @@
-"""Batches, and the sources that give them: what loaders, the engine and training agree on."""
+"""Batches and their sources: the types that loaders, the engine and training share."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """The inputs that go through a network, or through its suffix, together.
+    """Inputs that pass through a network, or through its suffix, together.
 
     Attributes:
         inputs: Images ``[N, C, H, W]`` float32, normalised; or activations ``[N, ...]``.
         labels: ``[N]`` int64.
-        indices: ``[N]`` int64, into the image set.
+        indices: ``[N]`` int64, positions in the image set.
     """
 
     inputs: Tensor
@@ -34,32 +34,32 @@ class Batch:
 
     @classmethod
     def joined(cls, batches: Sequence[Batch]) -> Batch:
-        """Return one batch of several, in order."""
+        """Return several batches as one, in order."""
         parts = zip(*(vars(batch).values() for batch in batches), strict=True)
         return cls(*(torch.cat(tensors) for tensors in parts))
 
 
 class BatchSource(Protocol):
-    """Gives the batches of one image set: images, or activations at a boundary."""
+    """A source of the batches of one image set: images, or activations at a boundary."""
 
     def batches(self, batches: Iterable[Sequence[int]], view: int = 0) -> Iterator[Batch]:
         """Yield a batch for each of ``batches``, in order.
 
         Args:
             batches: The image indices of each batch.
-            view: Which view of the images.
+            view: The number of the view of the images.
         """
         ...
 
     def close(self) -> None:
-        """End worker processes; more batches may be asked for afterwards."""
+        """End worker processes. Later calls of :meth:`batches` start new ones."""
         ...
 
 
 def zipped(sources: Sequence[Iterator[Batch]]) -> Iterator[Batch]:
-    """Yield the batches of several iterators, those of one turn joined to one."""
+    """Yield the batches of several iterators, joining the n-th batches of all of them."""
     if len(sources) == 1:
         yield from sources[0]
         return
-    for turn in zip(*sources, strict=True):
-        yield Batch.joined(turn)
+    for parts in zip(*sources, strict=True):
+        yield Batch.joined(parts)

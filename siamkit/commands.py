@@ -1,4 +1,4 @@
-"""The commands that plugins add: collected plugin by plugin, each in isolation."""
+"""Plugin commands: what plugins add to the command line, collected from each in isolation."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ VERBS = (
     "cache", "calibrate", "config", "data", "embed", "evaluate", "index", "inspect", "list",
     "plugins", "report", "search", "train", "verify",
 )  # fmt: skip
-"""Our own commands; a plugin's of the same name would never run."""
+"""siamkit's own commands. A plugin's command of the same name would never run."""
 
 
 @dataclass(frozen=True)
 class Added:
-    """What one plugin adds to the command line.
+    """The commands that one plugin adds.
 
     Attributes:
         plugin: The entry point's name.
         distribution: The distribution that declares it.
         commands: Its commands by name; those among :data:`VERBS` never run.
-        problems: What is wrong with them, as sentences.
-        failure: Why none of them can be loaded, or None.
+        problems: Their problems, as sentences.
+        failure: The reason why none of them can be loaded, or None.
     """
 
     plugin: str
@@ -41,7 +41,7 @@ class Added:
 
 
 def added(plugins: Plugins) -> Iterator[Added]:
-    """Yield what each plugin with the hook ``siamkit_register_commands`` adds."""
+    """Yield the commands of each plugin with the hook ``siamkit_register_commands``."""
     for key, plugin in plugins.manager.list_name_plugin():
         distribution, _, name = key.partition(":")
         others = [p for p in plugins.manager.get_plugins() if p is not plugin]
@@ -50,7 +50,7 @@ def added(plugins: Plugins) -> Iterator[Added]:
             continue
         app = typer.Typer()
         try:
-            # What a plugin prints must not get before the object of a command's --json.
+            # A plugin's output must not come before the JSON object of a command.
             with redirect_stdout(sys.stderr):
                 hook(app=app)
             empty = not (app.registered_commands or app.registered_groups)
@@ -66,7 +66,7 @@ def added(plugins: Plugins) -> Iterator[Added]:
 
 
 def conflicts(commands: list[Added]) -> dict[str, list[str]]:
-    """Return the distributions that claim each command that more than one claims."""
+    """Return each command that several distributions claim, with the distributions."""
     claims: dict[str, list[str]] = {verb: [OWN] for verb in VERBS}
     for one in commands:
         for name in one.commands:
@@ -86,6 +86,6 @@ def _problems(app: typer.Typer, commands: Mapping[str, Any]) -> Iterator[str]:
             yield f"command {name!r} is added {times} times: only the last one runs"
     for name in commands:
         if name in VERBS:
-            yield f"command {name!r} is siamkit's own, which runs instead: rename it"
+            yield f"command {name!r} never runs, because siamkit has its own: rename it"
     if app.registered_callback is not None:
         yield "the callback on app never runs: add options to the commands themselves"

@@ -1,4 +1,4 @@
-"""The exception tree. Every error says where, what, got, allowed and the next step.
+"""The exception tree. Every error says where and what is wrong, what it got, and what to do next.
 
 ::
 
@@ -25,12 +25,12 @@ class SiamkitError(Exception):
     """The base of everything siamkit raises on purpose.
 
     Args:
-        what: What is wrong, as a sentence without a full stop.
-        where: The place the user can change: a file, a key, an option, a row.
+        what: The problem, as a sentence without a full stop.
+        where: The place that the user can change: a file, a key, an option or a row.
         got: The offending value.
-        of: What the value belongs to, such as ``loss 'triplet'``.
-        allowed: What would have been accepted.
-        hint: The next step.
+        of: The owner of the value, such as ``loss 'triplet'``.
+        allowed: The values that would have been accepted.
+        hint: The next step. Arguments and commands in it are spelled by :mod:`siamkit.spelling`.
     """
 
     exit_code: ClassVar[int] = 1
@@ -56,7 +56,7 @@ class SiamkitError(Exception):
 
     @classmethod
     def of_all(cls, problems: Sequence[Self]) -> Self:
-        """Return one error that tells all of ``problems``, each on a line of its own."""
+        """Return one error for all of ``problems``, with one line for each."""
         if len(problems) == 1:
             return problems[0]
         lines = "".join(f"\n  {problem}" for problem in problems)
@@ -79,18 +79,18 @@ class SiamkitError(Exception):
     def to_dict(self) -> dict[str, Any]:
         """Return the error as plain JSON values, for ``--json``."""
         fields = {"where": self.where, "got": self.got, "allowed": self.allowed, "hint": self.hint}
-        told: dict[str, Any] = {
+        given: dict[str, Any] = {
             key: value if isinstance(value, int | float) else str(value)
             for key, value in fields.items()
             if value is not None
         }
         if self.problems:
-            told["problems"] = [problem.to_dict() for problem in self.problems]
+            given["problems"] = [problem.to_dict() for problem in self.problems]
         return {
             "type": type(self).__name__,
             "message": str(self),
             "exit_code": self.exit_code,
-            **told,
+            **given,
         }
 
 
@@ -152,24 +152,24 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 
 PASSED = (SiamkitError, KeyboardInterrupt, MemoryError)
-"""What is no plugin's fault, or says already whose it is."""
+"""Exceptions that :func:`calling` passes on: no plugin's fault, or errors that name the plugin."""
 
 
 @contextmanager
 def calling(whose: str, doing: str = "failed") -> Iterator[None]:
-    """Turn whatever a plugin raises, ``SystemExit`` included, into an error that names it.
+    """Turn any exception of a plugin, ``SystemExit`` included, into an error that names the plugin.
 
     Args:
-        whose: Such as ``loss 'triplet' of siamkit-mine``.
-        doing: What went wrong, such as ``failed to build``.
+        whose: The plugin's entry, such as ``loss 'triplet' of siamkit-mine``.
+        doing: The step that failed, such as ``failed to build``.
 
     Raises:
-        PluginError: Something was raised that is not among :data:`PASSED`.
+        PluginError: The block raised an exception that is not among :data:`PASSED`.
     """
     try:
         yield
     except BaseException as error:
-        # By name, for torch's out-of-memory error is none of Python's.
+        # By name: torch's out-of-memory error does not derive from MemoryError.
         if isinstance(error, PASSED) or type(error).__name__ == "OutOfMemoryError":
             raise
         raise PluginError(f"{whose} {doing}: {type(error).__name__}: {error}") from error

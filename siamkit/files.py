@@ -1,4 +1,4 @@
-"""Writing files so that a crash at any instant leaves either the old or the new one."""
+"""Atomic file writes: a crash at any moment leaves either the old file or the new one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from siamkit.errors import ResourceError
+from siamkit.spelling import setting
 
-_RUN_HINT = "make room, or choose another --run-dir; what was saved before is intact"
 _ENVIRONMENT = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
     errno.ENOENT, errno.EEXIST, errno.EFBIG,
@@ -35,8 +35,17 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, text: str, hint: str = _RUN_HINT) -> None:
-    """Replace a text file in one step; ``hint`` is the next step if the disk refuses."""
+def write_atomic(path: Path, text: str, hint: str | None = None) -> None:
+    """Replace a text file in one step.
+
+    Args:
+        path: The file.
+        text: Its new content.
+        hint: The next step if the file cannot be written; see :func:`full_disk_is_ours`.
+
+    Raises:
+        ResourceError: The disk is full, over quota, or not writable.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     with full_disk_is_ours(path, hint):
         try:
@@ -45,7 +54,7 @@ def write_atomic(path: Path, text: str, hint: str = _RUN_HINT) -> None:
             temporary.replace(path)
         except BaseException:
             with suppress(OSError):
-                temporary.unlink()  # half a file would only take room
+                temporary.unlink()  # an incomplete file would only take up space
             raise
         fsync(path.parent)
 
@@ -56,12 +65,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def full_disk_is_ours(path: Path, hint: str = _RUN_HINT) -> Iterator[None]:
-    """Turn 'no space left' and 'read-only' into errors that say what to do.
+def full_disk_is_ours(path: Path, hint: str | None = None) -> Iterator[None]:
+    """Turn the system's errors about a full or read-only disk into errors with a next step.
 
     Args:
-        path: What is being written, for the message.
-        hint: The next step, for the message.
+        path: The file or folder that is being written, for the message.
+        hint: The next step, for the message; by default, the one for a file of a run.
 
     Raises:
         ResourceError: The disk is full, over quota, or not writable.
@@ -74,5 +83,6 @@ def full_disk_is_ours(path: Path, hint: str = _RUN_HINT) -> Iterator[None]:
         raise ResourceError(
             f"cannot write: {os.strerror(error.errno or 0)}",
             where=str(path),
-            hint=hint,
+            hint=hint
+            or f"free some space or choose another {setting('run_dir')}; earlier files are intact",
         ) from None

@@ -1,8 +1,7 @@
-"""The guard around plugins: what one of them raises or returns wrongly in a run names it.
+"""The guard: errors and wrong results of a plugin in a run name the plugin.
 
-:func:`guard` puts :func:`siamkit.errors.calling` around one method of an object, on the object
-itself, so that its type, its attributes and its parameters stay what they are and no caller
-changes.
+:func:`guard` wraps one method of an object in :func:`siamkit.errors.calling`. It does so on the
+object itself, so the object keeps its type, attributes and parameters, and no caller changes.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from siamkit.interfaces import FreezePlan, FreezePolicy, Loss, Progress, Schedul
 
 
 class Guarded:
-    """A function of a plugin's that is called under its name.
+    """A plugin's function whose errors name the plugin.
 
     Args:
         call: The function.
-        whose: Whose it is, for errors.
-        check: Called with the arguments and the result; raises where the contract is broken.
+        whose: The plugin's entry, for errors.
+        check: Called with the result and the arguments; raises if they break the contract.
     """
 
     def __init__(
@@ -32,10 +31,10 @@ class Guarded:
         self.call, self.whose, self.check = call, whose, check
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it.
+        """Call the function and check its result.
 
         Raises:
-            PluginError: It raises, or breaks its contract.
+            PluginError: The function raised, or broke its contract.
         """
         with calling(self.whose):
             result = self.call(*args, **kwargs)
@@ -45,9 +44,9 @@ class Guarded:
 
 
 def guard(made: Any, whose: str) -> Any:
-    """Return ``made``, a policy, scheduler, loss or optimizer, with its method under guard.
+    """Guard the method of a policy, scheduler, loss or optimizer, and return the object.
 
-    Anything else, and what is under guard already, is returned as it is.
+    Other objects, and objects that are guarded already, are returned unchanged.
     """
     check: Callable[..., None] | None = None
     if isinstance(made, FreezePolicy):
@@ -62,7 +61,7 @@ def guard(made: Any, whose: str) -> Any:
         return made
     call = getattr(made, method)
     if not isinstance(call, Guarded):
-        # A frozen dataclass refuses assignment, but not this.
+        # A plain assignment would fail on a frozen dataclass.
         object.__setattr__(made, method, Guarded(call, whose, check))
     return made
 
@@ -74,7 +73,7 @@ def _is_optimizer(made: object) -> bool:
 
 
 def name_of(made: object, otherwise: str) -> str:
-    """Return whose ``made`` is, for errors; ``otherwise`` where nobody guards it."""
+    """Return the plugin's entry that made an object, for errors; ``otherwise`` if not guarded."""
     for method in ("plan", "lr_scale", "forward"):
         guarded = getattr(made, method, None)
         if isinstance(guarded, Guarded):
@@ -88,36 +87,37 @@ def _require_scale(whose: str, scale: Any, progress: Progress) -> None:
 
 
 class Repeats:
-    """Remembers a policy's answers: the same arguments must give the same plan all through a run.
+    """Checks that a policy returns the same plan for the same arguments throughout a run.
 
-    Freezing is recomputed from the policy when a run resumes, so one that answers otherwise then
-    trains something else than what was recorded. That it answers alike twice in a row, the
-    schedule sees to.
+    A resumed run computes its plans from the policy again. A policy that then returns another
+    plan would train other parameters than the record says. The schedule checks two calls in a
+    row; this class also compares calls that are far apart.
     """
 
     def __init__(self, whose: str) -> None:
         self.whose = whose
-        self.given: dict[int, int] = {}
+        self.plans: dict[int, int] = {}
 
     def __call__(self, plan: Any, stages: Sequence[Stage], progress: Progress) -> None:
-        """Check ``plan``, which was returned for these arguments.
+        """Check the plan that was returned for these arguments.
 
         Raises:
-            PluginError: Another one was returned for them before.
+            PluginError: An earlier call with these arguments returned another plan.
         """
         if not isinstance(plan, FreezePlan):
-            return  # the caller says what is wrong with it
+            return  # the caller reports it
         with calling(self.whose, "returned a plan that cannot be compared"):
-            # Digests, for a long run's plans would take hundreds of megabytes.
-            asked, answer = hash((tuple(stages), _moment(progress))), _digest(plan)
-            same = self.given.setdefault(asked, answer) == answer
+            # Digests: the plans of a long run would take hundreds of megabytes.
+            arguments, result = hash((tuple(stages), _moment(progress))), _digest(plan)
+            same = self.plans.setdefault(arguments, result) == result
         if not same:
             raise PluginError(
-                f"plan gave another plan than before for epoch {progress.epoch + 1} of "
+                f"plan returned different plans for epoch {progress.epoch + 1} of "
                 f"{progress.epochs} with the same history",
                 where=self.whose,
-                hint="a policy must not count, remember or draw random numbers: a resumed run "
-                "would train other parameters; 'siamkit.testing.check_freeze_policy' finds out",
+                hint="a policy must not count calls, keep state or draw random numbers, because a "
+                "resumed run would train other parameters; test it with "
+                "siamkit.testing.check_freeze_policy",
             )
 
 

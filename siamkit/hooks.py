@@ -1,7 +1,7 @@
-"""The checks of an entry point, and of the hooks of the plugin behind it.
+"""Hook checks: refuse an entry point or a plugin whose hooks would never be called.
 
-pluggy leaves much unsaid: a function without a decorator, a misspelt hook and a class in the place
-of a module are all accepted, and never called.
+pluggy accepts a function without a decorator, a misspelt hook, and a class instead of a module,
+and never calls any of them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _VALUE = re.compile(r"[\w.]+\s*(:\s*[\w.]+\s*)?(\[.*\]\s*)?")
 
 
 def imported(ep: importlib.metadata.EntryPoint) -> Any:
-    """Return what an entry point names.
+    """Import and return the object that an entry point names.
 
     Raises:
-        PluginError: It does not name anything, or its module is not there.
+        PluginError: The entry point is malformed, or its module does not exist.
     """
     value = getattr(ep, "value", None)
     if value is not None and not _VALUE.fullmatch(value):
@@ -38,7 +38,7 @@ def imported(ep: importlib.metadata.EntryPoint) -> Any:
         raise PluginError(
             f"the entry point {ep.name!r} names a module that does not exist",
             got=error.name,
-            hint="correct pyproject.toml and install it again",
+            hint="correct the entry point in pyproject.toml and install the plugin again",
         ) from error
 
 
@@ -46,7 +46,7 @@ def add(manager: pluggy.PluginManager, plugin: Any, key: str) -> None:
     """Register a plugin's hooks.
 
     Raises:
-        PluginError: It has none, or one that would never be called or could not be.
+        PluginError: The plugin has no hook, or one that would never be called.
     """
     bare = [
         name
@@ -54,14 +54,14 @@ def add(manager: pluggy.PluginManager, plugin: Any, key: str) -> None:
         if name.startswith("siamkit_")
         and inspect.isroutine(value)
         and manager.parse_hookimpl_opts(plugin, name) is None
-        # One that it imported from elsewhere is none of its own.
+        # A function that was imported from another module is not the plugin's own hook.
         and getattr(value, "__module__", None) == getattr(plugin, "__name__", None)
     ] if hasattr(plugin, "__dict__") else []  # fmt: skip
     if bare:
         raise PluginError(
-            "a hook is not decorated, so nobody would call it",
+            "a hook is not decorated, so it would never be called",
             got=bare[0],
-            hint="write @siamkit.hookimpl above it",
+            hint="decorate it with @siamkit.hookimpl",
         )
     try:
         if manager.register(plugin, name=key) is None:
@@ -72,16 +72,15 @@ def add(manager: pluggy.PluginManager, plugin: Any, key: str) -> None:
         kind = f"an object of type {type(plugin).__name__}"
         what = "a module" if inspect.ismodule(plugin) else kind
         raise PluginError(
-            f"it is {what} that implements no hook",
+            f"the entry point names {what} that implements no hook",
             allowed=", ".join(_hooks()),
-            hint="an entry point names a module, and its hooks are functions decorated with "
-            "@siamkit.hookimpl",
+            hint="name a module whose hooks are functions decorated with @siamkit.hookimpl",
         )
     if inspect.isclass(plugin):
         raise PluginError(
-            "the entry point names a class, whose hooks could not be called",
+            "the entry point names a class, whose hooks cannot be called",
             got=plugin.__qualname__,
-            hint="name the module, or an object of the class",
+            hint="name the module or an instance of the class",
         )
     _check_pending(manager)
 
@@ -91,7 +90,7 @@ def _hooks() -> list[str]:
 
 
 def _misdeclared(manager: pluggy.PluginManager, error: pluggy.PluginValidationError) -> PluginError:
-    """Return pluggy's error in our words, where it is about arguments."""
+    """Return pluggy's error in siamkit's words if it is about a hook's arguments."""
     hook = re.search(r"hook '(\w+)'", str(error))
     arguments = re.search(r"Argument\(s\) \{(.*?)\}", str(error))
     caller = getattr(manager.hook, hook[1], None) if hook else None
@@ -107,7 +106,7 @@ def _misdeclared(manager: pluggy.PluginManager, error: pluggy.PluginValidationEr
 
 
 def _check_pending(manager: pluggy.PluginManager) -> None:
-    """Refuse a hook that the contract doesn't have: it would never be called."""
+    """Refuse a hook that is not in the contract, because it would never be called."""
     try:
         manager.check_pending()
     except pluggy.PluginValidationError as error:

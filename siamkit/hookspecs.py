@@ -1,7 +1,8 @@
-"""The plugin contract: what a plugin may implement.
+"""The plugin contract: the hooks that a plugin may implement.
 
-A plugin is an importable module named by an entry point in the group ``siamkit``. It decorates
-functions of these names with ``@siamkit.hookimpl``; each takes any subset of the arguments.
+A plugin is an importable module named by an entry point in the group ``siamkit``. It implements a
+hook as a function of the same name, decorated with ``@siamkit.hookimpl``. The function may leave
+out arguments that it does not need.
 """
 
 from __future__ import annotations
@@ -37,16 +38,16 @@ class Register(Protocol):
         """Register ``name``.
 
         Args:
-            name: What the user types: lower case, digits, ``-``, ``_`` and ``.``. A name that ends
-                in ``:`` answers for every name it begins.
+            name: The name that the user types: lower-case letters, digits, ``-``, ``_`` and
+                ``.``. A name that ends in ``:`` also stands for every name that begins with it.
             build: ``build(options, context)`` for backbones and losses, ``build(options,
                 in_features)`` for heads, ``build(options, groups)`` for optimizers,
                 ``build(options)`` for freeze policies, schedulers and trackers.
-            options: A pydantic model of the entry's options; none if left out.
-            summary: One line for ``siamkit list``; the first line of ``build``'s docstring if
-                left out.
-            pretrained: For backbones: ``build`` can load pretrained weights. Where it can't,
-                training starts from random weights and says so.
+            options: A pydantic model of the entry's options. Without it, the entry has none.
+            summary: One line for ``siamkit list``. Without it, the first line of ``build``'s
+                docstring is used.
+            pretrained: For backbones: whether ``build`` can load pretrained weights. If it cannot,
+                training starts from random weights and reports this.
         """
 
 
@@ -78,8 +79,8 @@ def siamkit_register_optimizers(register: Register) -> None:
     """Register optimizers: ``build(options, groups) -> torch.optim.Optimizer``.
 
     Each group is a dict with ``params``, ``lr``, ``weight_decay``, the ``names`` of the parameters
-    and the ``stage`` they belong to. The optimizer keeps the groups as they are: rates are set by
-    stage. It owns every parameter from the start, frozen ones too.
+    and the ``stage`` that they belong to. The optimizer must keep the groups as they are, because
+    siamkit sets the rates by stage. It owns every parameter from the start, frozen ones too.
     """
 
 
@@ -90,12 +91,13 @@ def siamkit_register_schedulers(register: Register) -> None:
 
 @hookspec
 def siamkit_register_trackers(register: Register) -> None:
-    """Register trackers: ``build(options) -> Callable[[Event], None]``, told all of a run.
+    """Register trackers: ``build(options) -> Callable[[Event], None]``, called with every event.
 
-    ``build`` is called before anything is written: it imports what it needs, and raises where that
-    is missing, but opens nothing. ``run_start`` says where the run is (``run_dir``), what it is
-    (``config``), and after which step it goes on (``start_step``). If what ``build`` returns has a
-    method ``close()``, that is called once when the run ends, however it ends.
+    siamkit calls ``build`` before the run writes anything. ``build`` imports what it needs and
+    raises if that is missing, but opens nothing. The event ``run_start`` holds the run's directory
+    (``run_dir``), its config (``config``), and the step after which it continues (``start_step``).
+    If the tracker has a method ``close()``, siamkit calls it once when the run ends, also after
+    an error.
     """
 
 
@@ -106,4 +108,4 @@ def siamkit_register_commands(app: typer.Typer) -> None:
 
 @hookspec
 def siamkit_event(event: Event) -> None:
-    """Observe every run. Called in the main process, after the fact; must not change the run."""
+    """Observe the events of every run, in the main process. Must not change the run."""

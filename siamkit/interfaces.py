@@ -1,12 +1,13 @@
-"""The four plug-in interfaces, and the value types they speak.
+"""The four plug-in interfaces, and the value types that they exchange.
 
-A *backbone* turns images into features, a *freeze policy* says what trains when, a *loss* scores
-embeddings, a *scheduler* scales the rates. Policies and schedulers are pure functions of
-:class:`Progress`: no state, no mutation, so resuming, inspecting and testing them is free.
+A *backbone* turns images into features, a *freeze policy* decides what trains when, a *loss*
+scores embeddings, and a *scheduler* scales the learning rates. Policies and schedulers are pure
+functions of :class:`Progress`: they keep no state, so siamkit can resume, inspect and test them at
+any point of a run.
 
-Parameter names are those of ``SiameseNet.named_parameters()`` wherever a policy meets them
-(``backbone.model.layer4.0.conv1.weight``, ``head.0.weight``), and those of
-``Backbone.named_parameters()`` in :meth:`Backbone.stages`.
+A policy sees the parameter names of ``SiameseNet.named_parameters()``
+(``backbone.model.layer4.0.conv1.weight``, ``head.0.weight``). :meth:`Backbone.stages` uses those of
+``Backbone.named_parameters()``.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from siamkit.errors import ConfigError, did_you_mean
 from siamkit.options import Options as Options
 
 HEAD = "head"
-"""The name of the stage that the head forms; it comes last."""
+"""The name of the head's stage, which comes last."""
 
 DEFAULT_MONITOR = "recall@1"
-"""The validation metric of labelled images that decides where none is named."""
+"""The validation metric that picks the best epoch on labelled images by default."""
 
 NormMode = Literal["frozen", "affine", "train"]
-"""How a norm layer *inside a trainable stage* behaves.
+"""The behaviour of a norm layer *inside a trainable stage*.
 
 ``frozen``: neither its affine parameters nor its statistics change. ``affine``: scale and shift
-train, running statistics stay (the module is in ``eval()``). ``train``: both change. A norm layer
-inside a frozen stage is always frozen.
+train, and the running statistics stay (the module is in ``eval()``). ``train``: both change. A
+norm layer inside a frozen stage is always frozen.
 """
 
 
@@ -47,11 +48,11 @@ class Stage:
     Attributes:
         name: Short and unique, such as ``layer3``.
         parameters: Names of its parameters.
-        modules: Names of the outermost modules that belong to it, in execution order; those
-            without parameters (activations, dropout) included.
+        modules: Names of the outermost modules that belong to it, in execution order. They
+            include modules without parameters, such as activations and dropout.
         output: Name of the module whose output is the stage's output.
         norms: Those of ``parameters`` that belong to normalisation layers.
-        blocks: The stage cut finer, in execution order; empty where it cannot be cut.
+        blocks: The blocks that the stage consists of, in execution order; empty if it has none.
     """
 
     name: str
@@ -78,15 +79,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. Everything a policy or a scheduler may depend on.
+    """The progress of a run: everything that a policy or a scheduler may depend on.
 
     Attributes:
         epoch: The epoch that is running or about to start, from 0.
         epochs: Epochs in the whole run.
-        step: Optimizer steps done in the whole run. A policy decides by epoch and always sees 0.
+        step: Optimizer steps completed in the whole run. Always 0 for a policy, which decides by
+            epoch.
         steps: Optimizer steps in the whole run; 0 for a policy.
         history: The validation metrics of each finished epoch, oldest first.
-        monitor: The metric of ``history`` that decides (higher is better).
+        monitor: The metric of ``history`` that picks the best epoch; higher is better.
     """
 
     epoch: int
@@ -98,7 +100,7 @@ class Progress:
 
     @property
     def fraction(self) -> float:
-        """The share of the run that is done, in [0, 1]: by steps where known, else by epochs."""
+        """The completed share of the run, in [0, 1]: by steps if known, else by epochs."""
         return self.step / self.steps if self.steps else self.epoch / max(self.epochs, 1)
 
     @property
@@ -109,12 +111,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class FreezePlan:
-    """What trains, at which rate, and how norm layers behave, for a span of epochs.
+    """A freeze plan: what trains, at which rate, and how norm layers behave.
 
     Attributes:
         trainable: Names of the parameters that train; all others are frozen.
-        lr_mult: Rate multiplier by stage name; stages left out have 1.0.
-        norm: How norm layers inside trainable stages behave.
+        lr_mult: Rate multiplier by stage name; 1.0 for stages that are left out.
+        norm: The behaviour of norm layers inside trainable stages.
     """
 
     trainable: frozenset[str]
@@ -141,11 +143,11 @@ class FreezePlan:
             stages: The stages that the policy was called with.
             train: Names of stages or blocks to train.
             lr_mult: Rate multiplier by stage name.
-            norm: How norm layers inside what trains behave.
-            head: Also train the head, where there is one.
+            norm: The behaviour of norm layers inside the stages and blocks that train.
+            head: Whether to train the head too, if there is one.
 
         Raises:
-            ConfigError: A name is that of no stage and no block.
+            ConfigError: No stage or block has one of the names.
         """
         units = {unit.name: unit for stage in stages for unit in (*stage.blocks, stage)}
         names = [*train, *([HEAD] if head and HEAD in units else [])]
@@ -162,10 +164,10 @@ class FreezePlan:
 
 
 class FreezePolicy(ABC):
-    """Decides what trains when. A pure function: same arguments, same plan.
+    """Decides what trains when. It is pure: the same arguments give the same plan.
 
     Attributes:
-        metric_driven: True where ``plan`` reads ``progress.history``, so that phases cannot be
+        metric_driven: True if ``plan`` reads ``progress.history``, so that the phases cannot be
             known before the run.
     """
 
@@ -176,8 +178,8 @@ class FreezePolicy(ABC):
         """Return the plan for the epoch at ``progress.epoch``.
 
         Args:
-            stages: The network's stages, stem first, the head (if it has parameters) last.
-            progress: Where the run stands.
+            stages: The network's stages: the stem first, the head (if it has parameters) last.
+            progress: The progress of the run.
 
         Raises:
             ConfigError: An option names a stage, block or pattern that matches nothing.
@@ -185,11 +187,11 @@ class FreezePolicy(ABC):
 
 
 class Scheduler(ABC):
-    """Scales every rate over the run. A pure function of progress."""
+    """Scales every learning rate over the run. It is a pure function of progress."""
 
     @abstractmethod
     def lr_scale(self, progress: Progress) -> float:
-        """Return the multiplier (>= 0, finite) for the optimizer step at ``progress.step``."""
+        """Return the multiplier (>= 0, finite) for the optimizer step after ``progress.step``."""
 
 
 # --- backbones -----------------------------------------------------------------------------------
@@ -197,7 +199,7 @@ class Scheduler(ABC):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images must look before the backbone sees them.
+    """The preparation of images for a backbone.
 
     Attributes:
         mean: Per channel, in units of [0, 1] pixel values.
@@ -221,14 +223,15 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class BackboneContext:
-    """What a backbone's ``build(options, context)`` is told.
+    """The context of a backbone's ``build(options, context)``.
 
     Attributes:
-        name: The full name asked for, such as ``timm:convnext_tiny.fb_in22k``.
-        pretrained: Load the entry's pretrained weights. False where the caller brings a weights
-            file or wants a random start. An entry that cannot get them raises CheckpointError.
+        name: The full name that the user gave, such as ``timm:convnext_tiny.fb_in22k``.
+        pretrained: Whether to load the entry's pretrained weights. False if the user gives a
+            weights file or wants random weights. ``build`` raises CheckpointError if it cannot
+            get them.
         in_chans: Image channels.
-        image_size: Pixels a side, or None for the architecture's own.
+        image_size: Height and width of the images in pixels; None for the architecture's default.
     """
 
     name: str
@@ -240,8 +243,8 @@ class BackboneContext:
 class Backbone(nn.Module, ABC):
     """A feature extractor: images ``[N, C, H, W]`` to features ``[N, D]``.
 
-    A plugin may return any ``nn.Module``; the core wraps it and discovers its stages. Subclass
-    this only to state the stages or the preprocessing by hand.
+    A plugin may return any ``nn.Module``; siamkit wraps it and discovers its stages. Subclass
+    this only to state the stages or the preprocessing yourself.
     """
 
     @abstractmethod
@@ -251,16 +254,19 @@ class Backbone(nn.Module, ABC):
     @property
     @abstractmethod
     def embedding_dim(self) -> int:
-        """The width D of the features, as a forward gives it."""
+        """The width D of the features, as measured by a forward pass."""
 
     @property
     @abstractmethod
     def preprocessing(self) -> Preprocessing:
-        """How images must be prepared."""
+        """The preparation of images."""
 
     @abstractmethod
     def stages(self, granularity: Literal["stage", "block"] = "stage") -> Sequence[Stage]:
-        """Return the stages, stem to deepest: disjoint, and covering every parameter."""
+        """Return the stages, from the stem to the deepest.
+
+        They are disjoint and cover every parameter.
+        """
 
 
 # --- losses --------------------------------------------------------------------------------------
@@ -273,7 +279,7 @@ class Pairs:
     Attributes:
         first: ``[P]`` int64.
         second: ``[P]`` int64.
-        same: ``[P]`` bool, True where both show the same identity.
+        same: ``[P]`` bool, True if both show the same identity.
     """
 
     first: Tensor
@@ -292,11 +298,11 @@ class Triplets:
 
 @dataclass(frozen=True)
 class LossContext:
-    """What a loss's ``build(options, context)`` is told.
+    """The context of a loss's ``build(options, context)``.
 
     Attributes:
         embedding_dim: Width of the embeddings.
-        num_classes: Training classes; labels are in ``[0, num_classes)``.
+        num_classes: Number of training classes; labels are in ``[0, num_classes)``.
     """
 
     embedding_dim: int
@@ -306,13 +312,13 @@ class LossContext:
 class Loss(nn.Module, ABC):
     """Scores a batch of embeddings; lower is better.
 
-    A loss may own parameters (proxies, class centres): they get an optimizer group of their own
-    and always train. Where nothing is mined the result is a zero that is still connected to the
-    embeddings, so that ``backward()`` works and gives zero gradients.
+    A loss may own parameters, such as proxies or class centres. They form an optimizer group of
+    their own and always train. If a batch gives nothing to learn from, the loss must return a zero
+    that is connected to the embeddings, so that ``backward()`` works and gives zero gradients.
 
     Attributes:
-        second_view: True where the loss compares two views of each image: it then gets ``[2N, D]``,
-            the second half being the second views of the first, and labels likewise.
+        second_view: True if the loss compares two views of each image. It then gets ``[2N, D]``:
+            the first views of N images, then their second views. Its labels are ``[2N]``.
     """
 
     second_view: bool = False
@@ -324,9 +330,9 @@ class Loss(nn.Module, ABC):
         """Return the scalar loss of ``embeddings [N, D]``.
 
         Args:
-            embeddings: ``[N, D]``; L2-normalised where the network does so.
-            labels: ``[N]`` int64; None where ``tuples`` say it all.
-            tuples: Explicit pairs or triplets; None to mine them from ``labels``.
+            embeddings: ``[N, D]``; L2-normalised if the network normalises them.
+            labels: ``[N]`` int64; None if ``tuples`` are given.
+            tuples: Known pairs or triplets; None to mine them from ``labels``.
 
         Raises:
             ConfigError: The loss cannot use this kind of tuples.
@@ -353,7 +359,7 @@ class Loss(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened in a run, as observers see it.
+    """An event of a run, as listeners and observers receive it.
 
     Attributes:
         name: ``run_start``, ``phase_start``, ``fill``, ``engine``, ``untrained``, ``step``,

@@ -1,4 +1,4 @@
-"""The key of one view of one image: by it the data names what the engine's cache keeps."""
+"""Cache keys: the size of the key by which the engine caches one view of one image."""
 
 from __future__ import annotations
 

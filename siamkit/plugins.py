@@ -1,9 +1,9 @@
-"""Discovery and loading of plugins, each in isolation.
+"""Plugin loading: finds the entry points of all distributions and loads each in isolation.
 
-pluggy's own ``load_setuptools_entrypoints`` lets one broken plugin crash the host and drops
-duplicate names in silence, and ``importlib.metadata.entry_points`` fails as a whole where one
-distribution's file is malformed. So distributions and entry points are walked here: a plugin that
-fails to load is recorded and shown, and hurts nobody else.
+pluggy's own ``load_setuptools_entrypoints`` lets one broken plugin crash the host and silently
+drops duplicate names. ``importlib.metadata.entry_points`` fails as a whole if the file of one
+distribution is malformed. So siamkit walks the distributions and entry points itself. A plugin
+that fails to load is recorded and shown, and does not affect the others.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _SECTION = re.compile(rf"^\s*\[{hookspecs.GROUP}\]\s*$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """One entry point of the group, loaded or not.
+    """One entry point of the group ``siamkit``, loaded or not.
 
     Attributes:
         name: The entry point's name.
         distribution: The distribution that declares it.
         version: That distribution's version.
-        registers: Names it registered, by kind.
-        hooks: The other hooks it implements, such as ``siamkit_event``.
-        error: Why it did not load, or None.
+        registers: The names that it registered, by kind.
+        hooks: The other hooks that it implements, such as ``siamkit_event``.
+        error: The reason why it did not load, or None.
     """
 
     name: str
@@ -54,7 +54,13 @@ class PluginInfo:
 
 @dataclass(frozen=True)
 class Plugins:
-    """Everything that was loaded: the registries, and where each entry came from."""
+    """The loaded plugins and their registries.
+
+    Attributes:
+        manager: pluggy's manager, which calls the hooks.
+        infos: Every entry point, loaded or not.
+        registries: The registry of each kind.
+    """
 
     manager: pluggy.PluginManager
     infos: tuple[PluginInfo, ...]
@@ -98,11 +104,11 @@ class Plugins:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which third-party plugins to load; siamkit's own always are.
+    """A selection of third-party plugins to load. siamkit's own are always loaded.
 
     Attributes:
-        only: Names of entry points or distributions; None for all.
-        without: Names left out.
+        only: Names of the entry points or distributions to load; None for all.
+        without: Names of those to leave out.
     """
 
     only: frozenset[str] | None = None
@@ -110,12 +116,12 @@ class Selection:
 
     @classmethod
     def from_environment(cls) -> Selection:
-        """Read ``SIAMKIT_DISABLE_PLUGINS``: names, comma-separated, or ``all``."""
+        """Return the selection of ``SIAMKIT_DISABLE_PLUGINS``: comma-separated names or ``all``."""
         names = {n.strip() for n in os.environ.get(DISABLE_VARIABLE, "").split(",") if n.strip()}
         return cls(only=frozenset() if "all" in names else None, without=frozenset(names))
 
     def wants(self, name: str, distribution: str) -> bool:
-        """Tell whether to load the entry point ``name`` of ``distribution``."""
+        """Return whether to load the entry point ``name`` of ``distribution``."""
         if distribution == OWN:
             return True
         ids = {name, distribution}
@@ -126,7 +132,7 @@ _selection: Selection | None = None
 
 
 def select(selection: Selection) -> None:
-    """Narrow down what :func:`get` loads; for the command line's global options."""
+    """Set which plugins :func:`get` loads; for the command line's global options."""
     global _selection
     _selection = selection
     get.cache_clear()
@@ -134,7 +140,7 @@ def select(selection: Selection) -> None:
 
 @lru_cache(maxsize=1)
 def get() -> Plugins:
-    """Return the plugins of this process, loaded on first use, and what it registered itself."""
+    """Return the plugins, loaded on first use, and the entries that this process registered."""
     entry_points, malformed = find()
     loaded = load(entry_points, _selection or Selection.from_environment(), malformed)
     for (kind, _), entry in _registered_here.items():
@@ -148,13 +154,13 @@ _registered_here: dict[tuple[str, str], Entry] = {}
 def register(kind: str, name: str, build: Callable[..., Any], **given: Any) -> None:
     """Register an entry in this process, without a distribution.
 
-    An earlier one of this process with the same name is replaced, as where a notebook's cell runs
-    again.
+    It replaces an earlier entry of this process with the same name, so that a notebook's cell can
+    run again.
 
     Args:
         kind: One of :data:`siamkit.registry.KINDS`.
-        name: What the user types.
-        build: As for a plugin; see :class:`siamkit.hookspecs.Register`.
+        name: The name that the user types.
+        build: The build function; see :class:`siamkit.hookspecs.Register`.
         **given: ``options``, ``summary``, ``pretrained``.
 
     Raises:
@@ -173,9 +179,9 @@ def register(kind: str, name: str, build: Callable[..., Any], **given: Any) -> N
 
 
 def find() -> tuple[list[importlib.metadata.EntryPoint], list[PluginInfo]]:
-    """Return the group's entry points, and the distributions whose file of them is malformed.
+    """Return the group's entry points, and the distributions whose declaration is malformed.
 
-    Of distributions with one name the first on ``sys.path`` counts, as it does for imports.
+    If several distributions have one name, the first on ``sys.path`` counts, as for imports.
     """
     entry_points: list[importlib.metadata.EntryPoint] = []
     malformed: list[PluginInfo] = []
@@ -202,18 +208,18 @@ def find() -> tuple[list[importlib.metadata.EntryPoint], list[PluginInfo]]:
 
 
 def _declared(distribution: importlib.metadata.Distribution) -> tuple[str, Exception | None]:
-    """Return the text that declares a distribution's entry points, and why it isn't proper text."""
+    """Return a distribution's ``entry_points.txt``, and the error if it is not valid UTF-8."""
     try:
         return distribution.read_text("entry_points.txt") or "", None
     except UnicodeDecodeError as error:
         return error.object.decode("utf-8", "replace"), error
-    # Another's distribution that cannot even be read is not ours to report.
+    # A distribution that cannot be read at all is not siamkit's to report.
     except Exception as error:
         return "", error
 
 
 def _known(distribution: importlib.metadata.Distribution | None, field: str) -> str:
-    """Return a distribution's ``name`` or ``version``; it has none without a METADATA file."""
+    """Return a distribution's ``name`` or ``version``; ``unknown`` without a METADATA file."""
     try:
         return str(getattr(distribution, field) or UNKNOWN)
     except Exception:
@@ -221,10 +227,10 @@ def _known(distribution: importlib.metadata.Distribution | None, field: str) -> 
 
 
 def _comes_first(name: str, place: str) -> bool:
-    """Tell whether ``place`` is where ``sys.path`` has the distribution ``name`` first."""
+    """Return whether ``place`` holds the first distribution ``name`` on ``sys.path``."""
     try:
         return str(importlib.metadata.distribution(name).locate_file("")) == place
-    # It is looked up by the name of its folder, which may be another: there is no other, then.
+    # importlib looks it up by its folder's name, which may differ. Then there is only this one.
     except Exception:
         return True
 
@@ -239,7 +245,7 @@ def load(
     Args:
         entry_points: The entry points to walk.
         selection: Which to load; all by default.
-        malformed: Distributions whose entry points cannot be told, to record.
+        malformed: Distributions whose entry points cannot be read, to record.
 
     Raises:
         PluginError: ``selection.only`` names a plugin that isn't installed.
@@ -249,22 +255,22 @@ def load(
     manager.add_hookspecs(hookspecs)
     registries = new_registries()
     infos: list[PluginInfo] = []
-    seen: set[str] = set()
+    installed: set[str] = set()
     # siamkit's own first, then by name: the order must not depend on the file system.
     for ep in sorted(entry_points, key=lambda e: (_distribution(e) != OWN, e.name)):
         distribution = _distribution(ep)
-        seen |= {ep.name, distribution}
+        installed |= {ep.name, distribution}
         if selection.wants(ep.name, distribution):
             infos.append(_load_one(manager, registries, ep, distribution))
     for info in sorted(malformed, key=lambda i: i.name):
-        seen.add(info.name)
+        installed.add(info.name)
         if selection.wants(info.name, info.distribution):
             infos.append(info)
-    if unknown := sorted((selection.only or frozenset()) - seen):
-        near = did_you_mean(unknown[0], seen)
+    if unknown := sorted((selection.only or frozenset()) - installed):
+        near = did_you_mean(unknown[0], installed)
         raise PluginError(
             f"no plugin {unknown[0]!r} is installed",
-            allowed=", ".join(sorted(seen)),
+            allowed=", ".join(sorted(installed)),
             hint=near or None,
         )
     failed = [f"{i.name!r} ({i.distribution})" for i in infos if i.error]
@@ -286,12 +292,12 @@ def _load_one(
     version = _known(ep.dist, "version")
     plugin: Any = None
     try:
-        # What a plugin prints must not get between a program and what siamkit prints for it.
+        # A plugin's output must not mix with the output of a command, which a program may read.
         with redirect_stdout(sys.stderr):
             loaded = hooks.imported(ep)
             if manager.is_registered(loaded):
                 raise PluginError(
-                    f"the module is loaded already, as plugin {manager.get_name(loaded)!r}"
+                    f"the module is already loaded as plugin {manager.get_name(loaded)!r}"
                 )
             key = f"{distribution}:{ep.name}"
             if manager.has_plugin(key):
@@ -301,18 +307,18 @@ def _load_one(
                 )
             plugin = loaded
             hooks.add(manager, plugin, key)
-            found = _collect(manager, plugin, distribution)
-    # SystemExit too: a plugin must not be able to end its host while it is imported.
+            collected = _collect(manager, plugin, distribution)
+    # SystemExit too: the import of a plugin must not end the process.
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
         if plugin is not None and manager.is_registered(plugin):
             manager.unregister(plugin)
         return PluginInfo(ep.name, distribution, version, error=_reason(error))
-    for kind, entries in found.items():
+    for kind, entries in collected.items():
         for entry in entries:
             registries[kind].add(entry)
-    registers = {kind: tuple(e.name for e in entries) for kind, entries in found.items()}
+    registers = {kind: tuple(e.name for e in entries) for kind, entries in collected.items()}
     implemented = {caller.name for caller in manager.get_hookcallers(plugin) or ()}
     others = tuple(sorted(implemented - {f"siamkit_register_{kind}" for kind in KINDS}))
     return PluginInfo(ep.name, distribution, version, registers, others)
@@ -321,9 +327,12 @@ def _load_one(
 def _collect(
     manager: pluggy.PluginManager, plugin: Any, distribution: str
 ) -> dict[str, list[Entry]]:
-    """Call one plugin's registration hooks; nothing is registered unless all of them succeed."""
+    """Call one plugin's registration hooks and return the entries by kind.
+
+    If one hook fails, none of the plugin's entries is registered.
+    """
     others = [p for p in manager.get_plugins() if p is not plugin]
-    found: dict[str, list[Entry]] = {}
+    collected: dict[str, list[Entry]] = {}
     for kind in KINDS:
         registrar = Registrar(kind, distribution)
         hook = manager.subset_hook_caller(f"siamkit_register_{kind}", others)
@@ -332,8 +341,8 @@ def _collect(
         finally:
             registrar.close()
         if registrar.entries:
-            found[kind] = registrar.entries
-    return found
+            collected[kind] = registrar.entries
+    return collected
 
 
 def _reason(error: BaseException) -> str:

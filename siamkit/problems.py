@@ -1,4 +1,4 @@
-"""From pydantic's validation errors to ours."""
+"""Validation errors: pydantic's, turned into siamkit's."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pydantic import BaseModel, ValidationError
 from siamkit.errors import ConfigError, did_you_mean
 
 Namer = Callable[[str], str]
-"""From a dotted key (``loss.margin``) to the place the user can change it."""
+"""Returns the place where the user can change a dotted key, such as ``loss.margin``."""
 
-# pydantic's words to ours, in this order.
+# Replacements for pydantic's words, applied in this order.
 _WORDING = (
     (re.compile(r"^Value error, "), ""),
     (re.compile(r"^[A-Z][\w-]* should "), "must "),
@@ -28,14 +28,16 @@ _WORDING = (
 def config_error(
     error: ValidationError, model: type[BaseModel], where: str | Namer, of: str | None = None
 ) -> ConfigError:
-    """Turn pydantic's error into ours: every field, the nearest name for an unknown key.
+    """Return the ConfigError for a validation error.
+
+    It names every wrong field, and suggests the nearest name for an unknown key.
 
     Args:
-        error: What pydantic raised.
+        error: The validation error.
         model: The model that was validated.
-        where: What comes before a key, such as ``run.yaml:`` or ``loss``; or a function from a
-            dotted key to its place.
-        of: What the values belong to, such as ``loss 'triplet'``.
+        where: The text before a key, such as ``run.yaml:`` or ``loss``; or a function that
+            returns the place of a dotted key.
+        of: The owner of the values, such as ``loss 'triplet'``.
     """
     name = where if callable(where) else partial(_join, where)
     problems: dict[str, ConfigError] = {}
@@ -76,22 +78,22 @@ def _problem(
     hint = None
     if kind == "literal_error" and isinstance(got, str):
         hint = did_you_mean(got, re.findall(r"'([^']+)'", message)) or None
-    # A check over a whole section would print all of it; its message says what clashes.
+    # A check of a whole section would print the whole section; its message names the conflict.
     whole = kind == "value_error" and isinstance(got, dict | BaseModel)
     return ConfigError(what, where=where, got=None if whole else got, of=of, hint=hint)
 
 
 def reword(message: str) -> str:
-    """Return one of pydantic's messages in our words: ``must be an integer``."""
+    """Return one of pydantic's messages in siamkit's words: ``must be an integer``."""
     for pattern, words in _WORDING:
         message = pattern.sub(words, message)
     return message
 
 
 def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
-    """Return the keys that the user wrote along ``loc``, and the names known at its end.
+    """Return the keys that the user wrote along ``loc``, and the known keys at its end.
 
-    pydantic also puts the member of a union that it tried into ``loc`` (``views.int``).
+    pydantic also adds the member of a union that it tried to ``loc`` (``views.int``).
     """
     path: list[str] = []
     known = list(model.model_fields)
@@ -108,7 +110,7 @@ def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[st
             known = list(inner.model_fields)
             if str(part) in inner.model_fields:
                 annotation = inner.model_fields[str(part)].annotation
-                known = _names(annotation)
+                known = _keys(annotation)
     return path, known
 
 
@@ -116,6 +118,6 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
-def _names(annotation: Any) -> list[str]:
+def _keys(annotation: Any) -> list[str]:
     models = [a for a in _members(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
-    return [name for m in models for name in m.model_fields]
+    return [key for m in models for key in m.model_fields]

@@ -1,7 +1,7 @@
-"""Registration: the checks of what a plugin registers, while it is being registered.
+"""Registration: checks each entry while a plugin registers it.
 
-A fault here is one plugin's own: it is refused alone, with the reason, before anything of it can
-break a list, a schema or a run of somebody who never asked for it.
+A plugin with a wrong entry is refused, with the reason. Other plugins, lists, schemas and runs are
+not affected.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _KEYWORDS = ("options", "summary", "pretrained")
 
 
 class Registrar:
-    """The ``register`` of one plugin and one kind; collects entries until it is closed.
+    """The ``register`` function of one plugin and one kind. It collects entries until closed.
 
     Attributes:
-        entries: What was registered.
+        entries: The registered entries.
 
     Args:
         kind: One of :data:`siamkit.registry.KINDS`.
-        distribution: Whose entries they are.
+        distribution: The distribution that registers the entries.
     """
 
     def __init__(self, kind: str, distribution: str) -> None:
@@ -43,8 +43,8 @@ class Registrar:
         """
         if self._closed:
             raise PluginError(
-                f"{self.distribution} registered {name!r} too late: nobody would find it",
-                hint="call register within the hook that it was given to",
+                f"{self.distribution} registered {name!r} after its hook had returned",
+                hint="call register inside the hook",
             )
         entry = checked_entry(self.kind, self.distribution, name, build, **given)
         if any(other.name == name for other in self.entries):
@@ -52,7 +52,7 @@ class Registrar:
         self.entries.append(entry)
 
     def close(self) -> None:
-        """End registration: whoever kept ``register`` and calls it later is told so."""
+        """End registration. A later call raises PluginError."""
         self._closed = True
 
 
@@ -64,7 +64,7 @@ def checked_entry(kind: str, distribution: str, name: Any, build: Any, **given: 
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise PluginError(
-            "not a name that can be registered", got=name, allowed="a-z, 0-9, '-', '_' and '.'"
+            "this name cannot be registered", got=name, allowed="a-z, 0-9, '-', '_' and '.'"
         )
     for keyword in given:
         if keyword not in _KEYWORDS:
@@ -86,31 +86,31 @@ def checked_entry(kind: str, distribution: str, name: Any, build: Any, **given: 
 
 
 def _require_build(kind: str, name: str, build: Any) -> None:
-    """Refuse a ``build`` that could not be called as it will be."""
+    """Refuse a ``build`` that does not accept the arguments of its kind."""
     wanted = KINDS[kind].arguments
     shape = f"build({', '.join(wanted)})"
     if not callable(build):
         raise PluginError(f"build of {name!r} must be callable", got=build, allowed=shape)
     try:
         signature = inspect.signature(build)
-    # Some callables written in C have none that can be read.
+    # Some callables written in C have no readable signature.
     except (TypeError, ValueError):
         return
     try:
         signature.bind(*wanted)
     except TypeError:
         raise PluginError(
-            f"build of {name!r} takes other arguments than it is called with",
+            f"build of {name!r} takes the wrong arguments",
             got=f"build{signature}",
             allowed=shape,
         ) from None
 
 
 def _require_options(name: str, options: Any) -> None:
-    """Refuse options that could not be listed, checked, or kept in a config file."""
+    """Refuse options that cannot be listed, checked, or written to a config file."""
     if isinstance(options, BaseModel):
         raise PluginError(
-            f"options of {name!r} must be a class, not an object of it",
+            f"options of {name!r} must be a class, not an instance of it",
             got=options,
             hint=f"options={type(options).__name__}",
         )
@@ -118,13 +118,13 @@ def _require_options(name: str, options: Any) -> None:
         raise PluginError(
             f"options of {name!r} must be a pydantic model",
             got=options,
-            hint="derive a class from siamkit.Options, with a field for each option",
+            hint="derive a class from siamkit.Options, with one field per option",
         )
     if issubclass(options, RootModel) or "name" in options.model_fields:
         what = "an option called 'name'" if "name" in options.model_fields else "one nameless value"
         raise PluginError(
-            f"options of {name!r} cannot hold {what}: they stand beside the entry's name",
-            hint="give it another name",
+            f"options of {name!r} cannot hold {what}: a config has them beside the entry's name",
+            hint="give the option another name",
         )
     try:
         options.model_json_schema()
@@ -132,5 +132,5 @@ def _require_options(name: str, options: Any) -> None:
     except Exception as error:
         raise PluginError(
             f"options of {name!r} cannot be written as JSON, which configs and lists need: {error}",
-            hint="use numbers, text, true/false, and lists and mappings of them",
+            hint="use numbers, text, booleans, and lists and mappings of them",
         ) from error

@@ -1,4 +1,4 @@
-"""Names to entries: what is registered, by whom, and with which options."""
+"""Registries: the entries of each kind by name, with their options and distributions."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from siamkit.errors import ConfigError, PluginError, calling, did_you_mean
 from siamkit.problems import Namer, config_error
+from siamkit.spelling import command
 
 __all__ = [
     "KINDS",
@@ -28,11 +29,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Kind:
-    """What can be registered.
+    """A kind of entry that plugins can register.
 
     Attributes:
-        singular: For messages, such as ``freeze policy``.
-        arguments: What ``build`` is called with, for messages and to check its signature.
+        singular: The kind's name in messages, such as ``freeze policy``.
+        arguments: The arguments of ``build``, to check its signature.
     """
 
     singular: str
@@ -52,7 +53,7 @@ KINDS = {
 
 
 def canonical(distribution: str) -> str:
-    """Return a distribution's name as the packaging standards compare it."""
+    """Return the normalised name of a distribution, as the packaging standards define it."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
@@ -63,7 +64,7 @@ class NoOptions(BaseModel):
 
 
 class ObjectOptions(BaseModel):
-    """The options of an entry that was given as an object: a hash of what it was."""
+    """The options of an entry that was given as an object: a hash of its source."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -71,13 +72,13 @@ class ObjectOptions(BaseModel):
 
 
 PYTHON = "python:"
-"""What the name of an entry begins with that was given as an object, not by a plugin."""
+"""The prefix of an entry's name if the entry was given as an object."""
 
 GIVEN = "given in Python"
-"""The distribution of such an entry."""
+"""The distribution of an entry that was given as an object."""
 
 HERE = "this process"
-"""The distribution of an entry that a process registered itself."""
+"""The distribution of an entry that this process registered itself."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,12 @@ class Entry:
     """A registered name.
 
     Attributes:
-        name: What the user types. A name that ends in ``:`` answers for every name it begins
-            (``timm:`` for ``timm:convnext_tiny``).
+        name: The name that the user types. A name that ends in ``:`` also stands for every name
+            that begins with it (``timm:`` for ``timm:convnext_tiny``).
         build: Called with the validated options, and with a context for backbones and losses.
         options: The pydantic model of its options.
         summary: One line for ``siamkit list``.
-        pretrained: For a backbone: whether it can supply pretrained weights.
+        pretrained: Whether a backbone's ``build`` can load pretrained weights.
         distribution: The distribution that registered it.
     """
 
@@ -102,7 +103,7 @@ class Entry:
     distribution: str = "siamkit"
 
     def origin(self, name: str) -> Origin:
-        """Return where the entry came from, under the ``name`` that the user typed."""
+        """Return the origin of the entry, under the ``name`` that the user typed."""
         try:
             version = importlib.metadata.version(self.distribution)
         except importlib.metadata.PackageNotFoundError:
@@ -117,12 +118,12 @@ class Entry:
         Args:
             values: Option values by name.
             where: Dotted path of the options, for errors, such as ``run.yaml: loss``; or a
-                function from an option's name to its place.
-            kind: What the entry is, for errors, such as ``loss``.
+                function that returns the place of an option.
+            kind: The entry's kind, for errors, such as ``loss``.
 
         Raises:
-            ConfigError: A value is out of range, or a name unknown.
-            PluginError: A validator of the plugin's fails in another way than pydantic knows.
+            ConfigError: A value is out of range, or an option is unknown.
+            PluginError: A validator of the plugin raises anything but a validation error.
         """
         of = f"{kind} {self.name!r}".strip()
         with calling(f"{of} of {self.distribution}", "failed to check its options"):
@@ -134,10 +135,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a registered name came from, as a run remembers it.
+    """The origin of a registered name, as a run records it.
 
     Attributes:
-        name: What the user typed.
+        name: The name that the user typed.
         distribution: The distribution that registered it.
         version: That distribution's version.
     """
@@ -147,11 +148,11 @@ class Origin:
     version: str
 
     def missing(self, kind: str, where: str) -> PluginError:
-        """Return the error for a name that is no longer registered: what to install.
+        """Return the error for a name that is not registered; it says what to install.
 
         Args:
-            kind: What it names, such as ``backbone``.
-            where: The file that asks for it.
+            kind: The kind of the entry, such as ``backbone``.
+            where: The file that names it.
         """
         if self.distribution == HERE:
             function = f"siamkit.register_{kind.replace(' ', '_')}"
@@ -165,10 +166,10 @@ class Origin:
             what = f"{came}, which is not installed here"
             return PluginError(what, where=where, hint=f"pip install {self.distribution}")
         return PluginError(
-            f"{came}; version {here} is installed here, and does not register it",
+            f"{came}; the installed version {here} does not register it",
             where=where,
-            hint="'siamkit plugins' shows whether it failed to load or was left out; else "
-            f"pip install {self.distribution}=={self.version}",
+            hint=f"{command('plugins')} shows whether it failed to load or was left out; "
+            f"otherwise, pip install {self.distribution}=={self.version}",
         )
 
 
@@ -177,8 +178,11 @@ class Registry:
     """The entries of one kind.
 
     Attributes:
-        kind: In the singular, for messages, such as ``freeze policy``.
+        kind: The kind's name in messages, such as ``freeze policy``.
         command: The command that lists the entries.
+        entries: The entries by name.
+        conflicts: The distributions that claim a name, for each name that several claim.
+        failures: Returns the plugins that failed to load, for messages.
     """
 
     kind: str
@@ -188,7 +192,7 @@ class Registry:
     failures: Callable[[], list[str]] = list
 
     def add(self, entry: Entry) -> None:
-        """Add an entry. A name that is already taken becomes unusable, and says why when used."""
+        """Add an entry. A name that two distributions claim cannot be used any more."""
         other = self.entries.get(entry.name)
         if other is not None:
             claims = self.conflicts.setdefault(entry.name, [other.distribution])
@@ -207,15 +211,16 @@ class Registry:
         """Return the entry for ``name``.
 
         Raises:
-            ConfigError: No such name; the message holds the nearest one and failed plugins.
-            PluginError: Two distributions claim it.
+            ConfigError: The name is unknown. The message suggests the nearest name and lists the
+                plugins that failed to load.
+            PluginError: Several distributions claim the name.
         """
         prefix = name.partition(":")[0] + ":" if ":" in name else name
         key = name if name in self.entries else prefix
         if key in self.conflicts:
             raise PluginError(
                 f"{self.kind} {key!r} is registered by {' and '.join(self.conflicts[key])}",
-                hint="uninstall one, or leave one out with SIAMKIT_DISABLE_PLUGINS",
+                hint="uninstall one of them, or disable one with SIAMKIT_DISABLE_PLUGINS",
             )
         if key in self.entries:
             return self.entries[key]
@@ -223,20 +228,20 @@ class Registry:
             return Entry(name, self._missing_object(name), ObjectOptions, distribution=GIVEN)
         near = did_you_mean(name, self.entries)
         hint = f"{near} " if near else ""
-        hint += f"'siamkit {self.command}' lists them"
+        hint += f"{command(self.command)} lists them"
         for failure in self.failures():
-            hint += f"\nnote: plugin {failure} failed to load: see 'siamkit plugins'"
+            hint += f"\nnote: plugin {failure} failed to load: see {command('plugins')}"
         raise ConfigError(f"unknown {self.kind} {name!r}", hint=hint)
 
     def _missing_object(self, name: str) -> Callable[..., Any]:
-        """Return a build function that says that an object was not given again."""
-        argument = self.kind.partition(" ")[0]  # of "freeze policy", "freeze"
+        """Return a ``build`` that raises, because an object was not given again."""
+        argument = self.kind.partition(" ")[0]  # "freeze" for "freeze policy"
 
         def build(*_: Any) -> Any:
             raise ConfigError(
-                f"{self.kind} {name.removeprefix(PYTHON)!r} was given as a Python object, which a "
-                "run does not keep",
-                hint="give it again to the function that opens the run, such as "
+                f"{self.kind} {name.removeprefix(PYTHON)!r} was given as a Python object, which "
+                "the run does not store",
+                hint="pass it again to the function that opens the run, such as "
                 f"siamkit.resume(RUN, {argument}=...)",
             )
 

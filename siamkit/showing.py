@@ -16,17 +16,17 @@ WIDTH = 100
 
 
 class TextRepr:
-    """Shows an object's text repr in notebooks too, in its own lines."""
+    """Shows an object's text repr in notebooks, with its line breaks."""
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(repr(self))}</pre>"
 
 
 class RichRepr:
-    """Shows an object by its ``__rich__``: as text in a repr, as HTML in notebooks."""
+    """Shows an object's ``__rich__``: as text in its repr, and as HTML in notebooks."""
 
     def __rich__(self) -> RenderableType:
-        """Return what rich prints."""
+        """Return the renderable that rich prints."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -50,24 +50,24 @@ class RichRepr:
 
 
 def shown(progress: bool | None) -> bool:
-    """Return whether to show progress; None is "in a terminal or a notebook"."""
+    """Return whether to show progress. None means: in a terminal or a notebook."""
     if progress is not None:
         return progress
     return sys.stderr.isatty() or in_notebook()
 
 
 def in_notebook() -> bool:
-    """Tell whether the code runs in a Jupyter kernel."""
+    """Return whether the code runs in a Jupyter kernel."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return type(shell).__name__ == "ZMQInteractiveShell"
 
 
 class Bar:
-    """A progress bar over a number of images; a context manager. rich draws it in notebooks too.
+    """A progress bar over a number of images, as a context manager.
 
     Args:
         what: The word before the bar.
-        visible: Whether to show anything.
+        visible: Whether to show the bar.
     """
 
     def __init__(self, what: str, visible: bool) -> None:
@@ -75,7 +75,7 @@ class Bar:
         self._bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` images are done."""
+        """Show that ``done`` of ``total`` images are complete."""
         if not self._visible:
             return
         if self._bar is None:

@@ -127,7 +127,7 @@ def test_a_second_entry_point_to_a_module_fails_and_leaves_the_first_alone():
     second.module = first.module
     loaded = load([second, first])
     assert error_of(loaded, "a") == ""
-    assert error_of(loaded, "b") == "PluginError: the module is loaded already, as plugin 'd:a'"
+    assert error_of(loaded, "b") == "PluginError: the module is already loaded as plugin 'd:a'"
     loaded.manager.hook.siamkit_event(event=siamkit.Event("step"))
     assert len(seen) == 1
     assert loaded.backbones.names() == ["x"]
@@ -157,7 +157,7 @@ def test_a_failed_plugin_gets_no_events():
 @pytest.mark.parametrize("name", ["Bad", "a b", "", "-x", "a:b", "[/bold]", "ö"])
 def test_names_that_could_not_be_typed_are_refused(name):
     loaded = load([EntryPoint("bad", "d", **backbones(name))])
-    assert "not a name that can be registered" in error_of(loaded, "bad")
+    assert "this name cannot be registered" in error_of(loaded, "bad")
 
 
 def test_one_plugin_registering_a_name_twice_is_refused():
@@ -187,14 +187,14 @@ class Single(RootModel[int]):
 @pytest.mark.parametrize(
     ("arguments", "keywords", "message"),
     [
-        ((3, print), {}, "not a name that can be registered, got 3"),
+        ((3, print), {}, "this name cannot be registered, got 3"),
         (("x",), {}, "build of 'x' must be callable"),
-        (("x", lambda options: None), {}, r"'x' takes other arguments.*got 'build\(options\)'"),
+        (("x", lambda options: None), {}, r"'x' takes the wrong arguments.*got 'build\(options\)'"),
         (("x", lambda options, context, more: None), {}, r"allowed: build\(options, context\)"),
-        (("x", lambda *, options, context: None), {}, "takes other arguments than it is called"),
+        (("x", lambda *, options, context: None), {}, "takes the wrong arguments"),
         (("x", print), {"options": {"margin": 1}}, "options of 'x' must be a pydantic model"),
         (("x", print), {"options": ()}, "options of 'x' must be a pydantic model"),
-        (("x", print), {"options": Options()}, "not an object of it.*options=Options"),
+        (("x", print), {"options": Options()}, "not an instance of it.*options=Options"),
         (("x", print), {"options": Single}, "cannot hold one nameless value"),
         (("x", print), {"optoins": Options}, "no argument 'optoins'.*did you mean 'options'"),
         (("x", print), {"summary": None}, "summary of 'x' must be text"),
@@ -224,7 +224,7 @@ def test_register_may_not_be_called_later():
     kept = []
     hooks = {"siamkit_register_losses": lambda register: kept.append(register)}
     loaded = load([EntryPoint("late", "d-late", **hooks)])
-    with pytest.raises(PluginError, match="d-late registered 'x' too late"):
+    with pytest.raises(PluginError, match="d-late registered 'x' after its hook had returned"):
         kept[0]("x", print)
     assert loaded.losses.names() == []
 
@@ -253,7 +253,7 @@ class Hooks:
 @pytest.mark.parametrize(
     ("entry_point", "message"),
     [
-        (plain("bad"), "it is a module that implements no hook"),
+        (plain("bad"), "the entry point names a module that implements no hook"),
         (
             plain("bad", siamkit_register_losses=lambda register: None),
             "a hook is not decorated.*got 'siamkit_register_losses'.*@siamkit.hookimpl",
@@ -261,9 +261,9 @@ class Hooks:
         (plain("bad", siamkit_evnet=lambda event: None), "a hook is not decorated"),
         (
             pointing_to(lambda register: None),
-            "it is an object of type function that implements no hook",
+            "the entry point names an object of type function that implements no hook",
         ),
-        (pointing_to(3), "it is an object of type int that implements no hook"),
+        (pointing_to(3), "the entry point names an object of type int that implements no hook"),
         (pointing_to(Hooks), "the entry point names a class.*got 'Hooks'"),
     ],
 )

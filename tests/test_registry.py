@@ -42,9 +42,9 @@ def test_a_prefix_entry_answers_for_every_name_it_begins():
 
 def test_an_unknown_name_gets_the_nearest_and_the_command_that_lists_them(losses):
     assert message(losses.get, "tripplet") == (
-        "unknown loss 'tripplet'; did you mean 'triplet'? 'siamkit list losses' lists them"
+        "unknown loss 'tripplet'; did you mean 'triplet'? siamkit.list_losses() lists them"
     )
-    assert message(losses.get, "zzz") == "unknown loss 'zzz'; 'siamkit list losses' lists them"
+    assert message(losses.get, "zzz") == "unknown loss 'zzz'; siamkit.list_losses() lists them"
 
 
 def test_an_unknown_name_says_which_plugins_failed(losses):

@@ -12,17 +12,7 @@ from siamkit.config import COMPONENTS, ENTRY_MODELS, Layer, RunConfig
 from siamkit.data.memory import SPLITS, require_path
 from siamkit.errors import ConfigError, did_you_mean
 from siamkit.registry import Registry
-
-EVERYDAY: Mapping[str, str] = {
-    "epochs": "train.epochs",
-    "batch_size": "train.batch_size",
-    "seed": "train.seed",
-    "device": "train.device",
-    "image_size": "data.image_size",
-    "lr": "optimizer.lr",
-    "run_dir": "run_dir",
-}
-"""Arguments that stand for one key of the config."""
+from siamkit.spelling import EVERYDAY, python_argument
 
 SECTIONS = ("train", "engine", "calibration", "track", "report")
 """Sections of the config that are arguments of their own, as mappings."""
@@ -79,17 +69,7 @@ def read(given: Mapping[str, Any], registries: Mapping[str, Registry]) -> Argume
             _put(values, name, {"name": value} if isinstance(value, str) else dict(value))
         else:
             _put(values, name, value)
-    return Arguments(Layer(values, spelled), objects, memory)
-
-
-def spelled(key: str) -> str:
-    """Return the Python argument of a dotted key: ``loss.margin`` is ``loss={'margin': ...}``."""
-    for argument, path in EVERYDAY.items():
-        if path == key:
-            return argument
-    section, *rest = key.split(".")
-    inner = "...".join("{" + repr(part) + ": " for part in rest)
-    return f"{section}={inner}{'...' if rest else ''}{'}' * len(rest)}"
+    return Arguments(Layer(values, python_argument), objects, memory)
 
 
 def _is_config(value: Any) -> bool:
@@ -127,7 +107,7 @@ def _places(name: str, registries: Mapping[str, Registry]) -> list[str]:
     for section, info in RunConfig.model_fields.items():
         model = ENTRY_MODELS.get(section, info.annotation)
         if name in getattr(model, "model_fields", {}):
-            found.append(spelled(f"{section}.{name}"))
+            found.append(python_argument(f"{section}.{name}"))
     for section in COMPONENTS:
         for entry in registries[section]:
             if name in entry.options.model_fields:

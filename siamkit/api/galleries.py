@@ -14,6 +14,7 @@ from siamkit.inference.embedding_files import embed_to_file
 from siamkit.inference.filling import OnProgress
 from siamkit.inference.gallery import build as building
 from siamkit.inference.gallery.index import Index
+from siamkit.spelling import argument
 
 _RECALL_QUERIES = 100  # of an approximate search, checked against exact search
 
@@ -148,7 +149,7 @@ def search(
         raise CheckpointError(
             "the run that built the index is not there",
             where=str(run),
-            hint="say where it is now with --run",
+            hint=f"pass its new place as {argument('run_dir', flag='--run')}",
         )
     embedder = load_embedder(run, opened.meta.which, device=device)
     opened.require_model(embedder.fingerprint)

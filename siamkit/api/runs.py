@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from siamkit import plugins
-from siamkit.api.arguments import read, spelled
+from siamkit.api.arguments import read
 from siamkit.api.entries import registries
 from siamkit.api.models import open_run
 from siamkit.api.objects import is_object, overlaid, require_same
@@ -26,6 +26,7 @@ from siamkit.model.siamese import SiameseNet
 from siamkit.registry import Registry
 from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener, Observer
+from siamkit.spelling import python_argument
 from siamkit.training import fit as _fit
 from siamkit.training import inspection as _inspection
 from siamkit.training.build import build_policy
@@ -234,7 +235,7 @@ def _resolved(
         return config, registries(), None
     arguments = read(given, registries())
     known, named = overlaid(registries(), arguments.objects)
-    layers = [_layer(config), Layer(named, spelled), arguments.layer]
+    layers = [_layer(config), Layer(named, python_argument), arguments.layer]
     return resolve(known, *layers), known, arguments.data
 
 

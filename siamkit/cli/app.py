@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 import siamkit
+from siamkit import spelling
 from siamkit.cli.cache import app as cache_app
 from siamkit.cli.calibrate import calibrate
 from siamkit.cli.config import app as config_app
@@ -25,6 +26,7 @@ from siamkit.cli.list import list_
 from siamkit.cli.output import emit_error, restored_stdout, stdout
 from siamkit.cli.plugins import plugins
 from siamkit.cli.report import report
+from siamkit.cli.run_flags import flag_of
 from siamkit.cli.search import search
 from siamkit.cli.train import train
 from siamkit.cli.verify import verify
@@ -88,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments, without the program's name; those of the process if left out.
     """
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    with restored_stdout():
+    with spelling.command_line(flag_of), restored_stdout():
         return _main(args)
 
 

@@ -213,7 +213,7 @@ class RunFlags:
                     values[section] = value
         if self.far is not None:
             values["calibration"]["target"] = "far"  # whatever a file says
-        return [*layers, sets, config.Layer(values, _flag_of)]
+        return [*layers, sets, config.Layer(values, flag_of)]
 
     def load(self) -> RunConfig:
         """Return the resolved configuration.
@@ -261,7 +261,8 @@ def _dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _flag_of(key: str) -> str:
+def flag_of(key: str) -> str:
+    """Return the flag that sets a config key; the key itself if there is none."""
     name = _FLAGS.get(key) or _FLAGS.get(key.partition(".")[0])  # an item of a list
     if name is None:
         return key

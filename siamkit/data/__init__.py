@@ -1,1 +1,1 @@
-"""Images: where they are, how they are split, decoded, varied, batched and loaded."""
+"""Data: opens, checks, splits, decodes, augments, batches and loads the images of a run."""

@@ -15,34 +15,36 @@ from siamkit.data.leaks import Twins, conflicts, leaks, near_duplicates
 from siamkit.data.opening import open_source, split
 from siamkit.data.sources import Source
 from siamkit.errors import DataError
+from siamkit.words import plural
 
 
 def check(config: DataConfig, seed: int, tick: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """Return all there is to say about a data set, as JSON values.
+    """Return the report of a data set, as JSON values.
 
     Every image is decoded, hashed, and compared across the splits that a run would make.
 
     Args:
-        config: Where the data is and how to split it.
-        seed: Seed of what is held out.
-        tick: Called now and then during long work; may raise to stop.
+        config: The place of the data, and how to split it.
+        seed: Seed of the split.
+        tick: Called regularly during long work; may raise to stop.
 
     Returns:
-        ``problems``: why it cannot be used as it is; empty if it can. ``warnings``: images on both
-        sides of a split, or with two labels. ``parts``, ``how`` and ``notices``: what a run would
-        get. ``files``, ``unreadable``, ``formats``, ``modes``, ``sizes``: what the files are.
-        ``leaks``, ``near_duplicates``, ``conflicts``: pairs of images. ``torn_groups``: groups that
-        the data's own splits have on two sides.
+        ``kind`` and ``where``: the kind and the place of the data. ``problems``: the reasons why it
+        cannot be used; empty if it can. ``warnings``: images in two splits, or with two labels.
+        ``parts``, ``how`` and ``notices``: the splits of a run. ``files``, ``unreadable``,
+        ``formats``, ``modes`` and ``shorter_side``: facts about the files. ``leaks``,
+        ``near_duplicates`` and ``conflicts``: pairs of images. ``torn_groups``: groups that are in
+        two of the data's own splits.
 
     Raises:
-        DataError: The data cannot be read: no such file, bad rows.
+        DataError: The data cannot be read, for example because of a missing file or bad rows.
     """
     source = open_source(config.path, config.root)
     files = source.files()
     boxes = {path: box for path, box in files.items() if box is not None}
     bad = unreadable(list(files), boxes=boxes, full=True)
     source = source.without({path for path, _ in bad})
-    problems = [f"{len(bad)} images cannot be read"] if bad else []
+    problems = [f"{plural(len(bad), 'image')} cannot be read"] if bad else []
     report: dict[str, Any] = {
         "kind": source.kind,
         "where": source.where,
@@ -53,12 +55,12 @@ def check(config: DataConfig, seed: int, tick: Callable[[], None] = lambda: None
         **_splits(source, config, seed, problems, tick),
     }
     report["warnings"] = [
-        f"{len(report[key])} {text}"
-        for key, text in (
-            ("leaks", "images are on two sides of a split, by content"),
-            ("torn_groups", "groups are in two splits"),
-            ("near_duplicates", "pairs of images on two sides of a split look the same"),
-            ("conflicts", "images with the same content have different labels"),
+        f"{plural(len(report[key]), noun)}: {text}"
+        for key, noun, text in (
+            ("leaks", "leak", "two splits hold images with the same content"),
+            ("torn_groups", "torn group", "two splits hold images of one group"),
+            ("near_duplicates", "near duplicate", "two splits hold images that look the same"),
+            ("conflicts", "conflict", "images with the same content have different labels"),
         )
         if report[key]
     ]
@@ -121,12 +123,12 @@ def _twins(pairs: Sequence[Twins]) -> list[dict[str, Any]]:
 
 
 def _files(paths: Sequence[Path]) -> dict[str, Any]:
-    seen = forms(paths)
-    sides = sorted(min(size) for _, _, size in seen)
+    headers = forms(paths)
+    sides = sorted(min(size) for _, _, size in headers)
     return {
         "files": len(paths),
-        "formats": dict(Counter(form for form, _, _ in seen).most_common()),
-        "modes": dict(Counter(mode for _, mode, _ in seen).most_common()),
+        "formats": dict(Counter(form for form, _, _ in headers).most_common()),
+        "modes": dict(Counter(mode for _, mode, _ in headers).most_common()),
         "shorter_side": {
             "smallest": sides[0], "median": median(sides), "largest": sides[-1]
         } if sides else None,

@@ -1,8 +1,8 @@
-"""Decoding of image files into one defined form, whatever they hold.
+"""The decoder: turns image files into images of one defined form.
 
-Every oddity of a file has one answer: EXIF orientation is applied, transparency lies on white,
-16-bit grey is scaled (not clipped) to 8 bit, CMYK becomes RGB, an animation is its first frame.
-What has no answer (32-bit floats) or cannot be read is an error that names the file.
+It applies the EXIF orientation, puts transparent images on white, scales (not clips) 16-bit grey to
+8 bits, converts CMYK to RGB, and takes the first frame of an animation. A file that cannot be read,
+or has no defined range (32-bit floats), is an error that names the file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from siamkit.data.images import Box
 from siamkit.errors import DataError, SiamkitError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""The formats that are decoded, by content; the file's name plays no part."""
+"""The formats that are decoded. The content decides, not the file's name."""
 
 MAX_PIXELS = 178_956_970
 """Width x height above which a file counts as a decompression bomb (Pillow's own limit)."""
@@ -34,17 +34,17 @@ _HEADER_THREADS = 8
 def decode(
     path: Path, channels: int, box: Box | None = None, *, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Return the image in ``path`` with 8 bits a channel, upright.
+    """Return the image in ``path``, upright and with 8 bits per channel.
 
     Args:
         path: The file.
         channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha. With 1 or 3, transparent
-            parts show white.
+            parts become white.
         box: The part of the upright image to return, widened to whole pixels; None for all of it.
         max_pixels: Refuse images of more pixels, before they are decoded.
 
     Raises:
-        DataError: The file is missing, empty, truncated, too large, or no image of :data:`FORMATS`.
+        DataError: The file is missing, empty, truncated, too large, or not in :data:`FORMATS`.
     """
     with _quiet(), _opened(path, max_pixels) as image:
         image.load()
@@ -59,16 +59,16 @@ def decode(
 def prepare(
     image: Image.Image, channels: int, *, where: str = "image", max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Return an opened image as :func:`decode` returns that of a file; it stays as it is itself.
+    """Return an opened image in the form of :func:`decode`. The given image is not changed.
 
     Args:
-        image: The image, of any mode; of an animation the frame that it is at.
+        image: The image, of any mode; of an animation, its current frame.
         channels: As for :func:`decode`.
-        where: What messages call it.
+        where: Its name in messages.
         max_pixels: As for :func:`decode`.
 
     Raises:
-        DataError: It is empty, too large, truncated, or of a mode whose range isn't defined.
+        DataError: The image is empty, too large, truncated, or of a mode without a defined range.
     """
     with _quiet(), _as_data_error(where, max_pixels):
         if not image.width * image.height:
@@ -81,15 +81,15 @@ def prepare(
 def unreadable(
     paths: Sequence[Path], *, boxes: Mapping[Path, Box] | None = None, full: bool = False
 ) -> list[tuple[Path, str]]:
-    """Return each file that is no usable image, and what is wrong with it.
+    """Return each file that is not a usable image, with its problem.
 
-    Headers alone are cheap (about 0.1 ms a file) and show what most often goes wrong: empty files,
-    other formats under an image's name, bombs.
+    Reading only headers is cheap (about 0.1 ms per file) and finds the most common problems: empty
+    files, other formats under an image's name, and decompression bombs.
 
     Args:
         paths: The files.
-        boxes: Of some files, a box that must lie within the upright image.
-        full: Decode the pixels too, which also finds truncated files.
+        boxes: For some files, a box that must lie within the upright image.
+        full: Whether to decode the pixels too, which also finds truncated files.
     """
     boxes = boxes or {}
 
@@ -97,7 +97,7 @@ def unreadable(
         try:
             with _opened(path, MAX_PIXELS) as image:
                 width, height = image.size
-                # Of a TIFF, Pillow's size is that of the upright image already.
+                # For a TIFF, Pillow's size is already that of the upright image.
                 if path in boxes and image.format != "TIFF" and _is_turned(image):
                     width, height = height, width
                 if full:
@@ -108,10 +108,10 @@ def unreadable(
             return error.what
         _, _, right, bottom = boxes.get(path, (0, 0, 0, 0))
         if right > width or bottom > height:
-            return f"its box ends at {right:g},{bottom:g}, the image at {width},{height}"
+            return f"its box ends at {right:g},{bottom:g}, but the image ends at {width},{height}"
         return None
 
-    # Threads hide the latency of network file systems; filters are set once, around all of them,
+    # Threads hide the latency of network file systems. The filter is set once for all threads,
     # because warnings.catch_warnings isn't thread-safe.
     with _quiet(), ThreadPoolExecutor(_HEADER_THREADS) as pool:
         checked = zip(paths, pool.map(check, paths), strict=True)
@@ -135,7 +135,7 @@ def forms(paths: Sequence[Path]) -> list[tuple[str, str, tuple[int, int]]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Pillow's warnings (odd metadata, sizes below our own cap): pixels are what counts."""
+    """Suppress Pillow's warnings about metadata and large images, because only pixels matter."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -143,15 +143,15 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """Open a file lazily; whatever goes wrong with it, now or later, is a DataError."""
+    """Open a file lazily. All its problems, now or later, become a DataError."""
     where = str(path)
     with _as_data_error(where, max_pixels):
         # A FIFO or device would block the read for ever.
         if not path.is_file():
             raise DataError(_missing(path), where=where, hint=_HINT)
         try:
-            # Opened here, not by name: Pillow would map the file into memory, and then gets the
-            # rows of rotated TIFFs wrong and dies of SIGBUS if the file shrinks.
+            # Pass a stream, not a name: given a name, Pillow maps the file into memory. It then
+            # mixes up the rows of rotated TIFFs, and crashes with SIGBUS if the file shrinks.
             with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
                 _check(image, where, max_pixels)
                 yield image
@@ -164,14 +164,14 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
 
 @contextmanager
 def _as_data_error(where: str, max_pixels: int) -> Iterator[None]:
-    """Turn whatever goes wrong with an image into a DataError."""
+    """Turn every problem with an image into a DataError."""
     try:
         yield
     except (SiamkitError, MemoryError):
         raise
     except Image.DecompressionBombError:
         raise _too_large(where, None, max_pixels) from None
-    # Decoders meet damaged bytes with almost any exception: SyntaxError, struct.error, IndexError.
+    # Decoders raise almost any exception for damaged bytes: SyntaxError, struct.error, IndexError.
     except Exception as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         raise DataError(f"cannot read the image: {reason}", where=where, hint=_HINT) from error
@@ -203,9 +203,9 @@ def _missing(path: Path) -> str:
 
 def _no_range(where: str, what: str) -> DataError:
     return DataError(
-        f"pixels are {what}, whose black and white are not defined",
+        f"the pixels are {what}, for which black and white are not defined",
         where=where,
-        allowed="8 or 16 bits a channel",
+        allowed="8 or 16 bits per channel",
         hint="convert the file",
     )
 
@@ -224,7 +224,7 @@ def _to_mode(image: Image.Image, mode: str, where: str) -> Image.Image:
 
 
 def _eight_bit(image: Image.Image, where: str) -> Image.Image:
-    """Scale 16-bit grey so that 65535 is white; Pillow's own conversion clips at 255."""
+    """Scale 16-bit grey so that 65535 is white. Pillow's own conversion clips at 255."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise _no_range(where, "32-bit integers")

@@ -1,4 +1,4 @@
-"""The digest of a set of images: tells one set from another without reading pixels."""
+"""The digest of an image set: identifies the set without reading its pixels."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from siamkit.data.images import ImageSet
 
 
 def digest(images: ImageSet | None) -> str:
-    """Return the SHA-256 of each image's key, label and file size, in order, and known tuples.
+    """Return the SHA-256 of all images' keys, labels and file sizes, and of their known tuples.
 
-    A file that is gone counts as one without a size; no images have a digest too.
+    A missing file counts as one without a size. An empty set and None have a digest too.
     """
     result = hashlib.sha256()
     for sample in images.samples if images else ():

@@ -1,4 +1,4 @@
-"""Folders of class folders."""
+"""Folders: scans a folder of class folders for images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from siamkit.data.images import ImageSet
 from siamkit.errors import DataError
+from siamkit.words import plural
 
 EXTENSIONS = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -23,12 +24,12 @@ Parts = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Scan:
-    """What a folder holds.
+    """The images in a folder.
 
     Attributes:
-        root: The folder, absolute.
+        root: The folder, as an absolute path.
         folders: File names by the folder that directly holds them, as path parts below ``root``.
-        notices: What was left out, and why.
+        notices: The entries that were left out, with the reason.
     """
 
     root: Path
@@ -43,8 +44,8 @@ class Scan:
     def images(self, within: str | None = None) -> ImageSet:
         """Return the images below ``root``, or below its folder ``within``.
 
-        A class is a folder that directly holds images, named by its path relative to there.
-        Images in no class folder are left out: see :meth:`loose`.
+        A class is a folder that directly holds images. Its name is its path relative to that
+        folder. Images outside class folders are left out; see :meth:`loose`.
         """
         prefix: Parts = () if within is None else (within,)
         below = {
@@ -63,7 +64,7 @@ class Scan:
         ]
 
     def without(self, paths: Collection[Path]) -> Scan:
-        """Return what is left when some files cannot be used."""
+        """Return the scan without some files."""
         kept = {
             parts: tuple(n for n in names if self.root.joinpath(*parts, n) not in paths)
             for parts, names in self.folders.items()
@@ -71,7 +72,7 @@ class Scan:
         return replace(self, folders={parts: names for parts, names in kept.items() if names})
 
     def loose(self, within: str | None = None) -> int:
-        """Return how many images lie directly in ``root`` or ``within``, so in no class folder."""
+        """Return the number of images directly in ``root`` or ``within``, outside class folders."""
         return len(self.folders.get(() if within is None else (within,), ()))
 
 
@@ -86,12 +87,13 @@ class _Walk:
 
 
 def scan(root: Path) -> Scan:
-    """Walk ``root``.
+    """Scan a folder for images.
 
     Hidden entries, files that aren't images and folders without images are left out and reported.
 
     Raises:
-        DataError: It isn't a folder, cannot be read, holds no images, or links lead out of it.
+        DataError: It isn't a folder, cannot be read, holds no images, or has links that lead out
+            of it.
     """
     try:
         if not root.is_dir():
@@ -105,18 +107,18 @@ def scan(root: Path) -> Scan:
         pending.extend(_visit(*pending.pop(), root, walk))
     if walk.escaping:
         raise DataError(
-            f"{_count(walk.escaping, 'symbolic link')} out of the folder:"
+            f"{plural(len(walk.escaping), 'symbolic link')} out of the folder:"
             + listed(sorted(walk.escaping)),
             where=str(root),
-            hint="copy the images in, or give the folder that holds both",
+            hint="copy the images into the folder, or pass a folder that contains both",
         )
     if not walk.folders:
         endings = Counter(PurePosixPath(name).suffix.lower() or name for name in walk.others)
-        seen = ", ".join(f"{ending} ({n})" for ending, n in endings.most_common(5))
+        listing = ", ".join(f"{ending} ({n})" for ending, n in endings.most_common(5))
         raise DataError(
             "no images in this folder",
             where=str(root),
-            got=seen or None,
+            got=listing or None,
             allowed=" ".join(sorted(EXTENSIONS)),
             hint="put each class's images into a folder of its own",
         )
@@ -126,7 +128,7 @@ def scan(root: Path) -> Scan:
 def _visit(
     folder: Path, parts: Parts, ancestors: frozenset[Path], root: Path, walk: _Walk
 ) -> list[tuple[Path, Parts, frozenset[Path]]]:
-    """Note what ``folder`` holds; return the folders to go on with."""
+    """Record the entries of ``folder``; return the folders in it to visit next."""
     walk.visited.add(parts)
     images: list[str] = []
     inner: list[tuple[Path, Parts, frozenset[Path]]] = []
@@ -143,14 +145,14 @@ def _visit(
         if entry.is_symlink():
             try:
                 target = target.resolve(strict=True)
-            except (OSError, RuntimeError):  # dangling or circular: the header check names it
+            except (OSError, RuntimeError):  # dangling or circular: the image check reports it
                 pass
             else:
                 if not target.is_relative_to(root):
                     walk.escaping.append(key)
                     continue
         if target.is_dir():
-            if target in ancestors:  # it would be walked for ever
+            if target in ancestors:  # following it would never end
                 walk.circular.append(key)
             else:
                 inner.append((target, (*parts, name), ancestors | {target}))
@@ -166,7 +168,7 @@ def _visit(
 def _notices(walk: _Walk) -> tuple[str, ...]:
     used = {parts[:depth] for parts in walk.folders for depth in range(len(parts) + 1)}
     unused = walk.visited - used
-    # An empty folder's empty subfolders go without saying.
+    # The empty subfolders of an empty folder are not listed.
     empty = ["/".join(parts) for parts in unused if parts[:-1] not in unused]
     kinds = (
         (walk.hidden, "hidden file or folder", "hidden files or folders"),
@@ -175,7 +177,7 @@ def _notices(walk: _Walk) -> tuple[str, ...]:
         (empty, "folder without images", "folders without images"),
     )
     return tuple(
-        f"ignored {len(names)} {one if len(names) == 1 else many}: {briefly(sorted(names))}"
+        f"ignored {plural(len(names), one, many)}: {briefly(sorted(names))}"
         for names, one, many in kinds
         if names
     )
@@ -186,29 +188,25 @@ def _not_a_folder(path: Path) -> DataError:
         return DataError(
             "not a folder",
             where=str(path),
-            hint="give a folder of class folders (unpack an archive first), a table of images or "
+            hint="pass a folder of class folders (unpack an archive first), a table of images or "
             "pairs (.csv, .tsv, .parquet), LFW's pairs.txt, or 'sample'",
         )
     return DataError(
         "no such file or folder",
         where=str(path),
-        hint="give a folder of class folders, a table of images or pairs, or 'sample' for the "
+        hint="pass a folder of class folders, a table of images or pairs, or 'sample' for the "
         "built-in images",
     )
 
 
-def _count(items: Sequence[str], noun: str) -> str:
-    return f"{len(items)} {noun}{' leads' if len(items) == 1 else 's lead'}"
-
-
 def briefly(names: Sequence[str], limit: int = 3) -> str:
-    """Return the first few names in one line, and how many more there are."""
+    """Return the first few names in one line, and the number of further names."""
     more = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
 def listed(lines: Sequence[str]) -> str:
-    """Return the first lines, indented, one below the other, and how many more there are."""
+    """Return the first lines, indented, and the number of further lines."""
     more = len(lines) - _LISTED
     shown = [*lines[:_LISTED], *([f"... and {more} more"] if more > 0 else [])]
     return "".join(f"\n  {line}" for line in shown)

@@ -1,4 +1,4 @@
-"""Images with what is known of them: labels, or which of them belong together."""
+"""Image sets: images with their labels, or with known pairs or triplets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from siamkit.words import plural
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels of the upright image; right and bottom are exclusive."""
@@ -18,8 +20,8 @@ class Sample:
     Attributes:
         path: The file.
         label: Index of its class.
-        key: Its name in seeds, logs and manifests: its posix path relative to the data root, and
-            the box if it has one.
+        key: Its name in seeds, logs and manifests: its POSIX path relative to the data root, and
+            its box if it has one.
         box: The part of the file that is the image; None for all of it.
     """
 
@@ -31,13 +33,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Tuples:
-    """Pairs or triplets of images by index: what is known of them in the place of labels.
+    """Known pairs or triplets of images, by index, for data without labels.
 
     Attributes:
-        rows: The images of each: two in a pair; in a triplet the anchor, the positive (another
-            image of its identity) and the negative (one of another identity).
-        same: For pairs, whether both images are of one identity; None for triplets.
-        folds: The fold of each pair, where the data has folds.
+        rows: The images of each pair or triplet. A triplet has an anchor, a positive (another image
+            of the same identity) and a negative (an image of another identity).
+        same: For pairs, whether both images show one identity; None for triplets.
+        folds: The fold of each pair, if the data has folds.
     """
 
     rows: tuple[tuple[int, ...], ...]
@@ -49,7 +51,7 @@ class Tuples:
 
     @property
     def width(self) -> int:
-        """Images in each."""
+        """The number of images in each pair or triplet."""
         return 3 if self.same is None else 2
 
     @property
@@ -59,17 +61,22 @@ class Tuples:
 
     @property
     def columns(self) -> tuple[tuple[int, ...], ...]:
-        """The images by their place in a pair or triplet."""
+        """The images by their position in the pair or triplet."""
         return tuple(zip(*self.rows, strict=True)) or ((),) * self.width
 
     def __str__(self) -> str:
         if self.same is None:
-            return f"{len(self)} triplets"
+            return plural(len(self), "triplet")
         same = sum(self.same)
-        return f"{len(self)} pairs ({same} same, {len(self) - same} different)"
+        return f"{plural(len(self), 'pair')} ({same} same, {len(self) - same} different)"
 
     def take(self, chosen: Sequence[int], images: Mapping[int, int]) -> Tuples:
-        """Return some of them; ``images`` maps their images to their new indices."""
+        """Return some of the pairs or triplets.
+
+        Args:
+            chosen: Their positions.
+            images: The new index of each of their images.
+        """
         return Tuples(
             tuple(tuple(images[image] for image in self.rows[i]) for i in chosen),
             None if self.same is None else tuple(self.same[i] for i in chosen),
@@ -77,7 +84,7 @@ class Tuples:
         )
 
     def pairs(self) -> Tuples:
-        """Return the pairs that triplets are made of, each once; pairs stay as they are."""
+        """Return the pairs in triplets, each once. Pairs are returned unchanged."""
         if self.same is not None:
             return self
         flags: dict[tuple[int, ...], bool] = {}
@@ -93,11 +100,11 @@ class ImageSet:
 
     Attributes:
         samples: The images.
-        classes: Class names; a sample's label indexes them.
-        tuples: The pairs or triplets that are known; None where it is the labels that are. With
-            them, a class is what they show to be one identity.
-        query: For each image whether it is searched for; None for all.
-        gallery: For each image whether it is searched; None for all.
+        classes: Class names; a sample's label is the index of its class.
+        tuples: The known pairs or triplets; None if the labels are known. With tuples, a class
+            holds the images that they show to be one identity.
+        query: Whether each image is a query; None if all are.
+        gallery: Whether each image is in the gallery; None if all are.
     """
 
     samples: tuple[Sample, ...]
@@ -121,12 +128,14 @@ class ImageSet:
         return len(self.samples)
 
     def __str__(self) -> str:
-        what = f"{len(self.classes)} classes" if self.tuples is None else str(self.tuples)
-        return f"{len(self)} images {'of' if self.tuples is None else 'in'} {what}"
+        images = plural(len(self), "image")
+        if self.tuples is not None:
+            return f"{images} in {self.tuples}"
+        return f"{images} of {plural(len(self.classes), 'class')}"
 
     @classmethod
     def of(cls, root: Path, keys_by_class: Mapping[str, Iterable[str]]) -> ImageSet:
-        """Build a set from image keys (relative to ``root``) by class name; both get sorted."""
+        """Build a set from image keys (relative to ``root``) by class name, and sort it."""
         classes = tuple(sorted(keys_by_class))
         samples = tuple(
             Sample(root / key, label, key)
@@ -136,9 +145,9 @@ class ImageSet:
         return cls(samples, classes)
 
     def subset(self, chosen: Iterable[int]) -> ImageSet:
-        """Return some of the images, in the same order, with the classes that are left.
+        """Return some of the images, in the same order, with only their classes.
 
-        Known pairs or triplets are left out: see :meth:`with_tuples`.
+        Known pairs or triplets are left out; see :meth:`with_tuples`.
         """
         indices = sorted(chosen)
         labels = sorted({self.samples[i].label for i in indices})
@@ -152,7 +161,7 @@ class ImageSet:
         )
 
     def with_tuples(self, chosen: Iterable[int]) -> ImageSet:
-        """Return some of the known pairs or triplets, with the images that they are made of."""
+        """Return some of the known pairs or triplets, with their images."""
         assert self.tuples is not None
         numbers, rows = list(chosen), self.tuples.rows
         images = sorted({image for number in numbers for image in rows[number]})
@@ -161,7 +170,7 @@ class ImageSet:
 
 
 def image_set_of(labels: Sequence[str]) -> ImageSet:
-    """Return a set of images in memory, in their order, of which only the labels are known."""
+    """Return an image set with the given labels, in order, for images that are not files."""
     classes = tuple(sorted(set(labels)))
     index = {name: place for place, name in enumerate(classes)}
     samples = (

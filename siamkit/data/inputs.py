@@ -1,4 +1,4 @@
-"""Images as they are handed over: a folder, a file, files, samples, or images in memory."""
+"""Inputs: converts a user's images (a folder, files, samples or arrays) to one form."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Paths = str | Path | Iterable[str | Path] | Sequence[Sample]
 
 
 def samples_of(images: Paths) -> tuple[Sample, ...]:
-    """Return images as samples of one class; samples stay as they are.
+    """Return images as samples of one class. Samples are returned unchanged.
 
     Raises:
         DataError: There is no such file or folder.
     """
-    images = listed(images)  # an iterator can be walked only once
+    images = listed(images)  # an iterator can be consumed only once
     if not isinstance(images, str | Path) and all(isinstance(i, Sample) for i in images):
         return tuple(i for i in images if isinstance(i, Sample))
     return tuple(Sample(path, 0, path.name) for path in files_of(images))
@@ -48,15 +48,15 @@ def files_of(images: Paths) -> list[Path]:
 
 
 def is_file(image: Any) -> bool:
-    """Tell whether an item is a file or a sample of one, and no image in memory."""
+    """Return whether an item is a file or a sample, not an image in memory."""
     return isinstance(image, str | Path | Sample)
 
 
 def listed(images: Any) -> Any:
-    """Return images as a path, a float tensor, or a list; iterators give all their items.
+    """Return images as a path, a float tensor, or a list of all items.
 
     Raises:
-        DataError: It is nothing that holds images.
+        DataError: The argument does not hold images.
     """
     if isinstance(images, str | Path):
         if not str(images):
@@ -68,7 +68,7 @@ def listed(images: Any) -> Any:
         return [images]
     if not isinstance(images, Iterable):
         raise DataError(
-            "is no image",
+            "is not an image",
             where="images",
             got=type(images).__name__,
             allowed="a path, a Pillow image, an array or a tensor, or several of them",

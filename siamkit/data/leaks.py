@@ -1,4 +1,4 @@
-"""The same image on both sides of a split: what looks like skill is then memory."""
+"""Leaks: finds images that are in two splits, on which metrics show memory instead of skill."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from siamkit.data.folders import listed
 from siamkit.data.images import ImageSet, Sample
 from siamkit.data.rowkeys import digests
 from siamkit.errors import DataError
+from siamkit.spelling import command
+from siamkit.words import plural
 
 NEAR_BITS = 4
-"""Two images whose perceptual hashes differ in so many bits of 64 or fewer count as near
-duplicates: rescaled, recompressed, slightly recoloured."""
+"""The largest number of different bits, of 64, in the perceptual hashes of near duplicates, such as
+rescaled, recompressed or slightly recoloured images."""
 
 _THREADS = 4
 _BLOCK = 1 << 22  # comparisons at a time
@@ -29,13 +31,14 @@ Sets = Mapping[str, ImageSet]
 
 @dataclass(frozen=True)
 class Twins:
-    """Two images that are the same, or nearly.
+    """Two images with the same or nearly the same content.
 
     Attributes:
         parts: The image sets that they are in.
-        keys: What they are called.
+        keys: Their keys.
         classes: Their classes.
-        bits: In how many bits of 64 their perceptual hashes differ; None for the same content.
+        bits: The number of different bits, of 64, in their perceptual hashes; None for the same
+            content.
     """
 
     parts: tuple[str, str]
@@ -51,7 +54,7 @@ class Twins:
 def leaks(sets: Sets) -> list[Twins]:
     """Return the images with the same content that are in two of the sets.
 
-    Only files of equal size can be equal, so few are read. Two boxes of one file are two images.
+    Only files of equal size are read. Two boxes of one file are two images.
     """
     by_size: dict[int, set[Path]] = {}
     for images in sets.values():
@@ -71,42 +74,48 @@ def conflicts(images: ImageSet) -> list[Twins]:
 
 
 def _across(sets: Sets, content: Callable[[Sample], object]) -> list[Twins]:
-    seen: dict[object, dict[str, list[tuple[str, str]]]] = {}
+    by_content: dict[object, dict[str, list[tuple[str, str]]]] = {}
     for part, images in sets.items():
         for sample in images.samples:
-            mine = seen.setdefault(content(sample), {})
-            mine.setdefault(part, []).append((sample.key, images.classes[sample.label]))
+            by_part = by_content.setdefault(content(sample), {})
+            by_part.setdefault(part, []).append((sample.key, images.classes[sample.label]))
     return [
         Twins((a, b), (one[0], other[0]), (one[1], other[1]))
-        for where in seen.values()
-        for a, b in combinations(where, 2)
-        for one, other in product(where[a], where[b])
+        for by_part in by_content.values()
+        for a, b in combinations(by_part, 2)
+        for one, other in product(by_part[a], by_part[b])
     ]
 
 
 def require_apart(sets: Sets, where: str, *, strict: bool) -> list[str]:
-    """Return a notice if an image is on both sides.
+    """Return a notice if images are in two splits.
+
+    Args:
+        sets: The image sets by split.
+        where: The data, for errors.
+        strict: Whether to raise an error instead.
 
     Raises:
-        DataError: It is, and ``strict`` asks for an error.
+        DataError: Images are in two splits, and ``strict`` is set.
     """
     shared = leaks(sets)
     if not shared:
         return []
-    what = f"{len(shared)} images are in two splits, by content:"
-    hint = "what is measured on them is memory, not skill"
+    what = f"{plural(len(shared), 'pair of images', 'pairs of images')} with the same content"
+    what += f" {'is' if len(shared) == 1 else 'are'} in two splits:"
+    hint = "metrics on them show memory, not skill"
     if strict:
         raise DataError(what + listed([str(twins) for twins in shared]), where=where, hint=hint)
     few = listed([str(twins) for twins in shared[:3]])
-    return [f"{what}{few}\n  {hint}; 'siamkit data check' lists them"]
+    return [f"{what}{few}\n  {hint}; {command('data check', 'DATA')} lists them"]
 
 
 def near_duplicates(sets: Sets, check: Callable[[], None] = lambda: None) -> list[Twins]:
     """Return images of two of the sets that look the same, by perceptual hash.
 
     The hash is ``imagehash``'s pHash: 64 bits of the low frequencies of a small grey version.
-    Images with no structure (one colour) have no hash worth comparing and are left out. Those with
-    the same content are not repeated here: see :func:`leaks`.
+    Images of one colour have no meaningful hash and are left out. So are images with the same
+    content; see :func:`leaks`.
 
     Args:
         sets: The image sets.
@@ -125,7 +134,7 @@ def near_duplicates(sets: Sets, check: Callable[[], None] = lambda: None) -> lis
 
 
 def _hashes(samples: Sequence[Sample], check: Callable[[], None]) -> NDArray[np.uint64]:
-    """Return the perceptual hash of each image ``[N]``; 0 for those without structure."""
+    """Return the perceptual hash of each image ``[N]``; 0 for images of one colour."""
     from imagehash import phash
 
     def one(sample: Sample) -> int:
@@ -142,7 +151,7 @@ def _hashes(samples: Sequence[Sample], check: Callable[[], None]) -> NDArray[np.
 
 
 def _near(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> Iterable[tuple[int, int, int]]:
-    """Yield the indices of hashes that differ in few bits, and in how many."""
+    """Yield the indices of hashes that differ in few bits, and the number of those bits."""
     rows = max(1, _BLOCK // max(len(second), 1))
     for start in range(0, len(first), rows):
         block = first[start : start + rows, None]

@@ -1,6 +1,6 @@
-"""Batches of images from worker processes that live as long as the run.
+"""The loader: yields batches of images from worker processes.
 
-What comes out is a pure function of (image, seed, view), whatever the number of workers.
+Its images are pure functions of (image, seed, view), independent of the number of workers.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from siamkit.data.views import EvalView, TrainView, view_seed
 from siamkit.errors import ResourceError, SiamkitError
 
 Key = tuple[int, int]
-"""Index of an image, and of the view."""
+"""The index of an image, and of the view."""
 
 _MOST_WORKERS = 8
-_IMAGES_A_WORKER = 64
+_IMAGES_PER_WORKER = 64
 
 
 class ViewDataset(Dataset[Tensor]):
@@ -62,27 +62,27 @@ class ViewDataset(Dataset[Tensor]):
         return self._view(image, self.seed(index, view) or 0)
 
     def seed(self, index: int, view: int) -> int | None:
-        """Return the seed of a view of an image; None where all its views are one."""
+        """Return the seed of a view of an image; None if all its views are equal."""
         if not self._view.is_random:
             return None
         return view_seed(self._seed, view, self.images.samples[index].key)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All but the image and the seed that decides what a view is, as JSON values."""
+        """Everything but the image and the seed that determines a view, as JSON values."""
         return {**self._view.identity, "channels": self._channels}
 
 
 class Loader:
-    """Loads batches; a context manager, so that no worker process outlives it.
+    """Loads batches. It is a context manager that ends the worker processes.
 
-    Leaving the context also turns torch's error about a dead worker, which a signal handler can
-    raise anywhere in the caller's code, into a ResourceError.
+    A signal handler of torch can raise an error about a dead worker anywhere in the caller's code.
+    Leaving the context turns this error into a ResourceError.
 
     Args:
         dataset: The views.
         workers: Worker processes; 0 loads in the calling process. See :func:`default_workers`.
-        pin_memory: Put images into page-locked memory, for non-blocking copies to CUDA.
+        pin_memory: Whether to use page-locked memory, for non-blocking copies to CUDA.
     """
 
     def __init__(self, dataset: ViewDataset, workers: int = 0, pin_memory: bool = False) -> None:
@@ -96,16 +96,16 @@ class Loader:
             pin_memory=pin_memory,
             worker_init_fn=_ignore_signals,
             persistent_workers=workers > 0,
-            # torch draws its workers' seeds from here, and else from the caller's generator.
+            # Without it, torch would draw its workers' seeds from the caller's generator.
             generator=torch.Generator(),
         )
 
     def batches(self, batches: Iterable[Sequence[int]], view: int = 0) -> Iterator[Batch]:
-        """Load batches, in order. Starting over makes an unfinished earlier iteration invalid.
+        """Load batches, in order. A new call ends an unfinished earlier iteration.
 
         Args:
             batches: The image indices of each batch.
-            view: Which view of the images.
+            view: The number of the view of the images.
 
         Raises:
             DataError: An image cannot be decoded.
@@ -122,7 +122,7 @@ class Loader:
                 images = next(loaded)
                 if isinstance(images, SiamkitError):
                     raise images
-                # Labels needn't come from the workers, where each tensor costs a file descriptor.
+                # Labels do not come from the workers, where each tensor needs a file descriptor.
                 index = torch.tensor(indices, dtype=torch.int64)
                 yield Batch(images, self._labels[index], index)
         except RuntimeError as error:
@@ -137,7 +137,7 @@ class Loader:
         self._loader._iterator = None
         if iterator is not None:
             iterator._shutdown_workers()
-            # torch terminates those that are stuck, but they ignore that signal.
+            # torch terminates workers that hang, but they ignore that signal.
             for worker in iterator._workers:
                 worker.kill()
                 worker.join()
@@ -157,11 +157,11 @@ class Loader:
 
 
 def default_workers(num_images: int, device: torch.device | str = "cpu") -> int:
-    """Return how many worker processes to use, by the cores this process may use.
+    """Return the number of worker processes to use, by the cores that this process may use.
 
-    All cores but one, up to 8, as far as there is work. On a CPU with one or two cores none: a
-    view at 224 px costs 3 ms of CPU time there and ResNet-18's forward alone 60, so workers could
-    only compete with the training. An accelerator waits for its images, so it always gets one.
+    It is all cores but one, up to 8 and to one per 64 images. On a CPU with one or two cores it is
+    none: a view at 224 px takes 3 ms of CPU time there and ResNet-18's forward alone 60 ms, so
+    workers would only compete with the training. For an accelerator, it is at least one.
 
     Args:
         num_images: Images in the set.
@@ -170,7 +170,7 @@ def default_workers(num_images: int, device: torch.device | str = "cpu") -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     spare = max(cores - 1, 1) if torch.device(device).type != "cpu" or cores > 2 else 0
-    return min(spare, _MOST_WORKERS, -(-num_images // _IMAGES_A_WORKER))
+    return min(spare, _MOST_WORKERS, -(-num_images // _IMAGES_PER_WORKER))
 
 
 def _worker_died(error: BaseException) -> bool:
@@ -179,13 +179,13 @@ def _worker_died(error: BaseException) -> bool:
 
 def _dead_worker(error: BaseException) -> ResourceError:
     return ResourceError(
-        f"a process that loads images died: {str(error).strip().rstrip('.')}",
+        f"a worker process that loads images died: {str(error).strip().rstrip('.')}",
         hint="if memory ran out, use fewer workers (data.workers) or a smaller batch",
     )
 
 
 class _Feed:
-    """The batch sampler of a DataLoader that outlives an epoch: its content is set for each."""
+    """The batch sampler of a DataLoader that serves many epochs; each sets its content."""
 
     def __init__(self) -> None:
         self.content: list[list[Key]] = []
@@ -198,9 +198,9 @@ class _Feed:
 
 
 class _Caught(Dataset[Tensor]):
-    """Loads whole batches, and hands our errors over as values.
+    """Loads whole batches, and returns siamkit's errors as values.
 
-    torch rebuilds a worker's exception from its type and text, which loses its fields.
+    torch builds a worker's exception again from its type and text, which loses its fields.
     """
 
     def __init__(self, dataset: ViewDataset) -> None:
@@ -219,7 +219,7 @@ def _as_is(batch: Any) -> Any:
 
 
 def _ignore_signals(_worker: int) -> None:
-    # Ctrl-C, timeout and batch systems signal the whole process group. The main process then
-    # finishes its step and saves, for which it still needs the workers; they end when it does.
+    # Ctrl-C, ``timeout`` and batch systems signal the whole process group. The main process then
+    # finishes its step and saves, for which it still needs the workers. They end when it ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

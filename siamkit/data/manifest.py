@@ -1,4 +1,4 @@
-"""Manifests: a table with a row for each image."""
+"""Manifests: tables with one row per image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OPTIONAL = ("split", "group", "is_query", "is_gallery", *BOX)
 SPLITS = {
     "train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
 }  # fmt: skip
-"""What a split may be called, in lower case, and which it is."""
+"""The split of each accepted name, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,11 @@ class Record:
         number: The row's number.
         path: The image's path, relative to the root.
         label: Its class.
-        split: ``train``, ``val`` or ``test``; None where the table doesn't say.
-        group: What must stay on one side: a patient, a writer; None where the table doesn't say.
-        query: Whether it is searched for; None where the table doesn't say.
-        gallery: Whether it is searched; None where the table doesn't say.
+        split: ``train``, ``val`` or ``test``; None if the table has no such column.
+        group: The group, such as a patient or a writer, whose images must stay in one split; None
+            if the table has no such column.
+        query: Whether it is a query; None if not given.
+        gallery: Whether it is in the gallery; None if not given.
         box: The part of the file that is the image.
     """
 
@@ -44,14 +45,14 @@ class Record:
 
     @property
     def key(self) -> str:
-        """What the image is called: the path, and the box if there is one."""
+        """The key of the image: its path, and its box if it has one."""
         if self.box is None:
             return self.path
         return f"{self.path}#{','.join(f'{edge:.10g}' for edge in self.box)}"
 
 
 def read_manifest(table: Table, cells: Cells) -> tuple[tuple[Record, ...], tuple[str, ...]]:
-    """Return the rows of a manifest, and what the user should know; problems go to ``cells``.
+    """Return the rows of a manifest, and notices for the user. Problems are added to ``cells``.
 
     Raises:
         DataError: A required column is missing.
@@ -60,9 +61,9 @@ def read_manifest(table: Table, cells: Cells) -> tuple[tuple[Record, ...], tuple
     has = set(table.columns)
     boxed = bool(has & set(BOX))
     if boxed and not has >= set(BOX):
-        cells.problems.append(f"the header has some of {','.join(BOX)}: all four are needed")
+        cells.problems.append(f"the header must have all of {','.join(BOX)} or none of them")
     records: list[Record] = []
-    seen: dict[str, int] = {}
+    row_of: dict[str, int] = {}
     for number, row in table.rows:
         path = cells.path(number, row["path"])
         label = cells.word(number, row["label"], "label")
@@ -76,16 +77,16 @@ def read_manifest(table: Table, cells: Cells) -> tuple[tuple[Record, ...], tuple
         if path is None or label is None:
             continue
         record = Record(number, path, label, split, group, roles[0], roles[1], box)
-        if (first := seen.setdefault(record.key, number)) != number:
-            cells.wrong(number, f"the image of row {first} again: {record.key}")
+        if (first := row_of.setdefault(record.key, number)) != number:
+            cells.wrong(number, f"repeats the image of row {first}: {record.key}")
             continue
         records.append(record)
-    notices = [f"columns that mean nothing here: {', '.join(unknown)}"] if unknown else []
+    notices = [f"ignored columns: {', '.join(unknown)}"] if unknown else []
     return tuple(records), tuple(notices)
 
 
 def read_split(number: int, word: str, cells: Cells) -> str | None:
-    """Return which split a row belongs to."""
+    """Return the split of a row; None, with a problem, if the word names none."""
     split = SPLITS.get(word.lower())
     if split is None:
         cells.wrong(number, f"split must be train, val or test, got {word!r}")

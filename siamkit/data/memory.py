@@ -1,7 +1,7 @@
-"""Images in memory as data of a run: written to a folder, with a table of their labels.
+"""Images in memory: written to a run's folder, with a table of their labels.
 
-A run keeps what it was given in memory: so it can be resumed, evaluated and reported like one whose
-images are files. PNG keeps every pixel; what is a file already stays where it is.
+So a run on images in memory can be resumed, evaluated and reported like any other. PNG keeps every
+pixel. If all images are files, they stay where they are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from siamkit.files import full_disk_is_ours, write_atomic
 
 SPLITS = ("train", "val", "test")
 TABLE = "images.csv"
-_LOSSLESS = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # what PNG holds as it is
+_LOSSLESS = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # modes that PNG stores unchanged
 _SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif"}
 
 
@@ -34,7 +34,7 @@ class Item:
     Attributes:
         image: A path, a Pillow image, or an array.
         label: Its class.
-        split: ``train``, ``val`` or ``test``; None to let siamkit hold classes out.
+        split: ``train``, ``val`` or ``test``; None to let siamkit split the data.
     """
 
     image: Any
@@ -46,17 +46,17 @@ def items_of(data: Any) -> list[Item]:
     """Return the items of data in memory.
 
     Args:
-        data: Pairs of image and label: a sequence, an iterator, or a torch ``Dataset``; or a
-            mapping from ``train``, ``val`` and ``test`` to such.
+        data: Pairs of image and label, as a sequence, an iterator or a torch ``Dataset``; or a
+            mapping from ``train``, ``val`` and ``test`` to such pairs.
 
     Raises:
-        DataError: It holds something else; the message names the item.
+        DataError: An item is not a pair of image and label; the message names it.
     """
     if isinstance(data, Mapping):
         unknown = [key for key in data if key not in SPLITS]
         if unknown or "train" not in data:
             raise DataError(
-                "a mapping of data must go from splits to pairs of image and label",
+                "a mapping of data must have splits as keys, and pairs (image, label) as values",
                 where="data",
                 got=", ".join(map(str, data)),
                 allowed=", ".join(SPLITS) + "; 'train' must be among them",
@@ -82,7 +82,7 @@ def _walk(data: Any, where: str) -> Iterator[Any]:
     if isinstance(data, str | bytes):
         usable = False
     elif hasattr(data, "__len__") and hasattr(data, "__getitem__"):
-        # Not iter(): a torch Dataset need not raise IndexError at its end.
+        # Not iter(): a torch Dataset may not raise IndexError at its end.
         yield from (data[index] for index in range(len(data)))
         usable = True
     else:
@@ -113,7 +113,7 @@ def _label(label: Any, names: Any, where: str) -> str:
 
 
 def write_items(items: list[Item], folder: Path) -> tuple[Path, Path]:
-    """Write the table of some items, and those of their images that are no files.
+    """Write the table of some items, and their images unless all of them are files.
 
     Args:
         items: The items.
@@ -123,7 +123,7 @@ def write_items(items: list[Item], folder: Path) -> tuple[Path, Path]:
         The table, and the folder that its paths are relative to.
 
     Raises:
-        DataError: An item is no image.
+        DataError: There are no items, or an item is not an image.
         ResourceError: The disk is full.
     """
     if not items:
@@ -171,13 +171,13 @@ def _write(item: Item, number: int, folder: Path) -> str:
 
 
 def _copy(path: Path, number: int, folder: Path) -> str:
-    """Copy a file that stands among images in memory, byte by byte."""
+    """Copy the bytes of a file that comes together with images in memory."""
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
             kind = str(image.format)
     except OSError as error:
-        reason = error.strerror or "is no image"
+        reason = error.strerror or "is not an image"
         raise DataError(f"cannot read the image: {reason}", where=str(path)) from None
     if kind not in FORMATS:
         raise DataError("unknown image format", where=str(path), got=kind)
@@ -187,15 +187,15 @@ def _copy(path: Path, number: int, folder: Path) -> str:
 
 
 def picture_of(image: Any, where: str) -> Image.Image:
-    """Return a Pillow image, or an array, as a Pillow image that PNG holds without loss.
+    """Return a Pillow image or an array as a Pillow image that PNG stores without loss.
 
     Args:
         image: A Pillow image; a numpy array ``[H, W]`` or ``[H, W, C]``; a torch tensor ``[H, W]``
             or ``[C, H, W]``. Arrays hold uint8, or floats in [0, 1].
-        where: What messages call it.
+        where: Its name in messages.
 
     Raises:
-        DataError: It is none of these.
+        DataError: The argument is none of these.
     """
     if isinstance(image, Image.Image):
         upright = ImageOps.exif_transpose(image)
@@ -208,7 +208,7 @@ def picture_of(image: Any, where: str) -> Image.Image:
         array, layout = image, "[H, W] or [H, W, C] for a numpy array"
     else:
         raise DataError(
-            "is no image",
+            "is not an image",
             where=where,
             got=type(image).__name__,
             allowed="a path, a Pillow image, a numpy array or a torch tensor",
@@ -216,7 +216,7 @@ def picture_of(image: Any, where: str) -> Image.Image:
     array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (2, 3, 4)):
         raise DataError(
-            "the array is no image",
+            "the array is not an image",
             where=where,
             got=f"shape {list(image.shape)}",
             allowed=f"{layout}, with 1 to 4 channels",
@@ -233,15 +233,14 @@ def _bytes(array: np.ndarray[Any, Any], where: str) -> np.ndarray[Any, Any]:
         low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
         if not (low >= 0 and high <= 1):  # NaN is refused as well
             raise DataError(
-                "an image of floats must lie between 0 and 1",
+                "floating-point pixels must be between 0 and 1",
                 where=where,
                 got=f"{low:g} to {high:g}",
-                hint="give images before they are normalised: siamkit normalises them as the "
-                "backbone expects",
+                hint="pass images before normalisation: siamkit normalises them for the backbone",
             )
         return np.ascontiguousarray(np.rint(array * 255).astype(np.uint8))
     raise DataError(
-        "an image cannot have this type of pixels",
+        "unsupported type of pixels",
         where=where,
         got=str(array.dtype),
         allowed="uint8, uint16 for grey images, or floats in [0, 1]",
@@ -249,10 +248,10 @@ def _bytes(array: np.ndarray[Any, Any], where: str) -> np.ndarray[Any, Any]:
 
 
 def require_path(data: Any) -> str:
-    """Return a path as text; an empty one, as an unset variable gives, is refused.
+    """Return a path as text.
 
     Raises:
-        ConfigError: It is empty.
+        ConfigError: The path is empty, for example from an unset variable.
     """
     text = os.fspath(data)
     if not text:

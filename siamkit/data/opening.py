@@ -1,4 +1,4 @@
-"""The opening of data: turns what the user wrote into image sets, checked and split."""
+"""Data opening: reads the user's data, checks it and splits it into image sets."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from siamkit.data.tuple_splits import require_both_kinds
 from siamkit.data.tuple_table import OPTIONAL as KNOWN_OPTIONAL
 from siamkit.data.tuple_table import PAIR, TRIPLET, read_lfw, read_tuples
 from siamkit.errors import DataError
+from siamkit.spelling import setting
+from siamkit.words import plural
 
 
 def open_source(path: str, root: Path | None = None) -> Source:
-    """Read what the data is, without looking at the images.
+    """Read the files and labels of the data, without reading the images.
 
     Args:
         path: A folder of class folders; a table (CSV or Parquet) of images, pairs or triplets;
@@ -32,7 +34,7 @@ def open_source(path: str, root: Path | None = None) -> Source:
         root: The folder that a table's paths are relative to; None for the table's own.
 
     Raises:
-        DataError: It is none of these, or something in it is wrong; the message lists all of it.
+        DataError: The data is none of these, or has problems; the message lists them.
     """
     if path == SAMPLE:
         return FolderSource(scan(sample_dir()))
@@ -45,7 +47,7 @@ def open_source(path: str, root: Path | None = None) -> Source:
     if not is_table:
         if root is not None and target.is_dir():
             raise DataError(
-                "is for tables: the paths of a folder are its own", where="data.root", got=str(root)
+                "can only be set for tables, not for a folder", where="data.root", got=str(root)
             )
         return FolderSource(scan(target))
     root = (root or target.absolute().parent).resolve()
@@ -58,7 +60,7 @@ def open_source(path: str, root: Path | None = None) -> Source:
         return TupleSource(target, root, known, ())
     table = read_table(target)
     if not (table.rows or table.problems):
-        raise DataError("the table has a header and no rows", where=str(target))
+        raise DataError("the table has a header but no rows", where=str(target))
     if set(table.columns) & {*PAIR[:2], *TRIPLET} and "path" not in table.columns:
         known, notices = read_tuples(table, cells)
         _require_good(target, cells, table.problems)
@@ -73,13 +75,12 @@ def open_source(path: str, root: Path | None = None) -> Source:
 def _require_good(path: Path, cells: Cells, problems: Sequence[str]) -> None:
     every = [*problems, *cells.problems]
     if every:
-        count = f"{len(every)} problem{'s' if len(every) > 1 else ''}"
-        raise DataError(f"{count}:{listed(every)}", where=str(path))
+        raise DataError(f"{plural(len(every), 'problem')}:{listed(every)}", where=str(path))
 
 
 def _unknown_header(table: Table) -> DataError:
     return DataError(
-        "the header is not one of those known",
+        "unknown header",
         where=str(table.path),
         got=",".join(table.columns),
         allowed=f"{','.join(REQUIRED)}[,{','.join(OPTIONAL)}] for images; "
@@ -89,12 +90,12 @@ def _unknown_header(table: Table) -> DataError:
 
 
 def usable(source: Source, config: DataConfig) -> tuple[Source, tuple[tuple[str, str], ...]]:
-    """Check every image; return the source without those that cannot be used, and which they are.
+    """Check every image; return the source without unusable images, and their paths and problems.
 
-    Nothing is moved or changed, and nothing takes the place of what is left out.
+    No file is changed, and no other image replaces an unusable one.
 
     Raises:
-        DataError: There are unreadable images and ``on_unreadable`` is ``error``, or more of them
+        DataError: There are unusable images and ``on_unreadable`` is ``error``, or more of them
             than ``max_skipped`` allows.
     """
     files = source.files()
@@ -104,9 +105,9 @@ def usable(source: Source, config: DataConfig) -> tuple[Source, tuple[tuple[str,
     if not bad:
         return source, ()
     lines = listed([f"{_near(path, source.where)}: {problem}" for path, problem in bad])
-    what = f"{len(bad)} of {len(files)} images cannot be used:{lines}"
+    what = f"{len(bad)} of {plural(len(files), 'image')} cannot be used:{lines}"
     if not tolerant:
-        hint = "repair or remove them, or set data.on_unreadable to skip"
+        hint = f"repair or remove them, or use {setting('data.on_unreadable', 'skip')}"
         raise DataError(what, where=source.where, hint=hint)
     if len(bad) > config.max_skipped * len(files):
         raise DataError(
@@ -124,11 +125,11 @@ def _near(path: Path, where: str) -> Path:
 
 
 def load_data(config: DataConfig, seed: int) -> Splits:
-    """Find the images of ``config.path`` and split them.
+    """Open the data of ``config.path``, check it and split it.
 
     Args:
-        config: Where the data is and how to split it.
-        seed: Seed of what is held out.
+        config: The place of the data, and how to split it.
+        seed: Seed of the split.
 
     Raises:
         DataError: There are no usable images, or too few for training and validation.
@@ -146,26 +147,37 @@ def load_data(config: DataConfig, seed: int) -> Splits:
     notices = [*splits.notices, *_require_whole(source, strict=config.strict)]
     notices += require_apart(sets, source.where, strict=config.strict)
     if config.path == SAMPLE and Path(SAMPLE).is_dir():
-        notices.append("'sample' is the built-in set; write ./sample for the folder")
+        notices.append("'sample' is the built-in data set; write ./sample for the folder")
     if skipped:
         names = briefly([f"{path} ({why})" for path, why in skipped], 2)
-        notices.append(f"{len(skipped)} images that cannot be read are left out: {names}")
+        notices.append(f"left out {plural(len(skipped), 'unreadable image')}: {names}")
     return replace(splits, notices=tuple(notices), skipped=skipped)
 
 
 def _require_whole(source: Source, *, strict: bool) -> list[str]:
-    """Return a notice of groups on both sides of the data's own splits; strictly, an error."""
+    """Return a notice if groups are in two of the data's own splits.
+
+    Raises:
+        DataError: Groups are in two splits, and ``strict`` is set.
+    """
     torn = source.torn()
     if not torn:
         return []
-    what = f"{len(torn)} groups are in two splits: {briefly(torn)}"
+    verb = "is" if len(torn) == 1 else "are"
+    what = f"{plural(len(torn), 'group')} {verb} in two splits: {briefly(torn)}"
     if strict:
-        raise DataError(what, where=source.where, hint="give all rows of a group one split")
+        hint = "put all rows of a group into one split"
+        raise DataError(what, where=source.where, hint=hint)
     return [what]
 
 
 def split(source: Source, config: DataConfig, seed: int) -> Splits:
-    """Split a source whose images can all be used. Arguments are those of :func:`load_data`.
+    """Split a source whose images are all usable.
+
+    Args:
+        source: The source.
+        config: How to split it.
+        seed: Seed of the split.
 
     Raises:
         DataError: There are too few images for training and validation.
@@ -183,23 +195,23 @@ def split(source: Source, config: DataConfig, seed: int) -> Splits:
         notices += more
     elif config.folds:
         raise DataError(
-            "the data has a validation split of its own, so there are no folds to make",
+            "cannot be used with data that has its own validation split",
             where="data.folds",
-            hint=f"set it to null, or take {source.name_of('val')} away from {source.where}",
+            hint=f"set it to null, or remove {source.name_of('val')} from {source.where}",
         )
     else:
         val, how = parts["val"], _as_given(train, parts["val"], source)
     splits = Splits(train, val, parts.get("test"), how)
     for part in ("val", "test"):
         if part in splits.sets and train.tuples is None:
-            name = source.name_of(part) if part in parts else "what is held out"
+            name = source.name_of(part) if part in parts else "the held-out part"
             require_queries(splits.sets[part], source.where, name)
     if train.tuples is None:
-        notices += lone_notice(train, "training", "is only ever a negative or its own positive")
+        notices += lone_notice(train, "training", "can only be a negative or its own positive")
         for part, name in (("val", "validation"), ("test", "test")):
             if part in splits.sets:
                 images = splits.sets[part]
-                notices += lone_notice(images, name, "is searched but never a query")
+                notices += lone_notice(images, name, "is in the gallery but never a query")
     return replace(splits, notices=tuple(notices))
 
 
@@ -213,24 +225,24 @@ def _require_usable(images: ImageSet, where: str, part: str) -> None:
 def _as_given(train: ImageSet, val: ImageSet, source: Source) -> str:
     if train.tuples is not None:
         return "as given"
-    seen = len(set(val.classes) & set(train.classes))
+    shared = len(set(val.classes) & set(train.classes))
     name = source.name_of("val")
     how = f"as given: {len(train.classes)} classes train, {len(val.classes)} in {name}"
-    also = f"{seen} of them also in" if seen else "none of them in"
+    also = f"{shared} of them also in" if shared else "none of them in"
     return f"{how} ({also} {source.name_of('train')})"
 
 
 def unseen_images(
     path: str, root: Path | None = None, config: DataConfig | None = None
 ) -> tuple[ImageSet, str]:
-    """Return the images of ``path`` to evaluate on, and which part of it they are.
+    """Return the images of ``path`` to evaluate on, and the name of their part of the data.
 
-    Its test split, or else its validation split, where it has splits; all where it has none.
+    This is its test split, or else its validation split; all images if it has neither.
 
     Args:
         path: As for :func:`open_source`.
         root: As for :func:`open_source`.
-        config: What becomes of unreadable images; None for an error.
+        config: How to treat unreadable images; None to raise an error.
 
     Raises:
         DataError: There are no usable images.

@@ -1,7 +1,7 @@
-"""The keys of views of images: made of the file's bytes and of all that is done to them.
+"""Row keys: the keys of views, computed from the file's bytes and the transform.
 
-The name doesn't depend on where the file lies, so the same images in another folder have the same
-names, and a changed file, transform or view has another one.
+A key does not depend on the file's path. So the same images in another folder have the same keys,
+and a changed file, transform or view has another key.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _THREADS = 8
 
 @dataclass(frozen=True)
 class FileDigest:
-    """What a file held when it was read, and how to see that it was written since.
+    """The digest of a file's content, and the facts that reveal a later change.
 
     Attributes:
-        sha256: Of its bytes.
-        size: In bytes.
-        mtime_ns: When it was written last.
+        sha256: The SHA-256 of its bytes.
+        size: Its size in bytes.
+        mtime_ns: The time of its last change, in nanoseconds since 1970.
     """
 
     sha256: bytes
@@ -39,24 +39,24 @@ class FileDigest:
 
 
 def digests(paths: Sequence[Path], check: Callable[[], None] = lambda: None) -> list[FileDigest]:
-    """Read each file.
+    """Return the digest of each file.
 
     Args:
         paths: The files.
-        check: Called after each one; may raise to stop.
+        check: Called after each file; may raise to stop.
 
     Raises:
-        DataError: One cannot be read.
+        DataError: A file cannot be read.
     """
-    read: list[FileDigest] = []
-    pool = ThreadPoolExecutor(_THREADS)  # hashing lets go of the interpreter's lock
+    result: list[FileDigest] = []
+    pool = ThreadPoolExecutor(_THREADS)  # hashing releases the interpreter's lock
     try:
         for digest in pool.map(_digest, paths):
-            read.append(digest)
+            result.append(digest)
             check()
     finally:
         pool.shutdown(cancel_futures=True)
-    return read
+    return result
 
 
 def _digest(path: Path) -> FileDigest:
@@ -70,11 +70,11 @@ def _digest(path: Path) -> FileDigest:
 
 
 class RowKeys:
-    """Names views of the images of one data set.
+    """Computes the keys of the views of one data set.
 
     Args:
         dataset: The data set.
-        known: Digests of files by path, to share among data sets; filled with what is missing.
+        known: Digests of files by path, shared by data sets. Missing ones are added.
         check: Called after each file that is read; may raise to stop.
     """
 
@@ -94,7 +94,7 @@ class RowKeys:
         self._transform = _transform(dataset.identity)
 
     def __call__(self, index: int, view: int) -> bytes:
-        """Return the name, :data:`KEY_BYTES` long, of one view of image ``index``."""
+        """Return the key of one view of image ``index``, of :data:`KEY_BYTES` bytes."""
         seed = self._dataset.seed(index, view)
         digest = hashlib.blake2b(self._digests[index].sha256, digest_size=KEY_BYTES)
         digest.update(self._transform)
@@ -104,14 +104,14 @@ class RowKeys:
         return digest.digest()
 
     def of(self, view: int) -> list[bytes]:
-        """Return the names of one view of every image, in order."""
+        """Return the keys of one view of every image, in order."""
         return [self(index, view) for index in range(len(self._paths))]
 
     def require_unchanged(self, indices: Iterable[int]) -> None:
-        """Check that files still are what their names were made of.
+        """Check that files have not changed since their keys were computed.
 
         Raises:
-            DataError: One was written since; the message names it.
+            DataError: A file changed; the message names it.
         """
         for index in indices:
             path, digest = self._paths[index], self._digests[index]
@@ -124,7 +124,7 @@ class RowKeys:
                 raise DataError(
                     "the image changed while the run read it",
                     where=str(path),
-                    hint="start again, and leave the files alone meanwhile",
+                    hint="start again, and do not change the files during the run",
                 )
 
 

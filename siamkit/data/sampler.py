@@ -1,9 +1,9 @@
-"""P x K batches: K images of each of P classes, so that every batch holds positives and negatives.
+"""P x K batches: K images of each of P classes, so that every batch has positives and negatives.
 
-A pure function of (labels, sizes, seed, epoch), so a run resumes from its epoch and step alone.
-Everything is dealt from decks: a deck gives each of its items once, in random order, before any
-of them comes again. Images, batches and filler classes are all decks, and from that alone follow
-full coverage and an even spread, however unbalanced the classes are.
+Batches are pure functions of (labels, sizes, seed, epoch), so a run resumes from its epoch and step
+alone. Images, batches and additional classes are drawn from decks. A deck returns each of its items
+once, in random order, before it repeats any. So every image is used and the spread is even, also
+for unbalanced classes.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from siamkit.errors import DataError
+from siamkit.words import plural
 
 
 def pk_shape(
     labels: Sequence[int], batch_size: int, images_per_class: int
 ) -> tuple[int, int, tuple[str, ...]]:
-    """Return P, K and what the user should know about them.
+    """Return P, K and notices for the user about them.
 
     Args:
         labels: The class of each training image.
-        batch_size: Images a batch that are asked for.
-        images_per_class: K that is asked for.
+        batch_size: Requested number of images per batch.
+        images_per_class: Requested K.
 
     Raises:
         DataError: There are fewer than two classes, or no class has two images.
@@ -33,24 +34,28 @@ def pk_shape(
     largest = max(counts.values(), default=0)
     if len(counts) < 2 or largest < 2:
         raise DataError(
-            "batches need two classes, and two images of one of them",
-            got=f"{len(counts)} classes, {largest} images in the largest",
+            "batches need at least two classes, and two images in one of them",
+            got=f"{plural(len(counts), 'class')}, {plural(largest, 'image')} in the largest",
             hint="add images",
         )
     notices = []
     k = min(images_per_class, largest)
     if k < images_per_class:
         notices.append(
-            f"{k} images a class in a batch instead of {images_per_class}: no class has more"
+            f"batches have {plural(k, 'image')} per class instead of {images_per_class}, because "
+            "no class has more"
         )
     p = min(max(batch_size // k, 2), len(counts))
     if p * k != batch_size:
         why = f"there are only {p} classes" if p == len(counts) else f"it must be a multiple of {k}"
-        notices.append(f"batches of {p} classes x {k} = {p * k} images, not {batch_size}: {why}")
+        notices.append(
+            f"batches have {p} classes x {plural(k, 'image')} = {p * k} images instead of "
+            f"{batch_size}, because {why}"
+        )
     if small := sum(count < k for count in counts.values()):
         notices.append(
-            f"{small} of {len(counts)} classes have fewer than {k} images: some of them come "
-            "twice in a batch"
+            f"{small} of {len(counts)} classes have fewer than {k} images: some of these images "
+            "come twice in a batch"
         )
     return p, k, tuple(notices)
 
@@ -61,13 +66,13 @@ def pk_batches(
     """Return the batches of one epoch, as indices into ``labels``.
 
     Every image is in at least one batch. Each batch has P different classes and K images of each,
-    side by side, so micro-batches of a multiple of K keep positives together; ``pk_shape`` gives
-    P and K. Where the numbers don't fit, batches are filled up with images that come again: a
-    class with fewer than K images repeats them within a batch, no other does.
+    side by side, so micro-batches of a multiple of K keep positives together; ``pk_shape`` returns
+    P and K. If the numbers do not fit, some images come in several batches. A class with fewer than
+    K images repeats them within a batch; no other class does.
 
     Args:
         labels: The class of each training image.
-        batch_size: Images a batch.
+        batch_size: Images per batch.
         images_per_class: K.
         seed: The run's seed.
         epoch: The epoch.
@@ -81,12 +86,12 @@ def pk_batches(
     for index, label in enumerate(labels):
         members.setdefault(label, []).append(index)
     images = {label: _Deck(members[label], rng) for label in sorted(members)}
-    visits = {label: -(-len(members[label]) // k) for label in images}  # batches to show them all
-    # No batch shows a class twice, so a large class alone may need more batches than all together.
+    visits = {label: -(-len(members[label]) // k) for label in images}  # batches that it needs
+    # No batch has a class twice, so the largest class may decide the number of batches.
     count = max(-(-sum(visits.values()) // p), *visits.values())
     classes = _Deck(list(images), rng)
     present: list[list[int]] = [[] for _ in range(count)]
-    # Batches are dealt as well: their fills never differ by more than one, so none overflows.
+    # Batches are a deck too: their sizes differ by at most one class, so none overflows.
     batches = _Deck(range(count), rng)
     for label in classes.draw(len(images)):
         for batch in batches.draw(visits[label]):
@@ -97,7 +102,7 @@ def pk_batches(
 
 
 class _Deck:
-    """Items dealt in random order, each once before any comes again."""
+    """Items drawn in random order, each once before any repeats."""
 
     def __init__(self, items: Collection[int], rng: np.random.Generator) -> None:
         self._items = list(items)
@@ -105,13 +110,13 @@ class _Deck:
         self._pile: deque[int] = deque()
 
     def draw(self, count: int, without: Collection[int] = ()) -> list[int]:
-        """Return ``count`` items; different ones, unless the deck has fewer."""
+        """Return ``count`` items, all different unless the deck has fewer."""
         drawn: list[int] = []
         barred = set(without)
         while len(drawn) < count:
             position = next((i for i, item in enumerate(self._pile) if item not in barred), None)
             if position is None:
-                if len(barred) >= len(self._items):  # all are drawn: start over
+                if len(barred) >= len(self._items):  # all items are drawn: start again
                     barred = set(without)
                 else:
                     order = self._rng.permutation(len(self._items))

@@ -1,4 +1,4 @@
-"""Data as users have it, behind one interface: folders, manifests, pairs, triplets."""
+"""Data sources: one interface for folders, manifests, pairs and triplets."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from siamkit.data.splits import (
 from siamkit.data.tuple_splits import split_tuples
 from siamkit.data.tuple_table import TupleTable
 from siamkit.errors import DataError
+from siamkit.words import plural
 
 Parts = dict[str, ImageSet]
-"""Image sets by ``train``, ``val`` and ``test``; ``all`` where the data has no splits."""
+"""Image sets by ``train``, ``val`` and ``test``; by ``all`` if the data has no splits."""
 
 
 class Source(Protocol):
-    """Images, and what the data says of them."""
+    """Images with the labels, tuples, splits and groups of the data."""
 
     @property
     def kind(self) -> str:
-        """What it is, in words."""
+        """The kind of the data as text."""
         ...
 
     @property
     def where(self) -> str:
-        """Where it is, for messages."""
+        """The place of the data, for messages."""
         ...
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What the user should know."""
+        """Notices for the user."""
         ...
 
     def files(self) -> dict[Path, Box | None]:
@@ -46,35 +47,35 @@ class Source(Protocol):
         ...
 
     def without(self, bad: Collection[Path]) -> Source:
-        """Return what is left when some files cannot be used."""
+        """Return the source without some files."""
         ...
 
     def parts(self) -> Parts:
-        """Return the image sets by the splits that the data gives."""
+        """Return the image sets by the data's own splits."""
         ...
 
     def torn(self) -> list[str]:
-        """Return the groups that the data's own splits have on more than one side."""
+        """Return the groups that are in more than one of the data's own splits."""
         ...
 
     def hold_out(
         self, images: ImageSet, choice: HoldOut
     ) -> tuple[ImageSet, ImageSet, str, list[str]]:
-        """Cut validation images off those that train.
+        """Split training images into training and validation images.
 
         Returns:
-            Train, validation, how they were split, and what the user should know.
+            The training set, the validation set, a description of the split, and notices.
         """
         ...
 
     def name_of(self, part: str) -> str:
-        """Return what the data calls a part."""
+        """Return the name of a part in the data, for messages."""
         ...
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """A folder of class folders, or of splits that hold them."""
+    """A folder of class folders, or of split folders that hold class folders."""
 
     scan: Scan
     kind = "class folders"
@@ -86,10 +87,14 @@ class FolderSource:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What was ignored."""
+        """The files and folders that were ignored."""
         folders = _split_folders(self.scan).values() or (None,)
         loose = {str(self.scan.root / (f or "")): self.scan.loose(f) for f in folders}
-        ignored = (f"ignored {n} images in no class folder: {at}" for at, n in loose.items() if n)
+        ignored = (
+            f"ignored {plural(number, 'image')} outside class folders: {folder}"
+            for folder, number in loose.items()
+            if number
+        )
         return (*self.scan.notices, *ignored)
 
     def files(self) -> dict[Path, Box | None]:
@@ -97,7 +102,7 @@ class FolderSource:
         return dict.fromkeys(self.scan.paths())
 
     def without(self, bad: Collection[Path]) -> FolderSource:
-        """Return what is left when some files cannot be used."""
+        """Return the source without some files."""
         return replace(self, scan=self.scan.without(bad))
 
     def parts(self) -> Parts:
@@ -108,13 +113,13 @@ class FolderSource:
         return {part: _class_folders(self.scan, folder) for part, folder in names.items()}
 
     def torn(self) -> list[str]:
-        """Return nothing: folders have no groups."""
+        """Return an empty list, because folders have no groups."""
         return []
 
     def hold_out(
         self, images: ImageSet, choice: HoldOut
     ) -> tuple[ImageSet, ImageSet, str, list[str]]:
-        """Hold classes out."""
+        """Hold out classes."""
         notices: list[str] = []
         return *split_classes(images, self.where, choice, notices), notices
 
@@ -125,7 +130,7 @@ class FolderSource:
 
 @dataclass(frozen=True)
 class ManifestSource:
-    """A table with a row for each image."""
+    """A table with one row per image."""
 
     table: Path
     root: Path
@@ -152,7 +157,7 @@ class ManifestSource:
         return extents
 
     def without(self, bad: Collection[Path]) -> ManifestSource:
-        """Return what is left when some files cannot be used."""
+        """Return the source without some files."""
         return replace(
             self, records=tuple(r for r in self.records if self.root / r.path not in bad)
         )
@@ -169,13 +174,13 @@ class ManifestSource:
         }
 
     def torn(self) -> list[str]:
-        """Return the groups that the column ``split`` has on more than one side."""
+        """Return the groups that are in more than one split."""
         return _torn((record.group, record.split) for record in self.records)
 
     def hold_out(
         self, images: ImageSet, choice: HoldOut
     ) -> tuple[ImageSet, ImageSet, str, list[str]]:
-        """Hold groups out, or classes where there are none."""
+        """Hold out groups, or classes if the data has no groups."""
         images = _without_roles(images)
         group = {record.key: record.group for record in self.records}
         groups = [group[sample.key] for sample in images.samples]
@@ -214,7 +219,7 @@ class TupleSource:
         return dict.fromkeys(self.root / path for path in self.known.paths)
 
     def without(self, bad: Collection[Path]) -> TupleSource:
-        """Return what is left when some files cannot be used."""
+        """Return the source without some files."""
         dropped = frozenset(path for path in self.known.paths if self.root / path in bad)
         return replace(self, known=self.known.without(dropped))
 
@@ -231,14 +236,14 @@ class TupleSource:
         }
 
     def torn(self) -> list[str]:
-        """Return the groups that the column ``split`` has on more than one side."""
+        """Return the groups that are in more than one split."""
         known = self.known
         return _torn(zip(known.groups or (), known.splits or (), strict=False))
 
     def hold_out(
         self, images: ImageSet, choice: HoldOut
     ) -> tuple[ImageSet, ImageSet, str, list[str]]:
-        """Hold groups out, or what is connected where there are none."""
+        """Hold out groups, or connected images if the data has no groups."""
         groups: Sequence[str] | None = self.known.groups
         if groups is not None and self.known.splits is not None:
             groups = [
@@ -254,9 +259,9 @@ class TupleSource:
 
 
 def _without_roles(images: ImageSet) -> ImageSet:
-    """Return images without query and gallery roles where those name none of them.
+    """Return images without roles if none of them is a query, or none is in the gallery.
 
-    Roles are often given for the test images alone.
+    Roles are often given for the test images only.
     """
     if any(images.query or ()) and any(images.gallery or ()):
         return images
@@ -275,7 +280,7 @@ def _torn(rows: Iterable[tuple[str | None, str | None]]) -> list[str]:
 
 
 def _split_folders(scan: Scan) -> Mapping[str, str]:
-    """Return the folder of each split by ``train``, ``val`` and ``test``; empty for none."""
+    """Return the folder of each split by ``train``, ``val`` and ``test``; empty without splits."""
     kinds = {name: SPLITS.get(name.lower()) for name in sorted(scan.top)}
     others = [name for name, kind in kinds.items() if kind is None]
     if others:
@@ -284,18 +289,18 @@ def _split_folders(scan: Scan) -> Mapping[str, str]:
         )
         if nested and {"val", "test"} & set(kinds.values()):
             raise DataError(
-                "has train/ beside val/ or test/, and images in other folders too",
+                "has train/ beside val/ or test/, but also images in other folders",
                 where=str(scan.root),
                 got=briefly(others),
-                hint="move those elsewhere, or into one of the splits",
+                hint="move the other folders elsewhere, or into one of the splits",
             )
         return {}
     if kinds and "train" not in kinds.values():
         raise DataError(
-            "has no train/ with images beside these folders",
+            "has split folders, but no train/ with images",
             where=str(scan.root),
             got=briefly(list(kinds)),
-            hint="add train/, or rename them if they are classes",
+            hint="add train/, or rename the folders if they are classes",
         )
     result: dict[str, str] = {}
     for name, kind in kinds.items():
@@ -303,7 +308,7 @@ def _split_folders(scan: Scan) -> Mapping[str, str]:
             raise DataError(
                 f"{result[kind]}/ and {name}/ are both the {kind} split",
                 where=str(scan.root),
-                hint="keep one",
+                hint="keep only one of them",
             )
         result[str(kind)] = name
     return result
@@ -313,8 +318,8 @@ def _class_folders(scan: Scan, folder: str | None) -> ImageSet:
     images = scan.images(folder)
     if not images:
         raise DataError(
-            f"{scan.loose(folder)} images lie directly in this folder, so in no class",
+            f"all images ({scan.loose(folder)}) are directly in this folder, outside class folders",
             where=str(scan.root / (folder or "")),
-            hint="put each class's images into a folder of its own",
+            hint="put the images of each class into its own folder",
         )
     return images

@@ -1,8 +1,8 @@
-"""Which images train and which are held out.
+"""Splits: decide which images train and which are held out.
 
-Where the data doesn't say, whole classes are held out: an embedding is for classes that training
-never saw, so only those tell how good it is. The choice is a pure function of (names, seed,
-fraction or fold): each name's rank is a hash, so adding a class moves few others.
+By default, whole classes are held out, because an embedding must work for classes that training
+never saw. The choice is a pure function of (names, seed, fraction or fold). Each name's rank is a
+hash, so adding a class moves few other classes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from hashlib import blake2b
 from siamkit.data.folders import briefly
 from siamkit.data.images import ImageSet
 from siamkit.errors import DataError
+from siamkit.words import plural
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,14 @@ class Splits:
     """The images of a run.
 
     Attributes:
-        train: What trains; labels are 0..C-1.
-        val: What picks the best epoch. It has classes and labels of its own, except in a split
-            within classes or by group, where its classes may be among those of ``train``.
-        test: What neither of them touches, where the data has a test split.
-        how: How train and val were split, in a few words.
-        notices: What the user should know before training.
-        skipped: The files that were left out as unreadable, and why.
+        train: The training images; labels are 0..C-1.
+        val: The images that pick the best epoch. Their labels are separate from those of
+            ``train``. Their classes are too, except in a split within classes or by group.
+        test: The images used neither for training nor for picking the best epoch; None if the data
+            has no test split.
+        how: A short description of the split into train and val.
+        notices: Notices for the user.
+        skipped: The unreadable files that were left out, with the reason.
     """
 
     train: ImageSet
@@ -39,20 +41,20 @@ class Splits:
 
     @property
     def sets(self) -> dict[str, ImageSet]:
-        """The image sets by ``train``, ``val`` and, where there is one, ``test``."""
+        """The image sets by ``train``, ``val`` and, if there is one, ``test``."""
         every = {"train": self.train, "val": self.val, "test": self.test}
         return {part: images for part, images in every.items() if images is not None}
 
 
 @dataclass(frozen=True)
 class HoldOut:
-    """What to hold out where the data doesn't say.
+    """The choice of names to hold out if the data has no validation split.
 
     Attributes:
         fraction: Share of the names, in (0, 1).
         seed: Any integer.
-        folds: Hold out one of so many equal parts instead; None for a share.
-        fold: Which part, from 0.
+        folds: Number of equal parts of which one is held out; None to hold out ``fraction``.
+        fold: The part to hold out, from 0.
     """
 
     fraction: float = 0.5
@@ -61,11 +63,11 @@ class HoldOut:
     fold: int = 0
 
     def of(self, names: Iterable[str], least: int = 1) -> frozenset[str]:
-        """Return the names to hold out: a pure function, whatever their order.
+        """Return the names to hold out. The order of ``names`` does not matter.
 
         Args:
             names: Distinct names, ``2 * least`` or more.
-            least: At least so many are held out, and kept.
+            least: The least number of names to hold out, and to keep.
 
         Raises:
             DataError: There are too few names for the folds.
@@ -76,7 +78,7 @@ class HoldOut:
         most = len(ranked) // least
         if self.folds > most:
             raise DataError(
-                "there are too few classes or groups for so many folds",
+                "there are too few classes or groups for this number of folds",
                 where="data.folds",
                 got=self.folds,
                 allowed=f"up to {most}",
@@ -95,13 +97,13 @@ class HoldOut:
 
 
 def held_out(names: Iterable[str], fraction: float, seed: int, least: int = 1) -> frozenset[str]:
-    """Return the names to hold out: a pure function of the arguments, whatever their order.
+    """Return the names to hold out. The order of ``names`` does not matter. Pure.
 
     Args:
         names: Distinct names, ``2 * least`` or more.
-        fraction: Share to hold out, in (0, 1); at least ``least`` are held out, and kept.
+        fraction: Share to hold out, in (0, 1).
         seed: Any integer.
-        least: See ``fraction``.
+        least: The least number of names to hold out, and to keep.
     """
     ranked = _ranked(names, seed)
     count = min(max(round(len(ranked) * fraction), least), len(ranked) - least)
@@ -113,7 +115,7 @@ def _ranked(names: Iterable[str], seed: int) -> list[str]:
 
 
 def _rank(seed: int, name: str) -> bytes:
-    # surrogatepass: a file name need not be valid Unicode.
+    # surrogatepass: a file name may not be valid Unicode.
     return blake2b(f"{seed}/{name}".encode(errors="surrogatepass"), digest_size=8).digest()
 
 
@@ -121,31 +123,31 @@ def _rank(seed: int, name: str) -> bytes:
 
 
 def require_usable(images: ImageSet, where: str, part: str) -> None:
-    """Refuse what neither trains nor measures anything.
+    """Check that images can be used for training or evaluation.
 
     Raises:
-        DataError: There is no pair of one class, or none of two.
+        DataError: There are no two images of one class, or no two classes.
     """
     if len(images.classes) < 2:
         raise DataError(
-            f"{part} has only one class, so no image differs from another",
+            f"{part} has only one class, so there are no negative pairs",
             where=where,
             got=next(iter(images.classes), "no image"),
             allowed="two classes or more",
-            hint="each class needs its own folder, or its own label",
+            hint="use one folder or one label per class",
         )
     if max(images.counts.values()) < 2:
         raise DataError(
-            f"every class of {part} has a single image, so no two show the same",
+            f"every class of {part} has only one image, so there are no positive pairs",
             where=where,
-            got=f"{len(images.classes)} classes, {len(images)} images",
-            allowed="two images or more a class",
-            hint="is each image in a folder or under a label of its own?",
+            got=str(images),
+            allowed="a class with two images or more",
+            hint="check that not every image has its own folder or label",
         )
 
 
 def require_queries(images: ImageSet, where: str, part: str) -> None:
-    """Refuse query and gallery roles with which nothing can be found.
+    """Check that the query and gallery roles allow a search.
 
     Raises:
         DataError: No query has another image of its class in the gallery.
@@ -161,7 +163,7 @@ def require_queries(images: ImageSet, where: str, part: str) -> None:
         raise DataError(
             f"no query of {part} has another image of its class in the gallery",
             where=where,
-            got=f"{sum(query)} queries, {sum(gallery)} in the gallery",
+            got=f"{plural(sum(query), 'query')}, {plural(sum(gallery), 'image')} in the gallery",
             hint="check the columns is_query and is_gallery",
         )
 
@@ -169,9 +171,9 @@ def require_queries(images: ImageSet, where: str, part: str) -> None:
 def split_classes(
     images: ImageSet, where: str, choice: HoldOut, notices: list[str]
 ) -> tuple[ImageSet, ImageSet, str]:
-    """Return (train, val, how): classes held out, or images of every class if those are too few.
+    """Return (train, val, how): held-out classes, or held-out images if classes are too few.
 
-    Classes with one image always train: held out they could never be a query.
+    Classes with one image always train, because held out they could never be a query.
 
     Raises:
         DataError: There are too few images to hold any out.
@@ -187,22 +189,22 @@ def split_classes(
         how = f"class-disjoint: {len(train_set.classes)} classes train, {len(out)} held out"
         return train_set, val_set, f"{how} ({choice})"
     val = []
-    shown = 0
+    parted = 0
     for name in pairs:
         if len(members[name]) >= 4:
-            shown += 1
+            parted += 1
             val += [members[name][key] for key in choice.of(members[name], least=2)]
-    if shown < 2:
+    if parted < 2:
         raise DataError(
             "too few images to hold some out for validation",
             where=where,
             got=", ".join(f"{name}: {len(members[name])}" for name in pairs),
-            allowed="4 classes of 2 images, or 2 classes of 4 images, or more",
+            allowed="at least 4 classes of 2 images, or 2 classes of 4 images",
             hint="add images, or a validation split",
         )
     notices.append(
-        f"only {len(pairs)} classes have two images or more, too few to hold whole classes out: "
-        "validation shows new images of known classes"
+        f"only {len(pairs)} classes have two or more images, too few to hold out whole classes: "
+        "validation uses other images of the training classes"
     )
     train_set, val_set = _parted(images, val)
     how = f"within classes: {len(train_set)} images train, {len(val_set)} held out ({choice})"
@@ -212,32 +214,34 @@ def split_classes(
 def split_groups(
     images: ImageSet, groups: Sequence[str], where: str, choice: HoldOut
 ) -> tuple[ImageSet, ImageSet, str]:
-    """Return (train, val, how), where no group is on both sides.
+    """Return (train, val, how), such that no group is in both.
 
     Args:
         images: The images.
-        groups: The group of each.
+        groups: The group of each image.
         where: The data, for errors.
-        choice: What to hold out.
+        choice: The choice of groups to hold out.
 
     Raises:
-        DataError: There are too few groups, or what is held out measures nothing.
+        DataError: There are too few groups, or a part cannot be used.
     """
     names = sorted(set(groups))
     if len(names) < 2:
         raise DataError(
-            "all images are of one group, so none can be held out",
+            "all images are in one group, so no group can be held out",
             where=where,
             got=names[0],
-            hint="add groups, a validation split, or drop the column 'group'",
+            hint="add groups or a validation split, or remove the column 'group'",
         )
     out = choice.of(names)
     train, val = _parted(images, [i for i, group in enumerate(groups) if group in out])
-    for part, name in ((train, "the part that trains"), (val, "the part held out by group")):
+    for part, name in ((train, "the training part"), (val, "the part held out by group")):
         require_usable(part, where, name)
-    seen = len(set(train.classes) & set(val.classes))
-    how = f"by group: {len(names) - len(out)} groups train, {len(out)} held out ({choice})"
-    return train, val, f"{how}; {seen} of {len(val.classes)} held-out classes also train"
+    shared = len(set(train.classes) & set(val.classes))
+    kept = len(names) - len(out)
+    trained = f"{plural(kept, 'group')} {'trains' if kept == 1 else 'train'}"
+    how = f"by group: {trained}, {len(out)} held out ({choice})"
+    return train, val, f"{how}; {shared} of {len(val.classes)} held-out classes also train"
 
 
 def _parted(images: ImageSet, val: Collection[int]) -> tuple[ImageSet, ImageSet]:
@@ -246,8 +250,10 @@ def _parted(images: ImageSet, val: Collection[int]) -> tuple[ImageSet, ImageSet]
 
 
 def lone_notice(images: ImageSet, part: str, means: str) -> list[str]:
-    """Return a notice of classes with one image, if there are any."""
+    """Return a notice of classes with only one image, if there are any."""
     lone = [name for name, count in images.counts.items() if count == 1]
     if not lone:
         return []
-    return [f"{len(lone)} {part} classes have one image, which {means}: {briefly(lone)}"]
+    verb = "has" if len(lone) == 1 else "have"
+    classes = plural(len(lone), f"{part} class")
+    return [f"{classes} {verb} only one image, which {means}: {briefly(lone)}"]

@@ -1,4 +1,4 @@
-"""Tables as users have them: CSV and Parquet, read into rows that know their number."""
+"""Tables: reads CSV and Parquet files into numbered rows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from siamkit.data.images import Box
 from siamkit.errors import ConfigError, DataError, did_you_mean
+from siamkit.words import plural
 
 ENDINGS = (".csv", ".tsv", ".parquet")
 """File name endings, in lower case, of tables."""
@@ -35,7 +36,7 @@ KNOWN = frozenset(
         "negative",
     )
 )
-"""The columns that mean something in some table."""
+"""The columns that some kind of table uses."""
 
 _DELIMITERS = (",", ";", "\t")
 _TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no")
@@ -48,9 +49,9 @@ class Table:
     Attributes:
         path: The file.
         columns: The names in its header, in lower case.
-        rows: The number of each row as a spreadsheet shows it, where the header is row 1, and the
-            row's cells by column, without spaces around them.
-        problems: What is wrong with rows that could not be read.
+        rows: The number of each row, where the header is row 1 as in a spreadsheet, and the row's
+            cells by column, without surrounding spaces.
+        problems: The problems of rows that could not be read.
     """
 
     path: Path
@@ -63,13 +64,13 @@ def read_table(path: Path) -> Table:
     """Read a CSV file (comma, semicolon or tab; UTF-8) or a Parquet file.
 
     Raises:
-        DataError: It cannot be read, or its header is at fault.
+        DataError: The file cannot be read, or its header is invalid.
         ConfigError: Parquet needs an extra that is not installed.
     """
     table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
     if repeated := [n for n, count in Counter(table.columns).items() if n and count > 1]:
         raise DataError(
-            "the header has columns of the same name", where=str(path), got=", ".join(repeated)
+            "the header has several columns of one name", where=str(path), got=", ".join(repeated)
         )
     return table
 
@@ -95,7 +96,9 @@ def _read_csv(path: Path) -> Table:
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != len(columns):
-                problems.append(f"row {number}: {len(cells)} cells, the header has {len(columns)}")
+                problems.append(
+                    f"row {number}: {plural(len(cells), 'cell')}, but the header has {len(columns)}"
+                )
             elif any("\ufffd" in cell for cell in cells):
                 problems.append(f"row {number}: not UTF-8")
             else:
@@ -105,7 +108,7 @@ def _read_csv(path: Path) -> Table:
         raise DataError(
             f"line {reader.line_num} cannot be read: {error}",
             where=str(path),
-            hint="is a quotation mark missing?",
+            hint="check for a missing quotation mark",
         ) from None
     if not any(columns):
         raise DataError("the file is empty: it has no header", where=str(path))
@@ -127,7 +130,7 @@ def _read_parquet(path: Path) -> Table:
             raise DataError("not a regular file", where=str(path))
         names = parquet.read_schema(path).names
         columns = tuple(name.strip().lower() for name in names)
-        # Others may hold anything, and much of it.
+        # Other columns may hold any type, and much data.
         wanted = [name for name, column in zip(names, columns, strict=True) if column in KNOWN]
         table = parquet.read_table(path, columns=wanted)
         known = [column for column in columns if column in KNOWN]
@@ -143,22 +146,22 @@ def _read_parquet(path: Path) -> Table:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, float) and value.is_integer():  # how pandas writes whole numbers with gaps
+    if isinstance(value, float) and value.is_integer():  # pandas writes integers with gaps so
         return str(int(value))
     return "" if value is None or value != value else str(value).strip()
 
 
 def require_columns(table: Table, required: Sequence[str], optional: Sequence[str]) -> list[str]:
-    """Return the columns that mean nothing here.
+    """Check that a table has the required columns, and return the columns to ignore.
 
     Raises:
-        DataError: A required one is missing.
+        DataError: A required column is missing.
     """
     known = (*required, *optional)
-    others = [name for name in table.columns if name and name not in known]
+    ignored = [name for name in table.columns if name and name not in known]
     for name in required:
         if name not in table.columns:
-            near = did_you_mean(name, others)
+            near = did_you_mean(name, ignored)
             raise DataError(
                 f"the header has no column {name!r}",
                 where=str(table.path),
@@ -166,23 +169,23 @@ def require_columns(table: Table, required: Sequence[str], optional: Sequence[st
                 allowed=",".join(required) + f"[,{','.join(optional)}]",
                 hint=near or None,
             )
-    return others
+    return ignored
 
 
 @dataclass
 class Cells:
-    """Reads the cells of rows, and notes every problem by the row's number.
+    """Reads the cells of rows, and collects all problems with their rows' numbers.
 
     Attributes:
-        root: The folder that paths are relative to, absolute.
-        problems: What is wrong, one line each.
+        root: The folder that paths are relative to, as an absolute path.
+        problems: The problems, one line each.
     """
 
     root: Path
     problems: list[str] = field(default_factory=list)
 
     def path(self, number: int, cell: str, column: str = "path") -> str | None:
-        """Return a path relative to the root, in its one spelling; None if it is no good."""
+        """Return the normalised path relative to the root; None if it is invalid."""
         key = PurePosixPath(cell)
         if not cell:
             self.wrong(number, f"{column} is empty")
@@ -191,7 +194,7 @@ class Cells:
             self.wrong(number, f"{column} holds a NUL character")
             return None
         if key.is_absolute() or (len(cell) > 1 and cell[1] == ":"):
-            self.wrong(number, f"{column} is absolute: {cell}")
+            self.wrong(number, f"{column} must be a relative path: {cell}")
             return None
         if ".." in key.parts:
             self.wrong(number, f"{column} leads out of the folder: {cell}")
@@ -207,7 +210,7 @@ class Cells:
         return str(key)
 
     def flag(self, number: int, cell: str, column: str) -> bool | None:
-        """Return yes or no; None if it is neither."""
+        """Return a cell as a truth value; None if it is neither true nor false."""
         word = cell.lower()
         if word not in (*_TRUE, *_FALSE):
             self.wrong(number, f"{column} must be 1 or 0, got {cell!r}")
@@ -215,13 +218,13 @@ class Cells:
         return word in _TRUE
 
     def word(self, number: int, cell: str, column: str) -> str | None:
-        """Return a cell that must not be empty."""
+        """Return a cell that must not be empty; None if it is empty."""
         if not cell:
             self.wrong(number, f"{column} is empty")
         return cell or None
 
     def box(self, number: int, cells: Sequence[str]) -> Box | None:
-        """Return a box; None for the whole image, where all four cells are empty."""
+        """Return a box; None if all four cells are empty (the whole image) or invalid."""
         if not any(cells):
             return None
         try:
@@ -230,10 +233,10 @@ class Cells:
             self.wrong(number, f"x1,y1,x2,y2 must be numbers, got {','.join(cells)}")
             return None
         if not (0 <= x1 < x2 < float("inf") and 0 <= y1 < y2 < float("inf")):
-            self.wrong(number, f"must be 0 <= x1 < x2 and y1 < y2: {','.join(cells)}")
+            self.wrong(number, f"must be 0 <= x1 < x2 and 0 <= y1 < y2: {','.join(cells)}")
             return None
         return x1, y1, x2, y2
 
     def wrong(self, number: int, text: str) -> None:
-        """Note what is wrong with a row."""
+        """Add a problem of a row."""
         self.problems.append(f"row {number}: {text}")

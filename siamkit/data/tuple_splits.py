@@ -1,4 +1,4 @@
-"""Splits of pairs and triplets that have no image on both sides."""
+"""Splits of pairs and triplets, such that no image is in both parts."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ from siamkit.data.images import ImageSet, Tuples
 from siamkit.data.splits import HoldOut
 from siamkit.data.tuple_table import connected
 from siamkit.errors import DataError
+from siamkit.words import plural
 
 
 def split_tuples(
     images: ImageSet, groups: Sequence[str] | None, where: str, choice: HoldOut
 ) -> tuple[ImageSet, ImageSet, str, list[str]]:
-    """Return (train, val, how, notices): pairs or triplets with no image on both sides.
+    """Return (train, val, how, notices), such that no image is in both parts.
 
-    By group where the data has groups. Or else what is connected stays together: by pairs of any
-    kind if that leaves enough parts, or by same pairs alone. What would then join the two sides is
-    left out. Where even that holds nothing out, the data has to say.
+    The split is by group if the data has groups. Otherwise, connected images stay together: those
+    connected by pairs of any kind, or, if that gives too few parts, by same pairs only. Pairs and
+    triplets across the two parts are then left out.
 
     Args:
         images: Images with tuples.
-        groups: The group of each pair or triplet; None where the data has none.
+        groups: The group of each pair or triplet; None if the data has no groups.
         where: The data, for errors.
-        choice: What to hold out.
+        choice: The choice of names to hold out.
 
     Raises:
-        DataError: Nothing can be held out.
+        DataError: No pairs or triplets can be held out.
     """
     assert images.tuples is not None
     rows = images.tuples.rows
     candidates = []
     for how, units in _units(images, groups).items():
-        # Folds are parts of one whole only if all of them are cut in the same way.
+        # All folds must be split in the same way.
         every = range(choice.folds) if choice.folds else (choice.fold,)
         cuts = {fold: _cut(images, units, replace(choice, fold=fold)) for fold in every}
         if all(sets is not None for sets in cuts.values()):
@@ -43,8 +44,8 @@ def split_tuples(
         raise DataError(
             f"no {_tuples(images).noun} can be held out for validation",
             where=where,
-            got=f"{images}, of {len(images.classes)} identities",
-            allowed="pairs of both kinds on each side that share no image",
+            got=f"{images}, of {plural(len(images.classes), 'identity')}",
+            allowed="pairs of both kinds in each part, with no image in both parts",
             hint="add a column 'split' (train, val, test) or 'group' (a writer, a patient)",
         )
     fair = _FAIR * choice.share * len(rows)
@@ -54,8 +55,8 @@ def split_tuples(
     notices = []
     if crossing := len(rows) - len(_tuples(train_set)) - len(_tuples(val_set)):
         notices.append(
-            f"{crossing} of {len(rows)} {_tuples(images).noun} join the two sides and are left "
-            "out; a column 'split' or 'group' can keep more of them"
+            f"left out {crossing} of {len(rows)} {_tuples(images).noun}, because they connect the "
+            "training and validation parts; a column 'split' or 'group' can keep more of them"
         )
     return train_set, val_set, f"{how} ({choice})", notices
 
@@ -63,7 +64,7 @@ def split_tuples(
 def _cut(
     images: ImageSet, units: Sequence[frozenset[str]], choice: HoldOut
 ) -> tuple[ImageSet, ImageSet] | None:
-    """Return (train, val), or None where one of them lacks a kind of pairs."""
+    """Return (train, val), or None if one of them lacks same or different pairs."""
     names = sorted(frozenset().union(*units))
     if len(names) < max(2, choice.folds or 0):
         return None
@@ -75,7 +76,7 @@ def _cut(
 
 
 _FAIR = 0.5
-"""A side with less than this share of what it should have is a poor one."""
+"""The share of its intended size that the smaller part must reach."""
 
 
 def _size(candidate: tuple[int, str, ImageSet, ImageSet]) -> int:
@@ -83,9 +84,10 @@ def _size(candidate: tuple[int, str, ImageSet, ImageSet]) -> int:
 
 
 def _units(images: ImageSet, groups: Sequence[str] | None) -> dict[str, list[frozenset[str]]]:
-    """Return by kind of split what each pair or triplet belongs to: it goes where all of that does.
+    """Return the units of each pair or triplet, by kind of split.
 
-    An image lies in the units of every pair that it is in, so it never comes on both sides.
+    A pair or triplet goes to the part that has all its units. An image is in the units of all its
+    pairs, so it is never in both parts.
     """
     rows = _tuples(images).rows
     if groups is not None:
@@ -96,7 +98,7 @@ def _units(images: ImageSet, groups: Sequence[str] | None) -> dict[str, list[fro
         return {"by group": [frozenset().union(*(of_image[i] for i in row)) for row in rows]}
     keys = [sample.key for sample in images.samples]
     identity = [images.classes[sample.label] for sample in images.samples]
-    # Not by key: an identity may be called what an image is called.
+    # With a prefix, because an identity and an image may have the same name.
     edges = [[f"image {keys[i]}" for i in row] for row in rows]
     edges += [
         [f"image {key}", f"identity {name}"] for key, name in zip(keys, identity, strict=True)
@@ -114,10 +116,10 @@ def _tuples(images: ImageSet) -> Tuples:
 
 
 def require_both_kinds(images: ImageSet, where: str, part: str) -> None:
-    """Refuse pairs that are all of one kind.
+    """Check that there are same and different pairs.
 
     Raises:
-        DataError: There are no same or no different pairs.
+        DataError: One of the kinds is missing.
     """
     if not _has_both(images):
         raise DataError(

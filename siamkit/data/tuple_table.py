@@ -1,4 +1,4 @@
-"""Tables that say which images belong together: pairs, triplets, and LFW's ``pairs.txt``."""
+"""Tuple tables: read pairs, triplets and LFW's ``pairs.txt``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.data.manifest import read_split
 from siamkit.data.tables import Cells, Table, require_columns
 from siamkit.errors import DataError
+from siamkit.words import plural
 
 PAIR = ("a", "b", "same")
 TRIPLET = ("anchor", "positive", "negative")
@@ -21,13 +22,12 @@ class TupleTable:
     """Pairs or triplets by path, as a file lists them.
 
     Attributes:
-        rows: The paths of each, relative to the root.
-        same: For pairs, whether they are of one identity; None for triplets, and for pairs of which
-            the file doesn't say.
-        splits: The split of each; None where the data doesn't say.
-        groups: The group of each; None where the data doesn't say.
-        folds: The fold of each; None where the data doesn't say.
-        names: The identity of each path where the data says it; otherwise pairs decide.
+        rows: The paths of each pair or triplet, relative to the root.
+        same: Whether each pair shows one identity; None for triplets.
+        splits: The split of each pair or triplet; None if not given.
+        groups: The group of each pair or triplet; None if not given.
+        folds: The fold of each pair; None if not given.
+        names: The identity of each path; None if not given, so that the pairs decide.
     """
 
     rows: tuple[tuple[str, ...], ...]
@@ -39,27 +39,28 @@ class TupleTable:
 
     @property
     def paths(self) -> list[str]:
-        """Each path once, in the order in which they are named."""
+        """Each path once, in the order of the rows."""
         return list(dict.fromkeys(path for row in self.rows for path in row))
 
     @property
     def alike(self) -> list[tuple[str, str]]:
-        """The pairs of paths that are of one identity."""
+        """The pairs of paths that show one identity."""
         if self.same is None:
             return [(row[0], row[1]) for row in self.rows]
         return [(row[0], row[1]) for row, same in zip(self.rows, self.same, strict=True) if same]
 
     def identities(self) -> dict[str, str]:
-        """Return the identity of each path: those that pairs connect are one, named by its first.
+        """Return the identity of each path.
 
-        Where pairs are few, one identity may fall apart into several: nothing says they are one.
+        Without given names, paths connected by same pairs are one identity, named by its first
+        path. With few pairs, one true identity may become several.
         """
         if self.names is not None:
             return dict(self.names)
         return connected(self.paths, self.alike)
 
     def without(self, paths: frozenset[str]) -> TupleTable:
-        """Return what is left when some images cannot be used."""
+        """Return the table without the rows of some images."""
         kept = [i for i, row in enumerate(self.rows) if not paths.intersection(row)]
         return TupleTable(
             tuple(self.rows[i] for i in kept),
@@ -71,7 +72,7 @@ class TupleTable:
         )
 
     def images(self, root: Path) -> ImageSet:
-        """Return the images with the pairs or triplets of them."""
+        """Return the images with their pairs or triplets."""
         identity = self.identities()
         paths = sorted(self.paths, key=lambda p: (identity[p], p))
         classes = tuple(sorted({identity[path] for path in paths}))
@@ -83,12 +84,12 @@ class TupleTable:
 
 
 def connected(paths: Iterable[str], edges: Iterable[Sequence[str]]) -> dict[str, str]:
-    """Return for each path the first, by name, of all that edges connect it with. Pure."""
+    """Return for each path the first, by name, of all paths that edges connect it with. Pure."""
     parent = {path: path for path in paths}
 
     def root(path: str) -> str:
         while parent[path] != path:
-            parent[path] = parent[parent[path]]  # so that long chains get short
+            parent[path] = parent[parent[path]]  # shortens long chains
             path = parent[path]
         return path
 
@@ -100,9 +101,9 @@ def connected(paths: Iterable[str], edges: Iterable[Sequence[str]]) -> dict[str,
 
 
 def read_tuples(table: Table, cells: Cells) -> tuple[TupleTable, tuple[str, ...]]:
-    """Return the pairs or triplets of a table, and what the user should know.
+    """Return the pairs or triplets of a table, and notices for the user.
 
-    Problems go to ``cells``.
+    Problems are added to ``cells``.
 
     Raises:
         DataError: A required column is missing.
@@ -110,9 +111,9 @@ def read_tuples(table: Table, cells: Cells) -> tuple[TupleTable, tuple[str, ...]
     triplets = "anchor" in table.columns
     required = TRIPLET if triplets else PAIR
     unknown = require_columns(table, required, OPTIONAL)
-    notices = [f"columns that mean nothing here: {', '.join(unknown)}"] if unknown else []
+    notices = [f"ignored columns: {', '.join(unknown)}"] if unknown else []
     has_split, has_group = ("split" in table.columns), ("group" in table.columns)
-    seen: dict[tuple[str, ...], tuple[int, bool]] = {}
+    firsts: dict[tuple[str, ...], tuple[int, bool]] = {}
     rows, sames, splits, groups, repeated = [], [], [], [], 0
     for number, row in table.rows:
         names = TRIPLET if triplets else PAIR[:2]
@@ -127,9 +128,9 @@ def read_tuples(table: Table, cells: Cells) -> tuple[TupleTable, tuple[str, ...]
             cells.wrong(number, f"an image is compared with itself: {named[0]}")
             continue
         key = named if triplets else tuple(sorted(named))
-        first, said = seen.setdefault(key, (number, same))
-        if said != same:
-            cells.wrong(number, f"says the opposite of row {first}: {row['same']}")
+        first, first_same = firsts.setdefault(key, (number, same))
+        if first_same != same:
+            cells.wrong(number, f"contradicts row {first}: same is {row['same']}")
         elif first != number:
             repeated += 1
         else:
@@ -138,7 +139,7 @@ def read_tuples(table: Table, cells: Cells) -> tuple[TupleTable, tuple[str, ...]
             splits.append(split or "")
             groups.append(group or "")
     if repeated:
-        notices.append(f"left out {repeated} rows that repeat another one")
+        notices.append(f"left out {plural(repeated, 'repeated row')}")
     known = TupleTable(
         tuple(rows),
         None if triplets else tuple(sames),
@@ -149,30 +150,31 @@ def read_tuples(table: Table, cells: Cells) -> tuple[TupleTable, tuple[str, ...]
 
 
 def _contradictions(known: TupleTable) -> list[str]:
-    """Return a notice where pairs say that two images differ which other pairs connect."""
+    """Return a notice if same pairs connect the images of a different pair."""
     identity = known.identities()
     if known.same is None:
-        odd = [row for row in known.rows if identity[row[0]] == identity[row[2]]]
+        wrong = [row for row in known.rows if identity[row[0]] == identity[row[2]]]
     else:
         pairs = zip(known.rows, known.same, strict=True)
-        odd = [row for row, same in pairs if not same and identity[row[0]] == identity[row[1]]]
-    if not odd:
+        wrong = [row for row, same in pairs if not same and identity[row[0]] == identity[row[1]]]
+    if not wrong:
         return []
     return [
-        f"{len(odd)} different pairs are connected by same pairs, so one of them is wrong: the "
-        f"first is {odd[0][0]} and {odd[0][-1]}"
+        f"contradiction: same pairs connect the images of {plural(len(wrong), 'different pair')}, "
+        f"such as {wrong[0][0]} and {wrong[0][-1]}"
     ]
 
 
 def read_lfw(path: Path, cells: Cells) -> TupleTable:
     """Return the pairs of an LFW file: ``pairs.txt``, ``pairsDevTrain.txt``, ``pairsDevTest.txt``.
 
-    Its first line holds the number of folds, if there are several, and of pairs of each kind in
-    each; then follow for each fold lines ``name n1 n2`` of one person, and ``name1 n1 name2 n2`` of
-    two. An image is ``name/name_0001.jpg``. (Huang et al., Labeled Faces in the Wild, 2007.)
+    The first line holds the number of folds, if there are several, and the number of pairs of each
+    kind per fold. Then follow, for each fold, lines ``name n1 n2`` for one person, and lines
+    ``name1 n1 name2 n2`` for two persons. An image is ``name/name_0001.jpg``. (Huang et al.,
+    Labeled Faces in the Wild, 2007.)
 
     Raises:
-        DataError: It is no such file.
+        DataError: The file is not such a file.
     """
     try:
         if not path.is_file():
@@ -186,7 +188,7 @@ def read_lfw(path: Path, cells: Cells) -> TupleTable:
             "is not a file of LFW pairs",
             where=str(path),
             allowed="a first line with the number of folds and of pairs, such as '10\t300'",
-            hint="other pairs go into a CSV file with the columns a,b,same",
+            hint="write other pairs to a CSV file with the columns a,b,same",
         )
     folds, size = head if len(head) == 2 else (1, head[0])
     expected = 2 * folds * size
@@ -194,11 +196,13 @@ def read_lfw(path: Path, cells: Cells) -> TupleTable:
     names: dict[str, str] = {}
     body = [(n, line.split()) for n, line in enumerate(lines[1:], 2) if line.strip()]
     if len(body) != expected:
-        cells.problems.append(f"the first line tells of {expected} pairs, there are {len(body)}")
+        cells.problems.append(
+            f"the first line announces {plural(expected, 'pair')}, but there are {len(body)}"
+        )
     for i, (number, words) in enumerate(body):
         same = (i // size) % 2 == 0
         if len(words) != (3 if same else 4):
-            cells.wrong(number, f"{'3' if same else '4'} words are expected here")
+            cells.wrong(number, f"must have {3 if same else 4} words, got {len(words)}")
             continue
         ends = [(words[0], words[1]), (words[0] if same else words[2], words[-1])]
         resolved = [_lfw_path(number, *end, cells) for end in ends]
@@ -219,6 +223,6 @@ def read_lfw(path: Path, cells: Cells) -> TupleTable:
 
 def _lfw_path(number: int, name: str, image: str, cells: Cells) -> str | None:
     if not (image.isdecimal() and len(image) < 10):
-        cells.wrong(number, f"the number of an image is expected, got {image!r}")
+        cells.wrong(number, f"must have the number of an image, got {image!r}")
         return None
     return cells.path(number, f"{name}/{name}_{int(image):04d}.jpg")

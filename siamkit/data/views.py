@@ -1,8 +1,8 @@
-"""Views: deterministic draws of what a training image may look like.
+"""Views: deterministic augmentations of images.
 
-A view is a pure function of (image, seed). All that is random happens on 8-bit images with
-Pillow's integer arithmetic, so the result depends neither on the number of threads nor on the
-worker that computes it.
+A view is a pure function of (image, seed). All random operations work on 8-bit images with Pillow's
+integer arithmetic, so the result depends neither on the number of threads nor on the worker that
+computes it.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ def view_seed(run_seed: int, view: int, key: str) -> int:
 
     Args:
         run_seed: The run's seed.
-        view: Index of the view: the epoch, where every epoch has a new one.
+        view: Index of the view; the epoch if every epoch has a new view.
         key: The image's key.
     """
-    # surrogatepass: a file name need not be valid Unicode.
+    # surrogatepass: a file name may not be valid Unicode.
     text = f"{run_seed}/{view}/{key}".encode(errors="surrogatepass")
     return int.from_bytes(blake2b(text, digest_size=8).digest()) >> 1
 
 
 class EvalView:
-    """The one view for evaluation: the shorter side is resized, the centre cropped, normalised.
+    """The view for evaluation: resizes the shorter side, crops the centre and normalises.
 
     Args:
-        preprocessing: What the backbone expects.
+        preprocessing: The preparation of images for the backbone.
 
     Raises:
-        ConfigError: The interpolation isn't one of Pillow's.
+        ConfigError: Pillow does not have the interpolation.
     """
 
     def __init__(self, preprocessing: Preprocessing) -> None:
@@ -57,18 +57,18 @@ class EvalView:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that decides what becomes of an image, as JSON values."""
+        """Everything that determines the view of an image, as JSON values."""
         return {"view": 1, **asdict(self._preprocessing)}
 
     def __call__(self, image: Image.Image, seed: int = 0) -> Tensor:
-        """Return ``image`` as ``[C, H, W]`` float32; ``seed`` changes nothing."""
+        """Return ``image`` as ``[C, H, W]`` float32; ``seed`` has no effect."""
         return _to_tensor(self.resize(image), self._preprocessing)
 
     def resize(self, image: Image.Image) -> Image.Image:
         """Return the resized centre of ``image``.
 
-        Up to rounding the same as a resize that is cropped afterwards, but only what stays is
-        computed: an image of 2 x 10,000 pixels cannot grow to 300 megapixels on the way.
+        Up to rounding, this equals a resize followed by a crop, but it computes only the pixels
+        that remain. So an image of 2 x 10,000 pixels does not grow to 300 megapixels in between.
         """
         height, width = self._preprocessing.size
         crop = self._preprocessing.crop_pct
@@ -86,15 +86,15 @@ class EvalView:
 class TrainView:
     """Random views for training: crop, rotation, flip, colours, greyscale, blur.
 
-    Colours other than brightness and contrast, and the alpha channel, stay as they are where an
-    image has none. Rotated corners take the colour that is most common around the border.
+    Grey images change in brightness and contrast only. The colour operations do not change an alpha
+    channel. Corners that a rotation exposes get the median colour of the border.
 
     Args:
-        preprocessing: What the backbone expects.
-        augment: How much may change; ``enabled=False`` gives the evaluation view.
+        preprocessing: The preparation of images for the backbone.
+        augment: The strength of each change; ``enabled=False`` gives the evaluation view.
 
     Raises:
-        ConfigError: The interpolation isn't one of Pillow's.
+        ConfigError: Pillow does not have the interpolation.
     """
 
     def __init__(self, preprocessing: Preprocessing, augment: AugmentConfig) -> None:
@@ -121,7 +121,7 @@ class TrainView:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that decides what becomes of an image, as JSON values."""
+        """Everything that determines the view of an image, as JSON values."""
         if not self._augment.enabled:
             return self._eval.identity
         return {**self._eval.identity, "augment": self._augment.model_dump(mode="json")}
@@ -129,12 +129,12 @@ class TrainView:
     def __call__(self, image: Image.Image, seed: int) -> Tensor:
         """Return the view of ``image`` with this seed as ``[C, H, W]`` float32.
 
-        The caller's random state is left as it was.
+        The caller's random state does not change.
         """
         if not self._augment.enabled:
             return self._eval(image)
         with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed: that would reseed every accelerator too.
+            # Not torch.manual_seed, which would seed every accelerator too.
             torch.default_generator.manual_seed(seed)
             return _to_tensor(self._change(image), self._preprocessing)
 
@@ -161,7 +161,7 @@ def _interpolation(preprocessing: Preprocessing) -> InterpolationMode:
         return InterpolationMode(preprocessing.interpolation)
     except ValueError:
         raise ConfigError(
-            "the backbone asks for an unknown interpolation",
+            "the backbone has an unknown interpolation",
             got=preprocessing.interpolation,
             allowed="bilinear, bicubic, nearest",
         ) from None
@@ -172,7 +172,7 @@ def _uniform(low: float, high: float) -> float:
 
 
 def _border(image: Image.Image) -> tuple[int, ...]:
-    """Return the median of each channel around the border: the background, where there is one."""
+    """Return the median of each channel around the border, which is usually the background."""
     pixels = np.asarray(image).reshape(image.height, image.width, -1)  # [H, W, C]
     sides = [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
     return tuple(int(value) for value in np.median(np.concatenate(sides), axis=0))

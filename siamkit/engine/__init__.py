@@ -1,9 +1,9 @@
 """The engine: runs the frozen part of a network once.
 
-Its functions work on any ``torch.nn.Module``. Start with :func:`cut`, which gives a prefix and a
-suffix; :class:`FeatureCache` keeps what the prefix gives, and :func:`choose_kernel` finds the
-fastest exact way of running it. The names load on first use, so that importing siamkit doesn't
-import torch.
+Its functions work on any ``torch.nn.Module``. Start with :func:`cut`, which returns a prefix and a
+suffix. :class:`FeatureCache` stores the prefix's output on the disk, and :func:`choose_kernel`
+finds the fastest kernel that computes it exactly. The names load on first use, so that importing
+siamkit doesn't import torch.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The boundary: the end of a network's frozen prefix.
 
-Before the boundary the network is a fixed function of the image: no parameter trains, every norm,
-dropout and drop-path module is held in eval mode, so no buffer changes either, and nothing asks for
-a gradient of the input. Its output can be computed once per image and view.
+Before the boundary, the network is a fixed function of the image. No parameter trains there. Every
+norm, dropout and drop-path module is held in eval mode, so no buffer changes. The input needs no
+gradient. So the output at the boundary can be computed once per image and view.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from siamkit.model.names import named_parameters, parent
 from siamkit.model.trace import watch
 
 FEATURES = "features"
-"""The boundary behind the whole backbone: its pooled features ``[N, D]``."""
+"""The name of the boundary after the whole backbone, at its pooled features ``[N, D]``."""
 
 _BACKBONE = "backbone"
 
@@ -30,9 +30,9 @@ class Boundary:
     """The end of a frozen prefix.
 
     Attributes:
-        name: The stage or block that comes last in the prefix, the module around several stages,
-            or :data:`FEATURES`.
-        module: The module of the network whose output is kept.
+        name: The last stage or block of the prefix, the module around several stages, or
+            :data:`FEATURES`.
+        module: The module whose output is at the boundary.
         units: Names of the stages or blocks in the prefix, stem first.
         modules: The network's modules that make up the prefix, in execution order.
         parameters: The network's parameters in the prefix.
@@ -47,11 +47,11 @@ class Boundary:
     @property
     def is_features(self) -> bool:
         """Whether the prefix is the whole backbone of a SiameseNet."""
-        return self.module == _BACKBONE  # by the module: a stage may be called "features" too
+        return self.module == _BACKBONE  # not by name: a stage may be called "features" too
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The modules of the prefix and the one whose output is kept, each once."""
+        """The names of the prefix's modules and of the boundary's module, each once."""
         return tuple(dict.fromkeys((*self.modules, self.module)))
 
 
@@ -60,10 +60,10 @@ def find_boundaries(
 ) -> tuple[Boundary, ...]:
     """Return the possible boundaries under the plan that was applied to ``net``, deepest first.
 
-    The frozen stages and blocks from the start on each end one. A module around them, all of which
-    is frozen and held in eval mode, ends a deeper one: whatever it does after its last part
-    (pooling, flattening) is done before the boundary then. The first one that passes its trial
-    (:func:`siamkit.engine.first_exact_cut`) is the one to use.
+    There is one after each of the first stages and blocks that are frozen. A module around them
+    that is completely frozen and held in eval mode gives a deeper boundary: its operations after
+    its last part, such as pooling and flattening, are then before the boundary. Use the first
+    boundary that passes its trial (:func:`siamkit.engine.first_exact_cut`).
 
     Args:
         net: The network, with ``plan`` applied.
@@ -100,10 +100,10 @@ def find_boundaries(
 def row_elements(
     net: nn.Module, boundaries: Sequence[Boundary], image: Tensor
 ) -> tuple[int | None, ...]:
-    """Return how many values the output at each boundary has for one image.
+    """Return the number of values of the output at each boundary for one image.
 
-    None where it holds no tensor, or never runs. Where more than this output crosses the boundary,
-    activations have more values.
+    It is None if the output holds no tensor or the module never runs. If other tensors cross the
+    boundary too, activations have more values.
 
     Args:
         net: The network.
@@ -122,7 +122,7 @@ def row_elements(
 
 
 def _deepest_first(boundaries: Sequence[Boundary]) -> tuple[Boundary, ...]:
-    """Return the boundaries, each module once: its deepest one."""
+    """Return the boundaries, deepest first, with the deepest one of each module."""
     return tuple({b.module: b for b in reversed(boundaries)}.values())
 
 
@@ -143,11 +143,11 @@ def _boundary(name: str, module: str, units: Sequence[Stage]) -> Boundary:
 
 
 def _is_fixed(net: nn.Module, name: str) -> bool:
-    """Tell whether a module and everything in it stays in eval mode."""
+    """Return whether a module and all modules in it are held in eval mode."""
     return all(is_held(module) for module in net.get_submodule(name).modules())
 
 
 def _adds_to_its_parts(module: nn.Module) -> bool:
-    """Tell whether a module is called, and may give something else than its last part gives."""
+    """Return whether a module is called and may change the output of its last part."""
     called = type(module).forward is not nn.Module.forward
     return called and not isinstance(module, nn.Sequential)

@@ -1,7 +1,7 @@
-"""Calls of a network's modules: stepping in before a module computes, without surgery on it.
+"""Module calls: intercepts calls of a network's modules without changing the network.
 
-While a forward runs, the ``forward`` of chosen modules is replaced on the instance. Everything
-around it stays: hooks that users registered run as ever, and the modules are the same objects.
+While a forward runs, the ``forward`` of chosen modules is replaced on the instance. Nothing else
+changes: the users' hooks run as usual, and the modules are the same objects.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from torch import nn
 
 
 class Call(NamedTuple):
-    """One call of a module in a forward: the name, and how many calls of it came before."""
+    """One call of a module in a forward: the module's name, and the number of its earlier calls."""
 
     module: str
     number: int
 
     def __str__(self) -> str:
-        """Return the call in words."""
+        """Return the call as text."""
         again = f" (call {self.number + 1})" if self.number else ""
         return f"{self.module!r}{again}"
 
 
 Answer = Callable[[Call, Callable[[], Any]], Any]
-"""Gives a call's output; gets the call, and a function that computes the output."""
+"""Returns a call's output, given the call and a function that computes the output."""
 
 
 class Leave(BaseException):
-    """Ends a forward early. No forward's own ``except Exception`` stops it."""
+    """Ends a forward early. It is not caught by a forward's own ``except Exception``."""
 
 
 @contextmanager
 def intercepting(net: nn.Module, names: Iterable[str], answer: Answer) -> Iterator[None]:
-    """Let ``answer`` give the output of each outermost call of the named modules.
+    """Replace the output of each outermost call of the named modules by that of ``answer``.
 
-    Calls within such a call are left alone, and not counted. Compiled modules run eagerly.
+    Calls inside such a call are neither replaced nor counted. Compiled modules run eagerly.
 
     Args:
         net: The network.
-        names: Modules of it.
-        answer: Gives the outputs.
+        names: Names of its modules.
+        answer: Returns the outputs.
     """
     counts: Counter[str] = Counter()
     inside = False
@@ -65,7 +65,7 @@ def intercepting(net: nn.Module, names: Iterable[str], answer: Answer) -> Iterat
 
     modules = {id(m): (name, m) for name in reversed([*names]) for m in [net.get_submodule(name)]}
     own = [(m, vars(m).get("forward")) for _, m in modules.values()]
-    # The instance's dictionary: a TorchScript module refuses to set or delete its forward.
+    # Through the instance's dictionary: a TorchScript module refuses to set its forward.
     for name, module in modules.values():
         vars(module)["forward"] = partial(forward, name, module.forward)
     try:
@@ -79,7 +79,7 @@ def intercepting(net: nn.Module, names: Iterable[str], answer: Answer) -> Iterat
 
 
 def _eagerly() -> AbstractContextManager[Any]:
-    """Let what ``torch.compile`` made run as plain Python: a compiled module calls no other one."""
+    """Run compiled modules as plain Python, so that the modules in them are called."""
     if "torch._dynamo" not in sys.modules:  # then nothing is compiled
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")

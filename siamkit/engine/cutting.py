@@ -1,4 +1,4 @@
-"""Cutting a network at the deepest boundary where prefix and suffix are exactly the whole."""
+"""The cut: splits a network at the deepest boundary where prefix and suffix equal the whole."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from siamkit.errors import ConfigError, SiamkitError
 from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.names import named_parameters, unwrap
 from siamkit.model.trace import evaluating
+from siamkit.words import plural
 
-NOTHING_FROZEN = "no part of the network is frozen from the start on"
+NOTHING_FROZEN = "no part at the start of the network is frozen"
 
-_UNLIKE = "what comes after it does not do the same with its output {}: {}"
+_UNLIKE = "the suffix differs from the whole network {}: {}"
 _SIZES = (1, 2)
-"""Smaller numbers of images that a cut is tried with, besides all that are given."""
+"""Smaller numbers of images that a cut is tried with, besides all given images."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ class Cut:
     """A network cut at a boundary that passed its trial.
 
     Attributes:
-        boundary: Where.
-        frontier: What crosses the boundary there.
-        prefix: From images to activations ``[N, ...]``.
-        suffix: From activations to what the network gives.
+        boundary: The end of the prefix.
+        frontier: The tensors that cross the boundary.
+        prefix: Maps images to activations ``[N, ...]``.
+        suffix: Maps activations to the network's output.
     """
 
     boundary: Boundary
@@ -49,21 +50,21 @@ class Cut:
     def differs(
         self, images: Tensor, activations: Tensor | None = None, tolerance: float = TOLERANCE
     ) -> str | None:
-        """Run the whole and the cut network on a real batch, and say in words how they differ.
+        """Run the whole network and the cut one on a real batch, and return how they differ.
 
-        Both run in training mode with the same random state. Parameters, gradients, buffers, modes
-        and generators are as before afterwards. Call it on the first batches of a phase, and now
-        and then: a forward may do something else for images or batches that were not tried.
+        Both run in training mode with the same random state. Afterwards, parameters, gradients,
+        buffers, modes and generators are unchanged. Call it on the first batches of a phase and
+        from time to time, because a forward may branch on images or batches that were not tried.
 
         Args:
             images: A batch ``[N, C, H, W]``.
-            activations: What will be used in place of the prefix's output, such as cached rows;
-                None to run the prefix.
-            tolerance: The largest relative difference that is none. Rows of half precision need
-                more than the default.
+            activations: The activations to use instead of the prefix's output, such as cached
+                rows; None to run the prefix.
+            tolerance: The largest relative difference that is accepted. Rows of half precision
+                need more than the default.
 
         Returns:
-            The difference; None where there is none.
+            The difference as text; None if there is none.
         """
         net = self.net
         whole = step(net, net, images.clone())
@@ -74,23 +75,23 @@ class Cut:
         return difference(whole, parts, tolerance)
 
     def _activations(self, images: Tensor, seed: int = 0) -> Tensor:
-        """Return the prefix's output; the images stay as they are."""
+        """Return the prefix's output. The images are not changed."""
         with evaluating(self.net), seeded(seed, images.device):
             activations: Tensor = self.prefix(images.clone())
             return activations
 
     def _forget(self, images: Tensor) -> None:
-        """Run another image, so that nothing the network kept of ``images`` helps the suffix."""
+        """Run another image, so that the suffix cannot use state that the network stored."""
         self._activations(torch.zeros_like(images[:1]))
 
 
 @dataclass(frozen=True)
 class CutResult:
-    """Where a network was cut, or why it was not.
+    """The result of :func:`cut`.
 
     Attributes:
-        cut: The cut; None where the network has to run whole.
-        reasons: Why each deeper boundary was passed over, deepest first.
+        cut: The cut; None if the network must run whole.
+        reasons: The reason why each deeper boundary was rejected, deepest first.
     """
 
     cut: Cut | None
@@ -98,10 +99,10 @@ class CutResult:
 
 
 def cut(module: nn.Module, stages: Sequence[Stage], plan: FreezePlan, images: Tensor) -> CutResult:
-    """Cut a network behind its frozen part, exactly or not at all.
+    """Cut a network after its frozen part, exactly or not at all.
 
-    The prefix is a fixed function of each image, so its output (the activations) may be computed
-    once and kept. Training goes on with the suffix::
+    The prefix is a fixed function of each image, so its output (the activations) can be computed
+    once and stored. Training uses the suffix::
 
         result = siamkit.engine.cut(net, stages, plan, images)
         if result.cut is not None:
@@ -109,20 +110,20 @@ def cut(module: nn.Module, stages: Sequence[Stage], plan: FreezePlan, images: Te
                 activations = result.cut.prefix(images)
             loss = criterion(result.cut.suffix(activations), labels)
 
-    Every boundary is tried on ``images``, deepest first: outputs, gradients and buffers must be
+    Every boundary is tried on ``images``, deepest first. Outputs, gradients and buffers must equal
     those of the whole network, in training mode and in eval mode, for several numbers of images.
-    :meth:`Cut.differs` repeats that on batches of the training.
+    :meth:`Cut.differs` repeats this on training batches.
 
     Args:
         module: Any network whose forward takes images. Wrappers (``DistributedDataParallel``,
-            ``torch.compile``) are taken off; the suffix runs the network inside.
+            ``torch.compile``) are removed; the suffix runs the network inside.
         stages: Its stages (:func:`siamkit.model.stages.discover_stages`).
         plan: The plan that was applied to it by a
             :class:`~siamkit.freezing.controller.FreezeController`.
-        images: Real images ``[N, C, H, W]``, three or more where possible, of differing content.
+        images: Real, different images ``[N, C, H, W]``, if possible three or more.
 
     Returns:
-        The cut, and why deeper boundaries were passed over.
+        The cut, and the reasons why deeper boundaries were rejected.
 
     Raises:
         ConfigError: The plan was not applied to the network.
@@ -132,7 +133,7 @@ def cut(module: nn.Module, stages: Sequence[Stage], plan: FreezePlan, images: Te
     if wrong := sorted(trains ^ plan.trainable):
         raise ConfigError(
             "the plan was not applied to the network: "
-            f"{len(wrong)} parameters differ, the first is {wrong[0]!r}",
+            f"{plural(len(wrong), 'parameter')} differ, such as {wrong[0]!r}",
             hint="call FreezeController(module, stages).apply(plan) first",
         )
     boundaries = find_boundaries(net, stages, plan)
@@ -147,11 +148,11 @@ def first_exact_cut(
 
     Args:
         net: The network, with a plan applied.
-        boundaries: Where it may be cut, in order of preference.
-        images: Real images ``[N, C, H, W]``, two or more; with three, all sizes are tried.
+        boundaries: The boundaries to try, in order of preference.
+        images: Two or more real images ``[N, C, H, W]``; with three, all sizes are tried.
 
     Returns:
-        The cut, or None; and why each boundary before it was passed over.
+        The cut, or None; and the reason why each boundary before it was rejected.
     """
     reasons: list[str] = []
     for boundary in boundaries:
@@ -163,7 +164,7 @@ def first_exact_cut(
             reason = _trial(tried, images)
         except SiamkitError as error:
             reason = str(error)
-        except Exception as error:  # the network's own code, fed with something else
+        except Exception as error:  # the network's own code may fail on activations
             reason = f"{type(error).__name__}: {error}"
         if reason is None:
             return tried, reasons
@@ -178,7 +179,7 @@ def _trial(tried: Cut, images: Tensor) -> str | None:
     net = tried.net
     together = tried._activations(images)
     if len(together) != len(images):
-        return f"{len(images)} images give activations of shape {list(together.shape)}"
+        return f"the activations of {len(images)} images have shape {list(together.shape)}"
     allowed = allowed_for(images, together)
     whole = step(net, net, images.clone())
     if whole.error is not None:
@@ -197,14 +198,14 @@ def _trial(tried: Cut, images: Tensor) -> str | None:
         activations = tried._activations(some, seed=1)
         if relative(together[at], activations) > allowed:
             if relative(together, tried._activations(images, seed=2)) > allowed:
-                return "it gives something else each time"
+                return "its output differs each time"
             return "its output for an image depends on the other images of the batch"
         parts = step(net, _given(tried.suffix, activations), some, training=False)
         if reason := difference(whole, parts, allowed):
-            return _UNLIKE.format(f"in eval mode with {size} images", reason)
+            return _UNLIKE.format(f"in eval mode with {plural(size, 'image')}", reason)
     return None
 
 
 def _given(suffix: Suffix, activations: Tensor) -> Callable[[Tensor], object]:
-    """Return the suffix as a function of images, with the activations that they gave."""
+    """Return the suffix as a function of images that uses the given activations."""
     return lambda _: suffix(activations)

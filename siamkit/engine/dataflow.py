@@ -1,9 +1,9 @@
-"""The data-flow tracker: follows, through one forward, which results depend on which tensors.
+"""The data-flow tracker: follows which results of a forward depend on which tensors.
 
-It sees every operation of the forward as PyTorch dispatches it, inside modules and outside of them,
-so it needs no graph of the network. Dependence is tracked per storage, so that views and in-place
-operations are covered. What comes back after it left PyTorch is lost from sight: the result is a
-strong hint, and the trial of a cut (:mod:`siamkit.engine.trial`) is the proof.
+It sees every operation as PyTorch dispatches it, inside and outside of modules, so it needs no
+graph of the network. Dependence is tracked per storage, which covers views and in-place operations.
+It cannot follow values that leave PyTorch and come back. So its result is a strong hint, and the
+trial of a cut (:mod:`siamkit.engine.trial`) is the proof.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 Label = Hashable
-"""The name of a tensor whose influence is followed."""
+"""The name of a tensor that is followed."""
 
 _NONE: frozenset[Label] = frozenset()
 _TORCH = str(Path(torch.__file__).parent)
 _ATEN = torch.ops.aten
 _READS = {_ATEN._local_scalar_dense, _ATEN.equal, _ATEN.is_nonzero}
-"""Operations that give Python a value of a tensor, to decide by."""
+"""Operations that give a tensor's value to Python code, which may branch on it."""
 _LEAVES = {"numpy", "tolist", "__array__", "__dlpack__"}
-"""Methods of tensors that hand all values out of PyTorch."""
+"""Methods of tensors that give all values to code outside PyTorch."""
 _SHAPE_ONLY = {
     _ATEN.zeros_like, _ATEN.ones_like, _ATEN.empty_like, _ATEN.full_like, _ATEN.rand_like,
     _ATEN.randn_like, _ATEN.randint_like, _ATEN.new_zeros, _ATEN.new_ones, _ATEN.new_empty,
     _ATEN.new_full, _ATEN.new_empty_strided,
 }  # fmt: skip
-"""Operations that look at no value of their first argument."""
+"""Operations that read only the shape of their first argument."""
 
 
 class Dataflow(AbstractContextManager["Dataflow"]):
     """Follows marked tensors through everything that runs while it is active.
 
     Attributes:
-        reads: The labels of each value that Python read, and the line of code that read it.
-        written: The labels of the marked tensors that were written to in place.
+        reads: The labels of each value that Python code read, and the line that read it.
+        written: The labels of the marked tensors that were changed in place.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Dataflow(AbstractContextManager["Dataflow"]):
         self.written: set[Label] = set()
         self._labels: dict[int, frozenset[Label]] = {}
         self._marked: dict[int, set[Label]] = {}
-        # A storage that was let go could give its address to another one.
+        # Keeps every storage, so that no two have the same address.
         self._alive: dict[int, Any] = {}
         self._modes = ExitStack()
 
@@ -68,27 +68,27 @@ class Dataflow(AbstractContextManager["Dataflow"]):
         return _NONE.union(*(self._labels.get(self._key(t), _NONE) for t in tensors))
 
     def __enter__(self) -> Dataflow:
-        """Start to follow."""
+        """Start following."""
         self._modes.enter_context(_Operations(self))
         self._modes.enter_context(_Departures(self))
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
+        """Stop following."""
         self._modes.close()
 
     def read(self, values: Any) -> None:
-        """Note that Python sees values."""
+        """Record that Python code reads values."""
         if labels := self.labels(values):
             self.reads.append((labels, _caller()))
 
     def depend(self, inputs: Any, targets: Sequence[Tensor], run: Callable[[], Any]) -> Any:
-        """Run an operation, and note what its result depends on.
+        """Run an operation, and record the dependences of its result.
 
         Args:
-            inputs: What it reads.
-            targets: What it writes to.
-            run: Runs it.
+            inputs: The values that it reads.
+            targets: The tensors that it writes to.
+            run: Runs the operation.
         """
         labels = self.labels(inputs)
         for tensor in targets:
@@ -131,7 +131,7 @@ class _Operations(TorchDispatchMode):
 
 
 class _Departures(TorchFunctionMode):
-    """Sees values that leave PyTorch, which no operation does."""
+    """Sees values that leave PyTorch, which is not an operation."""
 
     def __init__(self, flow: Dataflow) -> None:
         super().__init__()

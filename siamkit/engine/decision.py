@@ -1,6 +1,6 @@
-"""The phase decision: how a phase is computed, and the numbers that decided it.
+"""The phase decision: how a phase is computed, and the numbers behind it.
 
-It is part of a run's state, so that a resumed run goes on as it began.
+It is part of a run's state, so that a resumed run continues in the same way.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ class PhaseDecision:
 
     Attributes:
         mode: ``cached``, ``live`` (the prefix runs for every batch) or ``whole`` (no cut).
-        reason: Why, in a few words.
+        reason: The reason, in a few words.
         boundary: The last stage or block of the prefix; None if ``whole``.
         module: The boundary's module; None if ``whole``.
-        passed_over: Why deeper boundaries are not used.
-        kernel: The kernel that runs the prefix; None while nothing has to be computed.
-        kernels: Seconds per image of each kernel that was measured.
-        setup_seconds: Seconds that building and first running each of them took.
-        rejected: Why each kernel that was not tried or not used was left out.
-        views: Views per training image; None for a new one every epoch.
+        passed_over: The reasons why deeper boundaries are not used.
+        kernel: The kernel that runs the prefix; None while nothing must be computed.
+        kernels: Seconds per image of each measured kernel.
+        setup_seconds: Seconds for building and first running each measured kernel.
+        rejected: The reason why each other kernel was not tried or not used.
+        views: Views per training image; None for a new view in every epoch.
         dtype: Type of the cached rows; None if ``whole``.
-        rows: Rows that the rest of the phase reads.
-        missing: Those of ``rows`` that the cache did not hold.
+        rows: Number of rows that the rest of the phase reads.
+        missing: Number of those rows that the cache did not hold.
         row_bytes: Bytes per row.
         bytes: Bytes of all ``rows``.
         decode_seconds: Seconds to load an image.
         prefix_seconds: Seconds per image in the prefix.
         suffix_seconds: Seconds per image in the suffix, backward included.
         live: Estimated seconds for the rest of the phase without a cache.
-        cached: The same with it.
+        cached: Estimated seconds for the rest of the phase with a cache.
     """
 
     mode: Mode
@@ -62,7 +62,7 @@ class PhaseDecision:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PhaseDecision:
-        """Return the decision that :meth:`to_json` gave; keys that it doesn't know are left out."""
+        """Return the decision of :meth:`to_json`'s values; unknown keys are ignored."""
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         known["passed_over"] = tuple(known.get("passed_over", ()))
         return cls(**known)
@@ -72,7 +72,7 @@ class PhaseDecision:
         return {**asdict(self), "passed_over": list(self.passed_over)}
 
     def falling_back(self, mode: Mode, reason: str) -> PhaseDecision:
-        """Return the decision to compute the rest of the phase in a plainer way."""
+        """Return the decision to compute the rest of the phase in a simpler mode."""
         if mode == "whole":
             return PhaseDecision(mode, reason, views=self.views)
         return replace(self, mode=mode, reason=reason)

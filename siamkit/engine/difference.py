@@ -1,4 +1,4 @@
-"""The relative difference of two results, by which caches, cuts and kernels are judged."""
+"""The relative difference of two results."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ def relative_difference(output: Tensor, reference: Tensor) -> float:
     """Return the largest absolute difference over the largest magnitude of ``reference``.
 
     Returns:
-        Infinity where shapes differ or a value is not finite, so that no tolerance lets it pass; 0
-        for empty tensors. A reference of zeros is compared absolutely, in units of 1e-12.
+        Infinity if the shapes differ or a value is not finite, so that it exceeds any tolerance; 0
+        for empty tensors. A difference from zeros is absolute, in units of 1e-12.
     """
     if output.shape != reference.shape:
         return float("inf")

@@ -1,9 +1,9 @@
-"""The engine: decides for each phase how it is computed, and carries it out.
+"""The engine: decides how each phase is computed, and carries it out.
 
-At the start of a phase the engine cuts the network at the boundary, tests the cut, measures, and
-decides (:mod:`siamkit.engine.planner`) whether the frozen prefix runs for every batch or once per
-image and view. Whatever it decides, the same batches give the same losses within the tolerance of
-the arithmetic.
+At the start of a phase, the engine cuts the network at the boundary and tests the cut. It measures
+both parts and decides (:mod:`siamkit.engine.planner`) whether the frozen prefix runs for every
+batch or once per image and view. Either way, the same batches give the same losses, within the
+tolerance of the arithmetic.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from siamkit.batches import BatchSource
 from siamkit.engine.boundary import Boundary, find_boundaries, row_elements
 from siamkit.engine.cache.budget import available_bytes
 from siamkit.engine.cache.store import OverflowInCache
-from siamkit.engine.cutting import Cut, first_exact_cut
+from siamkit.engine.cutting import NOTHING_FROZEN, Cut, first_exact_cut
 from siamkit.engine.decision import PhaseDecision
 from siamkit.engine.identity import describe
 from siamkit.engine.kernels import Choice, choose, kernel_class
@@ -34,11 +34,14 @@ from siamkit.engine.trial import TOLERANCE
 from siamkit.errors import ConfigError, SiamkitError
 from siamkit.freezing.controller import FreezeController
 from siamkit.model.trace import evaluating
+from siamkit.spelling import command, setting
 
 _TESTED = 3
+"""Images that a cut is tried on."""
+
 _CHECK_SECONDS = 0.3
 _CHECKED = range(2, 33)
-"""Images of a batch that the cut network is held against the whole one on: as many as the prefix
+"""Images of a batch on which the cut network is compared with the whole one: as many as the prefix
 computes in :data:`_CHECK_SECONDS`, within these bounds."""
 
 
@@ -46,12 +49,13 @@ class Engine:
     """Decides how each phase of a run is computed.
 
     Args:
-        controller: Applied the phase's plan to the network.
-        inputs: Its inputs: :data:`TRAIN`, and those that are evaluated after each epoch.
-        visits: Training images per epoch; one that comes twice counts twice.
-        settings: What the engine may do.
+        controller: The controller that applied the phase's plan to the network.
+        inputs: The sets of inputs by name: :data:`TRAIN`, and those evaluated after each epoch.
+        visits: Training images per epoch; an image that comes twice counts twice.
+        settings: Settings of the engine.
         reports: Callbacks of long work.
-        identity: What else decides the prefix's output, as JSON values: part of the cache's key.
+        identity: Further facts that determine the prefix's output, as JSON values. They are part
+            of the cache's key.
     """
 
     def __init__(
@@ -70,17 +74,17 @@ class Engine:
         self._open: CutPhase | None = None
 
     def close(self) -> None:
-        """Close the cache of the phase, so that others may evict it."""
+        """Close the cache of the phase, so that other processes may evict it."""
         if self._open is not None:
             self._open.close()
             self._open = None
 
     def enter(self, epochs: range, before: PhaseDecision | None = None) -> Execution:
-        """Decide how the rest of a phase is computed. :meth:`prepare` comes before each epoch.
+        """Decide how the rest of a phase is computed. Call :meth:`prepare` before each epoch.
 
         Args:
-            epochs: The epochs left in it.
-            before: What was decided when the phase began; None if it begins now.
+            epochs: The epochs left in the phase.
+            before: The decision at the start of the phase; None if it starts now.
         """
         self.close()
         phase = self.decide(epochs, before)
@@ -99,14 +103,14 @@ class Engine:
         return Execution(phase.decision(before), epochs, sources, forward, phase)
 
     def prepare(self, execution: Execution, epoch: int) -> Execution:
-        """Compute the rows that an epoch reads and the cache lacks; later epochs' views wait.
+        """Compute the rows that an epoch reads and the cache does not hold.
 
         Args:
-            execution: The phase's.
+            execution: The execution of the phase.
             epoch: The epoch.
 
         Returns:
-            The execution; another one where the cache proved to be of no use.
+            The execution; another one if the cache cannot be used.
         """
         phase = execution.parts
         if phase is None or phase.plan.mode == "live":
@@ -125,17 +129,17 @@ class Engine:
         return self.enter(rest, execution.decision.falling_back("live", short))
 
     def checked(self, execution: Execution, epoch: int, batch: Sequence[int]) -> Execution:
-        """Hold the cut network against the whole one on a real batch, now and then.
+        """Compare the cut network with the whole one on a real batch, in some epochs.
 
-        A forward may branch on the content of images or batches that the cut was not tried on.
+        A forward may branch on images or batches that the cut was not tried on.
 
         Args:
-            execution: The phase's, prepared for the epoch.
+            execution: The execution of the phase, prepared for the epoch.
             epoch: The epoch.
             batch: Indices of the images of its first batch.
 
         Returns:
-            The execution; one of the whole network where the two differ.
+            The execution; one of the whole network if the two differ.
         """
         phase = execution.parts
         if phase is None or not _due(epoch - execution.epochs.start):
@@ -147,26 +151,27 @@ class Engine:
         images = images.to(self.settings.device).contiguous(memory_format=torch.channels_last)
         activations, tolerance = None, TOLERANCE
         if phase.cache is not None and phase.plan.mode == "cached" and phase.dtype.itemsize > 2:
-            # Rows of full precision save running the prefix again, and are looked at as well.
+            # With rows of full precision, the prefix need not run, and the rows are checked too.
             (rows,) = execution.sources[TRAIN].batches([indices], view)
             activations, tolerance = rows.inputs.to(images.device), phase.cache.tolerance
         reason = phase.cut.differs(images, activations, tolerance)
         return execution if reason is None else self.whole(execution, epoch, reason)
 
     def whole(self, execution: Execution, epoch: int, reason: str) -> Execution:
-        """Return the execution of the whole network for the rest of a phase, and say why.
+        """Return the execution of the whole network for the rest of a phase, and emit a notice.
 
         Args:
-            execution: The phase's.
+            execution: The execution of the phase.
             epoch: The epoch that runs or comes next.
-            reason: What the cut network does differently.
+            reason: The difference between the cut network and the whole one.
         """
         self.close()
         decision = execution.decision.falling_back(
-            "whole", f"the cut network is not the whole one on a training batch: {reason}"
+            "whole", f"the cut network differs from the whole one on a training batch: {reason}"
         )
         text = (
-            f"{decision.reason}; this phase runs the whole network (engine.cut=off does so always)"
+            f"{decision.reason}; this phase runs the whole network "
+            f"({setting('engine.cut', 'off')} does so in all phases)"
         )
         self.reports.emit("notice", {"text": text})
         return self._whole(decision, range(epoch, execution.epochs.stop))
@@ -178,10 +183,10 @@ class Engine:
 
         Args:
             epochs: The epochs left in the phase.
-            before: What was decided when the phase began; None if it begins now.
+            before: The decision at the start of the phase; None if it starts now.
 
         Returns:
-            The cut phase, or the decision that the whole network runs.
+            The cut phase, or the decision to run the whole network.
         """
         if before is not None and before.mode == "whole":
             return before
@@ -195,10 +200,9 @@ class Engine:
             boundaries = boundaries[start:]
         deepest, passed_over = first_exact_cut(self.net, boundaries, images[:_TESTED])
         if deepest is None:
-            none = "no part of the network is frozen from the start on"
-            return self._uncut("; ".join(passed_over) or none)
+            return self._uncut("; ".join(passed_over) or NOTHING_FROZEN)
         if before is not None:
-            # The phase goes on where it began, so that a resumed run gives what it would have.
+            # A phase keeps its boundary, so that a resumed run gives the same results.
             return self._cut_phase(deepest, passed_over, before.views, epochs, before)
         usable = boundaries[boundaries.index(deepest.boundary) :]
         sizes = self._row_bytes(usable, images[:1])
@@ -209,13 +213,13 @@ class Engine:
         if index:
             smaller, more = first_exact_cut(self.net, list(sizes)[index:], images[:_TESTED])
             if smaller is not None:
-                too_large = f"{deepest.boundary.name}: too large for engine.cache_gb at each view"
+                too_large = f"{deepest.boundary.name}: its cache would exceed engine.cache_gb"
                 reasons = [*passed_over, too_large, *more]
                 phase = self._cut_phase(smaller, reasons, views, epochs, None)
                 if phase.plan.mode == "cached":
                     return phase
                 phase.close()
-        # Where nothing is kept, nothing is gained by a smaller output.
+        # Without a cache, a smaller output has no advantage.
         return self._cut_phase(deepest, passed_over, views, epochs, None)
 
     @property
@@ -286,11 +290,11 @@ class Engine:
         return forced or available_bytes(self.settings.root) > 0
 
     def _held_out(self) -> int:
-        """Return how many images are evaluated after each epoch."""
+        """Return the number of images that are evaluated after each epoch."""
         return sum(len(part) for part in self.inputs.values() if not part.trains)
 
     def _trained(self) -> int:
-        """Return how many images an epoch reads to train, each once."""
+        """Return the number of different images that an epoch trains on."""
         return sum(len(part) for part in self.inputs.values() if part.trains)
 
     def _dtype(self, boundary: Boundary) -> torch.dtype:
@@ -304,7 +308,7 @@ class Engine:
     def _cache_plan(self, work: Work, costs: Costs, before: PhaseDecision | None) -> CachePlan:
         wanted, budget = self.settings.cache, self.settings.budget
         if before is not None and before.mode == "live":
-            # As it began, whatever a measurement would say now.
+            # A phase keeps its mode, whatever the measurements are now.
             plan = decide(work, costs, budget=budget, free=0, wanted="off")
             return replace(plan, reason=before.reason)
         if wanted == "auto" and before is not None and before.mode == "cached":
@@ -334,14 +338,15 @@ class Engine:
             except ConfigError as error:
                 if wanted == self.settings.kernel:
                     raise
-                text = f"the kernel that the phase began with cannot be used any more: {error}"
+                text = f"the phase's first kernel cannot be used any more: {error}"
                 self.reports.emit("notice", {"text": text})
                 return run()
 
     def _stock(self, execution: Execution, phase: CutPhase, view: int) -> str | None:
-        """Show the sources the rows that an epoch reads; return their fault, or None.
+        """Compute missing rows of an epoch and pass its rows to the sources.
 
-        Where rows are missing, they are computed first.
+        Returns:
+            The reason why the rows cannot be used, or None.
         """
         cache = phase.cache
         assert cache is not None
@@ -365,8 +370,8 @@ class Engine:
             if not apart <= cache.tolerance:
                 return (
                     f"the cache in {self.settings.root} differs from the network by {apart:.1e} of "
-                    f"its largest value, and {cache.tolerance:.0e} is the most: this phase runs "
-                    "without it ('siamkit cache clear' empties it)"
+                    f"its largest value, more than the allowed {cache.tolerance:.0e}: this phase "
+                    f"runs without it ({command('cache clear')} empties it)"
                 )
         for name, v in views.items():
             sources[name].show(v, rows[name])
@@ -374,7 +379,7 @@ class Engine:
 
 
 class SuffixError(Exception):
-    """The suffix failed on a batch; the whole network may well run on it."""
+    """The suffix failed on a batch on which the whole network may still run."""
 
 
 def _guarded(suffix: Callable[[Tensor], Tensor], activations: Tensor) -> Tensor:
@@ -387,5 +392,5 @@ def _guarded(suffix: Callable[[Tensor], Tensor], activations: Tensor) -> Tensor:
 
 
 def _due(epochs: int) -> bool:
-    """Tell whether a check is due so many epochs after a phase began: 0, 1, 4, 16, 64 ..."""
+    """Return whether to check after this many epochs of a phase: 0, 1, 4, 16, 64 and so on."""
     return epochs == 0 or (epochs & (epochs - 1) == 0 and epochs.bit_length() % 2 == 1)

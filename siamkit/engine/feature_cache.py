@@ -1,4 +1,4 @@
-"""The feature cache: what a frozen prefix gives, kept on the disk for any training loop."""
+"""The feature cache: stores the output of a frozen prefix on the disk, for any training loop."""
 
 from __future__ import annotations
 
@@ -26,19 +26,21 @@ from siamkit.engine.sources import unpack
 from siamkit.errors import ConfigError, DataError, ResourceError
 from siamkit.freezing.controller import FreezeController
 from siamkit.model.trace import evaluating
+from siamkit.words import plural
 
 _log = logging.getLogger("siamkit.engine")
 
 Load = Callable[[list[int]], Tensor]
-"""Given positions of keys, returns their images ``[n, C, H, W]``."""
+"""Returns the images ``[n, C, H, W]`` of keys, given the positions of the keys."""
 
 
 class CachedRows(Dataset[Tensor]):
     """The activations of some images, in the order of their keys: a map-style dataset.
 
     ``rows[3]`` is the row of one image; ``rows[1:9]``, ``rows[[4, 2]]`` and ``rows[tensor]`` are
-    rows ``[n, ...]``, in float32 on the CPU. A ``DataLoader`` with ``num_workers=0`` reads
-    ``torch.utils.data.StackDataset(rows, labels)``; workers would only copy what is read already.
+    rows ``[n, ...]``, in float32 on the CPU. A ``DataLoader`` can read
+    ``torch.utils.data.StackDataset(rows, labels)`` with ``num_workers=0``. Workers would bring no
+    gain, because reading a row needs no computation.
     """
 
     def __init__(self, rows: Rows, require_frozen: Callable[[], None]) -> None:
@@ -52,7 +54,7 @@ class CachedRows(Dataset[Tensor]):
         """Return one row, or rows ``[n, ...]``.
 
         Raises:
-            ConfigError: The plan that was applied meanwhile doesn't freeze the same prefix.
+            ConfigError: A plan was applied since that doesn't freeze the same prefix.
             FrozenDriftError: A frozen tensor of the prefix changed.
         """
         self._require_frozen()
@@ -61,19 +63,19 @@ class CachedRows(Dataset[Tensor]):
         return rows[0] if positions.ndim == 0 else rows
 
     def __getitems__(self, indices: list[int]) -> list[Tensor]:
-        """Return the rows of a batch at once, as ``DataLoader`` asks for them."""
+        """Return the rows of a batch; ``DataLoader`` calls this."""
         return list(self[indices])
 
     def __reduce__(self) -> Any:
         raise ConfigError(
             "cached rows cannot be copied or sent to another process",
-            hint="give the DataLoader num_workers=0; another process opens a FeatureCache of its "
-            "own on the same folder",
+            hint="use a DataLoader with num_workers=0, or open another FeatureCache on the same "
+            "folder in the other process",
         )
 
 
 class FeatureCache:
-    """Keeps a prefix's output by key, so that each image is computed once, for any training loop.
+    """Stores a prefix's output by key, so that any training loop computes each image only once.
 
     ::
 
@@ -84,33 +86,33 @@ class FeatureCache:
             for batch in batches:
                 loss = criterion(result.cut.suffix(rows[batch]), labels[batch])
 
-    Rows lie in a *store*, a folder named by the prefix's weights and buffers, structure and code,
-    by its boundary, the images' shape, the type of the rows and the kind of arithmetic: a network
-    that differs in any of these has a store of its own. ``siamkit cache`` lists and prunes stores.
-    Any number of processes may use one: the first fills it, the others wait and read. A key has
-    one row for as long as the row is kept, equal to the bit each time it is read.
+    Rows are in a *store*. A store is a folder whose name depends on the prefix's weights, buffers,
+    structure and code, its boundary, the images' shape, the type of the rows and the kind of
+    arithmetic. A network that differs in any of these has another store. ``siamkit cache`` lists
+    and prunes stores. Several processes can use one store: the first fills it, and the others wait
+    and read. While a key's row is stored, each read gives the same bits.
 
-    The cache belongs to the plan under which it was made. Under a plan that freezes another prefix
-    it refuses to go on; make a new cut and a new cache then.
+    The cache belongs to the plan under which it was made. After a plan that freezes another prefix,
+    it raises an error; make a new cut and a new cache then.
 
     Args:
         cut: The cut network (:attr:`siamkit.engine.CutResult.cut`).
-        controller: Applied the plan that the network was cut under.
-        root: The folder of all stores; ``$SIAMKIT_CACHE_DIR`` or ``~/.cache/siamkit/features`` if
-            left out.
+        controller: The controller that applied the plan before the cut.
+        root: The folder of all stores; by default ``$SIAMKIT_CACHE_DIR`` or
+            ``~/.cache/siamkit/features``.
         budget: The most bytes that all stores may take together. The least recently used rows are
-            evicted, but none that the same call of :meth:`rows` asks for.
-        dtype: The type of the rows, ``torch.float16`` or ``torch.float32`` (or ``bfloat16``). If
-            left out, float32 for vectors and float16, which takes half the room, for feature maps.
-        kernel: The kernel that computes rows, one of :data:`siamkit.engine.KERNELS`; ``auto`` takes
-            the fastest whose setup the number of missing images pays for. Each is checked.
+            evicted, but none that the same call of :meth:`rows` needs.
+        dtype: The type of the rows: ``torch.float16``, ``torch.float32`` or ``torch.bfloat16``. By
+            default, float32 for vectors, and float16 for feature maps, which halves their size.
+        kernel: The kernel that computes rows, one of :data:`siamkit.engine.KERNELS`. ``auto`` picks
+            the fastest one whose setup pays off for the missing images. Every kernel is checked.
         precision: The type that autocast computes in, on a GPU: ``fp32``, ``bf16`` or ``fp16``.
 
     Attributes:
-        kernel_name: The kernel that computed rows last; None if none were missing so far.
+        kernel_name: The kernel that last computed rows; None if none were missing so far.
 
     Raises:
-        ConfigError: Cut and controller are not of one network or one plan, or an argument is wrong.
+        ConfigError: Cut and controller have different networks or plans, or an argument is wrong.
     """
 
     def __init__(
@@ -125,10 +127,10 @@ class FeatureCache:
         precision: Precision = "fp32",
     ) -> None:
         if not budget > 0:
-            raise ConfigError("must be more than 0 bytes", where="budget", got=budget)
+            raise ConfigError("must be greater than 0 bytes", where="budget", got=budget)
         if dtype is not None and dtype not in DTYPES:
             names = ", ".join(map(str, DTYPES))
-            raise ConfigError("no type of cached rows", where="dtype", got=dtype, allowed=names)
+            raise ConfigError("rows cannot have this type", where="dtype", got=dtype, allowed=names)
         self._cut, self._budget = cut, int(min(budget, 2**62))
         self._wanted, self._precision = kernel, precision
         self._frozen = FrozenPrefix(controller, cut)
@@ -150,7 +152,7 @@ class FeatureCache:
 
     @property
     def kernel_name(self) -> str | None:
-        """The kernel that computed rows last; None if none were missing so far."""
+        """The kernel that last computed rows; None if none were missing so far."""
         return None if self._kernel is None else self._kernel.name
 
     def __enter__(self) -> Self:
@@ -165,7 +167,7 @@ class FeatureCache:
         self.close()
 
     def close(self) -> None:
-        """Let the store go: from now on others may evict it. Rows that were returned stay."""
+        """Release the store, which other processes may then evict. Returned rows stay usable."""
         self._store.close()
 
     def rows(
@@ -174,47 +176,48 @@ class FeatureCache:
         load: Load,
         progress: Callable[[int, int], None] | None = None,
     ) -> CachedRows:
-        """Return the activations of images; those that are missing are computed first.
+        """Return the activations of images, computing missing ones first.
 
         Call it once per phase or epoch with the keys of all images, not once per batch.
 
-        A few rows are held against what the network gives now: the first and the last of those
-        that were computed, or else one of those that were there, at the 1st, 2nd, 4th, 8th ...
-        call. That finds a key that stands for two images, and a ``load`` that draws at random. All
-        rows of the store are removed then.
+        A few rows are compared with the network's current output: the first and the last computed
+        row, or else one stored row at the 1st, 2nd, 4th, 8th, ... call. This detects a key that
+        stands for two images, and a ``load`` that returns random images. In this case, all rows of
+        the store are removed.
 
         Args:
-            keys: A key per image and view. Whatever changes the pixels must change the key: the
-                file's content, the resizing and normalisation, the seed of a random augmentation.
-            load: Given positions in ``keys``, returns these images ``[n, C, H, W]`` as the network
-                takes them: of the shape and type of the images that it was cut with, on any device.
-                The same image each time.
-            progress: Called with how many rows are done, and how many there are to compute.
+            keys: A key per image and view. Anything that changes the pixels must change the key:
+                the file's content, the resizing and normalisation, the seed of a random
+                augmentation.
+            load: Returns the images ``[n, C, H, W]`` at the given positions in ``keys``. Their
+                shape and type are those of the images that the network was cut with; they may be
+                on any device. A key must always give the same image.
+            progress: Called with the number of computed rows and the number of rows to compute.
 
         Returns:
             A dataset of rows, one per key, in order. It stays usable after :meth:`close`.
 
         Raises:
-            ConfigError: The plan that was applied meanwhile doesn't freeze the same prefix; or a
-                key, an image or the kernel is not what it has to be.
-            DataError: A row differs from what the network gives.
+            ConfigError: A plan was applied since that doesn't freeze the same prefix; or a key, an
+                image or the kernel is invalid.
+            DataError: A row differs from the network's output.
             FrozenDriftError: A frozen tensor of the prefix changed.
-            ResourceError: The rows don't fit the budget or the disk. What was computed is kept.
+            ResourceError: The rows do not fit the budget or the disk. Computed rows are kept.
             OverflowInCache: A value is too large for the type of the rows.
         """
         self._frozen.require()
-        names = [_digest(key) for key in keys]
-        if not names:
-            raise ConfigError("no images are asked for", where="keys", got=[])
+        row_keys = [_digest(key) for key in keys]
+        if not row_keys:
+            raise ConfigError("must hold at least one key", where="keys", got=[])
         images = _checked(load, self._image)
         computed: list[int] = []
         while True:
-            missing = self._store.missing(names)
+            missing = self._store.missing(row_keys)
             if missing:
-                self._fill(names, missing, images, progress)
+                self._fill(row_keys, missing, images, progress)
                 computed = missing
             try:
-                rows = self._store.rows(names)
+                rows = self._store.rows(row_keys)
                 break
             except LookupError:  # another process evicted them meanwhile
                 continue
@@ -225,19 +228,20 @@ class FeatureCache:
 
     def _fill(
         self,
-        names: list[bytes],
+        keys: list[bytes],
         missing: list[int],
         images: Load,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        needed = self._store.bytes_of(len(set(names)))
+        count = len(set(keys))
+        needed = self._store.bytes_of(count)
         if needed > self._budget:
             raise ResourceError(
-                f"the activations of {len(set(names))} images take {needed / 1e6:,.1f} MB, and the "
-                f"budget is {self._budget / 1e6:,.1f} MB",
+                f"the activations of {plural(count, 'image')} take {needed / 1e6:,.1f} MB, more "
+                f"than the budget of {self._budget / 1e6:,.1f} MB",
                 where="budget",
-                hint="give a larger budget, dtype=torch.float16 or fewer views, or cut the network "
-                "where its activations are smaller",
+                hint="use a larger budget, dtype=torch.float16 or fewer views, or cut the network "
+                "at smaller activations",
             )
         kernel = self._kernel_for(missing, images)
 
@@ -247,14 +251,14 @@ class FeatureCache:
                 yield part, images(part)
 
         self._store.fill(
-            names, kernel, parts, self._budget,
-            keep=names, strict=True,
+            keys, kernel, parts, self._budget,
+            keep=keys, strict=True,
             on_wait=lambda: _log.warning("another process fills %s; waiting for it", self._root),
             progress=progress or (lambda done, total: None),
         )  # fmt: skip
 
     def _kernel_for(self, missing: list[int], images: Load) -> Kernel:
-        """Return the kernel; one that was chosen for few images is chosen anew for many."""
+        """Return the kernel. If it was chosen for fewer images, it is chosen again."""
         if self._kernel is None or (self._wanted == "auto" and len(missing) > self._chosen_for):
             first = images(missing[: batch_size(self._image.device)])
             with evaluating(self._cut.net):
@@ -272,7 +276,7 @@ class FeatureCache:
             positions = sorted({computed[0], computed[-1]})
         else:
             self._reads += 1
-            if self._reads & (self._reads - 1):  # no power of two
+            if self._reads & (self._reads - 1):  # not a power of two
                 return
             positions = [self._reads * 7919 % len(rows)]
         stored = rows.gather(torch.tensor(positions))
@@ -285,17 +289,17 @@ class FeatureCache:
             return
         self._store.drop()
         raise DataError(
-            f"the cached row differs by {apart[worst]:.1e} of its largest value from what the "
-            f"network gives for the image that was loaded now, and {self._store.tolerance:.0e} is "
-            "the most; all rows of this prefix were removed from the cache",
+            f"the cached row differs by {apart[worst]:.1e} of its largest value from the network's "
+            f"output for the loaded image, more than the allowed {self._store.tolerance:.0e}; all "
+            "rows of this prefix were removed from the cache",
             where=f"key {keys[positions[worst]]!r}",
-            hint="whatever changes the pixels must change the key (file, preprocessing, view), and "
-            "'load' must give the same image for a key each time",
+            hint="anything that changes the pixels must change the key (file, preprocessing, "
+            "view), and 'load' must always return the same image for a key",
         )
 
 
 def _example(cut: Cut) -> Tensor:
-    """Return one black image ``[1, C, H, W]`` like those that a network was cut with."""
+    """Return one black image ``[1, C, H, W]`` of the shape and type that a network was cut with."""
     leaf = cut.frontier.image
     if isinstance(leaf, Given):
         port = cut.frontier.ports[leaf.port]
@@ -317,8 +321,8 @@ def _checked(load: Load, like: Tensor) -> Load:
         wanted = (len(positions), *like.shape[1:])
         if loaded.shape != wanted or loaded.dtype != like.dtype:
             raise ConfigError(
-                "load must return the images that it is asked for, of the shape and type of those "
-                "that the network was cut with",
+                "load must return one image per position, of the shape and type that the network "
+                "was cut with",
                 got=f"{list(loaded.shape)}, {loaded.dtype}",
                 allowed=f"{list(wanted)}, {like.dtype}",
             )
@@ -328,7 +332,7 @@ def _checked(load: Load, like: Tensor) -> Load:
 
 
 def _digest(key: str | bytes) -> bytes:
-    """Return the store's key for a user's: one of text and one of bytes never meet."""
+    """Return the store's key for a user's key; text and bytes never give the same key."""
     if isinstance(key, str):
         content = b"s" + key.encode(errors="surrogatepass")
     elif isinstance(key, bytes):
@@ -336,7 +340,7 @@ def _digest(key: str | bytes) -> bytes:
     else:
         raise ConfigError(
             "a key must be text or bytes", where="keys", got=key,
-            hint="whatever changes the pixels must change it; a number alone stands for another "
-            "image in the next data set",
+            hint="anything that changes the pixels must change the key; a bare number would stand "
+            "for another image in another data set",
         )  # fmt: skip
     return hashlib.blake2b(content, digest_size=KEY_BYTES).digest()

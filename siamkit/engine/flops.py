@@ -1,4 +1,4 @@
-"""Floating-point operations of a network's frozen prefix, and of what comes after it."""
+"""FLOPs: the floating-point operations of a network, of its frozen prefix and of its backward."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from siamkit.model.trace import rehearsing
 
 @dataclass(frozen=True)
 class Flops:
-    """Operations per image; a multiplication and an addition are two.
+    """Operations per image. A multiplication and an addition count as two.
 
     Attributes:
         forward: The whole network's forward.
-        prefix: The part of it before the boundary; 0 where there is none.
+        prefix: The part of the forward before the boundary; 0 if the network is not cut.
         backward: The backward of a training step.
     """
 
@@ -34,13 +34,15 @@ class Flops:
         return asdict(self)
 
 
-def count_flops(net: nn.Module, found: Cut | None, images: Tensor) -> Flops:
-    """Count the matrix products and convolutions of a step, as ``torch.utils.flop_counter`` does.
+def count_flops(net: nn.Module, cut: Cut | None, images: Tensor) -> Flops:
+    """Count the operations of a step, as ``torch.utils.flop_counter`` does.
+
+    Only matrix products and convolutions count.
 
     Args:
         net: The network, with a plan applied; it is unchanged afterwards.
-        found: Where it is cut; None where it runs whole.
-        images: ``[N, C, H, W]``, two or more.
+        cut: The cut network; None if it runs whole.
+        images: Two or more images ``[N, C, H, W]``.
     """
     with rehearsing(net):
         with _counter() as forward:
@@ -48,11 +50,11 @@ def count_flops(net: nn.Module, found: Cut | None, images: Tensor) -> Flops:
         with _counter() as backward:
             sum_of(output).backward()
     suffix = forward
-    if found is not None:
+    if cut is not None:
         with rehearsing(net):
-            activations = found.prefix(images)
+            activations = cut.prefix(images)
             with _counter() as suffix:
-                found.suffix(activations)
+                cut.suffix(activations)
     counts = (c.get_total_flops() // len(images) for c in (forward, suffix, backward))
     whole, after, back = counts
     return Flops(whole, whole - after, back)
@@ -64,7 +66,7 @@ def _counter() -> Any:
 
 
 def _convolution_backward(grad: Any, images: Any, weight: Any, *rest: Any, out_shape: Any) -> int:
-    """Count each of both gradients as the forward: torch takes a grouped one for a dense one."""
+    """Count each of the two gradients like the forward; torch counts grouped ones as dense."""
     del out_shape
     transposed, wanted = rest[-4], rest[-1]
     gradients: Sequence[bool] = wanted[:2]  # of the input, of the weight

@@ -1,9 +1,10 @@
-"""The frontier: everything that crosses a boundary, found by following one forward.
+"""The frontier: the tensors that cross a boundary, found by following one forward.
 
-The network's own ``forward`` runs on black images while :class:`Dataflow` watches. That shows what
-each frozen module gives, which of it the rest of the network depends on, what is written to in
-place, and whether the code decides by values of the images. One tensor crosses most boundaries;
-several do where branches, skip connections or tuples lead past the last frozen module.
+The network's own ``forward`` runs on black images while :class:`Dataflow` follows it. This shows
+the output of each frozen module, the parts of it that the rest of the network depends on, the
+tensors that are changed in place, and whether the code branches on values of the images. At most
+boundaries, one tensor crosses. Several cross if branches, skip connections or tuples bypass the
+last frozen module.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ class Port:
     """A tensor that crosses the boundary.
 
     Attributes:
-        call: The call that gives it; None for the images themselves.
-        leaf: Its place in the call's output.
+        call: The call that returns it; None for the images themselves.
+        leaf: Its position in the call's output.
         shape: Its shape.
         dtype: Its type.
-        written: Whether what follows writes to it in place.
+        written: Whether later operations change it in place.
     """
 
     call: Call | None
@@ -61,14 +62,14 @@ class Port:
 
 @dataclass(frozen=True)
 class Frontier:
-    """What crosses a boundary, and what stands in for everything before it.
+    """The tensors that cross a boundary, and templates of all outputs before it.
 
     Attributes:
-        ports: The tensors that activations hold, in order of execution.
-        outputs: The output of each call before the boundary.
-        image: The input of the network.
+        ports: The tensors that activations hold, in execution order.
+        outputs: The template of the output of each call before the boundary.
+        image: The template of the network's input.
         buffers: Names of the buffers that the ports depend on.
-        image_written: Whether code before the boundary writes to the images in place.
+        image_written: Whether code before the boundary changes the images in place.
     """
 
     ports: tuple[Port, ...]
@@ -79,7 +80,7 @@ class Frontier:
 
     @property
     def is_plain(self) -> bool:
-        """Whether activations are the one tensor that crosses, as it is."""
+        """Whether the activations are the only tensor that crosses, unchanged."""
         return len(self.ports) == 1 and self.ports[0].shape.is_plain
 
     @property
@@ -88,14 +89,14 @@ class Frontier:
         return next((p.call for p in reversed(self.ports) if p.call is not None), None)
 
     def pack(self, tensors: Mapping[int, Tensor]) -> Tensor:
-        """Return what the ports hold as activations ``[N, ...]``, in one tensor."""
+        """Return the tensors of the ports as activations ``[N, ...]``, in one tensor."""
         if self.is_plain:
             return tensors[0]
         rows = [port.shape.rows(tensors[at]) for at, port in enumerate(self.ports)]
         return torch.cat(rows, 1) if len(rows) > 1 else rows[0]
 
     def unpack(self, activations: Tensor) -> dict[int, Tensor]:
-        """Undo :meth:`pack`; what is written to is a copy."""
+        """Undo :meth:`pack`. Tensors that are changed in place are copies."""
         if self.is_plain:
             parts = [activations]
         else:
@@ -109,22 +110,22 @@ class Frontier:
         return result
 
     def describe(self) -> str:
-        """Return what a row of activations holds, in words."""
+        """Return the content of a row of activations as text."""
         return ", ".join(
             f"{port.call or 'the images'} {list(port.shape.of(1))}" for port in self.ports
         )
 
 
 def find_frontier(net: nn.Module, boundary: Boundary, images: Tensor) -> Frontier:
-    """Return what crosses a boundary.
+    """Return the frontier of a boundary.
 
     Args:
         net: The network, with a plan applied.
-        boundary: Where it is to be cut.
+        boundary: The boundary.
         images: Images ``[N, C, H, W]``; only their shape and type matter.
 
     Raises:
-        SiamkitError: The network cannot be cut there, and why.
+        SiamkitError: The network cannot be cut there; the message says why.
     """
     two, three = (images.new_zeros(n, *images.shape[1:]) for n in SEEN)
     flow = Dataflow()
@@ -141,7 +142,7 @@ def find_frontier(net: nn.Module, boundary: Boundary, images: Tensor) -> Frontie
     calls = record.before(last)
     again = _outputs(net, boundary, three, last)
     if calls.keys() != again.keys():
-        raise SiamkitError("which modules run depends on the number of images")
+        raise SiamkitError("the set of modules that run depends on the number of images")
     outputs = {c: _Output.between(c, value, again[c], flow) for c, value in calls.items()}
     use = _Use(net, boundary, outputs, two)
     for training in (True, False):
@@ -151,15 +152,15 @@ def find_frontier(net: nn.Module, boundary: Boundary, images: Tensor) -> Frontie
 
 @dataclass
 class _Record:
-    """The calls of the modules before a boundary, as they come.
+    """The calls of the modules before a boundary, in execution order.
 
     Attributes:
         module: The boundary's module.
         flow: Follows the forward.
-        calls: The output of each call that trains nothing.
+        calls: The output of each call that does not depend on a parameter that trains.
         trained: Whether a module that trains has started.
-        ends: The boundary's calls that may be the last, and how many values had been read by then.
-        reason: Why none may.
+        ends: The calls at which the prefix may end, each with the number of values read before.
+        reason: The reason why the prefix cannot end at this boundary.
     """
 
     module: str
@@ -167,7 +168,7 @@ class _Record:
     calls: dict[Call, Any] = field(default_factory=dict)
     trained: bool = False
     ends: list[tuple[Call, int]] = field(default_factory=list)
-    reason: str = "it never runs in a forward"
+    reason: str = "it does not run in a forward"
 
     def note(self, call: Call, compute: Any) -> Any:
         output = compute()
@@ -175,9 +176,9 @@ class _Record:
         labels = self.flow.labels(leaves)
         trains = sorted(name for label in labels if (name := _state(label, "parameter")))
         if self.trained:
-            self.reason = "it runs after something that trains"
+            self.reason = "it runs after a module that trains"
         elif trains or any(leaf.requires_grad for leaf in leaves):
-            self.reason = f"its output depends on what trains ({', '.join(trains[:3])})"
+            self.reason = f"its output depends on parameters that train ({', '.join(trains[:3])})"
         else:
             self.calls[call] = _copied(output)
             if call.module == self.module:
@@ -188,8 +189,8 @@ class _Record:
     def watching(self, net: nn.Module, names: Sequence[str]) -> Iterator[None]:
         """Notice when the first module that trains starts.
 
-        Modules around those of the prefix start before them and don't count; what they do with
-        parameters of their own (class tokens) is followed by labels.
+        Modules around those of the prefix start before them and do not count. Labels follow their
+        own parameters, such as class tokens.
         """
 
         def start(*_: Any) -> None:
@@ -212,14 +213,14 @@ class _Record:
         """Return the boundary's last call.
 
         Raises:
-            SiamkitError: There is none, or the code before it decides by values of the images.
+            SiamkitError: There is none, or the code before it branches on values of the images.
         """
         if not self.ends:
             raise SiamkitError(self.reason)
         last, reads = self.ends[-1]
         for labels, place in self.flow.reads[:reads]:
             if _IMAGE in labels:
-                raise SiamkitError(f"the forward decides by values of its images ({place})")
+                raise SiamkitError(f"the forward branches on values of its images ({place})")
         return last
 
     def before(self, last: Call) -> dict[Call, Any]:
@@ -241,7 +242,7 @@ class _Output:
         values, spec = tree_flatten(two)
         others, other = tree_flatten(three)
         if spec != other:
-            raise SiamkitError(f"{call} gives another structure for another number of images")
+            raise SiamkitError(f"the structure of {call}'s output depends on the number of images")
         labels = tuple(flow.labels([value]) for value in values)
         try:
             leaves = tuple(map(_leaf, values, others, labels))
@@ -255,7 +256,7 @@ def _leaf(two: Any, three: Any, labels: frozenset[Label]) -> Leaf:
         if isinstance(two, int) and not isinstance(two, bool) and (two, three) == SEEN:
             return Count()
         if isinstance(two, int | float | str) and two != three:
-            raise SiamkitError(f"it gives {two} for {SEEN[0]} images and {three} for {SEEN[1]}")
+            raise SiamkitError(f"it returns {two} for {SEEN[0]} images and {three} for {SEEN[1]}")
         return Constant(two)
     if two.ndim != three.ndim:
         raise SiamkitError("its number of dimensions depends on the number of images")
@@ -272,11 +273,11 @@ def _leaf(two: Any, three: Any, labels: frozenset[Label]) -> Leaf:
 
 
 class _Use:
-    """What a forward uses of the outputs before a boundary, and what it writes to.
+    """The outputs before a boundary that the rest of a forward uses.
 
     Attributes:
-        used: Calls and leaves, and the image.
-        written: The same, written to in place.
+        used: The used leaves of calls, and the image if it is used.
+        written: Those that are changed in place.
     """
 
     def __init__(
@@ -287,7 +288,7 @@ class _Use:
         self.written: set[Label] = set()
 
     def run(self, training: bool) -> None:
-        """Run what comes after the boundary."""
+        """Run the part of the network after the boundary."""
         flow = Dataflow()
         image = self._image.clone()
         flow.mark(image, _IMAGE)
@@ -343,27 +344,27 @@ def _frontier(
         for leaf in outputs[last].leaves:
             if isinstance(leaf, Constant) and not isinstance(leaf.value, _KNOWN):
                 kind = type(leaf.value).__name__
-                raise SiamkitError(f"it gives a {kind}, whose tensors cannot be found")
-        raise SiamkitError("what comes after it makes no use of its output")
+                raise SiamkitError(f"it returns a {kind}, whose tensors cannot be found")
+        raise SiamkitError("the rest of the network does not use its output")
     return Frontier(tuple(ports), given, picture, frozenset(buffers), image_written)
 
 
 def _require_rows(call: Call, leaf: Blank) -> None:
     if leaf.shape.axis is None:
         raise SiamkitError(
-            f"{call} gives a tensor of shape {list(leaf.shape.of(SEEN[0]))} for {SEEN[0]} images: "
-            "it holds no part per image"
+            f"{call} returns a tensor of shape {list(leaf.shape.of(SEEN[0]))} for {SEEN[0]} "
+            "images, which has no separate part for each image"
         )
     if not leaf.dtype.is_floating_point:
         kind = str(leaf.dtype).removeprefix("torch.")
-        raise SiamkitError(f"{call} gives {kind} values, which activations cannot hold")
+        raise SiamkitError(f"{call} returns {kind} values, which activations cannot hold")
 
 
 def _require_known(result: Any) -> None:
     for leaf in tree_flatten(result)[0]:
         if not isinstance(leaf, _KNOWN):
             raise SiamkitError(
-                f"the network gives a {type(leaf).__name__}, whose tensors cannot be compared"
+                f"the network returns a {type(leaf).__name__}, whose tensors cannot be compared"
             )
 
 

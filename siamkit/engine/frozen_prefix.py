@@ -1,4 +1,4 @@
-"""The guard of a frozen prefix: notices when the prefix is no longer what its rows were made by."""
+"""The prefix guard: checks that a frozen prefix is still the one that computed its cached rows."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from siamkit.freezing import proof
 from siamkit.freezing.controller import FreezeController
 from siamkit.model.names import join, named_modules
 
-_ANEW = "call siamkit.engine.cut under the plan that is applied now, and open a new FeatureCache"
+_ANEW = "call siamkit.engine.cut under the current plan, and open a new FeatureCache"
 
 
 class FrozenPrefix:
-    """Tells at little cost, batch by batch, whether a prefix still is what it was.
+    """Checks at little cost, for each batch, that a prefix has not changed.
 
-    A plan that is applied anew is compared by fingerprints. In between, torch counts what is
-    written to each tensor; only what was written to is hashed.
+    After a new plan, it compares fingerprints. In between, torch counts the writes to each tensor,
+    and only tensors with new writes are hashed.
 
     Args:
-        controller: Applied the plan that the network was cut under.
+        controller: The controller that applied the plan before the cut.
         cut: The cut network.
 
     Raises:
-        ConfigError: They are not of one network, or the plan trains a part of the prefix.
+        ConfigError: They have different networks, or the plan trains a part of the prefix.
     """
 
     def __init__(self, controller: FreezeController, cut: Cut) -> None:
         if cut.net is not controller.net:
             raise ConfigError(
-                "the cut and the controller are of two networks", where="controller",
+                "the cut and the controller have different networks", where="controller",
                 got=type(controller.net).__name__,
-                hint="give the controller that applied the plan to the network that was cut",
+                hint="pass the controller of the network that was cut",
             )  # fmt: skip
         if controller.plan is None:
             raise ConfigError(
                 "no plan was applied", where="controller",
-                hint="call controller.apply(plan) before the network is cut",
+                hint="call controller.apply(plan) before you cut the network",
             )  # fmt: skip
         trains = [
             name
@@ -63,7 +63,7 @@ class FrozenPrefix:
         self._state = {name: self._now(name) for name in self._expected}
 
     def require(self) -> None:
-        """Check that the prefix is what it was.
+        """Check that the prefix has not changed.
 
         Raises:
             ConfigError: A plan was applied that doesn't freeze the same prefix.
@@ -73,8 +73,8 @@ class FrozenPrefix:
         if controller.fingerprints is not self._seen:
             if prefix_fingerprints(controller, self._cut) != self._expected:
                 raise ConfigError(
-                    "another plan was applied, under which the prefix up to "
-                    f"{self._cut.boundary.name!r} is not what the cached rows were made by",
+                    "another plan was applied, which does not freeze the prefix up to "
+                    f"{self._cut.boundary.name!r} that computed the cached rows",
                     hint=_ANEW,
                 )
             self._seen = controller.fingerprints
@@ -90,7 +90,7 @@ class FrozenPrefix:
         return now is not tensor or writes_now != writes
 
     def _now(self, name: str) -> tuple[Tensor, int]:
-        """Return a tensor, and how often it was written to as far as torch counts that."""
+        """Return a tensor, and torch's count of the writes to it."""
         members, key = self._places[name]
         tensor = members[key]
         assert tensor is not None

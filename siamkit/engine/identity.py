@@ -1,4 +1,4 @@
-"""The identity of a prefix: all that decides its output but for the image."""
+"""The identity of a prefix: everything but the image that determines its output."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from siamkit.model.names import parent
 def describe(
     controller: FreezeController, cut: Cut, dtype: torch.dtype, numerics: str
 ) -> dict[str, Any]:
-    """Return what decides a cached row but for the image and its view, as JSON values.
+    """Return everything but the image and view that determines a cached row, as JSON values.
 
-    The weights and buffers of the prefix, its structure, where it ends, and the arithmetic.
+    These are the prefix's weights, buffers, structure and boundary, and the arithmetic.
 
     Args:
-        controller: Froze the network.
+        controller: The controller that froze the network.
         cut: The cut network.
         dtype: The type of the rows.
         numerics: The class of the kernels (:func:`siamkit.engine.kernels.kernel_class`).
@@ -46,7 +46,7 @@ def describe(
 
 
 def prefix_fingerprints(controller: FreezeController, cut: Cut) -> dict[str, str]:
-    """Return the fingerprints of all frozen tensors but those of stages behind the boundary."""
+    """Return the fingerprints of all frozen tensors except those of stages after the boundary."""
     units = [unit for stage in controller.stages for unit in (stage.blocks or (stage,))]
     later = [unit for unit in units if unit.name not in cut.boundary.units]
     behind = {name for unit in later for name in unit.parameters}
@@ -59,11 +59,11 @@ def prefix_fingerprints(controller: FreezeController, cut: Cut) -> dict[str, str
 
 
 def describe_network(cut: Cut, image: Tensor) -> dict[str, Any]:
-    """Return what else decides a cached row where nothing but the modules is known, as JSON values.
+    """Return further facts that determine a cached row of any network, as JSON values.
 
     Args:
         cut: The cut network.
-        image: An image ``[1, C, H, W]`` like those that rows are made of.
+        image: An image ``[1, C, H, W]`` of the shape that rows are computed from.
     """
     return {
         "backbone": type(cut.net).__name__,
@@ -74,9 +74,9 @@ def describe_network(cut: Cut, image: Tensor) -> dict[str, Any]:
 
 
 def _code(cut: Cut) -> str:
-    """Return a hash of the source of the prefix's classes and those around them.
+    """Return a hash of the source code of the prefix's classes and of the modules around them.
 
-    A module's repr doesn't show that its forward was edited.
+    A module's repr does not change when its forward is edited.
     """
     names = set(cut.boundary.names)
     for name in cut.boundary.names:
@@ -99,5 +99,5 @@ def _qualified(kind: type[nn.Module]) -> str:
 def _source(kind: type[nn.Module]) -> str:
     try:
         return inspect.getsource(kind)
-    except (OSError, TypeError):  # typed into an interpreter
+    except (OSError, TypeError):  # defined in an interactive session
         return ""

@@ -1,8 +1,8 @@
-"""A module's output as a template: what varies with the images, and in what shape.
+"""Output templates: a module's output for any number of images.
 
-Seen at two numbers of images, an output tells which dimension of its tensors counts images. So it
-can be made again for any number of them: from activations where its values matter, of NaN where
-they do not, and as it is where it is a constant.
+Two outputs, for two numbers of images, show which dimension of each tensor counts images. So the
+output can be rebuilt for any number of images. Values that matter come from activations, values
+that do not matter are NaN, and constants stay as they are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Shape:
     """The shape of a tensor for any number of images.
 
     Attributes:
-        sizes: The size of each dimension; where it counts images, how many entries each has.
+        sizes: The size of each dimension; for one that counts images, the entries per image.
         counts: Whether a dimension counts images.
     """
 
@@ -38,7 +38,7 @@ class Shape:
         """Return the shape that is ``two`` for two images and ``three`` for three.
 
         Raises:
-            SiamkitError: A dimension follows another rule.
+            SiamkitError: A dimension is neither constant nor proportional to the images.
         """
         sizes, counts = [], []
         for a, b in zip(two, three, strict=True):
@@ -86,27 +86,27 @@ class Shape:
 
 
 class Leaf:
-    """Something in an output: a tensor, a number, an object."""
+    """A value in an output: a tensor, a number or an object."""
 
     def make(self, images: int, activations: Mapping[int, Tensor]) -> Any:
-        """Return it for a number of images.
+        """Return the value for a number of images.
 
         Args:
-            images: The number.
-            activations: What tensors hold, by the number of the port.
+            images: The number of images.
+            activations: The activations by the number of their port.
         """
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Constant(Leaf):
-    """The same for any images."""
+    """A value that is the same for all images."""
 
     value: Any
     written: bool = False
 
     def make(self, images: int, activations: Mapping[int, Tensor]) -> Any:
-        """Return the value; a copy of a tensor that is written to."""
+        """Return the value; a copy if it is a tensor that is changed in place."""
         return self.value.clone() if self.written else self.value
 
 
@@ -121,12 +121,12 @@ class Count(Leaf):
 
 @dataclass(frozen=True)
 class Repeated(Leaf):
-    """A constant that is there once per image, such as a class token.
+    """A constant that is repeated for each image, such as a class token.
 
     Attributes:
-        value: For one image.
+        value: The value for one image.
         axis: The dimension that counts images.
-        written: Whether what follows writes to it.
+        written: Whether later operations change it in place.
     """
 
     value: Tensor
@@ -134,7 +134,7 @@ class Repeated(Leaf):
     written: bool = False
 
     def make(self, images: int, activations: Mapping[int, Tensor]) -> Tensor:
-        """Return it for each image; a view that costs no memory unless it is written to."""
+        """Return the value for all images; if possible, as a view that needs no memory."""
         size = self.value.shape[self.axis]
         if size != 1:
             return torch.cat([self.value] * images, self.axis)
@@ -145,7 +145,7 @@ class Repeated(Leaf):
 
 @dataclass(frozen=True)
 class Blank(Leaf):
-    """A tensor whose values do not matter: NaN, so that it would show if they did."""
+    """A tensor whose values do not matter. They are NaN, so that any use of them is noticed."""
 
     BLANK: ClassVar[float] = float("nan")
     shape: Shape
@@ -154,7 +154,7 @@ class Blank(Leaf):
     written: bool = False
 
     def make(self, images: int, activations: Mapping[int, Tensor]) -> Tensor:
-        """Return a view of a single value; a tensor of its own where it is written to."""
+        """Return a view of a single value; a full tensor if it is changed in place."""
         shape = self.shape.of(images)
         number = self.dtype.is_floating_point or self.dtype.is_complex
         value = torch.full((), self.BLANK if number else 0, dtype=self.dtype, device=self.device)
@@ -166,7 +166,7 @@ class Given(Leaf):
     """A tensor that the activations hold.
 
     Attributes:
-        port: Its number among the tensors that they hold.
+        port: Its number among the tensors in the activations.
     """
 
     port: int

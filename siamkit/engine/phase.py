@@ -1,4 +1,4 @@
-"""The execution of a phase: from the batches of its sources to embeddings."""
+"""The execution of a phase: turns the batches of its sources into embeddings."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from siamkit.engine.timing import PartTimes
 
 @dataclass
 class Execution:
-    """How the batches of a phase become embeddings.
+    """The way in which a phase computes embeddings.
 
     Attributes:
-        decision: What was decided, and why.
-        epochs: The epochs that it was decided for.
+        decision: The engine's decision.
+        epochs: The epochs that it is for.
         sources: The source of batches of each set of inputs.
-        forward: From what a source gives to the network's output ``[N, E]``.
-        parts: The cut network and what it costs; None where the whole network runs.
+        forward: Maps the inputs of a source's batch to the network's output ``[N, E]``.
+        parts: The cut network and its costs; None if the whole network runs.
     """
 
     decision: PhaseDecision
@@ -36,13 +36,13 @@ class Execution:
     parts: CutPhase | None = None
 
     def view(self, epoch: int) -> int:
-        """Return which view of its images an epoch sees."""
+        """Return the number of the view that an epoch uses."""
         views = self.decision.views
         return epoch if views is None else epoch % views
 
     @property
     def gives_features(self) -> bool:
-        """Whether the sources give the backbone's features."""
+        """Whether the sources yield the backbone's features."""
         return self.parts is not None and self.parts.cut.boundary.is_features
 
 
@@ -51,16 +51,16 @@ class CutPhase:
     """A phase of a cut network.
 
     Attributes:
-        cut: The network in its two parts.
-        passed_over: Why deeper boundaries are not used.
-        times: What was measured at the boundary.
+        cut: The cut network.
+        passed_over: The reasons why deeper boundaries are not used.
+        times: The measured times of both parts.
         dtype: The type of cached rows.
-        cache: The rows that the phase would read; None where it cannot be cached.
-        views: Views per image; None for a new one every epoch.
-        work: What is left of the phase.
-        costs: What it costs.
-        plan: Cached or live.
-        choice: The prefix's kernel; None while the prefix does not have to run.
+        cache: The cached rows of the phase; None if it may not be cached.
+        views: Views per image; None for a new view in every epoch.
+        work: The work that is left in the phase.
+        costs: The measured costs.
+        plan: Whether the phase is cached or live.
+        choice: The prefix's kernel; None while the prefix need not run.
     """
 
     cut: Cut
@@ -78,10 +78,10 @@ class CutPhase:
         """Return the decision and its numbers.
 
         Args:
-            before: What was decided at the start of the phase; None if it starts now.
+            before: The decision at the start of the phase; None if it starts now.
         """
         choice, plan = self.choice, self.plan
-        # A resumed run that has all its rows would else forget how it computed them.
+        # A resumed run that finds all its rows keeps the name of the kernel that computed them.
         kernel = choice.kernel.name if choice else None if before is None else before.kernel
         return PhaseDecision(
             mode=plan.mode,

@@ -1,4 +1,4 @@
-"""The phase cache: the rows that the prefix gives in a phase, filled and read on the disk."""
+"""The phase cache: computes the rows of a phase, stores them on the disk and reads them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PROGRESS = 1.0  # seconds between two reports of a fill
 
 
 class PhaseCache:
-    """The rows that a phase reads. It holds its store in use until :meth:`close`.
+    """The rows that a phase reads. Its store stays in use until :meth:`close`.
 
     Args:
-        description: What decides a row but for image and view; see
+        description: Everything but the image and view that determines a row; see
             :func:`siamkit.engine.identity.describe`.
         inputs: The sets of inputs to cache; :data:`TRAIN` among them.
         cut: The cut network.
@@ -50,10 +50,10 @@ class PhaseCache:
         self._wanted: list[bytes] = []
 
     def want(self, views: Iterable[int]) -> tuple[int, int]:
-        """Say which views of the training images are read; makes no file.
+        """Set the views of the training images that the phase reads. It writes no file.
 
         Returns:
-            How many different rows that takes, and how many of them are not there yet.
+            The number of different rows, and the number of those that are missing.
         """
         reached = list(views)
         keys = [
@@ -70,28 +70,28 @@ class PhaseCache:
         return len(self._wanted), missing
 
     def absent(self, views: Mapping[str, int]) -> int:
-        """Return how many rows of these views are to be computed.
+        """Return the number of missing rows of some views.
 
         Args:
-            views: A view by the name of its image set.
+            views: The view of each image set, by the set's name.
         """
         return len(self._store.missing(self._keys(views)))
 
     def load(self, views: Mapping[str, int], kernel: Kernel | None, budget: int) -> dict[str, Rows]:
-        """Return the rows of these views, one an image; those that are missing are computed first.
+        """Return the rows of some views, one per image, computing missing ones first.
 
         Args:
-            views: A view by the name of its image set.
-            kernel: Runs the prefix; None where :meth:`absent` said that nothing is missing.
+            views: The view of each image set, by the set's name.
+            kernel: Runs the prefix; None if no row is missing.
             budget: Bytes that the cache may take.
 
         Raises:
-            ResourceError: The disk is full; what was filled is kept.
+            ResourceError: The disk is full; computed rows are kept.
             OverflowInCache: A value is too large for the type of the rows.
-            DataError: An image cannot be read, or was written since the phase began.
+            DataError: An image cannot be read, or changed after the phase began.
         """
         if kernel is not None:
-            waiting = {"text": "another process fills the same cache; waiting for it"}
+            waiting = {"text": "waiting for another process that fills the same cache"}
             self._store.fill(
                 self._keys(views),
                 kernel,
@@ -106,11 +106,11 @@ class PhaseCache:
         return {name: self._store.rows(self.inputs[name].keys(v)) for name, v in views.items()}
 
     def discrepancy(self, view: int, rows: Rows) -> float:
-        """Return how far rows are from what the plain network gives now.
+        """Return the relative difference between rows and the plain network's output now.
 
         Args:
             view: A view of the training images.
-            rows: Its rows; the first and the last are looked at.
+            rows: Its rows; the first and the last are compared.
         """
         train = self.inputs[TRAIN]
         ends = (0, len(rows) - 1)
@@ -119,11 +119,11 @@ class PhaseCache:
 
     @property
     def tolerance(self) -> float:
-        """The largest :meth:`discrepancy` that its type and its arithmetic explain."""
+        """The largest :meth:`discrepancy` that the rows' type and arithmetic explain."""
         return self._store.tolerance
 
     def close(self) -> None:
-        """Let the store go: from now on it may be removed."""
+        """Release the store, which may then be removed."""
         self._store.close()
 
     def _keys(self, views: Mapping[str, int]) -> list[bytes]:
@@ -134,12 +134,12 @@ class PhaseCache:
             self._emit("notice", {"text": text})
 
     def _images(self, views: Mapping[str, int], missing: list[int], batch_size: int) -> Loaded:
-        """Yield the images of missing keys; positions count through all views."""
+        """Yield the images of missing keys. Positions are counted over all views."""
         start = 0
         for name, view in views.items():
             inputs = self.inputs[name]
-            mine = [at - start for at in missing if start <= at < start + len(inputs)]
-            parts = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+            indices = [at - start for at in missing if start <= at < start + len(inputs)]
+            parts = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
             source = inputs.source
             try:
                 for part, batch in zip(parts, source.batches(parts, view), strict=True):
@@ -151,7 +151,7 @@ class PhaseCache:
 
 
 class _Progress:
-    """Emits how far a fill is, now and then."""
+    """Emits the progress of a fill, about once per second."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit

@@ -1,8 +1,8 @@
 """The planner: decides whether the frozen prefix runs once per image or for every batch. Pure.
 
-The prefix is a fixed function, so its output can be kept for each image and view: the *cached* way
-fills the cache once and then reads. The *live* way runs the prefix for every batch. Both learn the
-same; this module only counts what either costs.
+The prefix is a fixed function, so its output can be stored for each image and view. The *cached*
+mode fills the cache once and then reads it. The *live* mode runs the prefix for every batch. Both
+modes learn the same; this module only compares their costs.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from typing import Literal
 Mode = Literal["live", "cached"]
 
 AUTO_VIEWS = 8
-"""Views an image where a prefix is frozen and the config leaves it open."""
+"""Views per image if a prefix is frozen and the config leaves the number open."""
 
 WORTHWHILE = 3.0
-"""Seconds that caching must save: a run that is over in a moment needs no files on the disk."""
+"""Seconds that caching must save, so that very short runs write no files."""
 
-_WRITE = 250e6  # bytes a second, flushed and checksummed; measured on a laptop-class SSD
-_READ = 800e6  # bytes a second: what a checksum takes, which each row costs once
+_WRITE = 250e6  # bytes per second, flushed and checksummed; measured on a laptop-class SSD
+_READ = 800e6  # bytes per second of the checksum, which is computed once for each row
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is left of a phase.
+    """The work that is left in a phase.
 
     Attributes:
         epochs: Epochs left.
-        visits: Training images an epoch; one that comes twice counts twice.
+        visits: Training images per epoch; an image that comes twice counts twice.
         held_out: Images evaluated after each epoch.
-        rows: Different images and views in all of it.
-        missing: Those of ``rows`` that the cache doesn't hold yet.
+        rows: Number of different pairs of image and view in the remaining epochs.
+        missing: Number of those that the cache does not hold yet.
     """
 
     epochs: int
@@ -43,19 +43,19 @@ class Work:
 
     @property
     def forwards(self) -> int:
-        """How often the prefix runs without a cache."""
+        """The number of images that the prefix computes without a cache."""
         return self.epochs * (self.visits + self.held_out)
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured.
+    """The measured costs.
 
     Attributes:
-        decode: Seconds to load an image and draw a view of it.
-        prefix: Seconds an image in the prefix.
-        suffix: Seconds an image in what comes after it, backward included.
-        row_bytes: Bytes that the prefix's output takes for one image.
+        decode: Seconds to load an image and compute a view of it.
+        prefix: Seconds per image in the prefix.
+        suffix: Seconds per image in the suffix, backward included.
+        row_bytes: Bytes of the prefix's output for one image.
     """
 
     decode: float
@@ -66,14 +66,14 @@ class Costs:
 
 @dataclass(frozen=True)
 class CachePlan:
-    """Whether a phase reads its prefix from a cache, and the numbers that decided.
+    """The mode of a phase, and the numbers behind it.
 
     Attributes:
         mode: ``cached`` or ``live``.
-        reason: Why, in a few words.
+        reason: The reason, in a few words.
         live: Estimated seconds for the rest of the phase without a cache.
-        cached: The same with it.
-        bytes: What the cache would hold of this phase.
+        cached: Estimated seconds for the rest of the phase with a cache.
+        bytes: Bytes that the cache would hold for this phase.
     """
 
     mode: Mode
@@ -86,15 +86,15 @@ class CachePlan:
 def decide(
     work: Work, costs: Costs, *, budget: int, free: int, wanted: Literal["auto", "off", "always"]
 ) -> CachePlan:
-    """Return how to run what is left of a phase.
+    """Return the mode for the rest of a phase.
 
     Args:
-        work: What is left.
-        costs: What it costs.
+        work: The work that is left.
+        costs: The measured costs.
         budget: Bytes that the cache may take.
-        free: Bytes that it could get on its disk.
-        wanted: ``auto`` decides by the time, within the space there is; ``off`` is always live;
-            ``always`` is cached within the budget, whatever it saves.
+        free: Bytes that the cache could get on its disk.
+        wanted: ``auto`` picks the faster mode within the available space; ``off`` is always live;
+            ``always`` is cached within the budget, whatever time it saves.
     """
     image = costs.decode + costs.prefix
     training = work.epochs * work.visits * costs.suffix
@@ -112,11 +112,11 @@ def decide(
     if wanted == "off":
         return plan("live", "the cache is off")
     if size > budget:
-        return plan("live", "the cache would be larger than engine.cache_gb allows")
+        return plan("live", "the cache would exceed engine.cache_gb")
     if wanted == "always":
-        return plan("cached", "asked for")
+        return plan("cached", "requested by engine.cache")
     if work.missing * costs.row_bytes > free:
-        return plan("live", "there is too little room on the disk, or it cannot be written")
+        return plan("live", "the disk has too little space or is not writable")
     if live - cached < WORTHWHILE:
         return plan("live", f"a cache would save less than {WORTHWHILE:.0f} seconds")
     return plan("cached", "each image and view is computed once")
@@ -130,11 +130,11 @@ def place(
     wanted: int | None,
     budget: int,
 ) -> tuple[int, int | None]:
-    """Return where to cut for the cache, and how many views an image has; None is ever new ones.
+    """Return the boundary to cache at, and the number of views per image.
 
-    The deepest boundary saves the most, but a shallower one may have smaller activations: it is
-    taken where the deepest one's do not fit the budget. All depends on the configuration and the
-    data alone, never on a measurement: views decide what is learned, which must not differ between
+    The deepest boundary saves the most time. A shallower one with smaller activations is used if
+    the deepest one's do not fit the budget. The result depends on the config and the data alone,
+    never on a measurement, because views affect what the run learns, which must not differ between
     machines.
 
     Args:
@@ -142,11 +142,11 @@ def place(
         images: Training images.
         held_out: Images to evaluate, in one view each.
         epochs: Epochs in the phase.
-        wanted: The views that the config asks for; None leaves them open.
+        wanted: The number of views in the config; None leaves it open.
         budget: Bytes that the cache may take.
 
     Returns:
-        An index into ``row_bytes``, and the views.
+        An index into ``row_bytes``, and the number of views; None for a new view in every epoch.
     """
     views = wanted or AUTO_VIEWS
     fitting = [(budget // max(size, 1) - held_out) // images for size in row_bytes]
@@ -156,5 +156,5 @@ def place(
     most = max(fitting)
     if wanted is None and most >= 2:
         return fitting.index(most), most
-    # One view alone would be no augmentation at all: then rather a new one every epoch.
+    # A single view would be no augmentation, so each epoch gets a new view without a cache.
     return 0, wanted

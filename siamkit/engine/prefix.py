@@ -1,4 +1,4 @@
-"""The prefix: a network up to its boundary and no further, without surgery on it."""
+"""The prefix: runs a network up to its boundary, without changing the network."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from siamkit.errors import SiamkitError
 class Prefix(nn.Module):
     """The part of a network before a boundary, as a module of its own.
 
-    It runs the network's own ``forward`` and leaves it, by an exception, as soon as everything that
-    crosses the boundary is there. That works in eager mode as well as when a forward is captured
-    for a compiler.
+    It runs the network's own ``forward`` and leaves it by an exception as soon as all tensors that
+    cross the boundary are computed. This works in eager mode and when a compiler captures the
+    forward.
 
     Args:
         net: The network. Its modules are used, not copied.
-        boundary: Where to stop.
-        frontier: What crosses the boundary.
+        boundary: The boundary.
+        frontier: The tensors that cross the boundary.
     """
 
     def __init__(self, net: nn.Module, boundary: Boundary, frontier: Frontier) -> None:
@@ -35,11 +35,11 @@ class Prefix(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the activations ``[N, ...]`` at the boundary of ``images [N, C, H, W]``.
 
-        They are the output of the boundary's module where it alone crosses the boundary, and else
-        all that crosses it, flattened and side by side ``[N, values]``.
+        If only the output of the boundary's module crosses the boundary, it is returned as it is.
+        Otherwise, all tensors that cross are returned flattened and side by side ``[N, values]``.
 
         Raises:
-            SiamkitError: The forward ended before everything was there.
+            SiamkitError: The forward ended before all tensors were computed.
         """
         frontier = self._frontier
         tensors: dict[int, Tensor] = {}
@@ -55,7 +55,7 @@ class Prefix(nn.Module):
             output = compute()
             leaves = tree_leaves(output) if call in wanted else ()
             for at, leaf in wanted.get(call, ()):
-                # What runs before the last call may still write to it.
+                # Code before the last call may still change the tensor in place.
                 tensors[at] = leaves[leaf] if call == last else leaves[leaf].clone()
             if call == last:
                 raise Leave
@@ -66,4 +66,4 @@ class Prefix(nn.Module):
                 self.net(images.clone() if frontier.image_written else images)
         except Leave:
             return frontier.pack(tensors)
-        raise SiamkitError(f"the forward never reached {last}")
+        raise SiamkitError(f"the forward did not reach {last}")

@@ -1,4 +1,4 @@
-"""The prefix store: the cached rows of one prefix, filled within a budget and checked."""
+"""The prefix store: the cached rows of one prefix, kept within a budget and checked."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ from siamkit.engine.kernels import Kernel, run, tolerance
 from siamkit.engine.sources import pack, unpack
 from siamkit.errors import ResourceError
 from siamkit.model.trace import evaluating
+from siamkit.words import plural
 
 Loaded = Generator[tuple[Sequence[int], Tensor], None, None]
-"""Positions of images, and the images ``[n, C, H, W]`` themselves, part by part."""
+"""Yields positions of images with their images ``[n, C, H, W]``, in parts."""
 
 _ROUNDING = {torch.float32: 1e-3, torch.float16: 5e-3, torch.bfloat16: 3e-2}
-"""Largest difference of a row from the network's, relative to its largest value: what its type
-rounds away, and a margin for another kernel's arithmetic."""
+"""Largest allowed difference of a row from the network's output, relative to its largest value. It
+covers the rounding of the row's type and a margin for another kernel's arithmetic."""
 
 
 class PrefixStore:
-    """The rows of one prefix by key. It holds its store in use from first need to :meth:`close`.
+    """The rows of one prefix by key. The store is in use from its first use to :meth:`close`.
 
     Args:
         cut: The cut network.
-        description: What decides a row but for its key; see :func:`siamkit.engine.identity`.
+        description: Everything but the key that determines a row; see
+            :mod:`siamkit.engine.identity`.
         shape: The shape of the prefix's output for one image.
         dtype: The type of the rows.
         numerics: The class of the kernels that compute rows.
@@ -59,11 +61,11 @@ class PrefixStore:
 
     @property
     def exists(self) -> bool:
-        """Whether it is on the disk; nothing is made by asking."""
+        """Whether the store is on the disk."""
         return (self._root / self._spec.digest).is_dir()
 
     def bytes_of(self, rows: int) -> int:
-        """Return the bytes that so many rows take, with their keys."""
+        """Return the bytes of a number of rows, with their keys."""
         return rows * (self._spec.row_bytes + KEY_BYTES) + DATA_START
 
     def missing(self, keys: Sequence[bytes]) -> list[int]:
@@ -83,21 +85,22 @@ class PrefixStore:
         check: Callable[[], None] = lambda: None,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        """Compute the rows that are still missing once no other process fills the store.
+        """Compute missing rows, after waiting for another process that fills the store.
 
         Args:
-            keys: The keys that are to have a row.
+            keys: The keys that need a row.
             kernel: Runs the prefix.
-            load: Given positions of keys, yields these positions with their images.
-            budget: Bytes that all stores may take together: others are evicted, and other rows.
+            load: Yields positions with their images, given the positions of keys.
+            budget: Bytes that all stores may take together. Other stores and rows are evicted.
             keep: Keys whose rows are not evicted.
-            strict: Refuse to go over the budget where other processes use what would be evicted.
-            on_wait: Called when another process is filling it, before waiting for that.
-            check: Called now and then; may raise to stop.
-            progress: Called with how many rows are done, and how many there are to do.
+            strict: Whether to refuse to exceed the budget if other processes use stores that would
+                be evicted.
+            on_wait: Called before waiting for another process that fills the store.
+            check: Called regularly; may raise to stop.
+            progress: Called with the number of computed rows and the number of rows to compute.
 
         Raises:
-            ResourceError: The disk or (``strict``) the budget is full; what was filled is kept.
+            ResourceError: The disk or (with ``strict``) the budget is full; computed rows are kept.
             OverflowInCache: A value is too large for the type of the rows.
         """
         with self._opened().filling(on_wait, check) as fill, evaluating(self._cut.net):
@@ -106,7 +109,7 @@ class PrefixStore:
                 return
             self._make_room(fill, len(missing), budget, keep, strict)
             done = 0
-            # An error's traceback would keep the generator, and with it worker processes, alive.
+            # Close the generator: an error's traceback would keep its worker processes alive.
             with closing(load(missing)) as parts:
                 for part, images in parts:
                     fill.add([keys[at] for at in part], pack(run(kernel, images)))
@@ -118,16 +121,16 @@ class PrefixStore:
         """Return the rows of keys, in order.
 
         Raises:
-            LookupError: One has no row (any more).
+            LookupError: A key has no row, or its row was evicted.
         """
         return self._opened().rows(keys)
 
     def discrepancy(self, rows: Tensor, images: Tensor) -> float:
-        """Return how far rows are from what the plain network gives for their images now.
+        """Return the difference between rows and the plain network's output for their images.
 
         Args:
-            rows: As they were read, ``[N, ...]``.
-            images: ``[N, C, H, W]``, on the network's device.
+            rows: Stored rows ``[N, ...]``.
+            images: Their images ``[N, C, H, W]``, on the network's device.
 
         Returns:
             The largest difference, relative to the network's largest value.
@@ -137,12 +140,12 @@ class PrefixStore:
         return relative_difference(unpack(rows), plain.float().cpu())
 
     def drop(self, on_wait: Callable[[], None] | None = None) -> None:
-        """Remove all rows. Processes that read some of them go on reading."""
+        """Remove all rows. Processes that are reading some of them can continue."""
         with self._opened().filling(on_wait) as fill:
             fill.shed((), sum(other.bytes for other in list_stores(self._root)))
 
     def notices(self) -> list[str]:
-        """Return what was wrong with its files since the last call, a sentence each."""
+        """Return the problems with its files since the last call, one sentence each."""
         if self._store is None:
             return []
         texts = list(self._store.notices)
@@ -150,7 +153,7 @@ class PrefixStore:
         return texts
 
     def close(self) -> None:
-        """Let the store go: from now on it may be removed."""
+        """Release the store, which may then be removed."""
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -163,7 +166,7 @@ class PrefixStore:
     def _make_room(
         self, fill: Fill, rows: int, budget: int, keep: Sequence[bytes], strict: bool
     ) -> None:
-        """Evict what the budget does not allow: other stores, then other rows of this one."""
+        """Evict other stores, and then other rows of this store, until the budget suffices."""
         needed = self.bytes_of(rows)
         make_room(self._root, budget, needed)
         stores = list_stores(self._root)
@@ -172,14 +175,14 @@ class PrefixStore:
         used = sum(store.bytes for store in stores if store.digest != self._spec.digest)
         if strict and used and over > 0:
             raise ResourceError(
-                f"{rows} new rows take {needed / 1e6:,.1f} MB, and stores that are in use take "
-                f"{used / 1e6:,.1f} MB of the budget of {budget / 1e6:,.1f} MB",
+                f"{plural(rows, 'new row')} need {needed / 1e6:,.1f} MB, and other stores in use "
+                f"take {used / 1e6:,.1f} MB of the budget of {budget / 1e6:,.1f} MB",
                 where=str(self._root),
-                hint="close other feature caches, or give a larger budget",
+                hint="close other feature caches, or use a larger budget",
             )
         require_room(self._root, needed)
 
 
 def allowed(dtype: torch.dtype, numerics: str) -> float:
-    """Return the largest discrepancy that a row's type and its arithmetic explain."""
+    """Return the largest discrepancy that a row's type and arithmetic explain."""
     return max(_ROUNDING[dtype], tolerance(numerics))

@@ -1,4 +1,4 @@
-"""Settings of the engine: what it may do, and where."""
+"""Settings of the engine, and the callbacks of its long work."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Emit = Callable[[str, Mapping[str, Any]], None]
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What the engine may do.
+    """Settings of the engine.
 
     Attributes:
-        device: Where the network runs.
-        precision: Autocast type of training.
-        cut: ``auto`` cuts the network where that is exact; ``off`` runs it whole.
-        cache: ``auto`` keeps the prefix's output where that saves time; ``off`` never, ``always``
-            wherever the budget allows.
+        device: The device that the network runs on.
         root: The folder of all caches.
-        budget: Bytes that they may take together.
+        budget: Bytes that all caches may take together.
+        precision: Autocast type of training.
+        cut: ``auto`` cuts the network if the cut is exact; ``off`` runs it whole.
+        cache: ``auto`` caches the prefix's output if that saves time; ``off`` never does;
+            ``always`` does if the budget allows it.
         dtype: Type of cached feature maps; pooled features are always float32.
         kernel: The kernel that runs the prefix, or ``auto`` for the fastest.
         views: Views per training image; None leaves the number open.
@@ -48,8 +48,8 @@ class Reports:
     """Callbacks of long work.
 
     Attributes:
-        emit: Receives events: how far the work is, and notices.
-        check: Called now and then; may raise to stop.
+        emit: Receives events: the progress of the work, and notices.
+        check: Called regularly; may raise to stop.
     """
 
     emit: Emit

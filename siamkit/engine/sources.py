@@ -1,4 +1,4 @@
-"""Sources of batches: a kernel that runs the frozen prefix, or the cache; and their inputs."""
+"""Batch sources: yield activations from a kernel that runs the prefix, or from the cache."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from siamkit.engine.cache.rows import Rows
 from siamkit.engine.kernels import Kernel, run
 
 TRAIN = "train"
-"""The name of the inputs that a run trains on first and foremost."""
+"""The name of the main set of training inputs."""
 
 
 class Inputs(Protocol):
     """Inputs of a network that can be read again: in batches, one by one, and by key.
 
     Attributes:
-        trains: True where a run trains on them, a view per epoch; False where they are evaluated
+        trains: True if a run trains on them, with one view per epoch; False if they are evaluated
             after each epoch, in one view.
-        source: Gives them in batches.
+        source: Yields them in batches.
     """
 
     @property
@@ -33,7 +33,7 @@ class Inputs(Protocol):
 
     @property
     def source(self) -> BatchSource:
-        """Gives the inputs in batches."""
+        """Yields the inputs in batches."""
         ...
 
     @property
@@ -48,11 +48,11 @@ class Inputs(Protocol):
         ...
 
     def keys(self, view: int) -> Sequence[bytes]:
-        """Return a key of the content of one view of every image, in order."""
+        """Return the key of one view of every image, in order; keys depend on the content."""
         ...
 
     def require_unchanged(self, indices: Sequence[int]) -> None:
-        """Raise an error where an image is no longer what its key was made of."""
+        """Raise an error if an image changed after its key was computed."""
         ...
 
 
@@ -60,7 +60,7 @@ class LiveSource:
     """Loads images and runs the prefix on them.
 
     Args:
-        source: Gives the images.
+        source: Yields the images.
         kernel: Runs the prefix.
     """
 
@@ -90,15 +90,15 @@ class CachedSource:
         self._rows: Rows | None = None
 
     def show(self, view: int, rows: Rows) -> None:
-        """Read a view's rows, one an image, from now on."""
+        """Use these rows of a view, one per image, from now on."""
         self._view, self._rows = view, rows
 
     def shows(self, view: int) -> bool:
-        """Tell whether it reads this view's rows."""
+        """Return whether the source uses the rows of this view."""
         return self._view == view
 
     def batches(self, batches: Iterable[Sequence[int]], view: int = 0) -> Iterator[Batch]:
-        """Yield the activations of each batch; :meth:`show` comes first."""
+        """Yield the activations of each batch. Call :meth:`show` first."""
         if self._rows is None or view != self._view:
             raise LookupError(f"view {view} of the images is not shown")
         for indices in batches:
@@ -106,17 +106,17 @@ class CachedSource:
             yield Batch(unpack(self._rows.gather(index)), self._labels[index], index)
 
     def close(self) -> None:
-        """Do nothing: rows are read where they are needed."""
+        """Do nothing, because there are no worker processes."""
 
 
 class Awaited(Iterator[Batch]):
-    """Batches, and how long their reader waited for them.
+    """An iterator over batches that measures how long its caller waits for them.
 
-    On a GPU a kernel that runs the prefix may still be at work when its batch is handed over: what
-    is left of it counts to whoever uses the batch.
+    On a GPU, the kernel of the prefix may still run when its batch is returned. The rest of its
+    time is not counted here.
 
     Attributes:
-        seconds: Waited so far.
+        seconds: The time waited so far.
 
     Args:
         batches: The batches.
@@ -136,11 +136,11 @@ class Awaited(Iterator[Batch]):
 
 
 def pack(activations: Tensor) -> Tensor:
-    """Put the channels of maps last, as the kernels leave them in memory."""
+    """Move the channels of maps last, which is the kernels' memory layout."""
     return activations.permute(0, 2, 3, 1) if activations.ndim == 4 else activations
 
 
 def unpack(rows: Tensor) -> Tensor:
-    """Undo :func:`pack`, in float32; a map comes out as ``[N, C, H, W]`` in channels_last."""
+    """Undo :func:`pack`, in float32. Maps are ``[N, C, H, W]`` in channels_last."""
     rows = rows.float()
     return rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows

@@ -1,9 +1,8 @@
-"""The suffix: only what comes after a boundary, without surgery on the network.
+"""The suffix: runs the part of a network after a boundary, without changing the network.
 
-The network's own ``forward`` runs, but each module of the prefix answers with what the activations
-hold of its output, or with a placeholder where nothing depends on it. So no frozen layer is
-computed, and whatever the forward does in between (class tokens, position embeddings, reshapes) is
-done as ever.
+The network's own ``forward`` runs. Each module of the prefix returns its output from the
+activations, or a placeholder if nothing depends on it. So no frozen layer is computed, and the
+forward's own operations (class tokens, position embeddings, reshapes) run as usual.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from siamkit.engine.frontier import Frontier
 
 
 class Suffix(nn.Module):
-    """From activations at a boundary to the network's output, with gradients for what trains.
+    """Maps activations at a boundary to the network's output, with gradients.
 
     Args:
         net: The network. Its modules are used, not copied.
-        boundary: Where the activations were taken.
-        frontier: What crosses the boundary.
+        boundary: The boundary.
+        frontier: The tensors that cross the boundary.
     """
 
     def __init__(self, net: nn.Module, boundary: Boundary, frontier: Frontier) -> None:
@@ -34,7 +33,7 @@ class Suffix(nn.Module):
         self._names = boundary.names
 
     def forward(self, activations: Tensor) -> Any:
-        """Return what the network gives for the images of ``activations [N, ...]``."""
+        """Return the network's output for the images of ``activations [N, ...]``."""
         frontier = self._frontier
         count = len(activations)
         given = frontier.unpack(activations)

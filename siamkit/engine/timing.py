@@ -1,4 +1,4 @@
-"""Timing: what the parts of a cut network cost, measured on a few real images."""
+"""Timing: measures the parts of a cut network on a few real images."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class PartTimes:
 
     Attributes:
         activations: The prefix's output for the images ``[N, ...]``.
-        prefix: Seconds per image in the prefix, as the plain network.
+        prefix: Seconds per image in the prefix, run without a kernel.
         suffix: Seconds per image in the suffix, backward included.
     """
 
@@ -71,7 +71,7 @@ def time_parts(net: nn.Module, cut: Cut, images: Tensor) -> PartTimes:
 
 
 def _timed(work: Callable[[], T], device: torch.device) -> tuple[T, float]:
-    """Return the result and the seconds; a short run is done twice, as the first one warms up."""
+    """Return the result and the seconds. A short run is repeated, because the first warms up."""
     best = float("inf")
     while True:
         started = _now(device)

@@ -1,4 +1,4 @@
-"""The trial of a cut: does the suffix, fed by the prefix, do what the whole network does?"""
+"""The trial of a cut: compares a step of the suffix with a step of the whole network."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from siamkit.engine.undisturbed import undisturbed
 from siamkit.model.trace import evaluating
 
 TOLERANCE = 1e-4
-"""Largest difference of outputs, gradients or buffers, relative to the largest of their values.
+"""Largest allowed difference of outputs, gradients or buffers, relative to their largest value.
 
-On the architectures that can be cut it is 0.0 or, where a library picks another algorithm for
-another shape, some 1e-6; on those that cannot it is near one.
+For architectures that can be cut, the difference is 0.0, or about 1e-6 if a library picks another
+algorithm for another shape. For those that cannot, it is near one.
 """
 
 _SMALL = 1e-3
-"""A gradient smaller than this share of the largest one is compared on the scale of the largest:
-some are zero but for rounding (biases before a batch norm)."""
+"""A gradient smaller than this share of the largest one is compared on the scale of the largest.
+Some gradients are zero except for rounding, such as those of biases before a batch norm."""
 
 Forward = Callable[[Tensor], Any]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step gave.
+    """The outcome of a step.
 
     Attributes:
-        values: Tensors and other values, by what they are.
-        error: What the forward raised, if it did.
+        values: Outputs, gradients and changed buffers, by a description.
+        error: The exception that the forward raised, or None.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -52,7 +52,7 @@ def step(net: nn.Module, forward: Forward, images: Tensor, training: bool = True
     with undisturbed(net):
         before = {name: buffer.clone() for name, buffer in net.named_buffers()}
         try:
-            torch.manual_seed(0)  # dropout after the boundary drops the same
+            torch.manual_seed(0)  # so that dropout after the boundary drops the same values
             if training:
                 output = forward(images)
                 _backward(output)
@@ -73,18 +73,19 @@ def step(net: nn.Module, forward: Forward, images: Tensor, training: bool = True
 
 
 def difference(whole: Outcome, parts: Outcome, allowed: float) -> str | None:
-    """Return how the cut network differs from the whole one, in words; None if it does not.
+    """Return the difference between the cut network and the whole one as text, or None.
 
     Args:
-        whole: What the whole network gave.
-        parts: What the cut network gave.
-        allowed: The largest relative difference that is none.
+        whole: The outcome of the whole network.
+        parts: The outcome of the cut network.
+        allowed: The largest relative difference that is accepted.
     """
     if whole.error or parts.error:
         errors = [_words(o.error) for o in (whole, parts)]
         if errors[0] == errors[1]:
             return None
-        return f"cut it fails: {errors[1]}" if parts.error else f"whole it fails: {errors[0]}"
+        which, error = ("cut", errors[1]) if parts.error else ("whole", errors[0])
+        return f"the {which} network fails: {error}"
     for name in [*whole.values, *parts.values]:
         if (name in whole.values) != (name in parts.values):
             kind = "whole" if name in whole.values else "cut"
@@ -109,7 +110,7 @@ def difference(whole: Outcome, parts: Outcome, allowed: float) -> str | None:
 def relative(a: Tensor, b: Tensor, floor: float = 0.0) -> float:
     """Return the largest difference of two tensors, relative to the largest value of the first.
 
-    Infinite where only one of them has a NaN or an infinity.
+    It is infinite if only one of them has a NaN or an infinity.
     """
     if not a.numel():
         return 0.0
@@ -123,7 +124,7 @@ def relative(a: Tensor, b: Tensor, floor: float = 0.0) -> float:
 
 
 def allowed_for(images: Tensor, output: Tensor) -> float:
-    """Return the largest difference that the arithmetic of a device and a type explains."""
+    """Return the largest difference that the arithmetic of a device and a type explain."""
     if output.dtype in (torch.bfloat16, torch.float16):
         return KERNELS["bf16" if output.dtype is torch.bfloat16 else "fp16"]
     return max(TOLERANCE, kernel_tolerance(kernel_class(images.device)))
@@ -131,7 +132,7 @@ def allowed_for(images: Tensor, output: Tensor) -> float:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the generators, whose states come back afterwards."""
+    """Seed the generators within the block, and restore their states afterwards."""
     devices: list[Any] = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
@@ -139,7 +140,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def sum_of(output: Any) -> Tensor:
-    """Return the sum of everything in an output that has a gradient; zero where nothing has."""
+    """Return the sum of all tensors in an output that need a gradient; zero if none does."""
     leaves = [v for v in tree_leaves(output) if isinstance(v, Tensor) and v.requires_grad]
     if not leaves:
         return torch.zeros((), requires_grad=True)
@@ -147,7 +148,7 @@ def sum_of(output: Any) -> Tensor:
 
 
 def _backward(output: Any) -> None:
-    """Run backward from a fixed loss of everything that has a gradient."""
+    """Run backward from a fixed loss of all tensors that need a gradient."""
 
     def weighted(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or not leaf.requires_grad:

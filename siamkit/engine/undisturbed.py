@@ -1,4 +1,4 @@
-"""Trial forwards that leave the network as it was."""
+"""Trial steps that leave the network unchanged."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from siamkit.model.trace import rehearsing
 
 @contextmanager
 def undisturbed(net: nn.Module) -> Iterator[None]:
-    """Put ``net`` into training mode for trial steps that leave no trace.
+    """Put ``net`` into training mode for trial steps, and restore its state afterwards.
 
-    Buffers (also those that the forward replaces), gradients, every module's mode and the
-    generators' states are as before afterwards.
+    It restores buffers (also those that the forward replaces), gradients, every module's mode and
+    the generators' states.
     """
     gradients = [(p, p.grad) for p in net.parameters()]
     buffers = [

@@ -16,6 +16,7 @@ from scipy.special import expit
 from siamkit.errors import CheckpointError
 from siamkit.evaluation.prediction import Rate
 from siamkit.files import write_json
+from siamkit.spelling import command
 
 FORMAT = 1
 
@@ -133,11 +134,11 @@ class Calibration:
             CheckpointError: They are something else, or of another format.
         """
         if not isinstance(values, dict) or "format" not in values:
-            raise CheckpointError("is no calibration", where=where, hint=_HINT)
+            raise CheckpointError("is no calibration", where=where, hint=_hint())
         if values["format"] != FORMAT:
             raise CheckpointError(
                 "unknown format of calibration", where=where, got=values["format"],
-                allowed=str(FORMAT), hint=_HINT,
+                allowed=str(FORMAT), hint=_hint(),
             )  # fmt: skip
         fields = {key: value for key, value in values.items() if key != "format"}
         try:
@@ -146,7 +147,7 @@ class Calibration:
             problem = error.errors(include_url=False)[0]
             key = ".".join(str(part) for part in problem["loc"])
             raise CheckpointError(
-                f"the file is damaged: {key}: {problem['msg']}", where=where, hint=_HINT
+                f"the file is damaged: {key}: {problem['msg']}", where=where, hint=_hint()
             ) from None
 
     def save(self, path: Path) -> None:
@@ -167,10 +168,11 @@ class Calibration:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise CheckpointError("no such file", where=str(path), hint=_HINT) from None
+            raise CheckpointError("no such file", where=str(path), hint=_hint()) from None
         except (OSError, ValueError):
-            raise CheckpointError("the file is damaged", where=str(path), hint=_HINT) from None
+            raise CheckpointError("the file is damaged", where=str(path), hint=_hint()) from None
         return cls.from_json(values, str(path))
 
 
-_HINT = "'siamkit calibrate RUN' writes a new one"
+def _hint() -> str:
+    return f"{command('calibrate', 'RUN')} writes a new one"

@@ -1,14 +1,13 @@
-"""The only code that changes what trains. It acts between optimizer steps.
+"""The freeze controller: the only code that freezes and unfreezes parameters.
 
-Order matters, and each step answers a known trap: gradients are dropped (not zeroed) before
-anything changes, so that a parameter that is frozen now cannot move by a stale gradient, momentum
-or weight decay; every flag is set anew each time, so applying a plan is idempotent and resuming
-needs no memory of earlier phases; modules are never swapped, so the optimizer's parameters stay
-the network's parameters.
+It acts between optimizer steps. Gradients are dropped (not zeroed) before anything changes, so
+that a stale gradient, momentum or weight decay cannot move a parameter that is frozen now. Every
+flag is set each time, so applying a plan is idempotent, and resuming needs no memory of earlier
+phases. Modules are never swapped, so the optimizer's parameters stay the network's parameters.
 
-Any network will do: what is needed of it are its parameters, buffers and modules. A network in
-``DistributedDataParallel`` or ``torch.compile`` is the network inside: names are plain ones
-(:mod:`siamkit.model.names`), with or without the wrapper, whichever the stages were given with.
+It works on any network. For a network in ``DistributedDataParallel`` or ``torch.compile``, it works
+on the network inside. Names are plain (:mod:`siamkit.model.names`): the same with and without the
+wrapper.
 """
 
 from __future__ import annotations
@@ -31,7 +30,12 @@ from siamkit.model.names import Names, join, named_modules, named_parameters, pa
 
 @dataclass(frozen=True)
 class Change:
-    """What a plan changed in one stage; ``was`` is None where no plan was applied before."""
+    """The change of one stage by a plan.
+
+    Attributes:
+        now: The stage's status under the plan.
+        was: Its status under the plan before; None if there was none.
+    """
 
     now: StageStatus
     was: StageStatus | None
@@ -48,10 +52,10 @@ class FreezeController:
         net: The network, inside all wrappers.
         sizes: The number of values of each parameter, by plain name; a tied one counts once.
         plan: The plan that was applied last.
-        fingerprints: Those of every frozen tensor, by plain name.
+        fingerprints: The fingerprint of every frozen tensor, by plain name.
 
     Raises:
-        ConfigError: The stages are not this network's: they name a parameter that it doesn't have,
+        ConfigError: The stages do not fit the network: they name a parameter that it doesn't have,
             leave one out, or hold one twice.
     """
 
@@ -73,13 +77,13 @@ class FreezeController:
         self._owner = _owners(self.net, plain, self._units)
 
     def apply(self, plan: FreezePlan) -> tuple[Change, ...]:
-        """Carry out ``plan`` and return what it changed, stage by stage.
+        """Apply ``plan`` and return the changes, stage by stage.
 
-        Call it between optimizer steps. Fingerprints of everything frozen are taken anew.
+        Call it between optimizer steps. It takes new fingerprints of every frozen tensor.
 
         Raises:
             ConfigError: The plan names a parameter that the network doesn't have, or trains one
-                that ``DistributedDataParallel`` doesn't know of.
+                that was frozen when ``DistributedDataParallel`` was built.
         """
         plan = self._own(plan)
         before = self.plan and status(self._plain, self.plan, self.sizes)
@@ -117,7 +121,7 @@ class FreezeController:
         return frozenset(parameters | buffers)
 
     def _own(self, plan: FreezePlan) -> FreezePlan:
-        """Return the plan in plain names; a tied parameter trains where any of its names does."""
+        """Return the plan with plain names. A tied parameter trains if any of its names does."""
         trainable = {self._names[name] for name in plan.trainable}
         if unknown := sorted(trainable - self.sizes.keys()):
             raise ConfigError(
@@ -131,7 +135,7 @@ class FreezeController:
                 "DistributedDataParallel was built while this parameter was frozen, so its "
                 "gradients would differ between the processes",
                 got=alone[0],
-                hint="apply the plan to the network inside, then wrap that anew",
+                hint="apply the plan to the network inside, then wrap that network again",
             )
         return replace(plan, trainable=frozenset(trainable))
 
@@ -143,7 +147,7 @@ class FreezeController:
                 release(module, self.net.training)
 
     def _is_fixed(self, name: str, module: nn.Module, plan: FreezePlan) -> bool:
-        """Tell whether a module computes a fixed function under ``plan``, so belongs in eval."""
+        """Return whether a module is a fixed function under ``plan``, so must be in eval mode."""
         module = unwrap(module)
         own = [self._names[join(name, p)] for p, _ in module.named_parameters(recurse=False)]
         if any(p in plan.trainable for p in own) and not is_norm(module):
@@ -174,7 +178,7 @@ def _plain(stage: Stage, names: Names) -> Stage:
 
 
 def _check(stages: Sequence[Stage], sizes: Mapping[str, int], network: str) -> None:
-    """Raise ConfigError where stages in plain names are not those of a network."""
+    """Raise ConfigError if stages, with plain names, do not fit a network."""
     held = Counter(name for stage in stages for name in stage.parameters)
     hint = "siamkit.freezing.discover_stages gives the stages of any network"
     if unknown := [name for name in held if name not in sizes]:
@@ -202,9 +206,9 @@ def _check(stages: Sequence[Stage], sizes: Mapping[str, int], network: str) -> N
 
 
 def _averaged(net: nn.Module) -> frozenset[str] | None:
-    """Return the names of the parameters whose gradients processes share; None for one process.
+    """Return the names of the parameters whose gradients are averaged; None for one process.
 
-    ``DistributedDataParallel`` knows only what had ``requires_grad`` when it was built.
+    ``DistributedDataParallel`` averages only parameters that could train when it was built.
     """
     for module in net.modules():
         if isinstance(module, nn.parallel.DistributedDataParallel):
@@ -222,7 +226,7 @@ def _owners(net: nn.Module, stages: Sequence[Stage], units: Sequence[Stage]) -> 
     """Return the stage or block that each module belongs to, finest first."""
     by_module: dict[str, Stage] = {}
     for stage in stages:
-        # Where a stage is cut into blocks, what no block claims goes with the stage's last one.
+        # A module of the stage that is in none of its blocks belongs to the last block.
         fallback = stage.blocks[-1] if stage.blocks else stage
         by_module.update(dict.fromkeys(stage.modules, fallback))
     for unit in units:

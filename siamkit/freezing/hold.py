@@ -1,15 +1,15 @@
-"""Keeping modules in eval mode through every ``.train()`` call.
+"""The hold: keeps modules in eval mode through every ``.train()`` call.
 
-A frozen batch norm must not update its statistics, and a frozen dropout must not drop: the frozen
-part of a network is a fixed function only in eval mode. ``train()`` recurses through
-``child.train(mode)``, so an instance attribute ``train`` on the held module answers for it,
-whichever ancestor the call starts at. Modules are never swapped, and ``track_running_stats`` is
-never touched.
+A frozen batch norm must not update its statistics, and a frozen dropout must not drop values: the
+frozen part of a network is a fixed function only in eval mode. ``train()`` recurses through
+``child.train(mode)``, so an instance attribute ``train`` on the held module stops the call,
+whichever ancestor it started at. Modules are never swapped, and ``track_running_stats`` is never
+changed.
 
-The hold travels: a deep copy, a pickle and a ``torch.save`` of a held module are held too, each by
-itself. Two kinds of copies lose it, as torch makes them without the instance's attributes:
-those of a TorchScript module, and the root of a ``torch.fx`` graph module (which computes nothing
-by its mode). Apply the plan anew to such a copy.
+A deep copy, a pickle and a ``torch.save`` of a held module are held too. torch makes two kinds of
+copies without the instance's attributes, so these lose the hold: copies of a TorchScript module,
+and the root of a ``torch.fx`` graph module (whose mode has no effect). Apply the plan again to such
+a copy.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class _StayInEval:
-    """The ``train`` of one held module.
+    """The method ``train`` of one held module.
 
-    A bound method would do, but pickle saves that by its name, to be looked up in the class of the
-    module, where it isn't.
+    It is not a bound method, because pickle saves a bound method by its name, and the module's
+    class has no method of that name.
     """
 
     def __init__(self, module: nn.Module | None) -> None:
@@ -36,7 +36,7 @@ class _StayInEval:
     def __call__(self, mode: bool = True) -> nn.Module:
         if self.module is None:
             raise SiamkitError(
-                "this copy of a frozen module no longer knows what it froze",
+                "this copy of a frozen module lost its reference to the module",
                 hint="apply the freeze plan to the copy",
             )
         return type(self.module).train(self.module, False)
@@ -47,10 +47,10 @@ class _StayInEval:
             kind.__reduce__ is not object.__reduce__
             or kind.__reduce_ex__ is not object.__reduce_ex__
         ):
-            # Such a class (a graph module) may save its attributes before itself: a way back from
-            # here to the module would never end.
+            # Such a class (a graph module) may save its attributes before itself. A reference from
+            # here to the module would then recurse for ever.
             return _StayInEval, (None,)
-        # The module comes after the object that refers to it, as the two refer to each other.
+        # The two objects refer to each other, so the module is restored after this object.
         return _unbound, (), {"module": self.module}
 
 
@@ -71,5 +71,5 @@ def release(module: nn.Module, training: bool) -> None:
 
 
 def is_held(module: nn.Module) -> bool:
-    """Tell whether the module is held in eval mode."""
+    """Return whether the module is held in eval mode."""
     return isinstance(vars(module).get("train"), _StayInEval)

@@ -1,4 +1,4 @@
-"""What training under a plan costs in memory."""
+"""Memory: the bytes that a training step under a plan needs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from siamkit.model.names import named_parameters
 from siamkit.model.trace import rehearsing
 
 _PROBE = 2
-"""Images of the smaller forward; two, because a batch norm that trains needs them."""
+"""Images of the smaller forward. A batch norm in training mode needs two."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes, by what they are for.
+    """The memory of a training step, in bytes.
 
     Attributes:
-        weights: Parameters and buffers.
-        gradients: One for each parameter that trains.
-        optimizer: The optimizer's state, for each parameter that trains.
-        activations: What autograd saves in a forward for its backward.
+        weights: Bytes of parameters and buffers.
+        gradients: Bytes of the gradients of the parameters that train.
+        optimizer: Bytes of the optimizer's state for the parameters that train.
+        activations: Bytes that autograd saves in the forward for the backward.
     """
 
     weights: int
@@ -46,16 +46,16 @@ def training_memory(
     state_per_parameter: int,
     loss: nn.Module | None = None,
 ) -> Memory:
-    """Return the memory of a training step with the plan that was applied to ``net``.
+    """Return the memory of a training step under the plan that was applied to ``net``.
 
     Args:
         net: The network, with ``plan`` applied.
         plan: The plan.
         images: Four images ``[4, C, H, W]``.
-        batch_size: Images a forward in training. What is saved is a constant (standardised
-            weights) and a part proportional to the images, so forwards of two and of four give it
-            for any number.
-        state_per_parameter: Values the optimizer keeps for each parameter (2 for Adam).
+        batch_size: Images per forward in training. The saved bytes are a constant (such as
+            standardised weights) plus a part proportional to the images, so forwards of two and
+            of four images give them for any number.
+        state_per_parameter: Values that the optimizer keeps for each parameter (2 for Adam).
         loss: The loss, whose own parameters train in every phase.
     """
     own = [] if loss is None else list(loss.parameters())
@@ -77,11 +77,11 @@ def training_memory(
 def saved_activations(net: Any, images: Tensor) -> int:
     """Return the bytes that autograd saves in a training forward, each storage counted once.
 
-    Parameters and buffers don't count: they are there anyway.
+    Parameters and buffers do not count, because they are in memory anyway.
     """
     own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
     saved: dict[int, int] = {}
-    alive: list[Tensor] = []  # a freed storage's address could be counted for another's
+    alive: list[Tensor] = []  # keeps every storage, so that no address is used twice
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -97,6 +97,6 @@ def saved_activations(net: Any, images: Tensor) -> int:
 
 
 def probe_images(channels: int, size: tuple[int, int], device: torch.device) -> Tensor:
-    """Return images for a measurement: ``[4, C, H, W]``."""
+    """Return random images ``[4, C, H, W]`` for a measurement."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(2 * _PROBE, channels, *size, generator=generator).to(device)

@@ -1,4 +1,4 @@
-"""The proof that what was frozen did not change."""
+"""The freezing proof: fingerprints that show that no frozen tensor changed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 from siamkit.errors import FrozenDriftError
 from siamkit.model.fingerprint import fingerprint
 from siamkit.model.names import named_tensors
+from siamkit.words import plural
 
 
 def fingerprints(net: nn.Module, names: Iterable[str]) -> dict[str, str]:
@@ -27,17 +28,18 @@ def verify(net: nn.Module, expected: Mapping[str, str], when: str) -> None:
     Args:
         net: The network.
         expected: The fingerprints taken when the tensors were frozen.
-        when: For the message, such as ``epoch 3``.
+        when: The time of the check, for the message, such as ``epoch 3``.
 
     Raises:
-        FrozenDriftError: One did; the message names it.
+        FrozenDriftError: A tensor changed; the message names it.
     """
     tensors = named_tensors(net)
     drifted = [name for name, digest in expected.items() if fingerprint(tensors[name]) != digest]
     if drifted:
         more = f" and {len(drifted) - 5} more" if len(drifted) > 5 else ""
         raise FrozenDriftError(
-            f"{len(drifted)} frozen tensors changed by {when}: {', '.join(drifted[:5])}{more}",
-            hint="a plugin or a module's forward writes to them; "
-            "the run was stopped before it was saved",
+            f"{plural(len(drifted), 'frozen tensor')} changed by {when}: "
+            f"{', '.join(drifted[:5])}{more}",
+            hint="a plugin or a module's forward writes to frozen tensors; "
+            "the run stopped before saving them",
         )

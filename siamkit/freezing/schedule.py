@@ -1,4 +1,4 @@
-"""The freeze schedule: from a policy to phases, spans of epochs with one plan. Pure."""
+"""The freeze schedule: turns a policy into phases, spans of epochs with one plan. Pure."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from siamkit.interfaces import (
     Progress,
     Stage,
 )
+from siamkit.spelling import setting
 
 History = Sequence[Mapping[str, float]]
 """The validation metrics of each finished epoch, oldest first."""
@@ -28,15 +29,15 @@ History = Sequence[Mapping[str, float]]
 class FreezeSchedule:
     """A freeze policy over the stages of one network and the epochs of one run.
 
-    It has no state: the metrics of the finished epochs are arguments. So a run that resumes, in
-    mid-epoch too, is in the phase that it left.
+    It has no state: the metrics of the finished epochs are arguments. So a resumed run is in the
+    same phase as before, even in the middle of an epoch.
 
     Attributes:
-        policy: Decides what trains when.
+        policy: The policy, which decides what trains when.
         stages: The network's stages, as the policy sees them.
         epochs: Epochs in the run.
         monitor: The validation metric that a metric-driven policy follows; higher is better.
-        name: The policy's name in messages; its class's if empty.
+        name: The policy's name in messages; its class's name if empty.
     """
 
     policy: FreezePolicy
@@ -52,15 +53,15 @@ class FreezeSchedule:
     def plan_at(self, epoch: int, history: History = ()) -> FreezePlan:
         """Return the policy's plan for one epoch, checked against the stages.
 
-        ``norm="frozen"`` takes the backbone's norm parameters out of what trains.
+        With ``norm="frozen"``, the backbone's norm parameters do not train.
 
         Args:
             epoch: The epoch, from 0.
-            history: Metrics of the epochs that are over; those from ``epoch`` on are left out.
+            history: Metrics of the finished epochs; those from ``epoch`` on are ignored.
 
         Raises:
-            PluginError: The plan names a parameter or a stage that doesn't exist, or a bad rate;
-                or the policy gave two plans for the same arguments.
+            PluginError: The plan names a parameter or a stage that doesn't exist, or has an invalid
+                rate; or the policy returned two plans for the same arguments.
         """
         where = name_of(self.policy, f"freeze policy {self.name!r}")
         progress = Progress(
@@ -70,10 +71,10 @@ class FreezeSchedule:
         _require_valid(plan, self.stages, where)
         if self.policy.plan(self.stages, progress) != plan:
             raise PluginError(
-                f"plan gave two plans for the same arguments, in epoch {epoch + 1}",
+                f"plan returned two different plans for the same arguments, in epoch {epoch + 1}",
                 where=where,
-                hint="a policy is a pure function of stages and progress: keep no state and draw "
-                "no random numbers in it, or a resumed run would train something else",
+                hint="a policy must be a pure function of stages and progress: keep no state and "
+                "draw no random numbers in it, or a resumed run would train other parameters",
             )
         if plan.norm != "frozen":
             return plan
@@ -84,8 +85,8 @@ class FreezeSchedule:
         """Return the phases of the run: consecutive epochs with equal plans, merged.
 
         Args:
-            history: Metrics of the epochs that are over. A metric-driven policy is forecast from
-                them alone, as if no further epoch brought news.
+            history: Metrics of the finished epochs. A metric-driven policy is forecast from them
+                alone, as if no later epoch changed its decisions.
         """
         result: list[Phase] = []
         for epoch in range(self.epochs):
@@ -97,13 +98,13 @@ class FreezeSchedule:
         return tuple(result)
 
     def phase_at(self, epoch: int, history: History = ()) -> Phase:
-        """Return the phase that ``epoch`` lies in, as far as it can be foreseen."""
+        """Return the phase of ``epoch``, as forecast from the finished epochs."""
         return next(p for p in self.phases(history) if p.start_epoch <= epoch < p.end_epoch)
 
     def unfrozen_at(self, epoch: int, history: History = ()) -> dict[str, int]:
-        """Return the epoch at which each stage that trains in ``epoch`` was last unfrozen.
+        """Return the epoch in which each stage that trains in ``epoch`` was last unfrozen.
 
-        Stages that have trained since the start are left out.
+        Stages that have trained since the first epoch are left out.
         """
         unfrozen: dict[str, int] = {}
         before: set[str] | None = None
@@ -131,8 +132,8 @@ class FreezeSchedule:
                     f"nothing would train in epochs {phase.start_epoch + 1}-{phase.end_epoch}: "
                     f"policy {self.name!r} freezes every stage ({names})"
                     + ("" if head else " and the head has no parameters"),
-                    hint="use a head with parameters ('--head mlp') or a policy that trains some "
-                    "stage",
+                    hint=f"use a head with parameters ({setting('head.name', 'mlp')}) or a policy "
+                    "that trains a stage",
                 )
 
 
@@ -158,14 +159,14 @@ def _require_valid(plan: object, stages: Sequence[Stage], where: str) -> None:
 
 @dataclass(frozen=True)
 class StageStatus:
-    """What a plan makes of one stage.
+    """The status of one stage under a plan.
 
     Attributes:
-        name: The stage.
-        parameters: Parameters (scalars) in it.
-        trainable: Parameters that train.
-        norm: How its norm layers behave; ``frozen`` in a frozen stage, ``-`` where it has none.
-        lr_mult: Rate multiplier; 0 where nothing trains.
+        name: The stage's name.
+        parameters: Number of values of its parameters.
+        trainable: Number of those values that train.
+        norm: The behaviour of its norm layers: ``frozen`` in a frozen stage, ``-`` if it has none.
+        lr_mult: Rate multiplier; 0 if nothing in the stage trains.
         needs_backward: Whether gradients flow into or through it.
     """
 
@@ -180,7 +181,13 @@ class StageStatus:
 def status(
     stages: Sequence[Stage], plan: FreezePlan, sizes: Mapping[str, int]
 ) -> tuple[StageStatus, ...]:
-    """Return what ``plan`` makes of each stage; ``sizes`` has the elements of each parameter."""
+    """Return the status of each stage under ``plan``.
+
+    Args:
+        stages: The stages.
+        plan: The plan.
+        sizes: The number of values of each parameter, by name.
+    """
     rows: list[StageStatus] = []
     backward = False
     for stage in stages:
@@ -200,7 +207,7 @@ def status(
 
 
 def norm_of(stage: Stage, plan: FreezePlan) -> str:
-    """Return how the norm layers of ``stage`` behave under ``plan``."""
+    """Return the behaviour of the norm layers of ``stage`` under ``plan``; ``-`` without any."""
     if not stage.norms:
         return "-"
     if not stage.norms & plan.trainable:
@@ -211,6 +218,6 @@ def norm_of(stage: Stage, plan: FreezePlan) -> str:
 def norm_mode(stage: Stage, plan: FreezePlan) -> NormMode:
     """Return the mode of the norm layers that train in ``stage``.
 
-    The head is new: its statistics mean nothing before they are trained.
+    The head is new, so its statistics must always be trained.
     """
     return "train" if stage.name == HEAD else plan.norm

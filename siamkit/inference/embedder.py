@@ -32,6 +32,7 @@ from siamkit.model.pretrained.identity import fingerprint_of
 from siamkit.model.pretrained.load import load_net
 from siamkit.model.siamese import SiameseNet
 from siamkit.showing import Bar, TextRepr, shown
+from siamkit.spelling import command
 
 ImageLike = str | Path | Image.Image | np.ndarray[Any, Any]
 Images = ImageLike | Iterable[ImageLike] | Sequence[Sample] | Tensor
@@ -149,7 +150,7 @@ class Embedder(TextRepr):
         if self._calibration is None:
             raise CheckpointError(
                 "the embedder has no threshold",
-                hint="load it from a run, after 'siamkit calibrate RUN'",
+                hint=f"load it from a run, after {command('calibrate', 'RUN')}",
             )
         return self._calibration
 

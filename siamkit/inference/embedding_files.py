@@ -17,6 +17,7 @@ from siamkit.errors import ConfigError, DataError
 from siamkit.files import full_disk_is_ours
 from siamkit.inference.embedder import BATCH_SIZE, Embedder
 from siamkit.inference.filling import HINT, OnProgress, fill, publish, working, workplace
+from siamkit.spelling import argument
 
 _ROWS_AT_ONCE = 16_384
 
@@ -82,9 +83,7 @@ def embed_to_file(
 def _require_usable(output: Path, sidecar: Path | None, force: bool) -> None:
     """Refuse an output that cannot be written, before anything is computed."""
     if output.suffix not in (".npy", ".parquet"):
-        raise ConfigError(
-            "must end in .npy or .parquet", where="--output", got=str(output)
-        )  # fmt: skip
+        raise ConfigError("must end in .npy or .parquet", where=argument("output"), got=str(output))
     if output.suffix == ".parquet":
         try:
             importlib.import_module("pyarrow.parquet")
@@ -109,7 +108,7 @@ def _require_free(path: Path) -> None:
         raise ConfigError(
             "the file is there already",
             where=str(path),
-            hint="choose another name, or replace it with --force",
+            hint=f"choose another name, or replace it with {argument('force', True)}",
         )
 
 

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from siamkit.errors import CheckpointError, DataError, Interrupted, ResourceError
 from siamkit.files import fsync, full_disk_is_ours, write_atomic
 from siamkit.inference.embedder import BATCH_SIZE, Embedder
+from siamkit.spelling import argument
 
 OnProgress = Callable[[int, int], None]
 """Called with how many images are done, and how many there are."""
@@ -167,7 +168,8 @@ class GrowingFile:
                 f"cannot go on with the {noted['rows']} embeddings that an earlier command left: "
                 f"{' and '.join(changed)} changed since",
                 where=str(folder),
-                hint="undo the change and run it again, or start over with --force",
+                hint="undo the change and run it again, or start over with "
+                f"{argument('force', True)}",
             )
         if changed or count != noted["rows"]:
             self._state = (0, hashlib.sha256())

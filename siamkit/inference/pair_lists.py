@@ -23,6 +23,7 @@ from siamkit.evaluation.pairs import cosines
 from siamkit.evaluation.verification import errors_at
 from siamkit.files import full_disk_is_ours
 from siamkit.inference.embedder import Embedder
+from siamkit.spelling import argument
 
 COLUMNS = ("a", "b")
 
@@ -102,10 +103,13 @@ def require_new(path: Path) -> None:
         ConfigError: The file exists, or its folder doesn't.
     """
     if not path.absolute().parent.is_dir():
-        raise ConfigError("no such folder", where="--output", got=str(path.parent))
+        raise ConfigError("no such folder", where=argument("output"), got=str(path.parent))
     if path.exists():
         raise ConfigError(
-            "the file exists", where="--output", got=str(path), hint="remove it, or name another"
+            "the file exists",
+            where=argument("output"),
+            got=str(path),
+            hint="remove it, or name another",
         )
 
 

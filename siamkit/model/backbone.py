@@ -1,4 +1,4 @@
-"""Any ``nn.Module`` as a backbone: features ``[N, D]``, stages, and how to prepare its images."""
+"""The wrapped backbone: any ``nn.Module`` with features ``[N, D]``, stages and preprocessing."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from siamkit.model.stages import blocks_of, discover_stages
 from siamkit.model.trace import autocasting, blank, dtype_of
 
 PREFIX = "model."
-"""What stands before the wrapped module's own names in the backbone's."""
+"""The prefix of the wrapped module's names in the backbone."""
 
 
 class WrappedBackbone(Backbone):
-    """A module that isn't a :class:`Backbone`, made one.
+    """Wraps a module that is not a :class:`Backbone`.
 
-    Its forward may give features ``[N, D]``, or more axes that are averaged. Which axis is the
-    channels' is shown by a second forward at another image size, where the module allows one: it is
-    the one whose length stays. What that leaves open, the module must say: by ``layout`` and
-    ``select``, here or as its attributes.
+    The module's forward returns features ``[N, D]``, or a tensor with more axes, which are
+    averaged. A second forward at another image size shows the channels' axis: its length stays the
+    same. If this is not clear, the module must state its ``layout`` and ``select``, as arguments
+    here or as its attributes.
 
     Attributes:
-        model: The wrapped module, taken out of ``torch.compile`` and ``DistributedDataParallel``,
-            which siamkit applies itself where they pay.
+        model: The wrapped module, without ``torch.compile`` and ``DistributedDataParallel``
+            wrappers.
         layout: The layout of its output.
         select: Which part of its output is taken, where it gives several.
 
     Args:
-        model: From images ``[N, C, H, W]`` to features.
-        preprocessing: How its images must be prepared.
+        model: Maps images ``[N, C, H, W]`` to features.
+        preprocessing: The preparation of its images.
         layout: The axes of its output, such as ``NHWC`` (:mod:`siamkit.model.layout`).
-        select: Which part of its output to take, where it gives several: a key, an index or a
-            function of the output.
+        select: The part of its output to use, if it has several: a key, an index or a function of
+            the output.
 
     Raises:
-        PluginError: The forward gives something else than features, their width depends on the
-            image size, or their layout is not clear.
+        PluginError: The forward does not return features, their width depends on the image size,
+            or their layout is not clear.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class WrappedBackbone(Backbone):
         )
         stated = layout if layout is not None else _stated(model, "layout", (str,))
         self._stages: tuple[Stage, ...] | None = None
-        # Probed, as num_features is not the width on MobileNetV3, MobileNetV4 and VGG.
+        # Measured: num_features is not the width on MobileNetV3, MobileNetV4 and VGG.
         self.layout, self._embedding_dim = probe(
             self._output,
             self.model,
@@ -77,19 +77,20 @@ class WrappedBackbone(Backbone):
     def forward(self, images: Tensor) -> Tensor:
         """Return the features ``[N, D]`` of ``images [N, C, H, W]``.
 
-        Weights of half precision get images of theirs, and their features come back in float32.
+        Images are converted to the type of the weights. Features of half precision are converted
+        to float32.
 
         Raises:
-            PluginError: The output is not what it was when the module was wrapped.
+            PluginError: The output's shape differs from that of the first forward.
         """
         features = pool(self._output(images), self.layout)
-        # Comparing a size would fix it to the example's where a forward is captured.
+        # When a forward is captured, comparing a size would fix it to the example's size.
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):  # type: ignore
             self._check(features, images)
         return features.float() if _is_half(features) and not autocasting(features) else features
 
     def _output(self, images: Tensor) -> Tensor:
-        """Return what the module gives for ``images``, in the type of its weights."""
+        """Return the module's output for ``images``, converted to the type of its weights."""
         dtype = dtype_of(self.model)
         if dtype is not None and images.is_floating_point() and not autocasting(images):
             images = images.to(dtype)
@@ -99,23 +100,23 @@ class WrappedBackbone(Backbone):
         expected = [images.shape[0], self._embedding_dim]
         if list(features.shape) != expected:
             raise PluginError(
-                "a backbone's features must be as many as its images, and of one width",
+                "a backbone must return one feature vector per image, all of one width",
                 got=f"shape {list(features.shape)}",
                 allowed=f"{expected} for {images.shape[0]} images of {pixels(images.shape[-2:])}",
             )
 
     @property
     def embedding_dim(self) -> int:
-        """The width D of the features, as a forward gave it."""
+        """The width D of the features, as measured by a forward pass."""
         return self._embedding_dim
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How images must be prepared."""
+        """The preparation of images."""
         return self._preprocessing
 
     def stages(self, granularity: Literal["stage", "block"] = "stage") -> Sequence[Stage]:
-        """Return the stages that were discovered, or their blocks in one sequence."""
+        """Return the discovered stages, or all their blocks in one sequence."""
         if self._stages is None:
             example = blank(self.model, self._preprocessing.channels, self._preprocessing.size)
             self._stages = tuple(_prefixed(s) for s in discover_stages(self.model, example))
@@ -123,14 +124,14 @@ class WrappedBackbone(Backbone):
 
 
 def as_backbone(module: Any, context: BackboneContext) -> Backbone:
-    """Return what a plugin's ``build`` returned as a backbone; a :class:`Backbone` unchanged.
+    """Return the result of a plugin's ``build`` as a backbone; a :class:`Backbone` unchanged.
 
     The preprocessing is the module's attribute ``preprocessing``, else that of its timm data
     config, else ImageNet's, with the channels and the image size of ``context``.
 
     Raises:
-        PluginError: It is no module, or its forward does not give features.
-        ConfigError: Its forward fails on images of the size that was asked for.
+        PluginError: The result is not a module, or its forward does not return features.
+        ConfigError: Its forward fails on images of the requested size.
     """
     if isinstance(module, Backbone):
         return module
@@ -149,7 +150,7 @@ def as_backbone(module: Any, context: BackboneContext) -> Backbone:
 
 
 def preprocessing_of(module: nn.Module, context: BackboneContext) -> Preprocessing:
-    """Return how the images of ``module`` must be prepared, by the channels and size asked for."""
+    """Return the preparation of images for ``module``, with the requested channels and size."""
     own: Any = getattr(module, "preprocessing", None)
     if isinstance(own, Preprocessing):
         base = own
@@ -174,7 +175,7 @@ def preprocessing_of(module: nn.Module, context: BackboneContext) -> Preprocessi
 
 
 def _to_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Fit per-channel statistics: fewer channels get the mean; more of them are appended."""
+    """Fit per-channel statistics: all channels, or only the additional ones, get the mean."""
     if channels == len(values):
         return values
     mean = fmean(values)
@@ -184,7 +185,7 @@ def _to_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
 
 
 def _prefixed(stage: Stage) -> Stage:
-    """Put :data:`PREFIX` before every name; '' is the wrapped module itself."""
+    """Add :data:`PREFIX` to every name; '' is the wrapped module itself."""
     stage = stage.prefixed(PREFIX)
     bare = PREFIX.removesuffix(".")
     return replace(
@@ -195,7 +196,7 @@ def _prefixed(stage: Stage) -> Stage:
 
 
 def _stated(module: nn.Module, name: str, kinds: tuple[type, ...]) -> Any:
-    """Return what a module says of its output; an attribute of another kind means another thing."""
+    """Return a module's attribute about its output; None if it has another type."""
     value = getattr(module, name, None)
     return value if isinstance(value, kinds) or callable(value) else None
 

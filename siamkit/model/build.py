@@ -1,4 +1,4 @@
-"""From a registered entry to a backbone with weights, and where those came from."""
+"""The builder of backbones: builds a registered entry and loads its weights."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from siamkit.interfaces import Backbone, BackboneContext
 from siamkit.model.backbone import WrappedBackbone, as_backbone
 from siamkit.model.weights import files_of, load_backbone_weights
 from siamkit.registry import GIVEN, PYTHON, Entry
+from siamkit.spelling import setting
 
 _CHUNK = 1 << 20
 
@@ -25,7 +26,7 @@ OWN = "siamkit"
 
 @dataclass(frozen=True)
 class BuiltBackbone:
-    """A backbone, and where its weights came from, in words."""
+    """A backbone, and the origin of its weights as text."""
 
     backbone: Backbone
     weights: str
@@ -43,19 +44,19 @@ def build_backbone(
     Args:
         entry: Its entry in the registry.
         options: The validated options of the entry.
-        context: Name, channels and size; its ``pretrained`` is decided here.
+        context: Name, channels and size; this function sets its ``pretrained``.
         weights: A file to load instead of the entry's pretrained weights.
-        pretrained: True demands the entry's weights, False starts from random ones, None loads
-            them where the entry has any.
+        pretrained: True requires the entry's weights, False starts from random ones, and None
+            loads them if the entry has any.
 
     Returns:
-        The backbone, and in words where its weights came from, such as
-        ``pretrained: timm/resnet50.a1_in1k``, ``file: x.safetensors (sha256 ab12cd34ef56)`` or
+        The backbone and the origin of its weights, such as ``pretrained: timm/resnet50.a1_in1k``,
+        ``file: x.safetensors (sha256 ab12cd34ef56)`` or
         ``random (tinyconv has no pretrained weights)``.
 
     Raises:
-        ConfigError: Weights are demanded of an entry that has none.
-        CheckpointError: The weights cannot be had or do not fit.
+        ConfigError: The entry has no pretrained weights, but they are required.
+        CheckpointError: The weights cannot be loaded or do not fit.
         PluginError: The plugin failed.
     """
     if pretrained and weights is None and not entry.pretrained:
@@ -63,8 +64,8 @@ def build_backbone(
             f"backbone {context.name!r} has no pretrained weights",
             where="backbone.pretrained",
             got=True,
-            hint="give a weights file with --weights FILE, or start from random weights with "
-            "--no-pretrained",
+            hint=f"load a weights file with {setting('backbone.weights', 'FILE')}, or start from "
+            f"random weights with {setting('backbone.pretrained', False)}",
         )
     load = weights is None and pretrained is not False and entry.pretrained
     context = replace(context, pretrained=load)
@@ -88,7 +89,7 @@ def _source(entry: Entry, context: BackboneContext, backbone: Backbone) -> str:
         return context.name.removeprefix("timm:")
     if context.name.startswith("timm:local-dir:"):
         return f"local-dir:{Path(context.name.removeprefix('timm:local-dir:')).name}"
-    # Another plugin may put its own weights into timm's architecture.
+    # Another plugin may load its own weights into timm's architecture.
     if entry.distribution == OWN and config.get("architecture"):
         tag = config.get("tag")
         return f"timm/{config['architecture']}" + (f".{tag}" if tag else "")
@@ -96,7 +97,7 @@ def _source(entry: Entry, context: BackboneContext, backbone: Backbone) -> str:
 
 
 def _sha256(path: Path) -> str:
-    """Return the first digits of the SHA-256 of a weights file, or a checkpoint's two halves."""
+    """Return the first digits of the SHA-256 of a weights file, or of a checkpoint's two files."""
     digest = hashlib.sha256()
     for part in files_of(path):
         with part.open("rb") as file:

@@ -1,4 +1,4 @@
-"""From configuration to a network."""
+"""The builder of networks: builds the network of a config."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from siamkit.model.siamese import SiameseNet
 from siamkit.registry import Entry, Registry
 
 Weights = Literal["all", "file", "none"]
-"""Which of the configured backbone weights to load: all, only a file's, or none at all."""
+"""The configured backbone weights to load: all, only those of a file, or none."""
 
 
 @dataclass(frozen=True)
 class BuiltNet:
-    """A network, and where its backbone's weights came from."""
+    """A network, and the origin of its backbone's weights as text."""
 
     net: SiameseNet
     weights: str
@@ -37,7 +37,7 @@ def create_net(
     Args:
         config: A resolved config.
         registries: The registry of each component section.
-        weights: ``none`` where the weights are about to be replaced anyway.
+        weights: The weights to load; ``none`` if the caller replaces them anyway.
 
     Raises:
         SiamkitError: A plugin, weights file or option is at fault.

@@ -12,16 +12,16 @@ from siamkit.errors import ConfigError
 
 
 def fingerprint(tensor: Tensor) -> str:
-    """Return the SHA-256 of a tensor's dtype, shape and values, whatever its memory layout.
+    """Return the SHA-256 of a tensor's dtype, shape and values, independent of its memory layout.
 
     Raises:
-        ConfigError: It has no values yet.
+        ConfigError: The tensor has no values yet.
     """
     if tensor.is_meta or is_lazy(tensor):
         raise ConfigError(
-            "a parameter has no values yet, so nothing can be proved of it",
+            "a parameter has no values yet, so its freezing cannot be verified",
             got="a tensor on the meta device" if tensor.is_meta else "a parameter of a lazy module",
-            hint="load the weights, or run the network once, before a freeze plan is applied",
+            hint="load the weights or run the network once before applying a freeze plan",
         )
     plain = tensor.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())

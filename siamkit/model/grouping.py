@@ -1,6 +1,7 @@
-"""Where a network may be cut: parameter names in ordered groups, from the best source there is.
+"""Parameter groups: the ordered groups of parameter names that stages are built from.
 
-timm's own ``group_matcher`` first, then ``feature_info``, then the children of the module.
+They come from the best available source: timm's ``group_matcher``, then its ``feature_info``, then
+the children of the module.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from siamkit.model.names import join, parent, tied_parameters
 from siamkit.model.trace import Trace
 
 MAX_STAGES = 8
-"""More groups than this are put together: a transformer's blocks are not its stages."""
+"""More groups than this are merged, because a transformer's blocks are not its stages."""
 
 BUCKETS = 4
-"""So many stages then follow the stem: quarters of the depth."""
+"""The number of stages after the stem if groups are merged: quarters of the depth."""
 
 _Names = list[str]
 _NORM_CLASS = re.compile(r"norm|filterresponse", re.IGNORECASE)
@@ -29,11 +30,11 @@ _TORCH_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Tell whether ``module`` itself is a normalisation layer.
+    """Return whether ``module`` itself is a normalisation layer.
 
-    By family for torch's own layers (timm's ``BatchNormAct2d`` and ``LayerNorm2d`` are subclasses
-    of them), by name for the rest (``RmsNorm``, ``SimpleNorm``, ``FilterResponseNormTlu2d``), where
-    all that such a layer holds must be vectors: a ``NormFreeBlock`` is none.
+    torch's own layers are recognised by class (timm's ``BatchNormAct2d`` and ``LayerNorm2d`` are
+    subclasses), others by name (``RmsNorm``, ``SimpleNorm``, ``FilterResponseNormTlu2d``). A layer
+    that is recognised by name may hold vectors only, so that ``NormFreeBlock`` does not count.
     """
     if isinstance(module, _TORCH_NORMS):
         return True
@@ -56,11 +57,11 @@ def norm_parameters(module: nn.Module) -> frozenset[str]:
 
 
 def coarse_groups(module: nn.Module, trace: Trace) -> tuple[list[_Names], bool]:
-    """Return the parameter names of ``module`` in the groups that its author would call stages.
+    """Return the parameter names of ``module`` in groups that correspond to stages.
 
     Returns:
-        The groups, in execution order and disjoint. Parameters that belong to no module that runs
-        are left out (:func:`place`). And whether the first group is known to be a stem.
+        The groups, disjoint and in execution order, without parameters whose use decides their
+        place (see :func:`place`); and whether the first group is known to be a stem.
     """
     inner, prefix = _descend(module)
     groups = _of_the_author(inner, trace, prefix)
@@ -69,7 +70,7 @@ def coarse_groups(module: nn.Module, trace: Trace) -> tuple[list[_Names], bool]:
     named = [[join(prefix, name) for name in group] for group in groups]
     loose = _loose(module, named, prefix, trace)
     if known:
-        # The author's word: a class token is the stem's, however late it is used (CaiT).
+        # The author decides: a class token belongs to the stem, even if it is used late (CaiT).
         loose.difference_update(name for name in named[0] if parent(name) == prefix)
     placed = [[name for name in group if name not in loose] for group in named]
     ordered = in_order([group for group in placed if group], trace)
@@ -78,17 +79,17 @@ def coarse_groups(module: nn.Module, trace: Trace) -> tuple[list[_Names], bool]:
 
 
 def fine_groups(module: nn.Module) -> list[_Names]:
-    """Return parameter names in timm's fine groups, without the network's own; or no groups."""
+    """Return parameter names in timm's fine groups, without the root's own; empty without any."""
     inner, prefix = _descend(module)
     groups = [[n for n in group if parent(n)] for group in _matched(inner, coarse=False)]
     return [[join(prefix, name) for name in group] for group in groups]
 
 
 def place(names: Iterable[str], groups: Sequence[_Names], trace: Trace) -> list[_Names]:
-    """Return ``groups`` with each of ``names`` added to the last one that began before its use.
+    """Return ``groups`` with each of ``names`` added to the last group that began before its use.
 
     So position embeddings join the stem, and a projection after the last block joins the last
-    group. A parameter that was never used, or before everything else, joins the first one.
+    group. A parameter that was not used, or used before all groups, joins the first group.
     """
     begins = [
         min((t for name in group if (t := trace.first_use(name)) is not None), default=None)
@@ -107,11 +108,11 @@ def place(names: Iterable[str], groups: Sequence[_Names], trace: Trace) -> list[
 
 
 def in_order(groups: Sequence[_Names], trace: Trace) -> list[_Names]:
-    """Return ``groups`` in the order in which they first ran; one that never ran stays in place."""
+    """Return ``groups`` in the order of their first run; groups that did not run stay in place."""
     keyed = []
     latest = -1
     for group in groups:
-        # Only the owners themselves count, if they ran: an ancestor may span many groups.
+        # Only the owners themselves count if they ran, because an ancestor may span many groups.
         exact = [t for name in group if (t := trace.first_use(name)) is not None]
         starts = [t for name in group if (t := trace.start(parent(name))) is not None]
         latest = min(exact or starts, default=latest)
@@ -120,7 +121,7 @@ def in_order(groups: Sequence[_Names], trace: Trace) -> list[_Names]:
 
 
 def join_norms(groups: Sequence[_Names], norms: frozenset[str]) -> list[_Names]:
-    """Return ``groups`` with each that holds nothing but norms joined to the one before it."""
+    """Return ``groups``, with each group that holds only norms joined to the group before it."""
     joined: list[_Names] = []
     for group in groups:
         if joined and norms.issuperset(group):
@@ -131,7 +132,7 @@ def join_norms(groups: Sequence[_Names], norms: frozenset[str]) -> list[_Names]:
 
 
 def bucket(groups: Sequence[_Names]) -> list[list[_Names]]:
-    """Return ``groups`` in at most :data:`MAX_STAGES` runs: the stem, then quarters of the rest."""
+    """Return ``groups`` in at most :data:`MAX_STAGES` runs: the stem and quarters of the rest."""
     runs = [[group] for group in groups]
     if len(runs) == MAX_STAGES + 1 and not _same_series(groups[-2], groups[-1]):
         # A last convolution or a neck belongs to the last stage (MobileNetV3, as in EfficientNet).
@@ -152,15 +153,15 @@ def bucket(groups: Sequence[_Names]) -> list[list[_Names]]:
 def structural_groups(module: nn.Module, name: str) -> list[_Names]:
     """Return the parameters of the stage module ``name``, cut at its sequence of blocks.
 
-    A sequence counts where its members are made of modules themselves: the layers of a residual
-    branch are no blocks. None where there is no such sequence.
+    A sequence counts if its members consist of modules themselves: the layers of a residual branch
+    are not blocks. The result is empty if there is no such sequence.
     """
     inner, prefix = _descend(module.get_submodule(name))
     return _cut_at_sequence(inner, join(name, prefix))
 
 
 def unit_name(group: _Names, everything: Iterable[str], taken: Iterable[str] = ()) -> str:
-    """Return the shortest module name that only ``group`` lies under, a numbered one if there is.
+    """Return the shortest module name that holds only ``group``, preferably a numbered one.
 
     So a block with its downsampling is ``stages.1.blocks.0``, not ``stages.1.downsample``, and
     a group of numbered neighbours is ``blocks.3-4``.
@@ -168,7 +169,7 @@ def unit_name(group: _Names, everything: Iterable[str], taken: Iterable[str] = (
     Args:
         group: Names of a unit's parameters, in order.
         everything: Names of all parameters.
-        taken: Names that other units have; a longer one is used instead.
+        taken: Names of other units, which must not be used.
     """
     shared = {p for name in set(everything).difference(group) for p in _prefixes(name)}
     shared.update(taken)
@@ -177,7 +178,7 @@ def unit_name(group: _Names, everything: Iterable[str], taken: Iterable[str] = (
     if not numbered:
         return candidates[0]
     within = parent(numbered[0])
-    if not within:  # the layers of a bare sequence: a convolution and its norm are no run
+    if not within:  # in a bare sequence, a convolution and its norm are not a run
         return numbered[0]
     return run_name(numbered[0], [c for c in numbered if parent(c) == within][-1])
 
@@ -198,13 +199,13 @@ def run_name(first: str, last: str) -> str:
 
 
 def _descend(module: nn.Module, prefix: str = "") -> tuple[nn.Module, str]:
-    """Return the innermost module that holds all modules with parameters.
+    """Return the innermost module that holds all modules with parameters, and its name.
 
-    One on the way that can group is taken instead. A plugin's module often does no more than wrap
-    one network.
+    A module on the way that has a ``group_matcher`` is used instead. A plugin's module is often
+    only a wrapper of one network.
     """
     children = [(n, c) for n, c in module.named_children() if _has_parameters(c)]
-    sealed = isinstance(module, torch.jit.ScriptModule)  # nothing in it can be watched
+    sealed = isinstance(module, torch.jit.ScriptModule)  # its modules cannot be watched
     if sealed or hasattr(module, "group_matcher") or len(children) != 1:
         return module, prefix
     name, child = children[0]
@@ -218,10 +219,10 @@ def _of_the_author(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]
 
 
 def _loose(module: nn.Module, groups: Sequence[_Names], prefix: str, trace: Trace) -> set[str]:
-    """Return the names of the parameters whose place is shown by their use, not by their owner.
+    """Return the names of the parameters whose use, not their owner, decides their group.
 
-    Those of the network itself, or of a module that several groups lie in (class tokens, prompts,
-    a last projection), and those that another module uses first.
+    These are parameters of the root or of a module around several groups (class tokens, prompts,
+    a last projection), and parameters that another module uses first.
     """
     loose = {name for name in tied_parameters(module) if trace.used_before_its_owner(name)}
     owners = {name: _owner(module, name) for name, _ in module.named_parameters()}
@@ -234,7 +235,7 @@ def _loose(module: nn.Module, groups: Sequence[_Names], prefix: str, trace: Trac
 
 
 def _owner(module: nn.Module, name: str) -> str:
-    """Return the name of the module that a parameter is for: a list of them is none."""
+    """Return the name of the module that uses a parameter; lists of parameters do not count."""
     name = parent(name)
     while name and isinstance(module.get_submodule(name), nn.ParameterList | nn.ParameterDict):
         name = parent(name)
@@ -242,7 +243,7 @@ def _owner(module: nn.Module, name: str) -> str:
 
 
 def _by_use(module: nn.Module, trace: Trace) -> list[_Names]:
-    """Return the groups of a network without layers: what one operation uses first.
+    """Return the groups of a network without layers: the parameters that each operation uses first.
 
     Vectors (a bias, a scale) join the weights before them.
     """
@@ -271,7 +272,7 @@ def _matched(module: nn.Module, *, coarse: bool) -> list[_Names]:
 def _cut_at_features(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]:
     """Cut after each module that ``feature_info`` names, and before the first of them.
 
-    Names that are no modules (HRNet's) or did not run are passed over.
+    Names that are not modules (HRNet's) or did not run are ignored.
     """
     info: Any = getattr(module, "feature_info", None)
     info = getattr(info, "info", info)
@@ -292,7 +293,7 @@ def _cut_at_features(module: nn.Module, trace: Trace, prefix: str) -> list[_Name
 
 
 def _by_child(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]:
-    """Return a group for each child that holds more than norms; a deep one is cut further."""
+    """Return a group for each child; a child that holds blocks is cut further."""
     if isinstance(module, torch.jit.ScriptModule):
         return [[name for name, _ in module.named_parameters()]]
     groups: dict[str, _Names] = {}
@@ -305,7 +306,7 @@ def _by_child(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]:
     layers = [key for key, group in groups.items() if not norms.issuperset(group)]
     deep = [key for key in layers if _holds_blocks(module.get_submodule(key))]
     if len(layers) < BUCKETS and layers:
-        # Few children: the deep one, such as a transformer's encoder, is cut at its blocks.
+        # With few children, the deep one, such as a transformer's encoder, is cut at its blocks.
         deep = [max(deep or layers, key=lambda key: len(groups[key]))]
     if len(deep) == 1:
         (key,) = deep
@@ -316,7 +317,7 @@ def _by_child(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]:
 
 
 def _cut_deep(module: nn.Module, key: str, trace: Trace, prefix: str) -> list[_Names]:
-    """Return the groups of a child: its author's, else its children's, else its blocks'."""
+    """Return the groups of a child: its author's, else its children, else its blocks."""
     inner, below = _descend(module.get_submodule(key), key)
     groups = _of_the_author(inner, trace, join(prefix, below))
     if not groups:
@@ -359,6 +360,6 @@ def _has_parameters(module: nn.Module) -> bool:
 
 
 def _same_series(first: _Names, second: _Names) -> bool:
-    """Tell whether two groups are neighbours in one numbered sequence."""
+    """Return whether two groups are members of one numbered sequence."""
     a, b = first[0].split("."), second[0].split(".")
     return len(a) > 1 and len(b) > 1 and a[0] == b[0] and a[1].isdigit() and b[1].isdigit()

@@ -1,7 +1,7 @@
-"""Heads: the trainable projectors from features to the embedding.
+"""Heads: the trainable projectors from features to embeddings.
 
-A head maps features ``[N, D]`` to embeddings ``[N, E]``, which
-:class:`~siamkit.model.siamese.SiameseNet` L2-normalises where asked to.
+A head maps features ``[N, D]`` to embeddings ``[N, E]``.
+:class:`~siamkit.model.siamese.SiameseNet` can L2-normalise them.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class Head(nn.Sequential):
 
 
 def as_head(module: Any, in_features: int, whose: str) -> Head:
-    """Return what a plugin's ``build`` returned as a head; a :class:`Head` unchanged.
+    """Return the result of a plugin's ``build`` as a head; a :class:`Head` unchanged.
 
     Args:
-        module: From features ``[N, in_features]`` to embeddings ``[N, E]``.
+        module: Maps features ``[N, in_features]`` to embeddings ``[N, E]``.
         in_features: The width of the backbone's features.
-        whose: What messages call it, such as ``head 'mlp' of siamkit``.
+        whose: Its name in messages, such as ``head 'mlp' of siamkit``.
 
     Raises:
-        PluginError: It is no module, or its forward does not give embeddings.
+        PluginError: The result is not a module, or its forward does not return embeddings.
     """
     if isinstance(module, Head):
         return module
@@ -49,11 +49,11 @@ def as_head(module: Any, in_features: int, whose: str) -> Head:
         raise PluginError(
             f"{whose}: the forward failed on features [2, {in_features}]: "
             f"{type(error).__name__}: {error}",
-            hint=f"the backbone gives {in_features} features: build the head for that width",
+            hint=f"the backbone has {in_features} features: build the head for this width",
         ) from error
     if not isinstance(embeddings, Tensor) or embeddings.ndim != 2 or len(embeddings) != 2:
         shape = list(embeddings.shape) if isinstance(embeddings, Tensor) else type(embeddings)
         raise PluginError(
-            f"{whose}: the forward must give embeddings", got=shape, allowed="[N, E] for N images"
+            f"{whose}: the forward must return embeddings", got=shape, allowed="[N, E] for N images"
         )
     return Head(embeddings.shape[1], module)

@@ -1,7 +1,8 @@
-"""Output layouts: which axis of a module's output is the channels', and the mean over the others.
+"""Output layouts: name the axes of a module's output, so that it can be pooled to features.
 
-A layout is a string with a letter for each axis: ``N`` for the images, ``C`` for the channels, and
-any others: ``NC``, ``NCHW``, ``NHWC``, ``NLC`` (tokens), ``NCL`` (a sequence of channels), ``LNC``.
+A layout is a string with one letter per axis: ``N`` for the images, ``C`` for the channels, and any
+other letters for the rest: ``NC``, ``NCHW``, ``NHWC``, ``NLC`` (tokens), ``NCL`` (a sequence of
+channels), ``LNC``.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 from siamkit.errors import PluginError, did_you_mean
 
 Select = str | int | Callable[[Any], Any]
-"""Which part of an output to take: a key or an attribute, an index, or a function of it."""
+"""The part of an output to use: a key or an attribute, an index, or a function of the output."""
 
 WAYS = (
-    "one tensor [N, D], or a layout= such as 'NCHW', 'NHWC', 'NLC' or 'NCL', and a select= (a key, "
-    "an index or a function) where the forward gives several"
+    "one tensor [N, D]; or a layout= such as 'NCHW', 'NHWC', 'NLC' or 'NCL'; and a select= (a key, "
+    "an index or a function) if the forward returns several tensors"
 )
+"""The outputs that a backbone may have, for messages."""
 
 _INFERRED = {(3, 1): "NCL", (3, 2): "NLC", (4, 1): "NCHW", (4, 2): "NHCW", (4, 3): "NHWC"}
 
@@ -31,16 +33,16 @@ _CHANNELS_LAST = (nn.LayerNorm, nn.RMSNorm)
 
 
 def check_layout(layout: Any) -> str:
-    """Return ``layout`` if it is one.
+    """Check and return a layout.
 
     Raises:
-        PluginError: It is no string, or has not one ``N``, one ``C`` and each other letter once.
+        PluginError: It is not a string of different letters with ``N`` and ``C``.
     """
     fits = isinstance(layout, str) and layout.isalpha() and {"N", "C"} <= set(layout)
     if not fits or len(set(layout)) != len(layout):
         raise PluginError(
-            "a layout is a string with one letter for each axis: N for the images, C for the "
-            "channels, any others for what is averaged",
+            "a layout must be a string with one letter per axis: N for the images, C for the "
+            "channels, any other letters for axes that are averaged",
             where="layout",
             got=layout,
             allowed="'NC', 'NCHW', 'NHWC', 'NLC', 'NCL' and the like",
@@ -56,7 +58,7 @@ def pool(output: Tensor, layout: str) -> Tensor:
     """
     if output.ndim != len(layout):
         raise PluginError(
-            f"the layout has {len(layout)} axes, the output {output.ndim}",
+            f"the layout has {len(layout)} axes, but the output has {output.ndim}",
             where="layout",
             got=layout,
             of=f"output {list(output.shape)}",
@@ -74,8 +76,8 @@ def select_from(output: Any, select: Select | None) -> Tensor:
         select: A key or an attribute, an index, a function, or None for the only tensor.
 
     Raises:
-        PluginError: There is no such part, or it is no tensor; or there are several and none is
-            selected. The message lists them.
+        PluginError: There is no such part, or it is not a tensor; or the output has several parts
+            and none is selected. The message lists the parts.
     """
     if select is None:
         chosen = output
@@ -83,33 +85,33 @@ def select_from(output: Any, select: Select | None) -> Tensor:
         chosen = select(output)
     elif isinstance(output, Tensor):
         raise PluginError(
-            "the forward gives one tensor, so there is nothing to select by a key or an index",
+            "the forward returns one tensor, which has no parts to select by a key or an index",
             where="select",
             got=select,
             of=f"output {list(output.shape)}",
-            hint="leave select out, or give a function of the output",
+            hint="leave select out, or pass a function of the output",
         )
     else:
         chosen = _part(output, select)
     if not isinstance(chosen, Tensor):
         raise PluginError(
-            "a backbone's forward must give features",
+            "a backbone's forward must return features",
             got=type(chosen).__name__,
-            allowed=WAYS if select is None else "a select= that leads to one tensor",
-            hint=f"it has {_listed(chosen)}" if _parts(chosen) else None,
+            allowed=WAYS if select is None else "a select= that returns one tensor",
+            hint=f"it has the parts {_listed(chosen)}" if _parts(chosen) else None,
         )
     return chosen
 
 
 def infer_layout(shapes: Sequence[Sequence[int]], *, square: bool) -> str | None:
-    """Return the layout of an output by its shapes at several image sizes, or None. Pure.
+    """Return the layout of an output, given its shapes at several image sizes, or None. Pure.
 
-    The channels' axis is the one whose length never changes. Where nothing changes (a fixed grid,
-    or one size alone) it is the only axis longer than one, or the odd one beside a square grid.
+    The channels' axis is the one whose length does not change. If no length changes (a fixed grid,
+    or only one size), it is the only axis longer than one, or the axis beside a square grid.
 
     Args:
-        shapes: A shape for each size, the first one that of the size that will be used.
-        square: Whether the first image is as high as it is wide.
+        shapes: The shape for each image size; the first one is for the size that will be used.
+        square: Whether the first image is square.
     """
     first = tuple(shapes[0])
     axes = range(1, len(first))
@@ -128,9 +130,10 @@ def infer_layout(shapes: Sequence[Sequence[int]], *, square: bool) -> str | None
 
 
 def layout_of_layer(layer: nn.Module, ndim: int) -> str | None:
-    """Return the layout that a layer of torch gives its output, where it decides the channels.
+    """Return the layout of the output of a torch layer, or None if the layer does not define it.
 
-    A convolution, batch norm or group norm has them second, a layer norm over one axis last.
+    A convolution, batch norm or group norm has the channels second; a layer norm over one axis has
+    them last.
     """
     if isinstance(layer, _CHANNELS_LAST) and len(layer.normalized_shape) == 1:
         return _INFERRED.get((ndim, ndim - 1))

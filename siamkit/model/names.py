@@ -1,8 +1,8 @@
-"""Names behind wrappers, and the tensors that have more than one.
+"""Plain names: names of modules and tensors without wrappers, and one name for tied tensors.
 
-``DistributedDataParallel`` and ``DataParallel`` put ``module.`` before every name, and
-``torch.compile`` puts ``_orig_mod.``. A *plain* name leaves them out, wherever in the tree they
-stand, so that a tensor has one name whether its network is wrapped or not.
+``DistributedDataParallel`` and ``DataParallel`` add ``module.`` before every name, and
+``torch.compile`` adds ``_orig_mod.``. A *plain* name leaves them out anywhere in the tree, so a
+tensor has the same name with and without wrappers.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ def unwrap(module: nn.Module) -> nn.Module:
 
 
 def named_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield each module once with its plain name, as ``module.named_modules()`` orders them.
+    """Yield each module once with its plain name, in the order of ``module.named_modules()``.
 
-    Wrappers are left out, the modules inside them are not.
+    Wrappers are left out; the modules inside them are not.
     """
     yield from _walk(module, "", set())
 
 
 def named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield each parameter once with its plain name."""
-    seen: set[int] = set()
+    yielded: set[int] = set()
     for prefix, m in named_modules(module):
         for name, parameter in m.named_parameters(recurse=False):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
+            if id(parameter) not in yielded:
+                yielded.add(id(parameter))
                 yield join(prefix, name), parameter
 
 
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and buffers by plain name; a tied one under its first name alone."""
+    """Return the parameters and buffers by plain name; a tied parameter has its first name only."""
     buffers = {
         join(prefix, name): buffer
         for prefix, m in named_modules(module)
@@ -62,33 +62,37 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def tied_parameters(module: nn.Module) -> dict[str, tuple[str, ...]]:
-    """Return the parameters that several modules share, and the names they have there.
+    """Return the parameters that several modules share, with all their names.
 
-    A module that stands in several places (as in ALBERT) shares nothing: it is one module.
+    A module that is used in several places (as in ALBERT) is one module, so it does not count.
 
     Args:
         module: The network.
 
     Returns:
-        The other names, by the one that counts, which is the one that ``named_parameters`` gives;
-        nothing where no parameter is tied.
+        The other names of each tied parameter, by its name in ``named_parameters``; empty if no
+        parameter is tied.
     """
     return _several(named_modules(module))
 
 
 @dataclass(frozen=True)
 class Names:
-    """Any name of a module or parameter to the plain one that counts."""
+    """Maps any name of a module or parameter to its plain name.
+
+    Attributes:
+        plain: The plain name of each known name.
+    """
 
     plain: Mapping[str, str]
 
     @classmethod
     def of(cls, module: nn.Module) -> Names:
-        """Return the names of a network: plain, behind wrappers, and of tied parameters."""
+        """Return the names of a network: plain names, names with wrappers, and tied names."""
         places = list(_walk(module, "", None))
         tied = {o: name for name, others in _several(places).items() for o in others}
         known = {id(m): name for name, m in named_modules(module)}
-        # Plain names, and those that torch gives to what stands behind a wrapper within.
+        # Plain names, and the names that torch gives to modules inside inner wrappers.
         plain: dict[str, str] = {}
         for name, m in (*unwrap(module).named_modules(), *places):
             inside = unwrap(m)
@@ -99,7 +103,7 @@ class Names:
         return cls(plain)
 
     def __getitem__(self, name: str) -> str:
-        """Return the plain name for ``name``; one that is not the network's comes back as it is."""
+        """Return the plain name for ``name``; an unknown name is returned unchanged."""
         shorter = ".".join(part for part in name.split(".") if part != _COMPILED)
         for candidate in (name, shorter, shorter.removeprefix("module.")):
             if candidate in self.plain:
@@ -119,17 +123,20 @@ def _inside(module: nn.Module) -> nn.Module | None:
     if isinstance(module, _PARALLEL):
         inside: nn.Module = module.module
         return inside
-    # Not by its class: importing that costs a second.
+    # Not by its class, because importing the class takes a second.
     return module.get_submodule(_COMPILED) if _COMPILED in module._modules else None
 
 
-def _walk(module: nn.Module, prefix: str, seen: set[int] | None) -> Iterator[tuple[str, nn.Module]]:
+def _walk(
+    module: nn.Module, prefix: str, visited: set[int] | None
+) -> Iterator[tuple[str, nn.Module]]:
+    """Yield modules with plain names; with ``visited``, each module only once."""
     module = unwrap(module)
-    if seen is not None:
-        if id(module) in seen:
+    if visited is not None:
+        if id(module) in visited:
             return
-        seen.add(id(module))
+        visited.add(id(module))
     yield prefix, module
     for key, child in module._modules.items():
         if child is not None:
-            yield from _walk(child, join(prefix, key), seen)
+            yield from _walk(child, join(prefix, key), visited)

@@ -1,4 +1,4 @@
-"""The probe: what a module gives for images of two sizes, and why it fails where it does."""
+"""The probe: finds the layout and width of a module's output by forwards on test images."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from siamkit.errors import ConfigError, PluginError, SiamkitError
 from siamkit.interfaces import BackboneContext, Preprocessing
 from siamkit.model.layout import WAYS, infer_layout, layout_of_layer, pool
 from siamkit.model.trace import blank, eagerly, evaluating
+from siamkit.spelling import setting
+from siamkit.words import plural
 
 _Size = tuple[int, int]
 
@@ -21,7 +23,7 @@ _Size = tuple[int, int]
 def why_it_failed(
     module: nn.Module, preprocessing: Preprocessing, context: BackboneContext, error: Exception
 ) -> SiamkitError:
-    """Return the error for a forward that failed, after trying which images it would take."""
+    """Return the error for a forward that failed, after trying other kinds of images."""
     channels, size = preprocessing.channels, preprocessing.size
     reason = (
         f"the forward of backbone {context.name!r} failed on images {[1, channels, *size]}: {error}"
@@ -30,20 +32,21 @@ def why_it_failed(
     for other in dict.fromkeys([*([] if weights is None else [weights.shape[1]]), 1, 3, 4]):
         if other != channels and _runs(module, blank(module, other, size)):
             return ConfigError(
-                f"{reason}. It takes images of {other} channels",
+                f"{reason}. It accepts images with {plural(other, 'channel')}",
                 where="data.in_chans",
                 got=channels,
-                hint=f"set data.in_chans to {other}, or build it for context.in_chans channels",
+                hint=f"use {setting('data.in_chans', other)}, or build the backbone for "
+                "context.in_chans channels",
             )
     if _runs(module, blank(module, channels, size).to(torch.uint8)):
         return PluginError(
-            f"{reason}. It takes images of type uint8",
-            hint="let its forward take floats; with the attribute preprocessing = "
+            f"{reason}. It accepts images of type uint8",
+            hint="let its forward accept floats; with the attribute preprocessing = "
             "siamkit.Preprocessing(mean=(0,) * 3, std=(1 / 255,) * 3) they are pixel values 0..255",
         )
     if context.image_size is not None and not isinstance(error, TypeError):
         return ConfigError(
-            reason, where="data.image_size", hint="leave it out for the backbone's own size"
+            reason, where="data.image_size", hint="leave it out to use the backbone's default size"
         )
     return PluginError(reason)
 
@@ -57,7 +60,7 @@ def probe(
     """Return the layout of a module's output and the width D of its features.
 
     Raises:
-        PluginError: There is none that doesn't depend on the image size.
+        PluginError: The layout is not clear, or the width depends on the image size.
     """
     with evaluating(module), eagerly():
         outputs, layers = _outputs(run, module, preprocessing)
@@ -66,7 +69,7 @@ def probe(
     output = outputs[0][1]
     if not output.is_floating_point() or output.layout != torch.strided or not output.numel():
         raise PluginError(
-            "a backbone's features must be real numbers, one or more for each image",
+            "a backbone's features must be a dense tensor of floating-point numbers",
             got=f"shape {list(output.shape)}, {output.dtype}",
         )
     widths = [(s, pool(o, layout).shape[1]) for s, o in outputs]
@@ -75,7 +78,7 @@ def probe(
             "the width of the backbone's features depends on the image size",
             got=_at_sizes(widths),
             allowed=WAYS,
-            hint="average over the positions in the forward, or say which axis holds the channels",
+            hint="average over the positions in the forward, or state the channels' axis by layout",
         )
     return layout, int(widths[0][1])
 
@@ -83,7 +86,10 @@ def probe(
 def _outputs(
     run: Callable[[Tensor], Tensor], module: nn.Module, preprocessing: Preprocessing
 ) -> tuple[list[tuple[_Size, Tensor]], list[nn.Module]]:
-    """Return the output at each image size that the module takes, and what made the first one."""
+    """Return the output at each image size that the module accepts.
+
+    It also returns the modules that returned the first output.
+    """
     size, channels = preprocessing.size, preprocessing.channels
     with _noting_makers(module) as makers:
         output = run(blank(module, channels, size))
@@ -99,12 +105,12 @@ def _outputs(
 
 
 def _layout(shapes: Sequence[tuple[_Size, tuple[int, ...]]], layers: Sequence[nn.Module]) -> str:
-    """Return the layout that shapes at several sizes show, or else the layers that made them."""
+    """Return the layout from the shapes at several sizes, or else from the last layers."""
     (size, shape), *_ = shapes
     if len(shape) < 2 or shape[0] != 1:
         raise PluginError(
-            "a backbone's forward must give features",
-            got=f"shape {list(shape)} for 1 images",
+            "a backbone's forward must return features",
+            got=f"shape {list(shape)} for 1 image",
             allowed=WAYS,
         )
     layout = infer_layout([s for _, s in shapes], square=size[0] == size[1])
@@ -121,7 +127,7 @@ def _layout(shapes: Sequence[tuple[_Size, tuple[int, ...]]], layers: Sequence[nn
 
 
 def _other_sizes(size: _Size) -> list[_Size]:
-    """Return image sizes to compare with: about half, then twice."""
+    """Return other image sizes to compare: about half the size, and twice the size."""
     half = tuple(max(32, -(-side // 64) * 32) for side in size)
     double = tuple(2 * side for side in size)
     return [s for s in ((half[0], half[1]), (double[0], double[1])) if s != size]
@@ -129,12 +135,12 @@ def _other_sizes(size: _Size) -> list[_Size]:
 
 @contextlib.contextmanager
 def _noting_makers(module: nn.Module) -> Iterator[dict[int, list[nn.Module]]]:
-    """Note which modules gave each tensor, by its id."""
-    made: dict[int, list[nn.Module]] = {}
-    alive: list[Any] = []  # the id of a tensor that is gone may be another's
+    """Record the modules that returned each tensor, by the tensor's id."""
+    makers: dict[int, list[nn.Module]] = {}
+    alive: list[Any] = []  # keeps every tensor, so that no id is used twice
 
     def note(m: nn.Module, _inputs: Any, output: Any) -> None:
-        made.setdefault(id(output), []).append(m)
+        makers.setdefault(id(output), []).append(m)
         alive.append(output)
 
     handles = [
@@ -143,7 +149,7 @@ def _noting_makers(module: nn.Module) -> Iterator[dict[int, list[nn.Module]]]:
         if not isinstance(m, torch.jit.ScriptModule)
     ]
     try:
-        yield made
+        yield makers
     finally:
         for handle in handles:
             handle.remove()
@@ -164,5 +170,5 @@ def _at_sizes(values: Sequence[tuple[Sequence[int], Any]]) -> str:
 
 
 def pixels(size: Sequence[int]) -> str:
-    """Return an image size in words."""
+    """Return an image size as text."""
     return f"{size[0]} px" if size[0] == size[1] else f"{size[0]}x{size[1]} px"

@@ -19,12 +19,13 @@ from siamkit.showing import TextRepr
 
 
 class SiameseNet(TextRepr, nn.Module):
-    """Images to embeddings. Both sides of a pair go through the same weights.
+    """Maps images to embeddings. Both sides of a pair use the same weights.
 
     Args:
-        backbone: Images ``[N, C, H, W]`` to features ``[N, D]``.
-        head: Features ``[N, D]`` to embeddings ``[N, E]``; states its width as ``embedding_dim``.
-        normalize: L2-normalise the embeddings.
+        backbone: Maps images ``[N, C, H, W]`` to features ``[N, D]``.
+        head: Maps features ``[N, D]`` to embeddings ``[N, E]``; has their width as
+            ``embedding_dim``.
+        normalize: Whether to L2-normalise the embeddings.
 
     Attributes:
         origin: The names and options that it was built from; None where it was made of objects.
@@ -38,7 +39,7 @@ class SiameseNet(TextRepr, nn.Module):
         self.origin: Origin | None = None
 
     def __repr__(self) -> str:
-        """Say what the network is; ``print(net.backbone)`` shows its modules."""
+        """Return a summary of the network; ``print(net.backbone)`` shows its modules."""
         backbone, size = self.backbone, self.backbone.preprocessing.size
         inner = getattr(backbone, "model", backbone)
         count = sum(p.numel() for p in self.parameters())
@@ -47,7 +48,7 @@ class SiameseNet(TextRepr, nn.Module):
         names = ", ".join(stage.name for stage in self.stages())
         return (
             f"SiameseNet: {type(inner).__name__} -> {backbone.embedding_dim} features -> "
-            f"{self.embedding_dim}-wide embeddings, {length}\n"
+            f"{self.embedding_dim}-dimensional embeddings, {length}\n"
             f"  images of {size[0]} x {size[1]} px, {backbone.preprocessing.channels} channels\n"
             f"  {count / 1e6:.2f} M parameters, {trains / 1e6:.2f} M of them train\n"
             f"  stages: {names}"
@@ -66,7 +67,7 @@ class SiameseNet(TextRepr, nn.Module):
         embeddings: Tensor = self.head(features)  # [N, E]
         if not self.normalize:
             return embeddings
-        # In float32 under autocast too: bfloat16 lengths are off by two thousandths.
+        # In float32 under autocast too: bfloat16 lengths have errors of two thousandths.
         return F.normalize(embeddings.float(), dim=-1)
 
     @overload
@@ -80,19 +81,18 @@ class SiameseNet(TextRepr, nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the embeddings ``[N, E]`` of ``images [N, C, H, W]``, or of both sides of pairs.
 
-        With two inputs both sides go through as one batch, so that a norm layer in training mode
-        sees the statistics of both.
+        Both sides of pairs form one batch, so that a norm layer in training mode sees both.
 
         Args:
-            images: ``[N, C, H, W]``; the first side of N pairs where ``others`` are given.
-            others: ``[N, C, H, W]``, the second side of the pairs.
+            images: ``[N, C, H, W]``; the first sides of N pairs if ``others`` are given.
+            others: ``[N, C, H, W]``, the second sides of the pairs.
         """
         if others is None:
             return self.project(self.backbone(images))
         if images.shape[1:] != others.shape[1:]:
             return self(images), self(others)
         both = self(torch.cat([images, others]))
-        count = images.shape[0]  # len() would fix it to the example's where a forward is captured
+        count = images.shape[0]  # in a captured forward, len() would be the example's length
         return both[:count], both[count:]
 
     def embed(self, images: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class SiameseNet(TextRepr, nn.Module):
             return features
 
     def stages(self, granularity: Literal["stage", "block"] = "stage") -> tuple[Stage, ...]:
-        """Return what a freeze policy sees: the backbone's stages, then the head's, if any.
+        """Return the stages for a freeze policy: the backbone's, then the head's, if any.
 
         Names are those of :meth:`named_parameters` and :meth:`named_modules`.
         """

@@ -1,8 +1,8 @@
-"""Stage discovery: the ordered units of any network, for freeze policies to act on.
+"""Stage discovery: finds the stages of any network, on which freeze policies act.
 
-A network's parameters are put into ordered groups (:mod:`siamkit.model.grouping`), checked against
-the order in which its modules really run (:mod:`siamkit.model.trace`), and every module, parameter-
-free ones included, is given to exactly one stage: what is frozen must also stop moving.
+A network's parameters are put into ordered groups (:mod:`siamkit.model.grouping`), in the order in
+which its modules run (:mod:`siamkit.model.trace`). Every module, also one without parameters,
+belongs to exactly one stage, so that freezing a stage can hold all its modules in eval mode.
 """
 
 from __future__ import annotations
@@ -33,32 +33,33 @@ from siamkit.model.names import join, tied_parameters, unwrap
 from siamkit.model.trace import Trace, trace
 
 STEM = "stem"
-"""The name of the first stage, wherever the network's author says what a stage is."""
+"""The name of the first stage, if the network's author defines the stages."""
 
 
 def discover_stages(module: nn.Module, example: Any, head: str | None = None) -> tuple[Stage, ...]:
-    """Return the stages of ``module``, stem first: disjoint, and covering every parameter.
+    """Return the stages of ``module``, the stem first.
 
-    At most eight, and the head, in execution order as one forward shows it. A parameter that no
-    layer holds (class token, position embeddings, a last projection) belongs to the stage that runs
-    when it is first used; a tied one, to the first stage that uses it. Final norms belong to the
-    last stage. A TorchScript module is one stage, as nothing in it can be watched.
+    They are disjoint, cover every parameter, and are in the execution order of one forward. There
+    are at most eight, and the head. A parameter that no layer holds (class token, position
+    embeddings, a last projection) belongs to the stage that runs at its first use. A tied parameter
+    belongs to the first stage that uses it. Final norms belong to the last stage. A TorchScript
+    module is one stage, because its modules cannot be watched.
 
     Args:
-        module: Any module. In ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile``
-            the one inside is meant.
-        example: What to run it on, once, in eval mode: one image ``[1, C, H, W]``, a tuple of
+        module: Any module. Wrappers (``DistributedDataParallel``, ``DataParallel``,
+            ``torch.compile``) are removed.
+        example: The input of one forward in eval mode: one image ``[1, C, H, W]``, a tuple of
             arguments or a mapping of keyword arguments.
         head: The name of the module that becomes the last stage, :data:`~siamkit.interfaces.HEAD`,
-            such as ``fc``. Without it there is no such stage, and a policy that trains the head
-            only (``freeze-all``) trains nothing: a module doesn't say which part of it is new.
+            such as ``fc``. Without it, there is no such stage, and a policy that trains only the
+            head (``freeze-all``) trains nothing.
 
     Returns:
-        The stages, their names relative to the module inside all wrappers; none where it has no
+        The stages, with names relative to the module inside all wrappers; empty if it has no
         parameters.
 
     Raises:
-        ConfigError: ``head`` is no module with parameters of its own, or the forward fails on the
+        ConfigError: ``head`` is not a module with its own parameters, or the forward fails on the
             example.
     """
     module = unwrap(module)
@@ -74,8 +75,7 @@ def discover_stages(module: nn.Module, example: Any, head: str | None = None) ->
             f"the forward of {type(module).__name__} failed on the example: "
             f"{type(error).__name__}: {error}",
             got=_described(example),
-            hint="give an example on the device and in the type of the weights, as the module "
-            "takes it",
+            hint="pass an example that the module accepts, with the device and type of its weights",
         ) from error
     last = [] if head is None else _below(module, head, order)
     norms = norm_parameters(module)
@@ -107,19 +107,19 @@ def _named_groups(
     groups, has_stem = coarse_groups(module, order)
     wanted = set(parameters)
     groups = [rest for group in groups if (rest := [n for n in group if n in wanted])]
-    groups = join_norms(groups, norm_parameters(module))  # what is left of a head is no stage
+    groups = join_norms(groups, norm_parameters(module))  # a norm beside the head is no stage
     runs = bucket(groups) if groups else [[list(parameters)]]
     members = [list(chain.from_iterable(run)) for run in runs]
     placed = set(chain.from_iterable(members))
     members = place([name for name in parameters if name not in placed], members, order)
-    # A stage is named after the modules that are its own: a tied weight is another stage's too.
+    # A stage is named after its own modules. A tied weight also belongs to other stages' modules.
     tied = tied_parameters(module)
     everything = [name for name, _ in module.named_parameters() if name not in tied]
     return _stage_names(runs, everything, has_stem), members
 
 
 def _head_of(module: nn.Module, head: str) -> str:
-    """Return the name of the head's module, its wrappers left out."""
+    """Return the name of the head's module without wrappers."""
     modules = {name: m for name, m in module.named_modules() if name}
     name = head if head in modules else head.removeprefix("module.").removeprefix("_orig_mod.")
     if name not in modules:
@@ -138,7 +138,7 @@ def _head_of(module: nn.Module, head: str) -> str:
 
 
 def _below(module: nn.Module, head: str, order: Trace) -> list[str]:
-    """Return the names of the head's parameters, but for those that are used before it runs."""
+    """Return the names of the head's parameters, except those that are used before it runs."""
     start = order.start(head)
     tied = tied_parameters(module)
     earlier = {
@@ -150,7 +150,7 @@ def _below(module: nn.Module, head: str, order: Trace) -> list[str]:
     own = [name for name in names if name.startswith(f"{head}.") and name not in earlier]
     if not own:
         raise ConfigError(
-            "the head shares all of its parameters with what runs before it",
+            "the head shares all its parameters with modules that run before it",
             where="head",
             got=head,
             hint="tied weights belong to the first stage that uses them; leave head out",
@@ -165,7 +165,7 @@ def _described(example: Any) -> str:
 
 
 def blocks_of(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """Return the stages cut into their blocks; one that cannot be cut stands for itself."""
+    """Return the blocks of all stages; a stage without blocks stands for itself."""
     return tuple(chain.from_iterable(stage.blocks or (stage,) for stage in stages))
 
 
@@ -178,10 +178,10 @@ def _stage_names(
             names.append(STEM)
             continue
         first, last = (unit_name(run[at], everything) for at in (0, -1))
-        # A parameter of the root alone has no module to be named after.
+        # A parameter of the root has no module that could give the name.
         bare = first in everything and "." not in first
         name = STEM if bare and index == 0 else run_name(first, last)
-        while name in names or name == HEAD:  # that is the name of what discover_stages is given
+        while name in names or name == HEAD:  # HEAD is the stage of the ``head`` argument
             name += "_"
         names.append(name)
     return names
@@ -206,7 +206,7 @@ class _Units:
     def build(
         self, names: Sequence[str], members: Sequence[Sequence[str]], roots: Sequence[str]
     ) -> list[Stage]:
-        """Return a stage for each name, holding the modules at or below ``roots``."""
+        """Return a stage for each name, with the modules at or below ``roots``."""
         position = {name: at for at, name in enumerate(self.everything)}
         unit_of = {name: index for index, group in enumerate(members) for name in group}
         for other, name in self.tied.items():
@@ -225,13 +225,13 @@ class _Units:
         ]
 
     def _output(self, modules: Sequence[str]) -> str | None:
-        """Return the module that returned last; None where it cannot be watched."""
+        """Return the module that returned last; None if it cannot be watched."""
         ends = {m: self.order.ends.get(m, math.inf) for m in modules if self.order.ran(m)}
         last = max(ends, key=ends.__getitem__, default=None)
         return last if last in self.order.ends else None
 
     def with_blocks(self, stage: Stage, taken: Sequence[str], fine: Sequence[list[str]]) -> Stage:
-        """Return ``stage`` with its blocks, if it can be cut: at timm's, else at its sequence."""
+        """Return ``stage`` with its blocks, if any: timm's, else the members of its sequence."""
         own = set(stage.parameters)
         groups = [[name for name in group if name in own] for group in fine]
         groups = join_norms([g for g in in_order(groups, self.order) if g], self.norms)
@@ -262,10 +262,10 @@ class _Units:
     def _place_modules(
         self, unit_of: Mapping[str, int], roots: Sequence[str]
     ) -> dict[int, list[str]]:
-        """Return, by unit, the outermost modules whose parameters are all of that unit.
+        """Return the outermost modules whose parameters are all of one unit, by unit.
 
-        A module without parameters belongs to the module around it, where that is of one unit,
-        else to the unit whose parameterised module ran last before it.
+        A module without parameters belongs to the unit of the module around it, if that has only
+        one; otherwise to the unit whose module with parameters ran last before it.
         """
         placed: list[tuple[str, int | None]] = []
         for root in roots:
@@ -280,13 +280,13 @@ class _Units:
             start = self.order.start(name)
             if unit is None and start is not None:
                 unit = next((u for s, u in reversed(runs) if s < start), 0)
-            # What never ran stands where it was defined.
+            # A module that did not run stays where it was defined.
             before = before if unit is None else unit
             latest = latest if start is None else start
             result.setdefault(before, []).append((latest, name))
         return {
-            unit: [name for _, name in sorted(found, key=lambda pair: pair[0])]
-            for unit, found in result.items()
+            unit: [name for _, name in sorted(ticked, key=lambda pair: pair[0])]
+            for unit, ticked in result.items()
         }
 
     def _visit(
@@ -298,13 +298,13 @@ class _Units:
     ) -> None:
         module = self.module.get_submodule(name)
         own = [p for n, _ in module.named_parameters() if (p := join(name, n)) in unit_of]
-        # A shared weight says where it was first used, not where each of its modules belongs.
+        # A shared weight shows where it was first used, not where each of its modules belongs.
         held = {
             unit_of[p] for p in own if p not in self.tied or self.order.used_in(self.tied[p], name)
         }
         if owner is None and len(held) == 1:
             (owner,) = held
-        # A list of modules is never called, so nothing could watch it or stand in for it.
+        # A list of modules is never called, so it cannot be watched or replaced.
         called = self.order.ran(name) or not self.order.ran_within(name)
         if len(held) <= 1 and called:
             placed.append((name, owner))

@@ -1,7 +1,7 @@
-"""Watching one forward: which module runs when, and which parameter is used when.
+"""The trace: records when each module runs and each parameter is used, in one forward.
 
-Forward hooks and a torch function mode only: no ``torch.fx``, which fails on a good part of the
-models in use.
+It uses forward hooks and a torch function mode. It does not use ``torch.fx``, which fails on many
+models.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from siamkit.model.names import parent, unwrap
 
 @dataclass(frozen=True)
 class Trace:
-    """The order in which a module's descendants ran, and its parameters were used.
+    """The order in which a module's descendants ran and its parameters were used.
 
     Attributes:
-        starts: The tick at which each module that ran was first called, by name.
-        ends: The tick at which it last returned. TorchScript modules have a start alone.
-        uses: The tick at which each parameter first went into a computation, by name. Those that
-            compiled code used (TorchScript) are not seen.
+        starts: The tick of the first call of each module that ran, by name.
+        ends: The tick of its last return. TorchScript modules have only a start.
+        uses: The tick of the first use of each parameter, by name. Uses in compiled code
+            (TorchScript) are not recorded.
     """
 
     starts: Mapping[str, int]
@@ -37,7 +37,7 @@ class Trace:
     uses: Mapping[str, int] = field(default_factory=dict)
 
     def start(self, name: str) -> int | None:
-        """Return the start of ``name``, or of the nearest ancestor that ran, the root left out.
+        """Return the start of ``name``, or of its nearest ancestor that ran, except the root.
 
         Some modules only hold parameters that an ancestor uses (fused attention projections).
         """
@@ -48,26 +48,26 @@ class Trace:
         return None
 
     def first_use(self, parameter: str) -> int | None:
-        """Return when a parameter was first used; else when the module that holds it first ran."""
+        """Return the tick of a parameter's first use, or else of the start of its module."""
         owner = parent(parameter)
         return self.uses.get(parameter, self.starts.get(owner) if owner else None)
 
     def used_before_its_owner(self, parameter: str) -> bool:
-        """Tell whether another module used a parameter before the one that it is named after."""
+        """Return whether another module used a parameter before the module that holds it."""
         use, owner = self.uses.get(parameter), self.starts.get(parent(parameter))
         return use is not None and (owner is None or use < owner)
 
     def used_in(self, parameter: str, module: str) -> bool:
-        """Tell whether a parameter was first used while ``module`` ran."""
+        """Return whether a parameter was first used while ``module`` ran."""
         use, start = self.uses.get(parameter), self.starts.get(module)
         return use is not None and start is not None and start < use < self.ends.get(module, use)
 
     def ran(self, name: str) -> bool:
-        """Tell whether ``name`` itself was called."""
+        """Return whether the module ``name`` itself was called."""
         return name in self.starts
 
     def ran_within(self, name: str) -> bool:
-        """Tell whether a descendant of ``name`` was called."""
+        """Return whether a descendant of ``name`` was called."""
         return name in self._with_running_descendants
 
     @cached_property
@@ -82,7 +82,7 @@ class Trace:
 
 @contextmanager
 def eagerly() -> Iterator[None]:
-    """Run what ``torch.compile`` wrapped as it was written, so that hooks in it are called."""
+    """Run compiled modules as plain Python within the block, so that their hooks are called."""
     if "torch._dynamo" not in sys.modules:  # then nothing is compiled, and importing it is slow
         yield
         return
@@ -92,7 +92,7 @@ def eagerly() -> Iterator[None]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put ``module`` into eval mode without gradients; every module's own mode comes back after."""
+    """Put ``module`` into eval mode without gradients within the block, then restore all modes."""
     modes = _modes(module)
     module.eval()
     try:
@@ -109,15 +109,15 @@ def watch(
     call: Callable[[], object],
     note: Callable[[str, Any], None],
 ) -> None:
-    """Run ``call`` in eval mode, and tell ``note`` the name and output of each module that ran.
+    """Run ``call`` in eval mode, and call ``note`` for each forward of the named modules.
 
-    TorchScript modules cannot be watched, and are passed over.
+    TorchScript modules cannot be watched and are ignored.
 
     Args:
         net: The network that ``call`` runs.
-        names: Modules of it to watch.
-        call: Runs it.
-        note: Called after each forward of one of them.
+        names: Names of its modules to watch.
+        call: Runs the network.
+        note: Called with the name and output of a module after its forward.
     """
 
     def hook(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -139,10 +139,9 @@ def watch(
 
 @contextmanager
 def rehearsing(module: nn.Module) -> Iterator[None]:
-    """Put ``module`` into training mode for a trial step that leaves no trace.
+    """Put ``module`` into training mode for a trial step, and restore its state afterwards.
 
-    Buffers, every module's mode and the generators' states are as before afterwards; gradients are
-    gone.
+    It restores buffers, every module's mode and the generators' states. Gradients are removed.
     """
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
     modes = _modes(module)
@@ -161,12 +160,12 @@ def rehearsing(module: nn.Module) -> Iterator[None]:
 
 
 def dtype_of(module: nn.Module) -> torch.dtype | None:
-    """Return the type of a module's first floating parameter; None where it has none."""
+    """Return the type of a module's first floating-point parameter; None if it has none."""
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
 
 
 def autocasting(tensor: Tensor) -> bool:
-    """Tell whether operations on ``tensor`` choose their types themselves here."""
+    """Return whether autocast is active for operations on ``tensor``."""
     device = tensor.device.type
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
@@ -178,10 +177,10 @@ def blank(module: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
 
 
 def trace(module: nn.Module, example: Any) -> Trace:
-    """Run ``module`` once on ``example``, in eval mode, and return what ran when.
+    """Run ``module`` once on ``example``, in eval mode, and return the trace.
 
     Args:
-        module: Any module. Wrappers around it are looked through.
+        module: Any module. Wrappers around it are removed.
         example: One image ``[1, C, H, W]``, a tuple of arguments or a mapping of keyword arguments.
     """
     module = unwrap(module)
@@ -214,7 +213,7 @@ def trace(module: nn.Module, example: Any) -> Trace:
 
 
 def call(module: nn.Module, example: Any) -> Any:
-    """Return what ``module`` gives for an example: a tensor, a tuple or a mapping of arguments."""
+    """Return the output of ``module`` for a tensor, a tuple or a mapping of arguments."""
     if isinstance(example, Mapping):
         return module(**example)
     return module(*example) if isinstance(example, tuple) else module(example)
@@ -222,7 +221,7 @@ def call(module: nn.Module, example: Any) -> Any:
 
 @contextmanager
 def _entering(scripted: Mapping[str, nn.Module], enter: Callable[[str], None]) -> Iterator[None]:
-    """Note when TorchScript modules are called, which take no hooks."""
+    """Record calls of TorchScript modules, which do not support these hooks."""
 
     def forward(name: str, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         enter(name)
@@ -238,9 +237,9 @@ def _entering(scripted: Mapping[str, nn.Module], enter: Callable[[str], None]) -
 
 
 class _Uses(TorchFunctionMode):
-    """Notes when each parameter first goes into a computation.
+    """Records the first use of each parameter in a computation.
 
-    Looking at one (its type, its shape) is no use.
+    Reading only its type or shape does not count.
     """
 
     def __init__(self, module: nn.Module, tick: Iterator[int]) -> None:
@@ -268,5 +267,5 @@ _LOOKS = frozenset(
 
 
 def _modes(module: nn.Module) -> list[tuple[nn.Module, bool]]:
-    """Return every module's mode; a frozen TorchScript module has none."""
+    """Return the mode of every module; a frozen TorchScript module has none."""
     return [(m, m.training) for m in module.modules() if hasattr(m, "training")]

@@ -1,4 +1,4 @@
-"""A user's weights file into a backbone: strictly, and without ever running what is in the file."""
+"""Weights files: loaded into a backbone strictly, without running code from the file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from siamkit.model.names import parent
 _Tensors = dict[str, Tensor]
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-"""What a weights file may be called."""
+"""The suffixes of weights files."""
 
 LISTED = 10
-"""So many mismatches of a kind are listed in an error, and the rest counted."""
+"""The number of mismatches of each kind that an error lists; the rest are counted."""
 
 _NESTS = ("state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.")
@@ -34,46 +34,46 @@ _CLASSIFIERS = ("fc", "classifier", "head", "head_dist", "head.fc", "last_linear
 
 
 def load_backbone_weights(backbone: Backbone, path: Path) -> None:
-    """Load a weights file into ``backbone``, in place; a mismatch leaves it as it was.
+    """Load a weights file into ``backbone``, in place. After a mismatch, it is unchanged.
 
-    Every key of the backbone must be there, with its shape. A classifier in the file is left out,
-    and the first convolution is fitted to another number of image channels the way timm does.
+    The file must hold every key of the backbone, with its shape. A classifier in the file is
+    ignored. The first convolution is fitted to another number of image channels, as timm does.
 
     Args:
-        backbone: The backbone, of the architecture that the file is of.
+        backbone: The backbone, of the same architecture as the file.
         path: A ``.safetensors`` file, or a ``.pth``, ``.pt`` or ``.bin`` file of tensors: a plain
             state dict, or one under ``state_dict`` or ``model``, with or without the prefixes of
             DistributedDataParallel, ``torch.compile`` and siamkit's own checkpoints.
 
     Raises:
-        CheckpointError: The file is missing, damaged, holds code, or is of another model.
+        CheckpointError: The file is missing, damaged, holds code, or belongs to another model.
     """
     module = backbone.model if isinstance(backbone, WrappedBackbone) else backbone
     target = module.state_dict()
-    found = _strip(_unwrap(read_tensors(path), path), target)
-    found = _drop_extras(found, target, module)
-    # A counter of batches, which safetensors converters and old files leave out; nothing reads it.
-    found |= {k: v for k, v in target.items() if k.endswith("num_batches_tracked")} | found
-    found = {key: _fit_channels(value, target.get(key)) for key, value in found.items()}
-    _check(found, target, path)
-    module.load_state_dict(found, strict=True)
+    state = _strip(_unwrap(read_tensors(path), path), target)
+    state = _drop_extras(state, target, module)
+    # An unused counter of batches, which safetensors converters and old files leave out.
+    state = {k: v for k, v in target.items() if k.endswith("num_batches_tracked")} | state
+    state = {key: _fit_channels(value, target.get(key)) for key, value in state.items()}
+    _check(state, target, path)
+    module.load_state_dict(state, strict=True)
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """Return the files that hold the weights at ``path``.
 
-    A siamkit checkpoint keeps what is frozen in a file of its own; whoever names
-    ``model.safetensors`` means both.
+    A siamkit checkpoint stores frozen tensors in another file, so ``model.safetensors`` of a
+    checkpoint stands for both files.
     """
     frozen = path.with_name(_OWN_FROZEN)
     return (frozen, path) if path.name == _OWN_MODEL and frozen.is_file() else (path,)
 
 
 def read_tensors(path: Path) -> Mapping[str, Any]:
-    """Return what a weights file holds, read without running code.
+    """Return the content of a weights file, read without running code from it.
 
     Raises:
-        CheckpointError: It cannot be read, or is no weights file.
+        CheckpointError: The file cannot be read, or is not a weights file.
     """
     if not path.is_file():
         raise CheckpointError("no such weights file", where=str(path))
@@ -90,12 +90,12 @@ def read_tensors(path: Path) -> Mapping[str, Any]:
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            "refused: not a plain file of tensors, and reading anything else could run code "
+            "refused, because the file holds more than tensors and reading it could run code "
             f"({_first_line(error)})",
             where=str(path),
-            hint="save the state dict alone, best as .safetensors",
+            hint="save only the state dict, preferably as .safetensors",
         ) from None
-    except Exception as error:  # a broken file can break its reader in any way
+    except Exception as error:  # a damaged file can raise any exception
         raise CheckpointError(
             f"the weights file is damaged or cannot be read: {_first_line(error)}", where=str(path)
         ) from None
@@ -106,7 +106,7 @@ def read_tensors(path: Path) -> Mapping[str, Any]:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # torch begins with advice about its own flag; the reason comes later.
+    # torch's message begins with advice about a flag; the reason comes later.
     reason = next((line for line in lines if line.startswith("WeightsUnpickler error:")), None)
     return reason or (lines[0] if lines else type(error).__name__)
 
@@ -121,7 +121,7 @@ def _unwrap(content: Mapping[str, Any], path: Path) -> _Tensors:
             "holds no state dict",
             where=str(path),
             got=", ".join(map(str, list(content)[:LISTED])) or "nothing",
-            allowed=f"tensors by name, or such a state dict under {' or '.join(_NESTS)}",
+            allowed=f"tensors by name, or a state dict under {' or '.join(_NESTS)}",
         )
     return dict(content)
 
@@ -131,10 +131,10 @@ def _is_state(content: Mapping[str, Any]) -> TypeGuard[Mapping[str, Tensor]]:
 
 
 def _strip(state: _Tensors, target: Mapping[str, Tensor]) -> _Tensors:
-    """Take off the prefixes that wrappers leave, as far as the backbone's keys lack them."""
+    """Remove the prefixes of wrappers that the backbone's keys do not have."""
     own = {k.removeprefix(_OWN_PREFIX): v for k, v in state.items() if k.startswith(_OWN_PREFIX)}
     if own:
-        return own  # a siamkit checkpoint: what is left out is the head
+        return own  # a siamkit checkpoint, without its head
     for prefix in _WRAPPERS:
         wrapped = all(key.startswith(prefix) for key in state)
         if wrapped and not any(key.startswith(prefix) for key in target):
@@ -143,7 +143,7 @@ def _strip(state: _Tensors, target: Mapping[str, Tensor]) -> _Tensors:
 
 
 def _drop_extras(state: _Tensors, target: Mapping[str, Tensor], module: nn.Module) -> _Tensors:
-    """Leave out the classifier, and buffers that the module computes by itself."""
+    """Leave out the classifier, and buffers that the module computes itself."""
     config: Any = getattr(module, "pretrained_cfg", None) or {}
     named = config.get("classifier") or ()
     classifiers = {*_CLASSIFIERS, *((named,) if isinstance(named, str) else named)}
@@ -153,7 +153,7 @@ def _drop_extras(state: _Tensors, target: Mapping[str, Tensor], module: nn.Modul
     def extra(key: str) -> bool:
         if key in target:
             return False
-        # timm puts an Identity in the place of a classifier that it leaves out.
+        # timm replaces a classifier that it leaves out by an Identity.
         headless = key.partition(".")[0] in heads and isinstance(_holder(module, key), nn.Identity)
         return parent(key) in classifiers or headless or key in computed
 
@@ -179,22 +179,22 @@ def _fit_channels(value: Tensor, like: Tensor | None) -> Tensor:
     return adapt_input_conv(like.shape[1], value)
 
 
-def _check(found: Mapping[str, Tensor], target: Mapping[str, Tensor], path: Path) -> None:
+def _check(state: Mapping[str, Tensor], target: Mapping[str, Tensor], path: Path) -> None:
     shapes = [
-        f"{key} {list(found[key].shape)} for {list(value.shape)}"
+        f"{key} {list(state[key].shape)} for {list(value.shape)}"
         for key, value in target.items()
-        if key in found and found[key].shape != value.shape
+        if key in state and state[key].shape != value.shape
     ]
     problems = [
-        _list("missing", [key for key in target if key not in found]),
-        _list("unexpected", [key for key in found if key not in target]),
+        _list("missing", [key for key in target if key not in state]),
+        _list("unexpected", [key for key in state if key not in target]),
         _list("of another shape", shapes),
     ]
     if any(problems):
-        fits = sum(key in found and found[key].shape == v.shape for key, v in target.items())
+        fits = sum(key in state and state[key].shape == v.shape for key, v in target.items())
         raise CheckpointError(
-            f"not this backbone's weights: {fits} of its {len(target)} tensors are there"
-            + "".join(problems),
+            f"the weights do not fit this backbone: the file has {fits} of its {len(target)} "
+            "tensors" + "".join(problems),
             where=str(path),
         )
 

@@ -1,1 +1,1 @@
-"""A run on the disk: its directory, checkpoints, embeddings, calibration and events."""
+"""Runs on the disk: the directory, checkpoints, embeddings, calibration and events of a run."""

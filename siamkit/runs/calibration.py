@@ -1,4 +1,4 @@
-"""The threshold of a run: fitted on held-out images, for the network of its best epoch."""
+"""A run's calibration: its threshold, fitted on held-out images for its best epoch's network."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from siamkit.evaluation.calibration import Calibration
 from siamkit.runs import checkpoint
 from siamkit.runs.directory import RunDir
 from siamkit.runs.held_out import HeldOut
+from siamkit.spelling import command
 
 
 def calibrate_run(
     run: RunDir, held_out: HeldOut, wanted: CalibrationConfig, data: str, *, seed: int = 0
 ) -> Calibration:
-    """Fit the threshold of a run and write it into the run, in the place of an earlier one.
+    """Fit the threshold of a run and write it to the run, replacing an earlier one.
 
     Args:
         run: The run.
         held_out: Images that it didn't train on, embedded by its best epoch's network.
-        wanted: What the threshold is for.
+        wanted: The threshold's target.
         data: The path of the data, for the record.
-        seed: Of the draw of pairs.
+        seed: Seed for drawing pairs.
 
     Raises:
-        DataError: The images don't allow it; nothing is written.
+        DataError: The images do not allow a threshold; nothing is written.
         ResourceError: The disk is full or not writable.
     """
     calibration = calibrate(
@@ -60,7 +61,7 @@ def best_checkpoint(run: RunDir) -> str:
         raise CheckpointError(
             "has no best epoch yet",
             where=str(run.path),
-            hint=f"finish the run with 'siamkit train --resume {run.path}'",
+            hint=f"finish the run with {command('train --resume', run.path)}",
         )
     return name
 
@@ -71,7 +72,7 @@ def calibration_of(run: RunDir, checkpoint_name: str) -> Calibration:
     Raises:
         CheckpointError: There is none, it is damaged, or it was fitted for another network.
     """
-    hint = f"'siamkit calibrate {run.path}' fits one for the best epoch's network"
+    hint = f"{command('calibrate', run.path)} fits one for the best epoch's network"
     if not run.calibration.is_file():
         raise CheckpointError("the run has no threshold", where=str(run.path), hint=hint)
     calibration = Calibration.load(run.calibration)

@@ -1,11 +1,11 @@
 """Checkpoints: directories of safetensors and JSON, published in one step.
 
-A checkpoint is written to a temporary folder, flushed, sealed with a manifest that holds the
-SHA-256 of every file, renamed into place, and only then pointed to by ``LATEST`` (and ``BEST``);
-older ones go last. A kill at any instant leaves the previous checkpoint in force.
+A checkpoint is written to a temporary folder with a manifest that holds the SHA-256 of every other
+file. It is flushed to the disk and renamed into place. Only then ``LATEST`` (and ``BEST``) point to
+it, and older checkpoints are removed. A kill at any moment leaves the previous checkpoint in force.
 
-What is frozen doesn't change from one checkpoint to the next, so its file is written twice a phase
-and shared (a hard link) by the checkpoints after that.
+Frozen tensors do not change from one checkpoint to the next. So their file is written twice per
+phase, and later checkpoints share it by a hard link.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _FILES = {_MODEL, _FROZEN, _OPTIMIZER, _STATE}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
-        model: The network's state, ``loss.*`` for the loss's own.
-        optimizer: The optimizer's state, see ``training.optimizer.state_tensors``.
+        model: The network's state, and the loss's state under ``loss.*``.
+        optimizer: The optimizer's state; see ``training.optimizer.state_tensors``.
         state: Progress and metrics, as JSON values.
         frozen: The fingerprint of every frozen tensor.
     """
@@ -57,13 +57,13 @@ def publish(root: Path, name: str, checkpoint: Checkpoint, *, best: bool, keep: 
 
     Args:
         root: The folder of all checkpoints.
-        name: Its own folder's name; names sort by age.
-        checkpoint: What to write.
-        best: Also make it the best.
-        keep: How many of the newest to keep; the best one is always kept.
+        name: The name of the checkpoint's folder; names sort by age.
+        checkpoint: The content to write.
+        best: Whether to make it the best one too.
+        keep: The number of newest checkpoints to keep; the best one is always kept.
 
     Raises:
-        ResourceError: The disk is full or not writable; what was there is intact.
+        ResourceError: The disk is full or not writable; earlier checkpoints are intact.
     """
     target = root / name
     temporary = root / f".tmp-{name}"
@@ -75,14 +75,14 @@ def publish(root: Path, name: str, checkpoint: Checkpoint, *, best: bool, keep: 
         try:
             _write(temporary, checkpoint, _twin(root, name, checkpoint))
             if target.exists():
-                # Only a crash before LATEST moved leaves this: it is about to be written again.
+                # A crash before LATEST moved left this folder.
                 shutil.rmtree(target)
             temporary.rename(target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         fsync(root)
-    # BEST first: resuming from LATEST then does this epoch again, and with it BEST.
+    # BEST first: after a crash in between, the run resumes from LATEST and writes BEST again.
     for pointer in (BEST, LATEST) if best else (LATEST,):
         write_atomic(root / pointer, name + "\n")
     _prune(root, keep)
@@ -111,14 +111,14 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     try:
         save_file(plain, path)
-    except SafetensorError as error:  # it hides the errno of a full disk in its text
+    except SafetensorError as error:  # the errno of a full disk is in its text only
         raise _as_os_error(error) from None
 
 
 def _twin(root: Path, name: str, checkpoint: Checkpoint) -> Path | None:
-    """Return a checkpoint with the same frozen tensors to share their file with, or None.
+    """Return a checkpoint with the same frozen tensors, to share its file; None without one.
 
-    Never the latest one: damage to one file then leaves a checkpoint that is intact.
+    It is never the latest one, so that damage to one file leaves an intact checkpoint.
     """
     latest = pointed_to(root, LATEST)
     for folder in _newest_first(root):
@@ -131,7 +131,7 @@ def _twin(root: Path, name: str, checkpoint: Checkpoint) -> Path | None:
 
 
 def _linked(twin: Path, folder: Path) -> str | None:
-    """Share the twin's file of frozen tensors; return its SHA-256, or None where it can't be."""
+    """Link the twin's file of frozen tensors; return its SHA-256, or None if that is impossible."""
     with suppress(CheckpointError, KeyError, OSError):  # some file systems have no hard links
         digest: str = _read_json(twin / _MANIFEST)["files"][_FROZEN]
         os.link(twin / _FROZEN, folder / _FROZEN)
@@ -174,16 +174,16 @@ def candidates(root: Path) -> Iterator[Path]:
             where=str(root),
             hint="the run was stopped before its first save; start it again",
         )
-    # Newer than LATEST is only what a crash left before the pointer moved.
+    # A folder newer than LATEST was left by a crash before the pointer moved.
     known = latest in {path.name for path in folders}
     yield from (path for path in folders if not known or path.name <= str(latest))
 
 
 def latest_intact(root: Path) -> tuple[Checkpoint, str | None]:
-    """Return the newest checkpoint whose every byte is right, and what to say if it's an older one.
+    """Return the newest intact checkpoint, and a notice if newer ones are damaged.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is no intact checkpoint.
     """
     damage: CheckpointError | None = None
     for folder in candidates(root):
@@ -198,7 +198,7 @@ def latest_intact(root: Path) -> tuple[Checkpoint, str | None]:
 
 
 def load(folder: Path, device: str = "cpu") -> Checkpoint:
-    """Read a checkpoint and check every byte of it.
+    """Read a checkpoint and check the hash of every file.
 
     Raises:
         CheckpointError: A file is missing, damaged, or of another format; the message names it.

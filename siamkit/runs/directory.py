@@ -23,15 +23,16 @@ from siamkit.config import Layer, RunConfig, read_file
 from siamkit.errors import CheckpointError, ConfigError, ResourceError
 from siamkit.files import full_disk_is_ours, write_atomic, write_json
 from siamkit.registry import Origin
+from siamkit.spelling import command, setting
 
 
 class RunDir:
-    """Paths of one run.
+    """The directory of one run.
 
-    ``config.yaml`` (resolved), ``plugins.json`` (where its components came from), ``events.jsonl``,
-    ``metrics.json``, ``checkpoints/``, ``embeddings/`` of the held-out images,
-    ``calibration.json``, and ``.lock`` with ``.owner.json``
-    while a process holds the run.
+    It holds ``config.yaml`` (resolved), ``plugins.json`` (the origins of its components),
+    ``events.jsonl``, ``metrics.json``, ``checkpoints/``, ``embeddings/`` of the held-out images and
+    ``calibration.json``; ``quarantine.csv`` if unreadable images were left out; and ``.lock`` with
+    ``.owner.json`` while a process uses the run.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,15 +51,15 @@ class RunDir:
     def create(
         cls, config: RunConfig, now: datetime | None = None, *, reserved: bool = False
     ) -> RunDir:
-        """Make the directory of a new run and write its config.
+        """Create the directory of a new run and write its config.
 
         Args:
             config: The config.
             now: The time that a default name begins with.
-            reserved: ``config.run_dir`` was made by :meth:`reserve`, and holds the run's data.
+            reserved: Whether :meth:`reserve` made ``config.run_dir``, which holds the run's data.
 
         Raises:
-            ConfigError: The directory holds something already.
+            ConfigError: The directory is not empty.
             ResourceError: It cannot be written.
         """
         if reserved:
@@ -71,10 +72,10 @@ class RunDir:
 
     @classmethod
     def reserve(cls, config: RunConfig, now: datetime | None = None) -> Path:
-        """Make the empty directory of a new run.
+        """Create the empty directory of a new run.
 
         Raises:
-            ConfigError: The directory holds something already.
+            ConfigError: The directory is not empty.
             ResourceError: It cannot be written.
         """
         path = config.run_dir or _free(
@@ -84,7 +85,8 @@ class RunDir:
             raise ConfigError(
                 "the run directory is not empty" if path.is_dir() else "is not a directory",
                 where=str(path),
-                hint=f"choose another --run-dir, or continue it with --resume {path}",
+                hint=f"choose another {setting('run_dir')}, or continue the run with "
+                f"{command('train --resume', path)}",
             )
         with full_disk_is_ours(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -102,7 +104,7 @@ class RunDir:
             raise CheckpointError(
                 "is not a run directory: it has no config.yaml",
                 where=str(path),
-                hint="'siamkit train' writes one and prints its path",
+                hint=f"{command('train')} creates one and reports its path",
             )
         return run
 
@@ -110,8 +112,8 @@ class RunDir:
         """Return the values of the run's config.
 
         Args:
-            trackers: Include the trackers that the run sends its events to; a network can be used
-                where they are not installed.
+            trackers: Whether to include the run's trackers. Using a network needs none of them, so
+                they may be missing.
         """
         layer = read_file(self.config)
         dropped = () if trackers else ("track",)
@@ -119,11 +121,11 @@ class RunDir:
         return Layer(kept, layer.where, self._origins())
 
     def write_plugins(self, origins: Mapping[str, Origin]) -> None:
-        """Write which distribution each component came from, by its section of the config."""
+        """Write the origin of each component, by its section of the config."""
         write_json(self.plugins, {section: asdict(origin) for section, origin in origins.items()})
 
     def _origins(self) -> dict[str, Origin]:
-        """Return what :meth:`write_plugins` wrote; it only words errors, so it may be missing."""
+        """Return the origins of the components; empty if unreadable, as only errors use them."""
         try:
             values = json.loads(self.plugins.read_text(encoding="utf-8"))
             return {section: Origin(**fields) for section, fields in values.items()}
@@ -141,21 +143,21 @@ class RunDir:
         write_json(self.metrics, metrics)
 
     def write_quarantine(self, skipped: Sequence[tuple[str, str]]) -> None:
-        """List the images that were left out as unreadable, in ``quarantine.csv``."""
+        """Write the unreadable images that were left out to ``quarantine.csv``."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("path", "problem"))
         writer.writerows(skipped)
-        # A file name need not be valid Unicode.
+        # A file name may not be valid Unicode.
         readable = text.getvalue().encode(errors="backslashreplace").decode()
         write_atomic(self.path / "quarantine.csv", readable)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for this process; the system lets go of it when the process ends.
+        """Lock the run for this process. The system releases the lock when the process ends.
 
         Raises:
-            ResourceError: Another process holds it, or the directory cannot be written.
+            ResourceError: Another process uses the run, or the directory cannot be written.
         """
         lock = FileLock(self.lock, timeout=0)
         try:
@@ -165,7 +167,7 @@ class RunDir:
             raise ResourceError(
                 f"the run is in use by {self._owner()}",
                 where=str(self.path),
-                hint="wait for it to end, or choose another --run-dir",
+                hint=f"wait for it to end, or choose another {setting('run_dir')}",
             ) from None
         try:
             write_json(self.owner, {"pid": os.getpid(), "host": socket.gethostname()})
@@ -194,7 +196,7 @@ def _default_name(config: RunConfig, now: datetime) -> str:
 
 
 def _kept(config: RunConfig, run: Path) -> RunConfig:
-    """Return the config as its run keeps it: data inside the run by a path relative to it."""
+    """Return the config as it is stored: the path of data inside the run is relative to it."""
     data = config.data
     for key in ("path", "root"):
         value = getattr(data, key)

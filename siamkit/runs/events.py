@@ -1,4 +1,4 @@
-"""The events of a run: logged, and passed on to listeners and observers."""
+"""Events: logs the events of a run and passes them on to listeners and observers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Listener = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Observer:
-    """A plugin's listener, and what to call it where it fails.
+    """A plugin's listener, with its name for messages.
 
     Attributes:
-        name: Such as ``the tracker 'tensorboard' of siamkit``.
+        name: The name, such as ``the tracker 'tensorboard' of siamkit``.
         watch: Called with each event.
     """
 
@@ -32,13 +32,13 @@ class Observer:
 
 
 def emitter(run_dir: RunDir, listeners: Sequence[Listener], observers: Sequence[Listener]) -> Emit:
-    """Return a function that logs an event and passes a copy of it on: nobody can change the run.
+    """Return a function that logs an event and passes copies of it on.
 
     Args:
         run_dir: The run whose ``events.jsonl`` is written.
         listeners: Called first; an exception in one ends the run.
-        observers: Plugins. One that raises is left out from then on, with a notice: an observer
-            must not be able to end a run.
+        observers: Plugins. One that raises is left out from then on, with a notice, because an
+            observer must not end a run.
     """
     watching = list(observers)
 
@@ -56,7 +56,7 @@ def emitter(run_dir: RunDir, listeners: Sequence[Listener], observers: Sequence[
                 watching.remove(observer)
                 whose = observer.name if isinstance(observer, Observer) else "an observer plugin"
                 failed.append(f"{whose} failed and was left out: {type(error).__name__}: {error}")
-        # Said when all have seen this event, so that everyone sees events in their order.
+        # Emitted after all observers got this event, so that all get events in the same order.
         for text in failed:
             emit("notice", {"text": text})
 

@@ -1,6 +1,6 @@
-"""The held-out images' embeddings by the trained network, kept with the run.
+"""Held-out embeddings: those of the best epoch's network, stored with the run.
 
-Calibration and the report read it, so neither has to embed anything again.
+Calibration and the report read them, so neither has to embed the images again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.errors import CheckpointError
 from siamkit.files import full_disk_is_ours
 from siamkit.runs.directory import RunDir
+from siamkit.spelling import command
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class HeldOut:
         part: ``val`` or ``test``.
         images: The images.
         embeddings: ``[N, E]``, float32, by the best epoch's network.
-        epoch: That epoch, from 0.
+        epoch: The best epoch, from 0.
     """
 
     part: str
@@ -37,7 +38,7 @@ class HeldOut:
     epoch: int
 
     def save(self, run: RunDir) -> Path:
-        """Write it into the run's ``embeddings/``, in the place of an earlier one."""
+        """Write them to the run's ``embeddings/``, replacing earlier ones; return the file."""
         path = run.embeddings / f"{self.part}.safetensors"
         about = {
             "epoch": self.epoch,
@@ -63,7 +64,7 @@ class HeldOut:
 
     @classmethod
     def load(cls, run: RunDir, part: str) -> HeldOut | None:
-        """Return what :meth:`save` wrote, or None where the run has no such part.
+        """Return the held-out images that :meth:`save` wrote, or None if the run has no such part.
 
         Raises:
             CheckpointError: The file is damaged.
@@ -75,10 +76,10 @@ class HeldOut:
             with safe_open(path, framework="pt") as file:
                 about: dict[str, Any] = json.loads(file.metadata()["about"])
                 embeddings = file.get_tensor("embeddings")
-            names = ("paths", "labels", "keys", "boxes")
+            fields = ("paths", "labels", "keys", "boxes")
             samples = tuple(
                 Sample(Path(path), label, key, box and tuple(box))
-                for path, label, key, box in zip(*(about[n] for n in names), strict=True)
+                for path, label, key, box in zip(*(about[f] for f in fields), strict=True)
             )
             images = ImageSet(
                 samples,
@@ -91,7 +92,7 @@ class HeldOut:
             raise CheckpointError(
                 "the file is damaged",
                 where=str(path),
-                hint=f"'siamkit train --resume {run.path}' writes it again",
+                hint=f"{command('train --resume', run.path)} writes it again",
             ) from None
 
 

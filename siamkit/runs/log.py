@@ -1,4 +1,4 @@
-"""The reader of a run's event log, whatever state the run left it in."""
+"""The event log's reader, which skips damaged lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Log:
 
     Attributes:
         events: Each with ``time`` (seconds since 1970) and ``event``, its name.
-        damaged: Lines that are no event, such as one that a crash cut off.
+        damaged: The number of lines that are not events, such as one that a crash cut off.
     """
 
     events: tuple[LoggedEvent, ...] = ()
@@ -25,7 +25,7 @@ class Log:
 
 
 def read_log(path: Path) -> Log:
-    """Return the events in ``path``; none if there is no such file."""
+    """Return the events in ``path``; none if the file cannot be read."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""An open run: reads each file of a run at most once, checked, for whatever a command needs."""
+"""Open runs: read each file of a run when it is needed, at most once, and check it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ from siamkit.runs.checkpoint import Checkpoint
 from siamkit.runs.directory import RunDir
 from siamkit.runs.held_out import HeldOut
 from siamkit.runs.log import Log, read_log
+from siamkit.spelling import command
 
 Which = Literal["best", "last"]
 """The network of the best epoch, or the last one that was saved."""
 
 
 class OpenRun:
-    """An existing run. Nothing but its directory is looked at before it is asked for.
+    """An existing run. Each file is read when it is first needed.
 
     Args:
         path: The run's directory.
-        registries: Returns the registry of each component section; called if the config is needed.
+        registries: Returns the registry of each component section; called when the config is
+            needed.
 
     Attributes:
         dir: The paths of the run.
@@ -54,7 +56,7 @@ class OpenRun:
 
     @cached_property
     def config(self) -> RunConfig:
-        """The resolved config, without trackers: they need not be installed to use a network.
+        """The resolved config, without trackers, which using a network does not need.
 
         Raises:
             ConfigError: The file cannot be read, or holds a wrong key, name or value.
@@ -65,8 +67,8 @@ class OpenRun:
         """Return the name of a checkpoint.
 
         Raises:
-            ConfigError: ``which`` is neither.
-            CheckpointError: The run has none yet.
+            ConfigError: ``which`` is neither ``best`` nor ``last``.
+            CheckpointError: The run has no such checkpoint yet.
         """
         if which == "best":
             return best_checkpoint(self.dir)
@@ -77,16 +79,16 @@ class OpenRun:
             raise CheckpointError(
                 "has saved no checkpoint yet",
                 where=str(self.path),
-                hint=f"'siamkit train --resume {self.path}' goes on with it",
+                hint=f"{command('train --resume', self.path)} continues the run",
             )
         return name
 
     def checkpoint(self, which: Which = "best") -> Checkpoint:
-        """Return a checkpoint, every byte of it checked.
+        """Return a checkpoint after checking the hash of every file.
 
         Raises:
-            ConfigError: ``which`` is neither.
-            CheckpointError: There is none, or it is damaged.
+            ConfigError: ``which`` is neither ``best`` nor ``last``.
+            CheckpointError: The run has no such checkpoint yet, or it is damaged.
         """
         name = self.checkpoint_name(which)
         if name not in self._checkpoints:
@@ -95,7 +97,7 @@ class OpenRun:
 
     @cached_property
     def history(self) -> list[dict[str, float]]:
-        """The held-out metrics of each finished epoch; empty where nothing was saved yet."""
+        """The held-out metrics of each finished epoch; empty if no checkpoint is intact."""
         try:
             saved, _ = checkpoint.latest_intact(self.dir.checkpoints)
         except CheckpointError:
@@ -113,10 +115,10 @@ class OpenRun:
     def calibration_for(self, held_out: HeldOut) -> Calibration | None:
         """Return the calibration of the network that embedded some images; None without one.
 
-        It takes no checkpoint, so it works where they were removed.
+        It reads no checkpoint, so it also works after these were removed.
 
         Raises:
-            CheckpointError: It is damaged, or it was fitted for another network.
+            CheckpointError: The calibration is damaged, or was fitted for another network.
         """
         if not self.dir.calibration.is_file():
             return None
@@ -127,12 +129,12 @@ class OpenRun:
                 where=str(self.dir.calibration),
                 got=kept.provenance.epoch + 1,
                 allowed=str(held_out.epoch + 1),
-                hint=f"'siamkit calibrate {self.path}' fits one for the best epoch's network",
+                hint=f"{command('calibrate', self.path)} fits one for the best epoch's network",
             )
         return kept
 
     def held_out(self, part: str) -> HeldOut | None:
-        """Return the kept embeddings of ``val`` or ``test``; None where the run has none.
+        """Return the stored embeddings of ``val`` or ``test``; None if the run has none.
 
         Raises:
             CheckpointError: The file is damaged.
@@ -146,7 +148,7 @@ class OpenRun:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """The ``metrics`` of ``metrics.json``; empty where it is missing or damaged."""
+        """The ``metrics`` of ``metrics.json``; empty if the file is missing or damaged."""
         try:
             values = json.loads(self.dir.metrics.read_text(encoding="utf-8"))["metrics"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -155,7 +157,7 @@ class OpenRun:
 
     @property
     def config_text(self) -> str:
-        """``config.yaml`` as it is written; empty where it cannot be read."""
+        """The text of ``config.yaml``; empty if it cannot be read."""
         try:
             return self.dir.config.read_text(encoding="utf-8", errors="replace")
         except OSError:

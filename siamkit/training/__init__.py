@@ -1,1 +1,1 @@
-"""Training: the loop, the optimizer, checkpoints."""
+"""Training: the loop, the optimizer, the learning rates and the held-out metrics of a run."""

@@ -1,6 +1,7 @@
-"""What goes through the network together, and what the loss is told of it.
+"""Batching: the micro-batches of each step, with their known pairs or triplets.
 
-Pure functions of (images, sizes, seed, epoch), so a run resumes from its epoch and step alone.
+Batches are pure functions of (images, sizes, seed, epoch), so a run resumes from its epoch and
+step alone.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from siamkit.training.step import BatchTuples, micro_batches
 
 @dataclass(frozen=True)
 class Part:
-    """A micro-batch; several make a step.
+    """A micro-batch. A step has one or several.
 
     Attributes:
         images: Indices into the image set.
-        tuples: Known pairs or triplets of them, as positions in ``images``; None where the loss
-            finds its own by label.
-        size: How much it counts in the step's mean: its tuples, or else its images.
+        tuples: Known pairs or triplets of them, as positions in ``images``; None if the loss mines
+            its own by label.
+        size: Its weight in the step's mean: the number of its tuples, or else of its images.
     """
 
     images: list[int]
@@ -36,7 +37,7 @@ class Part:
 
 
 def batch_notices(config: TrainConfig, images: ImageSet) -> tuple[str, ...]:
-    """Return what the user should know about the batches.
+    """Return notices for the user about the batches.
 
     Raises:
         DataError: No batch can be made.
@@ -58,8 +59,8 @@ def batch_notices(config: TrainConfig, images: ImageSet) -> tuple[str, ...]:
 def epoch_steps(config: TrainConfig, images: ImageSet, epoch: int) -> list[list[Part]]:
     """Return the micro-batches of each step of an epoch.
 
-    With labels, P x K batches. With known pairs or triplets, each of them once, in random order,
-    as many a step as ``batch_size`` images make up.
+    With labels, each step is a P x K batch. With known pairs or triplets, each of them comes once
+    per epoch, in random order; a step has as many as ``batch_size`` images make up.
     """
     if images.tuples is not None:
         return _tuple_steps(config, images.tuples, epoch)
@@ -85,13 +86,13 @@ def _tuple_steps(config: TrainConfig, tuples: Tuples, epoch: int) -> list[list[P
 
 
 def _evenly(items: Sequence[int], size: int) -> list[list[int]]:
-    """Cut into parts of at most ``size``, as even as can be."""
+    """Cut into parts of at most ``size`` and as equal in size as possible."""
     count = -(-len(items) // max(size, 1))
     return [part.tolist() for part in np.array_split(np.asarray(items, dtype=np.int64), count)]
 
 
 def part_of(tuples: Tuples, chosen: Sequence[int]) -> Part:
-    """Return the micro-batch of some tuples: an image that is in several of them comes once."""
+    """Return the micro-batch of some tuples. An image that is in several of them comes once."""
     rows = [tuples.rows[i] for i in chosen]
     images = list(dict.fromkeys(image for row in rows for image in row))
     position = {image: place for place, image in enumerate(images)}

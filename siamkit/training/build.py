@@ -1,4 +1,4 @@
-"""Everything a run is made of, built from its config."""
+"""Setup: the parts of a run, built from its config."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Setup:
 
     Attributes:
         config: The resolved config.
-        device: Where it computes.
+        device: The device that it computes on.
         net: The network.
-        weights: Where the backbone's weights came from.
+        weights: The origin of the backbone's weights, as text.
         schedule: The freeze policy over the network's stages and the run's epochs.
         scheduler: The rate schedule.
         loss: The loss.
         optimizer: The one optimizer.
-        controller: The only code that changes what trains.
+        controller: Freezes and unfreezes the network's parameters.
     """
 
     config: RunConfig
@@ -68,7 +68,7 @@ def build(
         weights: Which of the configured backbone weights to load.
 
     Raises:
-        SiamkitError: A name, option, weights file or plugin is at fault; nothing would train.
+        SiamkitError: A name, option, weights file or plugin is at fault, or nothing would train.
     """
     device = resolve_device(config.train.device)
     with seeded(derive(config.train.seed, "init")):
@@ -89,7 +89,7 @@ def build(
     if config.train.grad_checkpointing:
         if any(phase.plan.norm == "train" for phase in phases):
             raise ConfigError(
-                "recomputing activations would update the norm layers' statistics twice a step",
+                "recomputing activations would update the norm layers' statistics twice per step",
                 where="train.grad_checkpointing",
                 hint="set it to false, or freeze.norm to affine",
             )
@@ -122,9 +122,9 @@ def build_optimizer(
         PluginError: It fails to build, or does not keep the groups.
     """
     groups = named_groups(config, net, loss, stages)
-    # A copy of each: torch's optimizers fill in and change the groups that they are given.
-    given = [dict(group) for group in groups]
-    optimizer: torch.optim.Optimizer = built(config, registry, torch.optim.Optimizer, given)
+    # torch's optimizers change the groups that they get.
+    copies = [dict(group) for group in groups]
+    optimizer: torch.optim.Optimizer = built(config, registry, torch.optim.Optimizer, copies)
     whose = f"optimizer {config.name!r} of {registry.get(config.name).distribution}"
     require_groups(optimizer, groups, whose)
     return optimizer
@@ -137,7 +137,7 @@ def build_policy(config: RunConfig, registries: Mapping[str, Registry]) -> Freez
 
 
 def built(component: Component, registry: Registry, kind: type, *context: Any) -> Any:
-    """Build an entry; what a plugin does wrong, now or in the run, is an error that names it."""
+    """Build an entry. Errors of the plugin, now or in the run, name the plugin."""
     entry, options = options_of(component, registry)
     whose = f"{registry.kind} {component.name!r} of {entry.distribution}"
     with calling(whose, "failed to build"):
@@ -155,13 +155,13 @@ def _public_name(kind: type) -> str:
 
 
 def checkpoint_activations(net: nn.Module) -> None:
-    """Recompute the backbone's activations in backward, by timm's own switch.
+    """Recompute the backbone's activations in backward, by timm's ``set_grad_checkpointing``.
 
-    Always non-reentrant: the reentrant kind looks for a gradient at the *input* of a block, so
-    behind a frozen one it silently gives no gradient at all.
+    It uses the non-reentrant kind. The reentrant kind needs a gradient at the *input* of a block,
+    so after a frozen block it silently gives no gradient at all.
 
     Raises:
-        ConfigError: The backbone has no such switch.
+        ConfigError: The backbone has no such method.
     """
     from timm.layers import set_reentrant_ckpt
 
@@ -190,15 +190,15 @@ _FREE = (
     "calibration.target",
     "calibration.far",
 )
-"""Config keys that a resumed run may change: they say where and how, not what is learned."""
+"""Config keys that a resumed run may change, because they do not affect what it learns."""
 
 
 def identity(
     config: RunConfig, splits: Splits, registries: Mapping[str, Registry]
 ) -> dict[str, Any]:
-    """Return what a resumed run must share with the run it continues.
+    """Return the facts that a resumed run must share with the run that it continues.
 
-    The config, the data by name, label and size of each file, and the version of each plugin.
+    They are the config, the name, label and size of each image file, and each plugin's version.
     """
     result = {f"config {key}": v for key, v in _flat(config.to_values()) if key not in _FREE}
     sets = {"train": splits.train, "val": splits.val, "test": splits.test}
@@ -212,7 +212,7 @@ def identity(
 
 
 def origins(config: RunConfig, registries: Mapping[str, Registry]) -> dict[str, Origin]:
-    """Return which distribution each component of a run comes from, by its section."""
+    """Return the origin of each component of a run, by its section of the config."""
     components = {section: getattr(config, section) for section in COMPONENTS}
     trackers = {f"track.{place}": tracker for place, tracker in enumerate(config.track)}
     return {

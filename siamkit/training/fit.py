@@ -1,4 +1,4 @@
-"""Starting a run, and going on with one."""
+"""The run: starts one from a config, or resumes one from its latest checkpoint."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from siamkit.runs.checkpoint import Checkpoint
 from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener, emitter
 from siamkit.runs.held_out import HeldOut
+from siamkit.spelling import setting, settings
 from siamkit.training.batching import part_of
 from siamkit.training.build import Setup, build, identity, origins
 from siamkit.training.loading import TEST, VAL
@@ -36,7 +37,7 @@ from siamkit.training.tensors import load_model_tensors, model_tensors
 from siamkit.training.tracking import build_trackers, closing
 
 Result = dict[str, Any]
-_CHECKPOINTS_AT_ONCE = 4  # two newest, the best, and the one being written
+_CHECKPOINTS_AT_ONCE = 4  # the two newest, the best, and the one being written
 
 
 def fit(
@@ -53,11 +54,11 @@ def fit(
         config: A resolved config.
         registries: The registry of each component section, and of ``track``.
         listeners: Called with every event.
-        observers: Plugins that watch; one that fails is left out.
-        reserved: The run directory was reserved, and holds the run's data already.
+        observers: Plugins that receive the events too; one that fails is left out.
+        reserved: Whether the run directory was reserved and already holds the run's data.
 
     Raises:
-        SiamkitError: See :mod:`siamkit.errors` for which.
+        SiamkitError: The run failed; see :mod:`siamkit.errors`.
     """
     trackers = build_trackers(config, registries["track"])
     splits = _load(config)
@@ -82,10 +83,10 @@ def resume(
     listeners: Sequence[Listener] = (),
     observers: Sequence[Listener] = (),
 ) -> Result:
-    """Go on with the run at ``path`` from its latest checkpoint that is intact.
+    """Resume the run at ``path`` from its latest intact checkpoint.
 
     Raises:
-        CheckpointError: There is none, or the config, data or plugins changed since.
+        CheckpointError: There is none, or the config, data or plugins have changed.
     """
     run_dir = RunDir.open(path)
     config = resolve(registries, run_dir.read_config(trackers=True), where=str(run_dir.config))
@@ -110,25 +111,25 @@ def _with_monitor(config: RunConfig, splits: Splits) -> RunConfig:
     Raises:
         ConfigError: The data does not have that metric.
     """
-    known = splits.val.tuples is not None
-    monitor = config.train.monitor or ("auc" if known else config.train.monitored)
-    if known != (monitor == "auc"):
-        kind = "pairs or triplets" if known else "labelled images"
+    has_tuples = splits.val.tuples is not None
+    monitor = config.train.monitor or ("auc" if has_tuples else config.train.monitored)
+    if has_tuples != (monitor == "auc"):
+        kind = "pairs or triplets" if has_tuples else "labelled images"
         raise ConfigError(
             f"is not measured on {kind}",
             where="train.monitor",
             got=monitor,
-            allowed="auc" if known else "recall@1, map@r",
+            allowed="auc" if has_tuples else "recall@1, map@r",
         )
     train = config.train.model_copy(update={"monitor": monitor})
     return config.model_copy(update={"train": train})
 
 
 def _require_loss(setup: Setup, splits: Splits) -> None:
-    """Let the loss see what it will be given, before that costs any time.
+    """Try the loss on known pairs or triplets before the training starts.
 
     Raises:
-        ConfigError: It cannot use pairs, or triplets.
+        ConfigError: The loss cannot use pairs, or triplets.
     """
     tuples = splits.train.tuples
     if tuples is None:
@@ -171,14 +172,15 @@ def _start_data(trainer: Trainer) -> dict[str, Any]:
     notices = [*splits.notices, *trainer.notices]
     if trainer.setup.weights.startswith("random"):
         notices.append(
-            "the backbone starts from random weights, so freezing it keeps noise: train all of it, "
-            "statistics too, with --freeze-policy full --set freeze.norm=train"
+            "the backbone starts from random weights, so freezing any part of it keeps noise: "
+            "train all of it, and its norm statistics, with "
+            + settings({"freeze.name": "full", "freeze.norm": "train"})
         )
     if config.train.micro_batch and config.train.micro_batch < config.train.batch_size:
         notices.append(
-            f"gradients add up over micro-batches of {config.train.micro_batch}: positives and "
-            "negatives are found within a micro-batch only, so this is not the same as a larger "
-            "batch"
+            f"gradients accumulate over micro-batches of {config.train.micro_batch} images: "
+            "positives and negatives come from the same micro-batch only, so the result differs "
+            "from a batch of the full size"
         )
     return {
         "run_dir": str(trainer.run_dir.path),
@@ -205,7 +207,7 @@ def _start_data(trainer: Trainer) -> dict[str, Any]:
 
 
 def _versions(identity: Mapping[str, Any]) -> dict[str, str]:
-    """Return the version of everything that has a part in the result."""
+    """Return the versions of the libraries, plugins and platform of a run."""
     plugins = {k.removeprefix("plugin "): v for k, v in identity.items() if k.startswith("plugin ")}
     return {
         **{name: importlib.metadata.version(name) for name in ("siamkit", "torch", "timm")},
@@ -226,7 +228,7 @@ def _result(trainer: Trainer, held_out: Mapping[str, HeldOut]) -> Result:
         "last": {name: state.history[-1][name] for name in names},
     }
     if TEST in held_out:
-        # The best epoch on classes that nothing was chosen by.
+        # Test classes played no part in choosing the best epoch.
         scored = trainer.scorer.score(TEST, held_out[TEST].embeddings)
         metrics["test"] = {"untrained": state.untrained_test, "best": scored}
     return {
@@ -240,52 +242,52 @@ def _result(trainer: Trainer, held_out: Mapping[str, HeldOut]) -> Result:
 
 
 def _embed_held_out(trainer: Trainer) -> dict[str, HeldOut]:
-    """Embed the held-out images with the best epoch's network, and keep that with the run."""
+    """Embed the held-out images with the best epoch's network, and save the embeddings."""
     setup, state, run_dir = trainer.setup, trainer.state, trainer.run_dir
     best = checkpoint.pointed_to(run_dir.checkpoints, checkpoint.BEST)
     assert best is not None and state.best_epoch is not None
     load_model_tensors(setup, checkpoint.load(run_dir.checkpoints / best).model)
     network = setup.net
     kernel = None if state.decision is None else state.decision.kernel
-    found: dict[str, HeldOut] = {}
+    held_out: dict[str, HeldOut] = {}
     for part in (VAL, TEST):
         if part in trainer.sets:
             embeddings = trainer.scorer.embedded(part, network, kernel)
             images = trainer.sets[part].images
-            found[part] = HeldOut(part, images, embeddings, state.best_epoch)
-            found[part].save(run_dir)
-    return found
+            held_out[part] = HeldOut(part, images, embeddings, state.best_epoch)
+            held_out[part].save(run_dir)
+    return held_out
 
 
 def _calibrated(trainer: Trainer, held_out: HeldOut, emit: Emit) -> dict[str, Any] | None:
-    """Fit a threshold on the validation images; what they don't allow is said, and no error.
+    """Fit a threshold on the validation images, or emit a notice if they do not allow it.
 
-    One that is there for the same network stays: the user may have chosen its target.
+    An existing threshold for the same network stays, because the user may have chosen its target.
     """
     run_dir, config = trainer.run_dir, trainer.setup.config
     with suppress(CheckpointError):
         return calibration_of(run_dir, best_checkpoint(run_dir)).to_json()
     run_dir.calibration.unlink(missing_ok=True)
     try:
-        found = calibrate_run(run_dir, held_out, config.calibration, config.data.path)
+        calibration = calibrate_run(run_dir, held_out, config.calibration, config.data.path)
     except DataError as error:
         emit("notice", {"text": f"no threshold was fitted: {error}"})
         return None
-    return found.to_json()
+    return calibration.to_json()
 
 
 def _phase_rows(setup: Setup, history: Sequence[Metrics]) -> list[dict[str, int]]:
     """Return the phases that the run went through, for the result object."""
     sizes = setup.controller.sizes
-    done = len(history)
+    epochs = len(history)
     return [
         {
             "start_epoch": phase.start_epoch,
-            "end_epoch": min(phase.end_epoch, done),
+            "end_epoch": min(phase.end_epoch, epochs),
             "trainable_parameters": sum(sizes[name] for name in phase.plan.trainable),
         }
         for phase in setup.schedule.phases(history)
-        if phase.start_epoch < done
+        if phase.start_epoch < epochs
     ]
 
 
@@ -295,12 +297,12 @@ def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: Ru
         raise CheckpointError(
             f"cannot be resumed: {', '.join(changed)} changed since it was saved",
             where=str(run_dir.path),
-            hint="start a new run, or bring back what changed",
+            hint="start a new run, or restore what changed",
         )
 
 
 def _require_space(path: Path, setup: Setup) -> None:
-    """Refuse a run whose checkpoints will not fit on the disk, before it costs any time."""
+    """Refuse a run whose checkpoints will not fit on the disk, before the training starts."""
     weights = sum(t.numel() * t.element_size() for t in model_tensors(setup).values())
     state = state_size(setup.optimizer) * weights
     needed = _CHECKPOINTS_AT_ONCE * (weights + state)
@@ -308,8 +310,8 @@ def _require_space(path: Path, setup: Setup) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise ResourceError(
-            f"not enough disk space for checkpoints: {needed / 1e9:.1f} GB wanted, "
+            f"not enough disk space for checkpoints: {needed / 1e9:.1f} GB needed, "
             f"{free / 1e9:.1f} GB free",
             where=str(path),
-            hint="make room, or choose another --run-dir",
+            hint=f"free some space, or choose another {setting('run_dir')}",
         )

@@ -1,4 +1,4 @@
-"""The inspection of a run: every phase of it, before it is run."""
+"""Inspection: describes every phase of a run without training."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from siamkit.training.build import Setup, build
 from siamkit.training.loading import engine_of, load_sets
 from siamkit.training.optimizer import state_size
 from siamkit.training.step import autocast
+from siamkit.words import plural
 
 
 def inspect(
@@ -37,26 +38,27 @@ def inspect(
     parameters: bool = False,
     measure: bool = False,
 ) -> dict[str, Any]:
-    """Return what ``siamkit inspect --json`` prints, without training anything.
+    """Return the result object of ``siamkit inspect --json``, without training anything.
 
-    Pretrained weights are not loaded: no number here depends on them. A weights file is, to see
-    that it fits. Measuring loads all weights, since the cache's rows depend on them.
+    Pretrained weights are not loaded, because no number here depends on them. A weights file is
+    loaded, to check that it fits. Measuring loads all weights, because cached features depend on
+    them.
 
     Args:
         config: A resolved config.
         registries: The registry of each component section.
-        history: The metrics of the epochs that are over, for metric-driven policies.
-        weights: ``none`` for a run, which keeps its own.
-        parameters: Also list every parameter.
-        measure: Also time each phase on the data, and say how the engine would run it.
+        history: The metrics of the finished epochs, for metric-driven policies.
+        weights: The backbone weights to load; ``none`` for a run, which has its own.
+        parameters: Whether to list every parameter too.
+        measure: Whether to time each phase on the data too, and report how the engine would run it.
     """
     setup = _build(config, registries, "all" if measure else weights)
     notices: list[str] = []
     phases = setup.schedule.phases(history)
     if setup.schedule.policy.metric_driven:
         notices.append(
-            f"policy {config.freeze.name!r} follows {setup.schedule.monitor}: the phases "
-            "shown assume that it never stops improving"
+            f"policy {config.freeze.name!r} follows {setup.schedule.monitor}: these phases are a "
+            "forecast from the finished epochs alone"
         )
     rows = [_phase(setup, phase) for phase in phases]
     notices += [
@@ -96,25 +98,25 @@ def inspect(
 
 
 def _spoilt(setup: Setup, phase: Phase, boundary: Mapping[str, Any] | None) -> str | None:
-    """Say where a few trainable parameters far below make backward run through everything."""
+    """Return a notice if few trainable parameters in an early stage make backward run far."""
     for stage in setup.schedule.stages:
         trains = [name for name in stage.parameters if name in phase.plan.trainable]
         if not trains:
             continue
         if len(trains) == len(stage.parameters) or stage is setup.schedule.stages[-1]:
             return None
-        once = f"only what comes before {boundary['name']!r}" if boundary else "nothing"
+        cached = f"only the part up to {boundary['name']!r}" if boundary else "no part"
         return (
             f"epochs {phase.start_epoch + 1}-{phase.end_epoch}: only {len(trains)} of "
-            f"{len(stage.parameters)} parameter tensors of {stage.name!r} train, but backward runs "
-            "through everything above it, activations are kept there, and "
-            f"{once} can be computed once"
+            f"{plural(len(stage.parameters), 'parameter tensor')} of {stage.name!r} train, but "
+            "backward runs through all later stages and stores their activations, and "
+            f"{cached} of the network can be cached"
         )
     return None
 
 
 def _build(config: RunConfig, registries: Mapping[str, Registry], weights: Weights) -> Setup:
-    """Build the run; only a loss with parameters of its own needs to know the data."""
+    """Build the parts of the run. Only a loss with parameters needs the number of classes."""
     missing = (
         config.data.path != SAMPLE and weights == "file" and not Path(config.data.path).exists()
     )
@@ -184,12 +186,12 @@ def _share(stage: Stage, inside: frozenset[str]) -> str:
     return "all" if count == len(units) else "part" if count else "none"
 
 
-def _boundary(setup: Setup, found: Cut, images: Tensor) -> dict[str, Any]:
-    """Describe where the prefix ends, and what it gives for an image and view."""
-    boundary, config = found.boundary, setup.config.engine
+def _boundary(setup: Setup, cut: Cut, images: Tensor) -> dict[str, Any]:
+    """Return the end of the prefix, and the shape and size of its output per image."""
+    boundary, config = cut.boundary, setup.config.engine
     dtype = "float32" if boundary.is_features else config.dtype
     with torch.no_grad():
-        shape = found.prefix(images[:1]).shape[1:]
+        shape = cut.prefix(images[:1]).shape[1:]
     return {
         "name": boundary.name,
         "module": boundary.module,
@@ -202,7 +204,7 @@ def _boundary(setup: Setup, found: Cut, images: Tensor) -> dict[str, Any]:
 def measurements(
     setup: Setup, phases: Sequence[Phase], notify: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Return what the engine measures and decides at the start of each phase, as JSON values.
+    """Return the engine's measurements and decision at the start of each phase, as JSON values.
 
     Args:
         setup: The parts of the run, with all weights.

@@ -1,4 +1,4 @@
-"""The image sets of a run, ready to be loaded."""
+"""Loaded sets: the image sets of a run with their views and loaders, and the run's engine."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ SECOND = "second"
 
 
 class LoadedSet:
-    """An image set with its views and the processes that load them: the engine's ``Inputs``.
+    """An image set with its views and their loader. It implements the engine's ``Inputs``.
 
     Args:
         images: The image set.
         dataset: Its views.
-        loader: Loads them in batches.
-        digests: Digests of files by path, shared by the sets of a run; filled with what is missing.
+        loader: Loads the views in batches.
+        digests: Digests of files by path, shared by the sets of a run. Missing ones are added.
         check: Called after each file that is hashed; may raise to stop.
-        trains: Whether a run trains on them.
+        trains: Whether the run trains on these images.
     """
 
     def __init__(
@@ -68,28 +68,28 @@ class LoadedSet:
         return self.dataset[index, view]
 
     def keys(self, view: int) -> Sequence[bytes]:
-        """Return a key of the content of one view of every image, in order."""
+        """Return the key of one view of every image, in order; keys depend on the content."""
         return self._row_keys.of(view)
 
     def require_unchanged(self, indices: Sequence[int]) -> None:
-        """Raise DataError where an image file changed since it was hashed."""
+        """Raise DataError if an image file changed after it was hashed."""
         self._row_keys.require_unchanged(indices)
 
     @cached_property
     def _row_keys(self) -> RowKeys:
-        # Hashing reads every file: only what is cached needs it.
+        # Hashing reads every file, and only the cache needs it.
         return RowKeys(self.dataset, self._digests, self._check)
 
 
 def load_sets(
     setup: Setup, splits: Splits, check: Callable[[], None] = lambda: None
 ) -> dict[str, LoadedSet]:
-    """Return the sets of a run by name: ``train`` in training views, the others as they are.
+    """Return the image sets of a run by name. Training sets get training views.
 
     Args:
         setup: The parts of the run.
         splits: Its data.
-        check: Called now and then during long work; may raise to stop.
+        check: Called regularly during long work; may raise to stop.
     """
     config = setup.config
     preprocessing = setup.net.backbone.preprocessing
@@ -122,8 +122,8 @@ def engine_of(setup: Setup, sets: Mapping[str, LoadedSet], visits: int, reports:
 
     Args:
         setup: The parts of the run.
-        sets: Its image sets; the test set, which is embedded once, is left out.
-        visits: Training images per epoch; one that comes twice counts twice.
+        sets: Its image sets. The test set is left out, because it is embedded only once.
+        visits: Training images per epoch; an image that comes twice counts twice.
         reports: Callbacks of long work.
     """
     config = setup.config

@@ -1,4 +1,4 @@
-"""The epoch loop."""
+"""The trainer: the epoch loop of a run."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from siamkit.interfaces import FreezePlan, Phase
 from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import Checkpoint
 from siamkit.runs.directory import RunDir
+from siamkit.spelling import command, setting
 from siamkit.training.batching import Part, batch_notices, epoch_steps
 from siamkit.training.build import Setup
 from siamkit.training.loading import PROBE, SECOND, TEST, VAL, engine_of, load_sets
@@ -35,15 +36,15 @@ from siamkit.training.tensors import load_model_tensors, model_tensors, require_
 
 
 class Trainer:
-    """Trains one run, from wherever its state says it stands.
+    """Trains one run, from the start or from the point that its state describes.
 
     Args:
         setup: The parts of the run.
         splits: Its data.
-        state: Where it stands; changed as it goes.
-        run_dir: Where checkpoints go.
+        state: Its state; updated during the training.
+        run_dir: Its directory.
         emit: Called with every event.
-        stop: Whether a signal asked to stop.
+        stop: Holds the request of a signal to stop.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Trainer:
                 closing.enter_context(loaded.source)
             closing.callback(self.engine.close)
             if self.fresh:
-                # Whatever stops the run from here on, it can be resumed.
+                # From here on, the run can be resumed after any interruption.
                 self.save(best=False)
             while not self.state.is_over(self.train.epochs):
                 execution = self._start_phase(self._plan())
@@ -105,13 +106,13 @@ class Trainer:
                 self._run_epoch(execution)
 
     def _run_epoch(self, execution: Execution) -> None:
-        """Train and score the coming epoch, or the rest of it."""
+        """Train and score the current epoch, or the rest of it."""
         started = time.perf_counter()
         try:
             self._train_epoch(execution)
             self._end_epoch(execution, started)
         except SuffixError as error:
-            # Nothing was updated by the step that failed, so the whole network goes on with it.
+            # The failed step updated nothing, so the whole network repeats it.
             self.execution = self.engine.whole(execution, self.state.epoch, str(error))
             self._keep(self.execution)
             self._run_epoch(self.execution)
@@ -125,25 +126,25 @@ class Trainer:
         self.emit("untrained", self.state.untrained)
 
     def _plan(self) -> FreezePlan:
-        """Return the plan of the coming epoch.
+        """Return the plan of the current epoch.
 
         Raises:
             ConfigError: Nothing would train.
         """
         schedule, epoch = self.setup.schedule, self.state.epoch
         plan = schedule.plan_at(epoch, self.state.history)
-        # The phases of a metric-driven policy are not known before the run.
+        # The phases of a metric-driven policy are only known during the run.
         schedule.require_trainable([Phase(epoch, epoch + 1, plan)])
         return plan
 
     def _start_phase(self, plan: FreezePlan) -> Execution:
-        """Return how the coming epoch is computed, ready for it."""
+        """Return the execution of the current epoch, prepared and checked."""
         controller, state = self.setup.controller, self.state
         execution = self.execution
         if controller.plan != plan:
             self._apply(plan)
             execution = None
-        # A policy that follows the metrics may keep a plan for longer than was foreseen.
+        # A metric-driven policy may keep a plan for longer than was forecast.
         if execution is None or state.epoch not in execution.epochs:
             phase = self.setup.schedule.phase_at(state.epoch, state.history)
             before = state.decision if state.phase_start == phase.start_epoch else None
@@ -174,7 +175,7 @@ class Trainer:
         )
 
     def _keep(self, execution: Execution) -> None:
-        """Keep what was decided with the state of the run, and emit it."""
+        """Store the engine's decision in the state of the run, and emit it."""
         self.state.decision = execution.decision
         self.emit("engine", {"epoch": self.state.epoch, **execution.decision.to_json()})
 
@@ -235,8 +236,8 @@ class Trainer:
             for batch, part in zip(batches, parts, strict=True)
         )
         try:
-            # Dropout draws from torch's generator: seed it by the step's number, so that a
-            # resumed run drops what the uninterrupted one would have dropped.
+            # Dropout draws from torch's generator. Seeding it by the step's number makes a resumed
+            # run drop the same values as an uninterrupted one.
             with seeded(derive(self.train.seed, "step", self.state.step)):
                 return self.stepper(work)
         except NonFiniteError as error:
@@ -246,8 +247,8 @@ class Trainer:
                 f"{error.what} in epoch {self.state.epoch + 1}, step {self.state.epoch_step + 1}; "
                 f"no update was made",
                 got=error.got,
-                hint=f"lower the rate (--lr) or use fp32; the batch's images are in "
-                f"{self.run_dir.events}",
+                hint=f"lower the learning rate ({setting('optimizer.lr')}) or use fp32; "
+                f"{self.run_dir.events} lists the batch's images",
             ) from None
 
     def _end_epoch(self, execution: Execution, started: float) -> None:
@@ -287,7 +288,7 @@ class Trainer:
     # --- saving ---
 
     def save(self, *, best: bool) -> None:
-        """Prove that nothing frozen changed, then publish a checkpoint."""
+        """Check that no frozen tensor changed, then publish a checkpoint."""
         state, setup = self.state, self.setup
         setup.controller.verify(f"step {state.step}")
         tensors, frozen = model_tensors(setup), setup.controller.fingerprints
@@ -307,10 +308,10 @@ class Trainer:
         self.emit("checkpoint", {"path": str(path), "epoch": state.epoch, "best": best})
 
     def restore(self, saved: Checkpoint) -> None:
-        """Put back the tensors of a checkpoint; the state was given at construction.
+        """Restore the tensors of a checkpoint. The state was passed to the constructor.
 
         Raises:
-            FrozenDriftError: What was frozen when it was saved is not what was put back.
+            FrozenDriftError: A restored frozen tensor does not match its saved fingerprint.
         """
         self.fresh = False
         load_model_tensors(self.setup, saved.model)
@@ -324,5 +325,5 @@ class Trainer:
         raise Interrupted(
             f"stopped by {self.stop.name} after step {self.state.step}; the run was saved",
             exit_code=self.stop.exit_code,
-            hint=f"continue it with 'siamkit train --resume {self.run_dir.path}'",
+            hint=f"continue it with {command('train --resume', self.run_dir.path)}",
         )

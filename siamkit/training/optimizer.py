@@ -1,8 +1,8 @@
-"""One optimizer for the whole run, over named groups: stage x weight decay.
+"""The optimizer: one for the whole run, over named groups by stage and weight decay.
 
-Every parameter is in it from the start. A frozen one has no gradient, hence no state and no cost;
-its momentum survives a phase in which it is frozen, the groups of a checkpoint always match, and
-no scheduler ever meets a new group.
+It holds every parameter from the start. A frozen parameter has no gradient, so it costs nothing.
+Its momentum survives phases in which it is frozen, the groups of a checkpoint always match, and no
+scheduler meets a new group.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def named_parameters(net: nn.Module, loss: nn.Module) -> dict[str, nn.Parameter]
 def no_decay(net: nn.Module) -> frozenset[str]:
     """Return the names of the parameters without weight decay.
 
-    Vectors (biases, norm layers) and what the architecture itself exempts, such as position
-    embeddings.
+    They are the vectors (biases, norm layers) and the parameters that the architecture itself
+    exempts, such as position embeddings.
     """
     names = {name for name, p in net.named_parameters() if p.ndim <= 1}
     for prefix, module in net.named_modules():
@@ -44,10 +44,10 @@ def no_decay(net: nn.Module) -> frozenset[str]:
 def named_groups(
     config: OptimizerConfig, net: nn.Module, loss: nn.Module, stages: Sequence[Stage]
 ) -> list[dict[str, Any]]:
-    """Return the groups that the run's optimizer is built over.
+    """Return the parameter groups of the run's optimizer.
 
     Args:
-        config: The rate and the weight decay.
+        config: The learning rate and the weight decay.
         net: The network.
         loss: The loss; its parameters, if any, form a group of their own without decay.
         stages: The network's stages.
@@ -91,7 +91,7 @@ def _group(
 def require_groups(
     optimizer: torch.optim.Optimizer, groups: Sequence[Mapping[str, Any]], whose: str
 ) -> None:
-    """Check that an optimizer kept the groups that it was built over.
+    """Check that an optimizer kept its parameter groups.
 
     Raises:
         PluginError: A parameter is missing, or a group lost its stage or its names.
@@ -103,7 +103,7 @@ def require_groups(
         if "stage" not in group or len(names) != len(group["params"]):
             raise PluginError(
                 f"{whose}: a group lost its 'stage' or the 'names' of its parameters",
-                hint="pass the groups on as they are: rates and checkpoints go by these keys",
+                hint="pass the groups on unchanged: rates and checkpoints use these keys",
             )
         owned.update(zip(names, map(id, group["params"]), strict=True))
     if owned != wanted:
@@ -111,15 +111,15 @@ def require_groups(
         raise PluginError(
             f"{whose}: it does not own every parameter exactly once",
             got=f"without {missing[0]}" if missing else None,
-            hint="frozen parameters belong to the optimizer too: without a gradient they cost "
-            "nothing, and a phase may unfreeze them",
+            hint="frozen parameters must belong to the optimizer too: they cost nothing without a "
+            "gradient, and a later phase may unfreeze them",
         )
 
 
 def state_size(optimizer: torch.optim.Optimizer) -> int:
-    """Return how many values the optimizer keeps for each value that it trains, as a step shows.
+    """Return how many values the optimizer keeps for each value that it trains.
 
-    The step runs on a copy of the optimizer's kind over one small parameter.
+    It is measured by a step of a new optimizer of the same class over one small parameter.
     """
     parameter = nn.Parameter(torch.zeros(2, 2))
     parameter.grad = torch.ones(2, 2)
@@ -128,7 +128,7 @@ def state_size(optimizer: torch.optim.Optimizer) -> int:
         kind: Any = type(optimizer)
         trial = kind([{**first, "params": [parameter], "names": ["trial"]}])
         trial.step()
-    except Exception:  # its constructor may want more than we know: Adam's two are the usual
+    except Exception:  # its constructor may need more arguments; 2, as for Adam, is most common
         return 2
     state = trial.state.get(parameter, {})
     sizes = [v.numel() for v in state.values() if isinstance(v, Tensor) and v.ndim]
@@ -141,13 +141,13 @@ def rates(
     scale: float,
     warmups: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """Return the learning rate of each stage the plan has a say in, and of ``loss``. Pure.
+    """Return the rates of the stages with a multiplier or a warm-up, and of ``loss``. Pure.
 
     Args:
         config: The base rate.
-        plan: The stage multipliers; a stage left out has 1.0.
+        plan: The plan, with the stages' multipliers.
         scale: The scheduler's multiplier.
-        warmups: A further multiplier for stages that were just unfrozen.
+        warmups: A further multiplier of stages that were just unfrozen.
     """
     result = {stage: config.lr * mult * scale for stage, mult in plan.lr_mult.items()}
     for stage, ramp in (warmups or {}).items():
@@ -157,7 +157,7 @@ def rates(
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rates: Mapping[str, float], default: float) -> None:
-    """Set each group's rate to its stage's; ``default`` where ``rates`` has none."""
+    """Set each group's rate to its stage's rate, or to ``default`` if ``rates`` has none."""
     for group in optimizer.param_groups:
         group["lr"] = rates.get(group["stage"], default)
 
@@ -174,7 +174,7 @@ def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what :func:`state_tensors` returned; parameters are matched by name."""
+    """Restore the state that :func:`state_tensors` returned, matching parameters by name."""
     by_name: dict[str, dict[str, Tensor]] = {}
     for full, value in tensors.items():
         name, _, key = full.rpartition("::")
@@ -184,8 +184,8 @@ def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
         for name, parameter in zip(group["names"], group["params"], strict=True):
             for key, value in by_name.get(name, {}).items():
                 if value.shape == parameter.shape and key != "step":
-                    # In the parameter's memory layout, as the optimizer would have made it.
+                    # Use the parameter's memory layout, as the optimizer itself does.
                     value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
                 elif group.get("fused"):
-                    value = value.to(parameter.device)  # else Adam counts its steps on the CPU
+                    value = value.to(parameter.device)  # a fused Adam counts its steps there
                 optimizer.state[parameter][key] = value

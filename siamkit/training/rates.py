@@ -1,4 +1,4 @@
-"""The rates of a run: each stage's learning rate for the coming step."""
+"""The rates: each stage's learning rate for the next step of a run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from siamkit.training.warmup import warmup_factors
 
 
 class Rates:
-    """Asks the scheduler, and sets the optimizer's rates.
+    """Sets the optimizer's rates from the scheduler, the plan and the warm-up.
 
     Args:
         setup: The parts of the run.
-        state: Where it stands; only read.
+        state: The state of the run; only read.
         steps_per_epoch: Optimizer steps per epoch.
     """
 
@@ -26,16 +26,16 @@ class Rates:
         self.setup, self.state, self.steps_per_epoch = setup, state, steps_per_epoch
 
     def unfrozen_at(self) -> dict[str, int]:
-        """Return the epoch at which each stage that warms up was unfrozen."""
+        """Return the epoch in which each stage was last unfrozen; empty without a warm-up."""
         if not self.setup.config.train.unfreeze_warmup:
             return {}
         return self.setup.schedule.unfrozen_at(self.state.epoch, self.state.history)
 
     def set(self, unfrozen: Mapping[str, int]) -> None:
-        """Set every group's rate for the coming step.
+        """Set every group's rate for the next step.
 
         Args:
-            unfrozen: What :meth:`unfrozen_at` returned in this epoch.
+            unfrozen: The result of :meth:`unfrozen_at` in this epoch.
 
         Raises:
             PluginError: The scheduler's multiplier is negative or not finite.
@@ -56,7 +56,7 @@ class Rates:
         set_rates(self.setup.optimizer, rates(config.optimizer, plan, scale, ramps), base)
 
     def current(self) -> dict[str, Any]:
-        """Return the rates that the optimizer really has: the highest, and each trained stage's."""
+        """Return the optimizer's current rates: the highest, and that of each stage that trains."""
         by_stage = {
             group["stage"]: group["lr"]
             for group in self.setup.optimizer.param_groups

@@ -1,4 +1,4 @@
-"""Held-out metrics of a run: of the untrained backbone, after each epoch, and of the best one."""
+"""The scorer: held-out metrics before training, after each epoch, and of the best epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from siamkit.training.state import Metrics
 from siamkit.training.validation import evaluator_of
 
 _MANY = 512
-"""From so many images on it pays to build a kernel for one evaluation of a whole network."""
+"""The number of images from which a kernel pays off for one evaluation of a whole network."""
 
 
 class Scorer:
@@ -37,20 +37,20 @@ class Scorer:
         }
 
     def trained(self, execution: Execution, name: str) -> Metrics:
-        """Return the metrics of the network as it stands, as the phase is computed."""
+        """Return the metrics of the current network, computed as in the phase's training."""
         with evaluating(self.setup.net):
             return self._evaluators[name].metrics(execution.sources[name], execution.forward)
 
     def untrained(self, execution: Execution) -> Metrics:
-        """Return the metrics of the backbone's own features on the validation set."""
+        """Return the validation metrics of the backbone's features, without the head."""
         if execution.gives_features:
             return self._evaluators[VAL].metrics(execution.sources[VAL], _as_it_is)
         return self.fixed(VAL, self.setup.net.backbone, execution.decision.kernel)
 
     def fixed(self, name: str, module: nn.Module, kernel: str | None) -> Metrics:
-        """Return the metrics of what a part of the network gives, which stays as it is meanwhile.
+        """Return the metrics of the output of a module that does not change meanwhile.
 
-        Arguments are those of :meth:`embedded`.
+        The arguments are those of :meth:`embedded`.
         """
         return self.score(name, self.embedded(name, module, kernel))
 
@@ -59,13 +59,13 @@ class Scorer:
         return self._evaluators[name].score(embeddings)
 
     def embedded(self, name: str, module: nn.Module, kernel: str | None) -> Tensor:
-        """Return what a part of the network gives for an image set ``[N, E]``, in its order.
+        """Return the outputs ``[N, E]`` of a part of the network for an image set, in its order.
 
         Args:
             name: The image set.
-            module: From images to what is scored.
-            kernel: What many images run with: by what was decided for the phase, not measured
-                anew, so that a resumed run gives the same to the bit.
+            module: Maps images to the vectors to score.
+            kernel: The kernel for large image sets. It is the phase's, not measured again, so that
+                a resumed run gives bit-equal results.
         """
         part = self.sets[name]
         count = len(part.images)
@@ -75,7 +75,7 @@ class Scorer:
         with evaluating(self.setup.net):
             try:
                 choice = run(wanted=kernel if kernel and count >= _MANY else "eager")
-            except ConfigError:  # what ran the prefix need not run all of it
+            except ConfigError:  # a kernel for the prefix may not work for the whole network
                 choice = run(wanted="eager")
             source = LiveSource(part.source, choice.kernel)
             return self._evaluators[name].embed(source, _as_it_is)

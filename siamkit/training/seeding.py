@@ -1,6 +1,6 @@
-"""Counter-based randomness: every draw is a pure function of (seed, what, index).
+"""Counter-based randomness: every draw is a pure function of (seed, purpose, index).
 
-No generator's state has to be saved: a run that resumes at step n draws what it would have drawn.
+So a run need not save the state of a generator: resumed at step n, it draws the same values.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import torch
 
 
 def derive(seed: int, what: str, index: int = 0) -> int:
-    """Return a 63-bit seed for one purpose."""
+    """Return a 63-bit seed for one purpose, such as ``init`` or ``step``."""
     digest = hashlib.blake2b(f"{seed}/{what}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's generators for a block, and put them back afterwards."""
+    """Seed torch's generators within the block, and restore them afterwards."""
     cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     state = torch.default_generator.get_state()
     with torch.random.fork_rng(devices=cuda) if cuda else nullcontext():
         if cuda:
             torch.cuda.manual_seed_all(seed)
-        # Not torch.manual_seed, which looks for every kind of accelerator each time.
+        # Not torch.manual_seed, which checks for every kind of accelerator on each call.
         torch.default_generator.manual_seed(seed)
         try:
             yield

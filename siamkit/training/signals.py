@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: finish the step, save, then stop; a second SIGINT stops at once."""
+"""Signals: SIGINT and SIGTERM let a run finish its step and save; a second SIGINT stops at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ _CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class StopRequest:
-    """Whether a signal asked the run to stop; ``exit_code`` is None until one does."""
+    """The request of a signal to stop the run.
+
+    Attributes:
+        exit_code: The exit code that belongs to the signal; None until a signal arrives.
+        name: The signal's name.
+    """
 
     exit_code: int | None = None
     name: str = ""
@@ -20,7 +25,7 @@ class StopRequest:
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request; outside the main thread, do nothing."""
+    """Turn the first SIGINT or SIGTERM into a request. Outside the main thread, do nothing."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -1,4 +1,4 @@
-"""The state of a run: everything but tensors, as JSON values."""
+"""The state of a run: its progress and metrics, as JSON values without tensors."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ Metrics = dict[str, float]
 
 @dataclass
 class RunState:
-    """Where a run stands.
+    """The progress and the metrics of a run.
 
     Attributes:
-        epoch: The epoch that is running or comes next.
-        epoch_step: Optimizer steps done in it.
-        step: Optimizer steps done in the whole run.
+        epoch: The epoch that is running or comes next, from 0.
+        epoch_step: Optimizer steps completed in this epoch.
+        step: Optimizer steps completed in the whole run.
         loss_sum: Sum of the losses of this epoch's steps, each weighted by its images.
-        images: Images seen in this epoch.
-        untrained: Held-out metrics of the backbone's own features.
-        untrained_test: The same on the test set, where there is one.
-        history: Held-out metrics of each finished epoch, with ``train_loss`` and ``train_*``.
+        images: Images trained on in this epoch.
+        untrained: Validation metrics of the backbone's features before training, without the head.
+        untrained_test: The same on the test set, if there is one.
+        history: Validation metrics of each finished epoch, with ``train_loss`` and the ``train_*``
+            metrics of a sample of the training set.
         best_epoch: The epoch (from 0) with the best monitored metric, or None.
         stopped_early: Whether early stopping ended the run.
         scaler: The state of the fp16 loss scaler.
-        phase_start: The epoch that the phase began with.
-        decision: How the phase is computed; None before the first one.
-        weights: Where the backbone's weights came from at the start.
-        identity: What a resumed run must share: data fingerprint, plugin versions.
+        phase_start: The first epoch of the current phase.
+        decision: The engine's decision for the current phase; None before the first phase.
+        weights: The origin of the backbone's weights, as text.
+        identity: The facts that a resumed run must share: config, data and plugin versions.
     """
 
     epoch: int = 0
@@ -51,7 +52,7 @@ class RunState:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunState:
-        """Return the state that :meth:`to_json` gave."""
+        """Return the state that :meth:`to_json` returned as JSON values."""
         decision = values["decision"]
         decided = None if decision is None else PhaseDecision.from_json(decision)
         return cls(**{**values, "decision": decided})
@@ -62,7 +63,7 @@ class RunState:
         return {**asdict(self), "decision": decision}
 
     def is_over(self, epochs: int) -> bool:
-        """Tell whether no epoch is left to train."""
+        """Return whether no epoch is left to train."""
         return self.stopped_early or self.epoch >= epochs
 
 
@@ -74,6 +75,6 @@ def best_epoch(history: list[Metrics], monitor: str) -> int | None:
 
 
 def out_of_patience(history: list[Metrics], monitor: str, patience: int | None) -> bool:
-    """Tell whether the last ``patience`` epochs brought no better metric."""
+    """Return whether the monitored metric did not improve in the last ``patience`` epochs."""
     best = best_epoch(history, monitor)
     return patience is not None and best is not None and len(history) - 1 - best >= patience

@@ -1,4 +1,4 @@
-"""One optimizer step: micro-batches in, one update out."""
+"""The stepper: carries out one optimizer step over micro-batches."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ BatchTuples = Pairs | Triplets
 
 
 def micro_batches(batch: Sequence[int], size: int | None, unit: int) -> list[list[int]]:
-    """Cut a P x K batch into micro-batches of at most ``size`` images, as even as can be. Pure.
+    """Cut a P x K batch into micro-batches of at most ``size`` images and equal sizes. Pure.
 
-    Cuts fall between classes, so that no class loses its positive pairs, and each part has two
-    classes at least, so that none is without negatives: an odd class out makes a part one class
-    larger than ``size``.
+    Cuts fall between classes, so that no class loses its positive pairs. Each part has at least
+    two classes, so that it has negatives. For this, a part may be one class larger than ``size``.
 
     Args:
-        batch: Image indices, the K images of a class next to each other; two classes or more.
-        size: Largest micro-batch, 2 K or more; None for the whole batch.
+        batch: Image indices of two or more classes, with the K images of a class side by side.
+        size: Largest micro-batch, at least 2 K; None for the whole batch.
         unit: K.
     """
     units = math.ceil(len(batch) / unit)
@@ -42,7 +41,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     """Return the autocast context of a precision.
 
     Raises:
-        ConfigError: fp16 elsewhere than on CUDA.
+        ConfigError: fp16 is requested on a device other than CUDA.
     """
     if precision == "fp16" and device.type != "cuda":
         raise ConfigError(
@@ -59,14 +58,13 @@ class Stepper:
     """Carries out optimizer steps.
 
     Attributes:
-        forward: From what a batch holds to embeddings: the whole network, or what comes after the
-            boundary.
+        forward: Maps a batch's inputs to embeddings: the whole network, or the suffix.
 
     Args:
         net: The network, in training mode.
         loss: The loss.
         optimizer: The run's optimizer.
-        device: Where to compute.
+        device: The device to compute on.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         clip_norm: Largest gradient norm, or None.
     """
@@ -89,8 +87,8 @@ class Stepper:
         """Do one step over all micro-batches and return the loss.
 
         Args:
-            work: Each micro-batch, the pairs or triplets that are known of it, and its share of
-                the step, so that a partial last one weighs what it should.
+            work: Each micro-batch, its known pairs or triplets, and its share of the step, by
+                which its loss is weighted.
 
         Raises:
             NonFiniteError: The loss or the gradient is NaN or infinite; nothing was updated.
@@ -111,7 +109,7 @@ class Stepper:
         batch = batch.to(self.device, non_blocking=True)
         with autocast(self.device, self.precision):
             embeddings = self.forward(batch.inputs)
-        # Distances of nearly equal embeddings need all the digits there are.
+        # Distances of nearly equal embeddings need full precision.
         if known is None:
             loss = self.loss(embeddings.float(), batch.labels)
         else:
@@ -129,8 +127,8 @@ class Stepper:
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if not torch.isfinite(norm):
-            # The fp16 scaler meets this on purpose: it skips the step and halves its scale, which
-            # below one no longer helps.
+            # The fp16 scaler provokes this on purpose. It skips the step and halves its scale;
+            # below a scale of one, that no longer helps.
             if not self.scaler.is_enabled() or self.scaler.get_scale() < 1:
                 self.optimizer.zero_grad(set_to_none=True)
                 raise NonFiniteError("the gradient is not finite", got=float(norm))

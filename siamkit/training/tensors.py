@@ -1,4 +1,4 @@
-"""The tensors of a run by name, out of its modules and back into them."""
+"""The tensors of a run: reads them from its modules by name, and writes them back."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import torch
 from torch import Tensor
 
 from siamkit.errors import NonFiniteError
+from siamkit.spelling import setting
 from siamkit.training.build import Setup
 
 
 def model_tensors(setup: Setup) -> dict[str, Tensor]:
-    """Return the state of the network, and of the loss under ``loss.``."""
+    """Return the network's state by name, and the loss's state with the prefix ``loss.``."""
     loss = {f"loss.{name}": t for name, t in setup.loss.state_dict().items()}
     return {**setup.net.state_dict(), **loss}
 
 
 def load_model_tensors(setup: Setup, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what :func:`model_tensors` returned, strictly."""
+    """Restore the tensors that :func:`model_tensors` returned, strictly."""
     own = {k.removeprefix("loss."): v for k, v in tensors.items() if k.startswith("loss.")}
     setup.loss.load_state_dict(own)
     setup.net.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("loss.")})
 
 
 def require_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse to save a poisoned network: a buffer can go bad while every loss is finite.
+    """Check that no tensor holds NaN or infinity; a buffer may while every loss is finite.
 
     Raises:
         NonFiniteError: A tensor holds NaN or infinity; the message names it.
@@ -34,5 +35,6 @@ def require_finite(tensors: Mapping[str, Tensor]) -> None:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise NonFiniteError(
                 f"{name} holds NaN or infinity, so this state was not saved",
-                hint="the checkpoint before is intact; lower the rate (--lr) or use fp32",
+                hint="the previous checkpoint is intact; lower the learning rate "
+                f"({setting('optimizer.lr')}) or use fp32",
             )

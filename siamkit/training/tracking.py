@@ -1,4 +1,4 @@
-"""The trackers of a run: built before it is written, told of it, and closed."""
+"""Trackers: built before a run writes anything, and closed when it ends."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ def build_trackers(config: RunConfig, registry: Registry) -> list[Observer]:
     """Build the trackers of a config.
 
     Raises:
-        ConfigError: What one needs is not installed.
-        PluginError: One fails to build, or is nothing that can be told of events.
+        ConfigError: A library that a tracker needs is not installed.
+        PluginError: A tracker fails to build, or cannot be called with an event.
     """
-    found = []
+    trackers = []
     for component in config.track:
         made = built(component, registry, object)
         whose = f"tracker {component.name!r} of {registry.get(component.name).distribution}"
         if not callable(made):
             raise PluginError(
-                f"{whose}: build must return something to call with an event",
+                f"{whose}: build must return a function that takes an event",
                 got=type(made).__name__,
             )
-        found.append(Observer(f"the {whose}", made))
-    return found
+        trackers.append(Observer(f"the {whose}", made))
+    return trackers
 
 
 @contextmanager
 def closing(trackers: Sequence[Observer], emit: Emit) -> Iterator[None]:
-    """Close the trackers at the end, however it comes; one that fails to is told of, and no more.
+    """Close the trackers when the block ends, also after an error.
 
     Args:
-        trackers: Those that have a method ``close`` are closed.
-        emit: Called with a notice of each that fails.
+        trackers: The trackers. Those without a method ``close`` are left alone.
+        emit: Called with a notice for each tracker that fails to close.
     """
     try:
         yield
@@ -49,7 +49,7 @@ def closing(trackers: Sequence[Observer], emit: Emit) -> Iterator[None]:
             try:
                 if close is not None:
                     close()
-            # An observer must not be able to end a run.
+            # A tracker must not end the run.
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt):
                     raise

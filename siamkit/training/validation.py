@@ -1,4 +1,4 @@
-"""The evaluator: held-out metrics during training."""
+"""The evaluator: computes the metrics of image sets during training."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from siamkit.errors import NonFiniteError
 from siamkit.evaluation.pairs import known_pairs, scores
 from siamkit.evaluation.retrieval import retrieval_of
 from siamkit.evaluation.verification import verification
+from siamkit.spelling import setting
 from siamkit.training.build import Setup
 from siamkit.training.step import autocast
 
@@ -21,12 +22,12 @@ PROBE_IMAGES = 512
 
 
 class Evaluator:
-    """Embeds one image set and scores it, again and again.
+    """Embeds one image set and scores it, any number of times.
 
     Args:
         images: The image set.
-        device: Where to compute.
-        batch_size: Images a forward.
+        device: The device to compute on.
+        batch_size: Images per forward.
         precision: Autocast type.
     """
 
@@ -58,43 +59,43 @@ class Evaluator:
             moved = batch.to(self.device, non_blocking=True)
             with torch.no_grad(), autocast(self.device, self.precision):
                 parts.append(forward(moved.inputs).float().cpu())
-        # The workers end with each evaluation: a second pool would only wait while one trains.
+        # The workers end with each evaluation: they would only wait during training.
         source.close()
         embeddings = torch.cat(parts)
         if not torch.isfinite(embeddings).all():
             raise NonFiniteError(
-                "the network gives embeddings that are NaN or infinite",
-                hint="the last checkpoint is intact; lower the rate (--lr), use fp32, or check the "
-                "weights file",
+                "the network's embeddings are NaN or infinite",
+                hint="the last checkpoint is intact; lower the learning rate "
+                f"({setting('optimizer.lr')}), use fp32, or check the weights file",
             )
         return embeddings
 
     def metrics(self, source: BatchSource, forward: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Embed the images and :meth:`score` what comes of it."""
+        """Embed the images and return the metrics of the embeddings; see :meth:`score`."""
         return self.score(self.embed(source, forward))
 
     def score(self, embeddings: Tensor) -> dict[str, float]:
-        """Return the metrics of what :meth:`embed` gave.
+        """Return the metrics of embeddings from :meth:`embed`.
 
-        recall@1 and MAP@R, each image a query of all others unless the data says otherwise; AUC
-        and EER where it is pairs or triplets that are known.
+        They are recall@1 and MAP@R, where each image is a query in all others unless the data
+        gives roles. For known pairs or triplets, they are AUC and EER.
         """
         images = self.images
         if images.tuples is not None:
             pairs = known_pairs(images.tuples)
-            found = verification(scores(embeddings, pairs), pairs.same, fars=())
-            return {"auc": found.auc, "eer": found.eer}
+            verified = verification(scores(embeddings, pairs), pairs.same, fars=())
+            return {"auc": verified.auc, "eer": verified.eer}
         ranked = retrieval_of(embeddings, images, ks=(1,))
         return {"recall@1": ranked.recall[1], "map@r": ranked.map_at_r}
 
 
 def probe(train: ImageSet, val: ImageSet, seed: int) -> ImageSet:
-    """Return part of the training set, as hard to search as the validation set. Pure.
+    """Return a part of the training set that is as hard to search as the validation set. Pure.
 
-    Recall depends on how many classes and images there are to choose from, so the train/val gap
-    means something only between sets of equal size: as many classes as ``val`` has (or all there
-    are), with as many images a class; as many pairs or triplets, where those are known. At most
-    :data:`PROBE_IMAGES` images, to stay cheap.
+    Recall depends on the number of classes and images to choose from, so training and validation
+    metrics are comparable only on sets of equal size. The part has as many classes as ``val`` (or
+    all of them) with as many images per class, or as many known pairs or triplets. It has at most
+    :data:`PROBE_IMAGES` images, to limit the cost.
     """
     if train.tuples is not None and val.tuples is not None:
         return _tuple_probe(train, min(len(val.tuples), PROBE_IMAGES // train.tuples.width), seed)
@@ -114,7 +115,7 @@ def probe(train: ImageSet, val: ImageSet, seed: int) -> ImageSet:
 
 
 def _tuple_probe(train: ImageSet, count: int, seed: int) -> ImageSet:
-    """Return a draw of the known pairs or triplets; of pairs, both kinds as they are in all."""
+    """Return a random part of the known pairs or triplets; both kinds of pairs keep their share."""
     assert train.tuples is not None
     same = train.tuples.same or (True,) * len(train.tuples)
     order = np.random.default_rng(seed).permutation(len(same))

@@ -1,4 +1,4 @@
-"""The short warm-up of a stage that was just unfrozen. Pure."""
+"""The warm-up: the rate factors of stages that were just unfrozen. Pure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Mapping
 def warmup_factors(
     unfrozen: Mapping[str, int], step: int, steps_per_epoch: int, length: int
 ) -> dict[str, float]:
-    """Return the rate factor in (0, 1] of each just unfrozen stage for the step at ``step``.
+    """Return the rate factor in (0, 1] of each stage that still warms up at ``step``.
 
     Args:
-        unfrozen: The epoch at which each stage was unfrozen.
-        step: Optimizer steps done in the run.
-        steps_per_epoch: Optimizer steps an epoch.
+        unfrozen: The epoch at whose start each stage was unfrozen.
+        step: Optimizer steps completed in the run.
+        steps_per_epoch: Optimizer steps per epoch.
         length: Steps over which the rate grows linearly to its full value.
     """
     return {
-        name: (done + 1) / length
+        name: (since + 1) / length
         for name, epoch in unfrozen.items()
-        if (done := step - epoch * steps_per_epoch) < length
+        if (since := step - epoch * steps_per_epoch) < length
     }

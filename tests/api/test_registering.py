@@ -76,7 +76,7 @@ def test_a_cell_that_runs_again_replaces_its_entry_but_no_plugins() -> None:
     )
     with pytest.raises(PluginError, match="head 'mlp' is registered by siamkit"):
         siamkit.register_head("mlp", lambda o, n: Squeeze(n, 3))
-    with pytest.raises(PluginError, match="not a name that can be registered"):
+    with pytest.raises(PluginError, match="this name cannot be registered"):
         siamkit.register_loss("Bad Name", lambda o, c: None)
 
 

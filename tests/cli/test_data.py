@@ -47,7 +47,7 @@ def test_leaks_and_conflicts_are_shown_and_strict_refuses_leaks(
     assert "the same image on two sides: 1" in text
     assert "train/class0/0.png (train) and test/class4/copy.png (test)" in text
     assert "the same image with two labels: 1" in text
-    assert "warning: 1 images are on two sides of a split, by content" in text
+    assert "warning: 1 leak: two splits hold images with the same content" in text
     assert check(tmp_path, "--strict") == 3
 
 
@@ -60,11 +60,11 @@ def test_what_cannot_be_used_exits_with_3_and_still_tells_the_rest(
     assert check(tmp_path, "--json") == 3
     found = json.loads(capsys.readouterr().out)
     assert [bad["path"] for bad in found["unreadable"]] == [str(tmp_path / "only/3.png")]
-    assert found["problems"][0] == "1 images cannot be read"
+    assert found["problems"][0] == "1 image cannot be read"
     assert "has only one class" in found["problems"][1]
     assert found["files"] == 5
     assert check(tmp_path) == 3
-    assert "problem: 1 images cannot be read" in capsys.readouterr().out
+    assert "problem: 1 image cannot be read" in capsys.readouterr().out
 
 
 def test_bad_rows_are_an_error_with_their_numbers(

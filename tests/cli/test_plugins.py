@@ -160,7 +160,7 @@ def test_our_own_commands_are_those_that_plugins_cannot_take():
 
 LIST_BREAKERS = {
     "options={'margin': 0.2}": "options of 'bad' must be a pydantic model",
-    "options=Options()": "must be a class, not an object of it",
+    "options=Options()": "must be a class, not an instance of it",
     "options=Odd": "options of 'bad' cannot be written as JSON",
     "options=Named": "cannot hold an option called 'name'",
     "option=Options": "has no argument 'option'",
@@ -228,7 +228,7 @@ def siamkit_register_commands(app):
     assert rogue["registers"]["commands"] == ["train", "hello"]
     assert rogue["problems"] == [
         "command 'hello' is added 2 times: only the last one runs",
-        "command 'train' is siamkit's own, which runs instead: rename it",
+        "command 'train' never runs, because siamkit has its own: rename it",
         "the callback on app never runs: add options to the commands themselves",
     ]
     assert done["conflicts"] == [

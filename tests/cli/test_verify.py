@@ -89,7 +89,7 @@ def test_bad_rows_are_listed(cli, run, tmp_path):
     (tmp_path / "p.csv").write_text("a,b\nnone.png,../x.png\n/x.png,y.png\n")
     done = cli("verify", run, "--pairs", tmp_path / "p.csv")
     assert done.code == 3 and "row 2: b leads out of the folder: ../x.png" in done.err
-    assert "row 3: a is absolute: /x.png" in done.err
+    assert "row 3: a must be a relative path: /x.png" in done.err
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ def test_an_opened_image_is_turned_upright_and_stays_as_it_is(path):
 
 
 def test_what_is_wrong_with_an_opened_image_is_told(path):
-    with pytest.raises(DataError, match="image 7: pixels are 32-bit floats"):
+    with pytest.raises(DataError, match="image 7: the pixels are 32-bit floats"):
         prepare(Image.new("F", (2, 2)), 3, where="image 7")
     with pytest.raises(DataError, match=r"too many pixels, got 100"):
         prepare(Image.new("L", (10, 10)), 3, max_pixels=99)

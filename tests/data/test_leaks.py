@@ -72,8 +72,11 @@ def test_strict_makes_a_leak_an_error(tmp_path: Path) -> None:
         for part in ("train", "test")
     }
     [notice] = require_apart(sets, "data", strict=False)
-    assert notice.startswith("12 images are in two splits") and "... and" not in notice
-    with pytest.raises(DataError, match=r"(?s)data: 12 images.*\.\.\. and 2 more"):
+    assert (
+        notice.startswith("12 pairs of images with the same content are in two splits")
+        and "... and" not in notice
+    )
+    with pytest.raises(DataError, match=r"(?s)data: 12 pairs of images.*\.\.\. and 2 more"):
         require_apart(sets, "data", strict=True)
     assert require_apart({"train": sets["train"]}, "data", strict=True) == []
 

@@ -213,7 +213,7 @@ def test_a_stuck_worker_is_killed(images, monkeypatch, request):
 
 
 def test_a_worker_killed_while_the_caller_computes_is_the_same_error(images):
-    with pytest.raises(ResourceError, match="a process that loads images died"):
+    with pytest.raises(ResourceError, match="a worker process that loads images died"):
         with Loader(dataset(images), 1) as loader:
             next(loader.batches(BATCHES * 20))
             pids = [worker.pid for worker in processes(loader)]

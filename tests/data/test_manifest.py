@@ -23,7 +23,7 @@ def test_a_row_says_all_there_is_to_know_of_an_image(tmp_path: Path) -> None:
         "a.png,dog,test,p1,0,1,,,,,\n",
     )
     assert problems == []
-    assert notices == ("columns that mean nothing here: colour",)
+    assert notices == ("ignored columns: colour",)
     assert records[0] == Record(2, "a.png", "cat", "val", "p1", True, False, (1, 2, 3, 4))
     assert records[1] == Record(3, "a.png", "dog", "test", "p1", False, True, None)
     assert [record.key for record in records] == ["a.png#1,2,3,4", "a.png"]
@@ -36,17 +36,17 @@ def test_every_bad_row_is_told(tmp_path: Path) -> None:
         "e.png,a,test,g\ne.png,b,test,g\n",
     )
     assert problems == [
-        "row 2: path is absolute: /x.png",
+        "row 2: path must be a relative path: /x.png",
         "row 3: label is empty",
         "row 4: split must be train, val or test, got 'dev'",
         "row 5: group is empty",
-        "row 7: the image of row 6 again: e.png",
+        "row 7: repeats the image of row 6: e.png",
     ]
 
 
 def test_a_box_needs_all_its_columns(tmp_path: Path) -> None:
     _, _, problems = read(tmp_path, "path,label,x1,y1\na.png,a,1,2\n")
-    assert problems == ["the header has some of x1,y1,x2,y2: all four are needed"]
+    assert problems == ["the header must have all of x1,y1,x2,y2 or none of them"]
 
 
 def test_a_label_is_required(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_mapping_gives_splits(tmp_path: Path) -> None:
         ([(RGB, float("nan"))], "a label must be"),
         ([(RGB, " ")], "a label must be"),
         ([(RGB, [1])], "a label must be a name or a number, got 'list'"),
-        ({"training": []}, "from splits to pairs"),
+        ({"training": []}, "must have splits as keys"),
         (7, "cannot be used as data, got 'int'"),
     ],
 )
@@ -120,12 +120,12 @@ def test_what_is_no_data_is_refused(data: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (RGB.astype(np.float32), "floats must lie between 0 and 1.*before they are normalised"),
-        (np.full((4, 4), np.nan), "floats must lie between 0 and 1"),
+        (RGB.astype(np.float32), "pixels must be between 0 and 1.*before normalisation"),
+        (np.full((4, 4), np.nan), "pixels must be between 0 and 1"),
         (RGB.astype(np.int64), "type of pixels, got 'int64'"),
-        (np.zeros((3, 8, 8), np.uint8), r"is no image, got 'shape \[3, 8, 8\]'.*\[H, W, C\]"),
-        (np.zeros((2, 3, 4, 4), np.uint8), "is no image"),
-        (object(), "is no image, got 'object'"),
+        (np.zeros((3, 8, 8), np.uint8), r"is not an image, got 'shape \[3, 8, 8\]'.*\[H, W, C\]"),
+        (np.zeros((2, 3, 4, 4), np.uint8), "is not an image"),
+        (object(), "is not an image, got 'object'"),
     ],
 )
 def test_what_is_no_image_is_refused(image: Any, message: str) -> None:

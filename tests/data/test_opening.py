@@ -72,7 +72,9 @@ def test_an_own_split_wins(people: Path) -> None:
 
 def test_folds_beside_an_own_split_are_refused(people: Path) -> None:
     rows = [(p, label, "val" if label > "c3" else "train") for p, label in rows_of(people)]
-    with pytest.raises(DataError, match=r"data\.folds: the data has a validation split of its own"):
+    with pytest.raises(
+        DataError, match=r"data\.folds: cannot be used with data that has its own validation split"
+    ):
         load(table(people / "m.csv", "path,label,split", rows), folds=2)
 
 
@@ -101,12 +103,12 @@ def test_a_group_that_the_splits_tear_is_told_or_refused(people: Path) -> None:
         load(path, strict=True)
     pairs = [(*row, "val" if row[0] > "c5" else "train", "w") for row in pair_rows()]
     known = load(table(people / "p.csv", "a,b,same,split,group", pairs))
-    assert "1 groups are in two splits: w" in known.notices
+    assert "1 group is in two splits: w" in known.notices
 
 
 def test_one_group_cannot_be_held_out(people: Path) -> None:
     rows = [(p, label, "all") for p, label in rows_of(people)]
-    with pytest.raises(DataError, match="all images are of one group"):
+    with pytest.raises(DataError, match="all images are in one group"):
         load(table(people / "m.csv", "path,label,group", rows))
 
 
@@ -125,7 +127,7 @@ def test_all_bad_rows_are_told_at_once_and_capped(people: Path) -> None:
         load(table(people / "m.csv", "path,label", rows))
     message = str(caught.value)
     assert message.startswith(f"{people / 'm.csv'}: 20 problems:")
-    assert "\n  row 2: path is absolute: /0.png" in message
+    assert "\n  row 2: path must be a relative path: /0.png" in message
     assert message.endswith("... and 10 more")
     assert caught.value.exit_code == 3
 
@@ -141,7 +143,7 @@ def test_a_box_must_lie_within_the_upright_image(people: Path, ending: str) -> N
     load(table(people / "m.csv", "path,label,x1,y1,x2,y2", good))
     bad = [*rows, (f"turned.{ending}", "c0", 0, 0, 30, 10)]
     with pytest.raises(
-        DataError, match=rf"turned.{ending}: its box ends at 30,10, the image at 10,30"
+        DataError, match=rf"turned.{ending}: its box ends at 30,10, but the image ends at 10,30"
     ):
         load(table(people / "m.csv", "path,label,x1,y1,x2,y2", bad))
 
@@ -176,13 +178,15 @@ def test_roles_with_which_nothing_is_found_are_refused(people: Path) -> None:
     rows = [(p, label, "val" if label > "c3" else "train", 1, int(label < "c4"))
             for p, label in rows_of(people)]  # fmt: skip
     path = table(people / "m.csv", "path,label,split,is_query,is_gallery", rows)
-    with pytest.raises(DataError, match=r"no query of split val .* got '16 queries, 0 in the gal"):
+    with pytest.raises(
+        DataError, match=r"no query of split val .* got '16 queries, 0 images in the gal"
+    ):
         load(path)
 
 
 def test_a_table_without_rows_is_refused(people: Path) -> None:
     for header in ("path,label", "a,b,same", "anchor,positive,negative"):
-        with pytest.raises(DataError, match="a header and no rows"):
+        with pytest.raises(DataError, match="a header but no rows"):
             load(table(people / "m.csv", header, []))
 
 
@@ -366,7 +370,7 @@ def test_unreadable_images_are_all_told_before_training(make_images) -> None:
     assert "\n  a/0.png: a symbolic link to nothing\n" in message
     assert "\n  a/1.png: the file is empty\n" in message
     assert message.count("the file is empty") == 9
-    assert "... and 2 more; repair or remove them, or set data.on_unreadable to skip" in message
+    assert "... and 2 more; repair or remove them, or use data={'on_unreadable': 'skip'}" in message
     assert caught.value.exit_code == 3
 
 
@@ -385,7 +389,7 @@ def test_truncated_images_are_left_out_and_told(make_images, how: str) -> None:
     assert len(splits.train) + len(splits.val) == 47
     [(path, why)] = splits.skipped
     assert path == str(root / "c0/3.png") and "truncated" in why
-    assert any("1 images that cannot be read are left out" in text for text in splits.notices)
+    assert any("left out 1 unreadable image" in text for text in splits.notices)
     assert (root / "c0/3.png").read_bytes() == left, "the user's file is theirs"
 
 
@@ -414,8 +418,13 @@ def test_an_image_on_both_sides_is_told_or_refused(make_images) -> None:
     (root / "val/val0/copy.png").write_bytes((root / "train/train1/2.png").read_bytes())
     splits = load(root)
     told = "train/train1/2.png (train) and val/val0/copy.png (val)"
-    assert any("1 images are in two splits" in n and told in n for n in splits.notices)
-    with pytest.raises(DataError, match="1 images are in two splits") as caught:
+    assert any(
+        "1 pair of images with the same content is in two splits" in n and told in n
+        for n in splits.notices
+    )
+    with pytest.raises(
+        DataError, match="1 pair of images with the same content is in two splits"
+    ) as caught:
         load(root, strict=True)
     assert caught.value.exit_code == 3
 

@@ -101,12 +101,12 @@ def test_an_epoch_of_a_balanced_set_shows_each_image_once():
 
 @pytest.mark.parametrize("counts, size, k, shape, notices", [
     ([8] * 20, 64, 4, (16, 4), []),
-    ([8] * 10, 64, 4, (10, 4), ["batches of 10 classes x 4 = 40 images, not 64: there are only"]),
-    ([8] * 40, 64, 5, (12, 5), ["batches of 12 classes x 5 = 60 images, not 64: it must be a mul"]),
-    ([3] * 40, 64, 4, (21, 3), ["3 images a class in a batch instead of 4: no class has more",
-                                "batches of 21 classes x 3 = 63 images, not 64"]),
-    ([8, 8, 2, 1], 16, 4, (4, 4), ["2 of 4 classes have fewer than 4 images: some of them come"]),
-    ([8] * 4, 5, 4, (2, 4), ["batches of 2 classes x 4 = 8 images, not 5"]),
+    ([8] * 10, 64, 4, (10, 4), ["batches have 10 classes x 4 images = 40 images instead of 64"]),
+    ([8] * 40, 64, 5, (12, 5), ["batches have 12 classes x 5 images = 60 images instead of 64"]),
+    ([3] * 40, 64, 4, (21, 3), ["batches have 3 images per class instead of 4, because no class",
+                                "batches have 21 classes x 3 images = 63 images instead of 64"]),
+    ([8, 8, 2, 1], 16, 4, (4, 4), ["2 of 4 classes have fewer than 4 images: some of these"]),
+    ([8] * 4, 5, 4, (2, 4), ["batches have 2 classes x 4 images = 8 images instead of 5"]),
 ])  # fmt: skip
 def test_the_shape_shrinks_for_small_sets_and_says_so(counts, size, k, shape, notices):
     labels = [label for label, count in enumerate(counts) for _ in range(count)]

@@ -91,7 +91,7 @@ def test_classes_with_one_image_always_train_and_are_told(make_images):
         splits = load(root, seed=seed)
         assert set(splits.train.classes) >= {f"lone{i}" for i in range(5)}
         assert len(splits.val.classes) == 2
-    assert "5 training classes have one image" in splits.notices[0]
+    assert "5 training classes have only one image" in splits.notices[0]
     assert "lone0, lone1, lone2 and 2 more" in splits.notices[0]
 
 
@@ -103,7 +103,7 @@ def test_too_few_classes_are_split_within(make_images):
     assert splits.val.counts == {"a": 5, "b": 3}
     assert not names(splits.train) & names(splits.val)
     assert splits.how == "within classes: 11 images train, 8 held out (seed 0)"
-    assert "only 3 classes have two images or more" in splits.notices[0]
+    assert "only 3 classes have two or more images" in splits.notices[0]
     assert load(root) == splits
     assert load(root, seed=1) != splits
 
@@ -157,33 +157,35 @@ def test_classes_with_one_image_in_val_and_test_are_told(make_images):
         **below("train", TWO), **below("val", {"a": 2, "b": 1}), **below("test", {"a": 2, "c": 1}),
     })  # fmt: skip
     notices = load(root).notices
-    assert notices[0].startswith("1 validation classes have one image") and notices[0].endswith("b")
-    assert notices[1].startswith("1 test classes have one image") and notices[1].endswith("c")
+    assert notices[0].startswith("1 validation class has only one image") and notices[0].endswith(
+        "b"
+    )
+    assert notices[1].startswith("1 test class has only one image") and notices[1].endswith("c")
 
 
 def test_images_beside_class_folders_are_told(make_images):
     root = make_images({".": 3, **{f"class{i}": 2 for i in range(4)}})
-    assert load(root).notices == (f"ignored 3 images in no class folder: {root}",)
+    assert load(root).notices == (f"ignored 3 images outside class folders: {root}",)
     root = make_images({"train": 1, **below("train", TWO), **below("val", TWO)}, root / "class0/x")
-    assert load(root).notices == (f"ignored 1 images in no class folder: {root}/train",)
+    assert load(root).notices == (f"ignored 1 image outside class folders: {root}/train",)
 
 
 # --- what cannot be used -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("counts, message", [
-    ({".": 4}, "4 images lie directly in this folder, so in no class; put each class's"),
+    ({".": 4}, r"\(4\) are directly in this folder, outside class folders; put the images"),
     ({"a": 4}, "the data has only one class"),
-    ({"a": 1, "b": 1, "c": 1}, "every class of the data has a single image"),
-    ({"a": 2, "b": 2}, "too few images to hold some out .* 'a: 2, b: 2', allowed: 4 classes"),
+    ({"a": 1, "b": 1, "c": 1}, "every class of the data has only one image"),
+    ({"a": 2, "b": 2}, "too few images to hold some out .* 'a: 2, b: 2', allowed: at least 4"),
     ({"a": 9, "b": 3}, "too few images to hold some out"),
     (below("train", {"a": 4}), "train/ has only one class"),
     ({**below("train", TWO), **below("val", {"a": 4})}, "val/ has only one class"),
     ({**below("train", TWO), **below("test", {"a": 1, "b": 1})}, "every class of test/"),
-    (below("val", TWO), "has no train/ with images beside these folders, got 'val'"),
+    (below("val", TWO), "has split folders, but no train/ with images, got 'val'"),
     ({**below("train", TWO), **below("val", TWO), **below("valid", TWO)}, "both the val split"),
     ({**below("train", TWO), **below("val", TWO), **below("extra", TWO)}, "got 'extra'; move"),
-    ({"train": 4, "val": 4}, "4 images lie directly in this folder"),
+    ({"train": 4, "val": 4}, r"all images \(4\) are directly in this folder"),
 ])  # fmt: skip
 def test_unusable_data_is_refused_with_the_next_step(make_images, counts, message):
     root = make_images(counts)

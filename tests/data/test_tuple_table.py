@@ -46,20 +46,20 @@ def test_every_bad_row_is_told(tmp_path: Path) -> None:
         "row 2: a leads out of the folder: ../x",
         "row 3: an image is compared with itself: a",
         "row 4: same must be 1 or 0, got '2'",
-        "row 6: says the opposite of row 5: 0",
+        "row 6: contradicts row 5: same is 0",
         "row 8: split must be train, val or test, got 'nowhere'",
     ]
-    assert notices == ("left out 1 rows that repeat another one",)
+    assert notices == ("left out 1 repeated row",)
     assert known.rows[0] == ("c", "d")
 
 
 def test_a_different_pair_that_same_pairs_connect_is_told(tmp_path: Path) -> None:
     _, notices, problems = read(tmp_path, "a,b,same\nx,y,1\ny,z,1\nx,z,0\n")
     assert problems == []
-    assert "1 different pairs are connected by same pairs" in notices[0]
+    assert "same pairs connect the images of 1 different pair" in notices[0]
     assert "x and z" in notices[0]
     _, notices, _ = read(tmp_path, "anchor,positive,negative\nx,y,z\ny,z,w\n")
-    assert "1 different pairs" in notices[0] and "x and z" in notices[0]
+    assert "1 different pair," in notices[0] and "x and z" in notices[0]
 
 
 paths = st.sampled_from("abcdefgh")
@@ -118,9 +118,9 @@ def test_lfw_problems_are_told_by_row(tmp_path: Path) -> None:
     cells = Cells(tmp_path)
     read_lfw(tmp_path / "pairs.txt", cells)
     assert cells.problems == [
-        "the first line tells of 4 pairs, there are 3",
-        "row 3: the number of an image is expected, got 'x'",
-        "row 4: 4 words are expected here",
+        "the first line announces 4 pairs, but there are 3",
+        "row 3: must have the number of an image, got 'x'",
+        "row 4: must have 4 words, got 3",
     ]
 
 

@@ -105,7 +105,7 @@ def test_a_prefix_that_draws_anew_each_time_is_not_cut():
     FreezeController(net, stages).apply(plan)
     found, passed_over = first_exact_cut(net, find_boundaries(net, stages, plan), images(32))
     assert found is None
-    assert passed_over[0] == "features: it gives something else each time"
+    assert passed_over[0] == "features: its output differs each time"
 
 
 def test_nothing_is_cut_where_the_stem_trains():
@@ -159,7 +159,9 @@ def test_nothing_frozen_is_said():
     plan = FreezePlan.of(stages, [stage.name for stage in stages])
     FreezeController(net, stages).apply(plan)
     result = engine.cut(net, stages, plan, images(16))
-    assert result.cut is None and "frozen from the start" in result.reasons[0]
+    assert (
+        result.cut is None and "no part at the start of the network is frozen" in result.reasons[0]
+    )
 
 
 class SeesTheBatch(Toy):

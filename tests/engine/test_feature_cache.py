@@ -346,7 +346,7 @@ def test_weights_that_are_loaded_are_compared_by_value(made, tmp_path):
 
 
 def test_cut_and_controller_belong_together(made, tmp_path):
-    with pytest.raises(ConfigError, match="two networks"):
+    with pytest.raises(ConfigError, match="have different networks"):
         FeatureCache(made.cut, Made().controller, root=tmp_path)
     fresh = FreezeController(made.net, made.stages)
     with pytest.raises(ConfigError, match="no plan was applied"):
@@ -399,15 +399,17 @@ def test_text_and_bytes_are_different_keys(made, tmp_path):
 
 WRONG = {
     "a key must be text or bytes, got 3": ([3], lambda at: None),
-    "no images are asked for": ([], lambda at: None),
+    "must hold at least one key": ([], lambda at: None),
     "load must return a tensor.*got 'list'": (["a"], lambda at: [torch.zeros(3, SIZE, SIZE)]),
-    "load must return the images.*float64": (
+    "load must return one image per position.*float64": (
         ["a"], lambda at: torch.zeros(len(at), 3, SIZE, SIZE, dtype=torch.float64)
     ),
-    r"load must return the images.*allowed: \[1, 3, 16, 16\]": (
+    r"load must return one image per position.*allowed: \[1, 3, 16, 16\]": (
         ["a"], lambda at: torch.zeros(len(at), 3, SIZE, SIZE + 1)
     ),
-    r"load must return the images.*got '\[2, ": (["a"], lambda at: torch.zeros(2, 3, SIZE, SIZE)),
+    r"load must return one image per position.*got '\[2, ": (
+        ["a"], lambda at: torch.zeros(2, 3, SIZE, SIZE)
+    ),
 }  # fmt: skip
 
 
@@ -420,7 +422,7 @@ def test_wrong_keys_and_images_are_refused(made, tmp_path, message):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"budget": 0}, "budget: must be more"), ({"dtype": torch.int8}, "dtype: .*float16")],
+    [({"budget": 0}, "budget: must be greater"), ({"dtype": torch.int8}, "dtype: .*float16")],
 )
 def test_wrong_arguments_are_refused(made, tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
@@ -468,7 +470,7 @@ def test_the_budget_is_kept_by_evicting_other_rows(tmp_path):
 
 def test_what_can_never_fit_the_budget_is_refused_before_anything_is_computed(made, tmp_path):
     with made.cache(tmp_path, budget=STORE - 1) as cache:
-        with pytest.raises(ResourceError, match=r"20 images take .* MB, and the budget is"):
+        with pytest.raises(ResourceError, match=r"20 images take .* MB, more than the budget"):
             cache.rows(made.images.keys, made.images)
         assert made.images.loaded == 0
         cache.rows(made.images.keys[:-1], made.images)

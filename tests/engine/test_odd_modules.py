@@ -570,7 +570,7 @@ WHOLE = {
     "CheckpointsAcross", "ChecksItsInput",
 }  # fmt: skip
 """Those that no boundary is exact for. All others are cut, at ``second`` but for what is below."""
-SHALLOWER = {"Compiled", 
+SHALLOWER = {"Compiled",
     "DropsInTraining", "Integers", "Similarities", "HoldsATrainedToken", "DetachesATrainedToken",
     "TrainsUnderNoGrad", "Objects", "ReturnsViews",
 }  # fmt: skip

@@ -209,7 +209,7 @@ def work(rank, file):
     try:
         controller.apply(FreezePlan.of(stages, ["0"]))
     except ConfigError as error:
-        assert "wrap that anew" in str(error), error
+        assert "wrap that network again" in str(error), error
     else:
         raise AssertionError("unfrozen under a live wrapper")
 

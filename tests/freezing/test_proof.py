@@ -43,7 +43,5 @@ def test_drift_is_an_error_that_names_the_tensor() -> None:
     expected = fingerprints(net, ["weight", "running_mean"])
     verify(net, expected, "now")
     net.running_mean.add_(1)
-    with pytest.raises(
-        FrozenDriftError, match=r"1 frozen tensors changed by epoch 3: running_mean"
-    ):
+    with pytest.raises(FrozenDriftError, match=r"1 frozen tensor changed by epoch 3: running_mean"):
         verify(net, expected, "epoch 3")

@@ -123,7 +123,9 @@ def test_a_policy_that_gives_two_plans_for_the_same_arguments_is_refused() -> No
             return HEAD_ONLY if self.calls < 4 else TOP
 
     schedule = FreezeSchedule(Forgetful(), STAGES, 3, name="mine")
-    with pytest.raises(PluginError, match=r"'mine'.* two plans .* in epoch 2.* pure function"):
+    with pytest.raises(
+        PluginError, match=r"'mine'.* two different plans .* in epoch 2.* pure function"
+    ):
         schedule.phases()
 
 

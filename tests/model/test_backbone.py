@@ -42,9 +42,9 @@ def test_features_maps_and_tokens_become_one_vector_an_image():
     [
         (lambda x: (pooled(x), pooled(x)), "tuple"),
         (lambda x: {"features": x}, "dict"),
-        (lambda x: x.sum(), r"shape \[\] for 1 images"),
-        (lambda x: x.flatten(), r"shape \[1536\] for 1 images"),
-        (lambda x: pooled(x).repeat(2, 1), r"shape \[2, 6\] for 1 images"),
+        (lambda x: x.sum(), r"shape \[\] for 1 image"),
+        (lambda x: x.flatten(), r"shape \[1536\] for 1 image"),
+        (lambda x: pooled(x).repeat(2, 1), r"shape \[2, 6\] for 1 image"),
     ],
 )
 def test_anything_else_is_an_error_that_says_what_to_return(make, got):
@@ -57,7 +57,7 @@ def test_a_forward_that_fails_names_the_size_that_was_asked_for():
     module = Gives(lambda x: nn.functional.conv2d(x, torch.zeros(1, 6, 99, 99)))
     with pytest.raises(ConfigError, match=r"data\.image_size: .*'x' failed .*\[1, 3, 32, 32\]"):
         as_backbone(module, context())
-    with pytest.raises(ConfigError, match=r"data\.in_chans: .*\[1, 4, 224, 224\].*of 3 channels"):
+    with pytest.raises(ConfigError, match=r"data\.in_chans: .*\[1, 4, 224, 224\].*with 3 channels"):
         as_backbone(Gives(pooled), context(image_size=None, in_chans=4))
 
 

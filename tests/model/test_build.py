@@ -52,7 +52,7 @@ def test_pretrained_means(has, asked, told, weights):
 
 def test_weights_that_do_not_exist_cannot_be_demanded():
     recorder = Recorder()
-    with pytest.raises(ConfigError, match=r"'net' has no pretrained weights.*--weights FILE"):
+    with pytest.raises(ConfigError, match=r"'net' has no pretrained weights.*'weights': FILE"):
         build(Entry("net", recorder), pretrained=True)
     assert recorder.contexts == []
 

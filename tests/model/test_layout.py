@@ -26,12 +26,14 @@ def test_pooling_averages_all_but_images_and_channels(
 
 @pytest.mark.parametrize("layout", ["NHW", "CHW", "NCC", "NNC", "", "N C", "N1C", 3, ("N", "C")])
 def test_what_is_no_layout_is_refused(layout: Any) -> None:
-    with pytest.raises(PluginError, match="one letter for each axis"):
+    with pytest.raises(PluginError, match="one letter per axis"):
         check_layout(layout)
 
 
 def test_a_layout_with_other_axes_than_the_output_is_refused() -> None:
-    with pytest.raises(PluginError, match=r"3 axes, the output 4, got 'NLC' \(output \[2, 3, 4, 4"):
+    with pytest.raises(
+        PluginError, match=r"3 axes, but the output has 4, got 'NLC' \(output \[2, 3, 4, 4"
+    ):
         pool(torch.zeros(2, 3, 4, 4), "NLC")
 
 
@@ -122,16 +124,16 @@ def test_a_part_is_selected_by_key_index_or_function(output: Any, select: Any) -
 @pytest.mark.parametrize(
     ("output", "select", "message"),
     [
-        ((T, T), None, r"got 'tuple'.*select=.*it has 0 \(\[1, 6\]\), 1 \(\[1, 6\]\)"),
+        ((T, T), None, r"got 'tuple'.*select=.*it has the parts 0 \(\[1, 6\]\), 1 \(\[1, 6\]\)"),
         ({"features": T, "n": 1}, None, r"got 'dict'.*'features' \(\[1, 6\]\), 'n' \(int\)"),
         ({"features": T}, "feature", "no such part, got 'feature'.*did you mean 'features'"),
         ((T,), 4, "no such part, got 4"),
         (Data(T), "nothing", "a Data, has no such part"),
-        (Data(T), "other", "must give features, got 'int'"),
-        (T, 0, "one tensor, so there is nothing to select"),  # not the first image
-        (T, "shape", "one tensor, so there is nothing to select"),
+        (Data(T), "other", "must return features, got 'int'"),
+        (T, 0, "one tensor, which has no parts to select"),  # not the first image
+        (T, "shape", "one tensor, which has no parts to select"),
         (None, None, "got 'NoneType'"),
-        ({"a": {"b": T}}, "a", r"got 'dict'.*it has 'b' \(\[1, 6\]\)"),
+        ({"a": {"b": T}}, "a", r"got 'dict'.*it has the parts 'b' \(\[1, 6\]\)"),
     ],
 )
 def test_what_leads_to_no_tensor_is_refused_with_what_there_is(

@@ -544,7 +544,7 @@ def test_a_tied_output_layer_leaves_the_embedding_its_stage():
     stages = discover_stages(net, {"ids": torch.zeros(1, 4, dtype=torch.long)})
     assert stages[0].parameters == ("embed.weight",) and stages[0].modules == ("embed",)
     assert stages[-1].output == "out"
-    with pytest.raises(ConfigError, match="shares all of its parameters with what runs before"):
+    with pytest.raises(ConfigError, match="shares all its parameters with modules that run before"):
         discover_stages(net, (torch.zeros(1, 4, dtype=torch.long),), head="out")
 
 

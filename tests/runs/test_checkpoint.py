@@ -151,7 +151,7 @@ def test_a_save_that_fails_leaves_the_old_one_even_with_keep_one(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "write_json", full)
-    with pytest.raises(ResourceError, match=r"No space left.*make room"):
+    with pytest.raises(ResourceError, match=r"No space left.*free some space"):
         publish(tmp_path, "epoch-2", make(2), best=False, keep=1)
     assert load(next(candidates(tmp_path))).state == {"epoch": 1}
     assert not list(tmp_path.glob(".tmp-*"))

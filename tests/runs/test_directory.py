@@ -68,6 +68,6 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("precious")
-    with pytest.raises(ConfigError, match="run: is not a directory; choose another --run-dir"):
+    with pytest.raises(ConfigError, match="run: is not a directory; choose another run_dir"):
         RunDir.create(RunConfig.model_validate({"run_dir": tmp_path / "run"}))
     assert (tmp_path / "run").read_text() == "precious"

@@ -131,7 +131,7 @@ def test_the_kit_catches_a_wrong_distribution(install, name):
         ("[siamkit]\nwrong = siamkit_wrong_modul\n", "a module that does not exist"),
         ("[siamkit]\nwrong = siamkit_wrong_module:plugin\n", "AttributeError"),
         ("[siamkit]\nwrong = siamkit_wrong_module:Constant\n", "implements no hook"),
-        ("[siamkit]\na = siamkit_wrong_module\nb = siamkit_wrong_module\n", "loaded already"),
+        ("[siamkit]\na = siamkit_wrong_module\nb = siamkit_wrong_module\n", "already loaded"),
         ("[siamkit.plugins]\nwrong = siamkit_wrong_module\n", "an installed entry point in the g"),
     ],
 )

@@ -59,18 +59,18 @@ MUTANTS = {
     ),
     "options-object": (
         registering('register("x", Constant, options=Factor())'),
-        "must be a class, not an object of it",
+        "must be a class, not an instance of it",
     ),
-    "name-with-space": (registering('register("my schedule", Constant)'), "not a name"),
-    "upper-case": (registering('register("MySchedule", Constant)'), "not a name"),
-    "no-name": (registering("register(None, Constant)"), "not a name"),
+    "name-with-space": (registering('register("my schedule", Constant)'), "cannot be registered"),
+    "upper-case": (registering('register("MySchedule", Constant)'), "cannot be registered"),
+    "no-name": (registering("register(None, Constant)"), "cannot be registered"),
     "built-already": (
         registering('register("x", Constant(None))'),
         "build of 'x' must be callable",
     ),
     "build-arguments": (
         registering('register("x", lambda options, context: Constant(options))'),
-        "takes other arguments",
+        "takes the wrong arguments",
     ),
     "no-summary": (registering('register("x", Constant, summary=None)'), "summary of 'x'"),
     "name-of-ours": (registering('register("cosine", Constant)'), "'cosine' of its own"),

@@ -257,7 +257,7 @@ def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(
     monkeypatch.setattr("siamkit.engine.execution.PhaseCache", None)
     values = run_values(**{**CACHED, "engine": {"cache": "auto"}})
     (decided,) = of(fit(values), "engine")
-    assert decided["mode"] == "live" and "cannot be written" in decided["reason"]
+    assert decided["mode"] == "live" and "not writable" in decided["reason"]
 
 
 def test_a_kernel_that_is_gone_is_told_on_resuming(
@@ -287,7 +287,7 @@ def test_a_kernel_that_is_gone_is_told_on_resuming(
     events: list[siamkit.Event] = []
     api.resume(values["run_dir"], listeners=[events.append])
     (notice,) = (event.data["text"] for event in events if event.name == "notice")
-    assert "the kernel that the phase began with" in notice and "not installed" in notice
+    assert "the phase's first kernel" in notice and "not installed" in notice
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,9 @@ def test_a_boundary_that_is_too_large_for_the_budget_gives_way_to_a_smaller_one(
     (chosen,) = of(shallow, "engine")
     assert (chosen["mode"], chosen["boundary"]) == ("cached", "stem")
     assert chosen["bytes"] <= budget
-    assert any("too large for engine.cache_gb" in reason for reason in chosen["passed_over"])
+    assert any(
+        "its cache would exceed engine.cache_gb" in reason for reason in chosen["passed_over"]
+    )
     assert losses(shallow) == pytest.approx(losses(deep), rel=1e-4, abs=1e-5)
 
 
@@ -443,7 +445,9 @@ def test_a_disk_that_is_full_ends_the_run_with_7_and_what_it_has_intact(
     )
     assert done.returncode == 7, done.stderr
     error = json.loads(done.stdout)["error"]
-    assert "the feature cache needs" in error["message"] and "--cache off" in error["hint"]
+    assert (
+        "the feature cache needs" in error["message"] and "engine={'cache': 'off'}" in error["hint"]
+    )
     root = Path(values["run_dir"]) / "checkpoints"
     saved = checkpoint.load(root / str(checkpoint.pointed_to(root, checkpoint.LATEST)))
     assert saved.state["epoch"] == 1, "the epoch before is there"

@@ -167,7 +167,7 @@ def test_gradient_accumulation_is_used_and_explained(run_values: RunValues) -> N
     watch = Recorder()
     api.fit(run_values(train={"micro_batch": 4, "epochs": 1}), listeners=[watch])
     (start,) = watch.data("run_start")
-    assert any("within a micro-batch only" in notice for notice in start["notices"])
+    assert any("from the same micro-batch only" in notice for notice in start["notices"])
 
 
 def test_early_stopping_ends_the_run(run_values: RunValues) -> None:
@@ -228,7 +228,7 @@ def test_a_run_directory_that_holds_something_is_refused(run_values: RunValues) 
     Path(values["run_dir"]).mkdir()
     precious = Path(values["run_dir"]) / "precious.txt"
     precious.write_text("mine")
-    with pytest.raises(ConfigError, match="not empty; choose another --run-dir"):
+    with pytest.raises(ConfigError, match="not empty; choose another run_dir"):
         api.fit(values)
     assert precious.read_text() == "mine"
 
@@ -497,7 +497,9 @@ def test_an_observer_cannot_change_the_run(
 
 @pytest.mark.parametrize("device", ["meta", "cuda:99", "nonsense"])
 def test_a_device_that_is_not_here_is_refused(run_values: RunValues, device: str) -> None:
-    with pytest.raises(ConfigError, match=rf"train\.device: no such device here, got '{device}'"):
+    with pytest.raises(
+        ConfigError, match=rf"train\.device: this machine has no such device, got '{device}'"
+    ):
         api.fit(run_values(train={"device": device}))
 
 
@@ -505,7 +507,7 @@ def test_recomputation_with_trained_statistics_is_refused(run_values: RunValues)
     values = run_values(
         freeze={"name": "full", "norm": "train"}, train={"grad_checkpointing": True}
     )
-    with pytest.raises(ConfigError, match=r"train\.grad_checkpointing.*statistics twice a step"):
+    with pytest.raises(ConfigError, match=r"train\.grad_checkpointing.*statistics twice per step"):
         api.fit(values)
 
 

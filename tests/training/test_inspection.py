@@ -76,7 +76,7 @@ def test_a_policy_that_spoils_the_boundary_is_told(run_values: RunValues) -> Non
     (phase,) = report["phases"]
     assert phase["boundary"] is None and phase["flops"]["prefix"] == 0
     (notice,) = (text for text in report["notices"] if "stem" in text)
-    assert "nothing can be computed once" in notice
+    assert "no part of the network can be cached" in notice
 
 
 def test_a_stage_that_trains_from_a_block_on_lies_partly_in_the_prefix(

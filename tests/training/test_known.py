@@ -214,7 +214,7 @@ def test_quarantined_images_are_listed_with_the_run(
         [row] = list(csv.DictReader(file))
     assert row["path"] == str(root / "class0/1.png") and "truncated" in row["problem"]
     events = (Path(result["run_dir"]) / "events.jsonl").read_text().splitlines()
-    assert any("cannot be read are left out" in text for text in json.loads(events[0])["notices"])
+    assert any("left out 1 unreadable image" in text for text in json.loads(events[0])["notices"])
     assert (
         json.loads(events[0])["data"]["train_images"] + json.loads(events[0])["data"]["val_images"]
         == 47

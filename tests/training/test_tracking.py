@@ -144,7 +144,7 @@ def test_a_function_is_a_tracker_too(register, run_values):
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
-        (lambda options: None, PluginError, "build must return something to call with an event"),
+        (lambda options: None, PluginError, "build must return a function that takes an event"),
         (lambda options: [][0], PluginError, "failed to build: IndexError"),
     ],
 )

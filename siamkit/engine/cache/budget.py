@@ -1,4 +1,4 @@
-"""Listing stores, and keeping them under a budget: whole stores go, least recently used first."""
+"""The cache's budget: lists stores, and evicts the least recently used ones as a whole."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 
 from siamkit.engine.cache.layout import (
     FILL_LOCK,
-    HINT,
     STORE_FILE,
     USERS,
     ShardHeader,
     StoreSpec,
+    disk_hint,
     is_our_name,
     is_shard_name,
     is_store,
@@ -31,16 +31,16 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What is known of a store without opening it.
+    """The facts about a store that can be read without opening it.
 
     Attributes:
         path: Its folder.
         bytes: The size of its files.
-        rows: The number of its rows; those of damaged shards don't count.
-        last_used: When it was opened or closed last, in seconds since 1970.
-        in_use: Whether a live process has it open.
-        description: What made its rows; empty if that cannot be read any more.
-        dtype: ``F32``, ``F16`` or ``BF16``; empty if that cannot be read any more.
+        rows: The number of its rows; those of damaged shards do not count.
+        last_used: The time at which it was last opened or closed, in seconds since 1970.
+        in_use: Whether a running process has it open.
+        description: The facts that determine its rows; empty if they cannot be read.
+        dtype: ``F32``, ``F16`` or ``BF16``; empty if it cannot be read.
     """
 
     path: Path
@@ -61,7 +61,7 @@ def list_stores(root: Path) -> list[StoreInfo]:
     """Return all stores, the most recently used first.
 
     Raises:
-        ResourceError: The folder cannot be written: a lock in it tells which stores are in use.
+        ResourceError: The folder is not writable, which the locks of stores in use need.
     """
     if not _stores(root):
         return []
@@ -70,10 +70,10 @@ def list_stores(root: Path) -> list[StoreInfo]:
 
 
 def make_room(root: Path, budget_bytes: int, needed_bytes: int = 0) -> list[StoreInfo]:
-    """Evict stores until ``needed_bytes`` more fit the budget and the disk; return those.
+    """Evict stores until ``needed_bytes`` more fit the budget and the disk; return them.
 
-    The least recently used go first, and none that a live process has open. If that is not
-    enough, as much as possible is gone: :func:`require_room` tells.
+    The least recently used stores go first. Stores that a running process has open stay, so the
+    space may still not suffice; check it with :func:`require_room`.
     """
     return _evict(
         root,
@@ -88,42 +88,42 @@ def prune(
 ) -> list[StoreInfo]:
     """Evict stores that were not used for some days, then others down to a budget; return them.
 
-    None that a live process has open is evicted.
+    Stores that a running process has open stay.
     """
     now = time.time()
 
     def chosen(stores: Sequence[StoreInfo]) -> list[StoreInfo]:
         oldest = now - (older_than_days or 0) * _DAY
         old = [s for s in stores if older_than_days is not None and s.last_used < oldest]
-        gone = [s for s in old if not s.in_use]
-        rest = [s for s in stores if s not in gone]
-        return gone + ([] if budget_bytes is None else choose(rest, budget_bytes))
+        evicted = [s for s in old if not s.in_use]
+        rest = [s for s in stores if s not in evicted]
+        return evicted + ([] if budget_bytes is None else choose(rest, budget_bytes))
 
     return _evict(root, chosen)
 
 
 def clear(root: Path) -> list[StoreInfo]:
-    """Delete all stores but those that a live process has open; return them."""
+    """Delete all stores except those that a running process has open; return them."""
     return _evict(root, lambda stores: [s for s in stores if not s.in_use])
 
 
 def choose(stores: Iterable[StoreInfo], limit: int) -> list[StoreInfo]:
     """Return the stores to evict so that the rest has at most ``limit`` bytes."""
     stores = sorted(stores, key=lambda store: store.last_used)
-    left, gone = _total(stores), []
+    left, evicted = _total(stores), []
     for store in stores:
         if left <= limit:
             break
         if not store.in_use:
-            gone.append(store)
+            evicted.append(store)
             left -= store.bytes
-    return gone
+    return evicted
 
 
 def available_bytes(root: Path) -> int:
-    """Return the bytes that a store could get: the disk's free space and what may be evicted.
+    """Return the bytes that a store could get: the disk's free space and evictable stores.
 
-    0 where the folder cannot be written.
+    It is 0 if the folder is not writable.
     """
     if not os.access(_existing(root), os.W_OK | os.X_OK):
         return 0
@@ -144,18 +144,18 @@ def _existing(root: Path) -> Path:
 
 
 def require_room(root: Path, needed_bytes: int) -> None:
-    """Check that so much more fits on the disk.
+    """Check that the disk has enough free space.
 
     Raises:
-        ResourceError: It does not.
+        ResourceError: It has not.
     """
     free = free_bytes(root)
     if needed_bytes > free:
         raise ResourceError(
             f"the feature cache needs {needed_bytes / 1e6:,.1f} MB more, and the disk has "
-            f"{free / 1e6:,.1f} MB",
+            f"{free / 1e6:,.1f} MB free",
             where=str(root),
-            hint=HINT,
+            hint=disk_hint(),
         )
 
 
@@ -175,7 +175,7 @@ def _list(root: Path) -> list[StoreInfo]:
 def _info(path: Path) -> StoreInfo:
     size = rows = 0
     for file in path.iterdir():
-        with suppress(OSError, ValueError):  # a process that has it open may drop a shard
+        with suppress(OSError, ValueError):  # another process may drop the shard meanwhile
             size += file.stat().st_size if is_our_name(file.name) else 0
             rows += ShardHeader.read(file).count if is_shard_name(file.name) else 0
     mark = path / STORE_FILE
@@ -187,18 +187,18 @@ def _info(path: Path) -> StoreInfo:
 def _evict(root: Path, chosen: Callable[[Sequence[StoreInfo]], list[StoreInfo]]) -> list[StoreInfo]:
     if not _stores(root):
         return []
-    with root_locked(root):  # so that none of them is opened now
-        gone = chosen(_list(root))
-        for store in gone:
-            with full_disk_is_ours(store.path, HINT):
+    with root_locked(root):  # so that no other process opens one of them now
+        evicted = chosen(_list(root))
+        for store in evicted:
+            with full_disk_is_ours(store.path, disk_hint()):
                 _delete(store.path)
-    return gone
+    return evicted
 
 
 def _delete(store: Path) -> None:
-    """Delete our files, and the folder unless something else is in it.
+    """Delete siamkit's files, and the folder if it is then empty.
 
-    The spec goes last: a kill leaves a smaller store.
+    The spec is deleted last, so that a kill leaves a smaller, valid store.
     """
     last = (STORE_FILE, FILL_LOCK)
     files = [file for file in store.iterdir() if is_our_name(file.name)]

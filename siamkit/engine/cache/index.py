@@ -1,4 +1,4 @@
-"""Where the row of a key is."""
+"""The index of a store: finds the shard and row of each key."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from siamkit.engine.cache.shards import Keys, Shard
 
 
 class Index:
-    """From keys to shards and rows, in arrays that take 28 bytes a row.
+    """Maps keys to shards and rows, in arrays of 28 bytes per row.
 
     Args:
-        shards: If two have the same key, the first one's row is found.
+        shards: The shards. If two have the same key, the first one's row counts.
     """
 
     def __init__(self, shards: Sequence[Shard] = ()) -> None:

@@ -1,4 +1,4 @@
-"""Names and formats of a store's files."""
+"""The layout of a store: the names and formats of its files."""
 
 from __future__ import annotations
 
@@ -13,18 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from siamkit.keys import KEY_BYTES as KEY_BYTES
-
-"""The length of a row's key."""
+from siamkit.spelling import command, setting
 
 DATA_START = 4096
-"""Where a shard's rows start: the header has a fixed place, so that rows can be streamed first."""
-
-HINT = (
-    "make room ('siamkit cache prune --max-gb N'), set SIAMKIT_CACHE_DIR to another folder, or do "
-    "without (--cache off); what was cached before is intact, and a run that is resumed takes "
-    "engine.cache and engine.cache_dir from its config.yaml"
-)
-"""The next step when the cache cannot be written."""
+"""The offset of a shard's rows. The header has a fixed size, so that rows can be written first."""
 
 STORE_FILE, FILL_LOCK, USERS = "store.json", ".fill.lock", "users"
 TEMPORARY = ".tmp-"
@@ -37,26 +29,35 @@ _OURS = re.compile(
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
-def default_root() -> Path:
-    """Return the folder of all stores.
+def disk_hint() -> str:
+    """Return the next step if the cache cannot be written."""
+    return (
+        f"free some space ({command('cache prune', max_gb='N')}), set SIAMKIT_CACHE_DIR to another "
+        f"folder, or turn the cache off ({setting('engine.cache', 'off')}); cached features are "
+        "intact, and a resumed run takes engine.cache and engine.cache_dir from its config.yaml"
+    )
 
-    ``$SIAMKIT_CACHE_DIR``, else ``$XDG_CACHE_HOME/siamkit/features``, else
+
+def default_root() -> Path:
+    """Return the default folder of all stores.
+
+    It is ``$SIAMKIT_CACHE_DIR``, else ``$XDG_CACHE_HOME/siamkit/features``, else
     ``~/.cache/siamkit/features``.
     """
     if own := os.environ.get("SIAMKIT_CACHE_DIR"):
         return Path(own).expanduser()
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The specification has relative paths ignored.
+    # The XDG specification says to ignore relative paths.
     return (base if base.is_absolute() else Path.home() / ".cache") / "siamkit" / "features"
 
 
 @dataclass(frozen=True)
 class StoreSpec:
-    """What makes two stores one: what made the rows, and what a row is.
+    """The specification of a store. Equal specifications mean the same store.
 
     Attributes:
-        description: What made the rows, as JSON values.
-        dtype: ``F32``, ``F16`` or ``BF16``, as safetensors has it.
+        description: The facts that determine the rows, as JSON values.
+        dtype: ``F32``, ``F16`` or ``BF16``, as in safetensors.
         shape: The shape of a row.
     """
 
@@ -89,7 +90,7 @@ class StoreSpec:
 
     @classmethod
     def read(cls, store: Path) -> StoreSpec | None:
-        """Return the spec of a store, or None if it has none that can be read."""
+        """Return the spec of a store, or None if it has no readable one."""
         try:
             return cls.parse((store / STORE_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -97,7 +98,7 @@ class StoreSpec:
 
     @classmethod
     def parse(cls, text: str) -> StoreSpec | None:
-        """Return what :meth:`to_json` wrote, or None if that is not what ``text`` is."""
+        """Return the spec in a text of :meth:`to_json`, or None for any other text."""
         try:
             values = json.loads(text)
             if values["schema"] != _SCHEMA:
@@ -159,8 +160,8 @@ class ShardHeader:
         """Read the header of a file and check it against the file's size.
 
         Raises:
-            ValueError: It is not a shard, or not a whole one.
-            OSError: It cannot be read.
+            ValueError: The file is not a shard, or incomplete.
+            OSError: The file cannot be read.
         """
         with path.open("rb") as file:
             raw = file.read(DATA_START)
@@ -185,17 +186,17 @@ class ShardHeader:
 
 
 def is_shard_name(name: str) -> bool:
-    """Tell whether a file of this name should be a shard."""
+    """Return whether a file of this name should be a shard."""
     return _SHARD.fullmatch(name) is not None
 
 
 def is_our_name(name: str) -> bool:
-    """Tell whether siamkit makes files of this name in a store."""
+    """Return whether siamkit makes files of this name in a store."""
     return _OURS.fullmatch(name) is not None
 
 
 def is_store(path: Path) -> bool:
-    """Tell whether a folder is surely one of our stores, so that it may be deleted."""
+    """Return whether a folder is certainly a store of siamkit, so that it may be deleted."""
     if not _STORE.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
         return False
     return StoreSpec.read(path) is not None or any(is_shard_name(f.name) for f in path.iterdir())

@@ -1,4 +1,4 @@
-"""Who uses a store. The system lets go of every lock when its process ends, however it ends."""
+"""Locks of stores. The system releases every lock when its process ends, even by a crash."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from siamkit.engine.cache.layout import FILL_LOCK, HINT, USERS
+from siamkit.engine.cache.layout import FILL_LOCK, USERS, disk_hint
 from siamkit.files import full_disk_is_ours
 
 _PATIENCE = 0.2  # seconds
@@ -17,13 +17,13 @@ _PATIENCE = 0.2  # seconds
 
 @contextmanager
 def root_locked(root: Path) -> Iterator[None]:
-    """Keep all others from opening or deleting a store for a moment.
+    """Prevent other processes from opening or deleting a store within the block.
 
     Raises:
         ResourceError: The folder cannot be written.
     """
     lock = FileLock(root / ".lock")
-    with full_disk_is_ours(root, HINT):
+    with full_disk_is_ours(root, disk_hint()):
         root.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     try:
@@ -36,16 +36,16 @@ def root_locked(root: Path) -> Iterator[None]:
 def fill_locked(
     store: Path, on_wait: Callable[[], None] | None, check: Callable[[], None]
 ) -> Iterator[None]:
-    """Hold the right to add rows.
+    """Hold the lock that adding rows needs.
 
     Args:
         store: The store's folder.
-        on_wait: Called if another process has it.
-        check: Called again and again while waiting; may raise to stop.
+        on_wait: Called if another process holds the lock.
+        check: Called repeatedly while waiting; may raise to stop.
     """
     lock = FileLock(store / FILL_LOCK)
     try:
-        with full_disk_is_ours(store, HINT):
+        with full_disk_is_ours(store, disk_hint()):
             lock.acquire(timeout=0)
     except Timeout:
         if on_wait is not None:
@@ -65,21 +65,21 @@ class Use:
 
     def __init__(self, store: Path) -> None:
         folder = store / USERS
-        # Whatever thread lets the store go, or none: the lock goes with this object.
+        # Not local to a thread: any thread, or the object's deletion, may release the lock.
         self._lock = FileLock(folder / f"{uuid.uuid4().hex}.lock", thread_local=False)
-        with full_disk_is_ours(store, HINT):
+        with full_disk_is_ours(store, disk_hint()):
             folder.mkdir(exist_ok=True)
             self._lock.acquire(timeout=0)
 
     def end(self) -> None:
-        """Take the mark away; a second call does nothing."""
+        """Remove the mark. A second call does nothing."""
         if self._lock.is_locked:
             self._lock.release()
             Path(self._lock.lock_file).unlink(missing_ok=True)
 
 
 def in_use(store: Path) -> bool:
-    """Tell whether a live process has the store open. Call it while the root is locked."""
+    """Return whether a running process has the store open. Call it while the root is locked."""
     for mark in (store / USERS).glob("*.lock"):
         lock = FileLock(mark)
         try:

@@ -1,4 +1,4 @@
-"""Reading rows: gathered into one tensor, without making the whole set resident."""
+"""Rows: reads rows of a store into one tensor, without loading the whole store into memory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from siamkit.engine.cache.shards import Shard
 from siamkit.errors import ResourceError
 
 LOADED_BYTES = 32 << 20
-"""Up to this size rows are loaded into one tensor, and a batch is one ``index_select``.
+"""Up to this size, rows are loaded into one tensor, and a batch is one ``index_select``.
 
-Beyond it each row is read where it lies, with one positional read from the page cache. In a memory
-map, a kernel that keeps files in large folios makes 1.4 MB resident for each row that is touched,
-so that soon the whole set is; and giving the pages back after each batch costs more than reading
-does (64 rows of 8 kB: 221 us against 149 us; 47 us from a tensor).
+Beyond this size, each row is read from its file, with one positional read from the page cache. A
+memory map would be worse: a kernel that keeps files in large folios makes 1.4 MB resident for each
+row read, so that soon the whole set is in memory. Releasing the pages after each batch takes longer
+than reading (64 rows of 8 kB: 221 us against 149 us; 47 us from a tensor).
 """
 
 
@@ -36,7 +36,7 @@ class Rows:
     Args:
         shards: The shards that hold the rows.
         shard: For each row, the number of its shard `[N]`.
-        row: For each row, its place there `[N]`.
+        row: For each row, its position in the shard `[N]`.
         shape: The shape of a row.
         dtype: The dtype of a row.
     """
@@ -67,7 +67,7 @@ class Rows:
         """Return rows in a new tensor.
 
         Args:
-            positions: Which rows, int64 `[n]`; any order, repeats allowed.
+            positions: Positions of the rows, int64 `[n]`, in any order; repeats are allowed.
 
         Returns:
             `[n, *shape]`.
@@ -99,7 +99,7 @@ def memory(tensor: Tensor) -> memoryview:
 
 
 class _File:
-    """Positional reads, which many threads can do at once."""
+    """A file with positional reads, which many threads can use at once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -111,12 +111,12 @@ class _File:
             raise ResourceError(
                 "the shard shrank while it was in use",
                 where=str(self._path),
-                hint="run again: it is found damaged, and filled again",
+                hint="run again: siamkit detects the damage and computes the rows again",
             )
 
 
 class _Map:
-    """The same from a memory map, where the system has no such reads (Windows)."""
+    """The same with a memory map, for systems without positional reads (Windows)."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from siamkit.engine.cache.layout import (
     DATA_START,
-    HINT,
     KEY_BYTES,
     TEMPORARY,
     ShardHeader,
     StoreSpec,
+    disk_hint,
 )
 from siamkit.files import fsync, full_disk_is_ours
 
 Keys = NDArray[np.bytes_]
-"""Keys `[N]` of dtype ``S16``. numpy ignores NULs at their ends, which is harmless among keys of
-one length."""
+"""Keys `[N]` of dtype ``S16``. numpy ignores NULs at their ends, which is harmless because all keys
+have the same length."""
 
 _CHUNK = 1 << 20
 
@@ -32,10 +32,10 @@ def pack(keys: Sequence[bytes]) -> Keys:
     """Return keys as an array.
 
     Raises:
-        ValueError: One has not ``KEY_BYTES`` bytes.
+        ValueError: A key does not have ``KEY_BYTES`` bytes.
     """
     if any(len(key) != KEY_BYTES for key in keys):
-        raise ValueError(f"a key has {KEY_BYTES} bytes")
+        raise ValueError(f"a key must have {KEY_BYTES} bytes")
     return np.frombuffer(b"".join(keys), dtype=f"S{KEY_BYTES}")
 
 
@@ -50,11 +50,11 @@ class Shard:
 
     @classmethod
     def open(cls, path: Path, digest: str, spec: StoreSpec) -> Shard:
-        """Read a shard's header and keys, which are not to be trusted before :meth:`verify`.
+        """Read a shard's header and keys. Do not trust them before :meth:`verify`.
 
         Raises:
-            ValueError: It is no shard of this store, or not a whole one.
-            OSError: It cannot be read.
+            ValueError: The file is not a shard of this store, or incomplete.
+            OSError: The file cannot be read.
         """
         header = ShardHeader.read(path)
         if (header.store, header.dtype, header.shape) != (digest, spec.dtype, spec.shape):
@@ -65,7 +65,7 @@ class Shard:
         return cls(path, header, np.frombuffer(keys, dtype=f"S{KEY_BYTES}"))
 
     def verify(self) -> bool:
-        """Tell whether the file still is what was written; reads it once."""
+        """Return whether the file has its checksum. The file is read once."""
         if not self.verified:
             buffer = memoryview(bytearray(_CHUNK))
             digest = hashlib.sha256()
@@ -74,16 +74,16 @@ class Shard:
                     file.seek(DATA_START)
                     while read := file.readinto(buffer):
                         digest.update(buffer[:read])
-            except OSError:  # a disk that cannot give it back
+            except OSError:  # the disk cannot read it
                 return False
             self.verified = digest.hexdigest() == self.header.sha256
         return self.verified
 
 
 class ShardWriter:
-    """A shard being written. Nothing of it counts before :meth:`publish`.
+    """A shard that is being written. It does not exist for others before :meth:`publish`.
 
-    Rows go straight to the file: memory does not depend on the size of a shard.
+    Rows are written to the file at once, so the memory does not depend on the size of the shard.
     """
 
     def __init__(self, folder: Path, digest: str, spec: StoreSpec) -> None:
@@ -92,7 +92,7 @@ class ShardWriter:
         self._keys: list[bytes] = []
         self._torn = False
         self._temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
-        with full_disk_is_ours(folder, HINT):
+        with full_disk_is_ours(folder, disk_hint()):
             self._file = self._temporary.open("wb")
         self._write(b"\0" * DATA_START)
 
@@ -105,7 +105,7 @@ class ShardWriter:
         """Append rows.
 
         Raises:
-            ResourceError: The disk is full; the writer is of no use any more.
+            ResourceError: The disk is full; the writer cannot be used any more.
         """
         self._write(rows)
         self._sha.update(rows)
@@ -113,10 +113,10 @@ class ShardWriter:
         self._torn = False
 
     def publish(self, folder: Path) -> Shard | None:
-        """Give the shard its name; return None if there is nothing to publish.
+        """Publish the shard under its name; return None if there is nothing to publish.
 
         Raises:
-            ResourceError: The disk is full; the writer is of no use any more.
+            ResourceError: The disk is full; the writer cannot be used any more.
         """
         if self._torn or not self._keys:
             self.discard()
@@ -133,7 +133,7 @@ class ShardWriter:
         path = folder / f"shard-{uuid.uuid4().hex}.safetensors"
         self._write(keys)
         try:
-            with full_disk_is_ours(folder, HINT):
+            with full_disk_is_ours(folder, disk_hint()):
                 self._file.seek(0)
                 self._file.write(header.encode())
                 self._file.close()
@@ -147,7 +147,7 @@ class ShardWriter:
         return Shard(path, header, array, verified=True)
 
     def discard(self) -> None:
-        """Remove what was written."""
+        """Remove the temporary file."""
         try:
             self._file.close()
         except OSError:  # closing flushes, and the disk may be full
@@ -155,10 +155,10 @@ class ShardWriter:
         self._temporary.unlink(missing_ok=True)
 
     def _write(self, data: bytes | memoryview) -> None:
-        # An interrupt may come between two bytes of a row: then the whole shard is waste.
+        # An interrupt in the middle of a row makes the whole shard unusable.
         self._torn = True
         try:
-            with full_disk_is_ours(self._temporary.parent, HINT):
+            with full_disk_is_ours(self._temporary.parent, disk_hint()):
                 self._file.write(data)
         except BaseException:
             self.discard()

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from siamkit.engine.cache.index import Index
 from siamkit.engine.cache.layout import (
-    HINT,
     STORE_FILE,
     TEMPORARY,
     USERS,
     StoreSpec,
+    disk_hint,
     is_our_name,
     is_shard_name,
 )
@@ -32,16 +32,16 @@ from siamkit.errors import ResourceError, SiamkitError
 from siamkit.files import full_disk_is_ours, write_atomic
 
 DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-"""What rows can be stored as, and safetensors' names of it."""
+"""The types in which rows can be stored, and their names in safetensors."""
 
 SHARD_BYTES = 256 << 20
 """A shard is published at this size. Each open shard costs a file descriptor."""
 
 SHARD_SECONDS = 20.0
-"""A shard is published after this time: so much work, at most, is lost when the process dies."""
+"""A shard is published after this time, which limits the work that a crash loses."""
 
 _LOSS = 0.02
-# A long fill may lose 2 % of its work, so that the number of shards does not grow with its hours.
+# A long fill may lose 2 % of its work, so that the number of shards does not grow without limit.
 
 
 class OverflowInCache(SiamkitError):
@@ -51,11 +51,11 @@ class OverflowInCache(SiamkitError):
 def open_store(
     root: Path, description: Mapping[str, Any], shape: Sequence[int], dtype: torch.dtype
 ) -> FeatureStore:
-    """Open the store of rows that were made in the described way, or make it.
+    """Open the store of the described rows, or create it.
 
     Args:
         root: The folder of all stores.
-        description: All that decides what the rows of a key are, as JSON values.
+        description: The facts that determine the row of a key, as JSON values.
         shape: The shape of a row.
         dtype: One of :data:`DTYPES`.
 
@@ -67,14 +67,14 @@ def open_store(
     path = root / digest
     notices = []
     with root_locked(root):
-        with full_disk_is_ours(path, HINT):
+        with full_disk_is_ours(path, disk_hint()):
             path.mkdir(exist_ok=True)
         file, text = path / STORE_FILE, spec.to_json()
         if file.exists() and StoreSpec.read(path) != StoreSpec.parse(text):
-            notices.append(f"{file}: it was damaged, and is written again")
+            notices.append(f"{file}: the file was damaged and is written again")
             file.unlink()
         if not file.exists():
-            write_atomic(file, text, HINT)
+            write_atomic(file, text, disk_hint())
         use = Use(path)
     try:
         return FeatureStore(path, spec, dtype, use, notices)
@@ -88,8 +88,8 @@ class FeatureStore:
 
     Attributes:
         path: Its folder, named by its digest.
-        notices: What was wrong with its files, one sentence each. Damaged shards are dropped, so
-            that their rows are missing again.
+        notices: Problems with its files, one sentence each. Damaged shards are removed, so that
+            their rows are missing again.
     """
 
     def __init__(
@@ -121,15 +121,15 @@ class FeatureStore:
         self.close()
 
     def close(self) -> None:
-        """Let the store go: from now on it may be evicted."""
+        """Release the store, which may then be evicted."""
         self._touch()
         self._use.end()
 
     def missing(self, keys: Sequence[bytes]) -> list[int]:
         """Return the positions of the keys that have no row, in order and each key once.
 
-        Every shard that holds a row of ``keys`` is checked against its checksum once; a damaged
-        one is dropped.
+        Every shard that holds a row of ``keys`` is checked against its checksum once. A damaged
+        shard is removed.
         """
         return self._missing(pack(keys))
 
@@ -142,14 +142,14 @@ class FeatureStore:
         """Return the rows of ``keys``, to gather from.
 
         Raises:
-            LookupError: A key has no row: see :meth:`missing`.
+            LookupError: A key has no row; see :meth:`missing`.
         """
         shard, row = self._find(pack(keys))
         if absent := int((shard < 0).sum()):
             raise LookupError(f"{absent} of {len(keys)} keys have no row in {self.path}")
         try:
             return Rows(self._index.shards, shard, row, self.spec.shape, self.dtype)
-        except FileNotFoundError:  # another process made room just now
+        except FileNotFoundError:  # another process evicted them meanwhile
             self._refresh()
             raise LookupError(f"rows in {self.path} are gone") from None
 
@@ -162,22 +162,22 @@ class FeatureStore:
         shard_bytes: int = SHARD_BYTES,
         shard_seconds: float = SHARD_SECONDS,
     ) -> Iterator[Fill]:
-        """Add rows, as the only process to do so.
+        """Add rows, as the only process that does so.
 
-        What was added is published from time to time and at the end, also at the end by an
-        exception. Ask :meth:`Fill.missing` first: another process may have done the work.
+        Added rows are published regularly and at the end, also after an exception. Call
+        :meth:`Fill.missing` first, because another process may have added the rows.
 
         Args:
-            on_wait: Called when another process is filling the store, before waiting for it.
-            check: Called again and again while waiting; may raise to stop.
-            shard_bytes: Publish after so many bytes.
-            shard_seconds: Publish after so many seconds.
+            on_wait: Called before waiting for another process that fills the store.
+            check: Called repeatedly while waiting; may raise to stop.
+            shard_bytes: Publish after this number of bytes.
+            shard_seconds: Publish after this number of seconds.
 
         Raises:
-            ResourceError: The disk is full or not writable; what was published is intact.
+            ResourceError: The disk is full or not writable; published rows are intact.
         """
         with fill_locked(self.path, on_wait, check):
-            for orphan in self.path.glob(f"{TEMPORARY}*"):  # its writer is dead: we have the lock
+            for orphan in self.path.glob(f"{TEMPORARY}*"):  # its writer ended: this has the lock
                 orphan.unlink(missing_ok=True)
             self._refresh()
             fill = Fill(self, shard_bytes, shard_seconds)
@@ -198,11 +198,11 @@ class FeatureStore:
             if not damaged:
                 return shard, row
             for bad in damaged:
-                self._drop(bad.path, "its checksum is wrong")
+                self._drop(bad.path, "the checksum is wrong")
             self.forget(damaged)
 
     def _refresh(self) -> None:
-        """Take up what other processes published, and leave out what is no shard."""
+        """Add the shards that other processes published, and ignore other files."""
         known = {shard.path.name: shard for shard in self._index.shards}
         shards = []
         for path in sorted(self.path.iterdir()):
@@ -216,15 +216,15 @@ class FeatureStore:
                 except (OSError, ValueError) as error:
                     self._drop(path, str(error))
             elif path.name != USERS and not is_our_name(path.name):
-                self._tell(f"{path}: it is no file of the cache, and is ignored")
+                self._notify(f"{path}: ignored, because it is not a file of the cache")
         self._index = Index(shards)
 
     def _drop(self, path: Path, why: str) -> None:
-        with suppress(OSError):  # what cannot be deleted is left out all the same
+        with suppress(OSError):  # a file that cannot be deleted is ignored
             path.unlink(missing_ok=True)
-        self._tell(f"{path}: {why}; it is dropped, and its rows are computed again")
+        self._notify(f"{path}: {why}; the file is removed, and its rows are computed again")
 
-    def _tell(self, notice: str) -> None:
+    def _notify(self, notice: str) -> None:
         if notice not in self.notices:
             self.notices.append(notice)
 
@@ -234,12 +234,12 @@ class FeatureStore:
 
     @property
     def shards(self) -> tuple[Shard, ...]:
-        """The shards that are known."""
+        """The shards of the store."""
         return self._index.shards
 
-    def forget(self, gone: Collection[Shard]) -> None:
-        """Leave shards out from now on."""
-        self._index = Index([s for s in self._index.shards if s not in gone])
+    def forget(self, removed: Collection[Shard]) -> None:
+        """Remove shards from the index."""
+        self._index = Index([s for s in self._index.shards if s not in removed])
 
     def _adopt(self, shard: Shard) -> None:
         self._index = Index([*self._index.shards, shard])
@@ -260,13 +260,13 @@ class Fill:
         return [i for i in self._store.missing(keys) if keys[i] not in self._pending]
 
     def shed(self, wanted: Sequence[bytes], nbytes: int) -> int:
-        """Drop shards, the oldest first, until ``nbytes`` are gone; return how many are.
+        """Remove shards, the oldest first, until ``nbytes`` are free; return the freed bytes.
 
-        Only those that hold none of the ``wanted`` keys. Another process that reads one goes on
-        reading it.
+        Shards that hold one of the ``wanted`` keys stay. Another process that reads a removed shard
+        can continue.
         """
         keys = pack(wanted)
-        gone: set[Shard] = set()
+        removed: set[Shard] = set()
         aged = [(age, shard) for shard in self._store.shards if (age := _age(shard)) is not None]
         freed = 0
         for _, shard in sorted(aged, key=lambda pair: pair[0]):
@@ -275,21 +275,20 @@ class Fill:
             if not np.isin(shard.keys, keys).any():
                 freed += shard.path.stat().st_size
                 shard.path.unlink(missing_ok=True)
-                gone.add(shard)
-        self._store.forget(gone)
+                removed.add(shard)
+        self._store.forget(removed)
         return freed
 
     def add(self, keys: Sequence[bytes], rows: Tensor) -> None:
-        """Add rows; those whose keys have a row already are left out.
+        """Add rows. Rows whose keys already have a row are ignored.
 
         Args:
             keys: The keys of the rows.
             rows: `[n, *shape]`, of any float dtype; cast to the store's.
 
         Raises:
-            OverflowInCache: A finite value becomes infinite in the store's dtype; nothing of
-                ``rows`` is added.
-            ResourceError: The disk is full; what was published is intact.
+            OverflowInCache: A finite value becomes infinite in the store's dtype; no row is added.
+            ResourceError: The disk is full; published rows are intact.
         """
         if rows.shape != (len(keys), *self._store.spec.shape):
             raise ValueError(
@@ -317,10 +316,10 @@ class Fill:
             self.publish()
 
     def publish(self) -> None:
-        """Publish what was added so far.
+        """Publish the rows added so far.
 
         Raises:
-            ResourceError: The disk is full; what was published before is intact.
+            ResourceError: The disk is full; rows published before are intact.
         """
         writer, self._writer = self._writer, None
         self._pending.clear()
@@ -336,7 +335,7 @@ class Fill:
 
 
 def _age(shard: Shard) -> float | None:
-    """Return when a shard was written; None if another process dropped it."""
+    """Return the time at which a shard was written; None if another process removed it."""
     try:
         return shard.path.stat().st_mtime
     except OSError:

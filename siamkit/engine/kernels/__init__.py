@@ -1,4 +1,4 @@
-"""Kernels: ways of running a network's frozen prefix, chosen by measurement and checked."""
+"""Kernels: implementations of a network's frozen prefix, chosen by measurement and checked."""
 
 from siamkit.engine.kernels.base import (
     Kernel,

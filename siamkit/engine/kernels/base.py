@@ -1,4 +1,4 @@
-"""What a kernel is: a frozen prefix, run on batches of one fixed size."""
+"""The base of kernels: a kernel runs a frozen prefix on batches of one fixed size."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class KernelError(ConfigError):
 
 
 def batch_size(device: torch.device | str) -> int:
-    """Return the number of rows that kernels run best with on ``device``.
+    """Return the batch size at which kernels are fastest on ``device``.
 
-    Measured on two CPU cores: ONNX Runtime takes as long an image at 1 as at 32 images unless the
-    network is tiny, and torch is best at 4 to 8 (ResNet-50 folded, ms an image at 1, 4, 8, 16, 32:
-    62, 51, 49, 56, 61). A GPU wants more to be filled.
+    Measured on two CPU cores: unless the network is tiny, ONNX Runtime needs the same time per
+    image for 1 to 32 images, and torch is fastest at 4 to 8 (ResNet-50 folded, ms per image at 1,
+    4, 8, 16, 32: 62, 51, 49, 56, 61). A GPU needs larger batches.
     """
     return 8 if torch.device(device).type == "cpu" else 64
 
 
 def kernel_class(device: torch.device | str, precision: Precision = "fp32") -> str:
-    """Return the name of the numerics that every kernel on ``device`` shares.
+    """Return the name of the arithmetic that all kernels on ``device`` share.
 
-    Outputs of one class agree within its tolerance, so they may stand in for one another in a
-    cache; those of different classes may not. A CPU always runs float32.
+    Outputs of one class agree within its tolerance, so a cache may mix them. Outputs of different
+    classes must not be mixed. A CPU always runs float32.
     """
     kind = torch.device(device).type
     if kind == "cpu":
@@ -49,13 +49,13 @@ def kernel_class(device: torch.device | str, precision: Precision = "fp32") -> s
 
 
 class Kernel(ABC):
-    """A way of running a prefix. Build one with :func:`~siamkit.engine.kernels.build_kernel`.
+    """An implementation of a prefix; see :func:`~siamkit.engine.kernels.build_kernel`.
 
-    It reads the network's tensors where it can, so it is good for as long as they do not change.
+    It may share the network's tensors or copy them, so it is valid until they change.
 
     Args:
         batch_size: The number of rows that every run computes.
-        device: Where it runs.
+        device: The device that it runs on.
         precision: The type that autocast computes in, on a GPU.
     """
 
@@ -69,8 +69,8 @@ class Kernel(ABC):
     def __call__(self, images: Tensor) -> Tensor:
         """Return the prefix's output for ``images``, in float32 and without a gradient.
 
-        Fewer rows than the batch size are padded up to it: the same arithmetic runs whatever
-        comes along, so a row at one place of a batch has one result, to the bit.
+        Smaller batches are padded to the batch size. So the arithmetic is always the same, and a
+        row at the same position gives bit-equal results.
 
         Args:
             images: ``[N, C, H, W]``, float32, N from 1 to ``batch_size``, on the kernel's device.
@@ -79,7 +79,7 @@ class Kernel(ABC):
             ``[N, ...]``
 
         Raises:
-            ValueError: The number of rows does not fit.
+            ValueError: The number of rows is out of range.
         """
         rows = len(images)
         if not 1 <= rows <= self.batch_size:
@@ -100,14 +100,14 @@ class Kernel(ABC):
 
 
 def run(kernel: Kernel, images: Tensor) -> Tensor:
-    """Run a kernel over any number of images, as many at a time as it takes."""
+    """Run a kernel over any number of images, in batches of its size."""
     images = images.to(kernel.device, non_blocking=True)
     parts = [kernel(part) for part in images.split(kernel.batch_size)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class ModuleKernel(Kernel):
-    """Runs a module as it is, on channels_last images, which convolutions are fastest on."""
+    """Runs a module unchanged, on channels_last images, for which convolutions are fastest."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class ModuleKernel(Kernel):
 
 
 class EagerKernel(ModuleKernel):
-    """The network as it is: works always, and is what the others are measured by."""
+    """The unchanged network. It always works, and is the reference for the other kernels."""
 
     name = "eager"
 

@@ -1,4 +1,4 @@
-"""Building kernels by name."""
+"""The builder of kernels by name."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from siamkit.engine.kernels.onnxruntime import OnnxRuntimeKernel
 from siamkit.errors import SiamkitError
 
 KERNELS = ("eager", "folded", "onnxruntime", "inductor")
-"""All kernels, in the order of what they cost to build."""
+"""All kernels, in the order of their setup time."""
 
 
 def available(device: torch.device | str) -> dict[str, str | None]:
-    """Return, for each kernel, None if it can be built on ``device`` here, or why it cannot."""
+    """Return for each kernel None if it can be built here, or the reason why it cannot."""
     device = torch.device(device)
     return {
         "eager": None,
@@ -38,10 +38,10 @@ def available(device: torch.device | str) -> dict[str, str | None]:
 
 
 class Source:
-    """What kernels are built from. The graph is captured and folded once for all of them.
+    """The source from which kernels are built. Its graph is captured and folded only once.
 
     Args:
-        prefix: From images to activations, in eval mode.
+        prefix: Maps images to activations, in eval mode.
         example: ``[B, C, H, W]``, float32, on the network's device; B becomes the batch size.
         precision: The type to compute in, on a GPU.
     """
@@ -62,7 +62,7 @@ class Source:
             graph = capture(self.prefix, self.example)
             fold(graph)
         except Exception as error:
-            raise KernelError(f"the prefix cannot be captured: {_told(error)}") from error
+            raise KernelError(f"the prefix cannot be captured: {_summary(error)}") from error
         return graph
 
     @property
@@ -77,10 +77,10 @@ class Source:
         return sum(tensor.nbytes for tensor in tensors)
 
     def start(self, name: str) -> tuple[Kernel, Tensor]:
-        """Build a kernel, and return it with its output for the example: it is known to run.
+        """Build a kernel, run it on the example, and return it with its output.
 
         Raises:
-            KernelError: It is unknown or unavailable here, cannot be built, or does not run.
+            KernelError: The kernel is unknown or unavailable, cannot be built, or does not run.
         """
         allowed = ", ".join(KERNELS)
         if name not in KERNELS:
@@ -94,10 +94,10 @@ class Source:
         except SiamkitError as error:
             raise KernelError(f"kernel {name!r}: {error}") from error
         except Exception as error:
-            raise KernelError(f"kernel {name!r} failed: {_told(error)}") from error
+            raise KernelError(f"kernel {name!r} failed: {_summary(error)}") from error
         if output.ndim < 2 or len(output) != len(self.example):
             raise KernelError(
-                f"kernel {name!r}: the prefix does not give one output for each image",
+                f"kernel {name!r}: the prefix must return one output per image",
                 got=tuple(output.shape),
             )
         return kernel, output
@@ -115,8 +115,8 @@ class Source:
                 return InductorKernel(self.graph, size, device, precision)
 
 
-def _told(error: Exception) -> str:
-    """Return an error's kind and first line: tracers and compilers write pages."""
+def _summary(error: Exception) -> str:
+    """Return an error's type and first line, because compilers' messages are very long."""
     first_line = str(error).strip().partition("\n")[0][:200]
     kind = type(error).__name__
     return f"{kind}: {first_line}" if first_line else kind
@@ -129,13 +129,12 @@ def build_kernel(
 
     Args:
         name: One of :data:`KERNELS`.
-        prefix: From images ``[N, C, H, W]`` to activations ``[N, ...]``, in eval mode.
+        prefix: Maps images ``[N, C, H, W]`` to activations ``[N, ...]``, in eval mode.
         example: ``[B, C, H, W]``, float32, on the network's device; B becomes the batch size.
         precision: The type to compute in, on a GPU.
 
     Raises:
-        KernelError: It is unknown or unavailable here, cannot be built, or does not run; with the
-            reason.
+        KernelError: The kernel is unknown or unavailable, cannot be built, or does not run.
     """
     kernel, _ = Source(prefix, example, precision).start(name)
     return kernel

@@ -1,4 +1,4 @@
-"""Whether a kernel computes what the network computes."""
+"""The check of a kernel: compares its output with the plain network's."""
 
 from __future__ import annotations
 
@@ -16,31 +16,30 @@ TOLERANCE: Mapping[str, float] = {
     "fp16": 1e-2,
     "bf16": 5e-2,
 }
-"""The largest difference allowed, by the numerics that a kernel class ends in, relative to the
-output's largest magnitude.
+"""The largest allowed difference relative to the output's largest magnitude, by arithmetic.
 
-Measured over 20 timm architectures, cut in the middle and at the end: float32 kernels are at most
-2.5e-6 apart, float16 arithmetic (autocast on a CPU) 3e-3 and bfloat16 3e-2. A batch norm folded
-wrongly is off by more than 1e-3.
+Measured over 20 timm architectures, cut in the middle and at the end: float32 kernels differ by at
+most 2.5e-6, float16 arithmetic (autocast on a CPU) by 3e-3 and bfloat16 by 3e-2. A wrongly folded
+batch norm differs by more than 1e-3.
 """
 
 
 def tolerance(kernel_class: str) -> float:
-    """Return the largest relative difference allowed to kernels of a class."""
+    """Return the largest allowed relative difference of kernels of a class."""
     return TOLERANCE[kernel_class.rpartition("-")[2]]
 
 
 def check(kernel: Kernel, prefix: nn.Module, images: Tensor) -> float:
-    """Return how far ``kernel`` is from the plain network on real images.
+    """Return the difference between ``kernel`` and the plain network on real images.
 
     Args:
         kernel: The kernel.
-        prefix: What it was built from, in eval mode.
+        prefix: The prefix that it was built from, in eval mode.
         images: ``[N, C, H, W]``, any N.
 
     Returns:
         The largest difference between the outputs, relative to the largest magnitude of the plain
-        network's: infinite if the shapes differ, or where one of them is not finite.
+        network's output; infinite if the shapes differ or a value is not finite.
     """
     plain = EagerKernel(prefix, kernel.batch_size, kernel.device, "fp32")
     parts = images.split(kernel.batch_size)

@@ -1,4 +1,4 @@
-"""Choosing the fastest kernel that is exact enough, by a short measurement."""
+"""The choice of a kernel: measures kernels and picks the fastest one that is exact enough."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ from siamkit.engine.kernels.build import Source, available
 from siamkit.engine.kernels.check import tolerance
 from siamkit.engine.kernels.worth import expected, worth_building
 from siamkit.errors import ConfigError
+from siamkit.words import plural
 
-# A kernel this many times slower than the best is not worth a closer look.
+# A kernel that is slower than the best one by this factor is measured only once.
 _HOPELESS = 1.3
-# One this much faster needs no second look: other load only ever makes a kernel look slower.
+# So is one that is faster by this factor, because other load can only make a kernel look slower.
 _CLEAR = 1.1
 _REPEATS = 3
-# Folding alone seldom brings more: where another kernel is so much ahead, it is not measured.
+# Folding alone seldom gains more, so it is not measured if another kernel is faster by this factor.
 _AHEAD = 1.25
 _TRIED = ("onnxruntime", "folded", "inductor")
-_SHORT = 3.0  # seconds: what the plain network does in less is over before anything else is built
+_SHORT = 3.0  # seconds of work for the plain network below which no other kernel is built
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The kernel to use, and what led to it.
+    """The chosen kernel, and the measurements behind the choice.
 
-    Args:
+    Attributes:
         kernel: The kernel.
-        seconds_per_image: By the name of each kernel that was measured.
-        setup_seconds: The same, what it took to build and to run first.
-        rejected: By the name of each kernel that was not used or not tried, the reason.
+        seconds_per_image: Seconds per image of each measured kernel, by name.
+        setup_seconds: Seconds for building and first running each measured kernel, by name.
+        rejected: The reason why each other kernel was not tried or not used, by name.
     """
 
     kernel: Kernel
@@ -61,27 +62,26 @@ def choose(
 ) -> Choice:
     """Return the kernel that runs ``prefix`` over ``count`` images in the least time.
 
-    A kernel is built only if the images pay for its setup, and none where the plain network is
-    done in a moment. None is trusted before its output on ``images`` agrees with the plain
-    network's.
+    A kernel is built only if its setup pays off for the images, and only if the plain network
+    takes longer than a few seconds. It is used only if its output on ``images`` agrees with the
+    plain network's.
 
     Args:
-        prefix: From images to activations, in eval mode.
-        images: ``[B, C, H, W]``, real ones, float32, on the network's device. Kernels run
-            batches of :func:`batch_size` rows; fewer images than that are repeated.
-        count: How many images will be run.
+        prefix: Maps images to activations, in eval mode.
+        images: Real images ``[B, C, H, W]``, float32, on the network's device. Kernels run
+            batches of :func:`batch_size` rows; fewer images are repeated.
+        count: The number of images to run.
         wanted: ``auto``, or the name of the kernel to use.
         precision: The type to compute in, on a GPU.
-        plain: The plain network's output for ``images``, and the seconds that an image took, if
-            they are known.
+        plain: The plain network's output for ``images`` and its seconds per image, if known.
 
     Raises:
-        ConfigError: The kernel that is wanted is unknown, or not available here.
-        KernelError: The kernel that is wanted, or the plain network, fails or is not exact enough.
+        ConfigError: The wanted kernel is unknown, or not available here.
+        KernelError: The wanted kernel, or the plain network, fails or is not exact enough.
     """
     reasons = available(images.device)
     allowed = ", ".join(["auto", *(name for name, reason in reasons.items() if reason is None)])
-    if wanted != "auto" and (reason := reasons.get(wanted, "there is no such kernel")):
+    if wanted != "auto" and (reason := reasons.get(wanted, "unknown kernel")):
         raise ConfigError(reason, where="engine.prefix", got=wanted, allowed=allowed)
 
     example = _repeat(images, batch_size(images.device))
@@ -110,7 +110,7 @@ def choose(
 
 
 class _Contest:
-    """Measures kernels side by side; the first run of the plain network is the reference."""
+    """Measures and compares kernels. The first run of the plain network is the reference."""
 
     def __init__(
         self,
@@ -137,15 +137,15 @@ class _Contest:
         self._first_run = self._now() - began
 
     def is_short(self) -> bool:
-        """Tell whether the plain network is done before another kernel could be built."""
+        """Return whether the plain network needs less time than building another kernel."""
         return self._count * self._first_run < _SHORT * len(self._source.example)
 
     def not_worth(self, name: str) -> str | None:
-        """Return why a kernel is not worth a try, or None."""
+        """Return the reason why a kernel is not worth trying, or None."""
         if name == "folded":
             rows = len(self._source.example)
             ahead = self._first_run / rows / self._best()
-            return f"not tried: another is {ahead:.2f}x as fast already" if ahead > _AHEAD else None
+            return f"not tried: another kernel is {ahead:.2f}x as fast" if ahead > _AHEAD else None
         cost = expected(name, self._source.example.device.type)
         if cost is None:
             return None
@@ -158,15 +158,15 @@ class _Contest:
         if worth_building(self._count, best, setup, gain):
             return None
         return (
-            f"not tried: about {setup:.0f} s of setup do not pay for {self._count} images "
-            f"at {best * 1e3:.3g} ms"
+            f"not tried: about {setup:.0f} s of setup do not pay off for "
+            f"{plural(self._count, 'image')} at {best * 1e3:.3g} ms per image"
         )
 
     def enter(self, name: str) -> None:
         """Build, check and time a kernel.
 
         Raises:
-            KernelError: It cannot be built, does not run, or is not exact enough.
+            KernelError: The kernel cannot be built, does not run, or is not exact enough.
         """
         began = self._now()
         if name == "eager" and (self._on_cpu or self._source.precision == "fp32"):
@@ -174,20 +174,20 @@ class _Contest:
         else:
             kernel, output = self._source.start(name)
             setup = self._now() - began
-        # Compared with itself a network that gives NaN would be told to be inexact, not poisoned.
+        # A network that returns NaN would differ from itself; the evaluator reports NaN instead.
         apart = 0.0 if kernel is self._plain else relative_difference(output, self._reference)
         allowed = tolerance(self._class)
         if not apart <= allowed:
             raise KernelError(
                 f"kernel {name!r} differs from the plain network by {apart:.1e} of its largest "
-                f"output, and {allowed:.0e} is the most"
+                f"output, more than the allowed {allowed:.0e}"
             )
         self._setup[name] = setup
         self._seconds[name] = self._time(kernel)
         self._kernels[name] = kernel
 
     def result(self) -> Choice:
-        """Return the fastest of the kernels that were entered."""
+        """Return the choice of the fastest measured kernel."""
         name = min(self._kernels, key=lambda name: self._seconds[name])
         return Choice(self._kernels[name], self._seconds, self._setup, self.rejected)
 
@@ -196,7 +196,7 @@ class _Contest:
         return min(self._seconds.values(), default=self._first_run / rows)
 
     def _time(self, kernel: Kernel) -> float:
-        """Return seconds an image: the least of a few runs, for other load only ever adds."""
+        """Return the seconds per image: the minimum of a few runs, because load only adds time."""
         rows = len(self._source.example)
         best = self._best() * rows
         if kernel is self._plain and (not self._kernels or self._first_run > _HOPELESS * best):
@@ -217,7 +217,7 @@ class _Contest:
 
 
 def _repeat(images: Tensor, rows: int) -> Tensor:
-    """Return exactly ``rows`` images, from the first ones on and over again."""
+    """Return exactly ``rows`` images, repeating them from the first if necessary."""
     if not len(images):
-        raise ValueError("a choice of kernel needs at least one image")
+        raise ValueError("choosing a kernel needs at least one image")
     return images[torch.arange(rows, device=images.device) % len(images)]

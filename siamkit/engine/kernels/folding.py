@@ -1,4 +1,4 @@
-"""Folding batch norms into the convolutions before them, on a captured graph."""
+"""Folding: merges batch norms into the convolutions before them, in a captured graph."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _CONVOLUTIONS = (_aten.conv2d.default, _aten.conv2d.padding)
 
 
 def fold(graph: GraphModule) -> int:
-    """Fold every batch norm that directly and alone follows a convolution; return how many.
+    """Fold every batch norm that is the only user of a convolution; return their number.
 
-    The graph is changed in place, and ends with tensors of its own for all convolutions, in
-    channels_last. The tensors that it shared with the live network are not written to.
+    The graph is changed in place. Afterwards, all its convolutions have their own channels_last
+    weights. The tensors that it shared with the network are not changed.
     """
     folded = 0
     for node in list(graph.graph.nodes):
@@ -52,7 +52,7 @@ def _fold_into_convolution(graph: GraphModule, norm: Node, index: int) -> None:
     image, weight, *rest = convolution.args
     bias = rest.pop(0) if rest else None
     dtype = _read(graph, weight).dtype
-    # In float64 the only rounding left is the last one, back to the network's own type.
+    # In float64, only the conversion back to the network's type rounds.
     new_weight, new_bias = fuse_conv_bn_weights(
         _double(graph, weight),
         _double(graph, bias),
@@ -73,8 +73,8 @@ def _fold_into_convolution(graph: GraphModule, norm: Node, index: int) -> None:
 
 
 def _use_channels_last(graph: GraphModule) -> None:
-    """Give convolutions channels_last weights, so that none is reordered at every run."""
-    done: dict[str, Node] = {}
+    """Give convolutions channels_last weights, so that no run has to reorder them."""
+    converted: dict[str, Node] = {}
     for node in list(graph.graph.nodes):
         if node.target not in _CONVOLUTIONS or not _is_constant(node.args[1]):
             continue
@@ -82,11 +82,11 @@ def _use_channels_last(graph: GraphModule) -> None:
         weight = _read(graph, node.args[1])
         if weight.is_contiguous(memory_format=torch.channels_last):
             continue
-        if name not in done:
+        if name not in converted:
             laid_out = weight.contiguous(memory_format=torch.channels_last)
             with graph.graph.inserting_before(node.args[1]):
-                done[name] = _constant(graph, f"channels_last_{len(done)}", laid_out)
-        node.update_arg(1, done[name])
+                converted[name] = _constant(graph, f"channels_last_{len(converted)}", laid_out)
+        node.update_arg(1, converted[name])
 
 
 def _drop_unread_tensors(graph: GraphModule) -> None:

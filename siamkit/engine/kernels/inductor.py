@@ -1,4 +1,4 @@
-"""The compiled kernel: ``torch.compile``, on a CPU with the weights frozen into the code."""
+"""The compiled kernel: ``torch.compile``; on a CPU, with the weights frozen into the code."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from siamkit.engine.kernels.quiet import quiet
 
 
 def missing(device: torch.device) -> str | None:
-    """Return what the compiler lacks on this machine, or None."""
+    """Return the reason why the kernel cannot be compiled on this machine, or None."""
     if device.type not in ("cpu", "cuda"):
-        return f"compiles for CPUs and CUDA devices only, and the network is on {device.type}"
+        return f"compiles for CPUs and CUDA devices only, but the network is on {device.type}"
     if device.type == "cuda":
         return None if find_spec("triton") else "triton is not installed"
     # The same default as torch's own setting.
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if sys.platform == "win32":
         compiler = os.environ.get("CXX", "cl")
-    return None if shutil.which(compiler) else f"there is no C++ compiler ({compiler})"
+    return None if shutil.which(compiler) else f"no C++ compiler found ({compiler})"
 
 
 class InductorKernel(ModuleKernel):
     """The folded graph, compiled at its first run.
 
-    On a CPU, ``freezing`` lays the weights out for the machine once; it copies them, and leaves
-    those of the network alone. The code is specialised on the number of threads.
+    On a CPU, ``freezing`` copies the weights into a layout for the machine, and does not change
+    those of the network. The code is specialised for the number of threads.
     """
 
     name = "inductor"
@@ -41,7 +41,7 @@ class InductorKernel(ModuleKernel):
         self, graph: GraphModule, batch_size: int, device: torch.device, precision: Precision
     ) -> None:
         frozen = {"freezing": True} if device.type == "cpu" else {}
-        # dynamic=False: a second prefix must not make dynamo guess that shapes vary.
+        # dynamic=False: with a second prefix, dynamo would assume that shapes vary.
         compiled = torch.compile(graph, dynamic=False, options={**frozen})
         super().__init__(compiled, batch_size, device, precision)
         self._is_compiled = False

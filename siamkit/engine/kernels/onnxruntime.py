@@ -14,14 +14,14 @@ from siamkit.engine.kernels.base import Kernel, KernelError, Precision
 from siamkit.engine.kernels.quiet import quiet
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-# A protobuf message, which an in-memory model is, cannot be larger.
+# A model in memory is a protobuf message, which cannot be larger.
 _LARGEST_MODEL = 2**31 - 1
 
 
 def missing(device: torch.device) -> str | None:
-    """Return why ONNX Runtime cannot be used on ``device`` here, or None."""
+    """Return the reason why ONNX Runtime cannot be used here, or None."""
     if device.type != "cpu":
-        return f"runs on a CPU only, and the network is on {device.type}"
+        return f"runs on a CPU only, but the network is on {device.type}"
     absent = [package for package in _PACKAGES if find_spec(package) is None]
     return f"{', '.join(absent)} not installed: pip install 'siamkit[onnx]'" if absent else None
 
@@ -31,7 +31,7 @@ class OnnxRuntimeKernel(Kernel):
 
     Raises:
         KernelError: The model is too large.
-        Exception: Whatever the exporter or the session raises.
+        Exception: The exporter or the session failed.
     """
 
     name = "onnxruntime"
@@ -42,7 +42,7 @@ class OnnxRuntimeKernel(Kernel):
         super().__init__(len(example), device, precision)
         size = sum(t.nbytes for t in [*graph.parameters(), *graph.buffers()])
         if size > _LARGEST_MODEL:
-            raise KernelError(f"the model has {size / 2**30:.1f} GiB, and 2 GiB is the most")
+            raise KernelError(f"the model has {size / 2**30:.1f} GiB, more than the allowed 2 GiB")
         self._session = _session(_export(graph, example))
         self._input = self._session.get_inputs()[0].name
 
@@ -54,7 +54,7 @@ class OnnxRuntimeKernel(Kernel):
 def _export(graph: GraphModule, example: Tensor) -> bytes:
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
-            # The session optimises anyway; doing it here as well costs half as much again.
+            # The session optimises the model; optimising here too makes the export 50 % slower.
             graph, (example.contiguous(),), dynamo=True, verbose=False, optimize=False
         )  # fmt: skip
         assert program is not None
@@ -63,12 +63,12 @@ def _export(graph: GraphModule, example: Tensor) -> bytes:
 
 
 def _session(model: bytes) -> Any:
-    # Imported by name: it comes without types.
+    # Imported by name, because it has no type information.
     onnxruntime = import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    # Threads that spin while they wait take the cores that decode the next images.
+    # Waiting threads must not spin: image decoding needs the cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

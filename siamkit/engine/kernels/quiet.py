@@ -1,4 +1,4 @@
-"""Keeping the chatter of exporters and compilers away from the user's streams."""
+"""Quiet: suppresses the output of exporters and compilers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drop warnings, log records below errors, and whatever is printed, while this lasts.
+    """Suppress warnings, log records below errors, and printed text within the block.
 
-    The libraries talk about their own internals here. What matters to the user is whether the
-    kernel runs and agrees with the network, and that is checked.
+    They are about the libraries' internals. The user only needs to know whether the kernel runs and
+    agrees with the network, which is checked.
     """
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))

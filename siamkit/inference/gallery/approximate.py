@@ -17,6 +17,7 @@ from torch import Tensor
 
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.evaluation.nearest import Vectors, exact_search, not_a_number
+from siamkit.spelling import argument
 
 KINDS = ("auto", "exact", "faiss")
 """How an index can be searched."""
@@ -48,7 +49,8 @@ def choose_kind(wanted: str, count: int, dim: int) -> tuple[str, str | None]:
         ConfigError: No such kind, or its package is missing.
     """
     if wanted not in KINDS:
-        raise ConfigError("no such kind", where="--kind", got=wanted, allowed=", ".join(KINDS))
+        known = ", ".join(KINDS)
+        raise ConfigError("no such kind", where=argument("kind"), got=wanted, allowed=known)
     if wanted == "exact" or (wanted == "auto" and count * dim < WORTH):
         return "exact", None
     try:
@@ -66,7 +68,7 @@ def _faiss() -> Any:
     except ImportError:
         raise ConfigError(
             "an approximate index needs the package faiss",
-            where="--kind",
+            where=argument("kind"),
             hint="pip install 'siamkit[search]'",
         ) from None
     return faiss

@@ -30,6 +30,7 @@ from siamkit.inference.gallery.index import (
     is_index,
     seal,
 )
+from siamkit.spelling import argument
 
 
 def build_index(
@@ -126,7 +127,7 @@ def _require_free(output: Path, force: bool) -> None:
         raise ConfigError(
             "the index is there already",
             where=str(output),
-            hint="choose another place, or replace it with --force",
+            hint=f"choose another place, or replace it with {argument('force', True)}",
         )
 
 

@@ -29,11 +29,11 @@ from siamkit.evaluation.nearest import exact_search
 from siamkit.files import sha256_of
 from siamkit.inference.gallery import approximate as ann
 from siamkit.showing import TextRepr
+from siamkit.spelling import command
 
 FORMAT = 1
 META, EMBEDDINGS, ITEMS = "meta.json", "embeddings.npy", "items.jsonl"
 OFFSETS, CELLS = "offsets.npy", "cells.faiss"
-_HINT = "build it again with 'siamkit index'"
 
 
 class FileSeal(BaseModel):
@@ -131,7 +131,7 @@ class Index(TextRepr):
         shapes = (self.embeddings.shape, self._offsets.shape)
         if shapes != ((self.meta.count, self.meta.dim), (self.meta.count + 1,)):
             raise CheckpointError(
-                "does not fit the files beside it", where=str(self.path / META), hint=_HINT
+                "does not fit the files beside it", where=str(self.path / META), hint=_hint()
             )
 
     def __len__(self) -> int:
@@ -165,7 +165,7 @@ class Index(TextRepr):
             raise CheckpointError(
                 "was built with another network than this one",
                 where=str(self.path),
-                hint="build it again with 'siamkit index', or use the run as it was then",
+                hint=f"{_hint()}, or use the run as it was then",
             )
 
     def search(
@@ -231,13 +231,17 @@ def is_index(path: Path) -> bool:
     return {META, OFFSETS} <= names <= {META, EMBEDDINGS, ITEMS, OFFSETS, CELLS}
 
 
+def _hint() -> str:
+    return f"build it again with {command('index')}"
+
+
 def _read_meta(path: Path) -> Meta:
     file = path / META
     if not file.is_file():
         raise CheckpointError(
             "is not an index: it has no meta.json",
             where=str(path),
-            hint="'siamkit index' builds one",
+            hint=f"{command('index')} builds one",
         )
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -247,10 +251,10 @@ def _read_meta(path: Path) -> Meta:
             )
         meta = Meta.model_validate(values)
     except (OSError, ValueError, ValidationError):
-        raise CheckpointError("the file is damaged", where=str(file), hint=_HINT) from None
+        raise CheckpointError("the file is damaged", where=str(file), hint=_hint()) from None
     needed = {EMBEDDINGS, ITEMS, OFFSETS} | ({CELLS} if meta.kind == "faiss" else set())
     if set(meta.files) != needed:
-        raise CheckpointError("the file is damaged", where=str(file), hint=_HINT)
+        raise CheckpointError("the file is damaged", where=str(file), hint=_hint())
     return meta
 
 
@@ -260,7 +264,7 @@ def _check(path: Path, meta: Meta, verify: bool) -> None:
         whole = file.is_file() and file.stat().st_size == expected.bytes
         if not whole or (verify and seal(file) != expected):
             raise CheckpointError(
-                "the file is missing or damaged", where=str(file), hint=_HINT
+                "the file is missing or damaged", where=str(file), hint=_hint()
             )  # fmt: skip
 
 
@@ -268,5 +272,5 @@ def _mapped(path: Path) -> np.ndarray[Any, Any]:
     try:
         array: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError):
-        raise CheckpointError("the file is damaged", where=str(path), hint=_HINT) from None
+        raise CheckpointError("the file is damaged", where=str(path), hint=_hint()) from None
     return array

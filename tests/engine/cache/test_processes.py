@@ -149,7 +149,7 @@ def test_a_full_disk_is_an_error_of_ours_and_what_was_published_is_intact(progra
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     error, count = done.stdout.splitlines()
-    assert "cannot write: File too large; make room ('siamkit cache prune" in error
+    assert "cannot write: File too large; free some space ('siamkit cache prune" in error
     assert count == "50"
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 200_000
 

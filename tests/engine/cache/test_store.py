@@ -204,7 +204,10 @@ def test_a_disk_that_is_full_at_the_last_moment_leaves_nothing_half(cache, monke
         raise OSError(errno.ENOSPC, "full")
 
     with cache.open() as store:
-        with monkeypatch.context() as patch, pytest.raises(ResourceError, match="what was cached"):
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(ResourceError, match="cached features are intact"),
+        ):
             patch.setattr(shards, "fsync", full)
             with store.filling() as fill:
                 fill.add(cache.keys([2]), cache.rows([2]))

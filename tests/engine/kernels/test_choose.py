@@ -211,7 +211,7 @@ def test_dear_kernels_are_built_only_for_many_images(
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr(choosing, "_SHORT", 0.0)
     few = _choose(small, images, count=10)
-    assert "do not pay for 10 images" in few.rejected["onnxruntime"]
+    assert "do not pay off for 10 images" in few.rejected["onnxruntime"]
     many = _choose(small, images, count=MANY)
     assert "onnxruntime" in many.seconds_per_image and "onnxruntime" not in many.rejected
 

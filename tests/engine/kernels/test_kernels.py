@@ -167,7 +167,7 @@ def test_a_prefix_without_a_row_for_each_image_is_refused(images: Tensor) -> Non
         def forward(self, images: Tensor) -> Tensor:
             return images.sum(0)
 
-    with pytest.raises(KernelError, match="one output for each image"):
+    with pytest.raises(KernelError, match="one output per image"):
         build_kernel("eager", Summed(), images)
 
 
