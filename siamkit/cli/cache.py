@@ -24,7 +24,7 @@ CacheDir = Annotated[
     typer.Option(
         "--cache-dir",
         metavar="DIR",
-        help="The folder of the cache. Default: $SIAMKIT_CACHE_DIR, else ~/.cache/siamkit/features.",
+        help="The cache's folder. Default: $SIAMKIT_CACHE_DIR, else ~/.cache/siamkit/features.",
         show_default=False,
     ),
 ]
@@ -49,11 +49,17 @@ def list_(cache_dir: CacheDir = None, json: Json = False) -> None:
 def prune(
     max_gb: Annotated[
         float | None,
-        typer.Option(metavar="GB", min=0, help="Remove the least recently used features until the cache is no larger than this."),
+        typer.Option(
+            metavar="GB",
+            min=0,
+            help="Remove the least recently used features until the cache is no larger than this.",
+        ),
     ] = None,
     older_than: Annotated[
         float | None,
-        typer.Option(metavar="DAYS", min=0, help="Remove features that were not used for this many days."),
+        typer.Option(
+            metavar="DAYS", min=0, help="Remove features that were not used for this many days."
+        ),
     ] = None,
     cache_dir: CacheDir = None,
     json: Json = False,
@@ -65,7 +71,7 @@ def prune(
         raise ConfigError(
             "needs a limit",
             where="siamkit cache prune",
-            hint="add --max-gb or --older-than, or run 'siamkit cache clear'",
+            hint="give --max-gb or --older-than, or run 'siamkit cache clear'",
         )
     root = _root(cache_dir)
     limit = None if max_gb is None else round(max_gb * 1e9)
@@ -92,7 +98,9 @@ def clear(
                 hint="add --yes",
             )
         size = units.size(sum(store.bytes for store in stores))
-        typer.confirm(f"Remove {plural(len(stores), 'store')} ({size}) in {root}?", abort=True, err=True)
+        typer.confirm(
+            f"Remove {plural(len(stores), 'store')} ({size}) in {root}?", abort=True, err=True
+        )
     _report(root, budget.clear(root), json)
 
 

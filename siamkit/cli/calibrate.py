@@ -27,10 +27,13 @@ Target = Annotated[
         help="The criterion of the threshold. Default: the target in the run's configuration.",
     ),
 ]
-Far = Annotated[
-    float | None, typer.Option(help="The false accept rate to fit to, such as 1e-3.")
+Far = Annotated[float | None, typer.Option(help="The false accept rate to fit to, such as 1e-3.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Seed of the sample of pairs, for data with too many pairs to use all."
+    ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the sample of pairs, for data with too many pairs to use all.")]
 
 
 def calibrate(

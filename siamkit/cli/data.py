@@ -33,9 +33,7 @@ def check(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of held-out classes.")] = 0,
     strict: Annotated[
         bool,
-        typer.Option(
-            "--strict", help="Report images or groups in two splits as errors."
-        ),
+        typer.Option("--strict", help="Report images or groups in two splits as errors."),
     ] = False,
     json: Json = False,
 ) -> None:

@@ -22,15 +22,19 @@ Gallery = Annotated[
 Output = Annotated[
     Path,
     typer.Option(
-        "--output", "-o", metavar="INDEX", help="Write the index to this folder.", show_default=False
+        "--output",
+        "-o",
+        metavar="INDEX",
+        help="Write the index to this folder.",
+        show_default=False,
     ),
 ]
 Kind = Annotated[
     str,
     typer.Option(
         metavar="exact|faiss|auto",
-        help="The kind of search: exact; faiss, which is approximate; auto takes faiss for galleries "
-        "in which exact search is slow.",
+        help="The kind of search: exact; faiss, which is approximate; or auto, which takes faiss "
+        "if exact search would be slow.",
     ),
 ]
 

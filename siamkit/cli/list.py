@@ -44,7 +44,9 @@ def list_(
     ] = None,
     timm: Annotated[
         str | None,
-        typer.Option(metavar="PATTERN", help="List the timm models that match, such as 'convnext*'."),
+        typer.Option(
+            metavar="PATTERN", help="List the timm models that match, such as 'convnext*'."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -56,7 +58,9 @@ def list_(
         )
     if timm is not None:
         if kind != "backbones" or name is not None:
-            raise ConfigError("works only with 'siamkit list backbones', without a NAME", where="--timm")
+            raise ConfigError(
+                "works only with 'siamkit list backbones', without a NAME", where="--timm"
+            )
         _list_timm(timm, json)
     else:
         _list_entries(kind, name, json)

@@ -54,7 +54,9 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
 Workers = Annotated[
     int | None,
     typer.Option(
-        min=0, help="Processes that decode images. Default: chosen by the number of cores.", show_default=False
+        min=0,
+        help="Processes that decode images. Default: chosen by the number of cores.",
+        show_default=False,
     ),
 ]
 Force = Annotated[
@@ -62,6 +64,5 @@ Force = Annotated[
     typer.Option(
         "--force",
         help="Overwrite existing output, and discard unfinished work of another run or folder.",
-   
     ),
 ]

@@ -27,7 +27,8 @@ OtherRun = Annotated[
     ),
 ]
 Exact = Annotated[
-    bool, typer.Option("--exact", help="Compare with every image, even if the index is approximate.")
+    bool,
+    typer.Option("--exact", help="Compare with every image, even if the index is approximate."),
 ]
 
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from siamkit.inference.pair_lists import PairVerdicts
 
 A = Annotated[Path | None, typer.Argument(metavar="A", help="The first image.", show_default=False)]
-B = Annotated[Path | None, typer.Argument(metavar="B", help="The second image.", show_default=False)]
+B = Annotated[
+    Path | None, typer.Argument(metavar="B", help="The second image.", show_default=False)
+]
 PairsFile = Annotated[
     Path | None,
     typer.Option(
@@ -51,7 +53,9 @@ def verify(
     if (pairs is None) != (a is not None and b is not None) or (pairs and a is not None):
         raise ConfigError("needs either two images, A and B, or a list of pairs: --pairs FILE")
     if out is not None and pairs is None:
-        raise ConfigError("works only with a list of pairs", where="--output", hint="add --pairs FILE")
+        raise ConfigError(
+            "works only with a list of pairs", where="--output", hint="add --pairs FILE"
+        )
     with heavy_imports():
         from siamkit import api
 

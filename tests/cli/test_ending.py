@@ -88,7 +88,8 @@ def test_an_error_prints_names_literally(cli, failing):
         (["--no-plugins", "--plugin", "x", "plugins"], "--no-plugins: cannot be combined with "
          "--plugin"),
         (["list", "lossess"], "KIND: no such kind, got 'lossess', allowed: backbones, "
-         "freeze-policies, losses, schedulers, heads, optimizers, trackers; did you mean 'losses'?"),
+         "freeze-policies, losses, schedulers, heads, optimizers, trackers; did you mean "
+         "'losses'?"),
         (["list", "losses", "--timm", "x"], "--timm: works only with 'siamkit "
          "list backbones', without a NAME"),
         (["train", "--resume", "r", "--epochs", "3", "--no-pretrained"], "--resume: continues "

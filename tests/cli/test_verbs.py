@@ -237,7 +237,8 @@ def test_timms_options_are_finite(cli, value):
 
 
 @pytest.mark.parametrize(
-    "kind", ["backbones", "freeze-policies", "losses", "schedulers", "heads", "optimizers", "trackers"]
+    "kind",
+    ["backbones", "freeze-policies", "losses", "schedulers", "heads", "optimizers", "trackers"],
 )
 def test_every_entry_is_listed_and_explained(cli, kind):
     listed = cli("list", kind, "--json").json["entries"]
@@ -278,8 +279,7 @@ def test_timms_registry_can_be_searched(cli):
     done = cli("list", "backbones", "--timm", "convnxt_tiny")
     assert done.code == 2
     assert done.err == (
-        "error: --timm: no timm model matches, got 'convnxt_tiny'; did you mean "
-        "'convnext_tiny'?\n"
+        "error: --timm: no timm model matches, got 'convnxt_tiny'; did you mean 'convnext_tiny'?\n"
     )
 
 
