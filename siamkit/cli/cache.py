@@ -24,7 +24,8 @@ CacheDir = Annotated[
     typer.Option(
         "--cache-dir",
         metavar="DIR",
-        help="The cache's folder. Default: $SIAMKIT_CACHE_DIR, else ~/.cache/siamkit/features.",
+        help="The cache's folder. Default: $SIAMKIT_CACHE_DIR, else siamkit/features in "
+        "$XDG_CACHE_HOME or ~/.cache.",
         show_default=False,
     ),
 ]
