@@ -111,7 +111,7 @@ def test_embeddings_of_any_network_are_evaluated() -> None:
     assert "recall@1" in repr(result) and "<pre>" in result._repr_html_()
     with pytest.raises(DataError, match="a label for each embedding"):
         siamkit.evaluate(embeddings=vectors, labels=[0])
-    with pytest.raises(ConfigError, match="embeddings come with labels"):
+    with pytest.raises(ConfigError, match="embeddings: need labels"):
         siamkit.evaluate("run", embeddings=vectors, labels=[0])
 
 
