@@ -18,7 +18,7 @@ def test_it_says_what_there_is(image_folder: Path, capsys: pytest.CaptureFixture
     assert check(image_folder) == 0
     text = capsys.readouterr().out
     assert f"class folders: {image_folder}" in text
-    assert "48 files: PNG 48; RGB 48" in text
+    assert "48 files: 48 PNG; 48 RGB" in text
     assert "class-disjoint: 4 classes train, 4 held out (seed 0)" in text
     assert text.rstrip().endswith("the data can be used")
 
