@@ -107,7 +107,7 @@ def test_a_copy_with_changes_counts_as_unresolved(run: OpenRun) -> None:
 
 def test_a_calibration_section_of_its_own() -> None:
     assert calibration_config(None, 0.1).wanted == "far"
-    with pytest.raises(ConfigError, match="far is for the target far"):
+    with pytest.raises(ConfigError, match="far works only with the target far"):
         calibration_config("eer", 0.1)
     with pytest.raises(ConfigError, match="target: must be"):
         calibration_config("luck", None)  # type: ignore[arg-type]
