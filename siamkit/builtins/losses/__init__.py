@@ -26,7 +26,8 @@ class TripletOptions(Options):
     margin: float = Field(
         0.2,
         gt=0,
-        description="Required gap between the distances to the negative and to the positive.",
+        description="Required gap between the distances to the negative and to the positive, in "
+        "units of distance.",
     )
     distance: Literal["euclidean", "squared-euclidean", "cosine"] = Field(
         "euclidean", description="Distance between embeddings; cosine is 1 - cosine similarity."
