@@ -22,16 +22,19 @@ class AugmentConfig(Section):
     )
     rotate: float = Field(0.0, ge=0, le=180, description="Largest rotation in degrees.")
     brightness: float = Field(
-        0.4, ge=0, le=1, description="Brightness x: multiplied by a factor in [1 - x, 1 + x]."
+        0.4, ge=0, le=1, description="x: a random factor in [1 - x, 1 + x] on the brightness."
     )
     contrast: float = Field(
-        0.4, ge=0, le=1, description="Contrast x: multiplied by a factor in [1 - x, 1 + x]."
+        0.4, ge=0, le=1, description="x: a random factor in [1 - x, 1 + x] on the contrast."
     )
     saturation: float = Field(
-        0.4, ge=0, le=1, description="Saturation x: multiplied by a factor in [1 - x, 1 + x]."
+        0.4, ge=0, le=1, description="x: a random factor in [1 - x, 1 + x] on the saturation."
     )
     hue: float = Field(
-        0.1, ge=0, le=0.5, description="Hue x: shifted by up to x turns of the colour wheel."
+        0.1,
+        ge=0,
+        le=0.5,
+        description="x: a random shift of the hue by up to x turns of the colour wheel.",
     )
     grayscale: float = Field(0.2, ge=0, le=1, description="Probability of a conversion to grey.")
     blur: float = Field(0.0, ge=0, le=1, description="Probability of a Gaussian blur.")

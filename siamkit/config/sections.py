@@ -20,7 +20,8 @@ class BackboneConfig(Component):
     name: str = "resnet50"
     pretrained: bool | None = Field(
         None,
-        description="Load pretrained weights: true, false, or null: if the backbone has any.",
+        description="Pretrained weights. true: require them. false: start from random weights. "
+        "null: load them if the backbone has any.",
     )
     weights: AbsolutePath | None = Field(
         None, description="File with the backbone's weights: .safetensors or .pth."

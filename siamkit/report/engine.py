@@ -17,7 +17,7 @@ def engine_text(data: Mapping[str, Any]) -> str:
     views = "a new view every epoch"
     if data["views"] is not None:
         views = f"{plural(data['views'], 'view')} per image"
-    with_kernel = f" with {data['kernel']}" if data["kernel"] else ""
+    with_kernel = f" with the {data['kernel']} kernel" if data["kernel"] else ""
     if data["mode"] == "live":
         how = f"computed for every batch{with_kernel}"
     else:
@@ -34,5 +34,8 @@ def _cached(features: int, missing: int, with_kernel: str) -> str:
     if not missing:
         return f"all {plural(features, 'feature')} are in the cache"
     if missing == features:
-        return f"{plural(features, 'feature')} to compute once{with_kernel} and cache"
-    return f"{missing} of {plural(features, 'feature')} still to compute{with_kernel} and cache"
+        return f"{plural(features, 'feature')} computed once{with_kernel} and cached"
+    return (
+        f"{missing} of {plural(features, 'feature')} computed once{with_kernel}, the others are in "
+        "the cache"
+    )

@@ -58,7 +58,7 @@ def _verification(metrics: Json) -> list[RenderableType]:
     which = "all pairs" if metrics["all_pairs"] else "a random sample"
     title = (
         f"verification: {units.count(metrics['same'])} same and "
-        f"{units.count(metrics['different'])} different pairs, {which}"
+        f"{units.count(metrics['different'])} different pairs ({which})"
     )
     table = make_table("metric", "value", "95 % interval", numbers=("value", "95 % interval"))
     for name, value in metrics.items():
@@ -74,7 +74,8 @@ def _verification(metrics: Json) -> list[RenderableType]:
         parts.append(
             styled(
                 f"accuracy {accuracy['mean']:.3f} +- {accuracy['standard_error']:.3f} (standard "
-                f"error) over {accuracy['folds']} folds; each fold uses the threshold of the others"
+                f"error) over {accuracy['folds']} folds; each fold uses the threshold of "
+                "the other folds"
             )
         )
     return parts

@@ -9,16 +9,16 @@ CACHED = {
 
 def test_a_cached_phase_tells_its_rows_and_what_it_saves():
     assert engine_text(CACHED) == (
-        "frozen up to layer2: 12 of 4096 features still to compute with onnxruntime and cache, "
-        "34.0 MB; 8 views per image; each image and view is computed once (estimated 31 s with the "
-        "cache, 5 min 00 s without)"
+        "frozen up to layer2: 12 of 4096 features computed once with the onnxruntime kernel, the "
+        "others are in the cache, 34.0 MB; 8 views per image; each image and view is computed "
+        "once (estimated 31 s with the cache, 5 min 00 s without)"
     )
 
 
 def test_a_live_phase_tells_its_kernel():
     live = {**CACHED, "mode": "live", "views": None, "reason": "the cache is off"}
     text = engine_text(live)
-    assert "frozen up to layer2: computed for every batch with onnxruntime" in text
+    assert "frozen up to layer2: computed for every batch with the onnxruntime kernel" in text
     assert "a new view every epoch; the cache is off" in text
 
 
@@ -30,7 +30,7 @@ def test_features_that_are_all_there_need_no_kernel():
 
 def test_an_empty_cache_is_filled_once():
     assert (
-        "frozen up to layer2: 4096 features to compute once with folded and cache"
+        "frozen up to layer2: 4096 features computed once with the folded kernel and cached"
         in engine_text({**CACHED, "missing": 4096, "kernel": "folded"})
     )
 

@@ -33,7 +33,7 @@ def test_metrics_stand_beside_chance_and_their_intervals(render):
     assert (
         "retrieval: 238 queries among 240 images (2 without another image of their class left out)"
     ) in text
-    assert "verification: 840 same and 27.8 k different pairs, all pairs" in text
+    assert "verification: 840 same and 27.8 k different pairs (all pairs)" in text
     found = rows(text)
     assert ["recall@1", "0.912", "0.030"] in found
     assert ["eer", "0.052", "0.040 to 0.060"] in found
@@ -41,7 +41,7 @@ def test_metrics_stand_beside_chance_and_their_intervals(render):
     assert "at the run's threshold 0.5125: accuracy 0.940, FAR 5.1 %, FRR 6.2 %" in text
     assert (
         "accuracy 0.941 +- 0.006 (standard error) over 10 folds; each fold uses the threshold of "
-        "the others"
+        "the other folds"
     ) in text
 
 

@@ -114,7 +114,10 @@ def test_what_was_measured_follows_the_footer(render):
     whole = {"mode": "whole", "reason": "nothing is frozen", "boundary": None, "kernel": None}
     phases = [{**first, "measured": measured}, {**second, "measured": whole}]
     text = render(inspection({**REPORT, "phases": phases}))
-    assert "measured: frozen up to layer2: 12 of 4096 features still to compute with folded" in text
+    assert (
+        "measured: frozen up to layer2: 12 of 4096 features computed once with the folded kernel"
+        in text
+    )
     assert (
         "time per image: 2.9 ms to load, 46.1 ms in the prefix (folded 46.1 ms, eager 61 ms), "
         "0.71 ms after it, including backward"

@@ -137,7 +137,7 @@ def _about(gathered: Gathered, data: str) -> list[tuple[str, str]]:
         rows.append(
             (
                 "trainable at the end",
-                f"{units.percent(last.share)} of the parameters, after {phases}",
+                f"{units.percent(last.share)} of the parameters ({phases})",
             )
         )
     if gathered.held is not None and gathered.held.verified is not None:

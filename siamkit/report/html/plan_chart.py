@@ -169,7 +169,7 @@ def _epochs(start: int, end: int) -> str:
 
 def _band_row(number: int, band: Band) -> tuple[Cell, ...]:
     engine = band.engine
-    kernel = f" with {engine['kernel']}" if engine.get("kernel") else ""
+    kernel = f" with the {engine['kernel']} kernel" if engine.get("kernel") else ""
     how = {
         "cached": f"once{kernel}, then read from the cache",
         "live": f"for every batch{kernel}",
