@@ -39,7 +39,7 @@ def embed(
         which: The network of the best epoch, or the last saved one.
         batch_size: Images per forward pass.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        workers: Processes that decode images; None chooses by the number of cores.
+        workers: Processes that decode images; None: by the number of cores and images.
         force: Overwrite existing output, and discard unfinished work of another run or folder.
         progress: Called with the number of finished images and the total.
 
@@ -78,7 +78,7 @@ def build_index(
         kind: ``exact``, ``faiss`` (approximate), or ``auto``: ``faiss`` for a large gallery.
         batch_size: Images per forward pass.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        workers: Processes that decode images; None chooses by the number of cores.
+        workers: Processes that decode images; None: by the number of cores and images.
         force: Replace an existing index, and discard unfinished work of another run or folder.
         progress: Called with the number of finished images and the total.
 

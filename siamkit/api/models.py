@@ -86,7 +86,7 @@ def load_embedder(
         which: The network of the best epoch, or the last saved one.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         kernel: The kernel of the network: a name as in ``engine.prefix``, or ``auto`` to measure.
-        workers: Processes that decode images; None chooses by the number of cores.
+        workers: Processes that decode images; None: by the number of cores and images.
         backbone: As for :func:`load_model`.
         head: As for :func:`load_model`.
 

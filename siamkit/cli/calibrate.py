@@ -14,8 +14,8 @@ Data = Annotated[
     str | None,
     typer.Argument(
         metavar="DATA",
-        help="Other data: a folder of class folders, or a table of images, pairs or triplets. Its "
-        "test split is used, else its validation split, else all of it. Default: the run's own "
+        help="Other data, of any kind that 'siamkit train' takes. Its test split is used, else its "
+        "validation split, else all of it. Default: the run's own "
         "validation images.",
         show_default=False,
     ),

@@ -55,7 +55,7 @@ Workers = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Processes that decode images. Default: chosen by the number of cores.",
+        help="Processes that decode images. Default: by the number of cores and images.",
         show_default=False,
     ),
 ]

@@ -30,7 +30,7 @@ Open = Annotated[bool, typer.Option("--open/--no-open", help="Open the report in
 def report(run: Run, file: File = None, open_: Open = False, json: Json = False) -> None:
     """Write the report of a run: one HTML file that needs no network connection.
 
-    The report shows the training curves, the freeze plan, the time per phase, verification and
+    The report shows the training curves, the freeze plan, the time per epoch, verification and
     retrieval results, example images and a map of the embeddings. It also works for interrupted
     runs.
     """

@@ -169,7 +169,10 @@ class RunFlags:
     ] = None
     workers: Annotated[
         int | None,
-        typer.Option(help="Processes that decode images.", rich_help_panel=_DATA),
+        typer.Option(
+            help="Processes that decode images. Default: by the number of cores and images.",
+            rich_help_panel=_DATA,
+        ),
     ] = None
     preset: Annotated[
         str | None,

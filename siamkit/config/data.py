@@ -109,7 +109,9 @@ class DataConfig(Section):
         "part of the network is frozen, else a new view every epoch.",
     )
     workers: int | None = Field(
-        None, ge=0, description="Processes that decode images; null: chosen by the number of cores."
+        None,
+        ge=0,
+        description="Processes that decode images; null: by the number of cores and images.",
     )
     augment: AugmentConfig = AugmentConfig()
 

@@ -74,7 +74,7 @@ class Embedder(TextRepr):
         net: The network. It is put into eval mode, and must not change afterwards.
         kernel: The kernel of the network: a name as in ``engine.prefix``, or ``auto`` to measure.
         precision: The numeric type on a GPU.
-        workers: Processes that decode images; None chooses by the number of cores.
+        workers: Processes that decode images; None: by the number of cores and images.
         calibration: The calibration for :meth:`verify`, or the error to raise there.
     """
 

@@ -264,7 +264,7 @@ def test_an_entry_is_shown_with_its_options(cli):
     [
         ("optimizers", "adamw", "--optimizer adamw --set optimizer.betas=VALUE"),
         ("heads", "mlp", "--head mlp --set head."),
-        ("trackers", "tensorboard", "--set 'track=[{name: tensorboard,"),
+        ("trackers", "tensorboard", "Use it with --track tensorboard"),
     ],
 )
 def test_an_entry_says_how_to_choose_it_and_set_its_options(cli, kind, name, example):
