@@ -317,10 +317,10 @@ def test_checks_across_keys_name_the_key_and_not_the_section(refusal):
         ("loss.margin=.inf", "--set loss.margin: must be a finite number, got inf (loss "
          "'triplet')"),
         ("data.path=''", "--set data.path: must have at least 1 character, got ''"),
-        (r'data.path="a\0b"', "--set data.path: must not hold a NUL character, got 'a\\x00b'"),
-        (r'run_dir="a\0b"', "--set run_dir: must not hold a NUL character, got 'a\\x00b'"),
-        (r'backbone.weights="a\0b"', "--set backbone.weights: must not hold a NUL character, got "
-         "'a\\x00b'"),
+        (r'data.path="a\0b"', "--set data.path: must not contain a NUL character, got 'a\\x00b'"),
+        (r'run_dir="a\0b"', "--set run_dir: must not contain a NUL character, got 'a\\x00b'"),
+        (r'backbone.weights="a\0b"', "--set backbone.weights: must not contain a NUL character, "
+         "got 'a\\x00b'"),
         ("train.micro_batch=7", "--set train.micro_batch: must be at least twice "
          "train.images_per_class (4), since a micro-batch of one class has no negatives, got 7"),
     ],
@@ -335,7 +335,7 @@ def test_a_micro_batch_of_two_classes_is_enough(config):
 
 
 @pytest.mark.parametrize(
-    ("path", "told"), [("''", "must have at least 1"), (r'"a\0b"', "must not hold a NUL")]
+    ("path", "told"), [("''", "must have at least 1"), (r'"a\0b"', "must not contain a NUL")]
 )
 def test_what_is_no_path_in_a_file_is_not_taken_for_one_beside_it(refusal, tmp_path, path, told):
     (tmp_path / "run.yaml").write_text(f"data: {{path: {path}}}\n")

@@ -1,4 +1,4 @@
-"""Adapters: functions, and losses of pytorch-metric-learning, as siamkit's interfaces."""
+"""The adapters from functions and pytorch-metric-learning losses to siamkit's interfaces."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 class FunctionPolicy(FreezePolicy):
-    """A function as a freeze policy.
+    """A freeze policy made from a function.
 
     Args:
-        function: From the stages and the progress of a run to a plan. An attribute
-            ``metric_driven`` of it says that it reads ``progress.history``.
+        function: Returns a plan for the stages and the progress of a run. If it reads
+            ``progress.history``, it must have an attribute ``metric_driven = True``.
     """
 
     def __init__(self, function: Callable[[Sequence[Stage], Progress], FreezePlan]) -> None:
@@ -42,7 +42,7 @@ class FunctionPolicy(FreezePolicy):
 
 
 class FunctionScheduler(Scheduler):
-    """A function from progress to a multiplier of every rate as a scheduler."""
+    """A scheduler made from a function, which returns a multiplier of every rate."""
 
     def __init__(self, function: Callable[[Progress], float]) -> None:
         self._function = function
@@ -53,15 +53,15 @@ class FunctionScheduler(Scheduler):
 
 
 class MetricLearningLoss(Loss):
-    """Any loss of pytorch-metric-learning, with or without a miner.
+    """A loss of pytorch-metric-learning, with or without a miner.
 
-    It runs in float32 at least, under autocast too: differences of nearly equal distances are what
-    it is made of.
+    It computes in float32 or better, also under autocast, since it subtracts nearly equal
+    distances.
 
     Args:
-        criterion: The loss. One that wants reference embeddings (``SelfSupervisedLoss``,
-            ``VICRegLoss``) gets the second view of each image as those.
-        miner: Picks tuples from labels; None lets the loss use all of them.
+        criterion: The loss. One that takes reference embeddings (``SelfSupervisedLoss``,
+            ``VICRegLoss``) gets those of a second view of each image.
+        miner: Selects tuples by labels; None: the loss uses all tuples.
     """
 
     def __init__(self, criterion: nn.Module, miner: nn.Module | None = None) -> None:
@@ -71,7 +71,7 @@ class MetricLearningLoss(Loss):
 
     @staticmethod
     def takes(criterion: Any, miner: Any) -> bool:
-        """Tell whether the arguments are a loss, and a miner or None."""
+        """Return whether the arguments are a loss, and a miner or None."""
         if not isinstance(criterion, nn.Module) or isinstance(criterion, Loss):
             return False
         if not (miner is None or isinstance(miner, nn.Module)):
@@ -84,8 +84,8 @@ class MetricLearningLoss(Loss):
     ) -> Tensor:
         """Return the scalar loss of ``embeddings [N, D]``.
 
-        Where the loss wants a second view, N is twice the batch: the second half are the second
-        views of the first.
+        If the loss needs a second view, N is twice the batch size, and the second half holds the
+        second views of the images of the first half.
 
         Raises:
             ConfigError: The loss cannot use this kind of tuples.
@@ -104,7 +104,7 @@ class MetricLearningLoss(Loss):
         if isinstance(tuples, Triplets):
             return tuples.anchor, tuples.positive, tuples.negative
         if isinstance(tuples, Pairs):
-            # A pair has no anchor: each end takes that part, as in pairs found by label.
+            # A pair has no anchor, so each image serves as one, as for pairs made from labels.
             first = torch.cat([tuples.first, tuples.second])
             second = torch.cat([tuples.second, tuples.first])
             same = tuples.same.bool().repeat(2)
@@ -134,12 +134,12 @@ class MetricLearningLoss(Loss):
 
 
 def wants_second_view(criterion: nn.Module) -> bool:
-    """Tell whether a loss of pytorch-metric-learning compares two views of each image.
+    """Return whether a loss of pytorch-metric-learning compares two views of each image.
 
-    Either its forward takes reference embeddings and no labels, or it refuses to run without them.
+    Its forward then takes reference embeddings and no labels, or refuses to run without them.
     """
     parameters = inspect.signature(criterion.forward).parameters
     if "ref_emb" in parameters and "labels" not in parameters:
         return True
-    # VICReg learns from what two views share: it has no use for labels.
+    # VICReg compares two views and ignores labels.
     return any(kind.__name__ == "VICRegLoss" for kind in type(criterion).__mro__)

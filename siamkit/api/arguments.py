@@ -1,4 +1,4 @@
-"""Keyword arguments in Python as values of a config, objects, and data in memory."""
+"""The keyword arguments of Python functions, sorted into config values, objects and data."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from siamkit.registry import Registry
 from siamkit.spelling import EVERYDAY, python_argument
 
 SECTIONS = ("train", "engine", "calibration", "track", "report")
-"""Sections of the config that are arguments of their own, as mappings."""
+"""Sections of the config that are arguments themselves, as mappings."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a function was called with.
+    """The sorted arguments of a call.
 
     Attributes:
-        layer: The arguments that are values of a config.
-        objects: Those that are objects, by section.
+        layer: The arguments that are config values.
+        objects: The arguments that are objects, by section.
         data: Images in memory, or None.
     """
 
@@ -34,12 +34,12 @@ class Arguments:
 
 
 def read(given: Mapping[str, Any], registries: Mapping[str, Registry]) -> Arguments:
-    """Sort keyword arguments; those that are None are left out.
+    """Sort keyword arguments; arguments that are None are ignored.
 
     Args:
         given: The arguments by name.
-        registries: The registry of each component section, to point a wrong argument to the
-            right one.
+        registries: The registry of each component section, to suggest the right argument for a
+            wrong one.
 
     Raises:
         ConfigError: An argument is unknown; the message names the right one.
@@ -97,19 +97,19 @@ def _unknown(
     if places:
         hint = "write " + " or ".join(place.replace("...", repr(value)) for place in places[:3])
     else:
-        hint = did_you_mean(name, known) or f"arguments are {', '.join(sorted(known))}"
+        hint = did_you_mean(name, known) or f"the arguments are {', '.join(sorted(known))}"
     return ConfigError("no such argument", where=name, hint=hint)
 
 
 def _places(name: str, registries: Mapping[str, Registry]) -> list[str]:
-    """Return where a key of the config, or an option of an entry, is to be written."""
-    found: list[str] = []
+    """Return the arguments that set a key of the config, or an option of an entry."""
+    places: list[str] = []
     for section, info in RunConfig.model_fields.items():
         model = ENTRY_MODELS.get(section, info.annotation)
         if name in getattr(model, "model_fields", {}):
-            found.append(python_argument(f"{section}.{name}"))
+            places.append(python_argument(f"{section}.{name}"))
     for section in COMPONENTS:
         for entry in registries[section]:
             if name in entry.options.model_fields:
-                found.append(f"{section}={{'name': {entry.name!r}, {name!r}: ...}}")
-    return found
+                places.append(f"{section}={{'name': {entry.name!r}, {name!r}: ...}}")
+    return places

@@ -1,4 +1,4 @@
-"""Registered entries, and configurations of them."""
+"""The registered entries, and the configurations that name them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from siamkit.registry import Registry
 
 
 def registries() -> dict[str, Registry]:
-    """Return the registry of each component section of the config, and that of trackers."""
+    """Return the registry of each component section of the config, and the registry of trackers."""
     loaded = plugins.get()
     return {
         "backbone": loaded.backbones,
@@ -25,12 +25,12 @@ def registries() -> dict[str, Registry]:
 
 
 def load_config(*layers: Mapping[str, Any], where: str = "") -> RunConfig:
-    """Return the complete config of layers of nested values, lowest first, over the defaults."""
+    """Return the complete config of nested values, merged over the defaults, lowest layer first."""
     return resolve(registries(), *layers, where=where)
 
 
 def list_backbones() -> list[str]:
-    """Return the names of the backbones; ``timm:`` stands for every model of timm's."""
+    """Return the names of the backbones; ``timm:`` stands for every timm model."""
     return plugins.get().backbones.names()
 
 

@@ -1,4 +1,4 @@
-"""Embeddings in files, and searching them."""
+"""Embedding files, indexes and search."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def embed(
     force: bool = False,
     progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Do what ``siamkit embed`` does, and return what it prints with ``--json``.
+    """Embed images into a file, like ``siamkit embed``, and return its ``--json`` output.
 
     Args:
         run_dir: The run.
         images: A folder, a file, or files.
-        output: ``.npy`` (with the paths in a ``.csv`` beside it) or ``.parquet``.
-        which: The best epoch's network, or the last saved.
-        batch_size: Images that are loaded together.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        workers: Processes that load images; None for as many as this machine has use for.
-        force: Replace what is there, and drop unfinished work that does not fit.
-        progress: Called with how many images are done, and how many there are.
+        output: The file: ``.npy`` (with the paths in a ``.csv`` beside it) or ``.parquet``.
+        which: The network of the best epoch, or the last saved one.
+        batch_size: Images per forward pass.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        workers: Processes that decode images; None: by the number of cores and images.
+        force: Overwrite existing output, and discard unfinished work of another run or folder.
+        progress: Called with the number of finished images and the total.
 
     Returns:
         See :func:`siamkit.inference.embedding_files.embed_to_file`.
@@ -69,19 +69,19 @@ def build_index(
     force: bool = False,
     progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Do what ``siamkit index`` does, and return what it prints with ``--json``.
+    """Build an index, like ``siamkit index``, and return its ``--json`` output.
 
     Args:
         run_dir: The run.
-        gallery: A folder, a file, or files; the label of an image is its folder in the gallery.
+        gallery: A folder, a file, or files. The label of an image is its subfolder.
         output: The folder of the index.
-        which: The best epoch's network, or the last saved.
+        which: The network of the best epoch, or the last saved one.
         kind: ``exact``, ``faiss`` (approximate), or ``auto``: ``faiss`` for a large gallery.
-        batch_size: Images that are loaded together.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        workers: Processes that load images; None for as many as this machine has use for.
-        force: Replace an index that is there, and drop unfinished work that does not fit.
-        progress: Called with how many images are done, and how many there are.
+        batch_size: Images per forward pass.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        workers: Processes that decode images; None: by the number of cores and images.
+        force: Replace an existing index, and discard unfinished work of another run or folder.
+        progress: Called with the number of finished images and the total.
 
     Returns:
         See :func:`siamkit.inference.gallery.build.build_index`.
@@ -100,12 +100,12 @@ def load_index(path: str | Path, *, verify: bool = True) -> Index:
     """Open an index that :func:`build_index` or ``siamkit index`` built.
 
     Args:
-        path: Its folder.
-        verify: Check every byte of it, which takes about a second for a million embeddings;
-            otherwise the sizes of its files alone.
+        path: The folder of the index.
+        verify: Check every byte, which takes about a second per million embeddings; otherwise
+            only the sizes of its files are checked.
 
     Raises:
-        CheckpointError: It is none, or is damaged; the message names the file.
+        CheckpointError: It is not an index, or is damaged; the message names the file.
     """
     return Index(path, verify=verify)
 
@@ -119,26 +119,26 @@ def search(
     exact: bool = False,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Return what ``siamkit search --json`` prints.
+    """Search an index, and return the output of ``siamkit search --json``.
 
-    To search more than once, keep the index and the embedder:
+    For several searches, keep the index and the embedder:
     ``siamkit.load_embedder(run).search(images, siamkit.load_index(path))``.
 
     Args:
         index: The folder of an index.
         queries: A folder, a file, or files.
-        k: How many for each query.
-        run_dir: The run that built the index, where it is no longer in its place.
-        exact: Search all of the index even if it is approximate.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        k: Results per query.
+        run_dir: The run that built the index, if it was moved since.
+        exact: Compare with every image, even if the index is approximate.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
     Returns:
-        ``index``, ``kind``, ``images`` (in the index), ``k``, ``recall@10`` (on up to 100 of the
-        queries, of an approximate search), and ``queries``: for each its ``path`` and
-        ``neighbours``: ``rank``, ``score``, ``label``, ``path``.
+        ``index``, ``kind``, ``images`` (in the index), ``k``, ``recall@10`` (of an approximate
+        search, on up to 100 queries), and ``queries``. Each query has a ``path`` and
+        ``neighbours`` with ``rank``, ``score``, ``label`` and ``path``.
 
     Raises:
-        CheckpointError: The index is damaged, or its run is gone or has another network now.
+        CheckpointError: The index is damaged, or its run is missing or has another network now.
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
     if k < 1:
@@ -147,9 +147,9 @@ def search(
     run = Path(run_dir or opened.meta.run)
     if not run.exists():
         raise CheckpointError(
-            "the run that built the index is not there",
+            "the run that built the index is missing",
             where=str(run),
-            hint=f"pass its new place as {argument('run_dir', flag='--run')}",
+            hint=f"pass its new directory as {argument('run_dir', flag='--run')}",
         )
     embedder = load_embedder(run, opened.meta.which, device=device)
     opened.require_model(embedder.fingerprint)

@@ -1,4 +1,4 @@
-"""The trained network of a run."""
+"""Loading the trained network of a run."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from siamkit.runs.open import OpenRun
 
 
 def open_run(run_dir: str | Path, **objects: Any) -> OpenRun:
-    """Return a run, whose files are each read once.
+    """Open a run; each of its files is read at most once.
 
     Args:
         run_dir: The run.
-        **objects: The objects that the run began with, by the argument of :func:`siamkit.fit`, as
-            far as they are needed.
+        **objects: The objects that the run was started with, by the argument of
+            :func:`siamkit.fit`, as far as they are needed.
 
     Raises:
-        CheckpointError: There is no run, or an object is another than it began with.
+        CheckpointError: There is no run, or an object differs from the one at its start.
     """
     given = {name: value for name, value in objects.items() if value is not None}
     known, _ = overlaid(registries(), given) if given else (None, None)
@@ -50,19 +50,19 @@ def load_model(
 
     Args:
         run_dir: The run.
-        which: The best epoch's, or the last saved.
-        backbone: The module that the run was given as its backbone, if it was given one.
-        head: The same, of its head.
+        which: The network of the best epoch, or the last saved one.
+        backbone: The module that the run was started with, if its backbone is an object.
+        head: The module that the run was started with, if its head is an object.
 
     Raises:
-        ConfigError: ``which`` is neither.
+        ConfigError: ``which`` is unknown.
         CheckpointError: There is no such checkpoint, or it is damaged.
     """
     return model_of(open_run(run_dir, backbone=backbone, head=head), which)
 
 
 def model_of(run: OpenRun, which: Literal["best", "last"] = "best") -> SiameseNet:
-    """Return a network of an open run. Errors are those of :func:`load_model`."""
+    """Return the network of an open run, with the errors of :func:`load_model`."""
     saved = run.checkpoint(which).model
     net = create_net(run.config, run.registries, weights="none").net
     net.load_state_dict({k: v for k, v in saved.items() if not k.startswith("loss.")})
@@ -83,15 +83,15 @@ def load_embedder(
 
     Args:
         run_dir: The run.
-        which: The best epoch's network, or the last saved.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        kernel: How the network runs: ``auto`` measures, or a name as in ``engine.prefix``.
-        workers: Processes that load images; None for as many as this machine has use for.
+        which: The network of the best epoch, or the last saved one.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        kernel: The kernel of the network: a name as in ``engine.prefix``, or ``auto`` to measure.
+        workers: Processes that decode images; None: by the number of cores and images.
         backbone: As for :func:`load_model`.
         head: As for :func:`load_model`.
 
     Raises:
-        ConfigError: ``which``, ``device`` or ``kernel`` is none of these.
+        ConfigError: ``which``, ``device`` or ``kernel`` is unknown.
         CheckpointError: There is no such checkpoint, or it is damaged.
     """
     run = open_run(run_dir, backbone=backbone, head=head)
@@ -106,7 +106,7 @@ def embedder_of(
     kernel: str = "auto",
     workers: int | None = None,
 ) -> Embedder:
-    """Return an embedder of an open run. Arguments and errors are those of load_embedder."""
+    """Return an embedder of an open run, with the arguments and errors of load_embedder."""
     allowed = ("auto", *KERNELS)
     if kernel not in allowed:
         raise ConfigError("no such kernel", where="kernel", got=kernel, allowed=", ".join(allowed))
@@ -115,7 +115,7 @@ def embedder_of(
     calibration: Calibration | CheckpointError
     try:
         calibration = run.calibration(which)
-    except CheckpointError as error:  # nobody misses it before they verify
+    except CheckpointError as error:  # it is only needed, and raised, by verify()
         calibration = error
     return Embedder(
         net,

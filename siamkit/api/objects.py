@@ -1,8 +1,8 @@
-"""Objects in the place of names: entries for what a caller brings to one run.
+"""The entries for objects that a caller passes to one run instead of names.
 
-A run's config holds names and options. An object stands there under a name of its own,
-``python:MODULE.CLASS``, with a hash of its source as its only option. So the config says what the
-run was made with, and a resumed run is refused where the object is missing or another one.
+A run's config holds names and options. An object appears there as ``python:MODULE.CLASS``, with a
+hash of its source as its only option. So the config records the objects of a run, and a resumed run
+is refused if an object is missing or differs.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ Build = Callable[..., Any]
 def overlaid(
     registries: Mapping[str, Registry], objects: Mapping[str, Any]
 ) -> tuple[dict[str, Registry], dict[str, Any]]:
-    """Put objects beside the registered names.
+    """Add entries for objects to the registries.
 
     Args:
         registries: The registry of each section of the config.
-        objects: An object by the section that it stands in.
+        objects: The objects by section.
 
     Returns:
         The registries with an entry for each object, and the config values that name them.
 
     Raises:
-        ConfigError: An object is of no use in its section.
+        ConfigError: An object does not fit its section.
     """
     result, values = dict(registries), {}
     for section, thing in objects.items():
@@ -54,37 +54,37 @@ def overlaid(
 
 
 def require_same(objects: Mapping[str, Any], config: RunConfig, where: str) -> None:
-    """Check that the objects given to a run again are those that it began with.
+    """Check that the objects passed to a run again are those of its start.
 
     Raises:
-        CheckpointError: One is another, or stands where the run has a registered name.
+        CheckpointError: An object differs, or the run used a registered name in its place.
     """
     for section, thing in objects.items():
         component = getattr(config, section)
         name = f"{PYTHON}{qualified_name(thing)}"
         if component.name != name:
             raise CheckpointError(
-                "the run began with something else",
+                "the run was started with another one",
                 where=f"{where}: {section}",
                 got=name.removeprefix(PYTHON),
                 allowed=component.name.removeprefix(PYTHON),
             )
         if component.options.get("source") != source_hash(thing):
             raise CheckpointError(
-                f"{name.removeprefix(PYTHON)} changed since the run began: its source code, its "
-                "settings or its shapes are others",
+                f"{name.removeprefix(PYTHON)} has other source code, settings or shapes than when "
+                "the run was started",
                 where=f"{where}: {section}",
-                hint="give the object as it was, or start a new run",
+                hint="pass the original object, or start a new run",
             )
 
 
 def is_object(value: Any) -> bool:
-    """Tell whether an argument is an object, and no name or mapping of options."""
+    """Return whether an argument is an object instead of a name or a mapping of options."""
     return value is not None and not isinstance(value, str | Mapping)
 
 
 def qualified_name(thing: Any) -> str:
-    """Return module and qualified name of a function, a class, or an object's class."""
+    """Return the module and qualified name of a function, a class, or an object's class."""
     if isinstance(thing, tuple | list) and thing:  # a loss and its miner
         return "+".join(qualified_name(part) for part in thing)
     if isinstance(thing, partial):
@@ -96,8 +96,8 @@ def qualified_name(thing: Any) -> str:
 def source_hash(thing: Any) -> str:
     """Return a hash of an object's source code and settings: 16 hexadecimal digits.
 
-    Of a module, its printed structure and the shapes of its tensors are its settings, not its
-    weights; of another object, its plain attributes.
+    The settings of a module are its printed structure and the shapes of its tensors, not its
+    weights. The settings of another object are its plain attributes.
     """
     digest = hashlib.sha256()
     for part in _described(thing):
@@ -123,18 +123,18 @@ def _described(thing: Any) -> list[str]:
 
 
 def vars_of(thing: Any) -> dict[str, Any]:
-    """Return an object's attributes; one without a ``__dict__`` has none."""
+    """Return an object's attributes; an object without ``__dict__`` has none."""
     return dict(getattr(thing, "__dict__", {}))
 
 
 def _plain(value: Any) -> str:
-    """Return a value as text that is the same in another process; an address would not be."""
+    """Return a value as text that is the same in every process, so without addresses."""
     text = repr(value)
     return type(value).__qualname__ if " at 0x" in text else text
 
 
 def _captured(thing: Any) -> list[str]:
-    """Return what a function brings along: its defaults, and the variables that it closes over."""
+    """Return the default arguments of a function, and the variables that it closes over."""
     cells = getattr(thing, "__closure__", None) or ()
     defaults = getattr(thing, "__defaults__", None) or ()
     named = getattr(thing, "__kwdefaults__", None) or {}
@@ -145,7 +145,7 @@ def _captured(thing: Any) -> list[str]:
 def _source(code: Any) -> str:
     try:
         return inspect.getsource(code)
-    except (OSError, TypeError):  # built in, or typed into a plain interpreter
+    except (OSError, TypeError):  # built in, or defined in an interactive session
         compiled = getattr(code, "__code__", None)
         return "" if compiled is None else f"{compiled.co_code.hex()} {compiled.co_consts!r}"
 
@@ -156,7 +156,7 @@ def _source(code: Any) -> str:
 def _backbone(thing: Any) -> Build:
     if not isinstance(thing, nn.Module):
         raise _unfit("backbone", thing, "a name, a mapping of options, or a torch.nn.Module")
-    # A copy: the caller's own module keeps its weights, and a second build starts from them too.
+    # A copy: training must not change the caller's module, and a second build starts from it again.
     return lambda _options, _context: deepcopy(thing)
 
 
@@ -172,7 +172,7 @@ def _freeze(thing: Any) -> Build:
             allowed = "a siamkit.FreezePolicy, or a function (stages, progress) -> FreezePlan"
             raise _unfit("freeze", thing, f"a name, a mapping of options, {allowed}")
         thing = FunctionPolicy(thing)
-    # Copies, for a run puts a guard around their methods.
+    # Copies, since a run wraps their methods with checks.
     return lambda _options: copy(thing)
 
 
@@ -204,7 +204,7 @@ def _scheduler(thing: Any) -> Build:
 
 def _unfit(section: str, thing: Any, allowed: str) -> ConfigError:
     got = thing if isinstance(thing, type) else type(thing)
-    hint = f"give an instance: {got.__name__}(...)" if isinstance(thing, type) else None
+    hint = f"pass an instance: {got.__name__}(...)" if isinstance(thing, type) else None
     return ConfigError("cannot be used here", where=section, got=got, allowed=allowed,
                        hint=hint)  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Measuring a network, and placing its threshold."""
+"""The evaluation of a network, its threshold, and checks of data."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ def evaluate(
     labels: Sequence[Any] | None = None,
     **objects: Any,
 ) -> EvaluationResult:
-    """Measure retrieval, verification and few-shot learning beside chance, with intervals.
+    """Measure retrieval, verification and few-shot learning, with chance levels and intervals.
 
     Args:
-        run: A run's directory, or an embedder. None where ``embeddings`` are given.
-        data: Data as for training, of which the test or else the validation split is taken if
-            there are splits; or images in memory, as for :func:`siamkit.fit`; None for the run's
-            own test or else validation images.
-        root: The folder that a table's paths are relative to; None for the table's own.
-        which: The best epoch's network, or the last saved.
-        seed: Of the draws of pairs, folds, resamples and episodes.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        embeddings: ``[N, E]``, of any network; a tensor or an array. They need not be normalised.
-        labels: N labels of them, names or numbers.
-        **objects: The objects that the run began with: ``backbone``, ``head``.
+        run: A run's directory, or an embedder; None with ``embeddings``.
+        data: Data as for training, or images in memory as for :func:`siamkit.fit`. The test split
+            is used, else the validation split, else everything. None: the run's own test images,
+            else its validation images.
+        root: The folder that a table's paths are relative to; None: the table's folder.
+        which: The network of the best epoch, or the last saved one.
+        seed: Seed of the random pairs, folds, resamples and episodes.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        embeddings: Embeddings ``[N, E]`` of any network, normalised or not; a tensor or an array.
+        labels: Their N labels, names or numbers.
+        **objects: The objects that the run was started with: ``backbone``, ``head``.
 
     Returns:
-        What ``siamkit evaluate RUN --json`` prints, by attribute or by key; see
+        The output of ``siamkit evaluate RUN --json``, by attribute or by key; see
         :func:`siamkit.evaluation.summary.summarize`.
 
     Raises:
@@ -65,7 +65,7 @@ def evaluate(
     if embeddings is not None:
         if run is not None or data is not None or labels is None:
             raise ConfigError(
-                "embeddings come with labels, and with no run or data",
+                "need labels, and neither a run nor data",
                 where="embeddings",
                 hint="siamkit.evaluate(embeddings=E, labels=y)",
             )
@@ -73,7 +73,7 @@ def evaluate(
         about = {"path": "embeddings", "part": "all"}
         return EvaluationResult({"run_dir": None, "which": None, "data": about, **summary})
     if run is None:
-        raise ConfigError("must be given, or else embeddings and labels", where="run")
+        raise ConfigError("is missing: pass a run, or embeddings and labels", where="run")
     opened: OpenRun | None = None
     if isinstance(run, Embedder):
         embedder = run
@@ -97,10 +97,10 @@ def evaluate(
 def _images(
     run: OpenRun | None, data: Any, root: str | Path | None
 ) -> tuple[ImageSet, Any, dict[str, str]]:
-    """Return the images to evaluate on, what to embed, and where they are from."""
+    """Return the images to evaluate on, their inputs for the embedder, and their origin."""
     if data is None:
         if run is None:
-            raise ConfigError("must be given with an embedder", where="data")
+            raise ConfigError("is missing: an embedder needs data", where="data")
         splits = load_data(run.config.data, run.config.train.seed)
         images = splits.test or splits.val
         part = "the run's test images" if splits.test else "the run's validation images"
@@ -121,22 +121,22 @@ def _labelled(embeddings: Any, labels: Sequence[Any]) -> tuple[Tensor, ImageSet]
     names = [str(label.item() if hasattr(label, "item") else label) for label in labels]
     if vectors.ndim != 2 or len(vectors) != len(names):
         raise DataError(
-            "there must be a label for each embedding",
+            "the numbers of embeddings and labels differ",
             where="embeddings",
             got=f"shape {list(vectors.shape)} and {len(names)} labels",
             allowed="[N, E] and N labels",
         )
     if not torch.isfinite(vectors).all():
-        raise DataError("hold NaN or infinity", where="embeddings")
+        raise DataError("contain NaN or infinity", where="embeddings")
     return vectors, image_set_of(names)
 
 
 def _threshold(embedder: Embedder) -> tuple[float | None, list[str]]:
-    """Return the threshold that was fitted for the embedder's network, or why there is none."""
+    """Return the threshold that was fitted for the embedder's network, or the reason for none."""
     try:
         return embedder.calibration.threshold, []
     except CheckpointError as error:
-        return None, [f"no errors at a threshold: {error}"]
+        return None, [f"no error rates at a threshold: {error}"]
 
 
 def verify_pairs(
@@ -146,19 +146,19 @@ def verify_pairs(
     output: str | Path | None = None,
     device: str = "auto",
 ) -> PairVerdicts:
-    """Decide on each pair of a list, as ``siamkit verify RUN --pairs FILE`` does.
+    """Verify each pair of a list, like ``siamkit verify RUN --pairs FILE``.
 
     Args:
-        run_dir: The run, whose best epoch's network and threshold decide.
-        pairs: A table with the columns ``a`` and ``b`` and, if known, ``same``; paths are relative
-            to it.
-        output: A new CSV file for the verdicts; None for none.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        run_dir: The run; its network of the best epoch and its threshold decide.
+        pairs: A table with the columns ``a``, ``b`` and optionally ``same``; paths are relative to
+            its folder.
+        output: A new CSV file for the verdicts; None writes no file.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
     Raises:
         ConfigError: ``output`` exists, or its folder doesn't.
         CheckpointError: There is no run, or its network has no threshold.
-        DataError: Rows cannot be used; the message lists them. Nothing is embedded then.
+        DataError: Some rows are unusable; the message lists them, and no image is embedded.
     """
     path, target = Path(pairs), None if output is None else Path(output)
     if target is not None:
@@ -171,12 +171,12 @@ def verify_pairs(
 
 
 def check_data(data: str | Path, *, root: str | Path | None = None, seed: int = 0) -> DataResult:
-    """Look for what is wrong with data: bad rows, unreadable images, leaks, label conflicts.
+    """Check data for problems: bad rows, unreadable images, leaks, label conflicts.
 
     Args:
         data: A folder, a table, LFW's pairs, or ``sample``.
-        root: The folder that a table's paths are relative to; None for the table's own.
-        seed: Seed of what is held out.
+        root: The folder that a table's paths are relative to; None: the table's folder.
+        seed: Seed of the choice of held-out classes.
 
     Raises:
         DataError: The data cannot be read: no such file, bad rows.
@@ -195,23 +195,23 @@ def calibrate(
     seed: int = 0,
     device: str = "auto",
 ) -> Calibration:
-    """Fit the threshold of a run again, without training, and keep it with the run.
+    """Fit the threshold of a run again, without training, and store it with the run.
 
     Args:
         run_dir: The run.
-        data: As for :func:`evaluate`; None for the run's own validation images.
+        data: As for :func:`evaluate`; None: the run's own validation images.
         root: As for :func:`evaluate`.
-        target: ``eer``, as many false accepts as false rejects; ``far``, a rate of false accepts;
-            ``accuracy``, the best one on as many same pairs as different; None for ``far`` where a
-            rate is given, else what the run's config says.
-        far: That rate, in (0, 1).
-        seed: Of the draw of pairs, where there are too many for all.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``; where images are embedded.
+        target: ``eer``: equal rates of false accepts and false rejects. ``far``: a given false
+            accept rate. ``accuracy``: the best accuracy, with same and different pairs weighted
+            equally. None: ``far`` if a rate is given, else the target of the run's config.
+        far: The false accept rate, in (0, 1).
+        seed: Seed of the sample of pairs, if there are too many to use all.
+        device: The device to embed on: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
     Raises:
-        ConfigError: The target and the rate don't go together.
+        ConfigError: The target does not take a rate, or needs one.
         CheckpointError: There is no such run, or it is damaged.
-        DataError: The images don't allow it; an earlier threshold then stays.
+        DataError: The images do not allow it; an earlier threshold is kept.
     """
     run = open_run(run_dir)
     wanted = run.config.calibration
@@ -225,7 +225,7 @@ def calibrate(
 def _held_out(
     run: OpenRun, data: str | Path | None, root: str | Path | None, device: str
 ) -> HeldOut:
-    """Return images that the run didn't train on, embedded by its best epoch's network."""
+    """Return images that the run did not train on, embedded by the network of its best epoch."""
     config = run.config
     epoch: int = run.checkpoint("best").state["best_epoch"]
     if data is None:

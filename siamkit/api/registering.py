@@ -1,7 +1,7 @@
-"""Registration in this process: names for what a script or a notebook defines.
+"""Registration in this process, for entries that a script or a notebook defines.
 
-A plugin registers its entries for everybody who installs it. These functions do the same for the
-process that calls them: the name then works in configs, in every function and in lists.
+A plugin registers its entries for everyone who installs it. These functions register entries only
+in the process that calls them. The names then work in configs, in every function and in lists.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def register_backbone(
     """Register a backbone in this process: ``build(options, context) -> nn.Module``.
 
     Args:
-        name: What stands in a config: lower case, digits, ``-``, ``_`` and ``.``.
-        build: Builds it.
-        options: A pydantic model of its options; none if left out.
-        summary: One line for lists; the first line of ``build``'s docstring if left out.
+        name: The name in a config: lower-case letters, digits, ``-``, ``_`` and ``.``.
+        build: The function that builds it.
+        options: A pydantic model of its options; None: it has no options.
+        summary: One line for lists; empty: the first line of ``build``'s docstring.
         pretrained: ``build`` can load pretrained weights.
 
     Raises:
@@ -49,10 +49,10 @@ def register_head(
     """Register a head in this process: ``build(options, in_features: int) -> nn.Module``.
 
     Args:
-        name: What stands in a config: lower case, digits, ``-``, ``_`` and ``.``.
-        build: Builds it.
-        options: A pydantic model of its options; none if left out.
-        summary: One line for lists; the first line of ``build``'s docstring if left out.
+        name: The name in a config: lower-case letters, digits, ``-``, ``_`` and ``.``.
+        build: The function that builds it.
+        options: A pydantic model of its options; None: it has no options.
+        summary: One line for lists; empty: the first line of ``build``'s docstring.
 
     Raises:
         PluginError: An argument is wrong, or a plugin has registered the name.
@@ -70,10 +70,10 @@ def register_freeze_policy(
     """Register a freeze policy in this process: ``build(options) -> FreezePolicy``.
 
     Args:
-        name: What stands in a config: lower case, digits, ``-``, ``_`` and ``.``.
-        build: Builds it.
-        options: A pydantic model of its options; none if left out.
-        summary: One line for lists; the first line of ``build``'s docstring if left out.
+        name: The name in a config: lower-case letters, digits, ``-``, ``_`` and ``.``.
+        build: The function that builds it.
+        options: A pydantic model of its options; None: it has no options.
+        summary: One line for lists; empty: the first line of ``build``'s docstring.
 
     Raises:
         PluginError: An argument is wrong, or a plugin has registered the name.
@@ -91,10 +91,10 @@ def register_loss(
     """Register a loss in this process: ``build(options, context: LossContext) -> Loss``.
 
     Args:
-        name: What stands in a config: lower case, digits, ``-``, ``_`` and ``.``.
-        build: Builds it.
-        options: A pydantic model of its options; none if left out.
-        summary: One line for lists; the first line of ``build``'s docstring if left out.
+        name: The name in a config: lower-case letters, digits, ``-``, ``_`` and ``.``.
+        build: The function that builds it.
+        options: A pydantic model of its options; None: it has no options.
+        summary: One line for lists; empty: the first line of ``build``'s docstring.
 
     Raises:
         PluginError: An argument is wrong, or a plugin has registered the name.
@@ -112,10 +112,10 @@ def register_optimizer(
     """Register an optimizer in this process: ``build(options, groups) -> torch.optim.Optimizer``.
 
     Args:
-        name: What stands in a config: lower case, digits, ``-``, ``_`` and ``.``.
-        build: Builds it.
-        options: A pydantic model of its options; none if left out.
-        summary: One line for lists; the first line of ``build``'s docstring if left out.
+        name: The name in a config: lower-case letters, digits, ``-``, ``_`` and ``.``.
+        build: The function that builds it.
+        options: A pydantic model of its options; None: it has no options.
+        summary: One line for lists; empty: the first line of ``build``'s docstring.
 
     Raises:
         PluginError: An argument is wrong, or a plugin has registered the name.
@@ -133,10 +133,10 @@ def register_scheduler(
     """Register a scheduler in this process: ``build(options) -> Scheduler``.
 
     Args:
-        name: What stands in a config: lower case, digits, ``-``, ``_`` and ``.``.
-        build: Builds it.
-        options: A pydantic model of its options; none if left out.
-        summary: One line for lists; the first line of ``build``'s docstring if left out.
+        name: The name in a config: lower-case letters, digits, ``-``, ``_`` and ``.``.
+        build: The function that builds it.
+        options: A pydantic model of its options; None: it has no options.
+        summary: One line for lists; empty: the first line of ``build``'s docstring.
 
     Raises:
         PluginError: An argument is wrong, or a plugin has registered the name.
@@ -154,10 +154,10 @@ def register_tracker(
     """Register a tracker in this process: ``build(options) -> Callable[[Event], None]``.
 
     Args:
-        name: What stands in a config: lower case, digits, ``-``, ``_`` and ``.``.
-        build: Builds it.
-        options: A pydantic model of its options; none if left out.
-        summary: One line for lists; the first line of ``build``'s docstring if left out.
+        name: The name in a config: lower-case letters, digits, ``-``, ``_`` and ``.``.
+        build: The function that builds it.
+        options: A pydantic model of its options; None: it has no options.
+        summary: One line for lists; empty: the first line of ``build``'s docstring.
 
     Raises:
         PluginError: An argument is wrong, or a plugin has registered the name.

@@ -1,4 +1,4 @@
-"""The report of a run."""
+"""The HTML report of a run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from siamkit.report.html.write import write_html
 
 
 def write_report(run_dir: str | Path, output: str | Path | None = None) -> dict[str, Any]:
-    """Write the report of a run: one HTML file that opens without a network.
+    """Write the report of a run: one HTML file that needs no network connection.
 
-    A run that was interrupted has one too; it says what is not there yet.
+    It also works for an interrupted run, and says which parts are missing.
 
     Args:
         run_dir: The run.
-        output: The file; None for ``report.html`` in the run. An earlier one is replaced.
+        output: The file, which is overwritten; None: ``report.html`` in the run.
 
     Returns:
         ``run_dir``, ``path``, ``bytes``, ``charts`` (their names), ``part`` (the held-out images

@@ -1,4 +1,4 @@
-"""Results: what the functions behind the command line return."""
+"""The results of the functions behind the command line."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ Metrics = Mapping[str, float]
 
 
 class Result(RichRepr, Mapping[str, Any]):
-    """A result: a mapping of what the command prints with ``--json``.
+    """A result: a mapping with the ``--json`` output of the command.
 
-    Its parts are attributes too. In a terminal and in a notebook it shows as the command's tables.
+    Its parts are also attributes. A terminal or a notebook shows it as the tables of the command.
 
     Args:
-        values: What the command prints with ``--json``.
+        values: The ``--json`` output of the command.
     """
 
     def __init__(self, values: Json) -> None:
         self._values = dict(values)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the command prints with ``--json``, without its schema."""
+        """Return the ``--json`` output of the command, without its schema."""
         return dict(self._values)
 
     def __getitem__(self, key: str) -> Any:
@@ -57,17 +57,17 @@ class TrainingResult(Result):
 
     @property
     def epochs(self) -> int:
-        """Epochs that were trained."""
+        """The number of trained epochs."""
         return int(self["epochs"])
 
     @property
     def phases(self) -> Sequence[Json]:
-        """The phases that the run went through."""
+        """The phases of the run."""
         return list(self["phases"])
 
     @property
     def metrics(self) -> Mapping[str, Metrics]:
-        """Held-out metrics: ``untrained``, ``best``, ``last``, and ``test`` where there is one."""
+        """Held-out metrics: ``untrained``, ``best``, ``last``, and ``test`` with a test split."""
         return dict(self["metrics"])
 
     @property
@@ -77,12 +77,12 @@ class TrainingResult(Result):
 
     @property
     def stopped_early(self) -> bool:
-        """Whether early stopping ended the run."""
+        """Early stopping ended the run."""
         return bool(self["stopped_early"])
 
     @property
     def calibration(self) -> Calibration | None:
-        """The threshold for "the same or not"; None where the held-out images don't allow it."""
+        """The verification threshold; None if the held-out images do not allow fitting one."""
         values = self["calibration"]
         return None if values is None else Calibration.from_json(values)
 
@@ -95,7 +95,7 @@ class EvaluationResult(Result):
 
     @property
     def retrieval(self) -> Json | None:
-        """Recall@k, MAP@R and R-precision, beside what chance gives."""
+        """Recall@k, MAP@R and R-precision, with their chance levels."""
         return _part(self, "retrieval")
 
     @property
@@ -110,7 +110,7 @@ class EvaluationResult(Result):
 
     @property
     def notices(self) -> Sequence[str]:
-        """What the user should know."""
+        """The notices for the user."""
         return list(self["notices"])
 
     def __rich__(self) -> RenderableType:
@@ -122,12 +122,12 @@ class InspectionResult(Result):
 
     @property
     def phases(self) -> Sequence[Json]:
-        """Each phase: its stages, its cost, and where it may be cut."""
+        """The phases, each with its stages, its cost and its boundary."""
         return list(self["phases"])
 
     @property
     def notices(self) -> Sequence[str]:
-        """What the user should know."""
+        """The notices for the user."""
         return list(self["notices"])
 
     def __rich__(self) -> RenderableType:
@@ -142,7 +142,7 @@ class DataResult(Result):
 
 
 class Phases(RichRepr, tuple[Phase, ...]):
-    """The phases that a policy makes of a run; a tuple that shows as a table.
+    """The phases of a run under a policy; a tuple that displays as a table.
 
     Args:
         phases: The phases.

@@ -1,4 +1,4 @@
-"""Networks, plans and runs."""
+"""The functions to build networks and policies, and to train and inspect runs."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def create_model(
     Args:
         backbone: A name of :func:`list_backbones`, ``timm:<model>``, a mapping of name and options,
             or a module from images ``[N, C, H, W]`` to features; it is copied.
-        pretrained: Load pretrained weights: True, False, or None for "where there are any".
-        weights: A ``.safetensors`` or ``.pth`` file for the backbone instead.
+        pretrained: Load pretrained weights: True, False, or None: if there are any.
+        weights: A ``.safetensors`` or ``.pth`` file with weights of the backbone to load instead.
         head: A head's name, its name and options (``{"name": "mlp", "dim": 64}``), or a module from
             features ``[N, D]`` to embeddings; it is copied.
-        in_chans: Image channels.
-        image_size: Pixels per side; None for the backbone's own.
+        in_chans: Channels per image.
+        image_size: Height and width in pixels; None: the backbone's own size.
         **options: Options of the backbone.
 
     Raises:
         ConfigError: A name or an option is wrong.
-        CheckpointError: Weights can't be had or don't fit.
+        CheckpointError: Weights are unavailable or do not fit.
     """
     data = {"in_chans": in_chans, "image_size": image_size}
     own = {"pretrained": pretrained, "weights": weights, **options}
@@ -78,7 +78,7 @@ def create_policy(
 
     Args:
         policy: A name of :func:`list_freeze_policies`, a mapping of name and options, a function
-            ``(stages, progress) -> FreezePlan``; a policy comes back as it is.
+            ``(stages, progress) -> FreezePlan``, or a policy, which is returned unchanged.
         **options: Options of a named policy.
 
     Raises:
@@ -96,13 +96,13 @@ def phases(
     epochs: int = 10,
     **options: Any,
 ) -> Phases:
-    """Return the phases that a policy makes of a run.
+    """Return the phases of a run under a policy.
 
     Args:
         net: The network, or the stages of any network
             (:func:`siamkit.freezing.discover_stages`).
         policy: As for :func:`create_policy`.
-        epochs: Epochs in the run.
+        epochs: The number of epochs.
         **options: Options of a named policy.
     """
     stages = net.stages() if isinstance(net, SiameseNet) else tuple(net)
@@ -136,34 +136,37 @@ def fit(
     (``{"name": "triplet", "margin": 0.3}``), or an object.
 
     Args:
-        config: A config, nested values, or a YAML file; None for the defaults. The arguments below
-            come before it.
-        data: A folder or a table, as on the command line; pairs of image and label, images being
-            paths, Pillow images, numpy arrays ``[H, W, C]`` or torch tensors ``[C, H, W]``; a torch
-            ``Dataset`` of such; or a mapping from ``train``, ``val`` and ``test`` to any of these.
-            What is in memory is written to the run as PNG.
-        backbone: Or a ``torch.nn.Module`` from images ``[N, C, H, W]`` to features. It is copied.
-        head: Or a ``torch.nn.Module`` from features ``[N, D]`` to embeddings. It is copied.
-        freeze: Or a :class:`siamkit.FreezePolicy`, or a function ``(stages, progress) ->
+        config: A config, nested values, or a YAML file; None: the defaults. The arguments below
+            override it.
+        data: A folder or a table, as on the command line; pairs of image and label; a torch
+            ``Dataset`` of such pairs; or a mapping from ``train``, ``val`` and ``test`` to any of
+            these. An image is a path, a Pillow image, a numpy array ``[H, W, C]`` or a torch
+            tensor ``[C, H, W]``. Images in memory are saved in the run as PNG.
+        backbone: As an object: a ``torch.nn.Module`` from images ``[N, C, H, W]`` to features. It
+            is copied.
+        head: As an object: a ``torch.nn.Module`` from features ``[N, D]`` to embeddings. It is
+            copied.
+        freeze: As an object: a :class:`siamkit.FreezePolicy`, or a function ``(stages, progress) ->
             FreezePlan``.
-        loss: Or a :class:`siamkit.Loss`; or a loss of pytorch-metric-learning; or such a loss and a
-            miner, as a tuple.
-        optimizer: Or a function from named groups to a ``torch.optim.Optimizer``, such as
-            ``torch.optim.RMSprop``.
-        scheduler: Or a :class:`siamkit.Scheduler`, or a function ``progress -> multiplier``.
-        epochs: Times over the training images.
+        loss: As an object: a :class:`siamkit.Loss`, a loss of pytorch-metric-learning, or a tuple
+            of such a loss and a miner.
+        optimizer: As an object: a function from named groups to a ``torch.optim.Optimizer``, such
+            as ``torch.optim.RMSprop``.
+        scheduler: As an object: a :class:`siamkit.Scheduler`, or a function ``progress ->
+            multiplier``.
+        epochs: Passes over the training images.
         batch_size: Images per optimizer step.
-        lr: Rate of the head; policies multiply it for stages.
-        image_size: Pixels per side.
-        seed: Of the held-out classes, the batches, the views, the head and dropout.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        run_dir: Where the run is written.
+        lr: Learning rate of the head; freeze policies scale it for the other stages.
+        image_size: Height and width in pixels.
+        seed: Seed of all random draws: held-out classes, batches, views, initial weights, dropout.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        run_dir: The directory of the run.
         listeners: Called with every :class:`siamkit.Event`.
         **sections: Other sections of the config as mappings: ``train={"patience": 3}``, ``engine``,
             ``calibration``, ``track``, ``report``.
 
     Returns:
-        What ``siamkit train --json`` prints, by attribute or by key.
+        The output of ``siamkit train --json``, by attribute or by key.
 
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
@@ -186,24 +189,24 @@ def fit(
         resolved = resolved.model_copy(update={"data": placed, "run_dir": path})
         return TrainingResult(_fit.fit(resolved, known, listeners, _observers(), reserved=True))
     finally:
-        if not RunDir(path).config.exists():  # it was refused before it began
+        if not RunDir(path).config.exists():  # the run was refused before it started
             shutil.rmtree(path, ignore_errors=True)
 
 
 def resume(
     run_dir: str | Path, *, listeners: Sequence[Listener] = (), **objects: Any
 ) -> TrainingResult:
-    """Go on with an interrupted run; otherwise as :func:`fit`.
+    """Continue an interrupted run; otherwise like :func:`fit`.
 
     Args:
         run_dir: The run.
         listeners: Called with every :class:`siamkit.Event`.
-        **objects: The objects that the run began with, by the argument of :func:`fit`:
+        **objects: The objects that the run was started with, by the argument of :func:`fit`:
             ``backbone``, ``head``, ``freeze``, ``loss``, ``optimizer``, ``scheduler``.
 
     Raises:
         CheckpointError: There is no run, no intact checkpoint, or the data or an object changed.
-        ConfigError: An object that the run began with is missing.
+        ConfigError: An object that the run was started with is missing.
     """
     run = RunDir.open(Path(run_dir))
     known, _ = overlaid(registries(), _objects(objects))
@@ -216,7 +219,7 @@ def _objects(given: Mapping[str, Any]) -> Mapping[str, Any]:
     for name, value in given.items():
         if name not in COMPONENTS or not is_object(value):
             raise ConfigError(
-                "a run keeps its settings: only objects are given again",
+                "a run keeps its settings, so resume() takes only objects",
                 where=name,
                 allowed=", ".join(COMPONENTS),
             )
@@ -226,7 +229,7 @@ def _objects(given: Mapping[str, Any]) -> Mapping[str, Any]:
 def _resolved(
     config: Config | None, given: Mapping[str, Any]
 ) -> tuple[RunConfig, Mapping[str, Registry], Any]:
-    """Return the config of a call, the registries that it refers to, and data in memory."""
+    """Return the config of a call, its registries, and its data in memory."""
     if (
         isinstance(config, RunConfig)
         and is_resolved(config)
@@ -254,13 +257,13 @@ def inspect(
     measure: bool = False,
     **sections: Any,
 ) -> InspectionResult:
-    """Return every phase of a run before it is run: what trains, what it costs.
+    """Return the phases of a run without training: the stages that train, and their cost.
 
     Args:
-        config: As for :func:`fit`; or a run directory, whose phases are then those it went through.
+        config: As for :func:`fit`; or a run directory, for the phases of that run.
         parameters: Also list every parameter.
-        measure: Also load the weights and data, time each phase, and say how the engine would run
-            it: cached or live, with which kernel, and why. Not for a run directory.
+        measure: Also load the weights and data, time each phase, and report how the engine would
+            run it: cached or live, with which kernel, and why. Not for a run directory.
         **sections: Arguments as for :func:`fit`: names, mappings or objects.
 
     Raises:
@@ -290,15 +293,15 @@ def inspect(
 
 
 def _observers() -> list[Listener]:
-    """Return one observer for each plugin that watches runs, so that each can fail alone."""
+    """Return one observer per plugin that observes runs, so that each can fail by itself."""
     manager = plugins.get().manager
-    found: list[Listener] = []
+    observers: list[Listener] = []
     for caller in manager.hook.siamkit_event.get_hookimpls():
         others = [p for p in manager.get_plugins() if p is not caller.plugin]
         distribution, _, name = caller.plugin_name.partition(":")
         watch = partial(_notify, manager.subset_hook_caller("siamkit_event", others))
-        found.append(Observer(f"the observer plugin {name!r} of {distribution}", watch))
-    return found
+        observers.append(Observer(f"the observer plugin {name!r} of {distribution}", watch))
+    return observers
 
 
 def _notify(hook: Any, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""The built-in plugins, by the entry point ``builtins``: the same door as anybody's."""
+"""The built-in plugins, registered by the entry point ``builtins`` like any other plugin."""
 
 from siamkit.builtins.backbones import siamkit_register_backbones
 from siamkit.builtins.freeze_policies import siamkit_register_freeze_policies

@@ -40,8 +40,8 @@ class TimmOptions(Options):
         0.0,
         ge=0,
         lt=1,
-        description="Probability of skipping a residual branch in training (stochastic depth), "
-        "in the deepest block; it falls linearly towards the stem.",
+        description="Probability of skipping the residual branch of the deepest block in training "
+        "(stochastic depth); it falls linearly to 0 at the stem.",
     )
 
 
@@ -59,7 +59,7 @@ def siamkit_register_backbones(register: Register) -> None:
         PREFIX,
         _build_timm,
         options=TimmOptions,
-        summary="Any timm model: timm:NAME or timm:NAME.TAG (--timm PATTERN searches them), "
+        summary="Any timm model: timm:NAME or timm:NAME.TAG (--timm PATTERN lists them), "
         "timm:local-dir:FOLDER, timm:hf-hub:ORG/NAME.",
         pretrained=True,
     )
@@ -91,7 +91,7 @@ def create_timm(name: str, options: TimmOptions, context: BackboneContext) -> nn
         return create_from_source(name, arguments, context, ways_out())
     config = _find(name, context.name)
     if context.image_size is not None and getattr(config, "fixed_input_size", False):
-        # The others take any size as they are.
+        # Other models accept any size.
         arguments["img_size"] = context.image_size
     if not context.pretrained:
         return _random(name, context, arguments)
@@ -108,8 +108,8 @@ def create_timm(name: str, options: TimmOptions, context: BackboneContext) -> nn
         with quick_to_fail() as offline:
             return timm.create_model(name, pretrained=True, **arguments)
     except Exception as error:
-        # timm, the hub's client and the transport below it each have errors of their own. Where
-        # the same model can be built with random weights, the weights were at fault.
+        # timm, the hub's client and the transport below it raise different errors. If the same
+        # model can be built with random weights, the weights caused the error.
         _random(name, context, arguments)
         why = (config.hf_hub_id and offline) or reason(error)
         raise CheckpointError(

@@ -1,10 +1,10 @@
 """The built-in freeze policies: pure functions from progress to a plan.
 
-Wherever stages are counted, the units are those that the policy is called with: stages, or blocks
-where the run's ``backbone.granularity`` is ``block``. The head, where there is one, trains from the
-first epoch to the last at the full rate; a policy that begins with the head alone skips that phase
-where there is no head, for nothing would train in it. Plans never depend on the *number* of epochs,
-so that prolonging a run leaves its first phases as they were.
+A policy counts the units that it is called with: stages, or blocks if the run's
+``backbone.granularity`` is ``block``. The head trains in every epoch at the full rate. A policy
+that begins with the head alone skips that phase in a network without a head, since nothing would
+train in it. Plans never depend on the *number* of epochs, so a longer run begins with the same
+phases.
 """
 
 from __future__ import annotations
@@ -40,15 +40,18 @@ class NoPolicyOptions(Options):
 
 
 class BackboneRate(Options):
-    """What every policy that trains backbone stages takes."""
+    """The options of every policy that trains backbone stages."""
 
     lr_mult: float = Field(
-        0.1, gt=0, le=100, description="Rate of the backbone stages, as a multiple of the head's."
+        0.1,
+        gt=0,
+        le=100,
+        description="Learning rate of the backbone stages, as a multiple of the head's rate.",
     )
     norm: NormMode = Field(
         "affine",
-        description="Norm layers in stages that train: frozen, affine (scale and shift train, "
-        "statistics stay), or train (both change).",
+        description="Norm layers in stages that train. frozen: nothing changes. affine: scale and "
+        "shift train, the running statistics do not change. train: both change.",
     )
 
 
@@ -56,7 +59,7 @@ class LastStages(BackboneRate):
     """The last n stages."""
 
     n: int = Field(
-        2, ge=1, description="How many of the last stages train; all if there are fewer."
+        2, ge=1, description="Number of last stages that train; all stages if there are fewer."
     )
 
 
@@ -72,7 +75,9 @@ class StagesOptions(LastStages):
     """Options of ``stages``."""
 
     warmup: int = Field(
-        2, ge=0, description="Epochs of the head alone, at first; none if there is no head."
+        2,
+        ge=0,
+        description="First epochs, in which only the head trains; none if there is no head.",
     )
 
 
@@ -83,8 +88,8 @@ class DecayedRate(BackboneRate):
         1.0,
         gt=0,
         le=1,
-        description="What each stage's rate is multiplied by to give that of the stage below it; "
-        "the last stage has lr_mult.",
+        description="Factor from each stage's rate to the rate of the stage below it; the last "
+        "stage has the rate lr_mult.",
     )
 
 
@@ -92,25 +97,26 @@ class GradualOptions(DecayedRate):
     """Options of ``gradual-unfreeze``."""
 
     direction: Literal["top", "bottom"] = Field(
-        "top", description="Start from the last stage (top) or from the first one (bottom)."
+        "top", description="Start with the last stage (top) or with the first stage (bottom)."
     )
     trigger: Literal["epoch", "plateau"] = Field(
         "epoch",
-        description="Unfreeze the next stage every so many epochs, or when the metric stalls.",
+        description="Unfreeze the next stage every few epochs (epoch), or when the metric stops "
+        "improving (plateau).",
     )
-    every: int = Field(1, ge=1, description="Epochs between two stages, for trigger epoch.")
+    every: int = Field(1, ge=1, description="Epochs between two stages, for the trigger epoch.")
     patience: int = Field(
-        2, ge=1, description="Epochs without a better metric that make a plateau."
+        2, ge=1, description="Epochs without improvement that count as a plateau."
     )
     min_delta: float = Field(
-        0.0, ge=0, description="Improvements up to this size don't count; in units of the metric."
+        0.0, ge=0, description="Ignore improvements up to this size, in units of the metric."
     )
-    head_first: bool = Field(True, description="Begin with the head alone, where there is one.")
+    head_first: bool = Field(True, description="Begin with the head alone, if there is a head.")
     window: int | None = Field(
         None,
         ge=1,
-        description="Train only so many of the latest stages and freeze the earlier ones again; "
-        "null keeps all of them training.",
+        description="Number of most recently unfrozen stages that train; earlier ones are frozen "
+        "again. null: all unfrozen stages train.",
     )
 
 
@@ -118,7 +124,9 @@ class LpFtOptions(DecayedRate):
     """Options of ``lp-ft``."""
 
     probe: int = Field(
-        3, ge=1, description="Epochs of the head alone, at first; none if there is no head."
+        3,
+        ge=1,
+        description="First epochs, in which only the head trains; none if there is no head.",
     )
 
 
@@ -126,7 +134,7 @@ class SurgicalOptions(BackboneRate):
     """Options of ``surgical``."""
 
     names: tuple[str, ...] = Field(
-        (), description="Names of the stages or blocks to train; the first stage if left out."
+        (), description="Names of the stages or blocks to train; empty: the first stage."
     )
 
 
@@ -134,11 +142,14 @@ class FewOptions(Options):
     """Options of the policies that train a few parameters throughout the backbone."""
 
     lr_mult: float = Field(
-        1.0, gt=0, le=100, description="Rate of those parameters, as a multiple of the head's."
+        1.0,
+        gt=0,
+        le=100,
+        description="Learning rate of those parameters, as a multiple of the head's rate.",
     )
     norm: Literal["affine", "train"] = Field(
         "affine",
-        description="affine keeps the norm layers' running statistics; train updates them.",
+        description="Running statistics of the norm layers. affine: keep them. train: update them.",
     )
 
 
@@ -148,8 +159,8 @@ class RegexOptions(BackboneRate):
     patterns: tuple[Annotated[str, AfterValidator(_compiles)], ...] = Field(
         ...,
         min_length=1,
-        description="Regular expressions, searched for in parameter names; what any of them "
-        "matches trains, and so does the head.",
+        description="Regular expressions that are searched for in the parameter names. Every "
+        "matching parameter trains, and so does the head.",
     )
 
 
@@ -164,7 +175,7 @@ class _Policy(FreezePolicy, Generic[OptionsT]):
 
 
 class FreezeAll(_Policy[NoPolicyOptions]):
-    """Trains the head only; the backbone stays as it is."""
+    """Trains only the head; the whole backbone is frozen."""
 
     def plan(self, stages: Sequence[Stage], progress: Progress) -> FreezePlan:
         """Return the plan of the whole run."""
@@ -172,7 +183,7 @@ class FreezeAll(_Policy[NoPolicyOptions]):
 
 
 class UnfreezeBlocks(_Policy[UnfreezeBlocksOptions]):
-    """Trains the last n stages, or the stages or blocks given by name, from the start."""
+    """Trains the last n stages, or the named stages or blocks, from the start."""
 
     def plan(self, stages: Sequence[Stage], progress: Progress) -> FreezePlan:
         """Return the plan of the whole run."""
@@ -181,7 +192,7 @@ class UnfreezeBlocks(_Policy[UnfreezeBlocksOptions]):
 
 
 class Stages(_Policy[StagesOptions]):
-    """The classic two steps: the head alone for some epochs, then the last n stages as well."""
+    """Trains the head alone for some epochs, then also the last n stages: the classic two steps."""
 
     def plan(self, stages: Sequence[Stage], progress: Progress) -> FreezePlan:
         """Return the plan for the epoch at ``progress.epoch``."""
@@ -214,7 +225,7 @@ class GradualUnfreeze(_Policy[GradualOptions]):
 
 
 class LpFt(_Policy[LpFtOptions]):
-    """Linear probing, then fine-tuning: the head alone, then everything (Kumar et al. 2022)."""
+    """Trains the head alone, then everything (linear probing, fine-tuning; Kumar et al. 2022)."""
 
     def plan(self, stages: Sequence[Stage], progress: Progress) -> FreezePlan:
         """Return the plan for the epoch at ``progress.epoch``."""
@@ -238,7 +249,8 @@ class NormOnly(_Policy[FewOptions]):
         norms = {name for stage in _body(stages) for name in stage.norms}
         if not norms:
             raise ConfigError(
-                "the backbone has no norm layers with parameters, so 'norm-only' trains none of it",
+                "the backbone has no norm layers with parameters, so 'norm-only' would train "
+                "nothing in it",
                 where="freeze.name",
                 hint="'freeze-all' trains the head alone",
             )
@@ -246,15 +258,15 @@ class NormOnly(_Policy[FewOptions]):
 
 
 class BitFit(_Policy[FewOptions]):
-    """Trains the biases, those of norm layers included, and the head (Ben Zaken et al. 2022)."""
+    """Trains the biases, including those of norm layers, and the head (Ben Zaken et al. 2022)."""
 
     def plan(self, stages: Sequence[Stage], progress: Progress) -> FreezePlan:
         """Return the plan of the whole run."""
-        # q_bias and v_bias count (BEiT); relative_position_bias_table is no bias of a layer.
+        # q_bias and v_bias (BEiT) are biases; relative_position_bias_table is not.
         biases = {p for p in _parameters(_body(stages)) if p.rpartition(".")[2].endswith("bias")}
         if not biases:
             raise ConfigError(
-                "the backbone has no biases, so 'bitfit' trains none of it",
+                "the backbone has no biases, so 'bitfit' would train nothing in it",
                 where="freeze.name",
                 hint="'freeze-all' trains the head alone",
             )
@@ -269,21 +281,21 @@ class Regex(_Policy[RegexOptions]):
         names = _parameters(stages)
         matched: set[str] = set()
         for pattern in self.options.patterns:
-            found = {name for name in names if re.search(pattern, name)}
-            if not found:
+            matching = {name for name in names if re.search(pattern, name)}
+            if not matching:
                 raise ConfigError(
                     "the pattern matches no parameter",
                     where="freeze.patterns",
                     got=pattern,
                     allowed=_some(names),
-                    hint=f"{command('inspect', parameters=True)} lists them all",
+                    hint=f"{command('inspect', parameters=True)} lists all parameters",
                 )
-            matched |= found
+            matched |= matching
         return _plan_few(stages, matched, self.options)
 
 
 class Full(_Policy[DecayedRate]):
-    """Trains everything from the start, with a rate that may fall from stage to stage."""
+    """Trains everything from the start, with a rate that can fall from stage to stage."""
 
     def plan(self, stages: Sequence[Stage], progress: Progress) -> FreezePlan:
         """Return the plan of the whole run."""
@@ -337,9 +349,10 @@ def _plan_few(
 
 
 def _rates(stages: Sequence[Stage], options: FewOptions | BackboneRate) -> dict[str, float]:
-    """Return each backbone stage's multiplier, from its place in the network alone.
+    """Return the rate multiplier of each backbone stage, from its position in the network.
 
-    Counting only what trains would shift every rate whenever a stage is frozen or unfrozen.
+    Positions count all stages. Counting only trainable ones would shift every rate whenever a stage
+    is frozen or unfrozen.
     """
     decay = options.decay if isinstance(options, DecayedRate) else 1.0
     deepest_first = reversed(_body(stages))

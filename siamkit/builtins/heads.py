@@ -14,7 +14,7 @@ from siamkit.model.heads import Head
 class LinearOptions(Options):
     """Options of ``linear``."""
 
-    dim: int = Field(128, ge=1, description="Width of the embedding.")
+    dim: int = Field(128, ge=1, description="Dimensions of the embedding.")
 
 
 class MlpOptions(LinearOptions):
@@ -29,7 +29,7 @@ class BNNeckOptions(Options):
     dim: int | None = Field(
         None,
         ge=1,
-        description="Width to reduce the features to, linearly, first; null keeps theirs.",
+        description="Reduce the features to this many dimensions by a linear layer; null: do not.",
     )
 
 
@@ -44,7 +44,7 @@ class ResidualOptions(Options):
 
 
 class Gated(nn.Module):
-    """``x + gate * inner(x)``; the gate starts at zero (Bachlechner et al. 2021, ReZero)."""
+    """A gated residual, ``x + gate * inner(x)``; the gate starts at 0 (Bachlechner et al. 2021)."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def siamkit_register_heads(register: Register) -> None:
 
 
 def build_mlp(options: MlpOptions, in_features: int) -> Head:
-    """Two linear layers with a ReLU between them: the classic recipe's head."""
+    """Two linear layers with a ReLU between them: the head of the classic recipe."""
     return Head(options.dim, *_mlp(in_features, options.hidden, options.dim))
 
 
@@ -80,11 +80,11 @@ def build_linear(options: LinearOptions, in_features: int) -> Head:
 def build_bnneck(options: BNNeckOptions, in_features: int) -> Head:
     """Batch norm without a shift, after a linear layer if ``dim`` is given (Luo et al. 2019).
 
-    In training it normalises with the batch's statistics, in evaluation with the running ones.
+    It normalises with the batch's statistics in training, and with the running ones in evaluation.
     """
     dim = options.dim or in_features
     norm = nn.BatchNorm1d(dim)
-    # Not merely frozen: a shift that does not exist cannot be unfrozen along with the head.
+    # The shift is removed, not frozen: unfreezing the head would unfreeze it too.
     norm.register_parameter("bias", None)
     reduce = [] if options.dim is None else [_projection(in_features, dim, bias=False)]
     return Head(dim, *reduce, norm)
@@ -96,7 +96,7 @@ def build_identity(options: IdentityOptions, in_features: int) -> Head:
 
 
 def build_residual(options: ResidualOptions, in_features: int) -> Head:
-    """The features plus a gated MLP of them; the gate starts at zero, so training starts there."""
+    """The features plus a gated MLP; the gate starts at 0, so training starts at the features."""
     return Head(in_features, Gated(nn.Sequential(*_mlp(in_features, options.hidden, in_features))))
 
 
@@ -108,7 +108,7 @@ def _mlp(in_features: int, hidden: int, out_features: int) -> list[nn.Module]:
 
 
 def _projection(in_features: int, out_features: int, *, bias: bool = True) -> nn.Linear:
-    """Return a layer that starts as an orthogonal projection, which keeps angles well."""
+    """Return a layer that starts as an orthogonal projection, which nearly preserves angles."""
     layer = nn.Linear(in_features, out_features, bias=bias)
     nn.init.orthogonal_(layer.weight)
     if bias:

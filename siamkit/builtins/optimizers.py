@@ -1,4 +1,4 @@
-"""The built-in optimizers: torch's, over the run's named groups."""
+"""The built-in optimizers: those of torch, over the run's named groups."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from siamkit.interfaces import Options
 Groups = list[dict[str, Any]]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
-_FUSED = ("cpu", "cuda")  # devices whose fused kernels we know
+_FUSED = ("cpu", "cuda")  # devices with fused kernels
 
 
 class AdamOptions(Options):
     """Options of ``adam`` and ``adamw``."""
 
     betas: tuple[Decay, Decay] = Field(
-        (0.9, 0.999), description="Decay rates of the moment estimates: >= 0, < 1."
+        (0.9, 0.999), description="Decay rates of the two moment estimates, each >= 0 and < 1."
     )
 
 
 class SgdOptions(Options):
     """Options of ``sgd``."""
 
-    momentum: float = Field(0.9, ge=0, lt=1, description="0 for none.")
-    nesterov: bool = Field(False, description="Nesterov's form of the momentum.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum; 0: none.")
+    nesterov: bool = Field(False, description="Use Nesterov momentum.")
 
 
 @hookimpl
@@ -45,7 +45,7 @@ def build_adamw(options: AdamOptions, groups: Groups) -> torch.optim.Optimizer:
 
 
 def build_adam(options: AdamOptions, groups: Groups) -> torch.optim.Optimizer:
-    """Adam (Kingma and Ba 2015); weight decay is part of the gradient."""
+    """Adam (Kingma and Ba 2015); weight decay is added to the gradient."""
     return torch.optim.Adam(groups, betas=options.betas, fused=fused(groups))
 
 
@@ -57,8 +57,9 @@ def build_sgd(options: SgdOptions, groups: Groups) -> torch.optim.Optimizer:
 
 
 def fused(groups: Groups) -> bool:
-    """Return whether one fused pass over each tensor is available for all parameters.
+    """Return whether a fused kernel is available for all parameters.
 
-    Adam then takes a tenth of the time, which was half of a step that trains a head alone.
+    Adam then takes a tenth of the time. Without it, Adam takes half of a step that trains only a
+    head.
     """
     return all(p.device.type in _FUSED for group in groups for p in group["params"])

@@ -6,18 +6,18 @@ from siamkit.interfaces import Progress
 
 
 def plateaus(progress: Progress, patience: int, min_delta: float, *, start: float = 0.0) -> int:
-    """Return how many plateaus the run has met before the epoch at ``progress.epoch``.
+    """Return the number of plateaus before the epoch at ``progress.epoch``.
 
-    A plateau is ``patience`` epochs in a row, none of which beat the best value so far by more
-    than ``min_delta``; the count of epochs then starts again, the best value stays. The history is
-    replayed on each call, so there is no state to save and none to lose on resume.
+    A plateau is ``patience`` epochs in a row without an improvement of more than ``min_delta`` over
+    the best value so far. Then the count of epochs starts again, and the best value stays. Each
+    call replays the history, so there is no state to save or to lose on resume.
 
     Args:
-        progress: Where the run stands.
-        patience: Epochs without a better metric that make a plateau.
-        min_delta: Improvements up to this size don't count, in units of the metric.
-        start: Epochs that began before this one may set the best value, but are no part of a
-            plateau.
+        progress: The progress of the run.
+        patience: Epochs without improvement that count as a plateau.
+        min_delta: Improvements up to this size are ignored, in units of the metric.
+        start: The first epoch that counts towards a plateau; earlier ones can only set the best
+            value.
     """
     count, waited, best = 0, 0, float("-inf")
     for epoch, value in enumerate(progress.monitored[: progress.epoch]):

@@ -1,8 +1,8 @@
 """The built-in schedulers: pure functions from progress to a multiplier of every rate.
 
-Each takes ``warmup``, in epochs: a linear rise that ends at the full rate. The rest of the run is
-what the schedule proper is stretched over. Time runs by optimizer step where the number of steps is
-known, else by epoch.
+Each has an option ``warmup``, in epochs: a linear rise to the full rate. The schedule itself spans
+the rest of the run. Time advances per optimizer step if the number of steps is known, else per
+epoch.
 """
 
 from __future__ import annotations
@@ -19,52 +19,54 @@ from siamkit.interfaces import Options, Progress, Scheduler
 
 
 class WarmupOptions(Options):
-    """What every schedule takes."""
+    """The options of every schedule."""
 
     warmup: float = Field(
-        0.0, ge=0, description="Epochs over which the rate rises linearly to its full value."
+        0.0, ge=0, description="First epochs, in which the rate rises linearly to its full value."
     )
 
 
 class AnnealOptions(WarmupOptions):
-    """A schedule that ends at a fraction of the full rate."""
+    """The options of a schedule that ends at a fraction of the full rate."""
 
-    final: float = Field(0.0, ge=0, le=1, description="Scale that the rate falls to.")
+    final: float = Field(0.0, ge=0, le=1, description="Final rate, as a share of the full rate.")
 
 
 class StepOptions(WarmupOptions):
-    """A fall every so many epochs."""
+    """The options of ``step``."""
 
-    every: int = Field(5, ge=1, description="Epochs between two falls, counted from the start.")
-    factor: float = Field(0.1, gt=0, le=1, description="What each fall multiplies the rate by.")
+    every: int = Field(
+        5, ge=1, description="Epochs between two reductions, counted from the start."
+    )
+    factor: float = Field(0.1, gt=0, le=1, description="Factor of each reduction.")
 
 
 class OneCycleOptions(AnnealOptions):
-    """One rise and one fall."""
+    """The options of ``one-cycle``."""
 
     warmup: float | None = Field(  # type: ignore[assignment]
-        None, ge=0, description="Epochs of the rise; null for 30% of the run."
+        None, ge=0, description="Epochs of the rise; null: 30 % of the run."
     )
-    start: float = Field(0.04, gt=0, le=1, description="Scale that the rise starts from.")
-    final: float = Field(1e-4, ge=0, le=1, description="Scale that the rate falls to.")
+    start: float = Field(0.04, gt=0, le=1, description="First rate, as a share of the full rate.")
+    final: float = Field(1e-4, ge=0, le=1, description="Final rate, as a share of the full rate.")
 
 
 class PlateauOptions(AnnealOptions):
-    """A fall whenever the monitored metric stops improving."""
+    """The options of ``plateau``."""
 
-    patience: int = Field(3, ge=1, description="Epochs without a better metric before a fall.")
+    patience: int = Field(3, ge=1, description="Epochs without improvement before a reduction.")
     min_delta: float = Field(
-        0.0, ge=0, description="Improvements up to this size don't count; in units of the metric."
+        0.0, ge=0, description="Ignore improvements up to this size, in units of the metric."
     )
-    factor: float = Field(0.3, gt=0, lt=1, description="What each fall multiplies the rate by.")
-    final: float = Field(0.01, ge=0, le=1, description="Scale below which the rate never falls.")
+    factor: float = Field(0.3, gt=0, lt=1, description="Factor of each reduction.")
+    final: float = Field(0.01, ge=0, le=1, description="Lowest rate, as a share of the full rate.")
 
 
 OptionsT = TypeVar("OptionsT", bound=WarmupOptions)
 
 
 class _Warmed(Scheduler, Generic[OptionsT]):
-    """A schedule after a warm-up; subclasses say how the rest of the run goes."""
+    """A schedule after a warm-up; subclasses define the rest of the run."""
 
     def __init__(self, options: OptionsT) -> None:
         self.options = options
@@ -76,32 +78,32 @@ class _Warmed(Scheduler, Generic[OptionsT]):
 
     @abstractmethod
     def _scale(self, progress: Progress, share: float) -> float:
-        """Return the scale at ``share``, in [0, 1], of what follows the warm-up."""
+        """Return the scale at ``share``, in [0, 1], of the time after the warm-up."""
 
 
 class Constant(_Warmed[WarmupOptions]):
-    """The full rate throughout."""
+    """Keeps the full rate throughout."""
 
     def _scale(self, progress: Progress, share: float) -> float:
         return 1.0
 
 
 class Cosine(_Warmed[AnnealOptions]):
-    """Half a cosine from the full rate to ``final`` (Loshchilov and Hutter 2017, SGDR)."""
+    """Falls along half a cosine from the full rate to ``final`` (Loshchilov and Hutter 2017)."""
 
     def _scale(self, progress: Progress, share: float) -> float:
         return _cosine(1.0, self.options.final, share)
 
 
 class Linear(_Warmed[AnnealOptions]):
-    """A straight line from the full rate to ``final``."""
+    """Falls linearly from the full rate to ``final``."""
 
     def _scale(self, progress: Progress, share: float) -> float:
         return 1.0 + (self.options.final - 1.0) * share
 
 
 class Step(_Warmed[StepOptions]):
-    """Multiplies the rate by ``factor`` every so many epochs."""
+    """Multiplies the rate by ``factor`` every ``every`` epochs."""
 
     def _scale(self, progress: Progress, share: float) -> float:
         return self.options.factor ** (progress.epoch // self.options.every)
@@ -112,13 +114,13 @@ class Plateau(_Warmed[PlateauOptions]):
 
     def _scale(self, progress: Progress, share: float) -> float:
         options = self.options
-        # Epochs of the warm-up, when the rate is small, say nothing about the full rate.
+        # In the warm-up the rate is small, so these epochs say nothing about the full rate.
         met = plateaus(progress, options.patience, options.min_delta, start=options.warmup)
         return max(options.factor**met, options.final)
 
 
 class OneCycle(Scheduler):
-    """One cosine rise to the full rate and one fall (Smith and Topin 2018, super-convergence)."""
+    """Rises to the full rate and falls again, both along a cosine (Smith and Topin 2018)."""
 
     def __init__(self, options: OneCycleOptions) -> None:
         self.options = options
@@ -145,18 +147,18 @@ def siamkit_register_schedulers(register: Register) -> None:
 
 
 def _elapsed(progress: Progress) -> float:
-    """Return the epochs that are done, as a real number."""
+    """Return the number of completed epochs, with its fraction."""
     return progress.fraction * progress.epochs
 
 
 def _rise(progress: Progress, warmup: float) -> float:
-    """Return the warm-up's multiplier; it counts the current step, lest the first one be lost."""
+    """Return the multiplier of the warm-up, which includes the current step: it is never 0."""
     tick = progress.epochs / progress.steps if progress.steps else 1.0
     return min(1.0, (_elapsed(progress) + tick) / warmup) if warmup else 1.0
 
 
 def _share_after(progress: Progress, warmup: float) -> float:
-    """Return the share, in [0, 1], that is done of what follows the warm-up."""
+    """Return the completed share, in [0, 1], of the time after the warm-up."""
     rest = progress.epochs - warmup
     if rest <= 0:
         return 0.0

@@ -1,4 +1,4 @@
-"""The built-in tracker: the curves of a run for TensorBoard."""
+"""The built-in tracker, which writes the curves of a run for TensorBoard."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ if TYPE_CHECKING:
 Json = Mapping[str, Any]
 
 FOLDER = "tensorboard"
-"""The folder of a run that the curves are in."""
+"""The folder of the curves in a run."""
 
-_FLUSH_SECONDS = 10  # so that a run can be watched; it is two minutes by itself
+_FLUSH_SECONDS = 10  # the default of two minutes is too long to watch a run
 
 
 class TensorBoard:
     """Writes the curves of a run into ``RUN/tensorboard``, for TensorBoard.
 
     There are two sets of curves, ``training`` and ``held-out``. A metric has the same name in
-    both, so that one chart shows the two. The horizontal axis is the number of optimizer steps
-    throughout: what an epoch gave stands at its last step, and what begins with a phase at the
-    phase's first.
+    both, so that one chart shows both. The horizontal axis is the number of optimizer steps. The
+    values of an epoch stand at its last step, those of a phase at its first step.
     """
 
     def __init__(self, options: Options) -> None:
@@ -41,13 +40,13 @@ class TensorBoard:
         self._notices: list[str] = []
 
     def __call__(self, event: Event) -> None:
-        """Write what there is to say about ``event``; unknown events say nothing."""
+        """Write the values of ``event``; unknown events write nothing."""
         handler = getattr(self, f"_on_{event.name}", None)
         if handler is not None:
             handler(event.data)
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write all pending values."""
         for writer in (self._training, self._held_out):
             if writer is not None:
                 writer.close()
@@ -57,8 +56,8 @@ class TensorBoard:
     def _on_run_start(self, data: Json) -> None:
         folder = Path(data["run_dir"]) / FOLDER
         self._step = data["start_step"]
-        # The steps after the checkpoint that the run goes on from are done again: take them out.
-        # A run that goes on from the very start also measures the untrained model again, at 0.
+        # A resumed run repeats the steps after its checkpoint, so their points are purged. A run
+        # that starts again from 0 also repeats the evaluation of the untrained model.
         again = self._step + 1 if self._step else 0
         purge = again if folder.exists() else None
         self._training, self._held_out = (
@@ -71,7 +70,7 @@ class TensorBoard:
             self._on_notice({"text": text})
 
     def _on_notice(self, data: Json) -> None:
-        # All of them each time: TensorBoard shows but one text for a name and step.
+        # All notices each time, since TensorBoard shows only one text per name and step.
         self._notices.append(data["text"])
         self._text("notices", "\n".join(f"- {text}" for text in self._notices))
 
@@ -83,8 +82,8 @@ class TensorBoard:
     def _on_early_stop(self, data: Json) -> None:
         self._on_notice(
             {
-                "text": f"stopped after epoch {data['epoch'] + 1}: no better than epoch "
-                f"{data['best_epoch'] + 1} for too long"
+                "text": f"stopped early after epoch {data['epoch'] + 1}: no improvement since "
+                f"epoch {data['best_epoch'] + 1}"
             }
         )
 
@@ -118,25 +117,29 @@ class TensorBoard:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         assert writer is not None and writer.file_writer is not None
-        # All at once: add_scalar, one by one, takes several times as long, and steps can be short.
+        # One summary for all values: separate add_scalar calls take several times as long.
         points = [Summary.Value(tag=name, simple_value=v) for name, v in values.items()]
         writer.file_writer.add_summary(Summary(value=points), step)
 
     def _text(self, name: str, text: str) -> None:
-        # A notice may come before the run starts; it is in the list when it does.
+        # A notice can come before the run starts; the list at the start includes it.
         if self._training is not None:
             self._training.add_text(name, text, self._step + 1)
 
 
 def phase_text(data: Json) -> str:
-    """Return what trains from here on, as Markdown, from the data of ``phase_start``."""
+    """Return a Markdown text about the stages that train, from the data of ``phase_start``."""
     trains, total = data["trainable_parameters"], data["parameters"]
     lines = [f"From epoch {data['epoch'] + 1}: {trains:,} of {total:,} parameters train."]
     if data["reason"]:
-        lines[0] += f" Why: {data['reason']}."
+        lines[0] += f" Reason: {data['reason']}."
     rows: Sequence[Json] = data["changes"]
     if rows:
-        lines += ["", "| stage | trains | of | norm layers | rate |", "|---|---|---|---|---|"]
+        lines += [
+            "",
+            "| stage | trainable | parameters | norm layers | rate |",
+            "|---|---|---|---|---|",
+        ]
         lines += [
             f"| {r['stage']} | {r['trainable']:,} | {r['parameters']:,} | {r['norm']} | "
             f"{r['lr']:g} |"
@@ -169,4 +172,4 @@ def _summary_writer() -> type[SummaryWriter]:
 @hookimpl
 def siamkit_register_trackers(register: Register) -> None:
     """Register the built-in trackers."""
-    register("tensorboard", TensorBoard, summary="Curves and texts for TensorBoard.")
+    register("tensorboard", TensorBoard, summary="Writes curves and texts for TensorBoard.")

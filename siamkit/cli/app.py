@@ -1,4 +1,4 @@
-"""The ``siamkit`` command: global options, the verbs, and how every command ends."""
+"""The ``siamkit`` command: global options, the verbs, and the exit code of every command."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def _version(value: bool) -> None:
 @app.callback()
 def siamkit_(
     no_plugins: Annotated[
-        bool, typer.Option("--no-plugins", help="Load no third-party plugin.")
+        bool, typer.Option("--no-plugins", help="Load no third-party plugins.")
     ] = False,
     plugin: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Load this third-party plugin only. Repeatable."),
+        typer.Option(metavar="NAME", help="Load only this third-party plugin. Repeatable."),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
@@ -79,7 +79,7 @@ def siamkit_(
 ) -> None:
     """Fine-tune pretrained vision backbones into embedding models.
 
-    Plugins may add commands, which run but aren't listed here.
+    Plugins can add commands. They are not listed here; 'siamkit plugins' lists them.
     """
 
 
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
     Args:
-        argv: The arguments, without the program's name; those of the process if left out.
+        argv: The arguments, without the program's name. Default: those of the process.
     """
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     with spelling.command_line(flag_of), restored_stdout():
@@ -103,7 +103,7 @@ def _main(args: list[str]) -> int:
     except BrokenPipeError:
         return _mute()
     except SystemExit as error:
-        # This is how rich leaves when it meets a closed pipe.
+        # rich raises SystemExit on a closed pipe.
         if isinstance(error.__context__, BrokenPipeError):
             return _mute()
         raise
@@ -129,6 +129,6 @@ def _run(args: list[str]) -> None:
 
 
 def _mute() -> int:
-    """The reader of stdout has gone (``| head``): nothing is wrong, and nothing more to say."""
+    """Discard further output: the reader of stdout has left (``| head``), which is no error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stdout().fileno())
     return 0

@@ -12,18 +12,20 @@ import typer
 from siamkit.cli import output
 from siamkit.cli.options import Json
 from siamkit.errors import ConfigError
+from siamkit.words import plural
 
 if TYPE_CHECKING:
     from siamkit.engine.cache.budget import StoreInfo
 
-app = typer.Typer(help="See or shrink the cache of frozen features.", add_completion=False)
+app = typer.Typer(help="List or delete cached features of frozen stages.", add_completion=False)
 
 CacheDir = Annotated[
     Path | None,
     typer.Option(
         "--cache-dir",
         metavar="DIR",
-        help="The cache's folder; $SIAMKIT_CACHE_DIR or ~/.cache/siamkit/features if left out.",
+        help="The cache's folder. Default: $SIAMKIT_CACHE_DIR, else siamkit/features in "
+        "$XDG_CACHE_HOME or ~/.cache.",
         show_default=False,
     ),
 ]
@@ -31,7 +33,7 @@ CacheDir = Annotated[
 
 @app.command("list")
 def list_(cache_dir: CacheDir = None, json: Json = False) -> None:
-    """List what is cached, the most recently used first."""
+    """List the cached features, most recently used first."""
     from siamkit.engine.cache.budget import list_stores
     from siamkit.report.cache import cache_table
 
@@ -48,21 +50,27 @@ def list_(cache_dir: CacheDir = None, json: Json = False) -> None:
 def prune(
     max_gb: Annotated[
         float | None,
-        typer.Option(metavar="GB", min=0, help="Then remove the least recently used beyond this."),
+        typer.Option(
+            metavar="GB",
+            min=0,
+            help="Remove the least recently used features until the cache is no larger than this.",
+        ),
     ] = None,
     older_than: Annotated[
         float | None,
-        typer.Option(metavar="DAYS", min=0, help="Remove what was not used for so many days."),
+        typer.Option(
+            metavar="DAYS", min=0, help="Remove features that were not used for this many days."
+        ),
     ] = None,
     cache_dir: CacheDir = None,
     json: Json = False,
 ) -> None:
-    """Remove old features. What a running process uses stays."""
+    """Remove old features, except those that a running process uses."""
     from siamkit.engine.cache import budget
 
     if max_gb is None and older_than is None:
         raise ConfigError(
-            "nothing says what to remove",
+            "needs a limit",
             where="siamkit cache prune",
             hint="give --max-gb or --older-than, or run 'siamkit cache clear'",
         )
@@ -73,11 +81,11 @@ def prune(
 
 @app.command()
 def clear(
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     cache_dir: CacheDir = None,
     json: Json = False,
 ) -> None:
-    """Remove all cached features. What a running process uses stays."""
+    """Remove all cached features, except those that a running process uses."""
     from siamkit.engine.cache import budget
     from siamkit.report import units
 
@@ -86,10 +94,14 @@ def clear(
     if stores and not yes:
         if not sys.stdin.isatty():
             raise ConfigError(
-                "nobody is there to confirm", where="siamkit cache clear", hint="add --yes"
+                "cannot ask for confirmation: stdin is not a terminal",
+                where="siamkit cache clear",
+                hint="add --yes",
             )
         size = units.size(sum(store.bytes for store in stores))
-        typer.confirm(f"Remove {len(stores)} stores, {size}, in {root}?", abort=True, err=True)
+        typer.confirm(
+            f"Remove {plural(len(stores), 'store')} ({size}) in {root}?", abort=True, err=True
+        )
     _report(root, budget.clear(root), json)
 
 

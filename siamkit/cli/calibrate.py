@@ -14,8 +14,9 @@ Data = Annotated[
     str | None,
     typer.Argument(
         metavar="DATA",
-        help="A folder of class folders, or a table of images, pairs or triplets; its test split, "
-        "or else its validation split, if it has any. Left out: the run's own validation images.",
+        help="Other data, of any kind that 'siamkit train' takes. Its test split is used, else its "
+        "validation split, else all of it. Default: the run's own "
+        "validation images.",
         show_default=False,
     ),
 ]
@@ -23,13 +24,16 @@ Target = Annotated[
     str | None,
     typer.Option(
         metavar="eer|far|accuracy",
-        help="What the threshold is for; left out: what the run's configuration says.",
+        help="The criterion of the threshold. Default: the target in the run's configuration.",
     ),
 ]
-Far = Annotated[
-    float | None, typer.Option(help="The rate of false accepts to keep to, such as 1e-3.")
+Far = Annotated[float | None, typer.Option(help="The false accept rate to fit to, such as 1e-3.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Seed of the sample of pairs, for data with too many pairs to use all."
+    ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of the draw of pairs, where all are too many.")]
 
 
 def calibrate(
@@ -44,7 +48,7 @@ def calibrate(
 ) -> None:
     """Fit a run's threshold again, on other images or for another target.
 
-    Nothing is trained. The threshold is kept with the run, in the place of the one before.
+    This trains nothing. The new threshold replaces the one that is stored with the run.
     """
     with heavy_imports():
         from siamkit import api

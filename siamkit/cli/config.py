@@ -13,7 +13,7 @@ from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import Json
 from siamkit.cli.run_flags import RunFlags, run_flags
 
-app = typer.Typer(help="Show, check or describe configurations.", add_completion=False)
+app = typer.Typer(help="Show, validate or describe configurations.", add_completion=False)
 
 
 @app.command()
@@ -29,10 +29,10 @@ def show(flags: RunFlags, json: Json = False) -> None:
 
 @app.command()
 def validate(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A YAML config file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A YAML configuration file.")],
     json: Json = False,
 ) -> None:
-    """Check a config file, its plugins' options included."""
+    """Check a configuration file, including the options of plugins."""
     RunFlags(config=file).load()
     if json:
         output.emit_json("validation", {"file": str(file), "valid": True})
@@ -42,7 +42,7 @@ def validate(
 
 @app.command()
 def schema(json: Json = False) -> None:
-    """Print the JSON schema of config files, for editors."""
+    """Print the JSON schema of configuration files, for editors."""
     with heavy_imports():
         from siamkit import api, config
 

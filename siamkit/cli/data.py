@@ -1,4 +1,4 @@
-"""``siamkit data``: look at data before training on it."""
+"""``siamkit data``: checks of the data before training."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import typer
 
 from siamkit.cli import output
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import Json, Root
+from siamkit.cli.options import DATA, Json, Root
 from siamkit.errors import DataError
+from siamkit.words import plural
 
-app = typer.Typer(help="Look at data before training on it.", add_completion=False)
+app = typer.Typer(help="Check data before training.", add_completion=False)
 
 
 @app.callback()
 def data() -> None:
-    """Look at data before training on it."""
+    """Check data before training."""
 
 
 @app.command()
@@ -25,34 +26,31 @@ def check(
         str,
         typer.Argument(
             metavar="DATA",
-            help="A folder of class folders; a table of images, pairs or triplets (.csv, .tsv, "
-            ".parquet); LFW's pairs.txt; or 'sample'.",
+            help=DATA,
         ),
     ],
     root: Root = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is held out.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of held-out classes.")] = 0,
     strict: Annotated[
         bool,
-        typer.Option(
-            "--strict", help="Images or groups on both sides of a split are an error too."
-        ),
+        typer.Option("--strict", help="Report images or groups in two splits as errors."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Say what is in the data and what is wrong with it.
+    """Report the contents of the data and every problem with it.
 
-    Decodes every image, makes the splits that a run would make, and looks for images that are on
-    two sides of them. Exits with 3 if the data cannot be used.
+    Decodes every image, makes the same splits as a run, and looks for images that are in two
+    splits. The exit code is 3 if the data cannot be used.
     """
     with heavy_imports():
         from siamkit import api
 
     report = api.check_data(data, root=root, seed=seed).to_json()
     if strict:
-        kinds = {"leaks": "images", "torn_groups": "groups"}
+        kinds = {"leaks": "image", "torn_groups": "group"}
         report["problems"] += [
-            f"{len(report[key])} {what} are on two sides of a split (--strict)"
-            for key, what in kinds.items()
+            f"{plural(len(report[key]), noun)} in two splits (--strict)"
+            for key, noun in kinds.items()
             if report[key]
         ]
     if json:

@@ -13,7 +13,7 @@ from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import BatchSize, Device, Force, Json, Last, Run, Workers
 
 Images = Annotated[
-    Path, typer.Argument(metavar="IMAGES", help="A folder, with images at any depth, or a file.")
+    Path, typer.Argument(metavar="IMAGES", help="An image, or a folder of images at any depth.")
 ]
 Output = Annotated[
     Path,
@@ -21,7 +21,8 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="FILE.npy, with the paths in FILE.csv beside it; or FILE.parquet.",
+        help="Write the embeddings to FILE.npy, and the image paths to FILE.csv beside it; or both "
+        "to FILE.parquet.",
         show_default=False,
     ),
 ]
@@ -38,9 +39,9 @@ def embed(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Write the embeddings of images into a file.
+    """Write the embeddings of images to a file.
 
-    Stopped at any time, the same command goes on where it was.
+    If it is interrupted, the same command continues the work.
     """
     with heavy_imports():
         from siamkit import api

@@ -14,13 +14,13 @@ Data = Annotated[
     str | None,
     typer.Argument(
         metavar="DATA",
-        help="A folder of class folders, or a table of images, pairs or triplets; its test split, "
-        "or else its validation split, if it has any. Left out: the run's own test or else "
-        "validation images.",
+        help="Other data, of any kind that 'siamkit train' takes. Its test split is used, else its "
+        "validation split, else all of it. Default: the run's own "
+        "test images, else its validation images.",
         show_default=False,
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of the draws of pairs, folds and episodes.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the random pairs, folds and episodes.")]
 
 
 def evaluate(
@@ -34,8 +34,8 @@ def evaluate(
 ) -> None:
     """Evaluate a trained network: retrieval, verification and few-shot.
 
-    Best on classes that neither trained nor chose the best epoch: say so with a test/ folder, or
-    give other DATA.
+    For unbiased figures, use classes seen neither in training nor in model selection: add a test/
+    split or pass DATA.
     """
     with heavy_imports():
         from siamkit import api

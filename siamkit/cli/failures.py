@@ -1,4 +1,4 @@
-"""The translation of whatever stopped a command into an error of ours."""
+"""The translation of any exception that stops a command into an error of siamkit."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from siamkit.errors import (
 
 
 def as_siamkit_error(error: BaseException) -> SiamkitError:
-    """Return the error that tells what ``error`` means to the user."""
+    """Return the error of siamkit that explains ``error`` to the user."""
     if isinstance(error, SiamkitError):
         return error
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return Interrupted("interrupted", exit_code=130)
-    # typer brings its own copy of click in some versions and depends on it in others; this
-    # method is what their exceptions have in common.
+    # Some versions of typer bundle click, others depend on it. Their exceptions share only this
+    # method.
     if hasattr(error, "format_message"):
         return _usage_error(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return ResourceError("no space left on the disk", where=error.filename)
+        return ResourceError("no space left on disk", where=error.filename)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return ResourceError(
             "out of memory",
@@ -39,7 +39,7 @@ def as_siamkit_error(error: BaseException) -> SiamkitError:
 
 
 def _usage_error(error: Any) -> ConfigError:
-    """Put one of click's usage errors into our form."""
+    """Return one of click's usage errors as an error of siamkit."""
     from siamkit.problems import reword
 
     context = getattr(error, "ctx", None)

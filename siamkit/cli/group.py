@@ -1,4 +1,4 @@
-"""The command group: our verbs at once, those of plugins only when an unknown one is typed."""
+"""The command group: siamkit's own verbs first, those of plugins only for an unknown verb."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class SiamkitGroup(TyperGroup):
-    """Looks for a verb among our own, then among those that plugins add.
+    """A command group that looks for a verb among siamkit's own, then among those of plugins.
 
-    Loading plugins may import torch, which help and completion must not do: there the group has
-    our own verbs alone.
+    Loading plugins may import torch, which help and completion must not do. There the group has
+    only siamkit's own verbs.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -25,7 +25,7 @@ class SiamkitGroup(TyperGroup):
         return super().invoke(ctx)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return the command, or None if nobody has it."""
+        """Return the command, or None if neither siamkit nor a plugin has it."""
         command = super().get_command(ctx, cmd_name)
         if command is not None or ctx.resilient_parsing or cmd_name.startswith("-"):
             return command

@@ -1,4 +1,4 @@
-"""Imports of the heavy half of siamkit (torch, timm, scikit-learn) in less time."""
+"""Faster imports of the heavy dependencies (torch, timm, scikit-learn)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def heavy_imports() -> Iterator[None]:
-    """Keep the garbage collector out of a block of imports, and of what they leave for good.
+    """Stop the garbage collector during a block of imports, and exempt the imported objects.
 
-    Importing torch makes a million objects that live as long as the process. Looking through them
-    again and again, while they are made and once more as the process ends, takes a third of the
-    time that all of it takes.
+    Importing torch creates a million objects that live as long as the process. The collector
+    would scan them repeatedly, during the import and again at exit, which takes a third of the
+    whole import time.
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield

@@ -16,20 +16,25 @@ Gallery = Annotated[
     Path,
     typer.Argument(
         metavar="GALLERY",
-        help="A folder, with images at any depth; the label of an image is its folder in there.",
+        help="A folder of images at any depth. The label of an image is its subfolder.",
     ),
 ]
 Output = Annotated[
     Path,
     typer.Option(
-        "--output", "-o", metavar="INDEX", help="The index: a folder.", show_default=False
+        "--output",
+        "-o",
+        metavar="INDEX",
+        help="Write the index to this folder.",
+        show_default=False,
     ),
 ]
 Kind = Annotated[
     str,
     typer.Option(
         metavar="exact|faiss|auto",
-        help="exact search; faiss: approximate; auto: faiss where exact search would take long.",
+        help="The kind of search: exact; faiss, which is approximate; or auto, which takes faiss "
+        "if exact search would be slow.",
     ),
 ]
 
@@ -46,9 +51,9 @@ def index(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Build an index of a gallery, for 'siamkit search'.
+    """Build an index of a gallery for 'siamkit search'.
 
-    Stopped at any time, the same command goes on where it was.
+    If it is interrupted, the same command continues the work.
     """
     with heavy_imports():
         from siamkit import api

@@ -17,7 +17,7 @@ Parameters = Annotated[
     bool,
     typer.Option(
         "--parameters",
-        help="List every parameter and when it trains.",
+        help="List every parameter and the phases in which it trains.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -27,7 +27,8 @@ Measure = Annotated[
     bool,
     typer.Option(
         "--measure",
-        help="Load weights and data, time each phase, and say how it would be computed and why.",
+        help="Load weights and data, time each phase, and report how siamkit would compute it "
+        "and why.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -37,9 +38,9 @@ Measure = Annotated[
 def inspect_(
     flags: RunFlags, parameters: Parameters = False, measure: Measure = False, json: Json = False
 ) -> None:
-    """Show what would train when, and what it costs, without training.
+    """Show which stages would train in which epochs, and at what cost, without training.
 
-    Takes the flags of 'train', or the directory of a run in the place of DATA.
+    Takes the same flags as 'train'. DATA can also be the directory of a run.
     """
     with heavy_imports():
         from siamkit import api
@@ -59,15 +60,15 @@ def _run_dir(flags: RunFlags) -> Path | None:
     """Return DATA if it is the directory of a run.
 
     Raises:
-        ConfigError: It is, and there are flags, which a run's own configuration rules out.
+        ConfigError: It is, and flags were given that would change the run's own configuration.
     """
     if flags.data is None or not (Path(flags.data) / "config.yaml").is_file():
         return None
     run = Path(flags.data)
     if given := [name for name in flags.given() if name != "DATA"]:
         raise ConfigError(
-            f"is the directory of a run, which cannot be combined with {', '.join(given)}",
+            f"is the directory of a run, so it cannot be combined with {', '.join(given)}",
             where=flags.data,
-            hint=f"'siamkit inspect --config {run / 'config.yaml'}' takes flags",
+            hint=f"'siamkit inspect --config {run / 'config.yaml'}' accepts flags",
         )
     return run

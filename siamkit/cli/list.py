@@ -20,10 +20,10 @@ KINDS = {
     "losses": ("loss", "loss"),
     "schedulers": ("scheduler", "scheduler"),
     "heads": ("head", "head"),
-    "optimizers": ("optimizer", "set optimizer.name"),
+    "optimizers": ("optimizer", "optimizer"),
     "trackers": ("track", "track"),
 }
-"""What can be listed: the config section of each kind, and its flag."""
+"""The kinds that can be listed: the config section of each, and its flag."""
 
 
 def _complete_kind() -> list[str]:
@@ -40,15 +40,17 @@ def list_(
         ),
     ],
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="An entry, to see its options.")
+        str | None, typer.Argument(metavar="NAME", help="Show the options of this entry.")
     ] = None,
     timm: Annotated[
         str | None,
-        typer.Option(metavar="PATTERN", help="Search timm's models, such as 'convnext*'."),
+        typer.Option(
+            metavar="PATTERN", help="List the timm models that match, such as 'convnext*'."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """List what is registered and, for one NAME, its options."""
+    """List the registered entries of a kind, or the options of one entry."""
     if kind not in KINDS:
         near = did_you_mean(kind, KINDS) or None
         raise ConfigError(
@@ -56,7 +58,9 @@ def list_(
         )
     if timm is not None:
         if kind != "backbones" or name is not None:
-            raise ConfigError("goes with 'siamkit list backbones' alone", where="--timm")
+            raise ConfigError(
+                "works only with 'siamkit list backbones', without a NAME", where="--timm"
+            )
         _list_timm(timm, json)
     else:
         _list_entries(kind, name, json)
@@ -103,7 +107,7 @@ def _list_timm(pattern: str, json: bool) -> None:
     names = timm.list_models(wanted)
     if not names:
         raise ConfigError(
-            "no timm model has such a name",
+            "no timm model matches",
             where="--timm",
             got=pattern,
             hint=did_you_mean(pattern.strip("*"), timm.list_models()) or None,

@@ -10,9 +10,16 @@ import typer
 from siamkit.cli import output
 
 OUTPUT = "Output"
-"""The help panel of flags that change what is printed."""
+"""The help panel of the flags that change the printed output."""
 
-DEVICES = "auto, cpu, cuda, cuda:1, mps."
+DEVICES = "The device to compute on: auto, cpu, cuda, cuda:1 or mps."
+"""The help text of ``--device``."""
+
+DATA = (
+    "A folder of class folders; a table of images, pairs or triplets (.csv, .tsv, .parquet); "
+    "LFW's pairs.txt; or 'sample', the built-in images."
+)
+"""The help text of a DATA argument that takes every kind of data."""
 
 
 def _reserve_stdout(context: typer.Context, json: bool) -> bool:
@@ -26,7 +33,7 @@ Json = Annotated[
     typer.Option(
         "--json",
         callback=_reserve_stdout,
-        help="Print one JSON object on stdout, on errors too.",
+        help="Print one JSON object to stdout, also for an error.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -34,23 +41,28 @@ Json = Annotated[
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run.")]
 Device = Annotated[str, typer.Option(help=DEVICES)]
-Last = Annotated[bool, typer.Option("--last", help="The last epoch's network, not the best one's.")]
+Last = Annotated[
+    bool, typer.Option("--last", help="Use the network of the last epoch, not of the best epoch.")
+]
 Root = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", help="Folder that a table's paths are relative to, if not its own."
+        metavar="DIR", help="Resolve a table's paths against DIR. Default: the table's folder."
     ),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images that are loaded together.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
 Workers = Annotated[
     int | None,
     typer.Option(
-        min=0, help="Processes that load images; left out: by the cores.", show_default=False
+        min=0,
+        help="Processes that decode images. Default: by the number of cores and images.",
+        show_default=False,
     ),
 ]
 Force = Annotated[
     bool,
     typer.Option(
-        "--force", help="Replace what is there, and drop unfinished work that does not fit."
+        "--force",
+        help="Overwrite existing output, and discard unfinished work of another run or folder.",
     ),
 ]

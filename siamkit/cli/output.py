@@ -20,14 +20,14 @@ _reserved: TextIO | None = None
 
 
 def stdout() -> TextIO:
-    """Return the stream that results go to."""
+    """Return the stream that results are written to."""
     return _reserved or sys.stdout
 
 
 def reserve_stdout() -> None:
-    """From now on, let ``print`` write to stderr: stdout is for the object of ``--json`` alone.
+    """Redirect ``print`` to stderr, so that stdout holds only the object of ``--json``.
 
-    Plugins and libraries print, and a program could not read what they print around the object.
+    Plugins and libraries may print, and their output around the object would break its parsing.
     """
     global _reserved
     if _reserved is None:
@@ -36,7 +36,7 @@ def reserve_stdout() -> None:
 
 @contextmanager
 def restored_stdout() -> Iterator[None]:
-    """Undo :func:`reserve_stdout` at the end."""
+    """Undo :func:`reserve_stdout` when the block ends."""
     global _reserved
     try:
         yield
@@ -46,7 +46,7 @@ def restored_stdout() -> Iterator[None]:
 
 
 def emit_json(kind: str, body: Mapping[str, Any]) -> None:
-    """Print the one object of ``--json``, with its schema's name and version."""
+    """Print the JSON object of ``--json``, with the name and version of its schema."""
     from siamkit.report.units import finite
 
     result = {"schema": f"siamkit.{kind}/1", **finite(body)}
@@ -54,20 +54,20 @@ def emit_json(kind: str, body: Mapping[str, Any]) -> None:
 
 
 def emit(result: RenderableType) -> None:
-    """Print a result for people on stdout."""
+    """Print a human-readable result to stdout."""
     from siamkit.report.terminal import make_console
 
     make_console(sys.stdout).print(result)
 
 
 def notice(text: str) -> None:
-    """Say something on stderr that is worth knowing and not an error."""
+    """Print a notice to stderr: useful to know, but not an error."""
     typer.secho("notice: ", fg="yellow", err=True, nl=False)
     print(text, file=sys.stderr)
 
 
 def emit_error(error: SiamkitError, *, as_json: bool) -> None:
-    """Print an error on stderr and, for ``--json``, as the object on stdout."""
+    """Print an error to stderr and, for ``--json``, as an object to stdout."""
     from siamkit.report.terminal import printable
 
     typer.secho("error: ", fg="red", bold=True, err=True, nl=False)

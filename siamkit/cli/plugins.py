@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def plugins(json: Json = False) -> None:
-    """List the plugins: what each registers, and what failed to load and why."""
+    """List the plugins: what each one registers, and why a plugin failed to load."""
     from siamkit import commands
     from siamkit import plugins as loading
 

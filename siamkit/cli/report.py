@@ -20,18 +20,19 @@ File = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Where to write it. Left out: RUN/report.html.",
+        help="Write the report to FILE. Default: RUN/report.html.",
         show_default=False,
     ),
 ]
-Open = Annotated[bool, typer.Option("--open/--no-open", help="Show it in the browser.")]
+Open = Annotated[bool, typer.Option("--open/--no-open", help="Open the report in a browser.")]
 
 
 def report(run: Run, file: File = None, open_: Open = False, json: Json = False) -> None:
-    """Write the report of a run: one HTML file to look at, without a network.
+    """Write the report of a run: one HTML file that needs no network connection.
 
-    Curves, the freeze plan, where the time went, verification, the nearest and the most confused
-    images, and a map. A run that was interrupted has one too.
+    The report shows the training curves, the freeze plan, the time per epoch, verification and
+    retrieval results, example images and a map of the embeddings. It also works for interrupted
+    runs.
     """
     with heavy_imports():
         from siamkit.api.reports import write_report
@@ -51,24 +52,24 @@ def report(run: Run, file: File = None, open_: Open = False, json: Json = False)
 
 
 def end_with_report(result: Mapping[str, Any], *, quiet: bool) -> None:
-    """Write the report at the end of a training; what goes wrong is a notice.
+    """Write the report when training ends; a failure becomes a notice.
 
     Args:
-        result: What training returned.
-        quiet: Say nothing where all went well.
+        result: The result of the training.
+        quiet: Print nothing if the report was written.
     """
     from siamkit.report.terminal import printable
 
-    later = f"'siamkit report {result['run_dir']}' writes it"
+    retry = f"'siamkit report {result['run_dir']}' writes it"
     try:
         from siamkit.api.reports import write_report
 
         written = write_report(result["run_dir"])
     except KeyboardInterrupt:
-        output.notice(printable(f"no report, as it was interrupted; {later}"))
+        output.notice(printable(f"the report was interrupted; {retry}"))
     except Exception as error:  # the run is complete without it
         what = f"{type(error).__name__}: {error}"
-        output.notice(printable(f"the report could not be written: {what}; {later}"))
+        output.notice(printable(f"the report could not be written: {what}; {retry}"))
     else:
         if not quiet:
             print(printable(f"report: {written['path']}"), file=sys.stderr)

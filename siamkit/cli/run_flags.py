@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import DEVICES
+from siamkit.cli.options import DATA, DEVICES
 
 if TYPE_CHECKING:
     from siamkit.config import Layer, RunConfig
@@ -23,20 +23,21 @@ _MODEL, _TRAINING, _DATA, _CONFIG = "Model", "Training", "Data", "Configuration"
 
 @dataclass(frozen=True)
 class RunFlags:
-    """What the flags said; None where a flag was left out."""
+    """The values of the flags; None for a flag that was not given."""
 
     data: Annotated[
         str | None,
         typer.Argument(
             metavar="DATA",
-            help="A folder of class folders, or 'sample' for the built-in images.",
+            help=DATA,
             show_default=False,
         ),
     ] = None
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="See 'siamkit list backbones'; timm:NAME for any timm model.",
+            help="The pretrained network: see 'siamkit list backbones'. timm:NAME takes any timm "
+            "model.",
             rich_help_panel=_MODEL,
         ),
     ] = None
@@ -44,7 +45,7 @@ class RunFlags:
         bool | None,
         typer.Option(
             "--pretrained/--no-pretrained",
-            help="Insist on pretrained weights, or start from random ones.",
+            help="Require pretrained weights, or start from random weights.",
             rich_help_panel=_MODEL,
         ),
     ] = None
@@ -52,53 +53,70 @@ class RunFlags:
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Backbone weights: .safetensors or .pth.",
+            help="Load the backbone's weights from FILE: .safetensors or .pth.",
             rich_help_panel=_MODEL,
         ),
     ] = None
     head: Annotated[
-        str | None, typer.Option(help="See 'siamkit list heads'.", rich_help_panel=_MODEL)
+        str | None,
+        typer.Option(
+            help="The projector from features to the embedding: see 'siamkit list heads'.",
+            rich_help_panel=_MODEL,
+        ),
     ] = None
     image_size: Annotated[
-        int | None, typer.Option(help="Pixels a side.", rich_help_panel=_MODEL)
+        int | None,
+        typer.Option(help="Height and width of the input, in pixels.", rich_help_panel=_MODEL),
     ] = None
     in_chans: Annotated[
         int | None,
         typer.Option(
-            help="Image channels: 1 grey, 3 RGB, 4 RGBA.",
+            help="Channels per image: 1 grey, 3 RGB, 4 RGBA.",
             rich_help_panel=_MODEL,
         ),
     ] = None
     freeze_policy: Annotated[
         str | None,
         typer.Option(
-            help="What trains when: see 'siamkit list freeze-policies'.", rich_help_panel=_TRAINING
+            help="Which stages train in which epochs: see 'siamkit list freeze-policies'.",
+            rich_help_panel=_TRAINING,
         ),
     ] = None
     loss: Annotated[
-        str | None, typer.Option(help="See 'siamkit list losses'.", rich_help_panel=_TRAINING)
+        str | None,
+        typer.Option(help="The loss: see 'siamkit list losses'.", rich_help_panel=_TRAINING),
+    ] = None
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            help="The optimizer: see 'siamkit list optimizers'.", rich_help_panel=_TRAINING
+        ),
     ] = None
     scheduler: Annotated[
-        str | None, typer.Option(help="See 'siamkit list schedulers'.", rich_help_panel=_TRAINING)
+        str | None,
+        typer.Option(
+            help="The learning-rate schedule: see 'siamkit list schedulers'.",
+            rich_help_panel=_TRAINING,
+        ),
     ] = None
     epochs: Annotated[
-        int | None, typer.Option(help="Times over the training classes.", rich_help_panel=_TRAINING)
+        int | None, typer.Option(help="Passes over the training images.", rich_help_panel=_TRAINING)
     ] = None
     batch_size: Annotated[
-        int | None, typer.Option(help="Images an optimizer step.", rich_help_panel=_TRAINING)
+        int | None, typer.Option(help="Images per optimizer step.", rich_help_panel=_TRAINING)
     ] = None
     lr: Annotated[
         float | None,
         typer.Option(
             "--lr",
-            help="Rate of the head; freeze policies multiply it for other stages.",
+            help="Learning rate of the head; freeze policies scale it for the other stages.",
             rich_help_panel=_TRAINING,
         ),
     ] = None
     seed: Annotated[
         int | None,
         typer.Option(
-            help="Of all draws: held-out classes, batches, views.",
+            help="Seed of all random draws: held-out classes, batches, views, initial weights.",
             rich_help_panel=_TRAINING,
         ),
     ] = None
@@ -109,52 +127,59 @@ class RunFlags:
     views: Annotated[
         int | None,
         typer.Option(
-            help="Different views (random changes) of each image.", rich_help_panel=_TRAINING
+            help="Augmented views per image; each epoch uses the next one.",
+            rich_help_panel=_TRAINING,
         ),
     ] = None
     cache: Annotated[
         str | None,
         typer.Option(
             metavar="auto|off|always",
-            help="Compute the frozen part once and keep it on the disk.",
+            help="Cache the frozen part's output on disk: where it saves time, never, or always.",
             rich_help_panel=_TRAINING,
         ),
     ] = None
     far: Annotated[
         float | None,
         typer.Option(
-            help="Fit the threshold for this rate of false accepts, such as 1e-3; left out: where "
-            "there are as many false rejects.",
+            help="Fit the threshold to this false accept rate, such as 1e-3. Default: the equal "
+            "error rate.",
             rich_help_panel=_TRAINING,
         ),
     ] = None
     run_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where the run is written.", rich_help_panel=_DATA),
+        typer.Option(metavar="DIR", help="Write the run to DIR.", rich_help_panel=_DATA),
     ] = None
     report: Annotated[
         bool | None,
         typer.Option(
-            "--report/--no-report", help="End with the run's report.html.", rich_help_panel=_DATA
+            "--report/--no-report",
+            help="Write the run's report.html when training ends.",
+            rich_help_panel=_DATA,
         ),
     ] = None
     track: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Tell the run to a tracker: see 'siamkit list trackers'. Repeatable.",
+            help="Send the run's events to this tracker: see 'siamkit list trackers'. Repeatable.",
             rich_help_panel=_DATA,
         ),
     ] = None
     workers: Annotated[
         int | None,
-        typer.Option(help="Processes that decode images.", rich_help_panel=_DATA),
+        typer.Option(
+            help="Processes that decode images. Default: by the number of cores and images.",
+            rich_help_panel=_DATA,
+        ),
     ] = None
     preset: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="A configuration that ships with siamkit: 'classic' is the tutorials' recipe.",
+            help="Start from a configuration that ships with siamkit: 'classic' is the recipe of "
+            "most tutorials.",
             rich_help_panel=_CONFIG,
         ),
     ] = None
@@ -163,8 +188,8 @@ class RunFlags:
         typer.Option(
             "--config",
             metavar="FILE",
-            help="A YAML file, such as RUN/config.yaml. Precedence: defaults < preset < file < "
-            "--set < flags.",
+            help="Read a YAML file, such as RUN/config.yaml. Precedence: defaults < preset < file "
+            "< --set < flags.",
             rich_help_panel=_CONFIG,
         ),
     ] = None
@@ -173,13 +198,13 @@ class RunFlags:
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any configuration key, such as loss.margin=0.3. Repeatable.",
+            help="Set any configuration key, such as loss.margin=0.3. Repeatable.",
             rich_help_panel=_CONFIG,
         ),
     ] = None
 
     def given(self) -> list[str]:
-        """Return the flags that were given, as typed."""
+        """Return the names of the flags that were given, as typed."""
         names = []
         for flag in fields(self):
             value = getattr(self, flag.name)
@@ -212,7 +237,7 @@ class RunFlags:
                 else:
                     values[section] = value
         if self.far is not None:
-            values["calibration"]["target"] = "far"  # whatever a file says
+            values["calibration"]["target"] = "far"  # over the target of a file
         return [*layers, sets, config.Layer(values, flag_of)]
 
     def load(self) -> RunConfig:
@@ -238,6 +263,7 @@ KEYS = {
     "in_chans": "data.in_chans",
     "freeze_policy": "freeze.name",
     "loss": "loss.name",
+    "optimizer": "optimizer.name",
     "scheduler": "scheduler.name",
     "epochs": "train.epochs",
     "batch_size": "train.batch_size",
@@ -272,7 +298,7 @@ def flag_of(key: str) -> str:
 def run_flags(verb: Callable[..., None]) -> Callable[..., None]:
     """Give ``verb(flags: RunFlags, ...)`` a parameter for each field of :class:`RunFlags`.
 
-    typer reads a command's parameters from its signature, so that is where they go.
+    typer reads a command's parameters from its signature, so they are added there.
     """
     own = inspect.signature(verb, eval_str=True)
     hints = typing.get_type_hints(RunFlags, include_extras=True)

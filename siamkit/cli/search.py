@@ -12,22 +12,23 @@ from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import Device, Json
 
 IndexFolder = Annotated[
-    Path, typer.Argument(metavar="INDEX", help="A folder that 'siamkit index' wrote.")
+    Path, typer.Argument(metavar="INDEX", help="An index folder written by 'siamkit index'.")
 ]
 Query = Annotated[
     Path, typer.Argument(metavar="QUERY", help="An image, or a folder of images at any depth.")
 ]
-K = Annotated[int, typer.Option("-k", min=1, help="How many to find for each query.")]
+K = Annotated[int, typer.Option("-k", min=1, help="Results per query.")]
 OtherRun = Annotated[
     Path | None,
     typer.Option(
         metavar="RUN",
-        help="The run that built the index, if it is no longer in its place.",
+        help="The run that built the index, if it was moved since.",
         show_default=False,
     ),
 ]
 Exact = Annotated[
-    bool, typer.Option("--exact", help="Search all of it, even if the index is approximate.")
+    bool,
+    typer.Option("--exact", help="Compare with every image, even if the index is approximate."),
 ]
 
 
@@ -40,9 +41,9 @@ def search(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Find the images of an index that are most similar to others.
+    """Find the images of an index that are most similar to a query image.
 
-    Scores are cosine similarities, 1 for equal embeddings.
+    Scores are cosine similarities; equal embeddings score 1.
     """
     with heavy_imports():
         from siamkit import api

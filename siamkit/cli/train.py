@@ -25,13 +25,13 @@ Resume = Annotated[
     Path | None,
     typer.Option(
         metavar="RUN",
-        help="Go on with the run in this directory, as it was configured.",
+        help="Continue the run in this directory with its own configuration.",
         rich_help_panel="Data",
     ),
 ]
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", "-q", help="Log nothing but errors.", rich_help_panel=OUTPUT),
+    typer.Option("--quiet", "-q", help="Log only errors.", rich_help_panel=OUTPUT),
 ]
 
 
@@ -39,8 +39,8 @@ Quiet = Annotated[
 def train(flags: RunFlags, resume: Resume = None, quiet: Quiet = False, json: Json = False) -> None:
     """Train an embedding model.
 
-    The run directory keeps the configuration, the log, the metrics, and the latest and best
-    checkpoints.
+    The run directory holds the configuration, the log, the metrics, and the checkpoints of the
+    latest and the best epoch.
     """
     wish = _ReportWish()
     result = _train(flags, resume, quiet, wish)
@@ -55,7 +55,7 @@ def train(flags: RunFlags, resume: Resume = None, quiet: Quiet = False, json: Js
 
 
 class _ReportWish:
-    """Listens for whether the run's configuration wants a report."""
+    """A listener that keeps whether the run's configuration asks for a report."""
 
     granted = False
 
@@ -69,7 +69,7 @@ def _train(
 ) -> Mapping[str, Any]:
     if resume is not None and (given := flags.given()):
         raise ConfigError(
-            f"goes on with the run's own configuration and cannot be combined with "
+            f"continues with the run's own configuration, so it cannot be combined with "
             f"{', '.join(given)}",
             where="--resume",
             hint=f"'siamkit train --config {resume / 'config.yaml'}' starts a new run from it",
@@ -84,8 +84,8 @@ def _train(
         config = api.load_config(*layers)
         if not quiet and not _sets_data(layers):
             output.notice(
-                "no DATA given: training on 'sample', the built-in images; give a folder of class "
-                "folders to train on your own"
+                "no DATA given: training on 'sample', the built-in images. Pass a folder of class "
+                "folders to train on your own images."
             )
     with ConsoleListener(make_console(sys.stderr)) as log:
         listeners = (wish,) if quiet else (wish, log)

@@ -16,14 +16,17 @@ from siamkit.errors import ConfigError
 if TYPE_CHECKING:
     from siamkit.inference.pair_lists import PairVerdicts
 
-A = Annotated[Path | None, typer.Argument(metavar="A", help="An image.", show_default=False)]
-B = Annotated[Path | None, typer.Argument(metavar="B", help="Another.", show_default=False)]
+A = Annotated[Path | None, typer.Argument(metavar="A", help="The first image.", show_default=False)]
+B = Annotated[
+    Path | None, typer.Argument(metavar="B", help="The second image.", show_default=False)
+]
 PairsFile = Annotated[
     Path | None,
     typer.Option(
         "--pairs",
         metavar="FILE",
-        help="A table with the columns a,b and, if known, same; paths are relative to it.",
+        help="Verify each pair of a table with the columns a, b and optionally same. Paths are "
+        "relative to the table's folder.",
     ),
 ]
 Out = Annotated[
@@ -43,14 +46,16 @@ def verify(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Decide whether two images show the same, or each pair of a list.
+    """Decide whether two images show the same class, for one pair or for a list of pairs.
 
-    The threshold is the one fitted when training ended, or by 'siamkit calibrate'.
+    The threshold was fitted when training ended, or later by 'siamkit calibrate'.
     """
     if (pairs is None) != (a is not None and b is not None) or (pairs and a is not None):
-        raise ConfigError("takes two images, A and B, or a list of pairs with --pairs FILE")
+        raise ConfigError("needs either two images, A and B, or a list of pairs: --pairs FILE")
     if out is not None and pairs is None:
-        raise ConfigError("is for the verdicts on a list", where="--output", hint="add --pairs")
+        raise ConfigError(
+            "works only with a list of pairs", where="--output", hint="add --pairs FILE"
+        )
     with heavy_imports():
         from siamkit import api
 

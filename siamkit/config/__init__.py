@@ -1,9 +1,9 @@
 """The configuration of a run: defaults < preset < file < ``--set`` < flags.
 
-The sections ``backbone``, ``head``, ``freeze``, ``loss`` and ``scheduler`` are *components*: a
-registered name plus that entry's options, side by side (``loss: {name: triplet, margin: 0.3}``, or
-just ``loss: triplet``). Options are checked against the entry, so a resolved config is complete:
-written to a file and read back, it gives the same config.
+The sections ``backbone``, ``head``, ``freeze``, ``loss``, ``optimizer`` and ``scheduler`` are
+*components*: a registered name plus that entry's options, side by side (``loss: {name: triplet,
+margin: 0.3}``, or just ``loss: triplet``). The entry checks its options, so a resolved config is
+complete: written to a file and read back, it gives the same config.
 """
 
 from __future__ import annotations

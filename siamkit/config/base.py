@@ -1,4 +1,4 @@
-"""What every section of the configuration is made of."""
+"""The base classes of the sections of a configuration."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Values = dict[str, Any]
 
 
 def expanded(path: Path) -> Path:
-    """Put the home directory in the place of ``~``; ``~nobody`` stays a name like others."""
+    """Return a path with the home directory for ``~``; an unknown ``~user`` stays as it is."""
     if "\0" in str(path):
-        raise ValueError("must not hold a NUL character")
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises for ~nobody
+        raise ValueError("must not contain a NUL character")
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises for an unknown ~user
 
 
 def absolute(path: Path) -> Path:
-    """Make a path independent of where the config is read next."""
+    """Return an absolute path, which does not depend on where the config is read later."""
     return Path(os.path.normpath(expanded(path).absolute()))
 
 
@@ -35,7 +35,7 @@ AbsolutePath = Annotated[Path, AfterValidator(absolute)]
 
 
 class Section(BaseModel):
-    """Base of every section: immutable, unknown keys, NaN and infinity are errors."""
+    """The base of every section: immutable; unknown keys, NaN and infinity are errors."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False

@@ -1,4 +1,4 @@
-"""The sections of the configuration that say where images are and what becomes of them."""
+"""The sections of the configuration about the images: their source and their preparation."""
 
 from __future__ import annotations
 
@@ -13,31 +13,37 @@ from siamkit.config.base import SAMPLE, AbsolutePath, Section, absolute
 class AugmentConfig(Section):
     """Random changes to training images. A view is one deterministic draw of them."""
 
-    enabled: bool = Field(True, description="False trains on the evaluation view alone.")
+    enabled: bool = Field(True, description="false trains on the unaugmented evaluation view.")
     crop_scale: tuple[float, float] = Field(
-        (0.5, 1.0), description="Area of the random crop, as a share of the image."
+        (0.5, 1.0), description="Area of the random crop as a share of the image: [low, high]."
     )
-    crop_ratio: tuple[float, float] = Field((0.8, 1.25), description="Aspect ratio of the crop.")
+    crop_ratio: tuple[float, float] = Field(
+        (0.8, 1.25), description="Aspect ratio of the crop: [low, high]."
+    )
     rotate: float = Field(0.0, ge=0, le=180, description="Largest rotation in degrees.")
     brightness: float = Field(
-        0.4, ge=0, le=1, description="Brightness is multiplied by 1 - x to 1 + x."
+        0.4, ge=0, le=1, description="x: a random factor in [1 - x, 1 + x] on the brightness."
     )
     contrast: float = Field(
-        0.4, ge=0, le=1, description="Contrast is multiplied by 1 - x to 1 + x."
+        0.4, ge=0, le=1, description="x: a random factor in [1 - x, 1 + x] on the contrast."
     )
     saturation: float = Field(
-        0.4, ge=0, le=1, description="Saturation is multiplied by 1 - x to 1 + x."
+        0.4, ge=0, le=1, description="x: a random factor in [1 - x, 1 + x] on the saturation."
     )
     hue: float = Field(
-        0.1, ge=0, le=0.5, description="Hue is shifted by up to x turns of the colour wheel."
+        0.1,
+        ge=0,
+        le=0.5,
+        description="x: a random shift of the hue by up to x turns of the colour wheel.",
     )
-    grayscale: float = Field(0.2, ge=0, le=1, description="Probability of dropping the colours.")
+    grayscale: float = Field(0.2, ge=0, le=1, description="Probability of a conversion to grey.")
     blur: float = Field(0.0, ge=0, le=1, description="Probability of a Gaussian blur.")
     horizontal_flip: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="Probability of a flip. Off: text, signatures and organs have a handedness.",
+        description="Probability of a horizontal flip. It is off by default, since a mirror "
+        "image of text, a signature or an organ is not the same object.",
     )
 
     @field_validator("crop_scale", "crop_ratio")
@@ -51,53 +57,61 @@ class AugmentConfig(Section):
 
 
 class DataConfig(Section):
-    """Where the images are and how they are prepared."""
+    """The images: their source, their splits and their preparation."""
 
     path: str = Field(
         SAMPLE,
         min_length=1,
         description="A folder of class folders; a table of images, pairs or triplets (.csv, .tsv, "
-        ".parquet); LFW's pairs.txt; or 'sample'.",
+        ".parquet); LFW's pairs.txt; or 'sample', the built-in images.",
     )
     root: AbsolutePath | None = Field(
-        None, description="Folder that a table's paths are relative to; null for its own."
+        None, description="Folder that a table's paths are relative to; null: the table's folder."
     )
     image_size: int | None = Field(
-        None, ge=16, le=2048, description="Pixels a side; null for the backbone's own."
+        None,
+        ge=16,
+        le=2048,
+        description="Height and width of the input in pixels; null: the backbone's own size.",
     )
-    in_chans: int = Field(3, ge=1, le=4, description="Image channels: 1 grey, 3 RGB, 4 RGBA.")
+    in_chans: int = Field(3, ge=1, le=4, description="Channels per image: 1 grey, 3 RGB, 4 RGBA.")
     val_fraction: float = Field(
         0.5,
         gt=0,
         lt=1,
-        description="Share of the classes (or groups) held out, where DATA has no split for it.",
+        description="Share of the classes (or groups) to hold out, if the data has no validation "
+        "split.",
     )
     folds: int | None = Field(
         None,
         ge=2,
-        description="Hold out one of so many equal parts of the classes (or groups) instead.",
+        description="Divide the classes (or groups) into this number of folds and hold out one "
+        "of them, instead of val_fraction.",
     )
-    fold: int = Field(0, ge=0, description="Which of the folds is held out, from 0.")
+    fold: int = Field(0, ge=0, description="Number of the held-out fold, from 0.")
     on_unreadable: Literal["error", "skip", "quarantine"] = Field(
         "error",
-        description="What becomes of images that cannot be read: error ends the run before it "
-        "starts; skip decodes all first and leaves those out; quarantine also lists them in "
-        "quarantine.csv of the run. Files are never touched.",
+        description="Handling of unreadable images. error: refuse the run. skip: decode all "
+        "images first and leave out the unreadable ones. quarantine: like skip, and list them in "
+        "the run's quarantine.csv. Files are never changed.",
     )
     max_skipped: float = Field(
-        0.05, ge=0, lt=1, description="The largest share of images to leave out as unreadable."
+        0.05,
+        ge=0,
+        lt=1,
+        description="Largest share of unreadable images to leave out; more is an error.",
     )
-    strict: bool = Field(
-        False, description="An image on both sides of a split ends the run before it starts."
-    )
+    strict: bool = Field(False, description="Refuse the run if an image is in two splits.")
     views: int | None = Field(
         None,
         ge=1,
-        description="Different views an image, which take turns by epoch; null for 8 where a part "
-        "of the network is frozen, and for a new one every epoch where none is.",
+        description="Augmented views per image; each epoch uses the next one. null: 8 while a "
+        "part of the network is frozen, else a new view every epoch.",
     )
     workers: int | None = Field(
-        None, ge=0, description="Worker processes that decode; null picks by the cores."
+        None,
+        ge=0,
+        description="Processes that decode images; null: by the number of cores and images.",
     )
     augment: AugmentConfig = AugmentConfig()
 

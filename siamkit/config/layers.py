@@ -1,4 +1,4 @@
-"""Layers of configuration values, and laying them over each other."""
+"""Layers of configuration values, and their merge into one configuration."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from siamkit.registry import Origin
 
 
 class Layer(dict[str, Any]):
-    """Values from one source, which errors about them can name.
+    """Values from one source, which error messages about them can name.
 
     Args:
         values: Nested values.
-        where: From a dotted key (``loss.margin``) to its place (``run.yaml: loss.margin``).
-        origins: Of a run's config: which distribution each component came from, by its section.
+        where: A function from a dotted key (``loss.margin``) to its place (``run.yaml:
+            loss.margin``).
+        origins: For a run's config: the distribution of each component, by section.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Layer(dict[str, Any]):
         self.origins = origins or {}
 
     def sets(self, path: str) -> bool:
-        """Tell whether the layer has a value at the dotted key ``path``."""
+        """Return whether the layer has a value at the dotted key ``path``."""
         node: Any = self
         parts = path.split(".")
         for depth, part in enumerate(parts):
@@ -51,10 +52,10 @@ class Layer(dict[str, Any]):
 
 
 def read_file(path: Path) -> Layer:
-    """Return the values of a YAML config file; relative paths in it are relative to it.
+    """Return the values of a YAML config file; paths in it are relative to its folder.
 
     Raises:
-        ConfigError: It cannot be read, isn't YAML, or isn't a mapping of sections.
+        ConfigError: The file cannot be read, is not YAML, or is not a mapping of sections.
     """
     try:
         values = _load_yaml(path.read_text(encoding="utf-8"))
@@ -79,7 +80,7 @@ def read_file(path: Path) -> Layer:
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, whose scalars fail as YAML and not as Python (``2020-13-45``, ``0b_``)."""
+    """The safe loader; a bad scalar (``2020-13-45``, ``0b_``) is a YAML error here too."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -97,7 +98,7 @@ def _load_yaml(text: str) -> Any:
     """Return the value of a YAML document.
 
     Raises:
-        yaml.YAMLError: It is none.
+        yaml.YAMLError: The text is not YAML.
     """
     try:
         return yaml.load(text, _Loader)  # a safe loader
@@ -128,7 +129,7 @@ def _anchor(values: Values, section: str, key: str, folder: Path) -> None:
     if not isinstance(inner, dict):
         return
     path = inner.get(key)
-    # What is no path is left to the validation.
+    # The validation reports a value that is no path.
     if isinstance(path, str) and path not in ("", SAMPLE) and "\0" not in path:
         inner[key] = os.path.normpath(folder.absolute() / expanded(Path(path)))
 
@@ -146,7 +147,7 @@ def parse_sets(assignments: Iterable[str]) -> Layer:
             raise ConfigError("must be KEY=VALUE, such as loss.margin=0.2", where="--set", got=text)
         try:
             value = _load_yaml(raw)
-            # YAML 1.1 reads 1e-3 as a string; people who tune rates do not.
+            # YAML 1.1 reads 1e-3 as a string, but users mean a number.
             value = float(value) if isinstance(value, str) and _is_float(value) else value
         except yaml.YAMLError:
             raise ConfigError("the value is not YAML", where=f"--set {key}", got=raw) from None
@@ -169,11 +170,11 @@ def _is_float(text: str) -> bool:
 
 
 def merge(*layers: Mapping[str, Any]) -> Values:
-    """Return the layers laid over each other, lowest first.
+    """Return the layers merged, lowest first; a higher layer overrides a lower one.
 
-    The options of a component are dropped where the layer that holds them names another entry
-    than the highest layer that names one: they belong to that other entry. Those of a layer that
-    names none are meant for whatever entry it will be.
+    A layer may give options for a component and name its entry. If a higher layer names another
+    entry, these options are dropped, since they belong to the replaced entry. Options of a layer
+    that names no entry apply to the entry that is chosen in the end.
     """
     values: Values = {}
     for layer in fitting(layers):

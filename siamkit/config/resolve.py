@@ -1,4 +1,4 @@
-"""From layers to a complete config: names looked up, options filled in and checked."""
+"""The resolver: turns layers into a complete config, with names looked up and options checked."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ def resolve(
     Args:
         registries: The registry of each component section and of ``track``, by section name.
         *layers: Nested values, such as those of :func:`read_file` and :func:`parse_sets`.
-        where: What errors name for values of a layer that is not a :class:`Layer`.
+        where: The source that errors name for values of a layer that is not a :class:`Layer`.
 
     Raises:
         ConfigError: An unknown key or name, or a value out of range.
-        PluginError: A name that two plugins claim, or whose plugin a run had and this machine has
-            not.
+        PluginError: Two plugins claim a name, or the plugin that a run used is not installed.
     """
     kept = fitting([RunConfig().to_values(), *layers])
     values = merge(*kept)
@@ -56,9 +55,9 @@ _RESOLVED: WeakValueDictionary[int, RunConfig] = WeakValueDictionary()
 
 
 def is_resolved(config: RunConfig) -> bool:
-    """Return whether :func:`resolve` made this very object, so that it is complete and checked.
+    """Return whether :func:`resolve` made this very object, which is then complete and checked.
 
-    A copy with changes is another object, and is not.
+    A changed copy is another object, which is not resolved.
     """
     return _RESOLVED.get(id(config)) is config
 
@@ -66,10 +65,10 @@ def is_resolved(config: RunConfig) -> bool:
 def calibration_config(
     target: Literal["eer", "far", "accuracy"] | None, far: float | None
 ) -> CalibrationConfig:
-    """Return a section ``calibration`` of its own.
+    """Return a checked section ``calibration``.
 
     Raises:
-        ConfigError: There is no such target, or the rate does not go with it.
+        ConfigError: There is no such target, or it does not take a rate.
     """
     try:
         return CalibrationConfig.model_validate({"target": target, "far": far})
@@ -78,7 +77,7 @@ def calibration_config(
 
 
 def _namer(layers: Sequence[Mapping[str, Any]], where: str) -> Namer:
-    """Return the function that names the place a key's value came from: the highest layer's."""
+    """Return a function from a key to the source of its value: the highest layer that sets it."""
 
     def name(path: str) -> str:
         for layer in reversed(layers):
@@ -110,8 +109,8 @@ def _complete(
     shadowed = sorted(set(entry.options.model_fields) & set(own))
     if shadowed:
         raise PluginError(
-            f"{registry.kind} {entry.name!r} has an option named {shadowed[0]!r}, which is a key "
-            f"of the section {section!r} itself",
+            f"{registry.kind} {entry.name!r} has an option named {shadowed[0]!r}, which is "
+            f"already a key of the section {section!r}",
             hint=f"{entry.distribution} must rename it",
         )
     options = entry.validate(
@@ -128,7 +127,7 @@ def options_of(component: Component, registry: Registry) -> tuple[Any, BaseModel
 
 
 def json_schema(registries: Mapping[str, Registry]) -> Values:
-    """Return the JSON schema of a config file, the options of every entry included."""
+    """Return the JSON schema of a config file, including the options of every entry."""
     schema = RunConfig.model_json_schema()
     for section, registry in registries.items():
         definition = schema["$defs"][ENTRY_MODELS[section].__name__]

@@ -1,4 +1,4 @@
-"""The sections of a run's configuration: every key, its type, bounds, default and meaning."""
+"""The sections of a run's configuration: every key with type, bounds, default and meaning."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ COMPONENTS = ("backbone", "head", "freeze", "loss", "optimizer", "scheduler")
 
 
 class BackboneConfig(Component):
-    """The feature extractor."""
+    """The backbone, which extracts features from images."""
 
     name: str = "resnet50"
     pretrained: bool | None = Field(
         None,
-        description="Load pretrained weights: true, false, or null for 'where the entry has any'.",
+        description="Pretrained weights. true: require them. false: start from random weights. "
+        "null: load them if the backbone has any.",
     )
     weights: AbsolutePath | None = Field(
-        None, description="A .safetensors or .pth file with the backbone's weights."
+        None, description="File with the backbone's weights: .safetensors or .pth."
     )
     granularity: Literal["stage", "block"] = Field(
-        "stage", description="The unit that freeze policies act on."
+        "stage", description="Unit that freeze policies freeze and unfreeze."
     )
 
     @field_validator("name")
@@ -59,27 +60,40 @@ class LossConfig(Component):
 
 
 class SchedulerConfig(Component):
-    """The rate schedule over the run; multiplies the rates of all groups."""
+    """The learning-rate schedule; it scales the rates of all stages."""
 
     name: str = "cosine"
 
 
 class TrackerConfig(Component):
-    """A tracker that the run is told to."""
+    """A tracker, which receives the events of the run."""
 
 
 class OptimizerConfig(Component):
-    """The one optimizer of the run."""
+    """The optimizer of the run."""
 
     name: str = "adamw"
-    lr: float = Field(2e-3, gt=0, le=1000, description="Rate of the head; stages multiply it.")
+    lr: float = Field(
+        2e-3,
+        gt=0,
+        le=1000,
+        description="Learning rate of the head; freeze policies scale it for the other stages.",
+    )
     weight_decay: float = Field(
-        1e-4, ge=0, le=1000, description="Not applied to biases, norm layers and other vectors."
+        1e-4,
+        ge=0,
+        le=1000,
+        description="Weight decay; not applied to biases, norm layers and other vectors.",
     )
     loss_lr_mult: float = Field(
-        1.0, gt=0, le=1000, description="Rate multiplier of a loss's own parameters (proxies)."
+        1.0,
+        gt=0,
+        le=1000,
+        description="Factor on the learning rate of the loss's own parameters (proxies).",
     )
-    clip_norm: float | None = Field(None, gt=0, description="Largest gradient norm; null for any.")
+    clip_norm: float | None = Field(
+        None, gt=0, description="Clip gradients to this norm; null: do not clip."
+    )
 
 
 class TrainConfig(Section):
@@ -89,45 +103,50 @@ class TrainConfig(Section):
         12,
         ge=1,
         le=100_000,
-        description="Times over the training images; each is in a batch of every epoch.",
+        description="Passes over the training images; every epoch uses each image.",
     )
-    batch_size: int = Field(64, ge=2, description="Images an optimizer step: P classes x K.")
-    images_per_class: int = Field(4, ge=2, description="K of the P x K batches.")
+    batch_size: int = Field(
+        64, ge=2, description="Images per optimizer step: P classes x K images per class."
+    )
+    images_per_class: int = Field(4, ge=2, description="K: images per class in a batch.")
     micro_batch: int | None = Field(
         None,
         ge=2,
-        description="Images a forward; several make a step (gradient accumulation). Tuples are "
-        "mined within the micro-batch only, so it holds two classes at least: 2 K. null for the "
-        "whole batch at once.",
+        description="Images per forward pass; several passes make one step (gradient "
+        "accumulation). Tuples are mined within a micro-batch only, so it must hold at least two "
+        "classes: 2 K images. null: the whole batch at once.",
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="Autocast type; fp16 needs CUDA and scales the loss."
+        "fp32", description="Numeric type of autocast; fp16 needs CUDA and scales the loss."
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    device: str = Field("auto", description="Device to train on: auto, cpu, cuda, cuda:1 or mps.")
     seed: int = Field(
         0,
         ge=0,
         lt=2**32,
-        description="Of the held-out classes, the batches, the views, the head and dropout.",
+        description="Seed of all random draws: held-out classes, batches, views, initial weights "
+        "and dropout.",
     )
     monitor: Literal["recall@1", "map@r", "auc"] | None = Field(
         None,
-        description="The validation metric that picks the best epoch; null for recall@1, and for "
-        "auc where DATA is pairs or triplets.",
+        description="Validation metric that selects the best epoch; null: recall@1, or auc if the "
+        "data is pairs or triplets.",
     )
     patience: int | None = Field(
-        None, ge=1, description="Stop after so many epochs without a better metric; null never."
+        None, ge=1, description="Stop after this many epochs without improvement; null: never."
     )
     grad_checkpointing: bool = Field(
-        False, description="Recompute activations in backward: less memory, more time."
+        False, description="Recompute activations in the backward pass: less memory, more time."
     )
     unfreeze_warmup: int = Field(
-        0, ge=0, description="Optimizer steps over which a just unfrozen stage reaches its rate."
+        0,
+        ge=0,
+        description="Optimizer steps in which a newly unfrozen stage warms up to its rate.",
     )
 
     @property
     def monitored(self) -> str:
-        """The validation metric that picks the best epoch."""
+        """The validation metric that selects the best epoch."""
         from siamkit.interfaces import DEFAULT_MONITOR  # imports torch
 
         return self.monitor or DEFAULT_MONITOR
@@ -158,69 +177,74 @@ class TrainConfig(Section):
 
 
 class EngineConfig(Section):
-    """How the frozen part of the network is computed.
+    """The engine, which computes the frozen part of the network.
 
-    What is learned stays the same but for rounding; cache_gb may lower the number of views.
+    Training gives the same results with and without it, up to rounding. A small cache_gb can reduce
+    the number of views.
     """
 
     cut: Literal["auto", "off"] = Field(
         "auto",
-        description="Run the frozen part on its own where that is exact; off runs the network "
-        "whole.",
+        description="auto: run the frozen part separately if that is exact. off: always run the "
+        "whole network.",
     )
     cache: Literal["auto", "off", "always"] = Field(
         "auto",
-        description="Keep what the frozen part gives on the disk: where it saves time, never, or "
-        "wherever a part is frozen.",
+        description="Cache the frozen part's output on disk. auto: if that saves time. off: never. "
+        "always: whenever a part is frozen.",
     )
     prefix: Literal["auto", "eager", "folded", "inductor", "onnxruntime"] = Field(
         "auto",
-        description="The kernel that runs the frozen part; auto measures which is the fastest.",
+        description="Kernel that runs the frozen part; auto: measure which one is fastest.",
     )
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
         "float16",
-        description="Type of cached feature maps; pooled features are always float32.",
+        description="Numeric type of cached feature maps; pooled features are always float32.",
     )
     cache_dir: AbsolutePath | None = Field(
         None,
-        description="Folder of the cache; null for $SIAMKIT_CACHE_DIR, else the user's own.",
+        description="Folder of the cache; null: $SIAMKIT_CACHE_DIR, else siamkit/features in "
+        "$XDG_CACHE_HOME or ~/.cache.",
     )
     cache_gb: float = Field(
-        20.0, gt=0, description="Size of the cache; the least recently used part makes room."
+        20.0,
+        gt=0,
+        description="Largest size of the cache in GB; the least recently used features are "
+        "removed.",
     )
 
 
 class CalibrationConfig(Section):
-    """The threshold that is fitted on the held-out images when training ends."""
+    """The verification threshold, which is fitted on the validation images when training ends."""
 
     target: Literal["eer", "far", "accuracy"] | None = Field(
         None,
-        description="What it is for: eer, as many false accepts as false rejects; far, a rate of "
-        "false accepts; accuracy, the best one on as many same pairs as different; null for far "
-        "where a rate is given, else eer.",
+        description="Criterion of the threshold. eer: equal rates of false accepts and false "
+        "rejects. far: a given false accept rate. accuracy: the best accuracy, with same and "
+        "different pairs weighted equally. null: far if a rate is given, else eer.",
     )
     far: float | None = Field(
-        None, gt=0, lt=1, description="The rate of false accepts, for the target far."
+        None, gt=0, lt=1, description="False accept rate for the target far, such as 1e-3."
     )
 
     @model_validator(mode="after")
     def _together(self) -> Self:
         if self.wanted == "far" and self.far is None:
-            raise ValueError("the target far needs a rate: calibration.far")
+            raise ValueError("the target far needs a rate: set calibration.far")
         if self.wanted != "far" and self.far is not None:
             raise ValueError(
-                f"calibration.far is for the target far, and the target is {self.wanted}"
+                f"calibration.far works only with the target far, and the target is {self.wanted}"
             )
         return self
 
     @property
     def wanted(self) -> Literal["eer", "far", "accuracy"]:
-        """The target, whether or not it was named."""
+        """The target; its default if none was given."""
         return self.target or ("eer" if self.far is None else "far")
 
 
 class RunConfig(Section):
-    """Everything that determines a run."""
+    """The complete configuration of a run."""
 
     data: DataConfig = DataConfig()
     backbone: BackboneConfig = BackboneConfig()
@@ -234,14 +258,14 @@ class RunConfig(Section):
     calibration: CalibrationConfig = CalibrationConfig()
     track: tuple[TrackerConfig, ...] = Field(
         (),
-        description="Trackers that the run is told to: their names, or mappings of name and "
+        description="Trackers that receive the run's events: names, or mappings of name and "
         "options.",
     )
     report: bool = Field(
-        True, description="End 'siamkit train' with the run's report, report.html."
+        True, description="Write the run's report.html at the end of 'siamkit train'."
     )
     run_dir: Annotated[Path, AfterValidator(expanded)] | None = Field(
-        None, description="Where the run is written; null for runs/<time>-<backbone>-<policy>."
+        None, description="Directory of the run; null: runs/<time>-<backbone>-<policy>."
     )
 
     @field_validator("track", mode="before")
@@ -278,7 +302,7 @@ COMPONENT_MODELS: dict[str, type[Component]] = {
     "optimizer": OptimizerConfig,
     "scheduler": SchedulerConfig,
 }
-"""The model of each component section: the keys that it takes whatever its entry is."""
+"""The model of each component section: the keys that it takes for every entry."""
 
 ENTRY_MODELS: dict[str, type[Component]] = {**COMPONENT_MODELS, "track": TrackerConfig}
-"""The model of whatever a registered name stands in: the component sections, and a tracker."""
+"""The models with a registered name: the component sections, and a tracker."""

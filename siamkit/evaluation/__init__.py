@@ -1,1 +1,1 @@
-"""Metrics on embeddings."""
+"""The metrics of embeddings, and the calibration of a threshold."""

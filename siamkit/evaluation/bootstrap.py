@@ -1,8 +1,9 @@
 """Confidence intervals of verification metrics, by resampling identities.
 
-Pairs that share an identity are not independent: resampling pairs would give intervals that are far
-too narrow. So whole identities are drawn (Bolle et al., "Error analysis of pattern recognition
-systems: the subsets bootstrap", 2004), and a pair counts as often as its identities were drawn.
+Pairs that share an identity are not independent, so resampling pairs would give intervals that are
+far too narrow. The bootstrap therefore draws whole identities (Bolle et al., "Error analysis of
+pattern recognition systems: the subsets bootstrap", 2004). A pair counts as often as its identities
+were drawn.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ def eer(curve: Roc) -> float:
 
 
 def tar_at(far: float) -> Statistic:
-    """Return a statistic: the share of same pairs accepted at a rate of false accepts."""
+    """Return a statistic: the share of same pairs accepted at a false accept rate."""
     return lambda curve: float(curve.tar[curve.far <= far * (1 + 1e-9)].max())
 
 
 def far_at(threshold: float) -> Statistic:
-    """Return a statistic: the rate of false accepts at a threshold."""
+    """Return a statistic: the false accept rate at a threshold."""
     return lambda curve: float(curve.far[curve.thresholds >= threshold].max())
 
 
@@ -56,14 +57,14 @@ def identity_intervals(
     """Return a 95 % interval of each statistic.
 
     Args:
-        scores: ``[P]``, higher for pairs that are more alike.
-        same: ``[P]`` bool, as the curves count them. Known pairs may contradict each other: one
-            that is said to be different may lie within one identity.
+        scores: ``[P]``, higher for more similar pairs.
+        same: ``[P]`` bool, as the curves count them. Listed pairs can contradict each other, so a
+            pair that is labelled different can lie within one identity.
         first: ``[P]``, the identity of each pair's first image.
-        second: ``[P]``, of its second.
-        statistics: By name, what to compute of a curve.
-        draws: How often identities are drawn.
-        seed: Of the draws.
+        second: ``[P]``, the identity of each pair's second image.
+        statistics: The statistics of a curve, by name.
+        draws: The number of resamples.
+        seed: Seed of the resamples.
 
     Raises:
         DataError: There are no same pairs, no different pairs, or fewer than two identities.
@@ -72,11 +73,11 @@ def identity_intervals(
     a, b = codes.reshape(2, -1)
     flags, within = np.asarray(same, dtype=bool), a == b
     if len(names) < 2 or not flags.any() or flags.all():
-        raise DataError("needs same and different pairs of two identities at least")
+        raise DataError("needs same and different pairs of at least two identities")
     order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
     ranked = np.asarray(scores, dtype=np.float64)[order]
     a, b, flags, within = a[order], b[order], flags[order], within[order]
-    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal scores go together
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # equal scores form one point
     thresholds = np.append(np.inf, ranked[ends])
     rng = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {name: [] for name in statistics}
@@ -95,7 +96,7 @@ def _weighted(weights: Any, same: Any, ends: Any, thresholds: Floats) -> Roc | N
     accepted = np.cumsum(weights * same)[ends].astype(np.float64)
     falsely = np.cumsum(weights * ~same)[ends].astype(np.float64)
     if not accepted[-1] or not falsely[-1]:
-        return None  # by chance the draw has pairs of one kind only
+        return None  # the resample has pairs of one kind only
     return Roc(
         np.append(0.0, falsely / falsely[-1]), np.append(0.0, accepted / accepted[-1]), thresholds
     )

@@ -1,4 +1,4 @@
-"""Fitting a threshold and a probability on scored pairs."""
+"""The fit of a threshold and a probability to scored pairs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold, and the errors at it.
+    """A threshold, and the error rates at it.
 
     Attributes:
-        value: A pair is the same if its score is at or above it.
-        far: The rate of false accepts, and what to expect of other identities.
-        frr: The same of false rejects.
+        value: The threshold; a pair counts as same if its score is at or above it.
+        far: The false accept rate, with its prediction for unseen identities.
+        frr: The false reject rate, with its prediction for unseen identities.
     """
 
     value: float
@@ -51,19 +51,20 @@ def calibrate(
     """Return the threshold and the probability map of embeddings of known images.
 
     Args:
-        embeddings: ``[N, E]``; need not be normalised.
-        images: The images, in the same order: their known pairs count, or those of their labels.
-        target: ``eer`` for as many false accepts as false rejects; ``far`` for a rate of false
-            accepts; ``accuracy`` for the best one where there are as many same pairs as different.
-        far: That rate, for ``far``.
-        source: What is known of where they are from: the fields ``data``, ``part``, ``digest``,
+        embeddings: ``[N, E]``, normalised or not.
+        images: The images, in the same order. Their listed pairs are used, else pairs by label.
+        target: ``eer``: equal rates of false accepts and false rejects. ``far``: a given false
+            accept rate. ``accuracy``: the best accuracy, with same and different pairs weighted
+            equally.
+        far: The false accept rate, for the target ``far``.
+        source: The origin of the embeddings: the fields ``data``, ``part``, ``digest``,
             ``checkpoint``, ``epoch`` and ``siamkit`` of :class:`.calibration.Provenance`.
-        seed: Of the draw of pairs, where there are too many for all.
+        seed: Seed of the sample of pairs, if there are too many to use all.
 
     Raises:
-        ConfigError: A rate is missing, or given where it isn't the target.
-        DataError: There are no same or no different pairs, too few for that rate, or same pairs
-            score no higher than different ones.
+        ConfigError: The target ``far`` has no rate, or another target has one.
+        DataError: There are no same or no different pairs, too few pairs for the rate, or same
+            pairs score no higher than different ones.
     """
     labels, tuples = torch.tensor(images.labels), images.tuples
     most = MOST if far is None else min(max(MOST, 2 * _needed(far)), _MOST_AT_ALL)
@@ -104,14 +105,14 @@ def fit_threshold(
     target: Target = "eer",
     far: float | None = None,
 ) -> Threshold:
-    """Return the threshold for a target, and which errors to expect at it.
+    """Return the threshold for a target, and the error rates that are expected at it.
 
     Args:
-        scores: ``[P]``, higher for pairs that are more alike.
-        same: ``[P]`` bool, whether the pair is of one class.
-        first: ``[P]`` int, the identity of each pair's first image; where identities are not known,
-            the image itself.
-        second: ``[P]``, of its second.
+        scores: ``[P]``, higher for more similar pairs.
+        same: ``[P]`` bool, true for pairs of one class.
+        first: ``[P]`` int, the identity of each pair's first image, or the image itself if
+            identities are unknown.
+        second: ``[P]`` int, the same for each pair's second image.
         target: As for :func:`calibrate`.
         far: As for :func:`calibrate`.
 
@@ -120,7 +121,7 @@ def fit_threshold(
     """
     if (target == "far") != (far is not None):
         raise ConfigError(
-            "a rate of false accepts goes with the target 'far', and with no other",
+            "a false accept rate belongs to the target 'far', and only to it",
             got=f"target {target!r} and far {far}",
             hint="give both, or neither",
         )
@@ -139,7 +140,7 @@ def fit_threshold(
 
 
 def _index(curve: Roc, target: Target, far: float | None) -> int:
-    """Return the point of the curve that is wanted."""
+    """Return the index of the target's point on the curve."""
     if far is not None:
         return int(np.flatnonzero(curve.far <= far * (1 + 1e-9))[-1])
     if target == "eer":
@@ -148,9 +149,9 @@ def _index(curve: Roc, target: Target, far: float | None) -> int:
 
 
 def _needed(far: float) -> int:
-    """Return how many different pairs tell a rate of false accepts."""
+    """Return the number of different pairs that a false accept rate needs."""
     if not 0 < far < 1:
-        raise ConfigError("a rate of false accepts must lie between 0 and 1", got=far)
+        raise ConfigError("a false accept rate must lie between 0 and 1", got=far)
     return math.ceil(LEAST_FALSE_ACCEPTS / far * (1 - 1e-9))
 
 
@@ -160,25 +161,25 @@ def _require_enough(different: int, far: float) -> None:
         raise DataError(
             f"too few different pairs to fit a threshold at a FAR of {far:g}",
             got=different,
-            allowed=f"{needed} or more, {LEAST_FALSE_ACCEPTS} false accepts among them",
-            hint="give more images, or ask for a larger FAR",
+            allowed=f"{needed} or more, for {LEAST_FALSE_ACCEPTS} false accepts",
+            hint="use more images, or a larger FAR",
         )
 
 
 def fit_probability(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
-    """Return slope and intercept of the log-odds that a pair is the same, over its score.
+    """Return slope and intercept of the log-odds that a pair is the same, by its score.
 
-    Platt's sigmoid ("Probabilistic outputs for support vector machines", 1999) with the smoothed
-    targets of Lin, Lin & Weng ("A note on Platt's probabilistic outputs", Machine Learning 2007),
-    so that scores that part the two kinds of pairs without an error still give a finite slope. Both
-    kinds weigh the same in all, however many there are of each: a prior of one half.
+    The fit is Platt's sigmoid ("Probabilistic outputs for support vector machines", 1999) with the
+    smoothed targets of Lin, Lin & Weng ("A note on Platt's probabilistic outputs", Machine Learning
+    2007), so that perfectly separated scores still give a finite slope. Both kinds of pairs have
+    the same total weight, which means a prior of one half.
 
     Args:
-        scores: ``[P]``
-        same: ``[P]`` bool.
+        scores: The scores ``[P]``.
+        same: ``[P]`` bool, true for pairs of one class.
 
     Raises:
-        DataError: The slope is not positive: worse than chance.
+        DataError: The slope is not positive, so the scores are no better than chance.
     """
     values, flags = np.asarray(scores, dtype=np.float64), np.asarray(same, dtype=bool)
     centre, scale = float(values.mean()), float(values.std())
@@ -199,11 +200,11 @@ def fit_probability(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
 
 
 def _smoothed(flags: Bools) -> tuple[Floats, Bools]:
-    """Return each pair's weight on the side of same, then on that of different; and the sides."""
+    """Return the weights of each pair as same, then as different, and these labels."""
     same = int(flags.sum())
     different = len(flags) - same
     target = np.where(flags, (same + 1) / (same + 2), 1 / (different + 2))
-    # The mean weight is 1, so that the solver's tolerance means what it says.
+    # The mean weight is 1, so that the solver's tolerance keeps its meaning.
     weight = np.where(flags, 1 / same, 1 / different) * len(flags) / 2
     sides = np.repeat([True, False], len(flags))
     return np.concatenate([target * weight, (1 - target) * weight]), sides

@@ -1,6 +1,6 @@
-"""A calibration: turns a score into a decision and a probability, and says how far to trust them.
+"""The calibration of a network: turns a score into a decision and a probability.
 
-Made by :func:`siamkit.evaluation.calibrating.calibrate`, kept with a run as JSON.
+:func:`siamkit.evaluation.calibrating.calibrate` makes it, and a run stores it as JSON.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Count = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether two images show the same.
+    """The decision on two images.
 
     Attributes:
-        same: Whether the score is at or above the threshold.
+        same: The score is at or above the threshold.
         score: The cosine similarity, in [-1, 1].
-        threshold: That of the calibration.
-        probability: That they show the same, if as many pairs do as don't.
+        threshold: The threshold of the calibration.
+        probability: The probability that both show the same class, at a prior of one half.
     """
 
     same: bool
@@ -41,25 +41,25 @@ class Verdict:
     probability: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a calibration was fitted on.
+    """The images that a calibration was fitted on.
 
     Attributes:
         data: The path of the data.
-        part: Which part of it.
+        part: The split of the data.
         digest: The SHA-256 of the images' keys, labels and file sizes.
-        images: Images.
-        identities: Classes.
-        same: Same pairs.
-        different: Different pairs.
-        all_pairs: Whether these are all the pairs there are.
-        checkpoint: The name of the checkpoint whose network scored them.
-        epoch: Its epoch, from 0.
+        images: The number of images.
+        identities: The number of classes.
+        same: The number of same pairs.
+        different: The number of different pairs.
+        all_pairs: The fit used all pairs, not a sample.
+        checkpoint: The name of the checkpoint whose network scored the pairs.
+        epoch: The epoch of the checkpoint, from 0.
         siamkit: The version of siamkit.
     """
 
@@ -81,14 +81,14 @@ class Calibration:
     """A threshold and a map from scores to probabilities.
 
     Attributes:
-        target: What the threshold was fitted for.
-        far_asked: The rate of false accepts that was asked for, where that is the target.
-        threshold: A pair is the same if its score is at or above it.
-        far: The rate of false accepts at it, and what to expect of other identities.
-        frr: The same of false rejects.
-        slope: Of the log-odds over the score; greater than 0.
+        target: The criterion of the threshold.
+        far_asked: The requested false accept rate, for the target ``far``.
+        threshold: A pair counts as same if its score is at or above it.
+        far: The false accept rate at it, with its prediction for unseen identities.
+        frr: The false reject rate at it, with its prediction for unseen identities.
+        slope: The slope of the log-odds over the score; greater than 0.
         intercept: The log-odds at a score of 0.
-        provenance: What it was fitted on.
+        provenance: The images that it was fitted on.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -103,41 +103,41 @@ class Calibration:
     provenance: Provenance
 
     def decide(self, score: float) -> bool:
-        """Return whether a pair of this score is taken for the same."""
+        """Return whether a pair with this score counts as same."""
         return score >= self.threshold
 
     def probability(self, score: float) -> float:
-        """Return the probability that a pair of this score is the same; it rises with the score.
+        """Return the probability that a pair with this score is the same; it rises with the score.
 
-        It is that among as many same pairs as different ones. Where a share ``s`` of the pairs that
-        you see are the same, the odds are those of this probability times ``s / (1 - s)``.
+        It assumes as many same pairs as different ones. If a share ``s`` of your pairs is the same,
+        multiply the odds of this probability by ``s / (1 - s)``.
         """
         return float(expit(self.slope * score + self.intercept))
 
     def verdict(self, score: float) -> Verdict:
-        """Return the decision on a pair of this score, and what it rests on."""
+        """Return the decision on a pair with this score, with its probability."""
         return Verdict(self.decide(score), score, self.threshold, self.probability(score))
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values, which :meth:`from_json` reads."""
+        """Return the calibration as JSON values, which :meth:`from_json` reads."""
         return {"format": FORMAT, **asdict(self)}
 
     @classmethod
     def from_json(cls, values: Any, where: str = "calibration") -> Self:
-        """Read what :meth:`to_json` returned.
+        """Return the calibration from the values of :meth:`to_json`.
 
         Args:
             values: The JSON values.
-            where: Where they are from, for messages.
+            where: Their source, for messages.
 
         Raises:
-            CheckpointError: They are something else, or of another format.
+            CheckpointError: They are not a calibration, or have another format.
         """
         if not isinstance(values, dict) or "format" not in values:
-            raise CheckpointError("is no calibration", where=where, hint=_hint())
+            raise CheckpointError("is not a calibration", where=where, hint=_hint())
         if values["format"] != FORMAT:
             raise CheckpointError(
-                "unknown format of calibration", where=where, got=values["format"],
+                "unknown calibration format", where=where, got=values["format"],
                 allowed=str(FORMAT), hint=_hint(),
             )  # fmt: skip
         fields = {key: value for key, value in values.items() if key != "format"}
@@ -151,7 +151,7 @@ class Calibration:
             ) from None
 
     def save(self, path: Path) -> None:
-        """Write it to a file, in the place of an earlier one.
+        """Write the calibration to a file, replacing an earlier one.
 
         Raises:
             ResourceError: The disk is full or not writable.
@@ -160,10 +160,10 @@ class Calibration:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what :meth:`save` wrote.
+        """Read the calibration that :meth:`save` wrote.
 
         Raises:
-            CheckpointError: The file is missing, damaged or something else.
+            CheckpointError: The file is missing, damaged or not a calibration.
         """
         try:
             values = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A map of embeddings in two dimensions."""
+"""The map of embeddings: a layout in two dimensions by t-SNE."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _STEPS = 600
 
 @dataclass(frozen=True)
 class Map:
-    """Where images lie.
+    """The layout of images.
 
     Attributes:
-        indices: ``[M]``, which images.
-        places: ``[M, 2]``, each axis from 0 to 1.
+        indices: The indices of the images, ``[M]``.
+        places: Their positions, ``[M, 2]``, each axis from 0 to 1.
     """
 
     indices: NDArray[np.int64]
@@ -31,17 +31,17 @@ class Map:
 
 
 def embedding_map(embeddings: Tensor, most: int = POINTS) -> Map | None:
-    """Lay out images by t-SNE (van der Maaten and Hinton, 2008) on their cosine distances.
+    """Return a t-SNE layout of images (van der Maaten and Hinton, 2008) by cosine distance.
 
-    It starts from the two main components and a fixed seed, so the same embeddings give the same
-    map. What lies together is alike; distances between groups mean little.
+    It starts from the two main components with a fixed seed, so equal embeddings give equal maps.
+    Neighbouring points have similar embeddings; distances between groups mean little.
 
     Args:
-        embeddings: ``[N, E]``; need not be normalised.
-        most: Of more images, so many are drawn.
+        embeddings: ``[N, E]``, normalised or not.
+        most: The largest number of images; larger sets are sampled.
 
     Returns:
-        None for fewer than five images, which need no map.
+        The map; None for fewer than five images, or if they have no two-dimensional layout.
     """
     from sklearn.manifold import TSNE
 
@@ -52,7 +52,7 @@ def embedding_map(embeddings: Tensor, most: int = POINTS) -> Map | None:
     indices = np.sort(rng.permutation(count)[:most]).astype(np.int64)
     vectors = F.normalize(embeddings.detach().float().cpu(), dim=-1).numpy()[indices]
     if np.ptp(vectors, axis=0).max() <= 1e-6 or vectors.shape[1] < 2:
-        return None  # all images are one point, or lie on a line
+        return None  # all images are one point, or the embedding has one dimension
     layout = TSNE(
         # On the unit sphere Euclidean neighbours are cosine neighbours.
         metric="euclidean",
@@ -62,7 +62,7 @@ def embedding_map(embeddings: Tensor, most: int = POINTS) -> Map | None:
         random_state=_SEED,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of sklearn's own numerics on degenerate input
+        warnings.simplefilter("ignore")  # sklearn warns about degenerate input
         places = layout.fit_transform(vectors).astype(np.float64)
     if not np.isfinite(places).all():
         return None

@@ -1,4 +1,4 @@
-"""N-way K-shot classification by the nearest class mean (Snell et al., NeurIPS 2017)."""
+"""The few-shot metric: classification by the nearest class mean (Snell et al., NeurIPS 2017)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _NORMAL_95 = 1.96
 
 @dataclass(frozen=True)
 class FewShot:
-    """Accuracy over episodes.
+    """The accuracy over episodes.
 
     Attributes:
-        accuracy: The mean.
+        accuracy: The mean accuracy.
         margin: Half of its 95 % interval: 1.96 standard errors over episodes.
-        ways: Classes in an episode.
-        shots: Labelled images of each.
-        queries: Images of each to classify.
-        episodes: How many episodes.
+        ways: The number of classes per episode.
+        shots: The number of labelled images per class.
+        queries: The number of images per class to classify.
+        episodes: The number of episodes.
     """
 
     accuracy: float
@@ -37,7 +37,7 @@ class FewShot:
     episodes: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields, and what guessing would give as ``chance``."""
+        """Return the fields, and the chance level as ``chance``."""
         return {**asdict(self), "chance": 1 / self.ways}
 
 
@@ -51,16 +51,16 @@ def few_shot(
     episodes: int = EPISODES,
     seed: int = 0,
 ) -> FewShot:
-    """Classify images by the cosine similarity to the mean of a few of each class.
+    """Classify images by cosine similarity to the mean of a few images per class.
 
     Args:
-        embeddings: ``[N, E]``; need not be normalised.
+        embeddings: ``[N, E]``, normalised or not.
         labels: ``[N]`` int64.
-        ways: Classes in an episode.
-        shots: Labelled images of each.
-        queries: Most images of each class to classify; fewer where a class has fewer left.
-        episodes: How many episodes.
-        seed: Of the draws.
+        ways: The number of classes per episode.
+        shots: The number of labelled images per class.
+        queries: The largest number of images per class to classify; a small class has fewer.
+        episodes: The number of episodes.
+        seed: Seed of the episodes.
 
     Raises:
         DataError: Fewer than ``ways`` classes have more than ``shots`` images.
@@ -72,7 +72,7 @@ def few_shot(
     members = [rows for rows in members if len(rows) > shots]
     if len(members) < ways:
         raise DataError(
-            f"{ways}-way {shots}-shot needs {ways} classes of {shots + 1} images at least",
+            f"{ways}-way {shots}-shot needs {ways} classes with at least {shots + 1} images",
             got=len(members),
             hint="use fewer ways or shots",
         )

@@ -1,10 +1,10 @@
-"""Exact search: the k largest of each row, and the k nearest vectors of a gallery.
+"""Exact search: the k largest values of each row, and the k nearest vectors of a gallery.
 
-``torch.topk`` over long rows takes longer than computing them. So rows are first reduced to the
-maxima of groups of columns, which is one fast pass, and only the groups that can hold one of the k
-largest are looked into.
+``torch.topk`` over long rows takes longer than computing them. So a first, fast pass reduces each
+row to the maxima of groups of columns. The second pass only examines the groups that can hold one
+of the k largest values.
 
-All searches share one order: larger values first, and of equal ones the lower index first.
+All searches use one order: larger values first, and the lower index first among equal values.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import Tensor
 
 from siamkit.errors import DataError, NonFiniteError
 
-_GROUP, _LARGE_GROUP = 16, 64  # columns; large ones where few groups hold what is wanted
-_SCORES = 1 << 21  # of a block: 8 MB, which the processor's caches hold between two passes
-_ALIGNED = 1024  # rows of a block are a multiple of: products and maxima are faster then
-_MOST_QUERIES = 512  # at a time
-_MOST_ROWS = 1 << 17  # of a block
+_GROUP, _LARGE_GROUP = 16, 64  # columns; large groups if few of them matter
+_SCORES = 1 << 21  # per block: 8 MB, which fits in the CPU caches between two passes
+_ALIGNED = 1024  # the rows of a block are a multiple of it, which is faster
+_MOST_QUERIES = 512  # per block
+_MOST_ROWS = 1 << 17  # per block
 
 Vectors = Tensor | np.ndarray[Any, Any]
 
@@ -31,21 +31,22 @@ Vectors = Tensor | np.ndarray[Any, Any]
 def largest(
     values: Tensor, count: int, *, above: Tensor | None = None, where: str = "values"
 ) -> tuple[Tensor, Tensor]:
-    """Return the ``count`` largest of each row and their columns, both ``[B, count]``.
+    """Return the ``count`` largest values of each row and their columns, both ``[B, count]``.
 
-    They come largest first; of equal ones the lower column comes first.
+    The largest value comes first, and the lower column first among equal values.
 
     Args:
         values: ``[B, M]``, floats.
-        count: At most M.
-        above: ``[B]``: only what is larger is wanted. Fewer than ``count`` come back where no row
-            has more; what a row has less than others is filled up with values that are not wanted.
-        where: What messages call the values.
+        count: The number of values, at most M.
+        above: ``[B]``, a lower limit: only larger values matter. The result is narrower than
+            ``count`` if every row has fewer of them. Rows with fewer than others are filled up with
+            values below the limit.
+        where: The name of the values in messages.
 
     Raises:
         NonFiniteError: A value is NaN, which has no order.
     """
-    # One more than asked for shows whether a value that is left out equals the last one.
+    # One value more shows whether an omitted value equals the last one.
     columns = _largest(values, min(count + 1, values.shape[1]), above, where=where)
     top = values.gather(1, columns)
     tied = top[:, count:] == top[:, count - 1 : count]
@@ -60,16 +61,16 @@ def largest(
 
 
 def _in_order(top: Tensor, columns: Tensor) -> Tensor:
-    """Return ``columns`` with those of equal values in rising order."""
+    """Return ``columns`` with the columns of equal values in ascending order."""
     columns, order = columns.sort(dim=1)
     _, back = top.gather(1, order).sort(dim=1, descending=True, stable=True)
     return columns.gather(1, back)
 
 
 def _first_of_equals(values: Tensor, top: Tensor, columns: Tensor) -> Tensor:
-    """Return ``columns`` with the first of all that equal the last value top."""
+    """Return ``columns`` with the lowest of all columns that equal the last value."""
     last = top[:, -1:]
-    places = top == last  # [B, count], to be filled anew
+    places = top == last  # [B, count], to be replaced
     width = values.shape[1]
     exact = torch.float32 if width <= 1 << 24 else torch.float64
     early = -torch.arange(width, device=values.device, dtype=exact)
@@ -88,21 +89,21 @@ def _largest(
     where: str | None = None,
     in_order: bool = True,
 ) -> Tensor:
-    """Return the columns of the ``count`` largest values of each row, equals in any order.
+    """Return the columns of the ``count`` largest values of each row, equal ones in any order.
 
     Args:
-        values: ``[B, M]``
-        count: At most M.
+        values: ``[B, M]``, floats.
+        count: The number of values, at most M.
         above: As for :func:`largest`.
-        where: What messages call the values; None where they are known to be numbers.
-        in_order: Whether the order of the columns matters.
+        where: The name of the values in messages; None skips the check for NaN.
+        in_order: Sort the columns by value.
     """
     size = _GROUP if above is None else _LARGE_GROUP
     groups = values.shape[1] // size
     if groups < 2 * count and above is None:
         _require_numbers(values, where)
         return values.topk(count, sorted=in_order).indices
-    # Every groups-th column is in a group, so that maxima are taken of whole rows of memory.
+    # A group takes every groups-th column, so that maxima run over whole rows of memory.
     whole = groups * size
     grouped, rest = values[:, :whole].unflatten(1, (size, groups)), values[:, whole:]
     maxima = grouped.amax(1)  # [B, groups]
@@ -115,7 +116,7 @@ def _largest(
         return rest.topk(min(count, rest.shape[1]), sorted=in_order).indices + whole
     chosen = _largest(maxima, depth, in_order=False)  # [B, depth]
     members = grouped.gather(2, chosen[:, None, :].expand(-1, size, -1)).flatten(1)
-    # Columns that make no whole group come last.
+    # The columns after the last whole group come last.
     candidates = torch.cat([members, rest], 1)
     at = candidates.topk(min(count, candidates.shape[1]), sorted=in_order).indices
     member = at.div(depth, rounding_mode="floor")
@@ -129,18 +130,18 @@ def _require_numbers(values: Tensor, where: str | None) -> None:
 
 
 def exact_search(queries: Vectors, gallery: Vectors, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k largest dot products of each query, and where in the gallery they are.
+    """Return the k largest dot products of each query, and their indices in the gallery.
 
-    Nothing is approximated. Of equal scores the one with the lower index comes first. With vectors
-    of length 1 the scores are cosine similarities.
+    The search is exact. Among equal scores, the lower index comes first. For vectors of length 1,
+    the scores are cosine similarities.
 
     Args:
         queries: ``[Q, E]``.
         gallery: ``[N, E]``; a NumPy memory map is read block by block.
-        k: How many; as many as there are where the gallery holds fewer.
+        k: The number of results; all vectors if the gallery has fewer.
 
     Returns:
-        Scores ``[Q, min(k, N)]`` float32, falling, and indices ``[Q, min(k, N)]`` int64, on the
+        Scores ``[Q, min(k, N)]`` float32, descending, and indices ``[Q, min(k, N)]`` int64, on the
         gallery's device (the CPU for arrays).
 
     Raises:
@@ -168,7 +169,7 @@ def _search(queries: Tensor, gallery: Vectors, k: int) -> tuple[Tensor, Tensor]:
         where = f"rows {start} to {start + len(block) - 1} of the gallery"
         worst = best[:, -1] if best.shape[1] == k else None
         new, columns = largest(scores, min(k, len(block)), above=worst, where=where)
-        # What comes first lies first in the gallery, so a stable sort keeps the order of equals.
+        # Earlier blocks come first, so a stable sort keeps the order of equal scores.
         best, order = torch.cat([best, new], dim=1).sort(dim=1, descending=True, stable=True)
         at = torch.cat([at, columns + start], dim=1).gather(1, order[:, :k])
         best = best[:, :k]
@@ -181,24 +182,24 @@ def _blocks(gallery: Vectors, rows: int) -> Iterator[tuple[int, Tensor]]:
 
 
 def as_tensor(vectors: Vectors) -> Tensor:
-    """Return vectors as a tensor, without a copy where they need none."""
+    """Return vectors as a tensor, without a copy if possible."""
     if isinstance(vectors, Tensor):
         return vectors.detach()
     with warnings.catch_warnings():
-        # torch warns of arrays that are read-only; nothing writes to this one.
+        # torch warns about read-only arrays; nothing writes to this one.
         warnings.simplefilter("ignore", UserWarning)
         return torch.from_numpy(np.ascontiguousarray(vectors))
 
 
 def require_fit(queries: Vectors, gallery: Vectors, k: int) -> None:
-    """Check that queries can be searched for in a gallery.
+    """Check that queries and gallery fit together.
 
     Raises:
         DataError: The shapes do not fit, or k is not positive.
     """
     if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
         raise DataError(
-            "queries and gallery must be matrices of one width",
+            "queries and gallery must be matrices with the same number of columns",
             got=(tuple(queries.shape), tuple(gallery.shape)),
             allowed="[Q, E] and [N, E]",
         )
@@ -207,9 +208,9 @@ def require_fit(queries: Vectors, gallery: Vectors, k: int) -> None:
 
 
 def not_a_number(where: str) -> NonFiniteError:
-    """Return the error about a score that has no place in an order."""
+    """Return the error about a score that is NaN."""
     return NonFiniteError(
-        "a score is NaN, so a query or a vector of the gallery holds NaN or infinity",
+        "a score is NaN, so a query or a gallery vector contains NaN or infinity",
         where=where,
         hint="embed the images again",
     )

@@ -1,4 +1,4 @@
-"""The neighbourhood of each image: its nearest ones and its hardest pairs, by exact search."""
+"""The neighbourhood of each image: its nearest images and its hardest pairs, by exact search."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ Floats = NDArray[np.float32]
 ScoredPair = tuple[int, int, float]
 """Two images by index, and their similarity."""
 
-_BLOCK_BYTES = 32 << 20  # of similarities at a time
+_BLOCK_BYTES = 32 << 20  # of similarities per block
 
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """What lies around each of N images, by cosine similarity.
+    """The neighbours of each of N images, by cosine similarity.
 
     Attributes:
-        nearest: ``[N, K]`` indices of others in the gallery, the most similar first.
-        scores: ``[N, K]`` their similarities.
-        closest_other: ``[N]`` the most similar image of another class; -1 if there is none.
-        closest_other_score: ``[N]``
-        farthest_same: ``[N]`` the least similar image of its own class; -1 if it is alone.
-        farthest_same_score: ``[N]``
-        right: ``[N]`` whether the nearest image is of its class.
-        query: ``[N]`` whether it is searched for.
-        findable: ``[N]`` whether it is a query with another image of its class in the gallery.
+        nearest: ``[N, K]``, indices of other images in the gallery, the most similar first.
+        scores: ``[N, K]``, their similarities.
+        closest_other: ``[N]``, the most similar image of another class; -1 if there is none.
+        closest_other_score: ``[N]``, its similarity.
+        farthest_same: ``[N]``, the least similar image of the same class; -1 if there is none.
+        farthest_same_score: ``[N]``, its similarity.
+        right: ``[N]``, the nearest image is of the same class.
+        query: ``[N]``, the image is a query.
+        findable: ``[N]``, the image is a query with another image of its class in the gallery.
     """
 
     nearest: Ints
@@ -57,15 +57,15 @@ def neighbourhood(
     query: Tensor | None = None,
     gallery: Tensor | None = None,
 ) -> Neighbourhood:
-    """Search each image among all others.
+    """Return the neighbours of each image among all others.
 
     Args:
-        embeddings: ``[N, E]``, N of 2 at least; need not be normalised.
+        embeddings: ``[N, E]`` with N >= 2, normalised or not.
         labels: ``[N]`` int64.
-        k: Neighbours of each; fewer where there are fewer images.
-        query: ``[N]`` bool, which are searched for; None for all.
-        gallery: ``[N]`` bool, which are searched for neighbours; None for all. Hard pairs are of
-            all images, as those of verification are.
+        k: The number of neighbours per image; fewer if there are fewer images.
+        query: ``[N]`` bool, the queries; None: all images.
+        gallery: ``[N]`` bool, the images to search; None: all images. Hard pairs come from all
+            images, like the pairs of verification.
     """
     vectors = F.normalize(embeddings.detach().float().cpu(), dim=-1)
     labels = labels.cpu()
@@ -113,7 +113,7 @@ def neighbourhood(
 
 
 def hardest_known(verified: Verified, most: int) -> tuple[list[ScoredPair], list[ScoredPair]]:
-    """Return the known different pairs of the highest scores, and same ones of the lowest."""
+    """Return the listed different pairs with the highest scores, and same ones with the lowest."""
     pairs, values = verified.pairs, verified.scores
     order = np.argsort(values, kind="stable")
     different, same = order[~pairs.same[order]][::-1][:most], order[pairs.same[order]][:most]
@@ -127,14 +127,14 @@ def hardest_known(verified: Verified, most: int) -> tuple[list[ScoredPair], list
 def hardest(
     partner: Ints, scores: Floats, labels: Ints, most: int, *, highest: bool
 ) -> list[ScoredPair]:
-    """Return the hardest pairs, no two of them of the same two classes.
+    """Return the hardest pairs, at most one for each pair of classes.
 
     Args:
-        partner: ``[N]``, for each image the other one of its hardest pair; -1 for none.
-        scores: ``[N]``, of these pairs.
-        labels: ``[N]``
-        most: How many pairs.
-        highest: Whether a high score is hard (images of different classes) or a low one.
+        partner: ``[N]``, the other image of each image's hardest pair; -1 for none.
+        scores: ``[N]``, the scores of these pairs.
+        labels: ``[N]``, the class of each image.
+        most: The largest number of pairs.
+        highest: A high score is hard (for different classes); otherwise a low score is.
     """
     order = np.argsort(-scores if highest else scores, kind="stable")
     pairs: list[ScoredPair] = []
@@ -156,13 +156,13 @@ def hardest(
 def gallery_queries(
     near: Neighbourhood, right: int, wrong: int, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Draw queries whose nearest image is of their class, and queries whose nearest is not.
+    """Sample queries whose nearest image is of their class, and queries whose nearest is not.
 
     Args:
         near: The neighbours.
-        right: How many of the first kind.
-        wrong: How many of the other.
-        seed: Of the draw.
+        right: The number of queries of the first kind.
+        wrong: The number of queries of the second kind.
+        seed: Seed of the sample.
     """
     rng = np.random.default_rng(seed)
     kinds = (near.findable & near.right, right), (near.findable & ~near.right, wrong)

@@ -1,4 +1,4 @@
-"""Pairs of images to verify: known ones, or made of labels; and their scores."""
+"""The pairs of images to verify, listed or made from labels, and their scores."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from siamkit.data.images import Tuples
 
 MOST = 500_000
 _FOLDS = 10
-_BLOCK_BYTES = 4 << 20  # of vectors or products at a time: what stays in a processor's cache
+_BLOCK_BYTES = 4 << 20  # of vectors or products per block, which fits in the CPU cache
 _DENSE = 64
-"""From one pair in so many on, all products cost less than picking the vectors of each pair."""
+"""If at least one in this many pairs is needed, computing all products is faster."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -27,10 +27,10 @@ class ImagePairs:
     """Pairs of images by index.
 
     Attributes:
-        first: ``[P]``
-        second: ``[P]``, another image.
-        same: ``[P]``, whether both are of one class.
-        all: Whether these are all the pairs there are.
+        first: ``[P]``, the index of the first image.
+        second: ``[P]``, the index of the second image.
+        same: ``[P]``, both images are of one class.
+        all: These are all pairs, not a sample.
     """
 
     first: Ints
@@ -40,19 +40,19 @@ class ImagePairs:
 
 
 def known_pairs(tuples: Tuples) -> ImagePairs:
-    """Return the pairs that the data gives: those listed, or those that triplets are made of."""
+    """Return the pairs of the data: the listed pairs, or the pairs within listed triplets."""
     listed = tuples.pairs()
     first, second = (np.asarray(side, np.int64) for side in listed.columns)
     return ImagePairs(first, second, np.asarray(listed.same, bool), all=True)
 
 
 def pairs_of(labels: Tensor, *, most: int = MOST, seed: int = 0) -> ImagePairs:
-    """Return all pairs of images, or all same pairs there is room for and a draw of different ones.
+    """Return all pairs of images, or a sample with same pairs for up to half of it.
 
     Args:
         labels: ``[N]`` int64.
         most: The largest number of pairs.
-        seed: Of the draw.
+        seed: Seed of the sample.
     """
     names = labels.cpu().numpy()
     count = len(names)
@@ -67,7 +67,7 @@ def pairs_of(labels: Tensor, *, most: int = MOST, seed: int = 0) -> ImagePairs:
 
 
 def _same(names: Ints, most: int, rng: np.random.Generator) -> Ints:
-    """Return same pairs ``[P, 2]``: as even a share of each class as there is."""
+    """Return same pairs ``[P, 2]``, spread as evenly over the classes as possible."""
     members = [np.flatnonzero(names == name) for name in np.unique(names)]
     members = [rows for rows in members if len(rows) > 1]
     total = sum(len(rows) * (len(rows) - 1) // 2 for rows in members)
@@ -91,7 +91,7 @@ def _different(names: Ints, most: int, rng: np.random.Generator) -> Ints:
         a, b = (side[names[a] != names[b]] for side in (np.minimum(a, b), np.maximum(a, b)))
         before = len(codes)
         codes = np.unique(np.concatenate([codes, a * count + b]))
-        if len(codes) == before:  # these are all there are
+        if len(codes) == before:  # there are no more pairs
             break
     codes = codes[np.sort(rng.permutation(len(codes))[:most])]
     return np.stack([codes // count, codes % count], 1)
@@ -106,9 +106,9 @@ def cosines(embeddings: Tensor, first: Ints, second: Ints) -> Floats:
     """Return the cosine similarity of each pair ``[P]``.
 
     Args:
-        embeddings: ``[N, E]``; need not be normalised.
+        embeddings: ``[N, E]``, normalised or not.
         first: ``[P]``, the index of each pair's first embedding.
-        second: ``[P]``, of its second.
+        second: ``[P]``, the index of each pair's second embedding.
     """
     vectors = F.normalize(embeddings.detach().float().cpu(), dim=-1)
     one, other = torch.from_numpy(first), torch.from_numpy(second)
@@ -123,7 +123,7 @@ def _one_by_one(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 
 def _by_matrix(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Pick the pairs from the products of all with all, a block of rows at a time."""
+    """Return the pairs' products, picked from all products, one block of rows at a time."""
     order = first.argsort(stable=True)
     rows = first[order].contiguous()
     cosine = torch.empty(len(first))
@@ -139,16 +139,16 @@ def _by_matrix(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
 def identity_folds(
     labels: Tensor, pairs: ImagePairs, *, folds: int = _FOLDS, seed: int = 0
 ) -> Ints:
-    """Return the fold of each pair ``[P]``, as in LFW: no identity is in two of them.
+    """Return the fold of each pair ``[P]``, as in LFW: no identity is in two folds.
 
     Args:
         labels: ``[N]`` int64.
         pairs: The pairs.
-        folds: How many; fewer where there are fewer than two classes for each.
-        seed: Of the draw of identities.
+        folds: The number of folds; fewer if a fold would have fewer than two classes.
+        seed: Seed of the assignment of identities.
 
     Returns:
-        -1 for a pair of identities of two folds, which is to be left out.
+        The number of each pair's fold; -1 for a pair across two folds, which does not count.
     """
     names, codes = np.unique(labels.cpu().numpy(), return_inverse=True)
     count = max(1, min(folds, len(names) // 2))

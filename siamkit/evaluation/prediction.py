@@ -1,31 +1,32 @@
-"""The predicted rate of errors on identities that nobody has seen yet.
+"""The predicted error rate on unseen identities.
 
-An interval of a *prediction*, not of an estimate: it says between which ends the rate will be that
-is measured on as many other identities, so it holds the luck of both draws.
+The interval is a *prediction* interval, not a confidence interval: it predicts the rate that would
+be measured on as many other identities. So it includes the sampling error of both sets.
 
-How large that luck is. Pairs that share an identity err together, so a rate varies as one over
-identities does, not as one over pairs. Its variance is the jackknife's, which leaves out one
-identity at a time: that stays right where some have far more pairs than others (MacKinnon, Nielsen
-& Webb, "Fast and reliable jackknife and bootstrap methods for cluster-robust inference", J. Applied
-Econometrics 2023) and is never too small on average (Efron & Stein, "The jackknife estimate of
-variance", Annals of Statistics 1981). A pair of identities goes with either of the two, so what is
-peculiar to it counts twice (Aronow, Samii & Assenova, "Cluster-robust variance estimation for
-dyadic data", Political Analysis 2015, subtract that); here it stays, for identities come in
-families, such as the clock faces among emoji or the ranks of one soldier, and no resampling of
-identities sees that. For the same reason the variance is taken half as large again: without that,
-thresholds of networks trained on sprites in families kept one of five intervals in 8 of 10 splits
-only, and with it each in 9 at least. Two draws have twice the variance of one.
+Variance: pairs that share an identity have dependent errors, so a rate varies like a mean over
+identities, not like a mean over pairs. Its variance is estimated by the jackknife, which leaves out
+one identity at a time. That is correct even if some identities have far more pairs than others
+(MacKinnon, Nielsen & Webb, "Fast and reliable jackknife and bootstrap methods for cluster-robust
+inference", J. Applied Econometrics 2023) and is never too small on average (Efron & Stein, "The
+jackknife estimate of variance", Annals of Statistics 1981). A pair belongs to both of its
+identities, so the variance that is specific to the pair counts twice (Aronow, Samii & Assenova,
+"Cluster-robust variance estimation for dyadic data", Political Analysis 2015, subtract it). Here it
+is kept, since identities come in families, such as the clock faces among emoji, and resampling
+identities cannot account for that. For the same reason the variance is multiplied by 1.5. Without
+this factor, one of five intervals held in only 8 of 10 splits, for thresholds of networks trained
+on sprites in families; with it, each held in at least 9. Two independent sets have twice the
+variance of one.
 
-How wide that makes the interval. A few confusable identities may make most of the errors, and then
-the variance is itself badly known: the quantile is Student's with the degrees of freedom that the
-kurtosis of what each one adds gives (Satterthwaite, "An approximate distribution of estimates of
-variance components", Biometrics 1946). Rates near 0 are skewed. Two forms are known to deal with
-that, the score interval (for predictions: Krishnamoorthy & Peng, "Improved closed-form prediction
-intervals for binomial and Poisson distributions", J. Statistical Planning and Inference 2011; for
-dependent pairs: Fogliato, Patil & Perona, "Confidence intervals for error rates in 1:1 matching
-tasks", IJCV 2024) and the interval on the logit scale (Schuckers, "Computational methods in
-biometric authentication", 2010). The first has the better lower end and the second the better
-upper one; what is returned is the wider of the two at each end.
+Width: a few confusable identities can make most of the errors, and then the variance itself is
+uncertain. So the quantile is Student's, with degrees of freedom from the kurtosis of the
+identities' contributions (Satterthwaite, "An approximate distribution of estimates of variance
+components", Biometrics 1946). Rates near 0 have a skewed distribution. Two kinds of intervals
+account for that: the score interval (for predictions: Krishnamoorthy & Peng, "Improved closed-form
+prediction intervals for binomial and Poisson distributions", J. Statistical Planning and Inference
+2011; for dependent pairs: Fogliato, Patil & Perona, "Confidence intervals for error rates in 1:1
+matching tasks", IJCV 2024) and the interval on the logit scale (Schuckers, "Computational methods
+in biometric authentication", 2010). The first has the better lower end and the second the better
+upper end. The result takes the wider of the two at each end.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from scipy.stats import t as student
 
 COVERAGE = 0.95
 _FAMILIES = 1.5
-"""What the variance is multiplied by, for identities that are not independent of each other."""
+"""The factor on the variance, since identities are not independent of each other."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -48,12 +49,12 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rate:
-    """A rate of errors, and between which ends it will be on as many other identities.
+    """An error rate, with its 95 % prediction interval on as many unseen identities.
 
     Attributes:
-        rate: What was measured, in [0, 1].
-        low: The lower end of a 95 % interval.
-        high: The upper end.
+        rate: The measured rate, in [0, 1].
+        low: The lower end of the interval.
+        high: The upper end of the interval.
     """
 
     rate: float
@@ -62,27 +63,27 @@ class Rate:
 
 
 def predicted_rate(wrong: NDArray[np.bool_], first: Ints, second: Ints) -> Rate:
-    """Return the rate of errors among pairs, and a 95 % interval of it on other identities.
+    """Return the error rate among pairs, with its 95 % prediction interval on unseen identities.
 
     Args:
-        wrong: ``[P]``, whether a pair is an error; all pairs are same ones, or all different ones.
+        wrong: ``[P]``, true for an error; the pairs are either all same or all different.
         first: ``[P]``, the identity of each pair's first image, from 0.
-        second: ``[P]``, of its second.
+        second: ``[P]``, the identity of each pair's second image.
     """
     rate = float(np.mean(wrong))
     codes = np.unique(np.stack([first, second]), return_inverse=True)[1].reshape(2, -1)
     errors = wrong.astype(np.float64) - rate
     units = _by_unit(errors, codes)
     if len(units) < 2:
-        return Rate(rate, 0.0, 1.0)  # one identity tells nothing of others
+        return Rate(rate, 0.0, 1.0)  # one identity says nothing about others
     if not 0 < rate < 1:
-        # Nothing shows how errors go together where there are none (or nothing else). What counts
-        # is then identities, or pairs of them, as in the rule of three.
+        # Without any error (or with errors only), their dependence is unknown. Identities, or pairs
+        # of them, then count as independent draws, as in the rule of three.
         return Rate(rate, *_score_ends(rate, len(units) / _FAMILIES, math.inf))
     shifts = _shifts(errors, codes)
     freedom = min(_freedom(shifts), _freedom(units))
     variance = float((shifts**2).sum()) * (len(shifts) - 1) / len(shifts)
-    # No less than that of independent pairs, which a small set can seem to fall below.
+    # At least the variance of independent pairs; the estimate of a small set can be lower.
     variance = _FAMILIES * max(variance, rate * (1 - rate) / len(wrong))
     low, high = _score_ends(rate, rate * (1 - rate) / variance, freedom)
     spread = _quantile(freedom) * math.sqrt(2 * variance) / (rate * (1 - rate))
@@ -100,9 +101,9 @@ def _by_unit(errors: Floats, codes: Ints) -> Floats:
 
 
 def _shifts(errors: Floats, codes: Ints) -> Floats:
-    """Return by how much the mean of ``errors`` changes when each identity is left out.
+    """Return the change of the mean of ``errors`` when each identity is left out.
 
-    Their mean must be 0.
+    The mean of ``errors`` must be 0.
     """
     count = int(codes.max()) + 1
     apart = codes[0] != codes[1]
@@ -129,10 +130,10 @@ def _quantile(freedom: float) -> float:
 
 
 def _score_ends(rate: float, draws: float, freedom: float) -> tuple[float, float]:
-    """Return the two rates that ``draws`` more independent draws may just give.
+    """Return the ends of the score interval for the rate of ``draws`` more independent draws.
 
-    They solve ``(x - rate)^2 = width m (1 - m)`` with ``m = (x + rate) / 2``, the rate if both are
-    draws of one, and ``width = 2 / draws`` times the squared quantile.
+    They solve ``(x - rate)^2 = width m (1 - m)``, where ``m = (x + rate) / 2`` is the common rate
+    of both sets, and ``width`` is ``2 / draws`` times the squared quantile.
     """
     width = 2 * _quantile(freedom) ** 2 / draws
     a, b = 1 + width / 4, -(2 * rate + width / 2 - width * rate / 2)

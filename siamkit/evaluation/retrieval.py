@@ -15,21 +15,22 @@ from siamkit.errors import DataError
 from siamkit.evaluation.nearest import largest
 
 KS = (1, 5, 10)
-_BLOCK_BYTES = 384 << 20  # of similarities at a time: products of fewer rows at once are slower
+_BLOCK_BYTES = 384 << 20  # of similarities per block; smaller blocks are slower
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How well images find others of their class.
+    """The retrieval metrics.
 
     Attributes:
-        recall: By k, the share of queries with one of their class among the k nearest.
-        map_at_r: Mean average precision at R, where R is how many of its class a query can find.
-        r_precision: The mean share of a query's class among its R nearest.
-        queries: Queries that can find one of their class; the others don't count.
-        left_out: Those others.
-        gallery: Images that are searched.
-        classes: Different classes among the queries that count.
+        recall: By k, the share of queries with an image of their class among the k nearest.
+        map_at_r: Mean average precision at R; R is the number of images of the query's class in
+            the gallery.
+        r_precision: The mean share of images of the query's class among its R nearest.
+        queries: The number of queries with an image of their class in the gallery.
+        left_out: The number of other queries, which do not count.
+        gallery: The number of images in the gallery.
+        classes: The number of classes among the queries that count.
     """
 
     recall: dict[int, float]
@@ -54,28 +55,28 @@ class Retrieval:
 
 
 def retrieval_of(embeddings: Tensor, images: ImageSet, *, ks: Sequence[int] = KS) -> Retrieval:
-    """Return the :func:`retrieval` of labelled images by the roles that the data gives them.
+    """Return the :func:`retrieval` of labelled images, with the data's queries and gallery.
 
     Args:
-        embeddings: ``[N, E]``; need not be normalised.
+        embeddings: ``[N, E]``, normalised or not.
         images: The images, in the same order.
         ks: The k of recall@k.
 
     Raises:
-        DataError: No query can find one of its class.
+        DataError: No query has another image of its class in the gallery.
     """
     query, gallery = roles_of(images)
     return retrieval(embeddings, torch.tensor(images.labels), ks=ks, query=query, gallery=gallery)
 
 
 def chance_of(images: ImageSet) -> dict[str, float]:
-    """Return the :func:`random_baseline` of labelled images by their roles; errors are its own."""
+    """Return the :func:`random_baseline` of images, with the data's queries and gallery."""
     query, gallery = roles_of(images)
     return random_baseline(torch.tensor(images.labels), query=query, gallery=gallery)
 
 
 def roles_of(images: ImageSet) -> tuple[Tensor | None, Tensor | None]:
-    """Return which images are queries and which are searched ``[N]`` bool; None for all."""
+    """Return the queries and the gallery of the data, ``[N]`` bool each; None: all images."""
     query, gallery = (
         None if role is None else torch.tensor(role) for role in (images.query, images.gallery)
     )
@@ -90,20 +91,20 @@ def retrieval(
     query: Tensor | None = None,
     gallery: Tensor | None = None,
 ) -> Retrieval:
-    """Search each query among the gallery by cosine similarity, and score what comes first.
+    """Search the gallery for each query by cosine similarity, and return the retrieval metrics.
 
-    MAP@R is that of Musgrave et al., "A Metric Learning Reality Check" (ECCV 2020). Nothing is
-    approximated; similarities are computed in blocks of 384 MB.
+    MAP@R follows Musgrave et al., "A Metric Learning Reality Check" (ECCV 2020). The search is
+    exact and computes similarities in blocks of 384 MB.
 
     Args:
-        embeddings: ``[N, E]``; need not be normalised.
+        embeddings: ``[N, E]``, normalised or not.
         labels: ``[N]`` int64.
         ks: The k of recall@k.
-        query: ``[N]`` bool, which are searched for; None for all.
-        gallery: ``[N]`` bool, which are searched; None for all. An image never finds itself.
+        query: ``[N]`` bool, the queries; None: all images.
+        gallery: ``[N]`` bool, the images to search; None: all images. A query never matches itself.
 
     Raises:
-        DataError: No query can find one of its class.
+        DataError: No query has another image of its class in the gallery.
     """
     everyone = torch.ones(len(labels), dtype=torch.bool)
     query, gallery = (everyone if m is None else m.cpu().bool() for m in (query, gallery))
@@ -117,13 +118,13 @@ def retrieval(
     if not len(chosen):
         raise DataError(
             "no query has another image of its class in the gallery",
-            hint="retrieval needs two images of a class at least",
+            hint="retrieval needs at least two images of a class",
         )
-    chosen = chosen[findable[chosen].argsort(stable=True)]  # so that few blocks rank deep
+    chosen = chosen[findable[chosen].argsort(stable=True)]  # so that few blocks need a long ranking
     totals = torch.zeros(len(ks) + 2, dtype=torch.float64)
     searched = (vectors if len(targets) == len(labels) else vectors[targets]).T  # [E, M]
     size = min(max(1, _BLOCK_BYTES // (4 * len(targets))), len(chosen))
-    # One buffer for all blocks: fresh memory costs as much as half of the product itself.
+    # One buffer for all blocks: allocating memory takes half as long as the product itself.
     buffer = torch.empty(size, len(targets))
     for block in chosen.split(size):
         r = findable[block]
@@ -145,14 +146,14 @@ def retrieval(
 
 
 def _nearest(similarity: Tensor, own: Tensor, depth: int) -> Tensor:
-    """Return the columns of the largest values of each row, but for its own column if not -1."""
+    """Return the columns of the largest values of each row, without its own column if not -1."""
     rows = (own >= 0).nonzero().flatten()
     similarity[rows, own[rows]] = -torch.inf
     return largest(similarity, depth, where="similarities")[1]
 
 
 def _findable(labels: Tensor, query: Tensor, gallery: Tensor) -> Tensor:
-    """Return how many of its class each image can find, itself left out."""
+    """Return the number of gallery images of each image's class, without the image itself."""
     _, codes = labels.unique(return_inverse=True)
     counts = torch.bincount(codes[gallery], minlength=int(codes.max()) + 1)
     return counts[codes] - (query & gallery).long()
@@ -175,9 +176,9 @@ def random_baseline(
     query: Tensor | None = None,
     gallery: Tensor | None = None,
 ) -> dict[str, float]:
-    """Return the expected metrics of a ranking by chance: recall@k, map@r, r_precision.
+    """Return the expected metrics of a random ranking: recall@k, map@r, r_precision.
 
-    Args and errors are those of :func:`retrieval`.
+    The arguments and errors are those of :func:`retrieval`.
     """
     labels = labels.cpu()
     everyone = torch.ones(len(labels), dtype=torch.bool)
@@ -196,7 +197,7 @@ def random_baseline(
 
 
 def _by_chance(r: int, m: int, ks: Sequence[int]) -> dict[str, float]:
-    """Return what to expect of ``m`` images in random order, ``r`` of them of the right class."""
+    """Return the expected metrics of ``m`` images in random order, ``r`` of the query's class."""
     missed, recalls = 1.0, {}
     for k in range(1, max(ks) + 1):
         missed *= max(m - r - k + 1, 0) / max(m - k + 1, 1)

@@ -28,18 +28,18 @@ def summarize(
 ) -> dict[str, Any]:
     """Return all metrics of a set of images, as JSON values.
 
-    Of labelled images: retrieval (of the queries among the gallery, where the data says which),
-    verification of pairs drawn from the labels, and few-shot. Of known pairs or triplets:
-    verification of those. What the set is too small for is None, and ``notices`` says why.
+    Labelled images give retrieval (with the data's queries and gallery, if it has them),
+    verification of pairs by label, and few-shot. Listed pairs or triplets give verification. A
+    metric is None if the set is too small for it, and ``notices`` gives the reason.
 
     Args:
-        embeddings: ``[N, E]``; need not be normalised.
+        embeddings: ``[N, E]``, normalised or not.
         images: The images, in the same order.
-        threshold: Where to count the errors of verification too; None for nowhere.
-        seed: Of the draws of pairs, folds, resamples and episodes.
+        threshold: The threshold for the error rates of verification; None: no error rates.
+        seed: Seed of the random pairs, folds, resamples and episodes.
 
     Raises:
-        DataError: No query can find one of its class.
+        DataError: No query has another image of its class in the gallery.
     """
     notices: list[str] = []
     labels = torch.tensor(images.labels)
@@ -89,7 +89,7 @@ def _triplets(embeddings: Tensor, tuples: Tuples) -> dict[str, Any]:
 def _accuracy(
     verified: Verified, images: ImageSet, seed: int, notices: list[str]
 ) -> dict[str, Any] | None:
-    """Return k-fold accuracy, by the data's folds (as LFW has them) or folds of identities."""
+    """Return k-fold accuracy, with the data's folds (as in LFW) or folds of identities."""
     pairs = verified.pairs
     if images.tuples is not None and images.tuples.folds is not None:
         rows, folds = np.arange(len(verified.scores)), np.asarray(images.tuples.folds)
@@ -103,9 +103,9 @@ def _accuracy(
 
 
 def _parts(count: int, pairs: ImagePairs) -> Tensor | None:
-    """Return which images pairs connect, so that no pair need be left out between two folds.
+    """Return the connected part of each image, so that folds of parts keep every pair.
 
-    None where that leaves fewer than four parts: identities then part the folds.
+    None if there are fewer than four parts. The folds then consist of identities.
     """
     ends = (np.ones(len(pairs.first)), (pairs.first, pairs.second))
     parts, of_image = connected_components(coo_array(ends, shape=(count, count)), directed=False)
@@ -113,7 +113,7 @@ def _parts(count: int, pairs: ImagePairs) -> Tensor | None:
 
 
 def _balanced_folds(pairs: ImagePairs, labels: Tensor, seed: int) -> tuple[Any, Any]:
-    """Return pairs by number, as many of each kind in each fold as in LFW, and everyone's fold."""
+    """Return the pairs to use, with as many of each kind per fold, and the fold of every pair."""
     folds = identity_folds(labels, pairs, seed=seed)
     rng = np.random.default_rng(seed)
     chosen: list[Any] = []
@@ -126,9 +126,9 @@ def _balanced_folds(pairs: ImagePairs, labels: Tensor, seed: int) -> tuple[Any, 
 
 
 def _k_fold(values: Any, same: Any, folds: Any, notices: list[str]) -> dict[str, Any] | None:
-    """Return k-fold accuracy, the threshold chosen on the other folds."""
+    """Return k-fold accuracy, with each fold's threshold chosen on the other folds."""
     if len(np.unique(folds)) < 2:
-        notices.append("no k-fold accuracy: two folds with same and different pairs are needed")
+        notices.append("no k-fold accuracy: it needs two folds with same and different pairs")
         return None
     try:
         accuracy = k_fold_accuracy(values, same, folds)

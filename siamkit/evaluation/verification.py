@@ -1,4 +1,4 @@
-"""The metrics of verification: of scored pairs of images of one class or of two."""
+"""The metrics of verification: ROC, AUC, EER and TAR at FAR of scored pairs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from siamkit.errors import DataError
 
 FARS = (1e-1, 1e-2, 1e-3)
 POINTS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
-"""Rates of false accepts at which a curve is given in numbers."""
+"""The false accept rates of the points in a table of the curve."""
 
 LEAST_FALSE_ACCEPTS = 10
-"""A rate of false accepts is stated only where that many would be expected at it: from fewer it
-could be off by more than half of itself."""
+"""A false accept rate is reported only if at least this many false accepts are expected at it.
+
+With fewer, the error of the rate could exceed half of the rate.
+"""
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -26,12 +28,12 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Roc:
-    """A receiver operating characteristic, from the strictest threshold to the most lenient.
+    """A receiver operating characteristic, from the strictest to the most lenient threshold.
 
     Attributes:
-        far: The share of different pairs that score at or above each threshold.
-        tar: The share of same pairs that do.
-        thresholds: Falling; the first is infinite, where nothing is accepted.
+        far: The share of different pairs at or above each threshold.
+        tar: The share of same pairs at or above each threshold.
+        thresholds: The thresholds, descending; the first is infinite and accepts nothing.
     """
 
     far: Floats
@@ -41,16 +43,16 @@ class Roc:
 
 @dataclass(frozen=True)
 class Verification:
-    """How well a score tells same pairs from different ones.
+    """The verification metrics of scored pairs.
 
     Attributes:
-        auc: Area under the ROC curve.
-        eer: The rate at which false accepts and false rejects are equal.
-        eer_threshold: The threshold there.
-        tar_at_far: By rate of false accepts, the share of same pairs that are accepted; None where
-            there are too few different pairs to tell such a rate.
-        same: Same pairs.
-        different: Different pairs.
+        auc: The area under the ROC curve.
+        eer: The equal error rate, at which the rates of false accepts and false rejects are equal.
+        eer_threshold: The threshold at the equal error rate.
+        tar_at_far: By false accept rate, the share of accepted same pairs; None with too few
+            different pairs for that rate.
+        same: The number of same pairs.
+        different: The number of different pairs.
     """
 
     auc: float
@@ -61,7 +63,7 @@ class Verification:
     different: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields; rates of false accepts are named ``tar@far=0.01``."""
+        """Return the fields as JSON values; TAR at FAR is named ``tar@far=0.01``."""
         return {
             "auc": self.auc,
             "eer": self.eer,
@@ -76,8 +78,8 @@ def roc(scores: ArrayLike, same: ArrayLike) -> Roc:
     """Return the ROC curve of scored pairs.
 
     Args:
-        scores: ``[P]``, higher for pairs that are more alike.
-        same: ``[P]`` bool, whether the pair is of one class.
+        scores: ``[P]``, higher for more similar pairs.
+        same: ``[P]`` bool, true for pairs of one class.
 
     Raises:
         DataError: There are no same or no different pairs, or a score is not finite.
@@ -90,7 +92,7 @@ def roc(scores: ArrayLike, same: ArrayLike) -> Roc:
 def verification(
     scores: ArrayLike, same: ArrayLike, *, fars: Sequence[float] = FARS
 ) -> Verification:
-    """Return the metrics of scored pairs. Arguments and errors are those of :func:`roc`."""
+    """Return the metrics of scored pairs, with the arguments and errors of :func:`roc`."""
     values, flags = _checked(scores, same)
     curve = roc(values, flags)
     eer, threshold = equal_error_rate(curve)
@@ -106,9 +108,9 @@ def verification(
 
 
 def equal_error_rate(curve: Roc) -> tuple[float, float]:
-    """Return the rate at which false accepts and false rejects are equal, and the threshold.
+    """Return the equal error rate and its threshold.
 
-    Between two points of the curve both are interpolated.
+    Both are interpolated between the points of the curve.
     """
     gap = curve.far - (1 - curve.tar)  # rises from -1 to 1
     after = int(np.argmax(gap >= 0))
@@ -122,15 +124,15 @@ def equal_error_rate(curve: Roc) -> tuple[float, float]:
 
 
 def tar_at_far(curve: Roc, far: float, different: int) -> float | None:
-    """Return the largest share of same pairs accepted while false accepts stay at ``far`` or below.
+    """Return the largest share of accepted same pairs at a false accept rate of at most ``far``.
 
     Args:
         curve: The curve.
-        far: The rate.
-        different: How many different pairs the curve was made of.
+        far: The false accept rate.
+        different: The number of different pairs of the curve.
 
     Returns:
-        None where fewer than :data:`LEAST_FALSE_ACCEPTS` of them would be accepted at that rate.
+        The share; None with fewer than :data:`LEAST_FALSE_ACCEPTS` false accepts at that rate.
     """
     if different * far < LEAST_FALSE_ACCEPTS * (1 - 1e-9):
         return None
@@ -142,9 +144,9 @@ class OperatingPoint:
     """A point of a ROC curve.
 
     Attributes:
-        far: The rate of false accepts that was asked for.
-        tar: The share of same pairs accepted there.
-        threshold: The score from which on pairs are accepted; infinite where none is.
+        far: The requested false accept rate.
+        tar: The share of accepted same pairs.
+        threshold: The lowest accepted score; infinite if no pair is accepted.
     """
 
     far: float
@@ -155,9 +157,9 @@ class OperatingPoint:
 def operating_points(
     curve: Roc, different: int, fars: Sequence[float] = POINTS
 ) -> list[OperatingPoint]:
-    """Return the points of a curve at some rates, as far as there are pairs enough to tell them.
+    """Return the points of a curve at some false accept rates that have enough pairs.
 
-    Arguments are those of :func:`tar_at_far`.
+    The arguments are those of :func:`tar_at_far`.
     """
     points = []
     for far in fars:
@@ -169,11 +171,11 @@ def operating_points(
 
 
 def threshold_at_far(scores: ArrayLike, same: ArrayLike, far: float) -> float:
-    """Return the most lenient threshold with a rate of false accepts of at most ``far``.
+    """Return the most lenient threshold with a false accept rate of at most ``far``.
 
-    It lies half-way between the two scores that it parts, and above all where every one is too
-    many. A pair is accepted if its score is at or above the threshold. Arguments and errors are
-    those of :func:`roc`.
+    It lies half-way between two scores, or above all scores if a single false accept is too many. A
+    pair is accepted if its score is at or above the threshold. The arguments and errors are those
+    of :func:`roc`.
     """
     values, flags = _checked(scores, same)
     curve = roc(values, flags)
@@ -182,10 +184,10 @@ def threshold_at_far(scores: ArrayLike, same: ArrayLike, far: float) -> float:
 
 
 def best_threshold(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
-    """Return the threshold of the highest accuracy, and that accuracy.
+    """Return the threshold with the highest accuracy, and that accuracy.
 
-    Same and different pairs count as they are; give as many of each for a balanced one. Arguments
-    and errors are those of :func:`roc`.
+    Every pair counts once, so balanced accuracy needs equal numbers of same and different pairs.
+    The arguments and errors are those of :func:`roc`.
     """
     values, flags = _checked(scores, same)
     curve = roc(values, flags)
@@ -197,13 +199,13 @@ def best_threshold(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class FoldedAccuracy:
-    """Accuracy on folds that the threshold was not chosen on.
+    """The accuracy on folds, each with a threshold chosen on the other folds.
 
     Attributes:
-        mean: Over the folds.
-        standard_error: Of the mean, as LFW reports it.
-        accuracies: Of each fold.
-        thresholds: Chosen for each fold, on the others.
+        mean: The mean over the folds.
+        standard_error: The standard error of the mean, as LFW reports it.
+        accuracies: The accuracy of each fold.
+        thresholds: The threshold of each fold.
     """
 
     mean: float
@@ -215,21 +217,21 @@ class FoldedAccuracy:
 def k_fold_accuracy(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> FoldedAccuracy:
     """Return the accuracy by the protocol of LFW (Huang et al., 2007).
 
-    For each fold the threshold is the best one of the other folds' pairs.
+    Each fold uses the best threshold of the other folds' pairs.
 
     Args:
-        scores: ``[P]``
-        same: ``[P]`` bool.
-        folds: ``[P]``, the number of each pair's fold; two different ones at least.
+        scores: The scores ``[P]``.
+        same: ``[P]`` bool, true for pairs of one class.
+        folds: ``[P]``, the number of each pair's fold; at least two folds.
 
     Raises:
-        DataError: As :func:`roc`, for the pairs outside any fold; or there is one fold only.
+        DataError: There is only one fold, or as for :func:`roc`, for the pairs outside any fold.
     """
     values, flags = _checked(scores, same)
     numbers = np.asarray(folds)
     names = np.unique(numbers)
     if len(names) < 2:
-        raise DataError("needs two folds at least", got=len(names))
+        raise DataError("needs at least two folds", got=len(names))
     accuracies, thresholds = [], []
     for name in names:
         held = numbers == name
@@ -241,26 +243,26 @@ def k_fold_accuracy(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> Fol
 
 
 def threshold_at(curve: Roc, index: int) -> float:
-    """Return a threshold that accepts what ``curve.thresholds[index]`` does, far from both sides.
+    """Return a threshold that accepts the same pairs as ``curve.thresholds[index]``.
 
-    It lies half-way between the two scores that it parts; above all of them, just so.
+    It lies half-way between the two neighbouring scores, or just above the highest score.
     """
     if index + 1 == len(curve.thresholds):
         return float(curve.thresholds[index])
     lower = curve.thresholds[index + 1]
-    # The first is infinite: just above the highest score, nothing is accepted.
+    # The first is infinite; just above the highest score, nothing is accepted either.
     upper = curve.thresholds[index] if index else np.nextafter(lower, np.inf)
     middle = (upper + lower) / 2
-    # Between neighbours there is no number: half-way is then one of them.
+    # Adjacent floats have no number between them, so half-way is one of them.
     return float(middle if index and middle > lower else upper)
 
 
 def errors_at(scores: ArrayLike, same: ArrayLike, threshold: float) -> dict[str, Any]:
-    """Return accuracy, FAR and FRR at a threshold; a rate is None where there is no such pair.
+    """Return accuracy, FAR and FRR at a threshold; a rate is None without pairs of that kind.
 
     Args:
-        scores: ``[P]``
-        same: ``[P]`` bool.
+        scores: The scores ``[P]``.
+        same: ``[P]`` bool, true for pairs of one class.
         threshold: A pair is accepted if its score is at or above it.
     """
     accepted, flags = np.asarray(scores) >= threshold, np.asarray(same, dtype=bool)
@@ -277,11 +279,11 @@ def _checked(scores: ArrayLike, same: ArrayLike) -> tuple[Floats, Bools]:
     values, flags = np.asarray(scores, dtype=np.float64), np.asarray(same, dtype=bool)
     if values.shape != flags.shape or values.ndim != 1:
         raise DataError(
-            "scores and flags must be one a pair", got=f"{values.shape} and {flags.shape}"
+            "there must be one score and one flag per pair", got=f"{values.shape} and {flags.shape}"
         )
     if not np.isfinite(values).all():
         raise DataError("a score is NaN or infinite")
     for count, kind in ((flags.sum(), "same"), ((~flags).sum(), "different")):
         if not count:
-            raise DataError(f"there is no {kind} pair", hint="verification needs both kinds")
+            raise DataError(f"there are no {kind} pairs", hint="verification needs both kinds")
     return values, flags

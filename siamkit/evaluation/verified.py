@@ -1,4 +1,4 @@
-"""The verification of a set of images: its scored pairs, their metrics, and intervals of these."""
+"""The verification of a set of images: its scored pairs, their metrics, and intervals."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Verified:
     Attributes:
         pairs: The pairs.
         scores: ``[P]``, their cosine similarities.
-        curve: Their ROC.
+        curve: Their ROC curve.
         metrics: Their metrics.
-        intervals: 95 % intervals of them, by name; empty for too few identities.
-        notices: What is missing, and why.
+        intervals: 95 % intervals of the metrics, by name; empty with too few identities.
+        notices: Notices about missing metrics.
     """
 
     pairs: ImagePairs
@@ -56,13 +56,13 @@ class Verified:
 def verify_images(
     embeddings: Tensor, images: ImageSet, *, most: int = MOST, seed: int = 0
 ) -> Verified:
-    """Score the known pairs of images, or pairs of their labels, and measure that.
+    """Score the listed pairs of images, or pairs by label, and return their metrics.
 
     Args:
-        embeddings: ``[N, E]``; need not be normalised.
+        embeddings: ``[N, E]``, normalised or not.
         images: The images, in the same order.
-        most: More pairs of labels are drawn from.
-        seed: Of the draws of pairs and resamples.
+        most: The largest number of pairs by label; more are sampled.
+        seed: Seed of the sampled pairs and the resamples.
 
     Raises:
         DataError: There are no same or no different pairs.
@@ -73,7 +73,7 @@ def verify_images(
     values = scores(embeddings, pairs)
     metrics = verification(values, pairs.same)
     notices = [
-        f"no TAR at FAR {far:g}: {metrics.different} different pairs are too few to tell it"
+        f"no TAR at FAR {far:g}: {metrics.different} different pairs are too few"
         for far, tar in metrics.tar_at_far.items()
         if tar is None
     ]
@@ -99,6 +99,6 @@ def verify_images(
             seed=seed,
         )
     except DataError as error:
-        notices.append(f"no intervals of the verification metrics: {error}")
+        notices.append(f"no intervals for the verification metrics: {error}")
     curve = roc(values, pairs.same)
     return Verified(pairs, values, curve, metrics, intervals, tuple(notices))

@@ -1,7 +1,7 @@
-"""The embedder: runs a trained network, the whole of which is a fixed function, on images.
+"""The embedder: runs a trained network on images.
 
-So it runs the way a frozen prefix does: with the fastest kernel that the number of images pays for,
-checked on real images before it is trusted.
+A trained network is a fixed function, like a frozen prefix. So the embedder runs it in the same
+way: with the fastest kernel that pays off for the number of images, after a check on real images.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ ImageLike = str | Path | Image.Image | np.ndarray[Any, Any]
 Images = ImageLike | Iterable[ImageLike] | Sequence[Sample] | Tensor
 
 BATCH_SIZE = 64
-"""Images that are loaded together by default."""
+"""The default number of images per forward pass."""
 
-_BATCHES_AT_ONCE = 256  # whose image numbers are spelled out for the loader
+_BATCHES_AT_ONCE = 256  # whose image indices the loader gets at once
 
-Found = TypeVar("Found", covariant=True)
+ResultT = TypeVar("ResultT", covariant=True)
 
 
-class Searchable(Protocol[Found]):
-    """What embeddings are looked up in, such as a :class:`siamkit.Index`."""
+class Searchable(Protocol[ResultT]):
+    """A collection to search by embeddings, such as a :class:`siamkit.Index`."""
 
     def require_model(self, fingerprint: str) -> None:
-        """Raise an error unless the embeddings are those of this model."""
+        """Raise an error unless this model made the embeddings."""
 
-    def search(self, embeddings: Tensor, k: int) -> Found:
+    def search(self, embeddings: Tensor, k: int) -> ResultT:
         """Return the k entries most similar to each of ``embeddings [Q, E]``."""
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Some images and what they became.
+    """Image files with their embeddings.
 
     Attributes:
         paths: The files.
@@ -69,14 +69,14 @@ class Embedded:
 
 
 class Embedder(TextRepr):
-    """Turns images into embeddings, and tells whether two show the same.
+    """Turns images into embeddings, and verifies pairs of images.
 
     Args:
-        net: The network; it is put into eval mode, and must not change from then on.
-        kernel: How it runs: ``auto`` measures, or a name as in ``engine.prefix``.
-        precision: The type that a GPU computes in.
-        workers: Processes that load images; None for as many as this machine has use for.
-        calibration: What :meth:`verify` decides by; or why there is none, to raise there.
+        net: The network. It is put into eval mode, and must not change afterwards.
+        kernel: The kernel of the network: a name as in ``engine.prefix``, or ``auto`` to measure.
+        precision: The numeric type on a GPU.
+        workers: Processes that decode images; None: by the number of cores and images.
+        calibration: The calibration for :meth:`verify`, or the error to raise there.
     """
 
     def __init__(
@@ -129,12 +129,12 @@ class Embedder(TextRepr):
         return cls(net, kernel=kernel, workers=workers, calibration=calibration)
 
     def __repr__(self) -> str:
-        """Say what it embeds, how, and by which threshold it verifies."""
+        """Return a description with the network, the kernel and the threshold."""
         kernel = self._wanted if self._choice is None else self._choice.kernel.name
         if isinstance(self._calibration, Calibration):
-            verifies = f"the same from a similarity of {self._calibration.threshold:.4f} on"
+            verifies = f"same at a similarity of {self._calibration.threshold:.4f} or more"
         else:
-            verifies = "no threshold, so it cannot verify"
+            verifies = "no threshold, so verify() is unavailable"
         about = repr(self.net).partition(": ")[2]
         return f"Embedder: {about}\n  on {self._device}, kernel {kernel}; {verifies}"
 
@@ -143,14 +143,14 @@ class Embedder(TextRepr):
         """The threshold and the probability map of the network.
 
         Raises:
-            CheckpointError: There is none, or it is damaged; the message says how to get one.
+            CheckpointError: It is missing or damaged; the message says how to get one.
         """
         if isinstance(self._calibration, CheckpointError):
             raise self._calibration
         if self._calibration is None:
             raise CheckpointError(
                 "the embedder has no threshold",
-                hint=f"load it from a run, after {command('calibrate', 'RUN')}",
+                hint=f"run {command('calibrate', 'RUN')}, then load the embedder from the run",
             )
         return self._calibration
 
@@ -161,33 +161,32 @@ class Embedder(TextRepr):
 
     @cached_property
     def fingerprint(self) -> str:
-        """A SHA-256 of the network's tensors and of how it takes its images.
+        """A SHA-256 of the network's tensors and of its preprocessing.
 
-        Embeddings can be compared with each other only where it is the same.
+        Only embeddings with the same fingerprint can be compared.
         """
         return fingerprint_of(self.net)
 
     @property
     def numerics(self) -> str:
-        """The kind of device and precision, within which results agree up to rounding."""
+        """The kind of device and the precision; equal kinds agree up to rounding."""
         return kernel_class(self._device, self._precision)
 
     @property
     def choice(self) -> Choice | None:
-        """The kernel in use and what was measured; None before the first image."""
+        """The kernel in use, with its measurements; None before the first image."""
         return self._choice
 
     def embed(self, images: Images, *, progress: bool | None = None) -> Tensor:
         """Return the embeddings of images ``[N, E]``, float32, on the CPU.
 
         Args:
-            images: A folder, whose images at any depth are taken in the order of their paths
-                (:func:`files_of`); a file; files or samples, in this order; an image or images of
-                Pillow's, or arrays ``[H, W, C]`` of uint8, which are prepared as files are; an
-                array ``[N, H, W, C]`` or a tensor ``[N, C, H, W]`` of uint8 likewise; or a float
-                tensor ``[N, C, H, W]``, prepared as the backbone expects
-                (``net.backbone.preprocessing``). Iterators give all their items.
-            progress: Show how far it is; None for "in a terminal or a notebook".
+            images: A folder (its images at any depth, sorted by path), a file, or several files. Or
+                one or more Pillow images or uint8 arrays ``[H, W, C]``, or a uint8 array ``[N, H,
+                W, C]`` or tensor ``[N, C, H, W]``, which are prepared like files. Or a float
+                tensor ``[N, C, H, W]`` that is already prepared for the backbone
+                (``net.backbone.preprocessing``). An iterator is read to its end.
+            progress: Show a progress bar; None: only in a terminal or a notebook.
 
         Raises:
             DataError: An image is missing, cannot be decoded, or has another shape; the message
@@ -203,7 +202,7 @@ class Embedder(TextRepr):
         return torch.cat(embeddings) if embeddings else torch.empty(0, self.embedding_dim)
 
     def _parts(self, images: Tensor | list[Any] | Paths) -> tuple[Iterator[Tensor], int]:
-        """Return the embeddings of images part by part, and the number of images."""
+        """Return the embeddings of images in parts, and the number of images."""
         if isinstance(images, Tensor):
             return self._tensors(images), len(images)
         if isinstance(images, list) and any(not is_file(image) for image in images):
@@ -225,11 +224,11 @@ class Embedder(TextRepr):
         return (first @ second.T).clamp(-1, 1)
 
     def verify(self, a: Images, b: Images) -> Verdict:
-        """Tell whether two images show the same.
+        """Decide whether two images show the same class.
 
         Args:
             a: One image as for :meth:`embed`, or its embedding ``[1, E]``.
-            b: The other.
+            b: The other image, or its embedding.
 
         Raises:
             CheckpointError: The network has no threshold; the message says how to get one.
@@ -239,27 +238,27 @@ class Embedder(TextRepr):
         score = self.similarity(a, b)
         if score.shape != (1, 1):
             raise DataError(
-                "one image is compared with one other",
+                "verify() compares one image with one other image",
                 got=f"{score.shape[0]} and {score.shape[1]}",
-                hint="similarity() compares more",
+                hint="similarity() compares several images",
             )
         return calibration.verdict(float(score))
 
     def search(
         self,
         queries: Images,
-        gallery: Searchable[Found],
+        gallery: Searchable[ResultT],
         k: int = 10,
-    ) -> Found:
-        """Return what is most similar to each image.
+    ) -> ResultT:
+        """Return the gallery entries most similar to each image.
 
         Args:
             queries: Images, as for :meth:`embed`.
-            gallery: Where to search: a :class:`siamkit.Index`, as ``siamkit.load_index`` returns.
-            k: How many for each query.
+            gallery: The gallery: a :class:`siamkit.Index`, from ``siamkit.load_index``.
+            k: Results per query.
 
         Returns:
-            What ``gallery.search`` returns: for an index, :class:`siamkit.Neighbours`.
+            The result of ``gallery.search``: :class:`siamkit.Neighbours` for an index.
 
         Raises:
             CheckpointError: The gallery was made by another network.
@@ -271,11 +270,11 @@ class Embedder(TextRepr):
     def stream(self, images: Paths, *, batch_size: int = BATCH_SIZE) -> Iterator[Embedded]:
         """Yield the embeddings of image files, batch by batch, in bounded memory.
 
-        Beside one batch, what is held is the list of files.
+        Memory holds one batch and the list of files.
 
         Args:
             images: As for :meth:`embed`.
-            batch_size: Images that are loaded together and yielded together.
+            batch_size: Images per forward pass, and per result.
 
         Raises:
             DataError: An image is missing or cannot be decoded; the message names it.
@@ -302,7 +301,7 @@ class Embedder(TextRepr):
                     left -= len(batch)
 
     def _opened(self, images: Sequence[Any]) -> Iterator[Tensor]:
-        """Yield the embeddings of images in memory, or of those and files."""
+        """Yield the embeddings of images in memory, possibly mixed with files."""
         preprocessing = self.net.backbone.preprocessing
         view = EvalView(preprocessing)
         for start in range(0, len(images), BATCH_SIZE):
@@ -323,10 +322,10 @@ class Embedder(TextRepr):
         expected = (preprocessing.channels, *preprocessing.size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise DataError(
-                "a tensor of images has another shape",
+                "the tensor of images has another shape than the network expects",
                 got=str(tuple(images.shape)),
                 allowed="(N, {}, {}, {})".format(*expected),
-                hint="give files or Pillow's images to have them prepared",
+                hint="pass files or Pillow images, which are resized",
             )
         for start in range(0, len(images), BATCH_SIZE):
             part = images[start : start + BATCH_SIZE].detach().float()
@@ -339,7 +338,7 @@ class Embedder(TextRepr):
         if isinstance(images, Tensor) and images.ndim == 2:
             if images.shape[1] != self.embedding_dim:
                 raise DataError(
-                    "embeddings have another width",
+                    "the embeddings have another width than those of the network",
                     got=images.shape[1],
                     allowed=str(self.embedding_dim),
                 )
@@ -347,14 +346,14 @@ class Embedder(TextRepr):
         return self.embed(images)
 
     def _run(self, images: Tensor, count: int, names: Sequence[object]) -> Tensor:
-        """Return the embeddings of ``images``, the first of ``count`` that are to come."""
+        """Return the embeddings of ``images``, the first of ``count`` images in this task."""
         moved = images.to(self._device, non_blocking=True)
         embeddings = run(self._kernel(moved, count).kernel, moved).cpu()
         _require_finite(embeddings, names)
         return embeddings
 
     def _kernel(self, images: Tensor, count: int) -> Choice:
-        """Return the kernel; a task larger than all before may pay for a better one."""
+        """Return the kernel; a larger task than before can make a faster kernel worthwhile."""
         if self._choice is None or (self._wanted == "auto" and count > self._considered):
             self._considered = count
             self._choice = choose(
@@ -374,7 +373,7 @@ def _require_finite(embeddings: Tensor, names: Sequence[object]) -> None:
     if not finite.all():
         worst = names[int((~finite).nonzero()[0])]
         raise NonFiniteError(
-            "the network gives an embedding that is NaN or infinite",
+            "the embedding is NaN or infinite",
             where=str(worst),
             hint="check the weights and the image",
         )

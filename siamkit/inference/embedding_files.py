@@ -1,4 +1,4 @@
-"""Embeddings of images, in a file that other programs read."""
+"""The embedding files, which other programs can read."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ def embed_to_file(
     force: bool = False,
     progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Embed images into a file; stopped at any instant, the same call goes on where it was.
+    """Embed images into a file; after an interruption, the same call continues the work.
 
     Args:
-        embedder: What embeds.
+        embedder: The embedder.
         images: A folder, a file, or files, as for :meth:`siamkit.Embedder.embed`.
         output: ``.npy``: float32 ``[N, E]``, and beside it a ``.csv`` with the column ``path``; or
             ``.parquet``: the columns ``path`` and ``embedding`` (float32 lists of length E).
-        batch_size: Images that are loaded together.
-        force: Replace what is there, and drop unfinished work that does not fit.
-        progress: Called as the work proceeds.
+        batch_size: Images per forward pass.
+        force: Overwrite existing output, and discard unfinished work of another run or folder.
+        progress: Called with the number of finished images and the total.
 
     Returns:
-        ``output``, ``paths`` (the ``.csv``, or None), ``images``, ``dim``, ``resumed_at`` (images
-        that were done before), ``seconds``, ``kernel``.
+        ``output``, ``paths`` (the ``.csv``, or None), ``images``, ``dim``, ``resumed_at`` (the
+        number of images of earlier calls), ``seconds``, ``kernel``.
 
     Raises:
-        ConfigError: The name ends in neither, a package is missing, or the file is there.
-        CheckpointError: Unfinished work of another network or other images is there.
-        DataError: An image is missing or cannot be decoded; what was done is kept.
-        Interrupted: Ctrl-C; what was done is kept.
-        ResourceError: The disk is full, or another process makes the same file.
+        ConfigError: The name has another ending, a package is missing, or the file exists.
+        CheckpointError: There is unfinished work of another network or of other images.
+        DataError: An image is missing or cannot be decoded; the finished part is kept.
+        Interrupted: Ctrl-C; the finished part is kept.
+        ResourceError: The disk is full, or another process writes the same file.
     """
     sidecar = output.with_suffix(".csv") if output.suffix == ".npy" else None
     _require_usable(output, sidecar, force)
@@ -64,7 +64,7 @@ def embed_to_file(
         if sidecar is None:
             publish(_write_parquet(folder / "embeddings.parquet", rows, paths), output)
         else:
-            # The list first: where the embeddings are, their list is.
+            # The list first, so that the embeddings never lack their list.
             publish(_checked(_write_list(folder / "paths.csv", paths), sidecar, force), sidecar)
             publish(rows, output)
         shutil.rmtree(folder)
@@ -98,7 +98,7 @@ def _require_usable(output: Path, sidecar: Path | None, force: bool) -> None:
     if force:
         return
     _require_free(output)
-    # Where work is under way the list was ours to write from the start; its content tells.
+    # Unfinished work owns the list from the start; its content is compared later.
     if sidecar is not None and not workplace(output).exists():
         _require_free(sidecar)
 
@@ -106,9 +106,9 @@ def _require_usable(output: Path, sidecar: Path | None, force: bool) -> None:
 def _require_free(path: Path) -> None:
     if path.exists():
         raise ConfigError(
-            "the file is there already",
+            "the file already exists",
             where=str(path),
-            hint=f"choose another name, or replace it with {argument('force', True)}",
+            hint=f"choose another name, or overwrite it with {argument('force', True)}",
         )
 
 
@@ -120,7 +120,7 @@ def _checked(new: Path, old: Path, force: bool) -> Path:
 
 
 def _write_list(path: Path, images: Sequence[Path]) -> Path:
-    # Names that are not UTF-8 come out as the bytes that they are.
+    # Names that are not UTF-8 are written as their original bytes.
     with (
         full_disk_is_ours(path, HINT),
         path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,

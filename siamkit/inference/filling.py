@@ -1,8 +1,8 @@
-"""The filling of one ``.npy`` file with embeddings, of which a kill loses a few seconds at most.
+"""The filling of a ``.npy`` file with embeddings; a kill loses at most a few seconds of work.
 
-The file grows in a hidden folder beside its place. ``progress.json`` says how many of its rows are
-safe on the disk, which images they are of, and what made them; only where all of that is still
-true does the work go on there.
+The file grows in a hidden folder beside its target. ``progress.json`` records the number of rows
+that are safe on disk, their images, and the network. The work continues only if all of that still
+holds.
 """
 
 from __future__ import annotations
@@ -27,33 +27,34 @@ from siamkit.errors import CheckpointError, DataError, Interrupted, ResourceErro
 from siamkit.files import fsync, full_disk_is_ours, write_atomic
 from siamkit.inference.embedder import BATCH_SIZE, Embedder
 from siamkit.spelling import argument
+from siamkit.words import plural
 
 OnProgress = Callable[[int, int], None]
-"""Called with how many images are done, and how many there are."""
+"""Called with the number of finished images and the total."""
 
 FORMAT = 1
-HINT = "make room, or choose another place; what was done is kept"
+HINT = "free some space, or choose another place; the finished part is kept"
 _SAFE_EVERY = 5.0  # seconds
 _CHANGED = {
     "format": "siamkit",
     "model": "the run's network",
     "numerics": "the device or its precision",
     "dim": "the width of the embeddings",
-    "normalized": "what is made",
+    "normalized": "the kind of output",
 }
 
 
 def workplace(target: Path) -> Path:
-    """Return the folder in which ``target`` is made, until it is complete."""
+    """Return the folder for the unfinished ``target``."""
     return target.with_name(f".{target.name}.partial")
 
 
 @contextmanager
 def working(target: Path) -> Iterator[Path]:
-    """Hold the :func:`workplace` of ``target`` for this process; an empty one is taken away.
+    """Lock the :func:`workplace` of ``target`` for this process; remove it at the end if empty.
 
     Raises:
-        ResourceError: Another process is making the same, or the disk cannot be written.
+        ResourceError: Another process works on the same target, or the disk is not writable.
     """
     folder = workplace(target)
     with full_disk_is_ours(folder, HINT):
@@ -63,7 +64,9 @@ def working(target: Path) -> Iterator[Path]:
             lock.acquire()
         except Timeout:
             raise ResourceError(
-                "another process is making the same", where=str(target), hint="wait for it to end"
+                "another process is writing the same output",
+                where=str(target),
+                hint="wait for it to end",
             ) from None
     try:
         yield folder
@@ -83,24 +86,24 @@ def fill(
     anew: bool = False,
     progress: OnProgress | None = None,
 ) -> tuple[Path, int]:
-    """Embed images into ``folder``, or go on with it.
+    """Embed images into ``folder``, continuing unfinished work in it.
 
     Args:
-        folder: A :func:`workplace`, held by this process.
-        embedder: What embeds.
+        folder: A :func:`workplace`, locked by this process.
+        embedder: The embedder.
         paths: The images.
         normalize: L2-normalise the embeddings.
-        batch_size: Images that are loaded together.
-        anew: Drop what does not fit, instead of refusing it.
-        progress: Called as the work proceeds.
+        batch_size: Images per forward pass.
+        anew: Discard unfinished work that does not fit, instead of refusing it.
+        progress: Called with the number of finished images and the total.
 
     Returns:
-        The ``.npy`` file, float32 ``[N, E]``, and how many of its rows were there before.
+        The ``.npy`` file, float32 ``[N, E]``, and the number of its rows from earlier calls.
 
     Raises:
-        CheckpointError: What is there was made by another network or of other images.
-        DataError: An image is missing or cannot be decoded; what was done is kept.
-        Interrupted: Ctrl-C; what was done is kept.
+        CheckpointError: The unfinished work is of another network or of other images.
+        DataError: An image is missing or cannot be decoded; the finished part is kept.
+        Interrupted: Ctrl-C; the finished part is kept.
         ResourceError: The disk is full.
     """
     about = {
@@ -123,24 +126,24 @@ def fill(
                 report(file.done, len(paths))
         except KeyboardInterrupt:
             raise Interrupted(
-                f"interrupted after {file.done} of {len(paths)} images, which are kept",
+                f"interrupted after {file.done} of {plural(len(paths), 'image')}, which are kept",
                 exit_code=130,
-                hint="the same command goes on from there",
+                hint="the same command continues from there",
             ) from None
     return file.path, before
 
 
 class GrowingFile:
-    """The growing file of embeddings, and the note of what is safe in it.
+    """The growing file of embeddings, with the record of its safe rows.
 
     Args:
-        folder: Where it is.
-        about: What its rows are made with.
-        paths: The images of all its rows, those to come included.
-        anew: Drop what does not fit, instead of refusing it.
+        folder: The folder of the file.
+        about: The properties of the network and of the output.
+        paths: The images of all rows, including missing rows.
+        anew: Discard unfinished work that does not fit, instead of refusing it.
 
     Raises:
-        CheckpointError: What is there does not fit.
+        CheckpointError: The unfinished work does not fit.
         DataError: An image is missing.
     """
 
@@ -151,7 +154,7 @@ class GrowingFile:
         self._record = folder / "progress.json"
         self._about, self._paths = about, paths
         self._row_bytes: int = 4 * about["dim"]
-        # Both in one value, so that no Ctrl-C comes between them.
+        # One value for both, so that Ctrl-C cannot come between them.
         self._state = (0, hashlib.sha256())
         self._saved = 0.0
         noted = self._read()
@@ -165,10 +168,10 @@ class GrowingFile:
                 changed = ["the images"]
         if changed and not anew:
             raise CheckpointError(
-                f"cannot go on with the {noted['rows']} embeddings that an earlier command left: "
-                f"{' and '.join(changed)} changed since",
+                f"cannot continue after the {plural(noted['rows'], 'embedding')} of an earlier "
+                f"command: {' and '.join(changed)} changed since",
                 where=str(folder),
-                hint="undo the change and run it again, or start over with "
+                hint="undo the change and run the command again, or start over with "
                 f"{argument('force', True)}",
             )
         if changed or count != noted["rows"]:
@@ -176,13 +179,13 @@ class GrowingFile:
 
     @property
     def done(self) -> int:
-        """How many rows there are."""
+        """The number of finished rows."""
         return self._state[0]
 
     def _read(self) -> dict[str, Any] | None:
-        """Return the record; None where there is none that can be read: nothing is safe then.
+        """Return the record; None if there is no readable one, and so no safe row.
 
-        Nor is anything ours in a file with a second name: it has become part of an index.
+        It is also None for a file with a second hard link, which already belongs to an index.
         """
         try:
             if self.path.stat().st_nlink > 1:
@@ -197,7 +200,7 @@ class GrowingFile:
         return min(max(size - len(self._header()), 0) // self._row_bytes, len(self._paths))
 
     def _header(self) -> bytes:
-        """Return the file's header, which numpy pads: its length does not depend on the rows."""
+        """Return the file's header; numpy pads it, so its length does not depend on the rows."""
         stream = io.BytesIO()
         shape = (len(self._paths), self._about["dim"])
         np.lib.format.write_array_header_1_0(
@@ -219,24 +222,24 @@ class GrowingFile:
         self._state = (done + len(paths), digest)
 
     def require_space(self) -> None:
-        """Refuse a task whose result will not fit on the disk, before it costs any time."""
+        """Refuse a task whose result does not fit on the disk, before it starts."""
         needed = (len(self._paths) - self.done) * self._row_bytes
         free = shutil.disk_usage(self.path.parent).free
         if free < needed:
             raise ResourceError(
-                f"not enough disk space: {needed / 1e9:.1f} GB wanted, {free / 1e9:.1f} GB free",
+                f"not enough disk space: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free",
                 where=str(self.path.parent.parent),
-                hint="make room, or choose another place",
+                hint="free some space, or choose another place",
             )
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Open the file for :meth:`append`; whatever ends it, what was appended is made safe."""
+        """Open the file for :meth:`append`; at the end, also after an error, all rows are safe."""
         header = self._header()
         with full_disk_is_ours(self.path, HINT):
             if not self.done:
                 self.path.unlink(missing_ok=True)
-            # Unbuffered: what a full disk refused must not be tried again when the file is closed.
+            # Unbuffered: closing the file must not retry a write that a full disk refused.
             self._file: RawIOBase = self.path.open("r+b" if self.done else "xb", buffering=0)
             self._write(header)
             self._file.truncate(len(header) + self.done * self._row_bytes)
@@ -270,7 +273,7 @@ class GrowingFile:
 
 
 def publish(path: Path, target: Path) -> None:
-    """Move a complete file to its place."""
+    """Move a complete file to its target."""
     with full_disk_is_ours(target, HINT):
         fsync(path)
         path.replace(target)

@@ -1,4 +1,4 @@
-"""Lists of pairs to verify: a table with the columns ``a,b`` and, if known, ``same``."""
+"""The lists of pairs to verify: tables with the columns ``a``, ``b`` and optionally ``same``."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from siamkit.evaluation.verification import errors_at
 from siamkit.files import full_disk_is_ours
 from siamkit.inference.embedder import Embedder
 from siamkit.spelling import argument
+from siamkit.words import plural
 
 COLUMNS = ("a", "b")
 
@@ -33,9 +34,9 @@ class PairVerdicts:
     """The decisions on a list of pairs.
 
     Attributes:
-        pairs: The pairs, by path as listed.
-        scores: ``[P]``, the cosine similarity of each.
-        calibration: What decides.
+        pairs: The pairs of paths, as listed.
+        scores: ``[P]``, the cosine similarity of each pair.
+        calibration: The calibration that decides.
     """
 
     pairs: TupleTable
@@ -46,7 +47,7 @@ class PairVerdicts:
         return len(self.scores)
 
     def summary(self) -> dict[str, Any]:
-        """Return the counts, the threshold, and the errors where the list says what is same."""
+        """Return the counts, the threshold, and the error rates if the list has labels."""
         threshold = self.calibration.threshold
         known = self.pairs.same
         return {
@@ -58,7 +59,7 @@ class PairVerdicts:
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield for each pair ``a``, ``b``, ``expected`` if known, and the verdict on it."""
+        """Yield for each pair ``a``, ``b``, its label ``expected`` if known, and the verdict."""
         for index, ((a, b), score) in enumerate(
             zip(self.pairs.rows, self.scores.tolist(), strict=True)
         ):
@@ -74,7 +75,7 @@ class PairVerdicts:
             }
 
     def write(self, stream: TextIO) -> None:
-        """Write :meth:`rows` as CSV, yes and no as 1 and 0."""
+        """Write :meth:`rows` as CSV, with 1 and 0 for true and false."""
         writer = csv.writer(stream, lineterminator="\n")
         for number, row in enumerate(self.rows()):
             if not number:
@@ -90,14 +91,14 @@ class PairVerdicts:
         """
         require_new(path)
         temporary = path.with_name(f".{path.name}.tmp")
-        with full_disk_is_ours(path, "make room, or name another file"):
+        with full_disk_is_ours(path, "free some space, or choose another file"):
             with temporary.open("w", encoding="utf-8", newline="") as stream:
                 self.write(stream)
             temporary.replace(path)
 
 
 def require_new(path: Path) -> None:
-    """Refuse a file that cannot be written anew.
+    """Refuse an output that exists or has no folder.
 
     Raises:
         ConfigError: The file exists, or its folder doesn't.
@@ -106,24 +107,24 @@ def require_new(path: Path) -> None:
         raise ConfigError("no such folder", where=argument("output"), got=str(path.parent))
     if path.exists():
         raise ConfigError(
-            "the file exists",
+            "the file already exists",
             where=argument("output"),
             got=str(path),
-            hint="remove it, or name another",
+            hint="remove it, or choose another file",
         )
 
 
 def read_pairs(file: Path) -> TupleTable:
     """Read a list of pairs, and check the header of every image that it names.
 
-    Unlike data to train on, a row may repeat another, or compare an image with itself.
+    Unlike in training data, a row can repeat another row, or compare an image with itself.
 
     Args:
-        file: A table with the columns ``a`` and ``b`` and, if known, ``same``. Paths are relative
-            to its folder and stay within it; other columns are ignored.
+        file: A table with the columns ``a``, ``b`` and optionally ``same``. Paths are relative to
+            its folder and stay within it; other columns are ignored.
 
     Raises:
-        DataError: The file or rows of it cannot be used; the message lists them by number.
+        DataError: The file or some rows are unusable; the message lists the rows by number.
     """
     table = read_table(file)
     require_columns(table, COLUMNS, ("same",))
@@ -148,10 +149,10 @@ def read_pairs(file: Path) -> TupleTable:
         if (problem := bad.get(cells.root / name)) is not None:
             problems.append(f"row {number}: {name}: {problem}")
     if problems:
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        count = plural(len(problems), "problem")
         raise DataError(f"{count}:{listed(problems)}", where=str(file))
     if not rows:
-        raise DataError("the list holds no pairs", where=str(file))
+        raise DataError("the list has no pairs", where=str(file))
     return TupleTable(tuple(rows), tuple(same) if has_same else None)
 
 
@@ -160,12 +161,12 @@ def _root(file: Path) -> Path:
 
 
 def verify_pairs(embedder: Embedder, pairs: TupleTable, file: Path) -> PairVerdicts:
-    """Decide on each pair of a list.
+    """Verify each pair of a list.
 
     Args:
         embedder: The network, with its calibration.
-        pairs: What :func:`read_pairs` returned.
-        file: The list, which paths are relative to.
+        pairs: The pairs from :func:`read_pairs`.
+        file: The list; its paths are relative to its folder.
 
     Raises:
         CheckpointError: The network has no threshold; the message says how to get one.

@@ -1,1 +1,1 @@
-"""Everything people read: tables, the log of a run, the report. Nothing here computes a figure."""
+"""Texts for people: tables, the console log, the HTML report. It computes no results."""

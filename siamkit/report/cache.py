@@ -11,36 +11,38 @@ from rich.text import Text
 
 from siamkit.report import units
 from siamkit.report.terminal import cells, make_table, styled
+from siamkit.words import plural
 
 Json = Mapping[str, Any]
 
 
 def cache_table(folder: str, stores: Sequence[Json]) -> RenderableType:
-    """Return the table of the feature cache's stores, and their sum."""
+    """Return the table of the feature cache's stores, and their total size."""
     if not stores:
         return styled(f"no cached features in {folder}")
     total = sum(store["bytes"] for store in stores)
     return Group(
         _table(stores),
         Text(),
-        styled(f"{_stores(len(stores))}, {units.size(total)} in {folder}"),
+        styled(f"{plural(len(stores), 'store')}, {units.size(total)} in {folder}"),
     )
 
 
 def removed_table(folder: str, removed: Sequence[Json], left: Sequence[Json]) -> RenderableType:
-    """Return what was removed, and what is left."""
+    """Return the table of the removed stores, and the totals of the removed and the left ones."""
     freed = sum(store["bytes"] for store in removed)
     stay = sum(store["bytes"] for store in left)
     used = sum(store["in_use"] for store in left)
-    text = f"removed {_stores(len(removed))}, {units.size(freed)}; left {_stores(len(left))}"
+    text = f"removed {plural(len(removed), 'store')} ({units.size(freed)})"
+    text += f"; {plural(len(left), 'store')} left"
     if left:
-        text += f", {units.size(stay)}" + (f" ({used} in use)" if used else "")
+        text += f" ({units.size(stay)}" + (f", {used} in use)" if used else ")")
     parts: list[RenderableType] = [_table(removed), Text()] if removed else []
     return Group(*parts, styled(f"{text} in {folder}"))
 
 
-def what(description: Json) -> str:
-    """Return what made a store's rows: ``resnet50 → layer4, 224 x 224 px, float16``."""
+def features_of(description: Json) -> str:
+    """Return which features a store holds: ``resnet50 → layer4, 224 x 224 px, float16``."""
     backbone, boundary = description.get("backbone"), description.get("boundary")
     place = " → ".join(str(part) for part in (backbone, boundary) if part is not None)
     sizes = description.get("image_size")
@@ -50,16 +52,15 @@ def what(description: Json) -> str:
 
 
 def _table(stores: Sequence[Json]) -> RenderableType:
-    table = make_table("store", "what", "rows", "size", "last used", numbers=("rows", "size"))
+    table = make_table("store", "features of", "count", "size", "last used",
+                       numbers=("count", "size"))  # fmt: skip
     for store in stores:
         used = datetime.fromisoformat(store["last_used"]).astimezone()
         when = "now" if store["in_use"] else f"{used:%Y-%m-%d %H:%M}"
         table.add_row(
             styled(store["store"][:12], "bold"),
-            *cells(what(store["description"]), store["rows"], units.size(store["bytes"]), when),
+            *cells(
+                features_of(store["description"]), store["rows"], units.size(store["bytes"]), when
+            ),
         )
     return table
-
-
-def _stores(number: int) -> str:
-    return f"{number} store" if number == 1 else f"{number} stores"

@@ -1,4 +1,4 @@
-"""The texts of ``siamkit calibrate`` and ``siamkit verify``, and the line that ends a training."""
+"""The texts of ``siamkit calibrate`` and ``siamkit verify``, and the last line of a training."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.text import Text
 
 from siamkit.report import units
 from siamkit.report.terminal import cells, make_table, styled
+from siamkit.words import plural
 
 Json = Mapping[str, Any]
 
@@ -17,25 +18,26 @@ _TARGETS = {"eer": "equal error rate", "accuracy": "best accuracy"}
 
 
 def calibration_line(values: Json) -> Text:
-    """Return one line: the threshold, and which errors to expect at it."""
+    """Return one line: the threshold, and the error rates that are expected at it."""
     far, frr = (f"{name.upper()} {_rate(values[name])}" for name in ("far", "frr"))
     return styled(
-        f"threshold {values['threshold']:.4f} ({_target(values)}); to expect of as many other "
-        f"identities: {far}, {frr}"
+        f"threshold {values['threshold']:.4f} ({_target(values)}); expected on as many unseen "
+        f"identities (95 % prediction interval): {far}, {frr}"
     )
 
 
 def calibration(values: Json) -> RenderableType:
-    """Return the object of ``siamkit calibrate`` as something rich can print."""
+    """Return the printed form of the object of ``siamkit calibrate``."""
     about = values["provenance"]
-    which = "all pairs" if about["all_pairs"] else "a draw of pairs"
+    which = "all pairs" if about["all_pairs"] else "a random sample"
     head = (
         f"{units.count(about['same'])} same and {units.count(about['different'])} different pairs "
-        f"({which}) of {about['images']} images of {about['identities']} identities: "
+        f"({which}) from {plural(about['images'], 'image')} of "
+        f"{plural(about['identities'], 'identity')}: "
         f"{about['part']} of {about['data']}"
     )
-    table = make_table("at the threshold", "rate", "95 % interval",
-                       numbers=("rate", "95 % interval"))  # fmt: skip
+    table = make_table("at the threshold", "rate", "95 % prediction interval",
+                       numbers=("rate", "95 % prediction interval"))  # fmt: skip
     for name, what in (("far", "false accepts (FAR)"), ("frr", "false rejects (FRR)")):
         rate = values[name]
         ends = units.percent_range(rate["low"], rate["high"])
@@ -46,12 +48,12 @@ def calibration(values: Json) -> RenderableType:
         styled(f"threshold {values['threshold']:.4f} ({_target(values)})", "bold"),
         table,
         Text(),
-        styled("The interval is where the rate will be on as many identities not seen here."),
+        styled("The interval predicts the rate on as many unseen identities."),
     )
 
 
 def verdict(values: Json) -> RenderableType:
-    """Return the verdict on one pair."""
+    """Return the printed verdict on one pair."""
     same = values["same"]
     return Group(
         styled("same" if same else "different", "bold green" if same else "bold red"),
@@ -63,9 +65,10 @@ def verdict(values: Json) -> RenderableType:
 
 
 def pair_list(values: Json) -> RenderableType:
-    """Return what there is to say of a list of pairs."""
+    """Return the printed summary of the verdicts on a list of pairs."""
     lines = [
-        f"{values['pairs']} pairs of {values['images']} images: {values['accepted']} same, "
+        f"{plural(values['pairs'], 'pair')} of {plural(values['images'], 'image')}: "
+        f"{values['accepted']} same, "
         f"{values['pairs'] - values['accepted']} different at threshold {values['threshold']:.4f}"
     ]
     if errors := values["errors"]:
@@ -75,7 +78,7 @@ def pair_list(values: Json) -> RenderableType:
             if errors[key] is not None
         ]
         kinds = f"{errors['same']} same and {errors['different']} different pairs"
-        lines.append(f"against what the list says ({kinds}): {', '.join(rates)}")
+        lines.append(f"compared with the labels of the list ({kinds}): {', '.join(rates)}")
     if values["out"]:
         lines.append(f"written to {values['out']}")
     return styled("\n".join(lines))

@@ -1,4 +1,4 @@
-"""The log of a run, as a listener that turns events into lines on a console."""
+"""The console log of a run: a listener that prints its events as lines."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from siamkit.report.calibration import calibration_line
 from siamkit.report.engine import engine_text
 from siamkit.report.progress import TransientBar
 from siamkit.report.terminal import cells, make_table, styled
+from siamkit.words import plural
 
 if TYPE_CHECKING:
     from siamkit.interfaces import Event
@@ -26,16 +27,16 @@ _A_WHILE = 3.0  # seconds
 
 
 class ConsoleListener:
-    """Writes a line an epoch, a table a phase, and how far the run is.
+    """Prints one line per epoch, one table per phase, and the progress of the run.
 
-    On a terminal a progress bar shows the rate and the time left; elsewhere a line does, every
-    ``interval`` seconds. Epochs count from 1 here (0 is the untrained model).
+    On a terminal, a progress bar shows the throughput and the time left. Elsewhere, a line shows
+    them every ``interval`` seconds. Epochs count from 1 here; 0 is the untrained model.
 
-    Use it as a context manager: leaving it takes the bar off, whatever happened.
+    Use it as a context manager, which removes the bar at the end, also after an error.
 
     Args:
-        console: Where to write; one of :func:`siamkit.report.terminal.make_console`.
-        interval: Seconds between two lines of progress where there is no bar.
+        console: The console to print to; one of :func:`siamkit.report.terminal.make_console`.
+        interval: Seconds between two progress lines, without a bar.
         clock: A monotonic clock, in seconds.
     """
 
@@ -56,7 +57,7 @@ class ConsoleListener:
         self._bar = TransientBar(console)
 
     def __call__(self, event: Event) -> None:
-        """Write what there is to say about ``event``; unknown events say nothing."""
+        """Print the text of ``event``; unknown events print nothing."""
         handler = getattr(self, f"_on_{event.name}", None)
         if handler is not None:
             handler(event.data)
@@ -73,7 +74,7 @@ class ConsoleListener:
         self.close()
 
     def close(self) -> None:
-        """Take the progress bar off the terminal."""
+        """Remove the progress bar from the terminal."""
         self._bar.close()
 
     # --- the run -----------------------------------------------------------------------------
@@ -92,10 +93,14 @@ class ConsoleListener:
             ("data", f"train {images['train']}, val {images['val']}: {images['how']}"),
             (
                 "length",
-                f"{data['epochs']} epochs of {data['steps_per_epoch']} steps on "
-                f"{data['device']}{resumed}",
+                f"{plural(data['epochs'], 'epoch')} of {plural(data['steps_per_epoch'], 'step')} "
+                f"on {data['device']}{resumed}",
             ),
-            ("metrics", f"of what is held out, each epoch; gap: train {self._monitor} above it"),
+            (
+                "metrics",
+                f"on held-out images after each epoch; gap: {self._monitor} on training images "
+                "minus held-out",
+            ),
         )
         for name, value in rows:
             grid.add_row(styled(name, "bold"), *cells(value))
@@ -123,7 +128,7 @@ class ConsoleListener:
             self._console.print(_changes(data["changes"]))
 
     def _on_engine(self, data: Json) -> None:
-        self._first = None  # steps take another time from here on, and filling was none
+        self._first = None  # the pace changes with the phase, and filling the cache is no step
         self._console.print(styled(engine_text(data), "dim"))
 
     def _on_fill(self, data: Json) -> None:
@@ -137,16 +142,16 @@ class ConsoleListener:
             return
         if done == total:
             self.close()
-        # Each epoch may fill a little; only what takes a while is worth a line.
+        # Each epoch may fill a little; only a fill that takes a while gets a line.
         finished = done == total and data["seconds"] >= _A_WHILE
         if finished or (done < total and now - self._last_line >= self._interval):
             self._last_line = now
-            self._console.print(f"cache: {done} of {total} images and views  {state}")
+            self._console.print(f"cache: {done} of {plural(total, 'feature')} computed  {state}")
 
     def _on_early_stop(self, data: Json) -> None:
         self._console.print(
-            f"stopped after epoch {data['epoch'] + 1}: no better than epoch "
-            f"{data['best_epoch'] + 1} for too long"
+            f"stopped early after epoch {data['epoch'] + 1}: no improvement since epoch "
+            f"{data['best_epoch'] + 1}"
         )
 
     def _on_run_end(self, data: Json) -> None:
@@ -187,12 +192,12 @@ class ConsoleListener:
 
 
 def time_left(seconds: float, done: int, left: int) -> float | None:
-    """Return the seconds that ``left`` steps take at the pace of ``done`` steps, if known."""
+    """Return the seconds for ``left`` more steps at the pace so far; None before the first step."""
     return seconds / done * left if done > 0 else None
 
 
 def metrics_text(metrics: Json) -> str:
-    """Return ``recall@1 0.812  map@r 0.634`` and whatever else was measured."""
+    """Return every metric with its value: ``recall@1 0.812  map@r 0.634``."""
     return "  ".join(
         f"{name} {value:.3f}" for name, value in metrics.items() if isinstance(value, float)
     )
@@ -218,7 +223,7 @@ def _changes(changes: list[Json]) -> Table:
 
 
 def _state(trainable: int | bool | None, parameters: int) -> str:
-    """Say how much of a stage trains; ``trainable`` is a number of parameters, or yes or no."""
+    """Return how much of a stage trains; ``trainable`` is a number of parameters, or a bool."""
     if not trainable:
         return "-" if trainable is None else "frozen"
     if trainable is True or trainable == parameters:
@@ -227,10 +232,10 @@ def _state(trainable: int | bool | None, parameters: int) -> str:
 
 
 def summary(result: Json) -> RenderableType:
-    """Return what ends a run: the untrained model against the best epoch's, and its threshold."""
+    """Return the last table of a run: untrained, best and last epoch, and the threshold."""
     metrics = result["metrics"]
     names = [name for name, value in metrics["untrained"].items() if isinstance(value, float)]
-    title = f"{result['epochs']} epochs, written to {result['run_dir']}"
+    title = f"{plural(result['epochs'], 'epoch')}, written to {result['run_dir']}"
     table = make_table("held-out", *names, numbers=tuple(names), title=title)
     rows = [(key, key, metrics[key], metrics["untrained"]) for key in ("untrained", "best", "last")]
     if test := metrics.get("test"):

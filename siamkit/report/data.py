@@ -9,14 +9,18 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from siamkit.report.terminal import cells, make_table, styled
+from siamkit.words import plural
 
 Json = Mapping[str, Any]
 
 _SHOWN = 10
+_PER_CLASS = {
+    "smallest": "fewest per class", "median": "median per class", "largest": "most per class",
+}  # fmt: skip
 
 
 def data_report(report: Json) -> RenderableType:
-    """Return the object of ``siamkit.check_data`` as something rich can print."""
+    """Return the printed form of the object of ``siamkit.check_data``."""
     parts: list[RenderableType] = [styled(f"{report['kind']}: {report['where']}", "bold")]
     parts += [styled(line) for line in _files(report)]
     if report["parts"]:
@@ -24,8 +28,8 @@ def data_report(report: Json) -> RenderableType:
     parts += _listed("unreadable", [f"{b['path']}: {b['problem']}" for b in report["unreadable"]])
     parts += _listed("groups in two splits", report["torn_groups"])
     for key, title in (
-        ("leaks", "the same image on two sides"),
-        ("near_duplicates", "nearly the same image on two sides"),
+        ("leaks", "the same image in two splits"),
+        ("near_duplicates", "nearly the same image in two splits"),
         ("conflicts", "the same image with two labels"),
     ):
         parts += _listed(title, [_twins(twins) for twins in report[key]])
@@ -36,13 +40,14 @@ def data_report(report: Json) -> RenderableType:
         parts.append(Text())
     parts += [Text.assemble((f"{kind}: ", style), styled(text)) for kind, style, text in remarks]
     if not report["problems"]:
-        parts += [Text(), styled("it can be used", "bold green")]
+        parts += [Text(), styled("the data can be used", "bold green")]
     return Group(*parts)
 
 
 def _files(report: Json) -> list[str]:
     side = report["shorter_side"]
-    lines = [f"{report['files']} files: {_counts(report['formats'])}; {_counts(report['modes'])}"]
+    kinds = f"{_counts(report['formats'])}; {_counts(report['modes'])}"
+    lines = [f"{plural(report['files'], 'file')}: {kinds}"]
     if side:
         lines.append(
             f"shorter side {side['smallest']} to {side['largest']} px, median {side['median']:g}"
@@ -51,12 +56,13 @@ def _files(report: Json) -> list[str]:
 
 
 def _counts(counts: Json) -> str:
-    return ", ".join(f"{name} {number}" for name, number in counts.items())
+    return ", ".join(f"{number} {name}" for name, number in counts.items())
 
 
 def _parts(parts: Json) -> RenderableType:
     names = list(dict.fromkeys(name for part in parts.values() for name in part))
-    table = make_table("part", *names, numbers=tuple(names))
+    heads = [_PER_CLASS.get(name, name) for name in names]
+    table = make_table("split", *heads, numbers=tuple(heads))
     for part, counts in parts.items():
         table.add_row(styled(part, "bold"), *cells(*(_number(counts.get(name)) for name in names)))
     return table

@@ -10,22 +10,25 @@ from rich.text import Text
 
 from siamkit.report import units
 from siamkit.report.terminal import cells, make_table, styled
+from siamkit.words import plural
 
 Json = Mapping[str, Any]
 
 
 def embedded(result: Json) -> RenderableType:
     """Return what ``siamkit embed`` prints."""
-    text = f"{result['images']} images x {result['dim']}, float32: {result['output']}"
+    count = plural(result["images"], "embedding")
+    text = f"{count} of {result['dim']} dimensions, float32: {result['output']}"
     if result["paths"] is not None:
-        text += f"\ntheir paths: {result['paths']}"
+        text += f"\nimage paths: {result['paths']}"
     return styled(f"{text}\n{_pace(result)}")
 
 
 def indexed(result: Json) -> RenderableType:
     """Return what ``siamkit index`` prints."""
-    labels = f" of {result['labels']} labels" if result["labels"] else ""
-    lines = [f"{result['images']} images{labels} x {result['dim']}: {result['index']}"]
+    labels = f" of {plural(result['labels'], 'label')}" if result["labels"] else ""
+    count = plural(result["images"], "image")
+    lines = [f"{count}{labels}, {result['dim']} dimensions: {result['index']}"]
     if result["kind"] == "exact":
         lines.append("exact search")
     else:
@@ -38,7 +41,7 @@ def indexed(result: Json) -> RenderableType:
 
 def searched(result: Json) -> RenderableType:
     """Return what ``siamkit search`` prints."""
-    how = f"{result['kind']} search of {result['images']} images"
+    how = f"{result['kind']} search among {plural(result['images'], 'image')}"
     if result["recall@10"] is not None:
         how += f"; recall@10 against exact search: {result['recall@10']:.3f}"
     parts: list[RenderableType] = [styled(how)]
@@ -60,7 +63,9 @@ def searched(result: Json) -> RenderableType:
 def _pace(result: Json) -> str:
     new = result["images"] - result["resumed_at"]
     if not new or result["kernel"] is None:
-        return "all of them were embedded before"
+        return "all images were embedded before"
     seconds = result["seconds"] - (result.get("build_seconds") or 0.0)
     rate = units.per_second(new / max(seconds, 1e-9))
-    return f"{new} embedded in {units.duration(seconds)} ({rate}, {result['kernel']})"
+    return (
+        f"{plural(new, 'image')} embedded in {units.duration(seconds)} ({rate}, {result['kernel']})"
+    )

@@ -1,4 +1,4 @@
-"""The engine's decision for a phase, in a line."""
+"""The engine's decision for a phase, as text."""
 
 from __future__ import annotations
 
@@ -6,22 +6,36 @@ from collections.abc import Mapping
 from typing import Any
 
 from siamkit.report import units
+from siamkit.words import plural
 
 
 def engine_text(data: Mapping[str, Any]) -> str:
-    """Say how a phase is computed, and why: a line, and one for each boundary passed over."""
+    """Return how a phase is computed, and why: one line, and one per rejected boundary."""
     if data["mode"] == "whole":
         return f"the whole network runs for every batch: {data['reason']}"
     where = f"frozen up to {data['boundary']}"
-    views = "a new view every epoch" if data["views"] is None else f"{data['views']} views an image"
-    with_kernel = f" with {data['kernel']}" if data["kernel"] else ""
+    views = "a new view every epoch"
+    if data["views"] is not None:
+        views = f"{plural(data['views'], 'view')} per image"
+    with_kernel = f" with the {data['kernel']} kernel" if data["kernel"] else ""
     if data["mode"] == "live":
         how = f"computed for every batch{with_kernel}"
     else:
-        how = (
-            f"{data['missing']} of {data['rows']} rows to be computed{with_kernel}, each once, "
-            f"{units.size(data['bytes'])}"
-        )
-    estimate = f"about {units.duration(data['cached'])} cached, {units.duration(data['live'])} live"
+        how = f"{_cached(data['rows'], data['missing'], with_kernel)}, {units.size(data['bytes'])}"
+    estimate = (
+        f"estimated {units.duration(data['cached'])} with the cache, "
+        f"{units.duration(data['live'])} without"
+    )
     text = f"{where}: {how}; {views}; {data['reason']} ({estimate})"
-    return "\n".join((text, *(f"not at {reason}" for reason in data["passed_over"])))
+    return "\n".join((text, *(f"no boundary at {reason}" for reason in data["passed_over"])))
+
+
+def _cached(features: int, missing: int, with_kernel: str) -> str:
+    if not missing:
+        return f"all {plural(features, 'feature')} are in the cache"
+    if missing == features:
+        return f"{plural(features, 'feature')} computed once{with_kernel} and cached"
+    return (
+        f"{missing} of {plural(features, 'feature')} computed once{with_kernel}, the others are in "
+        "the cache"
+    )

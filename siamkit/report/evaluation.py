@@ -11,6 +11,7 @@ from rich.text import Text
 
 from siamkit.report import units
 from siamkit.report.terminal import cells, make_table, styled
+from siamkit.words import plural
 
 Json = Mapping[str, Any]
 
@@ -18,17 +19,17 @@ _COUNTS = ("queries", "left_out", "gallery", "classes", "chance")
 
 
 def evaluation(report: Json) -> RenderableType:
-    """Return the object of ``siamkit.evaluate`` as something rich can print."""
+    """Return the printed form of the object of ``siamkit.evaluate``."""
     data = report["data"]
     known = report["tuples"]
-    what = f"of {report['classes']} classes" if known is None else f"in {known}"
+    grouping = f"of {plural(report['classes'], 'class')}" if known is None else f"in {known}"
     parts: list[RenderableType] = [
-        styled(f"{report['images']} images {what}: {data['part']} of {data['path']}")
+        styled(f"{plural(report['images'], 'image')} {grouping}: {data['part']} of {data['path']}")
     ]
     if report["retrieval"]:
         parts += [Text(), *_retrieval(report["retrieval"])]
     if triplets := report["triplets"]:
-        share = f"{triplets['accuracy']:.3f} of {triplets['count']} triplets"
+        share = f"{triplets['accuracy']:.3f} of {plural(triplets['count'], 'triplet')}"
         parts += [Text(), styled(f"the positive is nearer than the negative in {share}")]
     if report["verification"]:
         parts += [Text(), *_verification(report["verification"])]
@@ -40,9 +41,12 @@ def evaluation(report: Json) -> RenderableType:
 
 
 def _retrieval(metrics: Json) -> list[RenderableType]:
-    title = f"retrieval: {metrics['queries']} queries among {metrics['gallery']} images"
+    title = (
+        f"retrieval: {plural(metrics['queries'], 'query')} among "
+        f"{plural(metrics['gallery'], 'image')}"
+    )
     if metrics["left_out"]:
-        title += f" ({metrics['left_out']} are alone in their class)"
+        title += f" ({metrics['left_out']} without another image of their class left out)"
     table = make_table("metric", "value", "by chance", numbers=("value", "by chance"))
     for name, value in metrics.items():
         if name not in _COUNTS:
@@ -51,10 +55,10 @@ def _retrieval(metrics: Json) -> list[RenderableType]:
 
 
 def _verification(metrics: Json) -> list[RenderableType]:
-    which = "all of them" if metrics["all_pairs"] else "a draw"
+    which = "all pairs" if metrics["all_pairs"] else "a random sample"
     title = (
         f"verification: {units.count(metrics['same'])} same and "
-        f"{units.count(metrics['different'])} different pairs, {which}"
+        f"{units.count(metrics['different'])} different pairs ({which})"
     )
     table = make_table("metric", "value", "95 % interval", numbers=("value", "95 % interval"))
     for name, value in metrics.items():
@@ -69,8 +73,9 @@ def _verification(metrics: Json) -> list[RenderableType]:
     if accuracy := metrics["accuracy"]:
         parts.append(
             styled(
-                f"accuracy {accuracy['mean']:.3f} +- {accuracy['standard_error']:.3f} in "
-                f"{accuracy['folds']} folds, the threshold chosen on the others"
+                f"accuracy {accuracy['mean']:.3f} +- {accuracy['standard_error']:.3f} (standard "
+                f"error) over {accuracy['folds']} folds; each fold uses the threshold of "
+                "the other folds"
             )
         )
     return parts

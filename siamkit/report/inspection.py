@@ -12,6 +12,7 @@ from rich.text import Text
 from siamkit.report import units
 from siamkit.report.engine import engine_text
 from siamkit.report.terminal import cells, make_table, styled
+from siamkit.words import plural
 
 Json = Mapping[str, Any]
 
@@ -19,7 +20,7 @@ _IN_PREFIX = {"all": "yes", "part": "part", "none": "no"}
 
 
 def inspection(report: Json) -> RenderableType:
-    """Return the object of ``siamkit.api.inspect`` as something rich can print."""
+    """Return the printed form of the object of ``siamkit.inspect``."""
     phases = report["phases"]
     parts: list[RenderableType] = [_header(report)]
     for index, phase in enumerate(phases):
@@ -38,11 +39,11 @@ def _header(report: Json) -> Table:
     grid = Table.grid(padding=(0, 2))
     rows = (
         ("backbone", backbone["name"], backbone["parameters"],
-         f"{backbone['features']} features of {height} x {width} px, "
-         f"{backbone['in_chans']} channels"),
+         f"{plural(backbone['features'], 'feature')} from {height} x {width} px, "
+         f"{plural(backbone['in_chans'], 'channel')}"),
         ("weights", backbone["weights"], None, ""),
         ("head", head["name"], head["parameters"], ""),
-        ("embedding", f"{report['embedding']['dim']} wide", None, normalized),
+        ("embedding", plural(report["embedding"]["dim"], "dimension"), None, normalized),
         ("loss", loss["name"], loss["parameters"], ""),
         ("total", "", report["parameters"], ""),
     )  # fmt: skip
@@ -54,7 +55,7 @@ def _header(report: Json) -> Table:
 
 
 def span(start: int, end: int) -> str:
-    """Return the epochs ``[start, end)`` in words, where the first epoch is 1."""
+    """Return the text of the epochs ``[start, end)``; the first epoch is 1: ``epochs 1 to 3``."""
     return f"epoch {end}" if end - start == 1 else f"epochs {start + 1} to {end}"
 
 
@@ -89,13 +90,13 @@ def _footer(phase: Json, report: Json) -> Text:
     return styled(
         f"{units.count(phase['trainable_parameters'])} of {units.count(report['parameters'])} "
         f"parameters train ({units.percent(phase['trainable_share'])})\n"
-        f"memory at batch {report['batch_size']}: {units.size(memory['total'])} ({parts})\n"
+        f"memory at batch size {report['batch_size']}: {units.size(memory['total'])} ({parts})\n"
         + "\n".join((_prefix(phase), *_measured(phase)))
     )
 
 
 def _prefix(phase: Json) -> str:
-    """Say what is a fixed function of the image, and what an image costs."""
+    """Return the lines about the frozen prefix and about the compute per image."""
     flops, boundary = phase["flops"], phase["boundary"]
     forward, backward = (f"{units.count(flops[name])}FLOPs" for name in ("forward", "backward"))
     if boundary is None:
@@ -103,10 +104,10 @@ def _prefix(phase: Json) -> str:
     else:
         where = (
             f"up to {boundary['name']}, {units.percent(flops['prefix'] / flops['forward'])} of the "
-            f"forward; gives {units.size(boundary['row_bytes'])} an image and view "
-            f"({boundary['dtype']})"
+            f"forward pass; its output takes {units.size(boundary['row_bytes'])} per image and "
+            f"view ({boundary['dtype']})"
         )
-    return f"prefix: {where}\ncompute: {forward} forward, {backward} backward an image"
+    return f"frozen prefix: {where}\ncompute per image: {forward} forward, {backward} backward"
 
 
 def _measured(phase: Json) -> list[str]:
@@ -119,10 +120,10 @@ def _measured(phase: Json) -> list[str]:
             f"{name} {units.milliseconds(seconds)}" for name, seconds in record["kernels"].items()
         )
         lines.append(
-            f"an image takes {units.milliseconds(record['decode_seconds'])} to load, "
+            f"time per image: {units.milliseconds(record['decode_seconds'])} to load, "
             f"{units.milliseconds(record['prefix_seconds'])} in the prefix"
             + (f" ({others})" if others else "")
-            + f", {units.milliseconds(record['suffix_seconds'])} after it with backward"
+            + f", {units.milliseconds(record['suffix_seconds'])} after it, including backward"
         )
     return lines
 

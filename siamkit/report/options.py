@@ -1,4 +1,4 @@
-"""A pydantic model's fields as people read them: type, default, bounds, meaning."""
+"""Descriptions of a pydantic model's fields: type, default, bounds, meaning."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def describe_options(model: type[BaseModel]) -> list[dict[str, Any]]:
 
 
 def bounds(field: FieldInfo) -> str:
-    """Return what a field's values are limited to, such as ``> 0, <= 1``."""
+    """Return the limits of a field's values, such as ``> 0, <= 1``."""
     limits = [
         text.format(value)
         for constraint in field.metadata

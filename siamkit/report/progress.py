@@ -1,4 +1,4 @@
-"""The progress of long tasks on stderr: a bar on a terminal, now and then a line elsewhere."""
+"""The progress of long tasks on stderr: a bar on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 
 from siamkit.report import units
+from siamkit.words import plural
 
-_FIRST_LINE = 3.0  # seconds: what is over by then needs none
+_FIRST_LINE = 3.0  # seconds: shorter tasks need no line
 
 
 class TransientBar:
-    """A bar on a terminal that leaves nothing behind.
+    """A progress bar that leaves nothing behind on the terminal.
 
     Args:
-        console: Where to draw it.
+        console: The console to draw on.
     """
 
     def __init__(self, console: Console) -> None:
@@ -29,7 +30,7 @@ class TransientBar:
         self._task = TaskID(0)
 
     def show(self, what: str, done: int, total: int, state: str) -> None:
-        """Draw the bar anew, and first of all put it there."""
+        """Draw the bar; the first call adds it to the terminal."""
         if self._bar is None:
             self._bar = rich.progress.Progress(
                 TextColumn("{task.description}", markup=False),
@@ -47,21 +48,21 @@ class TransientBar:
         self._bar.update(self._task, description=what, completed=done, total=total, state=state)
 
     def close(self) -> None:
-        """Take the bar off the terminal."""
+        """Remove the bar from the terminal."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
 
 class ImageProgress:
-    """Shows how many images are done; call it with that number and the total.
+    """Shows the number of finished images; call it with that number and the total.
 
-    Use it as a context manager: leaving it takes the bar off, whatever happened.
+    Use it as a context manager, which removes the bar at the end, also after an error.
 
     Args:
-        console: Where to write; one of :func:`siamkit.report.terminal.make_console`.
-        what: What is being done, such as ``embed``.
-        interval: Seconds between two lines where there is no bar.
+        console: The console to print to; one of :func:`siamkit.report.terminal.make_console`.
+        what: The task, such as ``embed``.
+        interval: Seconds between two lines, without a bar.
         clock: A monotonic clock, in seconds.
     """
 
@@ -87,9 +88,11 @@ class ImageProgress:
             self._began, self._before_first = (now, done), done
             self._next_line = now + min(_FIRST_LINE, self._interval)
             if done:
-                self._console.print(f"{self._what}: going on after {done} of {total} images")
+                self._console.print(
+                    f"{self._what}: continuing after {done} of {plural(total, 'image')}"
+                )
         elif self._began[1] == self._before_first and done > self._before_first:
-            # The first images also pay for choosing how to compute them.
+            # The time of the first images includes choosing a kernel.
             self._began = (now, done)
         since, before = self._began
         state = ""
@@ -100,7 +103,9 @@ class ImageProgress:
             self._bar.show(self._what, done, total, state)
         elif now >= self._next_line and done < total:
             self._next_line = now + self._interval
-            self._console.print(f"{self._what}: {done} of {total} images  {state}".rstrip())
+            self._console.print(
+                f"{self._what}: {done} of {plural(total, 'image')}  {state}".rstrip()
+            )
 
     def __enter__(self) -> Self:
         return self

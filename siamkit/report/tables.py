@@ -26,13 +26,13 @@ def entries_table(kind: str, entries: Sequence[Json]) -> RenderableType:
 
 
 def entry_details(entry: Json, section: str, flag: str, name: str) -> RenderableType:
-    """Return one entry with its options, and how to set them.
+    """Return one entry with its options, and how to choose it and set them.
 
     Args:
         entry: The entry.
         section: Its section of the config.
         flag: The flag that chooses it, without dashes.
-        name: What the user types to choose it; longer than the entry's own name for ``timm:``.
+        name: The name that the user typed; longer than the entry's own name for ``timm:``.
     """
     head = Text.assemble(
         styled(entry["name"], "bold"), styled(f"  {entry['summary']}  ({entry['distribution']})")
@@ -41,13 +41,14 @@ def entry_details(entry: Json, section: str, flag: str, name: str) -> Renderable
     parts: list[RenderableType] = [head, Text()]
     parts.append(_options(own, None) if own else Text("It has no options of its own."))
     if shared:
-        parts += [Text(), _options(shared, f"Also, whatever the {flag}:")]
+        parts += [Text(), _options(shared, f"Options of every {flag}:")]
     keys = [option["name"] for option in (*own, *shared)]
-    if keys:
-        example = f"--{flag} {name} --set {section}.{keys[0]}=VALUE"
-        if section == "track":  # a list of entries
-            example = f"--set 'track=[{{name: {name}, {keys[0]}: VALUE}}]'"
-        parts += [Text(), styled(f"Set them with {example}, or in a config file.")]
+    example = f"--{flag} {name}"
+    if keys and section == "track":  # a list of entries
+        example = f"--set 'track=[{{name: {name}, {keys[0]}: VALUE}}]'"
+    elif keys:
+        example += f" --set {section}.{keys[0]}=VALUE"
+    parts += [Text(), styled(f"Use it with {example}, or name it in a config file.")]
     return Group(*parts)
 
 
@@ -63,7 +64,7 @@ def _options(options: Sequence[Json], title: str | None) -> RenderableType:
 
 
 def _value(value: object) -> str:
-    """Write a value as YAML would, which is how it is typed after ``--set``."""
+    """Return a value as YAML, which is how it is typed after ``--set``."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -86,7 +87,7 @@ def timm_table(models: Sequence[Json]) -> RenderableType:
 
 
 def plugins_table(plugins: Sequence[Json], conflicts: Sequence[Json]) -> RenderableType:
-    """Return the table of plugins: what each registers, what failed and why."""
+    """Return the table of plugins: what each one registers, and why a plugin failed to load."""
     table = make_table("plugin", "distribution", "registers")
     problems = []
     for plugin in plugins:
@@ -117,5 +118,5 @@ def _conflict(conflict: Json) -> str:
     by = " and ".join(conflict["by"])
     text = f"conflict: {conflict['kind']} {conflict['name']!r} is registered by {by}: "
     if conflict["kind"] == "command" and conflict["by"][0] == "siamkit":
-        return text + "siamkit's own runs"
-    return text + "it cannot be used until one of them is uninstalled or disabled"
+        return text + "siamkit's own command is used"
+    return text + "uninstall or disable one of them to use it"

@@ -1,7 +1,7 @@
-"""Consoles that print what they are given, character for character.
+"""Consoles that print every text literally.
 
-Class names, paths and plugin texts are not ours: ``[/bold]`` is a fine name of a class and must
-not be read as markup, and an escape sequence in one must not reach the terminal.
+Class names, paths and plugin texts come from others. ``[/bold]`` is a valid class name and must not
+be read as markup, and an escape sequence in a name must not reach the terminal.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _PIPE_WIDTH = 1000
 
 
 def make_console(stream: IO[str]) -> Console:
-    """Return a console on ``stream`` that knows no markup.
+    """Return a console on ``stream`` that interprets no markup.
 
-    On a terminal it has the terminal's width; elsewhere lines are as long as they need to be, so
-    that a pipe loses nothing (``COLUMNS`` limits them).
+    On a terminal it has the width of the terminal. Elsewhere lines are not wrapped, so that a pipe
+    loses nothing, unless ``COLUMNS`` limits them.
     """
     width = None
     if not stream.isatty():
@@ -31,7 +31,7 @@ def make_console(stream: IO[str]) -> Console:
 
 
 def printable(text: object) -> str:
-    """Return ``text`` with control characters (other than newlines) spelled out."""
+    """Return ``text`` with control characters (except newlines) escaped."""
     return "".join(
         c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii")
         for c in str(text)
@@ -39,7 +39,7 @@ def printable(text: object) -> str:
 
 
 def styled(text: object, style: str = "") -> Text:
-    """Return ``text``, made printable, in a style."""
+    """Return ``text`` in a style, with control characters escaped."""
     return Text(printable(text), style=style)
 
 
@@ -58,6 +58,6 @@ def make_table(*columns: str, numbers: tuple[str, ...] = (), title: str | None =
 
 
 def cells(*values: object) -> list[Text]:
-    """Return the cells of a row; None is empty."""
+    """Return the cells of a row; None gives an empty cell."""
     return [value if isinstance(value, Text) else styled("" if value is None else value)
             for value in values]  # fmt: skip

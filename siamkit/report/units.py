@@ -1,4 +1,4 @@
-"""Numbers as people read them. JSON output keeps them exact."""
+"""Human-readable numbers; JSON output keeps the exact ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def size(number: int) -> str:
 
 def _scaled(number: int, units: tuple[str, ...]) -> str:
     value, unit = float(number), 0
-    # 999.5 is where three digits would round up to the next unit's 1.00.
+    # 999.5 rounds up to 1.00 of the next unit.
     while abs(value) >= (1000 if unit == 0 else 999.5) and unit < len(units) - 1:
         value, unit = value / 1000, unit + 1
     if unit == 0:
@@ -70,7 +70,7 @@ def per_second(value: float) -> str:
 
 
 def finite(value: Any) -> Any:
-    """Return ``value`` without what JSON cannot say: NaN and infinity become null."""
+    """Return ``value`` with NaN and infinity replaced by None, since JSON has neither."""
     if isinstance(value, Mapping):
         return {str(key): finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

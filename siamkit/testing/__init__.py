@@ -1,4 +1,4 @@
-"""The conformance kit: what siamkit expects of a plugin, in one line of pytest.
+"""The conformance kit: checks that a plugin keeps siamkit's contracts, in one line of pytest.
 
 ::
 
@@ -7,15 +7,15 @@
     def test_conforms():
         check_plugin("my-distribution")
 
-or one test an entry::
+or one test per entry::
 
     @pytest.mark.parametrize("name", registered("losses", "my-distribution"))
     def test_loss(name):
         check_loss(name)
 
-Each check raises ``AssertionError``, and nothing else whatever the plugin raises: it says what was
-expected, what came, and what a user would suffer. Nothing is downloaded: backbones are built with
-random weights.
+Each check raises only ``AssertionError``, whatever the plugin raises. The message says what was
+expected, what the check got, and how a user would be affected. Nothing is downloaded: backbones are
+built with random weights.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _CHECKS: dict[str, Callable[[str, Values | None], None]] = {
 def registered(kind: str, distribution: str | None = None) -> list[str]:
     """Return the names registered under ``kind``, by one distribution or by all.
 
-    Names that stand for many (``timm:``) are left out: they have no one entry to check.
+    Prefixes such as ``timm:`` are left out, since they stand for many models.
     """
     wanted = None if distribution is None else canonical(distribution)
     return [
@@ -74,21 +74,25 @@ def registered(kind: str, distribution: str | None = None) -> list[str]:
 
 @conformance
 def check_plugin(distribution: str, options: Mapping[str, Values] | None = None) -> None:
-    """Check that a distribution's plugins load, and everything that they register.
+    """Check that a distribution's plugins load, and check everything that they register.
 
     Args:
-        distribution: Its name, as ``pip`` knows it.
+        distribution: The name of the distribution, as for ``pip``.
         options: Option values by registered name, for entries whose options have no defaults.
     """
     loaded = plugins.get()
     own = [i for i in loaded.infos if canonical(i.distribution) == canonical(distribution)]
     expect = Expect(f"distribution {distribution!r}")
     there = sorted({info.distribution for info in loaded.infos})
-    expect(bool(own), "an installed entry point in the group 'siamkit'", f"those of {there}",
-           "siamkit would never load it.")  # fmt: skip
+    expect(
+        bool(own),
+        "an installed entry point in the group 'siamkit'",
+        f"entry points of {there} only",
+        "siamkit would never load it.",
+    )
     for info in own:
         expect(info.error is None, f"the plugin {info.name!r} to load", info.error,
-               "Nobody could use anything of it.")  # fmt: skip
+               "Users could use nothing of it.")  # fmt: skip
     _check_conflicts(distribution, expect)
     for info in own:
         if "siamkit_event" in info.hooks:
@@ -99,7 +103,7 @@ def check_plugin(distribution: str, options: Mapping[str, Values] | None = None)
 
 
 def _check_conflicts(distribution: str, expect: Expect) -> None:
-    """Check that what a distribution registers is its own alone, commands included."""
+    """Check that no other distribution registers the same names, including commands."""
     loaded = plugins.get()
     every = list(commands.added(loaded))
     claims = [
@@ -109,12 +113,16 @@ def _check_conflicts(distribution: str, expect: Expect) -> None:
     ] + [("command", name, by) for name, by in commands.conflicts(every).items()]
     for kind, name, by in claims:
         ours = canonical(distribution) in map(canonical, by)
-        expect(not ours, f"a {kind} {name!r} of its own", f"one of {' and '.join(by)}",
-               "Nobody could use it where both are installed.")  # fmt: skip
+        expect(
+            not ours,
+            f"a {kind} name {name!r} of its own",
+            f"a name that {' and '.join(by)} register",
+            "Users could not use it if both are installed.",
+        )
     for one in every:
         if canonical(one.distribution) == canonical(distribution):
             expect(not one.problems, "commands that run", "; ".join(one.problems),
-                   "They would fail, or never run.")  # fmt: skip
+                   "The commands would fail, or never run.")  # fmt: skip
 
 
 def _observer(info: PluginInfo) -> Callable[[Event], object]:

@@ -23,9 +23,9 @@ from siamkit.testing.common import (
 )
 from siamkit.testing.stages import check_stages
 
-_UNUSABLE = "Nobody could use it."
+_UNUSABLE = "Users could not use it."
 _STOPS = "Training would stop there."
-_WRONG_IMAGES = "Images would be prepared in another way than the backbone was trained on."
+_WRONG_IMAGES = "Images would be prepared differently from those in the backbone's pretraining."
 _DRIFTS = "A frozen backbone would change, which ends the run with a FrozenDriftError."
 _INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
@@ -41,10 +41,10 @@ def check_backbone(
     """Check a backbone: shapes, width, stages, determinism in evaluation, gradients.
 
     Args:
-        name: The registered name, or one that a prefix answers for (``timm:resnet10t``).
-        options: Option values, where the entry's own defaults don't do.
-        channels: Numbers of image channels to build it for.
-        image_size: Pixels a side; the backbone's own if left out. Smaller is quicker.
+        name: The registered name, or a name with a prefix (``timm:resnet10t``).
+        options: Option values, if the defaults are unsuitable.
+        channels: The numbers of image channels to build it for.
+        image_size: Height and width in pixels; None: the backbone's own size. Smaller is faster.
     """
     entry, validated, expect = checked_entry("backbones", name, options)
 
@@ -71,25 +71,25 @@ def check_backbone(
             not constants,
             "tensors that are parameters or buffers",
             f"{constants}",
-            "They would stay on the CPU when the network goes to a GPU: use register_buffer.",
+            "They would stay on the CPU when the network moves to a GPU: use register_buffer.",
         )
         if number == 0:
             size = 3 * backbone.preprocessing.size[0] // 2
             at = within.within(f"image_size={size}")
-            with at.during("in build", "Refuse a size that does not work with ConfigError."):
+            with at.during("in build", "Refuse an unsupported size with ConfigError."):
                 _check_seeded(fresh, build(chans, image_size), within)
                 try:
                     larger = build(chans, size)
                 except ConfigError:
-                    continue  # it works at one size, and says so
+                    continue  # it supports one size only, and says so
             _check_size(backbone, larger, size, at)
 
 
 def pictures(backbone: Backbone, n: int) -> Tensor:
-    """Return ``[n, C, H, W]`` as the backbone will see images: pixels in [0, 1], normalised."""
+    """Return images ``[n, C, H, W]`` as in training: pixels in [0, 1], normalised."""
     how = backbone.preprocessing
     pixels = torch.rand(n, how.channels, *how.size)
-    # From black to white, as photographs are, and not noise alone.
+    # A gradient from black to white, since photographs are not only noise.
     pixels[0] *= torch.linspace(0, 1, how.size[1])
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (how.mean, how.std))
     return (pixels - mean) / std
@@ -104,7 +104,7 @@ def _check_preprocessing(backbone: Backbone, chans: int, expect: Expect) -> None
     expect(
         own is None or isinstance(own, Preprocessing),
         "the attribute preprocessing to be a siamkit.Preprocessing", type(own).__name__,
-        f"It would be ignored, and ImageNet's be used. {_WRONG_IMAGES}",
+        f"siamkit would ignore it and use ImageNet's. {_WRONG_IMAGES}",
     )  # fmt: skip
     with expect.during("in preprocessing", _UNUSABLE):
         how = backbone.preprocessing
@@ -138,13 +138,15 @@ def _check_seeded(fresh: Mapping[str, Tensor], other: Backbone, expect: Expect) 
     own = other.state_dict()
     differ = sorted(n for n, t in fresh.items() if not _same(t, own.get(n)))
     expect(not differ, "the same weights for the same seed of torch's generator",
-           f"others in {differ[:5]}", "A run could not be repeated by its seed.")  # fmt: skip
+           f"different weights in {differ[:5]}",
+           "A run could not be repeated from its seed.")  # fmt: skip
 
 
 def _check_asked(backbone: Backbone, size: int, expect: Expect) -> None:
     has = tuple(backbone.preprocessing.size)
-    expect(has == (size, size), f"images of the size asked for, {size}", has,
-           "--image-size would be ignored. Refuse a size with ConfigError in build.")  # fmt: skip
+    expect(has == (size, size), f"images of the requested size, {size}", has,
+           "--image-size would have no effect. Refuse an unsupported size with ConfigError in "
+           "build.")  # fmt: skip
 
 
 def _check_size(backbone: Backbone, larger: Backbone, size: int, expect: Expect) -> None:
@@ -153,14 +155,14 @@ def _check_size(backbone: Backbone, larger: Backbone, size: int, expect: Expect)
     expect(
         width == backbone.embedding_dim,
         f"features of the same width for images of {size} px, {backbone.embedding_dim}", width,
-        "They are pixels or tokens, not channels: a network for one size would not fit another. "
-        "Pool [N, C, H, W] over its pixels, and give tokens as [N, T, C].",
+        "They are pixels or tokens instead of channels, so a network for one size would not fit "
+        "another. Pool [N, C, H, W] over its pixels, and return tokens as [N, T, C].",
     )  # fmt: skip
     with (
         seeded(),
         torch.no_grad(),
         expect.during(
-            "in a forward", f"{_STOPS} Refuse a size that does not work with ConfigError in build."
+            "in a forward", f"{_STOPS} Refuse an unsupported size with ConfigError in build."
         ),
     ):
         features = larger.eval()(pictures(larger, 1))  # fmt: skip
@@ -186,31 +188,35 @@ def _check_features(
     with torch.no_grad():
         features = _forward(backbone, images, expect)
         same = torch.equal(images, before)
-        expect(same, "the images not to be changed in place", "changed ones",
-               "A second use of the batch would see other images.")  # fmt: skip
+        expect(same, "a forward that does not change the images in place", "changed images",
+               "A second use of the batch would get other images.")  # fmt: skip
         _check_shape(backbone, features, expect)
         again = _forward(backbone, images, expect)
         expect(
             torch.equal(features, again), "the same features for the same images in eval mode",
             f"a difference of {(features - again).abs().max():.3g}",
-            "The same image would get another embedding each time.",
+            "The same image would get a different embedding each time.",
         )  # fmt: skip
         one = expect.within("one image")
         alone = _forward(backbone, images[1:], one)
         one(alone.shape == features[1:].shape, f"features {[1, features.shape[1]]}",
             tuple(alone.shape), "Embedding a single image would fail.")  # fmt: skip
-        expect(_near(alone, features[1:]), "features not to depend on the other images in eval "
-               "mode", (alone - features[1:]).abs().max().item(),
-               "An image's embedding would depend on what it is embedded with.")  # fmt: skip
+        expect(
+            _near(alone, features[1:]),
+            "features that do not depend on the other images in eval mode",
+            (alone - features[1:]).abs().max().item(),
+            "An image's embedding would depend on the rest of its batch.",
+        )
         if thorough:
             _check_memory_format(backbone, images, features, expect)
             _check_copy(backbone, images, features, expect)
     now = backbone.state_dict()
     added = sorted({name for name, _ in backbone.named_parameters()} - parameters)
     expect(not added, "the same parameters after a forward", added,
-           "The optimizer, which has those of build, would never train them.")  # fmt: skip
+           "The optimizer only has the parameters of build, so it would never train "
+           "them.")  # fmt: skip
     changed = sorted(n for n, t in fresh.items() if not _same(t, now.get(n)))
-    expect(not changed, "a forward in eval mode to leave weights and buffers alone", changed,
+    expect(not changed, "a forward in eval mode that does not change weights and buffers", changed,
            _DRIFTS)  # fmt: skip
 
 
@@ -230,30 +236,30 @@ def _check_shape(backbone: Backbone, features: Tensor, expect: Expect) -> None:
     expect(features.ndim == 2, "features [N, D]: pool and flatten them", shape, _STOPS)
     with expect.during("in embedding_dim", _UNUSABLE):
         width = backbone.embedding_dim
-    expect(width == shape[1], f"embedding_dim {shape[1]}, as forward has", width,
-           "The head, which is built for embedding_dim, would not fit.")  # fmt: skip
+    expect(width == shape[1], f"embedding_dim {shape[1]}, like the width of forward", width,
+           "The head is built for embedding_dim, so it would not fit.")  # fmt: skip
     kind = features.dtype
-    expect(kind == torch.float32, "features in float32, as the head's weights are", kind, _STOPS)
+    expect(kind == torch.float32, "features in float32, like the head's weights", kind, _STOPS)
     expect(bool(features.isfinite().all()), "finite features", "NaN or infinity", _STOPS)
     summed = features.sum(1)
     chances = bool((features >= 0).all()) and torch.allclose(summed, torch.ones_like(summed))
     expect(
         not (chances and width > 1),
         "features, not a classifier's probabilities",
-        "rows that add up to one",
-        "The embedding would know a few classes, and little else.",
+        "rows that sum to one",
+        "The embedding would describe a few classes, and little else.",
     )
 
 
 def _same(one: Tensor, other: Tensor | None) -> bool:
-    """Tell whether two tensors are equal; one that is no number is equal to itself."""
+    """Return whether two tensors are equal; NaN counts as equal to NaN."""
     if other is None or one.shape != other.shape:
         return False
     return torch.equal(one, other) or torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 def _near(one: Tensor, other: Tensor) -> bool:
-    """Tell whether two kernels' results are the same but for rounding."""
+    """Return whether the results of two kernels are equal up to rounding."""
     limit = 1e-3 * other.abs().max().item() + 1e-6
     return one.shape == other.shape and bool((one - other).abs().max() <= limit)
 
@@ -261,29 +267,34 @@ def _near(one: Tensor, other: Tensor) -> bool:
 def _check_memory_format(
     backbone: Backbone, images: Tensor, features: Tensor, expect: Expect
 ) -> None:
-    expect = expect.within("channels_last, as networks are trained")
+    expect = expect.within("channels_last, as in training")
     moved: nn.Module = backbone.to(memory_format=torch.channels_last)
     turned = images.contiguous(memory_format=torch.channels_last)
     result = _forward(moved, turned, expect)
-    expect(_near(result, features), "the same features", "others", "Training would see others.")
+    expect(
+        _near(result, features),
+        "the same features",
+        "other features",
+        "Training would get other features.",
+    )
     backbone.to(memory_format=torch.contiguous_format)
 
 
 def _check_copy(backbone: Backbone, images: Tensor, features: Tensor, expect: Expect) -> None:
-    with expect.during("when it is copied", "Nobody could copy or save the network."):
+    with expect.during("when it is copied", "Users could not copy or save the network."):
         twin = copy.deepcopy(backbone)
     result = _forward(twin, images, expect.within("a copy"))
-    expect(_near(result, features), "the same features of a copy", "others",
-           "A saved network would not be the one that was trained.")  # fmt: skip
+    expect(_near(result, features), "the same features from a copy", "other features",
+           "A saved network would differ from the trained one.")  # fmt: skip
 
 
 def _expect_mode(backbone: Backbone, mode: bool, expect: Expect) -> None:
-    deaf = sorted(name for name, m in backbone.named_modules() if m.training is not mode)
+    unswitched = sorted(name for name, m in backbone.named_modules() if m.training is not mode)
     expect(
-        not deaf,
+        not unswitched,
         "train() and eval() to reach every module",
-        f"training = {not mode} in {deaf[:5]}",
-        "siamkit holds frozen modules in eval mode itself, and could not let go of these.",
+        f"training = {not mode} in {unswitched[:5]}",
+        "siamkit keeps frozen modules in eval mode itself, and could not switch these back.",
     )
 
 
@@ -309,17 +320,17 @@ def _check_gradients(
     features = _forward(backbone, images, expect.within("train mode"))
     for handle in handles:
         handle.remove()
-    expect(features.requires_grad, "features that gradients flow through", "detached ones",
-           "Nothing of the backbone could be trained.")  # fmt: skip
+    expect(features.requires_grad, "features that gradients flow through", "detached features",
+           "No part of the backbone could be trained.")  # fmt: skip
     with expect.during("in backward()", _STOPS):
         features.square().mean().backward()
     loose = loose_leaves(features, backbone)
     expect(
-        not loose, "registered parameters alone to learn", f"{loose}, not registered",
-        "They would be neither trained nor frozen nor saved: use nn.Parameter, nn.ModuleList.",
+        not loose, "only registered parameters to receive gradients", f"{loose}, not registered",
+        "They would be neither trained, frozen nor saved: use nn.Parameter or nn.ModuleList.",
     )  # fmt: skip
     written = sorted(n for n, p in backbone.named_parameters() if not _same(p, fresh.get(n)))
-    expect(not written, "a forward to leave the weights alone", written, _DRIFTS)
+    expect(not written, "a forward that does not change the weights", written, _DRIFTS)
     grads = {name: parameter.grad for name, parameter in backbone.named_parameters()}
     takes_part = {
         f"{name}.{own}".removeprefix(".")
@@ -332,7 +343,7 @@ def _check_gradients(
         not cut_off,
         "a gradient for each parameter that takes part",
         f"none for {cut_off}",
-        "A policy that unfreezes them would train nothing: freezing is siamkit's to do.",
+        "A policy that unfreezes them would train nothing. Leave freezing to siamkit.",
     )
     for stage in backbone.stages():
         reached = any(grads[name] is not None for name in stage.parameters)

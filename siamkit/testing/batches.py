@@ -1,4 +1,4 @@
-"""Batches of embeddings for the check of losses, and what every value and gradient must be."""
+"""The batches of embeddings for the check of losses, and the checks of values and gradients."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ DIM = 8
 """The width of the embeddings."""
 
 STOPS = "Training would stop there."
-_STUCK = "backward() would fail, or nothing would be learnt from the batch."
+_STUCK = "backward() would fail, or the batch would train nothing."
 
 
 def embeddings(n: int, dim: int = DIM) -> Tensor:
-    """Return random embeddings ``[n, dim]`` of length one that take a gradient."""
+    """Return random embeddings ``[n, dim]`` of length 1 that require gradients."""
     return nn.functional.normalize(torch.randn(n, dim), dim=1).requires_grad_()
 
 
@@ -30,7 +30,7 @@ def value_of(
     tuples: Pairs | Triplets | None,
     expect: Expect,
 ) -> Tensor:
-    """Return the loss of a batch, checked to be a scalar that is finite."""
+    """Return the loss of a batch after a check that it is a finite scalar."""
     with expect.during("in forward", STOPS):
         value = loss(x, labels) if tuples is None else loss(x, labels, tuples)
     shaped = isinstance(value, Tensor) and value.shape == ()
@@ -47,12 +47,12 @@ def backward(value: Tensor, x: Tensor, expect: Expect) -> Tensor:
     with expect.during("in backward()", STOPS):
         torch.autograd.backward(value, retain_graph=True)
     if x.grad is None:
-        raise expect.failure(connected, "a loose one", _STUCK)
+        raise expect.failure(connected, "an unconnected value", _STUCK)
     expect(bool(x.grad.isfinite().all()), "finite gradients", "NaN or infinity",
            "Training would stop with an error about NaN.")  # fmt: skip
     return x.grad
 
 
 def same_tuples(one: Pairs | Triplets, other: Pairs | Triplets) -> bool:
-    """Tell whether two sets of tuples are equal."""
+    """Return whether two sets of tuples are equal."""
     return all(torch.equal(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))

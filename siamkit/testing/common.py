@@ -1,4 +1,4 @@
-"""What the checks share: entries, what raises, random numbers, histories."""
+"""The common parts of the checks: entries, expectations, random numbers, histories."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SECTIONS = {
     "schedulers": "scheduler",
     "trackers": "track",
 }
-"""The section of the config that each kind is chosen in."""
+"""The section of the config for each kind."""
 
 
 class NotConforming(AssertionError):
@@ -39,25 +39,25 @@ class NotConforming(AssertionError):
 
 
 class Expect:
-    """Raises :class:`NotConforming`: of what, what was expected, what came, what a user suffers."""
+    """An expectation: raises :class:`NotConforming` with the consequence for users."""
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
 
     def __call__(self, holds: bool, expected: str, got: object, suffers: str) -> None:
-        """Raise unless it holds.
+        """Raise an error unless the condition holds.
 
         Args:
-            holds: Whether the contract is kept.
-            expected: What it wants.
-            got: What came.
-            suffers: A sentence: what would happen to somebody who uses the plugin.
+            holds: The condition.
+            expected: The expected value or behaviour.
+            got: The actual value or behaviour.
+            suffers: A sentence about the consequence for users of the plugin.
         """
         if not holds:
             raise self.failure(expected, got, suffers)
 
     def within(self, detail: str) -> Expect:
-        """Return one that says of which part, too."""
+        """Return an expectation about a part of the subject."""
         return Expect(f"{self.subject}: {detail}")
 
     def failure(self, expected: str, got: object, suffers: str) -> NotConforming:
@@ -66,12 +66,12 @@ class Expect:
 
     @contextmanager
     def during(self, doing: str, suffers: str, expected: str | None = None) -> Iterator[None]:
-        """Raise where anything is raised, ``SystemExit`` and a plugin's own assertions included.
+        """Turn any exception of the block, including ``SystemExit``, into :class:`NotConforming`.
 
         Args:
-            doing: Where, such as ``in build``.
-            suffers: A sentence: what would happen to somebody who uses the plugin.
-            expected: What is expected instead, where that is more than no error.
+            doing: The place, such as ``in build``.
+            suffers: A sentence about the consequence for users of the plugin.
+            expected: The expected behaviour, if it is more than no error.
         """
         try:
             yield
@@ -97,22 +97,24 @@ def _shown(value: object) -> str:
 def conformance(
     check: Callable[Concatenate[str, P], None],
 ) -> Callable[Concatenate[str, P], None]:
-    """Let a check raise ``AssertionError`` alone, whatever the plugin raises where."""
+    """Make a check raise only ``AssertionError``, whatever the plugin raises."""
 
     @functools.wraps(check)
     def run(name: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
         expect = Expect(f"{check.__name__} of {name!r}")
-        with expect.during("in the check", "Whoever uses it would meet the same error."):
+        with expect.during("in the check", "Every user would get the same error."):
             check(name, *args, **kwargs)
 
     return run
 
 
 def checked_entry(kind: str, name: str, values: Values | None) -> tuple[Entry, BaseModel, Expect]:
-    """Return the entry, its options, which are checked too, and what raises for it."""
+    """Return the entry, its checked options, and its expectation."""
     singular = KINDS[kind].singular
     expect = Expect(f"{singular} {name!r}")
-    with expect.during("when it is looked up", "Nobody can use it by this name.", "a name"):
+    with expect.during(
+        "when it is looked up", "Users cannot use it by this name.", "a registered name"
+    ):
         entry = plugins.get().registries[kind].get(name)
     expect = Expect(f"{singular} {name!r} of {entry.distribution}")
     fields = entry.options.model_fields
@@ -124,18 +126,18 @@ def checked_entry(kind: str, name: str, values: Values | None) -> tuple[Entry, B
     )  # fmt: skip
     own = sorted(set(fields) & set(ENTRY_MODELS[SECTIONS[kind]].model_fields))
     expect(
-        not own, f"options that are no keys of the section {SECTIONS[kind]!r} itself", own,
-        "Nobody could choose it: the config would be refused.",
+        not own, f"options with other names than the keys of the section {SECTIONS[kind]!r}", own,
+        "Users could not choose it, since the config would be refused.",
     )  # fmt: skip
-    with expect.during("when its options are checked", "Nobody could choose it."):
+    with expect.during("when its options are checked", "Users could not choose it."):
         validated = entry.validate(values or {}, name)
     config = entry.options.model_config
     expect(
         config.get("frozen") is True and config.get("extra") == "forbid",
         "options that are frozen and forbid extras: derive from siamkit.Options", config,
-        "A misspelt option would be ignored without a word.",
+        "A misspelt option would be ignored silently.",
     )  # fmt: skip
-    text, same = "nothing that is JSON", False
+    text, same = "options that are not JSON", False
     with expect.during(
         "when its options are written and read", "Resuming a run would fail.",
         "options that survive JSON, as resume and `train --config` need",
@@ -144,14 +146,14 @@ def checked_entry(kind: str, name: str, values: Values | None) -> tuple[Entry, B
         same = type(validated).model_validate_json(text) == validated
     expect(
         same, "options that survive JSON, as resume and `train --config` need", text,
-        "A run could not be resumed, or would go on with other options.",
+        "A run could not be resumed, or would continue with other options.",
     )  # fmt: skip
     return entry, validated, expect
 
 
 @contextmanager
 def seeded() -> Iterator[None]:
-    """Draw the same numbers each time, and leave the caller's generator alone."""
+    """Draw the same random numbers each time, without changing the caller's generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
@@ -159,10 +161,10 @@ def seeded() -> Iterator[None]:
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Refuse connections: nothing may be downloaded that was not asked for."""
+    """Refuse network connections, so that nothing is downloaded."""
 
     def refuse(*_: object) -> None:
-        raise ConnectionError("it opened a network connection, which nobody asked for")
+        raise ConnectionError("it opened a network connection although no download was requested")
 
     with mock.patch.object(socket.socket, "connect", refuse):
         yield
@@ -172,9 +174,9 @@ History = tuple[dict[str, float], ...]
 
 
 def histories(epochs: int) -> dict[str, tuple[str, History]]:
-    """Return, by label, the monitored metric and the history of runs that go differently.
+    """Return the monitored metric and the history of different kinds of runs, by label.
 
-    The first epochs are the same whatever ``epochs`` is.
+    The first epochs do not depend on ``epochs``.
     """
     noise = (0.31, 0.62, 0.18, 0.55, 0.07, 0.71, 0.44, 0.29, 0.66, 0.12)
     courses: dict[str, Callable[[int], float]] = {
@@ -203,18 +205,18 @@ def _paired(value: float) -> dict[str, float]:
 
 @contextmanager
 def untouched(expect: Expect, moments: list[Progress]) -> Iterator[None]:
-    """Raise where the histories of ``moments`` are changed within."""
+    """Raise an error if the block changes the histories of ``moments``."""
     before = copy.deepcopy([moment.history for moment in moments])
     yield
     expect(
         before == [moment.history for moment in moments],
-        "the history to stay as it is", "a changed one",
+        "an unchanged history", "a changed history",
         "The run's own record of its metrics would be damaged.",
     )  # fmt: skip
 
 
 def loose_leaves(output: Tensor, module: nn.Module, inputs: tuple[Tensor, ...] = ()) -> list[str]:
-    """Return the tensors that gradients reach from ``output`` and that ``module`` doesn't own."""
+    """Return the tensors that gradients reach from ``output``, but that ``module`` does not own."""
     known = {id(tensor) for tensor in (*module.parameters(), *inputs)}
     names = {
         id(value): key
@@ -222,7 +224,7 @@ def loose_leaves(output: Tensor, module: nn.Module, inputs: tuple[Tensor, ...] =
         for key, value in vars(part).items()
         if isinstance(value, Tensor)
     }
-    found: dict[int, str] = {}
+    loose: dict[int, str] = {}
     nodes, seen = [output.grad_fn], set()
     while nodes:
         node = nodes.pop()
@@ -232,5 +234,5 @@ def loose_leaves(output: Tensor, module: nn.Module, inputs: tuple[Tensor, ...] =
         nodes += [following for following, _ in node.next_functions]
         leaf = getattr(node, "variable", None)
         if isinstance(leaf, Tensor) and id(leaf) not in known:
-            found[id(leaf)] = f"{names.get(id(leaf), 'a tensor')} {list(leaf.shape)}"
-    return sorted(found.values())
+            loose[id(leaf)] = f"{names.get(id(leaf), 'a tensor')} {list(leaf.shape)}"
+    return sorted(loose.values())

@@ -1,4 +1,4 @@
-"""The check of freeze policies."""
+"""The check of freeze policies: simulates whole runs on several networks."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ from siamkit.testing.common import (
     seeded,
     untouched,
 )
+from siamkit.words import plural
 
 _EPOCHS = (1, 2, 3, 5, 8, 12)
 _LONG = 100
-# A network with batch norm and one with layer norm and parameters that no module owns.
+# One network with batch norm, and one with layer norm and with parameters of the root module.
 _SMALL = ("timm:resnet10t", "timm:vit_tiny_patch16_224")
 _STOPS = "The run would stop there, or never start."
-_OTHER = "A resumed run would train other parameters than the run that it goes on with."
+_OTHER = "A resumed run would train other parameters than the original run."
 
 Plans = list[FreezePlan]
 
@@ -45,20 +46,20 @@ Plans = list[FreezePlan]
 def check_freeze_policy(
     name: str, options: Values | None = None, *, backbone: str | None = None
 ) -> None:
-    """Check a freeze policy by simulating whole runs, of 1 to 100 epochs, on several networks.
+    """Check a freeze policy by simulating whole runs of 1 to 100 epochs on several networks.
 
-    A policy may refuse a network by raising ConfigError in the first epoch.
+    A policy can refuse a network by raising ConfigError in the first epoch.
 
     Args:
         name: The registered name.
-        options: Option values, where the entry's own defaults don't do.
-        backbone: The one backbone whose stages it is for; a small ResNet, a small ViT and networks
-            of two and three stages, with a head and without, if left out.
+        options: Option values, if the defaults are unsuitable.
+        backbone: The only backbone to check with. None: a small ResNet, a small ViT, and networks
+            of two and three stages, with and without a head.
     """
     entry, validated, expect = checked_entry("freeze_policies", name, options)
 
     def build() -> FreezePolicy:
-        with expect.during("in build", "Nobody could use it."):
+        with expect.during("in build", "Users could not use it."):
             policy = entry.build(validated)
         expect(isinstance(policy, FreezePolicy), "build to return a FreezePolicy", policy,
                "Training would be refused.")  # fmt: skip
@@ -73,19 +74,19 @@ def check_freeze_policy(
             _check_network(build, stages, expect.within(net), thorough="stages of" in net)
         else:
             refusals.append(f"{net}: {refusal}")
-    expect(accepted, "plans for some network", refusals, "It would refuse every run.")
+    expect(accepted, "plans for at least one network", refusals, "It would refuse every run.")
 
 
 def _networks(backbone: str | None) -> Iterator[tuple[str, tuple[Stage, ...]]]:
-    """Yield networks by name: small ones first, as their messages are the shorter ones."""
+    """Yield networks by name, small ones first, since their messages are shorter."""
     if backbone is None:
         for count in (2, 3):
             stages = [_stage(name) for name in ("stem", "layer1", "layer2")[:count]]
             yield f"{count} stages of a network without a head", tuple(stages)
             yield f"{count} stages of a network", (*stages, _stage(HEAD, ""))
     for net in _SMALL if backbone is None else (backbone,):
-        for unit, found in _stages_of(net).items():
-            yield f"{net}, {unit}s", found
+        for unit, stages_or_blocks in _stages_of(net).items():
+            yield f"{net}, {unit}s", stages_or_blocks
 
 
 def _stage(name: str, prefix: str = "backbone.") -> Stage:
@@ -110,8 +111,8 @@ def _stages_of(name: str) -> dict[str, tuple[Stage, ...]]:
 
 
 def _refusal(policy: FreezePolicy, stages: tuple[Stage, ...], expect: Expect) -> str | None:
-    """Return why the policy wants none of a network, if so."""
-    with expect.within("1 epochs: epoch 0").during("in plan", _STOPS):
+    """Return the reason why the policy refuses a network, or None."""
+    with expect.within("1 epoch: epoch 0").during("in plan", _STOPS):
         try:
             policy.plan(list(stages), Progress(0, 1))
         except ConfigError as error:
@@ -133,22 +134,22 @@ def _check_network(
             if not thorough and label not in ("rising", "noisy"):
                 continue
             moments = [Progress(e, epochs, 0, 0, history[:e], monitor) for e in range(epochs)]
-            within = expect.within(f"{epochs} epochs, {label}")
+            within = expect.within(f"{plural(epochs, 'epoch')}, {label}")
             with untouched(within, moments):
                 runs[label] = _check_run(build, stages, moments, within)
             known = longest.setdefault(label, runs[label])
             changed = [e for e, plan in enumerate(runs[label]) if plan != known[e]]
             within(
-                not changed, f"plans that don't depend on epochs, as in a run of {len(known)}",
-                f"others in epochs {changed[:5]}",
-                "Prolonging a run would change the phases that it went through already.",
+                not changed, f"plans that do not depend on epochs, as in a run of {len(known)}",
+                f"other plans in epochs {changed[:5]}",
+                "A longer run would change the phases that are already complete.",
             )  # fmt: skip
         given = [plans for label, plans in runs.items() if "pairs" not in label]
-        expect.within(f"{epochs} epochs")(
+        expect.within(plural(epochs, "epoch"))(
             build().metric_driven is True or all(plans == given[0] for plans in given),
             "plans that ignore the history, or metric_driven = True",
-            "plans that depend on it",
-            "'siamkit inspect' would show phases that the run does not go through.",
+            "plans that depend on the history",
+            "'siamkit inspect' would show other phases than those of the run.",
         )  # fmt: skip
     if any(stage.name == HEAD for stage in stages):
         _check_head_elsewhere(build, stages, expect)
@@ -165,27 +166,27 @@ def _check_run(
     plans = [_plan(policy, given, moment, expect) for moment in moments]
     kept = [_copy(plan) for plan in plans]
     other = build()
-    # Another one, asked in another order, as a resumed run or `siamkit inspect` would.
+    # Another policy, called in another order, as in a resumed run or `siamkit inspect`.
     mirrored = [_copy(_plan(other, given, moment, expect)) for moment in moments[::-1]][::-1]
     for moment, plan, again in zip(moments, kept, mirrored, strict=True):
         at = expect.within(f"epoch {moment.epoch}")
-        at(plan == again, "the same plan for the same progress, whatever came before", again,
+        at(plan == again, "the same plan for the same progress, whatever the earlier calls", again,
            _OTHER)  # fmt: skip
         _check_plan(plan, stages, at)
         stepped = replace(moment, step=50 * moment.epoch + 7, steps=50 * moment.epochs)
         with_steps = _plan(build(), given, stepped, at)
         at(plan == with_steps, "a plan that does not depend on the step", with_steps,
-           "A policy decides by epoch and sees step 0 in every run.")  # fmt: skip
+           "A policy decides per epoch, and gets step 0 in every run.")  # fmt: skip
     expect(
         all(plan == was for plan, was in zip(plans, kept, strict=True)),
-        "plans to stay as they were returned", "changed ones",
-        "What a run records of its phases would change afterwards.",
+        "plans that do not change later", "changed plans",
+        "A run's record of its phases would change afterwards.",
     )  # fmt: skip
-    expect(given == list(stages), "plan not to change the stages that it is given", given, _OTHER)
+    expect(given == list(stages), "a plan() that does not change its stages", given, _OTHER)
     head = {p for stage in stages if stage.name == HEAD for p in stage.parameters}
     trains = not head or any(head & plan.trainable for plan in plans)
-    expect(trains, "the head to train in at least one epoch", "it never does",
-           "The head would stay as random as it started.")  # fmt: skip
+    expect(trains, "the head to train in at least one epoch", "a head that never trains",
+           "The head would keep its random weights.")  # fmt: skip
     return kept
 
 
@@ -205,24 +206,24 @@ def _copy(plan: FreezePlan) -> FreezePlan:
 
 def _check_plan(plan: FreezePlan, stages: tuple[Stage, ...], expect: Expect) -> None:
     unknown = sorted(plan.trainable - {p for stage in stages for p in stage.parameters}, key=str)
-    expect(not unknown, "trainable to hold names of parameters in the stages", unknown[:5], _STOPS)
+    expect(not unknown, "trainable with names of parameters in the stages", unknown[:5], _STOPS)
     strange = sorted(set(plan.lr_mult) - {stage.name for stage in stages}, key=str)
-    expect(not strange, "lr_mult by the names of the stages given", strange, _STOPS)
+    expect(not strange, "lr_mult with the names of the stages as keys", strange, _STOPS)
     bad = {name: mult for name, mult in plan.lr_mult.items() if not _is_rate(mult)}
     expect(not bad, "rate multipliers that are finite and not negative", bad, _STOPS)
     modes = get_args(NormMode)
     expect(plan.norm in modes, f"norm to be one of {modes}", plan.norm, _STOPS)
     if not any(stage.name == HEAD for stage in stages):
-        return  # a run refuses that before it starts, and says why
+        return  # a run refuses this before it starts, with the reason
     norms = {n for stage in stages if stage.name != HEAD for n in stage.norms}
     trainable = plan.trainable - norms if plan.norm == "frozen" else plan.trainable
-    expect(bool(trainable), "some parameter to train", "an epoch in which nothing trains",
+    expect(bool(trainable), "at least one trainable parameter", "an epoch in which nothing trains",
            "The run would stop there.")  # fmt: skip
     moving = [s.name for s in stages if trainable.intersection(s.parameters)]
     expect(
         any(plan.lr_mult.get(name, 1.0) > 0 for name in moving),
-        "a rate above zero for some stage that trains", dict(plan.lr_mult),
-        "The epoch would cost its time and change nothing.",
+        "a rate above zero for at least one stage that trains", dict(plan.lr_mult),
+        "The epoch would take time and change nothing.",
     )  # fmt: skip
 
 
@@ -234,7 +235,7 @@ def _is_rate(mult: object) -> bool:
 def _check_head_elsewhere(
     build: Callable[[], FreezePolicy], stages: tuple[Stage, ...], expect: Expect
 ) -> None:
-    """Check that the head is known by its name: in a network without one, another stage is last."""
+    """Check that the policy identifies the head by its name, not by its position."""
     others = [stage for stage in stages if stage.name != HEAD]
     head = [stage for stage in stages if stage.name == HEAD]
     elsewhere = (*others[:1], *head, *others[1:])
@@ -243,7 +244,7 @@ def _check_head_elsewhere(
         at = expect.within(f"with the head listed second, epoch {epoch}")
         last, moved = (_plan(build(), given, moment, at) for given in (stages, elsewhere))
         at(
-            last == moved, "the head to be found by its name, siamkit.interfaces.HEAD",
-            "another plan where it stands elsewhere",
-            "In a network whose head has no parameters the deepest stage would be taken for it.",
+            last == moved, "the head to be identified by its name, siamkit.interfaces.HEAD",
+            "another plan for a head in another position",
+            "In a network whose head has no parameters, the deepest stage would count as the head.",
         )  # fmt: skip

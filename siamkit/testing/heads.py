@@ -1,4 +1,4 @@
-"""The check of heads."""
+"""The check of heads: widths, determinism, state and gradients."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def check_head(name: str, options: Values | None = None) -> None:
 
     Args:
         name: The registered name.
-        options: Option values, where the entry's own defaults don't do.
+        options: Option values, if the defaults are unsuitable.
     """
     entry, validated, expect = checked_entry("heads", name, options)
     for width in _WIDTHS:
-        within = expect.within(f"features {width} wide")
+        within = expect.within(f"{width} features")
         with seeded():
-            with within.during("in build", "Nobody could use it."):
+            with within.during("in build", "Users could not use it."):
                 head = as_head(entry.build(validated, width), width, f"head {name!r}")
             _check_embeddings(head, torch.randn(3, width), within)
             _check_gradients(head.train(), torch.randn(3, width), within)
@@ -48,7 +48,7 @@ def _forward(head: Head, features: Tensor, expect: Expect) -> Tensor:
     expect(isinstance(embeddings, Tensor) and embeddings.shape == wanted,
            f"embeddings {list(wanted)}", got, _STOPS)  # fmt: skip
     kind = embeddings.dtype
-    expect(kind == torch.float32, "embeddings in float32, as the features are", kind, _STOPS)
+    expect(kind == torch.float32, "embeddings in float32, like the features", kind, _STOPS)
     return embeddings  # type: ignore[no-any-return]
 
 
@@ -58,32 +58,41 @@ def _check_embeddings(head: Head, features: Tensor, expect: Expect) -> None:
         embeddings = _forward(head, features, expect)
         again = _forward(head, features, expect)
         alone = _forward(head, features[1:2], expect.within("one image"))
-    expect(torch.equal(features, before), "the features not to be changed in place", "changed ones",
-           "The cached features of the run would be damaged.")  # fmt: skip
+    expect(
+        torch.equal(features, before),
+        "a forward that does not change the features in place",
+        "changed features",
+        "The cached features of the run would be damaged.",
+    )
     expect(bool(embeddings.isfinite().all()), "finite embeddings", "NaN or infinity", _STOPS)
     expect(torch.equal(embeddings, again), "the same embeddings for the same features in eval mode",
-           "others", "The same image would get another embedding each time.")  # fmt: skip
+           "other "
+           "embeddings", "The same image would get a different embedding each time.")  # fmt: skip
     expect(torch.allclose(alone, embeddings[1:2], rtol=1e-3, atol=1e-5),
-           "an embedding not to depend on the other images in eval mode", alone,
-           "An image's embedding would depend on what it is embedded with.")  # fmt: skip
+           "an embedding that does not depend on the other images in eval mode", alone,
+           "An image's embedding would depend on the rest of its batch.")  # fmt: skip
     now = head.state_dict()
     changed = sorted(n for n in now if n not in state or not torch.equal(now[n], state[n]))
-    expect(not changed, "a forward in eval mode to leave weights and buffers alone", changed,
+    expect(not changed, "a forward in eval mode that does not change weights and buffers", changed,
            _DRIFTS)  # fmt: skip
 
 
 def _check_gradients(head: Head, features: Tensor, expect: Expect) -> None:
     features.requires_grad_()
     embeddings = _forward(head, features, expect.within("train mode"))
-    expect(embeddings.requires_grad, "embeddings that gradients flow through", "detached ones",
-           "Neither the head nor the backbone could be trained.")  # fmt: skip
+    expect(
+        embeddings.requires_grad,
+        "embeddings that gradients flow through",
+        "detached embeddings",
+        "Neither the head nor the backbone could be trained.",
+    )
     with expect.during("in backward()", _STOPS):
         embeddings.square().mean().backward()
     loose = loose_leaves(embeddings, head, (features,))
-    expect(not loose, "registered parameters alone to learn", f"{loose}, not registered",
-           "They would be neither trained nor frozen nor saved.")  # fmt: skip
+    expect(not loose, "only registered parameters to receive gradients", f"{loose}, not registered",
+           "They would be neither trained, frozen nor saved.")  # fmt: skip
     expect(features.grad is not None, "a gradient of the features", "none",
            "The backbone could not be trained.")  # fmt: skip
     idle = sorted(n for n, p in head.named_parameters() if p.grad is None)
     expect(not idle, "a gradient for each parameter", f"none for {idle}",
-           "They would stay as random as they started.")  # fmt: skip
+           "They would keep their random values.")  # fmt: skip

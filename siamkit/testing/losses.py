@@ -1,4 +1,4 @@
-"""The check of losses: values and gradients, odd batches, and which way they pull."""
+"""The check of losses: values, gradients, unusual batches, and the direction of training."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from siamkit.testing.pulls import check_pull, check_tuples
 _CLASSES = 4
 _WIDE, _MANY = 5, 30
 _LENGTH = 20.0
-_RANDOM = "Two runs of one seed, or a resumed run, would give other networks."
+_RANDOM = "Two runs with one seed, or a resumed run, would give different networks."
 
 
 @conformance
 def check_loss(name: str, options: Values | None = None) -> None:
-    """Check a loss: scalar, finite, deterministic, connected, and pulling the right way.
+    """Check a loss: scalar, finite, deterministic, connected, and trains in the right direction.
 
     Args:
         name: The registered name.
-        options: Option values, where the entry's own defaults don't do.
+        options: Option values, if the defaults are unsuitable.
     """
     entry, validated, expect = checked_entry("losses", name, options)
 
     def build(dim: int = DIM, classes: int = _CLASSES) -> Loss:
-        with expect.during("in build", "Nobody could use it."):
+        with expect.during("in build", "Users could not use it."):
             loss = entry.build(validated, LossContext(dim, classes))
         expect(isinstance(loss, Loss), "build to return a Loss", type(loss),
                "Training would be refused.")  # fmt: skip
@@ -47,7 +47,7 @@ def check_loss(name: str, options: Values | None = None) -> None:
         _check_contexts(loss, expect)
         _check_odd_batches(loss, expect)
         other = build(_WIDE, _MANY)
-        within = expect.within(f"embeddings {_WIDE} wide, {_MANY} classes")
+        within = expect.within(f"embeddings of {_WIDE} dimensions, {_MANY} classes")
         x = embeddings(_MANY, _WIDE)
         backward(value_of(other, x, torch.arange(_MANY), None, within), x, within)
         check_tuples(build(), expect)
@@ -59,17 +59,22 @@ def _labels(n: int = 16) -> Tensor:
 
 
 def _check_ownership(loss: Loss, expect: Expect) -> None:
-    """Check that the loss's parameters are its own from the start."""
+    """Check that the loss registers all its parameters in build."""
     before = {name for name, _ in loss.named_parameters()}
     x = embeddings(16)
     value = value_of(loss, x, _labels(), None, expect)
     after = {name for name, _ in loss.named_parameters()}
     expect(before == after, "the same parameters after a forward", sorted(after - before),
-           "The optimizer, which has those of build, would never train them.")  # fmt: skip
+           "The optimizer only has the parameters of build, so it would never train "
+           "them.")  # fmt: skip
     backward(value, x, expect)
     loose = loose_leaves(value, loss, (x,))
-    expect(not loose, "parameters of the loss alone to learn", f"{loose}, not registered",
-           "They would be neither trained nor saved: make them an nn.Parameter.")  # fmt: skip
+    expect(
+        not loose,
+        "only parameters of the loss to receive gradients",
+        f"{loose}, not registered",
+        "They would be neither trained nor saved: use nn.Parameter.",
+    )
 
 
 def _check_values(loss: Loss, expect: Expect) -> None:
@@ -80,10 +85,18 @@ def _check_values(loss: Loss, expect: Expect) -> None:
         before, given = x.detach().clone(), labels.clone()
         value = value_of(loss, x, labels, None, expect)
         learns = learns or bool(backward(value, x, expect).any())
-        expect(torch.equal(x, before), "the embeddings not to be changed in place", "changed ones",
-               "The gradients of the network would be wrong.")  # fmt: skip
-        expect(torch.equal(labels, given), "the labels not to be changed in place", "changed ones",
-               "Every later use of the batch would have wrong labels.")  # fmt: skip
+        expect(
+            torch.equal(x, before),
+            "a forward that does not change the embeddings in place",
+            "changed embeddings",
+            "The gradients of the network would be wrong.",
+        )
+        expect(
+            torch.equal(labels, given),
+            "a forward that does not change the labels in place",
+            "changed labels",
+            "Every later use of the batch would have wrong labels.",
+        )
         again = value_of(loss, x, labels, None, expect)
         expect(torch.equal(value, again), "the same value for the same batch",
                (value.item(), again.item()), _RANDOM)  # fmt: skip
@@ -91,12 +104,13 @@ def _check_values(loss: Loss, expect: Expect) -> None:
         mixed = value_of(loss, x[order], labels[order], None, expect.within("in another order"))
         near = torch.allclose(value, mixed, rtol=1e-3, atol=1e-5)
         expect(near, f"{value.item()} for the batch in another order too", mixed.item(),
-               "It would learn from the order of the images, which means nothing.")  # fmt: skip
-    expect(learns, "a gradient that is not zero for random embeddings of 4 classes", "zero",
-           "Nothing would be learnt.")  # fmt: skip
+               "Training would depend on the order of the images, which has no "
+               "meaning.")  # fmt: skip
+    expect(learns, "a nonzero gradient for random embeddings of 4 classes", "zero",
+           "Training would have no effect.")  # fmt: skip
     idle = sorted(n for n, p in loss.named_parameters() if p.requires_grad and p.grad is None)
     expect(not idle, "a gradient for each of the loss's own parameters", f"none for {idle}",
-           "They would stay as random as they started.")  # fmt: skip
+           "They would keep their random values.")  # fmt: skip
 
 
 def _check_contexts(loss: Loss, expect: Expect) -> None:
@@ -104,7 +118,7 @@ def _check_contexts(loss: Loss, expect: Expect) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         under = value_of(loss, embeddings(16), labels, None, expect.within("autocast"))
     expect(bool(under.isfinite()), "a finite value under bfloat16 autocast", under.item(), STOPS)
-    within = expect.within(f"embeddings of length {_LENGTH:g}, as heads without normalize give")
+    within = expect.within(f"embeddings of length {_LENGTH:g}, as from heads without normalize")
     x = (_LENGTH * embeddings(16)).detach().requires_grad_()
     backward(value_of(loss, x, labels, None, within), x, within)
     with torch.no_grad():
@@ -115,7 +129,7 @@ def _check_odd_batches(loss: Loss, expect: Expect) -> None:
     same = torch.ones(8, DIM) / DIM**0.5
     batches = {
         "one class": (embeddings(8), torch.zeros(8, dtype=torch.long)),
-        "each image of another class": (embeddings(_CLASSES), torch.arange(_CLASSES)),
+        "each image of a different class": (embeddings(_CLASSES), torch.arange(_CLASSES)),
         "one image": (embeddings(1), torch.zeros(1, dtype=torch.long)),
         "seven images": (embeddings(7), _labels(7)),
         "identical embeddings": (same.requires_grad_(), _labels(8)),

@@ -1,4 +1,4 @@
-"""The check of optimizers: they keep the groups, leave what is frozen alone, and resume exactly."""
+"""The check of optimizers: groups are kept, frozen parameters stay, and resuming is exact."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def check_optimizer(name: str, options: Values | None = None) -> None:
 
     Args:
         name: The registered name.
-        options: Option values, where the entry's own defaults don't do.
+        options: Option values, if the defaults are unsuitable.
     """
     entry, validated, expect = checked_entry("optimizers", name, options)
 
     def build(groups: Groups) -> torch.optim.Optimizer:
-        with expect.during("in build", "Nobody could use it."):
+        with expect.during("in build", "Users could not use it."):
             optimizer = entry.build(validated, [dict(group) for group in groups])
         expect(isinstance(optimizer, torch.optim.Optimizer),
                "build to return a torch.optim.Optimizer", type(optimizer),
@@ -78,12 +78,12 @@ def _check_frozen(build: Build, net: nn.Sequential, expect: Expect) -> None:
     moved = [n for n in now if n.startswith("0.") and not torch.equal(now[n], before[n])]
     expect(
         not moved,
-        "parameters without a gradient to stay as they are",
-        f"{moved} moved",
-        "What is frozen would change, which ends the run with a FrozenDriftError.",
+        "unchanged parameters without a gradient",
+        f"{moved} changed",
+        "Frozen parameters would change, which ends the run with a FrozenDriftError.",
     )
     still = [n for n in now if not n.startswith("0.") and torch.equal(now[n], before[n])]
-    expect(not still, "every parameter with a gradient to move", f"{still} stayed",
+    expect(not still, "every parameter with a gradient to change", f"{still} unchanged",
            "They would never be trained.")  # fmt: skip
     first, last = sum(losses[:3]), sum(losses[-3:])
     expect(
@@ -102,8 +102,8 @@ def _check_rates(build: Build, net: nn.Sequential, expect: Expect) -> None:
     _step(net, optimizer, 0, expect)
     now = net.state_dict()
     moved = [n for n in now if n.startswith("0.") and not torch.equal(now[n], before[n])]
-    expect(not moved, "a group whose lr is 0 to stay as it is", f"{moved} moved",
-           "Schedules and the rates of stages would be ignored.")  # fmt: skip
+    expect(not moved, "an unchanged group with lr 0", f"{moved} changed",
+           "Schedules and the rates of stages would have no effect.")  # fmt: skip
 
 
 def _check_resume(build: Build, net: nn.Sequential, expect: Expect) -> None:
@@ -120,5 +120,5 @@ def _check_resume(build: Build, net: nn.Sequential, expect: Expect) -> None:
         _step(part, resumed, seed, expect)
     own = part.state_dict()
     differ = [n for n, t in whole.state_dict().items() if not torch.equal(t, own[n])]
-    expect(not differ, "the same weights from a run that was resumed", f"others in {differ}",
+    expect(not differ, "the same weights from a resumed run", f"different weights in {differ}",
            "Resuming would give another network.")  # fmt: skip

@@ -1,7 +1,7 @@
-"""Which way a loss pulls: images of one identity together, others apart, and not the reverse.
+"""The direction of a loss: it must pull one class together and push others apart.
 
-A value alone can be right in shape, finite and smooth, and still teach a network the opposite. So
-embeddings are moved, by hand and by the loss's own gradient, and the outcome is looked at.
+A loss can be finite and smooth, with the right shape, and still train a network in the wrong
+direction. So this check moves embeddings, by hand and by the loss's own gradient, and compares.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from siamkit.testing.common import Expect
 _STEPS, _RATE, _PARTED = 60, 0.05, 0.1
 _CLASSES, _EACH = 4, 4
 _NEAR, _FAR = math.radians(30), math.radians(110)
-_WORSE = "Training would make the embedding worse than it started."
-_ZERO = "A batch without tuples would move the network, or stop the run."
+_WORSE = "Training would make the embedding worse than before."
+_ZERO = "A batch without tuples would change the network, or stop the run."
 
 Tuples = Pairs | Triplets
 
 
 def check_pull(loss: Loss, expect: Expect) -> None:
-    """Check that training by labels parts the classes."""
+    """Check that training by labels separates the classes."""
     labels = torch.arange(_CLASSES * _EACH) % _CLASSES
     _check_parting(loss, labels, lambda z: loss(z, labels), expect.within("trained by labels"))
 
 
 def check_tuples(loss: Loss, expect: Expect) -> None:
-    """Check a loss on explicit pairs and triplets; it may refuse either with ConfigError."""
+    """Check a loss on explicit pairs and triplets; it can refuse either with ConfigError."""
     expect = expect.within("explicit tuples")
     index = torch.arange(4)
     none = index[:0]
@@ -61,7 +61,7 @@ def check_tuples(loss: Loss, expect: Expect) -> None:
 
 
 def _takes(loss: Loss, tuples: Tuples, expect: Expect) -> bool:
-    wanted = "a value, or ConfigError if it cannot use them"
+    wanted = "a value, or ConfigError for unusable tuples"
     with expect.during("in forward", "Training on such a list would end in a traceback.", wanted):
         try:
             loss(batches.embeddings(12), None, tuples)
@@ -73,8 +73,12 @@ def _takes(loss: Loss, tuples: Tuples, expect: Expect) -> bool:
 def _check_one_kind(loss: Loss, tuples: Tuples, expect: Expect) -> None:
     x, before = batches.embeddings(12), copy.deepcopy(tuples)
     batches.backward(batches.value_of(loss, x, None, tuples, expect), x, expect)
-    expect(batches.same_tuples(tuples, before), "the tuples not to be changed", "changed ones",
-           "The same tuples would mean the opposite the next time.")  # fmt: skip
+    expect(
+        batches.same_tuples(tuples, before),
+        "a forward that does not change the tuples",
+        "changed tuples",
+        "The next use of the tuples would have another meaning.",
+    )
     with torch.no_grad():
         batches.value_of(loss, x, None, tuples, expect.within("under torch.no_grad()"))
 
@@ -98,13 +102,17 @@ def _check_pairs(loss: Loss, expect: Expect) -> None:
             batches.value_of(loss, torch.cat([x, _turned(x, a)]), None, pairs, expect).item()
             for a in (less, more)
         )
-        expect(low < high, f"less for pairs with same={same} that are {how}", f"{low} for {high}",
-               _WORSE)  # fmt: skip
+        expect(
+            low < high,
+            f"a lower loss for pairs with same={same} that are {how}",
+            f"{low}, not below {high}",
+            _WORSE,
+        )
     n = _CLASSES * _EACH
     labels = torch.arange(n) % _CLASSES
     first, second = torch.triu_indices(n, n, 1)
     every = Pairs(first, second, labels[first] == labels[second])
-    _check_parting(loss, labels, lambda z: loss(z, None, every), expect.within("trained by them"))
+    _check_parting(loss, labels, lambda z: loss(z, None, every), expect.within("training"))
 
 
 def _check_triplets(loss: Loss, expect: Expect) -> None:
@@ -118,23 +126,31 @@ def _check_triplets(loss: Loss, expect: Expect) -> None:
 
     middle = math.radians(60)
     near, far = at(middle, _NEAR), at(middle, _FAR)
-    expect(far < near, "less where the negative is farther from the anchor", f"{far} for {near}",
-           _WORSE)  # fmt: skip
+    expect(
+        far < near,
+        "a lower loss if the negative is farther from the anchor",
+        f"{far}, not below {near}",
+        _WORSE,
+    )
     near, far = at(_NEAR, middle), at(_FAR, middle)
-    expect(near < far, "less where the positive is nearer to the anchor", f"{near} for {far}",
-           _WORSE)  # fmt: skip
+    expect(
+        near < far,
+        "a lower loss if the positive is nearer to the anchor",
+        f"{near}, not below {far}",
+        _WORSE,
+    )
     n = _CLASSES * _EACH
     labels = torch.arange(n) % _CLASSES
     same = labels[:, None] == labels[None]
     a, p, q = torch.where((same & ~torch.eye(n).bool())[:, :, None] & ~same[:, None])
     every = Triplets(a, p, q)
-    _check_parting(loss, labels, lambda z: loss(z, None, every), expect.within("trained by them"))
+    _check_parting(loss, labels, lambda z: loss(z, None, every), expect.within("training"))
 
 
 def _check_parting(
     loss: Loss, labels: Tensor, value_of: Callable[[Tensor], Tensor], expect: Expect
 ) -> None:
-    """Train free embeddings by the loss's gradient; images of one class must end up together."""
+    """Train free embeddings by the loss's gradient; classes must then be separate."""
     x = batches.embeddings(len(labels))
     optimizer = torch.optim.Adam([x, *loss.parameters()], lr=_RATE)
     with expect.during("in a step of training", "Training would stop there."):
@@ -149,7 +165,7 @@ def _check_parting(
     others = similarity[~same].mean().item()
     expect(
         own - others > _PARTED,
-        f"classes to be apart after {_STEPS} steps on free embeddings: a cosine similarity that is "
-        "higher within them than between them",
+        f"separate classes after {_STEPS} steps on free embeddings: a higher cosine similarity "
+        "within classes than between classes",
         f"{own:.3f} within and {others:.3f} between", _WORSE,
     )  # fmt: skip

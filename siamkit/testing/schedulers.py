@@ -1,4 +1,4 @@
-"""The check of schedulers."""
+"""The check of schedulers: simulates whole runs, by step and by epoch."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from siamkit.testing.common import (
     histories,
     untouched,
 )
+from siamkit.words import plural
 
 _EPOCHS = (1, 2, 5, 12, 100)
 _LEAST, _MOST = 0.01, 100.0
@@ -27,12 +28,12 @@ def check_scheduler(name: str, options: Values | None = None) -> None:
 
     Args:
         name: The registered name.
-        options: Option values, where the entry's own defaults don't do.
+        options: Option values, if the defaults are unsuitable.
     """
     entry, validated, expect = checked_entry("schedulers", name, options)
 
     def build() -> Scheduler:
-        with expect.during("in build", "Nobody could use it."):
+        with expect.during("in build", "Users could not use it."):
             scheduler = entry.build(validated)
         expect(isinstance(scheduler, Scheduler), "build to return a Scheduler", scheduler,
                "Training would be refused.")  # fmt: skip
@@ -41,7 +42,9 @@ def check_scheduler(name: str, options: Values | None = None) -> None:
     for epochs in _EPOCHS:
         for label, (monitor, history) in histories(epochs).items():
             for steps in (0, 1, 7) if epochs < 100 else (1,):
-                within = expect.within(f"{epochs} epochs of {steps or 'unknown'} steps, {label}")
+                within = expect.within(
+                    f"{plural(epochs, 'epoch')}, {steps or 'unknown'} steps per epoch, {label}"
+                )
                 _check_scales(build, _moments(epochs, steps, monitor, history), within)
 
 
@@ -56,25 +59,25 @@ def _moments(epochs: int, steps: int, monitor: str, history: History) -> list[Pr
 def _check_scales(build: Callable[[], Scheduler], moments: list[Progress], expect: Expect) -> None:
     with untouched(expect, moments):
         scales = _scales(build(), moments, expect)
-        # Another one, asked in another order, as a resumed run would.
+        # Another scheduler, called in another order, as in a resumed run.
         mirrored = _scales(build(), moments[::-1], expect)[::-1]
     expect(
-        scales == mirrored, "the same scale for the same progress, whatever came before",
+        scales == mirrored, "the same scale for the same progress, whatever the earlier calls",
         [(a, b) for a, b in zip(scales, mirrored, strict=True) if a != b][:3],
-        "A resumed run would go on at other rates.",
+        "A resumed run would continue with other rates.",
     )  # fmt: skip
-    expect(any(scales), "a scale above zero somewhere", "zero throughout",
-           "Nothing would be learnt.")  # fmt: skip
+    expect(any(scales), "a scale above zero in at least one step", "zero throughout",
+           "Training would have no effect.")  # fmt: skip
     if moments[0].steps:
         idle = {m.epoch for m in moments} - {
             m.epoch for m, scale in zip(moments, scales, strict=True) if scale
         }
         expect(not idle, "a scale above zero in each epoch", f"zero throughout epochs {idle}",
-               "These epochs would cost their time and change nothing.")  # fmt: skip
+               "These epochs would take time and change nothing.")  # fmt: skip
     expect(
         _LEAST <= max(scales) <= _MOST,
-        f"a multiplier of the user's rate, whose largest is within {_LEAST} and {_MOST:g}",
-        max(scales), "Training would crawl or diverge at any sensible --lr.",
+        f"multipliers of the user's rate, with the largest between {_LEAST} and {_MOST:g}",
+        max(scales), "Training would be too slow or diverge at any usual --lr.",
     )  # fmt: skip
 
 
@@ -85,8 +88,8 @@ def _scales(scheduler: Scheduler, moments: list[Progress], expect: Expect) -> li
         with at.during("in lr_scale", _STOPS):
             scale = scheduler.lr_scale(moment)
         plain = isinstance(scale, int | float) and not isinstance(scale, bool)
-        at(plain, "Python's own finite numbers that are not negative", repr(scale), _STOPS)
-        at(math.isfinite(scale) and scale >= 0, "finite numbers that are not negative", scale,
+        at(plain, "a finite number that is not negative, as an int or float", repr(scale), _STOPS)
+        at(math.isfinite(scale) and scale >= 0, "a finite number that is not negative", scale,
            _STOPS)  # fmt: skip
         scales.append(scale)
     return scales

@@ -18,30 +18,29 @@ Watch = Callable[[Event], object]
 _LABELLED = {"recall@1": 0.5, "map@r": 0.25}
 _PAIRED = {"auc": 0.5, "eer": 0.25}
 _MARK = 0.123456789
-"""A value that the first epoch alone has, to be found again in what a tracker wrote."""
+"""A value of the first epoch only, which the check searches in the files of a tracker."""
 _CACHED = {"mode": "cached", "reason": "it saves time", "boundary": "layer4", "kernel": "eager"}
-_LEFT_OUT = "It would be left out for the rest of the run, and what follows would be missing."
+_LEFT_OUT = "It would be disabled for the rest of the run, and later events would be missing."
 _THREAD_SECONDS = 0.5
 
 
 @conformance
 def check_tracker(name: str, options: Values | None = None) -> None:
-    """Check a tracker by telling it of runs: whole, resumed, interrupted, and never started.
+    """Check a tracker by sending it the events of runs: complete, resumed, interrupted, unstarted.
 
-    It is told of short but complete runs in a temporary folder, which is the current one
-    meanwhile, so one that sends what it is told should be given a place that doesn't matter by
-    ``options``.
+    The runs are short, and their temporary folder is the current folder during the check. A tracker
+    that sends events to a service should get a harmless target by ``options``.
 
     Args:
         name: The registered name.
-        options: Option values, where the entry's own defaults don't do.
+        options: Option values, if the defaults are unsuitable.
     """
     entry, validated, expect = checked_entry("trackers", name, options)
 
     def build() -> Watch:
         with expect.during("in build", "Training would not start."):
             tracker = entry.build(validated)
-        expect(callable(tracker), "build to return something to call with an event", tracker,
+        expect(callable(tracker), "build to return a callable that takes an event", tracker,
                "Training would be refused.")  # fmt: skip
         return tracker  # type: ignore[no-any-return]
 
@@ -58,25 +57,25 @@ def check_tracker(name: str, options: Values | None = None) -> None:
         _follow(build(), run_events(run_dir, 1), expect.within("a resumed run"))
         expect.within("a resumed run")(
             not wrote or bool(_marked(run_dir)),
-            "what was written of the epochs before to stay", f"it is gone from {wrote}",
+            "the values of earlier epochs to stay", f"values missing from {wrote}",
             "Resuming would lose the first part of the record.",
         )  # fmt: skip
         for label, events in (
             ("a run on pairs", run_events(_new(run_dir, "pairs"), metrics=_PAIRED)),
-            ("a run that was interrupted", _until_step(run_events(_new(run_dir, "cut")))),
+            ("an interrupted run", _until_step(run_events(_new(run_dir, "cut")))),
         ):
             _follow(build(), events, expect.within(label))
         _expect_no_threads(threads, expect)
 
 
 def check_observer(watch: Watch, expect: Expect) -> None:
-    """Check what implements ``siamkit_event``: it takes every event of a run, and fails at none."""
+    """Check an implementation of ``siamkit_event``: it must accept every event of a run."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         run_dir = _new(Path(folder), "run")
-        _tell(watch, run_events(run_dir), expect.within("a run"))
-        _tell(watch, run_events(run_dir, 1), expect.within("a resumed run"))
+        _send(watch, run_events(run_dir), expect.within("a run"))
+        _send(watch, run_events(run_dir, 1), expect.within("a resumed run"))
         pairs = run_events(_new(Path(folder), "pairs"), metrics=_PAIRED)
-        _tell(watch, pairs, expect.within("a run on pairs"))
+        _send(watch, pairs, expect.within("a run on pairs"))
 
 
 def _new(beside: Path, name: str) -> Path:
@@ -86,18 +85,18 @@ def _new(beside: Path, name: str) -> Path:
 
 
 def _follow(tracker: Watch, events: Iterator[Event], expect: Expect) -> None:
-    _tell(tracker, events, expect)
+    _send(tracker, events, expect)
     _close(tracker, expect)
 
 
-def _tell(watch: Watch, events: Iterator[Event], expect: Expect) -> None:
+def _send(watch: Watch, events: Iterator[Event], expect: Expect) -> None:
     for event in events:
         with expect.during(f"at {event.name!r}", _LEFT_OUT):
             watch(event)
 
 
 def _close(tracker: Watch, expect: Expect) -> None:
-    with expect.during("in close()", "What it had not written yet would be lost."):
+    with expect.during("in close()", "Its pending values would be lost."):
         close = getattr(tracker, "close", None)
         if close is not None:
             close()
@@ -108,12 +107,12 @@ def _expect_nothing(folder: Path, expect: Expect) -> None:
     expect(
         files == ["run"], "nothing written before 'run_start'",
         [file for file in files if file != "run"],
-        "A run that is refused would leave files behind, or one run would write into another's.",
+        "A refused run would leave files behind, or one run would write into another's files.",
     )  # fmt: skip
 
 
 def _marked(run_dir: Path) -> list[str]:
-    """Return the files that hold the value of the first epoch."""
+    """Return the files that contain the value of the first epoch."""
     mark = str(_MARK).encode()
     files = (path for path in run_dir.rglob("*") if path.is_file())
     return [path.name for path in files if mark in path.read_bytes()]
@@ -126,7 +125,7 @@ def _expect_no_threads(before: set[threading.Thread], expect: Expect) -> None:
         if not left or time.monotonic() > end:
             break
         time.sleep(0.02)
-    expect(not left, "no thread to go on after close()", left,
+    expect(not left, "no running threads after close()", left,
            "The program would not end after training.")  # fmt: skip
 
 
@@ -140,12 +139,12 @@ def _until_step(events: Iterator[Event]) -> Iterator[Event]:
 def run_events(
     run_dir: Path, start: int = 0, metrics: Mapping[str, float] = _LABELLED
 ) -> Iterator[Event]:
-    """Yield the events of a run of two epochs of two steps each, one of them of a name to come.
+    """Yield the events of a run of two epochs with two steps each, and one of an unknown name.
 
     Args:
-        run_dir: Its folder.
-        start: The epoch that it goes on from; 0 for the start.
-        metrics: The held-out metrics of each epoch but the first, which has others.
+        run_dir: The folder of the run.
+        start: The epoch to resume from; 0 for a new run.
+        metrics: The held-out metrics of each epoch except the first, which has others.
     """
     metrics = dict(metrics)
     monitor = next(iter(metrics))
@@ -155,7 +154,9 @@ def run_events(
         "train": {"epochs": 2, "monitor": monitor},
         "track": [],
     }
-    yield Event("notice", {"text": "the newest checkpoint is damaged; this one is the one before"})
+    yield Event(
+        "notice", {"text": "the newest checkpoint is damaged; the run resumes from the one before"}
+    )
     yield Event(
         "run_start",
         {

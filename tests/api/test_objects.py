@@ -152,9 +152,9 @@ def test_a_run_with_objects_resumes_when_they_are_given_again(
     run = tmp_path / "run"
     with pytest.raises(ConfigError, match=r"Plain' was given as a Python object.*backbone="):
         siamkit.resume(run, freeze=alternate)
-    with pytest.raises(CheckpointError, match="Plain changed since the run began"):
+    with pytest.raises(CheckpointError, match="Plain has other source code"):
         siamkit.resume(run, backbone=Plain(9), freeze=alternate)
-    with pytest.raises(CheckpointError, match="freeze: the run began with something else"):
+    with pytest.raises(CheckpointError, match="freeze: the run was started with another one"):
         siamkit.resume(run, backbone=Plain(), freeze=lambda stages, progress: None)
     result = siamkit.resume(run, backbone=Plain(), freeze=alternate)
     assert result["history"] == whole["history"]
@@ -180,7 +180,7 @@ def test_a_refused_run_leaves_no_folder(fit: Callable[..., dict[str, Any]], tmp_
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"backbone": Plain}, r"backbone: cannot be used here.*give an instance: Plain\(\.\.\.\)"),
+        ({"backbone": Plain}, r"backbone: cannot be used here.*pass an instance: Plain\(\.\.\.\)"),
         ({"loss": 3}, r"loss: cannot be used here, got.*int.*pytorch-metric-learning"),
         ({"freeze": FreezePlan}, r"freeze: cannot be used here"),
         ({"margin": 0.2}, r"margin: no such argument; write loss=.*'margin': 0.2"),

@@ -97,7 +97,7 @@ def test_without_a_hub_the_error_is_quick_and_names_the_ways_out(offline, name):
 
 
 def test_the_reason_is_told(offline):
-    with pytest.raises(CheckpointError, match=r"huggingface\.co is out of reach \(No route"):
+    with pytest.raises(CheckpointError, match=r"huggingface\.co is unreachable \(No route"):
         create("resnet18", pretrained=True)
 
 

@@ -77,8 +77,8 @@ def test_another_folder_is_named_or_refused(cli, root, tmp_path, monkeypatch):
 
 def test_prune_by_age(cli, root):
     done = cli("cache", "prune", "--older-than", 5)
-    assert "removed 1 store, 4." in done.out
-    assert "left 1 store, 4." in done.out
+    assert "removed 1 store (4." in done.out
+    assert "; 1 store left (4." in done.out
     assert [store["description"] for store in stores(cli)] == [MADE]
 
 
@@ -114,7 +114,7 @@ def test_clear_removes_all_but_what_is_in_use(cli, root):
         done = cli("cache", "clear", "--yes")
         assert done.code == 0
         assert "removed 1 store" in done.out
-        assert "left 1 store" in done.out and "(1 in use)" in done.out
+        assert "1 store left" in done.out and ", 1 in use)" in done.out
         (left,) = stores(cli)
         assert left["in_use"] and left["description"] == MADE
     result = cli("cache", "clear", "-y", "--json").json

@@ -18,9 +18,9 @@ def test_it_says_what_there_is(image_folder: Path, capsys: pytest.CaptureFixture
     assert check(image_folder) == 0
     text = capsys.readouterr().out
     assert f"class folders: {image_folder}" in text
-    assert "48 files: PNG 48; RGB 48" in text
+    assert "48 files: 48 PNG; 48 RGB" in text
     assert "class-disjoint: 4 classes train, 4 held out (seed 0)" in text
-    assert text.rstrip().endswith("it can be used")
+    assert text.rstrip().endswith("the data can be used")
 
 
 def test_json_holds_all_of_it(image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,7 +44,7 @@ def test_leaks_and_conflicts_are_shown_and_strict_refuses_leaks(
     shutil.copy(tmp_path / "val/class6/0.png", tmp_path / "val/class7/copy.png")
     assert check(tmp_path) == 0
     text = capsys.readouterr().out
-    assert "the same image on two sides: 1" in text
+    assert "the same image in two splits: 1" in text
     assert "train/class0/0.png (train) and test/class4/copy.png (test)" in text
     assert "the same image with two labels: 1" in text
     assert "warning: 1 leak: two splits hold images with the same content" in text

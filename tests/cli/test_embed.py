@@ -21,8 +21,11 @@ def trained(tmp_path_factory, values_of) -> Path:
 
 def test_what_embed_prints(cli, trained, image_folder, tmp_path):
     done = cli("embed", trained, image_folder, "-o", tmp_path / "a.npy", "--workers", 0)
-    assert done.code == 0 and f"48 images x 8, float32: {tmp_path / 'a.npy'}" in done.out
-    assert f"their paths: {tmp_path / 'a.csv'}" in done.out and "48 embedded in" in done.out
+    assert (
+        done.code == 0
+        and f"48 embeddings of 8 dimensions, float32: {tmp_path / 'a.npy'}" in done.out
+    )
+    assert f"image paths: {tmp_path / 'a.csv'}" in done.out and "48 images embedded in" in done.out
     found = cli("embed", trained, image_folder, "-o", tmp_path / "b.parquet", "--json").json
     assert set(found) == {
         "schema", "output", "paths", "images", "dim", "resumed_at", "seconds", "kernel",
@@ -60,7 +63,7 @@ def test_ctrl_c_exits_130_and_the_same_command_goes_on(
 
 def test_what_index_prints(cli, trained, image_folder, tmp_path):
     done = cli("index", trained, image_folder, "-o", tmp_path / "a")
-    assert done.code == 0 and f"48 images of 8 labels x 8: {tmp_path / 'a'}" in done.out
+    assert done.code == 0 and f"48 images of 8 labels, 8 dimensions: {tmp_path / 'a'}" in done.out
     assert "exact search" in done.out
     found = cli("index", trained, image_folder, "-o", tmp_path / "b", "--kind", "faiss", "--json")
     assert found.json["kind"] == "faiss" and found.json["recall@10"] == 1.0

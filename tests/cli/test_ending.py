@@ -90,9 +90,11 @@ def test_an_error_prints_names_literally(cli, failing):
         (["list", "lossess"], "KIND: no such kind, got 'lossess', allowed: backbones, "
          "freeze-policies, losses, schedulers, heads, optimizers, trackers; did you mean "
          "'losses'?"),
-        (["list", "losses", "--timm", "x"], "--timm: goes with 'siamkit list backbones' alone"),
-        (["train", "--resume", "r", "--epochs", "3", "--no-pretrained"], "--resume: goes on with "
-         "the run's own configuration and cannot be combined with --no-pretrained, --epochs; "
+        (["list", "losses", "--timm", "x"], "--timm: works only with 'siamkit "
+         "list backbones', without a NAME"),
+        (["train", "--resume", "r", "--epochs", "3", "--no-pretrained"], "--resume: continues "
+         "with the run's own configuration, so it cannot be combined with --no-pretrained, "
+         "--epochs; "
          "'siamkit train --config r/config.yaml' starts a new run from it"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",

@@ -28,7 +28,7 @@ def test_what_is_printed(cli, index, image_folder):
     image = image_folder / "class2/3.png"
     done = cli("search", index, image, "-k", 3)
     lines = done.out.splitlines()
-    assert done.code == 0 and lines[0].startswith("faiss search of 48 images; recall@10 against")
+    assert done.code == 0 and lines[0].startswith("faiss search among 48 images; recall@10 against")
     assert str(image) in lines
     header = next(
         i for i, line in enumerate(lines) if line.split() == ["rank", "score", "label", "path"]

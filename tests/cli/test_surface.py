@@ -6,9 +6,9 @@ from siamkit.cli.app import app
 
 RUN = [
     "DATA", "--backbone", "--pretrained/--no-pretrained", "--weights", "--head", "--image-size",
-    "--in-chans", "--freeze-policy", "--loss", "--scheduler", "--epochs", "--batch-size", "--lr",
-    "--seed", "--device", "--views", "--cache", "--far", "--run-dir", "--report/--no-report",
-    "--track", "--workers", "--preset", "--config", "--set",
+    "--in-chans", "--freeze-policy", "--loss", "--optimizer", "--scheduler", "--epochs",
+    "--batch-size", "--lr", "--seed", "--device", "--views", "--cache", "--far", "--run-dir",
+    "--report/--no-report", "--track", "--workers", "--preset", "--config", "--set",
 ]  # fmt: skip
 
 SURFACE = {

@@ -74,7 +74,7 @@ def test_inspect_takes_a_run(cli, run):
 def test_inspect_takes_a_run_or_flags_but_not_both(cli, run):
     done = cli("inspect", run[0], "--epochs", "3")
     assert done.code == 2
-    assert "is the directory of a run, which cannot be combined with --epochs" in done.err
+    assert "is the directory of a run, so it cannot be combined with --epochs" in done.err
 
 
 def test_inspect_agrees_with_the_flags_of_train(cli):
@@ -129,6 +129,7 @@ def test_every_flag_reaches_its_key(cli, tmp_path):
         "head": ("head.name", "linear"), "image-size": ("data.image_size", 64),
         "in-chans": ("data.in_chans", 1), "freeze-policy": ("freeze.name", "full"),
         "loss": ("loss.name", "supcon"), "scheduler": ("scheduler.name", "constant"),
+        "optimizer": ("optimizer.name", "sgd"),
         "epochs": ("train.epochs", 7), "batch-size": ("train.batch_size", 48),
         "lr": ("optimizer.lr", 0.5), "seed": ("train.seed", 11), "device": ("train.device", "cpu"),
         "run-dir": ("run_dir", str(tmp_path)), "workers": ("data.workers", 0),
@@ -236,7 +237,8 @@ def test_timms_options_are_finite(cli, value):
 
 
 @pytest.mark.parametrize(
-    "kind", ["backbones", "freeze-policies", "losses", "schedulers", "heads", "trackers"]
+    "kind",
+    ["backbones", "freeze-policies", "losses", "schedulers", "heads", "optimizers", "trackers"],
 )
 def test_every_entry_is_listed_and_explained(cli, kind):
     listed = cli("list", kind, "--json").json["entries"]
@@ -257,6 +259,18 @@ def test_an_entry_is_shown_with_its_options(cli):
     assert "margin" in {option["name"] for option in entry["options"]}
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "example"),
+    [
+        ("optimizers", "adamw", "--optimizer adamw --set optimizer.betas=VALUE"),
+        ("heads", "mlp", "--head mlp --set head."),
+        ("trackers", "tensorboard", "Use it with --track tensorboard"),
+    ],
+)
+def test_an_entry_says_how_to_choose_it_and_set_its_options(cli, kind, name, example):
+    assert example in " ".join(cli("list", kind, name).out.split())
+
+
 def test_timms_registry_can_be_searched(cli):
     models = cli("list", "backbones", "--timm", "convnext_tiny*", "--json").json["models"]
     assert {"convnext_tiny", "convnext_tiny_hnf"} <= {m["name"] for m in models}
@@ -265,8 +279,7 @@ def test_timms_registry_can_be_searched(cli):
     done = cli("list", "backbones", "--timm", "convnxt_tiny")
     assert done.code == 2
     assert done.err == (
-        "error: --timm: no timm model has such a name, got 'convnxt_tiny'; did you mean "
-        "'convnext_tiny'?\n"
+        "error: --timm: no timm model matches, got 'convnxt_tiny'; did you mean 'convnext_tiny'?\n"
     )
 
 

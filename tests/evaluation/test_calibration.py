@@ -54,7 +54,7 @@ def test_it_is_the_same_after_a_file(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "unknown format of calibration, got 2"),
+        ({"format": 2}, "unknown calibration format, got 2"),
         ({"slope": -1.0}, "slope"),
         ({"threshold": "high"}, "threshold"),
         ({"target": "luck"}, "target"),

@@ -103,7 +103,7 @@ def test_nan_is_refused_wherever_it_is(row):
 
 @pytest.mark.parametrize("shapes", [((2, 3), (5, 4)), ((3,), (5, 3)), ((2, 3), (5, 3, 1))])
 def test_shapes_that_do_not_fit(shapes):
-    with pytest.raises(DataError, match="matrices of one width"):
+    with pytest.raises(DataError, match="matrices with the same number of columns"):
         exact_search(torch.ones(shapes[0]), torch.ones(shapes[1]), 1)
 
 

@@ -111,7 +111,7 @@ def test_another_network_is_refused(embedder, other, images, tmp_path):
 @pytest.mark.parametrize("name", ["out.npy", "out.csv"])
 def test_what_is_there_is_not_written_over(embedder, images, tmp_path, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         embed_to_file(embedder, images, tmp_path / "out.npy")
     assert (tmp_path / name).read_text() == "mine"
     embed_to_file(embedder, images, tmp_path / "out.npy", force=True)

@@ -53,8 +53,8 @@ def test_spreadsheets_write_it_in_many_ways(folder, text):
     [
         ("", "the file is empty"),
         ("a,c\n", r"no column 'b', got 'a,c', allowed: a,b\[,same\]"),
-        ("a,b,a\n", "several columns of one name, got 'a'"),
-        ("a,b\n", "holds no pairs"),
+        ("a,b,a\n", "columns of the same name, got 'a'"),
+        ("a,b\n", "has no pairs"),
         ("a,b\n\udcff,x.png\n", "row 2: not UTF-8"),
         ('a,b\n"x.png,y.png\n', "cannot be read"),
         ("a,b\nx.png,none.png\n", r"row 2: none\.png: no such file"),
@@ -117,7 +117,7 @@ def test_verdicts_are_those_of_single_pairs(embedder, folder):
     verdicts.save(folder / "out.csv")
     text = (folder / "out.csv").read_text().splitlines()
     assert text[0] == "a,b,expected,same,score,probability" and len(text) == 4
-    with pytest.raises(ConfigError, match="the file exists"):
+    with pytest.raises(ConfigError, match="the file already exists"):
         verdicts.save(folder / "out.csv")
 
 

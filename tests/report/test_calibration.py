@@ -19,14 +19,14 @@ FOUND = {
 
 def test_the_line_tells_threshold_target_and_errors():
     assert calibration_line(FOUND).plain == (
-        "threshold 0.6123 (FAR 0.001); to expect of as many other identities: FAR 0.1 % (0.04 % to "
-        "0.21 %), FRR 25 % (20 % to 31 %)"
+        "threshold 0.6123 (FAR 0.001); expected on as many unseen identities (95 % prediction "
+        "interval): FAR 0.1 % (0.04 % to 0.21 %), FRR 25 % (20 % to 31 %)"
     )
 
 
 def test_the_table_tells_what_it_was_fitted_on(render):
     text = render(calibration({**FOUND, "target": "eer", "far_asked": None}))
-    assert "231 identities: val of [/bold]" in text and "a draw of pairs" in text
+    assert "231 identities: val of [/bold]" in text and "a random sample" in text
     assert "threshold 0.6123 (equal error rate)" in text
     assert re.search(r"false accepts \(FAR\) +0\.1 % +0\.04 % to 0\.21 %", text)
 

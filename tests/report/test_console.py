@@ -72,9 +72,9 @@ FILL = [
 
 def test_filling_the_cache_tells_how_far_it_is():
     assert lines(log(io.StringIO(), FILL, interval=0.5), "cache") == [
-        "cache: 100 of 400 images and views  50 img/s  6.0 s left",
-        "cache: 200 of 400 images and views  50 img/s  4.0 s left",
-        "cache: 400 of 400 images and views  50 img/s",
+        "cache: 100 of 400 features computed  50 img/s  6.0 s left",
+        "cache: 200 of 400 features computed  50 img/s  4.0 s left",
+        "cache: 400 of 400 features computed  50 img/s",
     ]
     assert lines(log(io.StringIO(), FILL[1:], interval=1e9), "cache")[-1].startswith("cache: 400")
 
@@ -87,7 +87,7 @@ def test_a_fill_that_is_over_in_a_moment_says_nothing():
 def test_on_a_terminal_filling_is_a_bar_and_then_a_line():
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", log(Terminal(), FILL))
     assert "100/400" in text and "6.0 s left" in text
-    assert text.rstrip().splitlines()[-1] == "cache: 400 of 400 images and views  50 img/s"
+    assert text.rstrip().splitlines()[-1] == "cache: 400 of 400 features computed  50 img/s"
 
 
 def test_the_engine_says_how_the_phase_is_computed_and_time_left_starts_anew():
@@ -167,7 +167,7 @@ def test_a_tiny_loss_is_not_shown_as_zero():
 
 def test_early_stopping_says_which_epoch_was_best():
     text = log(io.StringIO(), [("early_stop", {"epoch": 6, "best_epoch": 3})])
-    assert text.startswith("stopped after epoch 7: no better than epoch 4")
+    assert text.startswith("stopped early after epoch 7: no improvement since epoch 4")
 
 
 RESULT = {

@@ -9,28 +9,38 @@ CACHED = {
 
 def test_a_cached_phase_tells_its_rows_and_what_it_saves():
     assert engine_text(CACHED) == (
-        "frozen up to layer2: 12 of 4096 rows to be computed with onnxruntime, each once, 34.0 MB; "
-        "8 views an image; each image and view is computed once (about 31 s cached, "
-        "5 min 00 s live)"
+        "frozen up to layer2: 12 of 4096 features computed once with the onnxruntime kernel, the "
+        "others are in the cache, 34.0 MB; 8 views per image; each image and view is computed "
+        "once (estimated 31 s with the cache, 5 min 00 s without)"
     )
 
 
 def test_a_live_phase_tells_its_kernel():
     live = {**CACHED, "mode": "live", "views": None, "reason": "the cache is off"}
     text = engine_text(live)
-    assert "frozen up to layer2: computed for every batch with onnxruntime" in text
+    assert "frozen up to layer2: computed for every batch with the onnxruntime kernel" in text
     assert "a new view every epoch; the cache is off" in text
 
 
-def test_rows_that_are_all_there_need_no_kernel():
-    assert "0 of 4096 rows to be computed, each once" in engine_text(
+def test_features_that_are_all_there_need_no_kernel():
+    assert "frozen up to layer2: all 4096 features are in the cache, 34.0 MB" in engine_text(
         {**CACHED, "missing": 0, "kernel": None}
+    )
+
+
+def test_an_empty_cache_is_filled_once():
+    assert (
+        "frozen up to layer2: 4096 features computed once with the folded kernel and cached"
+        in engine_text({**CACHED, "missing": 4096, "kernel": "folded"})
     )
 
 
 def test_what_was_passed_over_follows_with_its_reason():
     reason = "layer3: what comes after it needs more than its output (differ by 0.3)"
-    assert engine_text({**CACHED, "passed_over": [reason]}).splitlines()[1] == f"not at {reason}"
+    assert (
+        engine_text({**CACHED, "passed_over": [reason]}).splitlines()[1]
+        == f"no boundary at {reason}"
+    )
 
 
 def test_a_whole_network_says_why():

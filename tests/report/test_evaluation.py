@@ -30,14 +30,19 @@ def rows(text):
 def test_metrics_stand_beside_chance_and_their_intervals(render):
     text = render(evaluation(REPORT))
     assert "240 images of 30 classes: test of photos/[/bold]" in text
-    assert "retrieval: 238 queries among 240 images (2 are alone in their class)" in text
-    assert "verification: 840 same and 27.8 k different pairs, all of them" in text
+    assert (
+        "retrieval: 238 queries among 240 images (2 without another image of their class left out)"
+    ) in text
+    assert "verification: 840 same and 27.8 k different pairs (all pairs)" in text
     found = rows(text)
     assert ["recall@1", "0.912", "0.030"] in found
     assert ["eer", "0.052", "0.040 to 0.060"] in found
     assert ["5-way 1-shot", "0.900", "0.890 to 0.910", "0.200"] in found
     assert "at the run's threshold 0.5125: accuracy 0.940, FAR 5.1 %, FRR 6.2 %" in text
-    assert "accuracy 0.941 +- 0.006 in 10 folds, the threshold chosen on the others" in text
+    assert (
+        "accuracy 0.941 +- 0.006 (standard error) over 10 folds; each fold uses the threshold of "
+        "the other folds"
+    ) in text
 
 
 def test_what_cannot_be_told_is_a_note_and_no_row(render):

@@ -77,7 +77,7 @@ TIP = """
 const tip = document.getElementById("tip"), image = tip.querySelector("img");
 return tip.hidden || !image.complete ? null : {
   label: tip.querySelector("strong").textContent, file: tip.querySelector(".file").textContent,
-  told: tip.querySelector(".told").textContent, src: image.src.slice(0, 23),
+  verdict: tip.querySelector(".nearest").textContent, src: image.src.slice(0, 23),
   pixels: image.naturalWidth, tags: tip.querySelectorAll("strong *, .file *").length,
   box: tip.getBoundingClientRect().toJSON(),
 };"""
@@ -148,7 +148,7 @@ def test_pointing_at_the_map_shows_the_image(page):
     tip = wait(page, TIP)
     assert tip["file"] == name and tip["label"] in HOSTILE
     assert tip["src"] == "data:image/webp;base64," and tip["pixels"] > 0
-    assert tip["told"].startswith("nearest image:")
+    assert tip["verdict"].startswith("nearest image:")
     assert tip["tags"] == 0
     move(page, 5, 5)
     wait(page, "return document.getElementById('tip').hidden")
@@ -177,8 +177,8 @@ def test_the_map_is_walked_with_the_keyboard(page):
         view.send_keys(key)
         seen.add(wait(page, TIP)["file"])
     assert len(seen) >= 3
-    told = page.find_element(By.ID, "map-told").get_property("textContent")
-    assert wait(page, TIP)["label"] in told
+    status = page.find_element(By.ID, "map-status").get_property("textContent")
+    assert wait(page, TIP)["label"] in status
     view.send_keys(Keys.ENTER)
     marked = page.execute_script("return document.getElementById('map-view').data[2].x.length")
     assert marked == 6 and choice.get_property("value") != ""

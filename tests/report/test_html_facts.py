@@ -44,7 +44,7 @@ def test_phases_are_bands_of_epochs_with_the_state_of_every_stage():
     assert {n: s.state for n, s in first.stages.items()} == {"layer4": "frozen", "head": "trains"}
     # The second phase told of layer4 alone: the head is as it was.
     assert {n: s.state for n, s in second.stages.items()} == {"layer4": "trains", "head": "trains"}
-    assert first.what == "head" and second.what == "everything"
+    assert first.trained_text == "head" and second.trained_text == "everything"
     assert first.share == pytest.approx(1_114_752 / 23_508_032)
 
 
@@ -74,8 +74,8 @@ def test_a_resumed_run_tells_what_an_uninterrupted_one_does(cut):
     facts, whole = facts_of([*before, *after]), facts_of(EVENTS)
     assert facts.sessions == 2
     assert (facts.epochs, facts.steps) == (whole.epochs, whole.steps)
-    assert [(b.start, b.end, b.what) for b in facts.bands] == [
-        (b.start, b.end, b.what) for b in whole.bands
+    assert [(b.start, b.end, b.trained_text) for b in facts.bands] == [
+        (b.start, b.end, b.trained_text) for b in whole.bands
     ]
 
 
@@ -95,7 +95,7 @@ def test_what_a_resumed_run_goes_back_behind_is_undone():
     facts = facts_of(logged(again))
     assert facts.epochs == () and facts.best is None
     assert [s.at for s in facts.steps] == [0.5, 1.0]  # of the epoch that is going on
-    assert [(b.start, b.end, b.what) for b in facts.bands] == [(0, 1, "head")]
+    assert [(b.start, b.end, b.trained_text) for b in facts.bands] == [(0, 1, "head")]
 
 
 def test_a_loss_that_was_not_finite_is_told():

@@ -113,7 +113,9 @@ def test_large_sets_are_drawn_from_and_it_is_told():
     held = held_out([0, 1, 2, 3] * 25)
     found = held_out_facts(held, None, most_images=40, most_pairs=100)
     assert len(found.held.images) == 40 and found.total == 100
-    assert found.notices == ("images are shown from a random draw of 40 (fixed seed)",)
+    assert found.notices == (
+        "To keep the page small, it shows images from a random sample of 40 (fixed seed).",
+    )
     assert found.verified is not None and len(found.verified.scores) == 100
     kept = [s.key for s in found.held.images.samples]
     rows = [int(key.partition("/")[2].removesuffix(".png")) for key in kept]

@@ -144,7 +144,7 @@ def test_the_threshold_of_the_calibration_is_shown_with_what_it_foresaw(hostile_
     path.write_text(json.dumps(values))
     assert [text for text in write_report(run)["notices"] if "threshold" in text] == []
     text = (run / "report.html").read_text()
-    assert "At the threshold of 0.432" in text and "foreseen" in text
+    assert "At the threshold of 0.432" in text and "predicted" in text
     assert "1.23 % (0.4 % to 3.1 %)" in text
     assert "no calibration.json" not in text
 
@@ -158,7 +158,7 @@ def test_test_images_come_before_validation_images(hostile_run, tmp_path):
     (run / "metrics.json").write_text(json.dumps(metrics))
     assert write_report(run)["part"] == "test"
     text = (run / "report.html").read_text()
-    assert "the test set, " in text and "flatter" not in text
+    assert "the test set, " in text and "optimistic" not in text
     assert "0.457" in text and "+0.207" in text
 
 

@@ -60,9 +60,14 @@ def rows(text: str) -> list[list[str]]:
 
 def test_the_header_tells_the_network(render):
     found = rows(render(inspection(REPORT)))
-    assert ["backbone", "resnet50", "23.5 M", "2048 features of 224 x 160 px, 3 channels"] in found
+    assert [
+        "backbone",
+        "resnet50",
+        "23.5 M",
+        "2048 features from 224 x 160 px, 3 channels",
+    ] in found
     assert ["weights", "random"] in found
-    assert ["embedding", "128 wide", "L2-normalised"] in found
+    assert ["embedding", "128 dimensions", "L2-normalised"] in found
     assert ["loss", "triplet", "0"] in found
     assert ["total", "24.6 M"] in found
 
@@ -81,7 +86,7 @@ def test_the_footer_tells_the_share_and_the_memory(render):
     text = render(inspection(REPORT))
     assert "1.11 M of 24.6 M parameters train (4.53 %)" in text
     assert (
-        "memory at batch 64: 204 MB (weights 98.0 MB, gradients 4.46 MB, optimizer 8.92 MB, "
+        "memory at batch size 64: 204 MB (weights 98.0 MB, gradients 4.46 MB, optimizer 8.92 MB, "
         "activations 92.3 MB)"
     ) in text
 
@@ -89,10 +94,11 @@ def test_the_footer_tells_the_share_and_the_memory(render):
 def test_the_footer_tells_what_is_computed_once_and_what_an_image_costs(render):
     text = render(inspection(REPORT))
     assert (
-        "prefix: up to layer2, 44.3 % of the forward; gives 803 kB an image and view (float16)"
+        "frozen prefix: up to layer2, 44.3 % of the forward pass; its output takes 803 kB per "
+        "image and view (float16)"
     ) in text
-    assert "prefix: none (stem: it runs 2 times)" in text
-    assert text.count("compute: 8.18 GFLOPs forward, 8.69 GFLOPs backward an image") == 2
+    assert "frozen prefix: none (stem: it runs 2 times)" in text
+    assert text.count("compute per image: 8.18 GFLOPs forward, 8.69 GFLOPs backward") == 2
     assert "measured" not in text
 
 
@@ -108,10 +114,13 @@ def test_what_was_measured_follows_the_footer(render):
     whole = {"mode": "whole", "reason": "nothing is frozen", "boundary": None, "kernel": None}
     phases = [{**first, "measured": measured}, {**second, "measured": whole}]
     text = render(inspection({**REPORT, "phases": phases}))
-    assert "measured: frozen up to layer2: 12 of 4096 rows to be computed with folded" in text
     assert (
-        "an image takes 2.9 ms to load, 46.1 ms in the prefix (folded 46.1 ms, eager 61 ms), "
-        "0.71 ms after it with backward"
+        "measured: frozen up to layer2: 12 of 4096 features computed once with the folded kernel"
+        in text
+    )
+    assert (
+        "time per image: 2.9 ms to load, 46.1 ms in the prefix (folded 46.1 ms, eager 61 ms), "
+        "0.71 ms after it, including backward"
     ) in text
     assert "measured: the whole network runs for every batch: nothing is frozen" in text
 

@@ -78,25 +78,25 @@ def test_an_entry_shows_each_option_and_how_to_set_it(render):
     assert ["path", "path | null", "null"] in found
     assert ["needed", "int", "(required)", ">= 1, multiple of 2"] in found
     assert ["names", "list of text", "[a, b]"] in found
-    assert "Set them with --loss triplet --set loss.margin=VALUE" in text
+    assert "Use it with --loss triplet --set loss.margin=VALUE" in text
 
 
 def test_a_tracker_is_set_as_an_item_of_a_list(render):
     text = render(entry_details(ENTRY, "track", "track", "triplet"))
-    assert "Set them with --set 'track=[{name: triplet, margin: VALUE}]'" in text
+    assert "Use it with --set 'track=[{name: triplet, margin: VALUE}]'" in text
 
 
 def test_an_entry_without_options_says_so(render):
     text = render(entry_details({**ENTRY, "options": []}, "loss", "loss", "triplet"))
     assert "It has no options of its own." in text
-    assert "Set them" not in text
+    assert "Use it with --loss triplet, or name it in a config file." in text
 
 
 def test_what_every_entry_of_the_section_takes_stands_apart(render):
     shared = [{"name": "normalize", "type": "true | false", "required": False, "default": True,
                "bounds": "", "meaning": "L2-normalise."}]  # fmt: skip
     text = render(entry_details({**ENTRY, "section_options": shared}, "head", "head", "mlp"))
-    assert "Also, whatever the head:" in text
+    assert "Options of every head:" in text
     assert ["normalize", "true | false", "true", "L2-normalise."] in rows(text)
 
 

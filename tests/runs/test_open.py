@@ -97,7 +97,7 @@ def test_evaluate_says_why_there_are_no_errors_at_a_threshold(run: OpenRun) -> N
     run.dir.calibration.write_text(json.dumps({**values, "threshold": "high"}))
     found = api.evaluate(run.path, device="cpu")
     assert found["verification"]["at_threshold"] is None
-    assert any("no errors at a threshold" in text for text in found["notices"])
+    assert any("no error rates at a threshold" in text for text in found["notices"])
 
 
 def test_a_copy_with_changes_counts_as_unresolved(run: OpenRun) -> None:
@@ -107,7 +107,7 @@ def test_a_copy_with_changes_counts_as_unresolved(run: OpenRun) -> None:
 
 def test_a_calibration_section_of_its_own() -> None:
     assert calibration_config(None, 0.1).wanted == "far"
-    with pytest.raises(ConfigError, match="far is for the target far"):
+    with pytest.raises(ConfigError, match="far works only with the target far"):
         calibration_config("eer", 0.1)
     with pytest.raises(ConfigError, match="target: must be"):
         calibration_config("luck", None)  # type: ignore[arg-type]

@@ -91,7 +91,7 @@ def test_two_plugins_with_one_name(register):
     for check, name in ((testing.check_scheduler, "cosine"), (testing.check_plugin, "siamkit")):
         with pytest.raises(AssertionError, match="siamkit and siamkit-wrong"):
             check(name)
-    fails(testing.check_plugin, "siamkit-wrong", match="a scheduler 'cosine' of its own")
+    fails(testing.check_plugin, "siamkit-wrong", match="a scheduler name 'cosine' of its own")
 
 
 def test_an_unknown_name_gets_the_usual_message():
@@ -200,16 +200,16 @@ ONE_BLOCK = (Stage("one.0", ("one.0.weight",), ("one.0",)),)
 @pytest.mark.parametrize(
     ("backbone", "message"),
     [
-        (WrongWidth, r"in_chans=3: expected embedding_dim 8, as forward has; got 9"),
+        (WrongWidth, r"in_chans=3: expected embedding_dim 8, like the width of forward; got 9"),
         (NotPooled, r"features \[N, D\]: pool and flatten them; got \(2, 8, 3, 3\)"),
         (NotFinite, "finite features"),
         (Noisy, "the same features for the same images in eval mode"),
-        (BatchStatistics, "features not to depend on the other images in eval mode"),
+        (BatchStatistics, "features that do not depend on the other images in eval mode"),
         (Detached, "features that gradients flow through"),
         (HalfDetached, r"a gradient for each parameter that takes part; got none for \['one.0"),
         (Unused, "gradients in 'third'; got none for any of its parameters"),
         (WrongChannels, "in_chans=1: expected preprocessing for 1 channels; got 3"),
-        (staged(lambda s: s[:1]), r"every parameter in some stage; got \['two.0.bias'"),
+        (staged(lambda s: s[:1]), r"every parameter in a stage; got \['two.0.bias'"),
         (staged(lambda s: s[::-1]), r"stages in execution order, \['one', 'two'\]; got \['two'"),
         (staged(lambda s: (s[0], replace(s[1], name="one"))), "different names"),
         (staged(lambda s: (s[0], replace(s[1], name="head"))), "no stage named 'head'"),
@@ -223,15 +223,15 @@ ONE_BLOCK = (Stage("one.0", ("one.0.weight",), ("one.0",)),)
         ),
         (
             staged(lambda s: (s[0], replace(s[1], modules=("too",)))),
-            r"'two' to name modules of the backbone; got \['too'\]",
+            r"'two' to name only modules of the backbone; got \['too'\]",
         ),
         (
             staged(lambda s: (replace(s[0], norms=frozenset(["two.0.bias"])), s[1])),
-            "the norms of 'one' to be parameters of it",
+            "norms of 'one' that are its parameters",
         ),
         (
             staged(lambda s: (replace(s[0], blocks=ONE_BLOCK), s[1])),
-            "the blocks of 'one' to hold its parameters, each once",
+            "the blocks of 'one' to contain each of its parameters once",
         ),
     ],
 )
@@ -308,18 +308,18 @@ def planning(make):
     ("policy", "message"),
     [
         (Counting, r"epochs, \w+: epoch \d+: expected the same plan for the same progress"),
-        (Drawing, "the same plan for the same progress, whatever came before"),
-        (Mutating, "plan not to change the stages that it is given|the same plan"),
-        (Headless, "the head to train in at least one epoch; got it never does"),
+        (Drawing, "the same plan for the same progress, whatever the earlier calls"),
+        (Mutating, "that does not change its stages|the same plan"),
+        (Headless, "the head to train in at least one epoch; got a head that never trains"),
         (MetricDriven, "plans that ignore the history, or metric_driven = True"),
         (planning(lambda plan, stages: set(plan.trainable)), "plan to return a FreezePlan"),
         (
             planning(lambda plan, _: replace(plan, trainable=plan.trainable | {"fc.weight"})),
-            r"trainable to hold names of parameters in the stages; got \['fc.weight'\]",
+            r"trainable with names of parameters in the stages; got \['fc.weight'\]",
         ),
         (
             planning(lambda plan, _: replace(plan, lr_mult={"layer9": 1.0})),
-            r"lr_mult by the names of the stages given; got \['layer9'\]",
+            r"lr_mult with the names of the stages as keys; got \['layer9'\]",
         ),
         (
             planning(lambda plan, _: replace(plan, lr_mult={"head": math.inf})),
@@ -442,11 +442,11 @@ class IgnoresEmptyTuples(Right):
         (PerItem, "a scalar tensor"),
         (Ordered, "for the batch in another order too"),
         (Random, "the same value for the same batch"),
-        (Changing, "the embeddings not to be changed in place"),
+        (Changing, "does not change the embeddings in place"),
         (DividesByNegatives, "one class: expected a finite value; got (nan|inf)"),
         (RootOfZero, "identical embeddings: expected finite gradients"),
         (LooseZero, "one class: expected a value connected to the embeddings"),
-        (Flat, "a gradient that is not zero for random embeddings"),
+        (Flat, "a nonzero gradient for random embeddings"),
         (IdleParameter, r"each of the loss's own parameters; got none for \['proxies'\]"),
         (CrashesOnTuples, "pairs: expected a value, or ConfigError .*; got AttributeError"),
         (IgnoresEmptyTuples, "no pairs: expected zero"),
@@ -496,12 +496,12 @@ def scaling(make):
     [
         (
             CountingScale,
-            "1 epochs of 7 steps, rising: expected the same scale for the same",
+            "1 epoch, 7 steps per epoch, rising: expected the same scale for the same",
         ),
-        (scaling(lambda p: 0.5 - p.fraction), "finite numbers that are not negative"),
-        (scaling(lambda p: math.inf), "finite numbers that are not negative"),
-        (scaling(lambda p: None), "finite numbers that are not negative"),
-        (scaling(lambda p: 0.0), "a scale above zero somewhere"),
+        (scaling(lambda p: 0.5 - p.fraction), "a finite number that is not negative"),
+        (scaling(lambda p: math.inf), "a finite number that is not negative"),
+        (scaling(lambda p: None), "a finite number that is not negative"),
+        (scaling(lambda p: 0.0), "a scale above zero in at least one step"),
         (dict, "build to return a Scheduler"),
     ],
 )
@@ -555,7 +555,7 @@ class ClosesWhatIsNotOpen(Notes):
 @pytest.mark.parametrize(
     ("tracker", "message"),
     [
-        (lambda options: None, "build to return something to call with an event; got None"),
+        (lambda options: None, "build to return a callable that takes an event; got None"),
         (FailsAtNotice, r"a run: expected no error at 'notice'; got RuntimeError"),
         (FailsWhenResumed, r"a resumed run: expected no error at 'run_start'; got FileExistsError"),
         (FailsAtTheUnknown, r"no error at 'something_new'"),

@@ -71,7 +71,7 @@ def remembers(self, closure=None):
 
 HEADS = [
     ("fixed-width", lambda options, in_features: nn.Linear(512, 8),
-     "assumes the width of the features", "wide"),
+     "assumes the width of the features", "16 features"),
     ("dropout", head(lambda self, x: F.dropout(self.fc(x))),
      "F.dropout without training=self.training", "same embeddings"),
     ("over-the-batch", head(lambda self, x: F.normalize(self.fc(x), dim=0)),
@@ -93,7 +93,7 @@ OPTIMIZERS = [
      "leaves out what is frozen at first", "own every parameter"),
     ("climbs", optimizer(climbs), "adds the gradient", "smaller loss"),
     ("decays-all", optimizer(decays_all), "decays what is frozen too", "without a gradient"),
-    ("one-rate", optimizer(one_rate), "ignores the groups' rates", "lr is 0"),
+    ("one-rate", optimizer(one_rate), "ignores the groups' rates", "lr 0"),
     ("remembers", optimizer(remembers), "keeps its moments out of its state", "resumed"),
     ("function", lambda options, groups: lambda: None, "is no optimizer of torch's", "Optimizer"),
     ("needs-closure", optimizer(lambda self, closure: closure()),

@@ -82,7 +82,7 @@ MUTANTS = {
     "observer-exits": (watching("event.name == 'run_end' and exit()"), "SystemExit"),
     "command-of-ours": (
         commanding('app.command("train")(lambda: None)'),
-        "command 'train' of its own",
+        "command name 'train' of its own",
     ),
     "command-twice": (
         commanding('[app.command("hi")(lambda: None) for _ in "ab"]'),

@@ -79,7 +79,7 @@ MUTANTS = [
         ("late-nan", scheduler(lambda self, p: math.nan if p.fraction > 0.9 else 1.0),
          "is not a number near the end", "finite"),
         ("complex-root", scheduler(lambda self, p: (0.9 - p.fraction) ** 0.9),
-         "the polynomial decay of a negative number is complex", "finite numbers"),
+         "the polynomial decay of a negative number is complex", "finite number"),
         ("absolute", scheduler(lambda self, p: 3e-4 * (1 - 0.5 * p.fraction)),
          "returns a rate, not a multiplier of the user's", "multiplier"),
         ("explodes", scheduler(lambda self, p: 1.1**p.epoch),
@@ -108,7 +108,7 @@ MUTANTS = [
         ("numpy-number", scheduler(lambda self, p: np.float32(1.0)),
          "returns a number that JSON does not know", "float32"),
         ("tensor", scheduler(lambda self, p: torch.tensor(1.0)), "returns a tensor", "tensor"),
-        ("per-group", scheduler(lambda self, p: [1.0, 0.1]), "returns a list", "finite numbers"),
+        ("per-group", scheduler(lambda self, p: [1.0, 0.1]), "returns a list", "finite number"),
         ("pops-metrics", scheduler(pops), "changes the run's history", "history"),
         ("exits", scheduler(lambda self, p: exit(2)), "ends the program", "SystemExit"),
     ]

@@ -141,7 +141,7 @@ MUTANTS = [
          "fails at a notice before the run starts", "notice"),
         ("thread", tracker(__call__=leaves_a_thread),
          "leaves a thread behind, so the program never ends", "thread"),
-        ("not-callable", lambda options: [], "returns a list", "call with an event"),
+        ("not-callable", lambda options: [], "returns a list", "a callable"),
         ("needs-login", lambda options: sys.exit("log in first"),
          "ends the program where it has no account", "SystemExit"),
         ("first-step", tracker(__call__=keeps_the_first_step),

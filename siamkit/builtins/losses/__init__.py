@@ -1,8 +1,9 @@
 """The built-in losses: typed options around pytorch-metric-learning.
 
-A *distance* is ``euclidean`` or ``squared-euclidean`` between the embeddings as they are, or
-``cosine``: one minus the cosine similarity, in [0, 2]. A margin is always in units of the distance
-that its option names. ``mean`` below leaves out the terms that are zero already, where it says so.
+A *distance* is ``euclidean`` or ``squared-euclidean``, between embeddings that are not normalised
+further, or ``cosine``: one minus the cosine similarity, in [0, 2]. A margin is always in units of
+the distance that its option names. The docstrings say which losses average over non-zero terms
+only.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pydantic import Field, model_validator
 from siamkit.hookspecs import Register, hookimpl
 from siamkit.interfaces import Loss, LossContext, Options
 
-# Below this, exp(-2 / temperature) leaves float32 and the hardest positives lose their gradient.
+# Below this, exp(-2 / temperature) underflows in float32, and the hardest positives get no
+# gradient.
 _COLDEST = 0.025
 
 
@@ -24,33 +26,38 @@ class TripletOptions(Options):
     margin: float = Field(
         0.2,
         gt=0,
-        description="How much farther than the positive a negative must be, in units of distance.",
+        description="Required gap between the distances to the negative and to the positive, in "
+        "units of distance.",
     )
     distance: Literal["euclidean", "squared-euclidean", "cosine"] = Field(
-        "euclidean", description="Between embeddings as they are; cosine is 1 - cosine similarity."
+        "euclidean", description="Distance between embeddings; cosine is 1 - cosine similarity."
     )
     mining: Literal["all", "hard", "semihard"] = Field(
         "semihard",
-        description="all: every triplet of the batch; hard: each anchor's farthest positive and "
-        "nearest negative; semihard: negatives beyond the positive, but within the margin.",
+        description="Triplets to use. all: every triplet of the batch. hard: the farthest positive "
+        "and the nearest negative of each anchor. semihard: negatives farther than the positive, "
+        "but within the margin.",
     )
     swap: bool = Field(
-        False, description="Measure the negative from the positive where that is nearer."
+        False,
+        description="Use the distance from positive to negative if it is the smaller one.",
     )
-    smooth: bool = Field(False, description="softplus in place of the hinge.")
+    smooth: bool = Field(False, description="Use softplus instead of the hinge.")
 
 
 class ContrastiveOptions(Options):
     """Options of ``contrastive``."""
 
     pos_margin: float = Field(
-        0.0, ge=0, description="Positives nearer than this cost nothing; in units of distance."
+        0.0, ge=0, description="Positive pairs nearer than this have no loss, in units of distance."
     )
     neg_margin: float = Field(
-        1.0, gt=0, description="Negatives farther than this cost nothing; in units of distance."
+        1.0,
+        gt=0,
+        description="Negative pairs farther than this have no loss, in units of distance.",
     )
     distance: Literal["euclidean", "cosine"] = Field(
-        "euclidean", description="Between embeddings as they are; cosine is 1 - cosine similarity."
+        "euclidean", description="Distance between embeddings; cosine is 1 - cosine similarity."
     )
 
     @model_validator(mode="after")
@@ -63,17 +70,17 @@ class ContrastiveOptions(Options):
 class MultiSimilarityOptions(Options):
     """Options of ``multi-similarity``."""
 
-    alpha: float = Field(2.0, gt=0, description="Sharpness for positive pairs.")
-    beta: float = Field(50.0, gt=0, description="Sharpness for negative pairs.")
+    alpha: float = Field(2.0, gt=0, description="Sharpness of the weighting of positive pairs.")
+    beta: float = Field(50.0, gt=0, description="Sharpness of the weighting of negative pairs.")
     base: float = Field(
-        0.5, ge=-1, le=1, description="Where pairs begin to cost; in units of cosine similarity."
+        0.5, ge=-1, le=1, description="Similarity at which the loss of a pair sets in (lambda)."
     )
     epsilon: float | None = Field(
         0.1,
         ge=0,
         le=2,
-        description="Mine pairs that are harder than the anchor's hardest of the other kind, or "
-        "easier by less than this, in units of cosine similarity; null takes all pairs.",
+        description="Mining margin, in units of cosine similarity: keep a pair unless it is easier "
+        "by more than this than the anchor's hardest pair of the other kind. null: keep all pairs.",
     )
 
 
@@ -81,7 +88,9 @@ class SupConOptions(Options):
     """Options of ``supcon``."""
 
     temperature: float = Field(
-        0.1, ge=_COLDEST, description="Divides cosine similarities; smaller looks at harder pairs."
+        0.1,
+        ge=_COLDEST,
+        description="Divisor of the cosine similarities; smaller values stress hard pairs.",
     )
 
 
@@ -89,7 +98,9 @@ class NTXentOptions(Options):
     """Options of ``ntxent``."""
 
     temperature: float = Field(
-        0.07, ge=_COLDEST, description="Divides cosine similarities; smaller looks at harder pairs."
+        0.07,
+        ge=_COLDEST,
+        description="Divisor of the cosine similarities; smaller values stress hard pairs.",
     )
 
 
@@ -100,8 +111,8 @@ class CircleOptions(Options):
         0.4,
         gt=0,
         lt=1,
-        description="Relaxation m: positives should exceed 1 - m and negatives stay below m; in "
-        "units of cosine similarity.",
+        description="Relaxation m: the targets are a similarity above 1 - m for positive pairs and "
+        "below m for negative pairs.",
     )
     scale: float = Field(80.0, gt=0, description="Sharpness (gamma).")
 
@@ -109,15 +120,19 @@ class CircleOptions(Options):
 class ProxyAnchorOptions(Options):
     """Options of ``proxy-anchor``."""
 
-    margin: float = Field(0.1, ge=0, lt=1, description="In units of cosine similarity.")
-    alpha: float = Field(32.0, gt=0, description="Sharpness.")
+    margin: float = Field(0.1, ge=0, lt=1, description="Margin, in units of cosine similarity.")
+    alpha: float = Field(32.0, gt=0, description="Sharpness of the weighting.")
 
 
 class ArcFaceOptions(Options):
     """Options of ``arcface``."""
 
-    margin: float = Field(28.6, ge=0, lt=90, description="Angle added to the target's, in degrees.")
-    scale: float = Field(64.0, gt=0, description="Multiplies cosine similarities before softmax.")
+    margin: float = Field(
+        28.6, ge=0, lt=90, description="Angle added to the angle of the true class, in degrees."
+    )
+    scale: float = Field(
+        64.0, gt=0, description="Factor on the cosine similarities before softmax."
+    )
 
 
 def build_triplet(options: TripletOptions, context: LossContext) -> Loss:
@@ -149,7 +164,7 @@ def build_contrastive(options: ContrastiveOptions, context: LossContext) -> Loss
 
     margins = options.pos_margin, options.neg_margin
     if options.distance == "cosine":
-        # The criterion works on similarities there; the options speak of distances.
+        # The criterion takes similarities here, while the options are distances.
         margins = 1 - margins[0], 1 - margins[1]
     criterion = losses.ContrastiveLoss(*margins, distance=distance(options.distance))
     return MetricLoss("contrastive", criterion, "pair")
@@ -195,7 +210,7 @@ def build_circle(options: CircleOptions, context: LossContext) -> Loss:
 
 
 def build_proxy_anchor(options: ProxyAnchorOptions, context: LossContext) -> Loss:
-    """Proxy-anchor loss, with one learnt proxy a class (Kim et al. 2020)."""
+    """Proxy-anchor loss, with one learnt proxy per class (Kim et al. 2020)."""
     from pytorch_metric_learning import losses
 
     from siamkit.builtins.losses.metric import MetricLoss
@@ -207,7 +222,7 @@ def build_proxy_anchor(options: ProxyAnchorOptions, context: LossContext) -> Los
 
 
 def build_arcface(options: ArcFaceOptions, context: LossContext) -> Loss:
-    """Additive angular margin softmax, with one learnt vector a class (Deng et al. 2019)."""
+    """Additive angular margin softmax, with one learnt vector per class (Deng et al. 2019)."""
     from siamkit.builtins.losses.metric import ArcFace, MetricLoss
 
     criterion = ArcFace(

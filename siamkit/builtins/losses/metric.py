@@ -1,6 +1,6 @@
-"""The one adapter between pytorch-metric-learning and siamkit's ``Loss``.
+"""The adapter from pytorch-metric-learning to siamkit's ``Loss``.
 
-Imported by the build functions alone, for it takes pytorch-metric-learning with it.
+Only the build functions import it, since it imports pytorch-metric-learning.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from siamkit.errors import ConfigError
 from siamkit.interfaces import Loss, Pairs, Triplets
 
 Unit = Literal["pair", "triplet", "class"]
-"""What a loss judges by itself.
+"""The smallest group of embeddings that a loss compares.
 
-``pair``: each pair alone, so it can use pairs and triplets. ``triplet``: a positive against
-negatives of the same anchor, so it can use triplets only. ``class``: an embedding against learnt
-class vectors, so it needs labels.
+``pair``: single pairs, so the loss can use pairs and triplets. ``triplet``: a positive with
+negatives of the same anchor, so it can use triplets only. ``class``: an embedding with learnt class
+vectors, so it needs labels.
 """
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -28,16 +28,16 @@ _HALF = (torch.float16, torch.bfloat16)
 class MetricLoss(Loss):
     """A loss of pytorch-metric-learning, with an optional miner.
 
-    It runs in float32 at least (in its own parameters' type, if it has any), under autocast too:
-    differences of nearly equal distances are what it is made of, and bfloat16 keeps 8 bits of them.
+    It computes in float32 or better (in the type of its own parameters, if it has any), also under
+    autocast: it subtracts nearly equal distances, of which bfloat16 keeps only 8 bits.
 
     Args:
         name: The registered name, for errors.
         criterion: The loss; its parameters become this module's.
-        unit: What it judges by itself.
+        unit: The smallest group of embeddings that it compares.
         miner: Picks tuples from labels; None lets the criterion use all of them. Explicit tuples
             are used as they are.
-        as_triplets: The criterion takes (anchor, positive, negative), not two kinds of pairs.
+        as_triplets: The criterion takes (anchor, positive, negative) instead of two kinds of pairs.
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class MetricLoss(Loss):
             return loss
 
     def _dtype(self, embeddings: Tensor) -> torch.dtype:
-        # The criterion would change its own parameters' type to the embeddings', under the
-        # optimizer's feet.
+        # The criterion would convert its own parameters to the type of the embeddings, which the
+        # optimizer would not notice.
         for parameter in self.criterion.parameters():
             return parameter.dtype
         return torch.float32 if embeddings.dtype in _HALF else embeddings.dtype
 
     def _explicit(self, tuples: Pairs | Triplets) -> tuple[Tensor, ...]:
-        """Return tuples as pytorch-metric-learning wants them."""
+        """Return tuples in the form that pytorch-metric-learning takes."""
         if self.unit == "class":
             raise ConfigError(
                 f"loss {self.name!r} cannot use explicit pairs or triplets: it compares embeddings "
@@ -102,10 +102,10 @@ class MetricLoss(Loss):
         if self.unit == "triplet":
             raise ConfigError(
                 f"loss {self.name!r} cannot use explicit pairs: it compares a positive with the "
-                "negatives of the same anchor, and pairs that stand alone have none in common",
-                hint="give it triplets, or use 'contrastive' or 'multi-similarity'",
+                "negatives of the same anchor, and single pairs share no anchor",
+                hint="use triplets, or the losses 'contrastive' or 'multi-similarity'",
             )
-        # A pair has no anchor: each end takes that part, as in pairs found by label.
+        # A pair has no anchor, so each image serves as one, as for pairs made from labels.
         first = torch.cat([tuples.first, tuples.second])
         second = torch.cat([tuples.second, tuples.first])
         same = tuples.same.bool().repeat(2)
@@ -113,16 +113,16 @@ class MetricLoss(Loss):
 
 
 def _distinct(anchor: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each pair once; triplets that share an anchor repeat its pairs."""
+    """Return each pair once; triplets with the same anchor repeat its pairs."""
     pairs = torch.unique(torch.stack([anchor, other]), dim=1)
     return pairs[0], pairs[1]
 
 
 def _never_one(indices: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
-    """Return ``indices`` with a lone pair said twice.
+    """Return ``indices`` with a single pair repeated.
 
-    pytorch-metric-learning takes one pair of each kind for none at all and returns zero. Each of
-    the losses here averages over positive pairs or ignores repetition, so the value is right.
+    pytorch-metric-learning returns zero for one pair of each kind, as if there were none. The
+    losses here average over positive pairs or ignore repetitions, so the value is correct.
     """
     if indices is None or len(indices) != 4 or any(len(index) > 1 for index in indices):
         return indices
@@ -133,19 +133,19 @@ def _never_one(indices: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
 
 
 class ArcFace(losses.ArcFaceLoss):  # type: ignore[misc]
-    """ArcFace whose gradient stays finite where an embedding lies exactly on its class vector."""
+    """ArcFace with a finite gradient for an embedding that equals its class vector."""
 
     def get_angles(self, cosine: Tensor) -> Any:
         """Return the angles in radians.
 
-        The arc cosine's slope is infinite at the very ends, where torch's clamp passes gradients
-        on up to version 2.13.
+        The slope of the arc cosine is infinite at both ends, and up to version 2.13 torch's clamp
+        passes gradients there.
         """
         return super().get_angles(cosine.clamp(-1 + 1e-6, 1 - 1e-6))
 
 
 def distance(name: Literal["euclidean", "squared-euclidean", "cosine"]) -> nn.Module:
-    """Return the distance of that name; embeddings are seen as they are, so margins mean it."""
+    """Return the distance of that name, on embeddings that are not normalised further."""
     if name == "cosine":
         similarity: nn.Module = distances.CosineSimilarity()
         return similarity

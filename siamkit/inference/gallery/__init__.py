@@ -1,1 +1,1 @@
-"""Galleries: indexed embeddings, exact and approximate search."""
+"""Galleries: indexes of embeddings, with exact and approximate search."""

@@ -1,7 +1,7 @@
-"""Approximate search: a faiss inverted file, whose recall is chosen by measuring it.
+"""Approximate search: a faiss inverted file, tuned to a measured recall.
 
-The gallery is cut into cells around the centres that k-means finds; a query looks into the cells
-nearest to it. How many is the smallest number that reaches the wanted recall on a sample.
+K-means divides the gallery into cells, and a query searches the cells nearest to it. Building the
+index increases their number until a sample reaches the required recall.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from siamkit.evaluation.nearest import Vectors, exact_search, not_a_number
 from siamkit.spelling import argument
 
 KINDS = ("auto", "exact", "faiss")
-"""How an index can be searched."""
+"""The kinds of search."""
 
 WORTH = 128_000_000
-"""Numbers in a gallery (embeddings x width) from which ``auto`` takes an approximate index.
+"""Size of a gallery (embeddings x width) from which ``auto`` uses an approximate index.
 
-An exact search of that many takes a query about 0.1 s on two cores: nobody waits for less.
+An exact search of this size takes about 0.1 s per query on two cores, which is fast enough.
 """
 
 RECALL = 0.99
 """The recall@10 that a new index is tuned to."""
 
-_SAMPLE = 256  # rows of the gallery that recall is measured with
+_SAMPLE = 256  # gallery rows to measure recall with
 _ROWS_AT_ONCE = 65_536
-_POINTS_A_CELL = 64  # for k-means, which asks for 39 at least
+_POINTS_PER_CELL = 64  # for k-means, which needs at least 39
 _ROUNDS = 8  # of k-means
 _SEED = 0
 
 Array = np.ndarray[Any, Any]
 Search = Callable[[Tensor, int], Tensor]
-"""From queries ``[Q, E]`` and k to indices ``[Q, k]``; -1 where too few were found."""
+"""A function from queries ``[Q, E]`` and k to indices ``[Q, k]``; -1 for a missing result."""
 
 
 def choose_kind(wanted: str, count: int, dim: int) -> tuple[str, str | None]:
-    """Return ``exact`` or ``faiss``, and what there is to say about it.
+    """Return ``exact`` or ``faiss``, and a notice or None.
 
     Raises:
         ConfigError: No such kind, or its package is missing.
@@ -58,7 +58,7 @@ def choose_kind(wanted: str, count: int, dim: int) -> tuple[str, str | None]:
     except ConfigError as error:
         if wanted == "faiss":
             raise
-        return "exact", f"searching exactly: {error}"
+        return "exact", f"using exact search: {error}"
     return "faiss", None
 
 
@@ -75,18 +75,18 @@ def _faiss() -> Any:
 
 
 def cells(count: int) -> int:
-    """Return how many cells a gallery of ``count`` is cut into: 4 sqrt(N), if they can be filled.
+    """Return the number of cells of a gallery of ``count``: 4 sqrt(N), or fewer if too few images.
 
-    That many balances finding the cells and looking into them (the faiss guidelines).
+    This number balances choosing the cells and searching them (the faiss guidelines).
     """
-    return max(1, min(int(4 * math.sqrt(count)), count // _POINTS_A_CELL))
+    return max(1, min(int(4 * math.sqrt(count)), count // _POINTS_PER_CELL))
 
 
 def build(embeddings: Array, path: Path) -> tuple[int, float]:
     """Build the index of ``embeddings [N, E]`` and write it.
 
     Returns:
-        How many cells a query looks into, and the recall@10 which that gives on a sample.
+        The number of cells to search per query, and the recall@10 with it on a sample.
     """
     faiss = _faiss()
     count, dim = embeddings.shape
@@ -96,7 +96,7 @@ def build(embeddings: Array, path: Path) -> tuple[int, float]:
     )  # fmt: skip
     index.cp.niter, index.cp.spherical, index.cp.seed = _ROUNDS, True, 1 + _SEED
     rng = np.random.default_rng(_SEED)
-    some = rng.choice(count, min(count, number * _POINTS_A_CELL), replace=False)
+    some = rng.choice(count, min(count, number * _POINTS_PER_CELL), replace=False)
     index.train(np.ascontiguousarray(embeddings[np.sort(some)]))
     for start in range(0, count, _ROWS_AT_ONCE):
         index.add(np.ascontiguousarray(embeddings[start : start + _ROWS_AT_ONCE]))
@@ -121,9 +121,9 @@ def _tune(index: Any, embeddings: Array, sample: Array, number: int) -> tuple[in
 
 
 def _others(indices: Tensor, own: Tensor) -> Tensor:
-    """Return the ten first of eleven, or of as many as there are, without the query itself.
+    """Return the results of each query without the query itself: ten of eleven.
 
-    A query that is not among them (its duplicates came first) drops the last one instead.
+    If the query is not among its results (duplicates came first), the last result is dropped.
     """
     mine = indices == own[:, None]
     mine[:, -1] |= ~mine.any(dim=1)
@@ -131,7 +131,7 @@ def _others(indices: Tensor, own: Tensor) -> Tensor:
 
 
 def overlap(nearest: Tensor, best: Tensor) -> float:
-    """Return the share of ``best [Q, k]`` that is in ``nearest [Q, k]``; 1 where k is 0."""
+    """Return the share of ``best [Q, k]`` that is in ``nearest [Q, k]``; 1 if k is 0."""
     if not best.numel():
         return 1.0
     return float((best[:, :, None] == nearest[:, None, :]).any(dim=2).double().mean())
@@ -142,11 +142,11 @@ def opened(path: Path, looked: int) -> Search:
 
     Args:
         path: The file.
-        looked: How many cells a query looks into.
+        looked: The number of cells to search per query.
 
     Raises:
         ConfigError: faiss is missing.
-        CheckpointError: The file is no index of faiss's.
+        CheckpointError: The file is not a faiss index.
     """
     faiss = _faiss()
     try:
@@ -165,8 +165,8 @@ def opened(path: Path, looked: int) -> Search:
 def rescored(queries: Tensor, gallery: Vectors, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Return the scores and indices ``[Q, k]`` of candidates, in the order of exact search.
 
-    Scores are computed anew, so that they are those of exact search. Where fewer than k were
-    found, the score is -inf and the index -1.
+    Scores are computed again, so that they equal those of exact search. A missing candidate has the
+    score -inf and the index -1.
 
     Raises:
         NonFiniteError: A score is NaN.

@@ -1,4 +1,4 @@
-"""The builder of an index: embeds the gallery, writes the files, puts them in place at once."""
+"""The builder of an index: embeds the gallery, writes the files, and publishes them at once."""
 
 from __future__ import annotations
 
@@ -45,39 +45,38 @@ def build_index(
     force: bool = False,
     progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Build the index of a gallery; stopped at any instant, the same call goes on where it was.
+    """Build the index of a gallery; after an interruption, the same call continues the work.
 
     Args:
-        embedder: What embeds.
-        gallery: A folder, a file, or files. The label of an image is the folder that it lies in,
-            relative to the gallery; one that lies in no folder of it, or is given by name, has
-            none.
-        output: The index's folder.
+        embedder: The embedder.
+        gallery: A folder, a file, or files. The label of an image is its subfolder in the gallery;
+            an image outside any subfolder, or passed as a file, has no label.
+        output: The folder of the index.
         run: The embedder's run, for ``siamkit search``.
-        which: Its checkpoint.
+        which: The checkpoint of the run.
         kind: ``exact``, ``faiss``, or ``auto``: ``faiss`` for a large gallery.
-        batch_size: Images that are loaded together.
-        force: Replace an index that is there, and drop unfinished work that does not fit.
-        progress: Called as the work proceeds.
+        batch_size: Images per forward pass.
+        force: Replace an existing index, and discard unfinished work of another run or folder.
+        progress: Called with the number of finished images and the total.
 
     Returns:
-        ``index``, ``images``, ``labels`` (how many), ``dim``, ``kind``, ``recall@10`` (on a sample,
-        of an approximate index), ``notice``, ``resumed_at``, ``seconds``, ``build_seconds`` (of the
-        approximate index), ``kernel``.
+        ``index``, ``images``, ``labels`` (their number), ``dim``, ``kind``, ``recall@10`` (of an
+        approximate index, on a sample), ``notice``, ``resumed_at``, ``seconds``, ``build_seconds``
+        (of the approximate index), ``kernel``.
 
     Raises:
-        ConfigError: No such kind, a package is missing, or something else is in the place.
-        CheckpointError: Unfinished work of another network or other images is there.
-        DataError: An image is missing or cannot be decoded; what was done is kept.
-        Interrupted: Ctrl-C; what was done is kept.
-        ResourceError: The disk is full, or another process builds the same.
+        ConfigError: No such kind, a package is missing, or the output exists.
+        CheckpointError: There is unfinished work of another network or of other images.
+        DataError: An image is missing or cannot be decoded; the finished part is kept.
+        Interrupted: Ctrl-C; the finished part is kept.
+        ResourceError: The disk is full, or another process builds the same index.
     """
     ann.choose_kind(kind, ann.WORTH, 1)  # a missing package is an error now, not at the end
     _require_free(output, force)
     started = time.perf_counter()
     root, paths = _listed(gallery)
     with working(output) as folder:
-        # It shares the rows' file, which must be ours alone to be written to.
+        # An old part shares the file of the rows, which must have one name to be written to.
         shutil.rmtree(folder / "index", ignore_errors=True)
         rows, before = fill(
             folder, embedder, paths, normalize=True, batch_size=batch_size, anew=force,
@@ -116,23 +115,23 @@ def build_index(
 
 
 def _require_free(output: Path, force: bool) -> None:
-    """Refuse a place that holds what must not be lost."""
+    """Refuse an output that would overwrite something."""
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     if not output.is_dir() or not is_index(output):
         raise ConfigError(
-            "is there already, and is not an index", where=str(output), hint="choose another place"
+            "already exists and is not an index", where=str(output), hint="choose another place"
         )
     if not force:
         raise ConfigError(
-            "the index is there already",
+            "the index already exists",
             where=str(output),
             hint=f"choose another place, or replace it with {argument('force', True)}",
         )
 
 
 def _listed(gallery: str | Path | Sequence[str | Path]) -> tuple[Path | None, list[Path]]:
-    """Return what paths are relative to (None where nothing holds them all), and the images."""
+    """Return the folder that paths are relative to, or None for single files, and the images."""
     paths = [path.absolute() for path in files_of(gallery)]
     if not isinstance(gallery, str | Path):
         return None, paths
@@ -148,12 +147,12 @@ def _items(root: Path | None, paths: Sequence[Path]) -> Iterator[dict[str, str |
 
 
 def _write_items(folder: Path, root: Path | None, paths: Sequence[Path]) -> int:
-    """Write the paths and labels; return how many different labels there are."""
+    """Write the paths and labels, and return the number of different labels."""
     offsets = np.zeros(len(paths) + 1, dtype=np.int64)
     labels = set()
     with (folder / ITEMS).open("wb") as file:
         for number, item in enumerate(_items(root, paths)):
-            # In ASCII: what is not valid Unicode in a name survives as an escape.
+            # ASCII, so that invalid Unicode in a name survives as an escape.
             file.write(json.dumps(item).encode("ascii") + b"\n")
             offsets[number + 1] = file.tell()
             labels.add(item["label"])
@@ -162,7 +161,7 @@ def _write_items(folder: Path, root: Path | None, paths: Sequence[Path]) -> int:
 
 
 def _approximate(folder: Path, kind: str) -> tuple[int | None, float | None, float | None]:
-    """Build the approximate index, if it is to have one: cells to look into, recall, seconds."""
+    """Build the approximate index, if any; return the cells to search, the recall, the seconds."""
     if kind == "exact":
         return None, None, None
     started = time.perf_counter()
@@ -172,7 +171,7 @@ def _approximate(folder: Path, kind: str) -> tuple[int | None, float | None, flo
 
 
 def _share(rows: Path, target: Path) -> None:
-    """Let a file have a second name, so that a crash before the end loses nothing."""
+    """Give a file a second name, so that a crash before the end loses nothing."""
     try:
         os.link(rows, target)
     except OSError:  # some file systems have no hard links
@@ -180,7 +179,7 @@ def _share(rows: Path, target: Path) -> None:
 
 
 def _put(new: Path, target: Path) -> None:
-    """Put a folder in its place; what is there leaves only for what is complete."""
+    """Move a complete folder to its target, and only then remove an old one."""
     for path in new.iterdir():
         fsync(path)
     fsync(new)

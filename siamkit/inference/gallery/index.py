@@ -1,12 +1,12 @@
-"""An index: the embeddings of a gallery in a folder, and what is most similar to others.
+"""The index: a folder with the embeddings of a gallery, and the search in it.
 
 ::
 
     INDEX/
-      meta.json        what made it, and the size and SHA-256 of every other file
+      meta.json        its origin, and the size and SHA-256 of every other file
       embeddings.npy   float32 [N, E], L2-normalised; mapped into memory, not read
-      items.jsonl      {"path": ..., "label": ...}, a line for each
-      offsets.npy      int64 [N + 1]: where each of these lines begins
+      items.jsonl      {"path": ..., "label": ...}, one line per image
+      offsets.npy      int64 [N + 1]: the start of each of these lines
       cells.faiss      the approximate index, if it has one
 """
 
@@ -30,6 +30,7 @@ from siamkit.files import sha256_of
 from siamkit.inference.gallery import approximate as ann
 from siamkit.showing import TextRepr
 from siamkit.spelling import command
+from siamkit.words import plural
 
 FORMAT = 1
 META, EMBEDDINGS, ITEMS = "meta.json", "embeddings.npy", "items.jsonl"
@@ -37,7 +38,7 @@ OFFSETS, CELLS = "offsets.npy", "cells.faiss"
 
 
 class FileSeal(BaseModel):
-    """What a file of an index must be."""
+    """The size and digest of a file of an index."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,21 +47,21 @@ class FileSeal(BaseModel):
 
 
 class Meta(BaseModel):
-    """What an index says about itself.
+    """The metadata of an index.
 
     Attributes:
-        format: Of the index.
-        siamkit: The version that wrote it.
+        format: The format of the index.
+        siamkit: The version of siamkit that wrote it.
         kind: ``exact`` or ``faiss``.
         run: The run whose network made the embeddings.
         which: ``best`` or ``last``.
-        model: That network's :attr:`siamkit.Embedder.fingerprint`.
-        dim: Width of the embeddings.
-        count: How many there are.
-        root: What the paths are relative to.
-        cells: Of an approximate index: how many cells a query looks into.
-        recall: Of an approximate index: its recall@10 on a sample of the gallery.
-        files: The other files.
+        model: The :attr:`siamkit.Embedder.fingerprint` of that network.
+        dim: The width of the embeddings.
+        count: The number of embeddings.
+        root: The folder that the paths are relative to.
+        cells: The number of cells to search per query, for an approximate index.
+        recall: The recall@10 on a sample of the gallery, for an approximate index.
+        files: The size and digest of each other file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,13 +82,13 @@ class Meta(BaseModel):
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What was found for each of Q queries, the most similar first.
+    """The results for each of Q queries, the most similar first.
 
     Attributes:
         scores: ``[Q, k]``, cosine similarities.
-        indices: ``[Q, k]``, places in the index; -1 where an approximate index found fewer.
-        paths: The images, a list for each query.
-        labels: Their labels: the class folder within the gallery, or None where it has none.
+        indices: ``[Q, k]``, positions in the index; -1 if an approximate index gave fewer results.
+        paths: The images, one list per query.
+        labels: Their labels, which are subfolders of the gallery; None for an image without one.
     """
 
     scores: Tensor
@@ -111,15 +112,15 @@ class Neighbours:
 
 
 class Index(TextRepr):
-    """The embeddings of a gallery. :func:`siamkit.load_index` opens one.
+    """The embeddings of a gallery; :func:`siamkit.load_index` opens them.
 
     Args:
-        path: Its folder.
-        verify: Check every byte against the SHA-256 in ``meta.json``: about a second for a million
-            embeddings. Otherwise sizes alone are checked.
+        path: The folder of the index.
+        verify: Check every byte against the SHA-256 in ``meta.json``, which takes about a second
+            per million embeddings; otherwise only sizes are checked.
 
     Raises:
-        CheckpointError: It is none, or is damaged; the message names the file.
+        CheckpointError: It is not an index, or is damaged; the message names the file.
     """
 
     def __init__(self, path: str | Path, *, verify: bool = True) -> None:
@@ -131,16 +132,19 @@ class Index(TextRepr):
         shapes = (self.embeddings.shape, self._offsets.shape)
         if shapes != ((self.meta.count, self.meta.dim), (self.meta.count + 1,)):
             raise CheckpointError(
-                "does not fit the files beside it", where=str(self.path / META), hint=_hint()
+                "does not match the other files of the index",
+                where=str(self.path / META),
+                hint=_hint(),
             )
 
     def __len__(self) -> int:
         return self.meta.count
 
     def __repr__(self) -> str:
-        """Say how many images it holds, and how it searches."""
-        how = "exactly" if self._approximate is None else "by an approximate index"
-        return f"Index: {len(self)} images x {self.meta.dim}, searched {how}, in {self.path}"
+        """Return a description with the number of images and the kind of search."""
+        kind = "exact" if self._approximate is None else "approximate"
+        images = plural(len(self), "image")
+        return f"Index: {images}, {self.meta.dim} dimensions, {kind} search, in {self.path}"
 
     @property
     def embedding_dim(self) -> int:
@@ -148,7 +152,7 @@ class Index(TextRepr):
         return self.meta.dim
 
     def item(self, index: int) -> tuple[Path, str | None]:
-        """Return the path and the label of the image at a place."""
+        """Return the path and the label of the image at a position."""
         start, end = self._offsets[index : index + 2].tolist()
         with (self.path / ITEMS).open("rb") as file:
             file.seek(start)
@@ -159,13 +163,13 @@ class Index(TextRepr):
         """Check that a network is the one that made the embeddings.
 
         Raises:
-            CheckpointError: It is another.
+            CheckpointError: It is another network.
         """
         if fingerprint != self.meta.model:
             raise CheckpointError(
-                "was built with another network than this one",
+                "was built with another network",
                 where=str(self.path),
-                hint=f"{_hint()}, or use the run as it was then",
+                hint=f"{_hint()}, or use the run that built it",
             )
 
     def search(
@@ -174,15 +178,15 @@ class Index(TextRepr):
         """Return the k images most similar to each query.
 
         Args:
-            embeddings: ``[Q, E]``, a tensor or an array, by the network that built the index; need
-                not be normalised.
-            k: How many; as many as there are where the index holds fewer.
-            exact: Search all of it even if there is an approximate index.
+            embeddings: ``[Q, E]``, a tensor or an array, from the network that built the index,
+                normalised or not.
+            k: Results per query; all images if the index has fewer.
+            exact: Compare with every image, even if the index is approximate.
 
         Raises:
             ConfigError: The index is approximate and faiss is missing.
             DataError: The width does not fit, or k is not positive.
-            NonFiniteError: An embedding holds NaN or infinity.
+            NonFiniteError: An embedding contains NaN or infinity.
         """
         queries = F.normalize(torch.as_tensor(embeddings).detach().float().cpu(), dim=1)
         approximate = None if exact else self._approximate
@@ -201,7 +205,7 @@ class Index(TextRepr):
         )
 
     def recall(self, embeddings: Tensor | np.ndarray[Any, Any], k: int = 10) -> float:
-        """Return the share of the k most similar of each query that :meth:`search` finds."""
+        """Return the share of each query's k most similar images that :meth:`search` returns."""
         queries = F.normalize(torch.as_tensor(embeddings).detach().float().cpu(), dim=1)
         best = exact_search(queries, self.embeddings, k)[1]
         if self._approximate is None:
@@ -209,7 +213,7 @@ class Index(TextRepr):
         return ann.overlap(self._approximate(queries, best.shape[1]), best)
 
     def _require_usable(self, queries: Tensor, k: int) -> None:
-        exact_search(queries, self.embeddings[:1], k)  # it raises what is wrong with them
+        exact_search(queries, self.embeddings[:1], k)  # it raises an error for bad arguments
 
     @cached_property
     def _approximate(self) -> ann.Search | None:
@@ -224,7 +228,7 @@ def seal(path: Path) -> FileSeal:
 
 
 def is_index(path: Path) -> bool:
-    """Tell whether a folder is an index, if perhaps a damaged one."""
+    """Return whether a folder is an index, damaged or not."""
     if not path.is_dir():
         return False
     names = {file.name for file in path.iterdir()}

@@ -1,4 +1,4 @@
-"""The context of the page: what each section says."""
+"""The context of the page: the values and texts of each section."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from siamkit.report.html.figures import Chart
 from siamkit.report.html.gather import Gathered
 from siamkit.report.html.heldout import Decision, HeldOutFacts
 from siamkit.report.html.plan_chart import plan_chart
+from siamkit.words import plural
 
 Context = dict[str, Any]
 _PARTS = {"test": "test", "val": "validation"}
 
 
 def charts_of(gathered: Gathered) -> dict[str, Chart]:
-    """Return the charts that there is something to draw in, by id."""
+    """Return the charts that have data, by id."""
     facts = gathered.facts
     names = dict.fromkeys(n for e in facts.epochs for n in e.metrics)
     charts = [
@@ -48,19 +49,19 @@ def charts_of(gathered: Gathered) -> dict[str, Chart]:
 def context_of(
     gathered: Gathered, charts: Mapping[str, Chart], thumbs: Mapping[int, str | None], now: datetime
 ) -> Context:
-    """Return what the templates show.
+    """Return the values that the templates show.
 
     Args:
-        gathered: What the report is made of.
+        gathered: The contents of the report.
         charts: The charts by id.
         thumbs: The thumbnails by number; None for a file that cannot be read.
-        now: When the report is written.
+        now: The time at which the report is written.
     """
     notices = list(gathered.notices)
     if lost := sum(text is None for text in thumbs.values()):
         notices.append(
-            f"{lost} of the {len(thumbs)} images shown cannot be read: moved, removed or damaged "
-            "since the run"
+            f"{lost} of the {plural(len(thumbs), 'image')} shown cannot be read: moved, removed or "
+            "damaged since the run"
         )
     return {
         **_head(gathered),
@@ -100,7 +101,7 @@ def _name(config: Mapping[str, Any], section: str) -> str:
 def _lead(gathered: Gathered, config: Mapping[str, Any]) -> str:
     facts = gathered.facts
     if not config:
-        return "The run logged no event: it stopped before it began."
+        return "The run logged no events: it stopped before it began."
     total = sum(timing.totals(gathered.spent).values())
     of = facts.start.get("epochs")
     done = len(facts.epochs)
@@ -132,9 +133,12 @@ def _about(gathered: Gathered, data: str) -> list[tuple[str, str]]:
         rows.append(("best epoch", f"{facts.best.number + 1} of {len(facts.epochs)}"))
     if facts.bands:
         last = facts.bands[-1]
-        phases = f"{len(facts.bands)} phase{'s' if len(facts.bands) > 1 else ''}"
+        phases = plural(len(facts.bands), "phase")
         rows.append(
-            ("trainable at the end", f"{units.percent(last.share)} of the parameters, in {phases}")
+            (
+                "trainable at the end",
+                f"{units.percent(last.share)} of the parameters ({phases})",
+            )
         )
     if gathered.held is not None and gathered.held.verified is not None:
         verified = gathered.held.verified
@@ -145,7 +149,7 @@ def _about(gathered: Gathered, data: str) -> list[tuple[str, str]]:
             )
         )
     if facts.sessions > 1:
-        rows.append(("sessions", f"{facts.sessions}: it was resumed"))
+        rows.append(("resumed", "once" if facts.sessions == 2 else f"{facts.sessions - 1} times"))
     return rows
 
 
@@ -157,20 +161,22 @@ def _run(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
     learning = [charts[name] for name in shown if name in charts]
     live = any(band.engine.get("mode") == "live" for band in gathered.facts.bands)
     note = (
-        "By the log's clock. What comes before the first step counts to the first epoch, the last "
-        "embedding of the held-out images to the last one."
+        "Times are taken from the event log. Work before the first step counts towards the first "
+        "epoch. The final embedding of the held-out images counts towards the last epoch."
     )
     if live:
         note += (
-            " Where the prefix runs for every batch, its part of the waiting is by the cost an "
-            "image that was measured when the phase began."
+            " Where the frozen prefix runs for every batch, its share of the waiting time is "
+            "estimated from its cost per image, which was measured when the phase began."
         )
     return {
         "learning": learning,
         "plan": charts.get("plan"),
         "time": charts.get("time"),
         "time_note": note,
-        "phases": [(number, b.what) for number, b in enumerate(gathered.facts.bands, start=1)],
+        "phases": [
+            (number, b.trained_text) for number, b in enumerate(gathered.facts.bands, start=1)
+        ],
     }
 
 
@@ -190,36 +196,37 @@ def _verification(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
         return context
     part = _PARTS[held.held.part]
     context["held_note"] = (
-        f"From here on: the {part} set, {_described(held)}, by the network of the best epoch "
-        f"({held.held.epoch + 1})."
+        f"This section and the following ones show the {part} set, {_described(held)}, embedded "
+        f"by the network of the best epoch ({held.held.epoch + 1})."
     )
     if held.notices:
-        context["held_note"] += f" To keep the page small, {'; '.join(held.notices)}."
+        context["held_note"] += f" {' '.join(held.notices)}"
     if part == "validation":
         context["held_note"] += (
-            " The best epoch was chosen by these images, so the figures flatter it a little; a "
-            "test split gives figures that do not."
+            " The best epoch was selected on these images, so the figures are slightly "
+            "optimistic. A test split gives unbiased figures."
         )
     if held.verified is None:
         context["why_no_pairs"] = (
-            "There are no pairs of both kinds: verification needs two classes and two images of "
+            "Verification needs same and different pairs: at least two classes, and two images of "
             "one of them."
         )
         return context
     verified, decision = held.verified, held.decision
     assert decision is not None
     metrics = verified.metrics
-    drawn = "all pairs there are" if verified.pairs.all else "drawn from all pairs"
+    drawn = "all pairs" if verified.pairs.all else "a random sample of all pairs"
     if held.held.images.tuples is not None:
-        drawn = "those that the data lists"
+        drawn = "the pairs that the data lists"
     context.update(
         verification=model.verification_rows(verified),
         threshold=decision.threshold,
         threshold_rows=_threshold_rows(decision),
         foreseen=decision.calibration is not None,
         threshold_note=(
-            f"The threshold is from {decision.source}. {metrics.same} same and "
-            f"{metrics.different} different pairs: {drawn}. Intervals resample classes."
+            f"The threshold comes from {decision.source}. The metrics use {metrics.same} same and "
+            f"{metrics.different} different pairs: {drawn}. The intervals are bootstrapped over "
+            "classes."
         ),
     )
     return context
@@ -229,7 +236,7 @@ def _described(held: HeldOutFacts) -> str:
     images = held.held.images
     if held.total == len(images):
         return str(images)
-    return f"{held.total} images"
+    return plural(held.total, "image")
 
 
 def _threshold_rows(decision: Decision) -> list[tuple[str, ...]]:
@@ -246,14 +253,14 @@ def _pictures(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
     }  # fmt: skip
     if held is None:
         return context
-    few = "There are too few held-out images for this."
+    few = "There are too few held-out images for this section."
     context.update(why_no_images=few, why_no_map=few)
     if held.near is None:
         return context
     if held.held.images.tuples is not None:
         context["why_no_images"] = (
-            "The data says which images belong together, not all that do, so which neighbours "
-            "are right is not known."
+            "The data lists some pairs of images that belong together, but not all of them, so "
+            "siamkit cannot decide which neighbours are correct."
         )
     context.update(
         right=model.gallery(held, held.right),
@@ -263,7 +270,7 @@ def _pictures(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
     if held.verified is not None:
         known = held.held.images.tuples is not None
         context.update(
-            hardest_note="" if known else "; of the same two classes only the hardest is shown",
+            hardest_note="" if known else ", at most one per pair of classes",
             accepts=model.shown_pairs(held, held.accepts),
             rejects=model.shown_pairs(held, held.rejects),
         )
@@ -275,7 +282,7 @@ def _pictures(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
             items=items,
             map_classes=sorted(classes.items(), key=lambda pair: pair[1]),
             map_note=(
-                f" {len(items)} of {held.total} images, drawn at random (fixed seed)."
+                f" The map shows {len(items)} of {held.total} images, a random sample (fixed seed)."
                 if len(items) < held.total
                 else ""
             ),
@@ -285,12 +292,12 @@ def _pictures(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
 
 def _retrieval_note(metrics: Retrieval | None) -> str:
     if metrics is None:
-        return "No image has another one of its class to find."
+        return "No image has another image of its class to retrieve."
     return (
-        f"Of {metrics.queries} queries with another image of their class among {metrics.gallery}, "
-        f"{units.percent(metrics.recall[1])} have one nearest to them (recall@1 "
-        f"{metrics.recall[1]:.3f}, MAP@R {metrics.map_at_r:.3f}). Queries of either kind are drawn "
-        "at random (fixed seed)."
+        f"{units.percent(metrics.recall[1])} of {plural(metrics.queries, 'query')} among "
+        f"{plural(metrics.gallery, 'image')} have an image of their own class as the nearest one "
+        f"(recall@1 {metrics.recall[1]:.3f}, MAP@R {metrics.map_at_r:.3f}). The queries shown are "
+        "a random sample (fixed seed)."
     )
 
 
@@ -299,9 +306,9 @@ def _retrieval_note(metrics: Retrieval | None) -> str:
 
 def _appendix(gathered: Gathered) -> Context:
     versions = gathered.facts.start.get("versions")
-    note = "Of the process that trained last."
+    note = "The versions of the process that trained last."
     if not isinstance(versions, Mapping):
-        note = "Of the process that wrote this report: the run logged none."
+        note = "The versions of the process that wrote this report, since the run logged none."
         versions = {
             **{name: importlib.metadata.version(name) for name in ("siamkit", "torch", "timm")},
             "python": platform.python_version(),

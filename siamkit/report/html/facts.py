@@ -1,10 +1,12 @@
-"""The facts of a run: what its events say happened. Pure."""
+"""The facts of a run, collected from its events. Pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from siamkit.words import plural
 
 LoggedEvent = Mapping[str, Any]
 Metrics = Mapping[str, float]
@@ -16,13 +18,13 @@ FROZEN, PARTLY, TRAINS = "frozen", "partly", "trains"
 
 @dataclass(frozen=True)
 class StageState:
-    """A stage in a phase.
+    """The state of a stage in a phase.
 
     Attributes:
-        parameters: How many it has.
-        trainable: How many of them train.
+        parameters: The number of its parameters.
+        trainable: The number of its parameters that train.
         lr: Its rate before the schedule.
-        norm: What its norm layers do.
+        norm: The state of its norm layers.
     """
 
     parameters: int
@@ -32,7 +34,7 @@ class StageState:
 
     @property
     def state(self) -> str:
-        """Whether it trains, in part or at all."""
+        """The stage is frozen, trains in part, or trains."""
         if not self.trainable:
             return FROZEN
         return TRAINS if self.trainable == self.parameters else PARTLY
@@ -45,10 +47,10 @@ class Band:
     Attributes:
         start: Its first epoch, from 0.
         end: The epoch after its last.
-        trainable: Parameters that train.
-        parameters: All there are.
+        trainable: The number of parameters that train.
+        parameters: The number of all parameters.
         stages: The stages, in the order of the network.
-        engine: How it was computed: the ``engine`` event; empty if unknown.
+        engine: The ``engine`` event, which says how the phase was computed; empty if unknown.
     """
 
     start: int
@@ -65,12 +67,12 @@ class Band:
 
     @property
     def trained(self) -> list[str]:
-        """The names of the stages of which something trains."""
+        """The names of the stages with trainable parameters."""
         return [name for name, stage in self.stages.items() if stage.trainable]
 
     @property
-    def what(self) -> str:
-        """What trains, in a few words."""
+    def trained_text(self) -> str:
+        """A short text about the stages that train, such as ``layer3 to head``."""
         names, trained = list(self.stages), self.trained
         if not trained:
             return "nothing"
@@ -89,11 +91,11 @@ class Epoch:
     """A finished epoch.
 
     Attributes:
-        number: From 0.
+        number: Its number, from 0.
         loss: The mean training loss.
-        metrics: Of held-out classes.
-        train_metrics: Of as many training classes.
-        best: Whether it was the best so far.
+        metrics: The metrics on held-out classes.
+        train_metrics: The metrics on as many training classes.
+        best: The epoch was the best so far.
     """
 
     number: int
@@ -108,9 +110,9 @@ class Step:
     """An optimizer step.
 
     Attributes:
-        at: When, in epochs.
+        at: Its time, in epochs.
         loss: Its loss.
-        rates: By stage, the rate.
+        rates: The rate of each stage.
     """
 
     at: float
@@ -120,18 +122,18 @@ class Step:
 
 @dataclass(frozen=True)
 class Facts:
-    """What happened in a run.
+    """The facts of a run.
 
     Attributes:
-        start: The latest ``run_start`` event; empty if the run never got so far.
-        untrained: Held-out metrics of the backbone's own features.
+        start: The latest ``run_start`` event; empty if the run stopped before it.
+        untrained: Held-out metrics before training.
         epochs: The finished epochs.
-        steps: The optimizer steps that count: those that were done again after a crash count once.
+        steps: The optimizer steps; a step that was repeated after a crash counts once.
         bands: The phases so far.
-        sessions: How often the run was started or resumed.
-        ended: Whether it came to its end.
-        stopped_early: Whether early stopping ended it.
-        notices: What was worth knowing, each once, in order.
+        sessions: The number of times the run was started or resumed.
+        ended: The run is complete.
+        stopped_early: Early stopping ended the run.
+        notices: The notices, each once, in order.
     """
 
     start: LoggedEvent
@@ -151,13 +153,13 @@ class Facts:
 
     @property
     def span(self) -> float:
-        """How far the run got, in epochs."""
+        """The number of epochs, or parts of one, that the run completed."""
         reached = [self.steps[-1].at] if self.steps else []
         return max([*reached, *(e.number + 1 for e in self.epochs), 0])
 
 
 def facts_of(events: Sequence[LoggedEvent]) -> Facts:
-    """Return what happened, from events in the order in which they were logged."""
+    """Return the facts of a run from its events, in the order of the log."""
     named = _standing([(str(e["event"]), e) for e in events])
     start = _last(named, "run_start")
     names = [name for name, _ in named]
@@ -182,7 +184,7 @@ def facts_of(events: Sequence[LoggedEvent]) -> Facts:
 
 
 def _standing(named: Sequence[tuple[str, LoggedEvent]]) -> list[tuple[str, LoggedEvent]]:
-    """Leave out what was undone: a run that is resumed may go back to an older checkpoint."""
+    """Leave out undone events: a resumed run may go back to an older checkpoint."""
     standing: list[tuple[str, LoggedEvent]] = []
     for name, event in named:
         if name == "run_start":
@@ -218,7 +220,7 @@ def _epoch(event: LoggedEvent) -> Epoch:
 
 
 def _steps(events: Iterable[LoggedEvent]) -> tuple[Step, ...]:
-    """Return the steps by their number; what was done again replaces what a crash undid."""
+    """Return the steps by number; a repeated step replaces the one that a crash undid."""
     steps = {
         e["step"]: Step(
             e["epoch"] + e["epoch_step"] / max(e["epoch_steps"], 1),
@@ -233,8 +235,8 @@ def _steps(events: Iterable[LoggedEvent]) -> tuple[Step, ...]:
 def _bands(named: Sequence[tuple[str, LoggedEvent]], reached: int) -> tuple[Band, ...]:
     """Return the phases up to the epoch ``reached``.
 
-    A resumed run logs its plan again, from an epoch that may lie in a phase that was logged before:
-    the later one counts, and equal neighbours are one phase.
+    A resumed run logs its plan again, from an epoch that may lie within an earlier phase. The later
+    record counts, and equal neighbours become one phase.
     """
     stages: dict[str, StageState] = {}
     by_start: dict[int, Band] = {}
@@ -275,8 +277,8 @@ def _notices(named: Sequence[tuple[str, LoggedEvent]]) -> tuple[str, ...]:
             notices.append(str(event["text"]))
         elif name == "non_finite":
             notices.append(
-                f"the loss or a gradient was not finite at step {event['step'] + 1}; "
-                f"{len(event['samples'])} images were in the batch, among them "
+                f"the loss or a gradient was not finite at step {event['step'] + 1}; the batch of "
+                f"{plural(len(event['samples']), 'image')} included "
                 f"{', '.join(map(str, event['samples'][:3]))}"
             )
     return tuple(dict.fromkeys(notices))

@@ -1,8 +1,8 @@
 """The common parts of all charts: colours, the plain layout, phases in the background.
 
-Text, grid and axis colours are those of the page (``style.css``), so that charts follow light, dark
-and print without being drawn again. The colours here are told apart on both, and with any colour
-vision (Okabe and Ito, 2008, moved towards equal contrast on white and near-black).
+Text, grid and axis colours come from the page (``style.css``), so that charts follow its light,
+dark and print modes without being drawn again. The colours here are distinct in all modes and for
+any colour vision (Okabe and Ito, 2008, adjusted for equal contrast on white and near-black).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _LABEL = 22
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, and the same in words and numbers.
+    """A chart, with its content as text and as a table.
 
     Attributes:
         id: Its name in the page.
-        title: What it shows.
-        finding: What is to be seen in it, in a sentence or two.
+        title: Its title.
+        finding: Its message, in one or two sentences.
         figure: The chart.
         columns: The heads of its table.
         rows: The table.
@@ -49,7 +49,7 @@ class Chart:
 
     @property
     def height(self) -> int:
-        """Pixels."""
+        """The height in pixels."""
         return int(self.figure.layout.height)
 
 
@@ -58,8 +58,8 @@ def figure(*traces: Any, height: int = 260, **layout: Any) -> go.Figure:
 
     Args:
         *traces: The data.
-        height: Pixels.
-        **layout: What differs from the plain layout.
+        height: The height in pixels.
+        **layout: Differences from the plain layout.
     """
     plot = go.Figure(data=list(traces))
     return plain(plot, height=height, **layout)
@@ -92,13 +92,13 @@ def plain(plot: go.Figure, *, height: int, **layout: Any) -> go.Figure:
 
 
 def label(text: str, most: int = _LABEL) -> str:
-    """Return a name as plotly shows it letter by letter: its labels know some HTML."""
+    """Return a name for plotly to show literally; plotly interprets some HTML in labels."""
     short = text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
     return html.escape(short, quote=False)
 
 
 def pattern(shape: str) -> dict[str, Any]:
-    """Return a pattern over a bar's own colour, for who cannot tell that."""
+    """Return a pattern over the colour of a bar, for readers who cannot distinguish colours."""
     return {
         "shape": shape, "fillmode": "overlay", "fgcolor": "rgba(255,255,255,0.8)", "size": 5,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The gatherer: reads what a report is made of. What is missing is said, and does not fail."""
+"""The gatherer: reads the contents of a report. A missing part becomes a notice, not an error."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from siamkit.report.html.facts import Facts, facts_of
 from siamkit.report.html.heldout import HeldOutFacts, held_out_facts
 from siamkit.runs.held_out import HeldOut
 from siamkit.runs.open import OpenRun
+from siamkit.words import plural
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """What a report is made of.
+    """The contents of a report.
 
     Attributes:
         run: The run.
-        facts: What happened.
+        facts: The facts of the run.
         spent: Seconds by epoch and kind of work.
         metrics: The ``metrics`` of ``metrics.json``; empty without one.
-        config: The run's configuration as it is written.
-        held: What the held-out embeddings say; None without any.
-        why: Why there are none.
-        map: The map of them; None for too few.
-        notices: What the reader should know.
+        config: The text of the run's configuration.
+        held: The facts about the held-out embeddings; None without embeddings.
+        why: The reason why there are none.
+        map: The map of the embeddings; None for too few.
+        notices: The notices for the reader.
     """
 
     run: OpenRun
@@ -49,8 +50,8 @@ def gather(run: OpenRun) -> Gathered:
     facts = facts_of(log.events)
     notices = list(facts.notices)
     if log.damaged:
-        lines = "a line" if log.damaged == 1 else f"{log.damaged} lines"
-        notices.append(f"{lines} of events.jsonl could not be read and is left out")
+        lines = plural(log.damaged, "unreadable line")
+        notices.append(f"{lines} of events.jsonl left out")
     held, why = _held_out(run, facts, notices)
     return Gathered(
         run,
@@ -66,7 +67,7 @@ def gather(run: OpenRun) -> Gathered:
 
 
 def _held_out(run: OpenRun, facts: Facts, notices: list[str]) -> tuple[HeldOutFacts | None, str]:
-    """Return what the test images say, or else the validation images, or why neither does."""
+    """Return the facts about the test or else the validation images, or why there are none."""
     problem = ""
     for part in ("test", "val"):
         try:
@@ -79,15 +80,15 @@ def _held_out(run: OpenRun, facts: Facts, notices: list[str]) -> tuple[HeldOutFa
     if problem:
         return None, f"The embeddings cannot be read: {problem}"
     if facts.ended:
-        return None, "The run has no embeddings of its held-out images: they were removed."
+        return None, "The run has no embeddings of its held-out images. They were removed."
     return None, (
-        "The held-out images are embedded at the end of a run, and this one has not come to it. "
-        f"'siamkit train --resume {run.path}' goes on with it."
+        "The held-out images are embedded at the end of a run, and this run is not complete. "
+        f"'siamkit train --resume {run.path}' continues it."
     )
 
 
 def _calibration(run: OpenRun, kept: HeldOut, notices: list[str]) -> Calibration | None:
-    """Return the calibration; what is wrong with one that is there is a notice."""
+    """Return the calibration; a damaged or unfitting one becomes a notice."""
     try:
         return run.calibration_for(kept)
     except SiamkitError as error:

@@ -1,6 +1,6 @@
-"""The held-out images as the page shows them: the figures of evaluation, and which images to show.
+"""The facts about the held-out images: the results of evaluation, and the choice of images.
 
-No image is opened here, and no figure is computed.
+This module opens no image and computes no metric.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Decision:
     """The threshold that the page shows, and the errors at it.
 
     Attributes:
-        threshold: The score from which on a pair counts as same.
-        source: Where it comes from, in a few words.
+        threshold: The lowest score at which a pair counts as same.
+        source: Its origin, as a short text.
         calibration: The run's calibration; None without one.
-        far: The share of different pairs here that it accepts.
-        frr: The share of same pairs here that it rejects.
+        far: The share of different held-out pairs that it accepts.
+        frr: The share of same held-out pairs that it rejects.
     """
 
     threshold: float
@@ -54,23 +54,23 @@ class Decision:
 
 @dataclass(frozen=True)
 class HeldOutFacts:
-    """What the held-out embeddings say.
+    """The facts about the held-out embeddings.
 
     Attributes:
-        held: The images to choose from, and their embeddings; a draw where there are very many.
-        total: How many images there are in all; the figures are of all of them.
-        labels: ``[N]``
+        held: The images to choose from, and their embeddings; a random sample of a very large set.
+        total: The number of all held-out images; the metrics use all of them.
+        labels: The class of each image, ``[N]``.
         near: Their neighbours; None with fewer than two images.
-        retrieval: Retrieval metrics; None where no query can find one of its class, or where it is
-            pairs or triplets that are known.
-        right: Queries whose nearest image is of their class; none where it is pairs or triplets
-            that are known, not classes.
-        wrong: Queries whose nearest image is not.
-        verified: Scored pairs; None where there are not two kinds of them.
+        retrieval: Retrieval metrics; None if no query has another image of its class, or if the
+            data lists pairs or triplets.
+        right: Queries whose nearest image is of their class; empty if the data lists pairs or
+            triplets instead of classes.
+        wrong: Queries whose nearest image is of another class.
+        verified: Scored pairs; None without both same and different pairs.
         decision: The threshold, and the errors at it; None without scored pairs.
-        accepts: The different pairs of the highest scores.
-        rejects: The same pairs of the lowest scores.
-        notices: What is missing or was drawn, and why.
+        accepts: The different pairs with the highest scores.
+        rejects: The same pairs with the lowest scores.
+        notices: Notices about missing or sampled parts.
     """
 
     held: HeldOut
@@ -87,7 +87,7 @@ class HeldOutFacts:
     notices: tuple[str, ...] = ()
 
     def name(self, index: int) -> str:
-        """Return the name of an image's class, or its own where classes are not known."""
+        """Return the name of an image's class, or its own name if the data has no classes."""
         if self.held.images.tuples is not None:
             return self.held.images.samples[index].key
         return self.held.images.classes[int(self.labels[index])]
@@ -100,31 +100,34 @@ def held_out_facts(
     most_images: int = IMAGES,
     most_pairs: int = MOST,
 ) -> HeldOutFacts:
-    """Return what held-out embeddings say.
+    """Return the facts about held-out embeddings.
 
     Args:
         whole: The images and their embeddings.
         calibration: The run's calibration; None without one.
-        most_images: Images are shown from a draw of larger sets.
-        most_pairs: Pairs are drawn from more.
+        most_images: The number of images to choose from; larger sets are sampled.
+        most_pairs: The number of pairs to score; larger numbers are sampled.
     """
     notices: list[str] = []
     total = len(whole.images)
     held = _drawn(whole, most_images)
     if len(held.images) < total:
-        notices.append(f"images are shown from a random draw of {len(held.images)} (fixed seed)")
+        notices.append(
+            f"To keep the page small, it shows images from a random sample of {len(held.images)} "
+            "(fixed seed)."
+        )
     labels = torch.tensor(held.images.labels, dtype=torch.int64)
     names = labels.numpy()
     if len(labels) < 2:
-        return HeldOutFacts(held, total, names, None, notices=("there are fewer than two images",))
+        return HeldOutFacts(held, total, names, None, notices=("There are fewer than two images.",))
     query, gallery = roles_of(held.images)
     near = neighbourhood(held.embeddings, labels, NEIGHBOURS, query=query, gallery=gallery)
     known = held.images.tuples is not None
     retrieval, verified, decision = None, None, None
     if known:
-        # Two images of one identity need not be in a pair that says so: no neighbour is wrong.
-        nobody = np.zeros(len(names), bool)
-        near = replace(near, findable=nobody, right=nobody)
+        # The list may lack a pair of two images of one identity, so no neighbour is known wrong.
+        none = np.zeros(len(names), bool)
+        near = replace(near, findable=none, right=none)
     else:
         try:
             retrieval = retrieval_of(whole.embeddings, whole.images)
@@ -135,7 +138,7 @@ def held_out_facts(
         verified = verify_images(whole.embeddings, whole.images, most=most_pairs, seed=_SEED)
         decision = _decision(verified, calibration)
     except DataError:
-        pass  # the page says which pairs it takes
+        pass  # the page says which pairs are needed
     if known and verified is not None:
         accepts, rejects = hardest_known(verified, SHOWN_PAIRS)
     else:
@@ -162,7 +165,7 @@ def held_out_facts(
 
 
 def _drawn(held: HeldOut, most: int) -> HeldOut:
-    """Return at most ``most`` of the images, in their order; all where pairs are known."""
+    """Return at most ``most`` of the images, in their order; all if the data lists pairs."""
     if len(held.images) <= most or held.images.tuples is not None:
         return held
     rng = np.random.default_rng(_SEED)
@@ -176,6 +179,8 @@ def _decision(verified: Verified, calibration: Calibration | None) -> Decision:
         threshold, source = calibration.threshold, "calibration.json"
     else:
         threshold = verified.metrics.eer_threshold
-        source = "the equal error rate of these very pairs, as the run has no threshold of its own"
+        source = (
+            "the equal error rate of these same pairs, since the run has no threshold of its own"
+        )
     errors = verified.errors(threshold)
     return Decision(threshold, source, calibration, errors["far"], errors["frr"])

@@ -28,8 +28,8 @@ class Shown:
         number: Its number among the thumbnails.
         name: Its key.
         label: Its class.
-        score: Its similarity to the image that it stands beside.
-        right: Whether it is of the same class as that.
+        score: Its similarity to the image that it is compared with.
+        right: The two images are of the same class.
     """
 
     number: int
@@ -49,7 +49,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two images, and whether the threshold decides rightly."""
+    """Two images, and the decision of the threshold."""
 
     first: Shown
     second: Shown
@@ -58,11 +58,11 @@ class Comparison:
 
 
 def headline(facts: Facts, metrics: Mapping[str, Any]) -> list[Json]:
-    """Return the figures that the page starts with: untrained against best, of each metric.
+    """Return the headline figures of the page: each metric, untrained and of the best epoch.
 
     Args:
-        facts: What happened.
-        metrics: The ``metrics`` of ``metrics.json``; empty while there is none.
+        facts: The facts of the run.
+        metrics: The ``metrics`` of ``metrics.json``; empty while the file does not exist.
     """
     rows: list[Json] = []
     test = metrics.get("test") or {}
@@ -126,7 +126,7 @@ def _shown(
 def thumbnail_wishes(
     facts: HeldOutFacts, places: Map | None
 ) -> tuple[dict[int, Sample], dict[int, int]]:
-    """Return the images that the page shows, and the size in which it needs each."""
+    """Return the images that the page shows, and the size of each in pixels."""
     sizes: dict[int, int] = {}
     if places is not None:
         sizes.update(dict.fromkeys(places.indices.tolist(), SMALL))
@@ -140,7 +140,7 @@ def thumbnail_wishes(
 
 
 def map_items(facts: HeldOutFacts, places: Map) -> list[Json]:
-    """Return what the page's script needs of each point: where, which image, which class."""
+    """Return the values of each point for the page's script: position, image, class, verdict."""
     near, samples = facts.near, facts.held.images.samples
     assert near is not None
     items: list[Json] = []
@@ -182,22 +182,22 @@ def verification_rows(verified: Verified) -> list[tuple[str, str, str]]:
     for title, key, value in values:
         ends = verified.intervals.get(key)
         between = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
-        text = f"{value:.3f}" if value is not None else "too few different pairs to tell"
+        text = f"{value:.3f}" if value is not None else "too few different pairs"
         rows.append((title, text, between))
     return rows
 
 
 def threshold_rows(decision: Decision) -> list[tuple[str, str, str]]:
-    """Return the error rates at the threshold: here, and as the calibration foresaw them."""
+    """Return the error rates at the threshold: measured here, and predicted by the calibration."""
     own = decision.calibration
     far, frr = (None, None) if own is None else (own.far, own.frr)
     return [
-        ("false accepts (FAR)", units.percent(decision.far), _foreseen(far)),
-        ("false rejects (FRR)", units.percent(decision.frr), _foreseen(frr)),
+        ("false accepts (FAR)", units.percent(decision.far), _predicted(far)),
+        ("false rejects (FRR)", units.percent(decision.frr), _predicted(frr)),
     ]
 
 
-def _foreseen(rate: Rate | None) -> str:
+def _predicted(rate: Rate | None) -> str:
     if rate is None:
         return ""
     return f"{units.percent(rate.rate)} ({units.percent_range(rate.low, rate.high)})"

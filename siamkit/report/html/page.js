@@ -7,7 +7,7 @@
     image.src = source(image.dataset.thumb);
   }
 
-  // The plotting library is packed: it would be most of the file.
+  // The plotting library is compressed, since it would be most of the file.
   async function library() {
     const packed = Uint8Array.from(atob(document.getElementById("library").textContent.trim()),
       (letter) => letter.charCodeAt(0));
@@ -19,7 +19,7 @@
 
   const charts = read("charts");
   const plots = [...document.querySelectorAll("[data-chart]")];
-  const tell = (text) => {
+  const showNote = (text) => {
     for (const plot of plots) {
       const note = document.createElement("p");
       note.className = "empty";
@@ -32,7 +32,7 @@
     try {
       await library();
     } catch (error) {
-      tell("Charts need a browser of 2023 or later; the tables below hold the numbers.");
+      showNote("Charts need a browser from 2023 or later. The tables below hold the numbers.");
       return;
     }
   }
@@ -45,7 +45,7 @@
     await Plotly.newPlot(plot, chart.data, chart.layout, options);
   }
 
-  // On paper a chart is as wide as the column, whatever it was on the screen.
+  // On paper a chart is as wide as its column.
   addEventListener("beforeprint", () => {
     for (const svg of document.querySelectorAll(".main-svg")) {
       if (!svg.hasAttribute("viewBox")) {
@@ -69,9 +69,9 @@
 
 function exploreMap(view, items, thumbs, source) {
   const tip = document.getElementById("tip");
-  const [image, missing, label, file, told] = tip.children;
+  const [image, missing, label, file, verdict] = tip.children;
   const choice = document.getElementById("class");
-  const status = document.getElementById("map-told");
+  const status = document.getElementById("map-status");
   const MARKED = 2;
   const ring = document.createElement("div");
   ring.className = "ring";
@@ -95,7 +95,7 @@ function exploreMap(view, items, thumbs, source) {
     image.alt = nameOf(item);
     label.textContent = nameOf(item);
     file.textContent = item.name;
-    told.textContent = item.verdict;
+    verdict.textContent = item.verdict;
     const [x, y] = place(item);
     ring.style.left = `${x}px`;
     ring.style.top = `${y}px`;
@@ -129,10 +129,10 @@ function exploreMap(view, items, thumbs, source) {
     choice.value = value;
   }
 
-  // The image that lies nearest in a direction, sideways counting double.
+  // The nearest image in a direction; sideways distance counts twice.
   function next(dx, dy) {
     const [x, y] = place(items[focused]);
-    let found = null;
+    let nearest = null;
     let shortest = Infinity;
     items.forEach((item, number) => {
       const [px, py] = place(item);
@@ -140,11 +140,11 @@ function exploreMap(view, items, thumbs, source) {
       const aside = Math.abs((px - x) * dy - (py - y) * dx);
       const far = along + 2 * aside;
       if (number !== focused && along > 0 && aside <= along && far < shortest) {
-        found = number;
+        nearest = number;
         shortest = far;
       }
     });
-    return found;
+    return nearest;
   }
 
   const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };

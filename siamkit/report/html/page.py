@@ -1,4 +1,4 @@
-"""Putting the page together: templates, style, script, and the policy that forbids all else."""
+"""The page: templates, style, script, and a content security policy that forbids all else."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from siamkit.report.html.figures import Chart
 from siamkit.report.units import finite
+from siamkit.words import plural
 
 _HERE = "siamkit.report.html"
 
@@ -24,13 +25,13 @@ _HERE = "siamkit.report.html"
 def render(charts: Mapping[str, Chart], context: Mapping[str, Any]) -> str:
     """Return the page.
 
-    Whatever comes from a run is escaped by Jinja or, in the script's data, by its ``tojson``. Were
-    that to fail, the content security policy runs no script but the two whose hashes it names, and
-    loads nothing.
+    Jinja escapes every text of a run, and its ``tojson`` escapes the data of the script. The
+    content security policy also allows only the two scripts whose hashes it names, and no
+    loading from elsewhere.
 
     Args:
         charts: The charts by id.
-        context: What the templates show.
+        context: The values that the templates show.
     """
     style, script = _text("style.css"), _text("page.js")
     packed, library_hash = _library()
@@ -41,6 +42,7 @@ def render(charts: Mapping[str, Chart], context: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["plural"] = plural
     return environment.get_template("page.html.j2").render(
         **context,
         policy=policy(_hash(script), library_hash),
@@ -52,9 +54,9 @@ def render(charts: Mapping[str, Chart], context: Mapping[str, Any]) -> str:
 
 
 def policy(*hashes: str) -> str:
-    """Return a content security policy: these scripts run, images are in the page, nothing loads.
+    """Return a content security policy: only these scripts run, and nothing loads.
 
-    Plotly writes style rules, so styles are let in.
+    Images are part of the page. Plotly writes style rules, so inline styles are allowed.
     """
     scripts = " ".join(f"'{value}'" for value in hashes)
     return (
@@ -74,7 +76,7 @@ def _text(name: str) -> str:
 
 @functools.cache
 def _library() -> tuple[str, str]:
-    """Return plotly.js, packed and in base64, and the hash of the plain text."""
+    """Return plotly.js, compressed and in base64, and the hash of its plain text."""
     source = get_plotlyjs()
     packed = gzip.compress(source.encode(), compresslevel=9, mtime=0)
     return base64.b64encode(packed).decode("ascii"), _hash(source)

@@ -1,4 +1,4 @@
-"""The freeze plan as a picture."""
+"""The chart of the freeze plan: stages over epochs."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from siamkit.report.html.figures import (
     pattern,
     plain,
 )
+from siamkit.words import plural
 
-_TOLD = 4
+_LISTED = 4
 _PREFIX = {"cached": "computed once", "live": "prefix"}
 
 
 def prefix_of(band: Band) -> set[str]:
-    """Return the stages that lie whole in the frozen prefix of a phase. Pure.
+    """Return the stages that lie completely in the frozen prefix of a phase. Pure.
 
-    ``features`` is the whole backbone, all but the head; a boundary within a stage leaves that
-    stage out.
+    ``features`` stands for the whole backbone, without the head. A boundary within a stage excludes
+    that stage.
     """
     names = list(band.stages)
     boundary = band.engine.get("boundary")
@@ -40,7 +41,7 @@ def prefix_of(band: Band) -> set[str]:
 
 
 def plan_chart(facts: Facts) -> Chart | None:
-    """Return the freeze plan as a picture: stages over epochs, and the share that trains."""
+    """Return the chart of the freeze plan: stages over epochs, and the trainable share."""
     bands = facts.bands
     if not bands:
         return None
@@ -84,7 +85,7 @@ def plan_chart(facts: Facts) -> Chart | None:
     plot.update_xaxes(**{**epoch_axis(facts.span), "title": None}, row=1, col=1)
     plot.update_xaxes(**epoch_axis(facts.span), row=2, col=1)
     plot.update_traces(textfont_color="#fff", selector={"type": "bar"})
-    # The page's style knows it by this colour: white would not do on the shade of what is frozen.
+    # The page's style selects it by this colour; white is unreadable on the shade of frozen bars.
     plot.update_traces(textfont_color=GREY, selector={"name": FROZEN})
     plot.update_traces(textfont_color="#0b2233", selector={"name": PARTLY})
     plot.update_yaxes(
@@ -93,7 +94,7 @@ def plan_chart(facts: Facts) -> Chart | None:
     )  # fmt: skip
     plot.update_yaxes(title_text="train, %", range=[0, 105], dtick=50, row=1, col=1)
     return Chart(
-        "plan", "What trained when", _plan_finding(bands), plot,
+        "plan", "Freeze plan", _plan_finding(bands), plot,
         ("phase", "epochs", "trains", "parameters", "share", "frozen prefix", "computed"),
         [_band_row(number, band) for number, band in enumerate(bands, start=1)],
     )  # fmt: skip
@@ -101,19 +102,23 @@ def plan_chart(facts: Facts) -> Chart | None:
 
 def _plan_finding(bands: Sequence[Band]) -> str:
     parts = [
-        f"phase {number} ({_epochs(band.start, band.end)}): {band.what}, "
+        f"phase {number} ({_epochs(band.start, band.end)}): {band.trained_text}, "
         f"{units.percent(band.share)} of the parameters"
-        for number, band in enumerate(bands[:_TOLD], start=1)
+        for number, band in enumerate(bands[:_LISTED], start=1)
     ]
-    more = f"; the table has {len(bands) - _TOLD} more" if len(bands) > _TOLD else ""
+    more = (
+        f"; {plural(len(bands) - _LISTED, 'more phase')} in the table"
+        if len(bands) > _LISTED
+        else ""
+    )
     return (
-        f"From the image (bottom) to the embedding (top). What trains in {'; '.join(parts)}{more}."
+        f"Stages from the image (bottom) to the embedding (top). Trained: {'; '.join(parts)}{more}."
     )
 
 
 @dataclass(frozen=True)
 class _Span:
-    """Epochs in which a stage stays as it is."""
+    """Consecutive epochs in which the state of a stage does not change."""
 
     name: str
     stage: StageState
@@ -123,7 +128,7 @@ class _Span:
 
 
 def _spans(bands: Sequence[Band]) -> list[_Span]:
-    """Return the spans of all stages; phases that leave a stage as it is make one of it."""
+    """Return the spans of all stages; phases that do not change a stage share one span."""
     spans: list[_Span] = []
     for name in bands[-1].stages:
         mine: list[_Span] = []
@@ -158,20 +163,20 @@ def _hover(span: _Span) -> str:
 
 
 def _epochs(start: int, end: int) -> str:
-    """Return the epochs ``[start, end)`` in words, counted from 1."""
+    """Return the text of the epochs ``[start, end)``, counted from 1: ``epochs 1 to 3``."""
     return f"epoch {end}" if end - start == 1 else f"epochs {start + 1} to {end}"
 
 
 def _band_row(number: int, band: Band) -> tuple[Cell, ...]:
     engine = band.engine
-    kernel = f" with {engine['kernel']}" if engine.get("kernel") else ""
+    kernel = f" with the {engine['kernel']} kernel" if engine.get("kernel") else ""
     how = {
         "cached": f"once{kernel}, then read from the cache",
         "live": f"for every batch{kernel}",
-        "whole": "whole network for every batch",
+        "whole": "the whole network for every batch",
     }.get(str(engine.get("mode")), "unknown")
     return (
-        number, f"{band.start + 1} to {band.end}", band.what,
+        number, f"{band.start + 1} to {band.end}", band.trained_text,
         f"{units.count(band.trainable)} of {units.count(band.parameters)}",
         units.percent(band.share), engine.get("boundary") or "none", how,
     )  # fmt: skip

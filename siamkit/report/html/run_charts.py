@@ -26,17 +26,18 @@ from siamkit.report.html.figures import (
     pattern,
     thinned,
 )  # fmt: skip
+from siamkit.words import plural
 
 _POINTS = 500
 _LEGEND = 8
 _MARKED = 40
-_DECADES = 20  # from here on a tick a decade is enough
+_DECADES = 20  # a wider range has one tick per decade
 _RATE_STYLES = ("solid", "dash", "dot", "dashdot")
 _RATE_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, GREY)
 
 
 def loss_chart(facts: Facts) -> Chart | None:
-    """Return the training loss by step and by epoch."""
+    """Return the chart of the training loss, by step and by epoch."""
     if not facts.steps:
         return None
     steps = [facts.steps[i] for i in thinned(len(facts.steps), _POINTS)]
@@ -55,20 +56,20 @@ def loss_chart(facts: Facts) -> Chart | None:
     draw_bands(plot, facts.bands)
     if facts.epochs:
         first, last = facts.epochs[0].loss, facts.epochs[-1].loss
-        finding = f"The mean loss of an epoch goes from {first:.3g} to {last:.3g}."
+        finding = f"The mean loss per epoch goes from {first:.3g} to {last:.3g}."
     else:
-        finding = f"The loss of the first {len(facts.steps)} steps; no epoch is finished."
+        finding = f"The loss of the first {plural(len(facts.steps), 'step')}; no epoch is complete."
     rows: list[tuple[Cell, ...]] = [(e.number + 1, _three(e.loss)) for e in facts.epochs]
     return Chart("loss", "Training loss", finding, plot, ("epoch", "mean loss"), rows)
 
 
 def _mode(facts: Facts) -> str:
-    """Return how an epoch is drawn: where there are many, marks would be a thick line."""
+    """Return how to draw epochs: the marks of many epochs would merge into a thick line."""
     return "lines+markers" if len(facts.epochs) <= _MARKED else "lines"
 
 
 def metric_chart(facts: Facts, name: str) -> Chart | None:
-    """Return a metric of held-out and of training classes by epoch, with the gap between them."""
+    """Return the chart of a metric by epoch, on held-out and on training classes, with the gap."""
     epochs = [e for e in facts.epochs if name in e.metrics]
     if not epochs:
         return None
@@ -121,7 +122,7 @@ def _metric_finding(facts: Facts, name: str, last: float, gaps: Sequence[tuple[i
     if best is not None and name in best.metrics:
         top = f"{best.metrics[name]:.3f} after the best epoch ({best.number + 1})"
     end = gaps[-1][1] if gaps else None
-    gap = f" At the end training is at {end:.3f}, a gap of {end - last:+.3f}." if end else ""
+    gap = f" Training: {end:.3f} after the last epoch, a gap of {end - last:+.3f}." if end else ""
     return f"Held out: {start}{top}.{gap}"
 
 
@@ -137,7 +138,7 @@ def _metric_rows(facts: Facts, name: str) -> list[tuple[Cell, ...]]:
 
 
 def rate_chart(facts: Facts) -> Chart | None:
-    """Return the rate of each stage over time; stages of equal rates share a line."""
+    """Return the chart of the rate of each stage; stages with equal rates share a line."""
     stages = list(dict.fromkeys(name for step in facts.steps for name in step.rates))
     if not stages:
         return None
@@ -146,7 +147,7 @@ def rate_chart(facts: Facts) -> Chart | None:
     steps = [facts.steps[i] for i in thinned(len(facts.steps), _POINTS)]
     lines: dict[tuple[float | None, ...], list[str]] = {}
     for stage in stages:
-        # A stage that does not train has no rate: the line is broken there.
+        # A stage that does not train has no rate, which leaves a gap in its line.
         values = tuple(step.rates.get(stage) or None for step in steps)
         if any(values):
             lines.setdefault(values, []).append(stage)
@@ -171,10 +172,15 @@ def rate_chart(facts: Facts) -> Chart | None:
     plot.update_yaxes(type="log", exponentformat="e", dtick=1 if decades else "D2")
     draw_bands(plot, facts.bands)
     finding = (
-        f"Log axis. The highest rate is {units.rate(top)}; a stage has a line only while it trains."
+        f"Log axis. The highest rate is {units.rate(top)}. A stage has a line only while it trains."
     )
     return Chart(
-        "rates", "Rate by stage", finding, plot, ("stage", "highest rate", "lowest rate"), rows
+        "rates",
+        "Learning rate by stage",
+        finding,
+        plot,
+        ("stage", "highest rate", "lowest rate"),
+        rows,
     )
 
 
@@ -193,7 +199,7 @@ _LOOKS: dict[str, tuple[str, str]] = {
 
 
 def time_chart(by_epoch: Mapping[int, Mapping[str, float]]) -> Chart | None:
-    """Return where the time went, by epoch and kind of work."""
+    """Return the chart of the time spent, by epoch and kind of work."""
     sums = timing.totals(by_epoch)
     total = sum(sums.values())
     if not total:
@@ -217,14 +223,14 @@ def time_chart(by_epoch: Mapping[int, Mapping[str, float]]) -> Chart | None:
     top = max(sums, key=lambda kind: sums[kind])
     name = timing.KINDS[top]
     finding = (
-        f"{units.duration(total)} in all; most of it, {units.percent(sums[top] / total)}, is: "
+        f"{units.duration(total)} in total. The largest part ({units.percent(sums[top] / total)}): "
         f"{name[0].lower()}{name[1:]}."
     )
     rows: list[tuple[Cell, ...]] = [
         (timing.KINDS[kind], units.duration(s), units.percent(s / total))
         for kind, s in sums.items()
     ]
-    return Chart("time", "Where the time went", finding, plot, ("work", "time", "share"), rows)
+    return Chart("time", "Time by epoch", finding, plot, ("work", "time", "share"), rows)
 
 
 def _three(value: float | None) -> str | None:

@@ -15,13 +15,14 @@ from siamkit.evaluation.verified import Verified
 from siamkit.report import units
 from siamkit.report.html.figures import BLUE, GREY, ORANGE, Cell, Chart, figure, pattern
 from siamkit.report.html.heldout import Decision, HeldOutFacts
+from siamkit.words import plural
 
 _CURVE = 300
 _BINS = 60
 
 
 def roc_chart(verified: Verified, decision: Decision) -> Chart:
-    """Return the ROC curve, false accepts on a linear axis."""
+    """Return the chart of the ROC curve, on linear axes."""
     curve = verified.curve
     kept = _spread(curve)
     chart = figure(
@@ -44,11 +45,11 @@ def roc_chart(verified: Verified, decision: Decision) -> Chart:
 
 
 def det_chart(verified: Verified, decision: Decision) -> Chart:
-    """Return false rejects over false accepts, both on log axes."""
+    """Return the chart of false rejects over false accepts, on log axes."""
     curve = verified.curve
     kept = _spread(curve)
     far, frr = curve.far[kept], 1 - curve.tar[kept]
-    # A rate below one pair in all of them was not seen, and zero has no place on a log axis.
+    # A rate of zero has no place on a log axis.
     seen = (far > 0) & (frr > 0)
     chart = figure(
         _curve(far[seen], frr[seen], "this network"),
@@ -70,8 +71,8 @@ def det_chart(verified: Verified, decision: Decision) -> Chart:
     chart.update_xaxes(title_text="false accepts (FAR)", range=[lows[0], 0.02], **axis)
     chart.update_yaxes(title_text="false rejects (FRR)", range=[lows[1], 0.02], **axis)
     finding = (
-        f"Log axes; lower is better. The equal error rate is {verified.metrics.eer:.3f}, at a "
-        f"score of {verified.metrics.eer_threshold:.3f}."
+        f"Log axes; lower is better. The equal error rate is {verified.metrics.eer:.3f}, at the "
+        f"score {verified.metrics.eer_threshold:.3f}."
     )
     rows: list[tuple[Cell, ...]] = [
         (far, f"{1 - tar:.4f}", cut) for far, tar, cut in _operating_points(verified)
@@ -82,7 +83,7 @@ def det_chart(verified: Verified, decision: Decision) -> Chart:
 
 
 def score_chart(verified: Verified, decision: Decision) -> Chart:
-    """Return the scores of same and of different pairs, with the threshold."""
+    """Return the chart of the scores of same and different pairs, with the threshold."""
     scores, same = verified.scores, verified.pairs.same
     edges = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-6), _BINS + 1)
     middles, width = (edges[1:] + edges[:-1]) / 2, float(edges[1] - edges[0])
@@ -110,10 +111,10 @@ def score_chart(verified: Verified, decision: Decision) -> Chart:
     )
     chart.update_layout(legend={"y": -0.2, "yanchor": "top"})
     chart.update_xaxes(title_text="cosine similarity")
-    chart.update_yaxes(title_text="share of the kind, %")
+    chart.update_yaxes(title_text="share of pairs, %")
     finding = (
-        f"At the threshold of {decision.threshold:.3f}, {units.percent(decision.far)} of different "
-        f"pairs are accepted and {units.percent(decision.frr)} of same pairs rejected."
+        f"The threshold of {decision.threshold:.3f} accepts {units.percent(decision.far)} of the "
+        f"different pairs and rejects {units.percent(decision.frr)} of the same pairs."
     )
     rows: list[tuple[Cell, ...]] = [
         (f"{a:.3f} to {b:.3f}", int(d), int(s))
@@ -127,14 +128,14 @@ def score_chart(verified: Verified, decision: Decision) -> Chart:
 
 
 def map_chart(facts: HeldOutFacts, places: Map) -> Chart:
-    """Return the map of embeddings; what a point shows is up to the page's script."""
+    """Return the map of the embeddings; the page's script shows the image of a point."""
     assert facts.near is not None
     wrong = facts.near.findable & ~facts.near.right
     chart = figure(height=560, hovermode="closest", margin={"l": 8, "r": 8, "t": 34, "b": 8})
     known = bool(facts.near.findable.any())
     kinds = (
-        ("nearest image is of its class" if known else "image", ~wrong, BLUE, "circle", 7),
-        ("nearest image is of another class", wrong, ORANGE, "x", 8),
+        ("nearest image: same class" if known else "image", ~wrong, BLUE, "circle", 7),
+        ("nearest image: another class", wrong, ORANGE, "x", 8),
     )
     for name, of_kind, colour, symbol, size in kinds:
         chosen = np.flatnonzero(of_kind[places.indices])
@@ -144,7 +145,7 @@ def map_chart(facts: HeldOutFacts, places: Map) -> Chart:
             showlegend=len(chosen) > 0,
             marker={"color": colour, "symbol": symbol, "size": size, "opacity": 0.75},
         )  # fmt: skip
-    # The page's script puts the images of a class, and the one in focus, on these.
+    # The page's script fills these traces: the images of a marked class, and the focused image.
     for size, width in ((13, 2), (20, 3)):
         chart.add_scatter(
             x=[], y=[], mode="markers", showlegend=False, hoverinfo="skip",
@@ -155,13 +156,11 @@ def map_chart(facts: HeldOutFacts, places: Map) -> Chart:
     chart.update_yaxes(**hidden)
     count, errors = len(places.indices), int(wrong[places.indices].sum())
     apart = (
-        f"; {errors} of them (crosses) have an image of another class nearest to them"
-        if known
-        else ""
+        f"; the nearest image of {errors} of them (crosses) is of another class" if known else ""
     )
     finding = (
-        f"{count} images by t-SNE{apart}. What lies together is alike; distances between groups "
-        "mean little."
+        f"{plural(count, 'image')}, placed by t-SNE{apart}. Neighbouring points have similar "
+        "embeddings; distances between groups mean little."
     )
     return Chart("map", "Map of the embeddings", finding, chart, (), [])
 
@@ -181,7 +180,7 @@ def _point(x: float | None, y: float | None) -> go.Scatter:
 
 
 def _spread(curve: Roc) -> NDArray[np.int64]:
-    """Return indices of points that draw a curve well on linear and on log axes."""
+    """Return indices of points that draw a curve smoothly on linear and on log axes."""
     count = len(curve.far)
     if count <= 2 * _CURVE:
         return np.arange(count, dtype=np.int64)
@@ -195,14 +194,18 @@ def _spread(curve: Roc) -> NDArray[np.int64]:
 
 
 def _operating_points(verified: Verified) -> list[tuple[str, float, str]]:
-    """Return the curve at a few rates of false accepts: the rate, TAR, and the threshold."""
+    """Return the curve at a few false accept rates: the rate, TAR, and the threshold."""
     points = operating_points(verified.curve, verified.metrics.different)
     return [
-        (f"{p.far:g}", p.tar, f"{p.threshold:.3f}" if math.isfinite(p.threshold) else "above all")
+        (
+            f"{p.far:g}",
+            p.tar,
+            f"{p.threshold:.3f}" if math.isfinite(p.threshold) else "above all scores",
+        )
         for p in points
     ]
 
 
 def _listed(values: NDArray[Any]) -> list[float]:
-    """Return values as JSON writes them short: four significant digits are a thousandth of it."""
+    """Return values with four significant digits, which keeps their JSON short."""
     return [float(f"{value:.4g}") for value in values]

@@ -1,7 +1,7 @@
-"""Small copies of images, as text for the page.
+"""Thumbnails of images, as base64 text for the page.
 
-They are encoded anew, so nothing of a file but its pixels gets into a report: no EXIF, no place, no
-colour profile.
+They are encoded again, so a report contains only the pixels of a file: no EXIF data, no location,
+no colour profile.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from siamkit.errors import DataError
 
 LARGE, SMALL = 96, 56
 BUDGET = 4_400_000
-"""Characters that all of them may take."""
+"""The largest total size of all thumbnails, in characters."""
 
 _QUALITIES = (78, 60, 42, 25, 10)
 
 
 def thumbnails(images: Mapping[int, Sample], sizes: Mapping[int, int]) -> dict[int, str | None]:
-    """Return a small WebP of each image, in base64; None where the file cannot be read.
+    """Return a small WebP of each image, in base64; None if the file cannot be read.
 
-    All get the highest quality at which they fit into :data:`BUDGET` together.
+    All have the highest quality at which they fit into :data:`BUDGET` together.
 
     Args:
-        images: The images, each by a number of its own.
-        sizes: The most pixels a side that each needs.
+        images: The images by number.
+        sizes: The longest side of each in pixels.
     """
     small = {number: _small(image, sizes[number]) for number, image in images.items()}
     encoded: dict[int, str | None] = {}
@@ -45,21 +45,21 @@ def thumbnails(images: Mapping[int, Sample], sizes: Mapping[int, int]) -> dict[i
 
 
 def _small(sample: Sample, size: int) -> Image.Image | None:
-    """Return an image of at most ``size`` pixels a side; smaller ones stay as they are."""
+    """Return an image of at most ``size`` pixels per side; smaller images keep their size."""
     try:
         whole = _fraction(sample.path, size) if sample.box is None else None
         image = whole or decode(sample.path, 3, sample.box)
         image.thumbnail((size, size), Image.Resampling.LANCZOS)
     except DataError:
         return None
-    # A new image has no metadata, whatever the old one had.
+    # A new image has no metadata.
     clean = Image.new("RGB", image.size)
     clean.paste(image)
     return clean
 
 
 def _fraction(path: Path, size: int) -> Image.Image | None:
-    """Return a large JPEG decoded at a fraction of its size, which takes a fraction of the time."""
+    """Return a large JPEG decoded at reduced size, which is faster; None for other images."""
     try:
         with path.open("rb") as stream, Image.open(stream, formats=("JPEG",)) as image:
             if image.mode != "RGB" or max(image.size) < 8 * size:
@@ -67,7 +67,7 @@ def _fraction(path: Path, size: int) -> Image.Image | None:
             image.draft("RGB", (2 * size, 2 * size))
             image.load()
             return ImageOps.exif_transpose(image)
-    except Exception:  # decode knows what to say about it
+    except Exception:  # decode reports the error
         return None
 
 

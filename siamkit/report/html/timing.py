@@ -1,6 +1,6 @@
 """The timing of a run: each second between two events belongs to one kind of work. Pure.
 
-What a process did before its first event, and the time between two processes, is not counted.
+It excludes the time before the first event of a process, and between two processes.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ SETUP, FILL, WAIT, PREFIX, SUFFIX, STEPS, EVALUATION, SAVING = (
     "setup", "fill", "wait", "prefix", "suffix", "steps", "evaluation", "saving"
 )  # fmt: skip
 KINDS = {
-    SETUP: "Start, cutting the network, measuring",
-    FILL: "Frozen prefix, once: filling the cache",
-    WAIT: "Waiting for images or cached rows",
-    PREFIX: "Frozen prefix, for every batch",
-    SUFFIX: "What trains: forward, backward, update",
-    STEPS: "Training steps, undivided",
+    SETUP: "Setup: start, choosing the boundary, measuring",
+    FILL: "Frozen prefix: filling the cache",
+    WAIT: "Waiting for images or cached features",
+    PREFIX: "Frozen prefix: running for every batch",
+    SUFFIX: "Trainable part: forward, backward, update",
+    STEPS: "Training steps (no details logged)",
     EVALUATION: "Evaluation",
-    SAVING: "Checkpoints",
+    SAVING: "Saving checkpoints",
 }
-"""Kinds of work, in the order in which they are shown."""
+"""The kinds of work, in the order of the chart."""
 
 _ENDS = {
     "phase_start": SETUP,
@@ -36,14 +36,14 @@ _ENDS = {
     "checkpoint": SAVING,
     "early_stop": SAVING,
 }
-"""What was going on until an event of this name."""
+"""The kind of work that ends with an event of each name."""
 
 
 def spent(events: Sequence[LoggedEvent]) -> dict[int, dict[str, float]]:
     """Return the seconds by epoch (from 0) and kind of work.
 
-    What comes before the first step counts to the first epoch, what comes after the last one (the
-    embedding of the held-out images) to the last.
+    Work before the first step counts towards the first epoch. Work after the last step (embedding
+    the held-out images) counts towards the last epoch.
     """
     sums: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for epoch, kind, seconds in _spans(events):
@@ -67,12 +67,12 @@ def _spans(events: Sequence[LoggedEvent]) -> Iterator[tuple[int, str, float]]:
             last, epoch = event["time"], int(event.get("start_epoch", 0))
             continue
         if name not in _ENDS and name != "step":
-            continue  # a notice: the work that it interrupts goes on
+            continue  # a notice does not end any work
         if name in ("phase_start", "engine", "step", "epoch_end"):
             epoch = int(event["epoch"])
         if name == "engine":
             engine = event
-        # A clock that was set back gives no negative work.
+        # A clock that was set back must not give negative times.
         seconds = 0.0 if last is None else max(0.0, event["time"] - last)
         last = event["time"]
         if name == "step":
@@ -82,7 +82,7 @@ def _spans(events: Sequence[LoggedEvent]) -> Iterator[tuple[int, str, float]]:
 
 
 def _step(event: LoggedEvent, engine: LoggedEvent, seconds: float) -> dict[str, float]:
-    """Split the time of a step; what the prefix takes of it is by its measured cost an image."""
+    """Split the time of a step; the prefix's share follows from its measured cost per image."""
     if "input_seconds" not in event:
         return {STEPS: seconds}
     waited = min(float(event["input_seconds"]), seconds)

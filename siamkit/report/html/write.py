@@ -16,7 +16,7 @@ from siamkit.report.html.thumbnails import thumbnails
 from siamkit.runs.open import OpenRun
 
 NAME = "report.html"
-_HINT = "make room, or choose another file with -o"
+_HINT = "free some space, or choose another file with -o"
 
 
 def write_html(run: OpenRun, output: Path | None = None) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def write_html(run: OpenRun, output: Path | None = None) -> dict[str, Any]:
     path = run.path / NAME if output is None else output
     if path.is_dir():
         raise ConfigError(
-            "is a folder", where=str(path), hint="give a file to write, such as a.html"
+            "is a folder", where=str(path), hint="give the path of a file, such as report.html"
         )
     gathered = gather(run)
     charts = charts_of(gathered)
