@@ -90,7 +90,7 @@ def test_without_a_hub_the_error_is_quick_and_names_the_ways_out(offline, name):
     with pytest.raises(CheckpointError) as caught:
         create(name, pretrained=True)
     message = str(caught.value)
-    for way in ("--weights FILE", "--no-pretrained", "siamkit-efficientnet-lite"):
+    for way in ("'weights': FILE", "'pretrained': False", "siamkit-efficientnet-lite"):
         assert way in message
     assert name in message
     assert constants.HF_HUB_OFFLINE is False
