@@ -140,7 +140,9 @@ def test_reachable_hosts_are_asked():
 
 
 def test_a_model_without_pretrained_weights_is_no_silent_random_network():
-    with pytest.raises(CheckpointError, match=r"no pretrained weights for 'coatnet_0_224'.*--no-p"):
+    with pytest.raises(
+        CheckpointError, match=r"no pretrained weights for 'coatnet_0_224'.*'pretrained': False"
+    ):
         create("coatnet_0_224", pretrained=True)
 
 
