@@ -279,7 +279,7 @@ def test_each_pattern_must_match():
     assert message.startswith("freeze.patterns: the pattern matches no parameter, got 'layer9'")
     assert "backbone.stem.conv.weight" in message
     assert f"and {3 + 4 * 6 + 2 - 8} more" in message
-    assert "siamkit inspect --parameters" in message
+    assert "siamkit.inspect(parameters=True)" in message
 
 
 def test_full_trains_everything_with_layerwise_decay():

@@ -68,7 +68,7 @@ def test_damage_is_told_by_place(change, message, tmp_path: Path):
     path.write_text(json.dumps({**made().to_json(), **change}))
     with pytest.raises(CheckpointError, match=message) as caught:
         Calibration.load(path)
-    assert str(path) in str(caught.value) and "siamkit calibrate" in str(caught.value)
+    assert str(path) in str(caught.value) and "siamkit.calibrate" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"a": 1}', "\udcff"])

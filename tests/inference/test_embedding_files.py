@@ -93,7 +93,7 @@ def test_changed_images_are_refused(embedder, images, tmp_path, change):
         shutil.copy(first, images / "class0/00.png")
     with pytest.raises(CheckpointError, match="the images changed since") as caught:
         embed_to_file(embedder, images, out)
-    assert "--force" in str(caught.value) and workplace(out).exists()
+    assert "force=True" in str(caught.value) and workplace(out).exists()
     assert embed_to_file(embedder, images, out, force=True)["resumed_at"] == 0
     assert len(np.load(out)) == len(files_of(images))
 

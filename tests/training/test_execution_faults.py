@@ -445,9 +445,7 @@ def test_a_disk_that_is_full_ends_the_run_with_7_and_what_it_has_intact(
     )
     assert done.returncode == 7, done.stderr
     error = json.loads(done.stdout)["error"]
-    assert (
-        "the feature cache needs" in error["message"] and "engine={'cache': 'off'}" in error["hint"]
-    )
+    assert "the feature cache needs" in error["message"] and "--cache off" in error["hint"]
     root = Path(values["run_dir"]) / "checkpoints"
     saved = checkpoint.load(root / str(checkpoint.pointed_to(root, checkpoint.LATEST)))
     assert saved.state["epoch"] == 1, "the epoch before is there"

@@ -170,7 +170,7 @@ def test_a_kernel_that_is_wanted_is_used_even_if_slow_or_dear(
     [
         ("onnxruntime", "not installed: pip install"),
         ("inductor", "no C\\+\\+ compiler"),
-        ("openvino", "no such kernel"),
+        ("openvino", "unknown kernel"),
     ],
 )
 def test_a_wanted_kernel_that_is_not_there_is_an_error_with_the_ways_out(
