@@ -47,7 +47,7 @@ def test_errors_have_their_codes(cli, trained, image_folder, tmp_path):
 def test_ctrl_c_exits_130_and_the_same_command_goes_on(
     cli, trained, image_folder, tmp_path, monkeypatch
 ):
-    append = filling.Rows.append
+    append = filling.GrowingFile.append
 
     def stopping(self, vectors):
         append(self, vectors)
@@ -55,7 +55,7 @@ def test_ctrl_c_exits_130_and_the_same_command_goes_on(
 
     args = ("embed", trained, image_folder, "-o", tmp_path / "a.npy", "--batch-size", 8)
     with monkeypatch.context() as patch:
-        patch.setattr(filling.Rows, "append", stopping)
+        patch.setattr(filling.GrowingFile, "append", stopping)
         done = cli(*args)
     assert done.code == 130 and "after 8 of 48 images, which are kept" in done.err
     assert cli(*args, "--json").json["resumed_at"] == 8
