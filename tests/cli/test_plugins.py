@@ -234,7 +234,7 @@ def siamkit_register_commands(app):
     assert done["conflicts"] == [
         {"kind": "command", "name": "train", "by": ["siamkit", "siamkit-rogue"]}
     ]
-    assert "siamkit's own runs" in cli("plugins").out
+    assert "siamkit's own command is used" in cli("plugins").out
 
 
 def test_two_plugins_with_one_command_are_listed(cli, install):
