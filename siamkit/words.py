@@ -16,7 +16,7 @@ def plural(number: int, noun: str, nouns: str = "") -> str:
 
 def plural_of(noun: str) -> str:
     """Return the plural of a regular noun: ``class`` is ``classes``, ``entry`` is ``entries``."""
-    if noun.endswith(("s", "x", "tch", "nch", "sh")):  # "epoch" takes an s
+    if noun.endswith(("s", "x", "tch", "sh")):
         return f"{noun}es"
     if noun.endswith("y") and noun[-2:-1] not in "aeiou":
         return f"{noun[:-1]}ies"

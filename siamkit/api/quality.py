@@ -163,7 +163,7 @@ def verify_pairs(
     path, target = Path(pairs), None if output is None else Path(output)
     if target is not None:
         require_new(target)
-    table = read_pairs(path)  # before anything that takes time
+    table = read_pairs(path)  # first, since embedding takes time
     verdicts = pairs_verified(load_embedder(run_dir, device=device), table, path)
     if target is not None:
         verdicts.save(target)

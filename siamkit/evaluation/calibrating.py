@@ -18,7 +18,7 @@ from siamkit.evaluation.pairs import MOST, known_pairs, pairs_of, scores
 from siamkit.evaluation.prediction import Rate, predicted_rate
 from siamkit.evaluation.verification import LEAST_FALSE_ACCEPTS, Roc, roc, threshold_at
 
-_MOST_AT_ALL = 20_000_000  # pairs, of which one takes about a hundred bytes
+_MOST_AT_ALL = 20_000_000  # pairs; each takes about 100 bytes
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -172,7 +172,7 @@ def verify_pairs(embedder: Embedder, pairs: TupleTable, file: Path) -> PairVerdi
         CheckpointError: The network has no threshold; the message says how to get one.
         SiamkitError: As for :meth:`.Embedder.embed`.
     """
-    calibration = embedder.calibration  # before anything that takes time
+    calibration = embedder.calibration  # first, since embedding takes time
     return PairVerdicts(pairs, pair_scores(embedder, pairs, _root(file)), calibration)
 
 

@@ -80,7 +80,7 @@ def test_a_rate_that_too_few_pairs_can_tell_is_refused_with_how_many_it_takes():
      {"target": "far", "far": 0.0}],
 )  # fmt: skip
 def test_target_and_rate_must_go_together(wrong):
-    with pytest.raises(ConfigError, match="false accepts"):
+    with pytest.raises(ConfigError, match="false accept rate"):
         fit_threshold(*scored(20, 20), **wrong)
 
 
@@ -158,5 +158,5 @@ def test_a_small_rate_has_as_many_pairs_drawn_as_it_takes():
 
 @pytest.mark.parametrize("labels", [torch.zeros(4), torch.arange(4)])
 def test_one_kind_of_pairs_is_not_enough(labels):
-    with pytest.raises(DataError, match=r"there is no (same|different) pair"):
+    with pytest.raises(DataError, match=r"there are no (same|different) pairs"):
         calibrate(torch.randn(4, 3), labelled(labels), source=SOURCE)

@@ -50,5 +50,5 @@ def test_small_classes_give_the_images_they_have():
 
 
 def test_too_few_classes_are_told():
-    with pytest.raises(DataError, match=r"5-way 5-shot needs 5 classes of 6 images"):
+    with pytest.raises(DataError, match=r"5-way 5-shot needs 5 classes with at least 6 images"):
         few_shot(*clustered(1.0, images=5), shots=5)

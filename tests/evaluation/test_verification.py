@@ -127,7 +127,7 @@ def test_a_poisoned_fold_does_not_choose_its_own_threshold():
         ([0.1, 0.2], [True, True], "no different pair"),
         ([0.1, 0.2], [False, False], "no same pair"),
         ([0.1, float("nan")], [True, False], "NaN"),
-        ([0.1], [True, False], "one a pair"),
+        ([0.1], [True, False], "one score and one flag per pair"),
     ],
 )
 def test_what_cannot_be_scored_is_said(scores, same, what):

@@ -66,7 +66,7 @@ def figure(*traces: Any, height: int = 260, **layout: Any) -> go.Figure:
 
 
 def plain(plot: go.Figure, *, height: int, **layout: Any) -> go.Figure:
-    """Put the plain layout on a figure."""
+    """Apply the plain layout to a figure."""
     plot.update_layout(
         template="none",
         height=height,

@@ -99,7 +99,7 @@ def test_what_is_no_index(tmp_path):
 def test_another_format_and_files_that_do_not_fit_each_other(index):
     meta = json.loads((index / "meta.json").read_text())
     for change, message in (
-        ({"format": 9}, "unknown index format"), ({"count": 47}, "does not fit"),
+        ({"format": 9}, "unknown index format"), ({"count": 47}, "does not match"),
         ({"files": {}}, "damaged"), ({"extra": 1}, "damaged"),
     ):  # fmt: skip
         (index / "meta.json").write_text(json.dumps({**meta, **change}))
