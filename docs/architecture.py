@@ -55,7 +55,6 @@ MODULES = {
     "showing": "Reprs and progress, in terminals and notebooks.",
     "errors": "Exceptions and exit codes.",
     "keys": "The key of a view of an image.",
-    "options": "The base class of options.",
     "spelling": "Spells settings for Python or for the CLI.",
     "words": "Numbers with their nouns.",
     "options": "The base of options models.",

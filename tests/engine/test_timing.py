@@ -1,32 +1,33 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 
 from siamkit import engine
-from siamkit.engine.timing import sample, survey
+from siamkit.engine.timing import load_first, time_parts
 from siamkit.freezing.controller import FreezeController
 from siamkit.interfaces import FreezePlan
 from siamkit.model.stages import discover_stages
 
 
-@dataclass
 class Images:
-    images: list
+    """Inputs of as many images as ``count``; an image is filled with its number plus its view."""
 
-    class dataset:
-        def __class_getitem__(cls, item):
-            index, view = item
-            return torch.full((3, 4, 4), float(index + view))
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def example(self, index: int, view: int) -> torch.Tensor:
+        return torch.full((3, 4, 4), float(index + view))
 
 
-def test_a_sample_is_the_first_images_in_view_zero():
-    taken = sample(Images(list(range(20))), torch.device("cpu"))
+def test_the_first_images_are_loaded_in_view_zero():
+    taken = load_first(Images(20), torch.device("cpu"))
     assert taken.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
     assert taken.seconds > 0
-    assert len(sample(Images([1, 2]), torch.device("cpu")).images) == 2
+    assert len(load_first(Images(2), torch.device("cpu")).images) == 2
 
 
 class Pair(nn.Module):
@@ -46,7 +47,7 @@ def test_both_parts_are_timed_and_nothing_changes():
     stages = discover_stages(net, images[:1])
     plan = FreezePlan.of(stages, [stages[-1].name])
     FreezeController(net, stages).apply(plan)
-    found = engine.cut(net, stages, plan, images).cut
-    seen = survey(net, found, images)
-    assert seen.activations.shape[0] == 5 and seen.prefix > 0 and seen.suffix > 0
+    cut = engine.cut(net, stages, plan, images).cut
+    times = time_parts(net, cut, images)
+    assert times.activations.shape[0] == 5 and times.prefix > 0 and times.suffix > 0
     assert all(p.grad is None for p in net.parameters())
