@@ -198,7 +198,9 @@ def test_a_run_whose_plugin_is_missing_says_what_to_install(mine, run_values, mo
     monkeypatch.delitem(plugins.get().trackers.entries, "mine")
     with pytest.raises(PluginError, match=f"config.yaml: track.*tracker {message}"):
         api.resume(run_dir)
-    api.load(run_dir, device="cpu", workers=0)  # a tracker is not needed to use the network
+    api.load_embedder(
+        run_dir, device="cpu", workers=0
+    )  # a tracker is not needed to use the network
     monkeypatch.delitem(plugins.get().schedulers.entries, "mine")
     for use in (api.resume, api.load_model, api.load, api.evaluate, api.inspect):
         with pytest.raises(PluginError, match=f"scheduler {message}; pip install siamkit-mine"):

@@ -8,7 +8,7 @@ tolerance of the arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from siamkit.batches import BatchSource
 from siamkit.engine.boundary import Boundary, find_boundaries, row_elements
 from siamkit.engine.cache.budget import available_bytes
 from siamkit.engine.cache.store import OverflowInCache
+from siamkit.engine.comparison import comparison_is_due, guarded, images_to_compare
 from siamkit.engine.cutting import NOTHING_FROZEN, Cut, first_exact_cut
 from siamkit.engine.decision import PhaseDecision
 from siamkit.engine.identity import describe
@@ -31,18 +32,13 @@ from siamkit.engine.settings import EngineSettings, Reports
 from siamkit.engine.sources import TRAIN, CachedSource, Inputs, LiveSource
 from siamkit.engine.timing import LoadedImages, PartTimes, load_first, time_parts
 from siamkit.engine.trial import TOLERANCE
-from siamkit.errors import ConfigError, SiamkitError
+from siamkit.errors import ConfigError
 from siamkit.freezing.controller import FreezeController
 from siamkit.model.trace import evaluating
 from siamkit.spelling import command, setting
 
 _TESTED = 3
 """Images that a cut is tried on."""
-
-_CHECK_SECONDS = 0.3
-_CHECKED = range(2, 33)
-"""Images of a batch on which the cut network is compared with the whole one: as many as the prefix
-computes in :data:`_CHECK_SECONDS`, within these bounds."""
 
 
 class Engine:
@@ -99,7 +95,7 @@ class Engine:
         else:
             self._open = phase
             sources = {name: CachedSource(part.labels) for name, part in self.inputs.items()}
-        forward = partial(_guarded, phase.cut.suffix)
+        forward = partial(guarded, phase.cut.suffix)
         return Execution(phase.decision(before), epochs, sources, forward, phase)
 
     def prepare(self, execution: Execution, epoch: int) -> Execution:
@@ -142,11 +138,10 @@ class Engine:
             The execution; one of the whole network if the two differ.
         """
         phase = execution.parts
-        if phase is None or not _due(epoch - execution.epochs.start):
+        if phase is None or not comparison_is_due(epoch - execution.epochs.start):
             return execution
-        count = int(_CHECK_SECONDS / max(phase.times.prefix, 1e-9))
-        count = min(max(count, _CHECKED.start), _CHECKED.stop - 1)
-        indices, view = list(batch[:count]), execution.view(epoch)
+        indices = list(batch[: images_to_compare(phase.times.prefix)])
+        view = execution.view(epoch)
         images = torch.stack([self.inputs[TRAIN].example(i, view) for i in indices])
         images = images.to(self.settings.device).contiguous(memory_format=torch.channels_last)
         activations, tolerance = None, TOLERANCE
@@ -376,21 +371,3 @@ class Engine:
         for name, v in views.items():
             sources[name].show(v, rows[name])
         return None
-
-
-class SuffixError(Exception):
-    """The suffix failed on a batch on which the whole network may still run."""
-
-
-def _guarded(suffix: Callable[[Tensor], Tensor], activations: Tensor) -> Tensor:
-    try:
-        return suffix(activations)
-    except (SiamkitError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        raise SuffixError(f"{type(error).__name__}: {error}") from error
-
-
-def _due(epochs: int) -> bool:
-    """Return whether to check after this many epochs of a phase: 0, 1, 4, 16, 64 and so on."""
-    return epochs == 0 or (epochs & (epochs - 1) == 0 and epochs.bit_length() % 2 == 1)

@@ -10,7 +10,7 @@ from typing import Any
 
 from siamkit.batches import Batch, zipped
 from siamkit.data.splits import Splits
-from siamkit.engine.execution import SuffixError
+from siamkit.engine.comparison import SuffixError
 from siamkit.engine.phase import Execution
 from siamkit.engine.settings import Emit, Reports
 from siamkit.engine.sources import TRAIN, Awaited

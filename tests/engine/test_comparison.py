@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from siamkit.engine.comparison import (
+    SuffixError,
+    comparison_is_due,
+    guarded,
+    images_to_compare,
+)
+from siamkit.errors import DataError
+
+
+def test_comparisons_grow_rarer() -> None:
+    assert [epoch for epoch in range(300) if comparison_is_due(epoch)] == [0, 1, 4, 16, 64, 256]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "images"), [(1.0, 2), (0.1, 3), (0.05, 6), (1e-6, 32), (0, 32)]
+)
+def test_a_slow_network_is_compared_on_fewer_images(seconds: float, images: int) -> None:
+    assert images_to_compare(seconds) == images
+
+
+def test_a_failing_suffix_is_told_apart_from_our_errors_and_from_a_lack_of_memory() -> None:
+    def failing(error: Exception):
+        def suffix(activations: torch.Tensor) -> torch.Tensor:
+            raise error
+
+        return suffix
+
+    with pytest.raises(SuffixError, match="ValueError: shape"):
+        guarded(failing(ValueError("shape")), torch.ones(1))
+    for error in (DataError("x"), MemoryError(), torch.OutOfMemoryError("CUDA")):
+        with pytest.raises(type(error)):
+            guarded(failing(error), torch.ones(1))
