@@ -202,7 +202,7 @@ def test_a_run_whose_plugin_is_missing_says_what_to_install(mine, run_values, mo
         run_dir, device="cpu", workers=0
     )  # a tracker is not needed to use the network
     monkeypatch.delitem(plugins.get().schedulers.entries, "mine")
-    for use in (api.resume, api.load_model, api.load, api.evaluate, api.inspect):
+    for use in (api.resume, api.load_model, api.load_embedder, api.evaluate, api.inspect):
         with pytest.raises(PluginError, match=f"scheduler {message}; pip install siamkit-mine"):
             use(run_dir)
 

@@ -24,7 +24,7 @@ def images_to_compare(prefix_seconds: float) -> int:
     Args:
         prefix_seconds: Seconds per image in the prefix.
     """
-    return min(max(int(_SECONDS / max(prefix_seconds, 1e-9)), _FEWEST), _MOST)
+    return min(max(round(_SECONDS / max(prefix_seconds, 1e-9)), _FEWEST), _MOST)
 
 
 class SuffixError(Exception):
@@ -35,7 +35,7 @@ def guarded(suffix: Callable[[Tensor], Tensor], activations: Tensor) -> Tensor:
     """Return the suffix's output.
 
     Raises:
-        SuffixError: The suffix failed. siamkit's own errors and a lack of memory stay what they are.
+        SuffixError: The suffix failed. siamkit's own errors and a lack of memory pass unchanged.
     """
     try:
         return suffix(activations)
