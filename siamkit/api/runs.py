@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from torch import nn
 
 from siamkit import plugins
@@ -17,15 +20,18 @@ from siamkit.api.models import open_run
 from siamkit.api.objects import is_object, overlaid, require_same
 from siamkit.api.results import InspectionResult, Phases, TrainingResult
 from siamkit.config import COMPONENTS, Layer, RunConfig, is_resolved, read_file, resolve
-from siamkit.data.memory import items_of, write_items
+from siamkit.data.memory import Item, items_of, write_items
 from siamkit.errors import ConfigError
 from siamkit.freezing.schedule import FreezeSchedule
 from siamkit.interfaces import Event, FreezePlan, FreezePolicy, Stage
 from siamkit.model.create import create_net
 from siamkit.model.siamese import SiameseNet
 from siamkit.registry import Registry
+from siamkit.report.console import ConsoleListener
+from siamkit.report.terminal import make_console
 from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener, Observer
+from siamkit.showing import in_notebook, shown
 from siamkit.spelling import python_argument
 from siamkit.training import fit as _fit
 from siamkit.training import inspection as _inspection
@@ -128,6 +134,7 @@ def fit(
     device: str | None = None,
     run_dir: str | Path | None = None,
     listeners: Sequence[Listener] = (),
+    progress: bool | None = None,
     **sections: Any,
 ) -> TrainingResult:
     """Train an embedding model.
@@ -162,6 +169,8 @@ def fit(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         run_dir: The directory of the run.
         listeners: Called with every :class:`siamkit.Event`.
+        progress: Show the log of the run and a progress bar; None shows them in a terminal and in a
+            notebook.
         **sections: Other sections of the config as mappings: ``train={"patience": 3}``, ``engine``,
             ``calibration``, ``track``, ``report``.
 
@@ -178,29 +187,55 @@ def fit(
         **sections,
     }  # fmt: skip
     resolved, known, memory = _resolved(config, given)
-    if memory is None:
-        return TrainingResult(_fit.fit(resolved, known, listeners, _observers()))
-    items = items_of(memory)
-    path = RunDir.reserve(resolved).absolute()
+    with _log(progress) as log:
+        listeners = (*listeners, *log)
+        if memory is None:
+            return TrainingResult(_fit.fit(resolved, known, listeners, _observers()))
+        return _fit_in_memory(items_of(memory), resolved, known, listeners)
+
+
+def _fit_in_memory(
+    items: list[Item],
+    config: RunConfig,
+    known: Mapping[str, Registry],
+    listeners: Sequence[Listener],
+) -> TrainingResult:
+    """Train on images in memory, which are written to the run."""
+    path = RunDir.reserve(config).absolute()
     try:
         table, root = write_items(items, path / "data")
-        update = {"path": str(table), "root": root}
-        placed = resolved.data.model_copy(update=update)
-        resolved = resolved.model_copy(update={"data": placed, "run_dir": path})
-        return TrainingResult(_fit.fit(resolved, known, listeners, _observers(), reserved=True))
+        placed = config.data.model_copy(update={"path": str(table), "root": root})
+        config = config.model_copy(update={"data": placed, "run_dir": path})
+        return TrainingResult(_fit.fit(config, known, listeners, _observers(), reserved=True))
     finally:
         if not RunDir(path).config.exists():  # the run was refused before it started
             shutil.rmtree(path, ignore_errors=True)
 
 
+@contextmanager
+def _log(progress: bool | None) -> Iterator[Sequence[Listener]]:
+    """Yield the listener that shows the log of a run, if it is to be shown."""
+    if not shown(progress):
+        yield ()
+        return
+    console = Console() if in_notebook() else make_console(sys.stderr)
+    with ConsoleListener(console) as listener:
+        yield (listener,)
+
+
 def resume(
-    run_dir: str | Path, *, listeners: Sequence[Listener] = (), **objects: Any
+    run_dir: str | Path,
+    *,
+    listeners: Sequence[Listener] = (),
+    progress: bool | None = None,
+    **objects: Any,
 ) -> TrainingResult:
     """Continue an interrupted run; otherwise like :func:`fit`.
 
     Args:
         run_dir: The run.
         listeners: Called with every :class:`siamkit.Event`.
+        progress: As for :func:`fit`.
         **objects: The objects that the run was started with, by the argument of :func:`fit`:
             ``backbone``, ``head``, ``freeze``, ``loss``, ``optimizer``, ``scheduler``.
 
@@ -209,10 +244,14 @@ def resume(
         ConfigError: An object that the run was started with is missing.
     """
     run = RunDir.open(Path(run_dir))
-    known, _ = overlaid(registries(), _objects(objects))
-    config = resolve(known, run.read_config(), where=str(run.config))
-    require_same(objects, config, str(run.config))
-    return TrainingResult(_fit.resume(run.path, known, listeners, _observers()))
+    known = registries()
+    if _objects(objects):
+        known, _ = overlaid(known, objects)
+        config = resolve(known, run.read_config(), where=str(run.config))
+        require_same(objects, config, str(run.config))
+    with _log(progress) as log:
+        listeners = (*listeners, *log)
+        return TrainingResult(_fit.resume(run.path, known, listeners, _observers()))
 
 
 def _objects(given: Mapping[str, Any]) -> Mapping[str, Any]:

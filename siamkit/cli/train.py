@@ -90,8 +90,8 @@ def _train(
     with ConsoleListener(make_console(sys.stderr)) as log:
         listeners = (wish,) if quiet else (wish, log)
         if resume is not None:
-            return api.resume(resume, listeners=listeners)
-        return api.fit(config, listeners=listeners)
+            return api.resume(resume, listeners=listeners, progress=False)
+        return api.fit(config, listeners=listeners, progress=False)
 
 
 def _sets_data(layers: Sequence[Layer]) -> bool:

@@ -214,3 +214,12 @@ def test_a_hash_follows_source_and_settings_and_is_the_same_for_equal_objects() 
     assert source_hash(policy(1)) == source_hash(policy(1)) != source_hash(policy(2))
     assert source_hash(losses.TripletMarginLoss(0.1)) == source_hash(losses.TripletMarginLoss(0.1))
     assert qualified_name(Plain()).endswith("test_objects.Plain")
+
+
+def test_a_run_shows_its_log_where_that_is_wanted(
+    fit: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    fit(epochs=1, run_dir=str(tmp_path / "silent"))
+    assert capsys.readouterr().err == "", "stderr is no terminal here"
+    fit(epochs=1, progress=True)
+    assert "epoch 1/1  loss" in capsys.readouterr().err

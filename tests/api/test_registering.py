@@ -99,7 +99,7 @@ def test_a_model_is_made_of_modules() -> None:
     )
     net = siamkit.create_model(backbone, head=Squeeze(6, 2), image_size=32)
     assert net.embedding_dim == 2 and net.backbone.preprocessing.size == (32, 32)
-    assert "6 features -> 2-wide embeddings" in repr(net)
+    assert "6 features -> 2-dimensional embeddings" in repr(net)
 
 
 def test_embeddings_of_any_network_are_evaluated() -> None:

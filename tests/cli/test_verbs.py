@@ -100,7 +100,7 @@ def test_data_left_out_is_the_sample_with_a_notice(cli, monkeypatch):
     from siamkit import api
 
     paths = []
-    monkeypatch.setattr(api, "fit", lambda config, listeners: paths.append(config.data.path) or {})
+    monkeypatch.setattr(api, "fit", lambda config, **_: paths.append(config.data.path) or {})
     done = cli("train", *MODEL, "--json")
     assert "notice: no DATA given: training on 'sample'" in done.err
     assert cli("train", *MODEL, "--quiet", "--json").err == ""
