@@ -15,14 +15,14 @@ HUB = "hf-hub:"
 """What the name of a model on the hub begins with: ``hf-hub:ORG/NAME`` or ``...@REVISION``."""
 
 TIMEOUT = 5.0
-"""Seconds after which a model hub that does not answer is taken to be out of reach."""
+"""Seconds after which a model hub that does not answer counts as unreachable."""
 
 LOG_IN = "log in with 'hf auth login', or set HF_TOKEN"
 
 
 @contextmanager
 def quick_to_fail() -> Iterator[str | None]:
-    """Fetch from the local cache alone where the hub is out of reach; yields why, or None.
+    """Use only the local cache while the hub is unreachable; yield the reason, or None.
 
     Its client tries again for three quarters of a minute else, even with the file in the cache.
     """
@@ -49,7 +49,7 @@ def out_of_reach(endpoint: str) -> str | None:
     try:
         socket.create_connection((address.hostname, port), timeout=TIMEOUT).close()
     except OSError as error:
-        return f"{address.hostname} is out of reach ({error.strerror or error})"
+        return f"{address.hostname} is unreachable ({error.strerror or error})"
     return None
 
 
@@ -73,7 +73,7 @@ def fetch(name: str, *files: Sequence[str], hint: str | None = None) -> Path:
 
     Raises:
         ConfigError: It is no such name.
-        CheckpointError: The hub is out of reach, or has no such model or file.
+        CheckpointError: The hub is unreachable, or has no such model or file.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -130,7 +130,7 @@ def refused(
     Args:
         error: The error.
         name: The model's name.
-        offline: Why the hub is out of reach, where it is.
+        offline: Why the hub is unreachable; None if it is not.
         hint: The next step where nothing better is known.
         doing: What could not be done, after "cannot".
     """

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import colorsys
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+
+from siamkit import plugins
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Small networks gain nothing from threads, and lose much where the cores are shared.
@@ -82,3 +84,12 @@ def run_values(
 ) -> Callable[..., dict[str, Any]]:
     """The same for a run in a folder of the test's own."""
     return partial(values_of, tmp_path / "run")
+
+
+@pytest.fixture(autouse=True)
+def nothing_registered_here() -> Iterator[None]:
+    """Forget the names that a test registers in this process."""
+    yield
+    if plugins._registered_here:
+        plugins._registered_here.clear()
+        plugins.get.cache_clear()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from siamkit.errors import CheckpointError, ConfigError, SiamkitError, did_you_mean
 from siamkit.hub import HUB, fetch
+from siamkit.spelling import setting
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,12 +40,12 @@ def create_from_source(
         name: Its name without ``timm:``.
         arguments: What timm's ``create_model`` is called with.
         context: What was asked for.
-        ways_out: The next step where weights cannot be had, for messages.
+        ways_out: The next step where weights cannot be loaded, for messages.
 
     Raises:
         ConfigError: There is no such folder, it holds no timm model, or that doesn't take the
             arguments.
-        CheckpointError: The hub is out of reach, or the weights are missing, damaged, or another
+        CheckpointError: The hub is unreachable, or the weights are missing, damaged, or another
             model's.
     """
     import timm
@@ -140,7 +141,7 @@ def _require_channels(config: Mapping[str, Any], context: BackboneContext, where
         raise ConfigError(
             f"its weights are for images of {channels} channels, and cannot be adapted",
             where=where, got=context.in_chans, allowed=f"1 or {channels}",
-            hint=f"--set data.in_chans={channels}",
+            hint=f"use {setting('data.in_chans', channels)}",
         )  # fmt: skip
 
 

@@ -70,7 +70,9 @@ def read_table(path: Path) -> Table:
     table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
     if repeated := [n for n, count in Counter(table.columns).items() if n and count > 1]:
         raise DataError(
-            "the header has several columns of one name", where=str(path), got=", ".join(repeated)
+            "the header has several columns of the same name",
+            where=str(path),
+            got=", ".join(repeated),
         )
     return table
 

@@ -11,7 +11,7 @@ def resolve_device(name: str) -> torch.device:
     """Return the device of a name; ``auto`` picks CUDA, then MPS, then the CPU.
 
     Raises:
-        ConfigError: There is no such device here.
+        ConfigError: This machine has no such device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -23,9 +23,9 @@ def resolve_device(name: str) -> torch.device:
     # torch raises AssertionError where it was built without the device.
     except (RuntimeError, AssertionError):
         device = None
-    if device is None or device.type == "meta":  # which holds no values
+    if device is None or device.type == "meta":  # whose tensors hold no values
         raise ConfigError(
-            "no such device here",
+            "this machine has no such device",
             where="train.device",
             got=name,
             allowed="auto, cpu" + (", cuda" if torch.cuda.is_available() else ""),

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.files import fsync, full_disk_is_ours
 from siamkit.interfaces import Preprocessing
+from siamkit.spelling import setting
 
 FORMAT = 1
 CONFIG, CARD = "config.json", "README.md"
@@ -167,7 +168,8 @@ def read_folder(path: Path, files: Sequence[str] = (BACKBONE, REST)) -> Folder:
         raise ConfigError(
             f"its {CONFIG} has no section {SECTION!r}: siamkit did not write it",
             where=str(path),
-            hint=f"a folder that timm wrote is a backbone: --backbone 'timm:local-dir:{path}'",
+            hint="a folder that timm wrote is a backbone: "
+            + setting("backbone.name", f"timm:local-dir:{path}"),
         )
     section = config.pop(SECTION)
     where = str(path / CONFIG)

@@ -39,7 +39,7 @@ def push_to_hub(
         ConfigError: ``repo_id`` is no name, the folder is none of siamkit's, nobody is logged in,
             or the token has no right to write.
         CheckpointError: A file of the folder is damaged, or the hub has no such revision.
-        ResourceError: The hub is out of reach.
+        ResourceError: The hub is unreachable.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants
 

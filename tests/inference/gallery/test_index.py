@@ -127,7 +127,7 @@ def test_queries_that_cannot_be(index, exact):
 
 def test_what_is_there_is_replaced_with_force_only(index, embedder, trained, image_folder):
     gallery = image_folder / "class1"
-    with pytest.raises(ConfigError, match="--force"):
+    with pytest.raises(ConfigError, match="force=True"):
         build_index(embedder, gallery, index, run=trained)
     assert len(Index(index)) == 48
     build_index(embedder, gallery, index, run=trained, force=True)
