@@ -43,7 +43,7 @@ def test_rows_that_cannot_be_read_are_told_by_number(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data, message", [
     (b"", "the file is empty"), (b"\n\n", "the file is empty"),
-    (b"a,b,a\n1,2,3\n", "several columns of one name, got 'a'"),
+    (b"a,b,a\n1,2,3\n", "several columns of the same name, got 'a'"),
     ("a,b\n".encode("utf-16"), "the table is UTF-16"),
     (b'a,b\n"1,2\n', "line 2 cannot be read.*quotation mark"),
 ])  # fmt: skip

@@ -298,7 +298,7 @@ def test_what_is_no_folder_of_ours(tmp_path):
     with pytest.raises(ConfigError, match=r"has no config\.json"):
         siamkit.from_pretrained(tmp_path)
     timm.models.save_for_hf(timm.create_model("test_resnet"), str(tmp_path / "timm"))
-    with pytest.raises(ConfigError, match=r"no section 'siamkit'.*--backbone 'timm:local-dir:"):
+    with pytest.raises(ConfigError, match=r"no section 'siamkit'.*backbone='timm:local-dir:"):
         siamkit.from_pretrained(tmp_path / "timm")
 
 
