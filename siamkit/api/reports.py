@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from siamkit.api.models import open_run
-from siamkit.report.html.write import write_html
 
 
 def write_report(run_dir: str | Path, output: str | Path | None = None) -> dict[str, Any]:
@@ -27,4 +26,6 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> dict[
         ConfigError: ``output`` is a folder.
         ResourceError: The file cannot be written.
     """
+    from siamkit.report.html.write import write_html  # plotly takes a second to import
+
     return write_html(open_run(run_dir), None if output is None else Path(output))
