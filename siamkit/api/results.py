@@ -62,7 +62,7 @@ class TrainingResult(Result):
 
     @property
     def phases(self) -> Sequence[Json]:
-        """The phases of the run."""
+        """The phases of the run: spans of epochs in which the same parameters trained."""
         return list(self["phases"])
 
     @property

@@ -88,8 +88,8 @@ class DecayedRate(BackboneRate):
         1.0,
         gt=0,
         le=1,
-        description="Factor from each stage's rate to the rate of the stage below it; the last "
-        "stage has the rate lr_mult.",
+        description="Each stage's rate is this share of the rate of the stage after it. The last "
+        "stage's multiplier is lr_mult.",
     )
 
 

@@ -68,7 +68,7 @@ def siamkit_register_heads(register: Register) -> None:
 
 
 def build_mlp(options: MlpOptions, in_features: int) -> Head:
-    """Two linear layers with a ReLU between them: the head of the classic recipe."""
+    """Two linear layers with a ReLU between them."""
     return Head(options.dim, *_mlp(in_features, options.hidden, options.dim))
 
 

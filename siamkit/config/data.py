@@ -105,8 +105,8 @@ class DataConfig(Section):
     views: int | None = Field(
         None,
         ge=1,
-        description="Augmented views per image; each epoch uses the next one. null: 8 while a "
-        "part of the network is frozen, else a new view every epoch.",
+        description="Augmented views per image, which take turns by epoch. null: 8 while a part of "
+        "the network is frozen, so that its output can be cached; else a new view every epoch.",
     )
     workers: int | None = Field(
         None,

@@ -31,7 +31,7 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """The facts about a store that can be read without opening it.
+    """The description, size and age of a store, read without opening it.
 
     Attributes:
         path: Its folder.
