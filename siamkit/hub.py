@@ -12,7 +12,7 @@ from urllib.request import getproxies
 from siamkit.errors import CheckpointError, ConfigError, SiamkitError
 
 HUB = "hf-hub:"
-"""What the name of a model on the hub begins with: ``hf-hub:ORG/NAME`` or ``...@REVISION``."""
+"""The prefix of the names of models on the hub: ``hf-hub:ORG/NAME`` or ``...@REVISION``."""
 
 TIMEOUT = 5.0
 """Seconds after which a model hub that does not answer counts as unreachable."""

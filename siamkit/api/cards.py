@@ -26,7 +26,7 @@ _TARGETS = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card says of a run.
+    """The contents of the model card of a run.
 
     Attributes:
         config: The run's config.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LOCAL = "local-dir:"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
-"""What timm takes a folder's weights from: the first of these that is there."""
+"""The weight files of a folder, in timm's order of preference."""
 
 _CONFIG = "config.json"
 

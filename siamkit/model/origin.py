@@ -40,7 +40,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a network was built from.
+    """The names and options that a network was built from.
 
     Attributes:
         backbone: The backbone.
