@@ -39,6 +39,7 @@ def test_the_greyscale_example_does_what_it_says() -> None:
     assert mult["stem"] < mult["layer1"] < mult["layer4"] < 0.1
 
 
+@pytest.mark.slow
 def test_the_classic_recipe_runs(
     image_folder: Path,
     tmp_path: Path,

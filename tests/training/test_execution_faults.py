@@ -305,6 +305,7 @@ def test_rows_may_differ_by_their_type_and_by_their_arithmetic(
     assert prefix_store.allowed(dtype, numerics) == least
 
 
+@pytest.mark.slow
 def test_a_boundary_that_is_too_large_for_the_budget_gives_way_to_a_smaller_one(
     run_values: RunValues, tmp_path: Path
 ) -> None:
@@ -424,6 +425,7 @@ def test_kill_9_in_mid_fill_then_resume_gives_the_uninterrupted_run(
     assert_bit_equal(tensors(values["run_dir"]), tensors(whole["run_dir"]))
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_ends_the_run_with_7_and_what_it_has_intact(
     run_values: RunValues, tmp_path: Path
 ) -> None:

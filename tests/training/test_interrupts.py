@@ -60,6 +60,7 @@ def whole(values_of: RunValues, tmp_path_factory: pytest.TempPathFactory) -> dic
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["term", "int"]
 )
+@pytest.mark.slow
 def test_a_signal_saves_in_mid_epoch_and_the_run_goes_on_where_it_was(
     values_of: RunValues,
     whole: dict[str, Any],
