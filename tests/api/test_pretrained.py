@@ -38,7 +38,7 @@ def test_the_network_and_its_threshold_come_back(run, shared, image_folder):
     assert back.calibration.threshold == first.calibration.threshold
     pair = image_folder / "class0/0.png", image_folder / "class1/1.png"
     assert back.verify(*pair) == first.verify(*pair)
-    with pytest.raises(ConfigError, match="no such device"):
+    with pytest.raises(ConfigError, match="this machine has no such device"):
         siamkit.Embedder.from_pretrained(shared, device="abacus")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
@@ -518,7 +519,8 @@ def test_the_command_line_lists_it(made, tmp_path, capsys):
         cache.rows(made.images.keys, made.images)
     assert main(["cache", "list", "--cache-dir", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "Net" in out and "middle" in out and "16 x 16 px" in out and "20" in out
+    (row,) = (line for line in out.splitlines() if "Net" in line)
+    assert re.search(r"Net\W+middle, .*16 x 16 px.*float16 +20 ", row), row
 
 
 # --- names ---------------------------------------------------------------------------------------
