@@ -4,6 +4,8 @@ import copy
 import io
 import multiprocessing
 import pickle
+from concurrent.futures import ProcessPoolExecutor
+from operator import methodcaller
 
 import pytest
 import torch
@@ -122,12 +124,10 @@ def test_a_graph_module_pickles_and_its_layers_stay_held(nested: nn.Sequential) 
 def test_a_held_network_goes_to_another_process(nested: nn.Sequential) -> None:
     for module in nested[0].modules():
         hold(module)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(modes_in_training, (nested,)) == [True, False, False, False, True]
-
-
-def modes_in_training(net: nn.Module) -> list[bool]:
-    return [module.training for module in net.train().modules()]
+    # A pool of `multiprocessing` would wait for ever where its process cannot read the network.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        twin = pool.submit(methodcaller("train"), nested).result(timeout=120)
+    assert [module.training for module in twin.modules()] == [True, False, False, False, True]
 
 
 def test_a_held_network_is_exported_and_compiled(nested: nn.Sequential) -> None:
