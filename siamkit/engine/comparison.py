@@ -9,17 +9,19 @@ from torch import Tensor
 
 from siamkit.errors import SiamkitError
 
-_SECONDS = 0.3
+_SECONDS = 0.2
 _FEWEST, _MOST = 2, 32
 
 
 def comparison_is_due(epochs: int) -> bool:
-    """Return whether to compare after this many epochs of a phase: 0, 1, 4, 16, 64 and so on."""
-    return epochs == 0 or (epochs & (epochs - 1) == 0 and epochs.bit_length() % 2 == 1)
+    """Return whether to compare after this many epochs of a phase: 0, 4, 16, 64 and so on."""
+    return epochs == 0 or (
+        epochs > 1 and epochs & (epochs - 1) == 0 and epochs.bit_length() % 2 == 1
+    )
 
 
 def images_to_compare(prefix_seconds: float) -> int:
-    """Return how many images of a batch to compare on: 2 to 32, in 0.3 s of the prefix.
+    """Return how many images of a batch to compare on: 2 to 32, in 0.2 s of the prefix.
 
     Args:
         prefix_seconds: Seconds per image in the prefix.

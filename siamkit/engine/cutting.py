@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from siamkit.engine.boundary import Boundary, find_boundaries
-from siamkit.engine.frontier import Frontier, find_frontier
+from siamkit.engine.frontier import Frontier, Recording, find_frontier
+from siamkit.engine.outputs import TRACED
 from siamkit.engine.prefix import Prefix
 from siamkit.engine.suffix import Suffix
-from siamkit.engine.trial import TOLERANCE, allowed_for, difference, relative, seeded, step
+from siamkit.engine.trial import (
+    TOLERANCE,
+    Outcome,
+    allowed_for,
+    difference,
+    relative,
+    seeded,
+    step,
+)
 from siamkit.errors import ConfigError, SiamkitError
 from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.names import named_parameters, unwrap
@@ -22,8 +32,8 @@ from siamkit.words import plural
 NOTHING_FROZEN = "no part at the start of the network is frozen"
 
 _UNLIKE = "the suffix differs from the whole network {}: {}"
-_SIZES = (1, 2)
-"""Smaller numbers of images that a cut is tried with, besides all given images."""
+_RECORDED = 3
+"""The number of images that are recorded if the given images are as many as the traced ones."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +77,12 @@ class Cut:
             The difference as text; None if there is none.
         """
         net = self.net
-        whole = step(net, net, images.clone())
         if activations is None:
             activations = self._activations(images)
-        self._forget(images)
+            # So that the suffix cannot use what the network stored about these images.
+            self._activations(torch.zeros_like(images[:1]))
         parts = step(net, _given(self.suffix, activations), images)
+        whole = step(net, net, images.clone())
         return difference(whole, parts, tolerance)
 
     def _activations(self, images: Tensor, seed: int = 0) -> Tensor:
@@ -79,10 +90,6 @@ class Cut:
         with evaluating(self.net), seeded(seed, images.device):
             activations: Tensor = self.prefix(images.clone())
             return activations
-
-    def _forget(self, images: Tensor) -> None:
-        """Run another image, so that the suffix cannot use state that the network stored."""
-        self._activations(torch.zeros_like(images[:1]))
 
 
 @dataclass(frozen=True)
@@ -157,11 +164,7 @@ def first_exact_cut(
     reasons: list[str] = []
     for boundary in boundaries:
         try:
-            frontier = find_frontier(net, boundary, images)
-            tried = Cut(
-                boundary, frontier, Prefix(net, boundary, frontier), Suffix(net, boundary, frontier)
-            )
-            reason = _trial(tried, images)
+            tried, reason = _tried(net, boundary, images)
         except SiamkitError as error:
             reason = str(error)
         except Exception as error:  # the network's own code may fail on activations
@@ -174,35 +177,50 @@ def first_exact_cut(
     return None, reasons
 
 
-def _trial(tried: Cut, images: Tensor) -> str | None:
-    """Return why a cut is not exact; None if it is."""
-    net = tried.net
-    together = tried._activations(images)
+def _tried(net: nn.Module, boundary: Boundary, images: Tensor) -> tuple[Cut, str | None]:
+    """Cut a network at a boundary, and return why the cut is not exact; None if it is."""
+    seen = Recording(len(images))
+    whole = step(net, partial(seen.forward, net, boundary.names), images.clone())
+    if whole.error is not None:
+        raise whole.error
+    if len(images) == TRACED:
+        seen = Recording(_RECORDED)
+        black = images.new_zeros(_RECORDED, *images.shape[1:])
+        step(net, partial(seen.forward, net, boundary.names), black, training=False)
+    frontier = find_frontier(net, boundary, images, seen)
+    cut = Cut(boundary, frontier, Prefix(net, boundary, frontier), Suffix(net, boundary, frontier))
+    changed = [b for b in frontier.buffers if f"the buffer {b!r}" in whole.values]
+    if changed:
+        return cut, f"it depends on a buffer that changes in training, {changed[0]!r}"
+    return cut, _trial(cut, images, whole)
+
+
+def _trial(cut: Cut, images: Tensor, whole: Outcome) -> str | None:
+    """Return why a cut is not exact; None if it is.
+
+    Each part of the network runs as seldom as possible, because this delays every phase. The order
+    matters: whenever the suffix runs, the network saw other images last, so the suffix cannot use
+    what the network stored about its own.
+    """
+    net = cut.net
+    alone = cut._activations(images[-1:], seed=1)
+    together = cut._activations(images)
     if len(together) != len(images):
         return f"the activations of {len(images)} images have shape {list(together.shape)}"
     allowed = allowed_for(images, together)
-    whole = step(net, net, images.clone())
-    if whole.error is not None:
-        raise whole.error
-    changed = [b for b in tried.frontier.buffers if f"the buffer {b!r}" in whole.values]
-    if changed:
-        return f"it depends on a buffer that changes in training, {changed[0]!r}"
-    tried._forget(images)
-    parts = step(net, _given(tried.suffix, together), images)
+    if relative(together[-1:], alone) > allowed:
+        if relative(together, cut._activations(images, seed=2)) > allowed:
+            return "its output differs each time"
+        return "its output for an image depends on the other images of the batch"
+    if len(images) == 1:
+        cut._activations(torch.zeros_like(images))
+    last = images[-1:]
+    parts = step(net, _given(cut.suffix, alone), last, training=False)
+    if reason := difference(step(net, net, last.clone(), training=False), parts, allowed):
+        return _UNLIKE.format("in eval mode with 1 image", reason)
+    parts = step(net, _given(cut.suffix, together), images)
     if reason := difference(whole, parts, allowed):
         return _UNLIKE.format("in training mode", reason)
-    for size in (s for s in _SIZES if s < len(images)):
-        at = slice(0, size) if size % 2 == 0 else slice(len(images) - size, None)
-        some = images[at]
-        whole = step(net, net, some.clone(), training=False)
-        activations = tried._activations(some, seed=1)
-        if relative(together[at], activations) > allowed:
-            if relative(together, tried._activations(images, seed=2)) > allowed:
-                return "its output differs each time"
-            return "its output for an image depends on the other images of the batch"
-        parts = step(net, _given(tried.suffix, activations), some, training=False)
-        if reason := difference(whole, parts, allowed):
-            return _UNLIKE.format(f"in eval mode with {plural(size, 'image')}", reason)
     return None
 
 

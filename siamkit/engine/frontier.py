@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
 from siamkit.engine.boundary import Boundary
-from siamkit.engine.calls import Call, Leave, intercepting
+from siamkit.engine.calls import Call, intercepting
 from siamkit.engine.dataflow import Dataflow, Label
 from siamkit.engine.outputs import (
-    SEEN,
+    TRACED,
     Blank,
     Constant,
     Count,
@@ -116,38 +116,72 @@ class Frontier:
         )
 
 
-def find_frontier(net: nn.Module, boundary: Boundary, images: Tensor) -> Frontier:
+@dataclass(frozen=True)
+class Recording:
+    """The outputs of a network's frozen modules in an ordinary forward.
+
+    Attributes:
+        images: The number of images.
+        calls: The output of each call, in execution order.
+    """
+
+    images: int
+    calls: dict[Call, Any] = field(default_factory=dict)
+
+    def forward(self, net: nn.Module, names: Sequence[str], images: Tensor) -> Any:
+        """Return the network's output for images, and record the named modules' outputs."""
+
+        def note(call: Call, compute: Any) -> Any:
+            output = compute()
+            leaves = [leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor)]
+            if not any(leaf.requires_grad for leaf in leaves):
+                self.calls[call] = tree_map_only(Tensor, Tensor.detach, output)
+            return output
+
+        with intercepting(net, names, note):
+            return net(images)
+
+
+def find_frontier(net: nn.Module, boundary: Boundary, images: Tensor, seen: Recording) -> Frontier:
     """Return the frontier of a boundary.
 
     Args:
         net: The network, with a plan applied.
         boundary: The boundary.
         images: Images ``[N, C, H, W]``; only their shape and type matter.
+        seen: A forward with another number of images than :data:`TRACED`.
 
     Raises:
         SiamkitError: The network cannot be cut there; the message says why.
     """
-    two, three = (images.new_zeros(n, *images.shape[1:]) for n in SEEN)
+    black = images.new_zeros(TRACED, *images.shape[1:])
     flow = Dataflow()
     record = _Record(boundary.module, flow)
     names = boundary.names
     with undisturbed(net), evaluating(net), torch.enable_grad(), record.watching(net, names), flow:
         _mark_state(net, flow)
-        flow.mark(two, _IMAGE)
+        flow.mark(black, _IMAGE)
         with intercepting(net, names, record.note):
-            result = net(two)
+            result = net(black)
     _require_known(result)
     last = record.last()
     image_written = _IMAGE in flow.written
-    calls = record.before(last)
-    again = _outputs(net, boundary, three, last)
+    calls = _before(record.calls, last)
+    again = _before(seen.calls, last)
     if calls.keys() != again.keys():
         raise SiamkitError("the set of modules that run depends on the number of images")
-    outputs = {c: _Output.between(c, value, again[c], flow) for c, value in calls.items()}
-    use = _Use(net, boundary, outputs, two)
+    counts = (TRACED, seen.images)
+    outputs = {c: _Output.between(c, value, again[c], counts, flow) for c, value in calls.items()}
+    use = _Use(net, boundary, outputs, black)
     for training in (True, False):
         use.run(training)
-    return _frontier(last, outputs, use, two, image_written)
+    return _frontier(last, outputs, use, black, image_written)
+
+
+def _before(calls: Mapping[Call, Any], last: Call) -> dict[Call, Any]:
+    """Return the calls up to the last one; none if it did not run."""
+    names = list(calls)
+    return {call: calls[call] for call in names[: names.index(last) + 1]} if last in calls else {}
 
 
 @dataclass
@@ -223,10 +257,6 @@ class _Record:
                 raise SiamkitError(f"the forward branches on values of its images ({place})")
         return last
 
-    def before(self, last: Call) -> dict[Call, Any]:
-        names = list(self.calls)
-        return {call: self.calls[call] for call in names[: names.index(last) + 1]}
-
 
 @dataclass(frozen=True)
 class _Output:
@@ -238,38 +268,45 @@ class _Output:
     labels: tuple[frozenset[Label], ...]
 
     @classmethod
-    def between(cls, call: Call, two: Any, three: Any, flow: Dataflow) -> _Output:
-        values, spec = tree_flatten(two)
-        others, other = tree_flatten(three)
-        if spec != other:
+    def between(
+        cls, call: Call, traced: Any, other: Any, counts: tuple[int, int], flow: Dataflow
+    ) -> _Output:
+        values, spec = tree_flatten(traced)
+        others, structure = tree_flatten(other)
+        if spec != structure:
             raise SiamkitError(f"the structure of {call}'s output depends on the number of images")
         labels = tuple(flow.labels([value]) for value in values)
         try:
-            leaves = tuple(map(_leaf, values, others, labels))
+            leaves = tuple(
+                _leaf(one, two, counts, label)
+                for one, two, label in zip(values, others, labels, strict=True)
+            )
         except SiamkitError as error:
             raise SiamkitError(f"{call}: {error}") from error
         return cls(spec, leaves, tuple(values), labels)
 
 
-def _leaf(two: Any, three: Any, labels: frozenset[Label]) -> Leaf:
-    if not isinstance(two, Tensor):
-        if isinstance(two, int) and not isinstance(two, bool) and (two, three) == SEEN:
+def _leaf(traced: Any, other: Any, counts: tuple[int, int], labels: frozenset[Label]) -> Leaf:
+    if not isinstance(traced, Tensor):
+        if isinstance(traced, int) and not isinstance(traced, bool) and (traced, other) == counts:
             return Count()
-        if isinstance(two, int | float | str) and two != three:
-            raise SiamkitError(f"it returns {two} for {SEEN[0]} images and {three} for {SEEN[1]}")
-        return Constant(two)
-    if two.ndim != three.ndim:
+        if isinstance(traced, int | float | str) and traced != other:
+            raise SiamkitError(
+                f"it returns {traced} for {counts[0]} images and {other} for {counts[1]}"
+            )
+        return Constant(traced)
+    if traced.ndim != other.ndim:
         raise SiamkitError("its number of dimensions depends on the number of images")
-    shape = Shape.between(two.shape, three.shape)
+    shape = Shape.between(traced.shape, other.shape, counts)
     axis = shape.axis
     if _IMAGE not in labels:
         if not any(shape.counts):
-            return Constant(two)
+            return Constant(traced)
         if axis is not None:
-            first, second = two.chunk(SEEN[0], axis)
+            first, second = traced.chunk(TRACED, axis)
             if torch.equal(first, second):
                 return Repeated(first, axis)
-    return Blank(shape, two.dtype, two.device)
+    return Blank(shape, traced.dtype, traced.device)
 
 
 class _Use:
@@ -352,7 +389,7 @@ def _frontier(
 def _require_rows(call: Call, leaf: Blank) -> None:
     if leaf.shape.axis is None:
         raise SiamkitError(
-            f"{call} returns a tensor of shape {list(leaf.shape.of(SEEN[0]))} for {SEEN[0]} "
+            f"{call} returns a tensor of shape {list(leaf.shape.of(TRACED))} for {TRACED} "
             "images, which has no separate part for each image"
         )
     if not leaf.dtype.is_floating_point:
@@ -366,28 +403,6 @@ def _require_known(result: Any) -> None:
             raise SiamkitError(
                 f"the network returns a {type(leaf).__name__}, whose tensors cannot be compared"
             )
-
-
-def _outputs(net: nn.Module, boundary: Boundary, images: Tensor, last: Call) -> dict[Call, Any]:
-    calls: dict[Call, Any] = {}
-
-    def note(call: Call, compute: Any) -> Any:
-        output = compute()
-        if not any(
-            leaf.requires_grad for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor)
-        ):
-            calls[call] = _copied(output)
-        if call == last:
-            raise Leave
-        return output
-
-    with undisturbed(net), evaluating(net), torch.enable_grad():
-        try:
-            with intercepting(net, boundary.names, note):
-                net(images)
-        except Leave:
-            pass
-    return calls
 
 
 def _mark_state(net: nn.Module, flow: Dataflow) -> None:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from siamkit.errors import SiamkitError
 
-SEEN = (2, 3)
-"""The numbers of images at which outputs are recorded."""
+TRACED = 2
+"""The number of images in the forward that is followed."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,28 @@ class Shape:
     counts: tuple[bool, ...]
 
     @classmethod
-    def between(cls, two: torch.Size, three: torch.Size) -> Shape:
-        """Return the shape that is ``two`` for two images and ``three`` for three.
+    def between(cls, one: torch.Size, other: torch.Size, counts: tuple[int, int]) -> Shape:
+        """Return the shape of a tensor that is seen at two numbers of images.
+
+        Args:
+            one: Its shape for ``counts[0]`` images.
+            other: Its shape for ``counts[1]`` images.
+            counts: The numbers of images.
 
         Raises:
             SiamkitError: A dimension is neither constant nor proportional to the images.
         """
-        sizes, counts = [], []
-        for a, b in zip(two, three, strict=True):
+        sizes, scaled = [], []
+        for a, b in zip(one, other, strict=True):
             scales = a != b
-            if scales and (a % SEEN[0] or a // SEEN[0] * SEEN[1] != b):
+            if scales and (a % counts[0] or a // counts[0] * counts[1] != b):
                 raise SiamkitError(
-                    f"its shape is {list(two)} for {SEEN[0]} images and {list(three)} for {SEEN[1]}"
+                    f"its shape is {list(one)} for {counts[0]} images and {list(other)} for "
+                    f"{counts[1]}"
                 )
-            sizes.append(a // SEEN[0] if scales else a)
-            counts.append(scales)
-        return cls(tuple(sizes), tuple(counts))
+            sizes.append(a // counts[0] if scales else a)
+            scaled.append(scales)
+        return cls(tuple(sizes), tuple(scaled))
 
     def of(self, images: int) -> tuple[int, ...]:
         """Return the shape for a number of images."""

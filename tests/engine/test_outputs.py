@@ -16,11 +16,12 @@ def test_a_shape_seen_twice_holds_for_any_number_of_images(rest, data):
     axis = data.draw(st.integers(0, len(rest)))
     per_image = data.draw(st.integers(1, 3))
     images = data.draw(st.integers(1, 6))
+    other = data.draw(st.sampled_from([1, 3, 5, 8]))
 
     def full(n):
         return torch.Size([*rest[:axis], per_image * n, *rest[axis:]])
 
-    shape = Shape.between(full(2), full(3))
+    shape = Shape.between(full(2), full(other), (2, other))
     assert shape.of(images) == tuple(full(images))
     assert shape.axis == axis
     tensor = torch.arange(full(images).numel()).reshape(full(images))
@@ -34,11 +35,11 @@ def test_a_shape_seen_twice_holds_for_any_number_of_images(rest, data):
 @pytest.mark.parametrize(("two", "three"), [((2, 4), (4, 4)), ((3,), (4,)), ((4,), (5,))])
 def test_a_shape_by_another_rule_is_refused(two, three):
     with pytest.raises(SiamkitError, match="its shape is"):
-        Shape.between(torch.Size(two), torch.Size(three))
+        Shape.between(torch.Size(two), torch.Size(three), (2, 3))
 
 
 def test_a_square_of_images_has_no_axis():
-    shape = Shape.between(torch.Size((2, 2)), torch.Size((3, 3)))
+    shape = Shape.between(torch.Size((2, 2)), torch.Size((3, 3)), (2, 3))
     assert shape.axis is None and shape.of(5) == (5, 5)
 
 
