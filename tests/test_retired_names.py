@@ -17,6 +17,7 @@ WORDS = (
     "Whole" + "Network", "forward" + "_single", "uses" + "_state", "self" + "test",
     "boundaries" + "_of", "Known" + "Source", "File" + "Record", "Pair" + "List",
     "Pairs" + "ToVerify", "Shown" + "Pair", "Triplet" + "List",
+    "passed" + "_over", "torn" + "_groups",
 )  # fmt: skip
 PHRASES = (
     "siamkit." + "deploy", "siamkit/" + "deploy", "siamkit." + "plan(", "siamkit." + "load(",

@@ -47,7 +47,7 @@ def check(
 
     report = api.check_data(data, root=root, seed=seed).to_json()
     if strict:
-        kinds = {"leaks": "image", "torn_groups": "group"}
+        kinds = {"leaks": "image", "split_groups": "group"}
         report["problems"] += [
             f"{plural(len(report[key]), noun)} in two splits (--strict)"
             for key, noun in kinds.items()

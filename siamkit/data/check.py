@@ -33,7 +33,7 @@ def check(config: DataConfig, seed: int, tick: Callable[[], None] = lambda: None
         cannot be used; empty if it can. ``warnings``: images in two splits, or with two labels.
         ``parts``, ``how`` and ``notices``: the splits of a run. ``files``, ``unreadable``,
         ``formats``, ``modes`` and ``shorter_side``: facts about the files. ``leaks``,
-        ``near_duplicates`` and ``conflicts``: pairs of images. ``torn_groups``: groups that are in
+        ``near_duplicates`` and ``conflicts``: pairs of images. ``split_groups``: groups that are in
         two of the data's own splits.
 
     Raises:
@@ -50,7 +50,7 @@ def check(config: DataConfig, seed: int, tick: Callable[[], None] = lambda: None
         "where": source.where,
         "problems": problems,
         "unreadable": [{"path": str(path), "problem": why} for path, why in bad],
-        "torn_groups": source.torn(),
+        "split_groups": source.split_groups(),
         **_files(list(source.files())),
         **_splits(source, config, seed, problems, tick),
     }
@@ -58,7 +58,7 @@ def check(config: DataConfig, seed: int, tick: Callable[[], None] = lambda: None
         f"{plural(len(report[key]), noun)}: {text}"
         for key, noun, text in (
             ("leaks", "leak", "two splits hold images with the same content"),
-            ("torn_groups", "torn group", "two splits hold images of one group"),
+            ("split_groups", "group", "two splits hold images of the same group"),
             ("near_duplicates", "near duplicate", "two splits hold images that look the same"),
             ("conflicts", "conflict", "images with the same content have different labels"),
         )

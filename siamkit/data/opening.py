@@ -160,11 +160,11 @@ def _require_whole(source: Source, *, strict: bool) -> list[str]:
     Raises:
         DataError: Groups are in two splits, and ``strict`` is set.
     """
-    torn = source.torn()
-    if not torn:
+    groups = source.split_groups()
+    if not groups:
         return []
-    verb = "is" if len(torn) == 1 else "are"
-    what = f"{plural(len(torn), 'group')} {verb} in two splits: {briefly(torn)}"
+    verb = "is" if len(groups) == 1 else "are"
+    what = f"{plural(len(groups), 'group')} {verb} in two splits: {briefly(groups)}"
     if strict:
         hint = "put all rows of a group into one split"
         raise DataError(what, where=source.where, hint=hint)

@@ -54,7 +54,7 @@ class Source(Protocol):
         """Return the image sets by the data's own splits."""
         ...
 
-    def torn(self) -> list[str]:
+    def split_groups(self) -> list[str]:
         """Return the groups that are in more than one of the data's own splits."""
         ...
 
@@ -112,7 +112,7 @@ class FolderSource:
             return {"all": _class_folders(self.scan, None)}
         return {part: _class_folders(self.scan, folder) for part, folder in names.items()}
 
-    def torn(self) -> list[str]:
+    def split_groups(self) -> list[str]:
         """Return an empty list, because folders have no groups."""
         return []
 
@@ -173,9 +173,9 @@ class ManifestSource:
             if part in splits
         }
 
-    def torn(self) -> list[str]:
+    def split_groups(self) -> list[str]:
         """Return the groups that are in more than one split."""
-        return _torn((record.group, record.split) for record in self.records)
+        return _split_groups((record.group, record.split) for record in self.records)
 
     def hold_out(
         self, images: ImageSet, choice: HoldOut
@@ -235,10 +235,10 @@ class TupleSource:
             if part in splits
         }
 
-    def torn(self) -> list[str]:
+    def split_groups(self) -> list[str]:
         """Return the groups that are in more than one split."""
         known = self.known
-        return _torn(zip(known.groups or (), known.splits or (), strict=False))
+        return _split_groups(zip(known.groups or (), known.splits or (), strict=False))
 
     def hold_out(
         self, images: ImageSet, choice: HoldOut
@@ -268,7 +268,7 @@ def _without_roles(images: ImageSet) -> ImageSet:
     return replace(images, query=None, gallery=None)
 
 
-def _torn(rows: Iterable[tuple[str | None, str | None]]) -> list[str]:
+def _split_groups(rows: Iterable[tuple[str | None, str | None]]) -> list[str]:
     sides: dict[str, set[str]] = {}
     for group, split in rows:
         if group is not None and split is not None:
@@ -292,7 +292,7 @@ def _split_folders(scan: Scan) -> Mapping[str, str]:
                 "has train/ beside val/ or test/, but also images in other folders",
                 where=str(scan.root),
                 got=briefly(others),
-                hint="move the other folders elsewhere, or into one of the splits",
+                hint="move these folders into one of the splits, or out of the data folder",
             )
         return {}
     if kinds and "train" not in kinds.values():

@@ -21,7 +21,7 @@ class PhaseDecision:
         reason: The reason, in a few words.
         boundary: The last stage or block of the prefix; None if ``whole``.
         module: The boundary's module; None if ``whole``.
-        passed_over: The reasons why deeper boundaries are not used.
+        rejected_boundaries: The reasons why deeper boundaries are not used.
         kernel: The kernel that runs the prefix; None while nothing must be computed.
         kernels: Seconds per image of each measured kernel.
         setup_seconds: Seconds for building and first running each measured kernel.
@@ -43,7 +43,7 @@ class PhaseDecision:
     reason: str
     boundary: str | None = None
     module: str | None = None
-    passed_over: tuple[str, ...] = ()
+    rejected_boundaries: tuple[str, ...] = ()
     kernel: str | None = None
     kernels: Mapping[str, float] = field(default_factory=dict)
     setup_seconds: Mapping[str, float] = field(default_factory=dict)
@@ -64,12 +64,12 @@ class PhaseDecision:
     def from_json(cls, values: Mapping[str, Any]) -> PhaseDecision:
         """Return the decision of :meth:`to_json`'s values; unknown keys are ignored."""
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        known["passed_over"] = tuple(known.get("passed_over", ()))
+        known["rejected_boundaries"] = tuple(known.get("rejected_boundaries", ()))
         return cls(**known)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
-        return {**asdict(self), "passed_over": list(self.passed_over)}
+        return {**asdict(self), "rejected_boundaries": list(self.rejected_boundaries)}
 
     def falling_back(self, mode: Mode, reason: str) -> PhaseDecision:
         """Return the decision to compute the rest of the phase in a simpler mode."""

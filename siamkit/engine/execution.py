@@ -193,12 +193,12 @@ class Engine:
             modules = [b.module for b in boundaries]
             start = modules.index(before.module) if before.module in modules else 0
             boundaries = boundaries[start:]
-        deepest, passed_over = first_exact_cut(self.net, boundaries, images[:_TESTED])
+        deepest, rejected_boundaries = first_exact_cut(self.net, boundaries, images[:_TESTED])
         if deepest is None:
-            return self._uncut("; ".join(passed_over) or NOTHING_FROZEN)
+            return self._uncut("; ".join(rejected_boundaries) or NOTHING_FROZEN)
         if before is not None:
             # A phase keeps its boundary, so that a resumed run gives the same results.
-            return self._cut_phase(deepest, passed_over, before.views, epochs, before)
+            return self._cut_phase(deepest, rejected_boundaries, before.views, epochs, before)
         usable = boundaries[boundaries.index(deepest.boundary) :]
         sizes = self._row_bytes(usable, images[:1])
         index, views = place(
@@ -209,13 +209,13 @@ class Engine:
             smaller, more = first_exact_cut(self.net, list(sizes)[index:], images[:_TESTED])
             if smaller is not None:
                 too_large = f"{deepest.boundary.name}: its cache would exceed engine.cache_gb"
-                reasons = [*passed_over, too_large, *more]
+                reasons = [*rejected_boundaries, too_large, *more]
                 phase = self._cut_phase(smaller, reasons, views, epochs, None)
                 if phase.plan.mode == "cached":
                     return phase
                 phase.close()
         # Without a cache, a smaller output has no advantage.
-        return self._cut_phase(deepest, passed_over, views, epochs, None)
+        return self._cut_phase(deepest, rejected_boundaries, views, epochs, None)
 
     @property
     def _plan(self) -> Any:
@@ -238,7 +238,7 @@ class Engine:
     def _cut_phase(
         self,
         cut: Cut,
-        passed_over: Sequence[str],
+        rejected_boundaries: Sequence[str],
         views: int | None,
         epochs: range,
         before: PhaseDecision | None,
@@ -273,7 +273,7 @@ class Engine:
             if plan.mode == "cached":
                 plan = self._cache_plan(work, costs, before)
         return CutPhase(
-            cut, tuple(passed_over), times, kept, cache, views, work, costs, plan, choice
+            cut, tuple(rejected_boundaries), times, kept, cache, views, work, costs, plan, choice
         )
 
     def _may_cache(self, before: PhaseDecision | None) -> bool:

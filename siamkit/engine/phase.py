@@ -52,7 +52,7 @@ class CutPhase:
 
     Attributes:
         cut: The cut network.
-        passed_over: The reasons why deeper boundaries are not used.
+        rejected_boundaries: The reasons why deeper boundaries are not used.
         times: The measured times of both parts.
         dtype: The type of cached rows.
         cache: The cached rows of the phase; None if it may not be cached.
@@ -64,7 +64,7 @@ class CutPhase:
     """
 
     cut: Cut
-    passed_over: tuple[str, ...]
+    rejected_boundaries: tuple[str, ...]
     times: PartTimes
     dtype: torch.dtype
     cache: PhaseCache | None
@@ -88,7 +88,7 @@ class CutPhase:
             reason=plan.reason,
             boundary=self.cut.boundary.name,
             module=self.cut.boundary.module,
-            passed_over=self.passed_over,
+            rejected_boundaries=self.rejected_boundaries,
             kernel=kernel,
             kernels=choice.seconds_per_image if choice else {},
             setup_seconds=choice.setup_seconds if choice else {},

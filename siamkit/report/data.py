@@ -26,7 +26,7 @@ def data_report(report: Json) -> RenderableType:
     if report["parts"]:
         parts += [Text(), styled(report["how"]), _parts(report["parts"])]
     parts += _listed("unreadable", [f"{b['path']}: {b['problem']}" for b in report["unreadable"]])
-    parts += _listed("groups in two splits", report["torn_groups"])
+    parts += _listed("groups in two splits", report["split_groups"])
     for key, title in (
         ("leaks", "the same image in two splits"),
         ("near_duplicates", "nearly the same image in two splits"),

@@ -27,7 +27,8 @@ def engine_text(data: Mapping[str, Any]) -> str:
         f"{units.duration(data['live'])} without"
     )
     text = f"{where}: {how}; {views}; {data['reason']} ({estimate})"
-    return "\n".join((text, *(f"no boundary at {reason}" for reason in data["passed_over"])))
+    rejected = (f"no boundary at {reason}" for reason in data["rejected_boundaries"])
+    return "\n".join((text, *rejected))
 
 
 def _cached(features: int, missing: int, with_kernel: str) -> str:

@@ -100,7 +100,8 @@ def _prefix(phase: Json) -> str:
     flops, boundary = phase["flops"], phase["boundary"]
     forward, backward = (f"{units.count(flops[name])}FLOPs" for name in ("forward", "backward"))
     if boundary is None:
-        where = f"none ({phase['passed_over'][0]})" if phase["passed_over"] else "none"
+        rejected = phase["rejected_boundaries"]
+        where = f"none ({rejected[0]})" if rejected else "none"
     else:
         where = (
             f"up to {boundary['name']}, {units.percent(flops['prefix'] / flops['forward'])} of the "

@@ -142,7 +142,7 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
     preprocessing = setup.net.backbone.preprocessing
     images = probe_images(preprocessing.channels, preprocessing.size, setup.device)
     boundaries = find_boundaries(setup.net, setup.schedule.stages, phase.plan)
-    parts, passed_over = first_exact_cut(setup.net, boundaries, images[:2])
+    parts, rejected_boundaries = first_exact_cut(setup.net, boundaries, images[:2])
     inside = frozenset(parts.boundary.units if parts else ())
     with autocast(setup.device, config.train.precision):
         memory = training_memory(
@@ -173,7 +173,7 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
             for stage, row in zip(setup.schedule.stages, rows, strict=True)
         ],
         "boundary": _boundary(setup, parts, images) if parts else None,
-        "passed_over": passed_over,
+        "rejected_boundaries": rejected_boundaries,
         "flops": count_flops(setup.net, parts, images[:2]).to_json(),
         "memory": memory.to_json(),
     }

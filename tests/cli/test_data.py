@@ -109,4 +109,4 @@ def test_a_leaky_manifest_is_reported(
     assert "groups in two splits: 1\n  p0" in text
     assert "images/class0/0.png (train) and images/class0/copy.png (val)" in text
     assert check(tmp_path / "m.csv", "--strict", "--json") == 3
-    assert json.loads(capsys.readouterr().out)["torn_groups"] == ["p0"]
+    assert json.loads(capsys.readouterr().out)["split_groups"] == ["p0"]

@@ -36,8 +36,8 @@ def images(size=64, count=5):
 def test_the_suffix_does_exactly_what_the_network_does(name):
     net, boundaries = apply(name, None)
     before = {n: t.clone() for n, t in net.state_dict().items()}
-    found, passed_over = first_exact_cut(net, boundaries, images())
-    assert found is not None and not passed_over
+    found, rejected = first_exact_cut(net, boundaries, images())
+    assert found is not None and not rejected
     assert found.differs(images()) is None
     assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
     assert all(p.grad is None for p in net.parameters())
@@ -53,8 +53,8 @@ def test_all_frozen_is_cut_at_the_features():
 
 def test_branches_that_cross_the_boundary_are_all_kept():
     net, boundaries = apply("hrnet_w18_small", None)
-    found, passed_over = first_exact_cut(net, boundaries, images())
-    assert found is not None and not passed_over
+    found, rejected = first_exact_cut(net, boundaries, images())
+    assert found is not None and not rejected
     assert len(found.frontier.ports) == 3
     assert found.prefix(images()).ndim == 2
     assert found.differs(images()) is None
@@ -103,9 +103,9 @@ def test_a_prefix_that_draws_anew_each_time_is_not_cut():
     stages = net.stages()
     plan = FreezePlan.of(stages, [])
     FreezeController(net, stages).apply(plan)
-    found, passed_over = first_exact_cut(net, find_boundaries(net, stages, plan), images(32))
+    found, rejected = first_exact_cut(net, find_boundaries(net, stages, plan), images(32))
     assert found is None
-    assert passed_over[0] == "features: its output differs each time"
+    assert rejected[0] == "features: its output differs each time"
 
 
 def test_nothing_is_cut_where_the_stem_trains():

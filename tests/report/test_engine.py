@@ -2,7 +2,7 @@ from siamkit.report.engine import engine_text
 
 CACHED = {
     "mode": "cached", "reason": "each image and view is computed once", "boundary": "layer2",
-    "passed_over": [], "kernel": "onnxruntime", "views": 8, "rows": 4096, "missing": 12,
+    "rejected_boundaries": [], "kernel": "onnxruntime", "views": 8, "rows": 4096, "missing": 12,
     "bytes": 34_000_000, "live": 300.0, "cached": 31.0,
 }  # fmt: skip
 
@@ -35,10 +35,10 @@ def test_an_empty_cache_is_filled_once():
     )
 
 
-def test_what_was_passed_over_follows_with_its_reason():
+def test_what_was_rejected_boundaries_follows_with_its_reason():
     reason = "layer3: what comes after it needs more than its output (differ by 0.3)"
     assert (
-        engine_text({**CACHED, "passed_over": [reason]}).splitlines()[1]
+        engine_text({**CACHED, "rejected_boundaries": [reason]}).splitlines()[1]
         == f"no boundary at {reason}"
     )
 

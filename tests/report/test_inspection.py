@@ -36,12 +36,12 @@ REPORT = {
     "phases": [
         {"start_epoch": 0, "end_epoch": 2, "trainable_parameters": 1_114_752,
          "trainable_share": 0.0453, "norm": "affine", "memory": MEMORY,
-         "flops": FLOPS, "boundary": BOUNDARY, "passed_over": [],
+         "flops": FLOPS, "boundary": BOUNDARY, "rejected_boundaries": [],
          "stages": [stage("layer4", 14_964_736, 0, False),
                     stage("head", 1_114_752, 1_114_752, True, prefix="none")]},
         {"start_epoch": 2, "end_epoch": 6, "trainable_parameters": 8_597_120,
          "trainable_share": 0.349, "norm": "affine", "memory": MEMORY,
-         "flops": FLOPS, "boundary": None, "passed_over": ["stem: it runs 2 times"],
+         "flops": FLOPS, "boundary": None, "rejected_boundaries": ["stem: it runs 2 times"],
          "stages": [stage("layer4", 14_964_736, 7_482_368, True, "affine", "part"),
                     stage("head", 1_114_752, 1_114_752, True, prefix="none")]},
     ],
@@ -106,7 +106,7 @@ def test_what_was_measured_follows_the_footer(render):
     measured = {
         "mode": "cached", "reason": "each image and view is computed once", "boundary": "layer2",
         "kernel": "folded", "kernels": {"folded": 0.0461, "eager": 0.061}, "views": 8,
-        "passed_over": [], "rows": 4096, "missing": 12, "bytes": 34_000_000, "live": 300.0,
+        "rejected_boundaries": [], "rows": 4096, "missing": 12, "bytes": 34_000_000, "live": 300.0,
         "cached": 31.0,
         "decode_seconds": 0.0029, "prefix_seconds": 0.0461, "suffix_seconds": 0.00071,
     }  # fmt: skip

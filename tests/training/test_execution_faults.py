@@ -326,7 +326,8 @@ def test_a_boundary_that_is_too_large_for_the_budget_gives_way_to_a_smaller_one(
     assert (chosen["mode"], chosen["boundary"]) == ("cached", "stem")
     assert chosen["bytes"] <= budget
     assert any(
-        "its cache would exceed engine.cache_gb" in reason for reason in chosen["passed_over"]
+        "its cache would exceed engine.cache_gb" in reason
+        for reason in chosen["rejected_boundaries"]
     )
     assert losses(shallow) == pytest.approx(losses(deep), rel=1e-4, abs=1e-5)
 
