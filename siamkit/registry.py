@@ -19,7 +19,7 @@ __all__ = [
     "Entry",
     "Kind",
     "NoOptions",
-    "Origin",
+    "Provider",
     "Registry",
     "canonical",
     "config_error",
@@ -102,13 +102,13 @@ class Entry:
     pretrained: bool = False
     distribution: str = "siamkit"
 
-    def origin(self, name: str) -> Origin:
-        """Return the origin of the entry, under the ``name`` that the user typed."""
+    def provider(self, name: str) -> Provider:
+        """Return the provider of the entry, under the ``name`` that the user typed."""
         try:
             version = importlib.metadata.version(self.distribution)
         except importlib.metadata.PackageNotFoundError:
             version = "unknown"
-        return Origin(name, self.distribution, version)
+        return Provider(name, self.distribution, version)
 
     def validate(
         self, values: Mapping[str, Any], where: str | Namer, *, kind: str = ""
@@ -134,8 +134,8 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """The origin of a registered name, as a run records it.
+class Provider:
+    """The provider of a registered name, as a run records it.
 
     Attributes:
         name: The name that the user typed.

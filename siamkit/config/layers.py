@@ -13,7 +13,7 @@ from siamkit.config.base import SAMPLE, Values, expanded
 from siamkit.config.sections import COMPONENT_MODELS
 from siamkit.errors import ConfigError, did_you_mean
 from siamkit.problems import Namer
-from siamkit.registry import Origin
+from siamkit.registry import Provider
 
 
 class Layer(dict[str, Any]):
@@ -23,18 +23,18 @@ class Layer(dict[str, Any]):
         values: Nested values.
         where: A function from a dotted key (``loss.margin``) to its place (``run.yaml:
             loss.margin``).
-        origins: For a run's config: the distribution of each component, by section.
+        providers: For a run's config: the distribution of each component, by section.
     """
 
     def __init__(
         self,
         values: Mapping[str, Any],
         where: Namer,
-        origins: Mapping[str, Origin] | None = None,
+        providers: Mapping[str, Provider] | None = None,
     ) -> None:
         super().__init__(values)
         self.where = where
-        self.origins = origins or {}
+        self.providers = providers or {}
 
     def sets(self, path: str) -> bool:
         """Return whether the layer has a value at the dotted key ``path``."""
@@ -197,7 +197,7 @@ def fitting(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _with(layer: Mapping[str, Any], section: str, value: Any) -> Mapping[str, Any]:
     values = {**layer, section: value}
-    return Layer(values, layer.where, layer.origins) if isinstance(layer, Layer) else values
+    return Layer(values, layer.where, layer.providers) if isinstance(layer, Layer) else values
 
 
 def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:

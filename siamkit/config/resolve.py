@@ -101,9 +101,9 @@ def _complete(
     except ConfigError as error:
         where = name(f"{section}.name")
         for layer in layers:
-            origin = layer.origins.get(section) if isinstance(layer, Layer) else None
-            if origin is not None and origin.name == component.name:
-                raise origin.missing(registry.kind, where) from None
+            provider = layer.providers.get(section) if isinstance(layer, Layer) else None
+            if provider is not None and provider.name == component.name:
+                raise provider.missing(registry.kind, where) from None
         raise ConfigError(error.what, where=where, hint=error.hint) from None
     own = type(component).model_fields
     shadowed = sorted(set(entry.options.model_fields) & set(own))

@@ -40,6 +40,5 @@ def verify(net: nn.Module, expected: Mapping[str, str], when: str) -> None:
         raise FrozenDriftError(
             f"{plural(len(drifted), 'frozen tensor')} changed by {when}: "
             f"{', '.join(drifted[:5])}{more}",
-            hint="a plugin or a module's forward writes to frozen tensors; "
-            "the run stopped before saving them",
+            hint="a plugin, a hook or a module's forward writes to frozen tensors",
         )

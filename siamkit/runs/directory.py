@@ -22,14 +22,14 @@ from filelock import FileLock, Timeout
 from siamkit.config import Layer, RunConfig, read_file
 from siamkit.errors import CheckpointError, ConfigError, ResourceError
 from siamkit.files import full_disk_is_ours, write_atomic, write_json
-from siamkit.registry import Origin
+from siamkit.registry import Provider
 from siamkit.spelling import command, setting
 
 
 class RunDir:
     """The directory of one run.
 
-    It holds ``config.yaml`` (resolved), ``plugins.json`` (the origins of its components),
+    It holds ``config.yaml`` (resolved), ``plugins.json`` (the providers of its components),
     ``events.jsonl``, ``metrics.json``, ``checkpoints/``, ``embeddings/`` of the held-out images and
     ``calibration.json``; ``quarantine.csv`` if unreadable images were left out; and ``.lock`` with
     ``.owner.json`` while a process uses the run.
@@ -118,17 +118,19 @@ class RunDir:
         layer = read_file(self.config)
         dropped = () if trackers else ("track",)
         kept = {k: v for k, v in layer.items() if k not in dropped}
-        return Layer(kept, layer.where, self._origins())
+        return Layer(kept, layer.where, self._providers())
 
-    def write_plugins(self, origins: Mapping[str, Origin]) -> None:
-        """Write the origin of each component, by its section of the config."""
-        write_json(self.plugins, {section: asdict(origin) for section, origin in origins.items()})
+    def write_plugins(self, providers: Mapping[str, Provider]) -> None:
+        """Write the provider of each component, by its section of the config."""
+        write_json(
+            self.plugins, {section: asdict(provider) for section, provider in providers.items()}
+        )
 
-    def _origins(self) -> dict[str, Origin]:
-        """Return the origins of the components; empty if unreadable, as only errors use them."""
+    def _providers(self) -> dict[str, Provider]:
+        """Return the providers of the components; empty if unreadable, as only errors use them."""
         try:
             values = json.loads(self.plugins.read_text(encoding="utf-8"))
-            return {section: Origin(**fields) for section, fields in values.items()}
+            return {section: Provider(**fields) for section, fields in values.items()}
         except (OSError, ValueError, TypeError, AttributeError):
             return {}
 

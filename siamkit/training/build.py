@@ -20,7 +20,7 @@ from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler, Stage
 from siamkit.model.create import Weights, create_net
 from siamkit.model.device import resolve_device
 from siamkit.model.siamese import SiameseNet
-from siamkit.registry import Origin, Registry
+from siamkit.registry import Provider, Registry
 from siamkit.training.optimizer import named_groups, require_groups
 from siamkit.training.seeding import derive, seeded
 
@@ -206,17 +206,17 @@ def identity(
         result[f"data {name}"] = digest(images)
     for section in COMPONENTS:
         name = getattr(config, section).name
-        origin = registries[section].get(name).origin(name)
-        result[f"plugin {origin.distribution}"] = origin.version
+        provider = registries[section].get(name).provider(name)
+        result[f"plugin {provider.distribution}"] = provider.version
     return result
 
 
-def origins(config: RunConfig, registries: Mapping[str, Registry]) -> dict[str, Origin]:
-    """Return the origin of each component of a run, by its section of the config."""
+def providers(config: RunConfig, registries: Mapping[str, Registry]) -> dict[str, Provider]:
+    """Return the provider of each component of a run, by its section of the config."""
     components = {section: getattr(config, section) for section in COMPONENTS}
     trackers = {f"track.{place}": tracker for place, tracker in enumerate(config.track)}
     return {
-        section: registries[section.partition(".")[0]].get(component.name).origin(component.name)
+        section: registries[section.partition(".")[0]].get(component.name).provider(component.name)
         for section, component in {**components, **trackers}.items()
     }
 

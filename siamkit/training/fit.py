@@ -26,7 +26,7 @@ from siamkit.runs.events import Listener, emitter
 from siamkit.runs.held_out import HeldOut
 from siamkit.spelling import setting, settings
 from siamkit.training.batching import part_of
-from siamkit.training.build import Setup, build, identity, origins
+from siamkit.training.build import Setup, build, identity, providers
 from siamkit.training.loading import TEST, VAL
 from siamkit.training.loop import Trainer
 from siamkit.training.optimizer import state_size
@@ -67,7 +67,7 @@ def fit(
     _require_loss(setup, splits)
     _require_space(config.run_dir or Path.cwd(), setup)
     run_dir = RunDir.create(config, reserved=reserved)
-    run_dir.write_plugins(origins(config, registries))
+    run_dir.write_plugins(providers(config, registries))
     if splits.skipped and config.data.on_unreadable == "quarantine":
         run_dir.write_quarantine(splits.skipped)
     with run_dir.locked():
