@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from siamkit.freezing.hold import is_held
 from siamkit.interfaces import FreezePlan, Stage
-from siamkit.model.names import named_parameters, parent
+from siamkit.model.names import named_modules, named_parameters, parent, submodule
 from siamkit.model.trace import watch
 
 FEATURES = "features"
@@ -86,10 +86,10 @@ def find_boundaries(
             boundaries.append(_boundary(name, unit.output, frozen))
             before = {p for u in frozen for p in u.parameters}
             for module in _around(unit.output):
-                inside = {name_of[id(p)] for p in net.get_submodule(module).parameters()}
+                inside = {name_of[id(p)] for p in submodule(net, module).parameters()}
                 if not before.issuperset(inside) or not _is_fixed(net, module):
                     break
-                if not _adds_to_its_parts(net.get_submodule(module)):
+                if not _adds_to_its_parts(submodule(net, module)):
                     continue
                 within = set(stage.parameters).issuperset(inside)
                 title = name if within else FEATURES if module == _BACKBONE else module
@@ -144,7 +144,7 @@ def _boundary(name: str, module: str, units: Sequence[Stage]) -> Boundary:
 
 def _is_fixed(net: nn.Module, name: str) -> bool:
     """Return whether a module and all modules in it are held in eval mode."""
-    return all(is_held(module) for module in net.get_submodule(name).modules())
+    return all(is_held(module) for _, module in named_modules(submodule(net, name)))
 
 
 def _adds_to_its_parts(module: nn.Module) -> bool:

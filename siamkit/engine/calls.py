@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from siamkit.model.names import submodule
+
 
 class Call(NamedTuple):
     """One call of a module in a forward: the module's name, and the number of its earlier calls."""
@@ -63,7 +65,7 @@ def intercepting(net: nn.Module, names: Iterable[str], answer: Answer) -> Iterat
         finally:
             inside = False
 
-    modules = {id(m): (name, m) for name in reversed([*names]) for m in [net.get_submodule(name)]}
+    modules = {id(m): (name, m) for name in reversed([*names]) for m in [submodule(net, name)]}
     own = [(m, vars(m).get("forward")) for _, m in modules.values()]
     # Through the instance's dictionary: a TorchScript module refuses to set its forward.
     for name, module in modules.values():

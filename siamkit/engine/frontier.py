@@ -34,7 +34,7 @@ from siamkit.engine.outputs import (
 )
 from siamkit.engine.undisturbed import undisturbed
 from siamkit.errors import SiamkitError
-from siamkit.model.names import named_parameters
+from siamkit.model.names import named_modules, named_parameters
 from siamkit.model.trace import evaluating
 
 _IMAGE = "image"
@@ -232,7 +232,7 @@ class _Record:
 
         handles = [
             m.register_forward_pre_hook(start)
-            for name, m in net.named_modules()
+            for name, m in named_modules(net)
             if any(p.requires_grad for p in m.parameters(recurse=False))
             and not any(n.startswith(f"{name}.") for n in names)
             and name

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from siamkit.engine.cutting import Cut
 from siamkit.freezing.controller import FreezeController
-from siamkit.model.names import parent
+from siamkit.model.names import named_modules, parent, submodule
 
 
 def describe(
@@ -33,7 +33,7 @@ def describe(
         weights.update(f"{name}={fingerprint}\n".encode())
     structure = hashlib.sha256()
     for name in (*boundary.modules, boundary.module):
-        structure.update(f"{name}: {controller.net.get_submodule(name)!r}\n".encode())
+        structure.update(f"{name}: {submodule(controller.net, name)!r}\n".encode())
     return {
         "boundary": boundary.name,
         "module": boundary.module,
@@ -80,11 +80,11 @@ def _code(cut: Cut) -> str:
     """
     names = set(cut.boundary.names)
     for name in cut.boundary.names:
-        names |= {f"{name}.{inner}" for inner, _ in cut.net.get_submodule(name).named_modules()}
+        names |= {f"{name}.{inner}" for inner, _ in named_modules(submodule(cut.net, name))}
         while name:
             name = parent(name)
             names.add(name)
-    classes = {type(cut.net.get_submodule(name.rstrip("."))) for name in names}
+    classes = {type(submodule(cut.net, name.rstrip("."))) for name in names}
     digest = hashlib.sha256()
     for kind in sorted(classes, key=_qualified):
         if kind.__module__.partition(".")[0] != "torch":

@@ -15,6 +15,7 @@ from siamkit.engine.kernels import TOLERANCE as KERNELS
 from siamkit.engine.kernels import kernel_class
 from siamkit.engine.kernels import tolerance as kernel_tolerance
 from siamkit.engine.undisturbed import undisturbed
+from siamkit.model.names import named_parameters
 from siamkit.model.trace import evaluating
 
 TOLERANCE = 1e-4
@@ -63,7 +64,7 @@ def step(net: nn.Module, forward: Forward, images: Tensor, training: bool = True
             return Outcome(error=error)
         pairs, _ = tree_flatten_with_path(output)
         values = {f"output{keystr(path)}": _detached(value) for path, value in pairs}
-        for name, parameter in net.named_parameters():
+        for name, parameter in named_parameters(net):
             if parameter.grad is not None:
                 values[f"the gradient of {name!r}"] = parameter.grad.clone()
         for name, buffer in net.named_buffers():

@@ -15,7 +15,14 @@ import torch
 from timm.models import group_parameters
 from torch import nn
 
-from siamkit.model.names import join, parent, tied_parameters
+from siamkit.model.names import (
+    join,
+    named_modules,
+    named_parameters,
+    parent,
+    submodule,
+    tied_parameters,
+)
 from siamkit.model.trace import Trace
 
 MAX_STAGES = 8
@@ -50,7 +57,7 @@ def norm_parameters(module: nn.Module) -> frozenset[str]:
     """Return the names of the parameters that belong to normalisation layers."""
     return frozenset(
         join(name, key)
-        for name, m in module.named_modules()
+        for name, m in named_modules(module)
         if is_norm(m)
         for key, _ in m.named_parameters(recurse=False)
     )
@@ -156,7 +163,7 @@ def structural_groups(module: nn.Module, name: str) -> list[_Names]:
     A sequence counts if its members consist of modules themselves: the layers of a residual branch
     are not blocks. The result is empty if there is no such sequence.
     """
-    inner, prefix = _descend(module.get_submodule(name))
+    inner, prefix = _descend(submodule(module, name))
     return _cut_at_sequence(inner, join(name, prefix))
 
 
@@ -225,7 +232,7 @@ def _loose(module: nn.Module, groups: Sequence[_Names], prefix: str, trace: Trac
     a last projection), and parameters that another module uses first.
     """
     loose = {name for name in tied_parameters(module) if trace.used_before_its_owner(name)}
-    owners = {name: _owner(module, name) for name, _ in module.named_parameters()}
+    owners = {name: _owner(module, name) for name, _ in named_parameters(module)}
     above = {"", prefix, *_prefixes(prefix)}
     spans: Counter[str] = Counter()
     for group in groups:
@@ -237,7 +244,7 @@ def _loose(module: nn.Module, groups: Sequence[_Names], prefix: str, trace: Trac
 def _owner(module: nn.Module, name: str) -> str:
     """Return the name of the module that uses a parameter; lists of parameters do not count."""
     name = parent(name)
-    while name and isinstance(module.get_submodule(name), nn.ParameterList | nn.ParameterDict):
+    while name and isinstance(submodule(module, name), nn.ParameterList | nn.ParameterDict):
         name = parent(name)
     return name
 
@@ -247,9 +254,9 @@ def _by_use(module: nn.Module, trace: Trace) -> list[_Names]:
 
     Vectors (a bias, a scale) join the weights before them.
     """
-    vectors = frozenset(name for name, p in module.named_parameters() if p.ndim < 2)
+    vectors = frozenset(name for name, p in named_parameters(module) if p.ndim < 2)
     by_tick: dict[int, _Names] = {}
-    for name, _ in module.named_parameters():
+    for name, _ in named_parameters(module):
         if (tick := trace.first_use(name)) is not None:
             by_tick.setdefault(tick, []).append(name)
     return join_norms([by_tick[tick] for tick in sorted(by_tick)], vectors)
@@ -265,7 +272,7 @@ def _matched(module: nn.Module, *, coarse: bool) -> list[_Names]:
         return []
     groups = [list(by_id[key]) for key in sorted(by_id)]
     names = [name for group in groups for name in group]
-    complete = sorted(names) == sorted(name for name, _ in module.named_parameters())
+    complete = sorted(names) == sorted(name for name, _ in named_parameters(module))
     return groups if complete and (len(groups) > 1 or not coarse) else []
 
 
@@ -284,7 +291,7 @@ def _cut_at_features(module: nn.Module, trace: Trace, prefix: str) -> list[_Name
         return []
     cuts = sorted({trace.starts[names[0]] - 1, *(trace.ends[name] for name in names)})
     groups: list[_Names] = [[] for _ in cuts]
-    for name, _ in module.named_parameters():
+    for name, _ in named_parameters(module):
         start = trace.start(parent(join(prefix, name)))
         index = 0 if start is None else sum(start > cut for cut in cuts)
         groups[min(index, len(groups) - 1)].append(name)
@@ -295,16 +302,16 @@ def _cut_at_features(module: nn.Module, trace: Trace, prefix: str) -> list[_Name
 def _by_child(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]:
     """Return a group for each child; a child that holds blocks is cut further."""
     if isinstance(module, torch.jit.ScriptModule):
-        return [[name for name, _ in module.named_parameters()]]
+        return [[name for name, _ in named_parameters(module)]]
     groups: dict[str, _Names] = {}
-    for name, _ in module.named_parameters():
+    for name, _ in named_parameters(module):
         groups.setdefault(name.partition(".")[0] if "." in name else "", []).append(name)
     own = groups.pop("", [])
     if _is_block_sequence(module):
         return [own, *groups.values()]
     norms = norm_parameters(module)
     layers = [key for key, group in groups.items() if not norms.issuperset(group)]
-    deep = [key for key in layers if _holds_blocks(module.get_submodule(key))]
+    deep = [key for key in layers if _holds_blocks(submodule(module, key))]
     if len(layers) < BUCKETS and layers:
         # With few children, the deep one, such as a transformer's encoder, is cut at its blocks.
         deep = [max(deep or layers, key=lambda key: len(groups[key]))]
@@ -318,7 +325,7 @@ def _by_child(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]:
 
 def _cut_deep(module: nn.Module, key: str, trace: Trace, prefix: str) -> list[_Names]:
     """Return the groups of a child: its author's, else its children, else its blocks."""
-    inner, below = _descend(module.get_submodule(key), key)
+    inner, below = _descend(submodule(module, key), key)
     groups = _of_the_author(inner, trace, join(prefix, below))
     if not groups:
         groups = _by_child(inner, trace, join(prefix, below))
@@ -342,7 +349,7 @@ def _cut_at_sequence(module: nn.Module, prefix: str) -> list[_Names]:
             cut = True
         else:
             parts.append((key, child))
-    groups = [[f"{key}.{n}" for n, _ in part.named_parameters()] for key, part in parts]
+    groups = [[f"{key}.{n}" for n, _ in named_parameters(part)] for key, part in parts]
     groups = [group for group in groups if group]
     if not cut or len(groups) < 2:
         return []

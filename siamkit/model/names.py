@@ -33,6 +33,18 @@ def unwrap(module: nn.Module) -> nn.Module:
     return module
 
 
+def submodule(module: nn.Module, name: str) -> nn.Module:
+    """Return the module with a plain name, without wrappers; '' is the network itself.
+
+    Raises:
+        AttributeError: There is no such module.
+    """
+    inside = unwrap(module)
+    for part in name.split(".") if name else ():
+        inside = unwrap(getattr(inside, part))  # get_submodule fails inside TorchScript
+    return inside
+
+
 def named_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield each module once with its plain name, in the order of ``module.named_modules()``.
 

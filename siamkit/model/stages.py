@@ -29,7 +29,14 @@ from siamkit.model.grouping import (
     structural_groups,
     unit_name,
 )
-from siamkit.model.names import join, tied_parameters, unwrap
+from siamkit.model.names import (
+    join,
+    named_modules,
+    named_parameters,
+    submodule,
+    tied_parameters,
+    unwrap,
+)
 from siamkit.model.trace import Trace, trace
 
 STEM = "stem"
@@ -63,7 +70,7 @@ def discover_stages(module: nn.Module, example: Any, head: str | None = None) ->
             example.
     """
     module = unwrap(module)
-    everything = [name for name, _ in module.named_parameters()]
+    everything = [name for name, _ in named_parameters(module)]
     if head is not None:
         head = _head_of(module, head)
     if not everything:
@@ -114,13 +121,13 @@ def _named_groups(
     members = place([name for name in parameters if name not in placed], members, order)
     # A stage is named after its own modules. A tied weight also belongs to other stages' modules.
     tied = tied_parameters(module)
-    everything = [name for name, _ in module.named_parameters() if name not in tied]
+    everything = [name for name, _ in named_parameters(module) if name not in tied]
     return _stage_names(runs, everything, has_stem), members
 
 
 def _head_of(module: nn.Module, head: str) -> str:
     """Return the name of the head's module without wrappers."""
-    modules = {name: m for name, m in module.named_modules() if name}
+    modules = {name: m for name, m in named_modules(module) if name}
     name = head if head in modules else head.removeprefix("module.").removeprefix("_orig_mod.")
     if name not in modules:
         raise ConfigError(
@@ -146,7 +153,7 @@ def _below(module: nn.Module, head: str, order: Trace) -> list[str]:
         for name in tied
         if start is not None and (use := order.first_use(name)) is not None and use < start
     }
-    names = [name for name, _ in module.named_parameters()]
+    names = [name for name, _ in named_parameters(module)]
     own = [name for name in names if name.startswith(f"{head}.") and name not in earlier]
     if not own:
         raise ConfigError(
@@ -254,7 +261,7 @@ class _Units:
         )
 
     def _cut(self, name: str) -> list[list[str]]:
-        whole = [join(name, n) for n, _ in self.module.get_submodule(name).named_parameters()]
+        whole = [join(name, n) for n, _ in named_parameters(submodule(self.module, name))]
         return structural_groups(self.module, name) or [whole]
 
     # --- modules ---------------------------------------------------------------------------------
@@ -296,8 +303,8 @@ class _Units:
         unit_of: Mapping[str, int],
         placed: list[tuple[str, int | None]],
     ) -> None:
-        module = self.module.get_submodule(name)
-        own = [p for n, _ in module.named_parameters() if (p := join(name, n)) in unit_of]
+        module = submodule(self.module, name)
+        own = [p for n, _ in named_parameters(module) if (p := join(name, n)) in unit_of]
         # A shared weight shows where it was first used, not where each of its modules belongs.
         held = {
             unit_of[p] for p in own if p not in self.tied or self.order.used_in(self.tied[p], name)

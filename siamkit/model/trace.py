@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from siamkit.model.names import parent, unwrap
+from siamkit.model.names import named_modules, named_parameters, parent, submodule, unwrap
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def watch(
     def hook(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         note(name, output)
 
-    modules = {name: net.get_submodule(name) for name in names}
+    modules = {name: submodule(net, name) for name in names}
     handles = [
         module.register_forward_hook(partial(hook, name))
         for name, module in modules.items()
@@ -198,7 +198,7 @@ def trace(module: nn.Module, example: Any) -> Trace:
     handles = []
     try:
         scripted = {}
-        for name, m in module.named_modules():
+        for name, m in named_modules(module):
             if isinstance(m, torch.jit.ScriptModule):
                 scripted[name] = m
                 continue
@@ -246,7 +246,7 @@ class _Uses(TorchFunctionMode):
         super().__init__()
         self.first: dict[str, int] = {}
         self._tick = tick
-        self._names = {id(p): name for name, p in module.named_parameters()}
+        self._names = {id(p): name for name, p in named_parameters(module)}
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -20,6 +20,7 @@ from siamkit.freezing.memory import probe_images, training_memory
 from siamkit.freezing.schedule import status
 from siamkit.interfaces import Phase, Stage
 from siamkit.model.create import Weights
+from siamkit.model.names import named_parameters
 from siamkit.registry import Registry
 from siamkit.training.batching import epoch_steps
 from siamkit.training.build import Setup, build
@@ -243,7 +244,7 @@ def _parameters(setup: Setup, phases: Sequence[Phase]) -> list[dict[str, Any]]:
             "stage": stage_of[name],
             "trainable": [name in phase.plan.trainable for phase in phases],
         }
-        for name, parameter in setup.net.named_parameters()
+        for name, parameter in named_parameters(setup.net)
     ]
     own = [
         {
@@ -253,7 +254,7 @@ def _parameters(setup: Setup, phases: Sequence[Phase]) -> list[dict[str, Any]]:
             "stage": "loss",
             "trainable": [True for _ in phases],
         }
-        for name, parameter in setup.loss.named_parameters()
+        for name, parameter in named_parameters(setup.loss)
     ]
     return rows + own
 

@@ -16,15 +16,10 @@ from torch import Tensor, nn
 from siamkit.config import OptimizerConfig
 from siamkit.errors import PluginError
 from siamkit.interfaces import FreezePlan, Stage
+from siamkit.model.names import named_modules, named_parameters
 
 LOSS = "loss"
 """The group of a loss's own parameters, and the prefix of their names."""
-
-
-def named_parameters(net: nn.Module, loss: nn.Module) -> dict[str, nn.Parameter]:
-    """Return every parameter of a run by name; those of the loss begin with ``loss.``."""
-    own = {f"{LOSS}.{name}": p for name, p in loss.named_parameters()}
-    return {**dict(net.named_parameters()), **own}
 
 
 def no_decay(net: nn.Module) -> frozenset[str]:
@@ -33,8 +28,8 @@ def no_decay(net: nn.Module) -> frozenset[str]:
     They are the vectors (biases, norm layers) and the parameters that the architecture itself
     exempts, such as position embeddings.
     """
-    names = {name for name, p in net.named_parameters() if p.ndim <= 1}
-    for prefix, module in net.named_modules():
+    names = {name for name, p in named_parameters(net) if p.ndim <= 1}
+    for prefix, module in named_modules(net):
         exempt = getattr(module, "no_weight_decay", None)
         if callable(exempt):
             names |= {f"{prefix}.{name}" for name in exempt()}
@@ -57,7 +52,10 @@ def named_groups(
         ``name``, its ``stage``, the ``names`` of its parameters, ``params``, ``lr`` and
         ``weight_decay``.
     """
-    parameters = named_parameters(net, loss)
+    parameters = {
+        **dict(named_parameters(net)),
+        **{f"{LOSS}.{name}": p for name, p in named_parameters(loss)},
+    }
     undecayed = no_decay(net)
     groups: list[dict[str, Any]] = []
     for stage in stages:

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from siamkit.engine import CutResult, cut, find_boundaries
 from siamkit.freezing.controller import FreezeController
 from siamkit.interfaces import FreezePlan, Stage
+from siamkit.model.names import named_parameters, submodule
 
 SIZE = 16
 
@@ -570,7 +571,7 @@ WHOLE = {
     "CheckpointsAcross", "ChecksItsInput",
 }  # fmt: skip
 """Those that no boundary is exact for. All others are cut, at ``second`` but for what is below."""
-SHALLOWER = {"Compiled",
+SHALLOWER = {
     "DropsInTraining", "Integers", "Similarities", "HoldsATrainedToken", "DetachesATrainedToken",
     "TrainsUnderNoGrad", "Objects", "ReturnsViews",
 }  # fmt: skip
@@ -582,7 +583,7 @@ def stages_of(net: Odd) -> tuple[Stage, ...]:
     own = tuple(n for n, _ in net.named_parameters(recurse=False))
     stages = []
     for name in names:
-        inside = tuple(f"{name}.{n}" for n, _ in net.get_submodule(name).named_parameters())
+        inside = tuple(f"{name}.{n}" for n, _ in named_parameters(submodule(net, name)))
         if name == "head":
             inside += own
         stages.append(Stage(name, inside, (name,), name))

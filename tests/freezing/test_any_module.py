@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import siamkit.freezing
 from siamkit import plugins
+from siamkit.engine import cut
 from siamkit.errors import ConfigError
 from siamkit.freezing import FreezeController, discover_stages, tied_parameters
 from siamkit.freezing.hold import is_held
@@ -150,6 +151,22 @@ def test_a_part_that_is_wrapped_after_the_stages_were_discovered(wrap) -> None:
     }
     assert controller.fingerprints == before.fingerprints
     before.verify("now")
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda m: torch.compile(m, backend="eager"), nn.DataParallel], ids=["compile", "DP"]
+)
+@pytest.mark.parametrize("trains", [[], ["b"]], ids=["frozen", "trained"])
+def test_a_network_with_a_wrapped_child_has_plain_names_and_is_cut_as_without(wrap, trains) -> None:
+    net = Classifier()
+    net.b = wrap(net.b)
+    stages = discover_stages(net, IMAGE, head="fc")
+    assert stages == discover_stages(Classifier(), IMAGE, head="fc")
+    plan = FreezePlan.of(stages, ["fc", *trains])
+    FreezeController(net, stages).apply(plan)
+    result = cut(net, stages, plan, torch.randn(3, 3, 32, 32))
+    assert result.cut is not None
+    assert result.cut.boundary.name == ("a" if trains else "b")
 
 
 def test_names_as_the_wrapped_network_gives_them_are_understood() -> None:
