@@ -162,7 +162,7 @@ def test_a_network_with_a_wrapped_child_has_plain_names_and_is_cut_as_without(wr
     net.b = wrap(net.b)
     stages = discover_stages(net, IMAGE, head="fc")
     assert stages == discover_stages(Classifier(), IMAGE, head="fc")
-    plan = FreezePlan.of(stages, ["fc", *trains])
+    plan = FreezePlan.of(stages, ["head", *trains])
     FreezeController(net, stages).apply(plan)
     result = cut(net, stages, plan, torch.randn(3, 3, 32, 32))
     assert result.cut is not None
