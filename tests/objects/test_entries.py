@@ -62,6 +62,7 @@ def test_functions_and_losses_become_what_siamkit_calls() -> None:
         ("loss", (losses.ContrastiveLoss(), max)),
         ("optimizer", torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1)),
         ("scheduler", 0.1),
+        ("scheduler", siamkit.Scheduler),
         ("track", []),
     ],
 )
@@ -69,4 +70,5 @@ def test_what_does_not_fit_is_refused_with_what_does(section: str, thing: Any) -
     with pytest.raises(ConfigError, match=f"{section}: cannot be used here, got") as caught:
         entry_of(section, thing)
     assert TAKES[section] in str(caught.value)
-    assert ("pass an instance: Linear(...)" in str(caught.value)) is isinstance(thing, type)
+    if isinstance(thing, type):
+        assert f"pass an instance: {thing.__name__}(...)" in str(caught.value)
