@@ -24,7 +24,8 @@ FIGURE = ROOT / "docs" / "architecture.svg"
 ROOMS = {
     "cli": "The commands, one file each: they parse, call `api` and print.",
     "api": "The functions behind the commands. They take names, mappings or objects.",
-    "testing": "The conformance kit for plugins.",
+    "testing": "The conformance kit for plugins. It takes names or objects.",
+    "objects": "Objects in the place of names: adapters, entries, and their identity.",
     "report": "Tables, the log of a run, and the HTML report.",
     "training": "Fit, the epoch loop, the step, the optimizer, the rates and the batches.",
     "inference": "The embedder, embedding files, lists of pairs, and galleries to search.",

@@ -33,21 +33,23 @@ class Kind:
 
     Attributes:
         singular: The kind's name in messages, such as ``freeze policy``.
+        section: The section of the config that names such an entry.
         arguments: The arguments of ``build``, to check its signature.
     """
 
     singular: str
+    section: str
     arguments: tuple[str, ...]
 
 
 KINDS = {
-    "backbones": Kind("backbone", ("options", "context")),
-    "heads": Kind("head", ("options", "in_features")),
-    "freeze_policies": Kind("freeze policy", ("options",)),
-    "losses": Kind("loss", ("options", "context")),
-    "optimizers": Kind("optimizer", ("options", "groups")),
-    "schedulers": Kind("scheduler", ("options",)),
-    "trackers": Kind("tracker", ("options",)),
+    "backbones": Kind("backbone", "backbone", ("options", "context")),
+    "heads": Kind("head", "head", ("options", "in_features")),
+    "freeze_policies": Kind("freeze policy", "freeze", ("options",)),
+    "losses": Kind("loss", "loss", ("options", "context")),
+    "optimizers": Kind("optimizer", "optimizer", ("options", "groups")),
+    "schedulers": Kind("scheduler", "scheduler", ("options",)),
+    "trackers": Kind("tracker", "track", ("options",)),
 }
 """The kinds of entries, by the plural in their hook's name."""
 
@@ -79,6 +81,19 @@ GIVEN = "given in Python"
 
 HERE = "this process"
 """The distribution of an entry that this process registered itself."""
+
+
+def whose(kind: str, name: str, distribution: str) -> str:
+    """Return the text for an entry in messages, such as ``loss 'triplet' of siamkit``.
+
+    Args:
+        kind: The kind in the singular.
+        name: The name that the user typed, or that of an object.
+        distribution: The entry's distribution.
+    """
+    if distribution == GIVEN:
+        return f"{kind} {name.removeprefix(PYTHON)!r} {GIVEN}"
+    return f"{kind} {name!r} of {distribution}"
 
 
 @dataclass(frozen=True)
@@ -126,7 +141,8 @@ class Entry:
             PluginError: A validator of the plugin raises anything but a validation error.
         """
         of = f"{kind} {self.name!r}".strip()
-        with calling(f"{of} of {self.distribution}", "failed to check its options"):
+        owner = whose(kind, self.name, self.distribution).strip()
+        with calling(owner, "failed to check its options"):
             try:
                 return self.options.model_validate(dict(values))
             except ValidationError as error:

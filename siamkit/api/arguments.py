@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from siamkit.api.objects import is_object
 from siamkit.config import COMPONENTS, ENTRY_MODELS, Layer, RunConfig
 from siamkit.data.memory import SPLITS, require_path
 from siamkit.errors import ConfigError, did_you_mean
+from siamkit.objects.entries import is_object
 from siamkit.registry import Registry
 from siamkit.spelling import EVERYDAY, python_argument
 

@@ -7,21 +7,13 @@ from typing import Any
 
 from siamkit import plugins
 from siamkit.config import RunConfig, resolve
-from siamkit.registry import Registry
+from siamkit.registry import KINDS, Registry
 
 
 def registries() -> dict[str, Registry]:
     """Return the registry of each component section of the config, and the registry of trackers."""
-    loaded = plugins.get()
-    return {
-        "backbone": loaded.backbones,
-        "head": loaded.heads,
-        "freeze": loaded.freeze_policies,
-        "loss": loaded.losses,
-        "optimizer": loaded.optimizers,
-        "scheduler": loaded.schedulers,
-        "track": loaded.trackers,
-    }
+    loaded = plugins.get().registries
+    return {kind.section: loaded[plural] for plural, kind in KINDS.items()}
 
 
 def load_config(*layers: Mapping[str, Any], where: str = "") -> RunConfig:

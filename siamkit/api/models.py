@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from siamkit.api.entries import registries
-from siamkit.api.objects import overlaid, require_same
 from siamkit.engine.kernels import KERNELS
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.evaluation.calibration import Calibration
@@ -17,6 +16,7 @@ from siamkit.inference.embedder import Embedder
 from siamkit.model.create import create_net
 from siamkit.model.device import resolve_device
 from siamkit.model.siamese import SiameseNet
+from siamkit.objects.overlay import overlaid, require_same
 from siamkit.runs.open import OpenRun
 
 

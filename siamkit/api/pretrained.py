@@ -9,13 +9,13 @@ from torch import nn
 
 from siamkit.api.cards import Facts, sections_of
 from siamkit.api.entries import registries
-from siamkit.api.objects import overlaid, require_same
 from siamkit.config import resolve
 from siamkit.errors import CheckpointError
 from siamkit.model.create import create_net
 from siamkit.model.pretrained.load import load_net
 from siamkit.model.pretrained.save import save_net
 from siamkit.model.siamese import SiameseNet
+from siamkit.objects.overlay import overlaid, require_same
 from siamkit.runs import checkpoint
 from siamkit.runs.calibration import best_checkpoint, calibration_of
 from siamkit.runs.directory import RunDir

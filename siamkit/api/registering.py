@@ -7,11 +7,12 @@ in the process that calls them. The names then work in configs, in every functio
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
 from siamkit import plugins
+from siamkit.registry import KINDS
 
 
 def register_backbone(
@@ -39,14 +40,37 @@ def register_backbone(
     )
 
 
-def register_head(
-    name: str,
-    build: Callable[..., Any],
-    *,
-    options: type[BaseModel] | None = None,
-    summary: str = "",
-) -> None:
-    """Register a head in this process: ``build(options, in_features: int) -> nn.Module``.
+class _Register(Protocol):
+    def __call__(
+        self,
+        name: str,
+        build: Callable[..., Any],
+        *,
+        options: type[BaseModel] | None = None,
+        summary: str = "",
+    ) -> None: ...
+
+
+def _registering(kind: str, what: str, builds: str) -> _Register:
+    """Return the function that registers the entries of one kind.
+
+    Args:
+        kind: One of :data:`siamkit.registry.KINDS`.
+        what: The kind's name with its article.
+        builds: The signature of ``build``.
+    """
+
+    def register(
+        name: str,
+        build: Callable[..., Any],
+        *,
+        options: type[BaseModel] | None = None,
+        summary: str = "",
+    ) -> None:
+        plugins.register(kind, name, build, options=options, summary=summary)
+
+    register.__name__ = register.__qualname__ = "register_" + KINDS[kind].singular.replace(" ", "_")
+    register.__doc__ = f"""Register {what} in this process: ``{builds}``.
 
     Args:
         name: The name in a config: lower-case letters, digits, ``-``, ``_`` and ``.``.
@@ -57,109 +81,18 @@ def register_head(
     Raises:
         PluginError: An argument is wrong, or a plugin has registered the name.
     """
-    plugins.register("heads", name, build, options=options, summary=summary)
+    return register
 
 
-def register_freeze_policy(
-    name: str,
-    build: Callable[..., Any],
-    *,
-    options: type[BaseModel] | None = None,
-    summary: str = "",
-) -> None:
-    """Register a freeze policy in this process: ``build(options) -> FreezePolicy``.
-
-    Args:
-        name: The name in a config: lower-case letters, digits, ``-``, ``_`` and ``.``.
-        build: The function that builds it.
-        options: A pydantic model of its options; None: it has no options.
-        summary: One line for lists; empty: the first line of ``build``'s docstring.
-
-    Raises:
-        PluginError: An argument is wrong, or a plugin has registered the name.
-    """
-    plugins.register("freeze_policies", name, build, options=options, summary=summary)
-
-
-def register_loss(
-    name: str,
-    build: Callable[..., Any],
-    *,
-    options: type[BaseModel] | None = None,
-    summary: str = "",
-) -> None:
-    """Register a loss in this process: ``build(options, context: LossContext) -> Loss``.
-
-    Args:
-        name: The name in a config: lower-case letters, digits, ``-``, ``_`` and ``.``.
-        build: The function that builds it.
-        options: A pydantic model of its options; None: it has no options.
-        summary: One line for lists; empty: the first line of ``build``'s docstring.
-
-    Raises:
-        PluginError: An argument is wrong, or a plugin has registered the name.
-    """
-    plugins.register("losses", name, build, options=options, summary=summary)
-
-
-def register_optimizer(
-    name: str,
-    build: Callable[..., Any],
-    *,
-    options: type[BaseModel] | None = None,
-    summary: str = "",
-) -> None:
-    """Register an optimizer in this process: ``build(options, groups) -> torch.optim.Optimizer``.
-
-    Args:
-        name: The name in a config: lower-case letters, digits, ``-``, ``_`` and ``.``.
-        build: The function that builds it.
-        options: A pydantic model of its options; None: it has no options.
-        summary: One line for lists; empty: the first line of ``build``'s docstring.
-
-    Raises:
-        PluginError: An argument is wrong, or a plugin has registered the name.
-    """
-    plugins.register("optimizers", name, build, options=options, summary=summary)
-
-
-def register_scheduler(
-    name: str,
-    build: Callable[..., Any],
-    *,
-    options: type[BaseModel] | None = None,
-    summary: str = "",
-) -> None:
-    """Register a scheduler in this process: ``build(options) -> Scheduler``.
-
-    Args:
-        name: The name in a config: lower-case letters, digits, ``-``, ``_`` and ``.``.
-        build: The function that builds it.
-        options: A pydantic model of its options; None: it has no options.
-        summary: One line for lists; empty: the first line of ``build``'s docstring.
-
-    Raises:
-        PluginError: An argument is wrong, or a plugin has registered the name.
-    """
-    plugins.register("schedulers", name, build, options=options, summary=summary)
-
-
-def register_tracker(
-    name: str,
-    build: Callable[..., Any],
-    *,
-    options: type[BaseModel] | None = None,
-    summary: str = "",
-) -> None:
-    """Register a tracker in this process: ``build(options) -> Callable[[Event], None]``.
-
-    Args:
-        name: The name in a config: lower-case letters, digits, ``-``, ``_`` and ``.``.
-        build: The function that builds it.
-        options: A pydantic model of its options; None: it has no options.
-        summary: One line for lists; empty: the first line of ``build``'s docstring.
-
-    Raises:
-        PluginError: An argument is wrong, or a plugin has registered the name.
-    """
-    plugins.register("trackers", name, build, options=options, summary=summary)
+register_head = _registering("heads", "a head", "build(options, in_features: int) -> nn.Module")
+register_freeze_policy = _registering(
+    "freeze_policies", "a freeze policy", "build(options) -> FreezePolicy"
+)
+register_loss = _registering("losses", "a loss", "build(options, context: LossContext) -> Loss")
+register_optimizer = _registering(
+    "optimizers", "an optimizer", "build(options, groups) -> torch.optim.Optimizer"
+)
+register_scheduler = _registering("schedulers", "a scheduler", "build(options) -> Scheduler")
+register_tracker = _registering(
+    "trackers", "a tracker", "build(options) -> Callable[[Event], None]"
+)

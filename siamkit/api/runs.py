@@ -17,7 +17,6 @@ from siamkit import plugins
 from siamkit.api.arguments import read
 from siamkit.api.entries import registries
 from siamkit.api.models import open_run
-from siamkit.api.objects import is_object, overlaid, require_same
 from siamkit.api.results import InspectionResult, Phases, TrainingResult
 from siamkit.config import COMPONENTS, Layer, RunConfig, is_resolved, read_file, resolve
 from siamkit.data.memory import Item, items_of, write_items
@@ -26,6 +25,8 @@ from siamkit.freezing.schedule import FreezeSchedule
 from siamkit.interfaces import Event, FreezePlan, FreezePolicy, Stage
 from siamkit.model.create import create_net
 from siamkit.model.siamese import SiameseNet
+from siamkit.objects.entries import is_object
+from siamkit.objects.overlay import overlaid, require_same
 from siamkit.registry import Registry
 from siamkit.report.console import ConsoleListener
 from siamkit.report.terminal import make_console

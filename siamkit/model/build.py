@@ -15,7 +15,7 @@ from siamkit.hub import HUB
 from siamkit.interfaces import Backbone, BackboneContext
 from siamkit.model.backbone import WrappedBackbone, as_backbone
 from siamkit.model.weights import files_of, load_backbone_weights
-from siamkit.registry import GIVEN, PYTHON, Entry
+from siamkit.registry import GIVEN, PYTHON, Entry, whose
 from siamkit.spelling import setting
 
 _CHUNK = 1 << 20
@@ -69,7 +69,7 @@ def build_backbone(
         )
     load = weights is None and pretrained is not False and entry.pretrained
     context = replace(context, pretrained=load)
-    with calling(f"backbone {context.name!r} of {entry.distribution}", "failed to build"):
+    with calling(whose("backbone", context.name, entry.distribution), "failed to build"):
         backbone = as_backbone(entry.build(options, context), context)
     if entry.distribution == GIVEN and weights is None:
         return BuiltBackbone(backbone, f"as given: {context.name.removeprefix(PYTHON)}")

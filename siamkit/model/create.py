@@ -15,7 +15,7 @@ from siamkit.model.build import build_backbone
 from siamkit.model.heads import Head, as_head
 from siamkit.model.origin import Component, Origin
 from siamkit.model.siamese import SiameseNet
-from siamkit.registry import Entry, Registry
+from siamkit.registry import Entry, Registry, whose
 
 Weights = Literal["all", "file", "none"]
 """The configured backbone weights to load: all, only those of a file, or none."""
@@ -77,7 +77,7 @@ def build_head(name: str, entry: Entry, options: BaseModel, in_features: int) ->
     Raises:
         PluginError: The plugin failed.
     """
-    whose = f"head {name!r} of {entry.distribution}"
-    with calling(whose, "failed to build"):
+    head = whose("head", name, entry.distribution)
+    with calling(head, "failed to build"):
         module = entry.build(options, in_features)
-    return as_head(module, in_features, whose)
+    return as_head(module, in_features, head)

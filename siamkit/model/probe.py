@@ -14,6 +14,7 @@ from siamkit.errors import ConfigError, PluginError, SiamkitError
 from siamkit.interfaces import BackboneContext, Preprocessing
 from siamkit.model.layout import WAYS, infer_layout, layout_of_layer, pool
 from siamkit.model.trace import blank, eagerly, evaluating
+from siamkit.registry import PYTHON
 from siamkit.spelling import setting
 from siamkit.words import plural
 
@@ -25,9 +26,8 @@ def why_it_failed(
 ) -> SiamkitError:
     """Return the error for a forward that failed, after trying other kinds of images."""
     channels, size = preprocessing.channels, preprocessing.size
-    reason = (
-        f"the forward of backbone {context.name!r} failed on images {[1, channels, *size]}: {error}"
-    )
+    name = context.name.removeprefix(PYTHON)
+    reason = f"the forward of backbone {name!r} failed on images {[1, channels, *size]}: {error}"
     weights = next((p for p in module.parameters() if p.ndim == 4), None)
     for other in dict.fromkeys([*([] if weights is None else [weights.shape[1]]), 1, 3, 4]):
         if other != channels and _runs(module, blank(module, other, size)):

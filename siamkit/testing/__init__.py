@@ -1,4 +1,4 @@
-"""The conformance kit: checks that a plugin keeps siamkit's contracts, in one line of pytest.
+"""The conformance kit: pytest checks that plugins and objects keep siamkit's contracts.
 
 ::
 
@@ -12,6 +12,13 @@ or one test per entry::
     @pytest.mark.parametrize("name", registered("losses", "my-distribution"))
     def test_loss(name):
         check_loss(name)
+
+or an object as :func:`siamkit.fit` takes it, without a plugin::
+
+    def test_my_objects():
+        check_backbone(MyNet(), image_size=64)
+        check_freeze_policy(my_policy)
+        check_loss((MultiSimilarityLoss(), MultiSimilarityMiner()))
 
 Each check raises only ``AssertionError``, whatever the plugin raises. The message says what was
 expected, what the check got, and how a user would be affected. Nothing is downloaded: backbones are
@@ -27,12 +34,13 @@ from siamkit.interfaces import Event
 from siamkit.plugins import PluginInfo
 from siamkit.registry import canonical
 from siamkit.testing.backbones import check_backbone
-from siamkit.testing.common import Expect, Values, conformance
+from siamkit.testing.common import Expect, Values
 from siamkit.testing.freeze_policies import check_freeze_policy
 from siamkit.testing.heads import check_head
 from siamkit.testing.losses import check_loss
 from siamkit.testing.optimizers import check_optimizer
 from siamkit.testing.schedulers import check_scheduler
+from siamkit.testing.subjects import conformance
 from siamkit.testing.trackers import check_observer, check_tracker
 
 __all__ = [

@@ -12,16 +12,9 @@ from siamkit.errors import ConfigError
 from siamkit.interfaces import Backbone, BackboneContext, Preprocessing
 from siamkit.model.backbone import WrappedBackbone
 from siamkit.model.build import build_backbone
-from siamkit.testing.common import (
-    Expect,
-    Values,
-    checked_entry,
-    conformance,
-    loose_leaves,
-    offline,
-    seeded,
-)
+from siamkit.testing.common import Expect, Values, loose_leaves, offline, seeded
 from siamkit.testing.stages import check_stages
+from siamkit.testing.subjects import checked_entry, conformance
 
 _UNUSABLE = "Users could not use it."
 _STOPS = "Training would stop there."
@@ -32,28 +25,31 @@ _INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
 @conformance
 def check_backbone(
-    name: str,
+    given: str | nn.Module,
     options: Values | None = None,
     *,
-    channels: Sequence[int] = (3, 1),
+    channels: Sequence[int] | None = None,
     image_size: int | None = None,
 ) -> None:
     """Check a backbone: shapes, width, stages, determinism in evaluation, gradients.
 
     Args:
-        name: The registered name, or a name with a prefix (``timm:resnet10t``).
-        options: Option values, if the defaults are unsuitable.
-        channels: The numbers of image channels to build it for.
+        given: The registered name, a name with a prefix (``timm:resnet10t``), or a module from
+            images ``[N, C, H, W]`` to features; it is copied.
+        options: Option values of a named backbone, if the defaults are unsuitable.
+        channels: The numbers of image channels to build it for. None: 3 and 1; for a module those
+            of its preprocessing, or 3.
         image_size: Height and width in pixels; None: the backbone's own size. Smaller is faster.
     """
-    entry, validated, expect = checked_entry("backbones", name, options)
+    entry, validated, expect = checked_entry("backbones", given, options)
+    name = given if isinstance(given, str) else entry.name
 
     def build(chans: int, size: int | None) -> Backbone:
         context = BackboneContext(name, False, chans, size)
         with seeded(), offline():
             return build_backbone(entry, validated, context, pretrained=False).backbone
 
-    for number, chans in enumerate(channels):
+    for number, chans in enumerate(_channels(given) if channels is None else channels):
         within = expect.within(f"in_chans={chans}")
         with within.during("in build", _UNUSABLE):
             backbone = build(chans, image_size)
@@ -73,8 +69,10 @@ def check_backbone(
             f"{constants}",
             "They would stay on the CPU when the network moves to a GPU: use register_buffer.",
         )
-        if number == 0:
-            size = 3 * backbone.preprocessing.size[0] // 2
+        size = 3 * backbone.preprocessing.size[0] // 2
+        if isinstance(given, Backbone):
+            _check_own_size(backbone, size, within.within(f"image_size={size}"))
+        elif number == 0:
             at = within.within(f"image_size={size}")
             with at.during("in build", "Refuse an unsupported size with ConfigError."):
                 _check_seeded(fresh, build(chans, image_size), within)
@@ -85,12 +83,20 @@ def check_backbone(
             _check_size(backbone, larger, size, at)
 
 
-def pictures(backbone: Backbone, n: int) -> Tensor:
+def _channels(given: str | nn.Module) -> tuple[int, ...]:
+    if isinstance(given, str):
+        return 3, 1
+    stated = getattr(given, "preprocessing", None)
+    return (stated.channels if isinstance(stated, Preprocessing) else 3,)
+
+
+def pictures(backbone: Backbone, n: int, size: tuple[int, int] | None = None) -> Tensor:
     """Return images ``[n, C, H, W]`` as in training: pixels in [0, 1], normalised."""
     how = backbone.preprocessing
-    pixels = torch.rand(n, how.channels, *how.size)
+    height, width = size or how.size
+    pixels = torch.rand(n, how.channels, height, width)
     # A gradient from black to white, since photographs are not only noise.
-    pixels[0] *= torch.linspace(0, 1, how.size[1])
+    pixels[0] *= torch.linspace(0, 1, width)
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (how.mean, how.std))
     return (pixels - mean) / std
 
@@ -152,12 +158,7 @@ def _check_asked(backbone: Backbone, size: int, expect: Expect) -> None:
 def _check_size(backbone: Backbone, larger: Backbone, size: int, expect: Expect) -> None:
     _check_asked(larger, size, expect)
     width = larger.embedding_dim
-    expect(
-        width == backbone.embedding_dim,
-        f"features of the same width for images of {size} px, {backbone.embedding_dim}", width,
-        "They are pixels or tokens instead of channels, so a network for one size would not fit "
-        "another. Pool [N, C, H, W] over its pixels, and return tokens as [N, T, C].",
-    )  # fmt: skip
+    _check_width(width, backbone, size, expect)
     with (
         seeded(),
         torch.no_grad(),
@@ -168,6 +169,28 @@ def _check_size(backbone: Backbone, larger: Backbone, size: int, expect: Expect)
         features = larger.eval()(pictures(larger, 1))  # fmt: skip
     shape = tuple(features.shape)
     expect(shape == (1, width), f"features [1, {width}] for one image", shape, _STOPS)
+
+
+def _check_own_size(backbone: Backbone, size: int, expect: Expect) -> None:
+    """Check the width for images of another size, if a backbone with a size of its own takes them.
+
+    Its width is the same for one size, whatever its features are.
+    """
+    with seeded(), torch.no_grad():
+        try:
+            features = backbone.eval()(pictures(backbone, 1, (size, size)))
+        except Exception:  # the backbone's own code; a run gives it no other size
+            return
+    _check_width(features.shape[1], backbone, size, expect)
+
+
+def _check_width(width: int, backbone: Backbone, size: int, expect: Expect) -> None:
+    expect(
+        width == backbone.embedding_dim,
+        f"features of the same width for images of {size} px, {backbone.embedding_dim}", width,
+        "They are pixels or tokens instead of channels, so a network for one size would not fit "
+        "another. Pool [N, C, H, W] over its pixels, and return tokens as [N, T, C].",
+    )  # fmt: skip
 
 
 # --- features and state --------------------------------------------------------------------------

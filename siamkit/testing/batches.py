@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +12,45 @@ from siamkit.interfaces import Pairs, Triplets
 from siamkit.testing.common import Expect
 
 DIM = 8
-"""The width of the embeddings."""
+"""The default width of the embeddings."""
 
 STOPS = "Training would stop there."
 _STUCK = "backward() would fail, or the batch would train nothing."
 
 
-def embeddings(n: int, dim: int = DIM) -> Tensor:
-    """Return random embeddings ``[n, dim]`` of length 1 that require gradients."""
-    return nn.functional.normalize(torch.randn(n, dim), dim=1).requires_grad_()
+@dataclass(frozen=True)
+class Batches:
+    """Makes batches for a loss.
+
+    Attributes:
+        dim: The width of the embeddings.
+        views: Views of each image: two for a loss that compares two views.
+    """
+
+    dim: int = DIM
+    views: int = 1
+
+    def __call__(self, labels: Tensor, *, same: bool = False) -> tuple[Tensor, Tensor]:
+        """Return embeddings and labels, first of the first views, then of the second ones.
+
+        Args:
+            labels: The label of each image.
+            same: Make all embeddings equal.
+        """
+        labels = labels.repeat(self.views)
+        if same:
+            alike = torch.ones(len(labels), self.dim) / self.dim**0.5
+            return alike.requires_grad_(), labels
+        return self.embeddings(len(labels)), labels
+
+    def embeddings(self, n: int) -> Tensor:
+        """Return random embeddings ``[n, dim]`` of length 1 that require gradients."""
+        return nn.functional.normalize(torch.randn(n, self.dim), dim=1).requires_grad_()
+
+    def order(self, images: int) -> Tensor:
+        """Return another order of a batch, in which the views of an image stay together."""
+        order = torch.randperm(images)
+        return torch.cat([order + images * view for view in range(self.views)])
 
 
 def value_of(

@@ -1,37 +1,20 @@
-"""The common parts of the checks: entries, expectations, random numbers, histories."""
+"""The common parts of the checks: expectations, random numbers, histories."""
 
 from __future__ import annotations
 
 import copy
-import functools
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 from unittest import mock
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor, nn
 
-from siamkit import plugins
-from siamkit.config import ENTRY_MODELS
 from siamkit.interfaces import Progress
-from siamkit.registry import KINDS, Entry
 
 Values = Mapping[str, Any]
-P = ParamSpec("P")
-
-SECTIONS = {
-    "backbones": "backbone",
-    "heads": "head",
-    "freeze_policies": "freeze",
-    "losses": "loss",
-    "optimizers": "optimizer",
-    "schedulers": "scheduler",
-    "trackers": "track",
-}
-"""The section of the config for each kind."""
 
 
 class NotConforming(AssertionError):
@@ -92,63 +75,6 @@ def _shown(value: object) -> str:
         return str(value)
     except Exception as error:
         return f"a {type(value).__name__} whose text fails ({type(error).__name__})"
-
-
-def conformance(
-    check: Callable[Concatenate[str, P], None],
-) -> Callable[Concatenate[str, P], None]:
-    """Make a check raise only ``AssertionError``, whatever the plugin raises."""
-
-    @functools.wraps(check)
-    def run(name: str, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        expect = Expect(f"{check.__name__} of {name!r}")
-        with expect.during("in the check", "Every user would get the same error."):
-            check(name, *args, **kwargs)
-
-    return run
-
-
-def checked_entry(kind: str, name: str, values: Values | None) -> tuple[Entry, BaseModel, Expect]:
-    """Return the entry, its checked options, and its expectation."""
-    singular = KINDS[kind].singular
-    expect = Expect(f"{singular} {name!r}")
-    with expect.during(
-        "when it is looked up", "Users cannot use it by this name.", "a registered name"
-    ):
-        entry = plugins.get().registries[kind].get(name)
-    expect = Expect(f"{singular} {name!r} of {entry.distribution}")
-    fields = entry.options.model_fields
-    required = sorted(n for n, f in fields.items() if f.is_required())
-    expect(
-        all(option in (values or {}) for option in required),
-        f"options={{...}} with values for {required}, which have no defaults", values,
-        "Without them this check cannot build it.",
-    )  # fmt: skip
-    own = sorted(set(fields) & set(ENTRY_MODELS[SECTIONS[kind]].model_fields))
-    expect(
-        not own, f"options with other names than the keys of the section {SECTIONS[kind]!r}", own,
-        "Users could not choose it, since the config would be refused.",
-    )  # fmt: skip
-    with expect.during("when its options are checked", "Users could not choose it."):
-        validated = entry.validate(values or {}, name)
-    config = entry.options.model_config
-    expect(
-        config.get("frozen") is True and config.get("extra") == "forbid",
-        "options that are frozen and forbid extras: derive from siamkit.Options", config,
-        "A misspelt option would be ignored silently.",
-    )  # fmt: skip
-    text, same = "options that are not JSON", False
-    with expect.during(
-        "when its options are written and read", "Resuming a run would fail.",
-        "options that survive JSON, as resume and `train --config` need",
-    ):  # fmt: skip
-        text = validated.model_dump_json()
-        same = type(validated).model_validate_json(text) == validated
-    expect(
-        same, "options that survive JSON, as resume and `train --config` need", text,
-        "A run could not be resumed, or would continue with other options.",
-    )  # fmt: skip
-    return entry, validated, expect
 
 
 @contextmanager

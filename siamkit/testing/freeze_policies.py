@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import get_args
 
+from torch import nn
+
 from siamkit import plugins
 from siamkit.errors import ConfigError
 from siamkit.interfaces import (
@@ -21,15 +23,9 @@ from siamkit.interfaces import (
 )
 from siamkit.model.build import build_backbone
 from siamkit.model.siamese import SiameseNet
-from siamkit.testing.common import (
-    Expect,
-    Values,
-    checked_entry,
-    conformance,
-    histories,
-    seeded,
-    untouched,
-)
+from siamkit.objects.identity import qualified_name
+from siamkit.testing.common import Expect, Values, histories, seeded, untouched
+from siamkit.testing.subjects import checked_entry, conformance
 from siamkit.words import plural
 
 _EPOCHS = (1, 2, 3, 5, 8, 12)
@@ -44,19 +40,22 @@ Plans = list[FreezePlan]
 
 @conformance
 def check_freeze_policy(
-    name: str, options: Values | None = None, *, backbone: str | None = None
+    given: str | FreezePolicy | Callable[[Sequence[Stage], Progress], FreezePlan],
+    options: Values | None = None,
+    *,
+    backbone: str | nn.Module | None = None,
 ) -> None:
     """Check a freeze policy by simulating whole runs of 1 to 100 epochs on several networks.
 
     A policy can refuse a network by raising ConfigError in the first epoch.
 
     Args:
-        name: The registered name.
-        options: Option values, if the defaults are unsuitable.
-        backbone: The only backbone to check with. None: a small ResNet, a small ViT, and networks
-            of two and three stages, with and without a head.
+        given: The registered name, a policy, or a function ``(stages, progress) -> FreezePlan``.
+        options: Option values of a named policy, if the defaults are unsuitable.
+        backbone: The only backbone to check with, as a name or a module. None: a small ResNet, a
+            small ViT, and networks of two and three stages, with and without a head.
     """
-    entry, validated, expect = checked_entry("freeze_policies", name, options)
+    entry, validated, expect = checked_entry("freeze_policies", given, options)
 
     def build() -> FreezePolicy:
         with expect.during("in build", "Users could not use it."):
@@ -77,7 +76,7 @@ def check_freeze_policy(
     expect(accepted, "plans for at least one network", refusals, "It would refuse every run.")
 
 
-def _networks(backbone: str | None) -> Iterator[tuple[str, tuple[Stage, ...]]]:
+def _networks(backbone: str | nn.Module | None) -> Iterator[tuple[str, tuple[Stage, ...]]]:
     """Yield networks by name, small ones first, since their messages are shorter."""
     if backbone is None:
         for count in (2, 3):
@@ -85,8 +84,12 @@ def _networks(backbone: str | None) -> Iterator[tuple[str, tuple[Stage, ...]]]:
             yield f"{count} stages of a network without a head", tuple(stages)
             yield f"{count} stages of a network", (*stages, _stage(HEAD, ""))
     for net in _SMALL if backbone is None else (backbone,):
-        for unit, stages_or_blocks in _stages_of(net).items():
-            yield f"{net}, {unit}s", stages_or_blocks
+        # Not those of a module, which its owner may change between two checks.
+        find, name = (
+            (_cached_stages_of, net) if isinstance(net, str) else (_stages_of, qualified_name(net))
+        )
+        for unit, stages_or_blocks in find(net).items():
+            yield f"{name}, {unit}s", stages_or_blocks
 
 
 def _stage(name: str, prefix: str = "backbone.") -> Stage:
@@ -96,18 +99,20 @@ def _stage(name: str, prefix: str = "backbone.") -> Stage:
     return Stage(name, names, (own,), own, frozenset(names[2:]))
 
 
-@lru_cache(maxsize=8)
-def _stages_of(name: str) -> dict[str, tuple[Stage, ...]]:
+def _stages_of(given: str | nn.Module) -> dict[str, tuple[Stage, ...]]:
     """Return the stages, and the blocks, of a whole network: a backbone with an ``mlp`` head."""
-    entry = plugins.get().backbones.get(name)
+    entry, options, _ = checked_entry("backbones", given, None)
+    name = given if isinstance(given, str) else entry.name
     context = BackboneContext(name, False, image_size=64 if name in _SMALL else None)
     with seeded():
-        options = entry.validate({}, name)
         backbone = build_backbone(entry, options, context, pretrained=False).backbone
         mlp = plugins.get().heads.get("mlp")
         head = mlp.build(mlp.validate({}, "head"), backbone.embedding_dim)
     net = SiameseNet(backbone, head)
     return {"stage": net.stages("stage"), "block": net.stages("block")}
+
+
+_cached_stages_of = lru_cache(maxsize=8)(_stages_of)
 
 
 def _refusal(policy: FreezePolicy, stages: tuple[Stage, ...], expect: Expect) -> str | None:

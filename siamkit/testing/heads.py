@@ -5,17 +5,11 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from siamkit.model.heads import Head, as_head
-from siamkit.testing.common import (
-    Expect,
-    Values,
-    checked_entry,
-    conformance,
-    loose_leaves,
-    seeded,
-)
+from siamkit.testing.common import Expect, Values, loose_leaves, seeded
+from siamkit.testing.subjects import checked_entry, conformance
 
 _WIDTHS = (16, 40)
 _STOPS = "Training would stop there."
@@ -23,21 +17,33 @@ _DRIFTS = "A frozen head would change, which ends the run with a FrozenDriftErro
 
 
 @conformance
-def check_head(name: str, options: Values | None = None) -> None:
+def check_head(
+    given: str | nn.Module, options: Values | None = None, *, in_features: int | None = None
+) -> None:
     """Check a head: widths, determinism in evaluation, state, gradients.
 
     Args:
-        name: The registered name.
-        options: Option values, if the defaults are unsuitable.
+        given: The registered name, or a module from features ``[N, D]`` to embeddings; it is
+            copied.
+        options: Option values of a named head, if the defaults are unsuitable.
+        in_features: The only width of the features to check with. None: several widths, or that of
+            the first linear layer of a module.
     """
-    entry, validated, expect = checked_entry("heads", name, options)
-    for width in _WIDTHS:
+    entry, validated, expect = checked_entry("heads", given, options)
+    for width in _widths(given, in_features):
         within = expect.within(f"{width} features")
         with seeded():
             with within.during("in build", "Users could not use it."):
-                head = as_head(entry.build(validated, width), width, f"head {name!r}")
+                head = as_head(entry.build(validated, width), width, expect.subject)
             _check_embeddings(head, torch.randn(3, width), within)
             _check_gradients(head.train(), torch.randn(3, width), within)
+
+
+def _widths(given: str | nn.Module, in_features: int | None) -> tuple[int, ...]:
+    if in_features is None and isinstance(given, nn.Module):
+        layers = (m for m in given.modules() if isinstance(m, nn.Linear))
+        in_features = next((layer.in_features for layer in layers), None)
+    return _WIDTHS if in_features is None else (in_features,)
 
 
 def _forward(head: Head, features: Tensor, expect: Expect) -> Tensor:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from siamkit.interfaces import Loss, LossContext
-from siamkit.testing.batches import DIM, STOPS, backward, embeddings, value_of
-from siamkit.testing.common import (
-    Expect,
-    Values,
-    checked_entry,
-    conformance,
-    loose_leaves,
-    seeded,
-)
+from siamkit.testing.batches import DIM, STOPS, Batches, backward, value_of
+from siamkit.testing.common import Expect, Values, loose_leaves, seeded
 from siamkit.testing.pulls import check_pull, check_tuples
+from siamkit.testing.subjects import checked_entry, conformance
 
 _CLASSES = 4
 _WIDE, _MANY = 5, 30
@@ -24,16 +18,24 @@ _RANDOM = "Two runs with one seed, or a resumed run, would give different networ
 
 
 @conformance
-def check_loss(name: str, options: Values | None = None) -> None:
+def check_loss(
+    given: str | nn.Module | tuple[nn.Module, nn.Module],
+    options: Values | None = None,
+    *,
+    embedding_dim: int = DIM,
+) -> None:
     """Check a loss: scalar, finite, deterministic, connected, and trains in the right direction.
 
     Args:
-        name: The registered name.
-        options: Option values, if the defaults are unsuitable.
+        given: The registered name, a loss, a loss of pytorch-metric-learning, or a tuple of such a
+            loss and a miner; they are copied. A loss with vectors of classes must have four
+            classes or more.
+        options: Option values of a named loss, if the defaults are unsuitable.
+        embedding_dim: The width of the embeddings, for a loss that was made for one width.
     """
-    entry, validated, expect = checked_entry("losses", name, options)
+    entry, validated, expect = checked_entry("losses", given, options)
 
-    def build(dim: int = DIM, classes: int = _CLASSES) -> Loss:
+    def build(dim: int = embedding_dim, classes: int = _CLASSES) -> Loss:
         with expect.during("in build", "Users could not use it."):
             loss = entry.build(validated, LossContext(dim, classes))
         expect(isinstance(loss, Loss), "build to return a Loss", type(loss),
@@ -42,27 +44,30 @@ def check_loss(name: str, options: Values | None = None) -> None:
 
     with seeded():
         loss = build()
-        _check_ownership(loss, expect)
-        _check_values(loss, expect)
-        _check_contexts(loss, expect)
-        _check_odd_batches(loss, expect)
-        other = build(_WIDE, _MANY)
-        within = expect.within(f"embeddings of {_WIDE} dimensions, {_MANY} classes")
-        x = embeddings(_MANY, _WIDE)
-        backward(value_of(other, x, torch.arange(_MANY), None, within), x, within)
-        check_tuples(build(), expect)
-        check_pull(build(), expect)
+        batch = Batches(embedding_dim, 1 + loss.second_view)
+        _check_ownership(loss, batch, expect)
+        _check_values(loss, batch, expect)
+        _check_contexts(loss, batch, expect)
+        _check_odd_batches(loss, batch, expect)
+        # An object with parameters was made for one width and one number of classes.
+        if isinstance(given, str) or not list(loss.parameters()):
+            other = build(_WIDE, _MANY)
+            within = expect.within(f"embeddings of {_WIDE} dimensions, {_MANY} classes")
+            x, labels = Batches(_WIDE, batch.views)(torch.arange(_MANY))
+            backward(value_of(other, x, labels, None, within), x, within)
+        check_tuples(build(), batch, expect)
+        check_pull(build(), batch, expect)
 
 
 def _labels(n: int = 16) -> Tensor:
     return torch.arange(n) % _CLASSES
 
 
-def _check_ownership(loss: Loss, expect: Expect) -> None:
+def _check_ownership(loss: Loss, batch: Batches, expect: Expect) -> None:
     """Check that the loss registers all its parameters in build."""
     before = {name for name, _ in loss.named_parameters()}
-    x = embeddings(16)
-    value = value_of(loss, x, _labels(), None, expect)
+    x, labels = batch(_labels())
+    value = value_of(loss, x, labels, None, expect)
     after = {name for name, _ in loss.named_parameters()}
     expect(before == after, "the same parameters after a forward", sorted(after - before),
            "The optimizer only has the parameters of build, so it would never train "
@@ -77,11 +82,10 @@ def _check_ownership(loss: Loss, expect: Expect) -> None:
     )
 
 
-def _check_values(loss: Loss, expect: Expect) -> None:
-    labels = _labels()
+def _check_values(loss: Loss, batch: Batches, expect: Expect) -> None:
     learns = False
     for _ in range(5):
-        x = embeddings(16)
+        x, labels = batch(_labels())
         before, given = x.detach().clone(), labels.clone()
         value = value_of(loss, x, labels, None, expect)
         learns = learns or bool(backward(value, x, expect).any())
@@ -100,7 +104,7 @@ def _check_values(loss: Loss, expect: Expect) -> None:
         again = value_of(loss, x, labels, None, expect)
         expect(torch.equal(value, again), "the same value for the same batch",
                (value.item(), again.item()), _RANDOM)  # fmt: skip
-        order = torch.randperm(16)
+        order = batch.order(16)
         mixed = value_of(loss, x[order], labels[order], None, expect.within("in another order"))
         near = torch.allclose(value, mixed, rtol=1e-3, atol=1e-5)
         expect(near, f"{value.item()} for the batch in another order too", mixed.item(),
@@ -113,27 +117,28 @@ def _check_values(loss: Loss, expect: Expect) -> None:
            "They would keep their random values.")  # fmt: skip
 
 
-def _check_contexts(loss: Loss, expect: Expect) -> None:
-    labels = _labels()
+def _check_contexts(loss: Loss, batch: Batches, expect: Expect) -> None:
+    x, labels = batch(_labels())
     with torch.autocast("cpu", torch.bfloat16):
-        under = value_of(loss, embeddings(16), labels, None, expect.within("autocast"))
+        under = value_of(loss, x, labels, None, expect.within("autocast"))
     expect(bool(under.isfinite()), "a finite value under bfloat16 autocast", under.item(), STOPS)
     within = expect.within(f"embeddings of length {_LENGTH:g}, as from heads without normalize")
-    x = (_LENGTH * embeddings(16)).detach().requires_grad_()
+    x = (_LENGTH * x).detach().requires_grad_()
     backward(value_of(loss, x, labels, None, within), x, within)
     with torch.no_grad():
-        value_of(loss, embeddings(16), labels, None, expect.within("under torch.no_grad()"))
+        value_of(loss, batch(_labels())[0], labels, None, expect.within("under torch.no_grad()"))
 
 
-def _check_odd_batches(loss: Loss, expect: Expect) -> None:
-    same = torch.ones(8, DIM) / DIM**0.5
-    batches = {
-        "one class": (embeddings(8), torch.zeros(8, dtype=torch.long)),
-        "each image of a different class": (embeddings(_CLASSES), torch.arange(_CLASSES)),
-        "one image": (embeddings(1), torch.zeros(1, dtype=torch.long)),
-        "seven images": (embeddings(7), _labels(7)),
-        "identical embeddings": (same.requires_grad_(), _labels(8)),
+def _check_odd_batches(loss: Loss, batch: Batches, expect: Expect) -> None:
+    # A loss that compares views may take statistics over the images, as VICReg does.
+    few = "one image" if batch.views == 1 else "two images"
+    odd = {
+        "one class": batch(torch.zeros(8, dtype=torch.long)),
+        "each image of a different class": batch(torch.arange(_CLASSES)),
+        few: batch(torch.zeros(batch.views, dtype=torch.long)),
+        "seven images": batch(_labels(7)),
+        "identical embeddings": batch(_labels(8), same=True),
     }
-    for what, (x, labels) in batches.items():
+    for what, (x, labels) in odd.items():
         within = expect.within(what)
         backward(value_of(loss, x, labels, None, within), x, within)

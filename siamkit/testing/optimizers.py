@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from siamkit.testing.common import Expect, Values, checked_entry, conformance, seeded
+from siamkit.testing.common import Expect, Values, seeded
+from siamkit.testing.subjects import checked_entry, conformance
 from siamkit.training.optimizer import require_groups
 
 _RATE, _STEPS = 1e-2, 20
@@ -19,14 +20,17 @@ Build = Callable[[Groups], torch.optim.Optimizer]
 
 
 @conformance
-def check_optimizer(name: str, options: Values | None = None) -> None:
+def check_optimizer(
+    given: str | Callable[[Groups], torch.optim.Optimizer], options: Values | None = None
+) -> None:
     """Check an optimizer on a small network of two stages and a head.
 
     Args:
-        name: The registered name.
-        options: Option values, if the defaults are unsuitable.
+        given: The registered name, or a function from parameter groups to an optimizer, such as
+            ``torch.optim.RMSprop``.
+        options: Option values of a named optimizer, if the defaults are unsuitable.
     """
-    entry, validated, expect = checked_entry("optimizers", name, options)
+    entry, validated, expect = checked_entry("optimizers", given, options)
 
     def build(groups: Groups) -> torch.optim.Optimizer:
         with expect.during("in build", "Users could not use it."):
@@ -35,7 +39,7 @@ def check_optimizer(name: str, options: Values | None = None) -> None:
                "build to return a torch.optim.Optimizer", type(optimizer),
                "Training would be refused.")  # fmt: skip
         with expect.during("in the groups that it keeps", "Training would be refused."):
-            require_groups(optimizer, groups, f"optimizer {name!r}")
+            require_groups(optimizer, groups, expect.subject)
         return optimizer  # type: ignore[no-any-return]
 
     with seeded():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from siamkit.errors import ConfigError
 from siamkit.interfaces import Loss, Pairs, Triplets
-from siamkit.testing import batches
+from siamkit.testing.batches import Batches, backward, same_tuples, value_of
 from siamkit.testing.common import Expect
 
 _STEPS, _RATE, _PARTED = 60, 0.05, 0.1
@@ -27,13 +27,16 @@ _ZERO = "A batch without tuples would change the network, or stop the run."
 Tuples = Pairs | Triplets
 
 
-def check_pull(loss: Loss, expect: Expect) -> None:
-    """Check that training by labels separates the classes."""
-    labels = torch.arange(_CLASSES * _EACH) % _CLASSES
-    _check_parting(loss, labels, lambda z: loss(z, labels), expect.within("trained by labels"))
+def check_pull(loss: Loss, batch: Batches, expect: Expect) -> None:
+    """Check that training by labels separates the classes; or the images, by two views of each."""
+    n = _CLASSES * _EACH
+    labels = torch.arange(n) % (_CLASSES if batch.views == 1 else n // batch.views)
+    _check_parting(
+        loss, batch, labels, lambda z: loss(z, labels), expect.within("trained by labels")
+    )
 
 
-def check_tuples(loss: Loss, expect: Expect) -> None:
+def check_tuples(loss: Loss, batch: Batches, expect: Expect) -> None:
     """Check a loss on explicit pairs and triplets; it can refuse either with ConfigError."""
     expect = expect.within("explicit tuples")
     index = torch.arange(4)
@@ -45,42 +48,42 @@ def check_tuples(loss: Loss, expect: Expect) -> None:
         ("pairs", pairs, Pairs(none, none, none.bool())),
         ("triplets", triplets, Triplets(none, none, none)),
     ):
-        takes[what] = _takes(loss, given, expect.within(what))
+        takes[what] = _takes(loss, batch, given, expect.within(what))
         if takes[what]:
-            _check_one_kind(loss, given, expect.within(what))
+            _check_one_kind(loss, batch, given, expect.within(what))
             within = expect.within(f"no {what}")
-            x = batches.embeddings(12)
-            value = batches.value_of(loss, x, None, empty, within)
-            grad = batches.backward(value, x, within)
+            x = batch.embeddings(12)
+            value = value_of(loss, x, None, empty, within)
+            grad = backward(value, x, within)
             within(value.item() == 0, "zero", value.item(), _ZERO)
             within(not grad.any(), "gradients that are zero", grad, _ZERO)
     if takes["pairs"]:
-        _check_pairs(loss, expect.within("pairs"))
+        _check_pairs(loss, batch, expect.within("pairs"))
     if takes["triplets"]:
-        _check_triplets(loss, expect.within("triplets"))
+        _check_triplets(loss, batch, expect.within("triplets"))
 
 
-def _takes(loss: Loss, tuples: Tuples, expect: Expect) -> bool:
+def _takes(loss: Loss, batch: Batches, tuples: Tuples, expect: Expect) -> bool:
     wanted = "a value, or ConfigError for unusable tuples"
     with expect.during("in forward", "Training on such a list would end in a traceback.", wanted):
         try:
-            loss(batches.embeddings(12), None, tuples)
+            loss(batch.embeddings(12), None, tuples)
         except ConfigError:
             return False
     return True
 
 
-def _check_one_kind(loss: Loss, tuples: Tuples, expect: Expect) -> None:
-    x, before = batches.embeddings(12), copy.deepcopy(tuples)
-    batches.backward(batches.value_of(loss, x, None, tuples, expect), x, expect)
+def _check_one_kind(loss: Loss, batch: Batches, tuples: Tuples, expect: Expect) -> None:
+    x, before = batch.embeddings(12), copy.deepcopy(tuples)
+    backward(value_of(loss, x, None, tuples, expect), x, expect)
     expect(
-        batches.same_tuples(tuples, before),
+        same_tuples(tuples, before),
         "a forward that does not change the tuples",
         "changed tuples",
         "The next use of the tuples would have another meaning.",
     )
     with torch.no_grad():
-        batches.value_of(loss, x, None, tuples, expect.within("under torch.no_grad()"))
+        value_of(loss, x, None, tuples, expect.within("under torch.no_grad()"))
 
 
 def _turned(x: Tensor, angle: float) -> Tensor:
@@ -90,8 +93,8 @@ def _turned(x: Tensor, angle: float) -> Tensor:
     return math.cos(angle) * x + math.sin(angle) * away
 
 
-def _check_pairs(loss: Loss, expect: Expect) -> None:
-    x = batches.embeddings(4).detach()
+def _check_pairs(loss: Loss, batch: Batches, expect: Expect) -> None:
+    x = batch.embeddings(4).detach()
     index = torch.arange(4)
     for same, less, more, how in (
         (True, _NEAR, _FAR, "nearer"),
@@ -99,7 +102,7 @@ def _check_pairs(loss: Loss, expect: Expect) -> None:
     ):
         pairs = Pairs(index, index + 4, torch.full((4,), same))
         low, high = (
-            batches.value_of(loss, torch.cat([x, _turned(x, a)]), None, pairs, expect).item()
+            value_of(loss, torch.cat([x, _turned(x, a)]), None, pairs, expect).item()
             for a in (less, more)
         )
         expect(
@@ -112,17 +115,17 @@ def _check_pairs(loss: Loss, expect: Expect) -> None:
     labels = torch.arange(n) % _CLASSES
     first, second = torch.triu_indices(n, n, 1)
     every = Pairs(first, second, labels[first] == labels[second])
-    _check_parting(loss, labels, lambda z: loss(z, None, every), expect.within("training"))
+    _check_parting(loss, batch, labels, lambda z: loss(z, None, every), expect.within("training"))
 
 
-def _check_triplets(loss: Loss, expect: Expect) -> None:
-    x = batches.embeddings(4).detach()
+def _check_triplets(loss: Loss, batch: Batches, expect: Expect) -> None:
+    x = batch.embeddings(4).detach()
     index = torch.arange(4)
     triplets = Triplets(index, index + 4, index + 8)
 
     def at(positive: float, negative: float) -> float:
-        batch = torch.cat([x, _turned(x, positive), _turned(x, negative)])
-        return batches.value_of(loss, batch, None, triplets, expect).item()
+        moved = torch.cat([x, _turned(x, positive), _turned(x, negative)])
+        return value_of(loss, moved, None, triplets, expect).item()
 
     middle = math.radians(60)
     near, far = at(middle, _NEAR), at(middle, _FAR)
@@ -144,19 +147,23 @@ def _check_triplets(loss: Loss, expect: Expect) -> None:
     same = labels[:, None] == labels[None]
     a, p, q = torch.where((same & ~torch.eye(n).bool())[:, :, None] & ~same[:, None])
     every = Triplets(a, p, q)
-    _check_parting(loss, labels, lambda z: loss(z, None, every), expect.within("training"))
+    _check_parting(loss, batch, labels, lambda z: loss(z, None, every), expect.within("training"))
 
 
 def _check_parting(
-    loss: Loss, labels: Tensor, value_of: Callable[[Tensor], Tensor], expect: Expect
+    loss: Loss,
+    batch: Batches,
+    labels: Tensor,
+    scored: Callable[[Tensor], Tensor],
+    expect: Expect,
 ) -> None:
     """Train free embeddings by the loss's gradient; classes must then be separate."""
-    x = batches.embeddings(len(labels))
+    x = batch.embeddings(len(labels))
     optimizer = torch.optim.Adam([x, *loss.parameters()], lr=_RATE)
     with expect.during("in a step of training", "Training would stop there."):
         for _ in range(_STEPS):
             optimizer.zero_grad()
-            value_of(nn.functional.normalize(x, dim=1)).backward()
+            scored(nn.functional.normalize(x, dim=1)).backward()
             optimizer.step()
     z = nn.functional.normalize(x.detach(), dim=1)
     similarity = z @ z.T  # [N, N]

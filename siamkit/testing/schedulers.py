@@ -6,15 +6,8 @@ import math
 from collections.abc import Callable
 
 from siamkit.interfaces import Progress, Scheduler
-from siamkit.testing.common import (
-    Expect,
-    History,
-    Values,
-    checked_entry,
-    conformance,
-    histories,
-    untouched,
-)
+from siamkit.testing.common import Expect, History, Values, histories, untouched
+from siamkit.testing.subjects import checked_entry, conformance
 from siamkit.words import plural
 
 _EPOCHS = (1, 2, 5, 12, 100)
@@ -23,14 +16,16 @@ _STOPS = "The run would stop there."
 
 
 @conformance
-def check_scheduler(name: str, options: Values | None = None) -> None:
+def check_scheduler(
+    given: str | Scheduler | Callable[[Progress], float], options: Values | None = None
+) -> None:
     """Check a scheduler by simulating whole runs, by step and by epoch.
 
     Args:
-        name: The registered name.
-        options: Option values, if the defaults are unsuitable.
+        given: The registered name, a scheduler, or a function ``progress -> multiplier``.
+        options: Option values of a named scheduler, if the defaults are unsuitable.
     """
-    entry, validated, expect = checked_entry("schedulers", name, options)
+    entry, validated, expect = checked_entry("schedulers", given, options)
 
     def build() -> Scheduler:
         with expect.during("in build", "Users could not use it."):

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from siamkit.interfaces import Event
-from siamkit.testing.common import Expect, Values, checked_entry, conformance
+from siamkit.testing.common import Expect, Values
+from siamkit.testing.subjects import checked_entry, conformance
 
 Watch = Callable[[Event], object]
 
@@ -25,17 +26,18 @@ _THREAD_SECONDS = 0.5
 
 
 @conformance
-def check_tracker(name: str, options: Values | None = None) -> None:
+def check_tracker(given: str | Watch, options: Values | None = None) -> None:
     """Check a tracker by sending it the events of runs: complete, resumed, interrupted, unstarted.
 
     The runs are short, and their temporary folder is the current folder during the check. A tracker
     that sends events to a service should get a harmless target by ``options``.
 
     Args:
-        name: The registered name.
-        options: Option values, if the defaults are unsuitable.
+        given: The registered name, or a function of an event, as in ``siamkit.fit(listeners=...)``.
+            Each run gets a copy.
+        options: Option values of a named tracker, if the defaults are unsuitable.
     """
-    entry, validated, expect = checked_entry("trackers", name, options)
+    entry, validated, expect = checked_entry("trackers", given, options)
 
     def build() -> Watch:
         with expect.during("in build", "Training would not start."):

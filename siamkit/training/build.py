@@ -20,7 +20,7 @@ from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler, Stage
 from siamkit.model.create import Weights, create_net
 from siamkit.model.device import resolve_device
 from siamkit.model.siamese import SiameseNet
-from siamkit.registry import Provider, Registry
+from siamkit.registry import Provider, Registry, whose
 from siamkit.training.optimizer import named_groups, require_groups
 from siamkit.training.seeding import derive, seeded
 
@@ -125,8 +125,8 @@ def build_optimizer(
     # torch's optimizers change the groups that they get.
     copies = [dict(group) for group in groups]
     optimizer: torch.optim.Optimizer = built(config, registry, torch.optim.Optimizer, copies)
-    whose = f"optimizer {config.name!r} of {registry.get(config.name).distribution}"
-    require_groups(optimizer, groups, whose)
+    distribution = registry.get(config.name).distribution
+    require_groups(optimizer, groups, whose("optimizer", config.name, distribution))
     return optimizer
 
 
@@ -139,14 +139,14 @@ def build_policy(config: RunConfig, registries: Mapping[str, Registry]) -> Freez
 def built(component: Component, registry: Registry, kind: type, *context: Any) -> Any:
     """Build an entry. Errors of the plugin, now or in the run, name the plugin."""
     entry, options = options_of(component, registry)
-    whose = f"{registry.kind} {component.name!r} of {entry.distribution}"
-    with calling(whose, "failed to build"):
+    owner = whose(registry.kind, component.name, entry.distribution)
+    with calling(owner, "failed to build"):
         made = entry.build(options, *context)
     if not isinstance(made, kind):
         raise PluginError(
-            f"{whose}: build must return a {_public_name(kind)}", got=type(made).__name__
+            f"{owner}: build must return a {_public_name(kind)}", got=type(made).__name__
         )
-    return guard(made, whose)
+    return guard(made, owner)
 
 
 def _public_name(kind: type) -> str:

@@ -15,7 +15,6 @@ from pytorch_metric_learning import losses, miners
 from torch import Tensor, nn
 
 import siamkit
-from siamkit.api.objects import qualified_name, source_hash
 from siamkit.errors import CheckpointError, ConfigError, DataError
 from siamkit.interfaces import FreezePlan, Progress
 
@@ -204,16 +203,6 @@ def test_an_optimizer_that_loses_a_group_is_refused(fit: Callable[..., dict[str,
 
     with pytest.raises(siamkit.SiamkitError, match="does not own every parameter"):
         fit(optimizer=some)
-
-
-def test_a_hash_follows_source_and_settings_and_is_the_same_for_equal_objects() -> None:
-    def policy(n: int) -> Callable[..., Any]:
-        return lambda stages, progress: n
-
-    assert source_hash(Plain()) == source_hash(Plain()) != source_hash(Plain(9))
-    assert source_hash(policy(1)) == source_hash(policy(1)) != source_hash(policy(2))
-    assert source_hash(losses.TripletMarginLoss(0.1)) == source_hash(losses.TripletMarginLoss(0.1))
-    assert qualified_name(Plain()).endswith("test_objects.Plain")
 
 
 def test_a_run_shows_its_log_where_that_is_wanted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import siamkit
 from siamkit import plugins
 from siamkit.errors import ConfigError, DataError, PluginError
 from siamkit.interfaces import FreezePlan
+from siamkit.registry import KINDS
 
 
 @pytest.fixture(autouse=True)
@@ -151,3 +153,19 @@ def test_an_embedder_takes_iterators_and_arrays(
     for nothing in ("", 7, None):
         with pytest.raises(DataError):
             embedder.embed(nothing)
+
+
+def test_each_function_registers_its_own_kind_and_says_what_build_gets() -> None:
+    for kind, about in KINDS.items():
+        name = f"register_{about.singular.replace(' ', '_')}"
+        register = getattr(siamkit, name)
+        register("mine", lambda *_: None)
+        assert plugins.get().registries[kind].get("mine").summary == ""
+        assert register.__name__ == register.__qualname__ == name
+        arguments = f"build({', '.join(about.arguments)}"
+        assert arguments in register.__doc__.replace(": int", "").replace(": LossContext", "")
+        extra = {"pretrained"} if kind == "backbones" else set()
+        given = set(signature(register).parameters)
+        assert given == {"name", "build", "options", "summary", *extra}
+        with pytest.raises(TypeError, match="unexpected keyword argument"):
+            register("mine", lambda *_: None, option=None)

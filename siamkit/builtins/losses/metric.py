@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from siamkit.errors import ConfigError
 from siamkit.interfaces import Loss, Pairs, Triplets
+from siamkit.objects.adapters import explicit_indices, working_dtype
 
 Unit = Literal["pair", "triplet", "class"]
 """The smallest group of embeddings that a loss compares.
@@ -21,8 +22,6 @@ Unit = Literal["pair", "triplet", "class"]
 negatives of the same anchor, so it can use triplets only. ``class``: an embedding with learnt class
 vectors, so it needs labels.
 """
-
-_HALF = (torch.float16, torch.bfloat16)
 
 
 class MetricLoss(Loss):
@@ -65,7 +64,7 @@ class MetricLoss(Loss):
             ConfigError: The loss cannot use this kind of tuples, or got neither labels nor tuples.
         """
         with torch.autocast(embeddings.device.type, enabled=False):
-            embeddings = embeddings.to(self._dtype(embeddings))  # [N, D]
+            embeddings = embeddings.to(working_dtype(self.criterion, embeddings))  # [N, D]
             indices: tuple[Tensor, ...] | None
             if tuples is not None:
                 indices = self._explicit(tuples)
@@ -75,13 +74,6 @@ class MetricLoss(Loss):
                 indices = None if self.miner is None else self.miner(embeddings, labels)
             loss: Tensor = self.criterion(embeddings, labels, _never_one(indices))
             return loss
-
-    def _dtype(self, embeddings: Tensor) -> torch.dtype:
-        # The criterion would convert its own parameters to the type of the embeddings, which the
-        # optimizer would not notice.
-        for parameter in self.criterion.parameters():
-            return parameter.dtype
-        return torch.float32 if embeddings.dtype in _HALF else embeddings.dtype
 
     def _explicit(self, tuples: Pairs | Triplets) -> tuple[Tensor, ...]:
         """Return tuples in the form that pytorch-metric-learning takes."""
@@ -94,7 +86,7 @@ class MetricLoss(Loss):
             )
         if isinstance(tuples, Triplets):
             if self.as_triplets:
-                return tuples.anchor, tuples.positive, tuples.negative
+                return explicit_indices(tuples)
             return (
                 *_distinct(tuples.anchor, tuples.positive),
                 *_distinct(tuples.anchor, tuples.negative),
@@ -105,11 +97,7 @@ class MetricLoss(Loss):
                 "negatives of the same anchor, and single pairs share no anchor",
                 hint="use triplets, or the losses 'contrastive' or 'multi-similarity'",
             )
-        # A pair has no anchor, so each image serves as one, as for pairs made from labels.
-        first = torch.cat([tuples.first, tuples.second])
-        second = torch.cat([tuples.second, tuples.first])
-        same = tuples.same.bool().repeat(2)
-        return first[same], second[same], first[~same], second[~same]
+        return explicit_indices(tuples)
 
 
 def _distinct(anchor: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

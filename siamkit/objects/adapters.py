@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -68,6 +70,7 @@ class MetricLearningLoss(Loss):
         super().__init__()
         self.criterion, self.miner = criterion, miner
         self.second_view = wants_second_view(criterion)
+        self._refusals: dict[type, str | None] = {}
 
     @staticmethod
     def takes(criterion: Any, miner: Any) -> bool:
@@ -91,7 +94,7 @@ class MetricLearningLoss(Loss):
             ConfigError: The loss cannot use this kind of tuples.
         """
         with torch.autocast(embeddings.device.type, enabled=False):
-            embeddings = embeddings.to(self._dtype(embeddings))  # [N, D]
+            embeddings = embeddings.to(working_dtype(self.criterion, embeddings))  # [N, D]
             if self.second_view:
                 return self._two_views(embeddings, labels)
             loss: Tensor = self.criterion(embeddings, labels, self._indices(embeddings, labels,
@@ -101,17 +104,25 @@ class MetricLearningLoss(Loss):
     def _indices(
         self, embeddings: Tensor, labels: Tensor | None, tuples: Pairs | Triplets | None
     ) -> tuple[Tensor, ...] | None:
-        if isinstance(tuples, Triplets):
-            return tuples.anchor, tuples.positive, tuples.negative
-        if isinstance(tuples, Pairs):
-            # A pair has no anchor, so each image serves as one, as for pairs made from labels.
-            first = torch.cat([tuples.first, tuples.second])
-            second = torch.cat([tuples.second, tuples.first])
-            same = tuples.same.bool().repeat(2)
-            return first[same], second[same], first[~same], second[~same]
+        if tuples is not None:
+            self._require_use(tuples, embeddings)
+            return explicit_indices(tuples)
         if labels is None:
             raise ConfigError(f"loss {self._name} got neither labels nor tuples")
         return None if self.miner is None else self.miner(embeddings, labels)
+
+    def _require_use(self, tuples: Pairs | Triplets, embeddings: Tensor) -> None:
+        kind = type(tuples)
+        if kind not in self._refusals:
+            self._refusals[kind] = why_unused(self.criterion, kind, embeddings)
+        reason = self._refusals[kind]
+        if reason is not None:
+            what = kind.__name__.lower()
+            raise ConfigError(
+                f"loss {self._name} cannot use explicit {what}: {reason}",
+                hint="train on labels, or use another loss, such as 'contrastive' for pairs or "
+                "'triplet' for triplets",
+            )
 
     def _two_views(self, embeddings: Tensor, labels: Tensor | None) -> Tensor:
         if labels is None:
@@ -123,14 +134,70 @@ class MetricLearningLoss(Loss):
         loss: Tensor = self.criterion(first, ref_emb=second)
         return loss
 
-    def _dtype(self, embeddings: Tensor) -> torch.dtype:
-        for parameter in self.criterion.parameters():
-            return parameter.dtype
-        return torch.float32 if embeddings.dtype in _HALF else embeddings.dtype
-
     @property
     def _name(self) -> str:
         return type(self.criterion).__name__
+
+
+def working_dtype(criterion: nn.Module, embeddings: Tensor) -> torch.dtype:
+    """Return the type in which a loss computes: its parameters', or float32 or better."""
+    # The criterion would convert its own parameters to the type of the embeddings, which the
+    # optimizer would not notice.
+    for parameter in criterion.parameters():
+        return parameter.dtype
+    return torch.float32 if embeddings.dtype in _HALF else embeddings.dtype
+
+
+def explicit_indices(tuples: Pairs | Triplets) -> tuple[Tensor, ...]:
+    """Return tuples in the form that pytorch-metric-learning takes."""
+    if isinstance(tuples, Triplets):
+        return tuples.anchor, tuples.positive, tuples.negative
+    # A pair has no anchor, so each image serves as one, as for pairs made from labels.
+    first = torch.cat([tuples.first, tuples.second])
+    second = torch.cat([tuples.second, tuples.first])
+    same = tuples.same.bool().repeat(2)
+    return first[same], second[same], first[~same], second[~same]
+
+
+def why_unused(criterion: nn.Module, kind: type, like: Tensor) -> str | None:
+    """Return the reason why a loss does not respond to explicit tuples of a kind, or None.
+
+    A loss of triplets returns zero for pairs that share no anchor, without an error, so training
+    would change nothing. Only a trial shows it.
+
+    Args:
+        criterion: The loss; a copy is tried, since a loss may keep state.
+        kind: :class:`Pairs` or :class:`Triplets`.
+        like: Embeddings ``[N, D]`` of the width, type and device to try it with.
+    """
+    if like.shape[1] < 2:
+        return None  # the trial needs a plane
+    trial = copy.deepcopy(criterion)
+    index = torch.arange(2, device=like.device)
+    same, other = torch.ones_like(index).bool(), torch.zeros_like(index).bool()
+    tuples: Pairs | Triplets = Triplets(index, index + 2, index + 6)
+    if kind is Pairs:
+        tuples = Pairs(torch.cat([index, index + 4]), torch.cat([index + 2, index + 6]),
+                       torch.cat([same, other]))  # fmt: skip
+    try:
+        with torch.no_grad():
+            good, bad = (
+                float(trial(_fan(like, positive, negative), None, explicit_indices(tuples)))
+                for positive, negative in ((30, 110), (110, 30))
+            )
+    except Exception as error:  # the loss's own code
+        return f"{type(error).__name__}: {error}"
+    return None if good != bad else "its value is the same for good and bad ones"
+
+
+def _fan(like: Tensor, positive: float, negative: float) -> Tensor:
+    """Return two each of anchors, positives, anchors and negatives ``[8, D]``, by their degrees."""
+    angles = torch.tensor([0.0, 5.0]).repeat(4)
+    angles += torch.tensor([0.0, positive, 0.0, negative]).repeat_interleave(2)
+    angles = angles * math.pi / 180
+    fan = torch.zeros(8, like.shape[1])
+    fan[:, 0], fan[:, 1] = angles.cos(), angles.sin()
+    return fan.to(like)
 
 
 def wants_second_view(criterion: nn.Module) -> bool:
