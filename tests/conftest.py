@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,11 @@ from PIL import Image, ImageDraw
 from siamkit import plugins
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# No test depends on how busy the machine is.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 # Small networks gain nothing from threads, and lose much where the cores are shared.
 torch.set_num_threads(1)
 

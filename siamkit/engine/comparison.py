@@ -7,10 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from siamkit.engine.blank import SuffixError
 from siamkit.errors import SiamkitError
 
 _SECONDS = 0.2
-_FEWEST, _MOST = 2, 32
+_FEWEST = 2
 
 
 def comparison_is_due(epochs: int) -> bool:
@@ -20,17 +21,16 @@ def comparison_is_due(epochs: int) -> bool:
     )
 
 
-def images_to_compare(prefix_seconds: float) -> int:
-    """Return how many images of a batch to compare on: 2 to 32, in 0.2 s of the prefix.
+def images_to_compare(prefix_seconds: float, batch: int) -> int:
+    """Return how many images of a batch to compare on: as many as the prefix computes in 0.2 s.
+
+    Small networks are compared on whole batches. There are always two images.
 
     Args:
         prefix_seconds: Seconds per image in the prefix.
+        batch: The number of images in the batch.
     """
-    return min(max(round(_SECONDS / max(prefix_seconds, 1e-9)), _FEWEST), _MOST)
-
-
-class SuffixError(Exception):
-    """The suffix failed on a batch on which the whole network may still run."""
+    return min(max(round(_SECONDS / max(prefix_seconds, 1e-9)), _FEWEST), batch)
 
 
 def guarded(suffix: Callable[[Tensor], Tensor], activations: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from siamkit.engine.outputs import TRACED
 from siamkit.engine.prefix import Prefix
 from siamkit.engine.suffix import Suffix
 from siamkit.engine.trial import (
+    ATTRIBUTE,
     TOLERANCE,
     Outcome,
     allowed_for,
@@ -26,7 +27,7 @@ from siamkit.engine.trial import (
 from siamkit.errors import ConfigError, SiamkitError
 from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.names import named_parameters, unwrap
-from siamkit.model.trace import evaluating
+from siamkit.model.undisturbed import undisturbed
 from siamkit.words import plural
 
 NOTHING_FROZEN = "no part at the start of the network is frozen"
@@ -76,18 +77,18 @@ class Cut:
         Returns:
             The difference as text; None if there is none.
         """
-        net = self.net
+        net, inside = self.net, self.boundary.names
         if activations is None:
             activations = self._activations(images)
             # So that the suffix cannot use what the network stored about these images.
             self._activations(torch.zeros_like(images[:1]))
-        parts = step(net, _given(self.suffix, activations), images)
-        whole = step(net, net, images.clone())
+        parts = step(net, _given(self.suffix, activations), images, inside)
+        whole = step(net, net, images.clone(), inside)
         return difference(whole, parts, tolerance)
 
     def _activations(self, images: Tensor, seed: int = 0) -> Tensor:
         """Return the prefix's output. The images are not changed."""
-        with evaluating(self.net), seeded(seed, images.device):
+        with seeded(seed, images.device):
             activations: Tensor = self.prefix(images.clone())
             return activations
 
@@ -179,14 +180,15 @@ def first_exact_cut(
 
 def _tried(net: nn.Module, boundary: Boundary, images: Tensor) -> tuple[Cut, str | None]:
     """Cut a network at a boundary, and return why the cut is not exact; None if it is."""
+    inside = boundary.names
     seen = Recording(len(images))
-    whole = step(net, partial(seen.forward, net, boundary.names), images.clone())
+    whole = step(net, partial(seen.forward, net, inside), images.clone(), inside)
     if whole.error is not None:
         raise whole.error
     if len(images) == TRACED:
         seen = Recording(_RECORDED)
         black = images.new_zeros(_RECORDED, *images.shape[1:])
-        step(net, partial(seen.forward, net, boundary.names), black, training=False)
+        step(net, partial(seen.forward, net, inside), black, inside, training=False)
     frontier = find_frontier(net, boundary, images, seen)
     cut = Cut(boundary, frontier, Prefix(net, boundary, frontier), Suffix(net, boundary, frontier))
     changed = [b for b in frontier.buffers if f"the buffer {b!r}" in whole.values]
@@ -202,7 +204,7 @@ def _trial(cut: Cut, images: Tensor, whole: Outcome) -> str | None:
     matters: whenever the suffix runs, the network saw other images last, so the suffix cannot use
     what the network stored about its own.
     """
-    net = cut.net
+    net, inside = cut.net, cut.boundary.names
     alone = cut._activations(images[-1:], seed=1)
     together = cut._activations(images)
     if len(together) != len(images):
@@ -215,12 +217,22 @@ def _trial(cut: Cut, images: Tensor, whole: Outcome) -> str | None:
     if len(images) == 1:
         cut._activations(torch.zeros_like(images))
     last = images[-1:]
-    parts = step(net, _given(cut.suffix, alone), last, training=False)
-    if reason := difference(step(net, net, last.clone(), training=False), parts, allowed):
+    parts = step(net, _given(cut.suffix, alone), last, inside, training=False)
+    other = step(net, net, last.clone(), inside, training=False)
+    if reason := difference(other, parts, allowed):
         return _UNLIKE.format("in eval mode with 1 image", reason)
-    parts = step(net, _given(cut.suffix, together), images)
+    parts = step(net, _given(cut.suffix, together), images, inside)
     if reason := difference(whole, parts, allowed):
         return _UNLIKE.format("in training mode", reason)
+    changed = next((name for name in whole.values if name.startswith(ATTRIBUTE)), None)
+    if changed is not None:
+        with undisturbed(net):
+            net(images.clone())
+            later = cut._activations(images)
+        if relative(together, later) > allowed:
+            return (
+                f"its output depends on {changed.removeprefix('the ')}, which changes in training"
+            )
     return None
 
 

@@ -140,8 +140,22 @@ class Engine:
         phase = execution.parts
         if phase is None or not comparison_is_due(epoch - execution.epochs.start):
             return execution
-        indices = list(batch[: images_to_compare(phase.times.prefix)])
-        view = execution.view(epoch)
+        count = images_to_compare(phase.times.prefix, len(batch))
+        reason = self.difference(execution, epoch, batch[:count])
+        return execution if reason is None else self.whole(execution, epoch, reason)
+
+    def difference(self, execution: Execution, epoch: int, batch: Sequence[int]) -> str | None:
+        """Return how the cut network differs from the whole one on images; None if not at all.
+
+        Args:
+            execution: The execution of the phase, prepared for the epoch.
+            epoch: The epoch.
+            batch: Indices of the images.
+        """
+        phase = execution.parts
+        if phase is None:
+            return None
+        indices, view = list(batch), execution.view(epoch)
         images = torch.stack([self.inputs[TRAIN].example(i, view) for i in indices])
         images = images.to(self.settings.device).contiguous(memory_format=torch.channels_last)
         activations, tolerance = None, TOLERANCE
@@ -149,8 +163,7 @@ class Engine:
             # With rows of full precision, the prefix need not run, and the rows are checked too.
             (rows,) = execution.sources[TRAIN].batches([indices], view)
             activations, tolerance = rows.inputs.to(images.device), phase.cache.tolerance
-        reason = phase.cut.differs(images, activations, tolerance)
-        return execution if reason is None else self.whole(execution, epoch, reason)
+        return phase.cut.differs(images, activations, tolerance)
 
     def whole(self, execution: Execution, epoch: int, reason: str) -> Execution:
         """Return the execution of the whole network for the rest of a phase, and emit a notice.

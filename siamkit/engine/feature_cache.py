@@ -20,7 +20,7 @@ from siamkit.engine.cutting import Cut
 from siamkit.engine.frozen_prefix import FrozenPrefix
 from siamkit.engine.identity import describe, describe_network
 from siamkit.engine.kernels import Kernel, Precision, batch_size, choose, kernel_class
-from siamkit.engine.outputs import Given
+from siamkit.engine.outputs import Blank, Given
 from siamkit.engine.prefix_store import Loaded, PrefixStore
 from siamkit.engine.sources import unpack
 from siamkit.errors import ConfigError, DataError, ResourceError
@@ -301,11 +301,10 @@ class FeatureCache:
 def _example(cut: Cut) -> Tensor:
     """Return one black image ``[1, C, H, W]`` of the shape and type that a network was cut with."""
     leaf = cut.frontier.image
-    if isinstance(leaf, Given):
-        port = cut.frontier.ports[leaf.port]
-        like = next(cut.net.parameters(), torch.empty(0))
-        return torch.zeros(port.shape.of(1), dtype=port.dtype, device=like.device)
-    return torch.zeros_like(leaf.make(1, {}), memory_format=torch.contiguous_format)
+    assert isinstance(leaf, Blank | Given)
+    like = cut.frontier.ports[leaf.port] if isinstance(leaf, Given) else leaf
+    device = next((p.device for p in cut.net.parameters()), torch.device("cpu"))
+    return torch.zeros(like.shape.of(1), dtype=like.dtype, device=device)
 
 
 def _checked(load: Load, like: Tensor) -> Load:

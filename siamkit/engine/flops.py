@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from siamkit.engine.cutting import Cut
 from siamkit.engine.trial import sum_of
-from siamkit.model.trace import rehearsing
+from siamkit.model.undisturbed import undisturbed
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ def count_flops(net: nn.Module, cut: Cut | None, images: Tensor) -> Flops:
         cut: The cut network; None if it runs whole.
         images: Two or more images ``[N, C, H, W]``.
     """
-    with rehearsing(net):
+    with undisturbed(net):
         with _counter() as forward:
             output = net(images)
         with _counter() as backward:
             sum_of(output).backward()
     suffix = forward
     if cut is not None:
-        with rehearsing(net):
+        with undisturbed(net):
             activations = cut.prefix(images)
             with _counter() as suffix:
                 cut.suffix(activations)

@@ -32,10 +32,10 @@ from siamkit.engine.outputs import (
     Repeated,
     Shape,
 )
-from siamkit.engine.undisturbed import undisturbed
 from siamkit.errors import SiamkitError
 from siamkit.model.names import named_modules, named_parameters
 from siamkit.model.trace import evaluating
+from siamkit.model.undisturbed import attributes, undisturbed
 
 _IMAGE = "image"
 _KNOWN = (Tensor, int, float, str, type(None), torch.Size, torch.dtype, torch.device)
@@ -345,7 +345,8 @@ class _Use:
         with undisturbed(net), mode, intercepting(net, self._boundary.names, answer):
             with flow:
                 result = net(image)
-            self.used |= flow.labels([result, *net.buffers()])
+            kept = [attributes(module) for module in net.modules()]
+            self.used |= flow.labels([result, *net.buffers(), *kept])
         self.used |= {label for labels, _ in flow.reads for label in labels}
         self.written |= flow.written
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from siamkit.engine.blank import blank
 from siamkit.errors import SiamkitError
 
 TRACED = 2
@@ -151,7 +152,10 @@ class Repeated(Leaf):
 
 @dataclass(frozen=True)
 class Blank(Leaf):
-    """A tensor whose values do not matter. They are NaN, so that any use of them is noticed."""
+    """A tensor whose values do not matter; see :mod:`siamkit.engine.blank`.
+
+    Where an operation loses track of that, the values are NaN.
+    """
 
     BLANK: ClassVar[float] = float("nan")
     shape: Shape
@@ -164,7 +168,8 @@ class Blank(Leaf):
         shape = self.shape.of(images)
         number = self.dtype.is_floating_point or self.dtype.is_complex
         value = torch.full((), self.BLANK if number else 0, dtype=self.dtype, device=self.device)
-        return value.expand(shape).clone() if self.written else value.expand(shape)
+        view = value.expand(shape)
+        return blank(view.clone() if self.written else view)
 
 
 @dataclass(frozen=True)

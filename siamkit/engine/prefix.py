@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils._pytree import tree_leaves
 
 from siamkit.engine.boundary import Boundary
 from siamkit.engine.calls import Call, Leave, intercepting
 from siamkit.engine.frontier import Frontier
 from siamkit.errors import SiamkitError
+from siamkit.model.names import parent, submodule
+from siamkit.model.trace import evaluating
+from siamkit.model.undisturbed import Snapshot
 
 
 class Prefix(nn.Module):
@@ -19,6 +24,10 @@ class Prefix(nn.Module):
     It runs the network's own ``forward`` and leaves it by an exception as soon as all tensors that
     cross the boundary are computed. This works in eager mode and when a compiler captures the
     forward.
+
+    It is a fixed function of each image: it runs in eval mode without gradients, whatever the
+    network's mode is, and what the forward stores in buffers and attributes is undone. The suffix
+    runs the same code again and stores it once, as the whole network does.
 
     Args:
         net: The network. Its modules are used, not copied.
@@ -31,6 +40,9 @@ class Prefix(nn.Module):
         self.net = net
         self._frontier = frontier
         self._names = boundary.names
+        around = {above for name in boundary.names for above in _around(name)}
+        # In a tuple, so that they are not registered a second time.
+        self._around = tuple(submodule(net, name) for name in sorted(around))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the activations ``[N, ...]`` at the boundary of ``images [N, C, H, W]``.
@@ -61,9 +73,20 @@ class Prefix(nn.Module):
                 raise Leave
             return output
 
+        # While a compiler traces the forward, copies of buffers would become part of the graph.
+        snapshot = Snapshot(self._around, contents=get_proxy_mode() is None)
         try:
-            with intercepting(self.net, self._names, note):
+            with evaluating(self.net), intercepting(self.net, self._names, note):
                 self.net(images.clone() if frontier.image_written else images)
         except Leave:
             return frontier.pack(tensors)
+        finally:
+            snapshot.restore()
         raise SiamkitError(f"the forward did not reach {last}")
+
+
+def _around(name: str) -> Iterator[str]:
+    """Yield the names of the modules around a module, the network itself included."""
+    while name:
+        name = parent(name)
+        yield name

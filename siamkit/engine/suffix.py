@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_unflatten
 
+from siamkit.engine.blank import require_no_blank
 from siamkit.engine.boundary import Boundary
 from siamkit.engine.calls import Call, intercepting
 from siamkit.engine.frontier import Frontier
@@ -33,7 +34,11 @@ class Suffix(nn.Module):
         self._names = boundary.names
 
     def forward(self, activations: Tensor) -> Any:
-        """Return the network's output for the images of ``activations [N, ...]``."""
+        """Return the network's output for the images of ``activations [N, ...]``.
+
+        Raises:
+            SuffixError: The forward needs more of the prefix than the activations hold.
+        """
         frontier = self._frontier
         count = len(activations)
         given = frontier.unpack(activations)
@@ -45,4 +50,6 @@ class Suffix(nn.Module):
             return tree_unflatten([leaf.make(count, given) for leaf in leaves], spec)
 
         with intercepting(self.net, self._names, answer):
-            return self.net(frontier.image.make(count, given))
+            output = self.net(frontier.image.make(count, given))
+        require_no_blank(output)
+        return output

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from siamkit.engine.cutting import Cut
 from siamkit.engine.sources import Inputs
 from siamkit.engine.trial import sum_of
-from siamkit.model.trace import rehearsing
+from siamkit.model.undisturbed import undisturbed
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ def time_parts(net: nn.Module, cut: Cut, images: Tensor) -> PartTimes:
         return activations
 
     def run_suffix() -> None:
-        with rehearsing(net):
+        with undisturbed(net):
             sum_of(cut.suffix(activations)).backward()
 
     activations, prefix = _timed(run_prefix, images.device)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves
 
+from siamkit.engine.blank import BlankTensor
 from siamkit.engine.kernels import TOLERANCE as KERNELS
 from siamkit.engine.kernels import kernel_class
 from siamkit.engine.kernels import tolerance as kernel_tolerance
-from siamkit.engine.undisturbed import undisturbed
-from siamkit.model.names import named_parameters
+from siamkit.errors import SiamkitError
+from siamkit.model.names import join, named_modules, named_parameters, submodule
 from siamkit.model.trace import evaluating
+from siamkit.model.undisturbed import attributes, drawing_aside, undisturbed
 
 TOLERANCE = 1e-4
 """Largest allowed difference of outputs, gradients or buffers, relative to their largest value.
@@ -28,6 +31,9 @@ algorithm for another shape. For those that cannot, it is near one.
 _SMALL = 1e-3
 """A gradient smaller than this share of the largest one is compared on the scale of the largest.
 Some gradients are zero except for rounding, such as those of biases before a batch norm."""
+
+ATTRIBUTE = "the attribute"
+"""What the description of an attribute in an outcome begins with."""
 
 Forward = Callable[[Tensor], Any]
 
@@ -45,15 +51,26 @@ class Outcome:
     error: Exception | None = None
 
 
-def step(net: nn.Module, forward: Forward, images: Tensor, training: bool = True) -> Outcome:
-    """Return the outputs, gradients and changed buffers of a step with a fixed loss and seed.
+def step(
+    net: nn.Module,
+    forward: Forward,
+    images: Tensor,
+    inside: Sequence[str],
+    training: bool = True,
+) -> Outcome:
+    """Return the outcome of a step with a fixed loss and seed; the network is unchanged afterwards.
 
-    The network is unchanged afterwards.
+    Args:
+        net: The network.
+        forward: Runs it.
+        images: The batch.
+        inside: Modules whose attributes are left out, because the suffix does not run them.
+        training: Whether to run in training mode and backward.
     """
-    with undisturbed(net):
+    with undisturbed(net), seeded(0, images.device):  # so that dropout drops the same values
         before = {name: buffer.clone() for name, buffer in net.named_buffers()}
+        kept = {name: _detached(value) for name, value in _attributes(net, inside)}
         try:
-            torch.manual_seed(0)  # so that dropout after the boundary drops the same values
             if training:
                 output = forward(images)
                 _backward(output)
@@ -70,7 +87,29 @@ def step(net: nn.Module, forward: Forward, images: Tensor, training: bool = True
         for name, buffer in net.named_buffers():
             if name not in before or not torch.equal(buffer, before[name]):
                 values[f"the buffer {name!r}"] = buffer.clone()
+        for name, value in _attributes(net, inside):
+            if name not in kept or not _same(value, kept[name]):
+                values[f"{ATTRIBUTE} {name!r}"] = _detached(value)
     return Outcome(values)
+
+
+def _attributes(net: nn.Module, inside: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yield each number, text and tensor in the attributes of modules, by a name."""
+    left_out = {id(m) for name in inside for m in submodule(net, name).modules()}
+    for prefix, module in named_modules(net):
+        own = {} if id(module) in left_out else attributes(module)
+        for key, held in own.items():
+            for path, value in tree_flatten_with_path(held)[0]:
+                if isinstance(value, Tensor | np.ndarray | int | float | str):
+                    yield f"{join(prefix, key)}{keystr(path)}", value
+
+
+def _same(a: Any, b: Any) -> bool:
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, BlankTensor):
+        return a is b
+    return torch.equal(a, b) if isinstance(a, Tensor) else bool(np.array_equal(a, b))
 
 
 def difference(whole: Outcome, parts: Outcome, allowed: float) -> str | None:
@@ -115,7 +154,8 @@ def relative(a: Tensor, b: Tensor, floor: float = 0.0) -> float:
     """
     if not a.numel():
         return 0.0
-    a, b = a.detach().double(), b.detach().double()
+    wide = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
+    a, b = a.detach().to(wide), b.detach().to(wide)
     same = (a == b) | (a.isnan() & b.isnan())
     if bool(same.all()):
         return 0.0
@@ -133,9 +173,9 @@ def allowed_for(images: Tensor, output: Tensor) -> float:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the generators within the block, and restore their states afterwards."""
+    """Seed all generators within the block, and restore their states afterwards."""
     devices: list[Any] = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng(devices), drawing_aside(seed):
         torch.manual_seed(seed)
         yield
 
@@ -160,8 +200,17 @@ def _backward(output: Any) -> None:
 
 
 def _detached(value: Any) -> Any:
+    """Return a value that later operations do not change."""
+    if isinstance(value, BlankTensor):
+        return "a value that the suffix does not compute"
+    if isinstance(value, np.ndarray):
+        return torch.tensor(value) if value.dtype.kind in "biufc" else str(value)
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
 def _words(error: Exception | None) -> str:
-    return "" if error is None else f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    if error is None:
+        return ""
+    if isinstance(error, SiamkitError):
+        return error.what
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

@@ -73,3 +73,8 @@ def release(module: nn.Module, training: bool) -> None:
 def is_held(module: nn.Module) -> bool:
     """Return whether the module is held in eval mode."""
     return isinstance(vars(module).get("train"), _StayInEval)
+
+
+def unheld(net: nn.Module) -> list[nn.Module]:
+    """Return the modules of a network that are not held."""
+    return [module for module in net.modules() if not is_held(module)]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from siamkit.interfaces import FreezePlan
 from siamkit.model.names import named_parameters
-from siamkit.model.trace import rehearsing
+from siamkit.model.undisturbed import undisturbed
 
 _PROBE = 2
 """Images of the smaller forward. A batch norm in training mode needs two."""
@@ -91,7 +91,7 @@ def saved_activations(net: Any, images: Tensor) -> int:
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t)
-    with rehearsing(net), hooks:
+    with undisturbed(net), hooks:
         net(images)
     return sum(saved.values())
 

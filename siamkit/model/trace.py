@@ -137,28 +137,6 @@ def watch(
             handle.remove()
 
 
-@contextmanager
-def rehearsing(module: nn.Module) -> Iterator[None]:
-    """Put ``module`` into training mode for a trial step, and restore its state afterwards.
-
-    It restores buffers, every module's mode and the generators' states. Gradients are removed.
-    """
-    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    modes = _modes(module)
-    devices: list[Any] = [d for d in {b.device for b in module.parameters()} if d.type == "cuda"]
-    module.train()
-    try:
-        with torch.random.fork_rng(devices), torch.enable_grad():
-            yield
-    finally:
-        for m, mode in modes:
-            m.training = mode
-        module.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
-
-
 def dtype_of(module: nn.Module) -> torch.dtype | None:
     """Return the type of a module's first floating-point parameter; None if it has none."""
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), None)

@@ -10,14 +10,16 @@ from typing import Any
 
 from siamkit.batches import Batch, zipped
 from siamkit.data.splits import Splits
-from siamkit.engine.comparison import SuffixError
+from siamkit.engine.blank import SuffixError
 from siamkit.engine.phase import Execution
 from siamkit.engine.settings import Emit, Reports
 from siamkit.engine.sources import TRAIN, Awaited
 from siamkit.errors import Interrupted, NonFiniteError
 from siamkit.freezing.controller import Change
+from siamkit.freezing.hold import unheld
 from siamkit.freezing.proof import verify
 from siamkit.interfaces import FreezePlan, Phase
+from siamkit.model.undisturbed import Snapshot
 from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import Checkpoint
 from siamkit.runs.directory import RunDir
@@ -113,7 +115,7 @@ class Trainer:
             self._end_epoch(execution, started)
         except SuffixError as error:
             # The failed step updated nothing, so the whole network repeats it.
-            self.execution = self.engine.whole(execution, self.state.epoch, str(error))
+            self.execution = self.engine.whole(execution, self.state.epoch, error.what)
             self._keep(self.execution)
             self._run_epoch(self.execution)
 
@@ -206,7 +208,7 @@ class Trainer:
             images = sum(len(part.images) for part in step)
             started, waited = time.perf_counter(), loaded.seconds
             self.rates.set(unfrozen)
-            loss = self._step(islice(loaded, len(step)), step)
+            loss = self._step(islice(loaded, len(step)), step, execution)
             state.step += 1
             state.epoch_step += 1
             state.loss_sum += loss * images
@@ -229,7 +231,20 @@ class Trainer:
             )
             self._stop_if_asked()
 
-    def _step(self, batches: Iterator[Batch], parts: Sequence[Part]) -> float:
+    def _step(self, batches: Iterator[Batch], parts: Sequence[Part], execution: Execution) -> float:
+        # The held modules change nothing, and a step of the whole network is never repeated.
+        changing = [] if execution.parts is None else unheld(self.setup.net)
+        before = Snapshot(changing)
+        try:
+            return self._attempt(batches, parts, execution)
+        except SuffixError:
+            # Batch norms have counted this batch. The whole network will repeat it.
+            before.restore()
+            raise
+
+    def _attempt(
+        self, batches: Iterator[Batch], parts: Sequence[Part], execution: Execution
+    ) -> float:
         size = sum(part.size for part in parts)
         work = (
             (batch, part.tuples, part.size / size)
@@ -241,7 +256,10 @@ class Trainer:
             with seeded(derive(self.train.seed, "step", self.state.step)):
                 return self.stepper(work)
         except NonFiniteError as error:
-            keys = [self.splits.train.samples[i].key for part in parts for i in part.images]
+            images = [i for part in parts for i in part.images]
+            if reason := self.engine.difference(execution, self.state.epoch, images):
+                raise SuffixError(reason) from None
+            keys = [self.splits.train.samples[i].key for i in images]
             self.emit("non_finite", {"step": self.state.step, "samples": keys})
             raise NonFiniteError(
                 f"{error.what} in epoch {self.state.epoch + 1}, step {self.state.epoch_step + 1}; "

@@ -208,12 +208,14 @@ class Branching(torch.nn.Module):
         return maps.mean((2, 3))
 
 
-def fit_object(net: torch.nn.Module, folder: Path, run_dir: Path, **engine: Any) -> dict[str, Any]:
+def fit_object(
+    net: torch.nn.Module, folder: Path, run_dir: Path, epochs: int = 2, **engine: Any
+) -> dict[str, Any]:
     events: list[siamkit.Event] = []
     result = siamkit.fit(
         backbone=net, engine=engine, data=str(folder), run_dir=run_dir, listeners=[events.append],
         freeze={"name": "unfreeze-blocks", "n": 1}, image_size=32, batch_size=8, device="cpu",
-        epochs=2,
+        epochs=epochs,
         train={"images_per_class": 2},
     )  # fmt: skip
     losses = [event.data["loss"] for event in events if event.name == "step"]
@@ -240,7 +242,7 @@ def test_a_cut_that_differs_on_a_training_batch_is_said_and_not_used(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
 ) -> None:
     net = Branching("nothing")
-    whole = fit_object(net, image_folder, tmp_path / "whole", cut="off")
+    whole = fit_object(net, image_folder, tmp_path / "whole", 5, cut="off")
     asked: list[int] = []
 
     def differs(self: Any, images: torch.Tensor, *_: Any) -> str | None:
@@ -248,8 +250,8 @@ def test_a_cut_that_differs_on_a_training_batch_is_said_and_not_used(
         return None if len(asked) == 1 else "the output is off by 0.5"
 
     monkeypatch.setattr("siamkit.engine.cutting.Cut.differs", differs)
-    cut = fit_object(net, image_folder, tmp_path / "cut", cache=cache, dtype="float32")
-    assert asked == [8, 8], "at the start of the phase, and in the next epoch"
+    cut = fit_object(net, image_folder, tmp_path / "cut", 5, cache=cache, dtype="float32")
+    assert asked == [8, 8], "at the start of the phase, and four epochs later"
     assert [decision["mode"] for decision in cut["decisions"]][1:] == ["whole"]
     assert any("off by 0.5; this phase runs the whole" in text for text in cut["notices"])
     assert cut["losses"] == pytest.approx(whole["losses"], rel=1e-4)

@@ -1,0 +1,99 @@
+"""Blank tensors: stand for outputs of the prefix that nothing depended on when the cut was made.
+
+A forward may compute with them, and the result is blank again. As soon as a blank tensor would
+matter, an exception ends the forward: Python reads a value of it, it is written into another
+tensor, or the network returns it. So a path that the forward takes only later, or only for some
+images, is noticed instead of computed with wrong values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from siamkit.errors import SiamkitError
+
+_READS = frozenset(
+    ("__bool__", "__int__", "__float__", "__complex__", "__index__", "__array__", "__dlpack__",
+     "__contains__", "__iter__", "item", "tolist", "numpy", "equal", "allclose", "is_nonzero")
+)  # fmt: skip
+"""Functions that give values of a tensor to Python code."""
+
+_STATISTICS = frozenset(("batch_norm", "instance_norm"))
+"""Functions that update running statistics, which are not their first argument."""
+
+
+class SuffixError(SiamkitError):
+    """The suffix failed on a batch on which the whole network may still run."""
+
+
+class BlankTensor(Tensor):
+    """A tensor whose values are unknown."""
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run an operation and make its result blank.
+
+        Raises:
+            SuffixError: The operation gives values to Python code, or writes into a known tensor.
+        """
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in _READS:
+            raise _used(f"{name.strip('_')} reads a value")
+        if any(_is_known(target) for target in _targets(name, args, kwargs)):
+            raise _used(f"{name.strip('_')} writes it into another tensor")
+        return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
+
+
+def blank(tensor: Tensor) -> BlankTensor:
+    """Return a tensor as a blank one of the same shape and memory."""
+    return tensor.as_subclass(BlankTensor)
+
+
+def require_no_blank(value: Any) -> None:
+    """Raise an error if a value holds a blank tensor.
+
+    Raises:
+        SuffixError: It does.
+    """
+    if any(isinstance(leaf, BlankTensor) for leaf in tree_leaves(value)):
+        raise _used("the network returns it")
+
+
+def _used(how: str) -> SuffixError:
+    return SuffixError(
+        "the forward uses an output of the prefix that it did not use when the cut was tried "
+        f"({how})",
+        hint="run the whole network on this batch; from then on, do not use the cut",
+    )
+
+
+def _is_known(value: Any) -> bool:
+    return isinstance(value, Tensor) and not isinstance(value, BlankTensor)
+
+
+def _targets(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """Return the tensors that an operation writes to."""
+    targets = tree_leaves(kwargs.get("out"))
+    if name == "__setitem__" or (name.endswith("_") and not name.endswith("__")):
+        targets += args[:1]
+    if name.startswith("__i") and name.endswith("__"):  # += and the like
+        targets += args[:1]
+    if name in _STATISTICS:
+        targets += [value for value in (*args, *kwargs.values()) if _is_statistics(value)]
+    return targets
+
+
+def _is_statistics(value: Any) -> bool:
+    return _is_known(value) and not isinstance(value, torch.nn.Parameter)

@@ -1,0 +1,151 @@
+"""Runs that leave a network unchanged: its buffers, attributes, gradients, modes and generators."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+_OWN = frozenset(vars(nn.Module())) | {"train", "forward"}
+"""What torch, the hold and the interception of calls keep on a module."""
+
+
+def attributes(module: nn.Module) -> dict[str, Any]:
+    """Return what a module's own code keeps beside parameters, buffers and children.
+
+    Examples are counters, running averages in plain tensors, and lists of outputs.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        return {}
+    return {key: value for key, value in vars(module).items() if key not in _OWN}
+
+
+class Snapshot:
+    """The buffers and attributes of modules, as they were when it was taken.
+
+    The contents of tensors, arrays, lists, dictionaries, sets and queues are kept, at any depth.
+    Those of other objects are not.
+
+    Args:
+        modules: The modules; their children are not included.
+        contents: Whether to keep contents too; otherwise only which objects there were.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], contents: bool = True) -> None:
+        self._modules: list[tuple[nn.Module, dict[str, Any], dict[str, Any]]] = []
+        self._undo: list[Callable[[], object]] = []
+        seen: set[int] = set()
+        for module in modules:
+            own = attributes(module)
+            if not isinstance(module, torch.jit.ScriptModule):
+                self._modules.append((module, dict(module._buffers), own))
+            if contents:
+                for value in (*module.buffers(recurse=False), *own.values()):
+                    _keep(value, seen, self._undo)
+
+    def restore(self) -> None:
+        """Put everything back. Buffers and attributes that came since are removed."""
+        for module, buffers, own in self._modules:
+            if module._buffers.keys() != buffers.keys():
+                module._non_persistent_buffers_set &= buffers.keys()
+            module._buffers.clear()
+            module._buffers.update(buffers)
+            values = vars(module)
+            for key in attributes(module).keys() - own.keys():
+                del values[key]
+            values.update(own)
+        with torch.no_grad():
+            for undo in self._undo:
+                undo()
+
+
+@contextmanager
+def undisturbed(net: nn.Module) -> Iterator[None]:
+    """Put ``net`` into training mode for trial steps, and restore its state afterwards.
+
+    It restores buffers and attributes (see :class:`Snapshot`), gradients, every module's mode, and
+    the generators of torch, numpy and Python.
+    """
+    modules = list(net.modules())
+    # A frozen TorchScript module has no mode.
+    modes = [(module, module.training) for module in modules if hasattr(module, "training")]
+    gradients = [(p, p.grad) for p in net.parameters()]
+    devices: list[Any] = [d for d in {p.device for p, _ in gradients} if d.type == "cuda"]
+    snapshot = Snapshot(modules)
+    for parameter, _ in gradients:
+        parameter.grad = None
+    net.train()
+    try:
+        with torch.random.fork_rng(devices), drawing_aside(), torch.enable_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        snapshot.restore()
+
+
+@contextmanager
+def drawing_aside(seed: int | None = None) -> Iterator[None]:
+    """Restore the generators of numpy and Python after the block.
+
+    Args:
+        seed: Seeds both at the start of the block; None leaves them as they are.
+    """
+    python, array = random.getstate(), np.random.get_state()
+    if seed is not None:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(array)
+
+
+def _keep(value: Any, seen: set[int], undo: list[Callable[[], object]]) -> None:
+    """Append what restores the contents of a value."""
+    if id(value) in seen or isinstance(value, nn.Module | nn.Parameter) or is_lazy(value):
+        return
+    inside: Iterable[Any] = ()
+    match value:
+        case Tensor():
+            copy = value.detach().clone()
+            undo.append(lambda: value.detach().copy_(copy))
+        case np.ndarray():
+            array = value.copy()
+            undo.append(lambda: np.copyto(value, array))
+        case list():
+            items = inside = list(value)
+            undo.append(lambda: value.__setitem__(slice(None), items))
+        case dict():
+            pairs = dict(value)
+            inside = pairs.values()
+            undo.append(partial(_refill, value, value.update, pairs))
+        case set():
+            members = set(value)
+            undo.append(partial(_refill, value, value.update, members))
+        case deque():
+            queue = inside = list(value)
+            undo.append(partial(_refill, value, value.extend, queue))
+        case tuple():
+            inside = value
+        case _:
+            return
+    seen.add(id(value))
+    for item in inside:
+        _keep(item, seen, undo)
+
+
+def _refill(container: Any, fill: Callable[[Any], object], content: Any) -> None:
+    container.clear()
+    fill(content)
