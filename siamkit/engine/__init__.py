@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from siamkit.engine.blank import SuffixError
     from siamkit.engine.boundary import Boundary, find_boundaries
     from siamkit.engine.cutting import Cut, CutResult, cut, first_exact_cut
     from siamkit.engine.feature_cache import CachedRows, FeatureCache
@@ -28,6 +29,7 @@ _HOME = {
     "CutResult": ("cutting", "CutResult"),
     "FeatureCache": ("feature_cache", "FeatureCache"),
     "Kernel": ("kernels", "Kernel"),
+    "SuffixError": ("blank", "SuffixError"),
     "build_kernel": ("kernels", "build_kernel"),
     "choose_kernel": ("kernels", "choose"),
     "cut": ("cutting", "cut"),
@@ -45,6 +47,7 @@ __all__ = [
     "CutResult",
     "FeatureCache",
     "Kernel",
+    "SuffixError",
     "build_kernel",
     "choose_kernel",
     "cut",

@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from threading import RLock
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -35,6 +37,10 @@ Answer = Callable[[Call, Callable[[], Any]], Any]
 """Returns a call's output, given the call and a function that computes the output."""
 
 
+_LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
+"""One thread at a time replaces calls of a network: another may run its prefix meanwhile."""
+
+
 class Leave(BaseException):
     """Ends a forward early. It is not caught by a forward's own ``except Exception``."""
 
@@ -52,6 +58,7 @@ def intercepting(net: nn.Module, names: Iterable[str], answer: Answer) -> Iterat
     """
     counts: Counter[str] = Counter()
     inside = False
+    lock = _LOCKS.setdefault(net, RLock())
 
     def forward(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         nonlocal inside
@@ -66,18 +73,18 @@ def intercepting(net: nn.Module, names: Iterable[str], answer: Answer) -> Iterat
             inside = False
 
     modules = {id(m): (name, m) for name in reversed([*names]) for m in [submodule(net, name)]}
-    own = [(m, vars(m).get("forward")) for _, m in modules.values()]
-    # Through the instance's dictionary: a TorchScript module refuses to set its forward.
-    for name, module in modules.values():
-        vars(module)["forward"] = partial(forward, name, module.forward)
-    try:
-        with _eagerly():
+    with lock, _eagerly():
+        own = [(m, vars(m).get("forward")) for _, m in modules.values()]
+        # Through the instance's dictionary: a TorchScript module refuses to set its forward.
+        for name, module in modules.values():
+            vars(module)["forward"] = partial(forward, name, module.forward)
+        try:
             yield
-    finally:
-        for module, before in own:
-            del vars(module)["forward"]
-            if before is not None:
-                vars(module)["forward"] = before
+        finally:
+            for module, before in own:
+                del vars(module)["forward"]
+                if before is not None:
+                    vars(module)["forward"] = before
 
 
 def _eagerly() -> AbstractContextManager[Any]:

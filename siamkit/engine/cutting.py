@@ -128,14 +128,15 @@ def cut(module: nn.Module, stages: Sequence[Stage], plan: FreezePlan, images: Te
         stages: Its stages (:func:`siamkit.model.stages.discover_stages`).
         plan: The plan that was applied to it by a
             :class:`~siamkit.freezing.controller.FreezeController`.
-        images: Real, different images ``[N, C, H, W]``, if possible three or more.
+        images: Real, different images ``[N, C, H, W]``, two or more, on the network's device.
 
     Returns:
         The cut, and the reasons why deeper boundaries were rejected.
 
     Raises:
-        ConfigError: The plan was not applied to the network.
+        ConfigError: The plan was not applied to the network, or the images show nothing.
     """
+    _require_images(images)
     net = unwrap(module)
     trains = {name for name, p in named_parameters(net) if p.requires_grad}
     if wrong := sorted(trains ^ plan.trainable):
@@ -149,6 +150,24 @@ def cut(module: nn.Module, stages: Sequence[Stage], plan: FreezePlan, images: Te
     return CutResult(exact, tuple(reasons) if boundaries else (NOTHING_FROZEN,))
 
 
+def _require_images(images: Tensor) -> None:
+    """Refuse images on which a wrong cut could look exact."""
+    allowed = "two or more different images [N, C, H, W], a tensor of numbers"
+    if not isinstance(images, Tensor) or images.ndim != 4:
+        got = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise ConfigError("cannot be used", where="images", got=got, allowed=allowed)
+    if not bool(images.isfinite().all()):
+        raise ConfigError("hold NaN or infinity", where="images", allowed=allowed)
+    if all_alike(images):
+        what = "all images are equal" if len(images) > 1 else "one image is not enough"
+        raise ConfigError(what, where="images", got=list(images.shape), allowed=allowed)
+
+
+def all_alike(images: Tensor) -> bool:
+    """Return whether there are no two different images."""
+    return len(images) < 2 or bool((images[1:] == images[0]).all())
+
+
 def first_exact_cut(
     net: nn.Module, boundaries: Sequence[Boundary], images: Tensor
 ) -> tuple[Cut | None, list[str]]:
@@ -157,7 +176,7 @@ def first_exact_cut(
     Args:
         net: The network, with a plan applied.
         boundaries: The boundaries to try, in order of preference.
-        images: Two or more real images ``[N, C, H, W]``; with three, all sizes are tried.
+        images: Different images ``[N, C, H, W]``, two or more.
 
     Returns:
         The cut, or None; and the reason why each boundary before it was rejected.

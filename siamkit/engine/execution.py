@@ -21,7 +21,7 @@ from siamkit.engine.boundary import Boundary, find_boundaries, row_elements
 from siamkit.engine.cache.budget import available_bytes
 from siamkit.engine.cache.store import OverflowInCache
 from siamkit.engine.comparison import comparison_is_due, guarded, images_to_compare
-from siamkit.engine.cutting import NOTHING_FROZEN, Cut, first_exact_cut
+from siamkit.engine.cutting import NOTHING_FROZEN, Cut, all_alike, first_exact_cut
 from siamkit.engine.decision import PhaseDecision
 from siamkit.engine.identity import describe
 from siamkit.engine.kernels import Choice, choose, kernel_class
@@ -201,12 +201,13 @@ class Engine:
         if self.settings.cut == "off":
             return self._uncut("engine.cut is off")
         images = self._images().images
+        tried = _different(images[:_TESTED])
         boundaries = find_boundaries(self.net, self.controller.stages, self._plan)
         if before is not None:
             modules = [b.module for b in boundaries]
             start = modules.index(before.module) if before.module in modules else 0
             boundaries = boundaries[start:]
-        deepest, rejected_boundaries = first_exact_cut(self.net, boundaries, images[:_TESTED])
+        deepest, rejected_boundaries = first_exact_cut(self.net, boundaries, tried)
         if deepest is None:
             return self._uncut("; ".join(rejected_boundaries) or NOTHING_FROZEN)
         if before is not None:
@@ -219,7 +220,7 @@ class Engine:
             self.settings.views, self.settings.budget,
         )  # fmt: skip
         if index:
-            smaller, more = first_exact_cut(self.net, list(sizes)[index:], images[:_TESTED])
+            smaller, more = first_exact_cut(self.net, list(sizes)[index:], tried)
             if smaller is not None:
                 too_large = f"{deepest.boundary.name}: its cache would exceed engine.cache_gb"
                 reasons = [*rejected_boundaries, too_large, *more]
@@ -384,3 +385,12 @@ class Engine:
         for name, v in views.items():
             sources[name].show(v, rows[name])
         return None
+
+
+def _different(images: Tensor) -> Tensor:
+    """Return images to try a cut on: these, with random ones if they are all equal."""
+    if not all_alike(images):
+        return images
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(_TESTED - 1, *images.shape[1:], generator=generator)
+    return torch.cat([images[:1], noise.to(images)]).contiguous(memory_format=torch.channels_last)

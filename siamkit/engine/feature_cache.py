@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor
@@ -19,7 +19,14 @@ from siamkit.engine.cache.store import DTYPES
 from siamkit.engine.cutting import Cut
 from siamkit.engine.frozen_prefix import FrozenPrefix
 from siamkit.engine.identity import describe, describe_network
-from siamkit.engine.kernels import Kernel, Precision, batch_size, choose, kernel_class
+from siamkit.engine.kernels import (
+    Kernel,
+    Precision,
+    batch_size,
+    choose,
+    kernel_class,
+    require_kernel,
+)
 from siamkit.engine.outputs import Blank, Given
 from siamkit.engine.prefix_store import Loaded, PrefixStore
 from siamkit.engine.sources import unpack
@@ -126,8 +133,19 @@ class FeatureCache:
         kernel: str = "auto",
         precision: Precision = "fp32",
     ) -> None:
-        if not budget > 0:
-            raise ConfigError("must be greater than 0 bytes", where="budget", got=budget)
+        if not isinstance(cut, Cut):
+            raise ConfigError(
+                "needs a cut network", where="cut", got=type(cut).__name__,
+                hint="pass the cut of siamkit.engine.cut(...); where that is None, run the whole "
+                "network",
+            )  # fmt: skip
+        if not isinstance(budget, int | float) or not budget > 0:
+            raise ConfigError("must be a number of bytes above 0", where="budget", got=budget)
+        if precision not in get_args(Precision):
+            allowed = ", ".join(get_args(Precision))
+            raise ConfigError(
+                "unknown precision", where="precision", got=precision, allowed=allowed
+            )
         if dtype is not None and dtype not in DTYPES:
             names = ", ".join(map(str, DTYPES))
             raise ConfigError("rows cannot have this type", where="dtype", got=dtype, allowed=names)
@@ -135,12 +153,14 @@ class FeatureCache:
         self._wanted, self._precision = kernel, precision
         self._frozen = FrozenPrefix(controller, cut)
         self._image = _example(cut)
-        with evaluating(cut.net):
-            shape = cut.prefix(self._image).shape[1:]
+        require_kernel(kernel, self._image.device, "kernel")
+        shape = cut.prefix(self._image).shape[1:]
         if dtype is None:
             dtype = torch.float32 if len(shape) == 1 else torch.float16
         numerics = kernel_class(self._image.device, precision)
         self._root = default_root() if root is None else Path(root)
+        if self._root.exists() and not self._root.is_dir():
+            raise ConfigError("is a file, not a folder", where="root", got=str(self._root))
         self._store = PrefixStore(
             cut,
             {**describe_network(cut, self._image), **describe(controller, cut, dtype, numerics)},
@@ -181,9 +201,9 @@ class FeatureCache:
         Call it once per phase or epoch with the keys of all images, not once per batch.
 
         A few rows are compared with the network's current output: the first and the last computed
-        row, or else one stored row at the 1st, 2nd, 4th, 8th, ... call. This detects a key that
-        stands for two images, and a ``load`` that returns random images. In this case, all rows of
-        the store are removed.
+        row, or else one stored row at the 1st, 2nd, 4th, 8th, ... call; and the last row whose key
+        stands at two positions. So most keys that stand for two images are detected, and a
+        ``load`` that returns random images. In this case, all rows of the store are removed.
 
         Args:
             keys: A key per image and view. Anything that changes the pixels must change the key:
@@ -223,7 +243,7 @@ class FeatureCache:
                 continue
         for text in self._store.notices():
             _log.warning(text)
-        self._check(rows, computed, images, keys)
+        self._check(rows, computed, images, keys, _last_repeated(row_keys))
         return CachedRows(rows, self._frozen.require)
 
     def _fill(
@@ -270,7 +290,12 @@ class FeatureCache:
         return self._kernel
 
     def _check(
-        self, rows: Rows, computed: list[int], images: Load, keys: Sequence[str | bytes]
+        self,
+        rows: Rows,
+        computed: list[int],
+        images: Load,
+        keys: Sequence[str | bytes],
+        repeated: int | None,
     ) -> None:
         if computed:
             positions = sorted({computed[0], computed[-1]})
@@ -279,6 +304,7 @@ class FeatureCache:
             if self._reads & (self._reads - 1):  # not a power of two
                 return
             positions = [self._reads * 7919 % len(rows)]
+        positions += [] if repeated is None else [repeated]
         stored = rows.gather(torch.tensor(positions))
         apart = [
             self._store.discrepancy(row[None], image[None])
@@ -328,6 +354,12 @@ def _checked(load: Load, like: Tensor) -> Load:
         return loaded.to(like.device)
 
     return images
+
+
+def _last_repeated(keys: Sequence[bytes]) -> int | None:
+    """Return the last position whose key stands at an earlier position too."""
+    first = {key: at for at, key in reversed(list(enumerate(keys)))}
+    return next((at for at in range(len(keys) - 1, -1, -1) if first[keys[at]] != at), None)
 
 
 def _digest(key: str | bytes) -> bytes:

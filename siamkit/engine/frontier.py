@@ -212,7 +212,10 @@ class _Record:
         if self.trained:
             self.reason = "it runs after a module that trains"
         elif trains or any(leaf.requires_grad for leaf in leaves):
-            self.reason = f"its output depends on parameters that train ({', '.join(trains[:3])})"
+            named = (
+                f" ({', '.join(trains[:3])})" if trains else ", or the forward asks for gradients"
+            )
+            self.reason = f"its output depends on parameters that train{named}"
         else:
             self.calls[call] = _copied(output)
             if call.module == self.module:

@@ -9,7 +9,7 @@ from siamkit.engine.identity import prefix_fingerprints
 from siamkit.errors import ConfigError
 from siamkit.freezing import proof
 from siamkit.freezing.controller import FreezeController
-from siamkit.model.names import join, named_modules
+from siamkit.model.names import Names, join, named_modules
 
 _ANEW = "call siamkit.engine.cut under the current plan, and open a new FeatureCache"
 
@@ -40,10 +40,11 @@ class FrozenPrefix:
                 "no plan was applied", where="controller",
                 hint="call controller.apply(plan) before you cut the network",
             )  # fmt: skip
+        plain = Names.of(cut.net)
         trains = [
-            name
+            plain[name]
             for name, parameter in cut.net.named_parameters(remove_duplicate=False)
-            if name in cut.boundary.parameters and parameter.requires_grad
+            if plain[name] in cut.boundary.parameters and parameter.requires_grad
         ]
         if trains:
             raise ConfigError(

@@ -143,7 +143,7 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
     preprocessing = setup.net.backbone.preprocessing
     images = probe_images(preprocessing.channels, preprocessing.size, setup.device)
     boundaries = find_boundaries(setup.net, setup.schedule.stages, phase.plan)
-    parts, rejected_boundaries = first_exact_cut(setup.net, boundaries, images[:2])
+    parts, rejected_boundaries = first_exact_cut(setup.net, boundaries, images[:3])
     inside = frozenset(parts.boundary.units if parts else ())
     with autocast(setup.device, config.train.precision):
         memory = training_memory(

@@ -11,6 +11,8 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
+from siamkit.model.undisturbed import drawing_aside
+
 
 def derive(seed: int, what: str, index: int = 0) -> int:
     """Return a 63-bit seed for one purpose, such as ``init`` or ``step``."""
@@ -20,10 +22,10 @@ def derive(seed: int, what: str, index: int = 0) -> int:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's generators within the block, and restore them afterwards."""
+    """Seed the generators of torch, numpy and Python in the block, and restore them afterwards."""
     cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     state = torch.default_generator.get_state()
-    with torch.random.fork_rng(devices=cuda) if cuda else nullcontext():
+    with torch.random.fork_rng(devices=cuda) if cuda else nullcontext(), drawing_aside(seed):
         if cuda:
             torch.cuda.manual_seed_all(seed)
         # Not torch.manual_seed, which checks for every kind of accelerator on each call.

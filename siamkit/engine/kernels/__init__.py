@@ -10,7 +10,7 @@ from siamkit.engine.kernels.base import (
 )
 from siamkit.engine.kernels.build import KERNELS, available, build_kernel
 from siamkit.engine.kernels.check import TOLERANCE, check, tolerance
-from siamkit.engine.kernels.choose import Choice, choose
+from siamkit.engine.kernels.choose import Choice, choose, require_kernel
 from siamkit.engine.kernels.worth import worth_building
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "check",
     "choose",
     "kernel_class",
+    "require_kernel",
     "run",
     "tolerance",
     "worth_building",

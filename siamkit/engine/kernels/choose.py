@@ -51,6 +51,24 @@ class Choice:
     rejected: dict[str, str]
 
 
+def require_kernel(wanted: str, device: torch.device, where: str) -> str:
+    """Return the allowed names of kernels as text.
+
+    Args:
+        wanted: A name, or ``auto``.
+        device: The device that the kernel will run on.
+        where: The place of the name, for the error.
+
+    Raises:
+        ConfigError: The kernel is unknown, or not available on the device.
+    """
+    reasons = available(device)
+    allowed = ", ".join(["auto", *(name for name, reason in reasons.items() if reason is None)])
+    if wanted != "auto" and (reason := reasons.get(wanted, "unknown kernel")):
+        raise ConfigError(reason, where=where, got=wanted, allowed=allowed)
+    return allowed
+
+
 def choose(
     prefix: nn.Module,
     images: Tensor,
@@ -80,10 +98,7 @@ def choose(
         KernelError: The wanted kernel, or the plain network, fails or is not exact enough.
     """
     reasons = available(images.device)
-    allowed = ", ".join(["auto", *(name for name, reason in reasons.items() if reason is None)])
-    if wanted != "auto" and (reason := reasons.get(wanted, "unknown kernel")):
-        raise ConfigError(reason, where="engine.prefix", got=wanted, allowed=allowed)
-
+    allowed = require_kernel(wanted, images.device, "engine.prefix")
     example = _repeat(images, batch_size(images.device))
     known = plain if len(images) == len(example) else None
     contest = _Contest(Source(prefix, example, precision), count, known)
