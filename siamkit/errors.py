@@ -151,8 +151,25 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else ""
 
 
-PASSED = (SiamkitError, KeyboardInterrupt, MemoryError)
-"""Exceptions that :func:`calling` passes on: no plugin's fault, or errors that name the plugin."""
+_NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception says that memory ran out, on a CPU or a GPU."""
+    # By name and text: torch's error does not derive from MemoryError, and its allocator of the CPU
+    # raises a plain RuntimeError.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+
+
+def is_nobodys_fault(error: BaseException) -> bool:
+    """Return whether an exception of a plugin passes unchanged.
+
+    These are siamkit's own errors, which a plugin may raise on purpose; a user's interruption; and
+    a lack of memory.
+    """
+    return isinstance(error, SiamkitError | KeyboardInterrupt) or is_out_of_memory(error)
 
 
 @contextmanager
@@ -164,12 +181,11 @@ def calling(whose: str, doing: str = "failed") -> Iterator[None]:
         doing: The step that failed, such as ``failed to build``.
 
     Raises:
-        PluginError: The block raised an exception that is not among :data:`PASSED`.
+        PluginError: The block raised an exception, except those of :func:`is_nobodys_fault`.
     """
     try:
         yield
     except BaseException as error:
-        # By name: torch's out-of-memory error does not derive from MemoryError.
-        if isinstance(error, PASSED) or type(error).__name__ == "OutOfMemoryError":
+        if is_nobodys_fault(error):
             raise
         raise PluginError(f"{whose} {doing}: {type(error).__name__}: {error}") from error

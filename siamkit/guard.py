@@ -2,18 +2,43 @@
 
 :func:`guard` wraps one method of an object in :func:`siamkit.errors.calling`. It does so on the
 object itself, so the object keeps its type, attributes and parameters, and no caller changes.
+
+A network's forward and a loss's backward cannot be wrapped so: the engine captures the first and
+replaces parts of it, and autograd calls the second. :func:`attributing` finds whose code failed in
+the traceback.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from numbers import Real
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-from siamkit.errors import PluginError, calling
+from siamkit.errors import PluginError, calling, is_nobodys_fault
 from siamkit.interfaces import FreezePlan, FreezePolicy, Loss, Progress, Scheduler, Stage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_CALL = "torch.nn.modules.module"
+"""The Python module whose functions call a module's forward."""
+
+_BACKWARD = "_engine_run_backward"
+"""The function that starts autograd. All that autograd calls lies below it in a traceback."""
+
+_APPLY = "torch.autograd.function"
+"""The Python module that calls the backward of a Python function, a node of autograd's graph."""
+
+_MARK = "siamkit: the input of a loss"
+"""The key in the metadata of a node of autograd's graph at which a loss begins."""
+
+_SHARED = ("torch", "siamkit")
+"""Packages that hold more than one plugin's code."""
 
 
 class Guarded:
@@ -43,18 +68,34 @@ class Guarded:
         return result
 
 
+class GuardedLoss(Guarded):
+    """A loss's forward. It marks where the loss begins, for errors in backward."""
+
+    def __call__(self, embeddings: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call the forward, with a mark at the embeddings' node in the graph of autograd.
+
+        Raises:
+            PluginError: The forward raised.
+        """
+        node = getattr(embeddings, "grad_fn", None)
+        if node is not None:
+            node.metadata[_MARK] = True
+        return super().__call__(embeddings, *args, **kwargs)
+
+
 def guard(made: Any, whose: str) -> Any:
     """Guard the method of a policy, scheduler, loss or optimizer, and return the object.
 
     Other objects, and objects that are guarded already, are returned unchanged.
     """
     check: Callable[..., None] | None = None
+    wrapper = Guarded
     if isinstance(made, FreezePolicy):
         method, check = "plan", Repeats(whose)
     elif isinstance(made, Scheduler):
         method, check = "lr_scale", partial(_require_scale, whose)
     elif isinstance(made, Loss):
-        method = "forward"
+        method, wrapper = "forward", GuardedLoss
     elif _is_optimizer(made):
         method = "step"
     else:
@@ -62,7 +103,7 @@ def guard(made: Any, whose: str) -> Any:
     call = getattr(made, method)
     if not isinstance(call, Guarded):
         # A plain assignment would fail on a frozen dataclass.
-        object.__setattr__(made, method, Guarded(call, whose, check))
+        object.__setattr__(made, method, wrapper(call, whose, check))
     return made
 
 
@@ -128,3 +169,93 @@ def _digest(plan: FreezePlan) -> int:
 def _moment(progress: Progress) -> tuple[Any, ...]:
     history = tuple(tuple(metrics.items()) for metrics in progress.history)
     return progress.epoch, progress.epochs, progress.step, progress.steps, history, progress.monitor
+
+
+# --- forward and backward ------------------------------------------------------------------------
+
+
+@contextmanager
+def attributing(modules: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Turn an exception of a plugin's module, in forward or backward, into one that names it.
+
+    Args:
+        modules: The modules of a run by their entries, for errors, such as
+            ``backbone 'tinyconv' of siamkit-tinyconv``.
+
+    Raises:
+        PluginError: The block raised an exception inside the forward of one of the modules, or in
+            code of its Python module or package that autograd called. Others pass unchanged, and
+            so do those of :func:`siamkit.errors.is_nobodys_fault`.
+    """
+    try:
+        yield
+    except BaseException as error:
+        place = None if is_nobodys_fault(error) else _place(error, modules)
+        if place is None:
+            raise
+        raise PluginError(f"{place}: {type(error).__name__}: {error}") from error
+
+
+def _place(error: BaseException, modules: Mapping[str, nn.Module]) -> str | None:
+    """Return whose forward or backward raised an exception; None for nobody's."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in frames:
+        if frame.f_globals.get("__name__") == _CALL:
+            called = frame.f_locals.get("self")
+            for whose, module in modules.items():
+                if any(part is called for part in module.modules()):
+                    return f"{whose} failed in forward"
+    started = [number for number, frame in enumerate(frames) if frame.f_code.co_name == _BACKWARD]
+    for frame in frames[: started[0] : -1] if started else ():  # the innermost first
+        owners = _owners(frame.f_globals.get("__name__", ""), modules)
+        if len(owners) > 1:
+            owners = _on_its_side(frames, owners, modules)
+        if owners:
+            return f"{' or '.join(owners)} failed in backward"
+    return None
+
+
+def _on_its_side(
+    frames: Sequence[FrameType], owners: list[str], modules: Mapping[str, nn.Module]
+) -> list[str]:
+    """Return the owners on the side of the failed node: the loss, or the network before it.
+
+    A node belongs to the loss if the loss's input, which is marked, lies before it.
+    """
+    nodes = [
+        frame.f_locals.get("self") for frame in frames if frame.f_globals.get("__name__") == _APPLY
+    ]
+    if not nodes:  # a hook failed, and not a node
+        return owners
+    within = _reaches_mark(nodes[-1])
+    return [whose for whose in owners if isinstance(modules[whose], Loss) is within] or owners
+
+
+def _reaches_mark(node: Any) -> bool:
+    following, seen = [before for before, _ in node.next_functions], set()
+    while following:
+        before = following.pop()
+        if before is None or before in seen:
+            continue
+        if before.metadata.get(_MARK):
+            return True
+        seen.add(before)
+        following += [further for further, _ in before.next_functions]
+    return False
+
+
+def _owners(name: str, modules: Mapping[str, nn.Module]) -> list[str]:
+    """Return whose code a Python module holds: all that share it, if several do."""
+    sources = {
+        whose: {source for part in module.modules() if (source := type(part).__module__)}
+        for whose, module in modules.items()
+    }
+    package = _package(name)
+    exact = [whose for whose, own in sources.items() if name in own and package != "torch"]
+    if exact or package in _SHARED:
+        return exact
+    return [whose for whose, own in sources.items() if package in map(_package, own)]
+
+
+def _package(name: str) -> str:
+    return name.partition(".")[0]

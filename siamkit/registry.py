@@ -91,7 +91,7 @@ def whose(kind: str, name: str, distribution: str) -> str:
         name: The name that the user typed, or that of an object.
         distribution: The entry's distribution.
     """
-    if distribution == GIVEN:
+    if name.startswith(PYTHON):
         return f"{kind} {name.removeprefix(PYTHON)!r} {GIVEN}"
     return f"{kind} {name!r} of {distribution}"
 

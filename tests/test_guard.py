@@ -73,7 +73,8 @@ def test_whatever_is_raised_names_the_plugin(error):
 @pytest.mark.parametrize(
     "error",
     [ConfigError("x"), CheckpointError("x"), KeyboardInterrupt(), MemoryError(),
-     torch.OutOfMemoryError()],
+     torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+     RuntimeError("CUDA error: out of memory")],
 )  # fmt: skip
 def test_what_is_not_the_plugins_fault_passes(error):
     with pytest.raises(type(error)) as caught, calling(WHOSE):

@@ -15,6 +15,7 @@ from siamkit.errors import (
     ResourceError,
     SiamkitError,
     did_you_mean,
+    is_out_of_memory,
 )
 
 
@@ -30,7 +31,7 @@ def as_siamkit_error(error: BaseException) -> SiamkitError:
         return _usage_error(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return ResourceError("no space left on disk", where=error.filename)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return ResourceError(
             "out of memory",
             hint="try a smaller --batch-size or --image-size, or --set train.micro_batch=N",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from siamkit.engine.blank import SuffixError
-from siamkit.errors import SiamkitError
+from siamkit.errors import SiamkitError, is_out_of_memory
 
 _SECONDS = 0.2
 _FEWEST = 2
@@ -41,7 +40,9 @@ def guarded(suffix: Callable[[Tensor], Tensor], activations: Tensor) -> Tensor:
     """
     try:
         return suffix(activations)
-    except (SiamkitError, MemoryError, torch.OutOfMemoryError):
+    except SiamkitError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise SuffixError(f"{type(error).__name__}: {error}") from error

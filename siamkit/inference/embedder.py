@@ -27,10 +27,11 @@ from siamkit.data.views import EvalView
 from siamkit.engine.kernels import Choice, Precision, choose, kernel_class, run
 from siamkit.errors import CheckpointError, DataError, NonFiniteError
 from siamkit.evaluation.calibration import Calibration, Verdict
+from siamkit.guard import attributing
 from siamkit.model.device import resolve_device
 from siamkit.model.pretrained.identity import fingerprint_of
 from siamkit.model.pretrained.load import load_net
-from siamkit.model.siamese import SiameseNet
+from siamkit.model.siamese import SiameseNet, plugins_of
 from siamkit.showing import Bar, TextRepr, shown
 from siamkit.spelling import command
 
@@ -348,7 +349,8 @@ class Embedder(TextRepr):
     def _run(self, images: Tensor, count: int, names: Sequence[object]) -> Tensor:
         """Return the embeddings of ``images``, the first of ``count`` images in this task."""
         moved = images.to(self._device, non_blocking=True)
-        embeddings = run(self._kernel(moved, count).kernel, moved).cpu()
+        with attributing(plugins_of(self.net)):
+            embeddings = run(self._kernel(moved, count).kernel, moved).cpu()
         _require_finite(embeddings, names)
         return embeddings
 

@@ -15,6 +15,7 @@ from siamkit.model.grouping import norm_parameters
 from siamkit.model.heads import Head
 from siamkit.model.origin import Origin
 from siamkit.model.trace import autocasting, dtype_of, evaluating
+from siamkit.registry import whose
 from siamkit.showing import TextRepr
 
 
@@ -142,3 +143,11 @@ class SiameseNet(TextRepr, nn.Module):
         from siamkit.model.pretrained.save import save_net  # it builds networks
 
         return save_net(self, folder, license=license, force=force)
+
+
+def plugins_of(net: SiameseNet) -> dict[str, nn.Module]:
+    """Return the backbone and the head by their entries, for errors; none if they have none."""
+    if net.origin is None:
+        return {}
+    parts = {"backbone": (net.backbone, net.origin.backbone), "head": (net.head, net.origin.head)}
+    return {whose(kind, of.name, of.distribution): part for kind, (part, of) in parts.items()}

@@ -15,11 +15,11 @@ from siamkit.data.splits import Splits
 from siamkit.errors import ConfigError, PluginError, calling
 from siamkit.freezing.controller import FreezeController
 from siamkit.freezing.schedule import FreezeSchedule
-from siamkit.guard import guard
+from siamkit.guard import guard, name_of
 from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler, Stage
 from siamkit.model.create import Weights, create_net
 from siamkit.model.device import resolve_device
-from siamkit.model.siamese import SiameseNet
+from siamkit.model.siamese import SiameseNet, plugins_of
 from siamkit.registry import Provider, Registry, whose
 from siamkit.training.optimizer import named_groups, require_groups
 from siamkit.training.seeding import derive, seeded
@@ -50,6 +50,11 @@ class Setup:
     loss: Loss
     optimizer: torch.optim.Optimizer
     controller: FreezeController
+
+    @property
+    def plugins(self) -> dict[str, nn.Module]:
+        """The backbone, the head and the loss by their entries, for errors."""
+        return {**plugins_of(self.net), name_of(self.loss, "the loss"): self.loss}
 
 
 def build(

@@ -17,6 +17,7 @@ from siamkit.data.opening import load_data
 from siamkit.data.splits import Splits
 from siamkit.engine.settings import Emit
 from siamkit.errors import CheckpointError, ConfigError, DataError, ResourceError
+from siamkit.guard import attributing
 from siamkit.registry import Registry
 from siamkit.runs import checkpoint
 from siamkit.runs.calibration import best_checkpoint, calibrate_run, calibration_of
@@ -153,7 +154,7 @@ def _run(
     emit: Emit,
     saved: Checkpoint | None,
 ) -> Result:
-    with listening() as stop:
+    with listening() as stop, attributing(setup.plugins):
         trainer = Trainer(setup, splits, state, run_dir, emit, stop)
         if saved:
             trainer.restore(saved)

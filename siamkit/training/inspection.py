@@ -18,6 +18,7 @@ from siamkit.engine.flops import count_flops
 from siamkit.engine.settings import Reports
 from siamkit.freezing.memory import probe_images, training_memory
 from siamkit.freezing.schedule import status
+from siamkit.guard import attributing
 from siamkit.interfaces import Phase, Stage
 from siamkit.model.create import Weights
 from siamkit.model.names import named_parameters
@@ -54,23 +55,8 @@ def inspect(
         measure: Whether to time each phase on the data too, and report how the engine would run it.
     """
     setup = _build(config, registries, "all" if measure else weights)
-    notices: list[str] = []
-    phases = setup.schedule.phases(history)
-    if setup.schedule.policy.metric_driven:
-        notices.append(
-            f"policy {config.freeze.name!r} follows {setup.schedule.monitor}: these phases are a "
-            "forecast from the finished epochs alone"
-        )
-    rows = [_phase(setup, phase) for phase in phases]
-    notices += [
-        note
-        for phase, row in zip(phases, rows, strict=True)
-        if (note := _spoilt(setup, phase, row["boundary"]))
-    ]
-    if measure:
-        measured = measurements(setup, phases, notices.append)
-        for row, record in zip(rows, measured, strict=True):
-            row["measured"] = record
+    with attributing(setup.plugins):
+        rows, notices = _inspected(setup, history, measure)
     preprocessing = setup.net.backbone.preprocessing
     result = {
         "backbone": {
@@ -94,8 +80,32 @@ def inspect(
         "notices": notices,
     }
     if parameters:
-        result["parameters_list"] = _parameters(setup, phases)
+        result["parameters_list"] = _parameters(setup, setup.schedule.phases(history))
     return result
+
+
+def _inspected(
+    setup: Setup, history: Sequence[Mapping[str, float]], measure: bool
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the rows of the phases, and notices."""
+    notices: list[str] = []
+    phases = setup.schedule.phases(history)
+    if setup.schedule.policy.metric_driven:
+        notices.append(
+            f"policy {setup.config.freeze.name!r} follows {setup.schedule.monitor}: these phases "
+            "are a forecast from the finished epochs alone"
+        )
+    rows = [_phase(setup, phase) for phase in phases]
+    notices += [
+        note
+        for phase, row in zip(phases, rows, strict=True)
+        if (note := _spoilt(setup, phase, row["boundary"]))
+    ]
+    if measure:
+        measured = measurements(setup, phases, notices.append)
+        for row, record in zip(rows, measured, strict=True):
+            row["measured"] = record
+    return rows, notices
 
 
 def _spoilt(setup: Setup, phase: Phase, boundary: Mapping[str, Any] | None) -> str | None:

@@ -28,6 +28,7 @@ def test_a_failing_suffix_is_told_apart_from_our_errors_and_from_a_lack_of_memor
 
     with pytest.raises(SuffixError, match="ValueError: shape"):
         guarded(failing(ValueError("shape")), torch.ones(1))
-    for error in (DataError("x"), MemoryError(), torch.OutOfMemoryError("CUDA")):
+    for error in (DataError("x"), MemoryError(), torch.OutOfMemoryError("CUDA"),
+                  RuntimeError("DefaultCPUAllocator: can't allocate memory")):  # fmt: skip
         with pytest.raises(type(error)):
             guarded(failing(error), torch.ones(1))

@@ -81,6 +81,7 @@ class Source:
 
         Raises:
             KernelError: The kernel is unknown or unavailable, cannot be built, or does not run.
+            Exception: That of the plain network itself, unchanged.
         """
         allowed = ", ".join(KERNELS)
         if name not in KERNELS:
@@ -94,6 +95,8 @@ class Source:
         except SiamkitError as error:
             raise KernelError(f"kernel {name!r}: {error}") from error
         except Exception as error:
+            if name == "eager":  # no kernel is at fault, and memory may be short
+                raise
             raise KernelError(f"kernel {name!r} failed: {_summary(error)}") from error
         if output.ndim < 2 or len(output) != len(self.example):
             raise KernelError(
@@ -135,6 +138,7 @@ def build_kernel(
 
     Raises:
         KernelError: The kernel is unknown or unavailable, cannot be built, or does not run.
+        Exception: That of the plain network itself, unchanged.
     """
     kernel, _ = Source(prefix, example, precision).start(name)
     return kernel

@@ -95,7 +95,8 @@ def choose(
 
     Raises:
         ConfigError: The wanted kernel is unknown, or not available here.
-        KernelError: The wanted kernel, or the plain network, fails or is not exact enough.
+        KernelError: The wanted kernel fails or is not exact enough.
+        Exception: That of the plain network itself, unchanged.
     """
     reasons = available(images.device)
     allowed = require_kernel(wanted, images.device, "engine.prefix")
