@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from siamkit.api.entries import registries
@@ -14,7 +13,7 @@ from siamkit.errors import CheckpointError, ConfigError
 from siamkit.evaluation.calibration import Calibration
 from siamkit.inference.embedder import Embedder
 from siamkit.model.create import create_net
-from siamkit.model.device import resolve_device
+from siamkit.model.device import place, resolve_device
 from siamkit.model.siamese import SiameseNet
 from siamkit.objects.overlay import overlaid, require_same
 from siamkit.runs.open import OpenRun
@@ -110,8 +109,7 @@ def embedder_of(
     allowed = ("auto", *KERNELS)
     if kernel not in allowed:
         raise ConfigError("no such kernel", where="kernel", got=kernel, allowed=", ".join(allowed))
-    net: SiameseNet = model_of(run, which).to(resolve_device(device))
-    net = net.to(memory_format=torch.channels_last)
+    net = place(model_of(run, which), resolve_device(device))
     calibration: Calibration | CheckpointError
     try:
         calibration = run.calibration(which)

@@ -34,6 +34,7 @@ from siamkit.engine.timing import LoadedImages, PartTimes, load_first, time_part
 from siamkit.engine.trial import TOLERANCE
 from siamkit.errors import ConfigError
 from siamkit.freezing.controller import FreezeController
+from siamkit.model.device import laid_out_for
 from siamkit.model.trace import evaluating
 from siamkit.spelling import command, setting
 
@@ -157,7 +158,7 @@ class Engine:
             return None
         indices, view = list(batch), execution.view(epoch)
         images = torch.stack([self.inputs[TRAIN].example(i, view) for i in indices])
-        images = images.to(self.settings.device).contiguous(memory_format=torch.channels_last)
+        images = laid_out_for(self.net, images)
         activations, tolerance = None, TOLERANCE
         if phase.cache is not None and phase.plan.mode == "cached" and phase.dtype.itemsize > 2:
             # With rows of full precision, the prefix need not run, and the rows are checked too.
@@ -201,7 +202,7 @@ class Engine:
         if self.settings.cut == "off":
             return self._uncut("engine.cut is off")
         images = self._images().images
-        tried = _different(images[:_TESTED])
+        tried = laid_out_for(self.net, _different(images[:_TESTED]))
         boundaries = find_boundaries(self.net, self.controller.stages, self._plan)
         if before is not None:
             modules = [b.module for b in boundaries]
@@ -239,7 +240,7 @@ class Engine:
 
     def _images(self) -> LoadedImages:
         if self._first is None:
-            self._first = load_first(self.inputs[TRAIN], self.settings.device)
+            self._first = load_first(self.inputs[TRAIN], self.net)
         return self._first
 
     def _uncut(self, reason: str) -> PhaseDecision:
@@ -393,4 +394,4 @@ def _different(images: Tensor) -> Tensor:
         return images
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(_TESTED - 1, *images.shape[1:], generator=generator)
-    return torch.cat([images[:1], noise.to(images)]).contiguous(memory_format=torch.channels_last)
+    return torch.cat([images[:1], noise.to(images)])

@@ -67,7 +67,7 @@ class CachedRows(Dataset[Tensor]):
         self._require_frozen()
         positions = self._positions[index]
         rows = unpack(self._rows.gather(positions.reshape(-1)))
-        return rows[0] if positions.ndim == 0 else rows
+        return rows.reshape(*positions.shape, *rows.shape[1:])
 
     def __getitems__(self, indices: list[int]) -> list[Tensor]:
         """Return the rows of a batch; ``DataLoader`` calls this."""

@@ -33,6 +33,7 @@ from siamkit.engine.outputs import (
     Shape,
 )
 from siamkit.errors import SiamkitError
+from siamkit.model.device import layout_of
 from siamkit.model.names import named_modules, named_parameters
 from siamkit.model.trace import evaluating
 from siamkit.model.undisturbed import attributes, undisturbed
@@ -51,6 +52,7 @@ class Port:
         shape: Its shape.
         dtype: Its type.
         written: Whether later operations change it in place.
+        layout: Its memory layout. Dropout draws values in the order of the memory.
     """
 
     call: Call | None
@@ -58,6 +60,7 @@ class Port:
     shape: Shape
     dtype: torch.dtype
     written: bool
+    layout: torch.memory_format = torch.contiguous_format
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ class Frontier:
         result = {}
         for at, (port, part) in enumerate(zip(self.ports, parts, strict=True)):
             cast = part.to(port.dtype)
+            if cast.ndim == 4:
+                cast = cast.contiguous(memory_format=port.layout)
             shared = cast.untyped_storage().data_ptr() == activations.untyped_storage().data_ptr()
             result[at] = cast.clone() if port.written and shared else cast
         return result
@@ -375,7 +380,8 @@ def _frontier(
             if isinstance(leaf, Blank) and used:
                 _require_rows(call, leaf)
                 leaves.append(Given(len(ports)))
-                ports.append(Port(call, at, leaf.shape, leaf.dtype, changed))
+                layout = layout_of(output.values[at])
+                ports.append(Port(call, at, leaf.shape, leaf.dtype, changed, layout))
             elif changed and isinstance(leaf, Blank | Constant | Repeated):
                 leaves.append(replace(leaf, written=True))
             else:

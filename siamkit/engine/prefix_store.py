@@ -19,6 +19,7 @@ from siamkit.engine.difference import relative_difference
 from siamkit.engine.kernels import Kernel, run, tolerance
 from siamkit.engine.sources import pack, unpack
 from siamkit.errors import ResourceError
+from siamkit.model.device import laid_out_for
 from siamkit.model.trace import evaluating
 from siamkit.words import plural
 
@@ -136,7 +137,7 @@ class PrefixStore:
             The largest difference, relative to the network's largest value.
         """
         with evaluating(self._cut.net):
-            plain = self._cut.prefix(images.contiguous(memory_format=torch.channels_last))
+            plain = self._cut.prefix(laid_out_for(self._cut.net, images))
         return relative_difference(unpack(rows), plain.float().cpu())
 
     def drop(self, on_wait: Callable[[], None] | None = None) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from siamkit.engine.cutting import Cut
 from siamkit.engine.sources import Inputs
 from siamkit.engine.trial import sum_of
+from siamkit.model.device import laid_out_for
 from siamkit.model.undisturbed import undisturbed
 
 T = TypeVar("T")
@@ -29,13 +30,12 @@ class LoadedImages:
     seconds: float
 
 
-def load_first(inputs: Inputs, device: torch.device) -> LoadedImages:
-    """Load the first images, in their first view."""
+def load_first(inputs: Inputs, net: nn.Module) -> LoadedImages:
+    """Load the first images for a network, in their first view."""
     started = time.perf_counter()
     rows = [inputs.example(i, 0) for i in range(min(_IMAGES, len(inputs)))]
     seconds = (time.perf_counter() - started) / len(rows)
-    images = torch.stack(rows).to(device)
-    return LoadedImages(images.contiguous(memory_format=torch.channels_last), seconds)
+    return LoadedImages(laid_out_for(net, torch.stack(rows)), seconds)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from siamkit.engine.kernels import Choice, Precision, choose, kernel_class, run
 from siamkit.errors import CheckpointError, DataError, NonFiniteError
 from siamkit.evaluation.calibration import Calibration, Verdict
 from siamkit.guard import attributing
-from siamkit.model.device import resolve_device
+from siamkit.model.device import place, resolve_device
 from siamkit.model.pretrained.identity import fingerprint_of
 from siamkit.model.pretrained.load import load_net
 from siamkit.model.siamese import SiameseNet, plugins_of
@@ -125,7 +125,7 @@ class Embedder(TextRepr):
         chosen = resolve_device(device)
         loaded = load_net(folder, backbone=backbone, head=head)
         kept, where = loaded.folder.saved.calibration, str(loaded.folder.path)
-        net = loaded.net.to(chosen).to(memory_format=torch.channels_last)
+        net = place(loaded.net, chosen)
         calibration = None if kept is None else Calibration.from_json(kept, where)
         return cls(net, kernel=kernel, workers=workers, calibration=calibration)
 

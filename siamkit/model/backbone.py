@@ -35,6 +35,7 @@ class WrappedBackbone(Backbone):
         model: The wrapped module, without ``torch.compile`` and ``DistributedDataParallel``
             wrappers.
         layout: The layout of its output.
+        channels_last: Whether it accepts images in that memory layout.
         select: Which part of its output is taken, where it gives several.
 
     Args:
@@ -66,8 +67,9 @@ class WrappedBackbone(Backbone):
         )
         stated = layout if layout is not None else _stated(model, "layout", (str,))
         self._stages: tuple[Stage, ...] | None = None
+        self.channels_last = True
         # Measured: num_features is not the width on MobileNetV3, MobileNetV4 and VGG.
-        self.layout, self._embedding_dim = probe(
+        self.layout, self._embedding_dim, self.channels_last = probe(
             self._output,
             self.model,
             preprocessing,
@@ -94,6 +96,8 @@ class WrappedBackbone(Backbone):
         dtype = dtype_of(self.model)
         if dtype is not None and images.is_floating_point() and not autocasting(images):
             images = images.to(dtype)
+        if not self.channels_last:
+            images = images.contiguous()
         return select_from(self.model(images), self.select)
 
     def _check(self, features: Tensor, images: Tensor) -> None:

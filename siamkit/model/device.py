@@ -1,10 +1,16 @@
-"""The device of a name."""
+"""The device of a network, and the memory layout of its tensors."""
 
 from __future__ import annotations
 
+from itertools import chain
+from typing import TypeVar
+
 import torch
+from torch import Tensor, nn
 
 from siamkit.errors import ConfigError
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -31,3 +37,43 @@ def resolve_device(name: str) -> torch.device:
             allowed="auto, cpu" + (", cuda" if torch.cuda.is_available() else ""),
         )
     return device
+
+
+def place(net: Module, device: torch.device) -> Module:
+    """Move a network to a device, in the memory layout that is fastest for it.
+
+    Convolutions are fastest in channels_last. A backbone whose attribute ``channels_last`` is False
+    does not accept that.
+    """
+    net = net.to(device)
+    if not getattr(getattr(net, "backbone", net), "channels_last", True):
+        return net
+    return net.to(memory_format=torch.channels_last)
+
+
+def laid_out_for(net: nn.Module, images: Tensor) -> Tensor:
+    """Return images on the device of a network, in the memory layout of its weights.
+
+    Args:
+        net: The network.
+        images: ``[N, C, H, W]``, on any device.
+    """
+    first = next(chain(net.parameters(), net.buffers()), images)
+    return images.to(first.device).contiguous(memory_format=memory_format(net))
+
+
+def memory_format(net: nn.Module) -> torch.memory_format:
+    """Return the memory layout of a network's weights."""
+    layouts = map(layout_of, chain(net.parameters(), net.buffers()))
+    last: torch.memory_format = torch.channels_last
+    return last if last in layouts else torch.contiguous_format
+
+
+def layout_of(tensor: Tensor) -> torch.memory_format:
+    """Return the memory layout of a tensor; contiguous if it could be either."""
+    last = (
+        tensor.ndim == 4
+        and tensor.is_contiguous(memory_format=torch.channels_last)
+        and not tensor.is_contiguous()
+    )
+    return torch.channels_last if last else torch.contiguous_format

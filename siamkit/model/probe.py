@@ -56,14 +56,14 @@ def probe(
     module: nn.Module,
     preprocessing: Preprocessing,
     layout: str | None,
-) -> tuple[str, int]:
-    """Return the layout of a module's output and the width D of its features.
+) -> tuple[str, int, bool]:
+    """Return the layout of a module's output, the width D, and whether it takes channels_last.
 
     Raises:
         PluginError: The layout is not clear, or the width depends on the image size.
     """
     with evaluating(module), eagerly():
-        outputs, layers = _outputs(run, module, preprocessing)
+        outputs, layers, channels_last = _outputs(run, module, preprocessing)
     if layout is None:
         layout = _layout([(s, tuple(o.shape)) for s, o in outputs], layers)
     output = outputs[0][1]
@@ -80,28 +80,37 @@ def probe(
             allowed=WAYS,
             hint="average over the positions in the forward, or state the channels' axis by layout",
         )
-    return layout, int(widths[0][1])
+    return layout, int(widths[0][1]), channels_last
 
 
 def _outputs(
     run: Callable[[Tensor], Tensor], module: nn.Module, preprocessing: Preprocessing
-) -> tuple[list[tuple[_Size, Tensor]], list[nn.Module]]:
+) -> tuple[list[tuple[_Size, Tensor]], list[nn.Module], bool]:
     """Return the output at each image size that the module accepts.
 
-    It also returns the modules that returned the first output.
+    It also returns the modules that returned the first output, and whether the module accepts
+    images in channels_last, at any of the sizes.
     """
     size, channels = preprocessing.size, preprocessing.channels
     with _noting_makers(module) as makers:
         output = run(blank(module, channels, size))
-    outputs = [(size, output)]
+    outputs, channels_last = [(size, output)], False
     for other in _other_sizes(size):
         image = blank(module, channels, other)
-        with contextlib.suppress(Exception), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            outputs.append((other, run(image)))
+        # Forwards that use view() fail on some layouts. One more forward shows it at no cost.
+        for layout in (torch.channels_last, torch.contiguous_format):
+            with contextlib.suppress(Exception), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                outputs.append((other, run(image.contiguous(memory_format=layout))))
+                channels_last |= layout is torch.channels_last
+                break
         if len({tuple(o.shape) for _, o in outputs}) > 1 or (output.ndim == 2 and outputs[1:]):
             break
-    return outputs, makers.get(id(output), [])
+    if len(outputs) == 1:
+        channels_last = _runs(
+            module, blank(module, channels, size).contiguous(memory_format=torch.channels_last)
+        )
+    return outputs, makers.get(id(output), []), channels_last
 
 
 def _layout(shapes: Sequence[tuple[_Size, tuple[int, ...]]], layers: Sequence[nn.Module]) -> str:

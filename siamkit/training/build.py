@@ -18,7 +18,7 @@ from siamkit.freezing.schedule import FreezeSchedule
 from siamkit.guard import guard, name_of
 from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler, Stage
 from siamkit.model.create import Weights, create_net
-from siamkit.model.device import resolve_device
+from siamkit.model.device import place, resolve_device
 from siamkit.model.siamese import SiameseNet, plugins_of
 from siamkit.registry import Provider, Registry, whose
 from siamkit.training.optimizer import named_groups, require_groups
@@ -80,7 +80,7 @@ def build(
         created = create_net(config, registries, weights=weights)
         context = LossContext(created.net.embedding_dim, num_classes)
         loss: Loss = built(config.loss, registries["loss"], Loss, context)
-    net = created.net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = place(created.net, device)
     loss.to(device)
     schedule = FreezeSchedule(
         build_policy(config, registries),

@@ -69,7 +69,7 @@ class Scorer:
         """
         part = self.sets[name]
         count = len(part.images)
-        images = load_first(part, self.setup.device).images
+        images = load_first(part, self.setup.net).images
         precision = self.setup.config.train.precision
         run = partial(choose, module, images, count, precision=precision)
         with evaluating(self.setup.net):

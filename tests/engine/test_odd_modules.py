@@ -9,12 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from siamkit.engine import CutResult, cut, find_boundaries
+from siamkit.errors import ConfigError
 from siamkit.freezing.controller import FreezeController
 from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.names import named_parameters, submodule
+from siamkit.model.undisturbed import attributes
 
 SIZE = 16
 
@@ -565,7 +568,77 @@ class EndsOnExceptions(Odd):
         return self.head(pooled(self.third(y)))
 
 
+class CountsImagesInABuffer(Odd):
+    """The network's own forward updates a buffer from the frozen part, in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1, 8, 1, 1))
+
+    def forward(self, x):
+        a = self.first(x)
+        if self.training:
+            self.mean.mul_(0.9).add_(a.mean((0, 2, 3), keepdim=True), alpha=0.1)
+        return self.head(pooled(self.third(self.second(a) - self.mean)))
+
+
+class AveragesInAnAttribute(Odd):
+    """What is stored in a plain attribute is used in the next step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean: Any = 0.0
+
+    def forward(self, x):
+        a = self.first(x)
+        y = self.third(self.second(a) - self.mean)
+        self.mean = self.mean * 0.9 + a.detach().mean((0, 2, 3), keepdim=True) * 0.1
+        return self.head(pooled(y))
+
+
+class AveragesAcrossTheBoundary(Odd):
+    """What training stores in an attribute changes the frozen part's input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.centre = torch.zeros(3, 1, 1)
+
+    def forward(self, x):
+        y = super().forward(x - self.centre)
+        if self.training:
+            self.centre = self.centre * 0.5 + x.mean((0, 2, 3)).reshape(3, 1, 1) * 0.5
+        return y
+
+
+class CountsItsForwards(Odd):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls, self.seen = 0, {"images": [0]}
+
+    def forward(self, x):
+        self.calls += 1
+        self.seen["images"][0] += len(x)
+        return super().forward(x) * (1 + 0.1 * self.calls) + self.seen["images"][0]
+
+
+class AddsABufferInForward(Odd):
+    def forward(self, x):
+        a = self.first(x)
+        if not hasattr(self, "started"):
+            self.register_buffer("started", a.detach().mean((0, 2, 3), keepdim=True))
+        return self.head(pooled(self.third(self.second(a) - self.started)))
+
+
+class Views(Odd):
+    """A view of a convolution's output, which fails on images in channels_last."""
+
+    def forward(self, x):
+        a = self.first(x)
+        return self.head(pooled(self.third(self.second(a.view(len(a), -1).view(a.shape)))))
+
+
 WHOLE = {
+    "AveragesAcrossTheBoundary",
     "FailsOnLargeBatches", "KeepsState", "BranchesOnEachImage", "BranchesOnTheBatch",
     "MixesTheBatch", "DropsInForward", "ReadsAChangingBuffer",
     "CheckpointsAcross", "ChecksItsInput",
@@ -607,8 +680,11 @@ def test_it_is_cut_exactly_or_runs_whole(name: str) -> None:
     torch.manual_seed(0)
     net = ODD[name]()
     state = {n: t.clone() for n, t in net.state_dict().items()}
+    kept = {n: repr(v) for n, v in attributes(net).items()}
     result = cut_it(net)
+    assert net.state_dict().keys() == state.keys()
     assert all(torch.equal(t, state[n]) for n, t in net.state_dict().items())
+    assert {n: repr(v) for n, v in attributes(net).items()} == kept
     assert all(p.grad is None for p in net.parameters())
     if name in WHOLE:
         assert result.cut is None and result.reasons
@@ -619,3 +695,64 @@ def test_it_is_cut_exactly_or_runs_whole(name: str) -> None:
     for count in (2, 4, 7):
         others = torch.randn(count, 3, SIZE, SIZE, generator=generator)
         assert result.cut.differs(others) is None
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("name", sorted(ODD.keys() - WHOLE))
+def test_a_plain_loop_with_the_cut_trains_as_without(name: str) -> None:
+    """The prefix runs in training mode and without no_grad, as in a careless loop."""
+    losses, states = [], []
+    for uses_the_cut in (False, True):
+        torch.manual_seed(0)
+        net = ODD[name]()
+        result = cut_it(net)
+        assert result.cut is not None
+        optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.05)
+        generator = torch.Generator().manual_seed(9)
+        for step in range(4):
+            images = torch.randn(6, 3, SIZE, SIZE, generator=generator)
+            net.train()
+            torch.manual_seed(step)
+            if uses_the_cut:
+                activations = result.cut.prefix(images)
+                torch.manual_seed(step)
+                output = result.cut.suffix(activations)
+            else:
+                output = net(images)
+            loss = torch.stack([leaf.float().pow(2).mean() for leaf in tensors(output)]).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        states.append(dict(net.state_dict()))
+    assert losses[4:] == pytest.approx(losses[:4], rel=1e-4)
+    whole, parts = states
+    assert whole.keys() == parts.keys()
+    for key, value in whole.items():
+        torch.testing.assert_close(parts[key], value, rtol=1e-3, atol=1e-5, msg=key)
+
+
+def tensors(output: Any) -> list[Tensor]:
+    leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    return [leaf for leaf in leaves if leaf.requires_grad]
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.randn(1, 3, SIZE, SIZE), "one image is not enough"),
+        (torch.ones(4, 3, SIZE, SIZE), "all images are equal"),
+        (torch.full((2, 3, SIZE, SIZE), float("nan")), "NaN"),
+        (torch.randn(3, SIZE, SIZE), r"got \[3, 16, 16\]"),
+        ([torch.randn(3, SIZE, SIZE)], "got 'list'"),
+    ],
+    ids=["one", "equal", "nan", "3-D", "list"],
+)
+def test_images_that_show_nothing_are_refused(images: Any, message: str) -> None:
+    net = Plain()
+    stages = stages_of(net)
+    plan = FreezePlan.of(stages, ["third", "head"])
+    FreezeController(net, stages).apply(plan)
+    with pytest.raises(ConfigError, match=message):
+        cut(net, stages, plan, images)

@@ -24,10 +24,10 @@ class Images:
 
 
 def test_the_first_images_are_loaded_in_view_zero():
-    taken = load_first(Images(20), torch.device("cpu"))
+    taken = load_first(Images(20), torch.nn.Identity())
     assert taken.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
     assert taken.seconds > 0
-    assert len(load_first(Images(2), torch.device("cpu")).images) == 2
+    assert len(load_first(Images(2), torch.nn.Identity()).images) == 2
 
 
 class Pair(nn.Module):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -255,6 +257,79 @@ def test_a_cut_that_differs_on_a_training_batch_is_said_and_not_used(
     assert [decision["mode"] for decision in cut["decisions"]][1:] == ["whole"]
     assert any("off by 0.5; this phase runs the whole" in text for text in cut["notices"])
     assert cut["losses"] == pytest.approx(whole["losses"], rel=1e-4)
+
+
+class Later(Branching):
+    """A network that needs more of its frozen part from its third training step on."""
+
+    def __init__(self, on: str) -> None:
+        super().__init__(on)
+        self.first, self.body = self.body, torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3))
+        self.norm = torch.nn.BatchNorm2d(8)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        early = self.first(images)
+        mask = early.mean((2, 3)) > early.mean()
+        maps = self.norm(self.top(self.body(early)))
+        self.steps += self.training
+        later = int(self.steps) > 2
+        if later and self.on == "nan":
+            maps = maps * early.nan_to_num(0.0).mean()
+        if later and self.on == "infinite":  # the blank is lost on the way to a loss without value
+            maps = maps + torch.tensor(early.detach().as_subclass(torch.Tensor).mean())
+        if not self.training and len(images) > 3 and self.on == "evaluation":
+            maps = maps * early.mean()
+        features = maps.mean((2, 3))
+        return features * mask if later and self.on == "mask" else features
+
+
+@pytest.mark.filterwarnings("ignore:To copy construct from a tensor")
+@pytest.mark.parametrize("on", ["nan", "mask", "infinite", "evaluation"])
+@pytest.mark.parametrize("cache", ["off", "always"])
+def test_a_forward_that_needs_more_later_trains_as_the_whole_network_does(
+    image_folder: Path, tmp_path: Path, on: str, cache: str
+) -> None:
+    net = Later(on)
+    whole = fit_object(net, image_folder, tmp_path / "whole", cut="off")
+    cut = fit_object(net, image_folder, tmp_path / "cut", cache=cache, dtype="float32")
+    assert cut["losses"] == pytest.approx(whole["losses"], rel=1e-4)
+    assert cut["metrics"]["last"] == pytest.approx(whole["metrics"]["last"])
+    assert [decision["mode"] for decision in cut["decisions"]][-1:] == ["whole"]
+    a, b = (
+        siamkit.load_model(run["run_dir"], "last", backbone=net).state_dict()
+        for run in (whole, cut)
+    )
+    for name, value in a.items():
+        torch.testing.assert_close(b[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+class Viewing(Branching):
+    """A network whose forward fails on images in channels_last."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        early = self.body(images)
+        return self.top(early.view(len(early), -1).view(early.shape)).mean((2, 3))
+
+
+class Rolling(Branching):
+    """A network that draws numbers with Python's and numpy's generators."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        scale = random.random() + np.random.rand() if self.training else 1.0
+        return self.top(self.body(images)).mean((2, 3)) * scale + scale
+
+
+@pytest.mark.parametrize("kind", [Viewing, Rolling])
+def test_networks_of_other_kinds_train_as_the_whole_network_does(
+    image_folder: Path, tmp_path: Path, kind: type[Branching]
+) -> None:
+    net = kind("nothing")
+    whole = fit_object(net, image_folder, tmp_path / "whole", cut="off")
+    random.seed(7), np.random.seed(7)
+    cut = fit_object(net, image_folder, tmp_path / "cut", cache="always", dtype="float32")
+    assert cut["losses"] == pytest.approx(whole["losses"], rel=1e-4)
+    assert [decision["mode"] for decision in cut["decisions"]] == ["cached"]
 
 
 def test_a_suffix_that_fails_in_mid_epoch_gives_way_to_the_whole_network(

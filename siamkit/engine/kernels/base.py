@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from siamkit.errors import ConfigError
+from siamkit.model.device import memory_format
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -107,20 +107,22 @@ def run(kernel: Kernel, images: Tensor) -> Tensor:
 
 
 class ModuleKernel(Kernel):
-    """Runs a module unchanged, on channels_last images, for which convolutions are fastest."""
+    """Runs a module on images in the memory layout of its weights."""
 
     def __init__(
         self,
-        module: Callable[[Tensor], Tensor],
+        module: nn.Module,
         batch_size: int,
         device: torch.device,
         precision: Precision,
     ) -> None:
         super().__init__(batch_size, device, precision)
         self._module = module
+        self._layout = memory_format(module)
 
     def _run(self, images: Tensor) -> Tensor:
-        return self._module(images.contiguous(memory_format=torch.channels_last))
+        output: Tensor = self._module(images.contiguous(memory_format=self._layout))
+        return output
 
 
 class EagerKernel(ModuleKernel):

@@ -6,9 +6,10 @@ import os
 import shutil
 import sys
 from importlib.util import find_spec
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from siamkit.engine.kernels.base import ModuleKernel, Precision
@@ -43,7 +44,7 @@ class InductorKernel(ModuleKernel):
         frozen = {"freezing": True} if device.type == "cpu" else {}
         # dynamic=False: with a second prefix, dynamo would assume that shapes vary.
         compiled = torch.compile(graph, dynamic=False, options={**frozen})
-        super().__init__(compiled, batch_size, device, precision)
+        super().__init__(cast("nn.Module", compiled), batch_size, device, precision)
         self._is_compiled = False
 
     def _run(self, images: Tensor) -> Tensor:

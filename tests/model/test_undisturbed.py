@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import random
+from collections import OrderedDict, deque
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from siamkit.model.undisturbed import Snapshot, attributes, drawing_aside, undisturbed
+
+
+class Keeps(nn.Module):
+    """A module that keeps state of every kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+        self.lazy = nn.LazyLinear(2)
+        self.register_buffer("count", torch.zeros(()))
+        self.calls = 0
+        self.mean = torch.zeros(3)
+        self.array = np.zeros(3)
+        self.log = [torch.zeros(1), {"seen": [0]}]
+        self.table = OrderedDict(a=torch.zeros(2))
+        self.names, self.last = {"x"}, deque([1], maxlen=3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(x)
+        self.count += 1
+        self.calls += 1
+        self.mean.mul_(0.9).add_(x.mean(0))
+        self.array += 1
+        self.log[0] += 1
+        self.log[1]["seen"].append(len(x))
+        self.log.append("more")
+        self.table["b"] = torch.ones(1)
+        self.names.add("y")
+        self.last.append(2)
+        self.fresh = x
+        self.register_buffer("born", x.mean(), persistent=False)
+        random.random(), np.random.rand(), torch.rand(1)
+        return y * random.random() * self.calls
+
+
+def state(net: nn.Module) -> str:
+    own = {name: attributes(module) for name, module in net.named_modules()}
+    rest = (net.state_dict(), random.getstate(), np.random.get_state()[1].tolist())
+    return repr((own, rest, torch.get_rng_state().tolist(), net._non_persistent_buffers_set))
+
+
+def test_a_run_leaves_nothing_behind() -> None:
+    net = Keeps().eval()
+    net.norm.weight.grad = torch.ones(3)
+    before, calls = state(net), net.calls
+    with undisturbed(net):
+        assert net.training and net.norm.weight.grad is None
+        net(torch.randn(4, 3)).sum().backward()
+        assert net.calls == calls + 1 and state(net) != before
+    assert state(net) == before
+    assert torch.equal(net.norm.weight.grad, torch.ones(3)) and not net.training
+    assert not hasattr(net, "fresh") and "born" not in net._buffers
+
+
+def test_a_failed_run_leaves_nothing_behind() -> None:
+    net = Keeps()
+    before = state(net)
+    with pytest.raises(ValueError), undisturbed(net):
+        net(torch.randn(4, 3))
+        raise ValueError
+    assert state(net) == before and net.training
+
+
+def test_a_snapshot_of_one_module_leaves_its_children_alone() -> None:
+    net = Keeps()
+    mean = net.mean
+    snapshot = Snapshot([net])
+    net(torch.randn(4, 3))
+    statistics = net.norm.running_mean.clone()
+    snapshot.restore()
+    assert net.mean is mean and not mean.any() and net.calls == 0
+    assert torch.equal(net.norm.running_mean, statistics)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_torchscript_is_left_to_its_buffers() -> None:
+    net = torch.jit.script(nn.BatchNorm1d(3))
+    with undisturbed(net):
+        net(torch.randn(4, 3))
+    assert not net.running_mean.any()
+
+
+def test_generators_are_seeded_and_put_back() -> None:
+    random.seed(1), np.random.seed(1)
+    expected = random.random(), np.random.rand()
+    random.seed(1), np.random.seed(1)
+    draws = []
+    for _ in range(2):
+        with drawing_aside(2**63 - 1):
+            draws.append((random.random(), np.random.rand()))
+    assert draws[0] == draws[1] != expected
+    assert (random.random(), np.random.rand()) == expected
