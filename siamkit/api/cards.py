@@ -13,7 +13,7 @@ from siamkit.errors import CheckpointError
 from siamkit.evaluation.calibration import Calibration
 from siamkit.evaluation.prediction import Rate
 from siamkit.evaluation.summary import summarize
-from siamkit.model.pretrained.card import Section
+from siamkit.model.pretrained.card import CardSection
 from siamkit.runs.held_out import HeldOut
 
 _PARTS = {"val": "validation", "test": "test"}
@@ -25,7 +25,7 @@ _TARGETS = {
 
 
 @dataclass(frozen=True)
-class Facts:
+class CardFacts:
     """The contents of the model card of a run.
 
     Attributes:
@@ -52,7 +52,7 @@ class Facts:
         calibration: Calibration | None,
         held: HeldOut | None,
         epoch: int,
-    ) -> Facts:
+    ) -> CardFacts:
         """Return the facts of a run, without the paths of the machine that it ran on.
 
         Raises:
@@ -83,11 +83,13 @@ def _start(events: Path) -> dict[str, Any]:
     )
 
 
-def sections_of(facts: Facts) -> list[Section]:
+def sections_of(facts: CardFacts) -> list[CardSection]:
     """Return the sections of a run's card."""
     sections = [_data(facts), _training(facts)]
     if facts.held is None:
-        sections.append(Section("Figures", ["The run has not ended, so it has no figures yet."]))
+        sections.append(
+            CardSection("Figures", ["The run has not ended, so it has no figures yet."])
+        )
     else:
         sections.append(_figures(facts, facts.held))
     if facts.calibration is not None:
@@ -95,7 +97,7 @@ def sections_of(facts: Facts) -> list[Section]:
     return sections
 
 
-def _data(facts: Facts) -> Section:
+def _data(facts: CardFacts) -> CardSection:
     data = facts.data
     rows = [
         (part, str(data[key]))
@@ -103,10 +105,10 @@ def _data(facts: Facts) -> Section:
         if data.get(key)
     ]
     name = Path(facts.config.data.path).name or "the data"
-    return Section("Data", [f"`{name}`, split: {data['how']}."], ("part", "images"), rows)
+    return CardSection("Data", [f"`{name}`, split: {data['how']}."], ("part", "images"), rows)
 
 
-def _training(facts: Facts) -> Section:
+def _training(facts: CardFacts) -> CardSection:
     config = facts.config
     size = config.data.image_size
     rows = [
@@ -118,10 +120,10 @@ def _training(facts: Facts) -> Section:
         ("image size", "the backbone's own" if size is None else f"{size} pixels"),
         ("seed", str(config.train.seed)),
     ]
-    return Section("Training", header=("", ""), rows=rows)
+    return CardSection("Training", header=("", ""), rows=rows)
 
 
-def _figures(facts: Facts, held: HeldOut) -> Section:
+def _figures(facts: CardFacts, held: HeldOut) -> CardSection:
     threshold = None if facts.calibration is None else facts.calibration.threshold
     found = summarize(held.embeddings, held.images, threshold=threshold)
     part = _PARTS.get(held.part, held.part)
@@ -148,7 +150,7 @@ def _figures(facts: Facts, held: HeldOut) -> Section:
             for key, value in triplets.items()
             if isinstance(value, float)
         ]
-    return Section("Figures", lines, ("metric", "value", "95 % interval", "chance"), rows)
+    return CardSection("Figures", lines, ("metric", "value", "95 % interval", "chance"), rows)
 
 
 def _rate_of(key: str) -> float | None:
@@ -159,7 +161,7 @@ def _rate_of(key: str) -> float | None:
         return None
 
 
-def _threshold(calibration: Calibration) -> Section:
+def _threshold(calibration: Calibration) -> CardSection:
     made = calibration.provenance
     target = _TARGETS[calibration.target].format(far=calibration.far_asked)
     pairs = f"{made.same} same and {made.different} different pairs"
@@ -174,7 +176,7 @@ def _threshold(calibration: Calibration) -> Section:
         _rate("false accepts (FAR)", calibration.far),
         _rate("false rejects (FRR)", calibration.frr),
     ]
-    return Section("Threshold", lines, ("rate", "value", "95 % prediction interval"), rows)
+    return CardSection("Threshold", lines, ("rate", "value", "95 % prediction interval"), rows)
 
 
 def _rate(name: str, rate: Rate) -> Sequence[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from siamkit.api.cards import Facts, sections_of
+from siamkit.api.cards import CardFacts, sections_of
 from siamkit.api.entries import registries
 from siamkit.config import resolve
 from siamkit.errors import CheckpointError
@@ -87,7 +87,7 @@ def from_pretrained(
     return load_net(folder, backbone=backbone, head=head).net
 
 
-def _read(path: Path, objects: dict[str, Any]) -> tuple[SiameseNet, Facts]:
+def _read(path: Path, objects: dict[str, Any]) -> tuple[SiameseNet, CardFacts]:
     """Read a run: its best epoch's network, and what the card says of it."""
     run = RunDir.open(path)
     known, _ = overlaid(registries(), objects)
@@ -107,4 +107,4 @@ def _read(path: Path, objects: dict[str, Any]) -> tuple[SiameseNet, Facts]:
     epoch: int = saved.state["best_epoch"]
     if held is not None and held.epoch != epoch:
         held = None  # the run was resumed, and hasn't come to its end again
-    return net.eval(), Facts.of(run.events, config, calibration, held, epoch)
+    return net.eval(), CardFacts.of(run.events, config, calibration, held, epoch)

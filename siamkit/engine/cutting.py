@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from siamkit.engine.boundary import Boundary, find_boundaries
+from siamkit.engine.difference import relative_difference
 from siamkit.engine.frontier import Frontier, Recording, find_frontier
 from siamkit.engine.outputs import TRACED
 from siamkit.engine.prefix import Prefix
@@ -20,7 +21,6 @@ from siamkit.engine.trial import (
     Outcome,
     allowed_for,
     difference,
-    relative,
     seeded,
     step,
 )
@@ -229,8 +229,8 @@ def _trial(cut: Cut, images: Tensor, whole: Outcome) -> str | None:
     if len(together) != len(images):
         return f"the activations of {len(images)} images have shape {list(together.shape)}"
     allowed = allowed_for(images, together)
-    if relative(together[-1:], alone) > allowed:
-        if relative(together, cut._activations(images, seed=2)) > allowed:
+    if _apart(together[-1:], alone) > allowed:
+        if _apart(together, cut._activations(images, seed=2)) > allowed:
             return "its output differs each time"
         return "its output for an image depends on the other images of the batch"
     if len(images) == 1:
@@ -248,7 +248,7 @@ def _trial(cut: Cut, images: Tensor, whole: Outcome) -> str | None:
         with undisturbed(net):
             net(images.clone())
             later = cut._activations(images)
-        if relative(together, later) > allowed:
+        if _apart(together, later) > allowed:
             return (
                 f"its output depends on {changed.removeprefix('the ')}, which changes in training"
             )
@@ -258,3 +258,7 @@ def _trial(cut: Cut, images: Tensor, whole: Outcome) -> str | None:
 def _given(suffix: Suffix, activations: Tensor) -> Callable[[Tensor], object]:
     """Return the suffix as a function of images that uses the given activations."""
     return lambda _: suffix(activations)
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    return relative_difference(b, a, equal_nan=True)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 
-def relative_difference(output: Tensor, reference: Tensor) -> float:
+def relative_difference(
+    output: Tensor, reference: Tensor, *, floor: float = 0.0, equal_nan: bool = False
+) -> float:
     """Return the largest absolute difference over the largest magnitude of ``reference``.
+
+    Args:
+        output: A tensor of any type.
+        reference: The tensor to compare it with.
+        floor: The smallest magnitude to divide by.
+        equal_nan: Whether NaN and infinity are equal to themselves.
 
     Returns:
         Infinity if the shapes differ or a value is not finite, so that it exceeds any tolerance; 0
@@ -17,6 +27,14 @@ def relative_difference(output: Tensor, reference: Tensor) -> float:
         return float("inf")
     if not reference.numel():
         return 0.0
-    plain, other = reference.detach().float(), output.detach().float().to(reference.device)
-    difference = (other - plain).abs().max() / plain.abs().max().clamp_min(1e-12)
-    return float(difference) if torch.isfinite(difference) else float("inf")
+    wide = torch.complex128 if output.is_complex() or reference.is_complex() else torch.float64
+    a, b = output.detach().to(reference.device, wide), reference.detach().to(wide)
+    same = torch.zeros_like(a, dtype=torch.bool)
+    if equal_nan:
+        same = (a == b) | (a.isnan() & b.isnan())
+        if bool(same.all()):
+            return 0.0
+        b = torch.where(b.isfinite(), b, 0.0)
+    scale = max(float(b.abs().max()), floor, 1e-12)
+    apart = float(torch.where(same, 0.0, (a - b).abs()).max()) / scale
+    return apart if math.isfinite(apart) else float("inf")

@@ -25,12 +25,12 @@ from siamkit.engine.dataflow import Dataflow, Label
 from siamkit.engine.outputs import (
     TRACED,
     Blank,
-    Constant,
     Count,
     Given,
     Leaf,
     Repeated,
     Shape,
+    Unchanged,
 )
 from siamkit.errors import SiamkitError
 from siamkit.model.device import layout_of
@@ -302,14 +302,14 @@ def _leaf(traced: Any, other: Any, counts: tuple[int, int], labels: frozenset[La
             raise SiamkitError(
                 f"it returns {traced} for {counts[0]} images and {other} for {counts[1]}"
             )
-        return Constant(traced)
+        return Unchanged(traced)
     if traced.ndim != other.ndim:
         raise SiamkitError("its number of dimensions depends on the number of images")
     shape = Shape.between(traced.shape, other.shape, counts)
     axis = shape.axis
     if _IMAGE not in labels:
         if not any(shape.counts):
-            return Constant(traced)
+            return Unchanged(traced)
         if axis is not None:
             first, second = traced.chunk(TRACED, axis)
             if torch.equal(first, second):
@@ -382,14 +382,14 @@ def _frontier(
                 leaves.append(Given(len(ports)))
                 layout = layout_of(output.values[at])
                 ports.append(Port(call, at, leaf.shape, leaf.dtype, changed, layout))
-            elif changed and isinstance(leaf, Blank | Constant | Repeated):
+            elif changed and isinstance(leaf, Blank | Unchanged | Repeated):
                 leaves.append(replace(leaf, written=True))
             else:
                 leaves.append(leaf)
         given[call] = (output.spec, tuple(leaves))
     if not any(port.call == last for port in ports):
         for leaf in outputs[last].leaves:
-            if isinstance(leaf, Constant) and not isinstance(leaf.value, _KNOWN):
+            if isinstance(leaf, Unchanged) and not isinstance(leaf.value, _KNOWN):
                 kind = type(leaf.value).__name__
                 raise SiamkitError(f"it returns a {kind}, whose tensors cannot be found")
         raise SiamkitError("the rest of the network does not use its output")

@@ -106,7 +106,7 @@ class Leaf:
 
 
 @dataclass(frozen=True)
-class Constant(Leaf):
+class Unchanged(Leaf):
     """A value that is the same for all images."""
 
     value: Any

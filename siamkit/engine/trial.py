@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves
 
 from siamkit.engine.blank import BlankTensor
+from siamkit.engine.difference import relative_difference
 from siamkit.engine.kernels import TOLERANCE as KERNELS
 from siamkit.engine.kernels import kernel_class
 from siamkit.engine.kernels import tolerance as kernel_tolerance
@@ -141,27 +142,11 @@ def difference(whole: Outcome, parts: Outcome, allowed: float) -> str | None:
             continue
         if a.shape != b.shape:
             return f"{name} has the shape {list(b.shape)}, not {list(a.shape)}"
-        apart = relative(a, b, floor if name.startswith("the gradient") else 0.0)
+        least = floor if name.startswith("the gradient") else 0.0
+        apart = relative_difference(b, a, floor=least, equal_nan=True)
         if apart > worst:
             worst, where = apart, name
     return None if worst <= allowed else f"{where} differs by {worst:.1g} of its largest value"
-
-
-def relative(a: Tensor, b: Tensor, floor: float = 0.0) -> float:
-    """Return the largest difference of two tensors, relative to the largest value of the first.
-
-    It is infinite if only one of them has a NaN or an infinity.
-    """
-    if not a.numel():
-        return 0.0
-    wide = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
-    a, b = a.detach().to(wide), b.detach().to(wide)
-    same = (a == b) | (a.isnan() & b.isnan())
-    if bool(same.all()):
-        return 0.0
-    scale = max(float(a.abs().nan_to_num(0.0, 0.0).max()), floor, 1e-12)
-    apart = float(torch.where(same, 0.0, (a - b).abs()).max()) / scale
-    return apart if apart == apart else float("inf")
 
 
 def allowed_for(images: Tensor, output: Tensor) -> float:

@@ -13,7 +13,7 @@ from siamkit.errors import calling
 from siamkit.interfaces import BackboneContext
 from siamkit.model.build import build_backbone
 from siamkit.model.heads import Head, as_head
-from siamkit.model.origin import Component, Origin
+from siamkit.model.origin import NamedPart, Origin
 from siamkit.model.siamese import SiameseNet
 from siamkit.registry import Entry, Registry, whose
 
@@ -57,8 +57,8 @@ def create_net(
     head = build_head(config.head.name, head_entry, head_options, built.backbone.embedding_dim)
     net = SiameseNet(built.backbone, head, normalize=config.head.normalize)
     net.origin = Origin(
-        Component.of(config.backbone.name, entry, options),
-        Component.of(config.head.name, head_entry, head_options),
+        NamedPart.of(config.backbone.name, entry, options),
+        NamedPart.of(config.head.name, head_entry, head_options),
         config.data.image_size,
         built.weights if weights == "all" else None,
     )

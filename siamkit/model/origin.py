@@ -14,7 +14,7 @@ from siamkit.registry import Entry
 
 
 @dataclass(frozen=True)
-class Component:
+class NamedPart:
     """A backbone or a head by name.
 
     Attributes:
@@ -30,7 +30,7 @@ class Component:
     version: str | None
 
     @classmethod
-    def of(cls, name: str, entry: Entry, options: BaseModel) -> Component:
+    def of(cls, name: str, entry: Entry, options: BaseModel) -> NamedPart:
         """Return what was built by an entry with these options."""
         version = None
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -49,7 +49,7 @@ class Origin:
         weights: In words, where the backbone's weights came from; None where they were replaced.
     """
 
-    backbone: Component
-    head: Component
+    backbone: NamedPart
+    head: NamedPart
     image_size: int | None
     weights: str | None

@@ -21,7 +21,7 @@ from siamkit.training.step import BatchTuples, micro_batches
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatch:
     """A micro-batch. A step has one or several.
 
     Attributes:
@@ -56,7 +56,7 @@ def batch_notices(config: TrainConfig, images: ImageSet) -> tuple[str, ...]:
     return ()
 
 
-def epoch_steps(config: TrainConfig, images: ImageSet, epoch: int) -> list[list[Part]]:
+def epoch_steps(config: TrainConfig, images: ImageSet, epoch: int) -> list[list[MicroBatch]]:
     """Return the micro-batches of each step of an epoch.
 
     With labels, each step is a P x K batch. With known pairs or triplets, each of them comes once
@@ -73,12 +73,15 @@ def epoch_steps(config: TrainConfig, images: ImageSet, epoch: int) -> list[list[
     )
     _, k, _ = pk_shape(images.labels, config.batch_size, config.images_per_class)
     return [
-        [Part(micro, None, len(micro)) for micro in micro_batches(batch, config.micro_batch, k)]
+        [
+            MicroBatch(micro, None, len(micro))
+            for micro in micro_batches(batch, config.micro_batch, k)
+        ]
         for batch in batches
     ]
 
 
-def _tuple_steps(config: TrainConfig, tuples: Tuples, epoch: int) -> list[list[Part]]:
+def _tuple_steps(config: TrainConfig, tuples: Tuples, epoch: int) -> list[list[MicroBatch]]:
     order = np.random.default_rng([config.seed, epoch]).permutation(len(tuples))
     steps = _evenly(order.tolist(), config.batch_size // tuples.width)
     size = (config.micro_batch or config.batch_size) // tuples.width
@@ -91,13 +94,13 @@ def _evenly(items: Sequence[int], size: int) -> list[list[int]]:
     return [part.tolist() for part in np.array_split(np.asarray(items, dtype=np.int64), count)]
 
 
-def part_of(tuples: Tuples, chosen: Sequence[int]) -> Part:
+def part_of(tuples: Tuples, chosen: Sequence[int]) -> MicroBatch:
     """Return the micro-batch of some tuples. An image that is in several of them comes once."""
     rows = [tuples.rows[i] for i in chosen]
     images = list(dict.fromkeys(image for row in rows for image in row))
     position = {image: place for place, image in enumerate(images)}
     columns = torch.tensor([[position[i] for i in row] for row in rows]).T  # [width, T]
     if tuples.same is None:
-        return Part(images, Triplets(columns[0], columns[1], columns[2]), len(chosen))
+        return MicroBatch(images, Triplets(columns[0], columns[1], columns[2]), len(chosen))
     same = torch.tensor([tuples.same[i] for i in chosen])
-    return Part(images, Pairs(columns[0], columns[1], same), len(chosen))
+    return MicroBatch(images, Pairs(columns[0], columns[1], same), len(chosen))

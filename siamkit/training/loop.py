@@ -24,7 +24,7 @@ from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import Checkpoint
 from siamkit.runs.directory import RunDir
 from siamkit.spelling import command, setting
-from siamkit.training.batching import Part, batch_notices, epoch_steps
+from siamkit.training.batching import MicroBatch, batch_notices, epoch_steps
 from siamkit.training.build import Setup
 from siamkit.training.loading import PROBE, SECOND, TEST, VAL, engine_of, load_sets
 from siamkit.training.optimizer import load_state_tensors, state_tensors
@@ -231,7 +231,9 @@ class Trainer:
             )
             self._stop_if_asked()
 
-    def _step(self, batches: Iterator[Batch], parts: Sequence[Part], execution: Execution) -> float:
+    def _step(
+        self, batches: Iterator[Batch], parts: Sequence[MicroBatch], execution: Execution
+    ) -> float:
         # The held modules change nothing, and a step of the whole network is never repeated.
         changing = [] if execution.parts is None else unheld(self.setup.net)
         before = Snapshot(changing)
@@ -243,7 +245,7 @@ class Trainer:
             raise
 
     def _attempt(
-        self, batches: Iterator[Batch], parts: Sequence[Part], execution: Execution
+        self, batches: Iterator[Batch], parts: Sequence[MicroBatch], execution: Execution
     ) -> float:
         size = sum(part.size for part in parts)
         work = (

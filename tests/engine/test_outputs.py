@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamkit.engine.outputs import Blank, Constant, Count, Repeated, Shape
+from siamkit.engine.outputs import Blank, Count, Repeated, Shape, Unchanged
 from siamkit.errors import SiamkitError
 
 sizes = st.lists(st.integers(1, 4), min_size=1, max_size=4)
@@ -56,10 +56,10 @@ def test_a_blank_costs_one_value_unless_it_is_written_to():
 
 def test_constants_that_are_written_to_are_copied():
     value = torch.ones(3)
-    Constant(value, written=True).make(2, {}).add_(1)
+    Unchanged(value, written=True).make(2, {}).add_(1)
     Repeated(value[None], 0, written=True).make(4, {}).add_(1)
     assert torch.equal(value, torch.ones(3))
-    assert Constant(value).make(2, {}) is value
+    assert Unchanged(value).make(2, {}) is value
     assert Repeated(value[None], 0).make(4, {}).shape == (4, 3)
     assert Repeated(torch.ones(2, 3), 0).make(4, {}).shape == (8, 3)
     assert Count().make(7, {}) == 7

@@ -9,7 +9,7 @@ from siamkit.config import TrainConfig
 from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.errors import DataError
 from siamkit.interfaces import Pairs, Triplets
-from siamkit.training.batching import Part, batch_notices, epoch_steps, part_of
+from siamkit.training.batching import MicroBatch, batch_notices, epoch_steps, part_of
 
 ends = st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
 
@@ -19,7 +19,7 @@ def image_set(tuples: Tuples) -> ImageSet:
     return ImageSet(samples, tuple(map(str, range(10))), tuples)
 
 
-def rows_of(part: Part) -> list[tuple[int, ...]]:
+def rows_of(part: MicroBatch) -> list[tuple[int, ...]]:
     assert part.tuples is not None
     columns = [c for c in vars(part.tuples).values() if c.dtype == torch.int64]
     return [tuple(part.images[i] for i in row) for row in torch.stack(columns).T.tolist()]

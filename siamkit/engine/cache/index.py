@@ -11,7 +11,7 @@ from siamkit.engine.cache.layout import KEY_BYTES
 from siamkit.engine.cache.shards import Keys, Shard
 
 
-class Index:
+class RowIndex:
     """Maps keys to shards and rows, in arrays of 28 bytes per row.
 
     Args:

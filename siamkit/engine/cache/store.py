@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from siamkit.engine.cache.index import Index
+from siamkit.engine.cache.index import RowIndex
 from siamkit.engine.cache.layout import (
     STORE_FILE,
     TEMPORARY,
@@ -97,7 +97,7 @@ class FeatureStore:
     ) -> None:
         self.path, self.spec, self.dtype, self.notices = path, spec, dtype, notices
         self._use = use
-        self._index = Index()
+        self._index = RowIndex()
         self._touch()
         self._refresh()
 
@@ -217,7 +217,7 @@ class FeatureStore:
                     self._drop(path, str(error))
             elif path.name != USERS and not is_our_name(path.name):
                 self._notify(f"{path}: ignored, because it is not a file of the cache")
-        self._index = Index(shards)
+        self._index = RowIndex(shards)
 
     def _drop(self, path: Path, why: str) -> None:
         with suppress(OSError):  # a file that cannot be deleted is ignored
@@ -239,10 +239,10 @@ class FeatureStore:
 
     def forget(self, removed: Collection[Shard]) -> None:
         """Remove shards from the index."""
-        self._index = Index([s for s in self._index.shards if s not in removed])
+        self._index = RowIndex([s for s in self._index.shards if s not in removed])
 
     def _adopt(self, shard: Shard) -> None:
-        self._index = Index([*self._index.shards, shard])
+        self._index = RowIndex([*self._index.shards, shard])
 
 
 class Fill:

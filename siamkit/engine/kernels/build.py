@@ -37,7 +37,7 @@ def available(device: torch.device | str) -> dict[str, str | None]:
     }
 
 
-class Source:
+class KernelSource:
     """The source from which kernels are built. Its graph is captured and folded only once.
 
     Args:
@@ -140,5 +140,5 @@ def build_kernel(
         KernelError: The kernel is unknown or unavailable, cannot be built, or does not run.
         Exception: That of the plain network itself, unchanged.
     """
-    kernel, _ = Source(prefix, example, precision).start(name)
+    kernel, _ = KernelSource(prefix, example, precision).start(name)
     return kernel

@@ -17,7 +17,7 @@ from siamkit.engine.kernels.base import (
     batch_size,
     kernel_class,
 )
-from siamkit.engine.kernels.build import Source, available
+from siamkit.engine.kernels.build import KernelSource, available
 from siamkit.engine.kernels.check import tolerance
 from siamkit.engine.kernels.worth import expected, worth_building
 from siamkit.errors import ConfigError
@@ -102,7 +102,7 @@ def choose(
     allowed = require_kernel(wanted, images.device, "engine.prefix")
     example = _repeat(images, batch_size(images.device))
     known = plain if len(images) == len(example) else None
-    contest = _Contest(Source(prefix, example, precision), count, known)
+    contest = _Contest(KernelSource(prefix, example, precision), count, known)
     if wanted != "auto":
         try:
             contest.enter(wanted)
@@ -130,7 +130,7 @@ class _Contest:
 
     def __init__(
         self,
-        source: Source,
+        source: KernelSource,
         count: int,
         plain: tuple[Tensor, float] | None = None,
     ) -> None:
@@ -149,7 +149,9 @@ class _Contest:
             self._reference, self._first_run = plain[0].float(), plain[1] * rows
             return
         began = self._now()
-        self._plain, self._reference = Source(source.prefix, source.example, "fp32").start("eager")
+        self._plain, self._reference = KernelSource(source.prefix, source.example, "fp32").start(
+            "eager"
+        )
         self._first_run = self._now() - began
 
     def is_short(self) -> bool:

@@ -17,7 +17,7 @@ _UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class Section:
+class CardSection:
     """A part of a card.
 
     Attributes:
@@ -46,7 +46,7 @@ def card(
     architecture: str | None,
     *,
     license: str | None,
-    sections: Sequence[Section] = (),
+    sections: Sequence[CardSection] = (),
 ) -> str:
     """Return the text of a model card.
 
@@ -113,7 +113,7 @@ def _front(saved: Saved, architecture: str | None, license: str | None) -> Mappi
     return front
 
 
-def _usage(name: str, saved: Saved, architecture: str | None) -> Section:
+def _usage(name: str, saved: Saved, architecture: str | None) -> CardSection:
     given = "".join(
         f", {kind}=YOUR_{kind.upper()}"
         for kind, part in (("backbone", saved.backbone), ("head", saved.head))
@@ -147,10 +147,10 @@ def _usage(name: str, saved: Saved, architecture: str | None) -> Section:
             "```python\nimport timm\n"
             f'backbone = timm.create_model("local-dir:{name}", pretrained=True, num_classes=0)\n```'
         )
-    return Section("Use", lines)
+    return CardSection("Use", lines)
 
 
-def _model(saved: Saved, license: str | None) -> Section:
+def _model(saved: Saved, license: str | None) -> CardSection:
     images = saved.preprocessing
     rows = [
         ("backbone", f"`{saved.backbone.name}`"),
@@ -166,7 +166,7 @@ def _model(saved: Saved, license: str | None) -> Section:
         ("versions", ", ".join(f"{name} {version}" for name, version in saved.versions.items())),
         ("fingerprint", f"`{saved.fingerprint}`"),
     ]
-    return Section("Model", header=("", ""), rows=rows)
+    return CardSection("Model", header=("", ""), rows=rows)
 
 
 def _cell(text: str) -> str:

@@ -42,7 +42,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Part(_Frozen):
+class SavedPart(_Frozen):
     """How to build the backbone or the head again.
 
     Attributes:
@@ -99,8 +99,8 @@ class Saved(_Frozen):
 
     format: Literal[1]
     versions: dict[str, str]
-    backbone: Part
-    head: Part
+    backbone: SavedPart
+    head: SavedPart
     normalize: bool
     embedding_dim: int = Field(ge=1)
     image_size: int | None = Field(ge=1)

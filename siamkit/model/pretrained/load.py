@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from siamkit.config.base import expanded
 from siamkit.errors import CheckpointError
 from siamkit.hub import HUB, fetch
-from siamkit.model.origin import Component, Origin
-from siamkit.model.pretrained.folder import BACKBONE, CONFIG, REST, Folder, Part, read_folder
+from siamkit.model.origin import NamedPart, Origin
+from siamkit.model.pretrained.folder import BACKBONE, CONFIG, REST, Folder, SavedPart, read_folder
 from siamkit.model.pretrained.identity import check_images, difference, fingerprint_of, tolerance
 from siamkit.model.pretrained.rebuild import rebuild_backbone, rebuild_head
 from siamkit.model.siamese import SiameseNet
@@ -68,10 +68,10 @@ def located(folder: str | Path) -> Path:
     return expanded(Path(folder))
 
 
-def _component(part: Part) -> Component:
+def _component(part: SavedPart) -> NamedPart:
     name = PYTHON + part.name if part.kind == "object" else part.name
     distribution = "siamkit" if part.kind == "timm" else part.distribution or ""
-    return Component(name, part.options, distribution, part.version)
+    return NamedPart(name, part.options, distribution, part.version)
 
 
 def _require_same(net: SiameseNet, folder: Folder, embeddings: Tensor) -> None:

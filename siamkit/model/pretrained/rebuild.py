@@ -16,7 +16,7 @@ from siamkit.model.backbone import WrappedBackbone
 from siamkit.model.build import build_backbone
 from siamkit.model.create import build_head
 from siamkit.model.heads import Head, as_head
-from siamkit.model.pretrained.folder import Folder, Part, Saved
+from siamkit.model.pretrained.folder import Folder, Saved, SavedPart
 from siamkit.registry import Registry
 
 Tensors = Mapping[str, Tensor]
@@ -139,7 +139,7 @@ def wrapped(module: nn.Module, saved: Saved) -> Backbone:
     )
 
 
-def _registered(registry: Registry, part: Part, folder: Folder) -> Any:
+def _registered(registry: Registry, part: SavedPart, folder: Folder) -> Any:
     try:
         return registry.get(part.name)
     except SiamkitError as error:
@@ -151,7 +151,7 @@ def _registered(registry: Registry, part: Part, folder: Folder) -> Any:
         ) from error
 
 
-def _not_given(kind: str, part: Part, folder: Folder) -> ConfigError:
+def _not_given(kind: str, part: SavedPart, folder: Folder) -> ConfigError:
     return ConfigError(
         f"the {kind} was a Python object, {part.name}, whose code a folder does not hold",
         where=str(folder.path),

@@ -20,8 +20,8 @@ from siamkit.errors import NonFiniteError, PluginError, SiamkitError
 from siamkit.files import write_atomic
 from siamkit.interfaces import Backbone, Preprocessing
 from siamkit.model.backbone import WrappedBackbone
-from siamkit.model.origin import Component
-from siamkit.model.pretrained.card import Section, card
+from siamkit.model.origin import NamedPart
+from siamkit.model.pretrained.card import CardSection, card
 from siamkit.model.pretrained.folder import (
     BACKBONE,
     CARD,
@@ -30,8 +30,8 @@ from siamkit.model.pretrained.folder import (
     REST,
     Folder,
     Images,
-    Part,
     Saved,
+    SavedPart,
     config_text,
     require_free,
     sha256,
@@ -60,7 +60,7 @@ def save_net(
     license: str | None = None,
     weights: str | None = None,
     calibration: Mapping[str, Any] | None = None,
-    sections: Sequence[Section] = (),
+    sections: Sequence[CardSection] = (),
     force: bool = False,
 ) -> Path:
     """Save a network to a folder, and return the folder.
@@ -182,7 +182,7 @@ def _heads(net: SiameseNet, draft: Folder) -> Iterator[tuple[Folder, nn.Module |
     if origin is not None and not origin.head.name.startswith(PYTHON):
         yield _with(draft, "head", _plugin(origin.head, part)), None
     if len(net.head) == 0:
-        nothing = Component("identity", {}, "siamkit", version("siamkit"))
+        nothing = NamedPart("identity", {}, "siamkit", version("siamkit"))
         yield _with(draft, "head", _plugin(nothing, part)), None
     yield draft, net.head
 
@@ -233,7 +233,7 @@ def _timm_config(module: nn.Module, images: Preprocessing, path: Path) -> dict[s
     return values
 
 
-def _plugin(component: Component, part: Part) -> Part:
+def _plugin(component: NamedPart, part: SavedPart) -> SavedPart:
     return part.model_copy(
         update={
             "kind": "plugin",
@@ -245,7 +245,7 @@ def _plugin(component: Component, part: Part) -> Part:
     )
 
 
-def _object(module: nn.Module, backbone: Backbone | None = None) -> Part:
+def _object(module: nn.Module, backbone: Backbone | None = None) -> SavedPart:
     kind = type(module)
     layout = select = None
     if isinstance(backbone, WrappedBackbone):
@@ -253,15 +253,15 @@ def _object(module: nn.Module, backbone: Backbone | None = None) -> Part:
         if isinstance(backbone.select, str | int):
             select = backbone.select
     name = f"{kind.__module__}.{kind.__qualname__}"
-    return Part(kind="object", name=name, layout=layout, select=select)
+    return SavedPart(kind="object", name=name, layout=layout, select=select)
 
 
-def _with(folder: Folder, section: str, part: Part) -> Folder:
+def _with(folder: Folder, section: str, part: SavedPart) -> Folder:
     saved = folder.saved.model_copy(update={section: part})
     return Folder(folder.path, saved, folder.timm)
 
 
-def _no_function(kind: str, part: Part) -> PluginError:
+def _no_function(kind: str, part: SavedPart) -> PluginError:
     return PluginError(
         f"a copy of the {kind} with the same tensors gives something else, so a folder cannot hold "
         "it",

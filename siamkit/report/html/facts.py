@@ -106,7 +106,7 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Step:
+class LoggedStep:
     """An optimizer step.
 
     Attributes:
@@ -121,7 +121,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunFacts:
     """The facts of a run.
 
     Attributes:
@@ -139,7 +139,7 @@ class Facts:
     start: LoggedEvent
     untrained: Metrics
     epochs: tuple[Epoch, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[LoggedStep, ...]
     bands: tuple[Band, ...]
     sessions: int
     ended: bool
@@ -158,7 +158,7 @@ class Facts:
         return max([*reached, *(e.number + 1 for e in self.epochs), 0])
 
 
-def facts_of(events: Sequence[LoggedEvent]) -> Facts:
+def facts_of(events: Sequence[LoggedEvent]) -> RunFacts:
     """Return the facts of a run from its events, in the order of the log."""
     named = _standing([(str(e["event"]), e) for e in events])
     start = _last(named, "run_start")
@@ -170,7 +170,7 @@ def facts_of(events: Sequence[LoggedEvent]) -> Facts:
         [int(e["epoch"]) + 1 for name, e in named if name in ("phase_start", "step", "epoch_end")],
         default=0,
     )
-    return Facts(
+    return RunFacts(
         start=start,
         untrained=_numbers(_last(named, "untrained")),
         epochs=tuple(epochs[number] for number in sorted(epochs)),
@@ -219,10 +219,10 @@ def _epoch(event: LoggedEvent) -> Epoch:
     )
 
 
-def _steps(events: Iterable[LoggedEvent]) -> tuple[Step, ...]:
+def _steps(events: Iterable[LoggedEvent]) -> tuple[LoggedStep, ...]:
     """Return the steps by number; a repeated step replaces the one that a crash undid."""
     steps = {
-        e["step"]: Step(
+        e["step"]: LoggedStep(
             e["epoch"] + e["epoch_step"] / max(e["epoch_steps"], 1),
             e["loss"],
             e.get("rates") or {},

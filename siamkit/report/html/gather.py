@@ -10,7 +10,7 @@ from siamkit.errors import SiamkitError
 from siamkit.evaluation.calibration import Calibration
 from siamkit.evaluation.embedding_map import Map, embedding_map
 from siamkit.report.html import timing
-from siamkit.report.html.facts import Facts, facts_of
+from siamkit.report.html.facts import RunFacts, facts_of
 from siamkit.report.html.heldout import HeldOutFacts, held_out_facts
 from siamkit.runs.held_out import HeldOut
 from siamkit.runs.open import OpenRun
@@ -34,7 +34,7 @@ class Gathered:
     """
 
     run: OpenRun
-    facts: Facts
+    facts: RunFacts
     spent: Mapping[int, Mapping[str, float]]
     metrics: Mapping[str, Any]
     config: str
@@ -66,7 +66,7 @@ def gather(run: OpenRun) -> Gathered:
     )
 
 
-def _held_out(run: OpenRun, facts: Facts, notices: list[str]) -> tuple[HeldOutFacts | None, str]:
+def _held_out(run: OpenRun, facts: RunFacts, notices: list[str]) -> tuple[HeldOutFacts | None, str]:
     """Return the facts about the test or else the validation images, or why there are none."""
     problem = ""
     for part in ("test", "val"):

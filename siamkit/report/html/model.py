@@ -13,7 +13,7 @@ from siamkit.evaluation.neighbourhood import ScoredPair
 from siamkit.evaluation.prediction import Rate
 from siamkit.evaluation.verified import Verified
 from siamkit.report import units
-from siamkit.report.html.facts import Facts
+from siamkit.report.html.facts import RunFacts
 from siamkit.report.html.heldout import Decision, HeldOutFacts
 from siamkit.report.html.thumbnails import LARGE, SMALL
 
@@ -57,7 +57,7 @@ class Comparison:
     accepted: bool
 
 
-def headline(facts: Facts, metrics: Mapping[str, Any]) -> list[Json]:
+def headline(facts: RunFacts, metrics: Mapping[str, Any]) -> list[Json]:
     """Return the headline figures of the page: each metric, untrained and of the best epoch.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 from plotly.subplots import make_subplots
 
 from siamkit.report import units
-from siamkit.report.html.facts import FROZEN, PARTLY, TRAINS, Band, Facts, StageState
+from siamkit.report.html.facts import FROZEN, PARTLY, TRAINS, Band, RunFacts, StageState
 from siamkit.report.html.figures import (
     BLUE,
     GREY,
@@ -40,7 +40,7 @@ def prefix_of(band: Band) -> set[str]:
     return set(names[: names.index(boundary) + 1]) if boundary in names else set()
 
 
-def plan_chart(facts: Facts) -> Chart | None:
+def plan_chart(facts: RunFacts) -> Chart | None:
     """Return the chart of the freeze plan: stages over epochs, and the trainable share."""
     bands = facts.bands
     if not bands:

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from siamkit.report import units
 from siamkit.report.html import timing
-from siamkit.report.html.facts import Facts
+from siamkit.report.html.facts import RunFacts
 from siamkit.report.html.figures import (
     AMBER,
     BLUE,
@@ -36,7 +36,7 @@ _RATE_STYLES = ("solid", "dash", "dot", "dashdot")
 _RATE_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, GREY)
 
 
-def loss_chart(facts: Facts) -> Chart | None:
+def loss_chart(facts: RunFacts) -> Chart | None:
     """Return the chart of the training loss, by step and by epoch."""
     if not facts.steps:
         return None
@@ -63,12 +63,12 @@ def loss_chart(facts: Facts) -> Chart | None:
     return Chart("loss", "Training loss", finding, plot, ("epoch", "mean loss"), rows)
 
 
-def _mode(facts: Facts) -> str:
+def _mode(facts: RunFacts) -> str:
     """Return how to draw epochs: the marks of many epochs would merge into a thick line."""
     return "lines+markers" if len(facts.epochs) <= _MARKED else "lines"
 
 
-def metric_chart(facts: Facts, name: str) -> Chart | None:
+def metric_chart(facts: RunFacts, name: str) -> Chart | None:
     """Return the chart of a metric by epoch, on held-out and on training classes, with the gap."""
     epochs = [e for e in facts.epochs if name in e.metrics]
     if not epochs:
@@ -115,7 +115,9 @@ def metric_chart(facts: Facts, name: str) -> Chart | None:
     )
 
 
-def _metric_finding(facts: Facts, name: str, last: float, gaps: Sequence[tuple[int, float]]) -> str:
+def _metric_finding(
+    facts: RunFacts, name: str, last: float, gaps: Sequence[tuple[int, float]]
+) -> str:
     before, best = facts.untrained.get(name), facts.best
     start = f"{before:.3f} untrained, " if before is not None else ""
     top = ""
@@ -126,7 +128,7 @@ def _metric_finding(facts: Facts, name: str, last: float, gaps: Sequence[tuple[i
     return f"Held out: {start}{top}.{gap}"
 
 
-def _metric_rows(facts: Facts, name: str) -> list[tuple[Cell, ...]]:
+def _metric_rows(facts: RunFacts, name: str) -> list[tuple[Cell, ...]]:
     rows: list[tuple[Cell, ...]] = []
     if name in facts.untrained:
         rows.append((0, _three(facts.untrained[name]), None, None))
@@ -137,7 +139,7 @@ def _metric_rows(facts: Facts, name: str) -> list[tuple[Cell, ...]]:
     return rows
 
 
-def rate_chart(facts: Facts) -> Chart | None:
+def rate_chart(facts: RunFacts) -> Chart | None:
     """Return the chart of the rate of each stage; stages with equal rates share a line."""
     stages = list(dict.fromkeys(name for step in facts.steps for name in step.rates))
     if not stages:

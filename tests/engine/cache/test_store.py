@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from siamkit.engine.cache import rows as reading
 from siamkit.engine.cache import shards
-from siamkit.engine.cache.index import Index
+from siamkit.engine.cache.index import RowIndex
 from siamkit.engine.cache.layout import ShardHeader
 from siamkit.engine.cache.shards import Shard, pack
 from siamkit.engine.cache.store import OverflowInCache, open_store
@@ -95,7 +95,7 @@ def test_the_index_finds_exactly_the_keys_of_its_shards(keys, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(keys)), max_size=3)))
     parts = [keys[a:b] for a, b in zip([0, *cuts], [*cuts, len(keys)], strict=True)]
     header = [ShardHeader("", "F32", (), len(part), "") for part in parts]
-    index = Index([Shard(None, h, pack(p)) for h, p in zip(header, parts, strict=True)])
+    index = RowIndex([Shard(None, h, pack(p)) for h, p in zip(header, parts, strict=True)])
     absent = data.draw(st.lists(st.binary(min_size=16, max_size=16)))
     shard, row = index.find(pack([*keys, *absent]))
     for i, key in enumerate([*keys, *absent]):

@@ -22,7 +22,7 @@ from siamkit.engine.kernels import (
 )
 from siamkit.engine.kernels import build as building
 from siamkit.engine.kernels.base import FoldedKernel
-from siamkit.engine.kernels.build import Source
+from siamkit.engine.kernels.build import KernelSource
 from siamkit.engine.kernels.worth import expected
 from siamkit.errors import ConfigError
 
@@ -263,7 +263,7 @@ def test_setup_is_expected_to_grow_with_the_network(device: str) -> None:
 
 
 def test_the_graph_is_captured_once_for_all_kernels(small: nn.Module, images: Tensor) -> None:
-    source = Source(small, images, "fp32")
+    source = KernelSource(small, images, "fp32")
     assert source.graph is source.graph
     assert source.nodes == 4, "two folded convolutions, two activations"
     assert source.nbytes == 4 * (8 * 27 + 8 + 16 * 72 + 16)
