@@ -430,7 +430,7 @@ def test_wrong_keys_and_images_are_refused(made, tmp_path, message):
 )
 def test_wrong_arguments_are_refused(made, tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
-        made.cache(tmp_path, **options)
+        made.cache(**{"root": tmp_path, **options})
 
 
 def test_values_too_large_for_half_precision_are_an_error_that_says_what_to_do(tmp_path):
