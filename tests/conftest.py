@@ -46,6 +46,15 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIAMKIT_CACHE_DIR", str(tmp_path / "cache"))
 
 
+@pytest.fixture(autouse=True)
+def own_registrations() -> Iterator[None]:
+    """Forget what a test registered in the process."""
+    yield
+    if plugins._registered_here:
+        plugins._registered_here.clear()
+        plugins.get.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def draw_image() -> Callable[..., None]:
     """The function that draws the pictures of :func:`image_folder`, for folders of other shapes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,6 @@ from siamkit import plugins
 from siamkit.errors import ConfigError, DataError, PluginError
 from siamkit.interfaces import FreezePlan
 from siamkit.registry import KINDS
-
-
-@pytest.fixture(autouse=True)
-def forget() -> Iterator[None]:
-    yield
-    plugins._registered_here.clear()
-    plugins.get.cache_clear()
 
 
 class Width(siamkit.Options):
