@@ -18,6 +18,7 @@ import yaml
 import siamkit
 from siamkit import api, errors, hookspecs, interfaces
 from siamkit.cli.app import app
+from siamkit.cli.output import restored_stdout
 from siamkit.cli.run_flags import RunFlags
 from siamkit.config import RunConfig
 from siamkit.report.options import describe_options
@@ -203,16 +204,17 @@ def commands(text: str) -> Iterator[str]:
 
 def parse(line: str) -> Any:
     """Return the context of the parsed command line; an unknown option or command raises."""
-    words = [word.replace("$seed", "0") for word in shlex.split(line)[1:]]
-    command: Any = typer.main.get_command(app)
-    path = "siamkit"
-    while getattr(command, "commands", None):
-        while words and words[0] in ("--debug", "--no-plugins"):
-            words.pop(0)
-        name = words.pop(0)
-        assert name in command.commands, f"{path} has no command {name!r}"
-        command, path = command.commands[name], f"{path} {name}"
-    return command.make_context(path, words)
+    with restored_stdout():  # '--json' redirects it
+        words = [word.replace("$seed", "0") for word in shlex.split(line)[1:]]
+        command: Any = typer.main.get_command(app)
+        path = "siamkit"
+        while getattr(command, "commands", None):
+            while words and words[0] in ("--debug", "--no-plugins"):
+                words.pop(0)
+            name = words.pop(0)
+            assert name in command.commands, f"{path} has no command {name!r}"
+            command, path = command.commands[name], f"{path} {name}"
+        return command.make_context(path, words)
 
 
 LINES = sorted({(named(page), line) for page in PAGES for line in commands(read(page))})
