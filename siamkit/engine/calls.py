@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from threading import RLock
@@ -45,15 +45,26 @@ class Leave(BaseException):
     """Ends a forward early. It is not caught by a forward's own ``except Exception``."""
 
 
+def targets_of(net: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
+    """Return the modules to intercept, by name; a module with two names has the first one.
+
+    Looking them up costs more than a small forward, so keep them.
+    """
+    first = {id(m): (name, m) for name in reversed([*names]) for m in [submodule(net, name)]}
+    return dict(first.values())
+
+
 @contextmanager
-def intercepting(net: nn.Module, names: Iterable[str], answer: Answer) -> Iterator[None]:
-    """Replace the output of each outermost call of the named modules by that of ``answer``.
+def intercepting(
+    net: nn.Module, targets: Mapping[str, nn.Module], answer: Answer
+) -> Iterator[None]:
+    """Replace the output of each outermost call of some modules by that of ``answer``.
 
     Calls inside such a call are neither replaced nor counted. Compiled modules run eagerly.
 
     Args:
         net: The network.
-        names: Names of its modules.
+        targets: Modules of it, of :func:`targets_of`.
         answer: Returns the outputs.
     """
     counts: Counter[str] = Counter()
@@ -72,11 +83,10 @@ def intercepting(net: nn.Module, names: Iterable[str], answer: Answer) -> Iterat
         finally:
             inside = False
 
-    modules = {id(m): (name, m) for name in reversed([*names]) for m in [submodule(net, name)]}
     with lock, _eagerly():
-        own = [(m, vars(m).get("forward")) for _, m in modules.values()]
+        own = [(m, vars(m).get("forward")) for m in targets.values()]
         # Through the instance's dictionary: a TorchScript module refuses to set its forward.
-        for name, module in modules.values():
+        for name, module in targets.items():
             vars(module)["forward"] = partial(forward, name, module.forward)
         try:
             yield

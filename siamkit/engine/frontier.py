@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
 from siamkit.engine.boundary import Boundary
-from siamkit.engine.calls import Call, intercepting
+from siamkit.engine.calls import Call, intercepting, targets_of
 from siamkit.engine.dataflow import Dataflow, Label
 from siamkit.engine.outputs import (
     TRACED,
@@ -143,7 +143,7 @@ class Recording:
                 self.calls[call] = tree_map_only(Tensor, Tensor.detach, output)
             return output
 
-        with intercepting(net, names, note):
+        with intercepting(net, targets_of(net, names), note):
             return net(images)
 
 
@@ -166,7 +166,7 @@ def find_frontier(net: nn.Module, boundary: Boundary, images: Tensor, seen: Reco
     with undisturbed(net), evaluating(net), torch.enable_grad(), record.watching(net, names), flow:
         _mark_state(net, flow)
         flow.mark(black, _IMAGE)
-        with intercepting(net, names, record.note):
+        with intercepting(net, targets_of(net, names), record.note):
             result = net(black)
     _require_known(result)
     last = record.last()
@@ -350,7 +350,8 @@ class _Use:
 
         net = self._net
         mode = nullcontext() if training else evaluating(net)
-        with undisturbed(net), mode, intercepting(net, self._boundary.names, answer):
+        targets = targets_of(net, self._boundary.names)
+        with undisturbed(net), mode, intercepting(net, targets, answer):
             with flow:
                 result = net(image)
             kept = [attributes(module) for module in net.modules()]

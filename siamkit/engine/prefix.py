@@ -10,7 +10,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils._pytree import tree_leaves
 
 from siamkit.engine.boundary import Boundary
-from siamkit.engine.calls import Call, Leave, intercepting
+from siamkit.engine.calls import Call, Leave, intercepting, targets_of
 from siamkit.engine.frontier import Frontier
 from siamkit.errors import SiamkitError
 from siamkit.model.names import parent, submodule
@@ -39,7 +39,7 @@ class Prefix(nn.Module):
         super().__init__()
         self.net = net
         self._frontier = frontier
-        self._names = boundary.names
+        self._targets = targets_of(net, boundary.names)
         around = {above for name in boundary.names for above in _around(name)}
         # In a tuple, so that they are not registered a second time.
         self._around = tuple(submodule(net, name) for name in sorted(around))
@@ -76,7 +76,7 @@ class Prefix(nn.Module):
         # While a compiler traces the forward, copies of buffers would become part of the graph.
         snapshot = Snapshot(self._around, contents=get_proxy_mode() is None)
         try:
-            with evaluating(self.net), intercepting(self.net, self._names, note):
+            with evaluating(self.net), intercepting(self.net, self._targets, note):
                 self.net(images.clone() if frontier.image_written else images)
         except Leave:
             return frontier.pack(tensors)

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_unflatten
 
 from siamkit.engine.blank import require_no_blank
 from siamkit.engine.boundary import Boundary
-from siamkit.engine.calls import Call, intercepting
+from siamkit.engine.calls import Call, intercepting, targets_of
 from siamkit.engine.frontier import Frontier
 
 
@@ -31,7 +31,7 @@ class Suffix(nn.Module):
         super().__init__()
         self.net = net
         self._frontier = frontier
-        self._names = boundary.names
+        self._targets = targets_of(net, boundary.names)
 
     def forward(self, activations: Tensor) -> Any:
         """Return the network's output for the images of ``activations [N, ...]``.
@@ -49,7 +49,7 @@ class Suffix(nn.Module):
             spec, leaves = frontier.outputs[call]
             return tree_unflatten([leaf.make(count, given) for leaf in leaves], spec)
 
-        with intercepting(self.net, self._names, answer):
+        with intercepting(self.net, self._targets, answer):
             output = self.net(frontier.image.make(count, given))
         require_no_blank(output)
         return output

@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from itertools import islice
 from typing import Any
 
+from torch import nn
+
 from siamkit.batches import Batch, zipped
 from siamkit.data.splits import Splits
 from siamkit.engine.blank import SuffixError
@@ -81,6 +83,7 @@ class Trainer:
             config.optimizer.clip_norm,
         )
         self.fresh = True
+        self._changing: list[nn.Module] = []
         if state.scaler:
             self.stepper.scaler.load_state_dict(state.scaler)
 
@@ -204,6 +207,8 @@ class Trainer:
         self.stepper.forward = execution.forward
         unfrozen = self.rates.unfrozen_at()
         net.train()
+        # The held modules change nothing, and a step of the whole network is never repeated.
+        self._changing = [] if execution.parts is None else unheld(net)
         for step in left:
             images = sum(len(part.images) for part in step)
             started, waited = time.perf_counter(), loaded.seconds
@@ -234,9 +239,7 @@ class Trainer:
     def _step(
         self, batches: Iterator[Batch], parts: Sequence[MicroBatch], execution: Execution
     ) -> float:
-        # The held modules change nothing, and a step of the whole network is never repeated.
-        changing = [] if execution.parts is None else unheld(self.setup.net)
-        before = Snapshot(changing)
+        before = Snapshot(self._changing)
         try:
             return self._attempt(batches, parts, execution)
         except SuffixError:

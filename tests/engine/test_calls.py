@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from siamkit.engine.calls import Call, Leave, intercepting
+from siamkit.engine.calls import Call, Leave, intercepting, targets_of
 
 
 def network():
@@ -21,7 +21,7 @@ def test_calls_are_counted_and_those_inside_are_not():
 
     x = torch.ones(3, 2)
     expected = net(x)
-    with intercepting(net, ["0", "1", "2"], note):
+    with intercepting(net, targets_of(net, ["0", "1", "2"]), note):
         assert torch.equal(net(x), expected)
     assert calls == [Call("0", 0), Call("1", 0), Call("2", 0)]
 
@@ -29,14 +29,16 @@ def test_calls_are_counted_and_those_inside_are_not():
 def test_an_answer_stands_for_the_output_and_hooks_run_on_it():
     net = network()
     net[1].register_forward_hook(lambda m, i, o: o + 1)
-    with intercepting(net, ["0", "1"], lambda call, _: torch.full((3, 2), float(call.module))):
+    with intercepting(
+        net, targets_of(net, ["0", "1"]), lambda call, _: torch.full((3, 2), float(call.module))
+    ):
         assert torch.equal(net(torch.ones(3, 2)), net[2](torch.full((3, 2), 2.0)))
 
 
 def test_a_forward_of_another_library_comes_back():
     net = network()
     own = net[2].forward = lambda x: x * 2
-    with pytest.raises(Leave), intercepting(net, ["2", "0"], _leave):
+    with pytest.raises(Leave), intercepting(net, targets_of(net, ["2", "0"]), _leave):
         net(torch.ones(3, 2))
     assert vars(net[2])["forward"] is own and "forward" not in vars(net[0])
 
@@ -51,6 +53,6 @@ def test_a_compiled_module_does_not_hide_what_it_calls():
     net.compile(backend="eager")
     x = torch.ones(3, 2)
     net(x)
-    with intercepting(net, ["1"], lambda *_: torch.zeros(3, 2)):
+    with intercepting(net, targets_of(net, ["1"]), lambda *_: torch.zeros(3, 2)):
         assert torch.equal(net(x), net[2](torch.zeros(3, 2)))
     assert not torch.equal(net(x), net[2](torch.zeros(3, 2)))
