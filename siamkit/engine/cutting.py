@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from siamkit.engine.boundary import Boundary, find_boundaries
 from siamkit.engine.difference import relative_difference
-from siamkit.engine.frontier import Frontier, Recording, find_frontier
+from siamkit.engine.find_frontier import find_frontier
+from siamkit.engine.frontier import Frontier
 from siamkit.engine.outputs import TRACED
 from siamkit.engine.prefix import Prefix
+from siamkit.engine.recording import Recording
 from siamkit.engine.suffix import Suffix
 from siamkit.engine.trial import (
     ATTRIBUTE,
