@@ -137,7 +137,9 @@ def test_the_map_is_the_same_each_time_and_within_its_frame():
 
 
 @pytest.mark.parametrize(
-    "embeddings", [torch.ones(4, 3), torch.ones(20, 3), torch.randn(20, 1)], ids=str
+    "embeddings",
+    [torch.ones(4, 3), torch.ones(20, 3), torch.randn(20, 1)],
+    ids=["few", "equal", "of one dimension"],
 )
 def test_what_has_no_map(embeddings):
     assert embedding_map(embeddings) is None
