@@ -517,7 +517,8 @@ def test_processes_share_what_one_of_them_computes(tmp_path):
     assert [store.rows for store in list_stores(tmp_path)] == [COUNT]
 
 
-def test_the_command_line_lists_it(made, tmp_path, capsys):
+def test_the_command_line_lists_it(made, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     with made.cache(tmp_path) as cache:
         cache.rows(made.images.keys, made.images)
     assert main(["cache", "list", "--cache-dir", str(tmp_path)]) == 0
