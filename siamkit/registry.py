@@ -66,7 +66,7 @@ class NoOptions(BaseModel):
 
 
 class ObjectOptions(BaseModel):
-    """The options of an entry that was given as an object: a hash of its source."""
+    """The options of an entry that was given as an object: a hash of its source and settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -67,7 +67,7 @@ def _given(kind: str, thing: Any, values: Values | None) -> tuple[Entry, BaseMod
     with expect.during("when it is described in the config", "Training would not start."):
         same = source_hash(twin) == source_hash(thing)
     expect(
-        same, "a repr and attributes that are the same in a copy", "others, such as an address",
+        same, "attributes that are the same in a copy", "others, such as a count of the copies",
         "siamkit.resume would take it for another object, and refuse to continue the run.",
     )  # fmt: skip
     return entry, entry.options(), expect

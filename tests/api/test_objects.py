@@ -159,6 +159,23 @@ def test_a_run_with_objects_resumes_when_they_are_given_again(
     assert result["history"] == whole["history"]
 
 
+def test_a_run_refuses_objects_with_other_settings(
+    fit: Callable[..., dict[str, Any]],
+) -> None:
+    def objects(margin: float = 0.1, mined: float = 0.2, rate: float = 0.5) -> dict[str, Any]:
+        net = Plain()
+        net.rate = rate  # type: ignore[assignment]
+        loss = losses.TripletMarginLoss(margin=margin)
+        miner = miners.TripletMarginMiner(margin=mined)
+        return {"backbone": net, "loss": (loss, miner), "scheduler": lambda progress: rate}
+
+    run = fit(**objects(), epochs=1)["run_dir"]
+    for other in ({"margin": 0.9}, {"mined": 0.9}, {"rate": 0.9}):
+        with pytest.raises(CheckpointError, match=r"has other source code, settings.*not compared"):
+            siamkit.resume(run, **objects(**other))
+    assert siamkit.resume(run, **objects())["epochs"] == 1
+
+
 def test_the_images_of_a_run_stay_with_it(
     fit: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:

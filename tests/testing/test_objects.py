@@ -188,9 +188,13 @@ class Locked(Plain):
         self.lock = threading.Lock()
 
 
-class ShowsItsAddress(Plain):
-    def extra_repr(self):
-        return object.__repr__(self)
+class CountsCopies(Plain):
+    copies = 0
+
+    def __deepcopy__(self, memo):
+        twin = CountsCopies()
+        twin.copies = self.copies + 1
+        return twin
 
 
 class OneChannel(Plain):
@@ -206,7 +210,7 @@ class OneChannel(Plain):
         ("backbones", Plain, "pass an instance: Plain(...)"),
         ("backbones", 3, "expected a name, a torch.nn.Module; got <class 'int'>"),
         ("backbones", Locked(), "expected no error when it is copied; got TypeError"),
-        ("backbones", ShowsItsAddress(), "siamkit.resume would take it for another object"),
+        ("backbones", CountsCopies(), "siamkit.resume would take it for another object"),
         ("backbones", OneChannel(), "in_chans=3: expected no error in build"),
         ("heads", nn.Linear, "pass an instance: Linear(...)"),
         ("heads", max, "expected a name, a torch.nn.Module"),
