@@ -7,15 +7,30 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from siamkit.errors import NonFiniteError
+from siamkit.errors import ConfigError, NonFiniteError
 from siamkit.spelling import setting
 from siamkit.training.build import Setup
 
 
 def model_tensors(setup: Setup) -> dict[str, Tensor]:
-    """Return the network's state by name, and the loss's state with the prefix ``loss.``."""
+    """Return the network's state by name, and the loss's state with the prefix ``loss.``.
+
+    Raises:
+        ConfigError: A part of it is no plain tensor, so that no checkpoint can hold it.
+    """
     loss = {f"loss.{name}": t for name, t in setup.loss.state_dict().items()}
-    return {**setup.net.state_dict(), **loss}
+    tensors = {**setup.net.state_dict(), **loss}
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor) or value.is_quantized or value.layout != torch.strided:
+            raise ConfigError(
+                "is part of the network's state, but is no dense tensor, so no checkpoint can hold "
+                "it",
+                where=name,
+                got=type(value),
+                hint="quantise the network after the training, and keep other state in plain "
+                "attributes instead of get_extra_state",
+            )
+    return tensors
 
 
 def load_model_tensors(setup: Setup, tensors: Mapping[str, Tensor]) -> None:

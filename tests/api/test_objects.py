@@ -222,6 +222,40 @@ def test_an_optimizer_that_loses_a_group_is_refused(fit: Callable[..., dict[str,
         fit(optimizer=some)
 
 
+class WithPart(nn.Module):
+    """A plain network with another part at its end."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.body, self.part = Plain(), part
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.part(self.body(images))
+        return features
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchscript_and_lazy_layers_train_and_quantised_ones_are_refused(
+    fit: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    for number, part in enumerate((torch.jit.script(nn.Linear(16, 8)), nn.LazyLinear(8))):
+        net, run = WithPart(part), str(tmp_path / str(number))
+        saved = []
+        for epochs in (1, 3):
+            result = fit(backbone=net, epochs=epochs, run_dir=f"{run}-{epochs}", lr=0.1)
+            model = siamkit.load_model(result.run_dir, "last", backbone=net)
+            saved.append(model.state_dict()["backbone.model.part.bias"])
+        assert not torch.equal(*saved), "it trains"
+    part = torch.ao.quantization.quantize_dynamic(
+        nn.Sequential(nn.Linear(16, 8)), {nn.Linear}, dtype=torch.qint8
+    )
+    with pytest.raises(
+        ConfigError, match=r"part\.0\..*no dense tensor.*quantise the network after"
+    ):
+        fit(backbone=WithPart(part))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_shows_its_log_where_that_is_wanted(
     fit: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

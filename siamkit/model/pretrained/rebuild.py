@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any
 
 import timm
@@ -14,6 +13,7 @@ from siamkit.errors import CheckpointError, ConfigError, SiamkitError
 from siamkit.interfaces import Backbone, BackboneContext
 from siamkit.model.backbone import WrappedBackbone
 from siamkit.model.build import build_backbone
+from siamkit.model.copying import copied
 from siamkit.model.create import build_head
 from siamkit.model.heads import Head, as_head
 from siamkit.model.pretrained.folder import Folder, Part, Saved
@@ -41,7 +41,7 @@ def rebuild_backbone(folder: Folder, tensors: Tensors, given: nn.Module | None) 
     """
     saved, part = folder.saved, folder.saved.backbone
     if given is not None:
-        backbone = wrapped(deepcopy(given), saved)
+        backbone = wrapped(copied(given, "backbone"), saved)
     elif part.kind == "timm":
         backbone = wrapped(timm_model(folder), saved)
     elif part.kind == "plugin":
@@ -66,7 +66,7 @@ def rebuild_head(
     """Build the head of a folder and load its tensors; otherwise as :func:`rebuild_backbone`."""
     part = folder.saved.head
     if given is not None:
-        head = as_head(deepcopy(given), in_features, f"head {type(given).__name__!r}")
+        head = as_head(copied(given, "head"), in_features, f"head {type(given).__name__!r}")
     elif part.kind == "plugin":
         entry = _registered(plugins.get().heads, part, folder)
         options = entry.validate(part.options, str(folder.path), kind="head")
