@@ -187,6 +187,58 @@ def test_the_images_of_a_run_stay_with_it(
     assert siamkit.evaluate(moved)["retrieval"]["recall@1"] >= 0
 
 
+def test_a_run_on_a_folder_a_table_and_pictures_is_a_run_like_any_other(
+    fit: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    for number, (image, name) in enumerate(pictures()):
+        for folder in ("photos", "scans"):
+            path = tmp_path / folder / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.rotate(180 * (folder == "scans")).save(path)
+    files = sorted((tmp_path / "scans").glob("class[01]/*.png"))
+    lines = [f"{path.relative_to(tmp_path)},{path.parent.name}" for path in files]
+    (tmp_path / "test.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+    (tmp_path / "photos/class0/notes.txt").write_text("")
+
+    class Stop(Exception):
+        pass
+
+    events: list[siamkit.Event] = []
+
+    def listen(event: siamkit.Event) -> None:
+        events.append(event)
+        if event.name == "checkpoint" and event.data["epoch"] == 1:
+            raise Stop
+
+    data = {
+        "train": str(tmp_path / "photos"), "val": pictures(2), "test": tmp_path / "test.csv",
+    }  # fmt: skip
+    net = {"name": "timm:test_resnet", "pretrained": False}
+    with pytest.raises(Stop):
+        fit(data=data, backbone=net, listeners=[listen])
+    start = next(event.data for event in events if event.name == "run_start")
+    assert start["data"]["train_images"] == 48 and start["data"]["val_images"] == 16
+    assert any("data['train']: ignored 1 file" in notice for notice in start["notices"])
+    run = tmp_path / "run"
+    result = siamkit.resume(run)
+    assert len(result.history) == 2 and "test" in result.metrics
+    assert len(list((run / "data").glob("*.png"))) == 16, "files are not copied"
+    evaluated = siamkit.evaluate(run)
+    assert evaluated["images"] == 12
+    other = siamkit.evaluate(run, {"test": tmp_path / "test.csv", "val": pictures(2)})
+    assert other.retrieval == evaluated.retrieval
+    assert siamkit.write_report(run)["part"] == "test"
+
+
+def test_inspection_counts_the_classes_of_data_in_memory() -> None:
+    loss = losses.ArcFaceLoss(4, 16)  # of 8 classes, half are held out
+    given = {"backbone": Plain(), "head": "identity", "freeze": "full", "image_size": 32}
+    found = siamkit.inspect(data=pictures(), loss=loss, **given)
+    assert found["loss"]["parameters"] == 64
+    with pytest.raises(ConfigError, match="loss: ArcFaceLoss is made for other classes"):
+        siamkit.inspect(data=pictures(classes=10), loss=loss, **given)
+
+
 def test_a_refused_run_leaves_no_folder(fit: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     with pytest.raises(DataError):
         fit(data=pictures(classes=1))
@@ -204,6 +256,15 @@ def test_a_refused_run_leaves_no_folder(fit: Callable[..., dict[str, Any]], tmp_
         ({"learning_rate": 3}, r"learning_rate: no such argument; "),
         ({"epochs": 0}, r"epochs: must be greater than or equal to 1, got 0"),
         ({"train": {"patience": 0}}, r"train={'patience': \.\.\.}: must be greater"),
+        ({"data": {}}, r"data: a mapping of data must have splits as keys, got 'nothing'"),
+        ({"data": []}, r"data: there are no images"),
+        ({"data": ""}, r"data: must be the path of a file or a folder, and not be empty"),
+        ({"run_dir": ""}, r"run_dir: must be the path of the run's directory, and not be empty"),
+        ({"config": {"run_dir": ""}, "run_dir": None}, r"run_dir: must not be empty"),
+        ({"listeners": print}, r"listeners: must be a list of functions.*listeners=\[print\]"),
+        ({"listeners": [3]}, r"listeners: must be a list of functions of a siamkit.Event"),
+        ({"config": 3}, r"config: is no config, got <class 'int'>"),
+        ({"config": nn.Linear(1, 1)}, r"config: is no config.*passed by their names"),
         ({"head": nn.Linear(3, 4)}, r"the forward failed on features \[2, 16\]"),
     ],
 )
