@@ -19,6 +19,7 @@ from siamkit.inference.embedder import Embedder
 from siamkit.model.create import create_net
 from siamkit.model.device import resolve_device
 from siamkit.model.siamese import SiameseNet
+from siamkit.model.weights import load_net_tensors
 from siamkit.objects.overlay import overlaid, require_same
 from siamkit.runs.open import OpenRun
 
@@ -63,7 +64,7 @@ def load_model(
 
     Raises:
         ConfigError: ``which`` is unknown.
-        CheckpointError: There is no such checkpoint, or it is damaged.
+        CheckpointError: There is no such checkpoint, it is damaged, or it is another network's.
     """
     return model_of(open_run(run_dir, backbone=backbone, head=head), which)
 
@@ -72,7 +73,7 @@ def model_of(run: OpenRun, which: Literal["best", "last"] = "best") -> SiameseNe
     """Return the network of an open run, with the errors of :func:`load_model`."""
     saved = run.checkpoint(which).model
     net = create_net(run.config, run.registries, weights="none").net
-    net.load_state_dict({k: v for k, v in saved.items() if not k.startswith("loss.")})
+    load_net_tensors(net, saved, str(run.dir.checkpoints / run.checkpoint_name(which)))
     return net.eval()
 
 

@@ -18,6 +18,7 @@ from siamkit.model.create import create_net
 from siamkit.model.pretrained.load import load_net
 from siamkit.model.pretrained.save import save_net
 from siamkit.model.siamese import SiameseNet
+from siamkit.model.weights import load_net_tensors
 from siamkit.objects.overlay import overlaid, require_same
 from siamkit.runs import checkpoint
 from siamkit.runs.calibration import best_checkpoint, calibration_of
@@ -100,7 +101,7 @@ def _read(path: Path, objects: dict[str, Any]) -> tuple[SiameseNet, Facts]:
     name = best_checkpoint(run)
     saved = checkpoint.load(run.checkpoints / name)
     net = create_net(config, known, weights="none").net
-    net.load_state_dict({k: v for k, v in saved.model.items() if not k.startswith("loss.")})
+    load_net_tensors(net, saved.model, str(run.checkpoints / name))
     try:
         calibration = calibration_of(run, name)
     except CheckpointError:

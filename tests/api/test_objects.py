@@ -15,7 +15,7 @@ from pytorch_metric_learning import losses, miners
 from torch import Tensor, nn
 
 import siamkit
-from siamkit.errors import CheckpointError, ConfigError, DataError
+from siamkit.errors import CheckpointError, ConfigError, DataError, PluginError
 from siamkit.interfaces import FreezePlan, Progress
 
 SETTINGS: dict[str, Any] = {
@@ -281,6 +281,73 @@ def test_an_optimizer_that_loses_a_group_is_refused(fit: Callable[..., dict[str,
 
     with pytest.raises(siamkit.SiamkitError, match="does not own every parameter"):
         fit(optimizer=some)
+
+
+class Late(Plain):
+    """Registers a buffer in its forward, in some modes."""
+
+    training_only = True
+
+    def forward(self, images: Tensor) -> Tensor:
+        wanted = self.training if self.training_only else SWITCH["on"]()
+        if wanted and not hasattr(self, "seen"):
+            self.register_buffer("seen", torch.zeros(1))
+        return super().forward(images)
+
+
+SWITCH: dict[str, Callable[[], bool]] = {"on": lambda: False}
+"""A global object, which no hash of a module covers."""
+
+
+def test_tensors_that_come_or_go_are_an_error_with_their_names(
+    fit: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(PluginError, match=r"backbone\.model\.seen: came or went while.*__init__"):
+        fit(backbone=Late())
+    assert siamkit.load_model(tmp_path / "run", "last", backbone=Late())
+    net = Late()
+    net.training_only = False
+    run = fit(backbone=net, run_dir=str(tmp_path / "other"), epochs=1)["run_dir"]
+    monkeypatch.setitem(SWITCH, "on", lambda: True)
+    missing = (
+        r"the tensors are another module's \(1 missing: backbone\.model\.seen\); the network mu"
+    )
+    calls = (
+        lambda: siamkit.load_model(run, "last", backbone=net),
+        lambda: siamkit.save_pretrained(run, tmp_path / "saved", backbone=net),
+        lambda: siamkit.resume(run, backbone=net),
+    )
+    for call in calls:
+        with pytest.raises(CheckpointError, match=missing):
+            call()
+
+
+def test_a_second_view_is_asked_for_with_true_or_false(fit: Callable[..., dict[str, Any]]) -> None:
+    class Asking(siamkit.Loss):
+        second_view = "yes"  # type: ignore[assignment]
+
+        def forward(self, embeddings: Tensor, labels: Any, tuples: Any = None) -> Tensor:
+            return embeddings.square().mean()
+
+    with pytest.raises(PluginError, match=r"Asking' given in Python: second_view must be True"):
+        fit(loss=Asking())
+
+
+def test_an_object_takes_no_options_and_has_no_version(
+    fit: Callable[..., dict[str, Any]],
+) -> None:
+    for call in (
+        lambda: siamkit.create_model(Plain(), width=3),
+        lambda: fit(config={"backbone": {"width": 3}}),
+    ):
+        with pytest.raises(
+            ConfigError, match=r"backbone\.width: takes no options: backbone '.*Plain"
+        ):
+            call()
+    events: list[siamkit.Event] = []
+    fit(listeners=[events.append], epochs=1)
+    (start,) = (event.data for event in events if event.name == "run_start")
+    assert sorted(start["versions"]) == ["platform", "python", "siamkit", "timm", "torch"]
 
 
 class WithPart(nn.Module):

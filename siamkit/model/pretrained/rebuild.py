@@ -17,6 +17,7 @@ from siamkit.model.copying import copied
 from siamkit.model.create import build_head
 from siamkit.model.heads import Head, as_head
 from siamkit.model.pretrained.folder import Folder, Part, Saved
+from siamkit.model.weights import load_exactly
 from siamkit.registry import Registry
 
 Tensors = Mapping[str, Tensor]
@@ -96,28 +97,6 @@ def timm_model(folder: Folder, *, pretrained: bool = False) -> nn.Module:
             hint=f"it was saved with timm {versions.get('timm')}: install that version",
         ) from error
     return module
-
-
-def load_exactly(module: nn.Module, tensors: Tensors, where: str) -> None:
-    """Load tensors in place, each under its name, with its shape and its type.
-
-    Raises:
-        CheckpointError: One is missing, left over, or of another shape.
-    """
-    target = module.state_dict(keep_vars=True)
-    missing = sorted(target.keys() - tensors.keys())
-    extra = sorted(tensors.keys() - target.keys())
-    shapes = [k for k in target.keys() & tensors.keys() if target[k].shape != tensors[k].shape]
-    if missing or extra or shapes:
-        lists = (("missing", missing), ("left over", extra), ("of another shape", sorted(shapes)))
-        text = "; ".join(
-            f"{len(names)} {what}: {', '.join(names[:5])}" for what, names in lists if names
-        )
-        raise CheckpointError(f"the tensors are another module's ({text})", where=where)
-    for name, tensor in target.items():
-        if tensor.dtype != tensors[name].dtype:  # in half precision, say
-            tensor.data = tensor.data.to(tensors[name].dtype)
-    module.load_state_dict(tensors)
 
 
 def wrapped(module: nn.Module, saved: Saved) -> Backbone:
