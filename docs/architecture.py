@@ -51,7 +51,7 @@ MODULES = {
     "guard": "Names the plugin that fails.",
     "interfaces": "What a plugin implements.",
     "batches": "Batches and their sources.",
-    "files": "Writes files atomically.",
+    "files": "Checks paths; writes files.",
     "hub": "Gets files from the model hub.",
     "showing": "Reprs and progress, in terminals and notebooks.",
     "errors": "Exceptions and exit codes.",

@@ -1,4 +1,7 @@
-"""Atomic file writes: a crash at any moment leaves either the old file or the new one."""
+"""Files: paths that a user gives are checked, and files are written atomically.
+
+A crash at any moment leaves either the old file or the new one.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,37 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from siamkit.errors import ResourceError
+from siamkit.errors import ConfigError, ResourceError
 from siamkit.spelling import setting
 
 _ENVIRONMENT = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
     errno.ENOENT, errno.EEXIST, errno.EFBIG,
 }  # fmt: skip
+
+
+def path_of(value: Any, where: str, what: str = "a file or a folder") -> Path:
+    """Return a path that a user gave.
+
+    Args:
+        value: The path, as text or as an object.
+        where: The argument, for errors.
+        what: What the path must lead to, for errors, such as ``a run's directory``.
+
+    Raises:
+        ConfigError: It is no path, or empty, for example from an unset variable.
+    """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str):
+        kind = "None" if value is None else type(value).__name__
+        raise ConfigError(
+            f"must be the path of {what}", where=where, got=kind, allowed="text or a pathlib.Path"
+        )
+    if not value or "\0" in value:
+        problem = "hold a NUL character" if value else "be empty"
+        raise ConfigError(f"must be the path of {what}, and not {problem}", where=where, got=value)
+    return Path(value)
 
 
 def sha256_of(path: Path) -> str:

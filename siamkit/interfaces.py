@@ -147,17 +147,24 @@ class FreezePlan:
             head: Whether to train the head too, if there is one.
 
         Raises:
-            ConfigError: No stage or block has one of the names.
+            ConfigError: No stage or block has one of the names, or they are no names.
         """
+        if isinstance(train, str) or not isinstance(train, Iterable):
+            raise ConfigError(
+                "must be names of stages or blocks",
+                where="train",
+                got=train if isinstance(train, str) else type(train),
+                hint=f"write [{train!r}]" if isinstance(train, str) else None,
+            )
         units = {unit.name: unit for stage in stages for unit in (*stage.blocks, stage)}
         names = [*train, *([HEAD] if head and HEAD in units else [])]
         for name in names:
-            if name not in units:
+            if not isinstance(name, str) or name not in units:
                 raise ConfigError(
                     "no stage or block has this name",
                     got=name,
                     allowed=", ".join(units),
-                    hint=did_you_mean(name, units) or None,
+                    hint=did_you_mean(str(name), units) or None,
                 )
         trainable = frozenset(p for name in names for p in units[name].parameters)
         return cls(trainable, lr_mult or {}, norm)

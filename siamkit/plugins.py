@@ -151,28 +151,35 @@ def get() -> Plugins:
 _registered_here: dict[tuple[str, str], Entry] = {}
 
 
-def register(kind: str, name: str, build: Callable[..., Any], **given: Any) -> None:
+def register(
+    kind: str, name: str, build: Callable[..., Any], *, replace: bool = False, **given: Any
+) -> None:
     """Register an entry in this process, without a distribution.
-
-    It replaces an earlier entry of this process with the same name, so that a notebook's cell can
-    run again.
 
     Args:
         kind: One of :data:`siamkit.registry.KINDS`.
         name: The name that the user types.
         build: The build function; see :class:`siamkit.hookspecs.Register`.
+        replace: Replace an earlier entry of this process with the same name.
         **given: ``options``, ``summary``, ``pretrained``.
 
     Raises:
-        PluginError: An argument is wrong, or a plugin has registered the name.
+        PluginError: An argument is wrong, or the name is registered.
     """
     entry = checked_entry(kind, HERE, name, build, **given)
+    if not isinstance(replace, bool):
+        raise PluginError(f"replace of {name!r} must be True or False", got=replace)
     registry = get().registries[kind]
     other = registry.entries.get(name)
     if other is not None and other.distribution != HERE:
         raise PluginError(
             f"{registry.kind} {name!r} is registered by {other.distribution}",
             hint="choose another name",
+        )
+    if other is not None and not replace:
+        raise PluginError(
+            f"{registry.kind} {name!r} is registered already by this process",
+            hint="choose another name, or pass replace=True where a notebook's cell runs again",
         )
     _registered_here[kind, name] = entry
     registry.entries[name] = entry

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from typing import Any
 
 from pydantic import BaseModel, RootModel
@@ -91,6 +92,15 @@ def _require_build(kind: str, name: str, build: Any) -> None:
     shape = f"build({', '.join(wanted)})"
     if not callable(build):
         raise PluginError(f"build of {name!r} must be callable", got=build, allowed=shape)
+    # A module is callable with any arguments, but its forward would get the options.
+    if (torch := sys.modules.get("torch")) is not None and isinstance(build, torch.nn.Module):
+        raise PluginError(
+            f"build of {name!r} must be a function that returns a module, not a module",
+            got=type(build),
+            allowed=shape,
+            hint="pass the module itself to siamkit.fit or siamkit.create_model, which need no "
+            "name",
+        )
     try:
         signature = inspect.signature(build)
     # Some callables written in C have no readable signature.

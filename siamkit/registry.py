@@ -66,7 +66,7 @@ class NoOptions(BaseModel):
 
 
 class ObjectOptions(BaseModel):
-    """The options of an entry that was given as an object: a hash of its source."""
+    """The options of an entry that was given as an object: a hash of its source and settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -140,6 +140,14 @@ class Entry:
             ConfigError: A value is out of range, or an option is unknown.
             PluginError: A validator of the plugin raises anything but a validation error.
         """
+        given = self.distribution == GIVEN
+        if given and (options := sorted(values.keys() - ObjectOptions.model_fields.keys())):
+            raise ConfigError(
+                f"takes no options: {kind or 'it'} {self.name.removeprefix(PYTHON)!r} was given as "
+                "an object",
+                where=where(options[0]) if callable(where) else where,
+                hint="set them where the object is made",
+            )
         of = f"{kind} {self.name!r}".strip()
         owner = whose(kind, self.name, self.distribution).strip()
         with calling(owner, "failed to check its options"):

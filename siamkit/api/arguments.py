@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from siamkit.config import COMPONENTS, ENTRY_MODELS, Layer, RunConfig
-from siamkit.data.memory import SPLITS, require_path
+from siamkit.data.memory import SPLITS
 from siamkit.errors import ConfigError, did_you_mean
-from siamkit.objects.entries import is_object
+from siamkit.files import path_of
+from siamkit.objects.entries import TAKES, is_object
 from siamkit.registry import Registry
 from siamkit.spelling import EVERYDAY, python_argument
 
@@ -25,7 +26,7 @@ class Arguments:
     Attributes:
         layer: The arguments that are config values.
         objects: The arguments that are objects, by section.
-        data: Images in memory, or None.
+        data: Data other than one path, or None.
     """
 
     layer: Layer
@@ -57,12 +58,13 @@ def read(given: Mapping[str, Any], registries: Mapping[str, Registry]) -> Argume
             if _is_config(value):
                 _put(values, "data", dict(value))
             elif isinstance(value, str | os.PathLike):
-                _put(values, "data", {"path": require_path(value)})
+                _put(values, "data", {"path": str(path_of(value, name))})
             else:
                 memory = value
+        elif name == "run_dir":
+            _set(values, name, str(path_of(value, name, "the run's directory")))
         elif name in EVERYDAY:
-            path = value if not isinstance(value, os.PathLike) else str(value)
-            _set(values, EVERYDAY[name], path)
+            _set(values, EVERYDAY[name], value)
         elif name in COMPONENTS and is_object(value):
             objects[name] = value
         elif name in COMPONENTS:
@@ -72,8 +74,40 @@ def read(given: Mapping[str, Any], registries: Mapping[str, Registry]) -> Argume
     return Arguments(Layer(values, python_argument), objects, memory)
 
 
+def objects_of(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the objects that a run was started with, of those that are given; None is left out.
+
+    Args:
+        given: The arguments by name.
+        where: The function that they were passed to, for errors.
+
+    Raises:
+        ConfigError: An argument is no component of a run, or no object.
+    """
+    objects = {name: value for name, value in given.items() if value is not None}
+    for name, value in objects.items():
+        if name not in COMPONENTS:
+            setting = name in EVERYDAY or name in SECTIONS or name in ("config", "data")
+            near = did_you_mean(name, COMPONENTS)
+            raise ConfigError(
+                "a run keeps its settings" if setting else "no such argument",
+                where=f"{where}: {name}",
+                allowed="the objects that the run was started with: " + ", ".join(COMPONENTS),
+                hint=near or (f"siamkit.fit({name}=...) starts a new run" if setting else None),
+            )
+        if not is_object(value):
+            raise ConfigError(
+                "is a name or a mapping, which a run keeps itself",
+                where=f"{where}: {name}",
+                got=value,
+                allowed=f"the object that the run was started with: {TAKES[name]}",
+                hint=f"leave {name} out if the run was started with a name",
+            )
+    return objects
+
+
 def _is_config(value: Any) -> bool:
-    return isinstance(value, Mapping) and not any(key in SPLITS for key in value)
+    return isinstance(value, Mapping) and bool(value) and not any(key in SPLITS for key in value)
 
 
 def _put(values: dict[str, Any], section: str, content: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from siamkit import plugins
 from siamkit.config import RunConfig, resolve
+from siamkit.errors import ConfigError
 from siamkit.registry import KINDS, Registry
 
 
@@ -17,7 +18,16 @@ def registries() -> dict[str, Registry]:
 
 
 def load_config(*layers: Mapping[str, Any], where: str = "") -> RunConfig:
-    """Return the complete config of nested values, merged over the defaults, lowest layer first."""
+    """Return the complete config of nested values, merged over the defaults, lowest layer first.
+
+    Raises:
+        ConfigError: A layer is no mapping, a key or a name is unknown, or a value is out of range.
+    """
+    for number, layer in enumerate(layers):
+        if not isinstance(layer, Mapping):
+            raise ConfigError(
+                "must be a mapping of sections", where=f"layers item {number}", got=type(layer)
+            )
     return resolve(registries(), *layers, where=where)
 
 

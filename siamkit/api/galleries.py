@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from siamkit.api.models import load_embedder
+from siamkit.api.checks import whole_number
+from siamkit.api.models import RUN, load_embedder
 from siamkit.data.inputs import files_of
-from siamkit.errors import CheckpointError, ConfigError
+from siamkit.errors import CheckpointError
+from siamkit.files import path_of
 from siamkit.inference.embedder import BATCH_SIZE
 from siamkit.inference.embedding_files import embed_to_file
 from siamkit.inference.filling import OnProgress
@@ -50,10 +52,10 @@ def embed(
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
+    target = path_of(output, "output", "a new file")
+    size = whole_number(batch_size, "batch_size", least=1)
     embedder = load_embedder(run_dir, which, device=device, workers=workers)
-    return embed_to_file(
-        embedder, images, Path(output), batch_size=batch_size, force=force, progress=progress
-    )
+    return embed_to_file(embedder, images, target, batch_size=size, force=force, progress=progress)
 
 
 def build_index(
@@ -89,10 +91,12 @@ def build_index(
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
+    target = path_of(output, "output", "a folder")
+    size = whole_number(batch_size, "batch_size", least=1)
     embedder = load_embedder(run_dir, which, device=device, workers=workers)
     return building.build_index(
-        embedder, gallery, Path(output), run=Path(run_dir), which=which, kind=kind,
-        batch_size=batch_size, force=force, progress=progress,
+        embedder, gallery, target, run=Path(run_dir), which=which, kind=kind,
+        batch_size=size, force=force, progress=progress,
     )  # fmt: skip
 
 
@@ -107,7 +111,7 @@ def load_index(path: str | Path, *, verify: bool = True) -> Index:
     Raises:
         CheckpointError: It is not an index, or is damaged; the message names the file.
     """
-    return Index(path, verify=verify)
+    return Index(path_of(path, "path", "an index"), verify=verify)
 
 
 def search(
@@ -141,10 +145,9 @@ def search(
         CheckpointError: The index is damaged, or its run is missing or has another network now.
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
-    if k < 1:
-        raise ConfigError("must be positive", where="k", got=k)
-    opened = load_index(index)
-    run = Path(run_dir or opened.meta.run)
+    k = whole_number(k, "k", least=1)
+    opened = load_index(path_of(index, "index", "an index"))
+    run = Path(opened.meta.run) if run_dir is None else path_of(run_dir, "run_dir", RUN)
     if not run.exists():
         raise CheckpointError(
             "the run that built the index is missing",

@@ -7,16 +7,22 @@ from typing import Any, Literal
 
 from torch import nn
 
+from siamkit.api.arguments import objects_of
+from siamkit.api.checks import whole_number
 from siamkit.api.entries import registries
 from siamkit.engine.kernels import KERNELS
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.evaluation.calibration import Calibration
+from siamkit.files import path_of
 from siamkit.inference.embedder import Embedder
 from siamkit.model.create import create_net
 from siamkit.model.device import place, resolve_device
 from siamkit.model.siamese import SiameseNet
+from siamkit.model.weights import load_net_tensors
 from siamkit.objects.overlay import overlaid, require_same
 from siamkit.runs.open import OpenRun
+
+RUN = "a run's directory"
 
 
 def open_run(run_dir: str | Path, **objects: Any) -> OpenRun:
@@ -29,10 +35,12 @@ def open_run(run_dir: str | Path, **objects: Any) -> OpenRun:
 
     Raises:
         CheckpointError: There is no run, or an object differs from the one at its start.
+        ConfigError: An argument is no path, or no object of a run.
     """
-    given = {name: value for name, value in objects.items() if value is not None}
+    path = path_of(run_dir, "run_dir", RUN)
+    given = objects_of(objects, "open_run")
     known, _ = overlaid(registries(), given) if given else (None, None)
-    run = OpenRun(run_dir, registries if known is None else lambda: known)
+    run = OpenRun(path, registries if known is None else lambda: known)
     if given:
         require_same(given, run.config, str(run.dir.config))
     return run
@@ -55,7 +63,7 @@ def load_model(
 
     Raises:
         ConfigError: ``which`` is unknown.
-        CheckpointError: There is no such checkpoint, or it is damaged.
+        CheckpointError: There is no such checkpoint, it is damaged, or it is another network's.
     """
     return model_of(open_run(run_dir, backbone=backbone, head=head), which)
 
@@ -64,7 +72,7 @@ def model_of(run: OpenRun, which: Literal["best", "last"] = "best") -> SiameseNe
     """Return the network of an open run, with the errors of :func:`load_model`."""
     saved = run.checkpoint(which).model
     net = create_net(run.config, run.registries, weights="none").net
-    net.load_state_dict({k: v for k, v in saved.items() if not k.startswith("loss.")})
+    load_net_tensors(net, saved, str(run.dir.checkpoints / run.checkpoint_name(which)))
     return net.eval()
 
 
@@ -106,6 +114,8 @@ def embedder_of(
     workers: int | None = None,
 ) -> Embedder:
     """Return an embedder of an open run, with the arguments and errors of load_embedder."""
+    if workers is not None:
+        workers = whole_number(workers, "workers", least=0)
     allowed = ("auto", *KERNELS)
     if kernel not in allowed:
         raise ConfigError("no such kernel", where="kernel", got=kernel, allowed=", ".join(allowed))

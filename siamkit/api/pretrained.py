@@ -7,14 +7,18 @@ from typing import Any
 
 from torch import nn
 
+from siamkit.api.arguments import objects_of
 from siamkit.api.cards import CardFacts, sections_of
 from siamkit.api.entries import registries
+from siamkit.api.models import RUN
 from siamkit.config import resolve
 from siamkit.errors import CheckpointError
+from siamkit.files import path_of
 from siamkit.model.create import create_net
 from siamkit.model.pretrained.load import load_net
 from siamkit.model.pretrained.save import save_net
 from siamkit.model.siamese import SiameseNet
+from siamkit.model.weights import load_net_tensors
 from siamkit.objects.overlay import overlaid, require_same
 from siamkit.runs import checkpoint
 from siamkit.runs.calibration import best_checkpoint, calibration_of
@@ -50,11 +54,12 @@ def save_pretrained(
         NonFiniteError: The network gives NaN.
         ResourceError: The disk is full or not writable.
     """
-    given = {"backbone": backbone, "head": head}
-    net, facts = _read(Path(run_dir), {k: v for k, v in given.items() if v is not None})
+    target = path_of(folder, "folder", "a new folder")
+    given = objects_of({"backbone": backbone, "head": head}, "save_pretrained")
+    net, facts = _read(path_of(run_dir, "run_dir", RUN), given)
     return save_net(
         net,
-        folder,
+        target,
         license=license,
         weights=facts.weights,
         calibration=None if facts.calibration is None else facts.calibration.to_json(),
@@ -96,7 +101,7 @@ def _read(path: Path, objects: dict[str, Any]) -> tuple[SiameseNet, CardFacts]:
     name = best_checkpoint(run)
     saved = checkpoint.load(run.checkpoints / name)
     net = create_net(config, known, weights="none").net
-    net.load_state_dict({k: v for k, v in saved.model.items() if not k.startswith("loss.")})
+    load_net_tensors(net, saved.model, str(run.checkpoints / name))
     try:
         calibration = calibration_of(run, name)
     except CheckpointError:

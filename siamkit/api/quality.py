@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from siamkit.api.checks import whole_number
 from siamkit.api.entries import load_config
 from siamkit.api.models import embedder_of, load_embedder, open_run
 from siamkit.api.results import DataResult, EvaluationResult
 from siamkit.config import calibration_config
 from siamkit.data.check import check
-from siamkit.data.images import ImageSet, image_set_of
-from siamkit.data.memory import items_of
+from siamkit.data.images import ImageSet, Sample, image_set_of
+from siamkit.data.memory import Item, items_of, label_text
 from siamkit.data.opening import load_data, unseen_images
 from siamkit.errors import CheckpointError, ConfigError, DataError
 from siamkit.evaluation.calibration import Calibration
 from siamkit.evaluation.summary import summarize
+from siamkit.files import path_of
 from siamkit.inference.embedder import Embedder
 from siamkit.inference.pair_lists import PairVerdicts, read_pairs, require_new
 from siamkit.inference.pair_lists import verify_pairs as pairs_verified
@@ -44,9 +48,8 @@ def evaluate(
 
     Args:
         run: A run's directory, or an embedder; None with ``embeddings``.
-        data: Data as for training, or images in memory as for :func:`siamkit.fit`. The test split
-            is used, else the validation split, else everything. None: the run's own test images,
-            else its validation images.
+        data: Data as for :func:`siamkit.fit`. The test split is used, else the validation split,
+            else everything. None: the run's own test images, else its validation images.
         root: The folder that a table's paths are relative to; None: the table's folder.
         which: The network of the best epoch, or the last saved one.
         seed: Seed of the random pairs, folds, resamples and episodes.
@@ -62,6 +65,7 @@ def evaluate(
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
+    seed = whole_number(seed, "seed")
     if embeddings is not None:
         if run is not None or data is not None or labels is None:
             raise ConfigError(
@@ -76,12 +80,26 @@ def evaluate(
         raise ConfigError("is missing: pass a run, or embeddings and labels", where="run")
     opened: OpenRun | None = None
     if isinstance(run, Embedder):
+        if given := [name for name, value in objects.items() if value is not None]:
+            what = "cannot be used with an embedder, which has its network"
+            raise ConfigError(what, where=", ".join(given), hint="leave them out")
         embedder = run
+    elif isinstance(run, nn.Module):
+        raise ConfigError(
+            "is a network",
+            where="run",
+            got=type(run),
+            allowed="a run's directory, or a siamkit.Embedder",
+            hint="write siamkit.evaluate(siamkit.Embedder(NET), DATA) for a siamkit.SiameseNet, or "
+            "siamkit.evaluate(embeddings=E, labels=y) for any network",
+        )
     else:
+        path_of(run, "run", "a run's directory, or an Embedder")
         opened = open_run(run, **objects)
         embedder = embedder_of(opened, which, device=device)
-    images, samples, about = _images(opened, data, root)
-    threshold, notices = _threshold(embedder)
+    notices: list[str] = []
+    images, samples, about = _images(opened, data, root, notices)
+    threshold = _threshold(embedder, notices)
     summary = summarize(embedder.embed(samples), images, threshold=threshold, seed=seed)
     return EvaluationResult(
         {
@@ -95,7 +113,7 @@ def evaluate(
 
 
 def _images(
-    run: OpenRun | None, data: Any, root: str | Path | None
+    run: OpenRun | None, data: Any, root: str | Path | None, notices: list[str]
 ) -> tuple[ImageSet, Any, dict[str, str]]:
     """Return the images to evaluate on, their inputs for the embedder, and their origin."""
     if data is None:
@@ -105,20 +123,42 @@ def _images(
         images = splits.test or splits.val
         part = "the run's test images" if splits.test else "the run's validation images"
         return images, images.samples, {"path": run.config.data.path, "part": part}
-    if isinstance(data, str | Path):
-        path, config = str(data), None if run is None else run.config.data
-        images, part = unseen_images(path, None if root is None else Path(root), config)
+    if isinstance(data, str | os.PathLike):
+        path, config = str(path_of(data, "data")), None if run is None else run.config.data
+        images, part = unseen_images(path, _root(root), config)
         return images, images.samples, {"path": path, "part": part}
-    items = items_of(data)
+    items = items_of(data, notices, training=False)
     split = next(s for s in ("test", "val", "train", None) if any(i.split == s for i in items))
     chosen = [item for item in items if item.split == split]
     images = image_set_of([item.label for item in chosen])
-    return images, [item.image for item in chosen], {"path": "images", "part": split or "all"}
+    query, gallery = _flags(i.query for i in chosen), _flags(i.gallery for i in chosen)
+    images = replace(images, query=query, gallery=gallery)
+    return images, [_input(i) for i in chosen], {"path": "images", "part": split or "all"}
 
 
-def _labelled(embeddings: Any, labels: Sequence[Any]) -> tuple[Tensor, ImageSet]:
-    vectors = torch.as_tensor(embeddings).detach().float().cpu()
-    names = [str(label.item() if hasattr(label, "item") else label) for label in labels]
+def _flags(flags: Iterable[bool | None]) -> tuple[bool, ...] | None:
+    """Return the roles of images; None if no image has one."""
+    known = tuple(flags)
+    return None if all(flag is None for flag in known) else tuple(map(bool, known))
+
+
+def _input(item: Item) -> Any:
+    """Return an image as the embedder takes it."""
+    if item.box is None:
+        return Path(item.image) if item.in_file else item.image
+    return Sample(Path(item.image), 0, str(item.image), item.box)
+
+
+def _labelled(embeddings: Any, labels: Any) -> tuple[Tensor, ImageSet]:
+    try:
+        vectors = torch.as_tensor(embeddings).detach().float().cpu()
+        names = [label_text(label) for label in labels]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"cannot be read: {error}",
+            where="embeddings and labels",
+            allowed="numbers [N, E] and N labels",
+        ) from None
     if vectors.ndim != 2 or len(vectors) != len(names):
         raise DataError(
             "the numbers of embeddings and labels differ",
@@ -126,17 +166,29 @@ def _labelled(embeddings: Any, labels: Sequence[Any]) -> tuple[Tensor, ImageSet]
             got=f"shape {list(vectors.shape)} and {len(names)} labels",
             allowed="[N, E] and N labels",
         )
+    if not vectors.numel():
+        raise DataError("there are none", where="embeddings", got=f"shape {list(vectors.shape)}")
     if not torch.isfinite(vectors).all():
         raise DataError("contain NaN or infinity", where="embeddings")
-    return vectors, image_set_of(names)
+    known = [name for name in names if name is not None]
+    if len(known) < len(names):
+        place = names.index(None)
+        raise DataError("a label must be a name or a number", where=f"labels item {place}",
+                        got=str(labels[place]))  # fmt: skip
+    return vectors, image_set_of(known)
 
 
-def _threshold(embedder: Embedder) -> tuple[float | None, list[str]]:
-    """Return the threshold that was fitted for the embedder's network, or the reason for none."""
+def _root(root: Any) -> Path | None:
+    return None if root is None else path_of(root, "root", "a folder")
+
+
+def _threshold(embedder: Embedder, notices: list[str]) -> float | None:
+    """Return the threshold that was fitted for the embedder's network; a notice says why not."""
     try:
-        return embedder.calibration.threshold, []
+        return embedder.calibration.threshold
     except CheckpointError as error:
-        return None, [f"no error rates at a threshold: {error}"]
+        notices.append(f"no error rates at a threshold: {error}")
+        return None
 
 
 def verify_pairs(
@@ -160,7 +212,8 @@ def verify_pairs(
         CheckpointError: There is no run, or its network has no threshold.
         DataError: Some rows are unusable; the message lists them, and no image is embedded.
     """
-    path, target = Path(pairs), None if output is None else Path(output)
+    path = path_of(pairs, "pairs", "a table of pairs")
+    target = None if output is None else path_of(output, "output", "a new CSV file")
     if target is not None:
         require_new(target)
     table = read_pairs(path)  # first, since embedding takes time
@@ -179,10 +232,12 @@ def check_data(data: str | Path, *, root: str | Path | None = None, seed: int = 
         seed: Seed of the choice of held-out classes.
 
     Raises:
+        ConfigError: An argument is no path; :func:`siamkit.fit` checks other data when it starts.
         DataError: The data cannot be read: no such file, bad rows.
     """
-    config = load_config({"data": {"path": str(data), "root": root and str(root)}})
-    return DataResult(check(config.data, seed))
+    path, folder = path_of(data, "data", "a folder or a table of images"), _root(root)
+    config = load_config({"data": {"path": str(path), "root": folder and str(folder)}})
+    return DataResult(check(config.data, whole_number(seed, "seed")))
 
 
 def calibrate(
@@ -213,12 +268,13 @@ def calibrate(
         CheckpointError: There is no such run, or it is damaged.
         DataError: The images do not allow it; an earlier threshold is kept.
     """
+    seed = whole_number(seed, "seed")
     run = open_run(run_dir)
     wanted = run.config.calibration
     if target is not None or far is not None:
         wanted = calibration_config(target, far)
     held_out = _held_out(run, data, root, device)
-    path = run.config.data.path if data is None else str(data)
+    path = run.config.data.path if data is None else str(path_of(data, "data"))
     return calibrate_run(run.dir, held_out, wanted, path, seed=seed)
 
 
@@ -234,6 +290,6 @@ def _held_out(
             return kept
         images, part = load_data(config.data, config.train.seed).val, "val"
     else:
-        images, part = unseen_images(str(data), None if root is None else Path(root), config.data)
+        images, part = unseen_images(str(path_of(data, "data")), _root(root), config.data)
     embeddings = embedder_of(run, device=device).embed(images.samples)
     return HeldOut(part, images, embeddings, epoch)

@@ -22,6 +22,7 @@ def register_backbone(
     options: type[BaseModel] | None = None,
     summary: str = "",
     pretrained: bool = False,
+    replace: bool = False,
 ) -> None:
     """Register a backbone in this process: ``build(options, context) -> nn.Module``.
 
@@ -31,13 +32,15 @@ def register_backbone(
         options: A pydantic model of its options; None: it has no options.
         summary: One line for lists; empty: the first line of ``build``'s docstring.
         pretrained: ``build`` can load pretrained weights.
+        replace: Replace an entry that this process registered under the name.
 
     Raises:
-        PluginError: An argument is wrong, or a plugin has registered the name.
+        PluginError: An argument is wrong, or the name is registered.
     """
     plugins.register(
-        "backbones", name, build, options=options, summary=summary, pretrained=pretrained
-    )
+        "backbones", name, build, options=options, summary=summary, pretrained=pretrained,
+        replace=replace,
+    )  # fmt: skip
 
 
 class _Register(Protocol):
@@ -48,6 +51,7 @@ class _Register(Protocol):
         *,
         options: type[BaseModel] | None = None,
         summary: str = "",
+        replace: bool = False,
     ) -> None: ...
 
 
@@ -66,8 +70,9 @@ def _registering(kind: str, what: str, builds: str) -> _Register:
         *,
         options: type[BaseModel] | None = None,
         summary: str = "",
+        replace: bool = False,
     ) -> None:
-        plugins.register(kind, name, build, options=options, summary=summary)
+        plugins.register(kind, name, build, options=options, summary=summary, replace=replace)
 
     register.__name__ = register.__qualname__ = "register_" + KINDS[kind].singular.replace(" ", "_")
     register.__doc__ = f"""Register {what} in this process: ``{builds}``.
@@ -77,9 +82,10 @@ def _registering(kind: str, what: str, builds: str) -> _Register:
         build: The function that builds it.
         options: A pydantic model of its options; None: it has no options.
         summary: One line for lists; empty: the first line of ``build``'s docstring.
+        replace: Replace an entry that this process registered under the name.
 
     Raises:
-        PluginError: An argument is wrong, or a plugin has registered the name.
+        PluginError: An argument is wrong, or the name is registered.
     """
     return register
 

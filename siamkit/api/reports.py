@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from siamkit.api.models import open_run
+from siamkit.files import path_of
 
 
 def write_report(run_dir: str | Path, output: str | Path | None = None) -> dict[str, Any]:
@@ -28,4 +29,5 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> dict[
     """
     from siamkit.report.html.write import write_html  # plotly takes a second to import
 
-    return write_html(open_run(run_dir), None if output is None else Path(output))
+    target = None if output is None else path_of(output, "output", "a file")
+    return write_html(open_run(run_dir), target)

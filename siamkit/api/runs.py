@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
 from torch import nn
 
 from siamkit import plugins
-from siamkit.api.arguments import read
+from siamkit.api.arguments import objects_of, read
+from siamkit.api.checks import whole_number
 from siamkit.api.entries import registries
-from siamkit.api.models import open_run
+from siamkit.api.models import RUN, open_run
 from siamkit.api.results import InspectionResult, Phases, TrainingResult
-from siamkit.config import COMPONENTS, Layer, RunConfig, is_resolved, read_file, resolve
+from siamkit.config import Layer, RunConfig, is_resolved, read_file, resolve
 from siamkit.data.memory import Item, items_of, write_items
 from siamkit.errors import ConfigError
+from siamkit.files import path_of
 from siamkit.freezing.schedule import FreezeSchedule
 from siamkit.interfaces import Event, FreezePlan, FreezePolicy, Stage
 from siamkit.model.create import create_net
 from siamkit.model.siamese import SiameseNet
-from siamkit.objects.entries import is_object
+from siamkit.objects.entries import TAKES, is_object
 from siamkit.objects.overlay import overlaid, require_same
 from siamkit.registry import Registry
 from siamkit.report.console import ConsoleListener
@@ -69,6 +73,9 @@ def create_model(
         ConfigError: A name or an option is wrong.
         CheckpointError: Weights are unavailable or do not fit.
     """
+    for name, value in {"backbone": backbone, "head": head}.items():
+        if value is None:
+            raise ConfigError("is missing", where=name, allowed=f"a name, {TAKES[name]}")
     data = {"in_chans": in_chans, "image_size": image_size}
     own = {"pretrained": pretrained, "weights": weights, **options}
     given = {"backbone": backbone, "head": head, "data": data}
@@ -89,10 +96,15 @@ def create_policy(
         **options: Options of a named policy.
 
     Raises:
-        ConfigError: The name or an option is wrong.
+        ConfigError: The name or an option is wrong, or an object is given options.
     """
     if isinstance(policy, FreezePolicy):
+        _require_no(options, "policy", "a policy has its options already")
         return policy
+    if policy is None:
+        raise ConfigError("is missing", where="policy", allowed=f"a name, {TAKES['freeze']}")
+    if is_object(policy):
+        _require_no(options, "policy", "a function takes no options")
     config, known, _ = _resolved({"freeze": options}, {"freeze": policy})
     return build_policy(config, known)
 
@@ -111,10 +123,38 @@ def phases(
         policy: As for :func:`create_policy`.
         epochs: The number of epochs.
         **options: Options of a named policy.
+
+    Raises:
+        ConfigError: An argument is wrong.
+        PluginError: The policy failed, or its plan is invalid.
     """
-    stages = net.stages() if isinstance(net, SiameseNet) else tuple(net)
-    schedule = FreezeSchedule(create_policy(policy, **options), stages, epochs)
+    stages = tuple(net.stages()) if isinstance(net, SiameseNet) else _stages(net)
+    number = whole_number(epochs, "epochs", least=1)
+    schedule = FreezeSchedule(create_policy(policy, **options), stages, number)
     return Phases(schedule.phases(), schedule.stages)
+
+
+def _stages(given: Any) -> tuple[Stage, ...]:
+    stages = tuple(given) if isinstance(given, list | tuple) else ()
+    if not stages or not all(isinstance(stage, Stage) for stage in stages):
+        module = isinstance(given, nn.Module)
+        raise ConfigError(
+            "has no stages",
+            where="net",
+            got=type(given),
+            allowed="a siamkit.SiameseNet, or the stages of a network",
+            hint="siamkit.create_model(MODULE) makes a SiameseNet; "
+            "siamkit.freezing.discover_stages(MODULE, IMAGES) finds its stages"
+            if module
+            else None,
+        )
+    return stages
+
+
+def _require_no(options: Mapping[str, Any], where: str, why: str) -> None:
+    if options:
+        hint = "leave them out, or pass the policy's name"
+        raise ConfigError(why, where=where, got=", ".join(options), hint=hint)
 
 
 def fit(
@@ -147,9 +187,12 @@ def fit(
         config: A config, nested values, or a YAML file; None: the defaults. The arguments below
             override it.
         data: A folder or a table, as on the command line; pairs of image and label; a torch
-            ``Dataset`` of such pairs; or a mapping from ``train``, ``val`` and ``test`` to any of
-            these. An image is a path, a Pillow image, a numpy array ``[H, W, C]`` or a torch
-            tensor ``[C, H, W]``. Images in memory are saved in the run as PNG.
+            ``Dataset`` of such pairs; or a mapping from ``train``, ``val`` and ``test`` to pairs, a
+            folder of class folders, or a table of images. An image is a path, a Pillow image, a
+            numpy array ``[H, W, C]`` or a torch tensor ``[C, H, W]``. Files stay where they are.
+            Images in memory are saved in the run as PNG; floats in [0, 1] become 8 bits. A label
+            is a name or a number; 1 and 1.0 are one class, and so are names that differ in the
+            spaces around them.
         backbone: As an object: a ``torch.nn.Module`` from images ``[N, C, H, W]`` to features. It
             is copied.
         head: As an object: a ``torch.nn.Module`` from features ``[N, D]`` to embeddings. It is
@@ -187,30 +230,59 @@ def fit(
         "lr": lr, "image_size": image_size, "seed": seed, "device": device, "run_dir": run_dir,
         **sections,
     }  # fmt: skip
+    called = _called(listeners)
     resolved, known, memory = _resolved(config, given)
     with _log(progress) as log:
-        listeners = (*listeners, *log)
+        listeners = (*called, *log)
         if memory is None:
             return TrainingResult(_fit.fit(resolved, known, listeners, _observers()))
-        return _fit_in_memory(items_of(memory), resolved, known, listeners)
+        return _fit_on(memory, resolved, known, listeners)
 
 
-def _fit_in_memory(
-    items: list[Item],
-    config: RunConfig,
-    known: Mapping[str, Registry],
-    listeners: Sequence[Listener],
+def _fit_on(
+    data: Any, config: RunConfig, known: Mapping[str, Registry], listeners: Sequence[Listener]
 ) -> TrainingResult:
-    """Train on images in memory, which are written to the run."""
+    """Train on data that is given in Python, whose images in memory are written to the run."""
+    notices: list[str] = []
+    items = items_of(data, notices)
     path = RunDir.reserve(config).absolute()
     try:
-        table, root = write_items(items, path / "data")
-        placed = config.data.model_copy(update={"path": str(table), "root": root})
-        config = config.model_copy(update={"data": placed, "run_dir": path})
-        return TrainingResult(_fit.fit(config, known, listeners, _observers(), reserved=True))
+        config = _placed(items, config, path / "data").model_copy(update={"run_dir": path})
+        return TrainingResult(
+            _fit.fit(config, known, listeners, _observers(), notices=notices, reserved=True)
+        )
     finally:
         if not RunDir(path).config.exists():  # the run was refused before it started
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _placed(items: list[Item], config: RunConfig, folder: Path) -> RunConfig:
+    """Write data that is given in Python to a folder, and return the config with its place."""
+    table, root = write_items(items, folder)
+    placed = config.data.model_copy(update={"path": str(table), "root": root})
+    return config.model_copy(update={"data": placed})
+
+
+def _called(listeners: Any) -> Sequence[Listener]:
+    """Return listeners after a check.
+
+    Raises:
+        ConfigError: They are no sequence of functions.
+    """
+    several: list[Any] = list(listeners) if isinstance(listeners, list | tuple) else [None]
+    wrong = [listener for listener in several if not callable(listener)]
+    if wrong:
+        raise ConfigError(
+            "must be a list of functions of a siamkit.Event",
+            where="listeners",
+            got=listeners,
+            hint=f"write listeners=[{_spelled(listeners)}]" if callable(listeners) else None,
+        )
+    return several
+
+
+def _spelled(function: Any) -> str:
+    return getattr(function, "__name__", type(function).__name__)
 
 
 @contextmanager
@@ -242,28 +314,18 @@ def resume(
 
     Raises:
         CheckpointError: There is no run, no intact checkpoint, or the data or an object changed.
-        ConfigError: An object that the run was started with is missing.
+        ConfigError: An object that the run was started with is missing, or an argument is wrong.
     """
-    run = RunDir.open(Path(run_dir))
-    known = registries()
-    if _objects(objects):
-        known, _ = overlaid(known, objects)
+    run = RunDir.open(path_of(run_dir, "run_dir", RUN))
+    known, given = registries(), objects_of(objects, "resume")
+    called = _called(listeners)
+    if given:
+        known, _ = overlaid(known, given)
         config = resolve(known, run.read_config(), where=str(run.config))
-        require_same(objects, config, str(run.config))
+        require_same(given, config, str(run.config))
     with _log(progress) as log:
-        listeners = (*listeners, *log)
+        listeners = (*called, *log)
         return TrainingResult(_fit.resume(run.path, known, listeners, _observers()))
-
-
-def _objects(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    for name, value in given.items():
-        if name not in COMPONENTS or not is_object(value):
-            raise ConfigError(
-                "a run keeps its settings, so resume() takes only objects",
-                where=name,
-                allowed=", ".join(COMPONENTS),
-            )
-    return given
 
 
 def _resolved(
@@ -282,12 +344,20 @@ def _resolved(
     return resolve(known, *layers), known, arguments.data
 
 
-def _layer(config: Config | None) -> Mapping[str, Any]:
+def _layer(config: Any) -> Mapping[str, Any]:
     if isinstance(config, RunConfig):
         return config.to_values()
-    if isinstance(config, str | Path):
-        return read_file(Path(config))
-    return config or {}
+    if config is None or isinstance(config, Mapping):
+        return config or {}
+    if isinstance(config, str | os.PathLike):
+        return read_file(path_of(config, "config", "a YAML file"))
+    raise ConfigError(
+        "is no config",
+        where="config",
+        got=type(config),
+        allowed="a siamkit.RunConfig, a mapping of sections, or the path of a YAML file",
+        hint="data, backbone and the other arguments are passed by their names, such as data=...",
+    )
 
 
 def inspect(
@@ -309,7 +379,7 @@ def inspect(
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
-    if isinstance(config, str | Path) and Path(config).is_dir():
+    if isinstance(config, str | os.PathLike) and path_of(config, "config").is_dir():
         if measure:
             raise ConfigError(
                 "the phases of a run were measured when they began",
@@ -326,10 +396,13 @@ def inspect(
                 parameters=parameters,
             )
         )
-    resolved, known, _ = _resolved(config, sections)
-    return InspectionResult(
-        _inspection.inspect(resolved, known, parameters=parameters, measure=measure)
-    )
+    resolved, known, memory = _resolved(config, sections)
+    notices: list[str] = []
+    with TemporaryDirectory() as folder:
+        if memory is not None:
+            resolved = _placed(items_of(memory, notices), resolved, Path(folder).resolve())
+        found = _inspection.inspect(resolved, known, parameters=parameters, measure=measure)
+    return InspectionResult({**found, "notices": [*notices, *found["notices"]]})
 
 
 def _observers() -> list[Listener]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     model_validator,
 )
@@ -31,7 +32,15 @@ def absolute(path: Path) -> Path:
     return Path(os.path.normpath(expanded(path).absolute()))
 
 
-AbsolutePath = Annotated[Path, AfterValidator(absolute)]
+def _given(path: Any) -> Any:
+    if path == "":  # an unset variable would mean the current folder
+        raise ValueError("must not be empty")
+    return path
+
+
+GivenPath = Annotated[Path, BeforeValidator(_given)]
+
+AbsolutePath = Annotated[GivenPath, AfterValidator(absolute)]
 
 
 class Section(BaseModel):

@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from siamkit.config.base import AbsolutePath, Component, Section, Values, absolute, expanded
+from siamkit.config.base import (
+    AbsolutePath,
+    Component,
+    GivenPath,
+    Section,
+    Values,
+    absolute,
+    expanded,
+)
 from siamkit.config.data import DataConfig
 
 _FOLDER = "timm:local-dir:"
@@ -264,7 +272,7 @@ class RunConfig(Section):
     report: bool = Field(
         True, description="Write the run's report.html at the end of 'siamkit train'."
     )
-    run_dir: Annotated[Path, AfterValidator(expanded)] | None = Field(
+    run_dir: Annotated[GivenPath, AfterValidator(expanded)] | None = Field(
         None, description="Directory of the run; null: runs/<time>-<backbone>-<policy>."
     )
 

@@ -24,18 +24,30 @@ def samples_of(images: Paths) -> tuple[Sample, ...]:
         DataError: There is no such file or folder.
     """
     images = listed(images)  # an iterator can be consumed only once
-    if not isinstance(images, str | Path) and all(isinstance(i, Sample) for i in images):
-        return tuple(i for i in images if isinstance(i, Sample))
-    return tuple(Sample(path, 0, path.name) for path in files_of(images))
+    if isinstance(images, str | Path):
+        return tuple(Sample(path, 0, path.name) for path in files_of(images))
+    return tuple(
+        image if isinstance(image, Sample) else Sample(file, 0, file.name)
+        for image, file in zip(images, files_of(images), strict=True)
+    )
 
 
 def files_of(images: Paths) -> list[Path]:
     """Return the image files of a folder, at any depth, by path; or the files themselves.
 
     Raises:
-        DataError: There is no such file or folder.
+        DataError: There is no such file or folder, or something is no path.
     """
+    images = listed(images)
     if not isinstance(images, str | Path):
+        for number, image in enumerate(images):
+            if not is_file(image):
+                raise DataError(
+                    "must be a file",
+                    where=f"images item {number}",
+                    got=type(image).__name__,
+                    allowed="a folder, a file, or several files",
+                )
         return [i.path if isinstance(i, Sample) else Path(i) for i in images]
     path = Path(images)
     if not path.is_dir():

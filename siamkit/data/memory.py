@@ -1,7 +1,7 @@
-"""Images in memory: written to a run's folder, with a table of their labels.
+"""Data given in Python: pairs of image and label, and splits, in one table in a run's folder.
 
-So a run on images in memory can be resumed, evaluated and reported like any other. PNG keeps every
-pixel. If all images are files, they stay where they are.
+Images in memory are written there as PNG, which keeps every pixel of 8 bits. Files stay where they
+are. So a run on them can be resumed, evaluated and reported like any other.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,18 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from siamkit.data.decode import FORMATS, prepare
-from siamkit.errors import ConfigError, DataError
-from siamkit.files import full_disk_is_ours, write_atomic
+from siamkit.data.decode import prepare
+from siamkit.data.images import Box
+from siamkit.data.manifest import OPTIONAL, REQUIRED
+from siamkit.data.opening import open_source
+from siamkit.data.sources import ManifestSource, TupleSource
+from siamkit.errors import DataError, SiamkitError
+from siamkit.files import full_disk_is_ours, path_of, write_atomic
 
 SPLITS = ("train", "val", "test")
 TABLE = "images.csv"
+_COLUMNS = (*REQUIRED, *OPTIONAL)
 _LOSSLESS = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # modes that PNG stores unchanged
-_SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif"}
 
 
 @dataclass(frozen=True)
@@ -35,39 +39,90 @@ class Item:
         image: A path, a Pillow image, or an array.
         label: Its class.
         split: ``train``, ``val`` or ``test``; None to let siamkit split the data.
+        group: The group whose images must stay in one split; None if there is none.
+        query: Whether it is a query; None if not given.
+        gallery: Whether it is in the gallery; None if not given.
+        box: The part of the file that is the image; None for all of it.
     """
 
     image: Any
     label: str
     split: str | None = None
+    group: str | None = None
+    query: bool | None = None
+    gallery: bool | None = None
+    box: Box | None = None
+
+    @property
+    def in_file(self) -> bool:
+        """Whether the image is a file."""
+        return isinstance(self.image, str | os.PathLike)
 
 
-def items_of(data: Any) -> list[Item]:
-    """Return the items of data in memory.
+def items_of(data: Any, notices: list[str], *, training: bool = True) -> list[Item]:
+    """Return the items of data that is given in Python.
 
     Args:
         data: Pairs of image and label, as a sequence, an iterator or a torch ``Dataset``; or a
-            mapping from ``train``, ``val`` and ``test`` to such pairs.
+            mapping from ``train``, ``val`` and ``test`` to such pairs, to a folder of class folders
+            or to a table of images.
+        notices: Notices for the user are added here.
+        training: Whether a mapping must have the key ``train``.
 
     Raises:
-        DataError: An item is not a pair of image and label; the message names it.
+        DataError: There are no items, or an item is not a pair of image and label; the message
+            names it.
     """
-    if isinstance(data, Mapping):
-        unknown = [key for key in data if key not in SPLITS]
-        if unknown or "train" not in data:
-            raise DataError(
-                "a mapping of data must have splits as keys, and pairs (image, label) as values",
-                where="data",
-                got=", ".join(map(str, data)),
-                allowed=", ".join(SPLITS) + "; 'train' must be among them",
-            )
-        return [item for split, part in data.items() for item in _items(part, split)]
-    return list(_items(data, None))
+    if not isinstance(data, Mapping):
+        return _items(data, None)
+    unknown = [key for key in data if key not in SPLITS]
+    if unknown or not data or (training and "train" not in data):
+        raise DataError(
+            "a mapping of data must have splits as keys",
+            where="data",
+            got=", ".join(map(str, data)) or "nothing",
+            allowed=", ".join(SPLITS) + ("; 'train' must be among them" if training else ""),
+            hint="its values are pairs (image, label), a folder of class folders, or a table",
+        )
+    return [
+        item
+        for split, part in data.items()
+        for item in (
+            _listed(part, split, notices)
+            if isinstance(part, str | os.PathLike)
+            else _items(part, split)
+        )
+    ]
 
 
-def _items(data: Any, split: str | None) -> Iterator[Item]:
+def _listed(path: Any, split: str, notices: list[str]) -> list[Item]:
+    """Return the images of the folder or the table that holds one split."""
+    where = f"data[{split!r}]"
+    source = open_source(str(path_of(path, where)))
+    parts = source.parts()
+    if isinstance(source, TupleSource) or set(parts) != {"all"}:
+        tuples = isinstance(source, TupleSource)
+        raise DataError(
+            f"holds {source.kind}" if tuples else f"has splits of its own: {', '.join(parts)}",
+            where=where,
+            got=source.where,
+            allowed="labelled images of one split",
+            hint=f"pass it alone: data={source.where!r}",
+        )
+    notices += [f"{where}: {notice}" for notice in source.notices]
+    if isinstance(source, ManifestSource):
+        return [
+            Item(source.root / r.path, r.label, split, r.group, r.query, r.gallery, r.box)
+            for r in source.records
+        ]
+    images = parts["all"]
+    return [Item(sample.path, images.classes[sample.label], split) for sample in images.samples]
+
+
+def _items(data: Any, split: str | None) -> list[Item]:
     where = "data" if split is None else f"data[{split!r}]"
     names = getattr(data, "classes", None)  # torchvision's data sets name their classes
+    items: list[Item] = []
     for number, pair in enumerate(_walk(data, where)):
         place = f"{where} item {number}"
         if not isinstance(pair, tuple | list) or len(pair) != 2:
@@ -75,115 +130,147 @@ def _items(data: Any, split: str | None) -> Iterator[Item]:
                 "each item must be a pair of image and label", where=place, got=type(pair).__name__
             )
         image, label = pair
-        yield Item(image, _label(label, names, place), split)
+        items.append(Item(image, _label(label, names, place), split))
+    if not items:
+        raise DataError("there are no images", where=where)
+    return items
 
 
 def _walk(data: Any, where: str) -> Iterator[Any]:
-    if isinstance(data, str | bytes):
-        usable = False
-    elif hasattr(data, "__len__") and hasattr(data, "__getitem__"):
-        # Not iter(): a torch Dataset may not raise IndexError at its end.
-        yield from (data[index] for index in range(len(data)))
-        usable = True
-    else:
-        usable = isinstance(data, Iterable)
-        yield from data if usable else ()
+    """Yield the items of data; an error of its own code names the item."""
+    indexed = hasattr(data, "__len__") and hasattr(data, "__getitem__")
+    usable = (indexed or isinstance(data, Iterable)) and not isinstance(data, str | bytes | type)
     if not usable:
+        kind = data.__name__ if isinstance(data, type) else type(data).__name__
         raise DataError(
             "cannot be used as data",
             where=where,
-            got=type(data).__name__,
+            got=f"the class {kind}" if isinstance(data, type) else kind,
             allowed="a folder or a table, pairs of image and label, or a torch Dataset",
+            hint=f"pass an instance: {kind}(...)" if isinstance(data, type) else None,
         )
+    number = 0
+    try:
+        # Not iter(): a torch Dataset may not raise IndexError at its end.
+        for item in (data[index] for index in range(len(data))) if indexed else data:
+            yield item
+            number += 1
+    except SiamkitError:
+        raise
+    except Exception as error:  # the data's own code
+        raise DataError(
+            f"reading it failed: {type(error).__name__}: {error}", where=f"{where} item {number}"
+        ) from error
 
 
 def _label(label: Any, names: Any, where: str) -> str:
-    value = label.item() if hasattr(label, "item") and getattr(label, "ndim", 0) == 0 else label
-    if isinstance(value, int) and not isinstance(value, bool) and names is not None:
-        value = names[value]
-    text = str(value)
-    missing = value is None or (isinstance(value, float) and value != value) or not text.strip()
-    if missing or not isinstance(value, str | int | float):
+    value = _scalar(label)
+    text = label_text(value)
+    if text is None:
+        known = isinstance(value, str | float | None)
         raise DataError(
             "a label must be a name or a number",
             where=where,
-            got=value if missing else type(value).__name__,
+            got=value if known else type(value).__name__,
         )
+    if isinstance(value, int) and not isinstance(value, bool) and isinstance(names, list | tuple):
+        if not 0 <= value < len(names):
+            raise DataError(
+                "the data names no class for this label",
+                where=where,
+                got=value,
+                allowed=f"0 to {len(names) - 1}",
+            )
+        return str(names[value])
     return text
 
 
+def label_text(label: Any) -> str | None:
+    """Return a label as text, without spaces around it; None if it is no name and no number.
+
+    Equal numbers have one text: 1 and 1.0 are one class.
+    """
+    value = _scalar(label)
+    if not isinstance(value, str | int | float) or value != value:
+        return None
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if whole else value).strip() or None
+
+
+def _scalar(label: Any) -> Any:
+    """Return the value of a number of numpy or torch; other labels unchanged."""
+    return label.item() if hasattr(label, "item") and getattr(label, "ndim", 0) == 0 else label
+
+
 def write_items(items: list[Item], folder: Path) -> tuple[Path, Path]:
-    """Write the table of some items, and their images unless all of them are files.
+    """Write the table of some items, and the images that are in memory.
 
     Args:
-        items: The items.
+        items: The items, at least one.
         folder: An empty folder, or one that does not exist.
 
     Returns:
         The table, and the folder that its paths are relative to.
 
     Raises:
-        DataError: There are no items, or an item is not an image.
+        DataError: An item is not an image, or a file is missing.
         ResourceError: The disk is full.
     """
-    if not items:
-        raise DataError("there are no images", where="data")
-    paths = [Path(item.image) for item in items if isinstance(item.image, str | os.PathLike)]
-    all_files = len(paths) == len(items)
+    files = [_file(item.image) if item.in_file else None for item in items]
     with full_disk_is_ours(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        root = _common(paths) if all_files else folder
-        names = [
-            _relative(Path(item.image), root) if all_files else _write(item, number, folder)
-            for number, item in enumerate(items)
+        paths = [
+            _write(item, number, folder) if file is None else file
+            for number, (item, file) in enumerate(zip(items, files, strict=True))
         ]
+    _require_once(items, paths)
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    rows = [_row(item, path.relative_to(root)) for item, path in zip(items, paths, strict=True)]
+    if any(row["group"] for row in rows):  # a table gives a group to every row or to none
+        rows = [row | {"group": row["group"] or row["path"]} for row in rows]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    split = any(item.split is not None for item in items)
-    writer.writerow(("path", "label", *(["split"] if split else [])))
-    for name, item in zip(names, items, strict=True):
-        writer.writerow((name, item.label, *([item.split] if split else [])))
+    columns = [column for column in _COLUMNS if any(row[column] for row in rows)]
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
     table = folder / TABLE
     write_atomic(table, text.getvalue())
     return table, root
 
 
-def _common(paths: list[Path]) -> Path:
-    absolute = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - keeps links as they are
-    for path, given in zip(absolute, paths, strict=True):
-        if not os.path.isfile(path):  # noqa: PTH113
-            raise DataError("no such file", where=str(given))
-    return Path(os.path.commonpath([os.path.dirname(path) for path in absolute]))  # noqa: PTH120
+def _row(item: Item, path: Path) -> dict[str, str]:
+    flags = ("" if flag is None else str(int(flag)) for flag in (item.query, item.gallery))
+    cells = (path.as_posix(), item.label, item.split or "", item.group or "", *flags)
+    box = ("",) * 4 if item.box is None else map(repr, item.box)
+    return dict(zip(_COLUMNS, (*cells, *box), strict=True))
 
 
-def _relative(path: Path, root: Path) -> str:
-    return Path(os.path.abspath(path)).relative_to(root).as_posix()  # noqa: PTH100
+def _require_once(items: Sequence[Item], paths: Sequence[Path]) -> None:
+    seen: dict[tuple[Path, Box | None], int] = {}
+    for number, (item, path) in enumerate(zip(items, paths, strict=True)):
+        first = seen.setdefault((path, item.box), number)
+        if first != number:
+            splits = [items[first].split or "data", item.split or "data"]
+            raise DataError(
+                "this file is given twice",
+                where=str(path),
+                got=" and ".join(splits),
+                hint="give each image once; an image in two splits would be measured on "
+                "what it trained on",
+            )
 
 
-def _write(item: Item, number: int, folder: Path) -> str:
-    where = f"data item {number}"
-    if isinstance(item.image, str | os.PathLike):
-        return _copy(Path(item.image), number, folder)
-    image = picture_of(item.image, where)
-    name = f"{number:07d}.png"
-    image.save(folder / name, optimize=False, compress_level=1)
-    return name
+def _file(path: Any) -> Path:
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - keeps links as they are
+    if not absolute.is_file():
+        raise DataError("no such file", where=str(path))
+    return absolute
 
 
-def _copy(path: Path, number: int, folder: Path) -> str:
-    """Copy the bytes of a file that comes together with images in memory."""
-    try:
-        content = path.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            kind = str(image.format)
-    except OSError as error:
-        reason = error.strerror or "is not an image"
-        raise DataError(f"cannot read the image: {reason}", where=str(path)) from None
-    if kind not in FORMATS:
-        raise DataError("unknown image format", where=str(path), got=kind)
-    name = f"{number:07d}{_SUFFIXES.get(kind, '.' + kind.lower())}"
-    (folder / name).write_bytes(content)
-    return name
+def _write(item: Item, number: int, folder: Path) -> Path:
+    path = folder / f"{number:07d}.png"
+    picture_of(item.image, f"data item {number}").save(path, optimize=False, compress_level=1)
+    return path
 
 
 def picture_of(image: Any, where: str) -> Image.Image:
@@ -191,14 +278,14 @@ def picture_of(image: Any, where: str) -> Image.Image:
 
     Args:
         image: A Pillow image; a numpy array ``[H, W]`` or ``[H, W, C]``; a torch tensor ``[H, W]``
-            or ``[C, H, W]``. Arrays hold uint8, or floats in [0, 1].
+            or ``[C, H, W]``. Arrays hold uint8, or floats in [0, 1], which become 8 bits.
         where: Its name in messages.
 
     Raises:
         DataError: The argument is none of these.
     """
     if isinstance(image, Image.Image):
-        upright = ImageOps.exif_transpose(image)
+        upright = _upright(image, where)
         return upright if upright.mode in _LOSSLESS else prepare(upright, 3, where=where)
     if hasattr(image, "detach"):  # a torch tensor, without importing torch
         array = image.detach().cpu().numpy()
@@ -214,14 +301,30 @@ def picture_of(image: Any, where: str) -> Image.Image:
             allowed="a path, a Pillow image, a numpy array or a torch tensor",
         )
     array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (2, 3, 4)):
+    usable = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (2, 3, 4))
+    if not (usable and array.size):
         raise DataError(
             "the array is not an image",
             where=where,
             got=f"shape {list(image.shape)}",
-            allowed=f"{layout}, with 1 to 4 channels",
+            allowed=f"{layout}, with 1 to 4 channels and at least one pixel",
         )
     return Image.fromarray(_bytes(array, where))
+
+
+def _upright(image: Image.Image, where: str) -> Image.Image:
+    """Return a Pillow image as a camera saw it, read from its file if that is still open.
+
+    Raises:
+        DataError: It has no pixels, or its file cannot be read.
+    """
+    if not (image.width and image.height):
+        raise DataError("the image has no pixels", where=where, got=f"size {image.size}")
+    try:
+        image.load()
+        return ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError) as error:  # each format has errors of its own
+        raise DataError(f"the image cannot be read: {error}", where=where) from error
 
 
 def _bytes(array: np.ndarray[Any, Any], where: str) -> np.ndarray[Any, Any]:
@@ -245,15 +348,3 @@ def _bytes(array: np.ndarray[Any, Any], where: str) -> np.ndarray[Any, Any]:
         got=str(array.dtype),
         allowed="uint8, uint16 for grey images, or floats in [0, 1]",
     )
-
-
-def require_path(data: Any) -> str:
-    """Return a path as text.
-
-    Raises:
-        ConfigError: The path is empty, for example from an unset variable.
-    """
-    text = os.fspath(data)
-    if not text:
-        raise ConfigError("must be a path", where="data", got=text)
-    return str(text)

@@ -45,6 +45,11 @@ def summarize(
     labels = torch.tensor(images.labels)
     tuples = images.tuples
     retrieval, triplets, shots = None, None, []
+    if tuples is None and len(images.classes) < 2:
+        notices.append(
+            "all images are of one class, so every neighbour is right and the retrieval metrics "
+            "show nothing"
+        )
     if tuples is None:
         ranked = retrieval_of(embeddings, images)
         retrieval = {**ranked.to_json(), "chance": chance_of(images)}

@@ -25,7 +25,7 @@ from siamkit.data.loader import Loader, ViewDataset, default_workers
 from siamkit.data.memory import picture_of
 from siamkit.data.views import EvalView
 from siamkit.engine.kernels import Choice, Precision, choose, kernel_class, run
-from siamkit.errors import CheckpointError, DataError, NonFiniteError
+from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
 from siamkit.evaluation.calibration import Calibration, Verdict
 from siamkit.guard import attributing
 from siamkit.model.device import place, resolve_device
@@ -78,6 +78,9 @@ class Embedder(TextRepr):
         precision: The numeric type on a GPU.
         workers: Processes that decode images; None: by the number of cores and images.
         calibration: The calibration for :meth:`verify`, or the error to raise there.
+
+    Raises:
+        ConfigError: It is no network of siamkit.
     """
 
     def __init__(
@@ -89,6 +92,14 @@ class Embedder(TextRepr):
         workers: int | None = None,
         calibration: Calibration | CheckpointError | None = None,
     ) -> None:
+        if not isinstance(net, SiameseNet):
+            raise ConfigError(
+                "is no siamkit.SiameseNet",
+                where="net",
+                got=type(net),
+                hint="siamkit.create_model(MODULE) makes one; "
+                "siamkit.load_embedder(RUN) returns the embedder of a run",
+            )
         self.net = net.eval().requires_grad_(False)
         self._wanted, self._precision, self._workers = kernel, precision, workers
         self._device = next((p.device for p in net.parameters()), torch.device("cpu"))
@@ -263,8 +274,16 @@ class Embedder(TextRepr):
 
         Raises:
             CheckpointError: The gallery was made by another network.
+            ConfigError: It is no gallery.
             DataError: A query cannot be read.
         """
+        if not hasattr(gallery, "require_model"):
+            raise ConfigError(
+                "is no gallery",
+                where="gallery",
+                got=type(gallery),
+                hint="siamkit.load_index(PATH) opens one",
+            )
         gallery.require_model(self.fingerprint)
         return gallery.search(self.embed(queries), k)
 
@@ -309,8 +328,9 @@ class Embedder(TextRepr):
             views, names = [], []
             for index, image in enumerate(images[start : start + BATCH_SIZE], start):
                 if is_file(image):
-                    names.append(str(image))
-                    opened = decode(Path(image), preprocessing.channels)
+                    (sample,) = samples_of([image])
+                    names.append(str(sample.path))
+                    opened = decode(sample.path, preprocessing.channels, sample.box)
                 else:
                     names.append(f"image {index}")
                     picture = picture_of(image, names[-1])

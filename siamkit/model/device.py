@@ -27,7 +27,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     # torch raises AssertionError where it was built without the device.
-    except (RuntimeError, AssertionError):
+    except (RuntimeError, AssertionError, TypeError):
         device = None
     if device is None or device.type == "meta":  # whose tensors hold no values
         raise ConfigError(

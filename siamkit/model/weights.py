@@ -33,6 +33,48 @@ _OWN_MODEL, _OWN_FROZEN = "model.safetensors", "frozen.safetensors"
 _CLASSIFIERS = ("fc", "classifier", "head", "head_dist", "head.fc", "last_linear", "classif")
 
 
+def load_exactly(
+    module: nn.Module, tensors: Mapping[str, Tensor], where: str, hint: str | None = None
+) -> None:
+    """Load tensors in place, each under its name, with its shape and its type.
+
+    Args:
+        module: The module.
+        tensors: The tensors by name.
+        where: The file or folder that they are from, for errors.
+        hint: The next step, for errors.
+
+    Raises:
+        CheckpointError: One is missing, left over, or of another shape.
+    """
+    target = module.state_dict(keep_vars=True)
+    missing = sorted(target.keys() - tensors.keys())
+    extra = sorted(tensors.keys() - target.keys())
+    shapes = [k for k in target.keys() & tensors.keys() if target[k].shape != tensors[k].shape]
+    if missing or extra or shapes:
+        lists = (("missing", missing), ("left over", extra), ("of another shape", sorted(shapes)))
+        text = "; ".join(
+            f"{len(names)} {what}: {', '.join(names[:5])}" for what, names in lists if names
+        )
+        what = f"the tensors are another module's ({text})"
+        raise CheckpointError(what, where=where, hint=hint)
+    for name, tensor in target.items():
+        if tensor.dtype != tensors[name].dtype:  # in half precision, say
+            tensor.data = tensor.data.to(tensors[name].dtype)
+    module.load_state_dict(tensors)
+
+
+def load_net_tensors(net: nn.Module, saved: Mapping[str, Tensor], where: str) -> None:
+    """Load the network's part of a checkpoint, which also holds the loss's under ``loss.``.
+
+    Raises:
+        CheckpointError: The tensors do not fit the network.
+    """
+    own = {name: tensor for name, tensor in saved.items() if not name.startswith("loss.")}
+    hint = "the network must have the same tensors whenever it is built: register them in __init__"
+    load_exactly(net, own, where, hint)
+
+
 def load_backbone_weights(backbone: Backbone, path: Path) -> None:
     """Load a weights file into ``backbone``, in place. After a mismatch, it is unchanged.
 

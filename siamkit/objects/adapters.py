@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from siamkit.interfaces import (
     FreezePlan,
     FreezePolicy,
     Loss,
+    LossContext,
     Pairs,
     Progress,
     Scheduler,
@@ -210,3 +211,49 @@ def wants_second_view(criterion: nn.Module) -> bool:
         return True
     # VICReg compares two views and ignores labels.
     return any(kind.__name__ == "VICRegLoss" for kind in type(criterion).__mro__)
+
+
+def require_use(criterion: nn.Module, miner: nn.Module | None) -> None:
+    """Refuse a miner beside a loss that would never call it.
+
+    Raises:
+        ConfigError: The loss compares two views of each image.
+    """
+    if miner is not None and wants_second_view(criterion):
+        raise ConfigError(
+            f"{type(criterion).__name__} compares two views of each image and takes no tuples, so "
+            "its miner would never be called",
+            where="loss",
+            got=type(miner),
+            hint=f"pass the loss alone: loss={type(criterion).__name__}(...)",
+        )
+
+
+def require_fit(criterion: nn.Module, context: LossContext) -> None:
+    """Refuse a loss of pytorch-metric-learning whose parameters are made for other classes.
+
+    Raises:
+        ConfigError: It has too few classes, or is made for embeddings of another width.
+    """
+    dim, classes = context.embedding_dim, context.num_classes
+    for module in criterion.modules():
+        if not any("num_classes" in _arguments(kind) for kind in type(module).__mro__):
+            continue
+        each = getattr(module, "centers_per_class", getattr(module, "sub_centers", 1))
+        for name, parameter in module.named_parameters(recurse=False):
+            shape = list(parameter.shape)
+            sides = (shape, shape[::-1]) if len(shape) == 2 else ()  # [D, C] or [C, D]
+            if sides and not any(a == dim and b >= classes * each for a, b in sides):
+                raise ConfigError(
+                    f"{type(module).__name__} is made for other classes or embeddings: the shape "
+                    f"of {name} is wrong",
+                    where="loss",
+                    got=shape,
+                    allowed=f"{classes} classes or more, and embeddings of width {dim}",
+                    hint=f"build it with num_classes={classes}, embedding_size={dim}",
+                )
+
+
+def _arguments(kind: type) -> Collection[str]:
+    made = vars(kind).get("__init__")
+    return inspect.signature(made).parameters if inspect.isfunction(made) else ()

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import copy, deepcopy
+from copy import copy
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from siamkit.errors import ConfigError
-from siamkit.interfaces import FreezePolicy, Loss, Scheduler
-from siamkit.objects.adapters import FunctionPolicy, FunctionScheduler, MetricLearningLoss
+from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler
+from siamkit.model.copying import copied
+from siamkit.objects.adapters import (
+    FunctionPolicy,
+    FunctionScheduler,
+    MetricLearningLoss,
+    require_fit,
+    require_use,
+)
 from siamkit.objects.identity import qualified_name
 from siamkit.registry import GIVEN, PYTHON, Entry, ObjectOptions
 
@@ -60,9 +68,9 @@ def entry_of(section: str, thing: Any) -> Entry:
 # --- the build function for each section; None if the object does not fit ------------------------
 
 
-def _module(thing: Any) -> Build | None:
+def _module(section: str, thing: Any) -> Build | None:
     # A copy: training must not change the caller's module, and a second build starts from it again.
-    return (lambda *_: deepcopy(thing)) if isinstance(thing, nn.Module) else None
+    return (lambda *_: copied(thing, section)) if isinstance(thing, nn.Module) else None
 
 
 def _freeze(thing: Any) -> Build | None:
@@ -81,10 +89,16 @@ def _scheduler(thing: Any) -> Build | None:
 def _loss(thing: Any) -> Build | None:
     criterion, miner = thing if isinstance(thing, tuple) and len(thing) == 2 else (thing, None)
     if isinstance(criterion, Loss) and miner is None:
-        return lambda _options, _context: deepcopy(criterion)
+        return lambda _options, _context: copied(criterion, "loss")
     if not MetricLearningLoss.takes(criterion, miner):
         return None
-    return lambda _options, _context: MetricLearningLoss(deepcopy(criterion), deepcopy(miner))
+    require_use(criterion, miner)
+
+    def build(_options: Any, context: LossContext) -> Loss:
+        require_fit(criterion, context)
+        return MetricLearningLoss(copied(criterion, "loss"), copied(miner, "loss"))
+
+    return build
 
 
 def _optimizer(thing: Any) -> Build | None:
@@ -92,7 +106,7 @@ def _optimizer(thing: Any) -> Build | None:
 
 
 def _tracker(thing: Any) -> Build | None:
-    return (lambda _options: deepcopy(thing)) if _is_function(thing) else None
+    return (lambda _options: copied(thing, "track")) if _is_function(thing) else None
 
 
 def _is_function(thing: Any) -> bool:
@@ -100,8 +114,8 @@ def _is_function(thing: Any) -> bool:
 
 
 _BUILDERS: Mapping[str, Callable[[Any], Build | None]] = {
-    "backbone": _module,
-    "head": _module,
+    "backbone": partial(_module, "backbone"),
+    "head": partial(_module, "head"),
     "freeze": _freeze,
     "loss": _loss,
     "optimizer": _optimizer,

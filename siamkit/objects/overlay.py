@@ -1,8 +1,8 @@
 """The overlay: registries and config values for the objects that a caller passes to one run.
 
 A run's config holds names and options. An object appears there as ``python:MODULE.CLASS``, with a
-hash of its source as its only option. So the config records the objects of a run, and a resumed run
-is refused if an object is missing or differs.
+hash of its source and settings as its only option. So the config records the objects of a run, and
+a resumed run is refused if an object is missing or differs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from siamkit.config import RunConfig
 from siamkit.errors import CheckpointError
 from siamkit.objects.entries import entry_of
-from siamkit.objects.identity import qualified_name, source_hash
+from siamkit.objects.identity import UNCOMPARED, qualified_name, source_hash
 from siamkit.registry import PYTHON, Registry
 
 
@@ -64,5 +64,5 @@ def require_same(objects: Mapping[str, Any], config: RunConfig, where: str) -> N
                 f"{name.removeprefix(PYTHON)} has other source code, settings or shapes than when "
                 "the run was started",
                 where=f"{where}: {section}",
-                hint="pass the original object, or start a new run",
+                hint=f"pass the original object, or start a new run ({UNCOMPARED})",
             )

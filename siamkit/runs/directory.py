@@ -82,11 +82,13 @@ class RunDir:
             Path("runs") / _default_name(config, now or datetime.now(UTC))
         )
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            hint = f"choose another {setting('run_dir')}"
+            if cls(path).config.is_file():
+                hint += f", or continue the run with {command('train --resume', path)}"
             raise ConfigError(
                 "the run directory is not empty" if path.is_dir() else "is not a directory",
                 where=str(path),
-                hint=f"choose another {setting('run_dir')}, or continue the run with "
-                f"{command('train --resume', path)}",
+                hint=hint,
             )
         with full_disk_is_ours(path):
             path.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -12,6 +11,7 @@ from pydantic import BaseModel
 from siamkit import plugins
 from siamkit.config import ENTRY_MODELS
 from siamkit.errors import ConfigError
+from siamkit.model.copying import copied
 from siamkit.objects.entries import TAKES, entry_of
 from siamkit.objects.identity import qualified_name, source_hash
 from siamkit.registry import KINDS, Entry, whose
@@ -63,11 +63,11 @@ def _given(kind: str, thing: Any, values: Values | None) -> tuple[Entry, BaseMod
     twin = thing
     if kind in _COPIED:
         with expect.during("when it is copied", "Training would not start: it trains a copy."):
-            twin = copy.deepcopy(thing)
+            twin = copied(thing, about.section)
     with expect.during("when it is described in the config", "Training would not start."):
         same = source_hash(twin) == source_hash(thing)
     expect(
-        same, "a repr and attributes that are the same in a copy", "others, such as an address",
+        same, "attributes that are the same in a copy", "others, such as a count of the copies",
         "siamkit.resume would take it for another object, and refuse to continue the run.",
     )  # fmt: skip
     return entry, entry.options(), expect

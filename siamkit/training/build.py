@@ -20,7 +20,7 @@ from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler, Stage
 from siamkit.model.create import Weights, create_net
 from siamkit.model.device import place, resolve_device
 from siamkit.model.siamese import SiameseNet, plugins_of
-from siamkit.registry import Provider, Registry, whose
+from siamkit.registry import GIVEN, HERE, Provider, Registry, whose
 from siamkit.training.optimizer import named_groups, require_groups
 from siamkit.training.seeding import derive, seeded
 
@@ -39,6 +39,7 @@ class Setup:
         loss: The loss.
         optimizer: The one optimizer.
         controller: Freezes and unfreezes the network's parameters.
+        tensors: Names of the tensors that its checkpoints hold; None until they are first asked.
     """
 
     config: RunConfig
@@ -50,6 +51,7 @@ class Setup:
     loss: Loss
     optimizer: torch.optim.Optimizer
     controller: FreezeController
+    tensors: frozenset[str] | None = None
 
     @property
     def plugins(self) -> dict[str, nn.Module]:
@@ -80,6 +82,12 @@ def build(
         created = create_net(config, registries, weights=weights)
         context = LossContext(created.net.embedding_dim, num_classes)
         loss: Loss = built(config.loss, registries["loss"], Loss, context)
+    if not isinstance(loss.second_view, bool):
+        raise PluginError(
+            "second_view must be True or False",
+            where=name_of(loss, f"loss {type(loss).__name__}"),
+            got=loss.second_view,
+        )
     net = place(created.net, device)
     loss.to(device)
     schedule = FreezeSchedule(
@@ -212,7 +220,8 @@ def identity(
     for section in COMPONENTS:
         name = getattr(config, section).name
         provider = registries[section].get(name).provider(name)
-        result[f"plugin {provider.distribution}"] = provider.version
+        if provider.distribution not in (GIVEN, HERE):  # these have no version
+            result[f"plugin {provider.distribution}"] = provider.version
     return result
 
 

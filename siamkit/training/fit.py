@@ -7,6 +7,7 @@ import platform
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def fit(
     listeners: Sequence[Listener] = (),
     observers: Sequence[Listener] = (),
     *,
+    notices: Sequence[str] = (),
     reserved: bool = False,
 ) -> Result:
     """Train from the start and return the result object of ``siamkit train --json``.
@@ -56,6 +58,7 @@ def fit(
         registries: The registry of each component section, and of ``track``.
         listeners: Called with every event.
         observers: Plugins that receive the events too; one that fails is left out.
+        notices: Notices about the data, for the run's start.
         reserved: Whether the run directory was reserved and already holds the run's data.
 
     Raises:
@@ -63,6 +66,7 @@ def fit(
     """
     trackers = build_trackers(config, registries["track"])
     splits = _load(config)
+    splits = replace(splits, notices=(*notices, *splits.notices))
     config = _with_monitor(config, splits)
     setup = build(config, registries, len(splits.train.classes))
     _require_loss(setup, splits)

@@ -114,13 +114,7 @@ class Stepper:
             loss = self.loss(embeddings.float(), batch.labels)
         else:
             loss = self.loss(embeddings.float(), None, moved(known, self.device))
-        if not isinstance(loss, Tensor) or loss.ndim:
-            whose = name_of(self.loss, f"loss {type(self.loss).__name__}")
-            raise PluginError(
-                f"{whose} must return a scalar tensor",
-                got=list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__,
-            )
-        return loss
+        return _scalar(loss, name_of(self.loss, f"loss {type(self.loss).__name__}"))
 
     def _update(self) -> None:
         parameters = [p for p in self._parameters() if p.grad is not None]
@@ -140,6 +134,28 @@ class Stepper:
     def _parameters(self) -> Iterator[nn.Parameter]:
         for group in self.optimizer.param_groups:
             yield from group["params"]
+
+
+def _scalar(loss: object, whose: str) -> Tensor:
+    """Return the value of a loss, if training can follow its gradient.
+
+    Raises:
+        PluginError: It is no real scalar tensor, or has no gradient.
+    """
+    if not isinstance(loss, Tensor) or loss.ndim:
+        raise PluginError(
+            f"{whose} must return a scalar tensor",
+            got=list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__,
+        )
+    if not loss.is_floating_point():
+        raise PluginError(f"{whose} must return a real number", got=str(loss.dtype))
+    if not loss.requires_grad:
+        raise PluginError(
+            f"{whose} returned a value without a gradient, so nothing would be trained",
+            hint="compute it from the embeddings, without detach(), item() or torch.no_grad(); a "
+            "batch with nothing to learn from gives embeddings.sum() * 0",
+        )
+    return loss
 
 
 def moved(known: BatchTuples, device: torch.device) -> BatchTuples:

@@ -7,22 +7,53 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from siamkit.errors import NonFiniteError
+from siamkit.errors import ConfigError, NonFiniteError, PluginError
+from siamkit.model.weights import load_exactly, load_net_tensors
 from siamkit.spelling import setting
 from siamkit.training.build import Setup
 
 
 def model_tensors(setup: Setup) -> dict[str, Tensor]:
-    """Return the network's state by name, and the loss's state with the prefix ``loss.``."""
+    """Return the network's state by name, and the loss's state with the prefix ``loss.``.
+
+    Raises:
+        ConfigError: A part of it is no plain tensor, so that no checkpoint can hold it.
+        PluginError: The network or the loss has other tensors than when the run started.
+    """
     loss = {f"loss.{name}": t for name, t in setup.loss.state_dict().items()}
-    return {**setup.net.state_dict(), **loss}
+    tensors = {**setup.net.state_dict(), **loss}
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor) or value.is_quantized or value.layout != torch.strided:
+            raise ConfigError(
+                "is part of the network's state, but is no dense tensor, so no checkpoint can hold "
+                "it",
+                where=name,
+                got=type(value),
+                hint="quantise the network after the training, and keep other state in plain "
+                "attributes instead of get_extra_state",
+            )
+    if setup.tensors is None:
+        setup.tensors = frozenset(tensors)
+    elif changed := sorted(setup.tensors ^ tensors.keys()):
+        raise PluginError(
+            "came or went while the network trained, so a network that is built again could not "
+            "load this state, and it was not saved",
+            where=", ".join(changed[:5]),
+            hint="register buffers and parameters in __init__, not in forward",
+        )
+    return tensors
 
 
 def load_model_tensors(setup: Setup, tensors: Mapping[str, Tensor]) -> None:
-    """Restore the tensors that :func:`model_tensors` returned, strictly."""
+    """Restore the tensors that :func:`model_tensors` returned, strictly.
+
+    Raises:
+        CheckpointError: They do not fit the network or the loss.
+    """
+    where = "the checkpoint"
     own = {k.removeprefix("loss."): v for k, v in tensors.items() if k.startswith("loss.")}
-    setup.loss.load_state_dict(own)
-    setup.net.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("loss.")})
+    load_exactly(setup.loss, own, f"{where}: loss")
+    load_net_tensors(setup.net, tensors, where)
 
 
 def require_finite(tensors: Mapping[str, Tensor]) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from siamkit.config import RunConfig
 from siamkit.engine.settings import Emit
 from siamkit.errors import PluginError
-from siamkit.registry import Registry
+from siamkit.registry import Registry, whose
 from siamkit.runs.events import Observer
 from siamkit.training.build import built
 
@@ -23,13 +23,13 @@ def build_trackers(config: RunConfig, registry: Registry) -> list[Observer]:
     trackers = []
     for component in config.track:
         made = built(component, registry, object)
-        whose = f"tracker {component.name!r} of {registry.get(component.name).distribution}"
+        owner = whose("tracker", component.name, registry.get(component.name).distribution)
         if not callable(made):
             raise PluginError(
-                f"{whose}: build must return a function that takes an event",
+                f"{owner}: build must return a function that takes an event",
                 got=type(made).__name__,
             )
-        trackers.append(Observer(f"the {whose}", made))
+        trackers.append(Observer(f"the {owner}", made))
     return trackers
 
 

@@ -15,7 +15,7 @@ from pytorch_metric_learning import losses, miners
 from torch import Tensor, nn
 
 import siamkit
-from siamkit.errors import CheckpointError, ConfigError, DataError
+from siamkit.errors import CheckpointError, ConfigError, DataError, PluginError
 from siamkit.interfaces import FreezePlan, Progress
 
 SETTINGS: dict[str, Any] = {
@@ -159,6 +159,23 @@ def test_a_run_with_objects_resumes_when_they_are_given_again(
     assert result["history"] == whole["history"]
 
 
+def test_a_run_refuses_objects_with_other_settings(
+    fit: Callable[..., dict[str, Any]],
+) -> None:
+    def objects(margin: float = 0.1, mined: float = 0.2, rate: float = 0.5) -> dict[str, Any]:
+        net = Plain()
+        net.rate = rate  # type: ignore[assignment]
+        loss = losses.TripletMarginLoss(margin=margin)
+        miner = miners.TripletMarginMiner(margin=mined)
+        return {"backbone": net, "loss": (loss, miner), "scheduler": lambda progress: rate}
+
+    run = fit(**objects(), epochs=1)["run_dir"]
+    for other in ({"margin": 0.9}, {"mined": 0.9}, {"rate": 0.9}):
+        with pytest.raises(CheckpointError, match=r"has other source code, settings.*not compared"):
+            siamkit.resume(run, **objects(**other))
+    assert siamkit.resume(run, **objects())["epochs"] == 1
+
+
 def test_the_images_of_a_run_stay_with_it(
     fit: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -168,6 +185,58 @@ def test_the_images_of_a_run_stay_with_it(
     moved = Path(result["run_dir"]).rename(tmp_path / "moved")
     assert "path: data/images.csv" in (moved / "config.yaml").read_text()
     assert siamkit.evaluate(moved)["retrieval"]["recall@1"] >= 0
+
+
+def test_a_run_on_a_folder_a_table_and_pictures_is_a_run_like_any_other(
+    fit: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    for number, (image, name) in enumerate(pictures()):
+        for folder in ("photos", "scans"):
+            path = tmp_path / folder / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.rotate(180 * (folder == "scans")).save(path)
+    files = sorted((tmp_path / "scans").glob("class[01]/*.png"))
+    lines = [f"{path.relative_to(tmp_path)},{path.parent.name}" for path in files]
+    (tmp_path / "test.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+    (tmp_path / "photos/class0/notes.txt").write_text("")
+
+    class Stop(Exception):
+        pass
+
+    events: list[siamkit.Event] = []
+
+    def listen(event: siamkit.Event) -> None:
+        events.append(event)
+        if event.name == "checkpoint" and event.data["epoch"] == 1:
+            raise Stop
+
+    data = {
+        "train": str(tmp_path / "photos"), "val": pictures(2), "test": tmp_path / "test.csv",
+    }  # fmt: skip
+    net = {"name": "timm:test_resnet", "pretrained": False}
+    with pytest.raises(Stop):
+        fit(data=data, backbone=net, listeners=[listen])
+    start = next(event.data for event in events if event.name == "run_start")
+    assert start["data"]["train_images"] == 48 and start["data"]["val_images"] == 16
+    assert any("data['train']: ignored 1 file" in notice for notice in start["notices"])
+    run = tmp_path / "run"
+    result = siamkit.resume(run)
+    assert len(result.history) == 2 and "test" in result.metrics
+    assert len(list((run / "data").glob("*.png"))) == 16, "files are not copied"
+    evaluated = siamkit.evaluate(run)
+    assert evaluated["images"] == 12
+    other = siamkit.evaluate(run, {"test": tmp_path / "test.csv", "val": pictures(2)})
+    assert other.retrieval == evaluated.retrieval
+    assert siamkit.write_report(run)["part"] == "test"
+
+
+def test_inspection_counts_the_classes_of_data_in_memory() -> None:
+    loss = losses.ArcFaceLoss(4, 16)  # of 8 classes, half are held out
+    given = {"backbone": Plain(), "head": "identity", "freeze": "full", "image_size": 32}
+    found = siamkit.inspect(data=pictures(), loss=loss, **given)
+    assert found["loss"]["parameters"] == 64
+    with pytest.raises(ConfigError, match="loss: ArcFaceLoss is made for other classes"):
+        siamkit.inspect(data=pictures(classes=10), loss=loss, **given)
 
 
 def test_a_refused_run_leaves_no_folder(fit: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
@@ -187,6 +256,15 @@ def test_a_refused_run_leaves_no_folder(fit: Callable[..., dict[str, Any]], tmp_
         ({"learning_rate": 3}, r"learning_rate: no such argument; "),
         ({"epochs": 0}, r"epochs: must be greater than or equal to 1, got 0"),
         ({"train": {"patience": 0}}, r"train={'patience': \.\.\.}: must be greater"),
+        ({"data": {}}, r"data: a mapping of data must have splits as keys, got 'nothing'"),
+        ({"data": []}, r"data: there are no images"),
+        ({"data": ""}, r"data: must be the path of a file or a folder, and not be empty"),
+        ({"run_dir": ""}, r"run_dir: must be the path of the run's directory, and not be empty"),
+        ({"config": {"run_dir": ""}, "run_dir": None}, r"run_dir: must not be empty"),
+        ({"listeners": print}, r"listeners: must be a list of functions.*listeners=\[print\]"),
+        ({"listeners": [3]}, r"listeners: must be a list of functions of a siamkit.Event"),
+        ({"config": 3}, r"config: is no config, got <class 'int'>"),
+        ({"config": nn.Linear(1, 1)}, r"config: is no config.*passed by their names"),
         ({"head": nn.Linear(3, 4)}, r"the forward failed on features \[2, 16\]"),
     ],
 )
@@ -203,6 +281,107 @@ def test_an_optimizer_that_loses_a_group_is_refused(fit: Callable[..., dict[str,
 
     with pytest.raises(siamkit.SiamkitError, match="does not own every parameter"):
         fit(optimizer=some)
+
+
+class Late(Plain):
+    """Registers a buffer in its forward, in some modes."""
+
+    training_only = True
+
+    def forward(self, images: Tensor) -> Tensor:
+        wanted = self.training if self.training_only else SWITCH["on"]()
+        if wanted and not hasattr(self, "seen"):
+            self.register_buffer("seen", torch.zeros(1))
+        return super().forward(images)
+
+
+SWITCH: dict[str, Callable[[], bool]] = {"on": lambda: False}
+"""A global object, which no hash of a module covers."""
+
+
+def test_tensors_that_come_or_go_are_an_error_with_their_names(
+    fit: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(PluginError, match=r"backbone\.model\.seen: came or went while.*__init__"):
+        fit(backbone=Late())
+    assert siamkit.load_model(tmp_path / "run", "last", backbone=Late())
+    net = Late()
+    net.training_only = False
+    run = fit(backbone=net, run_dir=str(tmp_path / "other"), epochs=1)["run_dir"]
+    monkeypatch.setitem(SWITCH, "on", lambda: True)
+    missing = (
+        r"the tensors are another module's \(1 missing: backbone\.model\.seen\); the network mu"
+    )
+    calls = (
+        lambda: siamkit.load_model(run, "last", backbone=net),
+        lambda: siamkit.save_pretrained(run, tmp_path / "saved", backbone=net),
+        lambda: siamkit.resume(run, backbone=net),
+    )
+    for call in calls:
+        with pytest.raises(CheckpointError, match=missing):
+            call()
+
+
+def test_a_second_view_is_asked_for_with_true_or_false(fit: Callable[..., dict[str, Any]]) -> None:
+    class Asking(siamkit.Loss):
+        second_view = "yes"  # type: ignore[assignment]
+
+        def forward(self, embeddings: Tensor, labels: Any, tuples: Any = None) -> Tensor:
+            return embeddings.square().mean()
+
+    with pytest.raises(PluginError, match=r"Asking' given in Python: second_view must be True"):
+        fit(loss=Asking())
+
+
+def test_an_object_takes_no_options_and_has_no_version(
+    fit: Callable[..., dict[str, Any]],
+) -> None:
+    for call in (
+        lambda: siamkit.create_model(Plain(), width=3),
+        lambda: fit(config={"backbone": {"width": 3}}),
+    ):
+        with pytest.raises(
+            ConfigError, match=r"backbone\.width: takes no options: backbone '.*Plain"
+        ):
+            call()
+    events: list[siamkit.Event] = []
+    fit(listeners=[events.append], epochs=1)
+    (start,) = (event.data for event in events if event.name == "run_start")
+    assert sorted(start["versions"]) == ["platform", "python", "siamkit", "timm", "torch"]
+
+
+class WithPart(nn.Module):
+    """A plain network with another part at its end."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.body, self.part = Plain(), part
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.part(self.body(images))
+        return features
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchscript_and_lazy_layers_train_and_quantised_ones_are_refused(
+    fit: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    for number, part in enumerate((torch.jit.script(nn.Linear(16, 8)), nn.LazyLinear(8))):
+        net, run = WithPart(part), str(tmp_path / str(number))
+        saved = []
+        for epochs in (1, 3):
+            result = fit(backbone=net, epochs=epochs, run_dir=f"{run}-{epochs}", lr=0.1)
+            model = siamkit.load_model(result.run_dir, "last", backbone=net)
+            saved.append(model.state_dict()["backbone.model.part.bias"])
+        assert not torch.equal(*saved), "it trains"
+    part = torch.ao.quantization.quantize_dynamic(
+        nn.Sequential(nn.Linear(16, 8)), {nn.Linear}, dtype=torch.qint8
+    )
+    with pytest.raises(
+        ConfigError, match=r"part\.0\..*no dense tensor.*quantise the network after"
+    ):
+        fit(backbone=WithPart(part))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_shows_its_log_where_that_is_wanted(

@@ -63,16 +63,25 @@ class Halving(siamkit.Scheduler):
         return 0.5
 
 
-def test_a_cell_that_runs_again_replaces_its_entry_but_no_plugins() -> None:
-    for width in (3, 5):
-        siamkit.register_head("mine", lambda o, n, width=width: Squeeze(n, width))
+def test_a_name_is_replaced_only_where_that_is_asked_and_never_a_plugins() -> None:
+    siamkit.register_head("mine", lambda o, n: Squeeze(n, 3))
+    with pytest.raises(PluginError, match=r"head 'mine' is registered already.*replace=True"):
+        siamkit.register_head("mine", lambda o, n: Squeeze(n, 4))
+    siamkit.register_head("mine", lambda o, n: Squeeze(n, 5), replace=True)
     assert (
         siamkit.create_model("timm:test_resnet", pretrained=False, head="mine").embedding_dim == 5
     )
     with pytest.raises(PluginError, match="head 'mlp' is registered by siamkit"):
-        siamkit.register_head("mlp", lambda o, n: Squeeze(n, 3))
+        siamkit.register_head("mlp", lambda o, n: Squeeze(n, 3), replace=True)
     with pytest.raises(PluginError, match="this name cannot be registered"):
         siamkit.register_loss("Bad Name", lambda o, c: None)
+
+
+def test_a_module_is_no_build_function() -> None:
+    for register in (siamkit.register_backbone, siamkit.register_head, siamkit.register_loss):
+        with pytest.raises(PluginError, match=r"build of 'mine' must be a function.*siamkit\.fit"):
+            register("mine", nn.Linear(2, 2))
+    assert "mine" not in siamkit.list_backbones()
 
 
 def test_phases_and_policies_take_functions_and_stages() -> None:
@@ -159,6 +168,6 @@ def test_each_function_registers_its_own_kind_and_says_what_build_gets() -> None
         assert arguments in register.__doc__.replace(": int", "").replace(": LossContext", "")
         extra = {"pretrained"} if kind == "backbones" else set()
         given = set(signature(register).parameters)
-        assert given == {"name", "build", "options", "summary", *extra}
+        assert given == {"name", "build", "options", "summary", "replace", *extra}
         with pytest.raises(TypeError, match="unexpected keyword argument"):
             register("mine", lambda *_: None, option=None)

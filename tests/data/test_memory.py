@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 
 from siamkit.data.decode import decode
 from siamkit.data.memory import Item, items_of, picture_of, write_items
-from siamkit.errors import DataError
+from siamkit.data.opening import open_source
+from siamkit.errors import ConfigError, DataError
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)  # [H, W, C]
 
@@ -61,24 +62,29 @@ def test_paths_stay_where_they_are(tmp_path: Path) -> None:
     for name in ("a/0.png", "b/1.png"):
         (tmp_path / name).parent.mkdir()
         Image.fromarray(RGB).save(tmp_path / name)
-    items = items_of([(tmp_path / "a/0.png", "x"), (str(tmp_path / "b/1.png"), 7)])
+    items = items_of([(tmp_path / "a/0.png", "x"), (str(tmp_path / "b/1.png"), 7)], [])
     table, root = write_items(items, tmp_path / "run")
     assert root == tmp_path and sorted(p.name for p in (tmp_path / "run").iterdir()) == [table.name]
     assert rows(table) == [{"path": "a/0.png", "label": "x"}, {"path": "b/1.png", "label": "7"}]
 
 
-def test_paths_among_pictures_are_copied_byte_by_byte(tmp_path: Path) -> None:
+def test_paths_among_pictures_stay_where_they_are(tmp_path: Path) -> None:
     file = tmp_path / "photo"
     Image.fromarray(RGB).save(file, "JPEG")
-    table, root = write_items(items_of([(file, "x"), (RGB, "y")]), tmp_path / "run")
+    table, root = write_items(items_of([(file, "x"), (RGB, "y")], []), tmp_path / "run")
     first, second = rows(table)
-    assert (root / first["path"]).read_bytes() == file.read_bytes()
-    assert first["path"].endswith(".jpg") and second["path"].endswith(".png")
+    assert root / first["path"] == file
+    assert (root / second["path"]).parent == tmp_path / "run"
+    assert {path.suffix for path in (tmp_path / "run").iterdir()} == {".csv", ".png"}
 
 
 def test_data_that_can_be_walked_once_gives_all_its_items() -> None:
-    assert len(items_of((RGB, kind) for kind in "abc")) == 3
-    assert [item.label for item in items_of(zip([RGB] * 3, "abc", strict=True))] == ["a", "b", "c"]
+    assert len(items_of(((RGB, kind) for kind in "abc"), [])) == 3
+    assert [item.label for item in items_of(zip([RGB] * 3, "abc", strict=True), [])] == [
+        "a",
+        "b",
+        "c",
+    ]
 
 
 def test_a_dataset_that_names_its_classes_gives_their_names() -> None:
@@ -91,11 +97,11 @@ def test_a_dataset_that_names_its_classes_gives_their_names() -> None:
         def __getitem__(self, index: int) -> Any:  # never IndexError, as torch allows
             return RGB, torch.tensor(index % 2)
 
-    assert [item.label for item in items_of(Named())] == ["cat", "dog"]
+    assert [item.label for item in items_of(Named(), [])] == ["cat", "dog"]
 
 
 def test_a_mapping_gives_splits(tmp_path: Path) -> None:
-    items = items_of({"train": [(RGB, "a")], "val": [(RGB, "b")]})
+    items = items_of({"train": [(RGB, "a")], "val": [(RGB, "b")]}, [])
     table, _ = write_items(items, tmp_path)
     assert [row["split"] for row in rows(table)] == ["train", "val"]
 
@@ -110,11 +116,124 @@ def test_a_mapping_gives_splits(tmp_path: Path) -> None:
         ([(RGB, [1])], "a label must be a name or a number, got 'list'"),
         ({"training": []}, "must have splits as keys"),
         (7, "cannot be used as data, got 'int'"),
+        (Dataset, r"data: cannot be used as data, got 'the class Dataset'.*instance: Dataset\("),
+        (b"folder", "cannot be used as data, got 'bytes'"),
+        ([], "data: there are no images"),
+        (iter(()), "data: there are no images"),
+        ({}, "data: a mapping of data must have splits as keys, got 'nothing'"),
+        ({"val": [(RGB, "a")]}, "got 'val', allowed: .*'train' must be among them"),
+        ({"train": [(RGB, "a")], "val": []}, r"data\['val'\]: there are no images"),
+        ({"train": [(RGB, "a"), RGB]}, r"data\['train'\] item 1: each item must be a pair"),
+        ({"train": "no/such"}, "no/such: no such file or folder"),
     ],
 )
 def test_what_is_no_data_is_refused(data: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        items_of(data)
+        items_of(data, [])
+
+
+def test_a_split_to_evaluate_on_needs_no_train() -> None:
+    (item,) = items_of({"test": [(RGB, "a")]}, [], training=False)
+    assert item.split == "test"
+
+
+class Broken(Dataset[Any]):
+    """Fails on its third item."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 2:
+            raise RuntimeError("no such row")
+        return RGB, "a"
+
+
+def test_an_item_that_the_data_fails_on_is_named() -> None:
+    message = "item 2: reading it failed: RuntimeError: no such row"
+    broken = Broken()
+    for data in (broken, (broken[index] for index in range(5))):
+        with pytest.raises(DataError, match=f"data {message}") as caught:
+            items_of(data, [])
+        assert isinstance(caught.value.__cause__, RuntimeError)
+    with pytest.raises(DataError, match=rf"data\['val'\] {message}"):
+        items_of({"train": [(RGB, "a")], "val": broken}, [])
+
+
+@pytest.mark.parametrize("label", [2, -1])
+def test_a_label_without_a_class_is_refused(label: int) -> None:
+    class Named(list[Any]):
+        classes = ("cat", "dog")
+
+    with pytest.raises(DataError, match=f"data item 1: .*no class.*got {label}, allowed: 0 to 1"):
+        items_of(Named([(RGB, 0), (RGB, label)]), [])
+
+
+def test_equal_labels_are_one_class() -> None:
+    labels = [1, 1.0, "1", np.float32(1), torch.tensor(1.0), " 1", "1\t"]
+    assert {item.label for item in items_of([(RGB, label) for label in labels], [])} == {"1"}
+    others = [0.5, "0.50", "one", True]
+    assert len({item.label for item in items_of([(RGB, label) for label in others], [])}) == 4
+
+
+# --- splits in folders and tables ----------------------------------------------------------------
+
+
+def save(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(RGB).save(root / name)
+
+
+def test_each_split_is_a_folder_a_table_or_pairs(tmp_path: Path) -> None:
+    save(tmp_path, "photos/cat/0.png", "photos/dog/1.png", "scans/a.png", "scans/b.png")
+    (tmp_path / "photos/notes.txt").write_text("")
+    header = "path,label,group,is_query,is_gallery,x1,y1,x2,y2\n"
+    (tmp_path / "scans.csv").write_text(
+        f"{header}scans/a.png,cat,g1,1,0,0,0,2,2\nscans/b.png,dog,g2,0,1,,,,\n"
+    )
+    notices: list[str] = []
+    items = items_of(
+        {"train": tmp_path / "photos", "val": [(RGB, "cat")], "test": str(tmp_path / "scans.csv")},
+        notices,
+    )
+    table, root = write_items(items, tmp_path / "run" / "data")
+    assert root == tmp_path
+    assert sorted(p.name for p in table.parent.iterdir()) == ["0000002.png", table.name]
+    first, second, drawn, scan, other = rows(table)
+    none = dict.fromkeys(("is_query", "is_gallery", "x1", "y1", "x2", "y2"), "")
+    photo = {"label": "cat", "split": "train", **none}
+    assert first == {"path": "photos/cat/0.png", "group": "photos/cat/0.png", **photo}
+    assert second["path"] == "photos/dog/1.png" and second["split"] == "train"
+    assert drawn["path"] == "run/data/0000002.png" and drawn["split"] == "val"
+    assert (scan["group"], scan["is_query"], scan["is_gallery"], scan["x2"]) == (
+        "g1", "1", "0", "2.0",
+    )  # fmt: skip
+    assert (other["label"], other["split"], other["x2"]) == ("dog", "test", "")
+    assert notices == ["data['train']: ignored 1 file that is not an image: notes.txt"]
+    source = open_source(str(table), root)
+    assert {part: len(images) for part, images in source.parts().items()} == {
+        "train": 2, "val": 1, "test": 2,
+    }  # fmt: skip
+    assert source.parts()["test"].query == (True, False) and source.split_groups() == []
+
+
+def test_a_file_in_two_splits_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, "photos/cat/0.png")
+    items = items_of({"train": tmp_path / "photos", "val": tmp_path / "photos"}, [])
+    with pytest.raises(DataError, match=r"0\.png: this file is given twice, got 'train and val'"):
+        write_items(items, tmp_path / "run")
+
+
+def test_a_split_with_splits_or_pairs_of_its_own_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, "both/train/a/0.png", "both/val/a/1.png")
+    with pytest.raises(DataError, match=r"data\['train'\]: has splits of its own: train, val.*="):
+        items_of({"train": tmp_path / "both"}, [])
+    (tmp_path / "pairs.csv").write_text("a,b,same\nboth/train/a/0.png,both/val/a/1.png,1\n")
+    with pytest.raises(DataError, match=r"data\['val'\]: holds pairs.*pass it alone: data="):
+        items_of({"train": [(RGB, "a")], "val": tmp_path / "pairs.csv"}, [])
+    with pytest.raises(ConfigError, match=r"data\['train'\]: must be the path.*not be empty"):
+        items_of({"train": ""}, [])
 
 
 @pytest.mark.parametrize(
@@ -126,6 +245,9 @@ def test_what_is_no_data_is_refused(data: Any, message: str) -> None:
         (np.zeros((3, 8, 8), np.uint8), r"is not an image, got 'shape \[3, 8, 8\]'.*\[H, W, C\]"),
         (np.zeros((2, 3, 4, 4), np.uint8), "is not an image"),
         (object(), "is not an image, got 'object'"),
+        (RGB[:0], r"is not an image, got 'shape \[0, 4, 3\]'.*at least one pixel"),
+        (torch.zeros(3, 4, 0), r"is not an image, got 'shape \[3, 4, 0\]'"),
+        (Image.new("RGB", (0, 3)), "the image has no pixels"),
     ],
 )
 def test_what_is_no_image_is_refused(image: Any, message: str) -> None:
@@ -136,3 +258,11 @@ def test_what_is_no_image_is_refused(image: Any, message: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nosuch\.png: no such file"):
         write_items([Item(tmp_path / "nosuch.png", "a")], tmp_path / "run")
+
+
+def test_a_file_that_is_cut_off_is_no_full_disk(tmp_path: Path) -> None:
+    Image.fromarray(np.tile(RGB, (50, 50, 1))).save(tmp_path / "whole.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:500])
+    message = "data item 0: the image cannot be read"
+    with Image.open(tmp_path / "half.png") as half, pytest.raises(DataError, match=message):
+        write_items([Item(half, "a")], tmp_path / "run")

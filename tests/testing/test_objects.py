@@ -188,9 +188,13 @@ class Locked(Plain):
         self.lock = threading.Lock()
 
 
-class ShowsItsAddress(Plain):
-    def extra_repr(self):
-        return object.__repr__(self)
+class CountsCopies(Plain):
+    copies = 0
+
+    def __deepcopy__(self, memo):
+        twin = CountsCopies()
+        twin.copies = self.copies + 1
+        return twin
 
 
 class OneChannel(Plain):
@@ -205,8 +209,12 @@ class OneChannel(Plain):
     [
         ("backbones", Plain, "pass an instance: Plain(...)"),
         ("backbones", 3, "expected a name, a torch.nn.Module; got <class 'int'>"),
-        ("backbones", Locked(), "expected no error when it is copied; got TypeError"),
-        ("backbones", ShowsItsAddress(), "siamkit.resume would take it for another object"),
+        (
+            "backbones",
+            Locked(),
+            "expected no error when it is copied; got ConfigError",
+        ),
+        ("backbones", CountsCopies(), "siamkit.resume would take it for another object"),
         ("backbones", OneChannel(), "in_chans=3: expected no error in build"),
         ("heads", nn.Linear, "pass an instance: Linear(...)"),
         ("heads", max, "expected a name, a torch.nn.Module"),
@@ -214,7 +222,7 @@ class OneChannel(Plain):
         ("freeze_policies", FreezePlan(frozenset()), "or a function (stages, progress)"),
         ("losses", nn.ReLU(), "a loss of pytorch-metric-learning"),
         ("losses", (losses.ContrastiveLoss(), max), "a loss of pytorch-metric-learning"),
-        ("losses", losses.ArcFaceLoss(4, 16), "expected no error in forward"),
+        ("losses", losses.ArcFaceLoss(4, 16), "embeddings of width 8; build it with num_classes=4"),
         ("losses", losses.CrossBatchMemory(losses.ContrastiveLoss(), 8), "a resumed run"),
         ("optimizers", torch.optim.SGD([torch.zeros(1)]), "such as torch.optim.RMSprop"),
         ("optimizers", lambda groups: torch.optim.SGD(groups[1:]), "does not own every parameter"),

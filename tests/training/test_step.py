@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from siamkit.batches import Batch
-from siamkit.errors import ConfigError, NonFiniteError
+from siamkit.errors import ConfigError, NonFiniteError, PluginError
 from siamkit.interfaces import Loss, Pairs, Triplets
 from siamkit.training.step import Stepper, autocast, micro_batches
 
@@ -47,6 +47,37 @@ def batches(images: Tensor, labels: Tensor, cuts: Sequence[int]) -> list[tuple[B
         images.split(list(cuts)), labels.split(list(cuts)), index.split(list(cuts)), strict=True
     )
     return [(Batch(*part), None, len(part[1]) / len(labels)) for part in parts]
+
+
+class Given(Loss):
+    """A loss made of a function."""
+
+    def __init__(self, function: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, embeddings: Tensor, labels: Tensor | None, tuples: object = None) -> Tensor:
+        return self.function(embeddings)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda e: e.sum(1), r"must return a scalar tensor, got \[4\]"),
+        (lambda e: 1.0, "must return a scalar tensor, got 'float'"),
+        (lambda e: e.detach().sum(), r"without a gradient.*without detach\(\).*sum\(\) \* 0"),
+        (lambda e: torch.tensor(e.sum().item()), "without a gradient, so nothing would be"),
+        (lambda e: e.sum().to(torch.cfloat), "must return a real number, got 'torch.complex64'"),
+        (lambda e: e.sum().long(), "must return a real number, got 'torch.int64'"),
+    ],
+)
+def test_a_loss_that_training_cannot_follow_is_refused(
+    function: Callable[[Tensor], object], message: str
+) -> None:
+    stepper = make()
+    stepper.loss = Given(function)
+    with pytest.raises(PluginError, match=f"loss Given .*{message}"):
+        stepper(batches(torch.randn(4, 3), torch.arange(4), [4]))
 
 
 @given(classes=st.integers(2, 20), unit=st.integers(2, 5), size=st.none() | st.integers(10, 60))

@@ -138,6 +138,13 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(what, where=str(path))
     file = path / CONFIG
     if not file.is_file():
+        if (path / "config.yaml").is_file():
+            raise ConfigError(
+                "is a run, not a saved network",
+                where=str(path),
+                hint=f"siamkit.load_model({str(path)!r}) returns its network; "
+                "siamkit.save_pretrained(RUN, FOLDER) saves it",
+            )
         raise ConfigError(
             f"has no {CONFIG}, so it is no saved model",
             where=str(path),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from siamkit.config.base import expanded
 from siamkit.errors import CheckpointError
+from siamkit.files import path_of
 from siamkit.hub import HUB, fetch
 from siamkit.model.origin import NamedPart, Origin
 from siamkit.model.pretrained.folder import BACKBONE, CONFIG, REST, Folder, SavedPart, read_folder
@@ -62,10 +63,11 @@ def load_net(
 
 def located(folder: str | Path) -> Path:
     """Return where a saved network lies, fetched first where its name begins with ``hf-hub:``."""
+    path = path_of(folder, "folder", "a saved network, or hf-hub:ORG/NAME")
     name = str(folder)
     if name.startswith(HUB):
         return fetch(name.removeprefix(HUB), [CONFIG], [BACKBONE], [REST])
-    return expanded(Path(folder))
+    return expanded(path)
 
 
 def _component(part: SavedPart) -> NamedPart:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from siamkit.config.base import expanded
 from siamkit.errors import ConfigError, DataError, ResourceError
+from siamkit.files import path_of
 from siamkit.hub import HUB, out_of_reach, refused, require_name
 from siamkit.model.pretrained.card import for_repo
 from siamkit.model.pretrained.folder import BACKBONE, CARD, CONFIG, REST, read_folder
@@ -44,7 +45,7 @@ def push_to_hub(
     from huggingface_hub import CommitOperationAdd, HfApi, constants
 
     require_name(repo_id)
-    path = read_folder(expanded(Path(folder))).path
+    path = read_folder(expanded(path_of(folder, "folder", "a saved network"))).path
     if constants.HF_HUB_OFFLINE:
         raise ResourceError(
             "cannot be pushed: HF_HUB_OFFLINE is set", where=HUB + repo_id, hint="unset it"

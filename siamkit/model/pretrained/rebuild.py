@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any
 
 import timm
@@ -14,9 +13,11 @@ from siamkit.errors import CheckpointError, ConfigError, SiamkitError
 from siamkit.interfaces import Backbone, BackboneContext
 from siamkit.model.backbone import WrappedBackbone
 from siamkit.model.build import build_backbone
+from siamkit.model.copying import copied
 from siamkit.model.create import build_head
 from siamkit.model.heads import Head, as_head
 from siamkit.model.pretrained.folder import Folder, Saved, SavedPart
+from siamkit.model.weights import load_exactly
 from siamkit.registry import Registry
 
 Tensors = Mapping[str, Tensor]
@@ -41,7 +42,7 @@ def rebuild_backbone(folder: Folder, tensors: Tensors, given: nn.Module | None) 
     """
     saved, part = folder.saved, folder.saved.backbone
     if given is not None:
-        backbone = wrapped(deepcopy(given), saved)
+        backbone = wrapped(copied(given, "backbone"), saved)
     elif part.kind == "timm":
         backbone = wrapped(timm_model(folder), saved)
     elif part.kind == "plugin":
@@ -66,7 +67,7 @@ def rebuild_head(
     """Build the head of a folder and load its tensors; otherwise as :func:`rebuild_backbone`."""
     part = folder.saved.head
     if given is not None:
-        head = as_head(deepcopy(given), in_features, f"head {type(given).__name__!r}")
+        head = as_head(copied(given, "head"), in_features, f"head {type(given).__name__!r}")
     elif part.kind == "plugin":
         entry = _registered(plugins.get().heads, part, folder)
         options = entry.validate(part.options, str(folder.path), kind="head")
@@ -96,28 +97,6 @@ def timm_model(folder: Folder, *, pretrained: bool = False) -> nn.Module:
             hint=f"it was saved with timm {versions.get('timm')}: install that version",
         ) from error
     return module
-
-
-def load_exactly(module: nn.Module, tensors: Tensors, where: str) -> None:
-    """Load tensors in place, each under its name, with its shape and its type.
-
-    Raises:
-        CheckpointError: One is missing, left over, or of another shape.
-    """
-    target = module.state_dict(keep_vars=True)
-    missing = sorted(target.keys() - tensors.keys())
-    extra = sorted(tensors.keys() - target.keys())
-    shapes = [k for k in target.keys() & tensors.keys() if target[k].shape != tensors[k].shape]
-    if missing or extra or shapes:
-        lists = (("missing", missing), ("left over", extra), ("of another shape", sorted(shapes)))
-        text = "; ".join(
-            f"{len(names)} {what}: {', '.join(names[:5])}" for what, names in lists if names
-        )
-        raise CheckpointError(f"the tensors are another module's ({text})", where=where)
-    for name, tensor in target.items():
-        if tensor.dtype != tensors[name].dtype:  # in half precision, say
-            tensor.data = tensor.data.to(tensors[name].dtype)
-    module.load_state_dict(tensors)
 
 
 def wrapped(module: nn.Module, saved: Saved) -> Backbone:

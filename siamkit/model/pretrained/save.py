@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from siamkit.config.base import expanded
 from siamkit.errors import NonFiniteError, PluginError, SiamkitError
-from siamkit.files import write_atomic
+from siamkit.files import path_of, write_atomic
 from siamkit.interfaces import Backbone, Preprocessing
 from siamkit.model.backbone import WrappedBackbone
 from siamkit.model.origin import NamedPart
@@ -80,7 +80,7 @@ def save_net(
         PluginError: A copy of the network computes something else.
         ResourceError: The disk is full or not writable.
     """
-    path = expanded(Path(folder))
+    path = expanded(path_of(folder, "folder", "a new folder"))
     require_free(path, force)
     _require_finite(net)
     origin = net.origin

@@ -1,0 +1,33 @@
+"""Checks of the arguments of Python functions that no config checks."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from siamkit.errors import ConfigError
+
+
+def whole_number(value: Any, where: str, least: int | None = None) -> int:
+    """Return a whole number that a user gave.
+
+    Args:
+        value: The number.
+        where: The argument, for errors.
+        least: The smallest number that is allowed; None: any.
+
+    Raises:
+        ConfigError: It is no whole number, or too small.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except (TypeError, ValueError, RuntimeError):  # a tensor raises errors of its own
+        number = None
+    if number is None or (least is not None and number < least):
+        raise ConfigError(
+            "must be a whole number",
+            where=where,
+            got="None" if value is None else value,
+            allowed=None if least is None else f"{least} or more",
+        )
+    return number
