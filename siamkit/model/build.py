@@ -61,7 +61,7 @@ def build_backbone(
     """
     if pretrained and weights is None and not entry.pretrained:
         raise ConfigError(
-            f"backbone {context.name!r} has no pretrained weights",
+            f"backbone {context.name.removeprefix(PYTHON)!r} has no pretrained weights",
             where="backbone.pretrained",
             got=True,
             hint=f"load a weights file with {setting('backbone.weights', 'FILE')}, or start from "
