@@ -60,6 +60,11 @@ class PhaseDecision:
     live: float = 0.0
     cached: float = 0.0
 
+    @property
+    def keeps_exact_rows(self) -> bool:
+        """Whether the cached rows are as exact as the network's own arithmetic."""
+        return self.mode == "cached" and self.dtype == "float32"
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PhaseDecision:
         """Return the decision of :meth:`to_json`'s values; unknown keys are ignored."""

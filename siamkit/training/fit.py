@@ -252,12 +252,13 @@ def _embed_held_out(trainer: Trainer) -> dict[str, HeldOut]:
     best = checkpoint.pointed_to(run_dir.checkpoints, checkpoint.BEST)
     assert best is not None and state.best_epoch is not None
     load_model_tensors(setup, checkpoint.load(run_dir.checkpoints / best).model)
-    network = setup.net
     kernel = None if state.decision is None else state.decision.kernel
     held_out: dict[str, HeldOut] = {}
     for part in (VAL, TEST):
         if part in trainer.sets:
-            embeddings = trainer.scorer.embedded(part, network, kernel)
+            embeddings = trainer.scorer.from_rows(part, trainer.execution)
+            if embeddings is None:
+                embeddings = trainer.scorer.embedded(part, setup.net, kernel)
             images = trainer.sets[part].images
             held_out[part] = HeldOut(part, images, embeddings, state.best_epoch)
             held_out[part].save(run_dir)

@@ -13,6 +13,7 @@ from torch import nn
 from siamkit.batches import Batch, zipped
 from siamkit.data.splits import Splits
 from siamkit.engine.blank import SuffixError
+from siamkit.engine.decision import PhaseDecision
 from siamkit.engine.phase import Execution
 from siamkit.engine.settings import Emit, Reports
 from siamkit.engine.sources import TRAIN, Awaited
@@ -109,6 +110,21 @@ class Trainer:
                 if not self.state.untrained:
                     self._score_untrained(execution)
                 self._run_epoch(execution)
+            if self.execution is None and self.state.decision is not None:
+                self._reenter(self.state.decision)
+
+    def _reenter(self, decision: PhaseDecision) -> None:
+        """Return to the last epoch's execution, if a resumed run had no epoch left to train.
+
+        So the held-out images are embedded as in a run that was not interrupted.
+        """
+        if not decision.keeps_exact_rows:
+            return
+        state, schedule = self.state, self.setup.schedule
+        last = state.epoch - 1
+        self.setup.controller.apply(schedule.plan_at(last, state.history[:last]))
+        execution = self.engine.enter(range(last, last + 1), decision)
+        self.execution = self.engine.prepare(execution, last)
 
     def _run_epoch(self, execution: Execution) -> None:
         """Train and score the current epoch, or the rest of it."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 
 from torch import Tensor, nn
 
+from siamkit.engine.blank import SuffixError
+from siamkit.engine.identity import prefix_fingerprints
 from siamkit.engine.kernels import choose
 from siamkit.engine.phase import Execution
 from siamkit.engine.sources import LiveSource
 from siamkit.engine.timing import load_first
 from siamkit.errors import ConfigError
+from siamkit.freezing.proof import fingerprints
 from siamkit.model.trace import evaluating
 from siamkit.training.build import Setup
 from siamkit.training.loading import VAL, LoadedSet
@@ -57,6 +61,29 @@ class Scorer:
     def score(self, name: str, embeddings: Tensor) -> Metrics:
         """Return the metrics of the embeddings of an image set, in its order."""
         return self._evaluators[name].score(embeddings)
+
+    def from_rows(self, name: str, execution: Execution | None) -> Tensor | None:
+        """Return the network's embeddings of an image set from the cache.
+
+        Args:
+            name: The image set.
+            execution: The last execution; None if no phase was entered.
+
+        Returns:
+            The embeddings ``[N, E]``; None if the cache doesn't hold the set, its rows are rounded,
+            or the network's frozen part is not the one that they were computed with.
+        """
+        if execution is None or execution.parts is None or name not in execution.sources:
+            return None
+        if not execution.decision.keeps_exact_rows:
+            return None
+        net = self.setup.net
+        expected = prefix_fingerprints(self.setup.controller, execution.parts.cut)
+        if fingerprints(net, expected) != expected:
+            return None
+        with evaluating(net), suppress(SuffixError):
+            return self._evaluators[name].embed(execution.sources[name], execution.forward)
+        return None
 
     def embedded(self, name: str, module: nn.Module, kernel: str | None) -> Tensor:
         """Return the outputs ``[N, E]`` of a part of the network for an image set, in its order.

@@ -15,6 +15,8 @@ import torch
 import siamkit
 from siamkit import api
 from siamkit.runs import checkpoint
+from siamkit.runs.directory import RunDir
+from siamkit.runs.held_out import HeldOut
 
 RunValues = Callable[..., dict[str, Any]]
 
@@ -352,3 +354,77 @@ def test_a_suffix_that_fails_in_mid_epoch_gives_way_to_the_whole_network(
     cut = fit_object(net, image_folder, tmp_path / "cut", cache="always", dtype="float32")
     assert cut["losses"] == pytest.approx(whole["losses"], rel=1e-4)
     assert any("shape '[7]' is invalid" in text for text in cut["notices"])
+
+
+def held_out(run_dir: str) -> HeldOut:
+    kept = HeldOut.load(RunDir(Path(run_dir)), "val")
+    assert kept is not None
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("policy", "dtype"), [("freeze-all", "float16"), ("stages", "float32"), ("stages", "float16")]
+)
+def test_held_out_embeddings_come_from_the_cache_and_are_the_networks(
+    train: Callable[..., Run], policy: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from siamkit.training.scoring import Scorer
+
+    asked: list[bool] = []
+    right = Scorer.from_rows
+
+    def from_rows(self: Scorer, name: str, execution: Any) -> torch.Tensor | None:
+        embeddings = right(self, name, execution)
+        asked.append(embeddings is not None)
+        return embeddings
+
+    monkeypatch.setattr(Scorer, "from_rows", from_rows)
+    engine = {"cache": "always", "dtype": dtype}
+    run = train(freeze=POLICIES[policy], engine=engine, train={"epochs": 2})
+    # Features are kept in float32 whatever the setting. Maps in float16 are rounded, so the whole
+    # network computes the embeddings again.
+    assert asked == [policy == "freeze-all" or dtype == "float32"]
+    kept = held_out(run.result["run_dir"])
+    embedder = siamkit.load_embedder(run.result["run_dir"])
+    expected = embedder.embed([sample.path for sample in kept.images.samples])
+    torch.testing.assert_close(kept.embeddings, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_best_epoch_of_another_frozen_part_is_embedded_whole(
+    train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows of the last phase are those of a backbone that trained after the best epoch."""
+    from siamkit.training import fit
+
+    embeddings: list[Any] = []
+    right = fit._embed_held_out
+
+    def embed(trainer: Any) -> Any:
+        found = trainer.scorer.from_rows("val", trainer.execution)
+        with torch.no_grad():
+            next(trainer.setup.net.backbone.parameters()).add_(1e-3)
+        embeddings.extend([found, trainer.scorer.from_rows("val", trainer.execution)])
+        return right(trainer)
+
+    monkeypatch.setattr(fit, "_embed_held_out", embed)
+    train(freeze=POLICIES["freeze-all"], engine={"cache": "always"}, train={"epochs": 1})
+    assert embeddings[0] is not None and embeddings[1] is None
+
+
+def test_a_run_that_died_before_its_end_embeds_the_same_on_resuming(
+    train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from siamkit.training import fit
+
+    common: dict[str, Any] = {"freeze": POLICIES["freeze-all"], "engine": {"cache": "always"}}
+    whole = train("whole", **common)
+    right = fit._embed_held_out
+    monkeypatch.setattr(fit, "_embed_held_out", lambda trainer: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train("died", **common)
+    monkeypatch.setattr(fit, "_embed_held_out", right)
+    folder = Path(whole.result["run_dir"]).parent / "died"
+    result = api.resume(folder)
+    again, never_died = (held_out(r["run_dir"]).embeddings for r in (result, whole.result))
+    assert torch.equal(again, never_died)
+    assert result["metrics"] == whole.result["metrics"]
