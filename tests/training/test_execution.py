@@ -416,7 +416,10 @@ def test_a_run_that_died_before_its_end_embeds_the_same_on_resuming(
 ) -> None:
     from siamkit.training import fit
 
-    common: dict[str, Any] = {"freeze": POLICIES["freeze-all"], "engine": {"cache": "always"}}
+    common: dict[str, Any] = {
+        "freeze": POLICIES["freeze-all"],
+        "engine": {"cache": "always", "prefix": "folded"},
+    }
     whole = train("whole", **common)
     right = fit._embed_held_out
     monkeypatch.setattr(fit, "_embed_held_out", lambda trainer: 1 / 0)
