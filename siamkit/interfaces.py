@@ -252,7 +252,13 @@ class Backbone(nn.Module, ABC):
 
     A plugin may return any ``nn.Module``; siamkit wraps it and discovers its stages. Subclass
     this only to state the stages or the preprocessing yourself.
+
+    Attributes:
+        channels_last: Whether it accepts images and weights in the memory layout channels_last,
+            which is faster. False for a forward that calls ``view`` on the output of a convolution.
     """
+
+    channels_last: bool = True
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:

@@ -67,7 +67,6 @@ class WrappedBackbone(Backbone):
         )
         stated = layout if layout is not None else _stated(model, "layout", (str,))
         self._stages: tuple[Stage, ...] | None = None
-        self.channels_last = True
         # Measured: num_features is not the width on MobileNetV3, MobileNetV4 and VGG.
         self.layout, self._embedding_dim, self.channels_last = probe(
             self._output,

@@ -290,6 +290,8 @@ def _near(one: Tensor, other: Tensor) -> bool:
 def _check_memory_format(
     backbone: Backbone, images: Tensor, features: Tensor, expect: Expect
 ) -> None:
+    if not backbone.channels_last:
+        return
     expect = expect.within("channels_last, as in training")
     moved: nn.Module = backbone.to(memory_format=torch.channels_last)
     turned = images.contiguous(memory_format=torch.channels_last)
