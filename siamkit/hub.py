@@ -1,4 +1,4 @@
-"""The model hub: whether it is in reach, and fetching files from it into its client's cache."""
+"""The model hub: checks that it is reachable, and downloads files into its client's cache."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LOG_IN = "log in with 'hf auth login', or set HF_TOKEN"
 def quick_to_fail() -> Iterator[str | None]:
     """Use only the local cache while the hub is unreachable; yield the reason, or None.
 
-    Its client tries again for three quarters of a minute else, even with the file in the cache.
+    Otherwise its client retries for 45 seconds, even with the file in the cache.
     """
     from huggingface_hub import constants
 
     timeout, offline = socket.getdefaulttimeout(), constants.HF_HUB_OFFLINE
-    # Old weights come by plain URL, which would wait for ever.
+    # Old weights come by plain URL, which has no timeout.
     socket.setdefaulttimeout(timeout or 4 * TIMEOUT)
     why = "HF_HUB_OFFLINE is set" if offline else out_of_reach(constants.ENDPOINT)
     constants.HF_HUB_OFFLINE = why is not None
@@ -41,7 +41,7 @@ def quick_to_fail() -> Iterator[str | None]:
 
 
 def out_of_reach(endpoint: str) -> str | None:
-    """Return why no connection to ``endpoint`` opens, or None; a proxy may know a way."""
+    """Return why ``endpoint`` is unreachable; None if it is not, or a proxy is configured."""
     address = urlsplit(endpoint)
     if address.hostname is None or getproxies().keys() & {"all", address.scheme}:
         return None
@@ -123,7 +123,7 @@ def refused(
     offline: str | None = None,
     hint: str | None = None,
     *,
-    doing: str = "be had from",
+    doing: str = "be fetched from",
 ) -> SiamkitError:
     """Return what to say of an error that the hub's client raised.
 
@@ -139,17 +139,18 @@ def refused(
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, LocalTokenNotFoundError) or status == 401:
         return ConfigError(
-            "the hub does not know you, or has no such model", where=HUB + name, hint=LOG_IN
+            "not logged in to the hub, or no such model", where=HUB + name, hint=LOG_IN
         )
     if status == 403:
         return ConfigError(
-            "the hub does not let you: the token has no right to this model",
+            "the hub refused access: the token has no permission for this model",
             where=HUB + name,
-            hint="take a token with the right to write to it, or a name under your own account",
+            hint="use a token with access (to push, with write access), or a name under your own "
+            "account",
         )
     if status == 404:
         return CheckpointError(
-            "the hub has no such model or revision, or you may not see it",
+            "the hub has no such model or revision, or you have no access to it",
             where=HUB + name,
             hint=f"check the name; for a private model, {LOG_IN}",
         )
@@ -157,6 +158,6 @@ def refused(
 
 
 def _unfetched(
-    name: str, why: str, hint: str | None, doing: str = "be had from"
+    name: str, why: str, hint: str | None, doing: str = "be fetched from"
 ) -> CheckpointError:
     return CheckpointError(f"cannot {doing} the hub: {why}", where=HUB + name, hint=hint)

@@ -90,14 +90,16 @@ def objects_of(given: Mapping[str, Any], where: str) -> dict[str, Any]:
             setting = name in EVERYDAY or name in SECTIONS or name in ("config", "data")
             near = did_you_mean(name, COMPONENTS)
             raise ConfigError(
-                "a run keeps its settings" if setting else "no such argument",
+                "cannot be changed: a run keeps the settings that it was started with"
+                if setting
+                else "no such argument",
                 where=f"{where}: {name}",
                 allowed="the objects that the run was started with: " + ", ".join(COMPONENTS),
                 hint=near or (f"siamkit.fit({name}=...) starts a new run" if setting else None),
             )
         if not is_object(value):
             raise ConfigError(
-                "is a name or a mapping, which a run keeps itself",
+                "is a name or a mapping; pass only objects, because the run stores names itself",
                 where=f"{where}: {name}",
                 got=value,
                 allowed=f"the object that the run was started with: {TAKES[name]}",

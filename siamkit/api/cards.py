@@ -77,7 +77,7 @@ def _start(events: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise CheckpointError(
-        "does not begin with the run's start, so a model card has no source for its data",
+        "has no valid run_start event at its beginning, so the model card cannot describe the data",
         where=str(events),
         hint="siamkit.load_model(RUN).save_pretrained(FOLDER) saves the network alone",
     )
@@ -129,8 +129,12 @@ def _figures(facts: CardFacts, held: HeldOut) -> CardSection:
     part = _PARTS.get(held.part, held.part)
     lines = [f"On the {found['images']} {part} images, of {found['classes']} classes."]
     if held.part == "val":
-        lines.append("The best epoch was chosen by these images, which flatters the figures.")
-    lines.append("Intervals are 95 %, by resampling classes; no interval means none was computed.")
+        lines.append(
+            "The best epoch was chosen by these images, so the metrics are slightly optimistic."
+        )
+    lines.append(
+        "Intervals are 95 %, by resampling classes. Metrics without an interval have an empty cell."
+    )
     rows: list[Sequence[str]] = []
     retrieval, verification = found["retrieval"], found["verification"]
     for key in ("recall@1", "recall@5", "map@r"):
@@ -166,11 +170,11 @@ def _threshold(calibration: Calibration) -> CardSection:
     target = _TARGETS[calibration.target].format(far=calibration.far_asked)
     pairs = f"{made.same} same and {made.different} different pairs"
     lines = [
-        f"Two images show the same where their cosine similarity is at least "
+        f"Two images show the same class if their cosine similarity is at least "
         f"{calibration.threshold:.6g}.",
         f"Fitted for {target}, on {pairs} of {made.images} images of {made.identities} classes "
-        f"({_PARTS.get(made.part, made.part)} images). The intervals say where the rates will be "
-        "on as many classes not seen here.",
+        f"({_PARTS.get(made.part, made.part)} images). The intervals predict the rates on "
+        "the same number of unseen classes.",
     ]
     rows = [
         _rate("false accepts (FAR)", calibration.far),

@@ -43,7 +43,8 @@ def embed(
         batch_size: Images per forward pass.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         workers: Processes that decode images; None: by the number of cores and images.
-        force: Overwrite existing output, and discard unfinished work of another run or folder.
+        force: Replace existing output. Also discard the partial output of an interrupted command
+            that used another run or other images.
         progress: Called with the number of finished images and the total.
 
     Returns:

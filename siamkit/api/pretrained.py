@@ -42,14 +42,14 @@ def save_pretrained(
 
     Args:
         run_dir: The run.
-        folder: What doesn't exist yet, or is empty.
+        folder: A folder that does not exist yet, or is empty.
         license: The licence of the weights as the hub spells it, for the card.
         force: Replace a saved network that is there.
-        backbone: The object that the run began with, where it did with one.
+        backbone: The backbone module, if the run was started with one.
         head: The same for the head.
 
     Raises:
-        ConfigError: The place is taken, or an object is missing.
+        ConfigError: The folder is not empty, or an object is missing.
         CheckpointError: There is no such run, it has no best epoch yet, or it is damaged.
         NonFiniteError: The network gives NaN.
         ResourceError: The disk is full or not writable.
@@ -86,8 +86,8 @@ def from_pretrained(
 
     Raises:
         ConfigError: There is no such folder, or an object is missing.
-        CheckpointError: A file is damaged, a plugin is missing, or the network that was built
-            computes something else than the one that was saved.
+        CheckpointError: A file is damaged, a plugin is missing, or the rebuilt network's output
+            differs from the saved network's.
     """
     return load_net(folder, backbone=backbone, head=head).net
 

@@ -186,13 +186,14 @@ def fit(
     Args:
         config: A config, nested values, or a YAML file; None: the defaults. The arguments below
             override it.
-        data: A folder or a table, as on the command line; pairs of image and label; a torch
-            ``Dataset`` of such pairs; or a mapping from ``train``, ``val`` and ``test`` to pairs, a
-            folder of class folders, or a table of images. An image is a path, a Pillow image, a
-            numpy array ``[H, W, C]`` or a torch tensor ``[C, H, W]``. Files stay where they are.
-            Images in memory are saved in the run as PNG; floats in [0, 1] become 8 bits. A label
-            is a name or a number; 1 and 1.0 are one class, and so are names that differ in the
-            spaces around them.
+        data: One of: a folder or a table, as on the command line; a sequence or a torch
+            ``Dataset`` of pairs (image, label); a mapping from ``train``, ``val`` and ``test`` to
+            such pairs, a folder of class folders, or a table of images. An image is a path, a
+            Pillow image, a numpy array ``[H, W, C]`` or a torch tensor ``[C, H, W]``. Files stay
+            where they are. Images in memory are saved in the run as PNG; floats in [0, 1] become
+            8 bits. A label
+            is a name or a number; 1 and 1.0 are one class, and so are names that differ only
+            in surrounding spaces.
         backbone: As an object: a ``torch.nn.Module`` from images ``[N, C, H, W]`` to features. It
             is copied.
         head: As an object: a ``torch.nn.Module`` from features ``[N, D]`` to embeddings. It is
@@ -352,7 +353,7 @@ def _layer(config: Any) -> Mapping[str, Any]:
     if isinstance(config, str | os.PathLike):
         return read_file(path_of(config, "config", "a YAML file"))
     raise ConfigError(
-        "is no config",
+        "is not a configuration",
         where="config",
         got=type(config),
         allowed="a siamkit.RunConfig, a mapping of sections, or the path of a YAML file",
@@ -382,7 +383,7 @@ def inspect(
     if isinstance(config, str | os.PathLike) and path_of(config, "config").is_dir():
         if measure:
             raise ConfigError(
-                "the phases of a run were measured when they began",
+                "measure=True works only before a run; this run's phases were measured in training",
                 where=str(config),
                 hint="its events.jsonl holds the numbers in the events named 'engine'",
             )

@@ -24,7 +24,9 @@ Target = Annotated[
     str | None,
     typer.Option(
         metavar="eer|far|accuracy",
-        help="The criterion of the threshold. Default: the target in the run's configuration.",
+        help="How to choose the threshold. eer: equal false accept and false reject rates; far: "
+        "the rate given by --far; accuracy: best accuracy. Default: far if --far is given, else "
+        "the target in the run's configuration.",
     ),
 ]
 Far = Annotated[float | None, typer.Option(help="The false accept rate to fit to, such as 1e-3.")]

@@ -33,7 +33,7 @@ Json = Annotated[
     typer.Option(
         "--json",
         callback=_reserve_stdout,
-        help="Print one JSON object to stdout, also for an error.",
+        help="Print the result, or the error, as one JSON object to stdout.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -63,6 +63,7 @@ Force = Annotated[
     bool,
     typer.Option(
         "--force",
-        help="Overwrite existing output, and discard unfinished work of another run or folder.",
+        help="Replace existing output. Also discard the partial output of an interrupted command "
+        "that used another run or other images.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""The resolver: turns layers into a complete config, with names looked up and options checked."""
+"""The resolver: merges defaults, preset, file and flags into a complete, checked config."""
 
 from __future__ import annotations
 

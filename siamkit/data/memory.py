@@ -55,7 +55,7 @@ class Item:
 
     @property
     def in_file(self) -> bool:
-        """Whether the image is a file."""
+        """Whether the image is given as a path."""
         return isinstance(self.image, str | os.PathLike)
 
 

@@ -14,7 +14,7 @@ _FEWEST = 2
 
 
 def comparison_is_due(epochs: int) -> bool:
-    """Return whether to compare after this many epochs of a phase: 0, 4, 16, 64 and so on."""
+    """Return whether a comparison is due after this many epochs of a phase: 0, 4, 16, 64, ..."""
     return epochs == 0 or (
         epochs > 1 and epochs & (epochs - 1) == 0 and epochs.bit_length() % 2 == 1
     )

@@ -62,7 +62,7 @@ class PhaseDecision:
 
     @property
     def keeps_exact_rows(self) -> bool:
-        """Whether the cached rows are as exact as the network's own arithmetic."""
+        """Whether the phase is cached in float32, so that rows are as exact as the network."""
         return self.mode == "cached" and self.dtype == "float32"
 
     @classmethod

@@ -61,7 +61,7 @@ class Frontier:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the activations are the only tensor that crosses, unchanged."""
+        """Whether exactly one tensor crosses the boundary, with one row per image."""
         return len(self.ports) == 1 and self.ports[0].shape.is_plain
 
     @property

@@ -42,7 +42,7 @@ class Execution:
 
     @property
     def gives_features(self) -> bool:
-        """Whether the sources yield the backbone's features."""
+        """Whether the sources yield the backbone's features, not images or activations."""
         return self.parts is not None and self.parts.cut.boundary.is_features
 
 

@@ -62,7 +62,7 @@ class PrefixStore:
 
     @property
     def exists(self) -> bool:
-        """Whether the store is on the disk."""
+        """Whether the store exists on the disk."""
         return (self._root / self._spec.digest).is_dir()
 
     def bytes_of(self, rows: int) -> int:

@@ -58,10 +58,11 @@ class TracedCalls:
 
     Attributes:
         module: The boundary's module.
-        flow: Follows the forward.
+        flow: The data-flow tracker of the forward.
         calls: The output of each call that does not depend on a parameter that trains.
         trained: Whether a module that trains has started.
-        ends: The calls at which the prefix may end, each with the number of values read before.
+        ends: The calls after which the prefix may end, each with the number of values that Python
+            code had read by then.
         reason: The reason why the prefix cannot end at this boundary.
     """
 

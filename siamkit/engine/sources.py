@@ -28,7 +28,7 @@ class Inputs(Protocol):
 
     @property
     def trains(self) -> bool:
-        """Whether a run trains on them."""
+        """Whether the run trains on these inputs."""
         ...
 
     @property

@@ -121,7 +121,7 @@ def fit_threshold(
     """
     if (target == "far") != (far is not None):
         raise ConfigError(
-            "a false accept rate belongs to the target 'far', and only to it",
+            "the target 'far' needs a false accept rate; other targets take none",
             got=f"target {target!r} and far {far}",
             hint="give both, or neither",
         )

@@ -124,14 +124,14 @@ class Embedder(TextRepr):
             folder: What ``save_pretrained`` wrote, or ``hf-hub:ORG/NAME`` for one on the hub.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             kernel: How the network runs: ``auto`` measures, or a name as in ``engine.prefix``.
-            workers: Processes that load images; None for as many as this machine has use for.
+            workers: Processes that decode images; None: by the number of cores and images.
             backbone: A module for the backbone's tensors, where it was saved as a Python object.
             head: The same for the head.
 
         Raises:
             ConfigError: There is no such folder or device, or an object is missing.
-            CheckpointError: A file is damaged, a plugin is missing, or the network that was built
-                computes something else than the one that was saved.
+            CheckpointError: A file is damaged, a plugin is missing, or the rebuilt network's output
+                differs from the saved network's.
         """
         chosen = resolve_device(device)
         loaded = load_net(folder, backbone=backbone, head=head)

@@ -39,7 +39,8 @@ def embed_to_file(
         output: ``.npy``: float32 ``[N, E]``, and beside it a ``.csv`` with the column ``path``; or
             ``.parquet``: the columns ``path`` and ``embedding`` (float32 lists of length E).
         batch_size: Images per forward pass.
-        force: Overwrite existing output, and discard unfinished work of another run or folder.
+        force: Replace existing output. Also discard the partial output of an interrupted command
+            that used another run or other images.
         progress: Called with the number of finished images and the total.
 
     Returns:

@@ -69,8 +69,8 @@ def probe(
     output = outputs[0][1]
     if not output.is_floating_point() or output.layout != torch.strided or not output.numel():
         raise PluginError(
-            "a backbone's features must be a dense tensor of floating-point numbers",
-            got=f"shape {list(output.shape)}, {output.dtype}",
+            "a backbone's features must be a dense tensor of floating-point numbers, not empty",
+            got=f"shape {list(output.shape)}, {output.dtype}, {output.layout}",
         )
     widths = [(s, pool(o, layout).shape[1]) for s, o in outputs]
     if len({width for _, width in widths}) > 1:

@@ -130,14 +130,14 @@ class SiameseNet(TextRepr, nn.Module):
         :func:`siamkit.save_pretrained` saves a run's network, with its threshold and its figures.
 
         Args:
-            folder: What doesn't exist yet, or is empty.
+            folder: A folder that does not exist yet, or is empty.
             license: The licence of the weights as the hub spells it, for the model card.
             force: Replace a saved network that is there.
 
         Raises:
-            ConfigError: The place is taken.
+            ConfigError: The folder is not empty.
             NonFiniteError: The network gives NaN.
-            PluginError: A copy of the network computes something else.
+            PluginError: A copy of the network returns another output.
             ResourceError: The disk is full or not writable.
         """
         from siamkit.model.pretrained.save import save_net  # it builds networks

@@ -123,8 +123,8 @@ def _measured(phase: Json) -> list[str]:
         lines.append(
             f"time per image: {units.milliseconds(record['decode_seconds'])} to load, "
             f"{units.milliseconds(record['prefix_seconds'])} in the prefix"
-            + (f" ({others})" if others else "")
-            + f", {units.milliseconds(record['suffix_seconds'])} after it, including backward"
+            + (f" (kernels measured: {others})" if others else "")
+            + f", {units.milliseconds(record['suffix_seconds'])} in the rest, including backward"
         )
     return lines
 

@@ -36,8 +36,8 @@ def model_tensors(setup: Setup) -> dict[str, Tensor]:
         setup.tensors = frozenset(tensors)
     elif changed := sorted(setup.tensors ^ tensors.keys()):
         raise PluginError(
-            "came or went while the network trained, so a network that is built again could not "
-            "load this state, and it was not saved",
+            "appeared or disappeared during training, so a rebuilt network could not load this "
+            "state, and it was not saved",
             where=", ".join(changed[:5]),
             hint="register buffers and parameters in __init__, not in forward",
         )

@@ -320,9 +320,9 @@ def test_nothing_is_overwritten_unasked(net, folder, tmp_path):
     other.mkdir()
     (other / "photo.jpg").write_text("mine")
     for force in (False, True):
-        with pytest.raises(ConfigError, match="is there already, and is no saved network"):
+        with pytest.raises(ConfigError, match="already exists and is not a saved network"):
             net.save_pretrained(other, force=force)
-        with pytest.raises(ConfigError, match="is there already, and is no saved network"):
+        with pytest.raises(ConfigError, match="already exists and is not a saved network"):
             net.save_pretrained(other / "photo.jpg", force=force)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["copy", "other"]
 

@@ -61,7 +61,7 @@ def card(
     intro = (
         f"Turns an image into an embedding of {saved.embedding_dim} numbers"
         + (", L2-normalised" if saved.normalize else "")
-        + ". Images that show the same have a high cosine similarity. Made with siamkit "
+        + ". Images of the same class have a high cosine similarity. Made with siamkit "
         f"{saved.versions['siamkit']}."
     )
     parts = [
@@ -127,7 +127,7 @@ def _usage(name: str, saved: Saved, architecture: str | None) -> CardSection:
         f'embedder = siamkit.Embedder.from_pretrained("{name}"{given})\n{use}\n```'
     ]
     lines += [
-        f"{kind.capitalize()} `{part.name}` is a Python object: give one of the same kind."
+        f"{kind.capitalize()} `{part.name}` is a Python object: pass an object of the same class."
         for kind, part in (("backbone", saved.backbone), ("head", saved.head))
         if part.kind == "object"
     ]

@@ -146,7 +146,7 @@ def read_config(path: Path) -> dict[str, Any]:
                 "siamkit.save_pretrained(RUN, FOLDER) saves it",
             )
         raise ConfigError(
-            f"has no {CONFIG}, so it is no saved model",
+            f"is not a saved model: it has no {CONFIG}",
             where=str(path),
             hint="net.save_pretrained(FOLDER) and timm.models.save_for_hf(MODEL, FOLDER) write one",
         )
@@ -228,13 +228,13 @@ def require_free(path: Path, force: bool) -> None:
     nothing but the files of a saved network (and git's).
 
     Raises:
-        ConfigError: The place is taken.
+        ConfigError: The folder is not empty.
     """
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     ours = {CONFIG, CARD, BACKBONE, REST}
     if not path.is_dir() or not (path / CONFIG).is_file():
-        what, hint = "is there already, and is no saved network", "choose another folder"
+        what, hint = "already exists and is not a saved network", "choose another folder"
     elif foreign := sorted({entry.name for entry in path.iterdir()} - ours - _GITS):
         what = f"holds more than a saved network: {', '.join(foreign[:5])}"
         hint = "choose another folder, or move them away"

@@ -44,8 +44,8 @@ def load_net(
 
     Raises:
         ConfigError: There is no such folder, or an object must be given.
-        CheckpointError: A file is damaged, a plugin is missing, or the network that was built
-            computes something else than the one that was saved.
+        CheckpointError: A file is damaged, a plugin is missing, or the rebuilt network's output
+            differs from the saved network's.
     """
     opened = read_folder(located(folder))
     tensors, rest = load_file(opened.path / BACKBONE), load_file(opened.path / REST)
@@ -83,14 +83,14 @@ def _require_same(net: SiameseNet, folder: Folder, embeddings: Tensor) -> None:
     hint = f"it was saved with {versions}: load it with the same code and versions"
     if net.backbone.preprocessing != wanted:
         raise CheckpointError(
-            "the backbone prepares its images otherwise than the one that was saved",
+            "the backbone's preprocessing differs from the saved one",
             where=where, got=net.backbone.preprocessing, allowed=str(wanted), hint=hint,
         )  # fmt: skip
     apart = difference(net.embed(check_images(net)), embeddings)
     if not apart <= tolerance(net):
         raise CheckpointError(
-            "the network gives other embeddings than when it was saved: they differ by "
-            f"{apart:.2g} of their length on two test images",
+            f"the embeddings differ from the saved ones by {apart:.2g} of their length on two test "
+            "images",
             where=where, hint=hint,
         )  # fmt: skip
     if fingerprint_of(net) != saved.fingerprint:

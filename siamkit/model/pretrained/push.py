@@ -37,8 +37,8 @@ def push_to_hub(
         message: The commit's message.
 
     Raises:
-        ConfigError: ``repo_id`` is no name, the folder is none of siamkit's, nobody is logged in,
-            or the token has no right to write.
+        ConfigError: ``repo_id`` is invalid, siamkit did not write the folder, you are not logged
+            in, or the token has no write access.
         CheckpointError: A file of the folder is damaged, or the hub has no such revision.
         ResourceError: The hub is unreachable.
     """
@@ -54,7 +54,7 @@ def push_to_hub(
         raise ResourceError(
             f"cannot be pushed: {why}",
             where=HUB + repo_id,
-            hint=f"push it from a machine with access; the folder {path} holds all of it",
+            hint=f"push from a machine that can reach the hub; all files are in {path}",
         )
     card = for_repo(_card(path), path.absolute().name, repo_id)
     operations = [

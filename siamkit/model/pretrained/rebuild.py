@@ -132,8 +132,8 @@ def _registered(registry: Registry, part: SavedPart, folder: Folder) -> Any:
 
 def _not_given(kind: str, part: SavedPart, folder: Folder) -> ConfigError:
     return ConfigError(
-        f"the {kind} was a Python object, {part.name}, whose code a folder does not hold",
+        f"the {kind} was a Python object ({part.name}), and the folder does not contain its code",
         where=str(folder.path),
-        hint="give one of the same kind: "
+        hint="pass an object of the same class: "
         f"siamkit.from_pretrained({str(folder.path)!r}, {kind}=...)",
     )

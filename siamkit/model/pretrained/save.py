@@ -1,4 +1,4 @@
-"""Saving a network: each part by the way of building it again that was tried and gave the same."""
+"""Saves a network. Each part is stored with a way to rebuild it that was tried and is exact."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def save_net(
 
     Args:
         net: The network.
-        folder: What doesn't exist yet, or is empty.
+        folder: A folder that does not exist yet, or is empty.
         license: The licence of the weights as the hub spells it, for the card.
         weights: In words, the weights that training started from; None for the network's origin.
         calibration: Its threshold, as :meth:`siamkit.Calibration.to_json` returns it.
@@ -75,9 +75,9 @@ def save_net(
         force: Replace a saved network that is there.
 
     Raises:
-        ConfigError: The place is taken.
+        ConfigError: The folder is not empty.
         NonFiniteError: The network gives NaN.
-        PluginError: A copy of the network computes something else.
+        PluginError: A copy of the network returns another output.
         ResourceError: The disk is full or not writable.
     """
     path = expanded(path_of(folder, "folder", "a new folder"))
@@ -263,8 +263,8 @@ def _with(folder: Folder, section: str, part: SavedPart) -> Folder:
 
 def _no_function(kind: str, part: SavedPart) -> PluginError:
     return PluginError(
-        f"a copy of the {kind} with the same tensors gives something else, so a folder cannot hold "
-        "it",
+        f"a copy of the {kind} with the same tensors returns another output, so the {kind} cannot "
+        "be saved",
         where=part.name,
         hint="keep all that its forward depends on in parameters and buffers",
     )
@@ -284,7 +284,7 @@ def _write(state: Mapping[str, Any], path: Path, what: str) -> None:
     odd = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if odd:
         raise PluginError(
-            "keeps state that is no tensor, which a file of tensors cannot hold",
+            "has state that is not a tensor and cannot be saved",
             where=what, got=", ".join(odd[:5]), hint="register it as a buffer",
         )  # fmt: skip
     # A copy of each: tied ones share their memory, which the format refuses.

@@ -101,7 +101,9 @@ def _name(config: Mapping[str, Any], section: str) -> str:
 def _lead(gathered: Gathered, config: Mapping[str, Any]) -> str:
     facts = gathered.facts
     if not config:
-        return "The run logged no events: it stopped before it began."
+        return (
+            "The event log has no start of the run: the run stopped during setup, before training."
+        )
     total = sum(timing.totals(gathered.spent).values())
     of = facts.start.get("epochs")
     done = len(facts.epochs)
