@@ -170,7 +170,7 @@ def _threshold(calibration: Calibration) -> CardSection:
     target = _TARGETS[calibration.target].format(far=calibration.far_asked)
     pairs = f"{made.same} same and {made.different} different pairs"
     lines = [
-        f"Two images show the same class if their cosine similarity is at least "
+        "Two images show the same class if their cosine similarity is at least "
         f"{calibration.threshold:.6g}.",
         f"Fitted for {target}, on {pairs} of {made.images} images of {made.identities} classes "
         f"({_PARTS.get(made.part, made.part)} images). The intervals predict the rates on "

@@ -191,9 +191,8 @@ def fit(
             such pairs, a folder of class folders, or a table of images. An image is a path, a
             Pillow image, a numpy array ``[H, W, C]`` or a torch tensor ``[C, H, W]``. Files stay
             where they are. Images in memory are saved in the run as PNG; floats in [0, 1] become
-            8 bits. A label
-            is a name or a number; 1 and 1.0 are one class, and so are names that differ only
-            in surrounding spaces.
+            8 bits. A label is a name or a number; 1 and 1.0 are one class, and so are names that
+            differ only in surrounding spaces.
         backbone: As an object: a ``torch.nn.Module`` from images ``[N, C, H, W]`` to features. It
             is copied.
         head: As an object: a ``torch.nn.Module`` from features ``[N, D]`` to embeddings. It is

@@ -94,7 +94,7 @@ class Embedder(TextRepr):
     ) -> None:
         if not isinstance(net, SiameseNet):
             raise ConfigError(
-                "is no siamkit.SiameseNet",
+                "is not a siamkit.SiameseNet",
                 where="net",
                 got=type(net),
                 hint="siamkit.create_model(MODULE) makes one; "
@@ -274,12 +274,12 @@ class Embedder(TextRepr):
 
         Raises:
             CheckpointError: The gallery was made by another network.
-            ConfigError: It is no gallery.
+            ConfigError: It is not a gallery.
             DataError: A query cannot be read.
         """
         if not hasattr(gallery, "require_model"):
             raise ConfigError(
-                "is no gallery",
+                "is not a gallery",
                 where="gallery",
                 got=type(gallery),
                 hint="siamkit.load_index(PATH) opens one",

@@ -142,7 +142,7 @@ def test_wrong_images_are_errors_of_siamkit(
         ),
         (
             lambda run: siamkit.resume(run, epochs=3), ConfigError,
-            "resume: epochs: a run keeps its settings.*fit\\(epochs=...\\) starts a new run",
+            "resume: epochs: cannot be changed: a run.*fit\\(epochs=...\\) starts a new run",
         ),
         (
             lambda run: siamkit.evaluate(run, bakbone=nn.Linear(1, 1)), ConfigError,

@@ -263,8 +263,8 @@ def test_a_refused_run_leaves_no_folder(fit: Callable[..., dict[str, Any]], tmp_
         ({"config": {"run_dir": ""}, "run_dir": None}, r"run_dir: must not be empty"),
         ({"listeners": print}, r"listeners: must be a list of functions.*listeners=\[print\]"),
         ({"listeners": [3]}, r"listeners: must be a list of functions of a siamkit.Event"),
-        ({"config": 3}, r"config: is no config, got <class 'int'>"),
-        ({"config": nn.Linear(1, 1)}, r"config: is no config.*passed by their names"),
+        ({"config": 3}, r"config: is not a configuration, got <class 'int'>"),
+        ({"config": nn.Linear(1, 1)}, r"config: is not a configuration.*passed by their names"),
         ({"head": nn.Linear(3, 4)}, r"the forward failed on features \[2, 16\]"),
     ],
 )
@@ -302,7 +302,7 @@ SWITCH: dict[str, Callable[[], bool]] = {"on": lambda: False}
 def test_tensors_that_come_or_go_are_an_error_with_their_names(
     fit: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(PluginError, match=r"backbone\.model\.seen: came or went while.*__init__"):
+    with pytest.raises(PluginError, match=r"backbone\.model\.seen: appeared or .*__init__"):
         fit(backbone=Late())
     assert siamkit.load_model(tmp_path / "run", "last", backbone=Late())
     net = Late()

@@ -86,7 +86,7 @@ def test_a_run_that_has_not_ended_has_no_figures(run, tmp_path):
     text = (siamkit.save_pretrained(copy, tmp_path / "m") / "README.md").read_text()
     assert "The run has not ended, so it has no figures yet." in text
     (copy / "events.jsonl").write_text("")
-    with pytest.raises(CheckpointError, match=r"events\.jsonl: does not begin with the run"):
+    with pytest.raises(CheckpointError, match=r"events\.jsonl: has no valid run_start event"):
         siamkit.save_pretrained(copy, tmp_path / "n")
 
 

@@ -119,8 +119,8 @@ def test_what_was_measured_follows_the_footer(render):
         in text
     )
     assert (
-        "time per image: 2.9 ms to load, 46.1 ms in the prefix (folded 46.1 ms, eager 61 ms), "
-        "0.71 ms after it, including backward"
+        "time per image: 2.9 ms to load, 46.1 ms in the prefix (kernels measured: "
+        "folded 46.1 ms, eager 61 ms), 0.71 ms in the rest, including backward"
     ) in text
     assert "measured: the whole network runs for every batch: nothing is frozen" in text
 
