@@ -15,9 +15,8 @@ _FEWEST = 2
 
 def comparison_is_due(epochs: int) -> bool:
     """Return whether a comparison is due after this many epochs of a phase: 0, 4, 16, 64, ..."""
-    return epochs == 0 or (
-        epochs > 1 and epochs & (epochs - 1) == 0 and epochs.bit_length() % 2 == 1
-    )
+    is_power_of_four = epochs & (epochs - 1) == 0 and epochs.bit_length() % 2 == 1
+    return epochs == 0 or (is_power_of_four and epochs > 1)
 
 
 def images_to_compare(prefix_seconds: float, batch: int) -> int:

@@ -209,7 +209,9 @@ def _tried(net: nn.Module, boundary: Boundary, images: Tensor) -> tuple[Cut, str
     if len(images) == TRACED:
         seen = Recording(_RECORDED)
         black = images.new_zeros(_RECORDED, *images.shape[1:])
-        step(net, partial(seen.forward, net, inside), black, inside, training=False)
+        other = step(net, partial(seen.forward, net, inside), black, inside, training=False)
+        if other.error is not None:
+            raise other.error
     frontier = find_frontier(net, boundary, images, seen)
     cut = Cut(boundary, frontier, Prefix(net, boundary, frontier), Suffix(net, boundary, frontier))
     changed = [b for b in frontier.buffers if f"the buffer {b!r}" in whole.values]

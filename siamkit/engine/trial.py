@@ -34,7 +34,7 @@ _SMALL = 1e-3
 Some gradients are zero except for rounding, such as those of biases before a batch norm."""
 
 ATTRIBUTE = "the attribute"
-"""What the description of an attribute in an outcome begins with."""
+"""The first words of an attribute's description in an outcome."""
 
 Forward = Callable[[Tensor], Any]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 _OWN = frozenset(vars(nn.Module())) | {"train", "forward"}
-"""What torch, the hold and the interception of calls keep on a module."""
+"""Attributes of a module that belong to torch, to the hold or to the interception of calls."""
 
 
 def attributes(module: nn.Module) -> dict[str, Any]:
