@@ -23,11 +23,11 @@ from siamkit.engine.trial import (
     Outcome,
     allowed_for,
     difference,
-    seeded,
     step,
 )
 from siamkit.errors import ConfigError, SiamkitError
 from siamkit.interfaces import FreezePlan, Stage
+from siamkit.model.generators import seeded
 from siamkit.model.names import named_parameters, unwrap
 from siamkit.model.undisturbed import undisturbed
 from siamkit.words import plural
@@ -90,7 +90,7 @@ class Cut:
 
     def _activations(self, images: Tensor, seed: int = 0) -> Tensor:
         """Return the prefix's output. The images are not changed."""
-        with seeded(seed, images.device):
+        with seeded(seed):
             activations: Tensor = self.prefix(images.clone())
             return activations
 

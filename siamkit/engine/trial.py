@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +17,10 @@ from siamkit.engine.kernels import TOLERANCE as KERNELS
 from siamkit.engine.kernels import kernel_class
 from siamkit.engine.kernels import tolerance as kernel_tolerance
 from siamkit.errors import SiamkitError
+from siamkit.model.generators import seeded
 from siamkit.model.names import join, named_modules, named_parameters, submodule
 from siamkit.model.trace import evaluating
-from siamkit.model.undisturbed import attributes, drawing_aside, undisturbed
+from siamkit.model.undisturbed import attributes, undisturbed
 
 TOLERANCE = 1e-4
 """Largest allowed difference of outputs, gradients or buffers, relative to their largest value.
@@ -68,7 +68,7 @@ def step(
         inside: Modules whose attributes are left out, because the suffix does not run them.
         training: Whether to run in training mode and backward.
     """
-    with undisturbed(net), seeded(0, images.device):  # so that dropout drops the same values
+    with undisturbed(net), seeded(0):  # so that dropout drops the same values
         before = {name: buffer.clone() for name, buffer in net.named_buffers()}
         kept = {name: _detached(value) for name, value in _attributes(net, inside)}
         try:
@@ -154,15 +154,6 @@ def allowed_for(images: Tensor, output: Tensor) -> float:
     if output.dtype in (torch.bfloat16, torch.float16):
         return KERNELS["bf16" if output.dtype is torch.bfloat16 else "fp16"]
     return max(TOLERANCE, kernel_tolerance(kernel_class(images.device)))
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed all generators within the block, and restore their states afterwards."""
-    devices: list[Any] = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), drawing_aside(seed):
-        torch.manual_seed(seed)
-        yield
 
 
 def sum_of(output: Any) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+
+from siamkit.model.generators import generators_restored
 
 _OWN = frozenset(vars(nn.Module())) | {"train", "forward"}
 """Attributes of a module that belong to torch, to the hold or to the interception of calls."""
@@ -78,13 +79,12 @@ def undisturbed(net: nn.Module) -> Iterator[None]:
     # A frozen TorchScript module has no mode.
     modes = [(module, module.training) for module in modules if hasattr(module, "training")]
     gradients = [(p, p.grad) for p in net.parameters()]
-    devices: list[Any] = [d for d in {p.device for p, _ in gradients} if d.type == "cuda"]
     snapshot = Snapshot(modules)
     for parameter, _ in gradients:
         parameter.grad = None
     net.train()
     try:
-        with torch.random.fork_rng(devices), drawing_aside(), torch.enable_grad():
+        with generators_restored(), torch.enable_grad():
             yield
     finally:
         for module, mode in modes:
@@ -92,24 +92,6 @@ def undisturbed(net: nn.Module) -> Iterator[None]:
         for parameter, gradient in gradients:
             parameter.grad = gradient
         snapshot.restore()
-
-
-@contextmanager
-def drawing_aside(seed: int | None = None) -> Iterator[None]:
-    """Restore the generators of numpy and Python after the block.
-
-    Args:
-        seed: Seeds both at the start of the block; None leaves them as they are.
-    """
-    python, array = random.getstate(), np.random.get_state()
-    if seed is not None:
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(array)
 
 
 def _keep(value: Any, seen: set[int], undo: list[Callable[[], object]]) -> None:

@@ -12,7 +12,8 @@ from siamkit.errors import ConfigError
 from siamkit.interfaces import Backbone, BackboneContext, Preprocessing
 from siamkit.model.backbone import WrappedBackbone
 from siamkit.model.build import build_backbone
-from siamkit.testing.common import Expect, Values, loose_leaves, offline, seeded
+from siamkit.model.generators import seeded
+from siamkit.testing.common import Expect, Values, loose_leaves, offline
 from siamkit.testing.stages import check_stages
 from siamkit.testing.subjects import checked_entry, conformance
 
@@ -46,7 +47,7 @@ def check_backbone(
 
     def build(chans: int, size: int | None) -> Backbone:
         context = BackboneContext(name, False, chans, size)
-        with seeded(), offline():
+        with seeded(0), offline():
             return build_backbone(entry, validated, context, pretrained=False).backbone
 
     for number, chans in enumerate(_channels(given) if channels is None else channels):
@@ -58,7 +59,7 @@ def check_backbone(
             _check_asked(backbone, image_size, within)
         fresh = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
         constants = _constants(backbone)
-        with seeded():
+        with seeded(0):
             images = pictures(backbone, 2)
             _check_features(backbone, fresh, images, within, thorough=number == 0)
             check_stages(backbone, images, within)
@@ -160,7 +161,7 @@ def _check_size(backbone: Backbone, larger: Backbone, size: int, expect: Expect)
     width = larger.embedding_dim
     _check_width(width, backbone, size, expect)
     with (
-        seeded(),
+        seeded(0),
         torch.no_grad(),
         expect.during(
             "in a forward", f"{_STOPS} Refuse an unsupported size with ConfigError in build."
@@ -176,7 +177,7 @@ def _check_own_size(backbone: Backbone, size: int, expect: Expect) -> None:
 
     Its width is the same for one size, whatever its features are.
     """
-    with seeded(), torch.no_grad():
+    with seeded(0), torch.no_grad():
         try:
             features = backbone.eval()(pictures(backbone, 1, (size, size)))
         except Exception:  # the backbone's own code; a run gives it no other size

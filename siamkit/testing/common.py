@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-import torch
 from torch import Tensor, nn
 
 from siamkit.interfaces import Progress
@@ -75,14 +74,6 @@ def _shown(value: object) -> str:
         return str(value)
     except Exception as error:
         return f"a {type(value).__name__} whose text fails ({type(error).__name__})"
-
-
-@contextmanager
-def seeded() -> Iterator[None]:
-    """Draw the same random numbers each time, without changing the caller's generator."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 @contextmanager

@@ -22,9 +22,10 @@ from siamkit.interfaces import (
     Stage,
 )
 from siamkit.model.build import build_backbone
+from siamkit.model.generators import seeded
 from siamkit.model.siamese import SiameseNet
 from siamkit.objects.identity import qualified_name
-from siamkit.testing.common import Expect, Values, histories, seeded, untouched
+from siamkit.testing.common import Expect, Values, histories, untouched
 from siamkit.testing.subjects import checked_entry, conformance
 from siamkit.words import plural
 
@@ -104,7 +105,7 @@ def _stages_of(given: str | nn.Module) -> dict[str, tuple[Stage, ...]]:
     entry, options, _ = checked_entry("backbones", given, None)
     name = given if isinstance(given, str) else entry.name
     context = BackboneContext(name, False, image_size=64 if name in _SMALL else None)
-    with seeded():
+    with seeded(0):
         backbone = build_backbone(entry, options, context, pretrained=False).backbone
         mlp = plugins.get().heads.get("mlp")
         head = mlp.build(mlp.validate({}, "head"), backbone.embedding_dim)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from siamkit.interfaces import Loss, LossContext
+from siamkit.model.generators import seeded
 from siamkit.testing.batches import DIM, STOPS, Batches, backward, value_of
-from siamkit.testing.common import Expect, Values, loose_leaves, seeded
+from siamkit.testing.common import Expect, Values, loose_leaves
 from siamkit.testing.pulls import check_pull, check_tuples
 from siamkit.testing.subjects import checked_entry, conformance
 
@@ -42,7 +43,7 @@ def check_loss(
                "Training would be refused.")  # fmt: skip
         return loss  # type: ignore[no-any-return]
 
-    with seeded():
+    with seeded(0):
         loss = build()
         batch = Batches(embedding_dim, 1 + loss.second_view)
         _check_ownership(loss, batch, expect)

@@ -19,10 +19,11 @@ from siamkit.guard import guard, name_of
 from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler, Stage
 from siamkit.model.create import Weights, create_net
 from siamkit.model.device import place, resolve_device
+from siamkit.model.generators import seeded
 from siamkit.model.siamese import SiameseNet, plugins_of
 from siamkit.registry import GIVEN, HERE, Provider, Registry, whose
 from siamkit.training.optimizer import named_groups, require_groups
-from siamkit.training.seeding import derive, seeded
+from siamkit.training.seeding import derive
 
 
 @dataclass

@@ -22,6 +22,7 @@ from siamkit.freezing.controller import Change
 from siamkit.freezing.hold import unheld
 from siamkit.freezing.proof import verify
 from siamkit.interfaces import FreezePlan, Phase
+from siamkit.model.generators import generators_restored, seed_generators
 from siamkit.model.undisturbed import Snapshot
 from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import Checkpoint
@@ -33,7 +34,7 @@ from siamkit.training.loading import PROBE, SECOND, TEST, VAL, engine_of, load_s
 from siamkit.training.optimizer import load_state_tensors, state_tensors
 from siamkit.training.rates import Rates
 from siamkit.training.scoring import Scorer
-from siamkit.training.seeding import derive, seeded
+from siamkit.training.seeding import derive
 from siamkit.training.signals import StopRequest
 from siamkit.training.state import Metrics, RunState, best_epoch, out_of_patience
 from siamkit.training.step import Stepper
@@ -130,7 +131,8 @@ class Trainer:
         """Train and score the current epoch, or the rest of it."""
         started = time.perf_counter()
         try:
-            self._train_epoch(execution)
+            with generators_restored():  # each step seeds them
+                self._train_epoch(execution)
             self._end_epoch(execution, started)
         except SuffixError as error:
             # The failed step updated nothing, so the whole network repeats it.
@@ -274,8 +276,8 @@ class Trainer:
         try:
             # Dropout draws from torch's generator. Seeding it by the step's number makes a resumed
             # run drop the same values as an uninterrupted one.
-            with seeded(derive(self.train.seed, "step", self.state.step)):
-                return self.stepper(work)
+            seed_generators(derive(self.train.seed, "step", self.state.step))
+            return self.stepper(work)
         except NonFiniteError as error:
             images = [i for part in parts for i in part.images]
             if reason := self.engine.difference(execution, self.state.epoch, images):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from siamkit.model.undisturbed import Snapshot, attributes, drawing_aside, undisturbed
+from siamkit.model.undisturbed import Snapshot, attributes, undisturbed
 
 
 class Keeps(nn.Module):
@@ -89,15 +89,3 @@ def test_torchscript_is_left_to_its_buffers() -> None:
     with undisturbed(net):
         net(torch.randn(4, 3))
     assert not net.running_mean.any()
-
-
-def test_generators_are_seeded_and_put_back() -> None:
-    random.seed(1), np.random.seed(1)
-    expected = random.random(), np.random.rand()
-    random.seed(1), np.random.seed(1)
-    draws = []
-    for _ in range(2):
-        with drawing_aside(2**63 - 1):
-            draws.append((random.random(), np.random.rand()))
-    assert draws[0] == draws[1] != expected
-    assert (random.random(), np.random.rand()) == expected

@@ -1,0 +1,47 @@
+"""The random generators of torch, numpy and Python: seeded together, and restored together."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the global generators of torch, numpy and Python."""
+    # Not torch.manual_seed, which checks for every kind of accelerator on each call.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+@contextmanager
+def generators_restored() -> Iterator[None]:
+    """Restore the generators of torch, numpy and Python after the block.
+
+    Entering and leaving takes about 0.1 ms, seeding a tenth of that: where a loop seeds each of
+    its steps, this belongs around the loop.
+    """
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    state, python, array = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+        random.setstate(python)
+        np.random.set_state(array)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the generators in the block, and restore them afterwards."""
+    with generators_restored():
+        seed_generators(seed)
+        yield
