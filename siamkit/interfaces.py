@@ -29,6 +29,9 @@ HEAD = "head"
 DEFAULT_MONITOR = "recall@1"
 """The validation metric that picks the best epoch on labelled images by default."""
 
+Fit = Literal["crop", "pad", "squash"]
+"""How an image is fitted into the network's input."""
+
 NormMode = Literal["frozen", "affine", "train"]
 """The behaviour of a norm layer *inside a trainable stage*.
 
@@ -213,7 +216,13 @@ class Preprocessing:
         std: Per channel, in the same units.
         size: Height and width in pixels.
         interpolation: ``bilinear``, ``bicubic`` or ``nearest``.
-        crop_pct: The centre crop's share of the resized shorter side, in evaluation.
+        crop_pct: The centre crop's share of the resized shorter side, in evaluation. The other
+            fits ignore it.
+        fit: How an image of another shape becomes one of this size. ``crop`` keeps its centre,
+            ``pad`` adds a border in its own border's colour, ``squash`` changes its aspect ratio.
+        value_range: The pixel values that become black and white, for images of more than 8 bits
+            per channel. None: the whole range of 16 bits. A number of bits, such as 12: from 0 to
+            4095; larger values are refused. (low, high): values outside become black or white.
     """
 
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -221,11 +230,17 @@ class Preprocessing:
     size: tuple[int, int] = (224, 224)
     interpolation: str = "bilinear"
     crop_pct: float = 0.875
+    fit: Fit = "crop"
+    value_range: int | tuple[float, float] | None = None
 
     @property
     def channels(self) -> int:
         """The number of image channels."""
         return len(self.mean)
+
+    def fitted_as(self, other: Preprocessing) -> Preprocessing:
+        """Return the same preparation with the ``fit`` and the ``value_range`` of another."""
+        return replace(self, fit=other.fit, value_range=other.value_range)
 
 
 @dataclass(frozen=True)

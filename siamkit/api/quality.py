@@ -291,5 +291,6 @@ def _held_out(
         images, part = load_data(config.data, config.train.seed).val, "val"
     else:
         images, part = unseen_images(str(path_of(data, "data")), _root(root), config.data)
-    embeddings = embedder_of(run, device=device).embed(images.samples)
-    return HeldOut(part, images, embeddings, epoch)
+    embedder = embedder_of(run, device=device)
+    embeddings = embedder.embed(images.samples)
+    return HeldOut(part, images, embeddings, epoch, embedder.net.preprocessing)

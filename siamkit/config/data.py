@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from siamkit.config.base import SAMPLE, AbsolutePath, Section, absolute
+
+Bits = Annotated[int, Field(ge=9, le=16)]
 
 
 class AugmentConfig(Section):
@@ -74,6 +76,18 @@ class DataConfig(Section):
         le=2048,
         description="Height and width of the input in pixels; null: the backbone's own size.",
     )
+    fit: Literal["auto", "crop", "pad", "squash"] = Field(
+        "auto",
+        description="How an image of another shape becomes square. crop: its centre. pad: all of "
+        "it, with a border. squash: all of it, with another aspect ratio. auto: the backbone's "
+        "own way, or pad if that is crop and many images are elongated.",
+    )
+    range: Literal["auto", "full"] | Bits | tuple[float, float] = Field(
+        "auto",
+        description="Pixel values that become black and white, for images of more than 8 bits per "
+        "channel. full: 0 and 65535. A number of bits, such as 12: 0 and 4095. [low, high]: these; "
+        "values outside are clipped. auto: as many bits as the largest value needs.",
+    )
     in_chans: int = Field(3, ge=1, le=4, description="Channels per image: 1 grey, 3 RGB, 4 RGBA.")
     val_fraction: float = Field(
         0.5,
@@ -115,6 +129,11 @@ class DataConfig(Section):
     )
     augment: AugmentConfig = AugmentConfig()
 
+    @property
+    def value_range(self) -> int | tuple[float, float] | None:
+        """``range`` as :class:`siamkit.Preprocessing` has it; None for ``auto`` and ``full``."""
+        return None if isinstance(self.range, str) else self.range
+
     @field_validator("fold")
     @classmethod
     def _below_folds(cls, value: int, info: ValidationInfo) -> int:
@@ -123,6 +142,13 @@ class DataConfig(Section):
             raise ValueError("needs data.folds")
         if folds is not None and value >= folds:
             raise ValueError(f"must be less than data.folds ({folds})")
+        return value
+
+    @field_validator("range")
+    @classmethod
+    def _ascending(cls, value: Any) -> Any:
+        if isinstance(value, tuple) and not value[0] < value[1]:
+            raise ValueError("must be [low, high] with low < high")
         return value
 
     @field_validator("path")

@@ -13,9 +13,12 @@ from siamkit.data.decode import forms, unreadable
 from siamkit.data.images import ImageSet
 from siamkit.data.leaks import Twins, conflicts, leaks, near_duplicates
 from siamkit.data.opening import open_source, split
+from siamkit.data.preparation import preparation
 from siamkit.data.sources import Source
 from siamkit.errors import DataError
 from siamkit.words import plural
+
+_SQUARE = (1, 1)
 
 
 def check(config: DataConfig, seed: int, tick: Callable[[], None] = lambda: None) -> dict[str, Any]:
@@ -33,7 +36,9 @@ def check(config: DataConfig, seed: int, tick: Callable[[], None] = lambda: None
         cannot be used; empty if it can. ``warnings``: images in two splits, or with two labels.
         ``parts``, ``how`` and ``notices``: the splits of a run. ``files``, ``unreadable``,
         ``formats``, ``modes`` and ``shorter_side``: facts about the files. ``leaks``,
-        ``near_duplicates`` and ``conflicts``: pairs of images. ``split_groups``: groups that are in
+        ``near_duplicates`` and ``conflicts``: pairs of images. ``preparation``: how a run would fit
+        the images and which of their values are white, and the shares of elongated images and of
+        their area that a centre crop leaves out. ``split_groups``: groups that are in
         two of the data's own splits.
 
     Raises:
@@ -42,7 +47,7 @@ def check(config: DataConfig, seed: int, tick: Callable[[], None] = lambda: None
     source = open_source(config.path, config.root)
     files = source.files()
     boxes = {path: box for path, box in files.items() if box is not None}
-    bad = unreadable(list(files), boxes=boxes, full=True)
+    bad = unreadable(list(files), boxes=boxes, full=True, value_range=config.value_range)
     source = source.without({path for path, _ in bad})
     problems = [f"{plural(len(bad), 'image')} cannot be read"] if bad else []
     report: dict[str, Any] = {
@@ -75,6 +80,7 @@ def _splits(
     tick: Callable[[], None],
 ) -> dict[str, Any]:
     empty: dict[str, Any] = {"how": None, "parts": {}, "notices": list(source.notices)}
+    empty["preparation"] = None
     try:
         splits = split(source, config, seed)
     except DataError as error:
@@ -82,11 +88,18 @@ def _splits(
         empty |= {"leaks": [], "near_duplicates": [], "conflicts": []}
         return empty
     sets = splits.sets
+    prepared = preparation(config, sets, _SQUARE, "crop")
     labelled = [images for images in sets.values() if images.tuples is None]
     return {
         "how": splits.how,
         "parts": {name: _part(images) for name, images in sets.items()},
-        "notices": list(splits.notices),
+        "notices": [*splits.notices, *prepared.notices],
+        "preparation": {
+            "fit": prepared.fit,
+            "range": prepared.range,
+            "elongated": prepared.elongated,
+            "lost": prepared.lost,
+        },
         "leaks": _twins(leaks(sets)),
         "near_duplicates": _twins(near_duplicates(sets, tick)),
         "conflicts": _twins([twins for images in labelled for twins in conflicts(images)]),
@@ -124,11 +137,11 @@ def _twins(pairs: Sequence[Twins]) -> list[dict[str, Any]]:
 
 def _files(paths: Sequence[Path]) -> dict[str, Any]:
     headers = forms(paths)
-    sides = sorted(min(size) for _, _, size in headers)
+    sides = sorted(min(form.size) for form in headers)
     return {
         "files": len(paths),
-        "formats": dict(Counter(form for form, _, _ in headers).most_common()),
-        "modes": dict(Counter(mode for _, mode, _ in headers).most_common()),
+        "formats": dict(Counter(form.format for form in headers).most_common()),
+        "modes": dict(Counter(form.mode for form in headers).most_common()),
         "shorter_side": {
             "smallest": sides[0], "median": median(sides), "largest": sides[-1]
         } if sides else None,

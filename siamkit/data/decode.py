@@ -1,8 +1,8 @@
 """The decoder: turns image files into images of one defined form.
 
-It applies the EXIF orientation, puts transparent images on white, scales (not clips) 16-bit grey to
-8 bits, converts CMYK to RGB, and takes the first frame of an animation. A file that cannot be read,
-or has no defined range (32-bit floats), is an error that names the file.
+It applies the EXIF orientation, puts transparent images on white, scales deep grey to 8 bits by the
+given range of values, converts CMYK to RGB, and takes the first frame of an animation. A file that
+cannot be read, or has values outside the range, is an error that names the file.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from siamkit.data.images import Box
 from siamkit.errors import DataError, SiamkitError
+from siamkit.spelling import setting
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """The formats that are decoded. The content decides, not the file's name."""
@@ -26,13 +28,25 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 178_956_970
 """Width x height above which a file counts as a decompression bomb (Pillow's own limit)."""
 
+ValueRange = int | tuple[float, float] | None
+"""See :class:`siamkit.Preprocessing`."""
+
+_ANY = (0.0, 1.0)
+"""A range with which images of every kind are read, where only their header matters."""
+
+_DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _HINT = "repair or remove the file"
 _HEADER_THREADS = 8
 
 
 def decode(
-    path: Path, channels: int, box: Box | None = None, *, max_pixels: int = MAX_PIXELS
+    path: Path,
+    channels: int,
+    box: Box | None = None,
+    *,
+    value_range: ValueRange = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """Return the image in ``path``, upright and with 8 bits per channel.
 
@@ -41,15 +55,17 @@ def decode(
         channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha. With 1 or 3, transparent
             parts become white.
         box: The part of the upright image to return, widened to whole pixels; None for all of it.
+        value_range: The values of deep grey images that become black and white; see
+            :class:`siamkit.Preprocessing`.
         max_pixels: Refuse images of more pixels, before they are decoded.
 
     Raises:
         DataError: The file is missing, empty, truncated, too large, or not in :data:`FORMATS`.
     """
-    with _quiet(), _opened(path, max_pixels) as image:
+    with _quiet(), _opened(path, max_pixels, value_range) as image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        image = _to_mode(image, _MODES[channels], str(path))
+        image = _to_mode(image, _MODES[channels], str(path), value_range)
         if box is None:
             return image
         left, top, right, bottom = box
@@ -57,7 +73,12 @@ def decode(
 
 
 def prepare(
-    image: Image.Image, channels: int, *, where: str = "image", max_pixels: int = MAX_PIXELS
+    image: Image.Image,
+    channels: int,
+    *,
+    where: str = "image",
+    value_range: ValueRange = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """Return an opened image in the form of :func:`decode`. The given image is not changed.
 
@@ -65,6 +86,7 @@ def prepare(
         image: The image, of any mode; of an animation, its current frame.
         channels: As for :func:`decode`.
         where: Its name in messages.
+        value_range: As for :func:`decode`.
         max_pixels: As for :func:`decode`.
 
     Raises:
@@ -73,13 +95,17 @@ def prepare(
     with _quiet(), _as_data_error(where, max_pixels):
         if not image.width * image.height:
             raise DataError("the image is empty", where=where, got=f"{image.width}x{image.height}")
-        _check(image, where, max_pixels)
+        _check(image, where, max_pixels, value_range)
         image.load()
-        return _to_mode(ImageOps.exif_transpose(image), _MODES[channels], where)
+        return _to_mode(ImageOps.exif_transpose(image), _MODES[channels], where, value_range)
 
 
 def unreadable(
-    paths: Sequence[Path], *, boxes: Mapping[Path, Box] | None = None, full: bool = False
+    paths: Sequence[Path],
+    *,
+    boxes: Mapping[Path, Box] | None = None,
+    full: bool = False,
+    value_range: ValueRange = None,
 ) -> list[tuple[Path, str]]:
     """Return each file that is not a usable image, with its problem.
 
@@ -90,20 +116,21 @@ def unreadable(
         paths: The files.
         boxes: For some files, a box that must lie within the upright image.
         full: Whether to decode the pixels too, which also finds truncated files.
+        value_range: As for :func:`decode`.
     """
     boxes = boxes or {}
 
     def check(path: Path) -> str | None:
         try:
-            with _opened(path, MAX_PIXELS) as image:
+            with _opened(path, MAX_PIXELS, value_range) as image:
                 width, height = image.size
                 # For a TIFF, Pillow's size is already that of the upright image.
                 if path in boxes and image.format != "TIFF" and _is_turned(image):
                     width, height = height, width
                 if full:
                     image.load()
-                    if image.mode.startswith("I"):
-                        _eight_bit(image, str(path))
+                    if _is_deep_grey(image):
+                        _eight_bit(image, str(path), value_range)
         except DataError as error:
             return error.what
         _, _, right, bottom = boxes.get(path, (0, 0, 0, 0))
@@ -122,15 +149,63 @@ def _is_turned(image: Image.Image) -> bool:
     return int(image.getexif().get(ExifTags.Base.Orientation, 1)) > 4
 
 
-def forms(paths: Sequence[Path]) -> list[tuple[str, str, tuple[int, int]]]:
-    """Return the format, Pillow's mode and the width and height of each usable image."""
+class Form(NamedTuple):
+    """What the header of an image file says.
 
-    def read(path: Path) -> tuple[str, str, tuple[int, int]]:
-        with _opened(path, MAX_PIXELS) as image:
-            return str(image.format), image.mode, image.size
+    Attributes:
+        format: The file's format.
+        mode: Pillow's mode.
+        size: Width and height of the upright image, in pixels.
+        deep: Whether it has more than 8 bits per channel, without saying which value is white.
+    """
+
+    format: str
+    mode: str
+    size: tuple[int, int]
+    deep: bool
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether it has several channels."""
+        return self.mode not in _DEEP_GREY
+
+
+def forms(paths: Sequence[Path]) -> list[Form]:
+    """Return the form of each usable image, by its header."""
+
+    def read(path: Path) -> Form:
+        with _opened(path, MAX_PIXELS, _ANY) as image:
+            width, height = image.size
+            # For a TIFF, Pillow's size is already that of the upright image.
+            if image.format != "TIFF" and _is_turned(image):
+                width, height = height, width
+            # Pillow scales the values of a PGM file by the largest one, which the file states.
+            deep = image.format != "PPM" and (
+                _is_deep_grey(image)
+                or any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+            )
+            return Form(str(image.format), image.mode, (width, height), deep)
 
     with _quiet(), ThreadPoolExecutor(_HEADER_THREADS) as pool:
         return list(pool.map(read, paths))
+
+
+def largest_value(paths: Sequence[Path]) -> float:
+    """Return the largest value of deep grey images.
+
+    Raises:
+        DataError: An image cannot be read, or has values below 0 or above 65535.
+    """
+
+    def read(path: Path) -> float:
+        with _opened(path, MAX_PIXELS, None) as image:
+            image.load()
+            values = np.asarray(image)
+            _eight_bit(image, str(path), None)
+            return float(values.max())
+
+    with _quiet(), ThreadPoolExecutor(_HEADER_THREADS) as pool:
+        return max(pool.map(read, paths))
 
 
 @contextmanager
@@ -142,7 +217,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(path: Path, max_pixels: int, value_range: ValueRange) -> Iterator[Image.Image]:
     """Open a file lazily. All its problems, now or later, become a DataError."""
     where = str(path)
     with _as_data_error(where, max_pixels):
@@ -153,7 +228,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
             # Pass a stream, not a name: given a name, Pillow maps the file into memory. It then
             # mixes up the rows of rotated TIFFs, and crashes with SIGBUS if the file shrinks.
             with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
-                _check(image, where, max_pixels)
+                _check(image, where, max_pixels, value_range)
                 yield image
         except UnidentifiedImageError:
             empty = path.stat().st_size == 0
@@ -177,11 +252,11 @@ def _as_data_error(where: str, max_pixels: int) -> Iterator[None]:
         raise DataError(f"cannot read the image: {reason}", where=where, hint=_HINT) from error
 
 
-def _check(image: Image.Image, where: str, max_pixels: int) -> None:
+def _check(image: Image.Image, where: str, max_pixels: int, value_range: ValueRange) -> None:
     pixels = image.width * image.height
     if pixels > max_pixels:
         raise _too_large(where, pixels, max_pixels)
-    if image.mode == "F":
+    if image.mode == "F" and not isinstance(value_range, tuple):
         raise _no_range(where, "32-bit floats")
 
 
@@ -206,13 +281,13 @@ def _no_range(where: str, what: str) -> DataError:
         f"the pixels are {what}, for which black and white are not defined",
         where=where,
         allowed="8 or 16 bits per channel",
-        hint="convert the file",
+        hint=f"state them by {setting('data.range', [0, 1])}, or convert the file",
     )
 
 
-def _to_mode(image: Image.Image, mode: str, where: str) -> Image.Image:
-    if image.mode.startswith("I"):
-        image = _eight_bit(image, where)
+def _to_mode(image: Image.Image, mode: str, where: str, value_range: ValueRange) -> Image.Image:
+    if _is_deep_grey(image):
+        image = _eight_bit(image, where, value_range)
     elif image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa"):
         image = image.convert("RGB")  # CMYK, YCbCr, LAB, HSV
     if not image.has_transparency_data:
@@ -223,9 +298,36 @@ def _to_mode(image: Image.Image, mode: str, where: str) -> Image.Image:
     return rgba.convert(mode)
 
 
-def _eight_bit(image: Image.Image, where: str) -> Image.Image:
-    """Scale 16-bit grey so that 65535 is white. Pillow's own conversion clips at 255."""
+def _is_deep_grey(image: Image.Image) -> bool:
+    return image.mode in _DEEP_GREY
+
+
+def _eight_bit(image: Image.Image, where: str, value_range: ValueRange) -> Image.Image:
+    """Scale deep grey to 8 bits. Pillow's own conversion clips at 255."""
     values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
-        raise _no_range(where, "32-bit integers")
-    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if isinstance(value_range, tuple):
+        low, high = value_range
+        if not np.isfinite(values).all():
+            raise DataError("has pixels that are NaN or infinite", where=where, hint=_HINT)
+        share = np.clip((values.astype(np.float64) - low) / (high - low), 0, 1)
+        scaled = Image.fromarray((share * 255 + 0.5).astype(np.uint8))
+    else:
+        # Pillow scales the values of a PGM file to 16 bits.
+        bits = 16 if value_range is None or image.format == "PPM" else value_range
+        white = 2**bits - 1
+        if values.min() < 0 or values.max() > 65535:
+            raise _no_range(where, "32-bit integers")
+        if values.max() > white:
+            raise DataError(
+                f"has values that do not fit into the {bits} bits of the other images",
+                where=where,
+                got=int(values.max()),
+                allowed=f"0 to {white}",
+                hint=f"convert the file, or train with {setting('data.range', 'full')}",
+            )
+        wide = values.astype(np.uint32)
+        scaled = Image.fromarray(((wide * 255 + white // 2) // white).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):  # the grey value that is transparent, in the file's own scale
+        scaled.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return scaled

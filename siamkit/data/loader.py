@@ -34,7 +34,6 @@ class ViewDataset(Dataset[Tensor]):
     Args:
         images: The images.
         view: ``EvalView`` or ``TrainView``.
-        channels: Image channels.
         seed: The run's seed.
     """
 
@@ -42,12 +41,10 @@ class ViewDataset(Dataset[Tensor]):
         self,
         images: ImageSet,
         view: EvalView | TrainView,
-        channels: int,
         seed: int,
     ) -> None:
         self.images = images
         self._view = view
-        self._channels = channels
         self._seed = seed
 
     def __getitem__(self, key: Key) -> Tensor:
@@ -58,7 +55,8 @@ class ViewDataset(Dataset[Tensor]):
         """
         index, view = key
         sample = self.images.samples[index]
-        image = decode(sample.path, self._channels, sample.box)
+        how = self._view.preprocessing
+        image = decode(sample.path, how.channels, sample.box, value_range=how.value_range)
         return self._view(image, self.seed(index, view) or 0)
 
     def seed(self, index: int, view: int) -> int | None:
@@ -70,7 +68,7 @@ class ViewDataset(Dataset[Tensor]):
     @property
     def identity(self) -> dict[str, Any]:
         """Everything but the image and the seed that determines a view, as JSON values."""
-        return {**self._view.identity, "channels": self._channels}
+        return self._view.identity
 
 
 class Loader:

@@ -286,7 +286,13 @@ def picture_of(image: Any, where: str) -> Image.Image:
     """
     if isinstance(image, Image.Image):
         upright = _upright(image, where)
-        return upright if upright.mode in _LOSSLESS else prepare(upright, 3, where=where)
+        if upright.mode in _LOSSLESS:
+            return upright
+        if upright.mode == "I":  # Pillow's form of 16-bit grey from some formats
+            values = np.asarray(upright)
+            if 0 <= values.min() and values.max() <= 65535:
+                return upright.convert("I;16")
+        return prepare(upright, 3, where=where)
     if hasattr(image, "detach"):  # a torch tensor, without importing torch
         array = image.detach().cpu().numpy()
         array = np.moveaxis(array, 0, -1) if array.ndim == 3 else array

@@ -11,14 +11,14 @@ from dataclasses import asdict
 from hashlib import blake2b
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import InterpolationMode, RandomResizedCrop, v2
 from torchvision.transforms.v2 import functional as F
 
 from siamkit.config import AugmentConfig
+from siamkit.data.geometry import Region, border_colour, centre_crop, padded, resampled
 from siamkit.errors import ConfigError
 from siamkit.interfaces import Preprocessing
 
@@ -39,17 +39,21 @@ def view_seed(run_seed: int, view: int, key: str) -> int:
 
 
 class EvalView:
-    """The view for evaluation: resizes the shorter side, crops the centre and normalises.
+    """The view for evaluation: fits the image into the input (:mod:`geometry`) and normalises it.
+
+    Attributes:
+        preprocessing: The preparation of images.
 
     Args:
-        preprocessing: The preparation of images for the backbone.
+        preprocessing: The preparation of images.
 
     Raises:
         ConfigError: Pillow does not have the interpolation.
     """
 
     def __init__(self, preprocessing: Preprocessing) -> None:
-        self._preprocessing = preprocessing
+        height, width = preprocessing.size
+        self.preprocessing, self._size = preprocessing, (width, height)
         self._resample = Image.Resampling[_interpolation(preprocessing).name]
 
     is_random = False
@@ -58,29 +62,27 @@ class EvalView:
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that determines the view of an image, as JSON values."""
-        return {"view": 1, **asdict(self._preprocessing)}
+        return {"view": 1, **asdict(self.preprocessing)}
 
     def __call__(self, image: Image.Image, seed: int = 0) -> Tensor:
         """Return ``image`` as ``[C, H, W]`` float32; ``seed`` has no effect."""
-        return _to_tensor(self.resize(image), self._preprocessing)
+        return _to_tensor(self.resize(image), self.preprocessing)
 
     def resize(self, image: Image.Image) -> Image.Image:
-        """Return the resized centre of ``image``.
+        """Return what the network sees of ``image``, as an image of its input size.
 
-        Up to rounding, this equals a resize followed by a crop, but it computes only the pixels
+        ``crop`` equals a resize followed by a crop, up to rounding, but computes only the pixels
         that remain. So an image of 2 x 10,000 pixels does not grow to 300 megapixels in between.
         """
-        height, width = self._preprocessing.size
-        crop = self._preprocessing.crop_pct
-        scale = max(round(height / crop) / image.height, round(width / crop) / image.width)
-        full_w = max(int(image.width * scale + 1e-6), width)
-        full_h = max(int(image.height * scale + 1e-6), height)
-        left, top = round((full_w - width) / 2), round((full_h - height) / 2)
-        x, y = image.width / full_w, image.height / full_h
-        right = min((left + width) * x, image.width)
-        bottom = min((top + height) * y, image.height)
-        box = (left * x, top * y, right, bottom)
-        return image.resize((width, height), self._resample, box)
+        if self.preprocessing.fit == "crop":
+            region = centre_crop(image.size, self._size, self.preprocessing.crop_pct)
+            return resampled(image, region, self._size, self._resample)
+        return self.fitted(image, Region(0, 0, *image.size))
+
+    def fitted(self, image: Image.Image, part: Region) -> Image.Image:
+        """Return a part of ``image`` at the input size, squashed or padded."""
+        region = padded(part, self._size) if self.preprocessing.fit == "pad" else part
+        return resampled(image, region, self._size, self._resample)
 
 
 class TrainView:
@@ -98,7 +100,7 @@ class TrainView:
     """
 
     def __init__(self, preprocessing: Preprocessing, augment: AugmentConfig) -> None:
-        self._preprocessing = preprocessing
+        self.preprocessing = preprocessing
         self._augment = augment
         self._eval = EvalView(preprocessing)
         self._crop = v2.RandomResizedCrop(
@@ -136,13 +138,33 @@ class TrainView:
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would seed every accelerator too.
             torch.default_generator.manual_seed(seed)
-            return _to_tensor(self._change(image), self._preprocessing)
+            return _to_tensor(self._change(image), self.preprocessing)
+
+    def _cropped(self, image: Image.Image) -> Image.Image:
+        """Return a random crop of ``image`` at the input size.
+
+        It has the input's shape under ``crop``. Otherwise it has the shape of the image itself, up
+        to the random change of its aspect ratio, and is fitted into the input as in evaluation: so
+        training sees the same shapes and about the same scale.
+        """
+        if self.preprocessing.fit == "crop":
+            cropped: Image.Image = self._crop(image)
+            return cropped
+        # The box is drawn in a square that stands for the image.
+        side = max(image.size)
+        square = torch.empty(1, side, side, device="meta")
+        scale, ratio = self._augment.crop_scale, self._augment.crop_ratio
+        top, left, height, width = RandomResizedCrop.get_params(square, list(scale), list(ratio))
+        x, y = image.width / side, image.height / side
+        part = Region(left * x, top * y, (left + width) * x, (top + height) * y)
+        return self._eval.fitted(image, part)
 
     def _change(self, image: Image.Image) -> Image.Image:
-        image = self._crop(image)
+        image = self._cropped(image)
         if self._augment.rotate:
             angle = _uniform(-self._augment.rotate, self._augment.rotate)
-            image = image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=_border(image))
+            colour = border_colour(image)
+            image = image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=colour)
         image = self._flip(image)
         alpha = image.getchannel("A") if image.mode.endswith("A") else None
         if image.mode.startswith("L"):
@@ -169,13 +191,6 @@ def _interpolation(preprocessing: Preprocessing) -> InterpolationMode:
 
 def _uniform(low: float, high: float) -> float:
     return float(torch.empty(()).uniform_(low, high))
-
-
-def _border(image: Image.Image) -> tuple[int, ...]:
-    """Return the median of each channel around the border, which is usually the background."""
-    pixels = np.asarray(image).reshape(image.height, image.width, -1)  # [H, W, C]
-    sides = [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
-    return tuple(int(value) for value in np.median(np.concatenate(sides), axis=0))
 
 
 def _to_tensor(image: Image.Image, preprocessing: Preprocessing) -> Tensor:

@@ -197,7 +197,7 @@ class Embedder(TextRepr):
                 one or more Pillow images or uint8 arrays ``[H, W, C]``, or a uint8 array ``[N, H,
                 W, C]`` or tensor ``[N, C, H, W]``, which are prepared like files. Or a float
                 tensor ``[N, C, H, W]`` that is already prepared for the backbone
-                (``net.backbone.preprocessing``). An iterator is read to its end.
+                (``net.preprocessing``). An iterator is read to its end.
             progress: Show a progress bar; None: only in a terminal or a notebook.
 
         Raises:
@@ -302,10 +302,8 @@ class Embedder(TextRepr):
         """
         samples = samples_of(images)
         paths = [sample.path for sample in samples]
-        preprocessing = self.net.backbone.preprocessing
-        dataset = ViewDataset(
-            ImageSet(samples, ("",)), EvalView(preprocessing), preprocessing.channels, seed=0
-        )
+        view = EvalView(self.net.preprocessing)
+        dataset = ViewDataset(ImageSet(samples, ("",)), view, seed=0)
         workers = self._workers
         if workers is None:
             workers = default_workers(len(paths), self._device)
@@ -322,24 +320,28 @@ class Embedder(TextRepr):
 
     def _opened(self, images: Sequence[Any]) -> Iterator[Tensor]:
         """Yield the embeddings of images in memory, possibly mixed with files."""
-        preprocessing = self.net.backbone.preprocessing
-        view = EvalView(preprocessing)
+        how = self.net.preprocessing
+        view = EvalView(how)
         for start in range(0, len(images), BATCH_SIZE):
             views, names = [], []
             for index, image in enumerate(images[start : start + BATCH_SIZE], start):
                 if is_file(image):
                     (sample,) = samples_of([image])
                     names.append(str(sample.path))
-                    opened = decode(sample.path, preprocessing.channels, sample.box)
+                    opened = decode(
+                        sample.path, how.channels, sample.box, value_range=how.value_range
+                    )
                 else:
                     names.append(f"image {index}")
                     picture = picture_of(image, names[-1])
-                    opened = prepare(picture, preprocessing.channels, where=names[-1])
+                    opened = prepare(
+                        picture, how.channels, where=names[-1], value_range=how.value_range
+                    )
                 views.append(view(opened))
             yield self._run(torch.stack(views), len(images) - start, names)
 
     def _tensors(self, images: Tensor) -> Iterator[Tensor]:
-        preprocessing = self.net.backbone.preprocessing
+        preprocessing = self.net.preprocessing
         expected = (preprocessing.channels, *preprocessing.size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise DataError(

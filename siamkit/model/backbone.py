@@ -12,7 +12,7 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from siamkit.errors import PluginError, SiamkitError
-from siamkit.interfaces import Backbone, BackboneContext, Preprocessing, Stage
+from siamkit.interfaces import Backbone, BackboneContext, Fit, Preprocessing, Stage
 from siamkit.model.layout import Select, check_layout, pool, select_from
 from siamkit.model.names import unwrap
 from siamkit.model.probe import pixels, probe, why_it_failed
@@ -165,6 +165,7 @@ def preprocessing_of(module: nn.Module, context: BackboneContext) -> Preprocessi
             size=(int(config["input_size"][1]), int(config["input_size"][2])),
             interpolation=config["interpolation"],
             crop_pct=float(config["crop_pct"]),
+            fit=_FITS.get(config.get("crop_mode", ""), "crop"),
         )
     else:
         base = Preprocessing()
@@ -175,6 +176,12 @@ def preprocessing_of(module: nn.Module, context: BackboneContext) -> Preprocessi
         std=_to_channels(base.std, context.in_chans),
         size=base.size if size is None else (size, size),
     )
+
+
+CROP_MODES: dict[Fit, str] = {"crop": "center", "pad": "border", "squash": "squash"}
+"""timm's names of the ways to fit an image."""
+
+_FITS: dict[str, Fit] = {mode: fit for fit, mode in CROP_MODES.items()}
 
 
 def _to_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import BaseModel
 
-from siamkit.config import RunConfig, options_of
+from siamkit.config import DataConfig, RunConfig, options_of
 from siamkit.errors import calling
-from siamkit.interfaces import BackboneContext
+from siamkit.interfaces import BackboneContext, Preprocessing
 from siamkit.model.build import build_backbone
 from siamkit.model.heads import Head, as_head
 from siamkit.model.origin import NamedPart, Origin
@@ -55,7 +55,12 @@ def create_net(
     )
     head_entry, head_options = options_of(config.head, registries["head"])
     head = build_head(config.head.name, head_entry, head_options, built.backbone.embedding_dim)
-    net = SiameseNet(built.backbone, head, normalize=config.head.normalize)
+    net = SiameseNet(
+        built.backbone,
+        head,
+        normalize=config.head.normalize,
+        preprocessing=prepared(built.backbone.preprocessing, config.data),
+    )
     net.origin = Origin(
         NamedPart.of(config.backbone.name, entry, options),
         NamedPart.of(config.head.name, head_entry, head_options),
@@ -63,6 +68,15 @@ def create_net(
         built.weights if weights == "all" else None,
     )
     return BuiltNet(net, built.weights)
+
+
+def prepared(preprocessing: Preprocessing, data: DataConfig) -> Preprocessing:
+    """Return a backbone's preprocessing with the fit and the range of a config.
+
+    ``auto`` leaves the backbone's own fit, and the full range.
+    """
+    fit = preprocessing.fit if data.fit == "auto" else data.fit
+    return replace(preprocessing, fit=fit, value_range=data.value_range)
 
 
 def build_head(name: str, entry: Entry, options: BaseModel, in_features: int) -> Head:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from siamkit.interfaces import HEAD, Backbone, Stage
+from siamkit.interfaces import HEAD, Backbone, Preprocessing, Stage
 from siamkit.model.grouping import norm_parameters
 from siamkit.model.heads import Head
 from siamkit.model.origin import Origin
@@ -27,21 +27,31 @@ class SiameseNet(TextRepr, nn.Module):
         head: Maps features ``[N, D]`` to embeddings ``[N, E]``; has their width as
             ``embedding_dim``.
         normalize: Whether to L2-normalise the embeddings.
+        preprocessing: The preparation of its images; None: the backbone's.
 
     Attributes:
+        preprocessing: The preparation of its images: the backbone's, fitted to the training data.
         origin: The names and options that it was built from; None where it was made of objects.
     """
 
-    def __init__(self, backbone: Backbone, head: Head, *, normalize: bool = True) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Head,
+        *,
+        normalize: bool = True,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.normalize = normalize
+        self.preprocessing = preprocessing or backbone.preprocessing
         self.origin: Origin | None = None
 
     def __repr__(self) -> str:
         """Return a summary of the network; ``print(net.backbone)`` shows its modules."""
-        backbone, size = self.backbone, self.backbone.preprocessing.size
+        backbone, images = self.backbone, self.preprocessing
         inner = getattr(backbone, "model", backbone)
         count = sum(p.numel() for p in self.parameters())
         trains = sum(p.numel() for p in self.parameters() if p.requires_grad)
@@ -50,7 +60,7 @@ class SiameseNet(TextRepr, nn.Module):
         return (
             f"SiameseNet: {type(inner).__name__} -> {backbone.embedding_dim} features -> "
             f"{self.embedding_dim}-dimensional embeddings, {length}\n"
-            f"  images of {size[0]} x {size[1]} px, {backbone.preprocessing.channels} channels\n"
+            f"  images of {images.size[0]} x {images.size[1]} px, {images.channels} channels\n"
             f"  {count / 1e6:.2f} M parameters, {trains / 1e6:.2f} M of them train\n"
             f"  stages: {names}"
         )

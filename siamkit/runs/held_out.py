@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -17,8 +18,11 @@ from torch import Tensor
 from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.errors import CheckpointError
 from siamkit.files import full_disk_is_ours
+from siamkit.interfaces import Preprocessing
 from siamkit.runs.directory import RunDir
 from siamkit.spelling import command
+
+_PREPROCESSING = TypeAdapter(Preprocessing)
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,14 @@ class HeldOut:
         images: The images.
         embeddings: ``[N, E]``, float32, by the best epoch's network.
         epoch: The best epoch, from 0.
+        preprocessing: The preparation of the images.
     """
 
     part: str
     images: ImageSet
     embeddings: Tensor
     epoch: int
+    preprocessing: Preprocessing
 
     def save(self, run: RunDir) -> Path:
         """Write them to the run's ``embeddings/``, replacing earlier ones; return the file."""
@@ -50,6 +56,7 @@ class HeldOut:
             "query": self.images.query,
             "gallery": self.images.gallery,
             "tuples": self.images.tuples and asdict(self.images.tuples),
+            "preprocessing": asdict(self.preprocessing),
         }
         temporary = path.with_name(f".{path.name}.tmp")
         with full_disk_is_ours(path):
@@ -87,7 +94,8 @@ class HeldOut:
                 _tuples(about["tuples"]),
                 *(about[role] and tuple(about[role]) for role in ("query", "gallery")),
             )
-            return cls(part, images, embeddings, about["epoch"])
+            preprocessing = _PREPROCESSING.validate_python(about["preprocessing"])
+            return cls(part, images, embeddings, about["epoch"], preprocessing)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError):
             raise CheckpointError(
                 "the file is damaged",

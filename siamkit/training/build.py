@@ -11,13 +11,14 @@ from torch import nn
 
 from siamkit.config import COMPONENTS, Component, OptimizerConfig, RunConfig, options_of
 from siamkit.data.digest import digest
+from siamkit.data.preparation import preparation
 from siamkit.data.splits import Splits
 from siamkit.errors import ConfigError, PluginError, calling
 from siamkit.freezing.controller import FreezeController
 from siamkit.freezing.schedule import FreezeSchedule
 from siamkit.guard import guard, name_of
 from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler, Stage
-from siamkit.model.create import Weights, create_net
+from siamkit.model.create import Weights, create_net, prepared
 from siamkit.model.device import place, resolve_device
 from siamkit.model.generators import seeded
 from siamkit.model.siamese import SiameseNet, plugins_of
@@ -121,6 +122,21 @@ def build(
         ),
         controller=FreezeController(net, schedule.stages),
     )
+
+
+def prepare_images(setup: Setup, splits: Splits) -> tuple[str, ...]:
+    """Choose how a new run prepares its images, where the config leaves it open.
+
+    Returns:
+        Notices for the user.
+    """
+    own = setup.net.backbone.preprocessing
+    height, width = own.size
+    found = preparation(setup.config.data, splits.sets, (width, height), own.fit)
+    data = setup.config.data.model_copy(update={"fit": found.fit, "range": found.range})
+    setup.config = setup.config.model_copy(update={"data": data})
+    setup.net.preprocessing = prepared(own, data)
+    return found.notices
 
 
 def build_optimizer(

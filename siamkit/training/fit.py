@@ -28,7 +28,7 @@ from siamkit.runs.events import Listener, emitter
 from siamkit.runs.held_out import HeldOut
 from siamkit.spelling import setting, settings
 from siamkit.training.batching import part_of
-from siamkit.training.build import Setup, build, identity, providers
+from siamkit.training.build import Setup, build, identity, prepare_images, providers
 from siamkit.training.loading import TEST, VAL
 from siamkit.training.loop import Trainer
 from siamkit.training.optimizer import state_size
@@ -66,9 +66,10 @@ def fit(
     """
     trackers = build_trackers(config, registries["track"])
     splits = _load(config)
-    splits = replace(splits, notices=(*notices, *splits.notices))
-    config = _with_monitor(config, splits)
-    setup = build(config, registries, len(splits.train.classes))
+    setup = build(_with_monitor(config, splits), registries, len(splits.train.classes))
+    about_images = prepare_images(setup, splits)
+    splits = replace(splits, notices=(*notices, *splits.notices, *about_images))
+    config = setup.config
     _require_loss(setup, splits)
     _require_space(config.run_dir or Path.cwd(), setup)
     run_dir = RunDir.create(config, reserved=reserved)
@@ -260,7 +261,9 @@ def _embed_held_out(trainer: Trainer) -> dict[str, HeldOut]:
             if embeddings is None:
                 embeddings = trainer.scorer.embedded(part, setup.net, kernel)
             images = trainer.sets[part].images
-            held_out[part] = HeldOut(part, images, embeddings, state.best_epoch)
+            held_out[part] = HeldOut(
+                part, images, embeddings, state.best_epoch, setup.net.preprocessing
+            )
             held_out[part].save(run_dir)
     return held_out
 

@@ -57,7 +57,7 @@ def inspect(
     setup = _build(config, registries, "all" if measure else weights)
     with attributing(setup.plugins):
         rows, notices = _inspected(setup, history, measure)
-    preprocessing = setup.net.backbone.preprocessing
+    preprocessing = setup.net.preprocessing
     result = {
         "backbone": {
             "name": config.backbone.name,
@@ -150,7 +150,7 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
     setup.controller.apply(phase.plan)
     rows = status(setup.schedule.stages, phase.plan, setup.controller.sizes)
     trainable = sum(row.trainable for row in rows)
-    preprocessing = setup.net.backbone.preprocessing
+    preprocessing = setup.net.preprocessing
     images = probe_images(preprocessing.channels, preprocessing.size, setup.device)
     boundaries = find_boundaries(setup.net, setup.schedule.stages, phase.plan)
     parts, rejected_boundaries = first_exact_cut(setup.net, boundaries, images[:3])

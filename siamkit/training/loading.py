@@ -92,7 +92,7 @@ def load_sets(
         check: Called regularly during long work; may raise to stop.
     """
     config = setup.config
-    preprocessing = setup.net.backbone.preprocessing
+    preprocessing = setup.net.preprocessing
     images = {
         TRAIN: splits.train,
         VAL: splits.val,
@@ -108,7 +108,7 @@ def load_sets(
         trains = name in (TRAIN, SECOND)
         view = TrainView(preprocessing, config.data.augment) if trains else EvalView(preprocessing)
         seed = config.train.seed if name != SECOND else derive(config.train.seed, SECOND)
-        dataset = ViewDataset(part, view, preprocessing.channels, seed)
+        dataset = ViewDataset(part, view, seed)
         workers = config.data.workers
         if workers is None:
             workers = default_workers(len(part), setup.device.type)
@@ -127,7 +127,7 @@ def engine_of(setup: Setup, sets: Mapping[str, LoadedSet], visits: int, reports:
         reports: Callbacks of long work.
     """
     config = setup.config
-    preprocessing = setup.net.backbone.preprocessing
+    preprocessing = setup.net.preprocessing
     settings = EngineSettings(
         device=setup.device,
         precision=config.train.precision,

@@ -73,6 +73,8 @@ class Images(_Frozen):
     size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
     interpolation: str
     crop_pct: float = Field(gt=0)
+    fit: Literal["crop", "pad", "squash"]
+    value_range: Annotated[int, Field(ge=1, le=16)] | tuple[float, float] | None
 
     def preprocessing(self) -> Preprocessing:
         """Return them as the backbone states them."""

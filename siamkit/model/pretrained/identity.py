@@ -23,14 +23,14 @@ def fingerprint_of(net: SiameseNet) -> str:
     about = {
         "tensors": {name: fingerprint(tensor) for name, tensor in net.state_dict().items()},
         "normalize": net.normalize,
-        "view": EvalView(net.backbone.preprocessing).identity,
+        "view": EvalView(net.preprocessing).identity,
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def check_images(net: SiameseNet) -> Tensor:
     """Return two images ``[2, C, H, W]`` that are the same on every machine."""
-    preprocessing = net.backbone.preprocessing
+    preprocessing = net.preprocessing
     shape = (2, preprocessing.channels, *preprocessing.size)
     places = torch.arange(torch.Size(shape).numel(), dtype=torch.float64)
     # Waves whose lengths have nothing to do with the width: structure at every scale.

@@ -53,7 +53,12 @@ def load_net(
     saved = opened.saved
     built = rebuild_backbone(opened, tensors, backbone)
     built_head = rebuild_head(opened, head_tensors, built.embedding_dim, head)
-    net = SiameseNet(built, built_head, normalize=saved.normalize).eval()
+    net = SiameseNet(
+        built,
+        built_head,
+        normalize=saved.normalize,
+        preprocessing=built.preprocessing.fitted_as(saved.preprocessing.preprocessing()),
+    ).eval()
     net.origin = Origin(
         _component(saved.backbone), _component(saved.head), saved.image_size, saved.weights
     )
@@ -81,10 +86,10 @@ def _require_same(net: SiameseNet, folder: Folder, embeddings: Tensor) -> None:
     wanted = saved.preprocessing.preprocessing()
     versions = ", ".join(f"{name} {version}" for name, version in saved.versions.items())
     hint = f"it was saved with {versions}: load it with the same code and versions"
-    if net.backbone.preprocessing != wanted:
+    if net.preprocessing != wanted:
         raise CheckpointError(
             "the backbone's preprocessing differs from the saved one",
-            where=where, got=net.backbone.preprocessing, allowed=str(wanted), hint=hint,
+            where=where, got=net.preprocessing, allowed=str(wanted), hint=hint,
         )  # fmt: skip
     apart = difference(net.embed(check_images(net)), embeddings)
     if not apart <= tolerance(net):

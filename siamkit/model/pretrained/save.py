@@ -19,7 +19,7 @@ from siamkit.config.base import expanded
 from siamkit.errors import NonFiniteError, PluginError, SiamkitError
 from siamkit.files import path_of, write_atomic
 from siamkit.interfaces import Backbone, Preprocessing
-from siamkit.model.backbone import WrappedBackbone
+from siamkit.model.backbone import CROP_MODES, WrappedBackbone
 from siamkit.model.origin import NamedPart
 from siamkit.model.pretrained.card import CardSection, card
 from siamkit.model.pretrained.folder import (
@@ -96,7 +96,7 @@ def save_net(
             normalize=net.normalize,
             embedding_dim=net.embedding_dim,
             image_size=None if origin is None else origin.image_size,
-            preprocessing=Images(**asdict(net.backbone.preprocessing)),
+            preprocessing=Images(**asdict(net.preprocessing)),
             weights=weights or (None if origin is None else origin.weights),
             fingerprint=fingerprint_of(net),
             calibration=None if calibration is None else dict(calibration),
@@ -128,7 +128,7 @@ def _tried(net: SiameseNet, draft: Folder) -> tuple[Folder, SiameseNet]:
         backbone = _attempt(lambda: rebuild_backbone(folder, tensors, given), given is not None)  # noqa: B023
         if backbone is not None:
             backbone = backbone.cpu()
-            same = backbone.preprocessing == net.backbone.preprocessing
+            same = backbone.preprocessing.fitted_as(net.preprocessing) == net.preprocessing
             if same and difference(_output(backbone, images), features) <= limit:
                 break
     else:
@@ -140,7 +140,9 @@ def _tried(net: SiameseNet, draft: Folder) -> tuple[Folder, SiameseNet]:
         width = features.shape[1]
         head = _attempt(lambda: rebuild_head(whole, state, width, given), given is not None)  # noqa: B023
         if head is not None:
-            copy = SiameseNet(backbone, head.cpu(), normalize=net.normalize).eval()
+            copy = SiameseNet(
+                backbone, head.cpu(), normalize=net.normalize, preprocessing=net.preprocessing
+            ).eval()
             if difference(_output(copy, images), embeddings) <= limit:
                 return whole, copy
     raise _no_function("head", draft.saved.head)
@@ -199,7 +201,7 @@ def _by_timm(net: SiameseNet, draft: Folder) -> Folder | None:
     options = {"drop_path_rate": rate} if rate else {}
     named = {"kind": "timm", "name": f"timm:{config['architecture']}", "options": options}
     try:
-        values = _timm_config(backbone.model, backbone.preprocessing, draft.path / CONFIG)
+        values = _timm_config(backbone.model, net.preprocessing, draft.path / CONFIG)
         folder = Folder(
             draft.path, _with(draft, "backbone", part.model_copy(update=named)).saved, values
         )
@@ -226,7 +228,7 @@ def _timm_config(module: nn.Module, images: Preprocessing, path: Path) -> dict[s
         "std": list(images.std),
         "interpolation": images.interpolation,
         "crop_pct": images.crop_pct,
-        "crop_mode": "center",
+        "crop_mode": CROP_MODES[images.fit],
         "custom_load": False,
     }
     path.write_text(json.dumps(values), encoding="utf-8")

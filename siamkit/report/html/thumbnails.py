@@ -1,4 +1,4 @@
-"""Thumbnails of images, as base64 text for the page.
+"""Thumbnails of what the network sees of images, as base64 text for the page.
 
 They are encoded again, so a report contains only the pixels of a file: no EXIF data, no location,
 no colour profile.
@@ -9,13 +9,16 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
 from siamkit.data.decode import decode
 from siamkit.data.images import Sample
+from siamkit.data.views import EvalView
 from siamkit.errors import DataError
+from siamkit.interfaces import Preprocessing
 
 LARGE, SMALL = 96, 56
 BUDGET = 4_400_000
@@ -24,16 +27,20 @@ BUDGET = 4_400_000
 _QUALITIES = (78, 60, 42, 25, 10)
 
 
-def thumbnails(images: Mapping[int, Sample], sizes: Mapping[int, int]) -> dict[int, str | None]:
-    """Return a small WebP of each image, in base64; None if the file cannot be read.
+def thumbnails(
+    images: Mapping[int, Sample], sizes: Mapping[int, int], preprocessing: Preprocessing
+) -> dict[int, str | None]:
+    """Return a small WebP of each image's evaluation view, in base64; None for unreadable files.
 
     All have the highest quality at which they fit into :data:`BUDGET` together.
 
     Args:
         images: The images by number.
         sizes: The longest side of each in pixels.
+        preprocessing: The preparation of the images.
     """
-    small = {number: _small(image, sizes[number]) for number, image in images.items()}
+    views = {size: _view(preprocessing, size) for size in set(sizes.values())}
+    small = {number: _small(image, views[sizes[number]]) for number, image in images.items()}
     encoded: dict[int, str | None] = {}
     for quality in _QUALITIES:
         encoded = {
@@ -44,12 +51,19 @@ def thumbnails(images: Mapping[int, Sample], sizes: Mapping[int, int]) -> dict[i
     return encoded
 
 
-def _small(sample: Sample, size: int) -> Image.Image | None:
-    """Return an image of at most ``size`` pixels per side; smaller images keep their size."""
+def _view(preprocessing: Preprocessing, size: int) -> EvalView:
+    """Return the evaluation view at ``size`` pixels per longer side."""
+    height, width = preprocessing.size
+    scale = size / max(height, width)
+    small = max(round(height * scale), 1), max(round(width * scale), 1)
+    return EvalView(replace(preprocessing, size=small, interpolation="bicubic"))
+
+
+def _small(sample: Sample, view: EvalView) -> Image.Image | None:
     try:
-        whole = _fraction(sample.path, size) if sample.box is None else None
-        image = whole or decode(sample.path, 3, sample.box)
-        image.thumbnail((size, size), Image.Resampling.LANCZOS)
+        whole = _fraction(sample.path, max(view.preprocessing.size)) if sample.box is None else None
+        deep = view.preprocessing.value_range
+        image = view.resize(whole or decode(sample.path, 3, sample.box, value_range=deep))
     except DataError:
         return None
     # A new image has no metadata.
@@ -62,7 +76,8 @@ def _fraction(path: Path, size: int) -> Image.Image | None:
     """Return a large JPEG decoded at reduced size, which is faster; None for other images."""
     try:
         with path.open("rb") as stream, Image.open(stream, formats=("JPEG",)) as image:
-            if image.mode != "RGB" or max(image.size) < 8 * size:
+            # What the view keeps may be as small as the shorter side.
+            if image.mode != "RGB" or min(image.size) < 8 * size:
                 return None
             image.draft("RGB", (2 * size, 2 * size))
             image.load()

@@ -1,0 +1,132 @@
+"""The preparation that a data set needs: how images are fitted, and which values they have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from siamkit.config import DataConfig
+from siamkit.data.decode import Form, forms, largest_value
+from siamkit.data.geometry import Size, kept_by_crop
+from siamkit.data.images import ImageSet
+from siamkit.interfaces import Fit
+from siamkit.spelling import setting
+from siamkit.words import plural
+
+ELONGATED = 0.75
+"""A centre crop keeps at most this share of an elongated image: 4:3 and longer ones."""
+
+MANY = 0.05
+"""The share of elongated images above which ``data.fit: auto`` pads."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How the images of a data set are prepared.
+
+    Attributes:
+        fit: How they are fitted into the input.
+        range: The values that become black and white in images of more than 8 bits per channel; see
+            ``data.range``.
+        elongated: The share of the images that are elongated.
+        lost: The share of the area of elongated images that a centre crop leaves out.
+        notices: What a user should know.
+    """
+
+    fit: Fit
+    range: Literal["full"] | int | tuple[float, float]
+    elongated: float
+    lost: float
+    notices: tuple[str, ...]
+
+
+def preparation(
+    config: DataConfig, sets: Mapping[str, ImageSet], target: Size, own: Fit
+) -> Preparation:
+    """Return how the images of a data set are prepared.
+
+    Only the headers of images are read, and the pixels of those of more than 8 bits per channel.
+
+    Args:
+        config: The section ``data``.
+        sets: The image sets. The training set decides the fit; the range suits all images.
+        target: Width and height of the network's input.
+        own: The backbone's own fit.
+
+    Raises:
+        DataError: An image cannot be read.
+    """
+    samples = {name: images.samples for name, images in sets.items()}
+    paths = list(dict.fromkeys(s.path for part in samples.values() for s in part))
+    found = dict(zip(paths, forms(paths), strict=True))
+    sizes = [
+        found[sample.path].size if sample.box is None else _size_of(sample.box)
+        for sample in samples.get("train") or samples["all"]
+    ]
+    kept = [kept_by_crop(size, target) for size in sizes]
+    long = [share for share in kept if share <= ELONGATED]
+    elongated, lost = len(long) / len(kept), 1 - sum(long) / len(long) if long else 0.0
+    fit = choose_fit(config.fit, own, elongated)
+    chosen, notices = _range(config, {path: form for path, form in found.items() if form.deep})
+    if long:
+        notices = (_on_shape(config, fit, len(long), len(kept), lost), *notices)
+    return Preparation(fit, chosen, elongated, lost, notices)
+
+
+def choose_fit(wanted: Literal["auto"] | Fit, own: Fit, elongated: float) -> Fit:
+    """Return how images are fitted.
+
+    Args:
+        wanted: The key ``data.fit``.
+        own: The backbone's own fit.
+        elongated: The share of the images that are elongated.
+    """
+    if wanted != "auto":
+        return wanted
+    return "pad" if own == "crop" and elongated > MANY else own
+
+
+def bits_for(value: float) -> int | None:
+    """Return the least number of bits, from 9 to 15, that hold a value; None if 16 are needed."""
+    bits = max(int(value).bit_length(), 9)
+    return bits if bits < 16 else None
+
+
+def _size_of(box: tuple[float, float, float, float]) -> Size:
+    return max(int(box[2] - box[0]), 1), max(int(box[3] - box[1]), 1)
+
+
+def _on_shape(config: DataConfig, fit: Fit, long: int, images: int, lost: float) -> str:
+    which = f"{long} of {plural(images, 'training image')}"
+    what = f"{which} {'is' if long == 1 else 'are'} elongated"
+    if fit == "crop":
+        keys = " or ".join(setting("data.fit", value) for value in ("pad", "squash"))
+        return f"{what}: the centre crop leaves out {lost:.0%} of their area; {keys} keeps all"
+    how = "padded" if fit == "pad" else "squashed"
+    why = f", because a centre crop would leave out {lost:.0%} of their area"
+    return f"{what}: images are {how}{why if config.fit == 'auto' and fit == 'pad' else ''}"
+
+
+def _range(
+    config: DataConfig, deep: Mapping[Path, Form]
+) -> tuple[Literal["full"] | int | tuple[float, float], tuple[str, ...]]:
+    notices: list[str] = []
+    if colour := [path for path, form in deep.items() if form.is_colour]:
+        notices.append(
+            f"{plural(len(colour), 'colour image has', 'colour images have')} 16 bits per channel, "
+            "of which the upper 8 are used; convert images whose values are small to 8 bits"
+        )
+    grey = [path for path, form in deep.items() if not form.is_colour]
+    if config.range != "auto" or not grey:
+        return ("full" if config.range == "auto" else config.range), tuple(notices)
+    largest = largest_value(grey)
+    bits = bits_for(largest)
+    if bits is None:
+        return "full", tuple(notices)
+    notices.append(
+        f"the values of {plural(len(grey), 'image')} of 16 bits end at {largest:g}, so they are "
+        f"read as {bits} bits: {2**bits - 1} is white ({setting('data.range')})"
+    )
+    return bits, tuple(notices)
