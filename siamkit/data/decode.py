@@ -2,7 +2,8 @@
 
 It applies the EXIF orientation, puts transparent images on white, scales (not clips) 16-bit grey to
 8 bits, converts CMYK to RGB, and takes the first frame of an animation. A file that cannot be read,
-or has no defined range (32-bit floats), is an error that names the file.
+or has no defined range (32-bit floats), is an error that names the file. The check of a file runs
+the same code as its use, so that no image passes the one and fails the other.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from siamkit.data.images import Box
+from siamkit.data.threads import in_threads
 from siamkit.errors import DataError, SiamkitError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -28,7 +30,17 @@ MAX_PIXELS = 178_956_970
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _HINT = "repair or remove the file"
-_HEADER_THREADS = 8
+_THREADS = 8
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF orientation; 1 is upright
+_METADATA = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # can hold an orientation
 
 
 def decode(
@@ -47,13 +59,7 @@ def decode(
         DataError: The file is missing, empty, truncated, too large, or not in :data:`FORMATS`.
     """
     with _quiet(), _opened(path, max_pixels) as image:
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        image = _to_mode(image, _MODES[channels], str(path))
-        if box is None:
-            return image
-        left, top, right, bottom = box
-        return image.crop((int(left), int(top), math.ceil(right), math.ceil(bottom)))
+        return _pixels(image, channels, box, str(path))[0]
 
 
 def prepare(
@@ -74,14 +80,91 @@ def prepare(
         if not image.width * image.height:
             raise DataError("the image is empty", where=where, got=f"{image.width}x{image.height}")
         _check(image, where, max_pixels)
-        image.load()
-        return _to_mode(ImageOps.exif_transpose(image), _MODES[channels], where)
+        return _pixels(image, channels, None, where)[0]
 
 
-def unreadable(
-    paths: Sequence[Path], *, boxes: Mapping[Path, Box] | None = None, full: bool = False
-) -> list[tuple[Path, str]]:
-    """Return each file that is not a usable image, with its problem.
+def upright(image: Image.Image) -> tuple[Image.Image, bool]:
+    """Return an image as the camera saw it, and whether its orientation could be read.
+
+    Damaged EXIF data leaves the pixels intact, so an image without a readable orientation counts as
+    upright. An image that was turned has no EXIF data any more.
+
+    Raises:
+        Exception: The pixels cannot be read; each format has errors of its own.
+    """
+    image.load()
+    orientation = _orientation(image)
+    # Not ImageOps.exif_transpose, which reads all of the EXIF data and writes it again.
+    if (turn := _TURNS.get(orientation or 1)) is not None:
+        image = image.transpose(turn)
+        image.info = {key: value for key, value in image.info.items() if key not in _METADATA}
+    return image, orientation is not None
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        exif = image.getexif()
+        if ExifTags.Base.Orientation not in exif and (block := image.info.get("exif")):
+            Image.Exif().load(block)  # Pillow's reader of JPEG passes over its errors
+        orientation = exif.get(ExifTags.Base.Orientation, 1)
+    except MemoryError:
+        raise
+    except Exception:  # as for pixels, damaged bytes raise almost anything
+        return None
+    return orientation if isinstance(orientation, int) else None
+
+
+def _pixels(
+    image: Image.Image, channels: int, box: Box | None, where: str
+) -> tuple[Image.Image, bool]:
+    """Return an opened image in the form of :func:`decode`, and whether it has an orientation."""
+    image, oriented = upright(image)
+    _require_inside(box, image.size, where)
+    image = _to_mode(image, _MODES[channels], where)
+    if box is not None:
+        left, top, right, bottom = box
+        image = image.crop((int(left), int(top), math.ceil(right), math.ceil(bottom)))
+    return image, oriented
+
+
+def _require_inside(box: Box | None, size: tuple[int, int], where: str) -> None:
+    width, height = size
+    if box is not None and (box[2] > width or box[3] > height):
+        raise DataError(
+            f"its box ends at {box[2]:g},{box[3]:g}, but the image ends at {width},{height}",
+            where=where,
+        )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the check of an image file found.
+
+    Attributes:
+        path: The file.
+        problem: The reason why it cannot be used; None if it can.
+        format: Its format, such as ``JPEG``.
+        mode: Pillow's mode of its pixels, such as ``RGB``.
+        size: Its width and height.
+        oriented: Whether its orientation could be read. If not, it counts as upright.
+    """
+
+    path: Path
+    problem: str | None
+    format: str = ""
+    mode: str = ""
+    size: tuple[int, int] = (0, 0)
+    oriented: bool = True
+
+
+def look(
+    paths: Sequence[Path],
+    *,
+    boxes: Mapping[Path, Box] | None = None,
+    channels: int = 3,
+    full: bool = False,
+) -> Iterator[Facts]:
+    """Yield the facts of each image file, in order.
 
     Reading only headers is cheap (about 0.1 ms per file) and finds the most common problems: empty
     files, other formats under an image's name, and decompression bombs.
@@ -89,48 +172,49 @@ def unreadable(
     Args:
         paths: The files.
         boxes: For some files, a box that must lie within the upright image.
-        full: Whether to decode the pixels too, which also finds truncated files.
+        channels: As for :func:`decode`.
+        full: Whether to decode the pixels as :func:`decode` does, which finds every problem.
     """
     boxes = boxes or {}
 
-    def check(path: Path) -> str | None:
+    def facts(path: Path) -> Facts:
+        box = boxes.get(path)
         try:
             with _opened(path, MAX_PIXELS) as image:
-                width, height = image.size
-                # For a TIFF, Pillow's size is already that of the upright image.
-                if path in boxes and image.format != "TIFF" and _is_turned(image):
-                    width, height = height, width
+                form, mode, size, oriented = str(image.format), image.mode, image.size, True
                 if full:
-                    image.load()
-                    if image.mode.startswith("I"):
-                        _eight_bit(image, str(path))
+                    _, oriented = _pixels(image, channels, box, str(path))
+                elif box is not None:
+                    _require_inside(box, _upright_size(image), str(path))
+                return Facts(path, None, form, mode, size, oriented)
         except DataError as error:
-            return error.what
-        _, _, right, bottom = boxes.get(path, (0, 0, 0, 0))
-        if right > width or bottom > height:
-            return f"its box ends at {right:g},{bottom:g}, but the image ends at {width},{height}"
-        return None
+            return Facts(path, error.what)
 
     # Threads hide the latency of network file systems. The filter is set once for all threads,
     # because warnings.catch_warnings isn't thread-safe.
-    with _quiet(), ThreadPoolExecutor(_HEADER_THREADS) as pool:
-        checked = zip(paths, pool.map(check, paths), strict=True)
-        return [(path, problem) for path, problem in checked if problem]
+    with _quiet():
+        yield from in_threads(facts, paths, _THREADS)
 
 
-def _is_turned(image: Image.Image) -> bool:
-    return int(image.getexif().get(ExifTags.Base.Orientation, 1)) > 4
+def unreadable(
+    paths: Sequence[Path],
+    *,
+    boxes: Mapping[Path, Box] | None = None,
+    channels: int = 3,
+    full: bool = False,
+) -> list[tuple[Path, str]]:
+    """Return each file that is not a usable image, with its problem; see :func:`look`."""
+    looks = look(paths, boxes=boxes, channels=channels, full=full)
+    return [(facts.path, facts.problem) for facts in looks if facts.problem]
 
 
-def forms(paths: Sequence[Path]) -> list[tuple[str, str, tuple[int, int]]]:
-    """Return the format, Pillow's mode and the width and height of each usable image."""
-
-    def read(path: Path) -> tuple[str, str, tuple[int, int]]:
-        with _opened(path, MAX_PIXELS) as image:
-            return str(image.format), image.mode, image.size
-
-    with _quiet(), ThreadPoolExecutor(_HEADER_THREADS) as pool:
-        return list(pool.map(read, paths))
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    if image.format == "PNG":
+        image.load()  # its EXIF data may follow the pixels
+    width, height = image.size
+    # For a TIFF, Pillow's size is already that of the upright image.
+    turned = image.format != "TIFF" and (_orientation(image) or 1) > 4
+    return (height, width) if turned else (width, height)
 
 
 @contextmanager
