@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from siamkit.config import DataConfig
-from siamkit.data.decode import forms, unreadable
+from siamkit.data.decode import Facts, look
+from siamkit.data.folders import briefly
 from siamkit.data.images import ImageSet
 from siamkit.data.leaks import Twins, conflicts, leaks, near_duplicates
 from siamkit.data.opening import open_source, split
@@ -47,18 +47,21 @@ def check(config: DataConfig, seed: int, tick: Callable[[], None] = lambda: None
     source = open_source(config.path, config.root)
     files = source.files()
     boxes = {path: box for path, box in files.items() if box is not None}
-    bad = unreadable(list(files), boxes=boxes, full=True, value_range=config.value_range)
-    source = source.without({path for path, _ in bad})
+    how: dict[str, Any] = {"channels": config.in_chans, "value_range": config.value_range}
+    looks = list(look(list(files), boxes=boxes, **how, full=True))
+    bad = [facts for facts in looks if facts.problem]
+    source = source.without({facts.path for facts in bad})
     problems = [f"{plural(len(bad), 'image')} cannot be read"] if bad else []
     report: dict[str, Any] = {
         "kind": source.kind,
         "where": source.where,
         "problems": problems,
-        "unreadable": [{"path": str(path), "problem": why} for path, why in bad],
+        "unreadable": [{"path": str(f.path), "problem": f.problem} for f in bad],
         "split_groups": source.split_groups(),
-        **_files(list(source.files())),
+        **_files([facts for facts in looks if not facts.problem]),
         **_splits(source, config, seed, problems, tick),
     }
+    report["notices"] += _orientation_notices(looks)
     report["warnings"] = [
         f"{plural(len(report[key]), noun)}: {text}"
         for key, noun, text in (
@@ -135,14 +138,23 @@ def _twins(pairs: Sequence[Twins]) -> list[dict[str, Any]]:
     ]
 
 
-def _files(paths: Sequence[Path]) -> dict[str, Any]:
-    headers = forms(paths)
-    sides = sorted(min(form.size) for form in headers)
+def _files(looks: Sequence[Facts]) -> dict[str, Any]:
+    sides = sorted(min(facts.size) for facts in looks)
     return {
-        "files": len(paths),
-        "formats": dict(Counter(form.format for form in headers).most_common()),
-        "modes": dict(Counter(form.mode for form in headers).most_common()),
+        "files": len(looks),
+        "formats": dict(Counter(facts.format for facts in looks).most_common()),
+        "modes": dict(Counter(facts.mode for facts in looks).most_common()),
         "shorter_side": {
             "smallest": sides[0], "median": median(sides), "largest": sides[-1]
         } if sides else None,
     }  # fmt: skip
+
+
+def _orientation_notices(looks: Sequence[Facts]) -> list[str]:
+    blind = [str(facts.path) for facts in looks if not facts.oriented]
+    if not blind:
+        return []
+    return [
+        f"the EXIF data of {plural(len(blind), 'image')} cannot be read, so their orientation is "
+        f"unknown and they count as upright: {briefly(blind)}"
+    ]

@@ -2,7 +2,8 @@
 
 It applies the EXIF orientation, puts transparent images on white, scales deep grey to 8 bits by the
 given range of values, converts CMYK to RGB, and takes the first frame of an animation. A file that
-cannot be read, or has values outside the range, is an error that names the file.
+cannot be read, or has values outside the range, is an error that names the file. The check of a file runs
+the same code as its use, so that no image passes the one and fails the other.
 """
 
 from __future__ import annotations
@@ -10,17 +11,22 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+from siamkit.data.depth import (
+    ValueRange,
+    is_deep,
+    is_deep_grey,
+    require_range,
+    to_eight_bit,
+)
 from siamkit.data.images import Box
+from siamkit.data.threads import in_threads
 from siamkit.errors import DataError, SiamkitError
-from siamkit.spelling import setting
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """The formats that are decoded. The content decides, not the file's name."""
@@ -28,16 +34,19 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 178_956_970
 """Width x height above which a file counts as a decompression bomb (Pillow's own limit)."""
 
-ValueRange = int | tuple[float, float] | None
-"""See :class:`siamkit.Preprocessing`."""
-
-_ANY = (0.0, 1.0)
-"""A range with which images of every kind are read, where only their header matters."""
-
-_DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _HINT = "repair or remove the file"
-_HEADER_THREADS = 8
+_THREADS = 8
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF orientation; 1 is upright
+_METADATA = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # can hold an orientation
 
 
 def decode(
@@ -55,7 +64,7 @@ def decode(
         channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha. With 1 or 3, transparent
             parts become white.
         box: The part of the upright image to return, widened to whole pixels; None for all of it.
-        value_range: The values of deep grey images that become black and white; see
+        value_range: The values that become black and white in images of more than 8 bits; see
             :class:`siamkit.Preprocessing`.
         max_pixels: Refuse images of more pixels, before they are decoded.
 
@@ -63,13 +72,7 @@ def decode(
         DataError: The file is missing, empty, truncated, too large, or not in :data:`FORMATS`.
     """
     with _quiet(), _opened(path, max_pixels, value_range) as image:
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        image = _to_mode(image, _MODES[channels], str(path), value_range)
-        if box is None:
-            return image
-        left, top, right, bottom = box
-        return image.crop((int(left), int(top), math.ceil(right), math.ceil(bottom)))
+        return _pixels(image, channels, box, value_range, str(path))[0]
 
 
 def prepare(
@@ -96,18 +99,96 @@ def prepare(
         if not image.width * image.height:
             raise DataError("the image is empty", where=where, got=f"{image.width}x{image.height}")
         _check(image, where, max_pixels, value_range)
-        image.load()
-        return _to_mode(ImageOps.exif_transpose(image), _MODES[channels], where, value_range)
+        return _pixels(image, channels, None, value_range, where)[0]
 
 
-def unreadable(
+def upright(image: Image.Image) -> tuple[Image.Image, bool]:
+    """Return an image as the camera saw it, and whether its orientation could be read.
+
+    Damaged EXIF data leaves the pixels intact, so an image without a readable orientation counts as
+    upright. An image that was turned has no EXIF data any more.
+
+    Raises:
+        Exception: The pixels cannot be read; each format has errors of its own.
+    """
+    image.load()
+    orientation = _orientation(image)
+    # Not ImageOps.exif_transpose, which reads all of the EXIF data and writes it again.
+    if (turn := _TURNS.get(orientation or 1)) is not None:
+        image = image.transpose(turn)
+        image.info = {key: value for key, value in image.info.items() if key not in _METADATA}
+    return image, orientation is not None
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        exif = image.getexif()
+        if ExifTags.Base.Orientation not in exif and (block := image.info.get("exif")):
+            Image.Exif().load(block)  # Pillow's reader of JPEG passes over its errors
+        orientation = exif.get(ExifTags.Base.Orientation, 1)
+    except MemoryError:
+        raise
+    except Exception:  # as for pixels, damaged bytes raise almost anything
+        return None
+    return orientation if isinstance(orientation, int) else None
+
+
+def _pixels(
+    image: Image.Image, channels: int, box: Box | None, value_range: ValueRange, where: str
+) -> tuple[Image.Image, bool]:
+    """Return an opened image in the form of :func:`decode`, and whether it has an orientation."""
+    image, oriented = upright(image)
+    _require_inside(box, image.size, where)
+    if is_deep_grey(image):
+        image = to_eight_bit(image, value_range, where)
+    image = _to_mode(image, _MODES[channels])
+    if box is not None:
+        left, top, right, bottom = box
+        image = image.crop((int(left), int(top), math.ceil(right), math.ceil(bottom)))
+    return image, oriented
+
+
+def _require_inside(box: Box | None, size: tuple[int, int], where: str) -> None:
+    width, height = size
+    if box is not None and (box[2] > width or box[3] > height):
+        raise DataError(
+            f"its box ends at {box[2]:g},{box[3]:g}, but the image ends at {width},{height}",
+            where=where,
+        )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the check of an image file found.
+
+    Attributes:
+        path: The file.
+        problem: The reason why it cannot be used; None if it can.
+        format: Its format, such as ``JPEG``.
+        mode: Pillow's mode of its pixels, such as ``RGB``.
+        size: Its width and height, before it is turned upright.
+        oriented: Whether its orientation could be read. If not, it counts as upright.
+        deep: Whether it has more than 8 bits per channel, and does not state which value is white.
+    """
+
+    path: Path
+    problem: str | None
+    format: str = ""
+    mode: str = ""
+    size: tuple[int, int] = (0, 0)
+    oriented: bool = True
+    deep: bool = False
+
+
+def look(
     paths: Sequence[Path],
     *,
     boxes: Mapping[Path, Box] | None = None,
+    channels: int = 3,
     full: bool = False,
     value_range: ValueRange = None,
-) -> list[tuple[Path, str]]:
-    """Return each file that is not a usable image, with its problem.
+) -> Iterator[Facts]:
+    """Yield the facts of each image file, in order.
 
     Reading only headers is cheap (about 0.1 ms per file) and finds the most common problems: empty
     files, other formats under an image's name, and decompression bombs.
@@ -115,97 +196,69 @@ def unreadable(
     Args:
         paths: The files.
         boxes: For some files, a box that must lie within the upright image.
-        full: Whether to decode the pixels too, which also finds truncated files.
+        channels: As for :func:`decode`.
+        full: Whether to decode the pixels as :func:`decode` does, which finds every problem.
         value_range: As for :func:`decode`.
     """
     boxes = boxes or {}
 
-    def check(path: Path) -> str | None:
+    def facts(path: Path) -> Facts:
+        box = boxes.get(path)
         try:
             with _opened(path, MAX_PIXELS, value_range) as image:
-                width, height = image.size
-                # For a TIFF, Pillow's size is already that of the upright image.
-                if path in boxes and image.format != "TIFF" and _is_turned(image):
-                    width, height = height, width
+                form, mode, size, oriented = str(image.format), image.mode, image.size, True
+                deep = is_deep(image)
                 if full:
-                    image.load()
-                    if _is_deep_grey(image):
-                        _eight_bit(image, str(path), value_range)
+                    _, oriented = _pixels(image, channels, box, value_range, str(path))
+                elif box is not None:
+                    _require_inside(box, _upright_size(image), str(path))
+                return Facts(path, None, form, mode, size, oriented, deep)
         except DataError as error:
-            return error.what
-        _, _, right, bottom = boxes.get(path, (0, 0, 0, 0))
-        if right > width or bottom > height:
-            return f"its box ends at {right:g},{bottom:g}, but the image ends at {width},{height}"
-        return None
+            return Facts(path, error.what)
 
     # Threads hide the latency of network file systems. The filter is set once for all threads,
     # because warnings.catch_warnings isn't thread-safe.
-    with _quiet(), ThreadPoolExecutor(_HEADER_THREADS) as pool:
-        checked = zip(paths, pool.map(check, paths), strict=True)
-        return [(path, problem) for path, problem in checked if problem]
-
-
-def _is_turned(image: Image.Image) -> bool:
-    return int(image.getexif().get(ExifTags.Base.Orientation, 1)) > 4
-
-
-class Form(NamedTuple):
-    """What the header of an image file says.
-
-    Attributes:
-        format: The file's format.
-        mode: Pillow's mode.
-        size: Width and height of the upright image, in pixels.
-        deep: Whether it has more than 8 bits per channel, without saying which value is white.
-    """
-
-    format: str
-    mode: str
-    size: tuple[int, int]
-    deep: bool
-
-    @property
-    def is_colour(self) -> bool:
-        """Whether it has several channels."""
-        return self.mode not in _DEEP_GREY
-
-
-def forms(paths: Sequence[Path]) -> list[Form]:
-    """Return the form of each usable image, by its header."""
-
-    def read(path: Path) -> Form:
-        with _opened(path, MAX_PIXELS, _ANY) as image:
-            width, height = image.size
-            # For a TIFF, Pillow's size is already that of the upright image.
-            if image.format != "TIFF" and _is_turned(image):
-                width, height = height, width
-            # Pillow scales the values of a PGM file by the largest one, which the file states.
-            deep = image.format != "PPM" and (
-                _is_deep_grey(image)
-                or any(";16" in str(tile) for tile in getattr(image, "tile", ()))
-            )
-            return Form(str(image.format), image.mode, (width, height), deep)
-
-    with _quiet(), ThreadPoolExecutor(_HEADER_THREADS) as pool:
-        return list(pool.map(read, paths))
+    with _quiet():
+        yield from in_threads(facts, paths, _THREADS)
 
 
 def largest_value(paths: Sequence[Path]) -> float:
-    """Return the largest value of deep grey images.
+    """Return the largest value of images of deep grey.
 
     Raises:
         DataError: An image cannot be read, or has values below 0 or above 65535.
     """
 
-    def read(path: Path) -> float:
+    def largest(path: Path) -> float:
         with _opened(path, MAX_PIXELS, None) as image:
             image.load()
-            values = np.asarray(image)
-            _eight_bit(image, str(path), None)
-            return float(values.max())
+            to_eight_bit(image, None, str(path))
+            return float(image.getextrema()[1])  # type: ignore[arg-type]
 
-    with _quiet(), ThreadPoolExecutor(_HEADER_THREADS) as pool:
-        return max(pool.map(read, paths))
+    with _quiet():
+        return max(in_threads(largest, paths, _THREADS))
+
+
+def unreadable(
+    paths: Sequence[Path],
+    *,
+    boxes: Mapping[Path, Box] | None = None,
+    channels: int = 3,
+    full: bool = False,
+    value_range: ValueRange = None,
+) -> list[tuple[Path, str]]:
+    """Return each file that is not a usable image, with its problem; see :func:`look`."""
+    looks = look(paths, boxes=boxes, channels=channels, full=full, value_range=value_range)
+    return [(facts.path, facts.problem) for facts in looks if facts.problem]
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    if image.format == "PNG":
+        image.load()  # its EXIF data may follow the pixels
+    width, height = image.size
+    # For a TIFF, Pillow's size is already that of the upright image.
+    turned = image.format != "TIFF" and (_orientation(image) or 1) > 4
+    return (height, width) if turned else (width, height)
 
 
 @contextmanager
@@ -256,8 +309,7 @@ def _check(image: Image.Image, where: str, max_pixels: int, value_range: ValueRa
     pixels = image.width * image.height
     if pixels > max_pixels:
         raise _too_large(where, pixels, max_pixels)
-    if image.mode == "F" and not isinstance(value_range, tuple):
-        raise _no_range(where, "32-bit floats")
+    require_range(image, value_range, where)
 
 
 def _too_large(where: str, pixels: int | None, max_pixels: int) -> DataError:
@@ -276,19 +328,8 @@ def _missing(path: Path) -> str:
     return "a symbolic link to nothing" if path.is_symlink() else "no such file"
 
 
-def _no_range(where: str, what: str) -> DataError:
-    return DataError(
-        f"the pixels are {what}, for which black and white are not defined",
-        where=where,
-        allowed="8 or 16 bits per channel",
-        hint=f"state them by {setting('data.range', [0, 1])}, or convert the file",
-    )
-
-
-def _to_mode(image: Image.Image, mode: str, where: str, value_range: ValueRange) -> Image.Image:
-    if _is_deep_grey(image):
-        image = _eight_bit(image, where, value_range)
-    elif image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa"):
+def _to_mode(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa"):
         image = image.convert("RGB")  # CMYK, YCbCr, LAB, HSV
     if not image.has_transparency_data:
         return image if image.mode == mode else image.convert(mode)
@@ -296,38 +337,3 @@ def _to_mode(image: Image.Image, mode: str, where: str, value_range: ValueRange)
     if not mode.endswith("A"):
         rgba = Image.alpha_composite(Image.new("RGBA", image.size, "white"), rgba)
     return rgba.convert(mode)
-
-
-def _is_deep_grey(image: Image.Image) -> bool:
-    return image.mode in _DEEP_GREY
-
-
-def _eight_bit(image: Image.Image, where: str, value_range: ValueRange) -> Image.Image:
-    """Scale deep grey to 8 bits. Pillow's own conversion clips at 255."""
-    values = np.asarray(image)
-    if isinstance(value_range, tuple):
-        low, high = value_range
-        if not np.isfinite(values).all():
-            raise DataError("has pixels that are NaN or infinite", where=where, hint=_HINT)
-        share = np.clip((values.astype(np.float64) - low) / (high - low), 0, 1)
-        scaled = Image.fromarray((share * 255 + 0.5).astype(np.uint8))
-    else:
-        # Pillow scales the values of a PGM file to 16 bits.
-        bits = 16 if value_range is None or image.format == "PPM" else value_range
-        white = 2**bits - 1
-        if values.min() < 0 or values.max() > 65535:
-            raise _no_range(where, "32-bit integers")
-        if values.max() > white:
-            raise DataError(
-                f"has values that do not fit into the {bits} bits of the other images",
-                where=where,
-                got=int(values.max()),
-                allowed=f"0 to {white}",
-                hint=f"convert the file, or train with {setting('data.range', 'full')}",
-            )
-        wide = values.astype(np.uint32)
-        scaled = Image.fromarray(((wide * 255 + white // 2) // white).astype(np.uint8))
-    clear = image.info.get("transparency")
-    if isinstance(clear, int):  # the grey value that is transparent, in the file's own scale
-        scaled.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-    return scaled

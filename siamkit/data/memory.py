@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from siamkit.data.decode import prepare
+from siamkit.data.decode import prepare, upright
 from siamkit.data.images import Box
 from siamkit.data.manifest import OPTIONAL, REQUIRED
 from siamkit.data.opening import open_source
@@ -327,8 +327,7 @@ def _upright(image: Image.Image, where: str) -> Image.Image:
     if not (image.width and image.height):
         raise DataError("the image has no pixels", where=where, got=f"size {image.size}")
     try:
-        image.load()
-        return ImageOps.exif_transpose(image)
+        return upright(image)[0].copy()
     except (OSError, SyntaxError, ValueError) as error:  # each format has errors of its own
         raise DataError(f"the image cannot be read: {error}", where=where) from error
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from siamkit.config import DataConfig
-from siamkit.data.decode import Form, forms, largest_value
+from siamkit.data.decode import Facts, largest_value, look
+from siamkit.data.depth import DEEP_GREY
 from siamkit.data.geometry import Size, kept_by_crop
 from siamkit.data.images import ImageSet
 from siamkit.interfaces import Fit
@@ -60,16 +60,18 @@ def preparation(
     """
     samples = {name: images.samples for name, images in sets.items()}
     paths = list(dict.fromkeys(s.path for part in samples.values() for s in part))
-    found = dict(zip(paths, forms(paths), strict=True))
+    looks = look(paths, value_range=config.value_range)
+    found = {facts.path: facts for facts in looks if not facts.problem}
     sizes = [
         found[sample.path].size if sample.box is None else _size_of(sample.box)
-        for sample in samples.get("train") or samples["all"]
+        for sample in samples["train"]
+        if sample.path in found
     ]
     kept = [kept_by_crop(size, target) for size in sizes]
     long = [share for share in kept if share <= ELONGATED]
     elongated, lost = len(long) / len(kept), 1 - sum(long) / len(long) if long else 0.0
     fit = choose_fit(config.fit, own, elongated)
-    chosen, notices = _range(config, {path: form for path, form in found.items() if form.deep})
+    chosen, notices = _range(config, [facts for facts in found.values() if facts.deep])
     if long:
         notices = (_on_shape(config, fit, len(long), len(kept), lost), *notices)
     return Preparation(fit, chosen, elongated, lost, notices)
@@ -110,15 +112,15 @@ def _on_shape(config: DataConfig, fit: Fit, long: int, images: int, lost: float)
 
 
 def _range(
-    config: DataConfig, deep: Mapping[Path, Form]
+    config: DataConfig, deep: Sequence[Facts]
 ) -> tuple[Literal["full"] | int | tuple[float, float], tuple[str, ...]]:
     notices: list[str] = []
-    if colour := [path for path, form in deep.items() if form.is_colour]:
+    grey = [facts.path for facts in deep if facts.mode in DEEP_GREY]
+    if colour := len(deep) - len(grey):
         notices.append(
-            f"{plural(len(colour), 'colour image has', 'colour images have')} 16 bits per channel, "
+            f"{plural(colour, 'colour image has', 'colour images have')} 16 bits per channel, "
             "of which the upper 8 are used; convert images whose values are small to 8 bits"
         )
-    grey = [path for path, form in deep.items() if not form.is_colour]
     if config.range != "auto" or not grey:
         return ("full" if config.range == "auto" else config.range), tuple(notices)
     largest = largest_value(grey)

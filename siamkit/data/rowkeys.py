@@ -11,12 +11,12 @@ import importlib.metadata
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from siamkit.data.loader import ViewDataset
+from siamkit.data.threads import in_threads
 from siamkit.errors import DataError
 from siamkit.keys import KEY_BYTES
 
@@ -49,13 +49,10 @@ def digests(paths: Sequence[Path], check: Callable[[], None] = lambda: None) -> 
         DataError: A file cannot be read.
     """
     result: list[FileDigest] = []
-    pool = ThreadPoolExecutor(_THREADS)  # hashing releases the interpreter's lock
-    try:
-        for digest in pool.map(_digest, paths):
-            result.append(digest)
-            check()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    # Hashing releases the interpreter's lock.
+    for digest in in_threads(_digest, paths, _THREADS):
+        result.append(digest)
+        check()
     return result
 
 

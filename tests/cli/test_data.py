@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from siamkit.cli.app import main
 
@@ -65,6 +66,19 @@ def test_what_cannot_be_used_exits_with_3_and_still_tells_the_rest(
     assert found["files"] == 5
     assert check(tmp_path) == 3
     assert "problem: 1 image cannot be read" in capsys.readouterr().out
+
+
+def test_damaged_exif_data_is_said_and_the_image_is_used(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(image_folder, tmp_path, dirs_exist_ok=True)
+    damaged = tmp_path / "class0/0.png"
+    with Image.open(damaged) as image:
+        image.save(damaged, exif=b"Exif\0\0garbage!")
+    assert check(tmp_path) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "notice: the EXIF data of 1 image cannot be read" in text
+    assert "count as upright" in text and "48 files" in text
 
 
 def test_bad_rows_are_an_error_with_their_numbers(

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from siamkit.data.decode import decode, prepare, unreadable
+from siamkit.data.decode import decode, look, prepare, unreadable, upright
 from siamkit.errors import DataError
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
@@ -131,6 +133,70 @@ def test_exif_orientation_is_applied_once(path, file_format, orientation, expect
 def test_damaged_exif_does_not_hide_the_image(path):
     Image.new("RGB", (2, 2), RED).save(path, "PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
     assert pixels(decode(path, 3))[0][0] == list(RED)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "JPEG"])
+def test_an_unreadable_exif_block_makes_the_image_upright_in_check_and_use(path, file_format):
+    image = Image.new("RGB", (3, 2), RED)
+    image.save(path, file_format, exif=b"Exif\0\0garbage!")
+    assert decode(path, 3).size == (3, 2)
+    [facts] = look([path], full=True)
+    assert (facts.problem, facts.oriented) == (None, False)
+    assert prepare(Image.open(path), 3).size == (3, 2)
+    assert unreadable([path], boxes={path: (0, 0, 3, 2)}) == []
+    image.save(path, file_format)
+    assert [facts.oriented for facts in look([path], full=True)] == [True]
+
+
+@given(
+    exif=st.binary(max_size=80),
+    start=st.sampled_from([b"", b"Exif\0\0", b"Exif\0\0II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]),
+    file_format=st.sampled_from(["PNG", "WEBP", "JPEG"]),
+)
+def test_no_exif_data_hides_an_image_or_parts_check_and_use(
+    tmp_path_factory, exif, start, file_format
+):
+    path = tmp_path_factory.mktemp("exif") / "image"
+    Image.new("RGB", (3, 2), RED).save(path, file_format, exif=start + exif)
+    assert sorted(decode(path, 3).size) == [2, 3]
+    assert unreadable([path], full=True) == unreadable([path]) == []
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "BMP", "GIF", "JPEG", "TIFF", "WEBP"])
+def test_what_passes_the_full_check_can_be_used(path, file_format):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, file_format, exif=Image.Exif())
+    whole, rng = path.read_bytes(), np.random.default_rng(1)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] = rng.integers(256)
+        path.write_bytes(damaged)
+        problem = dict(unreadable([path], full=True)).get(path)
+        try:
+            decode(path, 3)
+        except DataError as error:
+            assert error.what == problem
+        else:
+            assert problem is None
+
+
+def test_an_image_is_turned_once_however_often_it_is_prepared(path):
+    image = Image.new("RGB", (3, 2), RED)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(path, "PNG", exif=exif)
+    turned, _ = upright(Image.open(path))
+    assert turned.size == (2, 3) == prepare(turned, 3).size
+
+
+def test_a_box_outside_the_image_is_refused_by_check_and_use(path):
+    Image.new("RGB", (3, 2)).save(path, "PNG")
+    box = (0, 0, 4, 2)
+    with pytest.raises(DataError, match=r"its box ends at 4,2, but the image ends at 3,2"):
+        decode(path, 3, box)
+    for full in (False, True):
+        [(_, problem)] = unreadable([path], boxes={path: box}, full=full)
+        assert problem == "its box ends at 4,2, but the image ends at 3,2"
 
 
 def test_a_single_pixel_is_an_image(path):

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from siamkit.data.decode import decode
+from siamkit.data.decode import decode, upright
 from siamkit.data.images import Sample
 from siamkit.data.views import EvalView
 from siamkit.errors import DataError
@@ -80,8 +80,7 @@ def _fraction(path: Path, size: int) -> Image.Image | None:
             if image.mode != "RGB" or min(image.size) < 8 * size:
                 return None
             image.draft("RGB", (2 * size, 2 * size))
-            image.load()
-            return ImageOps.exif_transpose(image)
+            return upright(image)[0].copy()
     except Exception:  # decode reports the error
         return None
 
