@@ -2,8 +2,8 @@
 
 It applies the EXIF orientation, puts transparent images on white, scales deep grey to 8 bits by the
 given range of values, converts CMYK to RGB, and takes the first frame of an animation. A file that
-cannot be read, or has values outside the range, is an error that names the file. The check of a file runs
-the same code as its use, so that no image passes the one and fails the other.
+cannot be read, or has values outside the range, is an error that names the file. The check of a
+file runs the same code as its use, so that no image passes the one and fails the other.
 """
 
 from __future__ import annotations

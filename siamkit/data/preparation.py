@@ -69,7 +69,8 @@ def preparation(
     ]
     kept = [kept_by_crop(size, target) for size in sizes]
     long = [share for share in kept if share <= ELONGATED]
-    elongated, lost = len(long) / len(kept), 1 - sum(long) / len(long) if long else 0.0
+    elongated = len(long) / max(len(kept), 1)
+    lost = 1 - sum(long) / len(long) if long else 0.0
     fit = choose_fit(config.fit, own, elongated)
     chosen, notices = _range(config, [facts for facts in found.values() if facts.deep])
     if long:

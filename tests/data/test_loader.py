@@ -28,7 +28,7 @@ def images(make_images):
 
 
 def dataset(images, seed=0, **augment):
-    return ViewDataset(images, TrainView(PRE, AugmentConfig(**augment)), 3, seed)
+    return ViewDataset(images, TrainView(PRE, AugmentConfig(**augment)), seed)
 
 
 def processes(loader):
@@ -53,7 +53,7 @@ def test_a_view_is_a_function_of_image_seed_and_index(images):
 def test_without_augmentation_all_views_are_one(images):
     data = dataset(images, enabled=False)
     assert data.seed(3, 0) is None and torch.equal(data[3, 0], data[3, 2])
-    assert data.identity == ViewDataset(images, EvalView(PRE), 3, 0).identity
+    assert data.identity == ViewDataset(images, EvalView(PRE), 0).identity
     assert data.identity != dataset(images).identity
 
 
@@ -65,7 +65,7 @@ def test_images_get_views_of_their_own(make_images):
 
 
 def test_the_evaluation_view_is_always_the_same(images):
-    data = ViewDataset(images, EvalView(PRE), 3, 0)
+    data = ViewDataset(images, EvalView(PRE), 0)
     assert torch.equal(data[0, 0], data[0, 9])
 
 
@@ -164,7 +164,7 @@ class Broken(EvalView):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_other_errors_stay_what_they_are(images, workers):
-    with Loader(ViewDataset(images, Broken(PRE), 3, 0), workers) as loader:
+    with Loader(ViewDataset(images, Broken(PRE), 0), workers) as loader:
         with pytest.raises(RuntimeError, match="a bug"):
             list(loader.batches(BATCHES))
 
@@ -187,7 +187,7 @@ class Stuck(Slow):
 
 def test_a_worker_killed_while_the_caller_waits_is_an_error_and_not_a_hang(images):
     start = time.monotonic()
-    with Loader(ViewDataset(images, Slower(PRE), 3, 0), 2) as loader:
+    with Loader(ViewDataset(images, Slower(PRE), 0), 2) as loader:
         list(loader.batches([]))
         command = f"sleep 0.3; kill -9 {processes(loader)[1].pid}"
         with subprocess.Popen(command, shell=True):
@@ -203,7 +203,7 @@ def test_a_stuck_worker_is_killed(images, monkeypatch, request):
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     # How long torch waits for a worker that does not end: 5 s.
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.5)
-    with Loader(ViewDataset(images, Stuck(PRE), 3, 0), 1) as loader:
+    with Loader(ViewDataset(images, Stuck(PRE), 0), 1) as loader:
         list(loader.batches([]))
         pids = [worker.pid for worker in processes(loader)]
         threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
@@ -224,7 +224,7 @@ def test_a_worker_killed_while_the_caller_computes_is_the_same_error(images):
 
 
 def test_workers_outlive_the_signals_that_stop_a_run(images):
-    with Loader(ViewDataset(images, Slow(PRE), 3, 0), 1) as loader:
+    with Loader(ViewDataset(images, Slow(PRE), 0), 1) as loader:
         batches = loader.batches(BATCHES * 2)
         next(batches)
         for name in (signal.SIGINT, signal.SIGTERM):

@@ -19,11 +19,9 @@ from siamkit.interfaces import Preprocessing
 PREPROCESSING = Preprocessing(size=(32, 32), interpolation="bicubic", crop_pct=0.9)
 
 
-def keys(
-    root: Path, *, view: EvalView | TrainView | None = None, seed: int = 0, channels: int = 3
-) -> RowKeys:
+def keys(root: Path, *, view: EvalView | TrainView | None = None, seed: int = 0) -> RowKeys:
     chosen = view or TrainView(PREPROCESSING, AugmentConfig())
-    return RowKeys(ViewDataset(scan(root).images(), chosen, channels, seed))
+    return RowKeys(ViewDataset(scan(root).images(), chosen, seed))
 
 
 def test_every_image_and_view_has_a_name_of_its_own(image_folder: Path) -> None:
@@ -45,10 +43,10 @@ def test_each_box_of_a_file_has_a_name_of_its_own(image_folder: Path) -> None:
     path = image_folder / "class0/0.png"
     boxes = [None, (0.0, 0.0, 20.0, 40.0), (20.0, 0.0, 40.0, 40.0)]
     images = ImageSet(tuple(Sample(path, 0, "0.png", box) for box in boxes), ("a",))
-    names = RowKeys(ViewDataset(images, EvalView(PREPROCESSING), 3, 0)).of(0)
+    names = RowKeys(ViewDataset(images, EvalView(PREPROCESSING), 0)).of(0)
     assert len(set(names)) == 3
     whole = ImageSet((Sample(path, 0, "0.png"),), ("a",))
-    assert RowKeys(ViewDataset(whole, EvalView(PREPROCESSING), 3, 0)).of(0) == names[:1]
+    assert RowKeys(ViewDataset(whole, EvalView(PREPROCESSING), 0)).of(0) == names[:1]
 
 
 def test_all_evaluation_views_are_one(image_folder: Path) -> None:
@@ -62,7 +60,9 @@ def test_all_evaluation_views_are_one(image_folder: Path) -> None:
     "change",
     [
         {"seed": 1},
-        {"channels": 1},
+        {"view": TrainView(replace(PREPROCESSING, mean=(0.4,), std=(0.2,)), AugmentConfig())},
+        {"view": TrainView(replace(PREPROCESSING, fit="pad"), AugmentConfig())},
+        {"view": TrainView(replace(PREPROCESSING, value_range=12), AugmentConfig())},
         {"view": TrainView(PREPROCESSING, AugmentConfig(hue=0.2))},
         {"view": TrainView(replace(PREPROCESSING, crop_pct=1.0), AugmentConfig())},
         {"view": TrainView(replace(PREPROCESSING, mean=(0.4, 0.5, 0.5)), AugmentConfig())},
@@ -70,7 +70,18 @@ def test_all_evaluation_views_are_one(image_folder: Path) -> None:
         {"view": TrainView(replace(PREPROCESSING, interpolation="bilinear"), AugmentConfig())},
         {"view": EvalView(PREPROCESSING)},
     ],
-    ids=["seed", "channels", "augmentation", "crop", "mean", "size", "interpolation", "kind"],
+    ids=[
+        "seed",
+        "channels",
+        "fit",
+        "range",
+        "augmentation",
+        "crop",
+        "mean",
+        "size",
+        "interpolation",
+        "kind",
+    ],
 )
 def test_whatever_changes_a_view_changes_its_name(
     image_folder: Path, change: dict[str, object]
@@ -99,7 +110,7 @@ def test_one_changed_byte_changes_the_name_of_that_image_alone(
 
 
 def test_digests_are_taken_once_and_shared(image_folder: Path) -> None:
-    dataset = ViewDataset(scan(image_folder).images(), EvalView(PREPROCESSING), 3, 0)
+    dataset = ViewDataset(scan(image_folder).images(), EvalView(PREPROCESSING), 0)
     known: dict[Path, FileDigest] = {}
     first = RowKeys(dataset, known)(0, 0)
     assert len(known) == 48
@@ -113,7 +124,7 @@ def test_a_file_that_went_is_named(tmp_path: Path, image_folder: Path) -> None:
     images: ImageSet = scan(tmp_path / "images").images()
     images.samples[2].path.unlink()
     with pytest.raises(DataError, match=images.samples[2].path.name):
-        RowKeys(ViewDataset(images, EvalView(PREPROCESSING), 3, 0))
+        RowKeys(ViewDataset(images, EvalView(PREPROCESSING), 0))
 
 
 def test_a_file_that_is_written_or_removed_later_is_noticed(
@@ -121,7 +132,7 @@ def test_a_file_that_is_written_or_removed_later_is_noticed(
 ) -> None:
     shutil.copytree(image_folder / "class0", tmp_path / "images" / "class0")
     images = scan(tmp_path / "images").images()
-    key = RowKeys(ViewDataset(images, EvalView(PREPROCESSING), 3, 0))
+    key = RowKeys(ViewDataset(images, EvalView(PREPROCESSING), 0))
     key.require_unchanged(range(6))
     path = images.samples[1].path
     os.utime(path, ns=(0, 12345))
@@ -146,7 +157,5 @@ def test_reading_can_be_stopped_between_two_files(image_folder: Path) -> None:
             raise Stopped
 
     with pytest.raises(Stopped):
-        RowKeys(
-            ViewDataset(scan(image_folder).images(), EvalView(PREPROCESSING), 3, 0), check=check
-        )
+        RowKeys(ViewDataset(scan(image_folder).images(), EvalView(PREPROCESSING), 0), check=check)
     assert calls == 3

@@ -242,3 +242,71 @@ def test_grey_images_vary_in_brightness_and_contrast():
     view = TrainView(pre, AugmentConfig(**NONE | {"brightness": 0.4, "saturation": 0.4}))
     results = {round(float(view(Image.new("L", (8, 8), 100), s).mean()), 3) for s in range(9)}
     assert len(results) > 5
+
+
+# --- fit -----------------------------------------------------------------------------------------
+
+
+def marked(width, height):
+    """Return grey images that are equal but for a mark at one end each."""
+    images = []
+    for end in (0, -1):
+        pixels = np.full((height, width, 3), 128, np.uint8)
+        if width > height:
+            pixels[:, end] = (255, 0, 0)
+        else:
+            pixels[end, :] = (255, 0, 0)
+        images.append(Image.fromarray(pixels))
+    return images
+
+
+@pytest.mark.parametrize("size", [(64, 16), (16, 64)])
+@pytest.mark.parametrize("fit", ["pad", "squash"])
+def test_pad_and_squash_see_what_a_crop_leaves_out(size, fit):
+    left, right = marked(*size)
+    cropped = EvalView(preprocessing(crop_pct=1.0))
+    assert torch.equal(cropped(left), cropped(right))
+    whole = EvalView(preprocessing(fit=fit))
+    assert not torch.equal(whole(left), whole(right))
+    augment = AugmentConfig(crop_scale=(1, 1), crop_ratio=(1, 1), brightness=0, contrast=0,
+                            saturation=0, hue=0, grayscale=0)  # fmt: skip
+    train = TrainView(preprocessing(fit=fit), augment)
+    torch.testing.assert_close(train(left, 3), whole(left), atol=0.05, rtol=0)
+
+
+def test_squash_stretches_and_pad_keeps_the_aspect_ratio():
+    image = Image.new("L", (64, 16), 90)
+    image.paste(250, (24, 0, 40, 16))  # a square of a quarter of the width
+    found = {
+        fit: np.asarray(EvalView(preprocessing(1, fit=fit)).resize(image)) > 170
+        for fit in ("pad", "squash")
+    }
+    height, width = (found["pad"].any(axis=axis).sum() for axis in (1, 0))
+    assert height == width == 8
+    height, width = (found["squash"].any(axis=axis).sum() for axis in (1, 0))
+    assert (height, width) == (32, 8)
+
+
+@pytest.mark.parametrize("fit", ["pad", "squash"])
+@pytest.mark.parametrize("size", [(64, 48), (1, 1), (500, 2), (3, 400)])
+def test_every_fit_has_training_views_of_the_right_shape(fit, size):
+    view = TrainView(preprocessing(fit=fit), EVERYTHING)
+    for seed in range(10):
+        result = view(noise(*size, "RGB"), seed)
+        assert result.shape == (3, 32, 32) and result.isfinite().all()
+        assert torch.equal(result, view(noise(*size, "RGB"), seed))
+
+
+def test_no_training_view_of_a_padded_image_is_border_alone():
+    image = Image.new("L", (400, 8), 40)
+    image.paste(255, (1, 1, 399, 7))
+    view = TrainView(preprocessing(1, fit="pad"), AugmentConfig(crop_scale=(0.05, 1)))
+    assert all(view(image, seed).std() > 0.05 for seed in range(50))
+
+
+def test_square_images_are_alike_under_every_fit():
+    image = noise(40, 40)
+    views = [
+        EvalView(preprocessing(fit=fit, crop_pct=1.0))(image) for fit in ("crop", "pad", "squash")
+    ]
+    assert torch.equal(views[0], views[1]) and torch.equal(views[0], views[2])

@@ -157,7 +157,7 @@ def test_the_best_model_is_loaded_back_and_scores_what_was_reported(done: Done) 
     assert not net.training
     val = load_data(DataConfig(path=values["data"]["path"]), seed=0).val
     view = EvalView(net.backbone.preprocessing)
-    loader = Loader(ViewDataset(val, view, channels=3, seed=0))
+    loader = Loader(ViewDataset(val, view, seed=0))
     best = result["metrics"]["best"]
     metrics = Evaluator(val, torch.device("cpu")).metrics(loader, net.embed)
     assert metrics["map@r"] == pytest.approx(best["map@r"], abs=1e-6)
