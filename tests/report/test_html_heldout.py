@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,13 @@ from siamkit.evaluation.calibration import Calibration, Provenance
 from siamkit.evaluation.embedding_map import embedding_map
 from siamkit.evaluation.prediction import Rate
 from siamkit.evaluation.summary import summarize
+from siamkit.interfaces import Preprocessing
 from siamkit.report.html import thumbnails as thumbs
 from siamkit.report.html.heldout import held_out_facts
 from siamkit.report.html.score_charts import det_chart, map_chart, roc_chart, score_chart
 from siamkit.runs.held_out import HeldOut
+
+PAD = Preprocessing(fit="pad")
 
 
 def held_out(labels, width=4, seed=0, part="val"):
@@ -26,7 +30,7 @@ def held_out(labels, width=4, seed=0, part="val"):
     embeddings = centres[labels] + 0.4 * torch.randn(len(labels), width, generator=generator)
     samples = tuple(Sample(Path(f"/none/{i}.png"), n, f"{n}/{i}.png") for i, n in enumerate(labels))
     classes = tuple(f"class {n}" for n in range(max(labels) + 1))
-    return HeldOut(part, ImageSet(samples, classes), embeddings, 0)
+    return HeldOut(part, ImageSet(samples, classes), embeddings, 0, Preprocessing())
 
 
 # --- verification ---
@@ -46,7 +50,7 @@ def test_figures_are_those_of_evaluate(known):
         rows = [(i, i + 6) for i in range(30)] + [(i, i + 1) for i in range(30)] + [(0, 12)]
         tuples = Tuples(tuple(rows), (True,) * 30 + (False,) * 31)
         images = ImageSet(held.images.samples, held.images.classes, tuples)
-        held = HeldOut("val", images, held.embeddings, 0)
+        held = replace(held, images=images)
     # The total is beyond the images that are shown from, so that figures must not be of a draw.
     facts = held_out_facts(held, calibration(0.25), most_images=20)
     expected = summarize(held.embeddings, held.images, threshold=0.25)
@@ -67,7 +71,7 @@ def test_a_rate_of_zero_has_its_interval_in_both():
     held = held_out([0, 1] * 12)
     # Each image is like one of the other class: the highest scores are all of different pairs.
     embeddings = torch.eye(12).repeat_interleave(2, 0)
-    found = held_out_facts(HeldOut("val", held.images, embeddings, 0), None).verified
+    found = held_out_facts(replace(held, embeddings=embeddings), None).verified
     expected = summarize(embeddings, held.images)["verification"]
     assert found is not None and found.metrics.tar_at_far[0.1] == 0.0
     assert found.to_json()["intervals"] == expected["intervals"]
@@ -79,7 +83,7 @@ def test_the_gallery_shows_neighbours_by_the_roles_that_evaluate_uses():
     query = tuple(i < 9 for i in range(18))
     gallery = tuple(not q for q in query)
     images = ImageSet(held.images.samples, held.images.classes, None, query, gallery)
-    facts = held_out_facts(HeldOut("val", images, held.embeddings, 0), None)
+    facts = held_out_facts(replace(held, images=images), None)
     assert facts.near is not None and facts.retrieval is not None
     assert (facts.near.nearest >= 9).all() and not facts.near.findable[9:].any()
     hits = (facts.near.findable & facts.near.right).sum()
@@ -149,7 +153,7 @@ def test_known_pairs_are_shown_as_the_data_lists_them():
     held = held_out([0, 0, 1, 1, 2, 3])
     pairs = Tuples(((0, 1), (2, 3), (0, 4), (4, 5)), (True, True, False, False))
     images = ImageSet(held.images.samples, held.images.classes, pairs)
-    found = held_out_facts(HeldOut("val", images, held.embeddings, 0), None)
+    found = held_out_facts(replace(held, images=images), None)
     assert (found.right, found.wrong) == ([], []), "which neighbours are right is not known"
     assert found.verified is not None
     assert (found.verified.metrics.same, found.verified.metrics.different) == (2, 2)
@@ -185,15 +189,16 @@ def test_thumbnails_have_pixels_and_nothing_else(tmp_path):
     found = thumbs.thumbnails(
         {n: sample(tmp_path / name) for n, name in enumerate(("a.jpg", "b.png", "none.png"))},
         {0: 96, 1: 56, 2: 56},
+        PAD,
     )
     assert found[2] is None
     first, second = opened(found[0]), opened(found[1])
-    assert (first.format, first.size) == ("WEBP", (48, 96))  # upright
+    assert (first.format, first.size) == ("WEBP", (96, 96))
     for image in (first, second):
         assert not image.getexif() and "icc_profile" not in image.info
     assert b"secret" not in base64.b64decode(found[0])
-    assert second.size == (20, 10)  # not enlarged
-    assert min(second.convert("RGB").getpixel((5, 5))) > 240  # what is transparent lies on white
+    assert second.size == (56, 56)
+    assert min(second.convert("RGB").getpixel((28, 28))) > 240  # what is transparent lies on white
 
 
 def test_a_thumbnail_shows_what_is_in_the_box(tmp_path):
@@ -202,12 +207,38 @@ def test_a_thumbnail_shows_what_is_in_the_box(tmp_path):
     image.save(tmp_path / "a.jpg")
     boxes = {0: (0, 0, 400, 800), 1: (500, 0, 700, 100)}
     found = thumbs.thumbnails(
-        {n: sample(tmp_path / "a.jpg", box) for n, box in boxes.items()}, {0: 96, 1: 96}
+        {n: sample(tmp_path / "a.jpg", box) for n, box in boxes.items()}, {0: 96, 1: 96}, PAD
     )
     blue, red = (opened(found[n]) for n in (0, 1))
-    assert (blue.size, red.size) == ((48, 96), (96, 48))
+    assert (blue.size, red.size) == ((96, 96), (96, 96))
     assert blue.convert("RGB").getpixel((24, 48))[2] > 200
     assert red.convert("RGB").getpixel((48, 24))[0] > 200
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_thumbnail_shows_what_the_network_sees(fit, suffix, tmp_path):
+    image = Image.new("RGB", (3200, 800), "white")
+    image.paste("red", (0, 0, 800, 800))
+    image.paste("blue", (2400, 0, 3200, 800))
+    image.save(tmp_path / f"a.{suffix}")
+    how = Preprocessing(fit=fit, crop_pct=1.0)
+    found = opened(thumbs.thumbnails({0: sample(tmp_path / f"a.{suffix}")}, {0: 96}, how)[0])
+    pixels = np.asarray(found.convert("RGB")).astype(int)
+    red = (pixels[..., 0] - pixels[..., 2] > 100).mean()
+    blue = (pixels[..., 2] - pixels[..., 0] > 100).mean()
+    share = {"crop": 0, "pad": 1 / 16, "squash": 1 / 4}[fit]
+    assert (red, blue) == pytest.approx((share, share), abs=0.02)
+
+
+def test_a_thumbnail_of_a_deep_image_has_its_range(tmp_path):
+    Image.fromarray(np.full((20, 20), 4095, np.uint16)).save(tmp_path / "a.png")
+    grey = {}
+    for bits in (None, 12):
+        how = Preprocessing(value_range=bits)
+        found = thumbs.thumbnails({0: sample(tmp_path / "a.png")}, {0: 56}, how)
+        grey[bits] = opened(found[0]).convert("RGB").getpixel((28, 28))[0]
+    assert grey[12] > 250 and grey[None] < 20
 
 
 def test_a_damaged_file_has_no_thumbnail(tmp_path):
@@ -216,7 +247,7 @@ def test_a_damaged_file_has_no_thumbnail(tmp_path):
     (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
     (tmp_path / "b.png").write_bytes(b"")
     images = {0: sample(tmp_path / "a.jpg"), 1: sample(tmp_path / "b.png")}
-    found = thumbs.thumbnails(images, {0: 96, 1: 96})
+    found = thumbs.thumbnails(images, {0: 96, 1: 96}, PAD)
     assert found == {0: None, 1: None}
 
 
@@ -225,6 +256,6 @@ def test_they_stay_within_their_budget(tmp_path, monkeypatch):
     Image.fromarray(noise).save(tmp_path / "a.png")
     paths = dict.fromkeys(range(20), sample(tmp_path / "a.png"))
     sizes = dict.fromkeys(range(20), 64)
-    best = sum(len(t or "") for t in thumbs.thumbnails(paths, sizes).values())
+    best = sum(len(t or "") for t in thumbs.thumbnails(paths, sizes, PAD).values())
     monkeypatch.setattr(thumbs, "BUDGET", best // 2)
-    assert sum(len(t or "") for t in thumbs.thumbnails(paths, sizes).values()) <= best // 2
+    assert sum(len(t or "") for t in thumbs.thumbnails(paths, sizes, PAD).values()) <= best // 2

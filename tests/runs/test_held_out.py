@@ -7,6 +7,7 @@ import torch
 
 from siamkit.data.images import ImageSet
 from siamkit.errors import CheckpointError
+from siamkit.interfaces import Preprocessing
 from siamkit.runs.directory import RunDir
 from siamkit.runs.held_out import HeldOut
 
@@ -14,7 +15,8 @@ from siamkit.runs.held_out import HeldOut
 @pytest.fixture
 def held_out(tmp_path: Path) -> HeldOut:
     images = ImageSet.of(tmp_path, {"a\udcff": ["a/1.png", "a/2.png"], "b": ["b/\udcff.png"]})
-    return HeldOut("val", images, torch.randn(3, 4), epoch=2)
+    preprocessing = Preprocessing(fit="pad", value_range=(0.0, 100.0))
+    return HeldOut("val", images, torch.randn(3, 4), 2, preprocessing)
 
 
 def test_it_comes_back_as_it_was_saved(held_out: HeldOut, tmp_path: Path) -> None:
@@ -24,6 +26,7 @@ def test_it_comes_back_as_it_was_saved(held_out: HeldOut, tmp_path: Path) -> Non
     assert loaded is not None
     assert loaded.images == held_out.images
     assert (loaded.part, loaded.epoch) == ("val", 2)
+    assert loaded.preprocessing == held_out.preprocessing
     assert torch.equal(loaded.embeddings, held_out.embeddings)
     assert [p.name for p in run.embeddings.iterdir()] == ["val.safetensors"]
 
