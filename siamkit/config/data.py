@@ -80,7 +80,7 @@ class DataConfig(Section):
         "auto",
         description="How an image of another shape becomes square. crop: its centre. pad: all of "
         "it, with a border. squash: all of it, with another aspect ratio. auto: the backbone's "
-        "own way, or pad if that is crop and many images are elongated.",
+        "own way, or squash if that is crop and many images are longer than 5:3.",
     )
     range: Literal["auto", "full"] | Bits | tuple[float, float] = Field(
         "auto",

@@ -15,11 +15,11 @@ from siamkit.interfaces import Fit
 from siamkit.spelling import setting
 from siamkit.words import plural
 
-ELONGATED = 0.75
-"""A centre crop keeps at most this share of an elongated image: 4:3 and longer ones."""
+ELONGATED = 0.6
+"""A centre crop keeps at most this share of an elongated image: of 5:3 and longer ones."""
 
 MANY = 0.05
-"""The share of elongated images above which ``data.fit: auto`` pads."""
+"""The share of elongated images above which ``data.fit: auto`` squashes."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def choose_fit(wanted: Literal["auto"] | Fit, own: Fit, elongated: float) -> Fit
     """
     if wanted != "auto":
         return wanted
-    return "pad" if own == "crop" and elongated > MANY else own
+    return "squash" if own == "crop" and elongated > MANY else own
 
 
 def bits_for(value: float) -> int | None:
@@ -109,7 +109,7 @@ def _on_shape(config: DataConfig, fit: Fit, long: int, images: int, lost: float)
         return f"{what}: the centre crop leaves out {lost:.0%} of their area; {keys} keeps all"
     how = "padded" if fit == "pad" else "squashed"
     why = f", because a centre crop would leave out {lost:.0%} of their area"
-    return f"{what}: images are {how}{why if config.fit == 'auto' and fit == 'pad' else ''}"
+    return f"{what}: images are {how}{why if config.fit == 'auto' and fit == 'squash' else ''}"
 
 
 def _range(

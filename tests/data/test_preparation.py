@@ -41,11 +41,11 @@ def test_a_set_of_square_images_is_cropped_without_a_word(tmp_path: Path) -> Non
     assert found(tmp_path, [grey(60, 60)] * 3) == Preparation("crop", "full", 0, 0, ())
 
 
-def test_elongated_images_are_padded_and_the_user_is_told(tmp_path: Path) -> None:
+def test_elongated_images_are_squashed_and_the_user_is_told(tmp_path: Path) -> None:
     result = found(tmp_path, [grey(240, 60)] * 3 + [grey(60, 60)])
-    assert (result.fit, result.elongated, result.lost) == ("pad", 0.75, 0.75)
+    assert (result.fit, result.elongated, result.lost) == ("squash", 0.75, 0.75)
     assert result.notices == (
-        "3 of 4 training images are elongated: images are padded, because a centre crop would "
+        "3 of 4 training images are elongated: images are squashed, because a centre crop would "
         "leave out 75% of their area",
     )
 
@@ -68,13 +68,17 @@ def test_boxes_have_shapes_of_their_own(tmp_path: Path) -> None:
 
 def test_an_input_that_is_not_square_decides_what_is_elongated(tmp_path: Path) -> None:
     assert found(tmp_path, [grey(240, 120)], target=(200, 100)).fit == "crop"
-    assert found(tmp_path, [grey(100, 100)], target=(200, 100)).fit == "pad"
+    assert found(tmp_path, [grey(100, 100)], target=(200, 100)).fit == "squash"
+
+
+def test_common_photographs_are_cropped(tmp_path: Path) -> None:
+    assert found(tmp_path, [grey(400, 300), grey(300, 200)]).notices == ()
 
 
 @pytest.mark.parametrize("own", ["crop", "pad", "squash"])
 def test_the_backbones_own_fit_is_kept_unless_it_crops_elongated_images(own: Fit) -> None:
     assert choose_fit("auto", own, 0.0) == own
-    assert choose_fit("auto", own, 1.0) == ("pad" if own == "crop" else own)
+    assert choose_fit("auto", own, 1.0) == ("squash" if own == "crop" else own)
     for wanted in ("crop", "pad", "squash"):
         assert choose_fit(wanted, own, 1.0) == wanted  # type: ignore[arg-type]
 
