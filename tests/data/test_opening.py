@@ -409,6 +409,23 @@ def test_pairs_with_an_unreadable_image_go_with_it(people: Path) -> None:
     assert len(splits.train.tuples) + len(splits.val.tuples) == 23
 
 
+def test_names_that_look_like_missing_values_are_said(people: Path, make_images) -> None:
+    rows = [(p, "nan" if p.endswith("0.png") else label) for p, label in rows_of(people)]
+    notices = load(table(people / "m.csv", "path,label", rows)).notices
+    told = "the class 'nan' of 8 images looks like a missing value, but counts as a class"
+    assert any(told in notice for notice in notices)
+    rows = [(p, label, "None" if p < "c4" else p) for p, label in rows_of(people)]
+    notices = load(table(people / "g.csv", "path,label,group", rows)).notices
+    assert any("the group 'None' of " in notice for notice in notices)
+    assert not any("missing" in n for n in load(people).notices)
+    for name in ("NULL", "n/a"):
+        folder = people / name
+        folder.mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (40, 40)).save(folder / f"{i}.png")
+    assert sum("looks like a missing value" in n for n in load(people).notices) == 1
+
+
 # --- leaks ---------------------------------------------------------------------------------------
 
 
