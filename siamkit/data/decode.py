@@ -136,7 +136,7 @@ def _require_inside(box: Box | None, size: tuple[int, int], where: str) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What the check of an image file found.
 

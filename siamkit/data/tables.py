@@ -58,7 +58,7 @@ def missing_notices(noun: str, names: Iterable[str], of: str = "image") -> list[
     odd = Counter(name for name in names if name.rpartition("/")[2].lower() in _MISSING)
     return [
         f"the {noun} {name!r} of {plural(count, of)} looks like a missing value, but counts "
-        f"as a {noun}; if it is none, correct or remove them"
+        f"as a {noun}; correct it if a value is missing"
         for name, count in sorted(odd.items())
     ]
 

@@ -71,8 +71,8 @@ def test_images_that_are_not_read_are_said_with_the_folders_that_are_lost(make_i
     os.mkfifo(root / "cat/pipe")
     assert scan(root).notices == (
         "left out 3 images whose format or name siamkit does not read: cat/1.png_large, "
-        "dog/0.heic, dog/1; 1 folder lost with them: dog; convert images to PNG or JPEG, or give them the "
-        "ending of their format",
+        "dog/0.heic, dog/1; 1 folder lost with them: dog; convert images to PNG or JPEG, "
+        "or give them the ending of their format",
         "ignored 3 files that are not images: cat/README, cat/notes.txt, cat/pipe",
         "ignored 1 folder without images: dog",
     )

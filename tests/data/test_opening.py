@@ -436,11 +436,11 @@ def test_an_image_on_both_sides_is_told_or_refused(make_images) -> None:
     splits = load(root)
     told = "train/train1/2.png (train) and val/val0/copy.png (val)"
     assert any(
-        "1 pair of images with the same content is in two splits" in n and told in n
+        "1 group of images with the same content is in two splits" in n and told in n
         for n in splits.notices
     )
     with pytest.raises(
-        DataError, match="1 pair of images with the same content is in two splits"
+        DataError, match="1 group of images with the same content is in two splits"
     ) as caught:
         load(root, strict=True)
     assert caught.value.exit_code == 3
