@@ -9,6 +9,12 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from siamkit.config.base import SAMPLE, AbsolutePath, Section, absolute
 
+MAX_PIXELS = 100_000_000
+"""The default of ``data.max_pixels``. Decoding that many takes up to 2 GB and 10 seconds."""
+
+PILLOWS_LIMIT = 178_956_970
+"""The number of pixels above which Pillow refuses an image itself."""
+
 
 class AugmentConfig(Section):
     """Random changes to training images. A view is one deterministic draw of them."""
@@ -73,6 +79,13 @@ class DataConfig(Section):
         ge=16,
         le=2048,
         description="Height and width of the input in pixels; null: the backbone's own size.",
+    )
+    max_pixels: int = Field(
+        MAX_PIXELS,
+        ge=1,
+        le=PILLOWS_LIMIT,
+        description="Largest number of pixels of an image file, width times height. Larger images "
+        "are unreadable; they are told by their header and never decoded.",
     )
     in_chans: int = Field(3, ge=1, le=4, description="Channels per image: 1 grey, 3 RGB, 4 RGBA.")
     val_fraction: float = Field(

@@ -45,7 +45,9 @@ def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> 
     files = source.files()
     boxes = {path: box for path, box in files.items() if box is not None}
     facts = _Files()
-    looks = look(list(files), boxes=boxes, channels=config.in_chans, full=True)
+    looks = look(
+        list(files), boxes=boxes, channels=config.in_chans, max_pixels=config.max_pixels, full=True
+    )
     for found in counted(looks, progress, "read images", len(files)):
         facts.add(found)
     bad = facts.unusable
@@ -79,7 +81,7 @@ def _splits(
         problems.append(str(error))
         empty |= {"leaks": [], "near_duplicates": [], "conflicts": []}
         return empty
-    contents = Contents(splits.sets, progress)
+    contents = Contents(splits.sets, progress, max_pixels=config.max_pixels)
     return {
         "how": splits.how,
         "parts": {name: _part(images) for name, images in splits.sets.items()},

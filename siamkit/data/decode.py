@@ -18,15 +18,13 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from siamkit.config import MAX_PIXELS
 from siamkit.data.images import Box
 from siamkit.data.threads import in_threads
 from siamkit.errors import DataError, SiamkitError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """The formats that are decoded. The content decides, not the file's name."""
-
-MAX_PIXELS = 178_956_970
-"""Width x height above which a file counts as a decompression bomb (Pillow's own limit)."""
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _HINT = "repair or remove the file"
@@ -77,8 +75,6 @@ def prepare(
         DataError: The image is empty, too large, truncated, or of a mode without a defined range.
     """
     with _quiet(), _as_data_error(where, max_pixels):
-        if not image.width * image.height:
-            raise DataError("the image is empty", where=where, got=f"{image.width}x{image.height}")
         _check(image, where, max_pixels)
         return _pixels(image, channels, None, where)[0]
 
@@ -162,6 +158,7 @@ def look(
     *,
     boxes: Mapping[Path, Box] | None = None,
     channels: int = 3,
+    max_pixels: int = MAX_PIXELS,
     full: bool = False,
 ) -> Iterator[Facts]:
     """Yield the facts of each image file, in order.
@@ -173,6 +170,7 @@ def look(
         paths: The files.
         boxes: For some files, a box that must lie within the upright image.
         channels: As for :func:`decode`.
+        max_pixels: As for :func:`decode`.
         full: Whether to decode the pixels as :func:`decode` does, which finds every problem.
     """
     boxes = boxes or {}
@@ -180,7 +178,7 @@ def look(
     def facts(path: Path) -> Facts:
         box = boxes.get(path)
         try:
-            with _opened(path, MAX_PIXELS) as image:
+            with _opened(path, max_pixels) as image:
                 form, mode, size, oriented = str(image.format), image.mode, image.size, True
                 if full:
                     _, oriented = _pixels(image, channels, box, str(path))
@@ -201,10 +199,11 @@ def unreadable(
     *,
     boxes: Mapping[Path, Box] | None = None,
     channels: int = 3,
+    max_pixels: int = MAX_PIXELS,
     full: bool = False,
 ) -> list[tuple[Path, str]]:
     """Return each file that is not a usable image, with its problem; see :func:`look`."""
-    looks = look(paths, boxes=boxes, channels=channels, full=full)
+    looks = look(paths, boxes=boxes, channels=channels, max_pixels=max_pixels, full=full)
     return [(facts.path, facts.problem) for facts in looks if facts.problem]
 
 
@@ -254,28 +253,38 @@ def _as_data_error(where: str, max_pixels: int) -> Iterator[None]:
     except (SiamkitError, MemoryError):
         raise
     except Image.DecompressionBombError:
-        raise _too_large(where, None, max_pixels) from None
+        raise _too_large(where, f"more than {max_pixels:,}", max_pixels) from None
     # Decoders raise almost any exception for damaged bytes: SyntaxError, struct.error, IndexError.
     except Exception as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         raise DataError(f"cannot read the image: {reason}", where=where, hint=_HINT) from error
 
 
-def _check(image: Image.Image, where: str, max_pixels: int) -> None:
+def require_size(image: Image.Image, where: str, max_pixels: int = MAX_PIXELS) -> None:
+    """Check the size of an opened image, without decoding it.
+
+    Raises:
+        DataError: It has no pixels, or too many.
+    """
+    if not image.width * image.height:
+        raise DataError("the image is empty", where=where, got=f"{image.width}x{image.height}")
     pixels = image.width * image.height
     if pixels > max_pixels:
-        raise _too_large(where, pixels, max_pixels)
+        raise _too_large(where, f"{pixels:,}", max_pixels)
+
+
+def _check(image: Image.Image, where: str, max_pixels: int) -> None:
+    require_size(image, where, max_pixels)
     if image.mode == "F":
         raise _no_range(where, "32-bit floats")
 
 
-def _too_large(where: str, pixels: int | None, max_pixels: int) -> DataError:
+def _too_large(where: str, pixels: str, max_pixels: int) -> DataError:
     return DataError(
-        "the image has too many pixels",
+        f"the image has too many pixels: {pixels}",
         where=where,
-        got=pixels,
-        allowed=f"up to {max_pixels}",
-        hint="scale it down",
+        allowed=f"up to {max_pixels:,} (data.max_pixels)",
+        hint="scale it down, or raise the limit",
     )
 
 

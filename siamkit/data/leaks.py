@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from siamkit.config import MAX_PIXELS
 from siamkit.data.decode import decode
 from siamkit.data.folders import listed
 from siamkit.data.hamming import near_groups
@@ -99,13 +101,16 @@ class Contents:
     Args:
         sets: The image sets.
         progress: Called after each file that is read.
+        max_pixels: As for :func:`.decode`.
 
     Raises:
         DataError: A file cannot be read.
     """
 
-    def __init__(self, sets: Sets, progress: OnProgress = no_progress) -> None:
-        self._sets = sets
+    def __init__(
+        self, sets: Sets, progress: OnProgress = no_progress, *, max_pixels: int = MAX_PIXELS
+    ) -> None:
+        self._sets, self._max_pixels = sets, max_pixels
         self._samples = [sample for images in sets.values() for sample in images.samples]
         self._parts = list(sets)
         self._part = np.repeat(np.arange(len(sets)), [len(images) for images in sets.values()])
@@ -142,7 +147,8 @@ class Contents:
         contents, first = np.unique(self._number, return_index=True)
         hashes = np.zeros(len(contents), np.uint64)
         samples = [self._samples[index] for index in first]
-        values = in_threads(_perceptual_hash, samples, _THREADS)
+        hash_of = partial(_perceptual_hash, max_pixels=self._max_pixels)
+        values = in_threads(hash_of, samples, _THREADS)
         for index, value in enumerate(counted(values, progress, "compare images", len(samples))):
             hashes[index] = value
         distinct, place = np.unique(hashes, return_inverse=True)
@@ -203,11 +209,11 @@ def _size(path: Path) -> int:
         raise DataError(f"cannot read the image: {error.strerror}", where=str(path)) from None
 
 
-def _perceptual_hash(sample: Sample) -> int:
+def _perceptual_hash(sample: Sample, max_pixels: int) -> int:
     """Return the perceptual hash of an image; 0 for an image of one colour."""
     from imagehash import phash
 
-    image = decode(sample.path, 1, sample.box)
+    image = decode(sample.path, 1, sample.box, max_pixels=max_pixels)
     low, high = image.getextrema()
     return 0 if low == high else int(str(phash(image)), 16)
 

@@ -101,7 +101,10 @@ def usable(source: Source, config: DataConfig) -> tuple[Source, tuple[tuple[str,
     files = source.files()
     boxes = {path: box for path, box in files.items() if box is not None}
     tolerant = config.on_unreadable != "error"
-    bad = unreadable(list(files), boxes=boxes, channels=config.in_chans, full=tolerant)
+    bad = unreadable(
+        list(files), boxes=boxes, channels=config.in_chans, max_pixels=config.max_pixels,
+        full=tolerant,
+    )  # fmt: skip
     if not bad:
         return source, ()
     lines = listed([f"{_near(path, source.where)}: {problem}" for path, problem in bad])

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from siamkit.config import MAX_PIXELS
 from siamkit.data.decode import decode, prepare
 from siamkit.data.images import ImageSet, Sample
 from siamkit.data.inputs import Paths, is_file, listed, samples_of
@@ -78,6 +79,7 @@ class Embedder(TextRepr):
         precision: The numeric type on a GPU.
         workers: Processes that decode images; None: by the number of cores and images.
         calibration: The calibration for :meth:`verify`, or the error to raise there.
+        max_pixels: Refuse images of more pixels, before they are decoded.
 
     Raises:
         ConfigError: It is no network of siamkit.
@@ -91,6 +93,7 @@ class Embedder(TextRepr):
         precision: Precision = "fp32",
         workers: int | None = None,
         calibration: Calibration | CheckpointError | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if not isinstance(net, SiameseNet):
             raise ConfigError(
@@ -106,6 +109,7 @@ class Embedder(TextRepr):
         self._choice: Choice | None = None
         self._considered = 0
         self._calibration = calibration
+        self._max_pixels = max_pixels
 
     @classmethod
     def from_pretrained(
@@ -304,8 +308,9 @@ class Embedder(TextRepr):
         paths = [sample.path for sample in samples]
         preprocessing = self.net.backbone.preprocessing
         dataset = ViewDataset(
-            ImageSet(samples, ("",)), EvalView(preprocessing), preprocessing.channels, seed=0
-        )
+            ImageSet(samples, ("",)), EvalView(preprocessing), preprocessing.channels, seed=0,
+            max_pixels=self._max_pixels,
+        )  # fmt: skip
         workers = self._workers
         if workers is None:
             workers = default_workers(len(paths), self._device)
@@ -330,11 +335,17 @@ class Embedder(TextRepr):
                 if is_file(image):
                     (sample,) = samples_of([image])
                     names.append(str(sample.path))
-                    opened = decode(sample.path, preprocessing.channels, sample.box)
+                    opened = decode(
+                        sample.path, preprocessing.channels, sample.box,
+                        max_pixels=self._max_pixels,
+                    )  # fmt: skip
                 else:
                     names.append(f"image {index}")
-                    picture = picture_of(image, names[-1])
-                    opened = prepare(picture, preprocessing.channels, where=names[-1])
+                    picture = picture_of(image, names[-1], max_pixels=self._max_pixels)
+                    opened = prepare(
+                        picture, preprocessing.channels, where=names[-1],
+                        max_pixels=self._max_pixels,
+                    )  # fmt: skip
                 views.append(view(opened))
             yield self._run(torch.stack(views), len(images) - start, names)
 

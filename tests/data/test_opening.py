@@ -402,6 +402,15 @@ def test_too_many_unreadable_images_are_an_error(make_images) -> None:
     assert len(load(root, on_unreadable="skip", max_skipped=0.1).skipped) == 2
 
 
+def test_images_of_too_many_pixels_are_refused_or_left_out(make_images) -> None:
+    root = make_images({f"c{i}": 6 for i in range(8)}, size=40)
+    Image.new("RGB", (41, 40)).save(root / "c0/3.png")
+    with pytest.raises(DataError, match=r"c0/3\.png: the image has too many pixels: 1,640"):
+        load(root, max_pixels=1600)
+    assert len(load(root, max_pixels=1600, on_unreadable="skip").skipped) == 1
+    assert load(root, max_pixels=1640).skipped == ()
+
+
 def test_pairs_with_an_unreadable_image_go_with_it(people: Path) -> None:
     (people / "c0/1.png").write_bytes(b"")
     path = table(people / "p.csv", "a,b,same", pair_rows())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from siamkit.config import MAX_PIXELS
 from siamkit.data.decode import decode, upright
 from siamkit.data.images import Sample
 from siamkit.errors import DataError
@@ -24,7 +25,9 @@ BUDGET = 4_400_000
 _QUALITIES = (78, 60, 42, 25, 10)
 
 
-def thumbnails(images: Mapping[int, Sample], sizes: Mapping[int, int]) -> dict[int, str | None]:
+def thumbnails(
+    images: Mapping[int, Sample], sizes: Mapping[int, int], *, max_pixels: int = MAX_PIXELS
+) -> dict[int, str | None]:
     """Return a small WebP of each image, in base64; None if the file cannot be read.
 
     All have the highest quality at which they fit into :data:`BUDGET` together.
@@ -32,8 +35,9 @@ def thumbnails(images: Mapping[int, Sample], sizes: Mapping[int, int]) -> dict[i
     Args:
         images: The images by number.
         sizes: The longest side of each in pixels.
+        max_pixels: Leave out images of more pixels.
     """
-    small = {number: _small(image, sizes[number]) for number, image in images.items()}
+    small = {number: _small(image, sizes[number], max_pixels) for number, image in images.items()}
     encoded: dict[int, str | None] = {}
     for quality in _QUALITIES:
         encoded = {
@@ -44,11 +48,11 @@ def thumbnails(images: Mapping[int, Sample], sizes: Mapping[int, int]) -> dict[i
     return encoded
 
 
-def _small(sample: Sample, size: int) -> Image.Image | None:
+def _small(sample: Sample, size: int, max_pixels: int) -> Image.Image | None:
     """Return an image of at most ``size`` pixels per side; smaller images keep their size."""
     try:
-        whole = _fraction(sample.path, size) if sample.box is None else None
-        image = whole or decode(sample.path, 3, sample.box)
+        whole = _fraction(sample.path, size, max_pixels) if sample.box is None else None
+        image = whole or decode(sample.path, 3, sample.box, max_pixels=max_pixels)
         image.thumbnail((size, size), Image.Resampling.LANCZOS)
     except DataError:
         return None
@@ -58,11 +62,13 @@ def _small(sample: Sample, size: int) -> Image.Image | None:
     return clean
 
 
-def _fraction(path: Path, size: int) -> Image.Image | None:
+def _fraction(path: Path, size: int, max_pixels: int) -> Image.Image | None:
     """Return a large JPEG decoded at reduced size, which is faster; None for other images."""
     try:
         with path.open("rb") as stream, Image.open(stream, formats=("JPEG",)) as image:
             if image.mode != "RGB" or max(image.size) < 8 * size:
+                return None
+            if image.width * image.height > max_pixels:
                 return None
             image.draft("RGB", (2 * size, 2 * size))
             return upright(image)[0].copy()

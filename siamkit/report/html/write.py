@@ -30,7 +30,8 @@ def write_html(run: OpenRun, output: Path | None = None) -> dict[str, Any]:
     charts = charts_of(gathered)
     thumbs: dict[int, str | None] = {}
     if gathered.held is not None and gathered.held.near is not None:
-        thumbs = thumbnails(*model.thumbnail_wishes(gathered.held, gathered.map))
+        wishes = model.thumbnail_wishes(gathered.held, gathered.map)
+        thumbs = thumbnails(*wishes, max_pixels=run.config.data.max_pixels)
     context = context_of(gathered, charts, thumbs, datetime.now(UTC))
     text = render(charts, context)
     write_atomic(path, text, _HINT)
