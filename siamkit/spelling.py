@@ -162,8 +162,9 @@ def _arguments(section: str, keys: Mapping[str, Any]) -> list[str]:
 def _literal(value: Any) -> str:
     if isinstance(value, str) and value.isupper():
         return value
-    plain = bool | int | float | str | list | tuple | None
-    return repr(value if isinstance(value, plain) else str(value))
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_literal, value))}]"
+    return repr(value if isinstance(value, bool | int | float | str | None) else str(value))
 
 
 def _plain(value: Any) -> str:

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
@@ -18,6 +17,7 @@ from siamkit.config import (
     parse_sets,
     read_file,
     resolve,
+    yaml_text,
 )
 from siamkit.errors import ConfigError, PluginError
 from siamkit.interfaces import Options
@@ -178,7 +178,7 @@ def test_a_resolved_config_is_complete_and_survives_yaml(config, tmp_path):
     file.write_text(resolved.to_yaml())
     again = config(read_file(file))
     assert again == resolved
-    assert yaml.safe_load(file.read_text())["loss"] == {"name": "triplet", "margin": 0.5}
+    assert yaml_text.load(file.read_text())["loss"] == {"name": "triplet", "margin": 0.5}
     assert again.to_yaml() == resolved.to_yaml()
 
 
@@ -211,6 +211,8 @@ def test_a_config_cannot_be_changed(config):
     [
         ("0.5", 0.5), ("1e-3", 0.001), ("3", 3), ("null", None), ("true", True),
         ("[layer3, layer4]", ["layer3", "layer4"]), ("", None), ("nan", "nan"), ("a=b", "a=b"),
+        ("off", "off"), ("0123", 123), ("1:30", "1:30"), ("2020-01-01", "2020-01-01"),
+        ("0o17", 15),
     ],
 )  # fmt: skip
 def test_set_reads_yaml_values(text, value):
@@ -228,20 +230,64 @@ def test_what_is_no_assignment_is_refused(text):
 
 
 def test_a_value_that_is_no_yaml_is_refused():
-    with pytest.raises(ConfigError, match=r"--set a.b: the value is not YAML, got '\[1'"):
+    with pytest.raises(ConfigError, match=r"--set a.b: the value is not YAML: .*, got '\[1'"):
         parse_sets(["a.b=[1"])
 
 
-@pytest.mark.parametrize("raw", ["2020-13-45", "0b_", "!!int ''", "!!timestamp x", "[" * 5000])
+@pytest.mark.parametrize("raw", ["{a: 1, a: 2}", "!!int ''", "!!timestamp x", "[" * 5000])
 def test_what_the_yaml_reader_itself_trips_over_is_refused(tmp_path, raw):
-    with pytest.raises(ConfigError, match=r"^--set x: the value is not YAML, got "):
+    with pytest.raises(ConfigError, match=r"^--set x: the value is not YAML: .*, got "):
         parse_sets([f"x={raw}"])
     (tmp_path / "run.yaml").write_text(f"train:\n  epochs: {raw}\n")
     with pytest.raises(ConfigError, match=r"run\.yaml(:2)?: not YAML: ") as caught:
         read_file(tmp_path / "run.yaml")
-    if raw == "2020-13-45":
-        told = f"{tmp_path / 'run.yaml'}:2: not YAML: '2020-13-45' cannot be read as timestamp"
-        assert str(caught.value) == told
+    if raw.startswith("{a"):
+        told = f"{tmp_path / 'run.yaml'}:2: not YAML: the key 'a' is given twice, first in line 1"
+        assert str(caught.value).startswith(told[:-1])
+
+
+def test_a_section_given_twice_is_refused(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("train:\n  epochs: 30\nloss: triplet\ntrain:\n  seed: 3\n")
+    with pytest.raises(ConfigError) as caught:
+        read_file(file)
+    told = f"{file}:4: not YAML: the key 'train' is given twice, first in line 1"
+    assert str(caught.value) == told
+
+
+def test_the_documented_words_and_names_are_text(config, tmp_path):
+    assert config(parse_sets(["engine.cache=off"])).engine.cache == "off"
+    assert config(parse_sets(["report=off"])).report is False
+    file = tmp_path / "run.yaml"
+    file.write_text("engine: {cache: off, cut: off}\nrun_dir: 2020-01-01\ntrain: {seed: 0123}\n")
+    read = config(read_file(file))
+    assert (read.engine.cache, read.engine.cut, read.train.seed) == ("off", "off", 123)
+    assert read.run_dir is not None and read.run_dir.name == "2020-01-01"
+    file.write_text("train: {batch_size: 1:30}")
+    with pytest.raises(ConfigError, match=r"train\.batch_size: must be an integer, got '1:30'"):
+        config(read_file(file))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(config, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("train: {seed: 3}", encoding="utf-8-sig")
+    assert config(read_file(file)).train.seed == 3
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1),
+    st.floats(1e-12, 1000),
+    st.none() | st.floats(1e-12, 1e6),
+)
+def test_every_config_that_is_written_is_read_back(config, tmp_path_factory, name, lr, norm):
+    written = config({
+        "freeze": {"name": "stages", "names": [name]},
+        "optimizer": {"lr": lr, "clip_norm": norm},
+    })  # fmt: skip
+    file = tmp_path_factory.mktemp("c") / "config.yaml"
+    file.write_text(written.to_yaml(), encoding="utf-8")
+    assert config(read_file(file)) == written
 
 
 # --- errors ---

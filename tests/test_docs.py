@@ -13,14 +13,13 @@ from typing import Any
 
 import pytest
 import typer
-import yaml
 
 import siamkit
 from siamkit import api, errors, hookspecs, interfaces
 from siamkit.cli.app import app
 from siamkit.cli.output import restored_stdout
 from siamkit.cli.run_flags import RunFlags
-from siamkit.config import RunConfig
+from siamkit.config import RunConfig, yaml_text
 from siamkit.report.options import describe_options
 from siamkit.training.state import RunState
 
@@ -173,7 +172,7 @@ def test_toml_blocks_parse(text):
 
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_yaml_blocks_are_valid_configurations(text, packaged_backbones):
-    assert api.load_config(packaged_backbones(yaml.safe_load(text)))
+    assert api.load_config(packaged_backbones(yaml_text.load(text)))
 
 
 @pytest.fixture
@@ -259,7 +258,7 @@ def test_what_is_given_with_set_arrives(page, line):
         found: Any = resolved
         for part in key.split("."):
             found = found[part]
-        assert found == yaml.safe_load(value), text
+        assert found == yaml_text.load(value), text
 
 
 # --- links ---------------------------------------------------------------------------------------

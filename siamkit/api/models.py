@@ -131,4 +131,5 @@ def embedder_of(
         precision=run.config.train.precision,
         workers=workers,
         calibration=calibration,
+        max_pixels=run.config.data.max_pixels,
     )

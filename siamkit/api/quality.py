@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from siamkit.api.results import DataResult, EvaluationResult
 from siamkit.config import calibration_config
 from siamkit.data.check import check
 from siamkit.data.images import ImageSet, Sample, image_set_of
+from siamkit.data.leaks import no_progress
 from siamkit.data.memory import Item, items_of, label_text
 from siamkit.data.opening import load_data, unseen_images
 from siamkit.errors import CheckpointError, ConfigError, DataError
@@ -223,13 +224,20 @@ def verify_pairs(
     return verdicts
 
 
-def check_data(data: str | Path, *, root: str | Path | None = None, seed: int = 0) -> DataResult:
+def check_data(
+    data: str | Path,
+    *,
+    root: str | Path | None = None,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> DataResult:
     """Check data for problems: bad rows, unreadable images, leaks, label conflicts.
 
     Args:
         data: A folder, a table, LFW's pairs, or ``sample``.
         root: The folder that a table's paths are relative to; None: the table's folder.
         seed: Seed of the choice of held-out classes.
+        progress: Called with the name of a step, and the numbers of finished and of all images.
 
     Raises:
         ConfigError: An argument is no path; :func:`siamkit.fit` checks other data when it starts.
@@ -237,7 +245,8 @@ def check_data(data: str | Path, *, root: str | Path | None = None, seed: int = 
     """
     path, folder = path_of(data, "data", "a folder or a table of images"), _root(root)
     config = load_config({"data": {"path": str(path), "root": folder and str(folder)}})
-    return DataResult(check(config.data, whole_number(seed, "seed")))
+    report = check(config.data, whole_number(seed, "seed"), progress or no_progress)
+    return DataResult(report)
 
 
 def calibrate(

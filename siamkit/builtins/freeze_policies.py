@@ -9,10 +9,11 @@ phases.
 
 from __future__ import annotations
 
-import re
+import time
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Generic, Literal, TypeVar
 
+import regex
 from pydantic import AfterValidator, Field
 
 from siamkit.builtins.plateau import plateaus
@@ -24,12 +25,38 @@ from siamkit.spelling import command
 _SHOWN = 8
 
 
+_SECONDS = 1.0  # to search for one pattern in all parameter names, which takes milliseconds
+
+
 def _compiles(pattern: str) -> str:
     try:
-        re.compile(pattern)
-    except re.error as error:
+        regex.compile(pattern)
+    except (regex.error, RecursionError, OverflowError) as error:
         raise ValueError(f"not a regular expression: {error}") from None
     return pattern
+
+
+def _matching(pattern: str, names: Iterable[str]) -> set[str]:
+    """Return the names in which the pattern is found.
+
+    Raises:
+        ConfigError: The search takes too long, since some patterns take exponential time.
+    """
+    compiled, end = regex.compile(pattern), time.monotonic() + _SECONDS
+    matching = set()
+    for name in names:
+        try:
+            # A timeout of zero or less would mean none.
+            if compiled.search(name, timeout=max(end - time.monotonic(), 1e-3)):
+                matching.add(name)
+        except TimeoutError:
+            raise ConfigError(
+                f"the pattern takes more than {_SECONDS:g} s to search for",
+                where="freeze.patterns",
+                got=pattern,
+                hint="avoid repeats within repeats, such as (a+)+",
+            ) from None
+    return matching
 
 
 # --- options -------------------------------------------------------------------------------------
@@ -281,7 +308,7 @@ class Regex(_Policy[RegexOptions]):
         names = _parameters(stages)
         matched: set[str] = set()
         for pattern in self.options.patterns:
-            matching = {name for name in names if re.search(pattern, name)}
+            matching = _matching(pattern, names)
             if not matching:
                 raise ConfigError(
                     "the pattern matches no parameter",

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from siamkit.config import yaml_text
 from siamkit.errors import ConfigError
 from siamkit.hookspecs import Register, hookimpl
 from siamkit.interfaces import Event, Options
@@ -64,7 +63,7 @@ class TensorBoard:
             self._writer_class(str(folder / name), purge_step=purge, flush_secs=_FLUSH_SECONDS)
             for name in ("training", "held-out")
         )
-        config = yaml.safe_dump(data["config"], sort_keys=False, allow_unicode=True)
+        config = yaml_text.dump(data["config"])
         self._text("config", f"```yaml\n{config}```")
         for text in data["notices"]:
             self._on_notice({"text": text})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -44,13 +46,26 @@ def check(
     """
     with heavy_imports():
         from siamkit import api
+    from siamkit.report.progress import ImageProgress
+    from siamkit.report.terminal import make_console
 
-    report = api.check_data(data, root=root, seed=seed).to_json()
+    with ExitStack() as stack:
+        bars: dict[str, ImageProgress] = {}
+
+        def show(step: str, done: int, total: int) -> None:
+            if step not in bars:
+                stack.close()  # the bar of the step before
+                bars[step] = stack.enter_context(ImageProgress(make_console(sys.stderr), step))
+            bars[step](done, total)
+
+        report = api.check_data(data, root=root, seed=seed, progress=show).to_json()
     if strict:
-        kinds = {"leaks": "image", "split_groups": "group"}
+        kinds = {
+            "leaks": ("group of copies", "groups of copies"), "split_groups": ("group", "groups")
+        }  # fmt: skip
         report["problems"] += [
-            f"{plural(len(report[key]), noun)} in two splits (--strict)"
-            for key, noun in kinds.items()
+            f"{plural(len(report[key]), *nouns)} in two splits (--strict)"
+            for key, nouns in kinds.items()
             if report[key]
         ]
     if json:

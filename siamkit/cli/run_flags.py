@@ -198,7 +198,8 @@ class RunFlags:
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Set any configuration key, such as loss.margin=0.3. Repeatable.",
+            help="Set any configuration key, such as loss.margin=0.3. Repeatable; the last "
+            "value of a key counts.",
             rich_help_panel=_CONFIG,
         ),
     ] = None

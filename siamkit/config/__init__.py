@@ -9,7 +9,7 @@ complete: written to a file and read back, it gives the same config.
 from __future__ import annotations
 
 from siamkit.config.base import SAMPLE, Component, Section, Values
-from siamkit.config.data import AugmentConfig, DataConfig
+from siamkit.config.data import MAX_PIXELS, AugmentConfig, DataConfig
 from siamkit.config.layers import (
     Layer,
     merge,
@@ -44,6 +44,7 @@ __all__ = [
     "COMPONENTS",
     "COMPONENT_MODELS",
     "ENTRY_MODELS",
+    "MAX_PIXELS",
     "SAMPLE",
     "AugmentConfig",
     "BackboneConfig",

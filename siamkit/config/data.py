@@ -9,6 +9,12 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from siamkit.config.base import SAMPLE, AbsolutePath, Section, absolute
 
+MAX_PIXELS = 100_000_000
+"""The default of ``data.max_pixels``. Decoding that many takes up to 2 GB and 10 seconds."""
+
+PILLOWS_LIMIT = 178_956_970
+"""The number of pixels above which Pillow refuses an image itself."""
+
 Bits = Annotated[int, Field(ge=9, le=16)]
 
 
@@ -87,6 +93,13 @@ class DataConfig(Section):
         description="Pixel values that become black and white, for images of more than 8 bits per "
         "channel. full: 0 and 65535. A number of bits, such as 12: 0 and 4095. [low, high]: these; "
         "values outside are clipped. auto: as many bits as the largest value needs.",
+    )
+    max_pixels: int = Field(
+        MAX_PIXELS,
+        ge=1,
+        le=PILLOWS_LIMIT,
+        description="Largest number of pixels of an image file, width times height. Larger images "
+        "are unreadable; they are told by their header and never decoded.",
     )
     in_chans: int = Field(3, ge=1, le=4, description="Channels per image: 1 grey, 3 RGB, 4 RGBA.")
     val_fraction: float = Field(

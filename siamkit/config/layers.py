@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from siamkit.config import yaml_text
 from siamkit.config.base import SAMPLE, Values, expanded
 from siamkit.config.sections import COMPONENT_MODELS
 from siamkit.errors import ConfigError, did_you_mean
@@ -58,18 +57,16 @@ def read_file(path: Path) -> Layer:
         ConfigError: The file cannot be read, is not YAML, or is not a mapping of sections.
     """
     try:
-        values = _load_yaml(path.read_text(encoding="utf-8"))
+        values = yaml_text.load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"cannot read the config file: {error.strerror}", where=str(path)
         ) from None
     except UnicodeDecodeError:
         raise ConfigError("not YAML: not UTF-8 text", where=str(path)) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise ConfigError(f"not YAML: {problem}", where=f"{path}{line}") from None
+    except yaml_text.NotYaml as error:
+        line = "" if error.line is None else f":{error.line}"
+        raise ConfigError(f"not YAML: {error.problem}", where=f"{path}{line}") from None
     values = {} if values is None else values
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError("must be a mapping of sections", where=str(path), got=values)
@@ -77,33 +74,6 @@ def read_file(path: Path) -> Layer:
     _anchor(values, "data", "root", path.parent)
     _anchor(values, "backbone", "weights", path.parent)
     return Layer(values, lambda key: f"{path}: {key}")
-
-
-class _Loader(yaml.SafeLoader):
-    """The safe loader; a bad scalar (``2020-13-45``, ``0b_``) is a YAML error here too."""
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except Exception as error:
-            if isinstance(error, yaml.YAMLError) or not isinstance(node, yaml.ScalarNode):
-                raise
-            raise yaml.constructor.ConstructorError(
-                problem=f"{node.value!r} cannot be read as {node.tag.rpartition(':')[2]}",
-                problem_mark=node.start_mark,
-            ) from error
-
-
-def _load_yaml(text: str) -> Any:
-    """Return the value of a YAML document.
-
-    Raises:
-        yaml.YAMLError: The text is not YAML.
-    """
-    try:
-        return yaml.load(text, _Loader)  # a safe loader
-    except RecursionError:
-        raise yaml.YAMLError("nested too deeply") from None
 
 
 def read_preset(name: str) -> Layer:
@@ -137,6 +107,8 @@ def _anchor(values: Values, section: str, key: str, folder: Path) -> None:
 def parse_sets(assignments: Iterable[str]) -> Layer:
     """Return the values of ``--set a.b=c`` arguments; values are YAML scalars, lists or maps.
 
+    Of several values for one key, the last counts.
+
     Raises:
         ConfigError: An argument isn't ``key=value``.
     """
@@ -146,11 +118,11 @@ def parse_sets(assignments: Iterable[str]) -> Layer:
         if not equals or not all(key.split(".")):
             raise ConfigError("must be KEY=VALUE, such as loss.margin=0.2", where="--set", got=text)
         try:
-            value = _load_yaml(raw)
-            # YAML 1.1 reads 1e-3 as a string, but users mean a number.
-            value = float(value) if isinstance(value, str) and _is_float(value) else value
-        except yaml.YAMLError:
-            raise ConfigError("the value is not YAML", where=f"--set {key}", got=raw) from None
+            value = yaml_text.load(raw)
+        except yaml_text.NotYaml as error:
+            raise ConfigError(
+                f"the value is not YAML: {error.problem}", where=f"--set {key}", got=raw
+            ) from None
         inner: Values = {}
         nested = inner
         *path, last = key.split(".")
@@ -159,14 +131,6 @@ def parse_sets(assignments: Iterable[str]) -> Layer:
         nested[last] = value
         values = _laid_over(values, inner)
     return Layer(values, lambda key: f"--set {key}")
-
-
-def _is_float(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return text.lower() not in ("nan", "inf", "-inf", "infinity", "-infinity")
 
 
 def merge(*layers: Mapping[str, Any]) -> Values:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from siamkit.config import yaml_text
 from siamkit.config.base import (
     AbsolutePath,
     Component,
@@ -299,7 +299,7 @@ class RunConfig(Section):
 
     def to_yaml(self) -> str:
         """Return the config as YAML that :func:`read_file` reads back."""
-        return yaml.safe_dump(self.to_values(), sort_keys=False, allow_unicode=True)
+        return yaml_text.dump(self.to_values())
 
 
 COMPONENT_MODELS: dict[str, type[Component]] = {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -11,7 +13,7 @@ from siamkit.config import DataConfig
 from siamkit.data.decode import Facts, look
 from siamkit.data.folders import briefly
 from siamkit.data.images import ImageSet
-from siamkit.data.leaks import Twins, conflicts, leaks, near_duplicates
+from siamkit.data.leaks import Contents, Group, OnProgress, counted, no_progress
 from siamkit.data.opening import open_source, split
 from siamkit.data.preparation import preparation
 from siamkit.data.sources import Source
@@ -21,7 +23,7 @@ from siamkit.words import plural
 _SQUARE = (1, 1)
 
 
-def check(config: DataConfig, seed: int, tick: Callable[[], None] = lambda: None) -> dict[str, Any]:
+def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> dict[str, Any]:
     """Return the report of a data set, as JSON values.
 
     Every image is decoded, hashed, and compared across the splits that a run would make.
@@ -29,17 +31,17 @@ def check(config: DataConfig, seed: int, tick: Callable[[], None] = lambda: None
     Args:
         config: The place of the data, and how to split it.
         seed: Seed of the split.
-        tick: Called regularly during long work; may raise to stop.
+        progress: Called after each image of each step.
 
     Returns:
         ``kind`` and ``where``: the kind and the place of the data. ``problems``: the reasons why it
         cannot be used; empty if it can. ``warnings``: images in two splits, or with two labels.
         ``parts``, ``how`` and ``notices``: the splits of a run. ``files``, ``unreadable``,
         ``formats``, ``modes`` and ``shorter_side``: facts about the files. ``leaks``,
-        ``near_duplicates`` and ``conflicts``: pairs of images. ``preparation``: how a run would fit
-        the images and which of their values are white, and the shares of elongated images and of
-        their area that a centre crop leaves out. ``split_groups``: groups that are in
-        two of the data's own splits.
+        ``near_duplicates`` and ``conflicts``: groups of images. ``preparation``: how a run would
+        fit the images and which of their values are white, and the shares of elongated images and
+        of their area that a centre crop leaves out. ``split_groups``: groups of the data that are
+        in two of its own splits.
 
     Raises:
         DataError: The data cannot be read, for example because of a missing file or bad rows.
@@ -47,31 +49,31 @@ def check(config: DataConfig, seed: int, tick: Callable[[], None] = lambda: None
     source = open_source(config.path, config.root)
     files = source.files()
     boxes = {path: box for path, box in files.items() if box is not None}
-    how: dict[str, Any] = {"channels": config.in_chans, "value_range": config.value_range}
-    looks = list(look(list(files), boxes=boxes, **how, full=True))
-    bad = [facts for facts in looks if facts.problem]
-    source = source.without({facts.path for facts in bad})
+    facts = _Files()
+    looks = look(
+        list(files),
+        boxes=boxes,
+        channels=config.in_chans,
+        value_range=config.value_range,
+        max_pixels=config.max_pixels,
+        full=True,
+    )
+    for found in counted(looks, progress, "read images", len(files)):
+        facts.add(found)
+    bad = facts.unusable
+    source = source.without({path for path, _ in bad})
     problems = [f"{plural(len(bad), 'image')} cannot be read"] if bad else []
     report: dict[str, Any] = {
         "kind": source.kind,
         "where": source.where,
         "problems": problems,
-        "unreadable": [{"path": str(f.path), "problem": f.problem} for f in bad],
+        "unreadable": [{"path": str(path), "problem": problem} for path, problem in bad],
         "split_groups": source.split_groups(),
-        **_files([facts for facts in looks if not facts.problem]),
-        **_splits(source, config, seed, problems, tick),
+        **facts.report(),
+        **_splits(source, config, seed, problems, progress),
     }
-    report["notices"] += _orientation_notices(looks)
-    report["warnings"] = [
-        f"{plural(len(report[key]), noun)}: {text}"
-        for key, noun, text in (
-            ("leaks", "leak", "two splits hold images with the same content"),
-            ("split_groups", "group", "two splits hold images of the same group"),
-            ("near_duplicates", "near duplicate", "two splits hold images that look the same"),
-            ("conflicts", "conflict", "images with the same content have different labels"),
-        )
-        if report[key]
-    ]
+    report["notices"] += facts.notices()
+    report["warnings"] = _warnings(report)
     return report
 
 
@@ -80,7 +82,7 @@ def _splits(
     config: DataConfig,
     seed: int,
     problems: list[str],
-    tick: Callable[[], None],
+    progress: OnProgress,
 ) -> dict[str, Any]:
     empty: dict[str, Any] = {"how": None, "parts": {}, "notices": list(source.notices)}
     empty["preparation"] = None
@@ -90,12 +92,11 @@ def _splits(
         problems.append(str(error))
         empty |= {"leaks": [], "near_duplicates": [], "conflicts": []}
         return empty
-    sets = splits.sets
-    prepared = preparation(config, sets, _SQUARE, "crop")
-    labelled = [images for images in sets.values() if images.tuples is None]
+    prepared = preparation(config, splits.sets, _SQUARE, "crop")
+    contents = Contents(splits.sets, progress, max_pixels=config.max_pixels)
     return {
         "how": splits.how,
-        "parts": {name: _part(images) for name, images in sets.items()},
+        "parts": {name: _part(images) for name, images in splits.sets.items()},
         "notices": [*splits.notices, *prepared.notices],
         "preparation": {
             "fit": prepared.fit,
@@ -103,10 +104,26 @@ def _splits(
             "elongated": prepared.elongated,
             "lost": prepared.lost,
         },
-        "leaks": _twins(leaks(sets)),
-        "near_duplicates": _twins(near_duplicates(sets, tick)),
-        "conflicts": _twins([twins for images in labelled for twins in conflicts(images)]),
+        "leaks": _groups(contents.leaks()),
+        "near_duplicates": _groups(contents.near_duplicates(progress)),
+        "conflicts": _groups(contents.conflicts()),
     }
+
+
+def _warnings(report: Mapping[str, Any]) -> list[str]:
+    texts = {
+        "leaks": "two splits hold images with the same content",
+        "near_duplicates": "two splits hold images that look the same",
+        "conflicts": "images with the same content have different labels",
+    }
+    warnings = []
+    for key, text in texts.items():
+        if groups := report[key]:
+            images = plural(sum(group["images"] for group in groups), "image")
+            warnings.append(f"{images} in {plural(len(groups), 'group')}: {text}")
+    if groups := report["split_groups"]:
+        warnings.append(f"{plural(len(groups), 'group')}: two splits hold images of the same group")
+    return warnings
 
 
 def _part(images: ImageSet) -> dict[str, Any]:
@@ -126,35 +143,54 @@ def _part(images: ImageSet) -> dict[str, Any]:
     return part
 
 
-def _twins(pairs: Sequence[Twins]) -> list[dict[str, Any]]:
+def _groups(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return [
         {
-            "keys": list(twins.keys),
-            "parts": list(twins.parts),
-            "classes": list(twins.classes),
-            **({} if twins.bits is None else {"bits": twins.bits}),
+            "images": len(group),
+            "parts": group.parts,
+            "classes": group.labels,
+            "members": [{"key": m.key, "part": m.part, "class": m.label} for m in group.members],
         }
-        for twins in pairs
+        for group in groups
     ]
 
 
-def _files(looks: Sequence[Facts]) -> dict[str, Any]:
-    sides = sorted(min(facts.size) for facts in looks)
-    return {
-        "files": len(looks),
-        "formats": dict(Counter(facts.format for facts in looks).most_common()),
-        "modes": dict(Counter(facts.mode for facts in looks).most_common()),
-        "shorter_side": {
-            "smallest": sides[0], "median": median(sides), "largest": sides[-1]
-        } if sides else None,
-    }  # fmt: skip
+class _Files:
+    """Sums up the facts of files, in little memory."""
 
+    def __init__(self) -> None:
+        self.unusable: list[tuple[Path, str]] = []
+        self._blind: list[Path] = []
+        self._formats: Counter[str] = Counter()
+        self._modes: Counter[str] = Counter()
+        self._sides = array("I")
 
-def _orientation_notices(looks: Sequence[Facts]) -> list[str]:
-    blind = [str(facts.path) for facts in looks if not facts.oriented]
-    if not blind:
-        return []
-    return [
-        f"the EXIF data of {plural(len(blind), 'image')} cannot be read, so their orientation is "
-        f"unknown and they count as upright: {briefly(blind)}"
-    ]
+    def add(self, facts: Facts) -> None:
+        if facts.problem is not None:
+            self.unusable.append((facts.path, facts.problem))
+            return
+        self._formats[facts.format] += 1
+        self._modes[facts.mode] += 1
+        self._sides.append(min(facts.size))
+        if not facts.oriented:
+            self._blind.append(facts.path)
+
+    def report(self) -> dict[str, Any]:
+        sides = self._sides
+        return {
+            "files": len(sides),
+            "formats": dict(self._formats.most_common()),
+            "modes": dict(self._modes.most_common()),
+            "shorter_side": {
+                "smallest": min(sides), "median": median(sides), "largest": max(sides)
+            } if sides else None,
+        }  # fmt: skip
+
+    def notices(self) -> list[str]:
+        if not self._blind:
+            return []
+        return [
+            f"the EXIF data of {plural(len(self._blind), 'image')} cannot be read, so their "
+            "orientation is unknown and they count as upright: "
+            f"{briefly([str(path) for path in self._blind])}"
+        ]

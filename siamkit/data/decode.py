@@ -17,6 +17,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from siamkit.config import MAX_PIXELS
 from siamkit.data.depth import (
     ValueRange,
     is_deep,
@@ -30,9 +31,6 @@ from siamkit.errors import DataError, SiamkitError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """The formats that are decoded. The content decides, not the file's name."""
-
-MAX_PIXELS = 178_956_970
-"""Width x height above which a file counts as a decompression bomb (Pillow's own limit)."""
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _HINT = "repair or remove the file"
@@ -96,8 +94,6 @@ def prepare(
         DataError: The image is empty, too large, truncated, or of a mode without a defined range.
     """
     with _quiet(), _as_data_error(where, max_pixels):
-        if not image.width * image.height:
-            raise DataError("the image is empty", where=where, got=f"{image.width}x{image.height}")
         _check(image, where, max_pixels, value_range)
         return _pixels(image, channels, None, value_range, where)[0]
 
@@ -157,7 +153,7 @@ def _require_inside(box: Box | None, size: tuple[int, int], where: str) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What the check of an image file found.
 
@@ -185,6 +181,7 @@ def look(
     *,
     boxes: Mapping[Path, Box] | None = None,
     channels: int = 3,
+    max_pixels: int = MAX_PIXELS,
     full: bool = False,
     value_range: ValueRange = None,
 ) -> Iterator[Facts]:
@@ -197,6 +194,7 @@ def look(
         paths: The files.
         boxes: For some files, a box that must lie within the upright image.
         channels: As for :func:`decode`.
+        max_pixels: As for :func:`decode`.
         full: Whether to decode the pixels as :func:`decode` does, which finds every problem.
         value_range: As for :func:`decode`.
     """
@@ -205,7 +203,7 @@ def look(
     def facts(path: Path) -> Facts:
         box = boxes.get(path)
         try:
-            with _opened(path, MAX_PIXELS, value_range) as image:
+            with _opened(path, max_pixels, value_range) as image:
                 form, mode, size, oriented = str(image.format), image.mode, image.size, True
                 deep = is_deep(image)
                 if full:
@@ -222,7 +220,7 @@ def look(
         yield from in_threads(facts, paths, _THREADS)
 
 
-def largest_value(paths: Sequence[Path]) -> float:
+def largest_value(paths: Sequence[Path], *, max_pixels: int = MAX_PIXELS) -> float:
     """Return the largest value of images of deep grey.
 
     Raises:
@@ -230,7 +228,7 @@ def largest_value(paths: Sequence[Path]) -> float:
     """
 
     def largest(path: Path) -> float:
-        with _opened(path, MAX_PIXELS, None) as image:
+        with _opened(path, max_pixels, None) as image:
             image.load()
             to_eight_bit(image, None, str(path))
             return float(image.getextrema()[1])  # type: ignore[arg-type]
@@ -244,11 +242,19 @@ def unreadable(
     *,
     boxes: Mapping[Path, Box] | None = None,
     channels: int = 3,
+    max_pixels: int = MAX_PIXELS,
     full: bool = False,
     value_range: ValueRange = None,
 ) -> list[tuple[Path, str]]:
     """Return each file that is not a usable image, with its problem; see :func:`look`."""
-    looks = look(paths, boxes=boxes, channels=channels, full=full, value_range=value_range)
+    looks = look(
+        paths,
+        boxes=boxes,
+        channels=channels,
+        max_pixels=max_pixels,
+        value_range=value_range,
+        full=full,
+    )
     return [(facts.path, facts.problem) for facts in looks if facts.problem]
 
 
@@ -298,27 +304,37 @@ def _as_data_error(where: str, max_pixels: int) -> Iterator[None]:
     except (SiamkitError, MemoryError):
         raise
     except Image.DecompressionBombError:
-        raise _too_large(where, None, max_pixels) from None
+        raise _too_large(where, f"more than {max_pixels:,}", max_pixels) from None
     # Decoders raise almost any exception for damaged bytes: SyntaxError, struct.error, IndexError.
     except Exception as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         raise DataError(f"cannot read the image: {reason}", where=where, hint=_HINT) from error
 
 
-def _check(image: Image.Image, where: str, max_pixels: int, value_range: ValueRange) -> None:
+def require_size(image: Image.Image, where: str, max_pixels: int = MAX_PIXELS) -> None:
+    """Check the size of an opened image, without decoding it.
+
+    Raises:
+        DataError: It has no pixels, or too many.
+    """
+    if not image.width * image.height:
+        raise DataError("the image is empty", where=where, got=f"{image.width}x{image.height}")
     pixels = image.width * image.height
     if pixels > max_pixels:
-        raise _too_large(where, pixels, max_pixels)
+        raise _too_large(where, f"{pixels:,}", max_pixels)
+
+
+def _check(image: Image.Image, where: str, max_pixels: int, value_range: ValueRange) -> None:
+    require_size(image, where, max_pixels)
     require_range(image, value_range, where)
 
 
-def _too_large(where: str, pixels: int | None, max_pixels: int) -> DataError:
+def _too_large(where: str, pixels: str, max_pixels: int) -> DataError:
     return DataError(
-        "the image has too many pixels",
+        f"the image has too many pixels: {pixels}",
         where=where,
-        got=pixels,
-        allowed=f"up to {max_pixels}",
-        hint="scale it down",
+        allowed=f"up to {max_pixels:,} (data.max_pixels)",
+        hint="scale it down, or raise the limit",
     )
 
 

@@ -8,16 +8,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from siamkit.data.endings import holds_image, image_endings, is_image_name, is_other_image_name
 from siamkit.data.images import ImageSet
 from siamkit.errors import DataError
 from siamkit.words import plural
 
-EXTENSIONS = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
-"""File name endings, in lower case, that count as images."""
-
 _LISTED = 10
+_SNIFFED = 1000  # files whose content is looked at
 
 Parts = tuple[str, ...]
 
@@ -82,6 +79,8 @@ class _Walk:
     visited: set[Parts] = field(default_factory=set)
     hidden: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    sniffed: int = 0
     escaping: list[str] = field(default_factory=list)
     circular: list[str] = field(default_factory=list)
 
@@ -113,14 +112,15 @@ def scan(root: Path) -> Scan:
             hint="copy the images into the folder, or pass a folder that contains both",
         )
     if not walk.folders:
-        endings = Counter(PurePosixPath(name).suffix.lower() or name for name in walk.others)
+        names = [*walk.unread, *walk.others]
+        endings = Counter(PurePosixPath(name).suffix.lower() or name for name in names)
         listing = ", ".join(f"{ending} ({n})" for ending, n in endings.most_common(5))
         raise DataError(
             "no images in this folder",
             where=str(root),
             got=listing or None,
-            allowed=" ".join(sorted(EXTENSIONS)),
-            hint="put each class's images into a folder of its own",
+            allowed=" ".join(sorted(image_endings())),
+            hint=f"{_rename(walk)}put each class's images into a folder of its own",
         )
     return Scan(root, dict(sorted(walk.folders.items())), _notices(walk))
 
@@ -156,10 +156,14 @@ def _visit(
                 walk.circular.append(key)
             else:
                 inner.append((target, (*parts, name), ancestors | {target}))
-        elif PurePosixPath(name).suffix.lower() in EXTENSIONS:
+        elif is_image_name(name):
             images.append(name)
         else:
-            walk.others.append(key)
+            is_image = is_other_image_name(name)
+            if is_image is None and walk.sniffed < _SNIFFED:
+                walk.sniffed += 1
+                is_image = holds_image(target)
+            (walk.unread if is_image else walk.others).append(key)
     if images:
         walk.folders[parts] = tuple(sorted(images))
     return inner
@@ -176,11 +180,30 @@ def _notices(walk: _Walk) -> tuple[str, ...]:
         (walk.circular, "link to a folder around it", "links to folders around them"),
         (empty, "folder without images", "folders without images"),
     )
-    return tuple(
+    ignored = [
         f"ignored {plural(len(names), one, many)}: {briefly(sorted(names))}"
         for names, one, many in kinds
         if names
+    ]
+    if walk.unread:
+        ignored.insert(0, _unread_notice(sorted(walk.unread), empty))
+    return tuple(ignored)
+
+
+def _unread_notice(names: Sequence[str], empty: Sequence[str]) -> str:
+    lost = [folder for folder in sorted(empty) if any(n.startswith(f"{folder}/") for n in names)]
+    folders = f"; {plural(len(lost), 'folder')} lost with them: {briefly(lost)}" if lost else ""
+    return (
+        f"left out {plural(len(names), 'image')} whose format or name siamkit does not read: "
+        f"{briefly(names)}{folders}; {_HOW}"
     )
+
+
+def _rename(walk: _Walk) -> str:
+    return f"{_HOW}; " if walk.unread else ""
+
+
+_HOW = "convert images to PNG or JPEG, or give them the ending of their format"
 
 
 def _not_a_folder(path: Path) -> DataError:

@@ -13,7 +13,7 @@ Box = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels of the upright image; right and bottom are exclusive."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One labelled image.
 

@@ -1,20 +1,27 @@
-"""Leaks: finds images that are in two splits, on which metrics show memory instead of skill."""
+"""Leaks: finds images that are in two splits, on which metrics show memory instead of skill.
+
+Images are grouped, not paired: a file with N copies is one group of N images, not N² pairs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from siamkit.config import MAX_PIXELS
 from siamkit.data.decode import decode
 from siamkit.data.folders import listed
+from siamkit.data.hamming import near_groups
 from siamkit.data.images import ImageSet, Sample
-from siamkit.data.rowkeys import digests
+from siamkit.data.rowkeys import each_digest
+from siamkit.data.threads import in_threads
 from siamkit.errors import DataError
 from siamkit.spelling import command
 from siamkit.words import plural
@@ -24,67 +31,191 @@ NEAR_BITS = 4
 rescaled, recompressed or slightly recoloured images."""
 
 _THREADS = 4
-_BLOCK = 1 << 22  # comparisons at a time
 
+T = TypeVar("T")
 Sets = Mapping[str, ImageSet]
+OnProgress = Callable[[str, int, int], None]
+"""Called with the name of a step, and the numbers of finished and of all images; may raise."""
+
+
+def no_progress(step: str, done: int, total: int) -> None:
+    """Show nothing."""
+
+
+def counted(items: Iterable[T], progress: OnProgress, step: str, total: int) -> Iterator[T]:
+    """Yield the items of a step, and report each."""
+    if total:
+        progress(step, 0, total)
+    for done, item in enumerate(items, 1):
+        progress(step, done, total)
+        yield item
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An image in a group.
+
+    Attributes:
+        part: The image set that it is in.
+        key: Its key.
+        label: Its class.
+    """
+
+    part: str
+    key: str
+    label: str
 
 
 @dataclass(frozen=True)
-class Twins:
-    """Two images with the same or nearly the same content.
+class Group:
+    """Two or more images with the same, or nearly the same, content."""
 
-    Attributes:
-        parts: The image sets that they are in.
-        keys: Their keys.
-        classes: Their classes.
-        bits: The number of different bits, of 64, in their perceptual hashes; None for the same
-            content.
-    """
+    members: tuple[Member, ...]
 
-    parts: tuple[str, str]
-    keys: tuple[str, str]
-    classes: tuple[str, str]
-    bits: int | None = None
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def parts(self) -> list[str]:
+        """The image sets that the images are in."""
+        return list(dict.fromkeys(member.part for member in self.members))
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes of the images."""
+        return list(dict.fromkeys(member.label for member in self.members))
 
     def __str__(self) -> str:
-        (one, other), (a, b) = self.parts, self.keys
-        return f"{a} ({one}) and {b} ({other})"
+        """Return an image of each of two splits, and the number of further images."""
+        first = self.members[0]
+        other = next((m for m in self.members if m.part != first.part), self.members[1])
+        more = f", and {plural(len(self) - 2, 'more image')}" if len(self) > 2 else ""
+        return f"{first.key} ({first.part}) and {other.key} ({other.part}){more}"
 
 
-def leaks(sets: Sets) -> list[Twins]:
-    """Return the images with the same content that are in two of the sets.
+class Contents:
+    """The images of several sets, by content. Two boxes of one file are two images.
 
-    Only files of equal size are read. Two boxes of one file are two images.
+    Only files of equal size are read.
+
+    Args:
+        sets: The image sets.
+        progress: Called after each file that is read.
+        max_pixels: As for :func:`.decode`.
+
+    Raises:
+        DataError: A file cannot be read.
     """
+
+    def __init__(
+        self, sets: Sets, progress: OnProgress = no_progress, *, max_pixels: int = MAX_PIXELS
+    ) -> None:
+        self._sets, self._max_pixels = sets, max_pixels
+        self._samples = [sample for images in sets.values() for sample in images.samples]
+        self._parts = list(sets)
+        self._part = np.repeat(np.arange(len(sets)), [len(images) for images in sets.values()])
+        self._number = _numbers(self._samples, progress)  # [N], of the content of each image
+
+    def leaks(self) -> list[Group]:
+        """Return the images with the same content that are in two of the sets."""
+        return [group for group in self._same() if len(group.parts) > 1]
+
+    def conflicts(self) -> list[Group]:
+        """Return the images with the same content and different labels.
+
+        Sets without labels are left out: what known pairs connect are no labels.
+        """
+        labelled = {part for part, images in self._sets.items() if images.tuples is None}
+        groups = []
+        for group in self._same():
+            members = tuple(member for member in group.members if member.part in labelled)
+            if len({member.label for member in members}) > 1:
+                groups.append(Group(members))
+        return groups
+
+    def near_duplicates(self, progress: OnProgress = no_progress) -> list[Group]:
+        """Return images of two of the sets that look the same, by perceptual hash.
+
+        The hash is ``imagehash``'s pHash: 64 bits of the low frequencies of a small grey version. A
+        group holds all images that links of at most :data:`NEAR_BITS` different bits connect.
+        Images of one colour have no meaningful hash and are left out. So are groups with only one
+        content; see :meth:`leaks`.
+
+        Args:
+            progress: Called after each image.
+        """
+        contents, first = np.unique(self._number, return_index=True)
+        hashes = np.zeros(len(contents), np.uint64)
+        samples = [self._samples[index] for index in first]
+        hash_of = partial(_perceptual_hash, max_pixels=self._max_pixels)
+        values = in_threads(hash_of, samples, _THREADS)
+        for index, value in enumerate(counted(values, progress, "compare images", len(samples))):
+            hashes[index] = value
+        distinct, place = np.unique(hashes, return_inverse=True)
+        group = near_groups(distinct, NEAR_BITS)[place]  # of each content
+        of_image = np.where(hashes == 0, -1, group)[self._number]
+        return [
+            members
+            for chosen, members in self._groups(of_image)
+            if len(members.parts) > 1 and len(np.unique(self._number[chosen])) > 1
+        ]
+
+    def _same(self) -> list[Group]:
+        return [members for _, members in self._groups(self._number)]
+
+    def _groups(self, number: NDArray[np.integer]) -> Iterator[tuple[NDArray[np.int64], Group]]:
+        """Yield the images with the same number, where there are several; the largest first.
+
+        Args:
+            number: ``[N]``; images with a negative number are in no group.
+        """
+        grouped = number >= 0
+        counts = np.bincount(number[grouped])
+        grouped[grouped] = counts[number[grouped]] > 1
+        order = np.flatnonzero(grouped)
+        order = order[np.argsort(number[order], kind="stable")]
+        groups = np.split(order, np.flatnonzero(np.diff(number[order])) + 1) if len(order) else []
+        for chosen in sorted(groups, key=lambda chosen: (-len(chosen), chosen[0])):
+            yield chosen, Group(tuple(self._member(index) for index in chosen.tolist()))
+
+    def _member(self, index: int) -> Member:
+        part, sample = self._parts[self._part[index]], self._samples[index]
+        return Member(part, sample.key, self._sets[part].classes[sample.label])
+
+
+def _numbers(samples: Sequence[Sample], progress: OnProgress) -> NDArray[np.int64]:
+    """Return a number ``[N]`` for the content of each image: 0, 1, ... by first occurrence."""
     by_size: dict[int, set[Path]] = {}
-    for images in sets.values():
-        for sample in images.samples:
-            by_size.setdefault(sample.path.stat().st_size, set()).add(sample.path)
-    paths = [path for group in by_size.values() if len(group) > 1 for path in sorted(group)]
-    content = {path: digest.sha256 for path, digest in zip(paths, digests(paths), strict=True)}
-    return _across(sets, lambda sample: (content.get(sample.path, sample.path), sample.box))
+    for path in dict.fromkeys(sample.path for sample in samples):
+        by_size.setdefault(_size(path), set()).add(path)
+    paths = list(chain.from_iterable(sorted(some) for some in by_size.values() if len(some) > 1))
+    found = counted(each_digest(paths), progress, "compare files", len(paths))
+    content = {path: digest.sha256 for path, digest in zip(paths, found, strict=True)}
+    numbers: dict[object, int] = {}
+    return np.fromiter(
+        (
+            numbers.setdefault((content.get(s.path, s.path), s.box), len(numbers))
+            for s in samples
+        ),
+        np.int64,
+        len(samples),
+    )  # fmt: skip
 
 
-def conflicts(images: ImageSet) -> list[Twins]:
-    """Return the images with the same content and different labels in one set."""
-    members: dict[str, list[int]] = {}
-    for index, label in enumerate(images.labels):
-        members.setdefault(images.classes[label], []).append(index)
-    return leaks({name: images.subset(chosen) for name, chosen in members.items()})
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise DataError(f"cannot read the image: {error.strerror}", where=str(path)) from None
 
 
-def _across(sets: Sets, content: Callable[[Sample], object]) -> list[Twins]:
-    by_content: dict[object, dict[str, list[tuple[str, str]]]] = {}
-    for part, images in sets.items():
-        for sample in images.samples:
-            by_part = by_content.setdefault(content(sample), {})
-            by_part.setdefault(part, []).append((sample.key, images.classes[sample.label]))
-    return [
-        Twins((a, b), (one[0], other[0]), (one[1], other[1]))
-        for by_part in by_content.values()
-        for a, b in combinations(by_part, 2)
-        for one, other in product(by_part[a], by_part[b])
-    ]
+def _perceptual_hash(sample: Sample, max_pixels: int) -> int:
+    """Return the perceptual hash of an image; 0 for an image of one colour."""
+    from imagehash import phash
+
+    image = decode(sample.path, 1, sample.box, max_pixels=max_pixels)
+    low, high = image.getextrema()
+    return 0 if low == high else int(str(phash(image)), 16)
 
 
 def require_apart(sets: Sets, where: str, *, strict: bool) -> list[str]:
@@ -98,64 +229,13 @@ def require_apart(sets: Sets, where: str, *, strict: bool) -> list[str]:
     Raises:
         DataError: Images are in two splits, and ``strict`` is set.
     """
-    shared = leaks(sets)
+    shared = Contents(sets).leaks()
     if not shared:
         return []
-    what = f"{plural(len(shared), 'pair of images', 'pairs of images')} with the same content"
+    what = f"{plural(len(shared), 'group')} of images with the same content"
     what += f" {'is' if len(shared) == 1 else 'are'} in two splits:"
     hint = "metrics on them show memory, not skill"
     if strict:
-        raise DataError(what + listed([str(twins) for twins in shared]), where=where, hint=hint)
-    few = listed([str(twins) for twins in shared[:3]])
+        raise DataError(what + listed([str(group) for group in shared]), where=where, hint=hint)
+    few = listed([str(group) for group in shared[:3]])
     return [f"{what}{few}\n  {hint}; {command('data check', 'DATA')} lists them"]
-
-
-def near_duplicates(sets: Sets, check: Callable[[], None] = lambda: None) -> list[Twins]:
-    """Return images of two of the sets that look the same, by perceptual hash.
-
-    The hash is ``imagehash``'s pHash: 64 bits of the low frequencies of a small grey version.
-    Images of one colour have no meaningful hash and are left out. So are images with the same
-    content; see :func:`leaks`.
-
-    Args:
-        sets: The image sets.
-        check: Called after each image; may raise to stop.
-    """
-    hashes = {part: _hashes(images.samples, check) for part, images in sets.items()}
-    same = {tuple(sorted(twins.keys)) for twins in leaks(sets)}
-    pairs: list[Twins] = []
-    for one, other in combinations(sets, 2):
-        for i, j, bits in _near(hashes[one], hashes[other]):
-            a, b = sets[one].samples[i], sets[other].samples[j]
-            if tuple(sorted((a.key, b.key))) not in same:
-                classes = sets[one].classes[a.label], sets[other].classes[b.label]
-                pairs.append(Twins((one, other), (a.key, b.key), classes, bits))
-    return sorted(pairs, key=lambda twins: (twins.bits, twins.keys))
-
-
-def _hashes(samples: Sequence[Sample], check: Callable[[], None]) -> NDArray[np.uint64]:
-    """Return the perceptual hash of each image ``[N]``; 0 for images of one colour."""
-    from imagehash import phash
-
-    def one(sample: Sample) -> int:
-        image = decode(sample.path, 1, sample.box)
-        low, high = image.getextrema()
-        return 0 if low == high else int(str(phash(image)), 16)
-
-    hashes: list[int] = []
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for value in pool.map(one, samples):
-            hashes.append(value)
-            check()
-    return np.asarray(hashes, dtype=np.uint64)
-
-
-def _near(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> Iterable[tuple[int, int, int]]:
-    """Yield the indices of hashes that differ in few bits, and the number of those bits."""
-    rows = max(1, _BLOCK // max(len(second), 1))
-    for start in range(0, len(first), rows):
-        block = first[start : start + rows, None]
-        bits = np.bitwise_count(block ^ second[None])  # [rows, N]
-        bits[(block == 0) | (second[None] == 0)] = 64
-        for i, j in zip(*np.nonzero(bits <= NEAR_BITS), strict=True):
-            yield start + int(i), int(j), int(bits[i, j])

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from siamkit.batches import Batch
+from siamkit.config import MAX_PIXELS
 from siamkit.data.decode import decode
 from siamkit.data.images import ImageSet
 from siamkit.data.views import EvalView, TrainView, view_seed
@@ -35,6 +36,7 @@ class ViewDataset(Dataset[Tensor]):
         images: The images.
         view: ``EvalView`` or ``TrainView``.
         seed: The run's seed.
+        max_pixels: Refuse images of more pixels, before they are decoded.
     """
 
     def __init__(
@@ -42,10 +44,13 @@ class ViewDataset(Dataset[Tensor]):
         images: ImageSet,
         view: EvalView | TrainView,
         seed: int,
+        *,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.images = images
         self._view = view
         self._seed = seed
+        self._max_pixels = max_pixels
 
     def __getitem__(self, key: Key) -> Tensor:
         """Return view ``key[1]`` ``[C, H, W]`` of image ``key[0]``.
@@ -56,7 +61,13 @@ class ViewDataset(Dataset[Tensor]):
         index, view = key
         sample = self.images.samples[index]
         how = self._view.preprocessing
-        image = decode(sample.path, how.channels, sample.box, value_range=how.value_range)
+        image = decode(
+            sample.path,
+            how.channels,
+            sample.box,
+            value_range=how.value_range,
+            max_pixels=self._max_pixels,
+        )
         return self._view(image, self.seed(index, view) or 0)
 
     def seed(self, index: int, view: int) -> int | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamkit.data.images import Box, ImageSet, Sample
-from siamkit.data.tables import Cells, Table, require_columns
+from siamkit.data.tables import Cells, Table, missing_notices, require_columns
 
 REQUIRED = ("path", "label")
 BOX = ("x1", "y1", "x2", "y2")
@@ -82,6 +82,7 @@ def read_manifest(table: Table, cells: Cells) -> tuple[tuple[Record, ...], tuple
             continue
         records.append(record)
     notices = [f"ignored columns: {', '.join(unknown)}"] if unknown else []
+    notices += missing_notices("group", (r.group for r in records if r.group))
     return tuple(records), tuple(notices)
 
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from siamkit.data.decode import prepare, upright
+from siamkit.config import MAX_PIXELS
+from siamkit.data.decode import prepare, require_size, upright
 from siamkit.data.images import Box
 from siamkit.data.manifest import OPTIONAL, REQUIRED
 from siamkit.data.opening import open_source
@@ -273,26 +274,28 @@ def _write(item: Item, number: int, folder: Path) -> Path:
     return path
 
 
-def picture_of(image: Any, where: str) -> Image.Image:
+def picture_of(image: Any, where: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return a Pillow image or an array as a Pillow image that PNG stores without loss.
 
     Args:
         image: A Pillow image; a numpy array ``[H, W]`` or ``[H, W, C]``; a torch tensor ``[H, W]``
             or ``[C, H, W]``. Arrays hold uint8, or floats in [0, 1], which become 8 bits.
         where: Its name in messages.
+        max_pixels: Refuse Pillow images of more pixels, which may be not yet decoded.
 
     Raises:
-        DataError: The argument is none of these.
+        DataError: The argument is none of these, or has too many pixels.
     """
     if isinstance(image, Image.Image):
-        upright = _upright(image, where)
-        if upright.mode in _LOSSLESS:
-            return upright
-        if upright.mode == "I":  # Pillow's form of 16-bit grey from some formats
-            values = np.asarray(upright)
+        require_size(image, where, max_pixels)
+        turned = _upright(image, where)
+        if turned.mode in _LOSSLESS:
+            return turned
+        if turned.mode == "I":  # Pillow's form of 16-bit grey from some formats
+            values = np.asarray(turned)
             if 0 <= values.min() and values.max() <= 65535:
-                return upright.convert("I;16")
-        return prepare(upright, 3, where=where)
+                return turned.convert("I;16")
+        return prepare(turned, 3, where=where, max_pixels=max_pixels)
     if hasattr(image, "detach"):  # a torch tensor, without importing torch
         array = image.detach().cpu().numpy()
         array = np.moveaxis(array, 0, -1) if array.ndim == 3 else array
@@ -322,10 +325,8 @@ def _upright(image: Image.Image, where: str) -> Image.Image:
     """Return a Pillow image as a camera saw it, read from its file if that is still open.
 
     Raises:
-        DataError: It has no pixels, or its file cannot be read.
+        DataError: Its file cannot be read.
     """
-    if not (image.width and image.height):
-        raise DataError("the image has no pixels", where=where, got=f"size {image.size}")
     try:
         return upright(image)[0].copy()
     except (OSError, SyntaxError, ValueError) as error:  # each format has errors of its own

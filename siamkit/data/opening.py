@@ -16,7 +16,7 @@ from siamkit.data.manifest import OPTIONAL, REQUIRED, read_manifest
 from siamkit.data.sample import sample_dir
 from siamkit.data.sources import FolderSource, ManifestSource, Source, TupleSource
 from siamkit.data.splits import HoldOut, Splits, lone_notice, require_queries, require_usable
-from siamkit.data.tables import ENDINGS, Cells, Table, read_table
+from siamkit.data.tables import ENDINGS, Cells, Table, missing_notices, read_table
 from siamkit.data.tuple_splits import require_both_kinds
 from siamkit.data.tuple_table import OPTIONAL as KNOWN_OPTIONAL
 from siamkit.data.tuple_table import PAIR, TRIPLET, read_lfw, read_tuples
@@ -105,6 +105,7 @@ def usable(source: Source, config: DataConfig) -> tuple[Source, tuple[tuple[str,
         list(files),
         boxes=boxes,
         channels=config.in_chans,
+        max_pixels=config.max_pixels,
         full=tolerant,
         value_range=config.value_range,
     )
@@ -190,6 +191,8 @@ def split(source: Source, config: DataConfig, seed: int) -> Splits:
     """
     notices = list(source.notices)
     parts = source.parts()
+    labelled = [images for images in parts.values() if images.tuples is None]
+    notices += missing_notices("class", (i.classes[s.label] for i in labelled for s in i.samples))
     for part, images in parts.items():
         _require_usable(images, source.where, source.name_of(part))
     train = parts.get("all") or parts.get("train")

@@ -60,7 +60,7 @@ def preparation(
     """
     samples = {name: images.samples for name, images in sets.items()}
     paths = list(dict.fromkeys(s.path for part in samples.values() for s in part))
-    looks = look(paths, value_range=config.value_range)
+    looks = look(paths, value_range=config.value_range, max_pixels=config.max_pixels)
     found = {facts.path: facts for facts in looks if not facts.problem}
     sizes = [
         found[sample.path].size if sample.box is None else _size_of(sample.box)
@@ -124,7 +124,7 @@ def _range(
         )
     if config.range != "auto" or not grey:
         return ("full" if config.range == "auto" else config.range), tuple(notices)
-    largest = largest_value(grey)
+    largest = largest_value(grey, max_pixels=config.max_pixels)
     bits = bits_for(largest)
     if bits is None:
         return "full", tuple(notices)

@@ -10,7 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,19 @@ def digests(paths: Sequence[Path], check: Callable[[], None] = lambda: None) -> 
         DataError: A file cannot be read.
     """
     result: list[FileDigest] = []
-    # Hashing releases the interpreter's lock.
-    for digest in in_threads(_digest, paths, _THREADS):
+    for digest in each_digest(paths):
         result.append(digest)
         check()
     return result
+
+
+def each_digest(paths: Sequence[Path]) -> Iterator[FileDigest]:
+    """Yield the digest of each file, in order.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    return in_threads(_digest, paths, _THREADS)  # hashing releases the interpreter's lock
 
 
 def _digest(path: Path) -> FileDigest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -40,6 +40,27 @@ KNOWN = frozenset(
 
 _DELIMITERS = (",", ";", "\t")
 _TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no")
+
+
+_MISSING = frozenset(("nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat", "undefined"))
+
+
+def missing_notices(noun: str, names: Iterable[str], of: str = "image") -> list[str]:
+    """Return a notice for each name that looks like a missing value. Pure.
+
+    Such a name is accepted, since it may be real: a person named Null, or the country NA.
+
+    Args:
+        noun: The kind of the names: ``class`` or ``group``.
+        names: The name of each image; a class of a folder is the path of that folder.
+        of: The noun for what the names belong to.
+    """
+    odd = Counter(name for name in names if name.rpartition("/")[2].lower() in _MISSING)
+    return [
+        f"the {noun} {name!r} of {plural(count, of)} looks like a missing value, but counts "
+        f"as a {noun}; correct it if a value is missing"
+        for name, count in sorted(odd.items())
+    ]
 
 
 @dataclass(frozen=True)

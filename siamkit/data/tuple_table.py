@@ -8,7 +8,7 @@ from pathlib import Path
 
 from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.data.manifest import read_split
-from siamkit.data.tables import Cells, Table, require_columns
+from siamkit.data.tables import Cells, Table, missing_notices, require_columns
 from siamkit.errors import DataError
 from siamkit.words import plural
 
@@ -140,6 +140,7 @@ def read_tuples(table: Table, cells: Cells) -> tuple[TupleTable, tuple[str, ...]
             groups.append(group or "")
     if repeated:
         notices.append(f"left out {plural(repeated, 'repeated row')}")
+    notices += missing_notices("group", groups, "triplet" if triplets else "pair")
     known = TupleTable(
         tuple(rows),
         None if triplets else tuple(sames),

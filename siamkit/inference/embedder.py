@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from siamkit.config import MAX_PIXELS
 from siamkit.data.decode import decode, prepare
 from siamkit.data.images import ImageSet, Sample
 from siamkit.data.inputs import Paths, is_file, listed, samples_of
@@ -78,6 +79,7 @@ class Embedder(TextRepr):
         precision: The numeric type on a GPU.
         workers: Processes that decode images; None: by the number of cores and images.
         calibration: The calibration for :meth:`verify`, or the error to raise there.
+        max_pixels: Refuse images of more pixels, before they are decoded.
 
     Raises:
         ConfigError: It is no network of siamkit.
@@ -91,6 +93,7 @@ class Embedder(TextRepr):
         precision: Precision = "fp32",
         workers: int | None = None,
         calibration: Calibration | CheckpointError | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if not isinstance(net, SiameseNet):
             raise ConfigError(
@@ -106,6 +109,7 @@ class Embedder(TextRepr):
         self._choice: Choice | None = None
         self._considered = 0
         self._calibration = calibration
+        self._max_pixels = max_pixels
 
     @classmethod
     def from_pretrained(
@@ -303,7 +307,8 @@ class Embedder(TextRepr):
         samples = samples_of(images)
         paths = [sample.path for sample in samples]
         view = EvalView(self.net.preprocessing)
-        dataset = ViewDataset(ImageSet(samples, ("",)), view, seed=0)
+        images_set = ImageSet(samples, ("",))
+        dataset = ViewDataset(images_set, view, seed=0, max_pixels=self._max_pixels)
         workers = self._workers
         if workers is None:
             workers = default_workers(len(paths), self._device)
@@ -329,14 +334,16 @@ class Embedder(TextRepr):
                     (sample,) = samples_of([image])
                     names.append(str(sample.path))
                     opened = decode(
-                        sample.path, how.channels, sample.box, value_range=how.value_range
-                    )
+                        sample.path, how.channels, sample.box,
+                        value_range=how.value_range, max_pixels=self._max_pixels,
+                    )  # fmt: skip
                 else:
                     names.append(f"image {index}")
-                    picture = picture_of(image, names[-1])
+                    picture = picture_of(image, names[-1], max_pixels=self._max_pixels)
                     opened = prepare(
-                        picture, how.channels, where=names[-1], value_range=how.value_range
-                    )
+                        picture, how.channels, where=names[-1],
+                        value_range=how.value_range, max_pixels=self._max_pixels,
+                    )  # fmt: skip
                 views.append(view(opened))
             yield self._run(torch.stack(views), len(images) - start, names)
 

@@ -27,12 +27,12 @@ def data_report(report: Json) -> RenderableType:
         parts += [Text(), styled(report["how"]), _parts(report["parts"])]
     parts += _listed("unreadable", [f"{b['path']}: {b['problem']}" for b in report["unreadable"]])
     parts += _listed("groups in two splits", report["split_groups"])
-    for key, title in (
-        ("leaks", "the same image in two splits"),
-        ("near_duplicates", "nearly the same image in two splits"),
-        ("conflicts", "the same image with two labels"),
+    for key, title, apart in (
+        ("leaks", "the same image in two splits", "part"),
+        ("near_duplicates", "nearly the same image in two splits", "part"),
+        ("conflicts", "the same image with two labels", "class"),
     ):
-        parts += _listed(title, [_twins(twins) for twins in report[key]])
+        parts += _listed(title, [_group(group, apart) for group in report[key]])
     remarks = [("notice", "yellow", text) for text in report["notices"]]
     remarks += [("warning", "bold yellow", text) for text in report["warnings"]]
     remarks += [("problem", "bold red", text) for text in report["problems"]]
@@ -72,10 +72,13 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:g}"
 
 
-def _twins(twins: Json) -> str:
-    (a, b), (one, other) = twins["keys"], twins["parts"]
-    apart = f", {twins['bits']} of 64 bits apart" if "bits" in twins else ""
-    return f"{a} ({one}) and {b} ({other}){apart}"
+def _group(group: Json, apart: str) -> str:
+    """Return two images of a group that differ in their part or class, and the number of others."""
+    first, *rest = group["members"]
+    other = next(member for member in rest if member[apart] != first[apart])
+    ends = " and ".join(f"{member['key']} ({member[apart]})" for member in (first, other))
+    more = group["images"] - 2
+    return ends + (f", and {plural(more, 'more image')}" if more else "")
 
 
 def _listed(title: str, lines: Sequence[str]) -> list[RenderableType]:

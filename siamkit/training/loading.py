@@ -108,7 +108,7 @@ def load_sets(
         trains = name in (TRAIN, SECOND)
         view = TrainView(preprocessing, config.data.augment) if trains else EvalView(preprocessing)
         seed = config.train.seed if name != SECOND else derive(config.train.seed, SECOND)
-        dataset = ViewDataset(part, view, seed)
+        dataset = ViewDataset(part, view, seed, max_pixels=config.data.max_pixels)
         workers = config.data.workers
         if workers is None:
             workers = default_workers(len(part), setup.device.type)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch import nn
 
 import siamkit
+from siamkit.config import yaml_text
 from siamkit.errors import CheckpointError, ConfigError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/howto/share.md"
@@ -44,7 +44,7 @@ def test_the_network_and_its_threshold_come_back(run, shared, image_folder):
 
 def test_the_card_states_the_runs_figures(run, shared):
     text = (shared / "README.md").read_text()
-    assert yaml.safe_load(text.split("---\n", 2)[1])["license"] == "mit"
+    assert yaml_text.load(text.split("---\n", 2)[1])["license"] == "mit"
     metrics = json.loads((run / "metrics.json").read_text())
     best, calibration = metrics["metrics"]["best"], metrics["calibration"]
     assert f"| recall@1 | {best['recall@1']:.4g} |" in text

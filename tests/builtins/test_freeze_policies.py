@@ -282,6 +282,22 @@ def test_each_pattern_must_match():
     assert "siamkit.inspect(parameters=True)" in message
 
 
+@pytest.mark.parametrize("pattern", [
+    r"^((\w|\.)+)+[!?]", r"([a-z.0-9]+)*[!?]$",  # exponential time in Python's re
+    r"^(.*)(.*)(.*)(.*)(.*)(.*)(.*)\1\2\3\4\5\6\7[!?]$",  # and with every engine
+])  # fmt: skip
+@pytest.mark.timeout(30)
+def test_a_pattern_that_would_search_for_ever_is_refused(pattern):
+    with pytest.raises(ConfigError, match=r"freeze\.patterns: the pattern (takes|matches no)") as e:
+        plan(make("regex", patterns=[pattern]))
+    assert ("\\1" in pattern) == ("repeats within repeats" in str(e.value))
+
+
+def test_patterns_may_look_around():
+    p = plan(make("regex", patterns=[r"^(?!.*bn).*stem"]))
+    assert p.trainable == {"backbone.stem.conv.weight", *HEAD_STAGE.parameters}
+
+
 def test_full_trains_everything_with_layerwise_decay():
     policy = make("full", lr_mult=1.0, decay=0.5)
     assert run(policy, 2) == [NAMES] * 2

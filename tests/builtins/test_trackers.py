@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from siamkit import api
 from siamkit.builtins.trackers import TensorBoard, phase_text
+from siamkit.config import yaml_text
 from siamkit.errors import ConfigError
 from siamkit.interfaces import Event, Options
 
@@ -120,7 +120,7 @@ def test_the_config_and_the_notices_are_texts(done):
     start = log.data["run_start"][0]
     assert step == 1
     assert text.startswith("```yaml\n") and text.endswith("\n```")
-    assert yaml.safe_load(text.removeprefix("```yaml").removesuffix("```")) == start["config"]
+    assert yaml_text.load(text.removeprefix("```yaml").removesuffix("```")) == start["config"]
     notices = [*start["notices"], *(d["text"] for d in log.data["notice"])]
     assert notices
     assert training.texts("notices")[-1][1] == "\n".join(f"- {text}" for text in notices)

@@ -47,9 +47,30 @@ def test_leaks_and_conflicts_are_shown_and_strict_refuses_leaks(
     text = capsys.readouterr().out
     assert "the same image in two splits: 1" in text
     assert "train/class0/0.png (train) and test/class4/copy.png (test)" in text
-    assert "the same image with two labels: 1" in text
-    assert "warning: 1 leak: two splits hold images with the same content" in text
+    assert "the same image with two labels: 2" in text
+    assert "val/class6/0.png (class6) and val/class7/copy.png (class7)" in text
+    assert "warning: 2 images in 1 group: two splits hold images with the same content" in text
+    assert "warning: 4 images in 2 groups: images with the same content have different" in text
     assert check(tmp_path, "--strict") == 3
+    assert "problem: 1 group of copies in two splits (--strict)" in capsys.readouterr().out
+
+
+def test_many_copies_are_told_as_one_group(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in range(30):
+        for index in range(10):
+            target = tmp_path / f"c{kind:02}" / f"{index}.png"
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(image_folder / "class0/0.png", target)
+    assert check(tmp_path) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "the same image in two splits: 1 " in text and "and 298 more images" in text
+    assert "warning: 300 images in 1 group: two splits hold images" in text
+    assert check(tmp_path, "--json") == 0
+    [group] = json.loads(capsys.readouterr().out)["leaks"]
+    assert (group["images"], group["parts"], len(group["classes"])) == (300, ["train", "val"], 30)
+    assert len(group["members"]) == 300
 
 
 def test_what_cannot_be_used_exits_with_3_and_still_tells_the_rest(

@@ -70,10 +70,10 @@ def test_a_run_is_read_once(cli, run, image_folder, tmp_path, counts, command, r
 
 
 def test_a_training_resolves_its_config_once(cli, run_values, tmp_path, counts):
-    import yaml
+    from siamkit.config import yaml_text
 
     file = tmp_path / "c.yaml"
-    file.write_text(yaml.safe_dump(run_values(train={"epochs": 1})))
+    file.write_text(yaml_text.dump(run_values(train={"epochs": 1})))
     assert cli("train", "--config", file, "--quiet").code == 0
     assert counts["resolve"] == 1
     assert (tmp_path / "run/report.html").is_file()
@@ -83,9 +83,9 @@ def test_a_training_resolves_its_config_once(cli, run_values, tmp_path, counts):
 
 
 def test_without_report_none_is_written(cli, run_values, tmp_path):
-    import yaml
+    from siamkit.config import yaml_text
 
     file = tmp_path / "c.yaml"
-    file.write_text(yaml.safe_dump(run_values(train={"epochs": 1}, report=False)))
+    file.write_text(yaml_text.dump(run_values(train={"epochs": 1}, report=False)))
     assert cli("train", "--config", file, "--quiet").code == 0
     assert not (tmp_path / "run/report.html").exists()

@@ -4,14 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
+
+from siamkit.config import yaml_text
 
 
 @pytest.fixture
 def config(tmp_path, run_values) -> Path:
     path = tmp_path / "run.yaml"
     values = run_values(train={"epochs": 1}, engine={"cache": "off"})
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(yaml_text.dump(values))
     return path
 
 

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
+
+from siamkit.config import yaml_text
 
 HOWTO = Path(__file__).resolve().parents[2] / "docs" / "howto" / "track.md"
 
@@ -109,11 +110,11 @@ def test_wrong_trackers_are_told(cli, flags, told):
 def test_the_flag_is_laid_over_a_config_file(cli, tmp_path):
     config = tmp_path / "run.yaml"
     config.write_text("track: [tensorboard]\n")
-    shown = yaml.safe_load(cli("config", "show", "--config", config).out)
+    shown = yaml_text.load(cli("config", "show", "--config", config).out)
     assert shown["track"] == [{"name": "tensorboard"}]
-    shown = yaml.safe_load(cli("config", "show", "--config", config, "--set", "track=[]").out)
+    shown = yaml_text.load(cli("config", "show", "--config", config, "--set", "track=[]").out)
     assert shown["track"] == []
-    shown = yaml.safe_load(cli("config", "show", "--track", "tensorboard").out)
+    shown = yaml_text.load(cli("config", "show", "--track", "tensorboard").out)
     assert shown["track"] == [{"name": "tensorboard"}]
 
 

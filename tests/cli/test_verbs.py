@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+
+from siamkit.config import yaml_text
 
 MODEL = ["--backbone", "timm:test_resnet", "--no-pretrained", "--image-size", "32"]
 SMALL = [*MODEL, "--head", "linear", "--batch-size", "8", "--workers", "0"]
@@ -48,7 +49,7 @@ def test_train_logs_on_stderr(run):
 def test_a_runs_config_gives_the_same_config(cli, run):
     saved = run[0] / "config.yaml"
     shown = cli("config", "show", "--config", saved)
-    assert yaml.safe_load(shown.out) == yaml.safe_load(saved.read_text())
+    assert yaml_text.load(shown.out) == yaml_text.load(saved.read_text())
 
 
 def test_a_finished_run_resumes_to_its_result(cli, run):

@@ -1,5 +1,6 @@
 import os
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -278,13 +279,24 @@ def png_header(width: int, height: int) -> bytes:
 def test_bombs_are_refused_before_decoding(path):
     path.write_bytes(png_header(20_000, 20_000))
     assert "too many pixels" in failure(path).what
-    assert unreadable([path]) == [(path, "the image has too many pixels")]
+    assert unreadable([path]) == [(path, "the image has too many pixels: more than 100,000,000")]
 
 
 def test_the_pixel_cap_can_be_lowered_and_is_exact(path):
     Image.new("RGB", (10, 10)).save(path, "PNG")
     assert decode(path, 3, max_pixels=100).size == (10, 10)
-    assert failure(path, max_pixels=99).got == 100
+    error = failure(path, max_pixels=99)
+    assert error.what == "the image has too many pixels: 100"
+    assert error.allowed == "up to 99 (data.max_pixels)"
+    for full in (False, True):
+        assert unreadable([path], max_pixels=99, full=full) == [(path, error.what)]
+
+
+def test_a_small_file_with_very_many_pixels_is_refused_by_its_header(path):
+    path.write_bytes(png_header(12_800, 12_800))  # within Pillow's own limit
+    began = time.perf_counter()
+    assert failure(path).what == "the image has too many pixels: 163,840,000"
+    assert time.perf_counter() - began < 1
 
 
 def test_large_images_below_the_cap_are_fine_without_a_warning(path):
@@ -322,7 +334,7 @@ def test_an_opened_image_is_turned_upright_and_stays_as_it_is(path):
 def test_what_is_wrong_with_an_opened_image_is_told(path):
     with pytest.raises(DataError, match="image 7: the pixels are 32-bit floats"):
         prepare(Image.new("F", (2, 2)), 3, where="image 7")
-    with pytest.raises(DataError, match=r"too many pixels, got 100"):
+    with pytest.raises(DataError, match=r"too many pixels: 100, allowed: up to 99"):
         prepare(Image.new("L", (10, 10)), 3, max_pixels=99)
     with pytest.raises(DataError, match="the image is empty, got '0x2'"):
         prepare(Image.new("L", (0, 2)), 3)

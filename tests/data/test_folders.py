@@ -37,7 +37,7 @@ def test_order_is_by_name_whatever_the_file_system_says(make_images, monkeypatch
 
 
 def test_every_image_ending_counts_in_any_case(make_images, tmp_path):
-    endings = "jpg jpeg png webp bmp gif tif tiff ppm pgm JPG Png".split()
+    endings = "jpg jpeg jpe jfif mpo png apng webp bmp gif tif tiff ppm pgm JPG JFIF Png".split()
     folder = tmp_path / "images" / "a"
     folder.mkdir(parents=True)
     for i, ending in enumerate(endings):
@@ -59,6 +59,30 @@ def test_clutter_is_ignored_and_reported(make_images):
         "ignored 1 file that is not an image: labels.csv",
         "ignored 1 folder without images: empty",
     )
+
+
+def test_images_that_are_not_read_are_said_with_the_folders_that_are_lost(make_images):
+    root = make_images({"cat": 2, "dog": 2, "owl": 1})
+    (root / "dog/0.png").rename(root / "dog/0.heic")
+    (root / "dog/1.png").rename(root / "dog/1")
+    (root / "cat/1.png").rename(root / "cat/1.png_large")
+    (root / "cat/notes.txt").write_text("text")
+    (root / "cat/README").write_text("a text without an ending")
+    os.mkfifo(root / "cat/pipe")
+    assert scan(root).notices == (
+        "left out 3 images whose format or name siamkit does not read: cat/1.png_large, "
+        "dog/0.heic, dog/1; 1 folder lost with them: dog; convert images to PNG or JPEG, "
+        "or give them the ending of their format",
+        "ignored 3 files that are not images: cat/README, cat/notes.txt, cat/pipe",
+        "ignored 1 folder without images: dog",
+    )
+
+
+def test_a_folder_of_images_without_endings_says_what_to_do(make_images):
+    root = make_images({"cat": 1})
+    (root / "cat/0.png").rename(root / "cat/0")
+    with pytest.raises(DataError, match=r"no images in this folder, .*give them the ending"):
+        scan(root)
 
 
 def test_clean_folders_give_no_notices(make_images):

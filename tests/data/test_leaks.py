@@ -1,12 +1,13 @@
-import itertools
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from siamkit.data.images import ImageSet, Sample
-from siamkit.data.leaks import NEAR_BITS, conflicts, leaks, near_duplicates, require_apart
+from siamkit.data.images import ImageSet, Sample, Tuples
+from siamkit.data.leaks import Contents, Group, require_apart
 from siamkit.errors import DataError
 
 
@@ -24,28 +25,53 @@ def image_set(root: Path, part: str, pictures: dict[str, Image.Image]) -> ImageS
     return ImageSet(tuple(Sample(root / key, 0, key) for key in keys), ("a",))
 
 
+def keys(groups: list[Group]) -> list[set[str]]:
+    return [{member.key for member in group.members} for group in groups]
+
+
 def test_equal_content_is_found_whatever_its_name(tmp_path: Path) -> None:
     train = image_set(tmp_path, "train", {"1.png": picture(1), "2.png": picture(2)})
     val = image_set(tmp_path, "val", {"x.png": picture(2), "y.png": picture(3)})
-    [twins] = leaks({"train": train, "val": val})
-    assert (twins.parts, twins.keys) == (("train", "val"), ("train/2.png", "val/x.png"))
-    assert str(twins) == "train/2.png (train) and val/x.png (val)"
-    assert leaks({"train": train}) == []
+    [group] = Contents({"train": train, "val": val}).leaks()
+    assert (group.parts, keys([group])) == (["train", "val"], [{"train/2.png", "val/x.png"}])
+    assert str(group) == "train/2.png (train) and val/x.png (val)"
+    assert Contents({"train": train}).leaks() == []
 
 
-def test_every_copy_is_told_and_none_as_a_near_one(tmp_path: Path) -> None:
+def test_copies_are_one_group_and_no_near_one(tmp_path: Path) -> None:
     train = image_set(tmp_path, "train", {"1.png": picture(1), "2.png": picture(1)})
     val = image_set(tmp_path, "val", {"x.png": picture(1)})
-    sets = {"train": train, "val": val}
-    assert {twins.keys[0] for twins in leaks(sets)} == {"train/1.png", "train/2.png"}
-    assert near_duplicates(sets) == []
+    contents = Contents({"train": train, "val": val})
+    [group] = contents.leaks()
+    assert len(group) == 3
+    assert str(group) == "train/1.png (train) and val/x.png (val), and 1 more image"
+    assert contents.near_duplicates() == []
+
+
+def test_many_copies_take_time_and_memory_in_proportion(tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "1.png")
+    copies = 20_000
+    samples = tuple(Sample(tmp_path / "1.png", i % 100, f"{i}.png") for i in range(copies))
+    classes = tuple(f"c{i:02}" for i in range(100))
+    sets = {part: ImageSet(samples, classes) for part in ("train", "val")}
+    tracemalloc.start()
+    contents = Contents(sets)
+    [leak], [conflict], near = contents.leaks(), contents.conflicts(), contents.near_duplicates()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(leak), len(conflict), near) == (2 * copies, 2 * copies, [])
+    assert len(conflict.labels) == 100
+    assert peak < 40e6  # bytes; the pairs would be 400 million
+    [notice] = require_apart(sets, "data", strict=False)
+    assert "1 group of images" in notice and "and 39998 more images" in notice
+    assert len(notice) < 500
 
 
 def test_only_files_of_equal_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = image_set(tmp_path, "train", {"1.png": picture(1)})
     val = image_set(tmp_path, "val", {"x.png": Image.new("RGB", (9, 9))})
     monkeypatch.setattr("siamkit.data.rowkeys._digest", lambda path: pytest.fail("was read"))
-    assert leaks({"train": train, "val": val}) == []
+    assert Contents({"train": train, "val": val}).leaks() == []
 
 
 def test_two_boxes_of_one_file_are_two_images(tmp_path: Path) -> None:
@@ -54,16 +80,34 @@ def test_two_boxes_of_one_file_are_two_images(tmp_path: Path) -> None:
     left, right = (
         ImageSet((Sample(tmp_path / "p.png", 0, f"p.png#{box}", box),), ("a",)) for box in boxes
     )
-    assert leaks({"train": left, "val": right}) == []
-    assert len(leaks({"train": left, "val": left})) == 1
+    assert Contents({"train": left, "val": right}).leaks() == []
+    assert len(Contents({"train": left, "val": left}).leaks()) == 1
 
 
 def test_one_image_with_two_labels_is_a_conflict(tmp_path: Path) -> None:
     for name in "abc":
         picture(0 if name < "c" else 1).save(tmp_path / f"{name}.png")
     samples = tuple(Sample(tmp_path / f"{n}.png", i, f"{n}.png") for i, n in enumerate("abc"))
-    [twins] = conflicts(ImageSet(samples, ("cat", "dog", "owl")))
-    assert (twins.keys, twins.classes) == (("a.png", "b.png"), ("cat", "dog"))
+    images = ImageSet(samples, ("cat", "dog", "owl"))
+    [group] = Contents({"train": images}).conflicts()
+    assert (keys([group]), group.labels) == ([{"a.png", "b.png"}], ["cat", "dog"])
+    known = replace(images, tuples=Tuples(((0, 1),), (False,)))
+    assert Contents({"train": known}).conflicts() == []
+
+
+def test_a_copy_with_another_label_in_another_split_is_a_leak_and_a_conflict(
+    tmp_path: Path,
+) -> None:
+    train = image_set(tmp_path, "train", {"1.png": picture(1)})
+    val = replace(image_set(tmp_path, "val", {"2.png": picture(1)}), classes=("b",))
+    contents = Contents({"train": train, "val": val})
+    assert keys(contents.leaks()) == keys(contents.conflicts()) == [{"train/1.png", "val/2.png"}]
+
+
+def test_the_largest_group_comes_first(tmp_path: Path) -> None:
+    train = image_set(tmp_path, "train", {f"{i}.png": picture(i > 0) for i in range(4)})
+    val = image_set(tmp_path, "val", {f"{i}.png": picture(i) for i in range(2)})
+    assert [len(group) for group in Contents({"train": train, "val": val}).leaks()] == [4, 2]
 
 
 def test_strict_makes_a_leak_an_error(tmp_path: Path) -> None:
@@ -73,10 +117,10 @@ def test_strict_makes_a_leak_an_error(tmp_path: Path) -> None:
     }
     [notice] = require_apart(sets, "data", strict=False)
     assert (
-        notice.startswith("12 pairs of images with the same content are in two splits")
+        notice.startswith("12 groups of images with the same content are in two splits")
         and "... and" not in notice
     )
-    with pytest.raises(DataError, match=r"(?s)data: 12 pairs of images.*\.\.\. and 2 more"):
+    with pytest.raises(DataError, match=r"(?s)data: 12 groups of images.*\.\.\. and 2 more"):
         require_apart(sets, "data", strict=True)
     assert require_apart({"train": sets["train"]}, "data", strict=True) == []
 
@@ -92,31 +136,17 @@ def test_what_looks_the_same_is_found(tmp_path: Path) -> None:
         "plain.png": Image.new("RGB", (64, 64), "red"),
     })  # fmt: skip
     plain = image_set(tmp_path, "test", {"plain.png": Image.new("RGB", (64, 64), "blue")})
-    found = near_duplicates({"train": train, "val": val, "test": plain})
-    assert {twins.keys for twins in found} == {
-        ("train/3.png", "val/smaller.jpg"), ("train/7.png", "val/blurred.png"),
-    }  # fmt: skip
-    assert all(twins.bits is not None and twins.bits <= NEAR_BITS for twins in found)
+    steps = []
+    contents = Contents({"train": train, "val": val, "test": plain})
+    found = contents.near_duplicates(lambda *step: steps.append(step))
+    assert keys(found) == [{"train/3.png", "val/smaller.jpg"}, {"train/7.png", "val/blurred.png"}]
+    assert steps[-1] == ("compare images", 25, 25), "copies are hashed once"
 
 
-def test_near_duplicates_agree_with_comparing_each(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import imagehash
-
-    monkeypatch.setattr("siamkit.data.leaks._BLOCK", 7)  # several blocks
-    monkeypatch.setattr("siamkit.data.leaks.NEAR_BITS", 26)
-    sets = {
-        part: image_set(tmp_path, part, {f"{i}.png": picture(100 * n + i) for i in range(9)})
-        for n, part in enumerate(("train", "val"))
-    }
-    hashes = {
-        s.key: imagehash.phash(Image.open(s.path)) for part in sets.values() for s in part.samples
-    }
-    wanted = {
-        (a.key, b.key, hashes[a.key] - hashes[b.key])
-        for a, b in itertools.product(sets["train"].samples, sets["val"].samples)
-        if hashes[a.key] - hashes[b.key] <= 26
-    }
-    assert wanted
-    assert {(*twins.keys, twins.bits) for twins in near_duplicates(sets)} == wanted
+def test_near_copies_of_one_image_are_one_group(tmp_path: Path) -> None:
+    shades = {f"{i:02}.png": picture(3).point(lambda v, i=i: max(v - i, 0)) for i in range(12)}
+    train = image_set(tmp_path, "train", shades | {"copy.png": shades["00.png"]})
+    val = image_set(tmp_path, "val", {"smaller.png": picture(3).resize((40, 40))})
+    [group] = Contents({"train": train, "val": val}).near_duplicates()
+    assert len(group) == 14 and group.parts == ["train", "val"]
+    assert Contents({"train": train}).near_duplicates() == []

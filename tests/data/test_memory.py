@@ -247,7 +247,7 @@ def test_a_split_with_splits_or_pairs_of_its_own_is_refused(tmp_path: Path) -> N
         (object(), "is not an image, got 'object'"),
         (RGB[:0], r"is not an image, got 'shape \[0, 4, 3\]'.*at least one pixel"),
         (torch.zeros(3, 4, 0), r"is not an image, got 'shape \[3, 4, 0\]'"),
-        (Image.new("RGB", (0, 3)), "the image has no pixels"),
+        (Image.new("RGB", (0, 3)), "the image is empty"),
     ],
 )
 def test_what_is_no_image_is_refused(image: Any, message: str) -> None:

@@ -402,11 +402,37 @@ def test_too_many_unreadable_images_are_an_error(make_images) -> None:
     assert len(load(root, on_unreadable="skip", max_skipped=0.1).skipped) == 2
 
 
+def test_images_of_too_many_pixels_are_refused_or_left_out(make_images) -> None:
+    root = make_images({f"c{i}": 6 for i in range(8)}, size=40)
+    Image.new("RGB", (41, 40)).save(root / "c0/3.png")
+    with pytest.raises(DataError, match=r"c0/3\.png: the image has too many pixels: 1,640"):
+        load(root, max_pixels=1600)
+    assert len(load(root, max_pixels=1600, on_unreadable="skip").skipped) == 1
+    assert load(root, max_pixels=1640).skipped == ()
+
+
 def test_pairs_with_an_unreadable_image_go_with_it(people: Path) -> None:
     (people / "c0/1.png").write_bytes(b"")
     path = table(people / "p.csv", "a,b,same", pair_rows())
     splits = load(path, on_unreadable="skip", max_skipped=0.5)
     assert len(splits.train.tuples) + len(splits.val.tuples) == 23
+
+
+def test_names_that_look_like_missing_values_are_said(people: Path, make_images) -> None:
+    rows = [(p, "nan" if p.endswith("0.png") else label) for p, label in rows_of(people)]
+    notices = load(table(people / "m.csv", "path,label", rows)).notices
+    told = "the class 'nan' of 8 images looks like a missing value, but counts as a class"
+    assert any(told in notice for notice in notices)
+    rows = [(p, label, "None" if p < "c4" else p) for p, label in rows_of(people)]
+    notices = load(table(people / "g.csv", "path,label,group", rows)).notices
+    assert any("the group 'None' of " in notice for notice in notices)
+    assert not any("missing" in n for n in load(people).notices)
+    for name in ("NULL", "n/a"):
+        folder = people / name
+        folder.mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (40, 40)).save(folder / f"{i}.png")
+    assert sum("looks like a missing value" in n for n in load(people).notices) == 1
 
 
 # --- leaks ---------------------------------------------------------------------------------------
@@ -419,11 +445,11 @@ def test_an_image_on_both_sides_is_told_or_refused(make_images) -> None:
     splits = load(root)
     told = "train/train1/2.png (train) and val/val0/copy.png (val)"
     assert any(
-        "1 pair of images with the same content is in two splits" in n and told in n
+        "1 group of images with the same content is in two splits" in n and told in n
         for n in splits.notices
     )
     with pytest.raises(
-        DataError, match="1 pair of images with the same content is in two splits"
+        DataError, match="1 group of images with the same content is in two splits"
     ) as caught:
         load(root, strict=True)
     assert caught.value.exit_code == 3

@@ -95,6 +95,20 @@ def test_what_cannot_be_embedded_is_named(net: siamkit.SiameseNet, tmp_path: Pat
         embedder.embed(tmp_path / "broken.png")
 
 
+def test_images_of_too_many_pixels_are_refused_before_they_are_decoded(
+    net: siamkit.SiameseNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.png"
+    Image.new("RGB", (50, 50)).save(path)
+    embedder = Embedder(net, workers=0, max_pixels=2499)
+    with Image.open(path) as opened:
+        monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("was decoded"))
+        monkeypatch.setattr(type(opened), "load", lambda image: pytest.fail("was decoded"))
+        for image in (path, [path], opened, [opened, path]):
+            with pytest.raises(DataError, match="too many pixels: 2,500, allowed: up to 2,499"):
+                embedder.embed(image)
+
+
 def test_a_poisoned_network_is_an_error_that_names_the_image(tmp_path: Path) -> None:
     net = api.create_model("timm:resnet10t", pretrained=False, head="linear", image_size=32)
     with torch.no_grad():

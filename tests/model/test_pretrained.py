@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import siamkit
 from siamkit import plugins
+from siamkit.config import yaml_text
 from siamkit.errors import (
     CheckpointError,
     ConfigError,
@@ -353,7 +353,7 @@ def test_an_empty_folder_and_the_home_directory(net, tmp_path, monkeypatch):
 def test_the_card_of_a_network(net, tmp_path):
     text = (net.save_pretrained(tmp_path / "m", license="mit") / "README.md").read_text()
     _, front, body = text.split("---\n", 2)
-    values = yaml.safe_load(front)
+    values = yaml_text.load(front)
     assert values["license"] == "mit"
     assert values["library_name"] == "timm" and "siamkit" in values["tags"]
     assert values["pipeline_tag"] == "image-feature-extraction"
@@ -366,7 +366,7 @@ def test_base_weights_and_their_licence(net, tmp_path):
 
     words = "pretrained: timm/resnet50.a1_in1k"
     text = (save_net(net, tmp_path / "m", weights=words) / "README.md").read_text()
-    front = yaml.safe_load(text.split("---\n", 2)[1])
+    front = yaml_text.load(text.split("---\n", 2)[1])
     assert front["base_model"] == "timm/resnet50.a1_in1k" and front["license"] == "unknown"
     assert "| licence of the base weights | apache-2.0 |" in text
 

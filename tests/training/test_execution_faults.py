@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 import siamkit
 from siamkit import api
+from siamkit.config import yaml_text
 from siamkit.data import rowkeys
 from siamkit.engine import kernels, prefix_store
 from siamkit.engine.cache.budget import list_stores
@@ -390,7 +390,7 @@ sys.exit(main())
 
 
 def command(values: dict[str, Any], folder: Path) -> list[str]:
-    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+    (folder / "config.yaml").write_text(yaml_text.dump(values))
     return [sys.executable, "-c", PROGRAM, "--config", str(folder / "config.yaml")]
 
 
@@ -453,7 +453,7 @@ def test_a_disk_that_is_full_ends_the_run_with_7_and_what_it_has_intact(
     saved = checkpoint.load(root / str(checkpoint.pointed_to(root, checkpoint.LATEST)))
     assert saved.state["epoch"] == 1, "the epoch before is there"
     config = Path(values["run_dir"]) / "config.yaml"
-    changed = yaml.safe_load(config.read_text())
+    changed = yaml_text.load(config.read_text())
     changed["engine"]["cache_dir"] = str(tmp_path / "large")
-    config.write_text(yaml.safe_dump(changed))
+    config.write_text(yaml_text.dump(changed))
     assert api.resume(values["run_dir"])["epochs"] == 4

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from siamkit import api
+from siamkit.config import yaml_text
 from siamkit.runs import checkpoint
 from siamkit.runs.directory import RunDir
 
@@ -24,7 +24,7 @@ RunValues = Callable[..., dict[str, Any]]
 
 def start(values: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
     config = folder / "config.yaml"
-    config.write_text(yaml.safe_dump(values))
+    config.write_text(yaml_text.dump(values))
     return subprocess.Popen(
         [sys.executable, "-m", "siamkit", "train", "--config", str(config), "--json"],
         stdout=subprocess.PIPE,

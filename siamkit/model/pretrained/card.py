@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import timm
-import yaml
 
+from siamkit.config import yaml_text
 from siamkit.hub import HUB
 from siamkit.model.pretrained.folder import Saved
 
@@ -57,7 +57,7 @@ def card(
         license: The licence of the weights, as the hub spells it; None for not stated.
         sections: What is known of the training and of how good it is.
     """
-    front = yaml.safe_dump(_front(saved, architecture, license), sort_keys=False).strip()
+    front = yaml_text.dump(_front(saved, architecture, license)).strip()
     intro = (
         f"Turns an image into an embedding of {saved.embedding_dim} numbers"
         + (", L2-normalised" if saved.normalize else "")

@@ -1,0 +1,84 @@
+"""What many copies of one image cost: ``data check``, and the start of ``train`` up to the splits.
+
+Each set has six classes of real pictures, and COPIES copies of one of them ("image not available")
+in classes of two. The last column holds the CPU time for each image, which should not grow with the
+number of copies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+START = """
+import sys
+from siamkit.config import DataConfig
+from siamkit.data.opening import load_data
+print(load_data(DataConfig(path=sys.argv[1]), 0).how)
+"""
+IMPORTS = "import siamkit.api, siamkit.report.data, imagehash", "import siamkit.data.opening"
+
+
+def write(folder: Path, copies: int) -> int:
+    """Write the images; return their number."""
+    for kind in range(6):
+        (folder / f"real{kind}").mkdir(parents=True)
+        for index in range(4):
+            rng = np.random.default_rng([kind, index])
+            noise = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+            image = Image.fromarray(noise).resize((64, 64), Image.Resampling.BICUBIC)
+            image.save(folder / f"real{kind}" / f"{index}.png")
+    content = (folder / "real0/0.png").read_bytes()
+    for number in range(copies):
+        target = folder / f"class{number // 2:06}" / f"{number % 2}.png"
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(content)
+    return copies + 24
+
+
+def measure(*command: str) -> tuple[float, float]:
+    """Return the CPU seconds and the peak memory in MB of a Python process."""
+    process = subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{command} ended with {process.returncode}")
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--copies", type=int, nargs="+", default=[2_000, 20_000])
+    options = parser.parse_args()
+    print("CPU time and peak memory beyond those of the imports")
+    print("| images | what | time | memory | time per image |")
+    print("|---|---|---|---|---|")
+    # Twice, since the first import reads files that are not yet in memory.
+    idle = [min(measure("-c", imports) for _ in range(2)) for imports in IMPORTS]
+    for copies in options.copies:
+        with tempfile.TemporaryDirectory() as temporary:
+            number = write(Path(temporary), copies)
+            for (before, memory), what, command in (
+                (idle[0], "data check", ("-m", "siamkit", "data", "check", temporary)),
+                (idle[1], "start of train", ("-c", START, temporary)),
+            ):
+                seconds, peak = measure(*command)
+                seconds -= before
+                print(
+                    f"| {number} | {what} | {seconds:.1f} s | {peak - memory:.0f} MB "
+                    f"| {1e3 * seconds / number:.2f} ms |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
