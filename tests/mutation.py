@@ -1,0 +1,208 @@
+"""Mutate the code at random places, and see whether the tests of its room notice.
+
+    python tests/mutation.py --count 300 --seed 0 --jobs 2 --log mutants.jsonl
+
+Each mutant changes one operator, number, condition or loop, by Cosmic Ray's operators. The tests
+that mirror the file run first, then those of its whole room. A mutant that no test notices survives;
+the end of the output shows each survivor as a diff. A log that exists is continued, so a draw that
+was interrupted goes on. The same seed draws the same mutants of the same code. It needs
+``pip install -e '.[dev,mutation]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+from cosmic_ray.ast import ast_nodes, get_ast_from_path
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator, operator_names
+
+ROOT = Path(__file__).resolve().parent.parent
+CAUGHT, SURVIVED, TOO_LONG = "caught", "survived", "too long"
+_TIMEOUT = 1200  # seconds for the tests of a room
+_LEFT_OUT = (
+    "BitOr_",  # in annotations, which are never computed
+    "RemoveDecorator",
+    "Variable",
+)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of one file.
+
+    Attributes:
+        file: The file, relative to the repository.
+        line: The line that changes.
+        operator: Cosmic Ray's name of the change.
+        occurrence: The number of the place in the file among those that the operator can change.
+    """
+
+    file: str
+    line: int
+    operator: str
+    occurrence: int
+
+    def code(self, root: Path) -> str:
+        """Return the changed code."""
+        source = (root / self.file).read_text(encoding="utf-8")
+        changed = mutate_code(source, get_operator(self.operator)(), self.occurrence)
+        assert changed is not None
+        return str(changed)
+
+
+def places(path: Path) -> dict[tuple[object, object], list[Mutant]]:
+    """Return the mutants of a file by the place that they change."""
+    nodes = list(ast_nodes(get_ast_from_path(path)))
+    found: dict[tuple[object, object], list[Mutant]] = defaultdict(list)
+    for name in operator_names():
+        if any(part in name for part in _LEFT_OUT):
+            continue
+        operator, count = get_operator(name)(), 0
+        for node in nodes:
+            for start, stop in operator.mutation_positions(node):
+                mutant = Mutant(str(path.relative_to(ROOT)), start[0], name, count)
+                found[start, stop].append(mutant)
+                count += 1
+    return found
+
+
+def draw(count: int, seed: int) -> list[Mutant]:
+    """Return random mutants, at most one per place; each place is equally probable."""
+    files = sorted((ROOT / "siamkit").rglob("*.py"))
+    every = [mutants for path in files for mutants in places(path).values()]
+    rng = random.Random(seed)
+    return [rng.choice(mutants) for mutants in rng.sample(every, min(count, len(every)))]
+
+
+def tests_of(file: str) -> list[list[str]]:
+    """Return the groups of tests to run for a file, one after the other."""
+    path = Path(file).relative_to("siamkit")
+    room = path.parts[0] if len(path.parts) > 1 else ""
+    inner = path.with_suffix("").parts[1:] if room else (path.stem,)
+    folder = ROOT / "tests" / room
+    names = {"_".join(inner), inner[-1]}
+    mirrored = [folder / f"test_{name}.py" for name in names]
+    mirrored += [folder.joinpath(*inner[:-1], f"test_{inner[-1]}.py")]
+    first = sorted({str(p.relative_to(ROOT)) for p in mirrored if p.is_file()})
+    whole = (
+        [f"tests/{room}"]
+        if room and folder.is_dir()
+        else sorted(str(p.relative_to(ROOT)) for p in (ROOT / "tests").glob("test_*.py"))
+    )
+    return [group for group in (first, whole) if group]
+
+
+def tried(mutant: Mutant, tree: Path) -> tuple[str, float]:
+    """Return whether the tests notice a mutant, and the seconds that they took."""
+    target = tree / mutant.file
+    before = target.read_text(encoding="utf-8")
+    target.write_text(mutant.code(tree), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    started = time.monotonic()
+    try:
+        for group in tests_of(mutant.file):
+            run = subprocess.run(
+                [*command, *group],
+                cwd=tree,
+                env=environment,
+                capture_output=True,
+                timeout=_TIMEOUT,
+                check=False,
+            )
+            if run.returncode not in (0, 5):  # 5: the group has no tests
+                return CAUGHT, time.monotonic() - started
+        return SURVIVED, time.monotonic() - started
+    except subprocess.TimeoutExpired:
+        return TOO_LONG, time.monotonic() - started
+    finally:
+        target.write_text(before, encoding="utf-8")
+
+
+@contextmanager
+def copies(count: int) -> Iterator[SimpleQueue[Path]]:
+    """Yield copies of the repository's files, for as many processes."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    names = [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+    trees: SimpleQueue[Path] = SimpleQueue()
+    with tempfile.TemporaryDirectory(prefix="siamkit-mutants-") as folder:
+        for number in range(count):
+            tree = Path(folder) / str(number)
+            for name in names:
+                (tree / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, tree / name)
+            trees.put(tree)
+        yield trees
+
+
+def shown(mutant: Mutant) -> str:
+    """Return a mutant as a diff."""
+    before = (ROOT / mutant.file).read_text(encoding="utf-8").splitlines()
+    after = mutant.code(ROOT).splitlines()
+    diff = difflib.unified_diff(before, after, mutant.file, mutant.operator, lineterm="", n=1)
+    return "\n".join(diff)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--log", type=Path, default=Path("mutants.jsonl"))
+    options = parser.parse_args()
+    log: Path = options.log
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    outcomes = {Mutant(**entry["mutant"]): entry["outcome"] for entry in map(json.loads, lines)}
+    mutants = draw(options.count, options.seed)
+    left = [mutant for mutant in mutants if mutant not in outcomes]
+
+    with copies(options.jobs) as trees, ThreadPoolExecutor(options.jobs) as pool:
+
+        def run(mutant: Mutant) -> None:
+            tree = trees.get()
+            try:
+                outcome, seconds = tried(mutant, tree)
+            finally:
+                trees.put(tree)
+            outcomes[mutant] = outcome
+            entry = {"mutant": asdict(mutant), "outcome": outcome, "seconds": round(seconds, 1)}
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+            print(f"{outcome:9} {seconds:6.1f} s  {mutant.file}:{mutant.line}  {mutant.operator}")
+
+        list(pool.map(run, left))
+
+    counts = Counter(outcomes[mutant] for mutant in mutants)
+    print(", ".join(f"{number} {outcome}" for outcome, number in counts.most_common()))
+    for mutant in mutants:
+        if outcomes[mutant] == SURVIVED:
+            print(f"\n{shown(mutant)}")
+
+
+if __name__ == "__main__":
+    main()
