@@ -3,9 +3,9 @@
     python tests/mutation.py --count 300 --seed 0 --jobs 2 --log mutants.jsonl
 
 Each mutant changes one operator, number, condition or loop, by Cosmic Ray's operators. The tests
-that mirror the file run first, then those of its whole room. A mutant that no test notices survives;
-the end of the output shows each survivor as a diff. A log that exists is continued, so a draw that
-was interrupted goes on. The same seed draws the same mutants of the same code. It needs
+that mirror the file run first, then those of its whole room. A mutant that no test notices
+survives; the end of the output shows each survivor as a diff. A log that exists is continued, so a
+draw that was interrupted goes on. The same seed draws the same mutants of the same code. It needs
 ``pip install -e '.[dev,mutation]'``.
 """
 
