@@ -228,6 +228,8 @@ def check_data(
     data: str | Path,
     *,
     root: str | Path | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> DataResult:
@@ -236,6 +238,8 @@ def check_data(
     Args:
         data: A folder, a table, LFW's pairs, or ``sample``.
         root: The folder that a table's paths are relative to; None: the table's folder.
+        path_column: The column of a table with the images' paths; None: ``path``.
+        label_column: The column of a table with the images' classes; None: ``label``.
         seed: Seed of the choice of held-out classes.
         progress: Called with the name of a step, and the numbers of finished and of all images.
 
@@ -244,7 +248,11 @@ def check_data(
         DataError: The data cannot be read: no such file, bad rows.
     """
     path, folder = path_of(data, "data", "a folder or a table of images"), _root(root)
-    config = load_config({"data": {"path": str(path), "root": folder and str(folder)}})
+    values = {
+        "path": str(path), "root": folder and str(folder), "path_column": path_column,
+        "label_column": label_column,
+    }  # fmt: skip
+    config = load_config({"data": values})
     report = check(config.data, whole_number(seed, "seed"), progress or no_progress)
     return DataResult(report)
 

@@ -10,7 +10,7 @@ import typer
 
 from siamkit.cli import output
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import DATA, Json, Root
+from siamkit.cli.options import DATA, Json, LabelColumn, PathColumn, Root
 from siamkit.errors import DataError
 from siamkit.words import plural
 
@@ -32,6 +32,8 @@ def check(
         ),
     ],
     root: Root = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of held-out classes.")] = 0,
     strict: Annotated[
         bool,
@@ -58,7 +60,10 @@ def check(
                 bars[step] = stack.enter_context(ImageProgress(make_console(sys.stderr), step))
             bars[step](done, total)
 
-        report = api.check_data(data, root=root, seed=seed, progress=show).to_json()
+        report = api.check_data(
+            data, root=root, path_column=path_column, label_column=label_column, seed=seed,
+            progress=show,
+        ).to_json()  # fmt: skip
     if strict:
         kinds = {
             "leaks": ("group of copies", "groups of copies"), "split_groups": ("group", "groups")

@@ -22,6 +22,16 @@ DATA = (
 """The help text of a DATA argument that takes every kind of data."""
 
 
+ROOT = "Resolve a table's paths against DIR. Default: the table's folder."
+"""The help text of ``--root``."""
+
+PATH_COLUMN = "The column of a table with the images' paths. Default: path."
+"""The help text of ``--path-column``."""
+
+LABEL_COLUMN = "The column of a table with the images' classes. Default: label."
+"""The help text of ``--label-column``."""
+
+
 def _reserve_stdout(context: typer.Context, json: bool) -> bool:
     if json and not context.resilient_parsing:
         output.reserve_stdout()
@@ -44,12 +54,9 @@ Device = Annotated[str, typer.Option(help=DEVICES)]
 Last = Annotated[
     bool, typer.Option("--last", help="Use the network of the last epoch, not of the best epoch.")
 ]
-Root = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR", help="Resolve a table's paths against DIR. Default: the table's folder."
-    ),
-]
+Root = Annotated[Path | None, typer.Option(metavar="DIR", help=ROOT)]
+PathColumn = Annotated[str | None, typer.Option(metavar="NAME", help=PATH_COLUMN)]
+LabelColumn = Annotated[str | None, typer.Option(metavar="NAME", help=LABEL_COLUMN)]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
 Workers = Annotated[
     int | None,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import DATA, DEVICES
+from siamkit.cli.options import DATA, DEVICES, LABEL_COLUMN, PATH_COLUMN, ROOT
 
 if TYPE_CHECKING:
     from siamkit.config import Layer, RunConfig
@@ -147,6 +147,16 @@ class RunFlags:
             rich_help_panel=_TRAINING,
         ),
     ] = None
+    root: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help=ROOT, rich_help_panel=_DATA),
+    ] = None
+    path_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help=PATH_COLUMN, rich_help_panel=_DATA)
+    ] = None
+    label_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help=LABEL_COLUMN, rich_help_panel=_DATA)
+    ] = None
     run_dir: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write the run to DIR.", rich_help_panel=_DATA),
@@ -256,6 +266,9 @@ class RunFlags:
 
 KEYS = {
     "data": "data.path",
+    "root": "data.root",
+    "path_column": "data.path_column",
+    "label_column": "data.label_column",
     "backbone": "backbone.name",
     "pretrained": "backbone.pretrained",
     "weights": "backbone.weights",

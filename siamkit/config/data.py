@@ -76,6 +76,12 @@ class DataConfig(Section):
     root: AbsolutePath | None = Field(
         None, description="Folder that a table's paths are relative to; null: the table's folder."
     )
+    path_column: str | None = Field(
+        None, min_length=1, description="Column of a table with the images' paths; null: 'path'."
+    )
+    label_column: str | None = Field(
+        None, min_length=1, description="Column of a table with the images' classes; null: 'label'."
+    )
     image_size: int | None = Field(
         None,
         ge=16,
@@ -146,6 +152,12 @@ class DataConfig(Section):
     def value_range(self) -> int | tuple[float, float] | None:
         """``range`` as :class:`siamkit.Preprocessing` has it; None for ``auto`` and ``full``."""
         return None if isinstance(self.range, str) else self.range
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The names in a table's header of the columns ``path`` and ``label``, if given."""
+        given = {"path": self.path_column, "label": self.label_column}
+        return {ours: theirs for ours, theirs in given.items() if theirs is not None}
 
     @field_validator("fold")
     @classmethod

@@ -14,7 +14,7 @@ from siamkit.data.decode import Facts, look
 from siamkit.data.folders import briefly
 from siamkit.data.images import ImageSet
 from siamkit.data.leaks import Contents, Group, OnProgress, counted, no_progress
-from siamkit.data.opening import open_source, split
+from siamkit.data.opening import open_source, root_hint, split
 from siamkit.data.preparation import preparation
 from siamkit.data.sources import Source
 from siamkit.errors import DataError
@@ -46,7 +46,7 @@ def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> 
     Raises:
         DataError: The data cannot be read, for example because of a missing file or bad rows.
     """
-    source = open_source(config.path, config.root)
+    source = open_source(config.path, config.root, config.columns)
     files = source.files()
     boxes = {path: box for path, box in files.items() if box is not None}
     facts = _Files()
@@ -61,13 +61,18 @@ def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> 
     for found in counted(looks, progress, "read images", len(files)):
         facts.add(found)
     bad = facts.unusable
+    rows = source.rows() if bad else {}
+    hint = root_hint(source, [path for path, _ in bad])
     source = source.without({path for path, _ in bad})
     problems = [f"{plural(len(bad), 'image')} cannot be read"] if bad else []
+    problems += [hint] if hint else []
     report: dict[str, Any] = {
         "kind": source.kind,
         "where": source.where,
         "problems": problems,
-        "unreadable": [{"path": str(path), "problem": problem} for path, problem in bad],
+        "unreadable": [
+            {"path": str(path), "problem": problem, "row": rows.get(path)} for path, problem in bad
+        ],
         "split_groups": source.split_groups(),
         **facts.report(),
         **_splits(source, config, seed, problems, progress),

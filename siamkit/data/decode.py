@@ -281,8 +281,8 @@ def _opened(path: Path, max_pixels: int, value_range: ValueRange) -> Iterator[Im
     where = str(path)
     with _as_data_error(where, max_pixels):
         # A FIFO or device would block the read for ever.
-        if not path.is_file():
-            raise DataError(_missing(path), where=where, hint=_HINT)
+        if problem := missing(path):
+            raise DataError(problem, where=where, hint=_HINT)
         try:
             # Pass a stream, not a name: given a name, Pillow maps the file into memory. It then
             # mixes up the rows of rotated TIFFs, and crashes with SIGBUS if the file shrinks.
@@ -338,7 +338,14 @@ def _too_large(where: str, pixels: str, max_pixels: int) -> DataError:
     )
 
 
-def _missing(path: Path) -> str:
+def missing(path: Path) -> str | None:
+    """Return why there is no regular file at a path; None if there is one.
+
+    Raises:
+        OSError: The folder cannot be read.
+    """
+    if path.is_file():
+        return None
     if path.exists():
         return "not a regular file"
     return "a symbolic link to nothing" if path.is_symlink() else "no such file"

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from siamkit.data.cells import Cells
 from siamkit.data.images import Box, ImageSet, Sample
-from siamkit.data.tables import Cells, Table, missing_notices, require_columns
+from siamkit.data.tables import Table, missing_notices, require_columns
 
 REQUIRED = ("path", "label")
 BOX = ("x1", "y1", "x2", "y2")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from siamkit.config import SAMPLE, DataConfig
 from siamkit.config.base import expanded
+from siamkit.data.cells import Cells
 from siamkit.data.decode import unreadable
 from siamkit.data.folders import briefly, listed, scan
 from siamkit.data.images import ImageSet
@@ -16,7 +17,7 @@ from siamkit.data.manifest import OPTIONAL, REQUIRED, read_manifest
 from siamkit.data.sample import sample_dir
 from siamkit.data.sources import FolderSource, ManifestSource, Source, TupleSource
 from siamkit.data.splits import HoldOut, Splits, lone_notice, require_queries, require_usable
-from siamkit.data.tables import ENDINGS, Cells, Table, missing_notices, read_table
+from siamkit.data.tables import ENDINGS, Table, missing_notices, read_table
 from siamkit.data.tuple_splits import require_both_kinds
 from siamkit.data.tuple_table import OPTIONAL as KNOWN_OPTIONAL
 from siamkit.data.tuple_table import PAIR, TRIPLET, read_lfw, read_tuples
@@ -25,13 +26,21 @@ from siamkit.spelling import setting
 from siamkit.words import plural
 
 
-def open_source(path: str, root: Path | None = None) -> Source:
+def open_source(
+    path: str,
+    root: Path | None = None,
+    names: Mapping[str, str] | None = None,
+    *,
+    names_optional: bool = False,
+) -> Source:
     """Read the files and labels of the data, without reading the images.
 
     Args:
         path: A folder of class folders; a table (CSV or Parquet) of images, pairs or triplets;
             LFW's ``pairs.txt``; or ``sample``.
         root: The folder that a table's paths are relative to; None for the table's own.
+        names: The name in a table's header of some columns, where it differs from siamkit's.
+        names_optional: Whether to use siamkit's names for data without these columns.
 
     Raises:
         DataError: The data is none of these, or has problems; the message lists them.
@@ -45,20 +54,19 @@ def open_source(path: str, root: Path | None = None) -> Source:
     except OSError:
         is_table = False
     if not is_table:
-        if root is not None and target.is_dir():
-            raise DataError(
-                "can only be set for tables, not for a folder", where="data.root", got=str(root)
-            )
+        if target.is_dir():
+            _require_no_table(root, {} if names_optional else names, "a folder")
         return FolderSource(scan(target))
     root = (root or target.absolute().parent).resolve()
     if not root.is_dir():
         raise DataError("no such folder", where="data.root", got=str(root))
     cells = Cells(root)
     if ending == ".txt":
+        _require_no_table(None, {} if names_optional else names, "LFW's pairs")
         known = read_lfw(target, cells)
         _require_good(target, cells, ())
         return TupleSource(target, root, known, ())
-    table = read_table(target)
+    table = read_table(target, names, names_optional=names_optional)
     if not (table.rows or table.problems):
         raise DataError("the table has a header but no rows", where=str(target))
     if set(table.columns) & {*PAIR[:2], *TRIPLET} and "path" not in table.columns:
@@ -70,6 +78,13 @@ def open_source(path: str, root: Path | None = None) -> Source:
     records, notices = read_manifest(table, cells)
     _require_good(target, cells, table.problems)
     return ManifestSource(target, root, records, notices)
+
+
+def _require_no_table(root: Path | None, names: Mapping[str, str] | None, got: str) -> None:
+    given = {"data.root": root} | {f"data.{ours}_column": n for ours, n in (names or {}).items()}
+    for key, value in given.items():
+        if value is not None:
+            raise DataError(f"can only be set for tables, not for {got}", where=key, got=str(value))
 
 
 def _require_good(path: Path, cells: Cells, problems: Sequence[str]) -> None:
@@ -86,6 +101,8 @@ def _unknown_header(table: Table) -> DataError:
         allowed=f"{','.join(REQUIRED)}[,{','.join(OPTIONAL)}] for images; "
         f"{','.join(PAIR)}[,{','.join(KNOWN_OPTIONAL)}] for pairs; "
         f"{','.join(TRIPLET)}[,{','.join(KNOWN_OPTIONAL)}] for triplets",
+        hint=f"name the columns of images with {setting('data.path_column', 'NAME')} and "
+        f"{setting('data.label_column', 'NAME')}",
     )
 
 
@@ -111,19 +128,59 @@ def usable(source: Source, config: DataConfig) -> tuple[Source, tuple[tuple[str,
     )
     if not bad:
         return source, ()
-    lines = listed([f"{_near(path, source.where)}: {problem}" for path, problem in bad])
+    rows = source.rows()
+    lines = listed([
+        f"{row_text(rows.get(path))}{_near(path, source.where)}: {problem}"
+        for path, problem in bad
+    ])  # fmt: skip
     what = f"{len(bad)} of {plural(len(files), 'image')} cannot be used:{lines}"
     if not tolerant:
-        hint = f"repair or remove them, or use {setting('data.on_unreadable', 'skip')}"
+        hint = (
+            root_hint(source, [path for path, _ in bad])
+            or f"repair or remove them, or use {setting('data.on_unreadable', 'skip')}"
+        )
         raise DataError(what, where=source.where, hint=hint)
     if len(bad) > config.max_skipped * len(files):
         raise DataError(
             what,
             where=source.where,
             allowed=f"{config.max_skipped:.0%} of them (data.max_skipped)",
-            hint="repair or remove them",
+            hint=root_hint(source, [path for path, _ in bad]) or "repair or remove them",
         )
     return source.without({path for path, _ in bad}), tuple((str(p), why) for p, why in bad)
+
+
+def row_text(number: int | None) -> str:
+    """Return the words for a table's row before a problem; empty without one."""
+    return "" if number is None else f"row {number}: "
+
+
+def root_hint(source: Source, bad: Sequence[Path]) -> str | None:
+    """Return the next step if a table's paths lead nowhere, but exist below another folder.
+
+    Args:
+        source: The data.
+        bad: The files that cannot be used.
+    """
+    root = source.root
+    gone = [path for path in bad if not path.exists()]
+    if root is None or 2 * len(gone) <= len(source.files()):
+        return None
+    keys = [path.relative_to(root) for path in gone[:_TRIED]]
+    for folder in (*root.parents, *_folders_in(root)):
+        if all((folder / key).exists() for key in keys):
+            return f"the paths exist below {folder}: use {setting('data.root', str(folder))}"
+    return f"they are looked for below {root}; {setting('data.root', 'DIR')} sets another folder"
+
+
+_TRIED = 3
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return []
 
 
 def _near(path: Path, where: str) -> Path:
@@ -141,7 +198,7 @@ def load_data(config: DataConfig, seed: int) -> Splits:
     Raises:
         DataError: There are no usable images, or too few for training and validation.
     """
-    opened = open_source(config.path, config.root)
+    opened = open_source(config.path, config.root, config.columns)
     source, skipped = usable(opened, config)
     if skipped and (lost := set(opened.parts()) - set(source.parts())):
         raise DataError(
@@ -251,12 +308,15 @@ def unseen_images(
     Args:
         path: As for :func:`open_source`.
         root: As for :func:`open_source`.
-        config: How to treat unreadable images; None to raise an error.
+        config: How to treat unreadable images, and the columns of a table with the same header as
+            the run's; None to raise an error.
 
     Raises:
         DataError: There are no usable images.
     """
-    source, _ = usable(open_source(path, root), config or DataConfig(path=path))
+    config = config or DataConfig(path=path)
+    opened = open_source(path, root, config.columns, names_optional=True)
+    source, _ = usable(opened, config)
     parts = source.parts()
     part = next(name for name in ("test", "val", "all", "train") if name in parts)
     return parts[part], "all" if part in ("all", "train") else source.name_of(part)

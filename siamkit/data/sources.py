@@ -42,8 +42,17 @@ class Source(Protocol):
         """Notices for the user."""
         ...
 
+    @property
+    def root(self) -> Path | None:
+        """The folder that a table's paths are relative to; None for a folder."""
+        ...
+
     def files(self) -> dict[Path, Box | None]:
         """Return every image file, and the extent of the boxes in it."""
+        ...
+
+    def rows(self) -> Mapping[Path, int]:
+        """Return the first row or line of each file in a table; empty for a folder."""
         ...
 
     def without(self, bad: Collection[Path]) -> Source:
@@ -79,6 +88,7 @@ class FolderSource:
 
     scan: Scan
     kind = "class folders"
+    root = None
 
     @property
     def where(self) -> str:
@@ -100,6 +110,10 @@ class FolderSource:
     def files(self) -> dict[Path, Box | None]:
         """Return every image file; none has boxes."""
         return dict.fromkeys(self.scan.paths())
+
+    def rows(self) -> Mapping[Path, int]:
+        """Return an empty mapping, because folders have no rows."""
+        return {}
 
     def without(self, bad: Collection[Path]) -> FolderSource:
         """Return the source without some files."""
@@ -155,6 +169,10 @@ class ManifestSource:
                 box = record.box
                 extents[path] = min(x1, box[0]), min(y1, box[1]), max(x2, box[2]), max(y2, box[3])
         return extents
+
+    def rows(self) -> Mapping[Path, int]:
+        """Return the first row of each file."""
+        return {self.root / r.path: r.number for r in reversed(self.records)}
 
     def without(self, bad: Collection[Path]) -> ManifestSource:
         """Return the source without some files."""
@@ -217,6 +235,11 @@ class TupleSource:
     def files(self) -> dict[Path, Box | None]:
         """Return every image file; none has boxes."""
         return dict.fromkeys(self.root / path for path in self.known.paths)
+
+    def rows(self) -> Mapping[Path, int]:
+        """Return the first row or line of each file."""
+        numbered = list(zip(self.known.rows, self.known.numbers, strict=True))
+        return {self.root / path: number for row, number in reversed(numbered) for path in row}
 
     def without(self, bad: Collection[Path]) -> TupleSource:
         """Return the source without some files."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 
-from siamkit.data.images import Box
+from siamkit.data.decode import missing
 from siamkit.errors import ConfigError, DataError, did_you_mean
+from siamkit.spelling import setting
 from siamkit.words import plural
 
 ENDINGS = (".csv", ".tsv", ".parquet")
@@ -39,7 +41,8 @@ KNOWN = frozenset(
 """The columns that some kind of table uses."""
 
 _DELIMITERS = (",", ";", "\t")
-_TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no")
+_PATHS = frozenset(("path", "a", "b", "anchor", "positive", "negative"))
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
 
 
 _MISSING = frozenset(("nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat", "undefined"))
@@ -81,64 +84,124 @@ class Table:
     problems: tuple[str, ...] = ()
 
 
-def read_table(path: Path) -> Table:
+Cell = Mapping[str, str]
+
+
+def read_table(
+    path: Path, names: Mapping[str, str] | None = None, *, names_optional: bool = False
+) -> Table:
     """Read a CSV file (comma, semicolon or tab; UTF-8) or a Parquet file.
+
+    The same rows give the same table from both. A column of whole numbers alone may spell them as
+    ``1.0``, as pandas does for a column with gaps; such a cell is read as ``1``.
+
+    Args:
+        path: The file.
+        names: The name in the header of some columns, where it differs from siamkit's.
+        names_optional: Whether to use siamkit's names if the header lacks some of ``names``.
 
     Raises:
         DataError: The file cannot be read, or its header is invalid.
         ConfigError: Parquet needs an extra that is not installed.
     """
-    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
-    if repeated := [n for n, count in Counter(table.columns).items() if n and count > 1]:
+    names = {ours: theirs.strip().lower() for ours, theirs in (names or {}).items()}
+    is_parquet = path.suffix.lower() == ".parquet"
+    header, rows, problems = (_parquet_rows if is_parquet else _csv_rows)(path, names)
+    if names_optional and not set(names.values()) <= set(header):
+        names = {}
+    columns = _renamed(path, header, names)
+    if repeated := [n for n, count in Counter(columns).items() if n and count > 1]:
         raise DataError(
             "the header has several columns of the same name",
             where=str(path),
             got=", ".join(repeated),
         )
-    return table
+    problems += [f"row {n}: not UTF-8" for n, cells in rows if any(map(_is_damaged, cells))]
+    kept = [(n, cells) for n, cells in rows if any(cells) and not any(map(_is_damaged, cells))]
+    whole = {
+        place
+        for place, column in enumerate(columns)
+        if column not in _PATHS
+        and all(_WHOLE.fullmatch(cells[place]) for _, cells in kept if cells[place])
+    }
+    named = tuple(
+        (
+            number,
+            {
+                column: _WHOLE.sub(r"\1", cell) if place in whole else cell
+                for place, (column, cell) in enumerate(zip(columns, cells, strict=True))
+            },
+        )
+        for number, cells in kept
+    )
+    return Table(path, columns, named, tuple(problems))
 
 
-def _read_csv(path: Path) -> Table:
+Rows = tuple[tuple[str, ...], list[tuple[int, list[str]]], list[str]]
+"""The header, the cells of each row with its number, and the problems of other rows."""
+
+
+def _renamed(path: Path, header: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the header with siamkit's names for columns that the user names otherwise."""
+    for ours, theirs in names.items():
+        if theirs not in header:
+            raise DataError(
+                f"the header has no column {theirs!r}",
+                where=str(path),
+                got=",".join(header),
+                hint=did_you_mean(theirs, header)
+                or f"correct {setting(f'data.{ours}_column')}, which names it",
+            )
+    if len(set(names.values())) < len(names):
+        raise DataError(
+            f"one column cannot hold {' and '.join(names)}",
+            where=str(path),
+            got=", ".join(names.values()),
+        )
+    ours_of = {theirs: ours for ours, theirs in names.items()}
+    # A column that has siamkit's name, but is not the one that the user means, is ignored.
+    others = {ours: f"{ours} (not used)" for ours in names}
+    return tuple(ours_of.get(name) or others.get(name, name) for name in header)
+
+
+def _csv_rows(path: Path, names: Mapping[str, str]) -> Rows:
     try:
-        if not path.is_file():  # a FIFO would block the read for ever
-            raise DataError("not a regular file", where=str(path))
+        if problem := missing(path):  # a FIFO would block the read for ever
+            raise DataError(problem, where=str(path))
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read the table: {error.strerror}", where=str(path)) from None
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError("the table is UTF-16", where=str(path), hint="save it as UTF-8")
     lines = data.decode("utf-8-sig", errors="replace")
-    header = lines.partition("\n")[0]
-    delimiter = max(_DELIMITERS, key=header.count)
+    first = lines.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=first.count)
     reader = csv.reader(io.StringIO(lines, newline=""), delimiter=delimiter, strict=True)
-    rows: list[tuple[int, Mapping[str, str]]] = []
+    rows: list[tuple[int, list[str]]] = []
     problems: list[str] = []
     try:
-        columns = tuple(cell.strip().lower() for cell in next(reader, []))
+        header = tuple(cell.strip().lower() for cell in next(reader, []))
         for number, cells in enumerate(reader, 2):
             if not any(cell.strip() for cell in cells):
                 continue
-            if len(cells) != len(columns):
+            if len(cells) != len(header):
                 problems.append(
-                    f"row {number}: {plural(len(cells), 'cell')}, but the header has {len(columns)}"
+                    f"row {number}: {plural(len(cells), 'cell')}, but the header has {len(header)}"
                 )
-            elif any("\ufffd" in cell for cell in cells):
-                problems.append(f"row {number}: not UTF-8")
             else:
-                named = zip(columns, cells, strict=True)
-                rows.append((number, {name: cell.strip() for name, cell in named}))
+                rows.append((number, [cell.strip() for cell in cells]))
     except csv.Error as error:
         raise DataError(
             f"line {reader.line_num} cannot be read: {error}",
             where=str(path),
             hint="check for a missing quotation mark",
         ) from None
-    if not any(columns):
+    if not any(header):
         raise DataError("the file is empty: it has no header", where=str(path))
-    return Table(path, columns, tuple(rows), tuple(problems))
+    return header, rows, problems
 
 
-def _read_parquet(path: Path) -> Table:
+def _parquet_rows(path: Path, names: Mapping[str, str]) -> Rows:
     try:
         import pyarrow.parquet as parquet
         from pyarrow import ArrowException
@@ -149,28 +212,34 @@ def _read_parquet(path: Path) -> Table:
             hint="pip install 'siamkit[parquet]', or save the table as CSV",
         ) from None
     try:
-        if not path.is_file():
-            raise DataError("not a regular file", where=str(path))
-        names = parquet.read_schema(path).names
-        columns = tuple(name.strip().lower() for name in names)
+        if problem := missing(path):
+            raise DataError(problem, where=str(path))
+        raw = parquet.read_schema(path).names
+        header = tuple(name.strip().lower() for name in raw)
         # Other columns may hold any type, and much data.
-        wanted = [name for name, column in zip(names, columns, strict=True) if column in KNOWN]
-        table = parquet.read_table(path, columns=wanted)
-        known = [column for column in columns if column in KNOWN]
-        values = [table.column(i).to_pylist() for i in range(len(known))]
+        wanted = KNOWN | set(names.values())
+        places = [place for place, column in enumerate(header) if column in wanted]
+        table = parquet.read_table(path, columns=[raw[place] for place in places])
+        values = [table.column(i).to_pylist() for i in range(len(places))]
     except (ArrowException, OSError, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"cannot read the table: {reason}", where=str(path)) from None
-    rows = tuple(
-        (number, {n: _text(v) for n, v in zip(known, cells, strict=True)})
-        for number, cells in enumerate(zip(*values, strict=True), 2)
-    )
-    return Table(path, columns, rows)
+    rows = []
+    for number, given in enumerate(zip(*values, strict=True), 2):
+        cells = [""] * len(header)
+        for place, value in zip(places, given, strict=True):
+            cells[place] = _text(value)
+        rows.append((number, cells))
+    return header, rows, []
+
+
+def _is_damaged(cell: str) -> bool:
+    return "\ufffd" in cell
 
 
 def _text(value: object) -> str:
-    if isinstance(value, float) and value.is_integer():  # pandas writes integers with gaps so
-        return str(int(value))
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
     return "" if value is None or value != value else str(value).strip()
 
 
@@ -184,82 +253,14 @@ def require_columns(table: Table, required: Sequence[str], optional: Sequence[st
     ignored = [name for name in table.columns if name and name not in known]
     for name in required:
         if name not in table.columns:
-            near = did_you_mean(name, ignored)
+            hints = [did_you_mean(name, ignored)]
+            if name in ("path", "label"):
+                hints.append(f"{setting(f'data.{name}_column', 'NAME')} takes another column")
             raise DataError(
                 f"the header has no column {name!r}",
                 where=str(table.path),
                 got=",".join(table.columns),
                 allowed=",".join(required) + f"[,{','.join(optional)}]",
-                hint=near or None,
+                hint=" ".join(filter(None, hints)) or None,
             )
     return ignored
-
-
-@dataclass
-class Cells:
-    """Reads the cells of rows, and collects all problems with their rows' numbers.
-
-    Attributes:
-        root: The folder that paths are relative to, as an absolute path.
-        problems: The problems, one line each.
-    """
-
-    root: Path
-    problems: list[str] = field(default_factory=list)
-
-    def path(self, number: int, cell: str, column: str = "path") -> str | None:
-        """Return the normalised path relative to the root; None if it is invalid."""
-        key = PurePosixPath(cell)
-        if not cell:
-            self.wrong(number, f"{column} is empty")
-            return None
-        if "\0" in cell:
-            self.wrong(number, f"{column} holds a NUL character")
-            return None
-        if key.is_absolute() or (len(cell) > 1 and cell[1] == ":"):
-            self.wrong(number, f"{column} must be a relative path: {cell}")
-            return None
-        if ".." in key.parts:
-            self.wrong(number, f"{column} leads out of the folder: {cell}")
-            return None
-        target = self.root / key
-        try:
-            if not target.resolve().is_relative_to(self.root):
-                self.wrong(number, f"{column} is a link out of the folder: {cell}")
-                return None
-        except (OSError, RuntimeError) as error:
-            self.wrong(number, f"{column} cannot be followed: {error}")
-            return None
-        return str(key)
-
-    def flag(self, number: int, cell: str, column: str) -> bool | None:
-        """Return a cell as a truth value; None if it is neither true nor false."""
-        word = cell.lower()
-        if word not in (*_TRUE, *_FALSE):
-            self.wrong(number, f"{column} must be 1 or 0, got {cell!r}")
-            return None
-        return word in _TRUE
-
-    def word(self, number: int, cell: str, column: str) -> str | None:
-        """Return a cell that must not be empty; None if it is empty."""
-        if not cell:
-            self.wrong(number, f"{column} is empty")
-        return cell or None
-
-    def box(self, number: int, cells: Sequence[str]) -> Box | None:
-        """Return a box; None if all four cells are empty (the whole image) or invalid."""
-        if not any(cells):
-            return None
-        try:
-            x1, y1, x2, y2 = (float(cell) for cell in cells)
-        except ValueError:
-            self.wrong(number, f"x1,y1,x2,y2 must be numbers, got {','.join(cells)}")
-            return None
-        if not (0 <= x1 < x2 < float("inf") and 0 <= y1 < y2 < float("inf")):
-            self.wrong(number, f"must be 0 <= x1 < x2 and 0 <= y1 < y2: {','.join(cells)}")
-            return None
-        return x1, y1, x2, y2
-
-    def wrong(self, number: int, text: str) -> None:
-        """Add a problem of a row."""
-        self.problems.append(f"row {number}: {text}")

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from siamkit.data.cells import Cells
+from siamkit.data.decode import missing
 from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.data.manifest import read_split
-from siamkit.data.tables import Cells, Table, missing_notices, require_columns
+from siamkit.data.tables import Table, missing_notices, require_columns
 from siamkit.errors import DataError
 from siamkit.words import plural
 
@@ -23,6 +25,7 @@ class TupleTable:
 
     Attributes:
         rows: The paths of each pair or triplet, relative to the root.
+        numbers: The number of each row or line in the file.
         same: Whether each pair shows one identity; None for triplets.
         splits: The split of each pair or triplet; None if not given.
         groups: The group of each pair or triplet; None if not given.
@@ -31,6 +34,7 @@ class TupleTable:
     """
 
     rows: tuple[tuple[str, ...], ...]
+    numbers: tuple[int, ...]
     same: tuple[bool, ...] | None
     splits: tuple[str, ...] | None = None
     groups: tuple[str, ...] | None = None
@@ -64,6 +68,7 @@ class TupleTable:
         kept = [i for i, row in enumerate(self.rows) if not paths.intersection(row)]
         return TupleTable(
             tuple(self.rows[i] for i in kept),
+            tuple(self.numbers[i] for i in kept),
             None if self.same is None else tuple(self.same[i] for i in kept),
             None if self.splits is None else tuple(self.splits[i] for i in kept),
             None if self.groups is None else tuple(self.groups[i] for i in kept),
@@ -114,7 +119,7 @@ def read_tuples(table: Table, cells: Cells) -> tuple[TupleTable, tuple[str, ...]
     notices = [f"ignored columns: {', '.join(unknown)}"] if unknown else []
     has_split, has_group = ("split" in table.columns), ("group" in table.columns)
     firsts: dict[tuple[str, ...], tuple[int, bool]] = {}
-    rows, sames, splits, groups, repeated = [], [], [], [], 0
+    rows, numbers, sames, splits, groups, repeated = [], [], [], [], [], 0
     for number, row in table.rows:
         names = TRIPLET if triplets else PAIR[:2]
         paths = [cells.path(number, row[name], name) for name in names]
@@ -135,6 +140,7 @@ def read_tuples(table: Table, cells: Cells) -> tuple[TupleTable, tuple[str, ...]
             repeated += 1
         else:
             rows.append(named)
+            numbers.append(number)
             sames.append(same)
             splits.append(split or "")
             groups.append(group or "")
@@ -143,6 +149,7 @@ def read_tuples(table: Table, cells: Cells) -> tuple[TupleTable, tuple[str, ...]
     notices += missing_notices("group", groups, "triplet" if triplets else "pair")
     known = TupleTable(
         tuple(rows),
+        tuple(numbers),
         None if triplets else tuple(sames),
         tuple(splits) if has_split else None,
         tuple(groups) if has_group else None,
@@ -178,8 +185,8 @@ def read_lfw(path: Path, cells: Cells) -> TupleTable:
         DataError: The file is not such a file.
     """
     try:
-        if not path.is_file():
-            raise DataError("not a regular file", where=str(path))
+        if problem := missing(path):
+            raise DataError(problem, where=str(path))
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         head = [int(word) for word in lines[0].split()]
     except (OSError, ValueError, IndexError):
@@ -193,7 +200,7 @@ def read_lfw(path: Path, cells: Cells) -> TupleTable:
         )
     folds, size = head if len(head) == 2 else (1, head[0])
     expected = 2 * folds * size
-    rows, sames, numbers = [], [], []
+    rows, lines_of, sames, fold_of = [], [], [], []
     names: dict[str, str] = {}
     body = [(n, line.split()) for n, line in enumerate(lines[1:], 2) if line.strip()]
     if len(body) != expected:
@@ -215,11 +222,13 @@ def read_lfw(path: Path, cells: Cells) -> TupleTable:
             continue
         names.update(zip(pair, (name for name, _ in ends), strict=True))
         rows.append(pair)
+        lines_of.append(number)
         sames.append(same)
-        numbers.append(i // (2 * size))
+        fold_of.append(i // (2 * size))
     return TupleTable(
-        tuple(rows), tuple(sames), folds=tuple(numbers) if folds > 1 else None, names=names
-    )
+        tuple(rows), tuple(lines_of), tuple(sames),
+        folds=tuple(fold_of) if folds > 1 else None, names=names,
+    )  # fmt: skip
 
 
 def _lfw_path(number: int, name: str, image: str, cells: Cells) -> str | None:

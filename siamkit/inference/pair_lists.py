@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from siamkit.data.cells import Cells
 from siamkit.data.decode import unreadable
 from siamkit.data.folders import listed
-from siamkit.data.tables import Cells, read_table, require_columns
+from siamkit.data.tables import read_table, require_columns
 from siamkit.data.tuple_table import TupleTable
 from siamkit.errors import ConfigError, DataError
 from siamkit.evaluation.calibration import Calibration
@@ -132,6 +133,7 @@ def read_pairs(file: Path) -> TupleTable:
     has_same = "same" in table.columns
     first_row: dict[str, int] = {}
     rows: list[tuple[str, ...]] = []
+    numbers: list[int] = []
     same: list[bool] = []
     for number, row in table.rows:
         pair = [cells.path(number, row[name], name) for name in COLUMNS]
@@ -142,6 +144,7 @@ def read_pairs(file: Path) -> TupleTable:
         for path in paths:
             first_row.setdefault(path, number)
         rows.append(paths)
+        numbers.append(number)
         same.append(flag)
     bad = dict(unreadable([cells.root / name for name in first_row]))
     problems = [*table.problems, *cells.problems]
@@ -153,7 +156,7 @@ def read_pairs(file: Path) -> TupleTable:
         raise DataError(f"{count}:{listed(problems)}", where=str(file))
     if not rows:
         raise DataError("the list has no pairs", where=str(file))
-    return TupleTable(tuple(rows), tuple(same) if has_same else None)
+    return TupleTable(tuple(rows), tuple(numbers), tuple(same) if has_same else None)
 
 
 def _root(file: Path) -> Path:

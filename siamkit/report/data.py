@@ -25,7 +25,7 @@ def data_report(report: Json) -> RenderableType:
     parts += [styled(line) for line in _files(report)]
     if report["parts"]:
         parts += [Text(), styled(report["how"]), _parts(report["parts"])]
-    parts += _listed("unreadable", [f"{b['path']}: {b['problem']}" for b in report["unreadable"]])
+    parts += _listed("unreadable", [_unreadable(b) for b in report["unreadable"]])
     parts += _listed("groups in two splits", report["split_groups"])
     for key, title, apart in (
         ("leaks", "the same image in two splits", "part"),
@@ -70,6 +70,11 @@ def _parts(parts: Json) -> RenderableType:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:g}"
+
+
+def _unreadable(bad: Json) -> str:
+    row = "" if bad["row"] is None else f"row {bad['row']}: "
+    return f"{row}{bad['path']}: {bad['problem']}"
 
 
 def _group(group: Json, apart: str) -> str:

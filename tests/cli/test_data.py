@@ -115,6 +115,30 @@ def test_bad_rows_are_an_error_with_their_numbers(
     assert "row 3: same must be 1 or 0, got '9'" in text
 
 
+def test_paths_of_another_system_or_folder_say_what_to_do(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [f"class{kind}/{index}.png" for kind in range(8) for index in range(6)]
+
+    def write(path: Path, cells: list[str]) -> Path:
+        rows = (f"{cell},{cell[:6]}\n" for cell in cells)
+        path.write_text("file,who\n" + "".join(rows))
+        return path
+
+    names = ("--path-column", "file", "--label-column", "who")
+    good = write(tmp_path / "g.csv", paths)
+    assert check(good, "--root", image_folder, *names) == 0
+    assert check(good, *names) == 3
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"row 2: {tmp_path}/class0/0.png: no such file" in text
+    assert "--root DIR sets another folder" in text
+    assert check(good, "--root", image_folder) == 3
+    assert "--path-column NAME" in capsys.readouterr().err
+    windows = write(tmp_path / "w.csv", [path.replace("/", "\\") for path in paths])
+    assert check(windows, "--root", image_folder, *names) == 3
+    assert "row 2: path has backslashes, write class0/0.png" in capsys.readouterr().err
+
+
 def test_names_are_printed_literally(
     image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

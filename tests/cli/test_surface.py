@@ -7,7 +7,8 @@ from siamkit.cli.app import app
 RUN = [
     "DATA", "--backbone", "--pretrained/--no-pretrained", "--weights", "--head", "--image-size",
     "--in-chans", "--freeze-policy", "--loss", "--optimizer", "--scheduler", "--epochs",
-    "--batch-size", "--lr", "--seed", "--device", "--views", "--cache", "--far", "--run-dir",
+    "--batch-size", "--lr", "--seed", "--device", "--views", "--cache", "--far", "--root",
+    "--path-column", "--label-column", "--run-dir",
     "--report/--no-report", "--track", "--workers", "--preset", "--config", "--set",
 ]  # fmt: skip
 
@@ -28,7 +29,8 @@ SURFACE = {
                       "--device", "--workers", "--force", "--json"],
     "siamkit search": ["INDEX", "QUERY", "-k", "--run", "--exact", "--device", "--json"],
     "siamkit data": [],
-    "siamkit data check": ["DATA", "--root", "--seed", "--strict", "--json"],
+    "siamkit data check": ["DATA", "--root", "--path-column", "--label-column", "--seed",
+                           "--strict", "--json"],
     "siamkit list": ["KIND", "NAME", "--timm", "--json"],
     "siamkit plugins": ["--json"],
     "siamkit config": [],

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from siamkit.data.cells import Cells
 from siamkit.data.images import Sample
 from siamkit.data.manifest import Record, image_set, read_manifest
-from siamkit.data.tables import Cells, read_table
+from siamkit.data.tables import read_table
 from siamkit.errors import DataError
 
 

@@ -435,6 +435,67 @@ def test_names_that_look_like_missing_values_are_said(people: Path, make_images)
     assert sum("looks like a missing value" in n for n in load(people).notices) == 1
 
 
+# --- tables whose paths or names are not ours -----------------------------------------------------
+
+
+def test_files_that_cannot_be_used_are_told_with_their_rows(people: Path) -> None:
+    import os
+
+    (people / "c1/2.png").unlink()
+    os.mkfifo(people / "c1/2.png")
+    path = table(people / "m.csv", "path,label", rows_of(people))
+    with pytest.raises(DataError, match=r"row 8: c1/2\.png: not a regular file"):
+        load(path)
+    path = table(people / "p.csv", "a,b,same", [*pair_rows(), ("c0/0.png", "c1/2.png", 0)])
+    with pytest.raises(DataError, match=r"row \d+: c1/2\.png: not a regular file"):
+        load(path)
+
+
+def test_a_wrong_root_is_told_with_the_right_one(people: Path, tmp_path: Path) -> None:
+    listed = table(tmp_path / "m.csv", "path,label", rows_of(people))
+    below = rf"the paths exist below {people}: use data={{'root': '{people}'}}"
+    with pytest.raises(DataError, match=below):
+        load(listed)
+    inner = table(people / "c0/m.csv", "path,label", rows_of(people))
+    with pytest.raises(DataError, match=below):
+        load(inner)
+    nowhere = table(people / "n.csv", "path,label", [(f"x/{p}", c) for p, c in rows_of(people)])
+    with pytest.raises(DataError, match=rf"looked for below {people}; data={{'root': DIR}}"):
+        load(nowhere)
+    assert len(load(listed, root=people).train) == 16
+    few = table(people / "f.csv", "path,label", [*rows_of(people), ("gone.png", "c0")])
+    with pytest.raises(
+        DataError, match=r"row 34: gone\.png: no such file(.|\n)*; repair or remove"
+    ):
+        load(few)
+
+
+def test_a_table_with_other_names_of_columns(people: Path) -> None:
+    path = table(people / "m.csv", "Image,who,label", [(p, c, "?") for p, c in rows_of(people)])
+    splits = load(path, path_column="image", label_column="Who")
+    assert len(splits.train) + len(splits.val) == 32
+    assert "ignored columns: label (not used)" in splits.notices
+    with pytest.raises(DataError, match=r"no column 'path', .*data=\{'path_column': NAME\} takes"):
+        load(path)
+    other = table(people / "o.csv", "file,who", rows_of(people))
+    with pytest.raises(DataError, match=r"unknown header, .*name the columns of images with data="):
+        load(other)
+    with pytest.raises(
+        DataError, match=r"data\.path_column: can only be set for tables, not for a"
+    ):
+        load(people, path_column="image")
+    with pytest.raises(DataError, match="one column cannot hold path and label"):
+        load(other, path_column="who", label_column="who")
+
+
+def test_unseen_images_may_have_the_runs_names_of_columns_or_ours(people: Path) -> None:
+    config = DataConfig(path="x", path_column="image", label_column="who")
+    for header in ("image,who", "path,label"):
+        path = table(people / "u.csv", header, rows_of(people))
+        assert len(unseen_images(str(path), None, config)[0]) == 32
+    assert len(unseen_images(str(people), None, config)[0]) == 32
+
+
 # --- leaks ---------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,11 @@
+import csv
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from siamkit.data.tables import Cells, read_table, require_columns
+from siamkit.data.tables import read_table, require_columns
 from siamkit.errors import DataError
 
 
@@ -68,12 +71,15 @@ def test_parquet_reads_as_csv_does(tmp_path: Path) -> None:
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     table = read_table(tmp_path / "t.parquet")
     assert table.rows == (
-        (2, {"path": "a.png", "label": "3", "x1": "1"}),
+        (2, {"path": "a.png", "label": "3", "x1": "1.0"}),
         (3, {"path": "b.png", "label": "", "x1": "2.5"}),
     )
     odd = pa.array([2**58, 0], pa.timestamp("ms"))
     pq.write_table(pa.table({**columns, "until": odd}), tmp_path / "odd.parquet")
-    assert read_table(tmp_path / "odd.parquet").rows == table.rows, "other columns are not read"
+    for (_, row), (_, expected) in zip(
+        read_table(tmp_path / "odd.parquet").rows, table.rows, strict=True
+    ):
+        assert row == {**expected, "until": ""}, "other columns are not read"
     pq.write_table(pa.table({"path": odd, "label": odd}), tmp_path / "worse.parquet")
     with pytest.raises(DataError, match=r"worse\.parquet: cannot read the table"):
         read_table(tmp_path / "worse.parquet")
@@ -82,56 +88,100 @@ def test_parquet_reads_as_csv_does(tmp_path: Path) -> None:
         read_table(tmp_path / "bad.parquet")
 
 
+words = st.text('ab. \t,"é1', max_size=4)
+columns = st.one_of(
+    *(
+        st.lists(st.none() | kind, min_size=3, max_size=3)
+        for kind in (
+            words, st.integers(-5, 5), st.floats(-3, 3).map(lambda x: round(2 * x) / 2),
+            st.integers(0, 3).map(float), st.booleans(), st.floats(allow_nan=False),
+        )
+    )
+)  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(columns, columns)
+def test_the_same_rows_are_the_same_table_in_csv_and_parquet(
+    tmp_path_factory: pytest.TempPathFactory, label: list, same: list
+) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    folder = tmp_path_factory.mktemp("t")
+    values = {"path": ["x.png", "y.png", "1.0"], "label": label, "same": same}
+    pq.write_table(pa.table(values), folder / "t.parquet")
+    with (folder / "t.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(values)
+        writer.writerows(zip(*values.values(), strict=True))
+    tables = [read_table(folder / name) for name in ("t.csv", "t.parquet")]
+    assert tables[0].rows == tables[1].rows
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_whole_numbers_have_one_spelling_and_other_words_keep_theirs(
+    tmp_path: Path, ending: str
+) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    values = {
+        "path": ["1.0", "2.0", "3.0"], "same": ["1.0", "0", ""], "label": ["1.0", "1", "-2.00"],
+        "group": ["1.0", "1.1", "2.0"],
+    }  # fmt: skip
+    path = tmp_path / f"t.{ending}"
+    if ending == "csv":
+        rows = zip(*values.values(), strict=True)
+        path.write_text("\n".join([",".join(values), *map(",".join, rows)]))
+    else:
+        pq.write_table(pa.table(values), path)
+    rows = [row for _, row in read_table(path).rows]
+    assert [row["same"] for row in rows] == ["1", "0", ""]
+    assert [row["label"] for row in rows] == ["1", "1", "-2"]
+    assert [row["group"] for row in rows] == values["group"]
+    assert [row["path"] for row in rows] == values["path"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
+def test_a_table_that_is_not_there_is_told_as_such(tmp_path: Path, ending: str) -> None:
+    pytest.importorskip("pyarrow")
+    path = tmp_path / f"t.{ending}"
+    with pytest.raises(DataError, match="no such file"):
+        read_table(path)
+    path.symlink_to("nowhere")
+    with pytest.raises(DataError, match="a symbolic link to nothing"):
+        read_table(path)
+
+
+def test_other_names_of_columns_are_read_as_ours(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "Image File,path,person\na.png,7,x\n")
+    table = read_table(path, {"path": " image file", "label": "Person"})
+    assert table.columns == ("path", "path (not used)", "label")
+    [(_, row)] = table.rows
+    assert (row["path"], row["label"]) == ("a.png", "x")
+    assert require_columns(table, ("path", "label"), ()) == ["path (not used)"]
+    told = r"no column 'persom', got 'image file,path,person'; did you mean 'person'"
+    with pytest.raises(DataError, match=told):
+        read_table(path, {"label": "persom"})
+    with pytest.raises(
+        DataError, match=r"no column 'z', .*correct data=\{'label_column': \.\.\.\}"
+    ):
+        read_table(path, {"label": "z"})
+
+
+def test_other_names_are_read_from_parquet(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"File": ["a.png"], "who": ["x"], "n": [1]}), tmp_path / "t.parquet")
+    [(_, row)] = read_table(tmp_path / "t.parquet", {"path": "file", "label": "who"}).rows
+    assert row == {"path": "a.png", "label": "x", "n": ""}
+
+
 def test_a_missing_column_is_named_with_its_nearest(tmp_path: Path) -> None:
     table = read_table(write(tmp_path / "t.csv", "paths,label\n"))
     with pytest.raises(DataError) as caught:
         require_columns(table, ("path", "label"), ("group",))
     assert "no column 'path', got 'paths,label', allowed: path,label[,group]" in str(caught.value)
     assert "did you mean 'paths'" in str(caught.value)
-
-
-@pytest.mark.parametrize("cell, problem", [
-    ("", "is empty"), ("../x.png", "leads out of the folder"), ("a/../../x", "leads out"),
-    ("/etc/passwd", "must be a relative path"), ("C:\\x.png", "must be a relative path"),
-    ("a\0b", "NUL"),
-    ("out/x.png", "a link out of the folder"), ("loop/x.png", "cannot be followed"),
-])  # fmt: skip
-def test_paths_stay_under_the_root(tmp_path: Path, cell: str, problem: str) -> None:
-    root = tmp_path / "root"
-    root.mkdir()
-    (root / "out").symlink_to(tmp_path)
-    (root / "loop").symlink_to("loop")
-    cells = Cells(root)
-    if cell.startswith("loop"):  # newer Pythons resolve it to itself
-        assert cells.path(7, cell) in (None, cell)
-        return
-    assert cells.path(7, cell) is None
-    assert len(cells.problems) == 1
-    assert cells.problems[0].startswith("row 7: path ") and problem in cells.problems[0]
-
-
-def test_a_path_has_one_spelling(tmp_path: Path) -> None:
-    assert Cells(tmp_path).path(2, "./a//b.png") == "a/b.png"
-
-
-@pytest.mark.parametrize("cells, box", [
-    (["1", "2", "3.5", "4"], (1, 2, 3.5, 4)), ([""] * 4, None), (["1", "2", "3", ""], "numbers"),
-    (["3", "2", "3", "4"], "must be"), (["-1", "2", "3", "4"], "must be"),
-    (["0", "0", "inf", "4"], "must be"), (["0", "0", "nan", "4"], "must be"),
-])  # fmt: skip
-def test_boxes(tmp_path: Path, cells: list[str], box: object) -> None:
-    reader = Cells(tmp_path)
-    found = reader.box(3, cells)
-    if isinstance(box, str):
-        assert found is None and box in reader.problems[0]
-    else:
-        assert found == box and not reader.problems
-
-
-def test_flags(tmp_path: Path) -> None:
-    cells = Cells(tmp_path)
-    assert [cells.flag(2, word, "same") for word in ("1", "TRUE", "yes", "0", "False", "no")] == [
-        True, True, True, False, False, False,
-    ]  # fmt: skip
-    assert cells.flag(9, "maybe", "same") is None
-    assert cells.problems == ["row 9: same must be 1 or 0, got 'maybe'"]
