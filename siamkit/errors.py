@@ -140,7 +140,8 @@ class Interrupted(SiamkitError):
     ``exit_code`` is 130 for SIGINT and 143 for SIGTERM.
     """
 
-    def __init__(self, what: str, *, exit_code: int, hint: str | None = None) -> None:
+    # The default is for a copy by pickle, which sets the attributes afterwards.
+    def __init__(self, what: str, *, exit_code: int = 130, hint: str | None = None) -> None:
         super().__init__(what, hint=hint)
         self.exit_code = exit_code  # type: ignore[misc]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -41,7 +41,7 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     embeddings: Any = None,
-    labels: Sequence[Any] | None = None,
+    labels: Iterable[Any] | None = None,
     **objects: Any,
 ) -> EvaluationResult:
     """Measure retrieval, verification and few-shot learning, with chance levels and intervals.
@@ -152,7 +152,8 @@ def _input(item: Item) -> Any:
 def _labelled(embeddings: Any, labels: Any) -> tuple[Tensor, ImageSet]:
     try:
         vectors = torch.as_tensor(embeddings).detach().float().cpu()
-        names = [label_text(label) for label in labels]
+        given = list(labels)
+        names = [label_text(label) for label in given]
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(
             f"cannot be read: {error}",
@@ -174,7 +175,7 @@ def _labelled(embeddings: Any, labels: Any) -> tuple[Tensor, ImageSet]:
     if len(known) < len(names):
         place = names.index(None)
         raise DataError("a label must be a name or a number", where=f"labels item {place}",
-                        got=str(labels[place]))  # fmt: skip
+                        got=str(given[place]))  # fmt: skip
     return vectors, image_set_of(known)
 
 

@@ -19,7 +19,7 @@ from siamkit.cli.data import app as data_app
 from siamkit.cli.embed import embed
 from siamkit.cli.evaluate import evaluate
 from siamkit.cli.failures import as_siamkit_error
-from siamkit.cli.group import SiamkitGroup
+from siamkit.cli.group import App, SiamkitGroup
 from siamkit.cli.index import index
 from siamkit.cli.inspect import inspect_
 from siamkit.cli.list import list_
@@ -34,7 +34,7 @@ from siamkit.cli.verify import verify
 NAME = "siamkit"
 DEBUG_VARIABLE = "SIAMKIT_DEBUG"
 
-app = typer.Typer(
+app = App(
     name=NAME,
     cls=SiamkitGroup,
     pretty_exceptions_enable=False,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from siamkit.cli import output
+from siamkit.cli.group import App
 from siamkit.cli.options import Json
 from siamkit.errors import ConfigError
 from siamkit.words import plural
@@ -17,7 +18,7 @@ from siamkit.words import plural
 if TYPE_CHECKING:
     from siamkit.engine.cache.budget import StoreInfo
 
-app = typer.Typer(help="List or delete cached features of frozen stages.", add_completion=False)
+app = App(help="List or delete cached features of frozen stages.", add_completion=False)
 
 CacheDir = Annotated[
     Path | None,

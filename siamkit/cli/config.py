@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from siamkit.cli import output
+from siamkit.cli.group import App
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import Json
 from siamkit.cli.run_flags import RunFlags, run_flags
 
-app = typer.Typer(help="Show, validate or describe configurations.", add_completion=False)
+app = App(help="Show, validate or describe configurations.", add_completion=False)
 
 
 @app.command()

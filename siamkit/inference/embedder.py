@@ -29,6 +29,7 @@ from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteErr
 from siamkit.evaluation.calibration import Calibration, Verdict
 from siamkit.guard import attributing
 from siamkit.model.device import place, resolve_device
+from siamkit.model.fingerprint import mark
 from siamkit.model.pretrained.identity import fingerprint_of
 from siamkit.model.pretrained.load import load_net
 from siamkit.model.siamese import SiameseNet, plugins_of
@@ -72,8 +73,13 @@ class Embedded:
 class Embedder(TextRepr):
     """Turns images into embeddings, and verifies pairs of images.
 
+    Its threshold, its kernel and its fingerprint belong to the network as it is now. So the network
+    always runs in eval mode, even after ``net.train()``. Once a tensor of it changed (by a training
+    step, other weights or another device), the embedder refuses to run it. An embedder can be
+    copied and pickled; a copy chooses its kernel again.
+
     Args:
-        net: The network. It is put into eval mode, and must not change afterwards.
+        net: The network. It is put into eval mode.
         kernel: The kernel of the network: a name as in ``engine.prefix``, or ``auto`` to measure.
         precision: The numeric type on a GPU.
         workers: Processes that decode images; None: by the number of cores and images.
@@ -106,6 +112,16 @@ class Embedder(TextRepr):
         self._choice: Choice | None = None
         self._considered = 0
         self._calibration = calibration
+        self._mark = mark(self.net)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy keeps: no kernel, which may hold compiled code or a session."""
+        self._require_unchanged()
+        return {**vars(self), "_choice": None, "_considered": 0, "_mark": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._mark = mark(self.net)
 
     @classmethod
     def from_pretrained(
@@ -171,13 +187,32 @@ class Embedder(TextRepr):
         """The width E of the embeddings."""
         return self.net.embedding_dim
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """A SHA-256 of the network's tensors and of its preprocessing.
 
         Only embeddings with the same fingerprint can be compared.
+
+        Raises:
+            ConfigError: The network changed since the embedder was made.
         """
+        self._require_unchanged()
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return fingerprint_of(self.net)
+
+    def _require_unchanged(self) -> None:
+        """Put the network into eval mode, and refuse one whose tensors changed."""
+        self.net.eval()
+        if mark(self.net) != self._mark:
+            raise ConfigError(
+                "the network changed since the embedder was made, but its threshold, its kernel "
+                "and its fingerprint belong to the network as it was",
+                where="net",
+                hint="make another one: siamkit.Embedder(NET), or siamkit.load_embedder(RUN)",
+            )
 
     @property
     def numerics(self) -> str:
@@ -232,7 +267,10 @@ class Embedder(TextRepr):
         Raises:
             SiamkitError: As for :meth:`embed`.
         """
-        first, second = (F.normalize(self._vectors(side), dim=-1) for side in (a, b))
+        one = self._vectors(a)
+        # An iterator that is given for both sides can be read only once.
+        other = one if b is a else self._vectors(b)
+        first, second = (F.normalize(side, dim=-1) for side in (one, other))
         return (first @ second.T).clamp(-1, 1)
 
     def verify(self, a: Images, b: Images) -> Verdict:
@@ -368,6 +406,7 @@ class Embedder(TextRepr):
 
     def _run(self, images: Tensor, count: int, names: Sequence[object]) -> Tensor:
         """Return the embeddings of ``images``, the first of ``count`` images in this task."""
+        self._require_unchanged()
         moved = images.to(self._device, non_blocking=True)
         with attributing(plugins_of(self.net)):
             embeddings = run(self._kernel(moved, count).kernel, moved).cpu()

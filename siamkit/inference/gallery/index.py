@@ -26,7 +26,7 @@ from torch import Tensor
 
 from siamkit.errors import CheckpointError
 from siamkit.evaluation.nearest import exact_search
-from siamkit.files import sha256_of
+from siamkit.files import path_of, sha256_of
 from siamkit.inference.gallery import approximate as ann
 from siamkit.showing import TextRepr
 from siamkit.spelling import command
@@ -124,7 +124,7 @@ class Index(TextRepr):
     """
 
     def __init__(self, path: str | Path, *, verify: bool = True) -> None:
-        self.path = Path(path)
+        self.path = path_of(path, "path", "an index")
         self.meta = _read_meta(self.path)
         _check(self.path, self.meta, verify)
         self.embeddings: np.ndarray[Any, Any] = _mapped(self.path / EMBEDDINGS)
@@ -139,6 +139,10 @@ class Index(TextRepr):
 
     def __len__(self) -> int:
         return self.meta.count
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how a copy opens the same files: the mapped arrays are not copied with it."""
+        return _opened_again, (self.path.absolute(),)
 
     def __repr__(self) -> str:
         """Return a description with the number of images and the kind of search."""
@@ -220,6 +224,10 @@ class Index(TextRepr):
         if self.meta.kind == "exact":
             return None
         return ann.opened(self.path / CELLS, self.meta.cells or 1)
+
+
+def _opened_again(path: Path) -> Index:
+    return Index(path, verify=False)
 
 
 def seal(path: Path) -> FileSeal:
