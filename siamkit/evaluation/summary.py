@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch import Tensor
 from siamkit.data.images import ImageSet, Tuples
 from siamkit.errors import DataError
 from siamkit.evaluation.few_shot import few_shot
-from siamkit.evaluation.pairs import ImagePairs, identity_folds
+from siamkit.evaluation.pairs import ImagePairs, cosines, identity_folds
 from siamkit.evaluation.retrieval import chance_of, retrieval_of
 from siamkit.evaluation.verification import k_fold_accuracy
 from siamkit.evaluation.verified import Verified, verify_images
@@ -83,12 +82,11 @@ def summarize(
 
 
 def _triplets(embeddings: Tensor, tuples: Tuples) -> dict[str, Any]:
-    """Return the share of triplets whose positive is nearer than their negative."""
-    anchor, positive, negative = (
-        F.normalize(embeddings[list(side)].float(), dim=-1) for side in tuples.columns
-    )
-    nearer = (anchor * positive).sum(1) > (anchor * negative).sum(1)
-    return {"count": len(tuples), "accuracy": float(nearer.float().mean()), "chance": 0.5}
+    """Return the share of triplets whose positive is nearer than their negative; a tie is half."""
+    anchor, positive, negative = (np.asarray(side, np.int64) for side in tuples.columns)
+    nearer = cosines(embeddings, anchor, positive) - cosines(embeddings, anchor, negative)
+    share = float((np.sign(nearer) / 2 + 0.5).mean())
+    return {"count": len(tuples), "accuracy": share, "chance": 0.5}
 
 
 def _accuracy(

@@ -152,8 +152,10 @@ def map_items(facts: HeldOutFacts, places: Map) -> list[Json]:
             verdict = "not a query"
         elif not near.findable[index]:
             verdict = "the only image of its class"
-        elif near.right[index]:
+        elif near.right[index] == 1:
             verdict = "nearest image: same class"
+        elif near.right[index] > 0:
+            verdict = "images of this class and of others are equally near"
         else:
             verdict = f"nearest image: {facts.name(nearest)}"
         items.append(
