@@ -14,7 +14,6 @@ from typing import Any, Protocol, Self, TypeVar, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
@@ -27,6 +26,7 @@ from siamkit.data.views import EvalView
 from siamkit.engine.kernels import Choice, Precision, choose, kernel_class, run
 from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
 from siamkit.evaluation.calibration import Calibration, Verdict
+from siamkit.evaluation.cosine import cosine, directions
 from siamkit.guard import attributing
 from siamkit.model.device import place, resolve_device
 from siamkit.model.fingerprint import mark
@@ -270,8 +270,7 @@ class Embedder(TextRepr):
         one = self._vectors(a)
         # An iterator that is given for both sides can be read only once.
         other = one if b is a else self._vectors(b)
-        first, second = (F.normalize(side, dim=-1) for side in (one, other))
-        return (first @ second.T).clamp(-1, 1)
+        return cosine(directions(one) @ directions(other).T)
 
     def verify(self, a: Images, b: Images) -> Verdict:
         """Decide whether two images show the same class.

@@ -10,7 +10,6 @@ from typing import Any, TextIO
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from siamkit.data.decode import unreadable
@@ -54,6 +53,7 @@ class PairVerdicts:
             "pairs": len(self),
             "images": len(self.pairs.paths),
             "threshold": threshold,
+            "prior": self.calibration.prior,
             "accepted": int((self.scores >= threshold).sum()),
             "errors": None if known is None else errors_at(self.scores, known, threshold),
         }
@@ -186,8 +186,8 @@ def pair_scores(embedder: Embedder, pairs: TupleTable, root: Path) -> NDArray[np
     vectors = torch.empty(len(names), embedder.embedding_dim)
     done = 0
     for part in embedder.stream([root / name for name in names]):
-        vectors[done : done + len(part.paths)] = F.normalize(part.embeddings, dim=-1)
+        vectors[done : done + len(part.paths)] = part.embeddings
         done += len(part.paths)
     place = {name: index for index, name in enumerate(names)}
     first, second = np.array([[place[name] for name in row] for row in pairs.rows], np.int64).T
-    return cosines(vectors, first, second).clip(-1, 1)
+    return cosines(vectors, first, second)

@@ -20,11 +20,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from siamkit.errors import CheckpointError
+from siamkit.evaluation.cosine import cosine, directions
 from siamkit.evaluation.nearest import exact_search
 from siamkit.files import path_of, sha256_of
 from siamkit.inference.gallery import approximate as ann
@@ -85,7 +85,7 @@ class Neighbours:
     """The results for each of Q queries, the most similar first.
 
     Attributes:
-        scores: ``[Q, k]``, cosine similarities.
+        scores: ``[Q, k]``, cosine similarities in [-1, 1]; -inf for a missing result.
         indices: ``[Q, k]``, positions in the index; -1 if an approximate index gave fewer results.
         paths: The images, one list per query.
         labels: Their labels, which are subfolders of the gallery; None for an image without one.
@@ -192,10 +192,11 @@ class Index(TextRepr):
             DataError: The width does not fit, or k is not positive.
             NonFiniteError: An embedding contains NaN or infinity.
         """
-        queries = F.normalize(torch.as_tensor(embeddings).detach().float().cpu(), dim=1)
+        queries = directions(torch.as_tensor(embeddings))
         approximate = None if exact else self._approximate
         if approximate is None:
-            scores, indices = exact_search(queries, self.embeddings, k)
+            products, indices = exact_search(queries, self.embeddings, k)
+            scores, indices = ann.ordered(cosine(products), indices)
         else:
             self._require_usable(queries, k)
             indices = approximate(queries, min(k, len(self)))
@@ -210,7 +211,7 @@ class Index(TextRepr):
 
     def recall(self, embeddings: Tensor | np.ndarray[Any, Any], k: int = 10) -> float:
         """Return the share of each query's k most similar images that :meth:`search` returns."""
-        queries = F.normalize(torch.as_tensor(embeddings).detach().float().cpu(), dim=1)
+        queries = directions(torch.as_tensor(embeddings))
         best = exact_search(queries, self.embeddings, k)[1]
         if self._approximate is None:
             return 1.0
