@@ -20,6 +20,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
+from siamkit.words import printable
+
 
 class SiamkitError(Exception):
     """The base of everything siamkit raises on purpose.
@@ -52,7 +54,7 @@ class SiamkitError(Exception):
         self.allowed = allowed
         self.hint = hint
         self.problems: tuple[SiamkitError, ...] = ()
-        super().__init__(self._render())
+        super().__init__(printable(self._render()))
 
     @classmethod
     def of_all(cls, problems: Sequence[Self]) -> Self:

@@ -13,7 +13,7 @@ from siamkit.cli import output
 from siamkit.cli.group import App
 from siamkit.cli.options import Json
 from siamkit.errors import ConfigError
-from siamkit.words import plural
+from siamkit.words import plural, printable
 
 if TYPE_CHECKING:
     from siamkit.engine.cache.budget import StoreInfo
@@ -101,7 +101,9 @@ def clear(
             )
         size = units.size(sum(store.bytes for store in stores))
         typer.confirm(
-            f"Remove {plural(len(stores), 'store')} ({size}) in {root}?", abort=True, err=True
+            f"Remove {plural(len(stores), 'store')} ({size}) in {printable(root)}?",
+            abort=True,
+            err=True,
         )
     _report(root, budget.clear(root), json)
 

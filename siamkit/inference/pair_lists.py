@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from siamkit.evaluation.verification import errors_at
 from siamkit.files import full_disk_is_ours
 from siamkit.inference.embedder import Embedder
 from siamkit.spelling import argument
-from siamkit.words import plural
+from siamkit.words import inert, plural
 
 COLUMNS = ("a", "b")
 
@@ -74,13 +74,18 @@ class PairVerdicts:
                 "probability": verdict.probability,
             }
 
-    def write(self, stream: TextIO) -> None:
-        """Write :meth:`rows` as CSV, with 1 and 0 for true and false."""
+    def write(self, stream: IO[str]) -> None:
+        """Write :meth:`rows` as CSV, with 1 and 0 for true and false.
+
+        A path that a spreadsheet program would take for a formula begins with ``./``.
+        """
         writer = csv.writer(stream, lineterminator="\n")
         for number, row in enumerate(self.rows()):
             if not number:
                 writer.writerow(row)
-            writer.writerow(int(v) if isinstance(v, bool) else v for v in row.values())
+            paths = {name: inert(row[name]) for name in COLUMNS}
+            values = {**row, **paths}.values()
+            writer.writerow(int(v) if isinstance(v, bool) else v for v in values)
 
     def save(self, path: Path) -> None:
         """Write :meth:`rows` as CSV into a new file.

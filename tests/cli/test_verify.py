@@ -85,6 +85,23 @@ def test_the_verdicts_go_to_stdout_without_a_file_and_the_summary_does_not(
     assert "36 pairs" in done.err
 
 
+def test_names_are_neither_formulas_nor_escape_sequences(cli, run, image_folder, tmp_path):
+    names = ("=1+1.png", "@b.png", "c\x1b[2J.png")
+    for name in names:
+        shutil.copy(image_folder / "class0/0.png", tmp_path / name)
+    with (tmp_path / "pairs.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("a", "b"), names[:2], names[::2]])
+    done = cli("verify", run, "--pairs", tmp_path / "pairs.csv", "-o", tmp_path / "out.csv")
+    assert done.code == 0
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [rows[0]["a"], rows[0]["b"], rows[1]["b"]] == ["./=1+1.png", "./@b.png", names[2]]
+    # The paths lead to the same images, also when siamkit reads the table again.
+    (tmp_path / "out.csv").rename(tmp_path / "again.csv")
+    again = cli("verify", run, "--pairs", tmp_path / "again.csv", "--json").json
+    assert again["verdicts"][0]["score"] == pytest.approx(float(rows[0]["score"]))
+
+
 def test_bad_rows_are_listed(cli, run, tmp_path):
     (tmp_path / "p.csv").write_text("a,b\nnone.png,../x.png\n/x.png,y.png\n")
     done = cli("verify", run, "--pairs", tmp_path / "p.csv")

@@ -30,7 +30,7 @@ from siamkit.files import path_of, sha256_of
 from siamkit.inference.gallery import approximate as ann
 from siamkit.showing import TextRepr
 from siamkit.spelling import command
-from siamkit.words import plural
+from siamkit.words import plural, printable
 
 FORMAT = 1
 META, EMBEDDINGS, ITEMS = "meta.json", "embeddings.npy", "items.jsonl"
@@ -148,7 +148,9 @@ class Index(TextRepr):
         """Return a description with the number of images and the kind of search."""
         kind = "exact" if self._approximate is None else "approximate"
         images = plural(len(self), "image")
-        return f"Index: {images}, {self.meta.dim} dimensions, {kind} search, in {self.path}"
+        return (
+            f"Index: {images}, {self.meta.dim} dimensions, {kind} search, in {printable(self.path)}"
+        )
 
     @property
     def embedding_dim(self) -> int:
