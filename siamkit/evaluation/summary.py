@@ -12,6 +12,7 @@ from torch import Tensor
 
 from siamkit.data.images import ImageSet, Tuples
 from siamkit.errors import DataError
+from siamkit.evaluation.collapse import collapse
 from siamkit.evaluation.few_shot import few_shot
 from siamkit.evaluation.pairs import ImagePairs, cosines, identity_folds
 from siamkit.evaluation.retrieval import chance_of, retrieval_of
@@ -54,6 +55,8 @@ def summarize(
         retrieval = {**ranked.to_json(), "chance": chance_of(images)}
     elif tuples.same is None:
         triplets = _triplets(embeddings, tuples)
+    if remark := collapse(embeddings):
+        notices.append(remark)
     verified = None
     try:
         verified = verify_images(embeddings, images, seed=seed)

@@ -24,10 +24,11 @@ from siamkit.data.loader import Loader, ViewDataset, default_workers
 from siamkit.data.memory import picture_of
 from siamkit.data.views import EvalView
 from siamkit.engine.kernels import Choice, Precision, choose, kernel_class, run
-from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
+from siamkit.errors import CheckpointError, ConfigError, DataError
 from siamkit.evaluation.calibration import Calibration, Verdict
 from siamkit.evaluation.cosine import cosine, directions
 from siamkit.guard import attributing
+from siamkit.inference.usable import require_direction, require_finite
 from siamkit.model.device import place, resolve_device
 from siamkit.model.fingerprint import mark
 from siamkit.model.pretrained.identity import fingerprint_of
@@ -260,6 +261,8 @@ class Embedder(TextRepr):
     def similarity(self, a: Images, b: Images) -> Tensor:
         """Return the cosine similarity of each of ``a`` to each of ``b`` ``[A, B]``.
 
+        It is in [-1, 1]; that of an embedding of zeros is 0.
+
         Args:
             a: Images as for :meth:`embed`, or embeddings ``[A, E]``.
             b: The same.
@@ -267,9 +270,7 @@ class Embedder(TextRepr):
         Raises:
             SiamkitError: As for :meth:`embed`.
         """
-        one = self._vectors(a)
-        # An iterator that is given for both sides can be read only once.
-        other = one if b is a else self._vectors(b)
+        one, other = self._sides(a, b)
         return cosine(directions(one) @ directions(other).T)
 
     def verify(self, a: Images, b: Images) -> Verdict:
@@ -284,14 +285,15 @@ class Embedder(TextRepr):
             DataError: There is more than one image, or as for :meth:`embed`.
         """
         calibration = self.calibration
-        score = self.similarity(a, b)
-        if score.shape != (1, 1):
+        one, other = self._sides(a, b)
+        if len(one) != 1 or len(other) != 1:
             raise DataError(
                 "verify() compares one image with one other image",
-                got=f"{score.shape[0]} and {score.shape[1]}",
+                got=f"{len(one)} and {len(other)}",
                 hint="similarity() compares several images",
             )
-        return calibration.verdict(float(score))
+        require_direction(torch.cat([one, other]), ("a", "b"))
+        return calibration.verdict(float(cosine(directions(one) @ directions(other).T)))
 
     def search(
         self,
@@ -390,6 +392,11 @@ class Embedder(TextRepr):
             names = [f"image {start + index}" for index in range(len(part))]
             yield self._run(part, len(images) - start, names)
 
+    def _sides(self, a: Images, b: Images) -> tuple[Tensor, Tensor]:
+        one = self._vectors(a)
+        # An iterator that is given for both sides can be read only once.
+        return one, one if b is a else self._vectors(b)
+
     def _vectors(self, images: Images) -> Tensor:
         if isinstance(images, np.ndarray) and images.ndim == 2 and images.dtype != np.uint8:
             images = torch.from_numpy(images)
@@ -409,7 +416,7 @@ class Embedder(TextRepr):
         moved = images.to(self._device, non_blocking=True)
         with attributing(plugins_of(self.net)):
             embeddings = run(self._kernel(moved, count).kernel, moved).cpu()
-        _require_finite(embeddings, names)
+        require_finite(embeddings, names)
         return embeddings
 
     def _kernel(self, images: Tensor, count: int) -> Choice:
@@ -426,14 +433,3 @@ class Embedder(TextRepr):
 def _cut(numbers: range, size: int) -> Iterator[range]:
     for start in range(0, len(numbers), size):
         yield numbers[start : start + size]
-
-
-def _require_finite(embeddings: Tensor, names: Sequence[object]) -> None:
-    finite = torch.isfinite(embeddings).all(dim=1)
-    if not finite.all():
-        worst = names[int((~finite).nonzero()[0])]
-        raise NonFiniteError(
-            "the embedding is NaN or infinite",
-            where=str(worst),
-            hint="check the weights and the image",
-        )

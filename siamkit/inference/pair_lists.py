@@ -22,6 +22,7 @@ from siamkit.evaluation.pairs import cosines
 from siamkit.evaluation.verification import errors_at
 from siamkit.files import full_disk_is_ours
 from siamkit.inference.embedder import Embedder
+from siamkit.inference.usable import require_direction
 from siamkit.spelling import argument
 from siamkit.words import inert, plural
 
@@ -193,6 +194,7 @@ def pair_scores(embedder: Embedder, pairs: TupleTable, root: Path) -> NDArray[np
     for part in embedder.stream([root / name for name in names]):
         vectors[done : done + len(part.paths)] = part.embeddings
         done += len(part.paths)
+    require_direction(vectors, names)
     place = {name: index for index, name in enumerate(names)}
     first, second = np.array([[place[name] for name in row] for row in pairs.rows], np.int64).T
     return cosines(vectors, first, second)

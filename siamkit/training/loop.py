@@ -27,7 +27,7 @@ from siamkit.model.undisturbed import Snapshot
 from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import Checkpoint
 from siamkit.runs.directory import RunDir
-from siamkit.spelling import command, setting
+from siamkit.spelling import command
 from siamkit.training.batching import MicroBatch, batch_notices, epoch_steps
 from siamkit.training.build import Setup
 from siamkit.training.loading import PROBE, SECOND, TEST, VAL, engine_of, load_sets
@@ -85,6 +85,7 @@ class Trainer:
             config.optimizer.clip_norm,
         )
         self.fresh = True
+        self._remarked: set[str] = set()
         self._changing: list[nn.Module] = []
         if state.scaler:
             self.stepper.scaler.load_state_dict(state.scaler)
@@ -288,8 +289,7 @@ class Trainer:
                 f"{error.what} in epoch {self.state.epoch + 1}, step {self.state.epoch_step + 1}; "
                 f"no update was made",
                 got=error.got,
-                hint=f"lower the learning rate ({setting('optimizer.lr')}) or use fp32; "
-                f"{self.run_dir.events} lists the batch's images",
+                hint=f"{error.hint}; {self.run_dir.events} lists the batch's images",
             ) from None
 
     def _end_epoch(self, execution: Execution, started: float) -> None:
@@ -317,6 +317,7 @@ class Trainer:
                 "seconds": time.perf_counter() - started,
             },
         )
+        self._remark()
         state.epoch += 1
         state.epoch_step, state.loss_sum, state.images = 0, 0.0, 0
         state.stopped_early = state.epoch < self.train.epochs and out_of_patience(
@@ -326,6 +327,14 @@ class Trainer:
         if state.stopped_early:
             self.emit("early_stop", {"epoch": state.epoch - 1, "best_epoch": state.best_epoch})
 
+    def _remark(self) -> None:
+        """Say what is wrong with the embeddings, once per kind of images."""
+        for name, where in ((VAL, "held-out"), (PROBE, "training")):
+            text = self.scorer.remarks.get(name)
+            if text is not None and name not in self._remarked:
+                self._remarked.add(name)
+                self.emit("notice", {"text": f"{where} images: {text}"})
+
     # --- saving ---
 
     def save(self, *, best: bool) -> None:
@@ -333,7 +342,8 @@ class Trainer:
         state, setup = self.state, self.setup
         setup.controller.verify(f"step {state.step}")
         tensors, frozen = model_tensors(setup), setup.controller.fingerprints
-        require_finite({n: t for n, t in tensors.items() if n not in frozen})
+        changing = {n: t for n, t in tensors.items() if n not in frozen}
+        require_finite(changing, self.train.precision)
         state.scaler = self.stepper.scaler.state_dict()
         path = checkpoint.publish(
             self.run_dir.checkpoints,

@@ -180,6 +180,9 @@ def test_verify_decides_by_the_calibration(net: siamkit.SiameseNet, image_folder
         embedder.verify([one, one], other)
     with pytest.raises(CheckpointError, match=r"siamkit\.calibrate"):
         Embedder(net).verify(one, other)
+    nothing = torch.zeros(1, embedder.embedding_dim)
+    with pytest.raises(DataError, match="b: the embedding consists of zeros"):
+        embedder.verify(one, nothing)
 
 
 @pytest.fixture

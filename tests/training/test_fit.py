@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
 import siamkit
 from siamkit import api
@@ -345,9 +348,11 @@ def test_an_observer_plugin_that_fails_is_left_out_and_hurts_nobody(
 def test_a_poisoned_buffer_is_caught_before_it_is_saved(run_values: RunValues) -> None:
     from siamkit.training.tensors import require_finite
 
-    require_finite({"a": torch.ones(2), "steps": torch.tensor(3)})
+    require_finite({"a": torch.ones(2), "steps": torch.tensor(3)}, "fp32")
     with pytest.raises(NonFiniteError, match=r"bn\.running_var holds NaN or infinity"):
-        require_finite({"a": torch.ones(2), "bn.running_var": torch.tensor([1.0, float("inf")])})
+        require_finite(
+            {"a": torch.ones(2), "bn.running_var": torch.tensor([1.0, float("inf")])}, "fp32"
+        )
 
 
 def test_the_worker_count_changes_nothing(run_values: RunValues) -> None:
@@ -481,6 +486,40 @@ def test_weights_that_are_nan_end_the_run_as_not_finite(
     weights = str(tmp_path / "w.safetensors")
     with pytest.raises(NonFiniteError):
         api.fit(run_values(backbone={"name": "timm:test_resnet", "weights": weights}))
+
+
+@pytest.mark.parametrize(
+    ("head", "loss", "clip"),
+    [("linear", "supcon", 1.0), ("residual", "supcon", 1.0), ("mlp", "multi-similarity", None),
+     ("identity", "supcon", 1.0)],
+)  # fmt: skip
+def test_images_with_features_of_zeros_neither_end_nor_spoil_a_run(
+    tmp_path: Path, head: str, loss: str, clip: float | None
+) -> None:
+    """Two classes are black, and the backbone has no bias: torch's normalisation explodes there."""
+    rng = np.random.default_rng(0)
+    for kind in range(6):
+        colour = (0, 0, 0) if kind < 2 else tuple(rng.integers(60, 255, 3).tolist())
+        for index in range(4):
+            path = tmp_path / ("val" if kind > 3 else "train") / str(kind) / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), colour).save(path)
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    module.preprocessing = siamkit.Preprocessing((0, 0, 0), (1, 1, 1), (32, 32))
+    watch = Recorder()
+    result = siamkit.fit(
+        data={part: tmp_path / part for part in ("train", "val")}, backbone=module, head=head,
+        loss=loss, optimizer={"name": "sgd", "lr": 0.01, "clip_norm": clip}, freeze="full",
+        epochs=2, batch_size=8, run_dir=tmp_path / "run", train={"images_per_class": 2},
+        listeners=[watch],
+    )  # fmt: skip
+    weights = api.load_model(result.run_dir, "last", backbone=module).state_dict()
+    assert all(t.abs().max() < 10 for t in weights.values() if t.is_floating_point())
+    notices = [data["text"] for data in watch.data("notice")]
+    if head == "identity":
+        assert any("training images: 4 of 8 embeddings consist of zeros" in t for t in notices)
 
 
 def test_an_observer_cannot_change_the_run(
