@@ -64,7 +64,7 @@ class Provenance:
         different: The number of different pairs.
         all_pairs: The fit used all pairs, not a sample.
         checkpoint: The name of the checkpoint whose network scored the pairs.
-        epoch: The epoch of the checkpoint, from 0.
+        epoch: The epoch of the checkpoint, from 1.
         siamkit: The version of siamkit.
     """
 

@@ -206,8 +206,8 @@ def _start_data(trainer: Trainer) -> dict[str, Any]:
         "epochs": config.train.epochs,
         "steps_per_epoch": trainer.steps_per_epoch,
         "device": str(trainer.setup.device),
-        "start_epoch": trainer.state.epoch,
-        "start_step": trainer.state.step,
+        "finished_epochs": trainer.state.epoch,
+        "finished_steps": trainer.state.step,
     }
 
 
@@ -229,7 +229,7 @@ def _result(trainer: Trainer, held_out: Mapping[str, HeldOut]) -> Result:
     best = {name: state.history[state.best_epoch][name] for name in names}
     metrics: dict[str, Any] = {
         "untrained": state.untrained,
-        "best": {**best, "epoch": state.best_epoch},
+        "best": {**best, "epoch": state.best_epoch + 1},
         "last": {name: state.history[-1][name] for name in names},
     }
     if TEST in held_out:
@@ -288,8 +288,8 @@ def _phase_rows(setup: Setup, history: Sequence[Metrics]) -> list[dict[str, int]
     epochs = len(history)
     return [
         {
-            "start_epoch": phase.start_epoch,
-            "end_epoch": min(phase.end_epoch, epochs),
+            "first_epoch": phase.start_epoch + 1,
+            "last_epoch": min(phase.end_epoch, epochs),
             "trainable_parameters": sum(sizes[name] for name in phase.plan.trainable),
         }
         for phase in setup.schedule.phases(history)

@@ -165,8 +165,8 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
             setup.loss,
         )
     return {
-        "start_epoch": phase.start_epoch,
-        "end_epoch": phase.end_epoch,
+        "first_epoch": phase.start_epoch + 1,
+        "last_epoch": phase.end_epoch,
         "trainable_parameters": trainable,
         "trainable_share": trainable / sum(setup.controller.sizes.values()),
         "norm": phase.plan.norm,

@@ -190,7 +190,7 @@ class Trainer:
         self.emit(
             "phase_start",
             {
-                "epoch": self.state.epoch,
+                "epoch": self.state.epoch + 1,
                 "trainable_parameters": sum(controller.sizes[n] for n in plan.trainable),
                 "parameters": sum(controller.sizes.values()),
                 "changes": [self._change_row(change) for change in changes],
@@ -201,7 +201,7 @@ class Trainer:
     def _keep(self, execution: Execution) -> None:
         """Store the engine's decision in the state of the run, and emit it."""
         self.state.decision = execution.decision
-        self.emit("engine", {"epoch": self.state.epoch, **execution.decision.to_json()})
+        self.emit("engine", {"epoch": self.state.epoch + 1, **execution.decision.to_json()})
 
     def _change_row(self, change: Change) -> dict[str, Any]:
         return {
@@ -241,7 +241,7 @@ class Trainer:
             self.emit(
                 "step",
                 {
-                    "epoch": state.epoch,
+                    "epoch": state.epoch + 1,
                     "step": state.step,
                     "steps": self.steps_per_epoch * self.train.epochs,
                     "epoch_step": state.epoch_step,
@@ -307,7 +307,7 @@ class Trainer:
         self.emit(
             "epoch_end",
             {
-                "epoch": state.epoch,
+                "epoch": state.epoch + 1,
                 "epochs": self.train.epochs,
                 "train_loss": record["train_loss"],
                 "metrics": metrics,
@@ -325,7 +325,8 @@ class Trainer:
         )
         self.save(best=best)
         if state.stopped_early:
-            self.emit("early_stop", {"epoch": state.epoch - 1, "best_epoch": state.best_epoch})
+            assert state.best_epoch is not None
+            self.emit("early_stop", {"epoch": state.epoch, "best_epoch": state.best_epoch + 1})
 
     def _remark(self) -> None:
         """Say what is wrong with the embeddings, once per kind of images."""

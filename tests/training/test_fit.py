@@ -84,7 +84,7 @@ def test_a_run_leaves_its_config_events_metrics_and_checkpoints(done: Done) -> N
 def test_the_result_holds_phases_and_held_out_metrics(done: Done) -> None:
     result = done.result
     assert result["epochs"] == 3
-    assert [(p["start_epoch"], p["end_epoch"]) for p in result["phases"]] == [(0, 1), (1, 3)]
+    assert [(p["first_epoch"], p["last_epoch"]) for p in result["phases"]] == [(1, 1), (2, 3)]
     for name in ("untrained", "best", "last"):
         metrics = result["metrics"][name]
         assert 0 <= metrics["map@r"] <= metrics["recall@1"] <= 1
@@ -405,11 +405,11 @@ def test_the_optimizer_has_the_rates_of_plan_schedule_and_ramp(run_values: RunVa
     )
     steps = watch.data("step")
     total = steps[0]["steps"]
-    first_unfrozen = next(i for i, step in enumerate(steps) if step["epoch"] == 1)
+    first_unfrozen = next(i for i, step in enumerate(steps) if step["epoch"] == 2)
     for done, step in enumerate(steps):
         scale = 1 - done / total
         expected = {"head": 0.01 * scale}
-        if step["epoch"] >= 1:
+        if step["epoch"] >= 2:
             ramp = min(1.0, (done - first_unfrozen + 1) / 2)
             expected |= dict.fromkeys(("layer3", "layer4"), 0.001 * scale * ramp)
         assert step["rates"] == pytest.approx(expected)
