@@ -15,6 +15,7 @@ from siamkit.api.checks import whole_number
 from siamkit.api.entries import load_config
 from siamkit.api.models import embedder_of, load_embedder, open_run
 from siamkit.api.results import DataResult, EvaluationResult
+from siamkit.api.seen import chosen_by, notices_on, trained_on
 from siamkit.config import calibration_config
 from siamkit.data.check import check
 from siamkit.data.images import ImageSet, Sample, image_set_of
@@ -100,14 +101,18 @@ def evaluate(
     notices: list[str] = []
     images, samples, about = _images(opened, data, root, notices)
     threshold = _threshold(embedder, notices)
+    chose = chosen_by(images, opened, which, embedder)
+    by_path = isinstance(data, str | os.PathLike)
+    trained = trained_on(images, opened) if opened is not None and by_path else 0
+    notices += notices_on(chose, trained, len(images))
     summary = summarize(embedder.embed(samples), images, threshold=threshold, seed=seed)
     return EvaluationResult(
         {
             "run_dir": None if opened is None else str(run),
             "which": None if opened is None else which,
-            "data": about,
+            "data": {**about, "chose": list(chose), "trained_on": trained},
             **summary,
-            "notices": [*summary["notices"], *notices],
+            "notices": [*notices, *summary["notices"]],
         }
     )
 

@@ -26,8 +26,13 @@ def calibration_line(values: Json) -> Text:
     )
 
 
-def calibration(values: Json) -> RenderableType:
-    """Return the printed form of the object of ``siamkit calibrate``."""
+def calibration(values: Json, before: Json | None = None) -> RenderableType:
+    """Return the printed form of a calibration.
+
+    Args:
+        values: The calibration.
+        before: The calibration that it replaces, if there is one.
+    """
     about = values["provenance"]
     which = "all pairs" if about["all_pairs"] else "a random sample"
     head = (
@@ -42,10 +47,16 @@ def calibration(values: Json) -> RenderableType:
         rate = values[name]
         ends = units.percent_range(rate["low"], rate["high"])
         table.add_row(*cells(what, units.percent(rate["rate"]), ends))
+    replaced = []
+    if before is not None:
+        old = f"{before['threshold']:.4f} ({_target(before)})"
+        where = f"{before['provenance']['part']} of {before['provenance']['data']}"
+        replaced = [styled(f"it replaces {old}, fitted on {where}")]
     return Group(
         styled(head),
         Text(),
         styled(f"threshold {values['threshold']:.4f} ({_target(values)})", "bold"),
+        *replaced,
         table,
         Text(),
         styled("The interval predicts the rate on as many unseen identities."),

@@ -163,3 +163,15 @@ def test_the_flag_of_training_is_in_the_configuration(cli):
     done = cli("config", "show", "--set", "calibration.target=eer", "--far", "0.01")
     assert done.code == 0 and "target: far" in done.out
     assert cli("config", "show", "--set", "calibration.target=far").code == 2
+
+
+def test_calibrating_shows_the_old_threshold_and_the_new_one(cli, run):
+    old = cli("calibrate", run, "--target", "eer", "--json").json
+    new = cli("calibrate", run, "--far", "0.1", "--json").json
+    assert new["previous"]["threshold"] == old["threshold"]
+    assert new["previous"]["target"] == "eer" and new["threshold"] == read(run)["threshold"]
+    printed = cli("calibrate", run, "--target", "eer").out
+    assert f"it replaces {new['threshold']:.4f} (FAR 0.1), fitted on val of" in printed
+    (run / "calibration.json").unlink()
+    assert cli("calibrate", run, "--json").json["previous"] is None
+    assert "replaces" in cli("calibrate", run).out

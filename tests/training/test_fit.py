@@ -92,6 +92,23 @@ def test_the_result_holds_phases_and_held_out_metrics(done: Done) -> None:
     assert best["recall@1"] == max(epoch["recall@1"] for epoch in result["history"])
 
 
+def test_epochs_count_from_one_in_all_that_people_see_or_parse(done: Done) -> None:
+    result, watch = done.result, done.watch
+    for name in ("step", "epoch_end"):
+        assert sorted({data["epoch"] for data in watch.data(name)}) == [1, 2, 3]
+    for name in ("phase_start", "engine"):
+        assert {data["epoch"] for data in watch.data(name)} == {1, 2}
+    assert [data["epoch"] for data in watch.data("checkpoint")] == [0, 1, 2, 3]
+    best = result["metrics"]["best"]
+    recalls = [epoch["recall@1"] for epoch in result["history"]]
+    assert best["epoch"] == 1 + recalls.index(max(recalls))
+    assert result["calibration"]["provenance"]["epoch"] == best["epoch"]
+    assert result["phases"][0]["first_epoch"] == 1 and result["phases"][-1]["last_epoch"] == 3
+    assert f"best (epoch {best['epoch']})" in repr(siamkit.api.results.TrainingResult(result))
+    phases = siamkit.inspect(result["run_dir"]).phases
+    assert [(p["first_epoch"], p["last_epoch"]) for p in phases] == [(1, 1), (2, 3)]
+
+
 def test_training_learns_held_out_classes(run_values: RunValues) -> None:
     values = run_values(
         # One that has much to learn: a small random network tells these colours apart already.
