@@ -14,6 +14,7 @@ from rich.text import Text
 from siamkit.report import units
 from siamkit.report.calibration import calibration_line
 from siamkit.report.engine import engine_text
+from siamkit.report.gains import is_loss
 from siamkit.report.progress import TransientBar
 from siamkit.report.terminal import cells, make_table, styled
 from siamkit.words import plural
@@ -246,15 +247,20 @@ def summary(result: Json) -> RenderableType:
         epoch = f" (epoch {row['epoch']})" if "epoch" in row else ""
         table.add_row(
             styled(label + epoch, "bold" if key == "best" else ""),
-            *(styled(_against(row[n], None if key == "untrained" else before[n])) for n in names),
+            *(_against(n, row[n], None if key == "untrained" else before[n]) for n in names),
         )
     if calibration := result.get("calibration"):
         return Group(table, calibration_line(calibration))
     return table
 
 
-def _against(value: float, before: float | None) -> str:
-    return f"{value:.3f}" if before is None else f"{value:.3f} ({value - before:+.3f})"
+def _against(name: str, value: float, before: float | None) -> Text:
+    """Return a metric with its change; a loss is red."""
+    if before is None:
+        return styled(f"{value:.3f}")
+    change = value - before
+    colour = "red" if is_loss(name, change) else "green" if change else ""
+    return Text.assemble(styled(f"{value:.3f} "), styled(f"({change:+.3f})", colour))
 
 
 def _has_name(part: object) -> bool:

@@ -33,7 +33,7 @@ from siamkit.training.loading import TEST, VAL
 from siamkit.training.loop import Trainer
 from siamkit.training.optimizer import state_size
 from siamkit.training.signals import listening
-from siamkit.training.state import Metrics, RunState
+from siamkit.training.state import Metrics, RunState, below_baseline
 from siamkit.training.step import moved
 from siamkit.training.tensors import load_model_tensors, model_tensors
 from siamkit.training.tracking import build_trackers, closing
@@ -168,6 +168,9 @@ def _run(
     calibration = _calibrated(trainer, held_out[VAL], emit)
     result = {**_result(trainer, held_out), "calibration": calibration}
     run_dir.write_metrics(result)
+    best = state.history[result["metrics"]["best"]["epoch"] - 1]
+    if notice := below_baseline(state.untrained, best, setup.schedule.monitor):
+        emit("notice", {"text": notice})
     emit("run_end", result)
     return result
 

@@ -30,13 +30,21 @@ from siamkit.runs.directory import RunDir
 from siamkit.spelling import command
 from siamkit.training.batching import MicroBatch, batch_notices, epoch_steps
 from siamkit.training.build import Setup
+from siamkit.training.forecast import forecast
 from siamkit.training.loading import PROBE, SECOND, TEST, VAL, engine_of, load_sets
 from siamkit.training.optimizer import load_state_tensors, state_tensors
 from siamkit.training.rates import Rates
 from siamkit.training.scoring import Scorer
 from siamkit.training.seeding import derive
 from siamkit.training.signals import StopRequest
-from siamkit.training.state import Metrics, RunState, best_epoch, out_of_patience
+from siamkit.training.state import (
+    NO_LOSS,
+    Metrics,
+    RunState,
+    best_epoch,
+    no_loss,
+    out_of_patience,
+)
 from siamkit.training.step import Stepper
 from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite
 
@@ -68,9 +76,11 @@ class Trainer:
         self.train = config.train
         self.sets = load_sets(setup, splits, self._stop_if_asked)
         self.scorer = Scorer(setup, self.sets)
-        self.notices = batch_notices(self.train, splits.train)
         steps = epoch_steps(self.train, splits.train, epoch=0)
         self.steps_per_epoch = len(steps)
+        self.notices = (
+            *batch_notices(self.train, splits.train), *forecast(setup, self.steps_per_epoch)
+        )  # fmt: skip
         self.rates = Rates(setup, state, self.steps_per_epoch)
         visits = sum(len(part.images) for step in steps for part in step)
         visits *= 1 + setup.loss.second_view
@@ -329,12 +339,18 @@ class Trainer:
             self.emit("early_stop", {"epoch": state.epoch, "best_epoch": state.best_epoch + 1})
 
     def _remark(self) -> None:
-        """Say what is wrong with the embeddings, once per kind of images."""
+        """Say what is wrong with the embeddings or the loss, once each."""
         for name, where in ((VAL, "held-out"), (PROBE, "training")):
             text = self.scorer.remarks.get(name)
-            if text is not None and name not in self._remarked:
-                self._remarked.add(name)
-                self.emit("notice", {"text": f"{where} images: {text}"})
+            if text is not None:
+                self._remark_once(name, f"{where} images: {text}")
+        if no_loss(self.state.history):
+            self._remark_once("loss", NO_LOSS)
+
+    def _remark_once(self, kind: str, text: str) -> None:
+        if kind not in self._remarked:
+            self._remarked.add(kind)
+            self.emit("notice", {"text": text})
 
     # --- saving ---
 

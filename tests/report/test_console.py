@@ -189,6 +189,20 @@ def test_the_summary_sets_the_best_epoch_against_the_untrained_model(render):
     assert ["last", "0.625 (+0.125)", "0.125 (-0.125)"] in rows
 
 
+def test_a_loss_has_another_colour_than_a_gain():
+    metrics = {
+        "untrained": {"auc": 0.75, "eer": 0.25},
+        "best": {"auc": 0.5, "eer": 0.125, "epoch": 1},
+        "last": {"auc": 0.875, "eer": 0.5},
+    }
+    stream = Terminal()
+    make_console(stream).print(summary({**RESULT, "metrics": metrics}))
+    text = stream.getvalue()
+    green, red = "\x1b[32m", "\x1b[31m"
+    assert f"{red}(-0.250)" in text and f"{green}(-0.125)" in text  # AUC, EER
+    assert f"{green}(+0.125)" in text and f"{red}(+0.250)" in text
+
+
 def test_the_summary_compares_test_with_its_own_untrained_figure(render):
     test = {"untrained": {"recall@1": 0.4, "map@r": 0.2}, "best": {"recall@1": 0.5, "map@r": 0.3}}
     text = render(summary({**RESULT, "metrics": {**RESULT["metrics"], "test": test}}))

@@ -539,6 +539,44 @@ def test_images_with_features_of_zeros_neither_end_nor_spoil_a_run(
         assert any("training images: 4 of 8 embeddings consist of zeros" in t for t in notices)
 
 
+def test_a_run_that_learns_nothing_or_gets_worse_says_so(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from siamkit.training import scoring
+
+    # The untrained features find every image, so that training can only get worse.
+    monkeypatch.setattr(scoring.Scorer, "untrained", lambda *_: {"recall@1": 2.0, "map@r": 1.0})
+    watch = Recorder()
+    siamkit.fit(
+        run_values(loss={"name": "triplet", "margin": 1e-9}, train={"epochs": 4}),
+        listeners=[watch],
+    )
+    texts = [data["text"] for data in watch.data("notice")]
+    assert sum("the run ended below its baseline: recall@1 is" in text for text in texts) == 1
+    zeros = [data["train_loss"] == 0 for data in watch.data("epoch_end")]
+    assert sum("the loss was 0 in 3 epochs in a row" in text for text in texts) == all(zeros[:3])
+    assert all(zeros[:3])
+
+
+def test_collapsed_embeddings_are_told_once(run_values: RunValues) -> None:
+    class Constant(nn.Module):
+        embedding_dim = 4
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.full((4,), 1e-6))
+
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return 1 + features[:, :1] * self.weight
+
+    watch = Recorder()
+    values = run_values(train={"epochs": 2})
+    del values["head"]
+    siamkit.fit(values, head=Constant(), listeners=[watch])
+    texts = [data["text"] for data in watch.data("notice")]
+    assert sum("held-out images: the embeddings have collapsed" in text for text in texts) == 1
+
+
 def test_an_observer_cannot_change_the_run(
     run_values: RunValues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
