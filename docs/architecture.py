@@ -57,7 +57,7 @@ MODULES = {
     "errors": "Exceptions and exit codes.",
     "keys": "The key of a view of an image.",
     "spelling": "Spells settings for Python or for the CLI.",
-    "words": "Numbers with their nouns.",
+    "words": "Numbers with nouns; safe texts.",
     "options": "The base of options models.",
 }
 """What each module at the top level of the package does."""

@@ -36,7 +36,7 @@ config = {
 report = siamkit.inspect(config, parameters=True)
 for phase, span in enumerate(report["phases"]):
     count = f"{span['trainable_parameters']:,} of {report['parameters']:,} parameters train"
-    print(f"epochs {span['start_epoch'] + 1}-{span['end_epoch']}: {count}")
+    print(f"epochs {span['first_epoch']}-{span['last_epoch']}: {count}")
     for parameter in report["parameters_list"]:
         if parameter["trainable"][phase]:
             print(f"  {parameter['name']:45} {parameter['shape']}")

@@ -20,6 +20,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
+from siamkit.words import printable
+
 
 class SiamkitError(Exception):
     """The base of everything siamkit raises on purpose.
@@ -52,7 +54,7 @@ class SiamkitError(Exception):
         self.allowed = allowed
         self.hint = hint
         self.problems: tuple[SiamkitError, ...] = ()
-        super().__init__(self._render())
+        super().__init__(printable(self._render()))
 
     @classmethod
     def of_all(cls, problems: Sequence[Self]) -> Self:
@@ -140,7 +142,8 @@ class Interrupted(SiamkitError):
     ``exit_code`` is 130 for SIGINT and 143 for SIGTERM.
     """
 
-    def __init__(self, what: str, *, exit_code: int, hint: str | None = None) -> None:
+    # The default is for a copy by pickle, which sets the attributes afterwards.
+    def __init__(self, what: str, *, exit_code: int = 130, hint: str | None = None) -> None:
         super().__init__(what, hint=hint)
         self.exit_code = exit_code  # type: ignore[misc]
 

@@ -95,7 +95,8 @@ def siamkit_register_trackers(register: Register) -> None:
 
     siamkit calls ``build`` before the run writes anything. ``build`` imports what it needs and
     raises if that is missing, but opens nothing. The event ``run_start`` holds the run's directory
-    (``run_dir``), its config (``config``), and the step after which it continues (``start_step``).
+    (``run_dir``), its config (``config``), and the step after which it continues
+    (``finished_steps``).
     If the tracker has a method ``close()``, siamkit calls it once when the run ends, also after
     an error.
     """

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from contextlib import suppress
 from html import escape
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,6 +49,14 @@ class RichRepr:
         )
         console.print(self.__rich__())
         return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+
+def mute(stream: IO[str]) -> None:
+    """Discard further output to a stream: its reader has left (``| head``), which is no error."""
+    with suppress(OSError, ValueError):  # a stream of a test may have no descriptor
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def shown(progress: bool | None) -> bool:

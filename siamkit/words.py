@@ -1,4 +1,4 @@
-"""Words: a number with its noun, in the singular or the plural."""
+"""Words: a number with its noun, and texts of others that are safe to show."""
 
 from __future__ import annotations
 
@@ -21,3 +21,25 @@ def plural_of(noun: str) -> str:
     if noun.endswith("y") and noun[-2:-1] not in "aeiou":
         return f"{noun[:-1]}ies"
     return f"{noun}s"
+
+
+def printable(text: object) -> str:
+    """Return ``text`` with control characters (except newlines) escaped.
+
+    The name of a file or a class may hold an escape sequence, which must not reach a terminal.
+    """
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii")
+        for c in str(text)
+    )
+
+
+def inert(path: str) -> str:
+    """Return a path that a spreadsheet program does not take for a formula: ``./=1+1.png``.
+
+    It is the same file. The characters are those of OWASP's page "CSV injection".
+    """
+    return f"./{path}" if path.startswith(_FORMULA) else path
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001

@@ -192,7 +192,7 @@ class Arms:
         self.place, self.error = place, error
 
     def __call__(self, event):
-        if event.name == "epoch_end" and event.data["epoch"] == 0:
+        if event.name == "epoch_end" and event.data["epoch"] == 1:
             setattr(ARMED, self.place, self.error)
 
 
@@ -234,7 +234,7 @@ def test_a_run_names_what_fails_at_its_second_epoch(mine, run_values, what, cach
             run_values(**values, track=["mine"], engine={"cache": cache}), listeners=[events.append]
         )
     assert caught.value.__cause__ is error
-    assert [e.data["epoch"] for e in events if e.name == "epoch_end"] == [0]
+    assert [e.data["epoch"] for e in events if e.name == "epoch_end"] == [1]
 
 
 def test_a_trained_network_that_fails_names_its_plugin(mine, run_values, image_folder):

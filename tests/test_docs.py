@@ -319,8 +319,8 @@ def test_the_readmes_objects_train(image_folder, tmp_path, monkeypatch, capsys):
     code = example("README.md", "from pathlib import Path\n\nimport siamkit")
     assert len([line for line in code.splitlines() if line and "import" not in line]) <= 10
     exec(code, names)
-    phases = [(p["start_epoch"], p["end_epoch"]) for p in names["result"].phases]
-    assert phases == [(0, 2), (2, 4)]
+    phases = [(p["first_epoch"], p["last_epoch"]) for p in names["result"].phases]
+    assert phases == [(1, 2), (3, 4)]
     trained = [p["trainable_parameters"] for p in names["result"].phases]
     assert trained[1] - trained[0] == 64 * 32 * 9 + 64  # the second convolution
     printed = capsys.readouterr().out

@@ -1,4 +1,5 @@
 import inspect
+import pickle
 
 import pytest
 from hypothesis import given
@@ -71,3 +72,13 @@ def test_a_name_that_exists_is_its_own_nearest(names):
 
 def test_nothing_near_suggests_nothing():
     assert did_you_mean("zzz", ["resnet50"]) == ""
+
+
+@pytest.mark.parametrize("name", EXIT_CODES)
+def test_an_error_comes_back_from_another_process(name: str) -> None:
+    kind = getattr(errors, name)
+    more = {"exit_code": 143} if kind is Interrupted else {"where": "a.csv", "got": 3}
+    error = kind("is wrong", hint="mend it", **more)
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is kind
+    assert (str(again), again.to_dict()) == (str(error), error.to_dict())

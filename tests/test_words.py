@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamkit.words import plural, plural_of
+from siamkit.words import inert, plural, plural_of
 
 
 @pytest.mark.parametrize("number, noun, expected", [
@@ -25,3 +27,11 @@ def test_an_irregular_plural_is_given():
 def test_only_one_is_singular(number, noun):
     assert plural(number, noun).endswith(f" {noun}") is (number == 1)
     assert plural_of(noun) != noun
+
+
+@given(st.text(min_size=1))
+def test_a_path_is_no_formula_and_still_the_same_file(path):
+    found = inert(path)
+    assert found[0] not in "=+-@\t\r\n＝＋－＠"  # noqa: RUF001
+    assert found in (path, f"./{path}") and Path(found) == Path(path)
+    assert inert("a=b") == "a=b" and inert("=1+1.png") == "./=1+1.png"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from siamkit.api.checks import whole_number
 from siamkit.api.entries import load_config
 from siamkit.api.models import embedder_of, load_embedder, open_run
 from siamkit.api.results import DataResult, EvaluationResult
+from siamkit.api.seen import chosen_by, notices_on, trained_on
 from siamkit.config import calibration_config
 from siamkit.data.check import check
 from siamkit.data.images import ImageSet, Sample, image_set_of
@@ -42,7 +43,7 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     embeddings: Any = None,
-    labels: Sequence[Any] | None = None,
+    labels: Iterable[Any] | None = None,
     **objects: Any,
 ) -> EvaluationResult:
     """Measure retrieval, verification and few-shot learning, with chance levels and intervals.
@@ -101,14 +102,18 @@ def evaluate(
     notices: list[str] = []
     images, samples, about = _images(opened, data, root, notices)
     threshold = _threshold(embedder, notices)
+    chose = chosen_by(images, opened, which, embedder)
+    by_path = isinstance(data, str | os.PathLike)
+    trained = trained_on(images, opened) if opened is not None and by_path else 0
+    notices += notices_on(chose, trained, len(images))
     summary = summarize(embedder.embed(samples), images, threshold=threshold, seed=seed)
     return EvaluationResult(
         {
             "run_dir": None if opened is None else str(run),
             "which": None if opened is None else which,
-            "data": about,
+            "data": {**about, "chose": list(chose), "trained_on": trained},
             **summary,
-            "notices": [*summary["notices"], *notices],
+            "notices": [*notices, *summary["notices"]],
         }
     )
 
@@ -153,7 +158,8 @@ def _input(item: Item) -> Any:
 def _labelled(embeddings: Any, labels: Any) -> tuple[Tensor, ImageSet]:
     try:
         vectors = torch.as_tensor(embeddings).detach().float().cpu()
-        names = [label_text(label) for label in labels]
+        given = list(labels)
+        names = [label_text(label) for label in given]
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(
             f"cannot be read: {error}",
@@ -175,7 +181,7 @@ def _labelled(embeddings: Any, labels: Any) -> tuple[Tensor, ImageSet]:
     if len(known) < len(names):
         place = names.index(None)
         raise DataError("a label must be a name or a number", where=f"labels item {place}",
-                        got=str(labels[place]))  # fmt: skip
+                        got=str(given[place]))  # fmt: skip
     return vectors, image_set_of(known)
 
 

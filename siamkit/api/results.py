@@ -157,6 +157,10 @@ class Phases(RichRepr, tuple[Phase, ...]):
         made.stages = tuple(stages)
         return made
 
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """Return the arguments of a copy's ``__new__``, for ``copy`` and ``pickle``."""
+        return tuple(self), self.stages
+
     def __rich__(self) -> RenderableType:
         table = make_table("epochs", *(stage.name for stage in self.stages))
         for phase in self:

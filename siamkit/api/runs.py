@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -110,7 +110,7 @@ def create_policy(
 
 
 def phases(
-    net: SiameseNet | Sequence[Stage],
+    net: SiameseNet | Iterable[Stage],
     policy: str | Mapping[str, Any] | FreezePolicy | Callable[..., FreezePlan] = "stages",
     epochs: int = 10,
     **options: Any,
@@ -135,9 +135,9 @@ def phases(
 
 
 def _stages(given: Any) -> tuple[Stage, ...]:
-    stages = tuple(given) if isinstance(given, list | tuple) else ()
+    module = isinstance(given, nn.Module)
+    stages = tuple(given) if isinstance(given, Iterable) and not module else ()
     if not stages or not all(isinstance(stage, Stage) for stage in stages):
-        module = isinstance(given, nn.Module)
         raise ConfigError(
             "has no stages",
             where="net",
@@ -174,7 +174,7 @@ def fit(
     seed: int | None = None,
     device: str | None = None,
     run_dir: str | Path | None = None,
-    listeners: Sequence[Listener] = (),
+    listeners: Iterable[Listener] = (),
     progress: bool | None = None,
     **sections: Any,
 ) -> TrainingResult:
@@ -269,7 +269,7 @@ def _called(listeners: Any) -> Sequence[Listener]:
     Raises:
         ConfigError: They are no sequence of functions.
     """
-    several: list[Any] = list(listeners) if isinstance(listeners, list | tuple) else [None]
+    several: list[Any] = list(listeners) if isinstance(listeners, Iterable) else [None]
     wrong = [listener for listener in several if not callable(listener)]
     if wrong:
         raise ConfigError(
@@ -299,7 +299,7 @@ def _log(progress: bool | None) -> Iterator[Sequence[Listener]]:
 def resume(
     run_dir: str | Path,
     *,
-    listeners: Sequence[Listener] = (),
+    listeners: Iterable[Listener] = (),
     progress: bool | None = None,
     **objects: Any,
 ) -> TrainingResult:

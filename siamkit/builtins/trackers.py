@@ -54,7 +54,7 @@ class TensorBoard:
 
     def _on_run_start(self, data: Json) -> None:
         folder = Path(data["run_dir"]) / FOLDER
-        self._step = data["start_step"]
+        self._step = data["finished_steps"]
         # A resumed run repeats the steps after its checkpoint, so their points are purged. A run
         # that starts again from 0 also repeats the evaluation of the untrained model.
         again = self._step + 1 if self._step else 0
@@ -81,8 +81,8 @@ class TensorBoard:
     def _on_early_stop(self, data: Json) -> None:
         self._on_notice(
             {
-                "text": f"stopped early after epoch {data['epoch'] + 1}: no improvement since "
-                f"epoch {data['best_epoch'] + 1}"
+                "text": f"stopped early after epoch {data['epoch']}: no improvement since "
+                f"epoch {data['best_epoch']}"
             }
         )
 
@@ -103,7 +103,7 @@ class TensorBoard:
     def _on_epoch_end(self, data: Json) -> None:
         values = {
             "loss/epoch": data["train_loss"],
-            "epoch": data["epoch"] + 1,
+            "epoch": data["epoch"],
             "trainable_parameters": self._trainable,
             **_metrics(data["train_metrics"]),
         }
@@ -129,7 +129,7 @@ class TensorBoard:
 def phase_text(data: Json) -> str:
     """Return a Markdown text about the stages that train, from the data of ``phase_start``."""
     trains, total = data["trainable_parameters"], data["parameters"]
-    lines = [f"From epoch {data['epoch'] + 1}: {trains:,} of {total:,} parameters train."]
+    lines = [f"From epoch {data['epoch']}: {trains:,} of {total:,} parameters train."]
     if data["reason"]:
         lines[0] += f" Reason: {data['reason']}."
     rows: Sequence[Json] = data["changes"]

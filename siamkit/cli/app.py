@@ -19,22 +19,23 @@ from siamkit.cli.data import app as data_app
 from siamkit.cli.embed import embed
 from siamkit.cli.evaluate import evaluate
 from siamkit.cli.failures import as_siamkit_error
-from siamkit.cli.group import SiamkitGroup
+from siamkit.cli.group import App, SiamkitGroup
 from siamkit.cli.index import index
 from siamkit.cli.inspect import inspect_
 from siamkit.cli.list import list_
-from siamkit.cli.output import emit_error, restored_stdout, stdout
+from siamkit.cli.output import emit_error, emit_text, restored_stdout, say, stdout, usable_streams
 from siamkit.cli.plugins import plugins
 from siamkit.cli.report import report
 from siamkit.cli.run_flags import flag_of
 from siamkit.cli.search import search
 from siamkit.cli.train import train
 from siamkit.cli.verify import verify
+from siamkit.showing import mute
 
 NAME = "siamkit"
 DEBUG_VARIABLE = "SIAMKIT_DEBUG"
 
-app = typer.Typer(
+app = App(
     name=NAME,
     cls=SiamkitGroup,
     pretty_exceptions_enable=False,
@@ -58,7 +59,7 @@ app.add_typer(cache_app, name="cache")
 
 def _version(value: bool) -> None:
     if value:
-        print(f"siamkit {siamkit.__version__}")
+        emit_text(f"siamkit {siamkit.__version__}\n")
         raise typer.Exit
 
 
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments, without the program's name. Default: those of the process.
     """
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    with spelling.command_line(flag_of), restored_stdout():
+    with spelling.command_line(flag_of), usable_streams(), restored_stdout():
         return _main(args)
 
 
@@ -110,7 +111,7 @@ def _main(args: list[str]) -> int:
     except (Exception, KeyboardInterrupt) as error:
         failure = as_siamkit_error(error)
         if "--debug" in args or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
-            traceback.print_exception(error, file=sys.stderr)
+            say("".join(traceback.format_exception(error)))
         try:
             emit_error(failure, as_json="--json" in args)
             stdout().flush()
@@ -129,6 +130,5 @@ def _run(args: list[str]) -> None:
 
 
 def _mute() -> int:
-    """Discard further output: the reader of stdout has left (``| head``), which is no error."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout().fileno())
+    mute(stdout())
     return 0

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from siamkit.cli import output
+from siamkit.cli.group import App
 from siamkit.cli.options import Json
 from siamkit.errors import ConfigError
-from siamkit.words import plural
+from siamkit.words import plural, printable
 
 if TYPE_CHECKING:
     from siamkit.engine.cache.budget import StoreInfo
 
-app = typer.Typer(help="List or delete cached features of frozen stages.", add_completion=False)
+app = App(help="List or delete cached features of frozen stages.", add_completion=False)
 
 CacheDir = Annotated[
     Path | None,
@@ -100,7 +101,9 @@ def clear(
             )
         size = units.size(sum(store.bytes for store in stores))
         typer.confirm(
-            f"Remove {plural(len(stores), 'store')} ({size}) in {root}?", abort=True, err=True
+            f"Remove {plural(len(stores), 'store')} ({size}) in {printable(root)}?",
+            abort=True,
+            err=True,
         )
     _report(root, budget.clear(root), json)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -50,18 +51,31 @@ def calibrate(
 ) -> None:
     """Fit a run's threshold again, on other images or for another target.
 
-    This trains nothing. The new threshold replaces the one that is stored with the run.
+    This trains nothing. The new threshold replaces the one that is stored with the run; both are
+    printed.
     """
     with heavy_imports():
         from siamkit import api
 
     wanted: Any = target
+    before = _before(run)
     values = api.calibrate(
         run, data, root=root, target=wanted, far=far, seed=seed, device=device
     ).to_json()
     if json:
-        output.emit_json("calibrate", {"run_dir": str(run), **values})
+        output.emit_json("calibrate", {"run_dir": str(run), "previous": before, **values})
         return
     from siamkit.report.calibration import calibration
 
-    output.emit(calibration(values))
+    output.emit(calibration(values, before))
+
+
+def _before(run: Path) -> dict[str, Any] | None:
+    """Return the calibration that a new one replaces; None without a usable one."""
+    from siamkit import api
+    from siamkit.errors import CheckpointError
+
+    try:
+        return api.open_run(run).calibration().to_json()
+    except CheckpointError:
+        return None

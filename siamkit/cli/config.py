@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from siamkit.cli import output
+from siamkit.cli.group import App
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import Json
 from siamkit.cli.run_flags import RunFlags, run_flags
 
-app = typer.Typer(help="Show, validate or describe configurations.", add_completion=False)
+app = App(help="Show, validate or describe configurations.", add_completion=False)
 
 
 @app.command()
@@ -24,7 +25,7 @@ def show(flags: RunFlags, json: Json = False) -> None:
     if json:
         output.emit_json("config", {"config": config.to_values()})
     else:
-        print(config.to_yaml(), end="")
+        output.emit_text(config.to_yaml())
 
 
 @app.command()
@@ -37,7 +38,7 @@ def validate(
     if json:
         output.emit_json("validation", {"file": str(file), "valid": True})
     else:
-        print(f"{file}: ok")
+        output.emit_text(f"{file}: ok\n")
 
 
 @app.command()
@@ -50,4 +51,4 @@ def schema(json: Json = False) -> None:
     if json:
         output.emit_json("schema", {"json_schema": json_schema})
     else:
-        print(dumps(json_schema, indent=2))
+        output.emit_text(dumps(json_schema, indent=2) + "\n")

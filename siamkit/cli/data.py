@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from siamkit.cli import output
+from siamkit.cli.group import App
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import DATA, Json, LabelColumn, PathColumn, Root
 from siamkit.errors import DataError
 from siamkit.words import plural
 
-app = typer.Typer(help="Check data before training.", add_completion=False)
+app = App(help="Check data before training.", add_completion=False)
 
 
 @app.callback()

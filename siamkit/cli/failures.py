@@ -58,11 +58,17 @@ def _usage_error(error: Any) -> ConfigError:
     where = command
     message = error.format_message()
     if parameter is not None and error.message:
-        named = parameter.param_type_name == "option"
-        where = parameter.opts[0] if named else parameter.make_metavar(context).strip("[]")
+        where = name_of(parameter)
         message = reword(error.message)
     message = message.rstrip(".")
     return ConfigError(message[:1].lower() + message[1:], where=where, hint=usage)
+
+
+def name_of(parameter: Any) -> str:
+    """Return the name that the user knows of an option or an argument: ``--output``, ``RUN``."""
+    if parameter.param_type_name == "option":
+        return str(parameter.opts[0])
+    return str(parameter.metavar or parameter.name)
 
 
 def _bug(error: BaseException) -> SiamkitError:

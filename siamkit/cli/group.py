@@ -1,18 +1,66 @@
-"""The command group: siamkit's own verbs first, those of plugins only for an unknown verb."""
+"""The command line's groups and commands, which refuse empty values.
+
+A group looks for a verb among siamkit's own first, and among those of plugins only for an unknown
+verb.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from typer.core import TyperGroup
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.models import CommandFunctionType
 
+from siamkit.cli.failures import name_of
 from siamkit.errors import ConfigError, PluginError, did_you_mean
 
 if TYPE_CHECKING:
     from siamkit.plugins import Plugins
 
 
-class SiamkitGroup(TyperGroup):
+class _Given:
+    """The part of a command or a group that refuses an empty value, such as an unset variable's.
+
+    An empty path would mean the current folder, with all that lies in it. No argument and no option
+    of siamkit has a use for an empty value, so none takes one.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Parse the arguments.
+
+        Raises:
+            ConfigError: A value is empty.
+        """
+        if not ctx.resilient_parsing:
+            values, _, parameters = self.make_parser(ctx).parse_args(args=list(args))  # type: ignore[attr-defined]
+            for parameter in parameters:
+                value = values.get(parameter.name)
+                if value == "" or (isinstance(value, list | tuple) and "" in value):
+                    raise ConfigError(
+                        "must not be empty",
+                        where=name_of(parameter),
+                        hint="a shell variable that is not set gives an empty value",
+                    )
+        return super().parse_args(ctx, args)  # type: ignore[misc]
+
+
+class SiamkitCommand(_Given, TyperCommand):
+    """A command of siamkit."""
+
+
+class App(typer.Typer):
+    """A group of siamkit's own commands."""
+
+    def command(
+        self, name: str | None = None, **options: Any
+    ) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        """Return the decorator that adds a command, as ``typer.Typer.command`` does."""
+        return super().command(name, cls=SiamkitCommand, **options)
+
+
+class SiamkitGroup(_Given, TyperGroup):
     """A command group that looks for a verb among siamkit's own, then among those of plugins.
 
     Loading plugins may import torch, which help and completion must not do. There the group has

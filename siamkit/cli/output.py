@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 import typer
+
+from siamkit.showing import mute
+from siamkit.words import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,6 +41,36 @@ def reserve_stdout() -> None:
 
 
 @contextmanager
+def usable_streams() -> Iterator[None]:
+    """Let any text be written to stdout and stderr, also to closed ones.
+
+    A character that the stream's encoding lacks is written as an escape, so that no result is lost.
+    Output to a closed stream (a daemon's, or ``>&-``) is discarded. The descriptors of closed
+    streams are opened on the null device: otherwise the next file that is opened gets one, and a
+    library's message on stdout would be written into that file.
+    """
+    if any(stream is None for stream in (sys.stdin, sys.stdout, sys.stderr)):
+        for descriptor in range(3):
+            try:
+                os.fstat(descriptor)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor
+    before = sys.stdout, sys.stderr
+    with ExitStack() as opened:
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream is None:
+                null = opened.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+                setattr(sys, name, null)
+            elif isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before
+
+
+@contextmanager
 def restored_stdout() -> Iterator[None]:
     """Undo :func:`reserve_stdout` when the block ends."""
     global _reserved
@@ -45,32 +81,79 @@ def restored_stdout() -> Iterator[None]:
             sys.stdout, _reserved = _reserved, None
 
 
+@contextmanager
+def results() -> Iterator[TextIO]:
+    """Yield the stream for results.
+
+    Its reader may leave early (``| head``). That is no error, and does not change the exit code.
+    """
+    stream = stdout()
+    try:
+        yield stream
+        stream.flush()
+    except BrokenPipeError:
+        mute(stream)
+
+
+@contextmanager
+def texts() -> Iterator[IO[str]]:
+    """Yield the stream for results that are data; on a terminal, control characters are escaped."""
+    with results() as stream:
+        yield _Escaping(stream) if stream.isatty() else stream
+
+
+class _Escaping(io.StringIO):
+    """A stream that escapes the control characters of what is written to it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        return self._stream.write(printable(text))
+
+
 def emit_json(kind: str, body: Mapping[str, Any]) -> None:
-    """Print the JSON object of ``--json``, with the name and version of its schema."""
+    """Print the JSON object of ``--json``, with the name and version of its schema.
+
+    It is ASCII, whatever the encoding of stdout.
+    """
     from siamkit.report.units import finite
 
     result = {"schema": f"siamkit.{kind}/1", **finite(body)}
-    print(json.dumps(result, indent=2, allow_nan=False), file=stdout())
+    emit_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+
+
+def emit_text(text: str) -> None:
+    """Print a text to stdout."""
+    with texts() as stream:
+        stream.write(text)
 
 
 def emit(result: RenderableType) -> None:
     """Print a human-readable result to stdout."""
     from siamkit.report.terminal import make_console
 
-    make_console(sys.stdout).print(result)
+    with results() as stream:
+        make_console(stream).print(result)
 
 
 def notice(text: str) -> None:
     """Print a notice to stderr: useful to know, but not an error."""
-    typer.secho("notice: ", fg="yellow", err=True, nl=False)
-    print(text, file=sys.stderr)
+    say(text, "notice: ", fg="yellow")
 
 
 def emit_error(error: SiamkitError, *, as_json: bool) -> None:
     """Print an error to stderr and, for ``--json``, as an object to stdout."""
-    from siamkit.report.terminal import printable
-
-    typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
-    print(printable(error), file=sys.stderr)
+    say(str(error), "error: ", fg="red", bold=True)
     if as_json:
         emit_json("error", {"error": error.to_dict()})
+
+
+def say(text: str, kind: str = "", **style: Any) -> None:
+    """Print a line to stderr, after its kind in a style."""
+    try:
+        typer.secho(kind, err=True, nl=False, **style)
+        print(printable(text), file=sys.stderr)
+    except BrokenPipeError:
+        mute(sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,10 +42,10 @@ def report(run: Run, file: File = None, open_: Open = False, json: Json = False)
     if json:
         output.emit_json("report", result)
         return
-    from siamkit.report.terminal import printable, styled
+    from siamkit.report.terminal import styled
 
     for text in result["notices"]:
-        output.notice(printable(text))
+        output.notice(text)
 
     output.emit(styled(result["path"]))
 
@@ -58,18 +57,16 @@ def end_with_report(result: Mapping[str, Any], *, quiet: bool) -> None:
         result: The result of the training.
         quiet: Print nothing if the report was written.
     """
-    from siamkit.report.terminal import printable
-
     retry = f"'siamkit report {result['run_dir']}' writes it"
     try:
         from siamkit.api.reports import write_report
 
         written = write_report(result["run_dir"])
     except KeyboardInterrupt:
-        output.notice(printable(f"the report was interrupted; {retry}"))
+        output.notice(f"the report was interrupted; {retry}")
     except Exception as error:  # the run is complete without it
         what = f"{type(error).__name__}: {error}"
-        output.notice(printable(f"the report could not be written: {what}; {retry}"))
+        output.notice(f"the report could not be written: {what}; {retry}")
     else:
         if not quiet:
-            print(printable(f"report: {written['path']}"), file=sys.stderr)
+            output.say(f"report: {written['path']}")

@@ -82,7 +82,8 @@ def _print_list(verdicts: PairVerdicts, out: Path | None, json: bool) -> None:
     elif out is not None:
         output.emit(pair_list(summary))
     else:
-        verdicts.write(output.stdout())
         from siamkit.report.terminal import make_console
 
+        with output.texts() as stream:
+            verdicts.write(stream)
         make_console(sys.stderr).print(pair_list(summary))

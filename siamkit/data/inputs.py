@@ -41,11 +41,11 @@ def files_of(images: Paths) -> list[Path]:
     images = listed(images)
     if not isinstance(images, str | Path):
         for number, image in enumerate(images):
-            if not is_file(image):
+            if not is_file(image) or image == "":  # an empty path would be the current folder
                 raise DataError(
                     "must be a file",
                     where=f"images item {number}",
-                    got=type(image).__name__,
+                    got=image if image == "" else type(image).__name__,
                     allowed="a folder, a file, or several files",
                 )
         return [i.path if isinstance(i, Sample) else Path(i) for i in images]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -108,7 +108,7 @@ class CutResult:
     reasons: tuple[str, ...]
 
 
-def cut(module: nn.Module, stages: Sequence[Stage], plan: FreezePlan, images: Tensor) -> CutResult:
+def cut(module: nn.Module, stages: Iterable[Stage], plan: FreezePlan, images: Tensor) -> CutResult:
     """Cut a network after its frozen part, exactly or not at all.
 
     The prefix is a fixed function of each image, so its output (the activations) can be computed
@@ -147,7 +147,7 @@ def cut(module: nn.Module, stages: Sequence[Stage], plan: FreezePlan, images: Te
             f"{plural(len(wrong), 'parameter')} differ, such as {wrong[0]!r}",
             hint="call FreezeController(module, stages).apply(plan) first",
         )
-    boundaries = find_boundaries(net, stages, plan)
+    boundaries = find_boundaries(net, tuple(stages), plan)
     exact, reasons = first_exact_cut(net, boundaries, images)
     return CutResult(exact, tuple(reasons) if boundaries else (NOTHING_FROZEN,))
 

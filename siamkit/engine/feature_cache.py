@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_args
@@ -31,6 +31,7 @@ from siamkit.engine.outputs import Blank, Given
 from siamkit.engine.prefix_store import Loaded, PrefixStore
 from siamkit.engine.sources import unpack
 from siamkit.errors import ConfigError, DataError, ResourceError
+from siamkit.files import path_of
 from siamkit.freezing.controller import FreezeController
 from siamkit.model.trace import evaluating
 from siamkit.words import plural
@@ -158,7 +159,7 @@ class FeatureCache:
         if dtype is None:
             dtype = torch.float32 if len(shape) == 1 else torch.float16
         numerics = kernel_class(self._image.device, precision)
-        self._root = default_root() if root is None else Path(root)
+        self._root = default_root() if root is None else path_of(root, "root", "a folder")
         if self._root.exists() and not self._root.is_dir():
             raise ConfigError("is a file, not a folder", where="root", got=str(self._root))
         self._store = PrefixStore(
@@ -192,7 +193,7 @@ class FeatureCache:
 
     def rows(
         self,
-        keys: Sequence[str | bytes],
+        keys: Iterable[str | bytes],
         load: Load,
         progress: Callable[[int, int], None] | None = None,
     ) -> CachedRows:
@@ -226,6 +227,7 @@ class FeatureCache:
             OverflowInCache: A value is too large for the type of the rows.
         """
         self._frozen.require()
+        keys = list(keys)
         row_keys = [_digest(key) for key in keys]
         if not row_keys:
             raise ConfigError("must hold at least one key", where="keys", got=[])

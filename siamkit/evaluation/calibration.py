@@ -6,19 +6,21 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from scipy.special import expit
+from scipy.special import expit, logit
 
-from siamkit.errors import CheckpointError
+from siamkit.errors import CheckpointError, ConfigError
 from siamkit.evaluation.prediction import Rate
 from siamkit.files import write_json
 from siamkit.spelling import command
 
 FORMAT = 1
+_BELOW_HALF = math.nextafter(0.5, 0)
 
 Target = Literal["eer", "far", "accuracy"]
 Count = Annotated[int, Field(ge=0)]
@@ -32,13 +34,16 @@ class Verdict:
         same: The score is at or above the threshold.
         score: The cosine similarity, in [-1, 1].
         threshold: The threshold of the calibration.
-        probability: The probability that both show the same class, at a prior of one half.
+        probability: The probability that both show the same class, if a share ``prior`` of all
+            pairs does. It is 0.5 or more exactly if ``same`` is true.
+        prior: The share of same pairs for which the threshold is the break-even point.
     """
 
     same: bool
     score: float
     threshold: float
     probability: float
+    prior: float
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -59,7 +64,7 @@ class Provenance:
         different: The number of different pairs.
         all_pairs: The fit used all pairs, not a sample.
         checkpoint: The name of the checkpoint whose network scored the pairs.
-        epoch: The epoch of the checkpoint, from 0.
+        epoch: The epoch of the checkpoint, from 1.
         siamkit: The version of siamkit.
     """
 
@@ -80,14 +85,19 @@ class Provenance:
 class Calibration:
     """A threshold and a map from scores to probabilities.
 
+    A threshold is the point where "same" and "different" are equally likely for exactly one share
+    of same pairs, :attr:`prior`. Probabilities are those for this share, so a verdict and its
+    probability never contradict each other.
+
     Attributes:
         target: The criterion of the threshold.
         far_asked: The requested false accept rate, for the target ``far``.
         threshold: A pair counts as same if its score is at or above it.
         far: The false accept rate at it, with its prediction for unseen identities.
         frr: The false reject rate at it, with its prediction for unseen identities.
-        slope: The slope of the log-odds over the score; greater than 0.
-        intercept: The log-odds at a score of 0.
+        slope: The slope of the log-likelihood ratio over the score; greater than 0.
+        intercept: The log-likelihood ratio at a score of 0: the log-odds if half of the pairs are
+            the same.
         provenance: The images that it was fitted on.
     """
 
@@ -106,17 +116,44 @@ class Calibration:
         """Return whether a pair with this score counts as same."""
         return score >= self.threshold
 
-    def probability(self, score: float) -> float:
+    def probability(self, score: float, *, prior: float | None = None) -> float:
         """Return the probability that a pair with this score is the same; it rises with the score.
 
-        It assumes as many same pairs as different ones. If a share ``s`` of your pairs is the same,
-        multiply the odds of this probability by ``s / (1 - s)``.
+        It is 0.5 or more exactly if :meth:`decide` accepts the score.
+
+        Args:
+            score: The cosine similarity.
+            prior: The share of same pairs among yours; None: :attr:`prior`, the share for which the
+                threshold is the break-even point. With another share, the probability at the
+                threshold is not 0.5.
+
+        Raises:
+            ConfigError: The share is not between 0 and 1.
         """
-        return float(expit(self.slope * score + self.intercept))
+        if prior is not None:
+            if not 0 < prior < 1:
+                raise ConfigError(
+                    "must lie between 0 and 1", where="prior", got=prior, hint="such as 0.1"
+                )
+            return float(expit(self.slope * score + self.intercept + logit(prior)))
+        probability = float(expit(self.slope * (score - self.threshold)))
+        # A difference can be too small for a change of the probability.
+        return probability if self.decide(score) else min(probability, _BELOW_HALF)
+
+    @property
+    def prior(self) -> float:
+        """The share of same pairs for which the threshold is the break-even point.
+
+        A pair with exactly this score is then as likely the same as different. A strict threshold
+        belongs to data in which same pairs are rare.
+        """
+        return float(expit(-(self.slope * self.threshold + self.intercept)))
 
     def verdict(self, score: float) -> Verdict:
         """Return the decision on a pair with this score, with its probability."""
-        return Verdict(self.decide(score), score, self.threshold, self.probability(score))
+        return Verdict(
+            self.decide(score), score, self.threshold, self.probability(score), self.prior
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the calibration as JSON values, which :meth:`from_json` reads."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from siamkit.errors import DataError
+from siamkit.evaluation.cosine import cosine, directions
 
 EPISODES = 600
 _NORMAL_95 = 1.96
@@ -65,7 +65,7 @@ def few_shot(
     Raises:
         DataError: Fewer than ``ways`` classes have more than ``shots`` images.
     """
-    vectors = F.normalize(embeddings.detach().float().cpu(), dim=-1)
+    vectors = directions(embeddings)
     members = [
         (labels.cpu() == label).nonzero().flatten().numpy() for label in labels.cpu().unique()
     ]
@@ -85,11 +85,12 @@ def few_shot(
             support.append(rows[:shots])
             asked.append(rows[shots:])
             target.append(np.full(len(rows) - shots, way))
-        means = F.normalize(vectors[np.stack(support)].mean(1), dim=-1)  # [ways, E]
-        predicted = (vectors[np.concatenate(asked)] @ means.T).argmax(1)
-        accuracies.append(
-            float((predicted == torch.from_numpy(np.concatenate(target))).float().mean())
-        )
+        means = directions(vectors[np.stack(support)].mean(1))  # [ways, E]
+        scores = cosine(vectors[np.concatenate(asked)] @ means.T)
+        nearest = scores == scores.amax(1, keepdim=True)  # [Q, ways]
+        own = nearest.gather(1, torch.from_numpy(np.concatenate(target))[:, None])[:, 0]
+        # Of several nearest means, a random one is chosen.
+        accuracies.append(float((own / nearest.sum(1)).mean()))
     spread = float(np.std(accuracies, ddof=1)) if episodes > 1 else float("nan")
     margin = _NORMAL_95 * spread / float(np.sqrt(episodes))
     return FewShot(float(np.mean(accuracies)), margin, ways, shots, queries, episodes)

@@ -60,6 +60,22 @@ def largest(
     return top, columns
 
 
+def unordered(values: Tensor, count: int, *, where: str) -> Tensor:
+    """Return the columns ``[B, count]`` of the largest values, in the order of the values.
+
+    Of equal values, any may come first, and any may be left out.
+
+    Args:
+        values: ``[B, M]``, floats.
+        count: The number of values, at most M.
+        where: The name of the values in messages.
+
+    Raises:
+        NonFiniteError: A value is NaN, which has no order.
+    """
+    return _largest(values, count, where=where)
+
+
 def _in_order(top: Tensor, columns: Tensor) -> Tensor:
     """Return ``columns`` with the columns of equal values in ascending order."""
     columns, order = columns.sort(dim=1)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from siamkit.evaluation.cosine import cosine, directions
 from siamkit.evaluation.nearest import largest
 from siamkit.evaluation.verified import Verified
 
@@ -33,7 +33,8 @@ class Neighbourhood:
         closest_other_score: ``[N]``, its similarity.
         farthest_same: ``[N]``, the least similar image of the same class; -1 if there is none.
         farthest_same_score: ``[N]``, its similarity.
-        right: ``[N]``, the nearest image is of the same class.
+        right: ``[N]``, 1 if the nearest image is of the same class, else 0; the share of that class
+            among several that are equally near, so that its mean over queries is recall@1.
         query: ``[N]``, the image is a query.
         findable: ``[N]``, the image is a query with another image of its class in the gallery.
     """
@@ -44,7 +45,7 @@ class Neighbourhood:
     closest_other_score: Floats
     farthest_same: Ints
     farthest_same_score: Floats
-    right: NDArray[np.bool_]
+    right: Floats
     query: NDArray[np.bool_]
     findable: NDArray[np.bool_]
 
@@ -67,7 +68,7 @@ def neighbourhood(
         gallery: ``[N]`` bool, the images to search; None: all images. Hard pairs come from all
             images, like the pairs of verification.
     """
-    vectors = F.normalize(embeddings.detach().float().cpu(), dim=-1)
+    vectors = directions(embeddings)
     labels = labels.cpu()
     count = len(labels)
     everyone = torch.ones(count, dtype=torch.bool)
@@ -76,7 +77,7 @@ def neighbourhood(
     size = max(1, _BLOCK_BYTES // (4 * count))
     parts: list[tuple[Tensor, ...]] = []
     for rows in torch.arange(count).split(size):
-        similar = vectors[rows] @ vectors.T  # [B, N]
+        similar = cosine(vectors[rows] @ vectors.T)  # [B, N]
         here = torch.arange(len(rows))
         same = labels[rows, None] == labels
         other_score, other = largest(similar.masked_fill(same, -torch.inf), 1)
@@ -84,7 +85,9 @@ def neighbourhood(
         same_score, far = largest((-similar).masked_fill(~same, -torch.inf), 1)
         findable = query[rows] & (same & gallery).any(1)
         similar[here, rows] = -torch.inf
-        scores, nearest = largest(similar.masked_fill(~gallery, -torch.inf), k)
+        similar.masked_fill_(~gallery, -torch.inf)
+        scores, nearest = largest(similar, k)
+        first = similar == scores[:, :1]  # several, if they are equally near
         parts.append(
             (
                 nearest,
@@ -94,9 +97,10 @@ def neighbourhood(
                 far[:, 0],
                 -same_score[:, 0],
                 findable,
+                (first & same).sum(1) / first.sum(1),
             )
         )
-    nearest, scores, other, other_score, far, same_score, findable = (
+    nearest, scores, other, other_score, far, same_score, findable, right = (
         torch.cat(column) for column in zip(*parts, strict=True)
     )
     return Neighbourhood(
@@ -106,7 +110,7 @@ def neighbourhood(
         other_score.numpy(),
         torch.where(torch.isfinite(same_score), far, -1).numpy(),
         same_score.numpy(),
-        (labels[nearest[:, 0]] == labels).numpy(),
+        right.numpy(),
         query.numpy(),
         findable.numpy(),
     )
@@ -156,7 +160,7 @@ def hardest(
 def gallery_queries(
     near: Neighbourhood, right: int, wrong: int, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Sample queries whose nearest image is of their class, and queries whose nearest is not.
+    """Sample queries whose nearest image is of their class, and queries where it may not be.
 
     Args:
         near: The neighbours.
@@ -165,7 +169,7 @@ def gallery_queries(
         seed: Seed of the sample.
     """
     rng = np.random.default_rng(seed)
-    kinds = (near.findable & near.right, right), (near.findable & ~near.right, wrong)
+    kinds = (near.findable & (near.right == 1), right), (near.findable & (near.right < 1), wrong)
     drawn = (rng.permutation(np.flatnonzero(of_kind))[:most] for of_kind, most in kinds)
     first, second = (sorted(int(i) for i in chosen) for chosen in drawn)
     return first, second

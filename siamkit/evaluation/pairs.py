@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from siamkit.data.images import Tuples
+from siamkit.evaluation.cosine import cosine, directions
 
 MOST = 500_000
 _FOLDS = 10
@@ -110,10 +110,11 @@ def cosines(embeddings: Tensor, first: Ints, second: Ints) -> Floats:
         first: ``[P]``, the index of each pair's first embedding.
         second: ``[P]``, the index of each pair's second embedding.
     """
-    vectors = F.normalize(embeddings.detach().float().cpu(), dim=-1)
+    vectors = directions(embeddings)
     one, other = torch.from_numpy(first), torch.from_numpy(second)
     dense = len(vectors) ** 2 <= _DENSE * len(one)
-    return (_by_matrix if dense else _one_by_one)(vectors, one, other).double().numpy()
+    products = (_by_matrix if dense else _one_by_one)(vectors, one, other)
+    return cosine(products).double().numpy()
 
 
 def _one_by_one(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -126,14 +127,14 @@ def _by_matrix(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Return the pairs' products, picked from all products, one block of rows at a time."""
     order = first.argsort(stable=True)
     rows = first[order].contiguous()
-    cosine = torch.empty(len(first))
+    picked = torch.empty(len(first))
     size = max(1, _BLOCK_BYTES // (4 * len(vectors)))
     for start in range(0, len(vectors), size):
         ends = torch.searchsorted(rows, torch.tensor([start, start + size]))
         chosen = order[ends[0] : ends[1]]
         products = vectors[start : start + size] @ vectors.T
-        cosine[chosen] = products[first[chosen] - start, second[chosen]]
-    return cosine
+        picked[chosen] = products[first[chosen] - start, second[chosen]]
+    return picked
 
 
 def identity_folds(

@@ -1,4 +1,4 @@
-"""Retrieval metrics by exact search, in bounded memory."""
+"""Retrieval metrics by exact search, in bounded memory; ties count by their expected value."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from siamkit.data.images import ImageSet
 from siamkit.errors import DataError
-from siamkit.evaluation.nearest import largest
+from siamkit.evaluation.cosine import directions, steps
+from siamkit.evaluation.nearest import unordered
+from siamkit.evaluation.ties import Groups, expected, groups
 
 KS = (1, 5, 10)
 _BLOCK_BYTES = 384 << 20  # of similarities per block; smaller blocks are slower
@@ -94,7 +95,8 @@ def retrieval(
     """Search the gallery for each query by cosine similarity, and return the retrieval metrics.
 
     MAP@R follows Musgrave et al., "A Metric Learning Reality Check" (ECCV 2020). The search is
-    exact and computes similarities in blocks of 384 MB.
+    exact and computes similarities in blocks of 384 MB. Of images that are equally near, each order
+    is equally likely (:mod:`siamkit.evaluation.ties`).
 
     Args:
         embeddings: ``[N, E]``, normalised or not.
@@ -108,7 +110,7 @@ def retrieval(
     """
     everyone = torch.ones(len(labels), dtype=torch.bool)
     query, gallery = (everyone if m is None else m.cpu().bool() for m in (query, gallery))
-    vectors = F.normalize(embeddings.detach().float().cpu(), dim=-1)
+    vectors = directions(embeddings)
     labels = labels.cpu()
     targets = gallery.nonzero().flatten()  # [M]
     place = torch.full((len(labels),), -1)
@@ -130,9 +132,10 @@ def retrieval(
         r = findable[block]
         depth = min(max(int(r.max()), *ks), len(targets))
         similarity = torch.mm(vectors[block], searched, out=buffer[: len(block)])
-        nearest = _nearest(similarity, place[block], depth)
-        hits = labels[targets[nearest]] == labels[block, None]  # [B, depth]
-        totals += _scores(hits, r, ks)
+        own = place[block]
+        rows = (own >= 0).nonzero().flatten()
+        similarity[rows, own[rows]] = -torch.inf
+        totals += _block(similarity, labels[targets], labels[block], r, depth, ks)
     means = (totals / len(chosen)).tolist()
     return Retrieval(
         dict(zip(ks, means, strict=False)),
@@ -145,11 +148,45 @@ def retrieval(
     )
 
 
-def _nearest(similarity: Tensor, own: Tensor, depth: int) -> Tensor:
-    """Return the columns of the largest values of each row, without its own column if not -1."""
-    rows = (own >= 0).nonzero().flatten()
-    similarity[rows, own[rows]] = -torch.inf
-    return largest(similarity, depth, where="similarities")[1]
+def _block(
+    similarity: Tensor, found: Tensor, asked: Tensor, r: Tensor, depth: int, ks: Sequence[int]
+) -> Tensor:
+    """Return the sums of the metrics over the queries of a block.
+
+    Args:
+        similarity: ``[B, M]``, -inf for the query itself.
+        found: ``[M]``, the labels of the gallery.
+        asked: ``[B]``, the labels of the queries.
+        r: ``[B]``, the number of images of each query's class.
+        depth: The ranks that matter.
+        ks: The k of recall@k.
+    """
+    # One more, which shows whether the last rank is tied.
+    columns = unordered(similarity, min(depth + 1, similarity.shape[1]), where="similarities")
+    top = steps(similarity.gather(1, columns))
+    hits = found[columns] == asked[:, None]
+    equal = top[:, 1:] == top[:, :-1]
+    mixed = (equal & (hits[:, 1:] != hits[:, :-1])).any(1)
+    cut = equal[:, -1] if equal.shape[1] else mixed  # the last group may go on
+    tied = (mixed | cut).nonzero().flatten()
+    totals = _scores(hits[:, :depth], r, ks)
+    if not len(tied):
+        return totals
+    found_groups = groups(top[tied], hits[tied])
+    for row, query in enumerate(tied.tolist()):
+        if cut[query]:
+            _complete(found_groups, row, similarity[query], found == asked[query], top[query, -1])
+    totals -= _scores(hits[tied, :depth], r[tied], ks)
+    at_ranks = Groups(*(values[:, :depth] for values in vars(found_groups).values()))
+    return totals + expected(at_ranks, r[tied], ks).sum(1)
+
+
+def _complete(known: Groups, row: int, similarity: Tensor, hits: Tensor, last: Tensor) -> None:
+    """Count the whole last group of a query, of which only the first ranks were known."""
+    tied = steps(similarity) == last
+    in_group = known.before[row] == known.before[row, -1]
+    known.size[row, in_group] = tied.sum()
+    known.hits[row, in_group] = (tied & hits).sum()
 
 
 def _findable(labels: Tensor, query: Tensor, gallery: Tensor) -> Tensor:
@@ -198,15 +235,7 @@ def random_baseline(
 
 def _by_chance(r: int, m: int, ks: Sequence[int]) -> dict[str, float]:
     """Return the expected metrics of ``m`` images in random order, ``r`` of the query's class."""
-    missed, recalls = 1.0, {}
-    for k in range(1, max(ks) + 1):
-        missed *= max(m - r - k + 1, 0) / max(m - k + 1, 1)
-        recalls[k] = 1 - missed
-    # P(i-th is right) x E(precision there | it is right), averaged over the first r.
-    places = torch.arange(1, r + 1, dtype=torch.float64)
-    precision = (1 + (places - 1) * (r - 1) / max(m - 1, 1)) / places
-    return {
-        **{f"recall@{k}": recalls[k] for k in ks},
-        "map@r": float(precision.mean()) * r / m,
-        "r_precision": r / m,
-    }
+    ranks = torch.ones(1, min(max(r, *ks), m), dtype=torch.int64)
+    found = expected(Groups(0 * ranks, 0 * ranks, m * ranks, r * ranks), torch.tensor([r]), ks)
+    names = (*(f"recall@{k}" for k in ks), "map@r", "r_precision")
+    return dict(zip(names, found[:, 0].tolist(), strict=True))

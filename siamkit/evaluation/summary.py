@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from siamkit.data.images import ImageSet, Tuples
 from siamkit.errors import DataError
+from siamkit.evaluation.collapse import collapse
 from siamkit.evaluation.few_shot import few_shot
-from siamkit.evaluation.pairs import ImagePairs, identity_folds
+from siamkit.evaluation.pairs import ImagePairs, cosines, identity_folds
 from siamkit.evaluation.retrieval import chance_of, retrieval_of
 from siamkit.evaluation.verification import k_fold_accuracy
 from siamkit.evaluation.verified import Verified, verify_images
@@ -55,6 +55,8 @@ def summarize(
         retrieval = {**ranked.to_json(), "chance": chance_of(images)}
     elif tuples.same is None:
         triplets = _triplets(embeddings, tuples)
+    if remark := collapse(embeddings):
+        notices.append(remark)
     verified = None
     try:
         verified = verify_images(embeddings, images, seed=seed)
@@ -83,12 +85,11 @@ def summarize(
 
 
 def _triplets(embeddings: Tensor, tuples: Tuples) -> dict[str, Any]:
-    """Return the share of triplets whose positive is nearer than their negative."""
-    anchor, positive, negative = (
-        F.normalize(embeddings[list(side)].float(), dim=-1) for side in tuples.columns
-    )
-    nearer = (anchor * positive).sum(1) > (anchor * negative).sum(1)
-    return {"count": len(tuples), "accuracy": float(nearer.float().mean()), "chance": 0.5}
+    """Return the share of triplets whose positive is nearer than their negative; a tie is half."""
+    anchor, positive, negative = (np.asarray(side, np.int64) for side in tuples.columns)
+    nearer = cosines(embeddings, anchor, positive) - cosines(embeddings, anchor, negative)
+    share = float((np.sign(nearer) / 2 + 0.5).mean())
+    return {"count": len(tuples), "accuracy": share, "chance": 0.5}
 
 
 def _accuracy(

@@ -13,7 +13,7 @@ wrapper.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -59,7 +59,7 @@ class FreezeController:
             leave one out, or hold one twice.
     """
 
-    def __init__(self, net: nn.Module, stages: Sequence[Stage]) -> None:
+    def __init__(self, net: nn.Module, stages: Iterable[Stage]) -> None:
         self.net = unwrap(net)
         self.stages = tuple(stages)
         self.sizes = {name: p.numel() for name, p in named_parameters(net)}
@@ -67,7 +67,7 @@ class FreezeController:
         self.fingerprints: dict[str, str] = {}
         self._names = Names.of(net)
         self._averaged = _averaged(net)
-        plain = tuple(_plain(stage, self._names) for stage in stages)
+        plain = tuple(_plain(stage, self._names) for stage in self.stages)
         _check(plain, self.sizes, type(self.net).__name__)
         self._plain = plain
         self._units = tuple(unit for stage in plain for unit in (stage.blocks or (stage,)))

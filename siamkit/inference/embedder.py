@@ -14,7 +14,6 @@ from typing import Any, Protocol, Self, TypeVar, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
@@ -26,10 +25,13 @@ from siamkit.data.loader import Loader, ViewDataset, default_workers
 from siamkit.data.memory import picture_of
 from siamkit.data.views import EvalView
 from siamkit.engine.kernels import Choice, Precision, choose, kernel_class, run
-from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
+from siamkit.errors import CheckpointError, ConfigError, DataError
 from siamkit.evaluation.calibration import Calibration, Verdict
+from siamkit.evaluation.cosine import cosine, directions
 from siamkit.guard import attributing
+from siamkit.inference.usable import require_direction, require_finite
 from siamkit.model.device import place, resolve_device
+from siamkit.model.fingerprint import mark
 from siamkit.model.pretrained.identity import fingerprint_of
 from siamkit.model.pretrained.load import load_net
 from siamkit.model.siamese import SiameseNet, plugins_of
@@ -73,8 +75,13 @@ class Embedded:
 class Embedder(TextRepr):
     """Turns images into embeddings, and verifies pairs of images.
 
+    Its threshold, its kernel and its fingerprint belong to the network as it is now. So the network
+    always runs in eval mode, even after ``net.train()``. Once a tensor of it changed (by a training
+    step, other weights or another device), the embedder refuses to run it. An embedder can be
+    copied and pickled; a copy chooses its kernel again.
+
     Args:
-        net: The network. It is put into eval mode, and must not change afterwards.
+        net: The network. It is put into eval mode.
         kernel: The kernel of the network: a name as in ``engine.prefix``, or ``auto`` to measure.
         precision: The numeric type on a GPU.
         workers: Processes that decode images; None: by the number of cores and images.
@@ -110,6 +117,16 @@ class Embedder(TextRepr):
         self._considered = 0
         self._calibration = calibration
         self._max_pixels = max_pixels
+        self._mark = mark(self.net)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy keeps: no kernel, which may hold compiled code or a session."""
+        self._require_unchanged()
+        return {**vars(self), "_choice": None, "_considered": 0, "_mark": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._mark = mark(self.net)
 
     @classmethod
     def from_pretrained(
@@ -175,13 +192,32 @@ class Embedder(TextRepr):
         """The width E of the embeddings."""
         return self.net.embedding_dim
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """A SHA-256 of the network's tensors and of its preprocessing.
 
         Only embeddings with the same fingerprint can be compared.
+
+        Raises:
+            ConfigError: The network changed since the embedder was made.
         """
+        self._require_unchanged()
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return fingerprint_of(self.net)
+
+    def _require_unchanged(self) -> None:
+        """Put the network into eval mode, and refuse one whose tensors changed."""
+        self.net.eval()
+        if mark(self.net) != self._mark:
+            raise ConfigError(
+                "the network changed since the embedder was made, but its threshold, its kernel "
+                "and its fingerprint belong to the network as it was",
+                where="net",
+                hint="make another one: siamkit.Embedder(NET), or siamkit.load_embedder(RUN)",
+            )
 
     @property
     def numerics(self) -> str:
@@ -229,6 +265,8 @@ class Embedder(TextRepr):
     def similarity(self, a: Images, b: Images) -> Tensor:
         """Return the cosine similarity of each of ``a`` to each of ``b`` ``[A, B]``.
 
+        It is in [-1, 1]; that of an embedding of zeros is 0.
+
         Args:
             a: Images as for :meth:`embed`, or embeddings ``[A, E]``.
             b: The same.
@@ -236,8 +274,8 @@ class Embedder(TextRepr):
         Raises:
             SiamkitError: As for :meth:`embed`.
         """
-        first, second = (F.normalize(self._vectors(side), dim=-1) for side in (a, b))
-        return (first @ second.T).clamp(-1, 1)
+        one, other = self._sides(a, b)
+        return cosine(directions(one) @ directions(other).T)
 
     def verify(self, a: Images, b: Images) -> Verdict:
         """Decide whether two images show the same class.
@@ -251,14 +289,15 @@ class Embedder(TextRepr):
             DataError: There is more than one image, or as for :meth:`embed`.
         """
         calibration = self.calibration
-        score = self.similarity(a, b)
-        if score.shape != (1, 1):
+        one, other = self._sides(a, b)
+        if len(one) != 1 or len(other) != 1:
             raise DataError(
                 "verify() compares one image with one other image",
-                got=f"{score.shape[0]} and {score.shape[1]}",
+                got=f"{len(one)} and {len(other)}",
                 hint="similarity() compares several images",
             )
-        return calibration.verdict(float(score))
+        require_direction(torch.cat([one, other]), ("a", "b"))
+        return calibration.verdict(float(cosine(directions(one) @ directions(other).T)))
 
     def search(
         self,
@@ -362,6 +401,11 @@ class Embedder(TextRepr):
             names = [f"image {start + index}" for index in range(len(part))]
             yield self._run(part, len(images) - start, names)
 
+    def _sides(self, a: Images, b: Images) -> tuple[Tensor, Tensor]:
+        one = self._vectors(a)
+        # An iterator that is given for both sides can be read only once.
+        return one, one if b is a else self._vectors(b)
+
     def _vectors(self, images: Images) -> Tensor:
         if isinstance(images, np.ndarray) and images.ndim == 2 and images.dtype != np.uint8:
             images = torch.from_numpy(images)
@@ -377,10 +421,11 @@ class Embedder(TextRepr):
 
     def _run(self, images: Tensor, count: int, names: Sequence[object]) -> Tensor:
         """Return the embeddings of ``images``, the first of ``count`` images in this task."""
+        self._require_unchanged()
         moved = images.to(self._device, non_blocking=True)
         with attributing(plugins_of(self.net)):
             embeddings = run(self._kernel(moved, count).kernel, moved).cpu()
-        _require_finite(embeddings, names)
+        require_finite(embeddings, names)
         return embeddings
 
     def _kernel(self, images: Tensor, count: int) -> Choice:
@@ -397,14 +442,3 @@ class Embedder(TextRepr):
 def _cut(numbers: range, size: int) -> Iterator[range]:
     for start in range(0, len(numbers), size):
         yield numbers[start : start + size]
-
-
-def _require_finite(embeddings: Tensor, names: Sequence[object]) -> None:
-    finite = torch.isfinite(embeddings).all(dim=1)
-    if not finite.all():
-        worst = names[int((~finite).nonzero()[0])]
-        raise NonFiniteError(
-            "the embedding is NaN or infinite",
-            where=str(worst),
-            hint="check the weights and the image",
-        )

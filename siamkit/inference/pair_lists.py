@@ -6,11 +6,10 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from siamkit.data.cells import Cells
@@ -24,8 +23,9 @@ from siamkit.evaluation.pairs import cosines
 from siamkit.evaluation.verification import errors_at
 from siamkit.files import full_disk_is_ours
 from siamkit.inference.embedder import Embedder
+from siamkit.inference.usable import require_direction
 from siamkit.spelling import argument
-from siamkit.words import plural
+from siamkit.words import inert, plural
 
 COLUMNS = ("a", "b")
 
@@ -55,6 +55,7 @@ class PairVerdicts:
             "pairs": len(self),
             "images": len(self.pairs.paths),
             "threshold": threshold,
+            "prior": self.calibration.prior,
             "accepted": int((self.scores >= threshold).sum()),
             "errors": None if known is None else errors_at(self.scores, known, threshold),
         }
@@ -75,13 +76,18 @@ class PairVerdicts:
                 "probability": verdict.probability,
             }
 
-    def write(self, stream: TextIO) -> None:
-        """Write :meth:`rows` as CSV, with 1 and 0 for true and false."""
+    def write(self, stream: IO[str]) -> None:
+        """Write :meth:`rows` as CSV, with 1 and 0 for true and false.
+
+        A path that a spreadsheet program would take for a formula begins with ``./``.
+        """
         writer = csv.writer(stream, lineterminator="\n")
         for number, row in enumerate(self.rows()):
             if not number:
                 writer.writerow(row)
-            writer.writerow(int(v) if isinstance(v, bool) else v for v in row.values())
+            paths = {name: inert(row[name]) for name in COLUMNS}
+            values = {**row, **paths}.values()
+            writer.writerow(int(v) if isinstance(v, bool) else v for v in values)
 
     def save(self, path: Path) -> None:
         """Write :meth:`rows` as CSV into a new file.
@@ -189,8 +195,9 @@ def pair_scores(embedder: Embedder, pairs: TupleTable, root: Path) -> NDArray[np
     vectors = torch.empty(len(names), embedder.embedding_dim)
     done = 0
     for part in embedder.stream([root / name for name in names]):
-        vectors[done : done + len(part.paths)] = F.normalize(part.embeddings, dim=-1)
+        vectors[done : done + len(part.paths)] = part.embeddings
         done += len(part.paths)
+    require_direction(vectors, names)
     place = {name: index for index, name in enumerate(names)}
     first, second = np.array([[place[name] for name in row] for row in pairs.rows], np.int64).T
-    return cosines(vectors, first, second).clip(-1, 1)
+    return cosines(vectors, first, second)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from siamkit.interfaces import HEAD, Backbone, Preprocessing, Stage
@@ -15,6 +14,7 @@ from siamkit.model.grouping import norm_parameters
 from siamkit.model.heads import Head
 from siamkit.model.origin import Origin
 from siamkit.model.trace import autocasting, dtype_of, evaluating
+from siamkit.model.unit import unit
 from siamkit.registry import whose
 from siamkit.showing import TextRepr
 
@@ -79,7 +79,7 @@ class SiameseNet(TextRepr, nn.Module):
         if not self.normalize:
             return embeddings
         # In float32 under autocast too: bfloat16 lengths have errors of two thousandths.
-        return F.normalize(embeddings.float(), dim=-1)
+        return unit(embeddings.float())
 
     @overload
     def forward(self, images: Tensor) -> Tensor: ...

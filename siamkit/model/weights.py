@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ LISTED = 10
 
 _NESTS = ("state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.")
+_KINDS = ("TorchScript", "legacy .tar")
+_ADVICE = re.compile(r"weights_only|torch\.load|safe_globals|trust|file an issue|Weights only load")
 _OWN_PREFIX = "backbone.model."
 _OWN_MODEL, _OWN_FROZEN = "model.safetensors", "frozen.safetensors"
 _CLASSIFIERS = ("fc", "classifier", "head", "head_dist", "head.fc", "last_linear", "classif")
@@ -133,24 +136,29 @@ def read_tensors(path: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             "refused, because the file holds more than tensors and reading it could run code "
-            f"({_first_line(error)})",
+            f"({_reason(error)})",
             where=str(path),
             hint="save only the state dict, preferably as .safetensors",
         ) from None
     except Exception as error:  # a damaged file can raise any exception
         raise CheckpointError(
-            f"the weights file is damaged or cannot be read: {_first_line(error)}", where=str(path)
+            f"the weights file is damaged or cannot be read: {_reason(error)}", where=str(path)
         ) from None
     if not isinstance(content, Mapping):
         raise CheckpointError("must hold a state dict", where=str(path), got=type(content).__name__)
     return content
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # torch's message begins with advice about a flag; the reason comes later.
-    reason = next((line for line in lines if line.startswith("WeightsUnpickler error:")), None)
-    return reason or (lines[0] if lines else type(error).__name__)
+def _reason(error: Exception) -> str:
+    """Return why torch could not read a file, without its advice to run the file's code."""
+    text = str(error)
+    if found := re.search(r"GLOBAL (\S+)", text):
+        return f"it holds {found[1]}"
+    if kind := next((kind for kind in _KINDS if kind in text), None):
+        return f"it is a {kind} file"
+    sentences = (part.strip() for part in re.split(r"(?<=\.)\s+|\n", text))
+    told = [part.rstrip(".") for part in sentences if re.search("[A-Za-z]{3}", part)]
+    return next((part for part in told if not _ADVICE.search(part)), type(error).__name__)
 
 
 def _unwrap(content: Mapping[str, Any], path: Path) -> _Tensors:

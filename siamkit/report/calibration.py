@@ -26,8 +26,13 @@ def calibration_line(values: Json) -> Text:
     )
 
 
-def calibration(values: Json) -> RenderableType:
-    """Return the printed form of the object of ``siamkit calibrate``."""
+def calibration(values: Json, before: Json | None = None) -> RenderableType:
+    """Return the printed form of a calibration.
+
+    Args:
+        values: The calibration.
+        before: The calibration that it replaces, if there is one.
+    """
     about = values["provenance"]
     which = "all pairs" if about["all_pairs"] else "a random sample"
     head = (
@@ -42,10 +47,16 @@ def calibration(values: Json) -> RenderableType:
         rate = values[name]
         ends = units.percent_range(rate["low"], rate["high"])
         table.add_row(*cells(what, units.percent(rate["rate"]), ends))
+    replaced = []
+    if before is not None:
+        old = f"{before['threshold']:.4f} ({_target(before)})"
+        where = f"{before['provenance']['part']} of {before['provenance']['data']}"
+        replaced = [styled(f"it replaces {old}, fitted on {where}")]
     return Group(
         styled(head),
         Text(),
         styled(f"threshold {values['threshold']:.4f} ({_target(values)})", "bold"),
+        *replaced,
         table,
         Text(),
         styled("The interval predicts the rate on as many unseen identities."),
@@ -55,13 +66,29 @@ def calibration(values: Json) -> RenderableType:
 def verdict(values: Json) -> RenderableType:
     """Return the printed verdict on one pair."""
     same = values["same"]
+    score, threshold = apart(values["score"], values["threshold"])
+    probability, _ = apart(values["probability"], 0.5)
     return Group(
         styled("same" if same else "different", "bold green" if same else "bold red"),
-        styled(
-            f"score {values['score']:.4f}, threshold {values['threshold']:.4f}, probability "
-            f"{values['probability']:.4f}"
-        ),
+        styled(f"score {score}, threshold {threshold}, probability {probability}"),
+        styled(_prior(values["prior"]), "dim"),
     )
+
+
+def _prior(prior: float) -> str:
+    return (
+        f"The probability is that for data in which {units.percent(prior)} of the pairs are the "
+        "same; there it is 0.5 at the threshold."
+    )
+
+
+def apart(value: float, bound: float) -> tuple[str, str]:
+    """Return two numbers as text, with as many digits as it takes to tell them apart."""
+    for digits in range(4, 18):
+        text, other = f"{value:.{digits}f}", f"{bound:.{digits}f}"
+        if float(text) != float(other) or value == bound:
+            return text, other
+    return repr(value), repr(bound)
 
 
 def pair_list(values: Json) -> RenderableType:

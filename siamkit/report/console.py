@@ -14,6 +14,7 @@ from rich.text import Text
 from siamkit.report import units
 from siamkit.report.calibration import calibration_line
 from siamkit.report.engine import engine_text
+from siamkit.report.gains import is_loss
 from siamkit.report.progress import TransientBar
 from siamkit.report.terminal import cells, make_table, styled
 from siamkit.words import plural
@@ -30,7 +31,7 @@ class ConsoleListener:
     """Prints one line per epoch, one table per phase, and the progress of the run.
 
     On a terminal, a progress bar shows the throughput and the time left. Elsewhere, a line shows
-    them every ``interval`` seconds. Epochs count from 1 here; 0 is the untrained model.
+    them every ``interval`` seconds. Epoch 0 is the untrained model.
 
     Use it as a context manager, which removes the bar at the end, also after an error.
 
@@ -83,7 +84,7 @@ class ConsoleListener:
         self._epochs = data["epochs"]
         self._monitor = data["config"]["train"]["monitor"]
         names = {key: part["name"] for key, part in data["config"].items() if _has_name(part)}
-        images, start = data["data"], data.get("start_epoch", 0)
+        images, start = data["data"], data.get("finished_epochs", 0)
         resumed = f", resumed after epoch {start}" if start else ""
         grid = Table.grid(padding=(0, 2))
         rows = (
@@ -119,7 +120,7 @@ class ConsoleListener:
     def _on_phase_start(self, data: Json) -> None:
         trains, total = data["trainable_parameters"], data["parameters"]
         title = (
-            f"from epoch {data['epoch'] + 1}: {units.count(trains)} of {units.count(total)} "
+            f"from epoch {data['epoch']}: {units.count(trains)} of {units.count(total)} "
             f"parameters train ({units.percent(trains / max(total, 1))})"
         )
         reason = f"; {data['reason']}" if data["reason"] else ""
@@ -150,8 +151,8 @@ class ConsoleListener:
 
     def _on_early_stop(self, data: Json) -> None:
         self._console.print(
-            f"stopped early after epoch {data['epoch'] + 1}: no improvement since epoch "
-            f"{data['best_epoch'] + 1}"
+            f"stopped early after epoch {data['epoch']}: no improvement since epoch "
+            f"{data['best_epoch']}"
         )
 
     def _on_run_end(self, data: Json) -> None:
@@ -165,7 +166,7 @@ class ConsoleListener:
 
     def _on_epoch_end(self, data: Json) -> None:
         train, val = data["train_metrics"], data["metrics"]
-        line = Text(f"{self._epoch(data['epoch'] + 1)}  loss {_loss(data['train_loss'])}  ")
+        line = Text(f"{self._epoch(data['epoch'])}  loss {_loss(data['train_loss'])}  ")
         line.append(metrics_text(val))
         if self._monitor in train:
             line.append(f"  gap {train[self._monitor] - val[self._monitor]:+.3f}")
@@ -182,7 +183,7 @@ class ConsoleListener:
         rate = units.per_second(data["images_per_second"])
         ahead = "" if left is None else f"  {units.duration(left)} left"
         state = f"loss {_loss(data['loss'])}  {rate}{ahead}"
-        epoch = self._epoch(data["epoch"] + 1)
+        epoch = self._epoch(data["epoch"])
         if self._console.is_terminal:
             self._bar.show(epoch, step, steps, state)
         elif now - self._last_line >= self._interval:
@@ -243,18 +244,23 @@ def summary(result: Json) -> RenderableType:
             (key, f"test, {key}", test[key], test["untrained"]) for key in ("untrained", "best")
         ]
     for key, label, row, before in rows:
-        epoch = f" (epoch {row['epoch'] + 1})" if "epoch" in row else ""
+        epoch = f" (epoch {row['epoch']})" if "epoch" in row else ""
         table.add_row(
             styled(label + epoch, "bold" if key == "best" else ""),
-            *(styled(_against(row[n], None if key == "untrained" else before[n])) for n in names),
+            *(_against(n, row[n], None if key == "untrained" else before[n]) for n in names),
         )
     if calibration := result.get("calibration"):
         return Group(table, calibration_line(calibration))
     return table
 
 
-def _against(value: float, before: float | None) -> str:
-    return f"{value:.3f}" if before is None else f"{value:.3f} ({value - before:+.3f})"
+def _against(name: str, value: float, before: float | None) -> Text:
+    """Return a metric with its change; a loss is red."""
+    if before is None:
+        return styled(f"{value:.3f}")
+    change = value - before
+    colour = "red" if is_loss(name, change) else "green" if change else ""
+    return Text.assemble(styled(f"{value:.3f} "), styled(f"({change:+.3f})", colour))
 
 
 def _has_name(part: object) -> bool:

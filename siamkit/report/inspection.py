@@ -60,7 +60,7 @@ def span(start: int, end: int) -> str:
 
 
 def _phase(phase: Json, index: int, phases: int) -> Table:
-    title = f"phase {index + 1} of {phases}: {span(phase['start_epoch'], phase['end_epoch'])}"
+    title = f"phase {index + 1} of {phases}: {span(phase['first_epoch'] - 1, phase['last_epoch'])}"
     table = make_table(
         "stage", "params", "trainable", "frozen", "norm", "rate", "backward", "prefix",
         numbers=("params", "trainable", "frozen", "rate"), title=title,

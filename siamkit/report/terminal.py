@@ -14,6 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from siamkit.showing import mute
+from siamkit.words import printable
+
 _PIPE_WIDTH = 1000
 
 
@@ -27,15 +30,19 @@ def make_console(stream: IO[str]) -> Console:
     if not stream.isatty():
         columns = os.environ.get("COLUMNS", "")
         width = int(columns) if columns.isdigit() and int(columns) else _PIPE_WIDTH
-    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+    return _Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
 
-def printable(text: object) -> str:
-    """Return ``text`` with control characters (except newlines) escaped."""
-    return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii")
-        for c in str(text)
-    )
+class _Console(Console):
+    """A console whose reader may leave: further output is dropped, and the command goes on.
+
+    rich would end the process, and a training would stop because the reader of its log has left.
+    """
+
+    def on_broken_pipe(self) -> None:
+        """Discard all further output to the stream."""
+        self.quiet = True
+        mute(self.file)
 
 
 def styled(text: object, style: str = "") -> Text:

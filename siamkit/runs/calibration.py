@@ -41,7 +41,7 @@ def calibrate_run(
             "part": held_out.part,
             "digest": digest(held_out.images),
             "checkpoint": best_checkpoint(run),
-            "epoch": held_out.epoch,
+            "epoch": held_out.epoch + 1,
             "siamkit": version("siamkit"),
         },
         seed=seed,

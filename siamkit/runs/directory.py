@@ -24,6 +24,7 @@ from siamkit.errors import CheckpointError, ConfigError, ResourceError
 from siamkit.files import full_disk_is_ours, write_atomic, write_json
 from siamkit.registry import Provider
 from siamkit.spelling import command, setting
+from siamkit.words import inert
 
 
 class RunDir:
@@ -151,7 +152,7 @@ class RunDir:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("path", "problem"))
-        writer.writerows(skipped)
+        writer.writerows((inert(path), problem) for path, problem in skipped)
         # A file name may not be valid Unicode.
         readable = text.getvalue().encode(errors="backslashreplace").decode()
         write_atomic(self.path / "quarantine.csv", readable)

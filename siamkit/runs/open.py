@@ -123,11 +123,11 @@ class OpenRun:
         if not self.dir.calibration.is_file():
             return None
         kept = Calibration.load(self.dir.calibration)
-        if kept.provenance.epoch != held_out.epoch:
+        if kept.provenance.epoch != held_out.epoch + 1:
             raise CheckpointError(
                 "the threshold was fitted for another epoch's network",
                 where=str(self.dir.calibration),
-                got=kept.provenance.epoch + 1,
+                got=kept.provenance.epoch,
                 allowed=str(held_out.epoch + 1),
                 hint=f"{command('calibrate', self.path)} fits one for the best epoch's network",
             )

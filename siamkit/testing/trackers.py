@@ -165,7 +165,7 @@ def run_events(
             "run_dir": str(run_dir), "config": config, "weights": "random", "data": {},
             "notices": ["class '[/bold]' has one image"], "versions": {"siamkit": "0"},
             "epochs": 2, "steps_per_epoch": 2, "device": "cpu",
-            "start_epoch": start, "start_step": 2 * start,
+            "finished_epochs": start, "finished_steps": 2 * start,
         },
     )  # fmt: skip
     for epoch in range(start, 2):
@@ -173,13 +173,13 @@ def run_events(
         yield Event(
             "phase_start",
             {
-                "epoch": epoch, "trainable_parameters": 64, "parameters": 128,
+                "epoch": epoch + 1, "trainable_parameters": 64, "parameters": 128,
                 "changes": [_change("layer4", epoch), _change("head", 1)],
                 "reason": "policy 'stages'",
             },
         )  # fmt: skip
         yield Event("fill", {"done": 4, "total": 4, "seconds": 0.1})
-        yield Event("engine", {"epoch": epoch, **_CACHED})
+        yield Event("engine", {"epoch": epoch + 1, **_CACHED})
         if epoch == 0:
             yield Event("untrained", metrics)
         for step in (2 * epoch + 1, 2 * epoch + 2):
@@ -187,15 +187,15 @@ def run_events(
         yield Event(
             "epoch_end",
             {
-                "epoch": epoch, "epochs": 2, "train_loss": 0.5, "metrics": now,
+                "epoch": epoch + 1, "epochs": 2, "train_loss": 0.5, "metrics": now,
                 "train_metrics": metrics, "best": True, "train_seconds": 1.0, "seconds": 1.5,
             },
         )  # fmt: skip
         yield Event("checkpoint", {"path": "x", "epoch": epoch + 1, "best": True})
-    yield Event("early_stop", {"epoch": 1, "best_epoch": 0})
+    yield Event("early_stop", {"epoch": 2, "best_epoch": 1})
     yield Event("non_finite", {"step": 4, "samples": ["a.png", "b.png"]})
     yield Event("something_new", {})
-    last = {"untrained": metrics, "best": {**metrics, "epoch": 1}, "last": metrics}
+    last = {"untrained": metrics, "best": {**metrics, "epoch": 2}, "last": metrics}
     yield Event("run_end", {"run_dir": str(run_dir), "epochs": 2, "phases": [], "metrics": last,
                             "stopped_early": True, "history": [], "calibration": None})  # fmt: skip
 
@@ -207,7 +207,8 @@ def _change(stage: str, trains: int) -> dict[str, Any]:
 
 def _step(step: int, epoch: int) -> dict[str, Any]:
     return {
-        "epoch": epoch, "step": step, "steps": 4, "epoch_step": step - 2 * epoch, "epoch_steps": 2,
+        "epoch": epoch + 1, "step": step, "steps": 4, "epoch_step": step - 2 * epoch,
+        "epoch_steps": 2,
         "loss": _MARK if step == 1 else 1.0 / step, "lr": 1e-3, "rates": {"head": 1e-3},
         "images_per_second": 10.0, "seconds": 0.1, "input_seconds": 0.05,
     }  # fmt: skip

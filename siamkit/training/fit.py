@@ -33,7 +33,7 @@ from siamkit.training.loading import TEST, VAL
 from siamkit.training.loop import Trainer
 from siamkit.training.optimizer import state_size
 from siamkit.training.signals import listening
-from siamkit.training.state import Metrics, RunState
+from siamkit.training.state import Metrics, RunState, below_baseline
 from siamkit.training.step import moved
 from siamkit.training.tensors import load_model_tensors, model_tensors
 from siamkit.training.tracking import build_trackers, closing
@@ -169,6 +169,9 @@ def _run(
     calibration = _calibrated(trainer, held_out[VAL], emit)
     result = {**_result(trainer, held_out), "calibration": calibration}
     run_dir.write_metrics(result)
+    best = state.history[result["metrics"]["best"]["epoch"] - 1]
+    if notice := below_baseline(state.untrained, best, setup.schedule.monitor):
+        emit("notice", {"text": notice})
     emit("run_end", result)
     return result
 
@@ -207,8 +210,8 @@ def _start_data(trainer: Trainer) -> dict[str, Any]:
         "epochs": config.train.epochs,
         "steps_per_epoch": trainer.steps_per_epoch,
         "device": str(trainer.setup.device),
-        "start_epoch": trainer.state.epoch,
-        "start_step": trainer.state.step,
+        "finished_epochs": trainer.state.epoch,
+        "finished_steps": trainer.state.step,
     }
 
 
@@ -230,7 +233,7 @@ def _result(trainer: Trainer, held_out: Mapping[str, HeldOut]) -> Result:
     best = {name: state.history[state.best_epoch][name] for name in names}
     metrics: dict[str, Any] = {
         "untrained": state.untrained,
-        "best": {**best, "epoch": state.best_epoch},
+        "best": {**best, "epoch": state.best_epoch + 1},
         "last": {name: state.history[-1][name] for name in names},
     }
     if TEST in held_out:
@@ -291,8 +294,8 @@ def _phase_rows(setup: Setup, history: Sequence[Metrics]) -> list[dict[str, int]
     epochs = len(history)
     return [
         {
-            "start_epoch": phase.start_epoch,
-            "end_epoch": min(phase.end_epoch, epochs),
+            "first_epoch": phase.start_epoch + 1,
+            "last_epoch": min(phase.end_epoch, epochs),
             "trainable_parameters": sum(sizes[name] for name in phase.plan.trainable),
         }
         for phase in setup.schedule.phases(history)

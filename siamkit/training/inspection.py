@@ -25,6 +25,7 @@ from siamkit.model.names import named_parameters
 from siamkit.registry import Registry
 from siamkit.training.batching import epoch_steps
 from siamkit.training.build import Setup, build
+from siamkit.training.forecast import forecast
 from siamkit.training.loading import engine_of, load_sets
 from siamkit.training.optimizer import state_size
 from siamkit.training.step import autocast
@@ -88,7 +89,7 @@ def _inspected(
     setup: Setup, history: Sequence[Mapping[str, float]], measure: bool
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the rows of the phases, and notices."""
-    notices: list[str] = []
+    notices = [*forecast(setup)] if not history else []
     phases = setup.schedule.phases(history)
     if setup.schedule.policy.metric_driven:
         notices.append(
@@ -165,8 +166,8 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
             setup.loss,
         )
     return {
-        "start_epoch": phase.start_epoch,
-        "end_epoch": phase.end_epoch,
+        "first_epoch": phase.start_epoch + 1,
+        "last_epoch": phase.end_epoch,
         "trainable_parameters": trainable,
         "trainable_share": trainable / sum(setup.controller.sizes.values()),
         "norm": phase.plan.norm,

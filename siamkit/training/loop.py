@@ -27,16 +27,24 @@ from siamkit.model.undisturbed import Snapshot
 from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import Checkpoint
 from siamkit.runs.directory import RunDir
-from siamkit.spelling import command, setting
+from siamkit.spelling import command
 from siamkit.training.batching import MicroBatch, batch_notices, epoch_steps
 from siamkit.training.build import Setup
+from siamkit.training.forecast import forecast
 from siamkit.training.loading import PROBE, SECOND, TEST, VAL, engine_of, load_sets
 from siamkit.training.optimizer import load_state_tensors, state_tensors
 from siamkit.training.rates import Rates
 from siamkit.training.scoring import Scorer
 from siamkit.training.seeding import derive
 from siamkit.training.signals import StopRequest
-from siamkit.training.state import Metrics, RunState, best_epoch, out_of_patience
+from siamkit.training.state import (
+    NO_LOSS,
+    Metrics,
+    RunState,
+    best_epoch,
+    no_loss,
+    out_of_patience,
+)
 from siamkit.training.step import Stepper
 from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite
 
@@ -68,9 +76,11 @@ class Trainer:
         self.train = config.train
         self.sets = load_sets(setup, splits, self._stop_if_asked)
         self.scorer = Scorer(setup, self.sets)
-        self.notices = batch_notices(self.train, splits.train)
         steps = epoch_steps(self.train, splits.train, epoch=0)
         self.steps_per_epoch = len(steps)
+        self.notices = (
+            *batch_notices(self.train, splits.train), *forecast(setup, self.steps_per_epoch)
+        )  # fmt: skip
         self.rates = Rates(setup, state, self.steps_per_epoch)
         visits = sum(len(part.images) for step in steps for part in step)
         visits *= 1 + setup.loss.second_view
@@ -85,6 +95,7 @@ class Trainer:
             config.optimizer.clip_norm,
         )
         self.fresh = True
+        self._remarked: set[str] = set()
         self._changing: list[nn.Module] = []
         if state.scaler:
             self.stepper.scaler.load_state_dict(state.scaler)
@@ -189,7 +200,7 @@ class Trainer:
         self.emit(
             "phase_start",
             {
-                "epoch": self.state.epoch,
+                "epoch": self.state.epoch + 1,
                 "trainable_parameters": sum(controller.sizes[n] for n in plan.trainable),
                 "parameters": sum(controller.sizes.values()),
                 "changes": [self._change_row(change) for change in changes],
@@ -200,7 +211,7 @@ class Trainer:
     def _keep(self, execution: Execution) -> None:
         """Store the engine's decision in the state of the run, and emit it."""
         self.state.decision = execution.decision
-        self.emit("engine", {"epoch": self.state.epoch, **execution.decision.to_json()})
+        self.emit("engine", {"epoch": self.state.epoch + 1, **execution.decision.to_json()})
 
     def _change_row(self, change: Change) -> dict[str, Any]:
         return {
@@ -240,7 +251,7 @@ class Trainer:
             self.emit(
                 "step",
                 {
-                    "epoch": state.epoch,
+                    "epoch": state.epoch + 1,
                     "step": state.step,
                     "steps": self.steps_per_epoch * self.train.epochs,
                     "epoch_step": state.epoch_step,
@@ -288,8 +299,7 @@ class Trainer:
                 f"{error.what} in epoch {self.state.epoch + 1}, step {self.state.epoch_step + 1}; "
                 f"no update was made",
                 got=error.got,
-                hint=f"lower the learning rate ({setting('optimizer.lr')}) or use fp32; "
-                f"{self.run_dir.events} lists the batch's images",
+                hint=f"{error.hint}; {self.run_dir.events} lists the batch's images",
             ) from None
 
     def _end_epoch(self, execution: Execution, started: float) -> None:
@@ -307,7 +317,7 @@ class Trainer:
         self.emit(
             "epoch_end",
             {
-                "epoch": state.epoch,
+                "epoch": state.epoch + 1,
                 "epochs": self.train.epochs,
                 "train_loss": record["train_loss"],
                 "metrics": metrics,
@@ -317,6 +327,7 @@ class Trainer:
                 "seconds": time.perf_counter() - started,
             },
         )
+        self._remark()
         state.epoch += 1
         state.epoch_step, state.loss_sum, state.images = 0, 0.0, 0
         state.stopped_early = state.epoch < self.train.epochs and out_of_patience(
@@ -324,7 +335,22 @@ class Trainer:
         )
         self.save(best=best)
         if state.stopped_early:
-            self.emit("early_stop", {"epoch": state.epoch - 1, "best_epoch": state.best_epoch})
+            assert state.best_epoch is not None
+            self.emit("early_stop", {"epoch": state.epoch, "best_epoch": state.best_epoch + 1})
+
+    def _remark(self) -> None:
+        """Say what is wrong with the embeddings or the loss, once each."""
+        for name, where in ((VAL, "held-out"), (PROBE, "training")):
+            text = self.scorer.remarks.get(name)
+            if text is not None:
+                self._remark_once(name, f"{where} images: {text}")
+        if no_loss(self.state.history):
+            self._remark_once("loss", NO_LOSS)
+
+    def _remark_once(self, kind: str, text: str) -> None:
+        if kind not in self._remarked:
+            self._remarked.add(kind)
+            self.emit("notice", {"text": text})
 
     # --- saving ---
 
@@ -333,7 +359,8 @@ class Trainer:
         state, setup = self.state, self.setup
         setup.controller.verify(f"step {state.step}")
         tensors, frozen = model_tensors(setup), setup.controller.fingerprints
-        require_finite({n: t for n, t in tensors.items() if n not in frozen})
+        changing = {n: t for n, t in tensors.items() if n not in frozen}
+        require_finite(changing, self.train.precision)
         state.scaler = self.stepper.scaler.state_dict()
         path = checkpoint.publish(
             self.run_dir.checkpoints,

@@ -15,6 +15,7 @@ from siamkit.engine.phase import Execution
 from siamkit.engine.sources import LiveSource
 from siamkit.engine.timing import load_first
 from siamkit.errors import ConfigError
+from siamkit.evaluation.collapse import collapse
 from siamkit.freezing.proof import fingerprints
 from siamkit.model.trace import evaluating
 from siamkit.training.build import Setup
@@ -32,10 +33,15 @@ class Scorer:
     Args:
         setup: The parts of the run.
         sets: Its image sets.
+
+    Attributes:
+        remarks: What was wrong with the last embeddings of each set, by its name; see
+            :func:`siamkit.evaluation.collapse.collapse`.
     """
 
     def __init__(self, setup: Setup, sets: Mapping[str, LoadedSet]) -> None:
         self.setup, self.sets = setup, sets
+        self.remarks: dict[str, str | None] = {}
         self._evaluators = {
             name: evaluator_of(setup, part.images) for name, part in sets.items() if not part.trains
         }
@@ -43,7 +49,9 @@ class Scorer:
     def trained(self, execution: Execution, name: str) -> Metrics:
         """Return the metrics of the current network, computed as in the phase's training."""
         with evaluating(self.setup.net):
-            return self._evaluators[name].metrics(execution.sources[name], execution.forward)
+            embeddings = self._evaluators[name].embed(execution.sources[name], execution.forward)
+        self.remarks[name] = collapse(embeddings)
+        return self.score(name, embeddings)
 
     def untrained(self, execution: Execution) -> Metrics:
         """Return the validation metrics of the backbone's features, without the head."""

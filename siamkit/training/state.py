@@ -7,8 +7,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from siamkit.engine.decision import PhaseDecision
+from siamkit.spelling import setting
 
 Metrics = dict[str, float]
+
+_WITHOUT_LOSS = 3  # epochs in a row after which a loss of zero is told
+
+NO_LOSS = (
+    f"the loss was 0 in {_WITHOUT_LOSS} epochs in a row: no pair or triplet of a batch violates "
+    "the margin, so nothing changes any more. Stop here, or use a larger margin, larger batches, "
+    "or a loss without a margin"
+)
+"""The notice about :func:`no_loss`."""
 
 
 @dataclass
@@ -78,3 +88,21 @@ def out_of_patience(history: list[Metrics], monitor: str, patience: int | None) 
     """Return whether the monitored metric did not improve in the last ``patience`` epochs."""
     best = best_epoch(history, monitor)
     return patience is not None and best is not None and len(history) - 1 - best >= patience
+
+
+def no_loss(history: list[Metrics]) -> bool:
+    """Return whether the training loss was zero in the last few epochs."""
+    last = history[-_WITHOUT_LOSS:]
+    return len(last) == _WITHOUT_LOSS and not any(metrics["train_loss"] for metrics in last)
+
+
+def below_baseline(untrained: Metrics, best: Metrics, monitor: str) -> str | None:
+    """Return a notice if the best epoch is worse than the untrained backbone's features."""
+    before, after = untrained[monitor], best[monitor]
+    if after >= before:
+        return None
+    return (
+        f"the run ended below its baseline: {monitor} is {after:.3f} after the best epoch, and "
+        f"{before:.3f} with the untrained backbone's own features. Lower the learning rate "
+        f"({setting('optimizer.lr')}), freeze more, or train on more classes"
+    )

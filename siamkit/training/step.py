@@ -16,6 +16,9 @@ from siamkit.errors import ConfigError, NonFiniteError, PluginError
 from siamkit.guard import name_of
 from siamkit.interfaces import Loss, Pairs, Triplets
 from siamkit.model.siamese import SiameseNet
+from siamkit.model.unit import SHORTEST
+from siamkit.spelling import setting
+from siamkit.words import plural
 
 BatchTuples = Pairs | Triplets
 
@@ -81,6 +84,7 @@ class Stepper:
         self.net, self.loss, self.optimizer = net, loss, optimizer
         self.device, self.precision, self.clip_norm = device, precision, clip_norm
         self.forward: Callable[[Tensor], Tensor] = net
+        self._embedded: list[Tensor] = []  # of this step, to explain an error
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def __call__(self, work: Iterable[tuple[Batch, BatchTuples | None, float]]) -> float:
@@ -94,12 +98,13 @@ class Stepper:
             NonFiniteError: The loss or the gradient is NaN or infinite; nothing was updated.
         """
         self.optimizer.zero_grad(set_to_none=True)
+        self._embedded.clear()
         total = 0.0
         for batch, known, weight in work:
             loss = self._loss(batch, known) * weight
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise NonFiniteError("the loss is not finite", got=value)
+                raise self._not_finite("the loss", value)
             self.scaler.scale(loss).backward()
             total += value
         self._update()
@@ -109,6 +114,7 @@ class Stepper:
         batch = batch.to(self.device, non_blocking=True)
         with autocast(self.device, self.precision):
             embeddings = self.forward(batch.inputs)
+        self._embedded.append(embeddings.detach())
         # Distances of nearly equal embeddings need full precision.
         if known is None:
             loss = self.loss(embeddings.float(), batch.labels)
@@ -125,15 +131,36 @@ class Stepper:
             # below a scale of one, that no longer helps.
             if not self.scaler.is_enabled() or self.scaler.get_scale() < 1:
                 self.optimizer.zero_grad(set_to_none=True)
-                raise NonFiniteError("the gradient is not finite", got=float(norm))
+                raise self._not_finite("the gradient", float(norm))
         elif self.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
+    def _not_finite(self, what: str, got: float) -> NonFiniteError:
+        """Return the error about a value, with its cause where the embeddings show it."""
+        embeddings = torch.cat(self._embedded)
+        zeros = int((embeddings.abs().amax(dim=1) <= SHORTEST).sum())
+        hint = advice(self.precision)
+        if not torch.isfinite(embeddings).all():
+            hint = f"the network's embeddings are not finite before the loss; {hint}"
+        elif zeros:
+            hint = (
+                f"{zeros} of the {plural(len(embeddings), 'embedding')} consist of zeros, which "
+                "have no direction: the features of these images are zero. Use larger images "
+                f"({setting('data.image_size')}), another backbone, or {advice(self.precision)}"
+            )
+        return NonFiniteError(f"{what} is not finite", got=got, hint=hint)
+
     def _parameters(self) -> Iterator[nn.Parameter]:
         for group in self.optimizer.param_groups:
             yield from group["params"]
+
+
+def advice(precision: str) -> str:
+    """Return what helps against numbers that grow too large."""
+    lower = f"lower the learning rate ({setting('optimizer.lr')})"
+    return lower if precision == "fp32" else f"{lower} or use fp32 ({setting('train.precision')})"
 
 
 def _scalar(loss: object, whose: str) -> Tensor:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from siamkit.errors import ConfigError, NonFiniteError, PluginError
 from siamkit.model.weights import load_exactly, load_net_tensors
-from siamkit.spelling import setting
 from siamkit.training.build import Setup
+from siamkit.training.step import advice
 
 
 def model_tensors(setup: Setup) -> dict[str, Tensor]:
@@ -56,8 +56,12 @@ def load_model_tensors(setup: Setup, tensors: Mapping[str, Tensor]) -> None:
     load_net_tensors(setup.net, tensors, where)
 
 
-def require_finite(tensors: Mapping[str, Tensor]) -> None:
+def require_finite(tensors: Mapping[str, Tensor], precision: str) -> None:
     """Check that no tensor holds NaN or infinity; a buffer may while every loss is finite.
+
+    Args:
+        tensors: The tensors by name.
+        precision: The numeric type of the run, for the message.
 
     Raises:
         NonFiniteError: A tensor holds NaN or infinity; the message names it.
@@ -66,6 +70,5 @@ def require_finite(tensors: Mapping[str, Tensor]) -> None:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise NonFiniteError(
                 f"{name} holds NaN or infinity, so this state was not saved",
-                hint="the previous checkpoint is intact; lower the learning rate "
-                f"({setting('optimizer.lr')}) or use fp32",
+                hint=f"the previous checkpoint is intact; {advice(precision)}",
             )

@@ -14,9 +14,8 @@ from siamkit.errors import NonFiniteError
 from siamkit.evaluation.pairs import known_pairs, scores
 from siamkit.evaluation.retrieval import retrieval_of
 from siamkit.evaluation.verification import verification
-from siamkit.spelling import setting
 from siamkit.training.build import Setup
-from siamkit.training.step import autocast
+from siamkit.training.step import advice, autocast
 
 PROBE_IMAGES = 512
 
@@ -65,8 +64,8 @@ class Evaluator:
         if not torch.isfinite(embeddings).all():
             raise NonFiniteError(
                 "the network's embeddings are NaN or infinite",
-                hint="the last checkpoint is intact; lower the learning rate "
-                f"({setting('optimizer.lr')}), use fp32, or check the weights file",
+                hint=f"the last checkpoint is intact; {advice(self.precision)}, or check the "
+                "weights file",
             )
         return embeddings
 

@@ -235,3 +235,51 @@ def test_one_class_is_said_to_show_nothing() -> None:
     assert any("all images are of one class" in notice for notice in found.notices)
     numbers = siamkit.evaluate(embeddings=torch.randn(6, 4), labels=[1, 1.0, "1", 2, 2, 2.0])
     assert numbers["classes"] == 2
+
+
+def test_one_shot_iterables_give_all_their_items(
+    run: Path, image_folder: Path, tmp_path: Path, values_of: Callable[..., Any]
+) -> None:
+    files = sorted((image_folder / "class0").glob("*.png"))
+    api.embed(run, iter(files), tmp_path / "e.npy")
+    assert len(np.load(tmp_path / "e.npy")) == len(files)
+    assert siamkit.build_index(run, iter(files), tmp_path / "i")["images"] == len(files)
+    found = api.search(tmp_path / "i", iter(files), 1)
+    assert [q["neighbours"][0]["path"] for q in found["queries"]] == [str(f) for f in files]
+
+    embedder = siamkit.load_embedder(run)
+    assert embedder.search(iter(files), siamkit.load_index(tmp_path / "i"), 1).scores.shape == (
+        6,
+        1,
+    )
+    assert sum(len(part.paths) for part in embedder.stream(iter(files))) == len(files)
+    assert embedder.embed(map(str, files)).shape[0] == len(files)
+    pairs = [(file, file.parent.name) for file in image_folder.glob("*/*.png")]
+    assert siamkit.evaluate(embedder, iter(pairs))["images"] == len(pairs)
+    vectors = np.eye(6)[[0, 0, 1, 1, 2, 2]]
+    assert siamkit.evaluate(embeddings=vectors, labels=iter("aabbcc"))["classes"] == 3
+    with pytest.raises(DataError, match=r"labels item 2: .*got '\{\}'"):
+        siamkit.evaluate(embeddings=vectors, labels=iter([*"aa", {}, *"bcc"]))
+
+    net = siamkit.create_model("timm:test_resnet", pretrained=False, image_size=32)
+    expected = siamkit.phases(net, "stages", 4)
+    assert siamkit.phases(iter(net.stages()), "stages", 4) == expected
+    seen: list[str] = []
+    values = values_of(tmp_path / "run", train={"epochs": 1})
+    del values["data"]
+    siamkit.fit(
+        {**values, "data": {"image_size": 32, "workers": 0}}, data=iter(pairs),
+        listeners=iter([lambda event: seen.append(event.name)]),
+    )  # fmt: skip
+    assert seen[0] == "run_start" and seen[-1] == "run_end"
+
+
+def test_stages_of_an_iterator_are_controlled_and_cut() -> None:
+    from siamkit.engine import cut
+    from siamkit.freezing import FreezeController
+
+    net = siamkit.create_model("timm:test_resnet", pretrained=False, image_size=32)
+    controller = FreezeController(net, iter(net.stages()))
+    plan = siamkit.phases(net, "freeze-all", 1)[0].plan
+    controller.apply(plan)
+    assert cut(net, iter(net.stages()), plan, torch.randn(3, 3, 32, 32)).cut is not None

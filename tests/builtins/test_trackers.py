@@ -75,7 +75,7 @@ def test_every_step_and_epoch_is_in_the_curves(done):
     for stage in {s for d in steps for s in d["rates"]}:
         expected = [(d["step"], d["rates"][stage]) for d in steps if stage in d["rates"]]
         assert training.points(f"rate/{stage}") == close(expected)
-    last_steps = [max(d["step"] for d in steps if d["epoch"] == epoch) for epoch in range(3)]
+    last_steps = [max(d["step"] for d in steps if d["epoch"] == epoch) for epoch in (1, 2, 3)]
     assert training.points("epoch") == list(zip(last_steps, (1, 2, 3), strict=True))
     losses = [d["train_loss"] for d in log.data["epoch_end"]]
     assert training.points("loss/epoch") == close(zip(last_steps, losses, strict=True))
@@ -188,7 +188,7 @@ def test_a_notice_before_the_run_starts_is_kept(tmp_path):
     tracker = TensorBoard(Options())
     tracker(Event("notice", {"text": "the newest checkpoint is damaged"}))
     assert not list(tmp_path.iterdir())
-    start = {"run_dir": str(tmp_path), "config": {}, "notices": ["second"], "start_step": 4}
+    start = {"run_dir": str(tmp_path), "config": {}, "notices": ["second"], "finished_steps": 4}
     tracker(Event("run_start", start))
     tracker.close()
     tracker.close()

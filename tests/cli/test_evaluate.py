@@ -24,6 +24,26 @@ def test_the_run_s_own_held_out_images_are_scored(cli, run):
     assert report["verification"]["same"] == 4 * 15
 
 
+def test_images_that_chose_the_epoch_and_the_threshold_are_told(cli, run, image_folder, tmp_path):
+    own = cli("evaluate", run)
+    assert "these images chose the best epoch and the threshold" in own.out
+    assert "add a test split, or pass other images as DATA" in own.out
+    found = cli("evaluate", run, "--json").json
+    assert found["data"]["chose"] == ["epoch", "threshold"] and found["data"]["trained_on"] == 0
+    # Nothing chose the last epoch's network, and this run's only epoch has its threshold.
+    assert cli("evaluate", run, "--last", "--json").json["data"]["chose"] == ["threshold"]
+
+    whole = cli("evaluate", run, image_folder, "--json").json
+    assert whole["data"]["trained_on"] == 24 and whole["data"]["chose"] == []
+    assert any("the run trained on 24 of the 48 images" in text for text in whole["notices"])
+
+    copies = tmp_path / "copies"
+    shutil.copytree(image_folder, copies)
+    other = cli("evaluate", run, copies, "--json").json
+    assert other["data"]["trained_on"] == 0 and other["data"]["chose"] == []
+    assert not any("these images" in text or "trained on" in text for text in other["notices"])
+
+
 def test_other_images_are_scored_whole_or_by_their_test_folder(cli, run, image_folder, tmp_path):
     whole = cli("evaluate", run, image_folder, "--json").json
     assert (whole["images"], whole["data"]["part"]) == (48, "all")

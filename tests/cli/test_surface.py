@@ -1,8 +1,9 @@
 """The command line's surface is a promise: a change here is a change for users."""
 
+import pytest
 import typer
 
-from siamkit.cli.app import app
+from siamkit.cli.app import app, main
 
 RUN = [
     "DATA", "--backbone", "--pretrained/--no-pretrained", "--weights", "--head", "--image-size",
@@ -70,3 +71,30 @@ def test_every_command_and_option_has_a_help_text():
         assert command.help, path
         for parameter in command.params:
             assert parameter.help, f"{path} {spelled(parameter)}"
+
+
+def takes_a_value(parameter) -> bool:
+    return not (getattr(parameter, "is_flag", False) or parameter.name.endswith("_completion"))
+
+
+EMPTY = {
+    f"{path} {spelled(parameter)}": (path, command, parameter)
+    for path, command in walk(typer.main.get_command(app), "siamkit")
+    for parameter in command.params
+    if takes_a_value(parameter)
+}
+
+
+@pytest.mark.parametrize("which", EMPTY)
+def test_no_argument_and_no_option_takes_an_empty_value(which, capsys):
+    """An unset shell variable as a path would be the current folder, with all that is in it."""
+    path, command, parameter = EMPTY[which]
+    words, name = path.split()[1:], spelled(parameter).split()[0]
+    if parameter.param_type_name == "argument":
+        earlier = command.params[: command.params.index(parameter)]
+        forms = [[*("x" for p in earlier if p.param_type_name == "argument"), ""]]
+    else:
+        forms = [[name, ""], [f"{name}="]] if name.startswith("--") else [[name, ""]]
+    for form in forms:
+        assert main([*words, *form]) == 2
+        assert f"error: {name}: must not be empty" in capsys.readouterr().err

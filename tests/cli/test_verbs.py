@@ -32,7 +32,7 @@ def test_train_prints_one_object_with_the_run_and_its_metrics(run):
     result = json.loads(done.stdout)
     assert result["schema"] == "siamkit.train/1"
     assert (result["run_dir"], result["epochs"]) == (str(folder), 3)
-    assert [(p["start_epoch"], p["end_epoch"]) for p in result["phases"]] == [(0, 2), (2, 3)]
+    assert [(p["first_epoch"], p["last_epoch"]) for p in result["phases"]] == [(1, 2), (3, 3)]
     for row in ("untrained", "best"):
         assert 0 <= result["metrics"][row]["recall@1"] <= 1
         assert 0 <= result["metrics"][row]["map@r"] <= 1
@@ -81,7 +81,7 @@ def test_inspect_takes_a_run_or_flags_but_not_both(cli, run):
 def test_inspect_agrees_with_the_flags_of_train(cli):
     report = cli("inspect", *SMALL, "--epochs", "3", "--parameters", "--json").json
     first, second = report["phases"]
-    assert (first["start_epoch"], first["end_epoch"], second["end_epoch"]) == (0, 2, 3)
+    assert (first["first_epoch"], first["last_epoch"], second["last_epoch"]) == (1, 3, 3)
     assert first["trainable_parameters"] == report["head"]["parameters"]
     assert report["backbone"]["image_size"] == [32, 32]
     listed = {p["name"]: p for p in report["parameters_list"]}

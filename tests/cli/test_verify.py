@@ -85,6 +85,23 @@ def test_the_verdicts_go_to_stdout_without_a_file_and_the_summary_does_not(
     assert "36 pairs" in done.err
 
 
+def test_names_are_neither_formulas_nor_escape_sequences(cli, run, image_folder, tmp_path):
+    names = ("=1+1.png", "@b.png", "c\x1b[2J.png")
+    for name in names:
+        shutil.copy(image_folder / "class0/0.png", tmp_path / name)
+    with (tmp_path / "pairs.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("a", "b"), names[:2], names[::2]])
+    done = cli("verify", run, "--pairs", tmp_path / "pairs.csv", "-o", tmp_path / "out.csv")
+    assert done.code == 0
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [rows[0]["a"], rows[0]["b"], rows[1]["b"]] == ["./=1+1.png", "./@b.png", names[2]]
+    # The paths lead to the same images, also when siamkit reads the table again.
+    (tmp_path / "out.csv").rename(tmp_path / "again.csv")
+    again = cli("verify", run, "--pairs", tmp_path / "again.csv", "--json").json
+    assert again["verdicts"][0]["score"] == pytest.approx(float(rows[0]["score"]))
+
+
 def test_bad_rows_are_listed(cli, run, tmp_path):
     (tmp_path / "p.csv").write_text("a,b\nnone.png,../x.png\n/x.png,y.png\n")
     done = cli("verify", run, "--pairs", tmp_path / "p.csv")
@@ -146,3 +163,15 @@ def test_the_flag_of_training_is_in_the_configuration(cli):
     done = cli("config", "show", "--set", "calibration.target=eer", "--far", "0.01")
     assert done.code == 0 and "target: far" in done.out
     assert cli("config", "show", "--set", "calibration.target=far").code == 2
+
+
+def test_calibrating_shows_the_old_threshold_and_the_new_one(cli, run):
+    old = cli("calibrate", run, "--target", "eer", "--json").json
+    new = cli("calibrate", run, "--far", "0.1", "--json").json
+    assert new["previous"]["threshold"] == old["threshold"]
+    assert new["previous"]["target"] == "eer" and new["threshold"] == read(run)["threshold"]
+    printed = cli("calibrate", run, "--target", "eer").out
+    assert f"it replaces {new['threshold']:.4f} (FAR 0.1), fitted on val of" in printed
+    (run / "calibration.json").unlink()
+    assert cli("calibrate", run, "--json").json["previous"] is None
+    assert "replaces" in cli("calibrate", run).out

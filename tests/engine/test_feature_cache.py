@@ -147,6 +147,7 @@ def test_one_key_has_one_row_to_the_bit(made, tmp_path):
         first = cache.rows(keys, made.images)[:]
         shuffled = cache.rows(keys[::-1], lambda at: made.images([COUNT - 1 - i for i in at]))
         assert torch.equal(first, shuffled[:].flip(0))
+        assert torch.equal(first, cache.rows(iter(keys), made.images)[:])  # a one-shot iterator
     with Made().cache(tmp_path, kernel="folded") as cache:
         again = cache.rows(keys, made.images)
         assert torch.equal(first, again[:]) and cache.kernel_name is None

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamkit.errors import CheckpointError
+from siamkit.errors import CheckpointError, ConfigError
 from siamkit.evaluation.calibration import Calibration, Provenance, Rate
+from siamkit.report.calibration import verdict as printed
 
 ABOUT = Provenance("photos", "val", "d", 10, 5, 4, 41, True, "epoch-00001-step-00000009", 0, "0.1")
 
@@ -27,7 +30,7 @@ def test_a_pair_at_the_threshold_is_the_same():
     verdict = found.verdict(0.6)
     assert verdict.same and (verdict.score, verdict.threshold) == (0.6, 0.5)
     assert verdict.probability == found.probability(0.6)
-    assert verdict.to_json().keys() == {"same", "score", "threshold", "probability"}
+    assert verdict.to_json().keys() == {"same", "score", "threshold", "probability", "prior"}
 
 
 @given(st.floats(-1, 1), st.floats(-1, 1), st.floats(0.1, 30), st.floats(-20, 20))
@@ -35,8 +38,43 @@ def test_the_probability_rises_strictly_with_the_score(a, b, slope, intercept):
     found = made(slope=slope, intercept=intercept)
     low, high = sorted((a, b))
     assert 0 < found.probability(low) <= found.probability(high) <= 1
-    if high - low > 1e-3 and slope * high + intercept < 20:
+    if high - low > 1e-3 and slope * (high - 0.5) < 20:
         assert found.probability(low) < found.probability(high)
+
+
+scores = st.floats(-1, 1)
+
+
+@given(scores, scores | st.none(), st.floats(1e-9, 1e3), st.floats(-50, 50))
+def test_a_verdict_and_its_probability_never_contradict_each_other(
+    threshold, score, slope, intercept
+):
+    """Nor do the numbers that are printed; None stands for the score just below the threshold."""
+    score = math.nextafter(threshold, -2) if score is None else score
+    found = made(threshold=threshold, slope=slope, intercept=intercept).verdict(score)
+    assert found.same == (found.score >= found.threshold) == (found.probability >= 0.5)
+    text = "".join(part.plain for part in printed(found.to_json()).renderables)
+    assert text.startswith("same" if found.same else "different")
+    numbers = re.search(r"score (\S+), threshold (\S+), probability ([\d.]+)", text)
+    shown = [float(number) for number in numbers.groups()]
+    assert found.same == (shown[0] >= shown[1]) == (shown[2] >= 0.5)
+
+
+@given(scores, st.floats(0.1, 30), st.floats(-5, 5), scores)
+def test_the_threshold_is_the_break_even_point_of_its_prior(threshold, slope, intercept, score):
+    found = made(threshold=threshold, slope=slope, intercept=intercept)
+    assert found.probability(score) == pytest.approx(found.probability(score, prior=found.prior))
+    assert found.probability(threshold) == 0.5
+    # At a prior of one half, the odds are the likelihood ratio.
+    assert found.probability(score, prior=0.5) == pytest.approx(
+        1 / (1 + math.exp(-slope * score - intercept))
+    )
+
+
+@pytest.mark.parametrize("prior", [0, 1, -0.1, float("nan")])
+def test_a_prior_is_a_share(prior):
+    with pytest.raises(ConfigError, match="prior: must lie between 0 and 1"):
+        made().probability(0.5, prior=prior)
 
 
 @given(st.floats(-1, 1), st.floats(1e-6, 1), st.sampled_from(["eer", "far", "accuracy"]))

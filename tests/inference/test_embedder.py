@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,3 +194,115 @@ def test_verify_decides_by_the_calibration(net: siamkit.SiameseNet, image_folder
         embedder.verify([one, one], other)
     with pytest.raises(CheckpointError, match=r"siamkit\.calibrate"):
         Embedder(net).verify(one, other)
+    nothing = torch.zeros(1, embedder.embedding_dim)
+    with pytest.raises(DataError, match="b: the embedding consists of zeros"):
+        embedder.verify(one, nothing)
+
+
+@pytest.fixture
+def own() -> siamkit.SiameseNet:
+    """A network that a test may change; its batch norms have running statistics."""
+    torch.manual_seed(0)
+    return api.create_model("timm:resnet10t", pretrained=False, head="bnneck", image_size=32)
+
+
+def test_a_network_in_training_mode_runs_in_eval_mode(
+    own: siamkit.SiameseNet, image_folder: Path
+) -> None:
+    embedder = Embedder(own, kernel="eager")
+    paths = files_of(image_folder)[:5]
+    expected, fingerprint = embedder.embed(paths), embedder.fingerprint
+    before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
+    embedder.net.train()
+    assert torch.equal(embedder.embed(paths), expected)
+    assert not own.training and embedder.fingerprint == fingerprint
+    assert all(torch.equal(before[name], tensor) for name, tensor in own.state_dict().items())
+
+
+def trained_a_step(net: siamkit.SiameseNet) -> None:
+    net.requires_grad_(True)
+    net(torch.randn(4, 3, 32, 32)).sum().backward()
+    torch.optim.SGD(net.parameters(), 1.0).step()
+
+
+def moved_its_statistics(net: siamkit.SiameseNet) -> None:
+    net.train()(torch.randn(4, 3, 32, 32))
+    net.eval()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        trained_a_step,
+        moved_its_statistics,
+        lambda net: net.half(),
+        lambda net: net.load_state_dict({k: v + 1 for k, v in net.state_dict().items()}),
+        lambda net: setattr(net, "head", copy.deepcopy(net.head)),
+    ],
+    ids=["a step", "statistics", "half", "a load", "a part"],
+)
+def test_a_changed_network_is_refused(
+    own: siamkit.SiameseNet, image_folder: Path, change: Callable[[Any], None]
+) -> None:
+    embedder = Embedder(own, kernel="eager")
+    assert embedder.fingerprint
+    change(own)
+    with pytest.raises(ConfigError, match=r"net: the network changed.*siamkit\.Embedder\(NET\)"):
+        embedder.embed(image_folder)
+    with pytest.raises(ConfigError, match="the network changed"):
+        assert embedder.fingerprint
+    with pytest.raises(ConfigError, match="the network changed"):
+        copy.deepcopy(embedder)
+
+
+def test_statistics_that_torch_does_not_count_are_seen(image_folder: Path) -> None:
+    from torch import nn
+
+    norm = nn.InstanceNorm2d(4, track_running_stats=True)
+    net = api.create_model(
+        nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        head="linear", image_size=32,
+    )  # fmt: skip
+    embedder = Embedder(net, kernel="eager")
+    embedder.embed(image_folder)
+    moved_its_statistics(net)
+    with pytest.raises(ConfigError, match="the network changed"):
+        embedder.embed(image_folder)
+
+
+@pytest.mark.parametrize("kernel", ["eager", "folded", "onnxruntime"])
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))],
+    ids=["copy", "deepcopy", "pickle"],
+)  # fmt: skip
+def test_an_embedder_is_copied_after_it_chose_a_kernel(
+    net: siamkit.SiameseNet, image_folder: Path, kernel: str, copied: Callable[[Any], Any]
+) -> None:
+    embedder = Embedder(net, kernel=kernel)
+    paths = files_of(image_folder)[:5]
+    expected = embedder.embed(paths)
+    again = copied(embedder)
+    torch.testing.assert_close(again.embed(paths), expected, rtol=1e-5, atol=1e-6)
+    assert again.choice.kernel.name == kernel and again.fingerprint == embedder.fingerprint
+
+
+def test_an_embedder_without_a_threshold_is_copied_too(net: siamkit.SiameseNet) -> None:
+    missing = CheckpointError("the run has no threshold", where="run", hint="fit one")
+    again = pickle.loads(pickle.dumps(Embedder(net, calibration=missing)))
+    with pytest.raises(CheckpointError, match="run: the run has no threshold; fit one"):
+        assert again.calibration
+
+
+def test_one_iterator_for_both_sides_is_read_once(
+    net: siamkit.SiameseNet, image_folder: Path
+) -> None:
+    embedder = Embedder(net, kernel="eager")
+    paths = files_of(image_folder)[:4]
+    both = iter(paths)
+    torch.testing.assert_close(embedder.similarity(both, both), embedder.similarity(paths, paths))
+    assert embedder.similarity(iter(paths), iter(paths)).shape == (4, 4)
+
+
+def test_an_empty_path_among_files_is_refused(net: siamkit.SiameseNet, image_folder: Path) -> None:
+    with pytest.raises(DataError, match="images item 1: must be a file, got ''"):
+        Embedder(net).embed([str(files_of(image_folder)[0]), ""])

@@ -1,5 +1,6 @@
 import os
 import pickle
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -198,6 +199,28 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path, save, suf
     with suppress(Exception):
         torch.load(path, weights_only=False)
     assert victim.exists()
+
+
+@pytest.mark.parametrize(
+    ("save", "reason"),
+    [
+        (lambda path: torch.save({"a": Gadget(path)}, path), "it holds "),
+        (lambda path: torch.save(nn.Linear(2, 2), path), r"it holds torch\.nn\S*Linear\)"),
+        (lambda path: torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)), path),
+         "it is a TorchScript file"),
+        (lambda path: path.write_bytes(pickle.dumps({"a": Gadget(path)})), "Unsupported operand"),
+    ],
+    ids=["gadget", "module", "TorchScript", "plain pickle"],
+)  # fmt: skip
+def test_nobody_is_advised_to_run_a_files_code(tmp_path, save, reason):
+    path = tmp_path / "weights.pth"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch is replacing TorchScript
+        save(path)
+    with pytest.raises(CheckpointError, match=reason) as caught:
+        load_backbone_weights(backbone(), path)
+    for advice in ("weights_only", "safe_globals", "trusted", "torch.load"):
+        assert advice not in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -45,7 +45,8 @@ def run_events() -> list[tuple[str, dict[str, Any]]]:
     return [
         ("run_start", {
             "run_dir": "runs/[/bold]", "epochs": 2, "steps_per_epoch": 2, "device": "cpu",
-            "start_epoch": 0, "weights": "pretrained", "notices": ["class '[/bold]' has one image"],
+            "finished_epochs": 0, "weights": "pretrained",
+            "notices": ["class '[/bold]' has one image"],
             "config": {"backbone": {"name": "resnet50"}, "head": {"name": "mlp"},
                        "freeze": {"name": "stages"}, "loss": {"name": "triplet"},
                        "scheduler": {"name": "cosine"}, "run_dir": None,
@@ -55,16 +56,16 @@ def run_events() -> list[tuple[str, dict[str, Any]]]:
                      "train": "180 images of 30 classes", "val": "180 images of 30 classes"},
         }),
         ("untrained", {"recall@1": 0.5, "map@r": 0.25}),
-        ("phase_start", {**phase, "epoch": 0, "trainable_parameters": 1_114_752,
+        ("phase_start", {**phase, "epoch": 1, "trainable_parameters": 1_114_752,
                          "changes": [{**frozen, "trainable": 0, "was": None},
                                      {**head, "trainable": 1_114_752}]}),
         ("step", _step(1)), ("step", _step(2)),
-        ("epoch_end", _epoch(0, best=True)),
-        ("phase_start", {**phase, "epoch": 1, "trainable_parameters": 16_079_488,
+        ("epoch_end", _epoch(1, best=True)),
+        ("phase_start", {**phase, "epoch": 2, "trainable_parameters": 16_079_488,
                          "changes": [{**frozen, "norm": "affine", "trainable": 14_964_736,
                                       "was": 0}]}),
         ("step", _step(3)), ("step", _step(4)),
-        ("epoch_end", _epoch(1, best=False)),
+        ("epoch_end", _epoch(2, best=False)),
         ("checkpoint", {"path": "x", "epoch": 2, "best": False}),
         ("something_new", {}),
         ("run_end", {}),
@@ -73,7 +74,7 @@ def run_events() -> list[tuple[str, dict[str, Any]]]:
 
 def _step(number: int) -> dict[str, Any]:
     return {
-        "epoch": (number - 1) // 2, "step": number, "steps": 4, "epoch_step": (number - 1) % 2 + 1,
+        "epoch": (number + 1) // 2, "step": number, "steps": 4, "epoch_step": (number - 1) % 2 + 1,
         "epoch_steps": 2, "loss": 0.5 / number, "lr": 1e-3, "images_per_second": 87.4,
     }  # fmt: skip
 

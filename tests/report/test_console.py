@@ -38,7 +38,7 @@ def test_the_run_is_introduced():
 
 def test_a_resumed_run_says_so():
     name, data = run_events()[0]
-    text = log(io.StringIO(), [(name, {**data, "start_epoch": 1})])
+    text = log(io.StringIO(), [(name, {**data, "finished_epochs": 1})])
     assert "resumed after epoch 1" in text
 
 
@@ -94,7 +94,7 @@ def test_the_engine_says_how_the_phase_is_computed_and_time_left_starts_anew():
     engine = {"mode": "whole", "reason": "nothing is frozen", "boundary": None, "kernel": None}
     listener = ConsoleListener(make_console(stream := io.StringIO()))
     listener._first = (0.0, 1)
-    listener(Event("engine", {"epoch": 0, **engine}))
+    listener(Event("engine", {"epoch": 1, **engine}))
     assert "the whole network runs for every batch: nothing is frozen" in stream.getvalue()
     assert listener._first is None
 
@@ -166,7 +166,7 @@ def test_a_tiny_loss_is_not_shown_as_zero():
 
 
 def test_early_stopping_says_which_epoch_was_best():
-    text = log(io.StringIO(), [("early_stop", {"epoch": 6, "best_epoch": 3})])
+    text = log(io.StringIO(), [("early_stop", {"epoch": 7, "best_epoch": 4})])
     assert text.startswith("stopped early after epoch 7: no improvement since epoch 4")
 
 
@@ -175,7 +175,7 @@ RESULT = {
     "epochs": 3,
     "metrics": {
         "untrained": {"recall@1": 0.5, "map@r": 0.25},
-        "best": {"recall@1": 0.75, "map@r": 0.5, "epoch": 1},
+        "best": {"recall@1": 0.75, "map@r": 0.5, "epoch": 2},
         "last": {"recall@1": 0.625, "map@r": 0.125},
     },
 }
@@ -187,6 +187,20 @@ def test_the_summary_sets_the_best_epoch_against_the_untrained_model(render):
     assert ["untrained", "0.500", "0.250"] in rows
     assert ["best (epoch 2)", "0.750 (+0.250)", "0.500 (+0.250)"] in rows
     assert ["last", "0.625 (+0.125)", "0.125 (-0.125)"] in rows
+
+
+def test_a_loss_has_another_colour_than_a_gain():
+    metrics = {
+        "untrained": {"auc": 0.75, "eer": 0.25},
+        "best": {"auc": 0.5, "eer": 0.125, "epoch": 1},
+        "last": {"auc": 0.875, "eer": 0.5},
+    }
+    stream = Terminal()
+    make_console(stream).print(summary({**RESULT, "metrics": metrics}))
+    text = stream.getvalue()
+    green, red = "\x1b[32m", "\x1b[31m"
+    assert f"{red}(-0.250)" in text and f"{green}(-0.125)" in text  # AUC, EER
+    assert f"{green}(+0.125)" in text and f"{red}(+0.250)" in text
 
 
 def test_the_summary_compares_test_with_its_own_untrained_figure(render):

@@ -55,7 +55,7 @@ def resumed(cut):
     told = next(d for n, d in events if n == "phase_start")
     before = logged(events[:cut])
     done = [d for n, d in events[:cut] if n == "epoch_end"]
-    rest = [("run_start", {**start, "start_epoch": len(done)}), ("phase_start", told)]
+    rest = [("run_start", {**start, "finished_epochs": len(done)}), ("phase_start", told)]
     if done:
         at = next(i for i, (n, _) in enumerate(events) if n == "epoch_end") + 1
         both = {c["stage"]: c for n, d in events if n == "phase_start" for c in d["changes"]}
@@ -82,8 +82,8 @@ def test_a_resumed_run_tells_what_an_uninterrupted_one_does(cut):
 def test_a_plan_that_is_told_again_is_no_new_phase():
     events = run_events()
     first = next(e for e in events if e[0] == "phase_start")
-    again = ("phase_start", {**first[1], "epoch": 1})
-    resumed = ("run_start", {**events[0][1], "start_epoch": 1})
+    again = ("phase_start", {**first[1], "epoch": 2})
+    resumed = ("run_start", {**events[0][1], "finished_epochs": 1})
     facts = facts_of(logged([*events[:6], resumed, again, *events[7:9], *events[9:]]))
     assert [(b.start, b.end) for b in facts.bands] == [(0, 2)]
 
@@ -91,7 +91,7 @@ def test_a_plan_that_is_told_again_is_no_new_phase():
 def test_what_a_resumed_run_goes_back_behind_is_undone():
     events = run_events()
     told = next(e for e in events if e[0] == "phase_start")
-    again = [*events[:10], ("run_start", {**events[0][1], "start_epoch": 0}), told]
+    again = [*events[:10], ("run_start", {**events[0][1], "finished_epochs": 0}), told]
     facts = facts_of(logged(again))
     assert facts.epochs == () and facts.best is None
     assert [s.at for s in facts.steps] == [0.5, 1.0]  # of the epoch that is going on
@@ -138,17 +138,17 @@ def test_damaged_lines_are_counted_and_a_missing_log_is_empty(tmp_path):
 
 # --- time ---
 
-STEP = {"epoch": 0, "step": 1, "steps": 2, "epoch_step": 1, "epoch_steps": 2, "loss": 1.0,
+STEP = {"epoch": 1, "step": 1, "steps": 2, "epoch_step": 1, "epoch_steps": 2, "loss": 1.0,
         "images_per_second": 10.0, "seconds": 4.0, "input_seconds": 3.0}  # fmt: skip
 SPAN = [
-    {"time": 0.0, "event": "run_start", "start_epoch": 0},
-    {"time": 1.0, "event": "phase_start", "epoch": 0},
-    {"time": 3.0, "event": "engine", "epoch": 0, "mode": "live", "prefix_seconds": 0.05},
+    {"time": 0.0, "event": "run_start", "finished_epochs": 0},
+    {"time": 1.0, "event": "phase_start", "epoch": 1},
+    {"time": 3.0, "event": "engine", "epoch": 1, "mode": "live", "prefix_seconds": 0.05},
     {"time": 8.0, "event": "fill"},
     {"time": 9.0, "event": "notice"},
     {"time": 10.0, "event": "untrained"},
     {"time": 15.0, "event": "step", **STEP},
-    {"time": 17.0, "event": "epoch_end", "epoch": 0},
+    {"time": 17.0, "event": "epoch_end", "epoch": 1},
     {"time": 17.5, "event": "checkpoint", "epoch": 1},
 ]
 

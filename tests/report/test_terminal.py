@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamkit.report.terminal import make_console, make_table, printable
+from siamkit.report.terminal import make_console, make_table
+from siamkit.words import printable
 
 from .conftest import Terminal
 

@@ -535,7 +535,7 @@ class FailsAtNotice(Notes):
 
 class FailsWhenResumed(Notes):
     def __call__(self, event):
-        if event.name == "run_start" and event.data["start_step"]:
+        if event.name == "run_start" and event.data["finished_steps"]:
             raise FileExistsError("there already")
 
 

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
 import siamkit
 from siamkit import api
@@ -81,12 +84,29 @@ def test_a_run_leaves_its_config_events_metrics_and_checkpoints(done: Done) -> N
 def test_the_result_holds_phases_and_held_out_metrics(done: Done) -> None:
     result = done.result
     assert result["epochs"] == 3
-    assert [(p["start_epoch"], p["end_epoch"]) for p in result["phases"]] == [(0, 1), (1, 3)]
+    assert [(p["first_epoch"], p["last_epoch"]) for p in result["phases"]] == [(1, 1), (2, 3)]
     for name in ("untrained", "best", "last"):
         metrics = result["metrics"][name]
         assert 0 <= metrics["map@r"] <= metrics["recall@1"] <= 1
     best = result["metrics"]["best"]
     assert best["recall@1"] == max(epoch["recall@1"] for epoch in result["history"])
+
+
+def test_epochs_count_from_one_in_all_that_people_see_or_parse(done: Done) -> None:
+    result, watch = done.result, done.watch
+    for name in ("step", "epoch_end"):
+        assert sorted({data["epoch"] for data in watch.data(name)}) == [1, 2, 3]
+    for name in ("phase_start", "engine"):
+        assert {data["epoch"] for data in watch.data(name)} == {1, 2}
+    assert [data["epoch"] for data in watch.data("checkpoint")] == [0, 1, 2, 3]
+    best = result["metrics"]["best"]
+    recalls = [epoch["recall@1"] for epoch in result["history"]]
+    assert best["epoch"] == 1 + recalls.index(max(recalls))
+    assert result["calibration"]["provenance"]["epoch"] == best["epoch"]
+    assert result["phases"][0]["first_epoch"] == 1 and result["phases"][-1]["last_epoch"] == 3
+    assert f"best (epoch {best['epoch']})" in repr(siamkit.api.results.TrainingResult(result))
+    phases = siamkit.inspect(result["run_dir"]).phases
+    assert [(p["first_epoch"], p["last_epoch"]) for p in phases] == [(1, 1), (2, 3)]
 
 
 def test_training_learns_held_out_classes(run_values: RunValues) -> None:
@@ -345,9 +365,11 @@ def test_an_observer_plugin_that_fails_is_left_out_and_hurts_nobody(
 def test_a_poisoned_buffer_is_caught_before_it_is_saved(run_values: RunValues) -> None:
     from siamkit.training.tensors import require_finite
 
-    require_finite({"a": torch.ones(2), "steps": torch.tensor(3)})
+    require_finite({"a": torch.ones(2), "steps": torch.tensor(3)}, "fp32")
     with pytest.raises(NonFiniteError, match=r"bn\.running_var holds NaN or infinity"):
-        require_finite({"a": torch.ones(2), "bn.running_var": torch.tensor([1.0, float("inf")])})
+        require_finite(
+            {"a": torch.ones(2), "bn.running_var": torch.tensor([1.0, float("inf")])}, "fp32"
+        )
 
 
 def test_the_worker_count_changes_nothing(run_values: RunValues) -> None:
@@ -400,11 +422,11 @@ def test_the_optimizer_has_the_rates_of_plan_schedule_and_ramp(run_values: RunVa
     )
     steps = watch.data("step")
     total = steps[0]["steps"]
-    first_unfrozen = next(i for i, step in enumerate(steps) if step["epoch"] == 1)
+    first_unfrozen = next(i for i, step in enumerate(steps) if step["epoch"] == 2)
     for done, step in enumerate(steps):
         scale = 1 - done / total
         expected = {"head": 0.01 * scale}
-        if step["epoch"] >= 1:
+        if step["epoch"] >= 2:
             ramp = min(1.0, (done - first_unfrozen + 1) / 2)
             expected |= dict.fromkeys(("layer3", "layer4"), 0.001 * scale * ramp)
         assert step["rates"] == pytest.approx(expected)
@@ -481,6 +503,78 @@ def test_weights_that_are_nan_end_the_run_as_not_finite(
     weights = str(tmp_path / "w.safetensors")
     with pytest.raises(NonFiniteError):
         api.fit(run_values(backbone={"name": "timm:test_resnet", "weights": weights}))
+
+
+@pytest.mark.parametrize(
+    ("head", "loss", "clip"),
+    [("linear", "supcon", 1.0), ("residual", "supcon", 1.0), ("mlp", "multi-similarity", None),
+     ("identity", "supcon", 1.0)],
+)  # fmt: skip
+def test_images_with_features_of_zeros_neither_end_nor_spoil_a_run(
+    tmp_path: Path, head: str, loss: str, clip: float | None
+) -> None:
+    """Two classes are black, and the backbone has no bias: torch's normalisation explodes there."""
+    rng = np.random.default_rng(0)
+    for kind in range(6):
+        colour = (0, 0, 0) if kind < 2 else tuple(rng.integers(60, 255, 3).tolist())
+        for index in range(4):
+            path = tmp_path / ("val" if kind > 3 else "train") / str(kind) / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), colour).save(path)
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    module.preprocessing = siamkit.Preprocessing((0, 0, 0), (1, 1, 1), (32, 32))
+    watch = Recorder()
+    result = siamkit.fit(
+        data={part: tmp_path / part for part in ("train", "val")}, backbone=module, head=head,
+        loss=loss, optimizer={"name": "sgd", "lr": 0.01, "clip_norm": clip}, freeze="full",
+        epochs=2, batch_size=8, run_dir=tmp_path / "run", train={"images_per_class": 2},
+        listeners=[watch],
+    )  # fmt: skip
+    weights = api.load_model(result.run_dir, "last", backbone=module).state_dict()
+    assert all(t.abs().max() < 10 for t in weights.values() if t.is_floating_point())
+    notices = [data["text"] for data in watch.data("notice")]
+    if head == "identity":
+        assert any("training images: 4 of 8 embeddings consist of zeros" in t for t in notices)
+
+
+def test_a_run_that_learns_nothing_or_gets_worse_says_so(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from siamkit.training import scoring
+
+    # The untrained features find every image, so that training can only get worse.
+    monkeypatch.setattr(scoring.Scorer, "untrained", lambda *_: {"recall@1": 2.0, "map@r": 1.0})
+    watch = Recorder()
+    siamkit.fit(
+        run_values(loss={"name": "triplet", "margin": 1e-9}, train={"epochs": 4}),
+        listeners=[watch],
+    )
+    texts = [data["text"] for data in watch.data("notice")]
+    assert sum("the run ended below its baseline: recall@1 is" in text for text in texts) == 1
+    zeros = [data["train_loss"] == 0 for data in watch.data("epoch_end")]
+    assert sum("the loss was 0 in 3 epochs in a row" in text for text in texts) == all(zeros[:3])
+    assert all(zeros[:3])
+
+
+def test_collapsed_embeddings_are_told_once(run_values: RunValues) -> None:
+    class Constant(nn.Module):
+        embedding_dim = 4
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.full((4,), 1e-6))
+
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return 1 + features[:, :1] * self.weight
+
+    watch = Recorder()
+    values = run_values(train={"epochs": 2})
+    del values["head"]
+    siamkit.fit(values, head=Constant(), listeners=[watch])
+    texts = [data["text"] for data in watch.data("notice")]
+    assert sum("held-out images: the embeddings have collapsed" in text for text in texts) == 1
 
 
 def test_an_observer_cannot_change_the_run(

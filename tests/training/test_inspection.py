@@ -34,8 +34,8 @@ def test_the_classic_network_has_the_known_numbers_of_parameters(resnet50: dict[
 
 def test_the_two_phases_of_stages(resnet50: dict[str, Any]) -> None:
     first, second = resnet50["phases"]
-    assert (first["start_epoch"], first["end_epoch"]) == (0, 2)
-    assert (second["start_epoch"], second["end_epoch"]) == (2, 6)
+    assert (first["first_epoch"], first["last_epoch"]) == (1, 2)
+    assert (second["first_epoch"], second["last_epoch"]) == (3, 6)
     assert first["trainable_parameters"] == 1_114_752
     assert second["trainable_parameters"] == 23_177_856
     names = [stage["name"] for stage in second["stages"]]
@@ -157,5 +157,5 @@ def test_a_run_is_inspected_with_the_phases_it_went_through(run_values: RunValue
     assert len(result["phases"]) > 1, "a rate of nothing improves nothing"
     report = api.inspect(result["run_dir"])
     assert report["backbone"]["weights"] == "the run's own"
-    spans = [(p["start_epoch"], p["trainable_parameters"]) for p in report["phases"]]
-    assert spans == [(p["start_epoch"], p["trainable_parameters"]) for p in result["phases"]]
+    spans = [(p["first_epoch"], p["trainable_parameters"]) for p in report["phases"]]
+    assert spans == [(p["first_epoch"], p["trainable_parameters"]) for p in result["phases"]]

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 from siamkit.data.images import ImageSet
 from siamkit.training.seeding import derive
-from siamkit.training.state import RunState, best_epoch, out_of_patience
+from siamkit.training.state import (
+    RunState,
+    below_baseline,
+    best_epoch,
+    no_loss,
+    out_of_patience,
+)
 from siamkit.training.validation import probe
 
 HISTORY = st.lists(st.fixed_dictionaries({"m": st.floats(0, 1)}), max_size=12)
@@ -67,3 +73,20 @@ def test_the_probe_stays_small() -> None:
 def test_seeds_differ_by_purpose_and_index() -> None:
     seeds = {derive(s, w, i) for s in (0, 1) for w in ("init", "step") for i in range(50)}
     assert len(seeds) == 200 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_loss_of_zero_is_told_after_three_epochs_in_a_row() -> None:
+    def history(*losses: float) -> list[dict[str, float]]:
+        return [{"train_loss": loss} for loss in losses]
+
+    assert no_loss(history(0, 0, 0)) and no_loss(history(0.5, 0, 0, 0))
+    assert not no_loss(history(0, 0)) and not no_loss(history(0, 0, 0, 1e-9))
+    assert not no_loss([])
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_run_below_its_baseline_is_told(before: float, after: float) -> None:
+    text = below_baseline({"m": before}, {"m": after}, "m")
+    assert (text is None) is (after >= before)
+    if text is not None:
+        assert f"m is {after:.3f} after the best epoch, and {before:.3f} with" in text

@@ -155,3 +155,25 @@ def test_bf16_computes_in_bf16_and_hands_the_loss_float32() -> None:
 def test_fp16_on_the_cpu_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"train\.precision: fp16 needs a CUDA device"):
         autocast(CPU, "fp16")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_error_names_features_of_zeros_and_advises_what_can_help(precision: str) -> None:
+    stepper = make()
+    stepper.precision = precision
+    nn.init.zeros_(stepper.net.linear.bias)  # type: ignore[attr-defined, arg-type]
+    images = torch.tensor([[0.0, 0, 0], [0, 0, 0], [1, 1, 1]])
+    stepper.loss = Given(lambda e: torch.linalg.vector_norm(e, dim=1).log().sum())
+    with pytest.raises(NonFiniteError, match="the loss is not finite") as caught:
+        stepper(batches(images, torch.arange(3), [3]))
+    text = str(caught.value)
+    assert "2 of the 3 embeddings consist of zeros" in text and "image_size" in text
+    assert ("fp32" in text) is (precision != "fp32")
+
+
+def test_an_error_without_zeros_advises_a_lower_rate_only() -> None:
+    stepper = make()
+    stepper.loss = Given(lambda e: e.sum() * float("inf"))
+    with pytest.raises(NonFiniteError) as caught:
+        stepper(batches(torch.ones(4, 3), torch.arange(4), [4]))
+    assert str(caught.value).endswith("; lower the learning rate (lr)")

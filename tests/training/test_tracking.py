@@ -66,7 +66,7 @@ def test_a_tracker_is_told_what_the_log_holds_and_is_closed_once(register, run_v
     api.fit(one_epoch(run_values, "journal"), listeners=[log])
     assert journal.names() == log.names()
     assert journal.names()[0] == "run_start" and journal.names()[-1] == "run_end"
-    assert journal.events[0].data["start_step"] == 0
+    assert journal.events[0].data["finished_steps"] == 0
     assert journal.closed == 1
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from siamkit.errors import CheckpointError, ConfigError
+from siamkit.evaluation.cosine import cosine
 from siamkit.evaluation.nearest import Vectors, exact_search, not_a_number
 from siamkit.spelling import argument
 
@@ -176,7 +177,11 @@ def rescored(queries: Tensor, gallery: Vectors, indices: Tensor) -> tuple[Tensor
     scores = (vectors @ queries[:, :, None]).squeeze(2)
     if scores.isnan().any():
         raise not_a_number("the candidates")
-    scores = torch.where(indices < 0, -torch.inf, scores)
+    return ordered(torch.where(indices < 0, -torch.inf, cosine(scores)), indices)
+
+
+def ordered(scores: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scores and indices ``[Q, k]``, the largest score and the lower index first."""
     indices, order = indices.sort(dim=1)
     scores = scores.gather(1, order)
     order = scores.argsort(dim=1, descending=True, stable=True)

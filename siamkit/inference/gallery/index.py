@@ -20,17 +20,17 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from siamkit.errors import CheckpointError
+from siamkit.evaluation.cosine import cosine, directions
 from siamkit.evaluation.nearest import exact_search
-from siamkit.files import sha256_of
+from siamkit.files import path_of, sha256_of
 from siamkit.inference.gallery import approximate as ann
 from siamkit.showing import TextRepr
 from siamkit.spelling import command
-from siamkit.words import plural
+from siamkit.words import plural, printable
 
 FORMAT = 1
 META, EMBEDDINGS, ITEMS = "meta.json", "embeddings.npy", "items.jsonl"
@@ -85,7 +85,7 @@ class Neighbours:
     """The results for each of Q queries, the most similar first.
 
     Attributes:
-        scores: ``[Q, k]``, cosine similarities.
+        scores: ``[Q, k]``, cosine similarities in [-1, 1]; -inf for a missing result.
         indices: ``[Q, k]``, positions in the index; -1 if an approximate index gave fewer results.
         paths: The images, one list per query.
         labels: Their labels, which are subfolders of the gallery; None for an image without one.
@@ -124,7 +124,7 @@ class Index(TextRepr):
     """
 
     def __init__(self, path: str | Path, *, verify: bool = True) -> None:
-        self.path = Path(path)
+        self.path = path_of(path, "path", "an index")
         self.meta = _read_meta(self.path)
         _check(self.path, self.meta, verify)
         self.embeddings: np.ndarray[Any, Any] = _mapped(self.path / EMBEDDINGS)
@@ -140,11 +140,17 @@ class Index(TextRepr):
     def __len__(self) -> int:
         return self.meta.count
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how a copy opens the same files: the mapped arrays are not copied with it."""
+        return _opened_again, (self.path.absolute(),)
+
     def __repr__(self) -> str:
         """Return a description with the number of images and the kind of search."""
         kind = "exact" if self._approximate is None else "approximate"
         images = plural(len(self), "image")
-        return f"Index: {images}, {self.meta.dim} dimensions, {kind} search, in {self.path}"
+        return (
+            f"Index: {images}, {self.meta.dim} dimensions, {kind} search, in {printable(self.path)}"
+        )
 
     @property
     def embedding_dim(self) -> int:
@@ -188,10 +194,11 @@ class Index(TextRepr):
             DataError: The width does not fit, or k is not positive.
             NonFiniteError: An embedding contains NaN or infinity.
         """
-        queries = F.normalize(torch.as_tensor(embeddings).detach().float().cpu(), dim=1)
+        queries = directions(torch.as_tensor(embeddings))
         approximate = None if exact else self._approximate
         if approximate is None:
-            scores, indices = exact_search(queries, self.embeddings, k)
+            products, indices = exact_search(queries, self.embeddings, k)
+            scores, indices = ann.ordered(cosine(products), indices)
         else:
             self._require_usable(queries, k)
             indices = approximate(queries, min(k, len(self)))
@@ -206,7 +213,7 @@ class Index(TextRepr):
 
     def recall(self, embeddings: Tensor | np.ndarray[Any, Any], k: int = 10) -> float:
         """Return the share of each query's k most similar images that :meth:`search` returns."""
-        queries = F.normalize(torch.as_tensor(embeddings).detach().float().cpu(), dim=1)
+        queries = directions(torch.as_tensor(embeddings))
         best = exact_search(queries, self.embeddings, k)[1]
         if self._approximate is None:
             return 1.0
@@ -220,6 +227,10 @@ class Index(TextRepr):
         if self.meta.kind == "exact":
             return None
         return ann.opened(self.path / CELLS, self.meta.cells or 1)
+
+
+def _opened_again(path: Path) -> Index:
+    return Index(path, verify=False)
 
 
 def seal(path: Path) -> FileSeal:

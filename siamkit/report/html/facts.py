@@ -164,10 +164,10 @@ def facts_of(events: Sequence[LoggedEvent]) -> RunFacts:
     start = _last(named, "run_start")
     names = [name for name, _ in named]
     last = max((i for i, name in enumerate(names) if name == "run_start"), default=0)
-    epochs = {e["epoch"]: _epoch(e) for name, e in named if name == "epoch_end"}
+    epochs = {_number(e): _epoch(e) for name, e in named if name == "epoch_end"}
     steps = _steps(e for name, e in named if name == "step")
     reached = max(
-        [int(e["epoch"]) + 1 for name, e in named if name in ("phase_start", "step", "epoch_end")],
+        [_number(e) + 1 for name, e in named if name in ("phase_start", "step", "epoch_end")],
         default=0,
     )
     return RunFacts(
@@ -188,7 +188,7 @@ def _standing(named: Sequence[tuple[str, LoggedEvent]]) -> list[tuple[str, Logge
     standing: list[tuple[str, LoggedEvent]] = []
     for name, event in named:
         if name == "run_start":
-            start = int(event.get("start_epoch", 0))
+            start = int(event.get("finished_epochs", 0))
             standing = [(n, e) for n, e in standing if not _undone(n, e, start)]
         standing.append((name, event))
     return standing
@@ -196,8 +196,8 @@ def _standing(named: Sequence[tuple[str, LoggedEvent]]) -> list[tuple[str, Logge
 
 def _undone(name: str, event: LoggedEvent, start: int) -> bool:
     if name == "epoch_end":
-        return bool(event["epoch"] >= start)
-    return name in ("phase_start", "engine", "step") and bool(event["epoch"] > start)
+        return _number(event) >= start
+    return name in ("phase_start", "engine", "step") and _number(event) > start
 
 
 def _last(named: Sequence[tuple[str, LoggedEvent]], wanted: str) -> LoggedEvent:
@@ -209,9 +209,14 @@ def _numbers(values: LoggedEvent) -> dict[str, float]:
     return {k: v for k, v in values.items() if isinstance(v, float) and k != "time"}
 
 
+def _number(event: LoggedEvent) -> int:
+    """Return the epoch of an event, from 0; events count from 1."""
+    return int(event["epoch"]) - 1
+
+
 def _epoch(event: LoggedEvent) -> Epoch:
     return Epoch(
-        event["epoch"],
+        _number(event),
         event["train_loss"],
         _numbers(event["metrics"]),
         _numbers(event.get("train_metrics") or {}),
@@ -223,7 +228,7 @@ def _steps(events: Iterable[LoggedEvent]) -> tuple[LoggedStep, ...]:
     """Return the steps by number; a repeated step replaces the one that a crash undid."""
     steps = {
         e["step"]: LoggedStep(
-            e["epoch"] + e["epoch_step"] / max(e["epoch_steps"], 1),
+            _number(e) + e["epoch_step"] / max(e["epoch_steps"], 1),
             e["loss"],
             e.get("rates") or {},
         )
@@ -245,7 +250,7 @@ def _bands(named: Sequence[tuple[str, LoggedEvent]], reached: int) -> tuple[Band
             stages = {}
         elif name == "phase_start":
             stages = {**stages, **{c["stage"]: _stage(c) for c in event["changes"]}}
-            start = int(event["epoch"])
+            start = _number(event)
             by_start[start] = Band(
                 start, start, event["trainable_parameters"], event["parameters"], dict(stages)
             )

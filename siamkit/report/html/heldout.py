@@ -127,7 +127,7 @@ def held_out_facts(
     if known:
         # The list may lack a pair of two images of one identity, so no neighbour is known wrong.
         none = np.zeros(len(names), bool)
-        near = replace(near, findable=none, right=none)
+        near = replace(near, findable=none, right=none.astype(np.float32))
     else:
         try:
             retrieval = retrieval_of(whole.embeddings, whole.images)

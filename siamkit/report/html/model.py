@@ -13,6 +13,7 @@ from siamkit.evaluation.neighbourhood import ScoredPair
 from siamkit.evaluation.prediction import Rate
 from siamkit.evaluation.verified import Verified
 from siamkit.report import units
+from siamkit.report.gains import is_loss
 from siamkit.report.html.facts import RunFacts
 from siamkit.report.html.heldout import Decision, HeldOutFacts
 from siamkit.report.html.thumbnails import LARGE, SMALL
@@ -75,13 +76,15 @@ def headline(facts: RunFacts, metrics: Mapping[str, Any]) -> list[Json]:
 
 def _figures(part: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Json]:
     names = [n for n in dict.fromkeys([*after, *before]) if _is_number(after.get(n, before.get(n)))]
+    changes = {n: after[n] - before[n] for n in names if n in before and n in after}
     return [
         {
             "part": part,
             "name": name,
             "before": before.get(name),
             "after": after.get(name),
-            "change": after[name] - before[name] if name in before and name in after else None,
+            "change": changes.get(name),
+            "loss": is_loss(name, changes.get(name, 0.0)),
         }
         for name in names
     ]
@@ -152,8 +155,10 @@ def map_items(facts: HeldOutFacts, places: Map) -> list[Json]:
             verdict = "not a query"
         elif not near.findable[index]:
             verdict = "the only image of its class"
-        elif near.right[index]:
+        elif near.right[index] == 1:
             verdict = "nearest image: same class"
+        elif near.right[index] > 0:
+            verdict = "images of this class and of others are equally near"
         else:
             verdict = f"nearest image: {facts.name(nearest)}"
         items.append(

@@ -130,7 +130,7 @@ def score_chart(verified: Verified, decision: Decision) -> Chart:
 def map_chart(facts: HeldOutFacts, places: Map) -> Chart:
     """Return the map of the embeddings; the page's script shows the image of a point."""
     assert facts.near is not None
-    wrong = facts.near.findable & ~facts.near.right
+    wrong = facts.near.findable & (facts.near.right < 0.5)
     chart = figure(height=560, hovermode="closest", margin={"l": 8, "r": 8, "t": 34, "b": 8})
     known = bool(facts.near.findable.any())
     kinds = (
@@ -154,9 +154,11 @@ def map_chart(facts: HeldOutFacts, places: Map) -> Chart:
     hidden = {"visible": False, "range": [-0.04, 1.04]}
     chart.update_xaxes(**hidden)
     chart.update_yaxes(**hidden)
-    count, errors = len(places.indices), int(wrong[places.indices].sum())
+    missed = np.where(facts.near.findable, 1 - facts.near.right, 0)[places.indices]
+    count, errors = len(places.indices), float(missed.sum())
+    number = f"{errors:.0f}" if errors.is_integer() else f"{errors:.1f}"  # ties count in part
     apart = (
-        f"; the nearest image of {errors} of them (crosses) is of another class" if known else ""
+        f"; the nearest image of {number} of them (crosses) is of another class" if known else ""
     )
     finding = (
         f"{plural(count, 'image')}, placed by t-SNE{apart}. Neighbouring points have similar "

@@ -64,12 +64,12 @@ def _spans(events: Sequence[LoggedEvent]) -> Iterator[tuple[int, str, float]]:
     for event in events:
         name = event["event"]
         if name == "run_start":
-            last, epoch = event["time"], int(event.get("start_epoch", 0))
+            last, epoch = event["time"], int(event.get("finished_epochs", 0))
             continue
         if name not in _ENDS and name != "step":
             continue  # a notice does not end any work
         if name in ("phase_start", "engine", "step", "epoch_end"):
-            epoch = int(event["epoch"])
+            epoch = int(event["epoch"]) - 1
         if name == "engine":
             engine = event
         # A clock that was set back must not give negative times.

@@ -1,6 +1,8 @@
 """An index: what is in it, what damages it, and what replaces it."""
 
+import copy
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -39,6 +41,18 @@ def test_what_is_in_it(index, embedder, image_folder):
         assert opened.item(i) == (path, path.parent.name)
     expected = F.normalize(embedder.embed(image_folder), dim=1)
     np.testing.assert_allclose(opened.embeddings, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda i: pickle.loads(pickle.dumps(i))], ids=["deepcopy", "pickle"]
+)
+def test_an_index_is_copied_after_an_approximate_search(index, embedder, image_folder, copied):
+    opened = Index(index)
+    queries = embedder.embed(image_folder)
+    expected = opened.search(queries, 5)
+    again = copied(opened)
+    assert torch.equal(again.search(queries, 5).indices, expected.indices)
+    assert len(pickle.dumps(opened)) < 1000  # the files stay where they are
 
 
 def test_an_image_finds_itself_and_its_label(index, embedder, image_folder):

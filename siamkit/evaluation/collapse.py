@@ -1,0 +1,45 @@
+"""Collapse: embeddings that hardly differ, or that consist of zeros, told in words."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from siamkit.evaluation.cosine import directions
+from siamkit.words import plural
+
+COLLAPSED = 0.999
+"""The mean cosine similarity of different images from which embeddings count as collapsed.
+
+Features of untrained backbones reach 0.98, because a ReLU leaves only positive values.
+"""
+
+
+def collapse(embeddings: Tensor) -> str | None:
+    """Return what is wrong with embeddings ``[N, E]`` of different images; None if nothing is."""
+    vectors = directions(embeddings)
+    count = len(vectors)
+    zeros = int((~vectors.any(dim=1)).sum())
+    if zeros:
+        return (
+            f"{zeros} of {plural(count, 'embedding')} consist of zeros: the network gives nothing "
+            "for these images, and they are similar to no image"
+        )
+    similar = mean_cosine(vectors)
+    if similar < COLLAPSED:
+        return None
+    return (
+        f"the embeddings have collapsed: those of different images are nearly the same (mean "
+        f"cosine similarity {similar:.5f}), so the network hardly tells images apart"
+    )
+
+
+def mean_cosine(vectors: Tensor) -> float:
+    """Return the mean cosine similarity of two different ones of unit vectors ``[N, E]``."""
+    count = len(vectors)
+    if count < 2:
+        return 0.0
+    # The squared length of the sum holds each pair twice, and each vector with itself.
+    total = vectors.double().sum(dim=0)
+    own = torch.linalg.vector_norm(vectors.double(), dim=1).square().sum()
+    return float((total @ total - own) / (count * (count - 1)))

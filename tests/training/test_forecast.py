@@ -1,0 +1,68 @@
+"""Settings that do not fit the length of a run are told before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import siamkit
+from siamkit import api
+from siamkit.training.build import build
+from siamkit.training.forecast import forecast
+
+
+def notices(values: dict[str, Any], steps: int | None = 6) -> str:
+    return "\n".join(forecast(build(api.load_config(values), api.registries(), 4), steps))
+
+
+@pytest.fixture
+def run(values_of: Callable[..., dict[str, Any]], tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    return lambda **sections: values_of(tmp_path / "run", **sections)
+
+
+def test_a_run_that_ends_before_it_unfreezes_is_told(run) -> None:
+    # The default: the head alone in the first two epochs.
+    default = {"freeze": {"name": "stages", "warmup": 2}}
+    text = notices(run(train={"epochs": 2}, **default))
+    assert "policy 'stages' unfreezes the backbone in epoch 3" in text
+    assert "the run has only 2 epochs" in text and "epochs=4" in text
+    assert notices(run(train={"epochs": 3}, **default)) == ""
+    # A policy that keeps the backbone frozen does what it says.
+    assert notices(run(train={"epochs": 2}, freeze={"name": "freeze-all"})) == ""
+    assert notices(run(train={"epochs": 1}, freeze={"name": "full"})) == ""
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "constant", "one-cycle", "plateau"])
+def test_a_warm_up_longer_than_the_run_is_told(run, name: str) -> None:
+    scheduler = {"name": name, "warmup": 6}
+    text = notices(run(train={"epochs": 3}, scheduler=scheduler))
+    assert f"the rate of scheduler '{name}' rises until the run ends" in text
+    assert ("50 % of the full rate" in text) is (name != "one-cycle")  # its rise is no line
+    assert notices(run(train={"epochs": 3}, scheduler={**scheduler, "warmup": 1})) == ""
+
+
+@pytest.mark.parametrize("name", siamkit.list_schedulers())
+def test_no_schedule_is_told_as_it_is(run, name: str) -> None:
+    assert notices(run(train={"epochs": 3}, scheduler={"name": name})) == ""
+    assert notices(run(train={"epochs": 3}, scheduler={"name": name}), steps=None) == ""
+
+
+def test_stages_that_warm_up_for_longer_than_the_run_lasts_are_told(run) -> None:
+    train = {"epochs": 3, "unfreeze_warmup": 13}
+    text = notices(run(train=train))  # unfrozen in epoch 2, with 12 steps left
+    assert "never reach their full rate: they warm up for 13 steps" in text
+    assert "only 12 are left" in text
+    assert notices(run(train={**train, "unfreeze_warmup": 12})) == ""
+
+
+def test_training_and_inspecting_say_it_before(run) -> None:
+    values = run(train={"epochs": 1}, freeze={"name": "stages", "warmup": 2})
+    expected = "policy 'stages' unfreezes the backbone in epoch 3, but the run has only 1 epoch"
+    assert any(expected in text for text in siamkit.inspect(values).notices)
+    seen: list[siamkit.Event] = []
+    siamkit.fit(values, listeners=[seen.append])
+    assert seen[0].name == "run_start"
+    assert any(expected in text for text in seen[0].data["notices"])
