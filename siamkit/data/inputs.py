@@ -41,11 +41,12 @@ def files_of(images: Paths) -> list[Path]:
     images = listed(images)
     if not isinstance(images, str | Path):
         for number, image in enumerate(images):
-            if not is_file(image) or image == "":  # an empty path would be the current folder
+            empty = isinstance(image, str) and not image  # it would be the current folder
+            if empty or not is_file(image):
                 raise DataError(
                     "must be a file",
                     where=f"images item {number}",
-                    got=image if image == "" else type(image).__name__,
+                    got="" if empty else type(image).__name__,
                     allowed="a folder, a file, or several files",
                 )
         return [i.path if isinstance(i, Sample) else Path(i) for i in images]

@@ -17,4 +17,5 @@ def unit(vectors: Tensor) -> Tensor:
     gradient here is zero.
     """
     length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    return torch.where(length > SHORTEST, vectors / length.clamp_min(SHORTEST), 0.0)
+    # Not length > SHORTEST, which is false for NaN and would hide it.
+    return torch.where(length <= SHORTEST, 0.0, vectors / length.clamp_min(SHORTEST))

@@ -30,3 +30,8 @@ def test_a_vector_of_zeros_stays_zeros_and_gets_no_gradient():
     # torch's own normalisation of the first row of the loss: infinity.
     made.mul(1e30).sum().backward()
     assert torch.isfinite(x.grad).all() and not x.grad[0].any() and x.grad[1].any()
+
+
+def test_a_vector_that_is_not_finite_stays_so():
+    assert unit(torch.tensor([[float("nan"), 1.0]])).isnan().all()
+    assert unit(torch.tensor([[float("inf"), 1.0]])).isnan().any()

@@ -86,7 +86,7 @@ def test_the_gallery_shows_neighbours_by_the_roles_that_evaluate_uses():
     facts = held_out_facts(replace(held, images=images), None)
     assert facts.near is not None and facts.retrieval is not None
     assert (facts.near.nearest >= 9).all() and not facts.near.findable[9:].any()
-    hits = (facts.near.findable & facts.near.right).sum()
+    hits = facts.near.right[facts.near.findable].sum()
     assert facts.retrieval.recall[1] == hits / facts.retrieval.queries
 
 
