@@ -12,6 +12,7 @@ import yaml
 from siamkit.config.base import SAMPLE, Values, expanded
 from siamkit.config.sections import COMPONENT_MODELS
 from siamkit.errors import ConfigError, did_you_mean
+from siamkit.files import read_bytes
 from siamkit.problems import Namer
 from siamkit.registry import Provider
 
@@ -58,7 +59,7 @@ def read_file(path: Path) -> Layer:
         ConfigError: The file cannot be read, is not YAML, or is not a mapping of sections.
     """
     try:
-        values = _load_yaml(path.read_text(encoding="utf-8"))
+        values = _load_yaml(read_bytes(path).decode())
     except OSError as error:
         raise ConfigError(
             f"cannot read the config file: {error.strerror}", where=str(path)

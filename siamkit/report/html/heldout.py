@@ -171,7 +171,7 @@ def _drawn(held: HeldOut, most: int) -> HeldOut:
     rng = np.random.default_rng(_SEED)
     kept = np.sort(rng.permutation(len(held.images))[:most])
     images = held.images.subset(kept.tolist())
-    return HeldOut(held.part, images, held.embeddings[torch.from_numpy(kept)], held.epoch)
+    return replace(held, images=images, embeddings=held.embeddings[torch.from_numpy(kept)])
 
 
 def _decision(verified: Verified, calibration: Calibration | None) -> Decision:
