@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from siamkit.errors import CheckpointError
 from siamkit.evaluation.prediction import Rate
-from siamkit.json_files import read_sealed, write_sealed
+from siamkit.json_files import read_json, unsealed, write_sealed
 from siamkit.spelling import command
 
 FORMAT = 2
@@ -98,7 +98,7 @@ class Calibration:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     target: Target
-    far_asked: Annotated[float, Field(gt=0, lt=1)] | None
+    far_asked: Annotated[float, Field(gt=0, le=1)] | None
     threshold: Annotated[float, Field(ge=-_MOST, le=_MOST)]
     far: Rate
     frr: Rate
@@ -176,7 +176,10 @@ class Calibration:
             CheckpointError: The file is missing, damaged or edited, or not a calibration.
         """
         hint = hint or _hint()
-        return cls.from_json(read_sealed(path, hint), str(path), hint)
+        values = read_json(path, hint)
+        if isinstance(values, dict) and values.get("format") == FORMAT:
+            values = unsealed(values, str(path), hint)
+        return cls.from_json(values, str(path), hint)
 
 
 def _hint() -> str:

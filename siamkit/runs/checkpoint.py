@@ -190,7 +190,7 @@ def newest_first(root: Path) -> list[Path]:
     with reading(root):
         if not is_there(root):
             return []
-        folders = [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
+        folders = [p for p in root.iterdir() if p.name.startswith("epoch-") and p.is_dir()]
     return sorted(folders, key=lambda p: _age(p.name), reverse=True)
 
 

@@ -111,7 +111,8 @@ def _digest(about: str, embeddings: Tensor) -> str:
     """Return the SHA-256 of what is known of the images, and of the embeddings and their shape."""
     head = json.dumps([about, str(embeddings.dtype), list(embeddings.shape)])
     result = hashlib.sha256(head.encode())
-    result.update(memoryview(embeddings.view(-1).view(torch.uint8).numpy()))
+    content: Any = embeddings.view(-1).view(torch.uint8).numpy()
+    result.update(content)
     return result.hexdigest()
 
 

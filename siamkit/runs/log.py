@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from siamkit.errors import CheckpointError
 from siamkit.files import is_there, read_bytes, reading
@@ -18,15 +19,15 @@ _Count = Annotated[int, Field(ge=0)]
 _Numbers = dict[str, float | None]
 
 
-class _Event(TypedDict):
-    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+class _Event(BaseModel):
+    model_config = ConfigDict(strict=True)
 
     time: float
     event: str
 
 
-class _Images(TypedDict):
-    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+class _Images(BaseModel):
+    model_config = ConfigDict(strict=True)
 
     how: str
     train: str
@@ -34,20 +35,20 @@ class _Images(TypedDict):
 
 
 class _RunStart(_Event):
-    start_epoch: NotRequired[_Count]
-    config: NotRequired[dict[str, Any]]
-    data: NotRequired[_Images]
-    notices: NotRequired[list[str]]
+    start_epoch: _Count = 0
+    config: dict[str, Any] = {}
+    data: _Images | None = None
+    notices: list[str] = []
 
 
-class _Change(TypedDict):
-    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+class _Change(BaseModel):
+    model_config = ConfigDict(strict=True)
 
     stage: str
     parameters: _Count
     trainable: _Count | None
     lr: float
-    norm: NotRequired[str | None]
+    norm: str | None = None
 
 
 class _PhaseStart(_Event):
@@ -59,9 +60,9 @@ class _PhaseStart(_Event):
 
 class _Engine(_Event):
     epoch: _Count
-    boundary: NotRequired[str | None]
-    kernel: NotRequired[str | None]
-    prefix_seconds: NotRequired[float]
+    boundary: str | None = None
+    kernel: str | None = None
+    prefix_seconds: float = 0.0
 
 
 class _Step(_Event):
@@ -70,17 +71,17 @@ class _Step(_Event):
     epoch_step: _Count
     epoch_steps: _Count
     loss: float
-    rates: NotRequired[_Numbers]
-    input_seconds: NotRequired[float]
-    images_per_second: NotRequired[float]
-    seconds: NotRequired[float]
+    rates: _Numbers = {}
+    input_seconds: float = 0.0
+    images_per_second: float = 0.0
+    seconds: float = 0.0
 
 
 class _EpochEnd(_Event):
     epoch: _Count
     train_loss: float
     metrics: _Numbers
-    train_metrics: NotRequired[_Numbers | None]
+    train_metrics: _Numbers | None = None
     best: bool
 
 
@@ -93,38 +94,31 @@ class _NonFinite(_Event):
     samples: list[Any]
 
 
-_ANY = TypeAdapter[Any](_Event)
-_SHAPES = {
-    name: TypeAdapter[Any](shape)
-    for name, shape in {
-        "run_start": _RunStart,
-        "phase_start": _PhaseStart,
-        "engine": _Engine,
-        "step": _Step,
-        "epoch_end": _EpochEnd,
-        "notice": _Notice,
-        "non_finite": _NonFinite,
-    }.items()
+_SHAPES: dict[str, type[BaseModel]] = {
+    "run_start": _RunStart,
+    "phase_start": _PhaseStart,
+    "engine": _Engine,
+    "step": _Step,
+    "epoch_end": _EpochEnd,
+    "notice": _Notice,
+    "non_finite": _NonFinite,
 }
 """What the readers of an event rely on, by its name. Other keys may have any value."""
 
 
+@dataclass(frozen=True)
 class Log:
     """The events of a run.
 
-    Args:
+    Attributes:
         events: Each with ``time`` (seconds since 1970) and ``event``, its name.
         damaged: The number of lines that are not events, such as one that a crash cut off.
         problem: The reason why the whole file cannot be read; None if it can, or does not exist.
     """
 
-    def __init__(
-        self,
-        events: tuple[LoggedEvent, ...] = (),
-        damaged: int = 0,
-        problem: str | None = None,
-    ) -> None:
-        self.events, self.damaged, self.problem = events, damaged, problem
+    events: tuple[LoggedEvent, ...] = ()
+    damaged: int = 0
+    problem: str | None = None
 
 
 def read_log(path: Path) -> Log:
@@ -150,6 +144,8 @@ def _event(line: str) -> LoggedEvent:
     values = parsed(line)
     if isinstance(values, dict) and SEAL in values:
         values = unsealed(values, "line")
-    event: LoggedEvent = _ANY.validate_python(values)
-    shape = _SHAPES.get(event["event"])
-    return event if shape is None else shape.validate_python(event)
+    _Event.model_validate(values)
+    event: LoggedEvent = values
+    if (shape := _SHAPES.get(event["event"])) is not None:
+        shape.model_validate(event)
+    return event

@@ -26,7 +26,7 @@ def held_out(labels, width=4, seed=0, part="val"):
     embeddings = centres[labels] + 0.4 * torch.randn(len(labels), width, generator=generator)
     samples = tuple(Sample(Path(f"/none/{i}.png"), n, f"{n}/{i}.png") for i, n in enumerate(labels))
     classes = tuple(f"class {n}" for n in range(max(labels) + 1))
-    return HeldOut(part, ImageSet(samples, classes), embeddings, 0)
+    return HeldOut(part, ImageSet(samples, classes), embeddings, 0, "n")
 
 
 # --- verification ---
@@ -34,7 +34,7 @@ def held_out(labels, width=4, seed=0, part="val"):
 
 def calibration(threshold):
     rate = Rate(0.1, 0.05, 0.2)
-    source = Provenance("data", "val", "", 18, 3, 45, 108, True, "epoch-1", 0, "0")
+    source = Provenance("data", "val", "", 18, 3, 45, 108, True, "epoch-1", "n", 0, "0")
     return Calibration("eer", None, threshold, rate, rate, 1.0, 0.0, source)
 
 
@@ -46,7 +46,7 @@ def test_figures_are_those_of_evaluate(known):
         rows = [(i, i + 6) for i in range(30)] + [(i, i + 1) for i in range(30)] + [(0, 12)]
         tuples = Tuples(tuple(rows), (True,) * 30 + (False,) * 31)
         images = ImageSet(held.images.samples, held.images.classes, tuples)
-        held = HeldOut("val", images, held.embeddings, 0)
+        held = HeldOut("val", images, held.embeddings, 0, "n")
     # The total is beyond the images that are shown from, so that figures must not be of a draw.
     facts = held_out_facts(held, calibration(0.25), most_images=20)
     expected = summarize(held.embeddings, held.images, threshold=0.25)
@@ -67,7 +67,7 @@ def test_a_rate_of_zero_has_its_interval_in_both():
     held = held_out([0, 1] * 12)
     # Each image is like one of the other class: the highest scores are all of different pairs.
     embeddings = torch.eye(12).repeat_interleave(2, 0)
-    found = held_out_facts(HeldOut("val", held.images, embeddings, 0), None).verified
+    found = held_out_facts(HeldOut("val", held.images, embeddings, 0, "n"), None).verified
     expected = summarize(embeddings, held.images)["verification"]
     assert found is not None and found.metrics.tar_at_far[0.1] == 0.0
     assert found.to_json()["intervals"] == expected["intervals"]
@@ -79,7 +79,7 @@ def test_the_gallery_shows_neighbours_by_the_roles_that_evaluate_uses():
     query = tuple(i < 9 for i in range(18))
     gallery = tuple(not q for q in query)
     images = ImageSet(held.images.samples, held.images.classes, None, query, gallery)
-    facts = held_out_facts(HeldOut("val", images, held.embeddings, 0), None)
+    facts = held_out_facts(HeldOut("val", images, held.embeddings, 0, "n"), None)
     assert facts.near is not None and facts.retrieval is not None
     assert (facts.near.nearest >= 9).all() and not facts.near.findable[9:].any()
     hits = (facts.near.findable & facts.near.right).sum()
@@ -149,7 +149,7 @@ def test_known_pairs_are_shown_as_the_data_lists_them():
     held = held_out([0, 0, 1, 1, 2, 3])
     pairs = Tuples(((0, 1), (2, 3), (0, 4), (4, 5)), (True, True, False, False))
     images = ImageSet(held.images.samples, held.images.classes, pairs)
-    found = held_out_facts(HeldOut("val", images, held.embeddings, 0), None)
+    found = held_out_facts(HeldOut("val", images, held.embeddings, 0, "n"), None)
     assert (found.right, found.wrong) == ([], []), "which neighbours are right is not known"
     assert found.verified is not None
     assert (found.verified.metrics.same, found.verified.metrics.different) == (2, 2)

@@ -14,7 +14,7 @@ from siamkit.runs.held_out import HeldOut
 @pytest.fixture
 def held_out(tmp_path: Path) -> HeldOut:
     images = ImageSet.of(tmp_path, {"a\udcff": ["a/1.png", "a/2.png"], "b": ["b/\udcff.png"]})
-    return HeldOut("val", images, torch.randn(3, 4), epoch=2)
+    return HeldOut("val", images, torch.randn(3, 4), epoch=2, network="n")
 
 
 def test_it_comes_back_as_it_was_saved(held_out: HeldOut, tmp_path: Path) -> None:
