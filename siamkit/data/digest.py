@@ -11,7 +11,7 @@ from siamkit.data.images import ImageSet
 def digest(images: ImageSet | None) -> str:
     """Return the SHA-256 of all images' keys, labels and file sizes, and of their known tuples.
 
-    A file that is missing or out of reach counts as one without a size. An empty set and None have a digest too.
+    A file out of reach counts as one without a size. An empty set and None have a digest too.
     """
     result = hashlib.sha256()
     for sample in images.samples if images else ():
