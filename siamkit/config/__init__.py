@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from siamkit.config.base import SAMPLE, Component, Section, Values
 from siamkit.config.data import AugmentConfig, DataConfig
-from siamkit.config.identity import FREE, decisive
+from siamkit.config.identity import FREE, decisive, flat
 from siamkit.config.layers import (
     Layer,
     merge,
@@ -65,6 +65,7 @@ __all__ = [
     "Values",
     "calibration_config",
     "decisive",
+    "flat",
     "is_resolved",
     "json_schema",
     "merge",

@@ -27,12 +27,13 @@ The place of the data is among them; the data itself is compared by its names, l
 
 def decisive(config: RunConfig) -> dict[str, Any]:
     """Return the values of all keys but :data:`FREE`, as JSON values by dotted key."""
-    return {key: value for key, value in _flat(config.to_values()) if key not in FREE}
+    return {key: value for key, value in flat(config.to_values()) if key not in FREE}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield nested values by dotted key."""
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from siamkit.config import RunConfig, decisive, resolve
+from siamkit.config import RunConfig, decisive, flat, resolve
 from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet
-from siamkit.errors import CheckpointError, ConfigError
+from siamkit.errors import CheckpointError, ConfigError, SiamkitError
 from siamkit.evaluation.calibration import Calibration
 from siamkit.files import is_there, read_bytes, reading
 from siamkit.json_files import read_sealed
@@ -83,6 +83,25 @@ class OpenRun:
         if self._readable is not None:
             self._require_config(config, self._readable)
         return config
+
+    @property
+    def config_problem(self) -> str | None:
+        """The difference of ``config.yaml`` from what the run was trained with; None without one.
+
+        It resolves no config unless the file looks different, so it needs no plugins.
+        """
+        try:
+            if self._readable is None:
+                return None
+            now = {f"config {key}": v for key, v in flat(self.dir.read_config())}
+            before = self._readable.state["identity"]
+            if any(before[k] != now.get(k, before) for k in before if k.startswith("config ")):
+                _ = self.config
+        except CheckpointError as error:
+            return str(error)
+        except SiamkitError:  # a plugin or an object is not here, or a key is damaged
+            return f"{self.dir.config}: cannot be compared with the run's checkpoints"
+        return None
 
     def _require_config(self, config: RunConfig, saved: SavedCheckpoint) -> None:
         now = {f"config {key}": value for key, value in decisive(config).items()}
@@ -180,10 +199,7 @@ class OpenRun:
             if name == newest:
                 hint = f"{command('train --resume', self.path)} goes back to the one before it"
             else:
-                hint = (
-                    "the network of the best epoch is lost; that of the last epoch can be used "
-                    "(--last, in Python which='last')"
-                )
+                hint = "the network of the best epoch is lost; that of the last epoch can be used"
             raise CheckpointError(
                 error.what, where=error.where, got=error.got, allowed=error.allowed, hint=hint
             ) from None

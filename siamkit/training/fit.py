@@ -285,8 +285,7 @@ def _best(trainer: Trainer) -> SavedCheckpoint:
         raise CheckpointError(
             f"the best epoch's network is lost: {error.what}",
             where=error.where,
-            hint="the network of the last epoch can be used (--last, in Python which='last'), or "
-            "start a new run",
+            hint="that of the last epoch can be used, or start a new run",
         ) from None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from siamkit.errors import CheckpointError, SiamkitError
+from siamkit.errors import SiamkitError
 from siamkit.evaluation.calibration import Calibration
 from siamkit.evaluation.embedding_map import Map, embedding_map
 from siamkit.report.html import timing
@@ -60,12 +60,8 @@ def gather(run: OpenRun) -> Gathered:
         metrics = run.metrics
     except SiamkitError as error:
         notices.append(f"the final metrics are left out: {error}")
-    try:
-        _ = run.config  # it compares the file, which the page shows
-    except CheckpointError as error:
-        notices.append(f"the configuration is not the run's own: {error}")
-    except SiamkitError:
-        pass  # a plugin or an object is not here; the page shows the file as it is
+    if run.config_problem:
+        notices.append(f"the configuration may not be the run's own: {run.config_problem}")
     return Gathered(
         run,
         facts,
