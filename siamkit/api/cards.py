@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from siamkit.evaluation.prediction import Rate
 from siamkit.evaluation.summary import summarize
 from siamkit.model.pretrained.card import CardSection
 from siamkit.runs.held_out import HeldOut
+from siamkit.runs.log import Log
 
 _PARTS = {"val": "validation", "test": "test"}
 _TARGETS = {
@@ -47,6 +47,7 @@ class CardFacts:
     @classmethod
     def of(
         cls,
+        log: Log,
         events: Path,
         config: RunConfig,
         calibration: Calibration | None,
@@ -55,10 +56,18 @@ class CardFacts:
     ) -> CardFacts:
         """Return the facts of a run, without the paths of the machine that it ran on.
 
+        Args:
+            log: Its events.
+            events: The file of its events, for errors.
+            config: Its config.
+            calibration: Its threshold; None without one.
+            held: Its held-out images and their embeddings; None where the run has not ended.
+            epoch: The best epoch, from 0.
+
         Raises:
             CheckpointError: Its event log doesn't begin with the run's start.
         """
-        start = _start(events)
+        start = _start(log, events)
         if calibration is not None:
             # Whoever gets the folder has no use for the path, and the folder above may be private.
             data = Path(calibration.provenance.data).name
@@ -67,15 +76,11 @@ class CardFacts:
         return cls(config, start["weights"], start["data"], calibration, held, epoch)
 
 
-def _start(events: Path) -> dict[str, Any]:
+def _start(log: Log, events: Path) -> dict[str, Any]:
     """Return the event of the run's first start."""
-    try:
-        with events.open(encoding="utf-8") as file:
-            first = json.loads(file.readline())
-        if first["event"] == "run_start" and {"weights", "data"} <= first.keys():
-            return dict(first)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    first = log.events[0] if log.events else {}
+    if first.get("event") == "run_start" and {"weights", "data"} <= first.keys():
+        return first
     raise CheckpointError(
         "has no valid run_start event at its beginning, so the model card cannot describe the data",
         where=str(events),

@@ -7,23 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from siamkit.api.arguments import objects_of
 from siamkit.api.cards import CardFacts, sections_of
-from siamkit.api.entries import registries
-from siamkit.api.models import RUN
-from siamkit.config import resolve
-from siamkit.errors import CheckpointError
-from siamkit.files import path_of
-from siamkit.model.create import create_net
+from siamkit.api.models import RUN, model_of, open_run
+from siamkit.files import is_there, path_of
 from siamkit.model.pretrained.load import load_net
 from siamkit.model.pretrained.save import save_net
 from siamkit.model.siamese import SiameseNet
-from siamkit.model.weights import load_net_tensors
-from siamkit.objects.overlay import overlaid, require_same
-from siamkit.runs import checkpoint
-from siamkit.runs.calibration import best_checkpoint, calibration_of
-from siamkit.runs.directory import RunDir
-from siamkit.runs.held_out import HeldOut
 
 
 def save_pretrained(
@@ -55,8 +44,8 @@ def save_pretrained(
         ResourceError: The disk is full or not writable.
     """
     target = path_of(folder, "folder", "a new folder")
-    given = objects_of({"backbone": backbone, "head": head}, "save_pretrained")
-    net, facts = _read(path_of(run_dir, "run_dir", RUN), given)
+    objects = {"backbone": backbone, "head": head}
+    net, facts = _read(path_of(run_dir, "run_dir", RUN), objects)
     return save_net(
         net,
         target,
@@ -94,22 +83,11 @@ def from_pretrained(
 
 def _read(path: Path, objects: dict[str, Any]) -> tuple[SiameseNet, CardFacts]:
     """Read a run: its best epoch's network, and what the card says of it."""
-    run = RunDir.open(path)
-    known, _ = overlaid(registries(), objects)
-    config = resolve(known, run.read_config(), where=str(run.config))
-    require_same(objects, config, str(run.config))
-    name = best_checkpoint(run)
-    saved = checkpoint.load(run.checkpoints / name)
-    net = create_net(config, known, weights="none").net
-    load_net_tensors(net, saved.model, str(run.checkpoints / name))
-    try:
-        calibration = calibration_of(run, name)
-    except CheckpointError:
-        if run.calibration.is_file():
-            raise  # damaged, or another network's: never published in silence
-        calibration = None
-    held = HeldOut.load(run, "test") or HeldOut.load(run, "val")
-    epoch: int = saved.state["best_epoch"]
-    if held is not None and held.epoch != epoch:
-        held = None  # the run was resumed, and hasn't come to its end again
-    return net.eval(), CardFacts.of(run.events, config, calibration, held, epoch)
+    run = open_run(path, **objects)
+    net = model_of(run)
+    calibration = None
+    if is_there(run.dir.calibration):  # damaged, or another network's: never published in silence
+        calibration = run.calibration()
+    held = run.held_out("test") or run.held_out("val")
+    epoch: int = run.best.state["best_epoch"]
+    return net, CardFacts.of(run.log, run.dir.events, run.config, calibration, held, epoch)

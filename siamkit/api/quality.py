@@ -127,6 +127,7 @@ def _images(
             raise ConfigError("is missing: an embedder needs data", where="data")
         splits = load_data(run.config.data, run.config.train.seed)
         images = splits.test or splits.val
+        run.require_images("test" if splits.test else "val", images)
         part = "the run's test images" if splits.test else "the run's validation images"
         return images, images.samples, {"path": run.config.data.path, "part": part}
     if isinstance(data, str | os.PathLike):
@@ -298,7 +299,7 @@ def calibrate(
         wanted = calibration_config(target, far)
     held_out = _held_out(run, data, root, device)
     path = run.config.data.path if data is None else str(path_of(data, "data"))
-    return calibrate_run(run.dir, held_out, wanted, path, seed=seed)
+    return calibrate_run(run.dir, run.best, held_out, wanted, path, seed=seed)
 
 
 def _held_out(
@@ -306,14 +307,15 @@ def _held_out(
 ) -> HeldOut:
     """Return images that the run did not train on, embedded by the network of its best epoch."""
     config = run.config
-    epoch: int = run.checkpoint("best").state["best_epoch"]
     if data is None:
         kept = run.held_out("val")
-        if kept is not None and kept.epoch == epoch:
+        if kept is not None:
             return kept
         images, part = load_data(config.data, config.train.seed).val, "val"
+        run.require_images("val", images)
     else:
         images, part = unseen_images(str(path_of(data, "data")), _root(root), config.data)
     embedder = embedder_of(run, device=device)
     embeddings = embedder.embed(images.samples)
-    return HeldOut(part, images, embeddings, epoch, embedder.net.preprocessing)
+    epoch, network = run.best.state["best_epoch"], run.best.network
+    return HeldOut(part, images, embeddings, epoch, network, embedder.net.preprocessing)

@@ -31,6 +31,11 @@ def as_siamkit_error(error: BaseException) -> SiamkitError:
         return _usage_error(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return ResourceError("no space left on disk", where=error.filename)
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        what = f"cannot be used: {error.strerror}"
+        return ResourceError(
+            what, where=str(error.filename), hint="check who may read and write it"
+        )
     if is_out_of_memory(error):
         return ResourceError(
             "out of memory",

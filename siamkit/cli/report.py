@@ -12,6 +12,7 @@ import typer
 from siamkit.cli import output
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import Json, Run
+from siamkit.cli.signals import EXIT_CODE, Terminated
 
 File = Annotated[
     Path | None,
@@ -50,8 +51,11 @@ def report(run: Run, file: File = None, open_: Open = False, json: Json = False)
     output.emit(styled(result["path"]))
 
 
-def end_with_report(result: Mapping[str, Any], *, quiet: bool) -> None:
-    """Write the report when training ends; a failure becomes a notice.
+def end_with_report(result: Mapping[str, Any], *, quiet: bool) -> int:
+    """Write the report when training ends; a failure becomes a notice. Return the exit code.
+
+    The run is complete without it, so its result still counts; only SIGTERM, which asks the whole
+    command to end, makes another exit code than 0.
 
     Args:
         result: The result of the training.
@@ -64,9 +68,13 @@ def end_with_report(result: Mapping[str, Any], *, quiet: bool) -> None:
         written = write_report(result["run_dir"])
     except KeyboardInterrupt:
         output.notice(f"the report was interrupted; {retry}")
+    except Terminated:
+        output.notice(f"the report was stopped by SIGTERM; {retry}")
+        return EXIT_CODE
     except Exception as error:  # the run is complete without it
         what = f"{type(error).__name__}: {error}"
         output.notice(f"the report could not be written: {what}; {retry}")
     else:
         if not quiet:
             output.say(f"report: {written['path']}")
+    return 0

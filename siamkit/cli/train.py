@@ -13,7 +13,8 @@ from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import OUTPUT, Json
 from siamkit.cli.report import end_with_report
 from siamkit.cli.run_flags import RunFlags, run_flags
-from siamkit.errors import ConfigError
+from siamkit.cli.signals import EXIT_CODE, Terminated, sigterm_raises
+from siamkit.errors import ConfigError, Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,16 +43,22 @@ def train(flags: RunFlags, resume: Resume = None, quiet: Quiet = False, json: Js
     The run directory holds the configuration, the log, the metrics, and the checkpoints of the
     latest and the best epoch.
     """
-    wish = _ReportWish()
-    result = _train(flags, resume, quiet, wish)
-    if wish.granted:
-        end_with_report(result, quiet=quiet)
+    wish, code = _ReportWish(), 0
+    with sigterm_raises():
+        try:
+            result = _train(flags, resume, quiet, wish)
+        except Terminated:
+            raise Interrupted("stopped by SIGTERM", exit_code=EXIT_CODE) from None
+        if wish.granted:
+            code = end_with_report(result, quiet=quiet)
     if json:
         output.emit_json("train", result)
-        return
-    from siamkit.report.console import summary
+    else:
+        from siamkit.report.console import summary
 
-    output.emit(summary(result))
+        output.emit(summary(result))
+    if code:
+        raise typer.Exit(code)
 
 
 class _ReportWish:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from siamkit.config.base import SAMPLE, Component, Section, Values
 from siamkit.config.data import MAX_PIXELS, AugmentConfig, DataConfig
+from siamkit.config.identity import FREE, decisive, flat
 from siamkit.config.layers import (
     Layer,
     merge,
@@ -44,6 +45,7 @@ __all__ = [
     "COMPONENTS",
     "COMPONENT_MODELS",
     "ENTRY_MODELS",
+    "FREE",
     "MAX_PIXELS",
     "SAMPLE",
     "AugmentConfig",
@@ -63,6 +65,8 @@ __all__ = [
     "TrainConfig",
     "Values",
     "calibration_config",
+    "decisive",
+    "flat",
     "is_resolved",
     "json_schema",
     "merge",

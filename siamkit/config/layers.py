@@ -11,6 +11,7 @@ from siamkit.config import yaml_text
 from siamkit.config.base import SAMPLE, Values, expanded
 from siamkit.config.sections import COMPONENT_MODELS
 from siamkit.errors import ConfigError, did_you_mean
+from siamkit.files import read_bytes
 from siamkit.problems import Namer
 from siamkit.registry import Provider
 
@@ -57,7 +58,7 @@ def read_file(path: Path) -> Layer:
         ConfigError: The file cannot be read, is not YAML, or is not a mapping of sections.
     """
     try:
-        values = yaml_text.load(path.read_text(encoding="utf-8-sig"))
+        values = yaml_text.load(read_bytes(path).decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"cannot read the config file: {error.strerror}", where=str(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from siamkit.data.images import ImageSet
 
@@ -10,12 +11,11 @@ from siamkit.data.images import ImageSet
 def digest(images: ImageSet | None) -> str:
     """Return the SHA-256 of all images' keys, labels and file sizes, and of their known tuples.
 
-    A missing file counts as one without a size. An empty set and None have a digest too.
+    A file out of reach counts as one without a size. An empty set and None have a digest too.
     """
     result = hashlib.sha256()
     for sample in images.samples if images else ():
-        size = sample.path.stat().st_size if sample.path.exists() else "gone"
-        line = f"{sample.key}\0{sample.label}\0{size}\n"
+        line = f"{sample.key}\0{sample.label}\0{_size(sample.path)}\n"
         result.update(line.encode(errors="surrogatepass"))
     if images and images.tuples is not None:
         known = images.tuples
@@ -23,3 +23,10 @@ def digest(images: ImageSet | None) -> str:
     if images and (images.query, images.gallery) != (None, None):
         result.update(repr((images.query, images.gallery)).encode())
     return result.hexdigest()
+
+
+def _size(path: Path) -> int | str:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return "gone"

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -27,6 +29,7 @@ Key = tuple[int, int]
 
 _MOST_WORKERS = 8
 _IMAGES_PER_WORKER = 64
+_PATIENCE = 1.0  # seconds
 
 
 class ViewDataset(Dataset[Tensor]):
@@ -92,9 +95,17 @@ class Loader:
         dataset: The views.
         workers: Worker processes; 0 loads in the calling process. See :func:`default_workers`.
         pin_memory: Whether to use page-locked memory, for non-blocking copies to CUDA.
+        check: Called each second while a batch is awaited; may raise to stop.
     """
 
-    def __init__(self, dataset: ViewDataset, workers: int = 0, pin_memory: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: ViewDataset,
+        workers: int = 0,
+        pin_memory: bool = False,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._check = check
         self._labels = torch.tensor(dataset.images.labels, dtype=torch.int64)
         self._feed = _Feed()
         self._loader: DataLoader[Tensor] = DataLoader(
@@ -124,7 +135,7 @@ class Loader:
         keys = [[(index, view) for index in indices] for indices in wanted]
         self._feed.content = keys
         try:
-            loaded = iter(self._loader)
+            loaded = self._started()
             for indices in wanted:
                 if self._feed.content is not keys:
                     raise SiamkitError("a loader serves one iteration at a time")
@@ -140,11 +151,23 @@ class Loader:
             self.close()
             raise _dead_worker(error) from None
 
+    def _started(self) -> Iterator[Any]:
+        """Start to load; the iterator checks whether to stop while it waits for a worker."""
+        if self._loader.num_workers and self._loader._iterator is None:
+            iterator: Any = self._loader._get_iterator()
+            self._loader._iterator = iterator
+            # torch waits for a worker for ever, even if it was stopped or its disk hangs.
+            iterator._try_get_data = partial(_asking, iterator._try_get_data, self._check)
+            return iterator  # type: ignore[no-any-return]
+        return iter(self._loader)
+
     def close(self) -> None:
         """End the worker processes."""
         iterator: Any = self._loader._iterator  # None without workers, or before the first batch
         self._loader._iterator = None
         if iterator is not None:
+            for worker in iterator._workers:
+                _wake(worker.pid)  # a stopped one could not end, and torch would wait for it
             iterator._shutdown_workers()
             # torch terminates workers that hang, but they ignore that signal.
             for worker in iterator._workers:
@@ -180,6 +203,21 @@ def default_workers(num_images: int, device: torch.device | str = "cpu") -> int:
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     spare = max(cores - 1, 1) if torch.device(device).type != "cpu" or cores > 2 else 0
     return min(spare, _MOST_WORKERS, -(-num_images // _IMAGES_PER_WORKER))
+
+
+def _asking(
+    try_get_data: Callable[[float], tuple[bool, Any]], check: Callable[[], None]
+) -> tuple[bool, Any]:
+    """Wait a second for a batch; if none came, ask whether to go on waiting."""
+    came, batch = try_get_data(_PATIENCE)
+    if not came:
+        check()
+    return came, batch
+
+
+def _wake(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, getattr(signal, "SIGCONT", 0))
 
 
 def _worker_died(error: BaseException) -> bool:

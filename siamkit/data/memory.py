@@ -24,7 +24,7 @@ from siamkit.data.manifest import OPTIONAL, REQUIRED
 from siamkit.data.opening import open_source
 from siamkit.data.sources import ManifestSource, TupleSource
 from siamkit.errors import DataError, SiamkitError
-from siamkit.files import full_disk_is_ours, path_of, write_atomic
+from siamkit.files import path_of, write_atomic, writing
 
 SPLITS = ("train", "val", "test")
 TABLE = "images.csv"
@@ -218,7 +218,7 @@ def write_items(items: list[Item], folder: Path) -> tuple[Path, Path]:
         ResourceError: The disk is full.
     """
     files = [_file(item.image) if item.in_file else None for item in items]
-    with full_disk_is_ours(folder):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         paths = [
             _write(item, number, folder) if file is None else file

@@ -58,7 +58,8 @@ def calibrate(
             equally.
         far: The false accept rate, for the target ``far``.
         source: The origin of the embeddings: the fields ``data``, ``part``, ``digest``,
-            ``checkpoint``, ``epoch`` and ``siamkit`` of :class:`.calibration.Provenance`.
+            ``checkpoint``, ``network``, ``epoch`` and ``siamkit`` of
+            :class:`.calibration.Provenance`.
         seed: Seed of the sample of pairs, if there are too many to use all.
 
     Raises:

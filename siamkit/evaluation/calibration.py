@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,14 +15,17 @@ from scipy.special import expit, logit
 
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.evaluation.prediction import Rate
-from siamkit.files import write_json
+from siamkit.json_files import read_json, unsealed, write_sealed
 from siamkit.spelling import command
 
-FORMAT = 1
+FORMAT = 2
 _BELOW_HALF = math.nextafter(0.5, 0)
 
 Target = Literal["eer", "far", "accuracy"]
 Count = Annotated[int, Field(ge=0)]
+
+_MOST = 1 + 1e-6
+"""The largest cosine, by rounding; a threshold beyond it would not be one."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Provenance:
         different: The number of different pairs.
         all_pairs: The fit used all pairs, not a sample.
         checkpoint: The name of the checkpoint whose network scored the pairs.
+        network: The SHA-256 of that network's files.
         epoch: The epoch of the checkpoint, from 1.
         siamkit: The version of siamkit.
     """
@@ -77,6 +80,7 @@ class Provenance:
     different: Count
     all_pairs: bool
     checkpoint: str
+    network: str
     epoch: Count
     siamkit: str
 
@@ -104,8 +108,8 @@ class Calibration:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     target: Target
-    far_asked: float | None
-    threshold: float
+    far_asked: Annotated[float, Field(gt=0, le=1)] | None
+    threshold: Annotated[float, Field(ge=-_MOST, le=_MOST)]
     far: Rate
     frr: Rate
     slope: Annotated[float, Field(gt=0)]
@@ -160,22 +164,24 @@ class Calibration:
         return {"format": FORMAT, **asdict(self)}
 
     @classmethod
-    def from_json(cls, values: Any, where: str = "calibration") -> Self:
+    def from_json(cls, values: Any, where: str = "calibration", hint: str | None = None) -> Self:
         """Return the calibration from the values of :meth:`to_json`.
 
         Args:
             values: The JSON values.
             where: Their source, for messages.
+            hint: The next step if they cannot be used.
 
         Raises:
             CheckpointError: They are not a calibration, or have another format.
         """
+        hint = hint or _hint()
         if not isinstance(values, dict) or "format" not in values:
-            raise CheckpointError("is not a calibration", where=where, hint=_hint())
+            raise CheckpointError("is not a calibration", where=where, hint=hint)
         if values["format"] != FORMAT:
             raise CheckpointError(
                 "unknown calibration format", where=where, got=values["format"],
-                allowed=str(FORMAT), hint=_hint(),
+                allowed=str(FORMAT), hint=hint,
             )  # fmt: skip
         fields = {key: value for key, value in values.items() if key != "format"}
         try:
@@ -184,7 +190,7 @@ class Calibration:
             problem = error.errors(include_url=False)[0]
             key = ".".join(str(part) for part in problem["loc"])
             raise CheckpointError(
-                f"the file is damaged: {key}: {problem['msg']}", where=where, hint=_hint()
+                f"the file is damaged: {key}: {problem['msg']}", where=where, hint=hint
             ) from None
 
     def save(self, path: Path) -> None:
@@ -193,22 +199,24 @@ class Calibration:
         Raises:
             ResourceError: The disk is full or not writable.
         """
-        write_json(path, self.to_json())
+        write_sealed(path, self.to_json())
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, hint: str | None = None) -> Self:
         """Read the calibration that :meth:`save` wrote.
 
+        Args:
+            path: The file.
+            hint: The next step if it cannot be used.
+
         Raises:
-            CheckpointError: The file is missing, damaged or not a calibration.
+            CheckpointError: The file is missing, damaged or edited, or not a calibration.
         """
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise CheckpointError("no such file", where=str(path), hint=_hint()) from None
-        except (OSError, ValueError):
-            raise CheckpointError("the file is damaged", where=str(path), hint=_hint()) from None
-        return cls.from_json(values, str(path))
+        hint = hint or _hint()
+        values = read_json(path, hint)
+        if isinstance(values, dict) and values.get("format") == FORMAT:
+            values = unsealed(values, str(path), hint)
+        return cls.from_json(values, str(path), hint)
 
 
 def _hint() -> str:

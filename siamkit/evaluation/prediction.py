@@ -33,15 +33,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy.special import expit, logit
 from scipy.stats import t as student
 
 COVERAGE = 0.95
 _FAMILIES = 1.5
 """The factor on the variance, since identities are not independent of each other."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -57,9 +61,9 @@ class Rate:
         high: The upper end of the interval.
     """
 
-    rate: float
-    low: float
-    high: float
+    rate: Share
+    low: Share
+    high: Share
 
 
 def predicted_rate(wrong: NDArray[np.bool_], first: Ints, second: Ints) -> Rate:

@@ -14,7 +14,7 @@ import numpy as np
 
 from siamkit.data.inputs import files_of
 from siamkit.errors import ConfigError, DataError
-from siamkit.files import full_disk_is_ours
+from siamkit.files import writing
 from siamkit.inference.embedder import BATCH_SIZE, Embedder
 from siamkit.inference.filling import HINT, OnProgress, fill, publish, working, workplace
 from siamkit.spelling import argument
@@ -123,7 +123,7 @@ def _checked(new: Path, old: Path, force: bool) -> Path:
 def _write_list(path: Path, images: Sequence[Path]) -> Path:
     # Names that are not UTF-8 are written as their original bytes.
     with (
-        full_disk_is_ours(path, HINT),
+        writing(path, HINT),
         path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
@@ -139,7 +139,7 @@ def _write_parquet(path: Path, rows: Path, images: Sequence[Path]) -> Path:
     embeddings = np.load(rows, mmap_mode="r")  # [N, E]
     dim = embeddings.shape[1]
     schema = pa.schema([("path", pa.string()), ("embedding", pa.list_(pa.float32(), dim))])
-    with full_disk_is_ours(path, HINT), pq.ParquetWriter(path, schema) as writer:
+    with writing(path, HINT), pq.ParquetWriter(path, schema) as writer:
         for start in range(0, len(images), _ROWS_AT_ONCE):
             some = images[start : start + _ROWS_AT_ONCE]
             flat = pa.array(np.ravel(embeddings[start : start + len(some)]))

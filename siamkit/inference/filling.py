@@ -1,38 +1,39 @@
 """The filling of a ``.npy`` file with embeddings; a kill loses at most a few seconds of work.
 
 The file grows in a hidden folder beside its target. ``progress.json`` records the number of rows
-that are safe on disk, their images, and the network. The work continues only if all of that still
-holds.
+that are safe on disk, their digest, their images, and the network. The work continues only if all
+of that still holds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import RawIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch.nn.functional as F
 from filelock import FileLock, Timeout
 
 from siamkit.errors import CheckpointError, DataError, Interrupted, ResourceError
-from siamkit.files import fsync, full_disk_is_ours, write_atomic
+from siamkit.files import fsync, open_regular, sweep, writing
 from siamkit.inference.embedder import BATCH_SIZE, Embedder
+from siamkit.json_files import read_sealed, write_sealed
 from siamkit.spelling import argument
 from siamkit.words import plural
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of finished images and the total."""
 
-FORMAT = 1
+FORMAT = 2
 HINT = "free some space, or choose another place; the finished part is kept"
 _SAFE_EVERY = 5.0  # seconds
 _CHANGED = {
@@ -42,6 +43,17 @@ _CHANGED = {
     "dim": "the width of the embeddings",
     "normalized": "the kind of output",
 }
+
+
+class _Done(NamedTuple):
+    """What is finished: the number of rows, and digests of their images and of their bytes."""
+
+    rows: int
+    images: hashlib._Hash
+    content: hashlib._Hash
+
+
+_NOTHING = _Done(0, hashlib.sha256(), hashlib.sha256())  # copied before each update
 
 
 def workplace(target: Path) -> Path:
@@ -57,8 +69,11 @@ def working(target: Path) -> Iterator[Path]:
         ResourceError: Another process works on the same target, or the disk is not writable.
     """
     folder = workplace(target)
-    with full_disk_is_ours(folder, HINT):
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder, HINT):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _require_own(folder)
         lock = FileLock(folder / ".lock", timeout=0)
         try:
             lock.acquire()
@@ -74,6 +89,17 @@ def working(target: Path) -> Iterator[Path]:
         lock.release()
         if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".lock"}:
             shutil.rmtree(folder)
+
+
+def _require_own(folder: Path) -> None:
+    """Refuse a folder that somebody else made, or a link: files in it could be links as well."""
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != getattr(os, "geteuid", lambda: 0)():
+        raise ResourceError(
+            "is in the way: it is not a folder of yours",
+            where=str(folder),
+            hint="remove it, or choose another place",
+        )
 
 
 def fill(
@@ -154,8 +180,8 @@ class GrowingFile:
         self._record = folder / "progress.json"
         self._about, self._paths = about, paths
         self._row_bytes: int = 4 * about["dim"]
-        # One value for both, so that Ctrl-C cannot come between them.
-        self._state = (0, hashlib.sha256())
+        # One value for all, so that Ctrl-C cannot come between them.
+        self._state = _NOTHING
         self._saved = 0.0
         noted = self._read()
         if noted is None:
@@ -163,9 +189,11 @@ class GrowingFile:
         changed = [_CHANGED[key] for key in about if noted.get(key) != about[key]]
         count = min(noted["rows"], self._whole_rows())
         if count == noted["rows"] and not changed:
-            self._note(paths[:count])
-            if self._state[1].hexdigest() != noted["images"]:
+            self._note(paths[:count], self._content(count))
+            if self._state.images.hexdigest() != noted["images"]:
                 changed = ["the images"]
+            elif self._state.content.hexdigest() != noted["content"]:
+                count = -1  # damaged rows are computed again
         if changed and not anew:
             raise CheckpointError(
                 f"cannot continue after the {plural(noted['rows'], 'embedding')} of an earlier "
@@ -175,25 +203,30 @@ class GrowingFile:
                 f"{argument('force', True)}",
             )
         if changed or count != noted["rows"]:
-            self._state = (0, hashlib.sha256())
+            self._state = _NOTHING
 
     @property
     def done(self) -> int:
         """The number of finished rows."""
-        return self._state[0]
+        return self._state.rows
 
     def _read(self) -> dict[str, Any] | None:
-        """Return the record; None if there is no readable one, and so no safe row.
+        """Return the record; None if there is no intact one, and so no safe row.
 
         It is also None for a file with a second hard link, which already belongs to an index.
         """
         try:
             if self.path.stat().st_nlink > 1:
                 return None
-            noted = json.loads(self._record.read_text(encoding="utf-8"))
-            return noted if isinstance(noted["rows"], int) and noted["images"] else None
-        except (OSError, ValueError, KeyError, TypeError):
+            noted = read_sealed(self._record)
+            return noted if noted.get("format") == FORMAT else None
+        except (OSError, CheckpointError):
             return None
+
+    def _content(self, rows: int) -> bytes:
+        with open_regular(self.path) as file:
+            file.seek(len(self._header()))
+            return file.read(rows * self._row_bytes)
 
     def _whole_rows(self) -> int:
         size = self.path.stat().st_size if self.path.is_file() else 0
@@ -208,8 +241,9 @@ class GrowingFile:
         )
         return stream.getvalue()
 
-    def _note(self, paths: Sequence[Path]) -> None:
-        done, digest = self._state[0], self._state[1].copy()
+    def _note(self, paths: Sequence[Path], content: bytes) -> None:
+        images, rows = self._state.images.copy(), self._state.content.copy()
+        rows.update(content)
         for path in paths:
             try:
                 stat = path.stat()
@@ -218,8 +252,8 @@ class GrowingFile:
                     f"cannot read the image: {error.strerror}", where=str(path)
                 ) from None
             line = f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
-            digest.update(line.encode(errors="surrogatepass"))
-        self._state = (done + len(paths), digest)
+            images.update(line.encode(errors="surrogatepass"))
+        self._state = _Done(self._state.rows + len(paths), images, rows)
 
     def require_space(self) -> None:
         """Refuse a task whose result does not fit on the disk, before it starts."""
@@ -236,7 +270,7 @@ class GrowingFile:
     def opened(self) -> Iterator[None]:
         """Open the file for :meth:`append`; at the end, also after an error, all rows are safe."""
         header = self._header()
-        with full_disk_is_ours(self.path, HINT):
+        with writing(self.path, HINT):
             if not self.done:
                 self.path.unlink(missing_ok=True)
             # Unbuffered: closing the file must not retry a write that a full disk refused.
@@ -257,24 +291,26 @@ class GrowingFile:
 
     def append(self, vectors: np.ndarray[Any, Any]) -> None:
         """Append the embeddings ``[B, E]`` of the next images."""
-        with full_disk_is_ours(self.path, HINT):
-            self._write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
-        self._note(self._paths[self.done : self.done + len(vectors)])
+        content = np.ascontiguousarray(vectors, dtype="<f4").tobytes()
+        with writing(self.path, HINT):
+            self._write(content)
+        self._note(self._paths[self.done : self.done + len(vectors)], content)
         if time.monotonic() - self._saved >= _SAFE_EVERY:
             self._save()
 
     def _save(self) -> None:
-        with full_disk_is_ours(self.path, HINT):
+        with writing(self.path, HINT):
             os.fsync(self._file.fileno())
-        done, digest = self._state
-        record = {**self._about, "rows": done, "images": digest.hexdigest()}
-        write_atomic(self._record, json.dumps(record) + "\n", HINT)
+        done = self._state
+        images, content = done.images.hexdigest(), done.content.hexdigest()
+        record = {**self._about, "rows": done.rows, "images": images, "content": content}
+        write_sealed(self._record, record, HINT)
         self._saved = time.monotonic()
 
 
 def publish(path: Path, target: Path) -> None:
     """Move a complete file to its target."""
-    with full_disk_is_ours(target, HINT):
+    with writing(target, HINT):
         fsync(path)
         path.replace(target)
         fsync(target.parent)

@@ -21,7 +21,7 @@ from siamkit.errors import ConfigError, DataError
 from siamkit.evaluation.calibration import Calibration
 from siamkit.evaluation.pairs import cosines
 from siamkit.evaluation.verification import errors_at
-from siamkit.files import full_disk_is_ours
+from siamkit.files import replacing
 from siamkit.inference.embedder import Embedder
 from siamkit.inference.usable import require_direction
 from siamkit.spelling import argument
@@ -97,11 +97,11 @@ class PairVerdicts:
             ResourceError: The disk is full or not writable.
         """
         require_new(path)
-        temporary = path.with_name(f".{path.name}.tmp")
-        with full_disk_is_ours(path, "free some space, or choose another file"):
-            with temporary.open("w", encoding="utf-8", newline="") as stream:
-                self.write(stream)
-            temporary.replace(path)
+        with (
+            replacing(path, "free some space, or choose another file") as new,
+            new.open("x", encoding="utf-8", newline="") as stream,
+        ):
+            self.write(stream)
 
 
 def require_new(path: Path) -> None:

@@ -9,20 +9,28 @@ from siamkit.data.digest import digest
 from siamkit.errors import CheckpointError
 from siamkit.evaluation.calibrating import calibrate
 from siamkit.evaluation.calibration import Calibration
-from siamkit.runs import checkpoint
+from siamkit.files import is_there, reading
+from siamkit.runs.checkpoint import SavedCheckpoint
 from siamkit.runs.directory import RunDir
 from siamkit.runs.held_out import HeldOut
 from siamkit.spelling import command
 
 
 def calibrate_run(
-    run: RunDir, held_out: HeldOut, wanted: CalibrationConfig, data: str, *, seed: int = 0
+    run: RunDir,
+    best: SavedCheckpoint,
+    held_out: HeldOut,
+    wanted: CalibrationConfig,
+    data: str,
+    *,
+    seed: int = 0,
 ) -> Calibration:
     """Fit the threshold of a run and write it to the run, replacing an earlier one.
 
     Args:
         run: The run.
-        held_out: Images that it didn't train on, embedded by its best epoch's network.
+        best: The checkpoint of its best epoch.
+        held_out: Images that it didn't train on, embedded by that checkpoint's network.
         wanted: The threshold's target.
         data: The path of the data, for the record.
         seed: Seed for drawing pairs.
@@ -40,7 +48,8 @@ def calibrate_run(
             "data": data,
             "part": held_out.part,
             "digest": digest(held_out.images),
-            "checkpoint": best_checkpoint(run),
+            "checkpoint": best.name,
+            "network": best.network,
             "epoch": held_out.epoch + 1,
             "siamkit": version("siamkit"),
         },
@@ -50,38 +59,43 @@ def calibrate_run(
     return calibration
 
 
-def best_checkpoint(run: RunDir) -> str:
-    """Return the name of the checkpoint of a run's best epoch.
+def read_calibration(run: RunDir) -> Calibration | None:
+    """Return the calibration that a run has, for whatever network; None without one.
 
     Raises:
-        CheckpointError: There is none yet.
+        CheckpointError: It cannot be read, or is damaged.
     """
-    name = checkpoint.pointed_to(run.checkpoints, checkpoint.BEST)
-    if name is None:
-        raise CheckpointError(
-            "has no best epoch yet",
-            where=str(run.path),
-            hint=f"finish the run with {command('train --resume', run.path)}",
-        )
-    return name
+    with reading(run.calibration):
+        if not is_there(run.calibration):
+            return None
+    return Calibration.load(run.calibration, hint=calibrate_hint(run))
 
 
-def calibration_of(run: RunDir, checkpoint_name: str) -> Calibration:
+def calibration_of(run: RunDir, saved: SavedCheckpoint) -> Calibration:
     """Return the calibration of a run for the network of one of its checkpoints.
 
     Raises:
         CheckpointError: There is none, it is damaged, or it was fitted for another network.
     """
-    hint = f"{command('calibrate', run.path)} fits one for the best epoch's network"
-    if not run.calibration.is_file():
+    calibration = read_calibration(run)
+    hint = calibrate_hint(run)
+    if calibration is None:
         raise CheckpointError("the run has no threshold", where=str(run.path), hint=hint)
-    calibration = Calibration.load(run.calibration)
-    if calibration.provenance.checkpoint != checkpoint_name:
+    made = calibration.provenance
+    if (made.checkpoint, made.network) != (saved.name, saved.network):
         raise CheckpointError(
             "the threshold was fitted for another network of the run",
             where=str(run.calibration),
-            got=calibration.provenance.checkpoint,
-            allowed=checkpoint_name,
+            got=made.checkpoint,
+            allowed=saved.name,
             hint=hint,
         )
     return calibration
+
+
+def calibrate_hint(run: RunDir) -> str:
+    """Return how to get another threshold: the file itself must not be edited."""
+    return (
+        f"{command('calibrate', run.path)} fits one for the best epoch's network, for another "
+        "target or on other images if you wish"
+    )

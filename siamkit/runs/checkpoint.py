@@ -1,8 +1,11 @@
 """Checkpoints: directories of safetensors and JSON, published in one step.
 
-A checkpoint is written to a temporary folder with a manifest that holds the SHA-256 of every other
-file. It is flushed to the disk and renamed into place. Only then ``LATEST`` (and ``BEST``) point to
-it, and older checkpoints are removed. A kill at any moment leaves the previous checkpoint in force.
+A checkpoint has a sealed manifest that holds the SHA-256 of every other file. It is written to a
+temporary folder, flushed to the disk and renamed into place; then older checkpoints are removed. A
+kill at any moment leaves the previous checkpoint in force.
+
+Names sort by age, so the newest folder is the latest checkpoint, and its state names the best one.
+``LATEST`` and ``BEST`` say the same to people and other programs; nothing here depends on them.
 
 Frozen tensors do not change from one checkpoint to the next. So their file is written twice per
 phase, and later checkpoints share it by a hard link.
@@ -10,24 +13,23 @@ phase, and later checkpoints share it by a hard link.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from siamkit.errors import CheckpointError
-from siamkit.files import fsync, full_disk_is_ours, sha256_of, write_atomic, write_json
+from siamkit.files import is_there, read_bytes, reading, replacing, sha256_of, write_atomic, writing
+from siamkit.json_files import digest_of, read_json, unsealed, write_json, write_sealed
+from siamkit.tensor_files import load_tensors, save_tensors
 
-FORMAT = 1
+FORMAT = 2
 LATEST, BEST = "LATEST", "BEST"
 _MANIFEST = "manifest.json"
 _MODEL, _FROZEN, _OPTIMIZER = "model.safetensors", "frozen.safetensors", "optimizer.safetensors"
@@ -37,7 +39,7 @@ _FILES = {_MODEL, _FROZEN, _OPTIMIZER, _STATE}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a checkpoint.
+    """The content of a checkpoint to write.
 
     Attributes:
         model: The network's state, and the loss's state under ``loss.*``.
@@ -52,186 +54,213 @@ class Checkpoint:
     frozen: Mapping[str, str]
 
 
-def publish(root: Path, name: str, checkpoint: Checkpoint, *, best: bool, keep: int = 2) -> Path:
-    """Write a checkpoint under ``root`` and make it the latest.
+@dataclass(frozen=True)
+class SavedCheckpoint:
+    """A checkpoint on the disk. Its tensors are read when they are asked for, and not kept.
+
+    So nothing holds the space of its files when a later checkpoint replaces it.
+
+    Attributes:
+        folder: Its folder.
+        state: Progress and metrics, as JSON values.
+        frozen: The fingerprint of every frozen tensor.
+        files: The SHA-256 of each file.
+    """
+
+    folder: Path
+    state: Mapping[str, Any]
+    frozen: Mapping[str, str]
+    files: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self.folder.name
+
+    @property
+    def network(self) -> str:
+        """The SHA-256 of the files of the network: equal for equal networks of one epoch."""
+        return digest_of([self.files[_FROZEN], self.files[_MODEL]])
+
+    @property
+    def model(self) -> dict[str, Tensor]:
+        """The network's state, and the loss's state under ``loss.*``; read anew."""
+        return {**load_tensors(self.folder / _FROZEN), **load_tensors(self.folder / _MODEL)}
+
+    @property
+    def optimizer(self) -> dict[str, Tensor]:
+        """The optimizer's state; read anew."""
+        return load_tensors(self.folder / _OPTIMIZER)
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def publish(
+    root: Path, name: str, checkpoint: Checkpoint, *, best: str | None, keep: int = 2
+) -> Path:
+    """Write a checkpoint under ``root``, and remove those that are no longer needed.
 
     Args:
         root: The folder of all checkpoints.
         name: The name of the checkpoint's folder; names sort by age.
         checkpoint: The content to write.
-        best: Whether to make it the best one too.
+        best: The name of the best checkpoint so far, which may be ``name``; None without one.
         keep: The number of newest checkpoints to keep; the best one is always kept.
 
     Raises:
         ResourceError: The disk is full or not writable; earlier checkpoints are intact.
     """
     target = root / name
-    temporary = root / f".tmp-{name}"
-    with full_disk_is_ours(root):
+    with writing(root):
         root.mkdir(parents=True, exist_ok=True)
-        for orphan in root.glob(".tmp-*"):
-            shutil.rmtree(orphan)
-        temporary.mkdir()
-        try:
-            _write(temporary, checkpoint, _twin(root, name, checkpoint))
-            if target.exists():
-                # A crash before LATEST moved left this folder.
-                shutil.rmtree(target)
-            temporary.rename(target)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        fsync(root)
-    # BEST first: after a crash in between, the run resumes from LATEST and writes BEST again.
-    for pointer in (BEST, LATEST) if best else (LATEST,):
-        write_atomic(root / pointer, name + "\n")
-    _prune(root, keep)
+    with replacing(target) as folder:
+        folder.mkdir()
+        _write(folder, checkpoint, _twin(root, name, checkpoint))
+    if best is not None and pointed_to(root, BEST) != best:
+        write_atomic(root / BEST, best + "\n")
+    write_atomic(root / LATEST, name + "\n")
+    _prune(root, {name, best}, keep)
     return target
 
 
 def _write(folder: Path, checkpoint: Checkpoint, twin: Path | None) -> None:
     model = {n: t for n, t in checkpoint.model.items() if n not in checkpoint.frozen}
-    _save(model, folder / _MODEL)
-    _save(checkpoint.optimizer, folder / _OPTIMIZER)
+    save_tensors(model, folder / _MODEL)
+    save_tensors(checkpoint.optimizer, folder / _OPTIMIZER)
     write_json(folder / _STATE, checkpoint.state)
     digests = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     linked = twin and _linked(twin, folder)
     if not linked:
         frozen = {n: t for n, t in checkpoint.model.items() if n in checkpoint.frozen}
-        _save(frozen, folder / _FROZEN)
+        save_tensors(frozen, folder / _FROZEN)
     digests[_FROZEN] = linked or sha256_of(folder / _FROZEN)
     manifest = {"format": FORMAT, "files": digests, "frozen": dict(checkpoint.frozen)}
-    write_json(folder / _MANIFEST, manifest)
-    for path in folder.iterdir():
-        fsync(path)
-    fsync(folder)
-
-
-def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    try:
-        save_file(plain, path)
-    except SafetensorError as error:  # the errno of a full disk is in its text only
-        raise _as_os_error(error) from None
+    write_sealed(folder / _MANIFEST, manifest)
 
 
 def _twin(root: Path, name: str, checkpoint: Checkpoint) -> Path | None:
     """Return a checkpoint with the same frozen tensors, to share its file; None without one.
 
-    It is never the latest one, so that damage to one file leaves an intact checkpoint.
+    It is never the one just before, so that damage to one file leaves an intact checkpoint.
     """
-    latest = pointed_to(root, LATEST)
-    for folder in _newest_first(root):
-        if folder.name in (name, latest):
-            continue
+    older = [folder for folder in newest_first(root) if _age(folder.name) < _age(name)]
+    for folder in older[1:]:
         with suppress(CheckpointError):
-            if _read_json(folder / _MANIFEST).get("frozen") == dict(checkpoint.frozen):
+            if _manifest(folder)["frozen"] == dict(checkpoint.frozen):
                 return folder
     return None
 
 
 def _linked(twin: Path, folder: Path) -> str | None:
     """Link the twin's file of frozen tensors; return its SHA-256, or None if that is impossible."""
-    with suppress(CheckpointError, KeyError, OSError):  # some file systems have no hard links
-        digest: str = _read_json(twin / _MANIFEST)["files"][_FROZEN]
+    with suppress(CheckpointError, OSError):  # some file systems have no hard links
+        digest: str = _manifest(twin)["files"][_FROZEN]
         os.link(twin / _FROZEN, folder / _FROZEN)
         return digest
     return None
 
 
-def _as_os_error(error: Exception) -> Exception:
-    number = re.search(r"os error (\d+)", str(error))
-    return OSError(int(number[1]), str(error)) if number else error
-
-
-def _prune(root: Path, keep: int) -> None:
-    pointed = {pointed_to(root, LATEST), pointed_to(root, BEST)}
-    for path in _newest_first(root)[keep:]:
-        if path.name not in pointed:
+def _prune(root: Path, needed: set[str | None], keep: int) -> None:
+    best = pointed_to(root, BEST)
+    if best is None and is_there(root / BEST):
+        return  # it cannot be read, so any of them may be the best one
+    for path in newest_first(root)[keep:]:
+        if path.name not in {*needed, best}:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _newest_first(root: Path) -> list[Path]:
-    folders = (p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    return sorted(folders, key=lambda p: p.name, reverse=True)
-
-
 def pointed_to(root: Path, pointer: str) -> str | None:
-    """Return the name that ``LATEST`` or ``BEST`` holds, or None."""
+    """Return the name that ``LATEST`` or ``BEST`` holds; None if it cannot be read."""
     try:
-        return (root / pointer).read_text(encoding="utf-8").strip() or None
+        return read_bytes(root / pointer).decode().strip() or None
     except (OSError, UnicodeDecodeError):
         return None
 
 
-def candidates(root: Path) -> Iterator[Path]:
-    """Yield the checkpoints to resume from: the latest, then older ones."""
-    latest = pointed_to(root, LATEST)
-    folders = _newest_first(root) if root.is_dir() else []
-    if not folders:
-        raise CheckpointError(
-            "has no checkpoint to resume from",
-            where=str(root),
-            hint="the run was stopped before its first save; start it again",
-        )
-    # A folder newer than LATEST was left by a crash before the pointer moved.
-    known = latest in {path.name for path in folders}
-    yield from (path for path in folders if not known or path.name <= str(latest))
+# --- reading -------------------------------------------------------------------------------------
 
 
-def latest_intact(root: Path) -> tuple[Checkpoint, str | None]:
+def newest_first(root: Path) -> list[Path]:
+    """Return the folders of all checkpoints, the newest first; none if there is no ``root``.
+
+    Raises:
+        CheckpointError: The folder cannot be read.
+    """
+    with reading(root):
+        if not is_there(root):
+            return []
+        folders = [p for p in root.iterdir() if p.name.startswith("epoch-") and p.is_dir()]
+    return sorted(folders, key=lambda p: _age(p.name), reverse=True)
+
+
+def _age(name: str) -> tuple[list[int], str]:
+    """Return the key that names sort by: their numbers, whose digits may differ in number."""
+    return [int(number) for number in re.findall(r"\d+", name)], name
+
+
+def latest_intact(root: Path) -> tuple[SavedCheckpoint, str | None]:
     """Return the newest intact checkpoint, and a notice if newer ones are damaged.
 
     Raises:
         CheckpointError: There is no intact checkpoint.
     """
-    damage: CheckpointError | None = None
-    for folder in candidates(root):
+    damage: list[CheckpointError] = []
+    for folder in newest_first(root):
         try:
             saved = load(folder)
         except CheckpointError as error:
-            damage = damage or error
+            damage.append(error)
             continue
-        return saved, f"{damage}; going back to {folder.name}" if damage else None
-    assert damage is not None
-    raise damage
+        return saved, f"{damage[0]}; going back to {folder.name}" if damage else None
+    if damage:
+        raise damage[0]
+    raise CheckpointError(
+        "has no checkpoint to resume from",
+        where=str(root),
+        hint="the run was stopped before its first save; start it again",
+    )
 
 
-def load(folder: Path, device: str = "cpu") -> Checkpoint:
-    """Read a checkpoint and check the hash of every file.
+def load(folder: Path) -> SavedCheckpoint:
+    """Check the hash of every file of a checkpoint, and return it.
 
     Raises:
         CheckpointError: A file is missing, damaged, or of another format; the message names it.
     """
-    manifest = _read_json(folder / _MANIFEST)
-    if manifest.get("format") != FORMAT:
+    return _checked(folder, _FILES)
+
+
+def load_state(folder: Path) -> SavedCheckpoint:
+    """Return a checkpoint after checking its state only, which takes no time.
+
+    Raises:
+        CheckpointError: Its manifest or its state is missing or damaged; the message names it.
+    """
+    return _checked(folder, {_STATE})
+
+
+def _checked(folder: Path, names: set[str]) -> SavedCheckpoint:
+    manifest = _manifest(folder)
+    files: dict[str, str] = manifest["files"]
+    for name in sorted(names):
+        path = folder / name
+        with reading(path):
+            whole = sha256_of(path) == files[name]
+        if not whole:
+            raise CheckpointError("the file is damaged", where=str(path))
+    return SavedCheckpoint(folder, read_json(folder / _STATE), manifest["frozen"], files)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / _MANIFEST
+    values = read_json(path)
+    if isinstance(values, dict) and values.get("format") != FORMAT:
         raise CheckpointError(
-            "unknown checkpoint format", where=str(folder), got=manifest.get("format"),
+            "unknown checkpoint format", where=str(path), got=values.get("format"),
             allowed=str(FORMAT),
         )  # fmt: skip
-    files, frozen = manifest.get("files"), manifest.get("frozen")
-    if not isinstance(files, dict) or set(files) != _FILES or not isinstance(frozen, dict):
-        raise CheckpointError("the file is damaged", where=str(folder / _MANIFEST))
-    for name, digest in files.items():
-        path = folder / name
-        if not path.is_file() or sha256_of(path) != digest:
-            raise CheckpointError("the file is missing or damaged", where=str(path))
-    return Checkpoint(
-        model={
-            **load_file(folder / _FROZEN, device=device),
-            **load_file(folder / _MODEL, device=device),
-        },
-        optimizer=load_file(folder / _OPTIMIZER, device=device),
-        state=_read_json(folder / _STATE),
-        frozen=frozen,
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise CheckpointError("the file is missing or damaged", where=str(path)) from None
-    if not isinstance(value, dict):
+    manifest = unsealed(values, str(path))
+    if set(manifest["files"]) != _FILES:
         raise CheckpointError("the file is damaged", where=str(path))
-    return value
+    return manifest

@@ -11,7 +11,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,15 @@ from filelock import FileLock, Timeout
 
 from siamkit.config import Layer, RunConfig, read_file
 from siamkit.errors import CheckpointError, ConfigError, ResourceError
-from siamkit.files import full_disk_is_ours, write_atomic, write_json
+from siamkit.files import (
+    append_line,
+    is_there,
+    open_regular,
+    reading,
+    write_atomic,
+    writing,
+)
+from siamkit.json_files import read_json, sealed, write_json, write_sealed
 from siamkit.registry import Provider
 from siamkit.spelling import command, setting
 from siamkit.words import inert
@@ -91,7 +99,7 @@ class RunDir:
                 where=str(path),
                 hint=hint,
             )
-        with full_disk_is_ours(path):
+        with writing(path):
             path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -100,10 +108,12 @@ class RunDir:
         """Return an existing run.
 
         Raises:
-            CheckpointError: There is no run at ``path``.
+            CheckpointError: There is no run at ``path``, or its folder cannot be read.
         """
         run = cls(path)
-        if not run.config.is_file():
+        with reading(path):
+            known = is_there(run.config)
+        if not known:
             raise CheckpointError(
                 "is not a run directory: it has no config.yaml",
                 where=str(path),
@@ -117,7 +127,13 @@ class RunDir:
         Args:
             trackers: Whether to include the run's trackers. Using a network needs none of them, so
                 they may be missing.
+
+        Raises:
+            ConfigError: The file is not a mapping of sections.
+            CheckpointError: It cannot be read.
         """
+        with reading(self.config):
+            open_regular(self.config).close()
         layer = read_file(self.config)
         dropped = () if trackers else ("track",)
         kept = {k: v for k, v in layer.items() if k not in dropped}
@@ -132,20 +148,21 @@ class RunDir:
     def _providers(self) -> dict[str, Provider]:
         """Return the providers of the components; empty if unreadable, as only errors use them."""
         try:
-            values = json.loads(self.plugins.read_text(encoding="utf-8"))
+            values = read_json(self.plugins)
             return {section: Provider(**fields) for section, fields in values.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (CheckpointError, TypeError, AttributeError):
             return {}
 
     def append_event(self, name: str, data: Mapping[str, Any]) -> None:
-        """Append one line to the event log."""
-        line = json.dumps({"time": round(time.time(), 3), "event": name, **data}, default=str)
-        with full_disk_is_ours(self.events), self.events.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        """Append one line to the event log. It is sealed, so that damage to it is noticed."""
+        values = {"time": round(time.time(), 3), "event": name, **data}
+        line = json.dumps(sealed(json.loads(json.dumps(values, default=str))))
+        with writing(self.events):
+            append_line(self.events, line)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write ``metrics.json``."""
-        write_json(self.metrics, metrics)
+        write_sealed(self.metrics, metrics)
 
     def write_quarantine(self, skipped: Sequence[tuple[str, str]]) -> None:
         """Write the unreadable images that were left out to ``quarantine.csv``."""
@@ -166,7 +183,7 @@ class RunDir:
         """
         lock = FileLock(self.lock, timeout=0)
         try:
-            with full_disk_is_ours(self.lock):
+            with writing(self.lock):
                 lock.acquire()
         except Timeout:
             raise ResourceError(
@@ -178,14 +195,15 @@ class RunDir:
             write_json(self.owner, {"pid": os.getpid(), "host": socket.gethostname()})
             yield
         finally:
-            self.owner.unlink(missing_ok=True)
+            with suppress(OSError):  # it only serves messages
+                self.owner.unlink(missing_ok=True)
             lock.release()
 
     def _owner(self) -> str:
         try:
-            owner = json.loads(self.owner.read_text(encoding="utf-8"))
+            owner = read_json(self.owner)
             return f"process {owner['pid']} on {owner['host']}"
-        except (OSError, ValueError, KeyError, TypeError):
+        except (CheckpointError, KeyError, TypeError):
             return "another process"
 
 

@@ -5,22 +5,27 @@ Calibration and the report read them, so neither has to embed the images again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.errors import CheckpointError
-from siamkit.files import full_disk_is_ours
+from siamkit.files import is_there, open_regular, reading, replacing, writing
 from siamkit.interfaces import Preprocessing
+from siamkit.json_files import parsed
 from siamkit.runs.directory import RunDir
 from siamkit.spelling import command
+from siamkit.tensor_files import save_tensors
+
+_FIELDS = ("paths", "labels", "keys", "boxes")
 
 _PREPROCESSING = TypeAdapter(Preprocessing)
 
@@ -34,6 +39,7 @@ class HeldOut:
         images: The images.
         embeddings: ``[N, E]``, float32, by the best epoch's network.
         epoch: The best epoch, from 0.
+        network: The network that made them: ``SavedCheckpoint.network``.
         preprocessing: The preparation of the images.
     """
 
@@ -41,32 +47,34 @@ class HeldOut:
     images: ImageSet
     embeddings: Tensor
     epoch: int
+    network: str
     preprocessing: Preprocessing
 
     def save(self, run: RunDir) -> Path:
         """Write them to the run's ``embeddings/``, replacing earlier ones; return the file."""
         path = run.embeddings / f"{self.part}.safetensors"
-        about = {
-            "epoch": self.epoch,
-            "classes": list(self.images.classes),
-            "labels": self.images.labels,
-            "paths": [str(sample.path) for sample in self.images.samples],
-            "keys": [sample.key for sample in self.images.samples],
-            "boxes": [sample.box for sample in self.images.samples],
-            "query": self.images.query,
-            "gallery": self.images.gallery,
-            "tuples": self.images.tuples and asdict(self.images.tuples),
-            "preprocessing": asdict(self.preprocessing),
-        }
-        temporary = path.with_name(f".{path.name}.tmp")
-        with full_disk_is_ours(path):
+        about = json.dumps(
+            {
+                "part": self.part,
+                "epoch": self.epoch,
+                "network": self.network,
+                "classes": list(self.images.classes),
+                "labels": self.images.labels,
+                "paths": [str(sample.path) for sample in self.images.samples],
+                "keys": [sample.key for sample in self.images.samples],
+                "boxes": [sample.box for sample in self.images.samples],
+                "query": self.images.query,
+                "gallery": self.images.gallery,
+                "tuples": self.images.tuples and asdict(self.images.tuples),
+                "preprocessing": asdict(self.preprocessing),
+            }
+        )
+        embeddings = self.embeddings.detach().cpu().contiguous()
+        with writing(path):
             path.parent.mkdir(exist_ok=True)
-            save_file(
-                {"embeddings": self.embeddings.contiguous()},
-                temporary,
-                metadata={"about": json.dumps(about)},
-            )
-            temporary.replace(path)
+        with replacing(path) as new:
+            metadata = {"about": about, "sha256": _digest(about, embeddings)}
+            save_tensors({"embeddings": embeddings}, new, metadata)
         return path
 
     @classmethod
@@ -74,19 +82,24 @@ class HeldOut:
         """Return the held-out images that :meth:`save` wrote, or None if the run has no such part.
 
         Raises:
-            CheckpointError: The file is damaged.
+            CheckpointError: The file cannot be read, or is damaged.
         """
         path = run.embeddings / f"{part}.safetensors"
-        if not path.is_file():
-            return None
+        hint = f"remove it, and {command('train --resume', run.path)} writes it again"
+        with reading(path, hint):
+            if not is_there(path):
+                return None
+            open_regular(path).close()
         try:
             with safe_open(path, framework="pt") as file:
-                about: dict[str, Any] = json.loads(file.metadata()["about"])
-                embeddings = file.get_tensor("embeddings")
-            fields = ("paths", "labels", "keys", "boxes")
+                metadata = file.metadata()
+                embeddings = file.get_tensor("embeddings").clone()  # not mapped any more
+            if metadata["sha256"] != _digest(metadata["about"], embeddings):
+                raise ValueError
+            about: dict[str, Any] = parsed(metadata["about"])
             samples = tuple(
                 Sample(Path(path), label, key, box and tuple(box))
-                for path, label, key, box in zip(*(about[f] for f in fields), strict=True)
+                for path, label, key, box in zip(*(about[f] for f in _FIELDS), strict=True)
             )
             images = ImageSet(
                 samples,
@@ -94,14 +107,21 @@ class HeldOut:
                 _tuples(about["tuples"]),
                 *(about[role] and tuple(about[role]) for role in ("query", "gallery")),
             )
+            if about["part"] != part or len(embeddings) != len(samples):
+                raise ValueError
             preprocessing = _PREPROCESSING.validate_python(about["preprocessing"])
-            return cls(part, images, embeddings, about["epoch"], preprocessing)
+            return cls(part, images, embeddings, about["epoch"], about["network"], preprocessing)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-            raise CheckpointError(
-                "the file is damaged",
-                where=str(path),
-                hint=f"{command('train --resume', run.path)} writes it again",
-            ) from None
+            raise CheckpointError("the file is damaged", where=str(path), hint=hint) from None
+
+
+def _digest(about: str, embeddings: Tensor) -> str:
+    """Return the SHA-256 of what is known of the images, and of the embeddings and their shape."""
+    head = json.dumps([about, str(embeddings.dtype), list(embeddings.shape)])
+    result = hashlib.sha256(head.encode())
+    content: Any = embeddings.view(-1).view(torch.uint8).numpy()
+    result.update(content)
+    return result.hexdigest()
 
 
 def _tuples(plain: dict[str, Any] | None) -> Tuples | None:

@@ -1,20 +1,28 @@
-"""Open runs: read each file of a run when it is needed, at most once, and check it."""
+"""Open runs: the one place where a run is read. Each file is read at most once, and checked.
+
+Whatever decides a result is compared: a checkpoint with the hashes in its sealed manifest, the
+config with the one that the checkpoints were trained with, held-out embeddings and the calibration
+with the network that they belong to, and the data with the data of the training.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from siamkit.config import RunConfig, resolve
-from siamkit.errors import CheckpointError, ConfigError
+from siamkit.config import RunConfig, decisive, flat, resolve
+from siamkit.data.digest import digest
+from siamkit.data.images import ImageSet
+from siamkit.errors import CheckpointError, ConfigError, SiamkitError
 from siamkit.evaluation.calibration import Calibration
+from siamkit.files import is_there, read_bytes, reading
+from siamkit.json_files import read_sealed
 from siamkit.registry import Registry
 from siamkit.runs import checkpoint
-from siamkit.runs.calibration import best_checkpoint, calibration_of
-from siamkit.runs.checkpoint import Checkpoint
+from siamkit.runs.calibration import calibrate_hint, calibration_of, read_calibration
+from siamkit.runs.checkpoint import SavedCheckpoint
 from siamkit.runs.directory import RunDir
 from siamkit.runs.held_out import HeldOut
 from siamkit.runs.log import Log, read_log
@@ -31,18 +39,26 @@ class OpenRun:
         path: The run's directory.
         registries: Returns the registry of each component section; called when the config is
             needed.
+        trackers: Whether the config has the run's trackers. Using a network needs none of them, so
+            they may be missing.
 
     Attributes:
         dir: The paths of the run.
 
     Raises:
-        CheckpointError: There is no run at ``path``.
+        CheckpointError: There is no run at ``path``, or it cannot be read.
     """
 
-    def __init__(self, path: str | Path, registries: Callable[[], Mapping[str, Registry]]) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        registries: Callable[[], Mapping[str, Registry]],
+        *,
+        trackers: bool = False,
+    ) -> None:
         self.dir = RunDir.open(Path(path))
-        self._registries = registries
-        self._checkpoints: dict[str, Checkpoint] = {}
+        self._registries, self._trackers = registries, trackers
+        self._checkpoints: dict[str, SavedCheckpoint] = {}
 
     @property
     def path(self) -> Path:
@@ -56,12 +72,91 @@ class OpenRun:
 
     @cached_property
     def config(self) -> RunConfig:
-        """The resolved config, without trackers, which using a network does not need.
+        """The resolved config, which is the one that the run's checkpoints were trained with.
 
         Raises:
-            ConfigError: The file cannot be read, or holds a wrong key, name or value.
+            ConfigError: The file holds a wrong key, name or value.
+            CheckpointError: The file cannot be read, or a value changed that decides results.
         """
-        return resolve(self.registries, self.dir.read_config(), where=str(self.dir.config))
+        layer = self.dir.read_config(trackers=self._trackers)
+        config = resolve(self.registries, layer, where=str(self.dir.config))
+        if self._readable is not None:
+            self._require_config(config, self._readable)
+        return config
+
+    @property
+    def config_problem(self) -> str | None:
+        """The difference of ``config.yaml`` from what the run was trained with; None without one.
+
+        It resolves no config unless the file looks different, so it needs no plugins.
+        """
+        try:
+            if self._readable is None:
+                return None
+            now = {f"config {key}": v for key, v in flat(self.dir.read_config())}
+            before = self._readable.state["identity"]
+            if any(before[k] != now.get(k, before) for k in before if k.startswith("config ")):
+                _ = self.config
+        except CheckpointError as error:
+            return str(error)
+        except SiamkitError:  # a plugin or an object is not here, or a key is damaged
+            return f"{self.dir.config}: cannot be compared with the run's checkpoints"
+        return None
+
+    def _require_config(self, config: RunConfig, saved: SavedCheckpoint) -> None:
+        now = {f"config {key}": value for key, value in decisive(config).items()}
+        before = {k: v for k, v in saved.state["identity"].items() if k.startswith("config ")}
+        changed = sorted(key for key in before if key not in now or now[key] != before[key])
+        if not changed:
+            return
+        one = changed[0] if len(changed) == 1 else None
+        raise CheckpointError(
+            f"{', '.join(changed)} changed since it was saved",
+            where=str(self.dir.config),
+            got=None if one is None else str(now.get(one)),
+            allowed=None if one is None else str(before[one]),
+            hint="restore the file; a run with other settings is a new one: "
+            + command("train", config=self.dir.config),
+        )
+
+    # --- checkpoints ---
+
+    @cached_property
+    def _readable(self) -> SavedCheckpoint | None:
+        """The newest checkpoint whose state is intact; None without one."""
+        for folder in checkpoint.newest_first(self.dir.checkpoints):
+            try:
+                return checkpoint.load_state(folder)
+            except CheckpointError:
+                continue
+        return None
+
+    @cached_property
+    def _newest(self) -> SavedCheckpoint | None:
+        """The newest checkpoint, of which only the state is checked; None without one.
+
+        Raises:
+            CheckpointError: Its state is damaged. An older one would not know the best epoch.
+        """
+        for folder in checkpoint.newest_first(self.dir.checkpoints):
+            return self._told(folder.name, lambda: checkpoint.load_state(folder))  # noqa: B023
+        return None
+
+    @cached_property
+    def best(self) -> SavedCheckpoint:
+        """The checkpoint of the best epoch, of which only the state is checked.
+
+        Raises:
+            CheckpointError: There is none yet, or it is damaged.
+        """
+        name = None if self._newest is None else self._newest.state["best_checkpoint"]
+        if name is None:
+            raise CheckpointError(
+                "has no best epoch yet",
+                where=str(self.path),
+                hint=f"finish the run with {command('train --resume', self.path)}",
+            )
+        return self._told(name, lambda: checkpoint.load_state(self.dir.checkpoints / name))
 
     def checkpoint_name(self, which: Which = "best") -> str:
         """Return the name of a checkpoint.
@@ -71,19 +166,18 @@ class OpenRun:
             CheckpointError: The run has no such checkpoint yet.
         """
         if which == "best":
-            return best_checkpoint(self.dir)
+            return self.best.name
         if which != "last":
             raise ConfigError("no such checkpoint", where="which", got=which, allowed="best, last")
-        name = checkpoint.pointed_to(self.dir.checkpoints, checkpoint.LATEST)
-        if name is None:
+        if self._newest is None:
             raise CheckpointError(
                 "has saved no checkpoint yet",
                 where=str(self.path),
                 hint=f"{command('train --resume', self.path)} continues the run",
             )
-        return name
+        return self._newest.name
 
-    def checkpoint(self, which: Which = "best") -> Checkpoint:
+    def checkpoint(self, which: Which = "best") -> SavedCheckpoint:
         """Return a checkpoint after checking the hash of every file.
 
         Raises:
@@ -92,17 +186,30 @@ class OpenRun:
         """
         name = self.checkpoint_name(which)
         if name not in self._checkpoints:
-            self._checkpoints[name] = checkpoint.load(self.dir.checkpoints / name)
+            folder = self.dir.checkpoints / name
+            self._checkpoints[name] = self._told(name, lambda: checkpoint.load(folder))
         return self._checkpoints[name]
 
-    @cached_property
+    def _told(self, name: str, load: Callable[[], SavedCheckpoint]) -> SavedCheckpoint:
+        """Load a checkpoint; an error says what to do next."""
+        try:
+            return load()
+        except CheckpointError as error:
+            newest = checkpoint.newest_first(self.dir.checkpoints)[0].name
+            if name == newest:
+                hint = f"{command('train --resume', self.path)} goes back to the one before it"
+            else:
+                hint = "the network of the best epoch is lost; that of the last epoch can be used"
+            raise CheckpointError(
+                error.what, where=error.where, got=error.got, allowed=error.allowed, hint=hint
+            ) from None
+
+    @property
     def history(self) -> list[dict[str, float]]:
         """The held-out metrics of each finished epoch; empty if no checkpoint is intact."""
-        try:
-            saved, _ = checkpoint.latest_intact(self.dir.checkpoints)
-        except CheckpointError:
-            return []
-        return list(saved.state["history"])
+        return [] if self._readable is None else list(self._readable.state["history"])
+
+    # --- what belongs to a network ---
 
     def calibration(self, which: Which = "best") -> Calibration:
         """Return the calibration of a network of the run.
@@ -110,7 +217,8 @@ class OpenRun:
         Raises:
             CheckpointError: There is none, it is damaged, or it was fitted for another network.
         """
-        return calibration_of(self.dir, self.checkpoint_name(which))
+        self.checkpoint_name(which)  # which must be known
+        return calibration_of(self.dir, self.best if which == "best" else self.checkpoint(which))
 
     def calibration_for(self, held_out: HeldOut) -> Calibration | None:
         """Return the calibration of the network that embedded some images; None without one.
@@ -120,26 +228,51 @@ class OpenRun:
         Raises:
             CheckpointError: The calibration is damaged, or was fitted for another network.
         """
-        if not self.dir.calibration.is_file():
-            return None
-        kept = Calibration.load(self.dir.calibration)
-        if kept.provenance.epoch != held_out.epoch + 1:
+        kept = read_calibration(self.dir)
+        if kept is not None and kept.provenance.network != held_out.network:
             raise CheckpointError(
                 "the threshold was fitted for another epoch's network",
                 where=str(self.dir.calibration),
                 got=kept.provenance.epoch,
                 allowed=str(held_out.epoch + 1),
-                hint=f"{command('calibrate', self.path)} fits one for the best epoch's network",
+                hint=calibrate_hint(self.dir),
             )
         return kept
 
     def held_out(self, part: str) -> HeldOut | None:
-        """Return the stored embeddings of ``val`` or ``test``; None if the run has none.
+        """Return the stored embeddings of ``val`` or ``test``.
+
+        It is None if the run has none by its best epoch's network, which a resumed run makes at its
+        end. After the checkpoints were removed, the network is not compared.
 
         Raises:
-            CheckpointError: The file is damaged.
+            CheckpointError: The file, or the best epoch's checkpoint, is damaged.
         """
-        return HeldOut.load(self.dir, part)
+        kept = HeldOut.load(self.dir, part)
+        if kept is None or self._newest is None:
+            return kept
+        return kept if kept.network == self.best.network else None
+
+    def require_images(self, part: str, images: ImageSet) -> None:
+        """Check that images are those that the run held out of its training.
+
+        Args:
+            part: ``val`` or ``test``.
+            images: The part of the run's data, as it is now.
+
+        Raises:
+            CheckpointError: The data has changed, so the run may have trained on these images.
+        """
+        if self._readable is not None:
+            before = self._readable.state["identity"][f"data {part}"]
+            if before != digest(images):
+                raise CheckpointError(
+                    "the data has changed since the run, which may have trained on these images",
+                    where=str(self.path),
+                    hint="restore the data, or name other images that the run has not seen",
+                )
+
+    # --- records ---
 
     @cached_property
     def log(self) -> Log:
@@ -148,17 +281,22 @@ class OpenRun:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """The ``metrics`` of ``metrics.json``; empty if the file is missing or damaged."""
-        try:
-            values = json.loads(self.dir.metrics.read_text(encoding="utf-8"))["metrics"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}
-        return values if isinstance(values, dict) else {}
+        """The ``metrics`` of ``metrics.json``; empty if the run has not ended.
+
+        Raises:
+            CheckpointError: The file cannot be read, or is damaged.
+        """
+        hint = f"{command('train --resume', self.path)} writes it again"
+        with reading(self.dir.metrics, hint):
+            if not is_there(self.dir.metrics):
+                return {}
+        values: dict[str, Any] = read_sealed(self.dir.metrics, hint)["metrics"]
+        return values
 
     @property
     def config_text(self) -> str:
         """The text of ``config.yaml``; empty if it cannot be read."""
         try:
-            return self.dir.config.read_text(encoding="utf-8", errors="replace")
+            return read_bytes(self.dir.config).decode(errors="replace")
         except OSError:
             return ""

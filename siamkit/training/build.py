@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from siamkit.config import COMPONENTS, Component, OptimizerConfig, RunConfig, options_of
+from siamkit.config import (
+    COMPONENTS,
+    Component,
+    OptimizerConfig,
+    RunConfig,
+    decisive,
+    options_of,
+)
 from siamkit.data.digest import digest
 from siamkit.data.preparation import preparation
 from siamkit.data.splits import Splits
@@ -206,23 +213,6 @@ def checkpoint_activations(net: nn.Module) -> None:
     switch.set_grad_checkpointing(True)  # type: ignore[operator]
 
 
-_FREE = (
-    "run_dir",
-    "report",
-    "track",
-    "data.path",
-    "data.root",
-    "data.workers",
-    "train.device",
-    "backbone.weights",
-    "engine.cache",
-    "engine.cache_dir",
-    "calibration.target",
-    "calibration.far",
-)
-"""Config keys that a resumed run may change, because they do not affect what it learns."""
-
-
 def identity(
     config: RunConfig, splits: Splits, registries: Mapping[str, Registry]
 ) -> dict[str, Any]:
@@ -230,7 +220,7 @@ def identity(
 
     They are the config, the name, label and size of each image file, and each plugin's version.
     """
-    result = {f"config {key}": v for key, v in _flat(config.to_values()) if key not in _FREE}
+    result = {f"config {key}": value for key, value in decisive(config).items()}
     sets = {"train": splits.train, "val": splits.val, "test": splits.test}
     for name, images in sets.items():
         result[f"data {name}"] = digest(images)
@@ -250,11 +240,3 @@ def providers(config: RunConfig, registries: Mapping[str, Registry]) -> dict[str
         section: registries[section.partition(".")[0]].get(component.name).provider(component.name)
         for section, component in {**components, **trackers}.items()
     }
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -6,27 +6,29 @@ import importlib.metadata
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from siamkit.config import RunConfig, resolve
+from siamkit.config import RunConfig
 from siamkit.data.opening import load_data
 from siamkit.data.splits import Splits
 from siamkit.engine.settings import Emit
-from siamkit.errors import CheckpointError, ConfigError, DataError, ResourceError
+from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted, ResourceError
+from siamkit.files import is_there, writing
 from siamkit.guard import attributing
 from siamkit.registry import Registry
 from siamkit.runs import checkpoint
-from siamkit.runs.calibration import best_checkpoint, calibrate_run, calibration_of
-from siamkit.runs.checkpoint import Checkpoint
+from siamkit.runs.calibration import calibrate_run, calibration_of
+from siamkit.runs.checkpoint import SavedCheckpoint
 from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener, emitter
 from siamkit.runs.held_out import HeldOut
-from siamkit.spelling import setting, settings
+from siamkit.runs.open import OpenRun
+from siamkit.spelling import command, setting, settings
 from siamkit.training.batching import part_of
 from siamkit.training.build import Setup, build, identity, prepare_images, providers
 from siamkit.training.loading import TEST, VAL
@@ -94,8 +96,8 @@ def resume(
     Raises:
         CheckpointError: There is none, or the config, data or plugins have changed.
     """
-    run_dir = RunDir.open(path)
-    config = resolve(registries, run_dir.read_config(trackers=True), where=str(run_dir.config))
+    run = OpenRun(path, lambda: registries, trackers=True)
+    run_dir, config = run.dir, run.config
     trackers = build_trackers(config, registries["track"])
     with run_dir.locked(), ExitStack() as ending:
         emit = emitter(run_dir, listeners, [*observers, *trackers])
@@ -103,12 +105,29 @@ def resume(
         saved, notice = checkpoint.latest_intact(run_dir.checkpoints)
         if notice:
             emit("notice", {"text": notice})
+        if problem := _lost_best(saved):
+            emit("notice", {"text": problem})
         splits = _load(config)
         state = RunState.from_json(saved.state)
         _require_same(state.identity, identity(config, splits, registries), run_dir)
         setup = build(config, registries, len(splits.train.classes), weights="none")
         setup.weights = state.weights
+        if not state.is_over(config.train.epochs):
+            there = len(checkpoint.newest_first(run_dir.checkpoints))
+            _require_space(run_dir.path, setup, there)
         return _run(setup, splits, state, run_dir, emit, saved)
+
+
+def _lost_best(saved: SavedCheckpoint) -> str | None:
+    """Return the notice that the best epoch's network is lost; None if it is there."""
+    best = saved.state["best_checkpoint"]
+    if best in (None, saved.name):
+        return None
+    try:
+        checkpoint.load(saved.folder.with_name(best))
+    except CheckpointError as error:
+        return f"the best epoch's network is lost unless a later epoch is better: {error}"
+    return None
 
 
 def _with_monitor(config: RunConfig, splits: Splits) -> RunConfig:
@@ -157,22 +176,30 @@ def _run(
     state: RunState,
     run_dir: RunDir,
     emit: Emit,
-    saved: Checkpoint | None,
+    saved: SavedCheckpoint | None,
 ) -> Result:
-    with listening() as stop, attributing(setup.plugins):
-        trainer = Trainer(setup, splits, state, run_dir, emit, stop)
-        if saved:
-            trainer.restore(saved)
-        emit("run_start", _start_data(trainer))
-        trainer.run()
-        held_out = _embed_held_out(trainer)
-    calibration = _calibrated(trainer, held_out[VAL], emit)
-    result = {**_result(trainer, held_out), "calibration": calibration}
-    run_dir.write_metrics(result)
-    best = state.history[result["metrics"]["best"]["epoch"] - 1]
-    if notice := below_baseline(state.untrained, best, setup.schedule.monitor):
-        emit("notice", {"text": notice})
-    emit("run_end", result)
+    with listening() as stop:
+        with attributing(setup.plugins):
+            trainer = Trainer(setup, splits, state, run_dir, emit, stop)
+            if saved:
+                trainer.restore(saved)
+            emit("run_start", _start_data(trainer))
+            trainer.run()
+            best = _best(trainer)
+            held_out = _embed_held_out(trainer, best)
+        calibration = _calibrated(trainer, best, held_out[VAL], emit)
+        result = {**_result(trainer, held_out), "calibration": calibration}
+        run_dir.write_metrics(result)
+        at_best = state.history[state.best_epoch or 0]
+        if notice := below_baseline(state.untrained, at_best, setup.schedule.monitor):
+            emit("notice", {"text": notice})
+        emit("run_end", result)
+    if stop.exit_code is not None:
+        raise Interrupted(
+            f"stopped by {stop.name} when the training was complete; only the report is missing",
+            exit_code=stop.exit_code,
+            hint=f"{command('report', run_dir.path)} writes it",
+        )
     return result
 
 
@@ -229,11 +256,11 @@ def _versions(identity: Mapping[str, Any]) -> dict[str, str]:
 def _result(trainer: Trainer, held_out: Mapping[str, HeldOut]) -> Result:
     setup, state, run_dir = trainer.setup, trainer.state, trainer.run_dir
     names = tuple(state.untrained)
-    assert state.best_epoch is not None
-    best = {name: state.history[state.best_epoch][name] for name in names}
+    epoch = state.best_epoch or 0
+    best = {name: state.history[epoch][name] for name in names}
     metrics: dict[str, Any] = {
         "untrained": state.untrained,
-        "best": {**best, "epoch": state.best_epoch + 1},
+        "best": {**best, "epoch": epoch + 1},
         "last": {name: state.history[-1][name] for name in names},
     }
     if TEST in held_out:
@@ -250,12 +277,27 @@ def _result(trainer: Trainer, held_out: Mapping[str, HeldOut]) -> Result:
     }
 
 
-def _embed_held_out(trainer: Trainer) -> dict[str, HeldOut]:
+def _best(trainer: Trainer) -> SavedCheckpoint:
+    """Return the checkpoint of the best epoch.
+
+    Raises:
+        CheckpointError: It is lost; the message says what is left.
+    """
+    root, name = trainer.run_dir.checkpoints, trainer.state.best_checkpoint
+    try:
+        return checkpoint.load(root / str(name))
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"the best epoch's network is lost: {error.what}",
+            where=error.where,
+            hint="that of the last epoch can be used, or start a new run",
+        ) from None
+
+
+def _embed_held_out(trainer: Trainer, best: SavedCheckpoint) -> dict[str, HeldOut]:
     """Embed the held-out images with the best epoch's network, and save the embeddings."""
     setup, state, run_dir = trainer.setup, trainer.state, trainer.run_dir
-    best = checkpoint.pointed_to(run_dir.checkpoints, checkpoint.BEST)
-    assert best is not None and state.best_epoch is not None
-    load_model_tensors(setup, checkpoint.load(run_dir.checkpoints / best).model)
+    load_model_tensors(setup, best.model)
     kernel = None if state.decision is None else state.decision.kernel
     held_out: dict[str, HeldOut] = {}
     for part in (VAL, TEST):
@@ -264,24 +306,31 @@ def _embed_held_out(trainer: Trainer) -> dict[str, HeldOut]:
             if embeddings is None:
                 embeddings = trainer.scorer.embedded(part, setup.net, kernel)
             images = trainer.sets[part].images
+            epoch = state.best_epoch or 0
             held_out[part] = HeldOut(
-                part, images, embeddings, state.best_epoch, setup.net.preprocessing
+                part, images, embeddings, epoch, best.network, setup.net.preprocessing
             )
             held_out[part].save(run_dir)
     return held_out
 
 
-def _calibrated(trainer: Trainer, held_out: HeldOut, emit: Emit) -> dict[str, Any] | None:
+def _calibrated(
+    trainer: Trainer, best: SavedCheckpoint, held_out: HeldOut, emit: Emit
+) -> dict[str, Any] | None:
     """Fit a threshold on the validation images, or emit a notice if they do not allow it.
 
     An existing threshold for the same network stays, because the user may have chosen its target.
     """
     run_dir, config = trainer.run_dir, trainer.setup.config
-    with suppress(CheckpointError):
-        return calibration_of(run_dir, best_checkpoint(run_dir)).to_json()
-    run_dir.calibration.unlink(missing_ok=True)
     try:
-        calibration = calibrate_run(run_dir, held_out, config.calibration, config.data.path)
+        return calibration_of(run_dir, best).to_json()
+    except CheckpointError as error:
+        if is_there(run_dir.calibration):
+            emit("notice", {"text": f"the threshold is fitted again: {error}"})
+    with writing(run_dir.calibration):
+        run_dir.calibration.unlink(missing_ok=True)
+    try:
+        calibration = calibrate_run(run_dir, best, held_out, config.calibration, config.data.path)
     except DataError as error:
         emit("notice", {"text": f"no threshold was fitted: {error}"})
         return None
@@ -313,11 +362,17 @@ def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: Ru
         )
 
 
-def _require_space(path: Path, setup: Setup) -> None:
-    """Refuse a run whose checkpoints will not fit on the disk, before the training starts."""
+def _require_space(path: Path, setup: Setup, there: int = 0) -> None:
+    """Refuse a run whose checkpoints will not fit on the disk, before the training starts.
+
+    Args:
+        path: The run's directory.
+        setup: The parts of the run.
+        there: The number of its checkpoints that are on the disk already.
+    """
     weights = sum(t.numel() * t.element_size() for t in model_tensors(setup).values())
     state = state_size(setup.optimizer) * weights
-    needed = _CHECKPOINTS_AT_ONCE * (weights + state)
+    needed = max(_CHECKPOINTS_AT_ONCE - there, 1) * (weights + state)
     existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
@@ -325,5 +380,7 @@ def _require_space(path: Path, setup: Setup) -> None:
             f"not enough disk space for checkpoints: {needed / 1e9:.1f} GB needed, "
             f"{free / 1e9:.1f} GB free",
             where=str(path),
-            hint=f"free some space, or choose another {setting('run_dir')}",
+            hint="free some space"
+            if there
+            else f"free some space, or choose another {setting('run_dir')}",
         )

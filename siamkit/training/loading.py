@@ -112,7 +112,7 @@ def load_sets(
         workers = config.data.workers
         if workers is None:
             workers = default_workers(len(part), setup.device.type)
-        loader = Loader(dataset, workers, pin_memory=setup.device.type == "cuda")
+        loader = Loader(dataset, workers, setup.device.type == "cuda", check)
         result[name] = LoadedSet(part, dataset, loader, digests, check, trains)
     return result
 

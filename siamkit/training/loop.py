@@ -25,7 +25,7 @@ from siamkit.interfaces import FreezePlan, Phase
 from siamkit.model.generators import generators_restored, seed_generators
 from siamkit.model.undisturbed import Snapshot
 from siamkit.runs import checkpoint
-from siamkit.runs.checkpoint import Checkpoint
+from siamkit.runs.checkpoint import Checkpoint, SavedCheckpoint
 from siamkit.runs.directory import RunDir
 from siamkit.spelling import command
 from siamkit.training.batching import MicroBatch, batch_notices, epoch_steps
@@ -96,6 +96,7 @@ class Trainer:
         )
         self.fresh = True
         self._remarked: set[str] = set()
+        self._begun = False
         self._changing: list[nn.Module] = []
         if state.scaler:
             self.stepper.scaler.load_state_dict(state.scaler)
@@ -280,15 +281,17 @@ class Trainer:
         self, batches: Iterator[Batch], parts: Sequence[MicroBatch], execution: Execution
     ) -> float:
         size = sum(part.size for part in parts)
-        work = (
-            (batch, part.tuples, part.size / size)
-            for batch, part in zip(batches, parts, strict=True)
-        )
+
+        def work() -> Iterator[tuple[Batch, Any, float]]:
+            for batch, part in zip(batches, parts, strict=True):
+                self._begun = True
+                yield batch, part.tuples, part.size / size
+
         try:
             # Dropout draws from torch's generator. Seeding it by the step's number makes a resumed
             # run drop the same values as an uninterrupted one.
             seed_generators(derive(self.train.seed, "step", self.state.step))
-            return self.stepper(work)
+            return self.stepper(work())
         except NonFiniteError as error:
             images = [i for part in parts for i in part.images]
             if reason := self.engine.difference(execution, self.state.epoch, images):
@@ -301,6 +304,8 @@ class Trainer:
                 got=error.got,
                 hint=f"{error.hint}; {self.run_dir.events} lists the batch's images",
             ) from None
+        finally:
+            self._begun = False
 
     def _end_epoch(self, execution: Execution, started: float) -> None:
         state = self.state
@@ -362,20 +367,23 @@ class Trainer:
         changing = {n: t for n, t in tensors.items() if n not in frozen}
         require_finite(changing, self.train.precision)
         state.scaler = self.stepper.scaler.state_dict()
+        name = f"epoch-{state.epoch:05d}-step-{state.step:08d}"
+        if best:
+            state.best_checkpoint = name
         path = checkpoint.publish(
             self.run_dir.checkpoints,
-            f"epoch-{state.epoch:05d}-step-{state.step:08d}",
+            name,
             Checkpoint(
                 model=tensors,
                 optimizer=state_tensors(setup.optimizer),
                 state=state.to_json(),
                 frozen=frozen,
             ),
-            best=best,
+            best=state.best_checkpoint,
         )
         self.emit("checkpoint", {"path": str(path), "epoch": state.epoch, "best": best})
 
-    def restore(self, saved: Checkpoint) -> None:
+    def restore(self, saved: SavedCheckpoint) -> None:
         """Restore the tensors of a checkpoint. The state was passed to the constructor.
 
         Raises:
@@ -389,9 +397,14 @@ class Trainer:
     def _stop_if_asked(self) -> None:
         if self.stop.exit_code is None:
             return
-        self.save(best=False)
+        saved = "the run was saved"
+        if self._begun:
+            # Buffers have counted a part of the step's images, so its state is no step's.
+            saved = "images did not come, so this step could not end; the last checkpoint stays"
+        elif not self.state.is_over(self.train.epochs):  # then it was saved, and may hold the best
+            self.save(best=False)
         raise Interrupted(
-            f"stopped by {self.stop.name} after step {self.state.step}; the run was saved",
+            f"stopped by {self.stop.name} after step {self.state.step}; {saved}",
             exit_code=self.stop.exit_code,
             hint=f"continue it with {command('train --resume', self.run_dir.path)}",
         )

@@ -184,6 +184,9 @@ def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
                 if value.shape == parameter.shape and key != "step":
                     # Use the parameter's memory layout, as the optimizer itself does.
                     value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-                elif group.get("fused"):
-                    value = value.to(parameter.device)  # a fused Adam counts its steps there
+                else:
+                    # A fused Adam counts its steps on the device. A copy, in either case: the
+                    # tensor may be mapped, and would hold the space of its file.
+                    device = parameter.device if group.get("fused") else value.device
+                    value = value.to(device, copy=True)
                 optimizer.state[parameter][key] = value

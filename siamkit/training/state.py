@@ -36,6 +36,7 @@ class RunState:
         history: Validation metrics of each finished epoch, with ``train_loss`` and the ``train_*``
             metrics of a sample of the training set.
         best_epoch: The epoch (from 0) with the best monitored metric, or None.
+        best_checkpoint: The name of the checkpoint that was saved after that epoch, or None.
         stopped_early: Whether early stopping ended the run.
         scaler: The state of the fp16 loss scaler.
         phase_start: The first epoch of the current phase.
@@ -53,6 +54,7 @@ class RunState:
     untrained_test: Metrics = field(default_factory=dict)
     history: list[Metrics] = field(default_factory=list)
     best_epoch: int | None = None
+    best_checkpoint: str | None = None
     stopped_early: bool = False
     scaler: dict[str, Any] = field(default_factory=dict)
     phase_start: int = 0

@@ -3,9 +3,13 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from siamkit.json_files import read_sealed, write_sealed
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +28,7 @@ def run(trained, tmp_path) -> Path:
 
 
 def read(run: Path) -> dict:
-    return json.loads((run / "calibration.json").read_text())
+    return read_sealed(run / "calibration.json")
 
 
 def test_a_training_ends_with_a_threshold(run):
@@ -131,7 +135,7 @@ def test_a_threshold_of_another_network_is_refused(cli, run, image_folder):
     image = image_folder / "class0/0.png"
     found = read(run)
     found["provenance"]["checkpoint"] = "epoch-00099-step-00000099"
-    (run / "calibration.json").write_text(json.dumps(found))
+    write_sealed(run / "calibration.json", found)
     done = cli("verify", run, image, image)
     assert done.code == 4 and "another network" in done.err
 
@@ -175,3 +179,14 @@ def test_calibrating_shows_the_old_threshold_and_the_new_one(cli, run):
     (run / "calibration.json").unlink()
     assert cli("calibrate", run, "--json").json["previous"] is None
     assert "replaces" in cli("calibrate", run).out
+
+
+@pytest.mark.slow
+def test_several_calibrations_at_once_all_succeed(run):
+    command = [sys.executable, "-m", "siamkit", "calibrate", str(run), "--json", "--target"]
+    targets = ("eer", "accuracy", "eer")
+    done = [subprocess.Popen([*command, target], stdout=subprocess.PIPE) for target in targets]
+    printed = [json.loads(process.communicate(timeout=300)[0]) for process in done]
+    assert [process.returncode for process in done] == [0, 0, 0]
+    assert read(run)["threshold"] in {found["threshold"] for found in printed}
+    assert not list(run.glob(".siamkit-*"))

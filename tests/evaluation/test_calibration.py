@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.evaluation.calibration import Calibration, Provenance, Rate
+from siamkit.json_files import sealed
 from siamkit.report.calibration import verdict as printed
 
-ABOUT = Provenance("photos", "val", "d", 10, 5, 4, 41, True, "epoch-00001-step-00000009", 0, "0.1")
+ABOUT = Provenance(
+    "photos", "val", "d", 10, 5, 4, 41, True, "epoch-00001-step-00000009", "n", 0, "0.1"
+)
 
 
 def made(**changes):
@@ -92,18 +95,21 @@ def test_it_is_the_same_after_a_file(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "unknown calibration format, got 2"),
+        ({"format": 1}, "unknown calibration format, got 1"),
         ({"slope": -1.0}, "slope"),
         ({"threshold": "high"}, "threshold"),
         ({"target": "luck"}, "target"),
         ({"far": {"rate": 0.1}}, r"far\.low"),
         ({"extra": 1}, "extra"),
         ({"threshold": float("nan")}, "threshold"),
+        ({"threshold": 2.98}, "threshold"),
+        ({"threshold": -1.1}, "threshold"),
+        ({"far": {"rate": 1.5, "low": 0.0, "high": 1.0}}, r"far\.rate"),
     ],
 )
 def test_damage_is_told_by_place(change, message, tmp_path: Path):
     path = tmp_path / "calibration.json"
-    path.write_text(json.dumps({**made().to_json(), **change}))
+    path.write_text(json.dumps(sealed({**made().to_json(), **change})))
     with pytest.raises(CheckpointError, match=message) as caught:
         Calibration.load(path)
     assert str(path) in str(caught.value) and "siamkit.calibrate" in str(caught.value)
@@ -115,5 +121,21 @@ def test_what_is_no_calibration_is_an_error(text, tmp_path: Path):
     path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(CheckpointError, match=r"calibration\.json"):
         Calibration.load(path)
-    with pytest.raises(CheckpointError, match="no such file"):
+    with pytest.raises(CheckpointError, match="the file is missing"):
         Calibration.load(tmp_path / "none.json")
+
+
+def test_a_value_that_was_edited_is_refused_although_it_is_within_bounds(tmp_path: Path):
+    path = tmp_path / "calibration.json"
+    made().save(path)
+    path.write_text(path.read_text().replace('"threshold": 0.5', '"threshold": 0.7'))
+    with pytest.raises(CheckpointError, match="damaged or was edited") as caught:
+        Calibration.load(path)
+    assert str(path) in str(caught.value) and "siamkit.calibrate" in str(caught.value)
+
+
+def test_the_layout_of_the_file_does_not_count(tmp_path: Path):
+    path = tmp_path / "calibration.json"
+    made().save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))
+    assert Calibration.load(path) == made()

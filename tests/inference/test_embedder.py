@@ -181,7 +181,7 @@ def test_verify_decides_by_the_calibration(net: siamkit.SiameseNet, image_folder
     from siamkit.evaluation.calibration import Calibration, Provenance
     from siamkit.evaluation.prediction import Rate
 
-    rate, about = Rate(0.1, 0, 1), Provenance("d", "val", "", 2, 2, 1, 1, True, "c", 0, "0")
+    rate, about = Rate(0.1, 0, 1), Provenance("d", "val", "", 2, 2, 1, 1, True, "c", "n", 0, "0")
     calibration = Calibration("eer", None, 0.9999, rate, rate, 5.0, -1.0, about)
     embedder = Embedder(net, kernel="eager", calibration=calibration)
     one, other = (Image.open(path) for path in files_of(image_folder)[::40][:2])

@@ -221,3 +221,26 @@ def test_kill_9_in_the_middle(trained, images, tmp_path):
     result = api.embed(trained, images, tmp_path / "out.npy", **done)
     assert result["resumed_at"] == 24
     assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+def test_a_bit_of_what_was_done_is_never_published(embedder, images, tmp_path):
+    embed_to_file(embedder, images, tmp_path / "whole.npy", batch_size=8)
+    for name, place in (("embeddings.npy", 200), ("embeddings.npy", -3), ("progress.json", 40)):
+        output = tmp_path / "out.npy"
+        stopped(embedder, images, output)
+        file = workplace(output) / name
+        content = bytearray(file.read_bytes())
+        content[place] ^= 4
+        file.write_bytes(content)
+        assert embed_to_file(embedder, images, output, batch_size=8)["resumed_at"] == 0
+        assert output.read_bytes() == (tmp_path / "whole.npy").read_bytes()
+        output.unlink()
+        (tmp_path / "out.csv").unlink()
+
+
+def test_a_planted_workplace_is_refused(embedder, images, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    workplace(tmp_path / "out.npy").symlink_to(tmp_path / "theirs")
+    with pytest.raises(ResourceError, match=r"\.out\.npy\.partial: is in the way"):
+        embed_to_file(embedder, images, tmp_path / "out.npy")
+    assert list((tmp_path / "theirs").iterdir()) == []

@@ -30,7 +30,7 @@ def held_out(labels, width=4, seed=0, part="val"):
     embeddings = centres[labels] + 0.4 * torch.randn(len(labels), width, generator=generator)
     samples = tuple(Sample(Path(f"/none/{i}.png"), n, f"{n}/{i}.png") for i, n in enumerate(labels))
     classes = tuple(f"class {n}" for n in range(max(labels) + 1))
-    return HeldOut(part, ImageSet(samples, classes), embeddings, 0, Preprocessing())
+    return HeldOut(part, ImageSet(samples, classes), embeddings, 0, "n", Preprocessing())
 
 
 # --- verification ---
@@ -38,7 +38,7 @@ def held_out(labels, width=4, seed=0, part="val"):
 
 def calibration(threshold):
     rate = Rate(0.1, 0.05, 0.2)
-    source = Provenance("data", "val", "", 18, 3, 45, 108, True, "epoch-1", 0, "0")
+    source = Provenance("data", "val", "", 18, 3, 45, 108, True, "epoch-1", "n", 0, "0")
     return Calibration("eer", None, threshold, rate, rate, 1.0, 0.0, source)
 
 

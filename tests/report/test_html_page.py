@@ -4,6 +4,7 @@ import html
 import json
 import re
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,10 @@ import pytest
 
 from siamkit.api.reports import write_report
 from siamkit.errors import CheckpointError, ConfigError
+from siamkit.json_files import read_sealed, write_sealed
 from siamkit.report.html.page import policy, render
+from siamkit.runs.directory import RunDir
+from siamkit.runs.held_out import HeldOut
 
 from .conftest import HOSTILE
 
@@ -140,8 +144,8 @@ def test_the_threshold_of_the_calibration_is_shown_with_what_it_foresaw(hostile_
     run = copy_of(hostile_run, tmp_path / "run")
     rate = {"rate": 0.0123, "low": 0.004, "high": 0.031}
     path = run / "calibration.json"
-    values = {**json.loads(path.read_text()), "threshold": 0.4321, "far": rate, "frr": rate}
-    path.write_text(json.dumps(values))
+    values = {**read_sealed(path), "threshold": 0.4321, "far": rate, "frr": rate}
+    write_sealed(path, values)
     assert [text for text in write_report(run)["notices"] if "threshold" in text] == []
     text = (run / "report.html").read_text()
     assert "At the threshold of 0.432" in text and "predicted" in text
@@ -151,11 +155,13 @@ def test_the_threshold_of_the_calibration_is_shown_with_what_it_foresaw(hostile_
 
 def test_test_images_come_before_validation_images(hostile_run, tmp_path):
     run = copy_of(hostile_run, tmp_path / "run")
-    shutil.copy(run / "embeddings" / "val.safetensors", run / "embeddings" / "test.safetensors")
-    metrics = json.loads((run / "metrics.json").read_text())
+    kept = HeldOut.load(RunDir(run), "val")
+    assert kept is not None
+    replace(kept, part="test").save(RunDir(run))
+    metrics = read_sealed(run / "metrics.json")
     best = {"recall@1": 0.4567, "map@r": 0.25}
     metrics["metrics"]["test"] = {"untrained": {"recall@1": 0.25, "map@r": 0.125}, "best": best}
-    (run / "metrics.json").write_text(json.dumps(metrics))
+    write_sealed(run / "metrics.json", metrics)
     assert write_report(run)["part"] == "test"
     text = (run / "report.html").read_text()
     assert "the test set, " in text and "optimistic" not in text

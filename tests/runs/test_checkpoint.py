@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,9 @@ from siamkit.runs.checkpoint import (
     BEST,
     LATEST,
     Checkpoint,
-    candidates,
+    latest_intact,
     load,
+    newest_first,
     pointed_to,
     publish,
 )
@@ -31,7 +35,7 @@ def make(value: float, frozen: float = 0) -> Checkpoint:
 
 
 def test_what_is_published_is_loaded_back(tmp_path: Path) -> None:
-    folder = publish(tmp_path, "epoch-1", make(1), best=True)
+    folder = publish(tmp_path, "epoch-1", make(1), best="epoch-1")
     saved = load(folder)
     assert torch.equal(saved.model["w"], make(1).model["w"])
     assert saved.model["f"] == 0 and saved.frozen == make(1).frozen
@@ -41,10 +45,10 @@ def test_what_is_published_is_loaded_back(tmp_path: Path) -> None:
 
 def test_the_best_and_the_two_newest_are_kept(tmp_path: Path) -> None:
     for i in range(1, 6):
-        publish(tmp_path, f"epoch-{i}", make(i), best=i == 2)
+        publish(tmp_path, f"epoch-{i}", make(i), best="epoch-2" if i >= 2 else None)
     assert {p.name for p in tmp_path.iterdir() if p.is_dir()} == {"epoch-2", "epoch-4", "epoch-5"}
     assert pointed_to(tmp_path, BEST) == "epoch-2"
-    assert [p.name for p in candidates(tmp_path)] == ["epoch-5", "epoch-4", "epoch-2"]
+    assert [p.name for p in newest_first(tmp_path)] == ["epoch-5", "epoch-4", "epoch-2"]
 
 
 FILES = ["model.safetensors", "frozen.safetensors", "optimizer.safetensors", "state.json"]
@@ -56,7 +60,7 @@ def inodes(root: Path) -> list[int]:
 
 def test_what_is_frozen_is_written_twice_and_then_shared(tmp_path: Path) -> None:
     for i in range(1, 6):
-        publish(tmp_path, f"epoch-{i}", make(i), best=False, keep=9)
+        publish(tmp_path, f"epoch-{i}", make(i), best=None, keep=9)
     one, two, three, four, five = inodes(tmp_path)
     assert one != two, "damage to one file must leave a checkpoint that is intact"
     assert three == one and four == two and five == one
@@ -65,16 +69,16 @@ def test_what_is_frozen_is_written_twice_and_then_shared(tmp_path: Path) -> None
 
 def test_the_two_that_are_kept_never_share_a_file(tmp_path: Path) -> None:
     for i in range(1, 6):
-        publish(tmp_path, f"epoch-{i}", make(i), best=False)
+        publish(tmp_path, f"epoch-{i}", make(i), best=None)
         files = [f.stat().st_ino for f in tmp_path.glob("epoch-*/frozen.safetensors")]
         assert len(set(files)) == len(files)
 
 
 def test_after_a_crash_before_the_pointer_the_latest_is_not_shared_either(tmp_path: Path) -> None:
-    publish(tmp_path, "epoch-1", make(1), best=False, keep=9)
-    publish(tmp_path, "epoch-2", make(2), best=False, keep=9)
+    publish(tmp_path, "epoch-1", make(1), best=None, keep=9)
+    publish(tmp_path, "epoch-2", make(2), best=None, keep=9)
     shutil.copytree(tmp_path / "epoch-2", tmp_path / "epoch-3")  # renamed, and then the power went
-    publish(tmp_path, "epoch-3", make(3), best=False, keep=9)
+    publish(tmp_path, "epoch-3", make(3), best=None, keep=9)
     one, two, three = [
         (tmp_path / f"epoch-{i}" / "frozen.safetensors").stat().st_ino for i in (1, 2, 3)
     ]
@@ -83,9 +87,9 @@ def test_after_a_crash_before_the_pointer_the_latest_is_not_shared_either(tmp_pa
 
 def test_another_phase_writes_what_is_frozen_anew(tmp_path: Path) -> None:
     for i in range(1, 4):
-        publish(tmp_path, f"epoch-{i}", make(i), best=False, keep=9)
-    publish(tmp_path, "epoch-4", make(4, frozen=1), best=False, keep=9)
-    publish(tmp_path, "epoch-5", make(5, frozen=1), best=False, keep=9)
+        publish(tmp_path, f"epoch-{i}", make(i), best=None, keep=9)
+    publish(tmp_path, "epoch-4", make(4, frozen=1), best=None, keep=9)
+    publish(tmp_path, "epoch-5", make(5, frozen=1), best=None, keep=9)
     assert len(set(inodes(tmp_path))) == 4
     assert load(tmp_path / "epoch-5").model["f"] == 1
 
@@ -98,18 +102,18 @@ def test_without_hard_links_each_checkpoint_is_whole(
 
     monkeypatch.setattr(checkpoint.os, "link", refuse)
     for i in range(1, 6):
-        publish(tmp_path, f"epoch-{i}", make(i), best=False, keep=9)
+        publish(tmp_path, f"epoch-{i}", make(i), best=None, keep=9)
     assert len(set(inodes(tmp_path))) == 5
     assert load(tmp_path / "epoch-5").model["f"] == 0
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_a_flipped_bit_is_found_and_the_file_named(tmp_path: Path, file: str) -> None:
-    folder = publish(tmp_path, "epoch-1", make(1), best=True)
+    folder = publish(tmp_path, "epoch-1", make(1), best="epoch-1")
     content = bytearray((folder / file).read_bytes())
     content[-2] ^= 1
     (folder / file).write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"{file}: the file is missing or damaged"):
+    with pytest.raises(CheckpointError, match=rf"{file}: the file is damaged"):
         load(folder)
 
 
@@ -118,59 +122,129 @@ def test_a_flipped_bit_is_found_and_the_file_named(tmp_path: Path, file: str) ->
     ["", "not json", "[]", "{}", '{"format": 1}', '{"format": 1, "files": {}, "frozen": {}}'],
 )
 def test_a_damaged_manifest_is_an_error_not_a_traceback(tmp_path: Path, damage: str) -> None:
-    folder = publish(tmp_path, "epoch-1", make(1), best=True)
+    folder = publish(tmp_path, "epoch-1", make(1), best="epoch-1")
     (folder / "manifest.json").write_text(damage)
     with pytest.raises(CheckpointError):
         load(folder)
 
 
 def test_a_kill_before_the_rename_leaves_the_previous_checkpoint_in_force(tmp_path: Path) -> None:
-    publish(tmp_path, "epoch-1", make(1), best=True)
-    shutil.copytree(tmp_path / "epoch-1", tmp_path / ".tmp-epoch-2")
-    assert [p.name for p in candidates(tmp_path)] == ["epoch-1"]
-    publish(tmp_path, "epoch-2", make(2), best=False)
-    assert not list(tmp_path.glob(".tmp-*")), "orphans are cleaned up"
+    publish(tmp_path, "epoch-1", make(1), best="epoch-1")
+    place = tmp_path / ".siamkit-0123456789abcdef"
+    shutil.copytree(tmp_path / "epoch-1", place / "new" / "epoch-2")
+    assert [p.name for p in newest_first(tmp_path)] == ["epoch-1"]
+    publish(tmp_path, "epoch-2", make(2), best=None)
+    assert not list(tmp_path.glob(".siamkit-*")), "orphans are cleaned up"
 
 
-def test_a_kill_between_the_rename_and_the_pointer_leaves_the_previous_in_force(
-    tmp_path: Path,
-) -> None:
-    publish(tmp_path, "epoch-1", make(1), best=True)
-    shutil.copytree(tmp_path / "epoch-1", tmp_path / "epoch-2")
-    assert [p.name for p in candidates(tmp_path)] == ["epoch-1"]
-    publish(tmp_path, "epoch-2", make(2), best=False)
-    assert load(next(candidates(tmp_path))).state == {"epoch": 2}
+def test_after_a_kill_between_the_rename_and_the_pointer_the_new_one_counts(tmp_path: Path) -> None:
+    publish(tmp_path, "epoch-1", make(1), best="epoch-1")
+    publish(tmp_path, "epoch-2", make(2), best="epoch-1")
+    (tmp_path / LATEST).write_text("epoch-1\n")
+    assert latest_intact(tmp_path)[0].state == {"epoch": 2}, "a rename is the last step of writing"
+    publish(tmp_path, "epoch-2", make(3), best="epoch-1")
+    assert latest_intact(tmp_path)[0].state == {"epoch": 3}
 
 
 def test_a_save_that_fails_leaves_the_old_one_even_with_keep_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish(tmp_path, "epoch-1", make(1), best=True, keep=1)
+    publish(tmp_path, "epoch-1", make(1), best="epoch-1", keep=1)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "write_json", full)
     with pytest.raises(ResourceError, match=r"No space left.*free some space"):
-        publish(tmp_path, "epoch-2", make(2), best=False, keep=1)
-    assert load(next(candidates(tmp_path))).state == {"epoch": 1}
-    assert not list(tmp_path.glob(".tmp-*"))
+        publish(tmp_path, "epoch-2", make(2), best=None, keep=1)
+    assert latest_intact(tmp_path)[0].state == {"epoch": 1}
+    assert not list(tmp_path.glob(".siamkit-*"))
 
 
 def test_a_run_that_never_saved_says_so(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
-        next(candidates(tmp_path))
+        latest_intact(tmp_path)
 
 
 def test_the_manifest_holds_the_fingerprints_of_what_was_frozen(tmp_path: Path) -> None:
     made = Checkpoint({"w": torch.ones(1)}, {}, {}, {"w": "abc"})
-    folder = publish(tmp_path, "epoch-1", made, best=True)
+    folder = publish(tmp_path, "epoch-1", made, best="epoch-1")
     assert json.loads((folder / "manifest.json").read_text())["frozen"] == {"w": "abc"}
     assert load(folder).frozen == {"w": "abc"}
 
 
 @pytest.mark.parametrize("pointer", [b"", b"\xff\xfe", b"nonsense"])
 def test_a_damaged_pointer_leaves_the_checkpoints_usable(tmp_path: Path, pointer: bytes) -> None:
-    publish(tmp_path, "epoch-1", make(1), best=True)
+    publish(tmp_path, "epoch-1", make(1), best="epoch-1")
+    for i in range(2, 6):
+        publish(tmp_path, f"epoch-{i}", make(i), best="epoch-1")
     (tmp_path / LATEST).write_bytes(pointer)
-    assert [p.name for p in candidates(tmp_path)] == ["epoch-1"]
+    assert latest_intact(tmp_path)[0].name == "epoch-5"
+    (tmp_path / BEST).write_bytes(pointer)
+    publish(tmp_path, "epoch-6", make(6), best="epoch-1")
+    assert load(tmp_path / "epoch-1").state == {"epoch": 1}, "the state knows the best one"
+    assert pointed_to(tmp_path, BEST) == "epoch-1"
+
+
+def test_without_any_word_on_the_best_one_nothing_is_deleted(tmp_path: Path) -> None:
+    for i in range(1, 4):
+        publish(tmp_path, f"epoch-{i}", make(i), best=None, keep=9)
+    (tmp_path / BEST).write_bytes(b"\xff")
+    publish(tmp_path, "epoch-4", make(4), best=None)
+    assert len(newest_first(tmp_path)) == 4
+
+
+def test_names_sort_by_their_numbers(tmp_path: Path) -> None:
+    for name in ("epoch-99999-step-1", "epoch-100000-step-2"):
+        publish(tmp_path, name, make(1), best=None)
+    assert newest_first(tmp_path)[0].name == "epoch-100000-step-2"
+
+
+def test_what_is_no_checkpoint_is_neither_read_nor_deleted(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for i in range(1, 6):
+        publish(tmp_path, f"epoch-{i}", make(i), best=None)
+    assert (tmp_path / "mine").is_dir()
+    assert [p.name for p in newest_first(tmp_path)] == ["epoch-5", "epoch-4"]
+
+
+@pytest.mark.parametrize("file", [*FILES, "manifest.json"])
+@pytest.mark.parametrize("kind", ["folder", "fifo", "loop", "broken link", "deep"])
+def test_whatever_lies_in_a_files_place_is_gone_back_from(
+    tmp_path: Path, file: str, kind: str
+) -> None:
+    for i in (1, 2):
+        publish(tmp_path, f"epoch-{i}", make(i), best=None)
+    path = tmp_path / "epoch-2" / file
+    path.unlink()
+    put[kind](path)
+    saved, notice = latest_intact(tmp_path)
+    assert saved.name == "epoch-1"
+    assert notice is not None and file in notice and "going back to epoch-1" in notice
+
+
+put: dict[str, Callable[[Path], object]] = {
+    "folder": Path.mkdir,
+    "fifo": os.mkfifo,
+    "loop": lambda path: path.symlink_to(path),
+    "broken link": lambda path: path.symlink_to("nowhere"),
+    "deep": lambda path: path.write_text("[" * 100_000),
+}
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
+def test_others_may_read_a_checkpoint_as_the_umask_allows(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        folder = publish(tmp_path / "c", "epoch-1", make(1), best=None)
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes == {0o666 & ~mask}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~mask
+
+
+def test_a_loaded_checkpoint_does_not_hold_the_space_of_its_files(tmp_path: Path) -> None:
+    saved = load(publish(tmp_path, "epoch-1", make(1), best=None))
+    copies = {name: tensor.clone() for name, tensor in saved.model.items()}
+    assert copies and ".safetensors" not in Path("/proc/self/maps").read_text()

@@ -52,12 +52,15 @@ def test_what_is_missing_is_told(run: OpenRun, tmp_path: Path) -> None:
     kept = run.held_out("val")
     assert kept is not None
     with pytest.raises(CheckpointError, match="fitted for another epoch's network"):
-        run.calibration_for(replace(kept, epoch=kept.epoch + 1))
+        run.calibration_for(replace(kept, network="another", epoch=kept.epoch + 1))
     run.dir.calibration.unlink()
     assert run.calibration_for(kept) is None
     for text in ("[]", "{", '{"metrics": 3}'):
         run.dir.metrics.write_text(text)
-        assert api.open_run(run.path).metrics == {}
+        with pytest.raises(CheckpointError, match=r"metrics\.json: the file is damaged"):
+            _ = api.open_run(run.path).metrics
+    run.dir.metrics.unlink()
+    assert api.open_run(run.path).metrics == {}
     shutil.rmtree(run.dir.checkpoints)
     other = api.open_run(run.path)
     assert other.history == []

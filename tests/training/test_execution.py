@@ -399,12 +399,12 @@ def test_a_best_epoch_of_another_frozen_part_is_embedded_whole(
     embeddings: list[Any] = []
     right = fit._embed_held_out
 
-    def embed(trainer: Any) -> Any:
+    def embed(trainer: Any, best: Any) -> Any:
         found = trainer.scorer.from_rows("val", trainer.execution)
         with torch.no_grad():
             next(trainer.setup.net.backbone.parameters()).add_(1e-3)
         embeddings.extend([found, trainer.scorer.from_rows("val", trainer.execution)])
-        return right(trainer)
+        return right(trainer, best)
 
     monkeypatch.setattr(fit, "_embed_held_out", embed)
     train(freeze=POLICIES["freeze-all"], engine={"cache": "always"}, train={"epochs": 1})
@@ -422,7 +422,7 @@ def test_a_run_that_died_before_its_end_embeds_the_same_on_resuming(
     }
     whole = train("whole", **common)
     right = fit._embed_held_out
-    monkeypatch.setattr(fit, "_embed_held_out", lambda trainer: 1 / 0)
+    monkeypatch.setattr(fit, "_embed_held_out", lambda *given: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train("died", **common)
     monkeypatch.setattr(fit, "_embed_held_out", right)

@@ -21,6 +21,7 @@ from siamkit.data.loader import Loader, ViewDataset
 from siamkit.data.opening import load_data
 from siamkit.data.views import EvalView
 from siamkit.errors import CheckpointError, ConfigError, NonFiniteError, PluginError
+from siamkit.json_files import read_sealed, unsealed, write_sealed
 from siamkit.runs import checkpoint
 from siamkit.training.validation import Evaluator
 
@@ -74,7 +75,7 @@ def test_a_run_leaves_its_config_events_metrics_and_checkpoints(done: Done) -> N
         "calibration.json", "checkpoints", "config.yaml", "embeddings", "events.jsonl",
         "metrics.json", "plugins.json",
     }  # fmt: skip
-    assert json.loads((run / "metrics.json").read_text()) == result
+    assert unsealed(json.loads((run / "metrics.json").read_text()), "metrics.json") == result
     logged = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
     assert logged == [event.name for event in watch.events]
     assert logged[0] == "run_start" and logged[-1] == "run_end"
@@ -318,13 +319,13 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(
     values = resumable(image_folder, tmp_path / "run")
     with pytest.raises(Killed):
         api.fit(values, listeners=[kill_at("checkpoint", 4)])
-    newest = next(checkpoint.candidates(tmp_path / "run" / "checkpoints"))
+    newest = checkpoint.newest_first(tmp_path / "run" / "checkpoints")[0]
     with (newest / "model.safetensors").open("r+b") as file:
         file.truncate(1000)
     watch = Recorder()
     api.resume(values["run_dir"], listeners=[watch])
     (notice,) = watch.data("notice")
-    assert "model.safetensors: the file is missing or damaged" in notice["text"]
+    assert "model.safetensors: the file is damaged" in notice["text"]
     assert_bit_equal(latest(values["run_dir"]), latest(whole["run_dir"]))
 
 
@@ -645,9 +646,9 @@ def test_a_checkpoint_whose_frozen_tensors_changed_is_refused(run_values: RunVal
         tensors = load_file(folder / "frozen.safetensors")
         tensors["backbone.model.layer1.0.conv1.weight"] += 1
         save_file(tensors, folder / "frozen.safetensors")
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = read_sealed(folder / "manifest.json")
         content = (folder / "frozen.safetensors").read_bytes()
         manifest["files"]["frozen.safetensors"] = hashlib.sha256(content).hexdigest()
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        write_sealed(folder / "manifest.json", manifest)
     with pytest.raises(siamkit.SiamkitError, match=r"layer1\.0\.conv1\.weight"):
         api.resume(values["run_dir"])

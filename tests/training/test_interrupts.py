@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from typing import Any
 
 import pytest
 
+import siamkit
 from siamkit import api
 from siamkit.config import yaml_text
+from siamkit.errors import ResourceError
 from siamkit.runs import checkpoint
 from siamkit.runs.directory import RunDir
 
@@ -96,3 +99,123 @@ def test_kill_9_then_resume_gives_the_uninterrupted_run(
     assert resumed["history"] == whole["history"]
     a, b = (api.load_model(run, "last").state_dict() for run in (run_dir, whole["run_dir"]))
     assert all(a[name].equal(b[name]) for name in a)
+
+
+def workers_of(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children]
+
+
+def wait_until_it_stands_still(run_dir: Path) -> None:
+    events, size = run_dir / "events.jsonl", -1
+    while size != events.stat().st_size:
+        size = events.stat().st_size
+        time.sleep(3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_sigterm_ends_a_run_whose_worker_was_stopped(
+    values_of: RunValues, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    values = of_four_epochs(values_of, tmp_path / "run")
+    values["data"]["workers"] = 1
+    run_dir = Path(values["run_dir"])
+    process = start(values, tmp_path)
+    wait_for_steps(run_dir, 2)
+    workers = workers_of(process.pid)
+    assert workers
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    wait_until_it_stands_still(run_dir)
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert time.monotonic() - started < 15
+    assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == []
+    assert api.resume(run_dir)["history"] == whole["history"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
+def test_a_resumed_run_holds_no_space_of_a_checkpoint_that_was_deleted(
+    run_values: RunValues,
+) -> None:
+    values = run_values(train={"epochs": 4})
+    with pytest.raises(ZeroDivisionError):
+        api.fit(values, listeners=[lambda event: event.name == "epoch_end" and 1 // 0])
+    maps: list[str] = []
+
+    def look(event: siamkit.Event) -> None:
+        if event.name in ("step", "epoch_end"):
+            maps.append(Path("/proc/self/maps").read_text())
+
+    api.resume(values["run_dir"], listeners=[look])
+    assert maps and not any(".safetensors" in text for text in maps)
+
+
+def test_a_resumed_run_needs_room_for_its_checkpoints(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = run_values()
+    with pytest.raises(ZeroDivisionError):
+        api.fit(values, listeners=[lambda event: event.name == "epoch_end" and 1 // 0])
+    usage = shutil.disk_usage(values["run_dir"])
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda path: usage._replace(free=1000))
+        with pytest.raises(ResourceError, match="not enough disk space for checkpoints"):
+            api.resume(values["run_dir"])
+    api.resume(values["run_dir"])
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=1000))
+    assert api.resume(values["run_dir"])["history"], "a finished run saves no more checkpoints"
+
+
+AT_THE_END = """
+import os, signal, sys
+from siamkit.training import fit
+calibrated = fit._calibrated
+def asked(*given):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return calibrated(*given)
+fit._calibrated = asked
+from siamkit.cli.app import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+IN_THE_REPORT = """
+import os, signal, sys, time
+import siamkit.api.reports
+def slow(*given):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+siamkit.api.reports.write_report = slow
+from siamkit.cli.app import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (AT_THE_END, "stopped by SIGTERM when the training was complete"),
+        (IN_THE_REPORT, "the report was stopped by SIGTERM"),
+    ],
+    ids=["calibration", "report"],
+)
+def test_sigterm_after_the_training_loses_nothing_and_says_what_is_missing(
+    run_values: RunValues, tmp_path: Path, program: str, said: str
+) -> None:
+    values = run_values(train={"epochs": 1})
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml_text.dump(values))
+    done = subprocess.run(
+        [sys.executable, "-c", program, "train", "--config", str(config), "--json"],
+        capture_output=True, text=True, timeout=120,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 143, done.stderr
+    assert said in done.stderr and f"siamkit report {values['run_dir']}" in done.stderr
+    run = api.open_run(values["run_dir"])
+    assert run.metrics and run.calibration() and run.log.events[-1]["event"] == "run_end"
+    if program == IN_THE_REPORT:
+        assert json.loads(done.stdout)["history"]

@@ -8,10 +8,10 @@ import pytest
 
 import siamkit
 from siamkit import api, plugins
+from siamkit.config import FREE
 from siamkit.errors import ConfigError, PluginError
 from siamkit.interfaces import Options
 from siamkit.registry import Entry
-from siamkit.training.build import _FREE
 
 
 class Journal:
@@ -185,7 +185,7 @@ def test_a_higher_layer_replaces_the_list():
 
 
 def test_trackers_may_change_when_a_run_is_resumed():
-    assert "track" in _FREE
+    assert "track" in FREE
 
 
 def test_a_run_can_be_used_where_its_tracker_is_not_installed(register, run_values, monkeypatch):

@@ -24,7 +24,7 @@ from siamkit.engine.cache.layout import (
 )
 from siamkit.engine.cache.locks import in_use, root_locked
 from siamkit.errors import ResourceError
-from siamkit.files import full_disk_is_ours
+from siamkit.files import sweep, writing
 
 _DAY = 86_400.0
 
@@ -164,7 +164,8 @@ def _total(stores: Iterable[StoreInfo]) -> int:
 
 
 def _stores(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if is_store(path)) if root.is_dir() else []
+    with writing(root, disk_hint()):
+        return sorted(path for path in root.iterdir() if is_store(path)) if root.is_dir() else []
 
 
 def _list(root: Path) -> list[StoreInfo]:
@@ -190,7 +191,7 @@ def _evict(root: Path, chosen: Callable[[Sequence[StoreInfo]], list[StoreInfo]])
     with root_locked(root):  # so that no other process opens one of them now
         evicted = chosen(_list(root))
         for store in evicted:
-            with full_disk_is_ours(store.path, disk_hint()):
+            with writing(store.path, disk_hint()):
                 _delete(store.path)
     return evicted
 
@@ -200,6 +201,7 @@ def _delete(store: Path) -> None:
 
     The spec is deleted last, so that a kill leaves a smaller, valid store.
     """
+    sweep(store)
     last = (STORE_FILE, FILL_LOCK)
     files = [file for file in store.iterdir() if is_our_name(file.name)]
     for file in sorted(files, key=lambda file: file.name in last):

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from siamkit.files import open_regular, read_bytes
+from siamkit.json_files import parsed
 from siamkit.keys import KEY_BYTES as KEY_BYTES
 from siamkit.spelling import command, setting
 
@@ -23,9 +25,7 @@ TEMPORARY = ".tmp-"
 _SCHEMA = "siamkit.store/1"
 _STORE = re.compile(r"[0-9a-f]{32}")
 _SHARD = re.compile(r"shard-[0-9a-f]{32}\.safetensors")
-_OURS = re.compile(
-    rf"{_SHARD.pattern}|\.tmp-[0-9a-f]{{32}}|store\.json|\.store\.json\.tmp|\.fill\.lock"
-)
+_OURS = re.compile(rf"{_SHARD.pattern}|\.tmp-[0-9a-f]{{32}}|store\.json|\.fill\.lock")
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
@@ -92,7 +92,7 @@ class StoreSpec:
     def read(cls, store: Path) -> StoreSpec | None:
         """Return the spec of a store, or None if it has no readable one."""
         try:
-            return cls.parse((store / STORE_FILE).read_text(encoding="utf-8"))
+            return cls.parse(read_bytes(store / STORE_FILE).decode())
         except (OSError, ValueError):
             return None
 
@@ -100,11 +100,11 @@ class StoreSpec:
     def parse(cls, text: str) -> StoreSpec | None:
         """Return the spec in a text of :meth:`to_json`, or None for any other text."""
         try:
-            values = json.loads(text)
+            values = parsed(text)
             if values["schema"] != _SCHEMA:
                 return None
             return cls(dict(values["description"]), values["dtype"], tuple(values["shape"]))
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             return None
 
 
@@ -163,20 +163,20 @@ class ShardHeader:
             ValueError: The file is not a shard, or incomplete.
             OSError: The file cannot be read.
         """
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             raw = file.read(DATA_START)
             size = os.fstat(file.fileno()).st_size
         if len(raw) < DATA_START or int.from_bytes(raw[:8], "little") != DATA_START - 8:
             raise ValueError("not a shard")
         try:
-            values = json.loads(raw[8:])
+            values = parsed(raw[8:])
             rows, tags = values["rows"], values["__metadata__"]
             count, *shape = rows["shape"]
             if any(type(number) is not int for number in (count, *shape)):
                 raise ValueError
             header = cls(tags["store"], rows["dtype"], tuple(shape), count, tags["sha256"])
             canonical = header.encode()
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError("its header is damaged") from None
         if canonical != raw:
             raise ValueError("its header is damaged")
@@ -199,4 +199,8 @@ def is_store(path: Path) -> bool:
     """Return whether a folder is certainly a store of siamkit, so that it may be deleted."""
     if not _STORE.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
         return False
-    return StoreSpec.read(path) is not None or any(is_shard_name(f.name) for f in path.iterdir())
+    try:
+        names = [file.name for file in path.iterdir()]
+    except OSError:  # another user's
+        return False
+    return StoreSpec.read(path) is not None or any(map(is_shard_name, names))

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from siamkit.engine.cache.layout import FILL_LOCK, USERS, disk_hint
-from siamkit.files import full_disk_is_ours
+from siamkit.files import writing
 
 _PATIENCE = 0.2  # seconds
 
@@ -23,7 +23,7 @@ def root_locked(root: Path) -> Iterator[None]:
         ResourceError: The folder cannot be written.
     """
     lock = FileLock(root / ".lock")
-    with full_disk_is_ours(root, disk_hint()):
+    with writing(root, disk_hint()):
         root.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     try:
@@ -45,14 +45,14 @@ def fill_locked(
     """
     lock = FileLock(store / FILL_LOCK)
     try:
-        with full_disk_is_ours(store, disk_hint()):
+        with writing(store, disk_hint()):
             lock.acquire(timeout=0)
     except Timeout:
         if on_wait is not None:
             on_wait()
         while not lock.is_locked:
             check()
-            with suppress(Timeout):
+            with writing(store, disk_hint()), suppress(Timeout):
                 lock.acquire(timeout=_PATIENCE)
     try:
         yield
@@ -67,7 +67,7 @@ class Use:
         folder = store / USERS
         # Not local to a thread: any thread, or the object's deletion, may release the lock.
         self._lock = FileLock(folder / f"{uuid.uuid4().hex}.lock", thread_local=False)
-        with full_disk_is_ours(store, disk_hint()):
+        with writing(store, disk_hint()):
             folder.mkdir(exist_ok=True)
             self._lock.acquire(timeout=0)
 
@@ -84,7 +84,7 @@ def in_use(store: Path) -> bool:
         lock = FileLock(mark)
         try:
             lock.acquire(timeout=0)
-        except Timeout:
+        except (Timeout, PermissionError):  # another user's may be in use
             return True
         lock.release()
         mark.unlink(missing_ok=True)

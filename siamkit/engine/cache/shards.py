@@ -19,7 +19,7 @@ from siamkit.engine.cache.layout import (
     StoreSpec,
     disk_hint,
 )
-from siamkit.files import fsync, full_disk_is_ours
+from siamkit.files import fsync, open_regular, writing
 
 Keys = NDArray[np.bytes_]
 """Keys `[N]` of dtype ``S16``. numpy ignores NULs at their ends, which is harmless because all keys
@@ -59,7 +59,7 @@ class Shard:
         header = ShardHeader.read(path)
         if (header.store, header.dtype, header.shape) != (digest, spec.dtype, spec.shape):
             raise ValueError("it belongs to another store")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(DATA_START + header.rows_bytes)
             keys = file.read(header.count * KEY_BYTES)
         return cls(path, header, np.frombuffer(keys, dtype=f"S{KEY_BYTES}"))
@@ -70,7 +70,7 @@ class Shard:
             buffer = memoryview(bytearray(_CHUNK))
             digest = hashlib.sha256()
             try:
-                with self.path.open("rb", buffering=0) as file:
+                with open_regular(self.path) as file:
                     file.seek(DATA_START)
                     while read := file.readinto(buffer):
                         digest.update(buffer[:read])
@@ -92,8 +92,8 @@ class ShardWriter:
         self._keys: list[bytes] = []
         self._torn = False
         self._temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
-        with full_disk_is_ours(folder, disk_hint()):
-            self._file = self._temporary.open("wb")
+        with writing(folder, disk_hint()):
+            self._file = self._temporary.open("xb")
         self._write(b"\0" * DATA_START)
 
     @property
@@ -133,7 +133,7 @@ class ShardWriter:
         path = folder / f"shard-{uuid.uuid4().hex}.safetensors"
         self._write(keys)
         try:
-            with full_disk_is_ours(folder, disk_hint()):
+            with writing(folder, disk_hint()):
                 self._file.seek(0)
                 self._file.write(header.encode())
                 self._file.close()
@@ -158,7 +158,7 @@ class ShardWriter:
         # An interrupt in the middle of a row makes the whole shard unusable.
         self._torn = True
         try:
-            with full_disk_is_ours(self._temporary.parent, disk_hint()):
+            with writing(self._temporary.parent, disk_hint()):
                 self._file.write(data)
         except BaseException:
             self.discard()

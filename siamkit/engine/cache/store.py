@@ -29,7 +29,7 @@ from siamkit.engine.cache.locks import Use, fill_locked, root_locked
 from siamkit.engine.cache.rows import Rows, memory
 from siamkit.engine.cache.shards import Keys, Shard, ShardWriter, pack
 from siamkit.errors import ResourceError, SiamkitError
-from siamkit.files import full_disk_is_ours, write_atomic
+from siamkit.files import is_there, sweep, write_atomic, writing
 
 DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 """The types in which rows can be stored, and their names in safetensors."""
@@ -67,13 +67,13 @@ def open_store(
     path = root / digest
     notices = []
     with root_locked(root):
-        with full_disk_is_ours(path, disk_hint()):
+        with writing(path, disk_hint()):
             path.mkdir(exist_ok=True)
+            sweep(path)
         file, text = path / STORE_FILE, spec.to_json()
-        if file.exists() and StoreSpec.read(path) != StoreSpec.parse(text):
-            notices.append(f"{file}: the file was damaged and is written again")
-            file.unlink()
-        if not file.exists():
+        if StoreSpec.read(path) != StoreSpec.parse(text):
+            if is_there(file):
+                notices.append(f"{file}: the file was damaged and is written again")
             write_atomic(file, text, disk_hint())
         use = Use(path)
     try:
@@ -177,8 +177,9 @@ class FeatureStore:
             ResourceError: The disk is full or not writable; published rows are intact.
         """
         with fill_locked(self.path, on_wait, check):
-            for orphan in self.path.glob(f"{TEMPORARY}*"):  # its writer ended: this has the lock
-                orphan.unlink(missing_ok=True)
+            with writing(self.path, disk_hint()):
+                for orphan in self.path.glob(f"{TEMPORARY}*"):  # its writer ended, or held the lock
+                    orphan.unlink(missing_ok=True)
             self._refresh()
             fill = Fill(self, shard_bytes, shard_seconds)
             try:
@@ -205,7 +206,9 @@ class FeatureStore:
         """Add the shards that other processes published, and ignore other files."""
         known = {shard.path.name: shard for shard in self._index.shards}
         shards = []
-        for path in sorted(self.path.iterdir()):
+        with writing(self.path, disk_hint()):
+            paths = sorted(self.path.iterdir())
+        for path in paths:
             if path.name in known:
                 shards.append(known[path.name])
             elif is_shard_name(path.name):
@@ -213,6 +216,8 @@ class FeatureStore:
                     shards.append(Shard.open(path, self.path.name, self.spec))
                 except FileNotFoundError:
                     continue  # another process dropped it
+                except PermissionError:  # another user's is no damage
+                    self._notify(f"{path}: ignored, because it cannot be read: Permission denied")
                 except (OSError, ValueError) as error:
                     self._drop(path, str(error))
             elif path.name != USERS and not is_our_name(path.name):
@@ -220,9 +225,12 @@ class FeatureStore:
         self._index = RowIndex(shards)
 
     def _drop(self, path: Path, why: str) -> None:
-        with suppress(OSError):  # a file that cannot be deleted is ignored
+        try:
             path.unlink(missing_ok=True)
-        self._notify(f"{path}: {why}; the file is removed, and its rows are computed again")
+            done = "the file is removed"
+        except OSError:
+            done = "it cannot be removed and is ignored"
+        self._notify(f"{path}: {why}; {done}, and its rows are computed again")
 
     def _notify(self, notice: str) -> None:
         if notice not in self.notices:

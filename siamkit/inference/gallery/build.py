@@ -15,7 +15,7 @@ import numpy as np
 
 from siamkit.data.inputs import files_of
 from siamkit.errors import ConfigError
-from siamkit.files import fsync, full_disk_is_ours, write_json
+from siamkit.files import replacing
 from siamkit.inference.embedder import BATCH_SIZE, Embedder
 from siamkit.inference.filling import HINT, OnProgress, fill, working
 from siamkit.inference.gallery import approximate as ann
@@ -30,6 +30,7 @@ from siamkit.inference.gallery.index import (
     is_index,
     seal,
 )
+from siamkit.json_files import write_sealed
 from siamkit.spelling import argument
 
 
@@ -76,15 +77,12 @@ def build_index(
     started = time.perf_counter()
     root, paths = _listed(gallery)
     with working(output) as folder:
-        # An old part shares the file of the rows, which must have one name to be written to.
-        shutil.rmtree(folder / "index", ignore_errors=True)
         rows, before = fill(
             folder, embedder, paths, normalize=True, batch_size=batch_size, anew=force,
             progress=progress,
         )  # fmt: skip
         chosen, notice = ann.choose_kind(kind, len(paths), embedder.embedding_dim)
-        new = folder / "index"
-        with full_disk_is_ours(output, HINT):
+        with replacing(output, HINT) as new:
             new.mkdir()
             _share(rows, new / EMBEDDINGS)
             labels = _write_items(new, root, paths)
@@ -95,8 +93,7 @@ def build_index(
                 count=len(paths), root=str(root or ""), cells=cells, recall=recall,
                 files={path.name: seal(path) for path in sorted(new.iterdir())},
             )  # fmt: skip
-            write_json(new / META, meta.model_dump(mode="json"))
-            _put(new, output)
+            write_sealed(new / META, meta.model_dump(mode="json"))
         shutil.rmtree(folder)
     choice = embedder.choice
     return {
@@ -176,18 +173,3 @@ def _share(rows: Path, target: Path) -> None:
         os.link(rows, target)
     except OSError:  # some file systems have no hard links
         shutil.copyfile(rows, target)
-
-
-def _put(new: Path, target: Path) -> None:
-    """Move a complete folder to its target, and only then remove an old one."""
-    for path in new.iterdir():
-        fsync(path)
-    fsync(new)
-    old = target.with_name(f".{target.name}.old")
-    if old.exists():
-        shutil.rmtree(old)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    fsync(target.parent)
-    shutil.rmtree(old, ignore_errors=True)

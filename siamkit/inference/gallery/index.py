@@ -12,27 +12,28 @@
 
 from __future__ import annotations
 
-import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from siamkit.errors import CheckpointError
 from siamkit.evaluation.cosine import cosine, directions
 from siamkit.evaluation.nearest import exact_search
-from siamkit.files import path_of, sha256_of
+from siamkit.files import is_there, open_regular, path_of, reading, sha256_of
 from siamkit.inference.gallery import approximate as ann
+from siamkit.json_files import parsed, read_json, unsealed
 from siamkit.showing import TextRepr
 from siamkit.spelling import command
 from siamkit.words import plural, printable
 
-FORMAT = 1
+FORMAT = 2
 META, EMBEDDINGS, ITEMS = "meta.json", "embeddings.npy", "items.jsonl"
 OFFSETS, CELLS = "offsets.npy", "cells.faiss"
 
@@ -66,17 +67,17 @@ class Meta(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1]
+    format: Literal[2]
     siamkit: str
     kind: Literal["exact", "faiss"]
     run: str
     which: Literal["best", "last"]
     model: str
-    dim: int
-    count: int
+    dim: Annotated[int, Field(ge=1)]
+    count: Annotated[int, Field(ge=0)]
     root: str
-    cells: int | None = None
-    recall: float | None = None
+    cells: Annotated[int, Field(ge=1)] | None = None
+    recall: Annotated[float, Field(ge=0, le=1)] | None = None
     files: dict[str, FileSeal]
 
 
@@ -125,8 +126,9 @@ class Index(TextRepr):
 
     def __init__(self, path: str | Path, *, verify: bool = True) -> None:
         self.path = path_of(path, "path", "an index")
-        self.meta = _read_meta(self.path)
-        _check(self.path, self.meta, verify)
+        with reading(self.path, _hint()):
+            self.meta = _read_meta(self.path)
+            _check(self.path, self.meta, verify)
         self.embeddings: np.ndarray[Any, Any] = _mapped(self.path / EMBEDDINGS)
         self._offsets = _mapped(self.path / OFFSETS)
         shapes = (self.embeddings.shape, self._offsets.shape)
@@ -160,9 +162,15 @@ class Index(TextRepr):
     def item(self, index: int) -> tuple[Path, str | None]:
         """Return the path and the label of the image at a position."""
         start, end = self._offsets[index : index + 2].tolist()
-        with (self.path / ITEMS).open("rb") as file:
+        with reading(self.path / ITEMS, _hint()), open_regular(self.path / ITEMS) as file:
             file.seek(start)
-            entry = json.loads(file.read(end - start))
+            line = file.read(end - start)
+        try:
+            entry = parsed(line)
+        except ValueError:  # sizes alone were checked
+            raise CheckpointError(
+                "the file is damaged", where=str(self.path / ITEMS), hint=_hint()
+            ) from None
         return Path(self.meta.root, entry["path"]), entry["label"]
 
     def require_model(self, fingerprint: str) -> None:
@@ -252,20 +260,21 @@ def _hint() -> str:
 
 def _read_meta(path: Path) -> Meta:
     file = path / META
-    if not file.is_file():
+    if not is_there(file):
         raise CheckpointError(
             "is not an index: it has no meta.json",
             where=str(path),
             hint=f"{command('index')} builds one",
         )
+    values = read_json(file, _hint())
+    if isinstance(values, dict) and values.get("format") not in (FORMAT, None):
+        raise CheckpointError(
+            "unknown index format", where=str(file), got=values["format"], allowed=str(FORMAT),
+            hint=_hint(),
+        )  # fmt: skip
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(values, dict) and values.get("format") not in (FORMAT, None):
-            raise CheckpointError(
-                "unknown index format", where=str(file), got=values["format"], allowed=str(FORMAT)
-            )
-        meta = Meta.model_validate(values)
-    except (OSError, ValueError, ValidationError):
+        meta = Meta.model_validate(unsealed(values, str(file), _hint()))
+    except ValidationError:
         raise CheckpointError("the file is damaged", where=str(file), hint=_hint()) from None
     needed = {EMBEDDINGS, ITEMS, OFFSETS} | ({CELLS} if meta.kind == "faiss" else set())
     if set(meta.files) != needed:
@@ -276,10 +285,11 @@ def _read_meta(path: Path) -> Meta:
 def _check(path: Path, meta: Meta, verify: bool) -> None:
     for name, expected in meta.files.items():
         file = path / name
-        whole = file.is_file() and file.stat().st_size == expected.bytes
+        with open_regular(file) as opened:
+            whole = os.fstat(opened.fileno()).st_size == expected.bytes
         if not whole or (verify and seal(file) != expected):
             raise CheckpointError(
-                "the file is missing or damaged", where=str(file), hint=_hint()
+                "the file is damaged", where=str(file), hint=_hint()
             )  # fmt: skip
 
 

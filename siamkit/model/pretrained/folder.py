@@ -7,11 +7,7 @@ each file of tensors and a seal over the whole config, so damage to any of them 
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +17,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from siamkit.errors import CheckpointError, ConfigError
-from siamkit.files import fsync, full_disk_is_ours
+from siamkit.files import is_there, reading, replacing, sha256_of, writing
 from siamkit.interfaces import Preprocessing
+from siamkit.json_files import digest_of, read_json
 from siamkit.spelling import setting
 
-FORMAT = 1
+FORMAT = 2
 CONFIG, CARD = "config.json", "README.md"
 BACKBONE, REST = "model.safetensors", "siamkit.safetensors"
 """The backbone's tensors, under the names that timm gives them; the head's, and those to check."""
@@ -99,7 +96,7 @@ class Saved(_Frozen):
         files: The SHA-256 of each file of tensors.
     """
 
-    format: Literal[1]
+    format: Literal[2]
     versions: dict[str, str]
     backbone: SavedPart
     head: SavedPart
@@ -139,7 +136,9 @@ def read_config(path: Path) -> dict[str, Any]:
         what = "is a file, not a folder" if path.exists() else "no such folder"
         raise ConfigError(what, where=str(path))
     file = path / CONFIG
-    if not file.is_file():
+    with reading(file):
+        there = is_there(file)
+    if not there:
         if (path / "config.yaml").is_file():
             raise ConfigError(
                 "is a run, not a saved network",
@@ -152,10 +151,7 @@ def read_config(path: Path) -> dict[str, Any]:
             where=str(path),
             hint="net.save_pretrained(FOLDER) and timm.models.save_for_hf(MODEL, FOLDER) write one",
         )
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        values = None
+    values = read_json(file, _DAMAGED)
     if not isinstance(values, dict):
         raise CheckpointError("the file is damaged", where=str(file), hint=_DAMAGED)
     return values
@@ -200,8 +196,10 @@ def read_folder(path: Path, files: Sequence[str] = (BACKBONE, REST)) -> Folder:
         ) from None
     for name in files:
         file = path / name
-        if not file.is_file() or sha256(file) != saved.files.get(name):
-            raise CheckpointError("the file is missing or damaged", where=str(file), hint=_DAMAGED)
+        with reading(file, _DAMAGED):
+            whole = sha256_of(file) == saved.files.get(name)
+        if not whole:
+            raise CheckpointError("the file is damaged", where=str(file), hint=_DAMAGED)
     return Folder(path, saved, config)
 
 
@@ -213,14 +211,7 @@ def config_text(saved: Saved, timm: Mapping[str, Any]) -> str:
 
 
 def _seal(timm: Mapping[str, Any], section: Mapping[str, Any]) -> str:
-    text = json.dumps([timm, section], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest_of([timm, section])
 
 
 def require_free(path: Path, force: bool) -> None:
@@ -248,37 +239,17 @@ def require_free(path: Path, force: bool) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside ``path`` that takes its place when the block ends without an error.
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder that takes the place of ``path`` when the block ends without an error.
+
+    A clone of the hub's stays one: its ``.git`` stays.
 
     Raises:
         ResourceError: The disk is full or not writable.
     """
     path = path.absolute()
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    with full_disk_is_ours(path, _HINT):
-        try:
-            temporary.mkdir(parents=True)
-            yield temporary
-            for file in temporary.iterdir():
-                fsync(file)
-            fsync(temporary)
-            _put(temporary, path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _put(new: Path, path: Path) -> None:
-    """Put a folder in its place; what is there leaves only for what is complete."""
-    if not path.exists() or not any(path.iterdir()):
-        os.replace(new, path)  # noqa: PTH105 - one step, onto an empty folder too
-        fsync(path.parent)
-        return
-    for name in _GITS:
-        if (path / name).exists():  # a clone of the hub's stays one
-            (path / name).rename(new / name)
-    old = path.with_name(f"{new.name}.old")
-    path.rename(old)
-    new.rename(path)
-    fsync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    with writing(path, _HINT):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, _HINT) as new:
+        new.mkdir()
+        yield new

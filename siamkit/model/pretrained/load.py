@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from siamkit.config.base import expanded
@@ -18,6 +17,7 @@ from siamkit.model.pretrained.identity import check_images, difference, fingerpr
 from siamkit.model.pretrained.rebuild import rebuild_backbone, rebuild_head
 from siamkit.model.siamese import SiameseNet
 from siamkit.registry import PYTHON
+from siamkit.tensor_files import load_tensors
 
 HEAD_PREFIX, CHECK = "head.", "check"
 """In the second file: what the head's tensors begin with, and the embeddings of the test images."""
@@ -48,7 +48,7 @@ def load_net(
             differs from the saved network's.
     """
     opened = read_folder(located(folder))
-    tensors, rest = load_file(opened.path / BACKBONE), load_file(opened.path / REST)
+    tensors, rest = load_tensors(opened.path / BACKBONE), load_tensors(opened.path / REST)
     head_tensors = {name.removeprefix(HEAD_PREFIX): t for name, t in rest.items() if name != CHECK}
     saved = opened.saved
     built = rebuild_backbone(opened, tensors, backbone)

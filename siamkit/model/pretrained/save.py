@@ -11,13 +11,12 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file, save_file
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
 from siamkit.config.base import expanded
 from siamkit.errors import NonFiniteError, PluginError, SiamkitError
-from siamkit.files import path_of, write_atomic
+from siamkit.files import path_of, sha256_of, write_atomic
 from siamkit.interfaces import Backbone, Preprocessing
 from siamkit.model.backbone import CROP_MODES, WrappedBackbone
 from siamkit.model.origin import NamedPart
@@ -33,9 +32,8 @@ from siamkit.model.pretrained.folder import (
     Saved,
     SavedPart,
     config_text,
+    new_folder,
     require_free,
-    sha256,
-    writing,
 )  # fmt: skip
 from siamkit.model.pretrained.identity import check_images, difference, fingerprint_of, tolerance
 from siamkit.model.pretrained.load import CHECK, HEAD_PREFIX
@@ -49,6 +47,7 @@ from siamkit.model.pretrained.rebuild import (
 from siamkit.model.siamese import SiameseNet
 from siamkit.model.trace import evaluating
 from siamkit.registry import PYTHON
+from siamkit.tensor_files import load_tensors, save_tensors
 
 _OTHER_DEVICE = 10.0  # times the tolerance: the copy that is compared runs on the CPU
 
@@ -84,7 +83,7 @@ def save_net(
     require_free(path, force)
     _require_finite(net)
     origin = net.origin
-    with writing(path) as temporary:
+    with new_folder(path) as temporary:
         _write(inner(net.backbone).state_dict(), temporary / BACKBONE, "backbone")
         head = {HEAD_PREFIX + name: tensor for name, tensor in net.head.state_dict().items()}
         _write(head, temporary / REST, "head")
@@ -105,7 +104,7 @@ def save_net(
         chosen, copy = _tried(net, Folder(temporary, draft, {}))
         _write(head | {CHECK: copy.embed(check_images(copy))}, temporary / REST, "head")
         saved = chosen.saved.model_copy(
-            update={"files": {name: sha256(temporary / name) for name in (BACKBONE, REST)}}
+            update={"files": {name: sha256_of(temporary / name) for name in (BACKBONE, REST)}}
         )
         architecture = chosen.timm.get("architecture")
         text = card(path.name, saved, architecture, license=license, sections=sections)
@@ -122,7 +121,7 @@ def _tried(net: SiameseNet, draft: Folder) -> tuple[Folder, SiameseNet]:
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     limit = tolerance(net) * (1 if device.type == "cpu" else _OTHER_DEVICE)
     images = check_images(net)
-    tensors = load_file(draft.path / BACKBONE)
+    tensors = load_tensors(draft.path / BACKBONE)
     features = net.features(images)
     for folder, given in _backbones(net, draft):
         backbone = _attempt(lambda: rebuild_backbone(folder, tensors, given), given is not None)  # noqa: B023
@@ -133,7 +132,7 @@ def _tried(net: SiameseNet, draft: Folder) -> tuple[Folder, SiameseNet]:
                 break
     else:
         raise _no_function("backbone", draft.saved.backbone)
-    rest = load_file(draft.path / REST)
+    rest = load_tensors(draft.path / REST)
     state = {name.removeprefix(HEAD_PREFIX): tensor for name, tensor in rest.items()}
     embeddings = net.embed(images)
     for whole, given in _heads(net, folder):
@@ -290,4 +289,4 @@ def _write(state: Mapping[str, Any], path: Path, what: str) -> None:
             where=what, got=", ".join(odd[:5]), hint="register it as a buffer",
         )  # fmt: skip
     # A copy of each: tied ones share their memory, which the format refuses.
-    save_file({n: t.detach().cpu().contiguous().clone() for n, t in state.items()}, path)
+    save_tensors({n: t.detach().cpu().contiguous().clone() for n, t in state.items()}, path)

@@ -49,15 +49,24 @@ def gather(run: OpenRun) -> Gathered:
     log = run.log
     facts = facts_of(log.events)
     notices = list(facts.notices)
+    if log.problem:
+        notices.append(f"the event log is left out: {log.problem}")
     if log.damaged:
         lines = plural(log.damaged, "unreadable line")
         notices.append(f"{lines} of events.jsonl left out")
     held, why = _held_out(run, facts, notices)
+    metrics: Mapping[str, Any] = {}
+    try:
+        metrics = run.metrics
+    except SiamkitError as error:
+        notices.append(f"the final metrics are left out: {error}")
+    if run.config_problem:
+        notices.append(f"the configuration may not be the run's own: {run.config_problem}")
     return Gathered(
         run,
         facts,
         timing.spent(log.events),
-        run.metrics,
+        metrics,
         run.config_text,
         held,
         why,
@@ -80,7 +89,7 @@ def _held_out(run: OpenRun, facts: RunFacts, notices: list[str]) -> tuple[HeldOu
     if problem:
         return None, f"The embeddings cannot be read: {problem}"
     if facts.ended:
-        return None, "The run has no embeddings of its held-out images. They were removed."
+        return None, "The run has no embeddings of its held-out images by its best network."
     return None, (
         "The held-out images are embedded at the end of a run, and this run is not complete. "
         f"'siamkit train --resume {run.path}' continues it."

@@ -171,8 +171,7 @@ def _drawn(held: HeldOut, most: int) -> HeldOut:
     rng = np.random.default_rng(_SEED)
     kept = np.sort(rng.permutation(len(held.images))[:most])
     images = held.images.subset(kept.tolist())
-    embeddings = held.embeddings[torch.from_numpy(kept)]
-    return replace(held, images=images, embeddings=embeddings)
+    return replace(held, images=images, embeddings=held.embeddings[torch.from_numpy(kept)])
 
 
 def _decision(verified: Verified, calibration: Calibration | None) -> Decision:

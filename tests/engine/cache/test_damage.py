@@ -1,12 +1,17 @@
 """Whatever happens to the files, a wrong row is never read, and the rest is kept."""
 
+import os
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
+from siamkit.engine.cache import budget, layout
+from siamkit.engine.cache.budget import list_stores
 from siamkit.engine.cache.layout import DATA_START
+from siamkit.errors import ResourceError
 
 
 def missing(cache, numbers, prefix="a"):
@@ -111,3 +116,60 @@ def test_a_shard_that_another_process_dropped_is_no_error(cache):
         with store.filling() as fill:
             fill.add(cache.keys(range(4)), cache.rows(range(4)))
         assert torch.equal(store.rows(cache.keys([2])).gather(torch.tensor([0])), cache.rows([2]))
+
+
+@pytest.mark.parametrize("put", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path)],
+                         ids=["folder", "fifo", "loop"])  # fmt: skip
+@pytest.mark.timeout(60)
+def test_whatever_lies_in_a_shards_place_is_told_and_its_rows_are_made_again(cache, put):
+    cache.fill(range(8), shard=4)
+    shard = cache.shards()[0]
+    shard.unlink()
+    put(shard)
+    absent, notices = missing(cache, range(8))
+    assert len(absent) == 4 and [str(shard) in text for text in notices] == [True]
+    list_stores(cache.root)
+    cache.fill(range(8))
+    cache.check(range(8))
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, Path.mkdir], ids=["fifo", "folder"])
+@pytest.mark.timeout(60)
+def test_something_in_the_place_of_the_spec_is_an_error_with_its_path(cache, put):
+    cache.fill(range(4))
+    (spec,) = cache.root.glob("*/store.json")
+    spec.unlink()
+    put(spec)
+    assert [info.path for info in list_stores(cache.root)] == [spec.parent]
+    with pytest.raises(ResourceError, match=r"store\.json: cannot write: .*; move away"):
+        missing(cache, range(4))
+
+
+def test_a_spec_nested_too_deeply_is_damage_like_any_other(cache):
+    cache.fill(range(4))
+    (spec,) = cache.root.glob("*/store.json")
+    spec.write_text("[" * 100_000)
+    absent, notices = missing(cache, range(4))
+    assert absent == [] and "written again" in notices[0]
+
+
+def test_a_shard_that_may_not_be_read_is_nobodys_to_remove(cache, monkeypatch):
+    cache.fill(range(4))
+    shard = cache.shards()[0]
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(layout, "open_regular", refuse)
+    absent, notices = missing(cache, range(4))
+    assert len(absent) == 4 and "cannot be read: Permission denied" in notices[0]
+    assert shard.exists()
+
+
+def test_what_a_killed_writer_of_the_spec_left_goes_with_the_store(cache):
+    cache.fill(range(4))
+    (spec,) = cache.root.glob("*/store.json")
+    place = spec.parent / ".siamkit-0123456789abcdef"
+    (place / "new").mkdir(parents=True)
+    budget.clear(cache.root)
+    assert not spec.parent.exists()

@@ -11,12 +11,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from siamkit import files
 from siamkit.data.inputs import files_of
 from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteError
 from siamkit.inference.filling import workplace
 from siamkit.inference.gallery import build as building
 from siamkit.inference.gallery.build import build_index
 from siamkit.inference.gallery.index import Index
+from siamkit.json_files import sealed, unsealed
 
 FILES = ["meta.json", "embeddings.npy", "items.jsonl", "offsets.npy", "cells.faiss"]
 
@@ -111,14 +113,18 @@ def test_what_is_no_index(tmp_path):
 
 
 def test_another_format_and_files_that_do_not_fit_each_other(index):
-    meta = json.loads((index / "meta.json").read_text())
+    meta = unsealed(json.loads((index / "meta.json").read_text()), "meta.json")
     for change, message in (
         ({"format": 9}, "unknown index format"), ({"count": 47}, "does not match"),
         ({"files": {}}, "damaged"), ({"extra": 1}, "damaged"),
     ):  # fmt: skip
-        (index / "meta.json").write_text(json.dumps({**meta, **change}))
+        (index / "meta.json").write_text(json.dumps(sealed({**meta, **change})))
         with pytest.raises(CheckpointError, match=message):
             Index(index)
+    root = str(meta["root"])
+    (index / "meta.json").write_text(json.dumps(sealed(meta)).replace(root, f"{root}x"))
+    with pytest.raises(CheckpointError, match="damaged or was edited"):
+        Index(index)
 
 
 def test_the_index_of_another_network(index, other, image_folder):
@@ -181,7 +187,7 @@ def test_stopped_while_it_is_put_in_its_place_nothing_is_embedded_again(
     embedder, trained, image_folder, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(building, "_put", interrupted)
+        patch.setattr(files, "_publish", interrupted)
         build_index(embedder, image_folder, tmp_path / "i", run=trained)
     assert build_index(embedder, image_folder, tmp_path / "i", run=trained)["resumed_at"] == 48
 
@@ -202,10 +208,19 @@ def test_what_a_finished_index_left_behind_is_never_written_into(
     assert len(Index(tmp_path / "i")) == 48
 
 
-def interrupted(*args):
-    raise KeyboardInterrupt
+def interrupted(new, target, old):
+    if target.name == "i":
+        raise KeyboardInterrupt
+    publish(new, target, old)
+
+
+publish = files._publish
 
 
 def removing_the_workplace_is_interrupted(path, **options):
     if Path(path).name.endswith(".partial"):
         raise KeyboardInterrupt
+    remove(path, **options)
+
+
+remove = shutil.rmtree

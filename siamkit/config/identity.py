@@ -1,0 +1,39 @@
+"""The identity of a config: the values that decide what a run learns and what its results are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from siamkit.config.sections import RunConfig
+
+FREE = (
+    "run_dir",
+    "report",
+    "track",
+    "data.path",
+    "data.root",
+    "data.workers",
+    "train.device",
+    "backbone.weights",
+    "engine.cache",
+    "engine.cache_dir",
+)
+"""Config keys that a run's user may change, because they decide no result.
+
+The place of the data is among them; the data itself is compared by its names, labels and sizes.
+"""
+
+
+def decisive(config: RunConfig) -> dict[str, Any]:
+    """Return the values of all keys but :data:`FREE`, as JSON values by dotted key."""
+    return {key: value for key, value in flat(config.to_values()) if key not in FREE}
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield nested values by dotted key."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

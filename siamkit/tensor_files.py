@@ -1,0 +1,57 @@
+"""Tensor files: safetensors that others may read as the umask allows, and errors of our own."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from siamkit.errors import CheckpointError
+from siamkit.files import reading
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors to a file in a folder that only this process writes to.
+
+    Raises:
+        OSError: The disk is full or not writable.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    # safetensors makes files of mode 0600. Those of this empty one are what the umask allows.
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    try:
+        save_file(plain, path, metadata)
+    except SafetensorError as error:  # the errno of a full disk is in its text only
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
+    path.chmod(mode)
+
+
+def load_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """Return the tensors of a file. They are mapped: they hold the file's space while they live.
+
+    Raises:
+        CheckpointError: The file is missing, cannot be read, or is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        with reading(path):
+            return load_file(path, device=device)
+    except SafetensorError:
+        raise CheckpointError("the file is damaged", where=str(path)) from None

@@ -1,0 +1,284 @@
+"""Files are read without surprises, and replaced in one step."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from siamkit import files
+from siamkit.errors import CheckpointError, ResourceError
+from siamkit.files import append_line, is_there, read_bytes, reading, replacing, write_atomic
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Run the block as a user without rights, where the tests run as root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Path.mkdir, "cannot read: Is a directory"),
+        (os.mkfifo, "cannot read: Not a regular file"),
+        (lambda path: path.symlink_to(path), "cannot read: Too many levels of symbolic links"),
+        (lambda path: path.symlink_to("nowhere"), "the file is missing"),
+        (lambda path: None, "the file is missing"),
+    ],
+    ids=["folder", "fifo", "loop", "broken link", "nothing"],
+)
+@pytest.mark.timeout(20)
+def test_what_cannot_be_read_is_told_with_its_path_and_nothing_hangs(
+    tmp_path: Path, make: Callable[[Path], object], message: str
+) -> None:
+    path = tmp_path / "file"
+    make(path)
+    with (
+        pytest.raises(CheckpointError, match=f"file: {message}; do this"),
+        reading(path, "do this"),
+    ):
+        read_bytes(path)
+
+
+def test_a_name_that_is_too_long_is_told(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 300)
+    with pytest.raises(CheckpointError, match="cannot read: File name too long"), reading(path):
+        is_there(path)
+    with pytest.raises(ResourceError, match="cannot write: File name too long"):
+        write_atomic(path, "text")
+
+
+def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("secret")
+    path.chmod(0)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    with nobody(), pytest.raises(CheckpointError, match="file: cannot read: Permission denied"):
+        with reading(path):
+            read_bytes(path)
+    with nobody(), pytest.raises(ResourceError, match="cannot write: Permission denied"):
+        write_atomic(path.with_name("other"), "text")
+
+
+def test_an_error_of_a_disk_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="here: cannot read: Input/output error"):
+        with reading(tmp_path / "here"):
+            raise OSError(5, "Input/output error")
+
+
+def test_a_link_that_leads_nowhere_is_there(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    assert is_there(tmp_path / "link") and not is_there(tmp_path / "none")
+    assert not is_there(tmp_path / "link" / "below")
+
+
+@pytest.mark.timeout(20)
+def test_a_line_is_appended_to_a_file_only(tmp_path: Path) -> None:
+    append_line(tmp_path / "log", "a")
+    append_line(tmp_path / "log", "b\udcff".encode(errors="replace").decode())
+    assert (tmp_path / "log").read_text().splitlines() == ["a", "b?"]
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OSError):
+        append_line(tmp_path / "fifo", "a")
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def test_a_planted_link_is_never_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / ".new.json.tmp").symlink_to(precious)
+    (tmp_path / "new.json").symlink_to(precious)
+    write_atomic(tmp_path / "new.json", "text")
+    assert precious.read_text() == "mine"
+    assert not (tmp_path / "new.json").is_symlink()
+    assert (tmp_path / "new.json").read_text() == "text"
+
+
+def test_the_name_of_a_file_that_is_being_written_cannot_be_guessed(tmp_path: Path) -> None:
+    seen = set()
+    for _ in range(2):
+        with replacing(tmp_path / "file") as new:
+            new.write_text("x")
+            (place,) = tmp_path.glob(".siamkit-*")
+            seen.add(place.name)
+            assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    assert len(seen) == 2 and names(tmp_path) == {"file"}
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_umask_gives_the_mode(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_atomic(tmp_path / "file", "text")
+        with replacing(tmp_path / "folder") as new:
+            new.mkdir()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o777 & ~mask
+
+
+def test_a_block_that_raises_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "file", "old")
+    with pytest.raises(KeyError), replacing(tmp_path / "file") as new:
+        new.write_text("new")
+        raise KeyError
+    assert (tmp_path / "file").read_text() == "old" and names(tmp_path) == {"file"}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Path.mkdir, "Is a directory"),
+        (os.mkfifo, "Not a regular file"),
+    ],
+    ids=["folder", "fifo"],
+)
+def test_something_else_in_its_place_stays(
+    tmp_path: Path, make: Callable[[Path], object], message: str
+) -> None:
+    make(tmp_path / "file")
+    with pytest.raises(ResourceError, match=f"file: cannot write: {message}; move away"):
+        write_atomic(tmp_path / "file", "text")
+    assert names(tmp_path) == {"file"} and not (tmp_path / "file").is_file()
+
+
+def test_a_device_stays_one() -> None:
+    with pytest.raises(ResourceError, match="Not a regular file"):
+        write_atomic(Path("/dev/null"), "text")
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_a_folder_is_replaced_as_a_whole_and_passes_its_hidden_entries_on(tmp_path: Path) -> None:
+    target = tmp_path / "net"
+    for content in ("old", "new"):
+        with replacing(target) as new:
+            new.mkdir()
+            (new / content).write_text(content)
+        (target / ".git").mkdir(exist_ok=True)
+        (target / ".git" / content).write_text("")
+    assert names(target) == {"new", ".git"} and names(target / ".git") == {"old", "new"}
+    assert names(tmp_path) == {"net"}
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from siamkit import files
+target = Path(sys.argv[1])
+when = sys.argv[2]
+def die(*_): os.kill(os.getpid(), 9)
+if when == "before":
+    files._publish = die
+elif when == "between":
+    replace = Path.replace
+    Path.replace = die
+elif when == "after":
+    files._settle = die
+with files.replacing(target) as new:
+    new.mkdir()
+    (new / "new").write_text("")
+    if when == "within":
+        die()
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "left"), [("within", "old"), ("before", "old"), ("between", "old"), ("after", "new")]
+)
+def test_the_next_writer_tidies_up_after_a_killed_one_and_loses_nothing(
+    tmp_path: Path, when: str, left: str
+) -> None:
+    target = tmp_path / "net"
+    (target / ".git").mkdir(parents=True)
+    (target / "old").write_text("")
+    done = subprocess.run([sys.executable, "-c", KILLED, str(target), when])
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".siamkit-*"))) == 1
+    write_atomic(tmp_path / "other", "text")
+    assert names(tmp_path) == {"net", "other"}
+    assert names(target) == {left, ".git"}
+
+
+def test_what_a_living_process_writes_stays(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from siamkit.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as new:\n"
+        "    new.write_text('text'); print('open', flush=True); sys.stdin.read()\n"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "slow")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert writer.stdout is not None and writer.stdout.readline() == "open\n"
+        write_atomic(tmp_path / "quick", "text")
+        writer.communicate("", timeout=60)
+        assert writer.returncode == 0 and names(tmp_path) == {"slow", "quick"}
+    finally:
+        writer.kill()
+
+
+def test_a_folder_of_such_a_name_that_is_a_link_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("")
+    (tmp_path / ".siamkit-0123456789abcdef").symlink_to(tmp_path / "mine")
+    (tmp_path / ".siamkit-notes").mkdir()
+    write_atomic(tmp_path / "other", "text")
+    assert names(tmp_path / "mine") == {"file"} and (tmp_path / ".siamkit-notes").is_dir()
+
+
+def _write_often(path: Path, text: str) -> None:
+    for _ in range(25):
+        write_atomic(path, text)
+
+
+def test_several_processes_may_write_one_file_at_once(tmp_path: Path) -> None:
+    texts = [letter * 10_000 for letter in "abc"]
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_write_often, args=(tmp_path / "f", t)) for t in texts]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert (tmp_path / "f").read_text() in texts and names(tmp_path) == {"f"}
+
+
+def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "file", "old")
+    with pytest.raises(ResourceError, match="No space left on device; free some space"):
+        with replacing(tmp_path / "file"):
+            raise OSError(28, "No space left on device")
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_an_error_without_a_number_is_not_the_systems(tmp_path: Path) -> None:
+    with pytest.raises(files.Timeout), files.writing(tmp_path):
+        raise files.Timeout("lock")
