@@ -23,7 +23,6 @@ from siamkit.config import DataConfig
 from siamkit.data.opening import load_data
 print(load_data(DataConfig(path=sys.argv[1]), 0).how)
 """
-IMPORTS = "import siamkit.api, siamkit.report.data, imagehash", "import siamkit.data.opening"
 
 
 def write(folder: Path, copies: int) -> int:
@@ -59,23 +58,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--copies", type=int, nargs="+", default=[2_000, 20_000])
     options = parser.parse_args()
-    print("CPU time and peak memory beyond those of the imports")
+    print("CPU time and peak memory beyond those of the same command without copies")
     print("| images | what | time | memory | time per image |")
     print("|---|---|---|---|---|")
-    # Twice, since the first import reads files that are not yet in memory.
-    idle = [min(measure("-c", imports) for _ in range(2)) for imports in IMPORTS]
-    for copies in options.copies:
+    base: dict[str, tuple[float, float]] = {}
+    for copies in (0, *options.copies):
         with tempfile.TemporaryDirectory() as temporary:
             number = write(Path(temporary), copies)
-            for (before, memory), what, command in (
-                (idle[0], "data check", ("-m", "siamkit", "data", "check", temporary)),
-                (idle[1], "start of train", ("-c", START, temporary)),
+            for what, command in (
+                ("data check", ("-m", "siamkit", "data", "check", temporary)),
+                ("start of train", ("-c", START, temporary)),
             ):
-                seconds, peak = measure(*command)
-                seconds -= before
+                if not copies:
+                    measure(*command)  # the first import reads files that are not yet in memory
+                    base[what] = measure(*command)
+                    continue
+                seconds, peak = (
+                    now - then for now, then in zip(measure(*command), base[what], strict=True)
+                )
                 print(
-                    f"| {number} | {what} | {seconds:.1f} s | {peak - memory:.0f} MB "
-                    f"| {1e3 * seconds / number:.2f} ms |",
+                    f"| {number} | {what} | {seconds:.1f} s | {peak:.0f} MB "
+                    f"| {1e3 * seconds / copies:.2f} ms |",
                     flush=True,
                 )
 
