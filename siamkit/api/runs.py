@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -21,7 +22,7 @@ from siamkit.api.checks import whole_number
 from siamkit.api.entries import registries
 from siamkit.api.models import RUN, open_run
 from siamkit.api.results import InspectionResult, Phases, TrainingResult
-from siamkit.config import Layer, RunConfig, is_resolved, read_file, resolve
+from siamkit.config import COMPONENTS, Layer, RunConfig, is_resolved, read_file, resolve
 from siamkit.data.memory import Item, items_of, write_items
 from siamkit.errors import ConfigError
 from siamkit.files import path_of
@@ -301,7 +302,7 @@ def resume(
     *,
     listeners: Iterable[Listener] = (),
     progress: bool | None = None,
-    **objects: Any,
+    **given: Any,
 ) -> TrainingResult:
     """Continue an interrupted run; otherwise like :func:`fit`.
 
@@ -309,23 +310,57 @@ def resume(
         run_dir: The run.
         listeners: Called with every :class:`siamkit.Event`.
         progress: As for :func:`fit`.
-        **objects: The objects that the run was started with, by the argument of :func:`fit`:
-            ``backbone``, ``head``, ``freeze``, ``loss``, ``optimizer``, ``scheduler``.
+        **given: The objects that the run was started with, by the argument of :func:`fit`:
+            ``backbone``, ``head``, ``freeze``, ``loss``, ``optimizer``, ``scheduler``. And settings
+            that decide no result, which the run keeps: ``data="/new/place"`` for data that was
+            moved, or ``data={"path": ..., "root": ..., "workers": ...}``; ``device``;
+            ``engine={"cache": ..., "cache_dir": ...}``; ``track``; ``report``.
 
     Raises:
         CheckpointError: There is no run, no intact checkpoint, or the data or an object changed.
-        ConfigError: An object that the run was started with is missing, or an argument is wrong.
+        ConfigError: An object that the run was started with is missing, a setting would decide the
+            result, or an argument is wrong.
+    """
+    settings = {name: value for name, value in given.items() if name not in COMPONENTS}
+    objects = objects_of({k: v for k, v in given.items() if k in COMPONENTS}, "resume")
+    arguments = read(settings, registries())
+    if arguments.data is not None:
+        raise ConfigError(
+            "cannot be given again: the run holds its images",
+            where="data",
+            allowed="the new place of data that was moved",
+        )
+    return continued(
+        run_dir, arguments.layer, objects, listeners=_called(listeners), progress=progress
+    )
+
+
+def continued(
+    run_dir: str | Path,
+    changes: Layer,
+    objects: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    listeners: Sequence[Listener] = (),
+    progress: bool | None = None,
+) -> TrainingResult:
+    """Continue a run; see :func:`resume`.
+
+    Args:
+        run_dir: The run.
+        changes: Settings that decide no result.
+        objects: The objects that the run was started with.
+        listeners: Called with every :class:`siamkit.Event`.
+        progress: As for :func:`fit`.
     """
     run = RunDir.open(path_of(run_dir, "run_dir", RUN))
-    known, given = registries(), objects_of(objects, "resume")
-    called = _called(listeners)
-    if given:
-        known, _ = overlaid(known, given)
+    known = registries()
+    if objects:
+        known, _ = overlaid(known, objects)
         config = resolve(known, run.read_config(), where=str(run.config))
-        require_same(given, config, str(run.config))
+        require_same(objects, config, str(run.config))
     with _log(progress) as log:
-        listeners = (*called, *log)
-        return TrainingResult(_fit.resume(run.path, known, listeners, _observers()))
+        every = (*listeners, *log)
+        return TrainingResult(_fit.resume(run.path, known, every, _observers(), changes))
 
 
 def _resolved(

@@ -12,7 +12,7 @@ from siamkit.cli import output
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import OUTPUT, Json
 from siamkit.cli.report import end_with_report
-from siamkit.cli.run_flags import RunFlags, run_flags
+from siamkit.cli.run_flags import RunFlags, flag_of, run_flags
 from siamkit.cli.signals import EXIT_CODE, Terminated, sigterm_raises
 from siamkit.errors import ConfigError, Interrupted
 
@@ -26,7 +26,8 @@ Resume = Annotated[
     Path | None,
     typer.Option(
         metavar="RUN",
-        help="Continue the run in this directory with its own configuration.",
+        help="Continue the run in this directory with its own configuration. DATA, --device, "
+        "--workers and other settings that decide no result may be changed.",
         rich_help_panel="Data",
     ),
 ]
@@ -74,15 +75,17 @@ class _ReportWish:
 def _train(
     flags: RunFlags, resume: Path | None, quiet: bool, wish: _ReportWish
 ) -> Mapping[str, Any]:
-    if resume is not None and (given := flags.given()):
+    if resume is not None and (flags.config or flags.preset):
         raise ConfigError(
-            f"continues with the run's own configuration, so it cannot be combined with "
-            f"{', '.join(given)}",
+            "continues with the run's own configuration, so it cannot be combined with "
+            f"{'--config' if flags.config else '--preset'}",
             where="--resume",
             hint=f"'siamkit train --config {resume / 'config.yaml'}' starts a new run from it",
         )
     with heavy_imports():
         from siamkit import api
+        from siamkit.api.runs import continued
+    from siamkit.config import Layer, merge
     from siamkit.report.console import ConsoleListener
     from siamkit.report.terminal import make_console
 
@@ -97,7 +100,8 @@ def _train(
     with ConsoleListener(make_console(sys.stderr)) as log:
         listeners = (wish,) if quiet else (wish, log)
         if resume is not None:
-            return api.resume(resume, listeners=listeners, progress=False)
+            changes = Layer(merge(*flags.layers()), flag_of)
+            return continued(resume, changes, listeners=listeners, progress=False)
         return api.fit(config, listeners=listeners, progress=False)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from siamkit.config.base import SAMPLE, Component, Section, Values
 from siamkit.config.data import MAX_PIXELS, AugmentConfig, DataConfig
-from siamkit.config.identity import FREE, decisive, flat
+from siamkit.config.identity import FREE, RESUMABLE, decisive, flat
 from siamkit.config.layers import (
     Layer,
     merge,
@@ -47,6 +47,7 @@ __all__ = [
     "ENTRY_MODELS",
     "FREE",
     "MAX_PIXELS",
+    "RESUMABLE",
     "SAMPLE",
     "AugmentConfig",
     "BackboneConfig",

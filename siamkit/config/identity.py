@@ -24,6 +24,9 @@ FREE = (
 The place of the data is among them; the data itself is compared by its names, labels and sizes.
 """
 
+RESUMABLE = tuple(key for key in FREE if key not in ("run_dir", "backbone.weights"))
+"""Config keys that may be changed when a run goes on."""
+
 
 def decisive(config: RunConfig) -> dict[str, Any]:
     """Return the values of all keys but :data:`FREE`, as JSON values by dotted key."""

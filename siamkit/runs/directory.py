@@ -76,8 +76,12 @@ class RunDir:
             run = cls(config.run_dir)
         else:
             run = cls(cls.reserve(config, now))
-        write_atomic(run.config, _kept(config, run.path).to_yaml())
+        run.write_config(config)
         return run
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write ``config.yaml``, in the place of an earlier one."""
+        write_atomic(self.config, _kept(config, self.path).to_yaml())
 
     @classmethod
     def reserve(cls, config: RunConfig, now: datetime | None = None) -> Path:

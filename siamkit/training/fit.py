@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from siamkit.config import RunConfig
+from siamkit.config import RESUMABLE, SAMPLE, Layer, RunConfig, flat, resolve
 from siamkit.data.opening import load_data
 from siamkit.data.splits import Splits
 from siamkit.engine.settings import Emit
@@ -90,14 +90,26 @@ def resume(
     registries: Mapping[str, Registry],
     listeners: Sequence[Listener] = (),
     observers: Sequence[Listener] = (),
+    changes: Layer | None = None,
 ) -> Result:
     """Resume the run at ``path`` from its latest intact checkpoint.
 
+    Args:
+        path: The run's directory.
+        registries: As for :func:`fit`.
+        listeners: As for :func:`fit`.
+        observers: As for :func:`fit`.
+        changes: Values of keys that decide no result, such as the place of the data. The run keeps
+            them.
+
     Raises:
         CheckpointError: There is none, or the config, data or plugins have changed.
+        ConfigError: A change would decide the result.
     """
     run = OpenRun(path, lambda: registries, trackers=True)
     run_dir, config = run.dir, run.config
+    if changes:
+        config = _changed(run, changes)
     trackers = build_trackers(config, registries["track"])
     with run_dir.locked(), ExitStack() as ending:
         emit = emitter(run_dir, listeners, [*observers, *trackers])
@@ -107,15 +119,35 @@ def resume(
             emit("notice", {"text": notice})
         if problem := _lost_best(saved):
             emit("notice", {"text": problem})
-        splits = _load(config)
+        splits = _load_again(config, run_dir)
         state = RunState.from_json(saved.state)
         _require_same(state.identity, identity(config, splits, registries), run_dir)
+        if changes:
+            run_dir.write_config(config)
         setup = build(config, registries, len(splits.train.classes), weights="none")
         setup.weights = state.weights
         if not state.is_over(config.train.epochs):
             there = len(checkpoint.newest_first(run_dir.checkpoints))
             _require_space(run_dir.path, setup, there)
         return _run(setup, splits, state, run_dir, emit, saved)
+
+
+def _changed(run: OpenRun, changes: Layer) -> RunConfig:
+    """Return a run's config with some changes.
+
+    Raises:
+        ConfigError: A change would decide the result.
+    """
+    wrong = [key for key, _ in flat(changes) if key not in RESUMABLE]
+    if wrong:
+        raise ConfigError(
+            "cannot be changed when a run goes on",
+            where=", ".join(changes.where(key) for key in wrong),
+            allowed=", ".join(setting(key) for key in RESUMABLE),
+            hint=f"{command('train', config=run.dir.config)} starts a new run with other settings",
+        )
+    layer = run.dir.read_config(trackers=True)
+    return resolve(run.registries, layer, changes, where=str(run.dir.config))
 
 
 def _lost_best(saved: SavedCheckpoint) -> str | None:
@@ -164,6 +196,20 @@ def _require_loss(setup: Setup, splits: Splits) -> None:
     embeddings = torch.eye(len(part.images), setup.net.embedding_dim, device=setup.device)
     with torch.no_grad():
         setup.loss(embeddings, None, moved(part.tuples, setup.device))
+
+
+def _load_again(config: RunConfig, run_dir: RunDir) -> Splits:
+    try:
+        return _load(config)
+    except DataError as error:
+        if Path(config.data.path).exists() or config.data.path == SAMPLE:
+            raise
+        raise DataError(
+            error.what,
+            where=error.where,
+            hint=f"if the data was moved, add {setting('data.path', 'PLACE')} to "
+            + command("train --resume", run_dir.path),
+        ) from None
 
 
 def _load(config: RunConfig) -> Splits:

@@ -92,9 +92,8 @@ def test_an_error_prints_names_literally(cli, failing):
          "'losses'?"),
         (["list", "losses", "--timm", "x"], "--timm: works only with 'siamkit "
          "list backbones', without a NAME"),
-        (["train", "--resume", "r", "--epochs", "3", "--no-pretrained"], "--resume: continues "
-         "with the run's own configuration, so it cannot be combined with --no-pretrained, "
-         "--epochs; "
+        (["train", "--resume", "r", "--config", "c.yaml"], "--resume: continues "
+         "with the run's own configuration, so it cannot be combined with --config; "
          "'siamkit train --config r/config.yaml' starts a new run from it"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",

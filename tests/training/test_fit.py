@@ -652,3 +652,55 @@ def test_a_checkpoint_whose_frozen_tensors_changed_is_refused(run_values: RunVal
         write_sealed(folder / "manifest.json", manifest)
     with pytest.raises(siamkit.SiamkitError, match=r"layer1\.0\.conv1\.weight"):
         api.resume(values["run_dir"])
+
+
+# --- resuming elsewhere --------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_with_data_that_was_moved(
+    run_values: RunValues, image_folder: Path, tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(image_folder, here)
+    values = run_values(data={"path": str(here)}, train={"epochs": 2})
+    whole = api.fit({**values, "run_dir": str(tmp_path / "whole")})
+
+    def stop(event: siamkit.Event) -> None:
+        if event.name == "epoch_end":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        api.fit(values, listeners=[stop])
+    here.rename(there)
+    run = Path(values["run_dir"])
+    with pytest.raises(siamkit.errors.DataError, match=r"add data=PLACE to siamkit\.resume\("):
+        api.resume(run)
+    result = api.resume(run, data=str(there))
+    assert result["metrics"] == whole["metrics"]
+    assert_bit_equal(latest(run), latest(tmp_path / "whole"))
+    assert api.open_run(run).config.data.path == str(there), "the run keeps the new place"
+    api.evaluate(run)
+
+
+def test_other_data_in_the_new_place_is_refused(
+    run_values: RunValues, image_folder: Path, tmp_path: Path
+) -> None:
+    values = run_values(train={"epochs": 1})
+    api.fit(values)
+    before = (Path(values["run_dir"]) / "config.yaml").read_text()
+    other = tmp_path / "other"
+    shutil.copytree(image_folder, other)
+    (other / "class0/0.png").unlink()
+    with pytest.raises(CheckpointError, match=r"data (train|val)"):
+        api.resume(values["run_dir"], data=other)
+    assert (Path(values["run_dir"]) / "config.yaml").read_text() == before
+
+
+def test_a_change_that_decides_the_result_is_refused(run_values: RunValues) -> None:
+    values = run_values(train={"epochs": 1})
+    api.fit(values)
+    with pytest.raises(ConfigError) as failure:
+        api.resume(values["run_dir"], epochs=2, data={"workers": 0})
+    text = str(failure.value)
+    assert text.startswith("epochs: cannot be changed when a run goes on")
+    assert "device" in text.partition("allowed:")[2]
