@@ -5,8 +5,8 @@
 Each pair trains the same ResNet50 on the same images with ``--checkpoint-every`` and without it, in
 processes of their own, and alternates which one comes first. It prints the difference of the wall
 times of each pair, and, because two runs on a shared machine differ by more than this, the share of
-its wall time that the run itself spent in saving between steps. Random weights; speed doesn't depend
-on them.
+its wall time that the run itself spent in saving between steps. The weights are random, because
+speed doesn't depend on them.
 """
 
 from __future__ import annotations
