@@ -18,6 +18,7 @@ from siamkit.files import path_of
 from siamkit.objects.overlay import overlaid, require_same
 from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener
+from siamkit.spelling import setting
 from siamkit.training import fit as _fit
 
 
@@ -124,9 +125,7 @@ def begin_or_continue(
     config = load_config(*layers)
     if config.run_dir is None:
         raise ConfigError(
-            "needs a run directory, where it looks for a run to continue",
-            where="--resume auto",
-            hint="add --run-dir DIR",
+            "is missing: it says where to look for a run to continue", where=setting("run_dir")
         )
     run = RunDir(config.run_dir)
     if run.has_begun:

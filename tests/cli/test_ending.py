@@ -96,8 +96,8 @@ def test_an_error_prints_names_literally(cli, failing):
          "with the run's own configuration, so it cannot be combined with --config; "
          "'siamkit train --config r/config.yaml' starts a new run from it"),
         (["train", "--strict"], "--strict: works only with --resume"),
-        (["train", "sample", "--resume", "auto"], "--resume auto: needs a run directory, where it "
-         "looks for a run to continue; add --run-dir DIR"),
+        (["train", "sample", "--resume", "auto"], "--run-dir: is missing: it says where "
+         "to look for a run to continue"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )  # fmt: skip
