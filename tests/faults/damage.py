@@ -294,8 +294,8 @@ def _judged(
         return f"exit {code}", None
     if result == right:
         return "the undamaged result", None
-    if command == "report" and result["notices"] != right["notices"]:
-        return "the report leaves it out and says so", None
+    if command in ("report", "evaluate") and result["notices"] != right["notices"]:
+        return "it is left out, and a notice says so", None
     if command.startswith("cache "):  # it lists what there is
         return "it is listed", None
     return "another result", f"another result without a word: {_changed(result, right)}"

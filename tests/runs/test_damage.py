@@ -346,6 +346,13 @@ def test_a_run_of_somebody_else_may_be_read_or_refuses_with_its_path(run: Path) 
         os.seteuid(0)
 
 
+def test_the_report_says_that_it_leaves_the_held_out_images_out(run: Path) -> None:
+    path = run / "embeddings/val.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    notices = siamkit.write_report(run)["notices"]
+    assert any("held-out images are left out" in n and "val.safetensors" in n for n in notices)
+
+
 def test_the_report_reads_all_of_an_undamaged_run(run: Path) -> None:
     found = gather(api.open_run(run))
     assert found.metrics and found.held is not None

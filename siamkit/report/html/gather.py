@@ -83,6 +83,7 @@ def _held_out(run: OpenRun, facts: RunFacts, notices: list[str]) -> tuple[HeldOu
             kept = run.held_out(part)
         except SiamkitError as error:
             problem = problem or str(error)
+            notices.append(f"the embeddings of the held-out images are left out: {error}")
             continue
         if kept is not None and len(kept.images):
             return held_out_facts(kept, _calibration(run, kept, notices)), problem
