@@ -60,7 +60,7 @@ def flipped(path: Path, bit: int) -> Iterator[None]:
 def bits_of(path: Path, sample: bool) -> Sequence[int]:
     every = range(8 * path.stat().st_size)
     most = SAMPLE if sample else MOST
-    return random.Random(path.name).sample(every, most) if len(every) > most else every
+    return random.Random(path.name).sample(every, min(most, len(every)))
 
 
 def tensors_equal(a: Any, b: Any) -> bool:
@@ -155,7 +155,8 @@ def test_a_bit_of_another_record_is_refused_or_changes_nothing(run: Path, sample
     }
     for path, read in readers.items():
         whole = read()
-        for bit in bits_of(path, sample and path.stat().st_size * 8 > SAMPLE):
+        bits = bits_of(path, sample)
+        for bit in bits if sample else bits[:2000]:
             with flipped(path, bit):
                 try:
                     assert read() == whole
