@@ -2,10 +2,10 @@
 
     python tests/benchmarks/depths.py FOLDER... --backbone timm:resnet18 --image-size 96
 
-Each folder holds class folders. Its images are written as grey files of 16 bits whose values have 10,
-12 or 14 bits, as scanners deliver them. Every image is a query against all others; nothing is
-trained. The table shows recall@1 for the same images in 8 bits, for the full range of 16 bits, and
-for the range that ``data.range: auto`` finds.
+Each folder holds class folders. Its images are written as grey files of 16 bits whose values have
+10, 12 or 14 bits, as scanners deliver them. Every image is a query against all others; nothing is
+trained. The table shows recall@1 for the same images in 8 bits, for the full range of 16 bits,
+and for the range that ``data.range: auto`` finds.
 """
 
 from __future__ import annotations

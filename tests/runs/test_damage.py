@@ -341,8 +341,9 @@ def test_whatever_lies_in_a_files_place_nothing_hangs_and_errors_are_ours(
 
 
 def test_a_run_of_somebody_else_may_be_read_or_refuses_with_its_path(run: Path) -> None:
-    for folder in run.parents[:3]:
-        folder.chmod(0o755)
+    for folder in run.parents:
+        if "pytest-of" in str(folder):
+            folder.chmod(0o755)
     if os.geteuid() != 0:
         pytest.skip("only root can become somebody else")
     os.seteuid(65534)
