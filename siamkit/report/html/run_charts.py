@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
@@ -23,7 +24,6 @@ from siamkit.report.html.figures import (
     epoch_axis,
     figure,
     label,
-    pattern,
     thinned,
 )  # fmt: skip
 from siamkit.words import plural
@@ -31,6 +31,7 @@ from siamkit.words import plural
 _POINTS = 500
 _LEGEND = 8
 _MARKED = 40
+_NARROWEST = 0.05  # an axis of metrics
 _DECADES = 20  # a wider range has one tick per decade
 _RATE_STYLES = ("solid", "dash", "dot", "dashdot")
 _RATE_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, GREY)
@@ -79,16 +80,17 @@ def metric_chart(facts: RunFacts, name: str) -> Chart | None:
     gaps = [(e.number + 1, e.train_metrics[name]) for e in epochs if name in e.train_metrics]
     held_x, held_y = ([0, *x], [before, *held]) if before is not None else (x, held)
     plot = figure(xaxis=epoch_axis(facts.span), hovermode="x unified")
+    plot.add_scatter(
+        x=held_x, y=held_y, name="held out", mode=_mode(facts),
+        line={"color": BLUE, "width": 2.5}, marker={"size": 7}, hovertemplate="%{y:.3f}",
+        cliponaxis=False,
+    )  # fmt: skip
     if gaps:
         plot.add_scatter(
             x=[g[0] for g in gaps], y=[g[1] for g in gaps], name="training",
             mode=_mode(facts), line={"color": ORANGE, "width": 2, "dash": "dash"},
-            marker={"symbol": "square", "size": 6}, hovertemplate="%{y:.3f}",
+            marker={"symbol": "square", "size": 6}, hovertemplate="%{y:.3f}", cliponaxis=False,
         )  # fmt: skip
-    plot.add_scatter(
-        x=held_x, y=held_y, name="held out", mode=_mode(facts),
-        line={"color": BLUE, "width": 2.5}, marker={"size": 7}, hovertemplate="%{y:.3f}",
-    )  # fmt: skip
     if gaps and len(gaps) == len(x):
         plot.add_scatter(
             x=[*x, *reversed(x)], y=[*held, *(g[1] for g in reversed(gaps))], fill="toself",
@@ -101,9 +103,10 @@ def metric_chart(facts: RunFacts, name: str) -> Chart | None:
     if best is not None and name in best.metrics:
         plot.add_scatter(
             x=[best.number + 1], y=[best.metrics[name]], name="best", mode="markers",
-            marker={"symbol": "star", "size": 15, "color": BLUE, "line": {"width": 1}},
-            hoverinfo="skip",
+            marker={"symbol": "star", "size": 15, "color": BLUE}, hoverinfo="skip",
+            cliponaxis=False,
         )  # fmt: skip
+    plot.update_yaxes(range=_range([*held_y, *(gap[1] for gap in gaps)]))
     draw_bands(plot, facts.bands)
     return Chart(
         f"metric-{name.replace('@', '-')}",
@@ -115,6 +118,16 @@ def metric_chart(facts: RunFacts, name: str) -> Chart | None:
     )
 
 
+def _range(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the ends of an axis of metrics; a narrow one would make much of small changes."""
+    known = [value for value in values if math.isfinite(value)]
+    if not known:
+        return None
+    low, high = min(known), max(known)
+    margin = max(0.08 * (high - low), (_NARROWEST - (high - low)) / 2)
+    return low - margin, high + margin
+
+
 def _metric_finding(
     facts: RunFacts, name: str, last: float, gaps: Sequence[tuple[int, float]]
 ) -> str:
@@ -124,7 +137,9 @@ def _metric_finding(
     if best is not None and name in best.metrics:
         top = f"{best.metrics[name]:.3f} after the best epoch ({best.number + 1})"
     end = gaps[-1][1] if gaps else None
-    gap = f" Training: {end:.3f} after the last epoch, a gap of {end - last:+.3f}." if end else ""
+    gap = ""
+    if end is not None:
+        gap = f" Training: {end:.3f} after the last epoch, a gap of {units.change(end - last)}."
     return f"Held out: {start}{top}.{gap}"
 
 
@@ -134,7 +149,7 @@ def _metric_rows(facts: RunFacts, name: str) -> list[tuple[Cell, ...]]:
         rows.append((0, _three(facts.untrained[name]), None, None))
     for epoch in facts.epochs:
         held, train = epoch.metrics.get(name), epoch.train_metrics.get(name)
-        gap = None if held is None or train is None else f"{train - held:+.3f}"
+        gap = None if held is None or train is None else units.change(train - held)
         rows.append((epoch.number + 1, _three(held), _three(train), gap))
     return rows
 
@@ -167,7 +182,9 @@ def rate_chart(facts: RunFacts) -> Chart | None:
         )  # fmt: skip
         known = [value for value in values if value]
         rows.append((", ".join(names), units.rate(max(known)), units.rate(min(known))))
-    plot.update_layout(hovermode="x unified", showlegend=len(lines) <= _LEGEND)
+    plot.update_layout(hovermode="x unified")
+    if len(lines) > _LEGEND:
+        plot.update_traces(showlegend=False)
     rates = [rate for step in facts.steps for rate in step.rates.values() if rate]
     top = max(rates, default=0.0)
     decades = top > _DECADES * min(rates, default=1.0)
@@ -188,15 +205,15 @@ def rate_chart(facts: RunFacts) -> Chart | None:
 
 # --- time ----------------------------------------------------------------------------------------
 
-_LOOKS: dict[str, tuple[str, str]] = {
-    timing.SETUP: (GREY, ""),
-    timing.FILL: (SKY, "/"),
-    timing.WAIT: (AMBER, "."),
-    timing.PREFIX: (SKY, ""),
-    timing.SUFFIX: (BLUE, ""),
-    timing.STEPS: (BLUE, "x"),
-    timing.EVALUATION: (GREEN, "\\"),
-    timing.SAVING: (PINK, "-"),
+_COLOURS = {
+    timing.SETUP: GREY,
+    timing.FILL: SKY,
+    timing.WAIT: AMBER,
+    timing.PREFIX: ORANGE,
+    timing.SUFFIX: BLUE,
+    timing.STEPS: BLUE,
+    timing.EVALUATION: GREEN,
+    timing.SAVING: PINK,
 }
 
 
@@ -207,21 +224,16 @@ def time_chart(by_epoch: Mapping[int, Mapping[str, float]]) -> Chart | None:
     if not total:
         return None
     shown = list(by_epoch)
-    plot = figure(barmode="stack", bargap=0.25, height=300)
+    plot = figure(barmode="stack", bargap=0.25, height=260)
     for kind in sums:
-        colour, shape = _LOOKS[kind]
         plot.add_bar(
             x=[epoch + 1 for epoch in shown],
             y=[by_epoch[epoch].get(kind, 0.0) for epoch in shown],
             name=timing.KINDS[kind], hovertemplate="epoch %{x}: %{y:.1f} s",
-            marker={
-                "color": colour, "line": {"width": 0},
-                "pattern": pattern(shape),
-            },
+            marker={"color": _COLOURS[kind]},
         )  # fmt: skip
     plot.update_yaxes(title_text="seconds")
     plot.update_xaxes(title_text="epoch", **({"dtick": 1} if len(shown) <= 16 else {"nticks": 12}))
-    plot.update_layout(legend={"y": -0.24, "yanchor": "top", "traceorder": "normal"})
     top = max(sums, key=lambda kind: sums[kind])
     name = timing.KINDS[top]
     finding = (
@@ -232,7 +244,8 @@ def time_chart(by_epoch: Mapping[int, Mapping[str, float]]) -> Chart | None:
         (timing.KINDS[kind], units.duration(s), units.percent(s / total))
         for kind, s in sums.items()
     ]
-    return Chart("time", "Time by epoch", finding, plot, ("work", "time", "share"), rows)
+    columns = ("work", "time", "share")
+    return Chart("time", "Time by epoch", finding, plot, columns, rows, keyed=True)
 
 
 def _three(value: float | None) -> str | None:
