@@ -42,7 +42,8 @@
     const chart = charts[plot.dataset.chart];
     // A finger on the map scrolls the page.
     if (coarse) chart.layout.dragmode = false;
-    await Plotly.newPlot(plot, chart.data, chart.layout, options);
+    // Plotly changes the layout that it is given.
+    await Plotly.newPlot(plot, chart.data, structuredClone(chart.layout), options);
   }
 
   // On paper a chart is drawn for the width of its column, so that its text keeps its size, and
