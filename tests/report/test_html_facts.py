@@ -314,3 +314,19 @@ def test_names_of_stages_are_no_markup_in_a_chart():
     # The only tags are the line breaks of our own hover texts.
     assert "\\u003cb\\u003e" not in text and "\\u003ca" not in text
     assert "&lt;b&gt;x&lt;" in text
+
+
+@pytest.mark.parametrize("rates", [(0.1,) * 4, (2e-3, 1.9e-3, 1.5e-3, 5e-4)])
+def test_ticks_of_rates_are_whole_numbers_not_single_digits(rates):
+    chart = rate_chart(facts_of(with_rates(*rates)))
+    assert chart is not None
+    axis = chart.figure.layout.yaxis
+    assert [float(text) for text in axis.ticktext] == pytest.approx(list(axis.tickvals))
+    low, high = (10**end for end in axis.range)
+    assert low < min(rates) and max(rates) < high
+    assert sum(low <= tick <= high for tick in axis.tickvals) >= 2
+
+
+def test_the_highest_rate_of_a_schedule_is_a_round_number():
+    chart = rate_chart(facts_of(with_rates(9.999e-4, 5e-4, 1e-4, 1e-6)))
+    assert chart is not None and "highest rate is 0.001." in chart.finding

@@ -144,6 +144,11 @@ def label(text: str, most: int = _LABEL) -> str:
     return html.escape(short, quote=False)
 
 
+def rate_text(value: float) -> str:
+    """Return a rate with three digits: the first step of a schedule is just below its highest."""
+    return f"{value:.3g}"
+
+
 def draw_bands(plot: go.Figure, bands: Sequence[Band], **where: Any) -> None:
     """Draw the phases behind a chart over epochs, and their numbers above it.
 

@@ -21,6 +21,7 @@ from siamkit.report.html.figures import (
     epoch_axis,
     label,
     plain,
+    rate_text,
 )
 from siamkit.words import plural
 
@@ -176,7 +177,7 @@ def _with_rates(span: _Span, facts: RunFacts) -> _Span:
     rates = tuple(step.rates[span.name] for step in steps if step.rates.get(span.name))
     if not rates:
         return span
-    highest = f"{max(rates):.3g}"
+    highest = rate_text(max(rates))
     text = f"rate {highest}" if min(rates) == max(rates) else f"rate up to {highest}"
     return replace(span, text=text, rates=rates)
 
@@ -185,7 +186,7 @@ def _hover(span: _Span) -> str:
     stage = span.stage
     rate = ""
     if span.rates:
-        low, high = (f"{value:.3g}" for value in (min(span.rates), max(span.rates)))
+        low, high = rate_text(min(span.rates)), rate_text(max(span.rates))
         rate = f", rate {low}" if low == high else f", rate {low} to {high}"
     norm = f", norm {stage.norm}" if stage.norm and stage.norm != "-" else ""
     return (

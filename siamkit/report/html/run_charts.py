@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -24,6 +25,7 @@ from siamkit.report.html.figures import (
     epoch_axis,
     figure,
     label,
+    rate_text,
     thinned,
 )  # fmt: skip
 from siamkit.words import plural
@@ -181,17 +183,16 @@ def rate_chart(facts: RunFacts) -> Chart | None:
             },
         )  # fmt: skip
         known = [value for value in values if value]
-        rows.append((", ".join(names), units.rate(max(known)), units.rate(min(known))))
+        rows.append((", ".join(names), rate_text(max(known)), rate_text(min(known))))
     plot.update_layout(hovermode="x unified")
     if len(lines) > _LEGEND:
         plot.update_traces(showlegend=False)
     rates = [rate for step in facts.steps for rate in step.rates.values() if rate]
-    top = max(rates, default=0.0)
-    decades = top > _DECADES * min(rates, default=1.0)
-    plot.update_yaxes(type="log", exponentformat="e", dtick=1 if decades else "D2")
+    low, top = min(rates, default=1.0), max(rates, default=1.0)
+    plot.update_yaxes(type="log", **_rate_axis(low, top))
     draw_bands(plot, facts.bands)
     finding = (
-        f"Log axis. The highest rate is {units.rate(top)}. A stage has a line only while it trains."
+        f"Log axis. The highest rate is {rate_text(top)}. A stage has a line only while it trains."
     )
     return Chart(
         "rates",
@@ -201,6 +202,19 @@ def rate_chart(facts: RunFacts) -> Chart | None:
         ("stage", "highest rate", "lowest rate"),
         rows,
     )
+
+
+def _rate_axis(low: float, high: float) -> dict[str, Any]:
+    """Return a log axis for rates; plotly would shorten 0.02 to a small 2 in a narrow range."""
+    if high > _DECADES * low:
+        return {"exponentformat": "e", "dtick": 1}
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    around = math.log10(low / 2), math.log10(high * 2)
+    return {
+        "range": around, "tickmode": "array", "tickvals": ticks,
+        "ticktext": [rate_text(tick) for tick in ticks],
+    }  # fmt: skip
 
 
 # --- time ----------------------------------------------------------------------------------------
@@ -241,7 +255,7 @@ def time_chart(by_epoch: Mapping[int, Mapping[str, float]]) -> Chart | None:
         f"{name[0].lower()}{name[1:]}."
     )
     rows: list[tuple[Cell, ...]] = [
-        (timing.KINDS[kind], units.duration(s), units.percent(s / total))
+        (timing.KINDS[kind], units.duration(s), units.percent(round(s / total, 3)))
         for kind, s in sums.items()
     ]
     columns = ("work", "time", "share")
