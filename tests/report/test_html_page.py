@@ -13,7 +13,7 @@ import pytest
 from siamkit.api.reports import write_report
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.json_files import read_sealed, write_sealed
-from siamkit.report.html.page import policy, render
+from siamkit.report.html.page import policy, render, unbroken
 from siamkit.runs.directory import RunDir
 from siamkit.runs.held_out import HeldOut
 
@@ -254,6 +254,13 @@ def test_versions_and_configuration_are_those_of_the_run(written):
 
     assert f">{version('torch')}</td>" in text
     assert "name: triplet" in text and "fixed seed" in text
+
+
+def test_no_line_ends_between_a_number_and_its_unit():
+    text = "17.6 % of 1.31 M in 3 min 05 s, epochs 10 to 12 of a 5 mile run, a 3 maps"
+    hard = text.replace("17.6 %", "17.6\xa0%").replace("1.31 M", "1.31\xa0M")
+    hard = hard.replace("3 min 05 s", "3\xa0min 05\xa0s").replace("10 to 12", "10\xa0to\xa012")
+    assert unbroken(text) == hard
 
 
 def test_the_policy_forbids_what_it_does_not_name():

@@ -22,6 +22,7 @@ from siamkit.words import plural
 
 _HERE = "siamkit.report.html"
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|[kMGT]B?|s|min|h)(?!\w))")
+_RANGE = re.compile(r"(?<=\d) to (?=\d)")
 
 
 def render(charts: Mapping[str, Chart], context: Mapping[str, Any]) -> str:
@@ -57,8 +58,10 @@ def render(charts: Mapping[str, Chart], context: Mapping[str, Any]) -> str:
 
 
 def unbroken(text: str) -> str:
-    """Return a text in which no line ends between a number and its unit."""
-    return _UNIT.sub("\N{NO-BREAK SPACE}", text)
+    """Return a text in which no line ends between a number and its unit, or within a range."""
+    return _RANGE.sub(
+        "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}", _UNIT.sub("\N{NO-BREAK SPACE}", text)
+    )
 
 
 def policy(*hashes: str) -> str:
