@@ -124,6 +124,14 @@ class RunFlags:
         str | None,
         typer.Option(help=DEVICES, rich_help_panel=_TRAINING),
     ] = None
+    checkpoint_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME|STEPS",
+            help="Save within epochs too: after 30s, 5m, 1h or 200steps.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None
     views: Annotated[
         int | None,
         typer.Option(
@@ -284,6 +292,7 @@ KEYS = {
     "lr": "optimizer.lr",
     "seed": "train.seed",
     "device": "train.device",
+    "checkpoint_every": "train.checkpoint_every",
     "views": "data.views",
     "cache": "engine.cache",
     "far": "calibration.far",

@@ -199,17 +199,23 @@ def _age(name: str) -> tuple[list[int], str]:
     return [int(number) for number in re.findall(r"\d+", name)], name
 
 
-def latest_intact(root: Path) -> tuple[SavedCheckpoint, str | None]:
+def latest_intact(root: Path, *, strict: bool = False) -> tuple[SavedCheckpoint, str | None]:
     """Return the newest intact checkpoint, and a notice if newer ones are damaged.
 
+    Args:
+        root: The folder of all checkpoints.
+        strict: Whether a damaged one is an error, rather than gone back from.
+
     Raises:
-        CheckpointError: There is no intact checkpoint.
+        CheckpointError: There is no intact checkpoint, or, with ``strict``, a damaged one.
     """
     damage: list[CheckpointError] = []
     for folder in newest_first(root):
         try:
             saved = load(folder)
         except CheckpointError as error:
+            if strict:
+                raise
             damage.append(error)
             continue
         return saved, f"{damage[0]}; going back to {folder.name}" if damage else None

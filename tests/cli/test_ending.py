@@ -95,6 +95,9 @@ def test_an_error_prints_names_literally(cli, failing):
         (["train", "--resume", "r", "--config", "c.yaml"], "--resume: continues "
          "with the run's own configuration, so it cannot be combined with --config; "
          "'siamkit train --config r/config.yaml' starts a new run from it"),
+        (["train", "--strict"], "--strict: works only with --resume"),
+        (["train", "sample", "--resume", "auto"], "--resume auto: needs a run directory, where it "
+         "looks for a run to continue; add --run-dir DIR"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )  # fmt: skip

@@ -356,7 +356,7 @@ def test_an_observer_plugin_that_fails_is_left_out_and_hurts_nobody(
         raise ValueError("boom")
 
     watch = Recorder()
-    monkeypatch.setattr("siamkit.api.runs._observers", lambda: [broken])
+    monkeypatch.setattr("siamkit.api.runs.observers", lambda: [broken])
     api.fit(run_values(train={"epochs": 1}), listeners=[watch])
     assert len(calls) == 1
     assert sum("ValueError: boom" in notice["text"] for notice in watch.data("notice")) == 1
@@ -584,7 +584,7 @@ def test_an_observer_cannot_change_the_run(
         if event.name == "untrained":
             event.data["recall@1"] = 99  # type: ignore[index]
 
-    monkeypatch.setattr("siamkit.api.runs._observers", lambda: [liar])
+    monkeypatch.setattr("siamkit.api.runs.observers", lambda: [liar])
     result = api.fit(run_values(train={"epochs": 1}), listeners=[liar])
     assert result["metrics"]["untrained"]["recall@1"] <= 1
 
