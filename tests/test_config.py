@@ -492,3 +492,19 @@ def test_every_key_is_explained():
 def test_the_path_of_the_default_run_is_left_open():
     assert RunConfig().run_dir is None
     assert RunConfig(run_dir=Path("~/x")).run_dir == Path("~/x").expanduser()
+
+
+@pytest.mark.parametrize("text", ["data: sample", "data: {path: sample}"])
+def test_the_data_may_be_named_alone(config, text, tmp_path):
+    (tmp_path / "run.yaml").write_text(f"{text}\n")
+    layer = read_file(tmp_path / "run.yaml")
+    assert config(layer).data.path == "sample"
+    assert layer.sets("data.path") and not layer.sets("data.root")
+    assert config(layer, parse_sets(["data.image_size=32"])).data.path == "sample"
+
+
+def test_a_folder_that_is_named_alone_is_relative_to_the_file(config, tmp_path):
+    (tmp_path / "run.yaml").write_text("data: images\n")
+    assert config(read_file(tmp_path / "run.yaml")).data.path == str(tmp_path / "images")
+    both = parse_sets(["data=sample", "data.image_size=32"])
+    assert config(both).data.path == "sample" and config(both).data.image_size == 32

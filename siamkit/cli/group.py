@@ -6,7 +6,7 @@ verb.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -54,10 +54,17 @@ class App(typer.Typer):
     """A group of siamkit's own commands."""
 
     def command(
-        self, name: str | None = None, **options: Any
+        self, name: str | None = None, *, examples: Sequence[str] = (), **options: Any
     ) -> Callable[[CommandFunctionType], CommandFunctionType]:
-        """Return the decorator that adds a command, as ``typer.Typer.command`` does."""
-        return super().command(name, cls=SiamkitCommand, **options)
+        """Return the decorator that adds a command, as ``typer.Typer.command`` does.
+
+        Args:
+            name: The command's name; derived from the function's if left out.
+            examples: Command lines to show at the end of its help.
+            options: Other arguments of ``typer.Typer.command``.
+        """
+        lines = "\n\n".join(f"$ {line}" for line in examples)
+        return super().command(name, cls=SiamkitCommand, epilog=lines or None, **options)
 
 
 class SiamkitGroup(_Given, TyperGroup):

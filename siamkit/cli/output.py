@@ -135,7 +135,7 @@ def emit(result: RenderableType) -> None:
     from siamkit.report.terminal import make_console
 
     with results() as stream:
-        make_console(stream).print(result)
+        make_console(stream).print(result, crop=False)  # for lines that must stay whole
 
 
 def notice(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from siamkit.cli import output
+from siamkit.cli import completion, output
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import OUTPUT, Json
 from siamkit.cli.report import end_with_report
@@ -28,6 +28,7 @@ Resume = Annotated[
         metavar="RUN",
         help="Continue the run in this directory with its own configuration. DATA, --device, "
         "--workers and other settings that decide no result may be changed.",
+        autocompletion=completion.runs,
         rich_help_panel="Data",
     ),
 ]

@@ -16,7 +16,7 @@ from siamkit.report.calibration import calibration_line
 from siamkit.report.engine import engine_text
 from siamkit.report.gains import is_loss
 from siamkit.report.progress import TransientBar
-from siamkit.report.terminal import cells, make_table, styled
+from siamkit.report.terminal import cells, make_table, styled, whole
 from siamkit.words import plural
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Json = Mapping[str, Any]
 
 _A_WHILE = 3.0  # seconds
+_LABEL = 7  # columns of the names before the facts of a run
 
 
 class ConsoleListener:
@@ -87,8 +88,8 @@ class ConsoleListener:
         images, start = data["data"], data.get("finished_epochs", 0)
         resumed = f", resumed after epoch {start}" if start else ""
         grid = Table.grid(padding=(0, 2))
+        grid.add_column(width=_LABEL)
         rows = (
-            ("run", data["run_dir"]),
             ("model", ", ".join(f"{key} {name}" for key, name in names.items())),
             ("weights", data.get("weights", "")),
             ("data", f"train {images['train']}, val {images['val']}: {images['how']}"),
@@ -105,6 +106,8 @@ class ConsoleListener:
         )
         for name, value in rows:
             grid.add_row(styled(name, "bold"), *cells(value))
+        label = styled(f"{'run':{_LABEL}}  ", "bold")
+        self._console.print(whole(label, data["run_dir"]), crop=False)
         self._console.print(grid)
         for notice in data["notices"]:
             self._on_notice({"text": notice})
@@ -237,7 +240,7 @@ def summary(result: Json) -> RenderableType:
     metrics = result["metrics"]
     names = [name for name, value in metrics["untrained"].items() if isinstance(value, float)]
     title = f"{plural(result['epochs'], 'epoch')}, written to {result['run_dir']}"
-    table = make_table("held-out", *names, numbers=tuple(names), title=title)
+    table = make_table("held-out", *names, numbers=tuple(names))
     rows = [(key, key, metrics[key], metrics["untrained"]) for key in ("untrained", "best", "last")]
     if test := metrics.get("test"):
         rows += [
@@ -250,8 +253,8 @@ def summary(result: Json) -> RenderableType:
             *(_against(n, row[n], None if key == "untrained" else before[n]) for n in names),
         )
     if calibration := result.get("calibration"):
-        return Group(table, calibration_line(calibration))
-    return table
+        return Group(whole(styled(title, "bold")), table, calibration_line(calibration))
+    return Group(whole(styled(title, "bold")), table)
 
 
 def _against(name: str, value: float, before: float | None) -> Text:

@@ -302,3 +302,13 @@ def test_an_unknown_option_is_found_whichever_flag_names_the_component(cli):
     done = cli("config", "show", "--freeze-policy", "full", "--set", "freeze.nonsense=2")
     assert done.code == 2
     assert "--set freeze.nonsense: unknown key (freeze policy 'full')" in done.err
+
+
+def test_presets_are_listed_and_shown(cli):
+    assert "classic" in cli("list", "presets").out
+    shown = cli("list", "presets", "classic").out
+    assert "margin: 0.2" in shown and "--preset classic" in shown
+    entries = cli("list", "presets", "--json").json["entries"]
+    assert entries[0]["values"]["loss"]["margin"] == 0.2
+    done = cli("list", "presets", "clasic")
+    assert done.code == 2 and "did you mean 'classic'?" in done.err

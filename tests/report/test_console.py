@@ -215,3 +215,24 @@ def test_everything_fits_80_columns(monkeypatch):
     text = log(io.StringIO(), interval=0.0)
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "…" not in text
+
+
+def test_the_runs_path_is_never_broken(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    path = "runs/20261126-101112-" + "x" * 100
+    for stream in (Terminal(), io.StringIO()):
+        listener = ConsoleListener(make_console(stream))
+        name, data = run_events()[0]
+        listener(Event(name, {**data, "run_dir": path}))
+        assert path in stream.getvalue()
+
+
+def test_the_summary_names_the_run_in_one_line(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    path = "runs/20261126-101112-" + "x" * 100
+    metrics = {"recall@1": 0.5}
+    result = {"epochs": 2, "run_dir": path, "metrics": {
+        "untrained": metrics, "best": {**metrics, "epoch": 1}, "last": metrics}}  # fmt: skip
+    for stream in (Terminal(), io.StringIO()):
+        make_console(stream).print(summary(result), crop=False)
+        assert path in stream.getvalue()
