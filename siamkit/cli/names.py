@@ -86,6 +86,7 @@ def _stamp() -> str:
 def build() -> Index:
     """Return the index of what is installed, without its stamp."""
     import timm
+    from pydantic import BaseModel
 
     from siamkit import api
     from siamkit.config import ENTRY_MODELS, RunConfig, preset_names
@@ -103,7 +104,7 @@ def build() -> Index:
     }
     keys: dict[str, Any] = {}
     for name, model in sections.items():
-        if not hasattr(model, "model_fields") or name == "track":
+        if not (isinstance(model, type) and issubclass(model, BaseModel)) or name == "track":
             continue
         for key, value in described(model).items():
             inner = model.model_fields[key].annotation

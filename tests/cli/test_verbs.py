@@ -312,3 +312,28 @@ def test_presets_are_listed_and_shown(cli):
     assert entries[0]["values"]["loss"]["margin"] == 0.2
     done = cli("list", "presets", "clasic")
     assert done.code == 2 and "did you mean 'classic'?" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["train", "sample", "--epochs"], "siamkit train"),
+        (["verify", "RUN", "--pairs"], "siamkit verify"),
+        (["data", "check", "x", "--root"], "siamkit data check"),
+        (["cache", "prune", "--max-gb"], "siamkit cache prune"),
+        (["train", "--epochs", "x"], "siamkit train"),
+        (["evaluate"], "siamkit evaluate"),
+        (["--plugin"], "siamkit"),
+    ],
+)
+def test_wrong_usage_points_to_the_help_of_its_own_command(cli, words, command):
+    assert f"'{command} --help' shows the usage" in cli(*words).err
+
+
+def test_an_unknown_command_of_a_group_suggests_the_nearest(cli):
+    done = cli("data", "chek")
+    assert done.code == 2
+    assert done.err == (
+        "error: siamkit data: unknown command 'chek'; did you mean 'check'? 'siamkit data --help' "
+        "lists them\n"
+    )
