@@ -33,8 +33,11 @@ FREE = (
 )
 """What may be anything: a pattern, and what stands for it."""
 
-PROGRESS = re.compile(r"epoch +\d+/\d+  step |\w+: \d+ of \d+ |\w[\w ]*: continuing after ")
-"""Lines that only a slow machine prints."""
+PROGRESS = re.compile(
+    r"loading torch|\w+ing phase \d+ of|epoch +\d+/\d+  step |\w+: \d+ of \d+ |"
+    r"\w+: continuing after "
+)
+"""Lines about progress. Most of them only a slow machine prints."""
 
 _NUMBER = re.compile(r"(?<![\w.])([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?![\w]|\.\d)( %| [kMG]\b)?")
 

@@ -83,7 +83,7 @@ def _train(
             where="--resume",
             hint=f"'siamkit train --config {resume / 'config.yaml'}' starts a new run from it",
         )
-    with heavy_imports():
+    with heavy_imports(announced=not quiet):
         from siamkit import api
         from siamkit.api.runs import continued
     from siamkit.config import Layer, merge
