@@ -54,7 +54,7 @@ BEFORE = {
     "search.md": (
         "python examples/logo_pairs.py logos",
         "siamkit train logos/pairs.csv --backbone efficientnet-lite0 --image-size 64 "
-        "--loss contrastive --lr 5e-4 --epochs 2 --run-dir runs/logos",
+        "--loss contrastive --lr 5e-4 --epochs 6 --run-dir runs/logos",
     ),
     "share.md": (
         "siamkit train sample --backbone efficientnet-lite0 --image-size 64 --run-dir runs/emoji",
