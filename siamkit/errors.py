@@ -59,6 +59,7 @@ class SiamkitError(Exception):
     @classmethod
     def of_all(cls, problems: Sequence[Self]) -> Self:
         """Return one error for all of ``problems``, with one line for each."""
+        problems = [one for problem in problems for one in (problem.problems or (problem,))]
         if len(problems) == 1:
             return problems[0]
         lines = "".join(f"\n  {problem}" for problem in problems)

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from siamkit.report import units
-from siamkit.report.terminal import cells, make_table, styled
+from siamkit.report.terminal import cells, make_table, styled, whole
 from siamkit.words import plural
 
 Json = Mapping[str, Any]
@@ -109,7 +109,7 @@ def pair_list(values: Json) -> RenderableType:
     lines.append(f"Probabilities are those {_prior(values['prior'])}")
     if values["out"]:
         lines.append(f"written to {values['out']}")
-    return styled("\n".join(lines))
+    return whole("\n".join(lines))
 
 
 def _target(values: Json) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _COUNT = ("", "k", "M", "G", "T")
+_CLOSE = 1.3  # ends of an interval that are told as one
 _BYTES = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -47,6 +48,14 @@ def duration(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def left(least: float, most: float) -> str:
+    """Return the time that is left, with its uncertainty: ``about 12 s left``."""
+    low, high = duration(least), duration(most)
+    if most <= _CLOSE * least or low == high:
+        return f"about {duration((least + most) / 2)} left"
+    return f"{low} to {high} left"
 
 
 def percent(share: float) -> str:
