@@ -138,13 +138,11 @@ def test_gains_and_losses_have_their_sign_word_and_colour(hostile_run, tmp_path)
 
 @pytest.mark.parametrize(("change", "told"), [(-0.125, True), (0.125, False), (0.0, False)])
 def test_a_run_below_its_baseline_says_so_at_the_top(hostile_run, tmp_path, change, told):
-    # The validation images of this run may end below as well.
     run = changed_by(hostile_run, tmp_path / "run", **{"recall@1": change})
-    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    for event in events:
-        if event["event"] == "untrained":
-            event["recall@1"] = 0.0
-    (run / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+    # Without its validation baseline, which this run may end below as well.
+    lines = (run / "events.jsonl").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if json.loads(line)["event"] != "untrained"]
+    (run / "events.jsonl").write_text("".join(kept))
     write_report(run)
     top = body_of((run / "report.html").read_text()).partition("<h1>")[0]
     assert ('<span class="status">below its baseline</span>' in top) == told
