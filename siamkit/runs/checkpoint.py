@@ -237,6 +237,15 @@ def load(folder: Path) -> SavedCheckpoint:
     return _checked(folder, _FILES)
 
 
+def load_network(folder: Path) -> SavedCheckpoint:
+    """Return a checkpoint after checking all but the optimizer's state, which only resuming needs.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, or of another format; the message names it.
+    """
+    return _checked(folder, _FILES - {_OPTIMIZER})
+
+
 def load_state(folder: Path) -> SavedCheckpoint:
     """Return a checkpoint after checking its state only, which takes no time.
 

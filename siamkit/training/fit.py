@@ -171,7 +171,7 @@ def _require_best(saved: SavedCheckpoint) -> None:
     """
     best = saved.state["best_checkpoint"]
     if best not in (None, saved.name):
-        checkpoint.load(saved.folder.with_name(best))
+        checkpoint.load_network(saved.folder.with_name(best))
 
 
 def _with_monitor(config: RunConfig, splits: Splits) -> RunConfig:
@@ -343,7 +343,7 @@ def _best(trainer: Trainer) -> SavedCheckpoint:
     """
     root, name = trainer.run_dir.checkpoints, trainer.state.best_checkpoint
     try:
-        return checkpoint.load(root / str(name))
+        return checkpoint.load_network(root / str(name))
     except CheckpointError as error:
         raise CheckpointError(
             f"the best epoch's network is lost: {error.what}",

@@ -22,7 +22,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "freeze-all": {},
     "full": {},
     "gradual-unfreeze": {"every": 1},
-    "lp-ft": {"head_epochs": 1},
+    "lp-ft": {"probe": 1},
     "norm-only": {},
     "regex": {"patterns": [r"conv1\.0\.weight$"]},
     "stages": {"warmup": 1},

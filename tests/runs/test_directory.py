@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -108,3 +109,24 @@ def test_a_run_starts_again_until_it_has_a_checkpoint_and_never_over_other_files
         RunDir.reserve(config, restart=True)
     with pytest.raises(ResourceError, match="another process began the run meanwhile"):
         run.restart()
+
+
+def test_a_read_only_directory_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o755)
+    config = RunConfig.model_validate({"run_dir": tmp_path / "run"})
+    run = RunDir.reserve(config)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(ResourceError, match="cannot write: Permission denied"):
+            RunDir.reserve(config.model_copy(update={"run_dir": tmp_path / "new"}))
+        with (
+            pytest.raises(ResourceError, match="cannot write: Permission denied"),
+            RunDir.reserve(config).locked(),
+        ):
+            pass
+    finally:
+        os.seteuid(0)
+    assert not run.config.exists()

@@ -153,3 +153,33 @@ def test_strict_ends_if_the_best_network_is_lost(
     shutil.rmtree(api.open_run(run).best.folder)
     with pytest.raises(CheckpointError, match="the file is missing"):
         api.resume(run, strict=True)
+
+
+def test_the_best_network_is_not_lost_with_the_optimizer_of_its_epoch(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("siamkit.training.loop.best_epoch", lambda history, monitor: 0)
+    values = run_values(train={"epochs": 2})
+    run = Path(values["run_dir"])
+    with pytest.raises(Killed):
+        api.fit(values, listeners=[killed_at("checkpoint", 6)])
+    (api.open_run(run).best.folder / "optimizer.safetensors").unlink()
+    assert api.resume(run, strict=True)["metrics"]["best"]["epoch"] == 1
+    assert api.load_model(run).embedding_dim == 8
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than this machine's cores
+def test_the_number_of_workers_may_change_whenever_a_run_goes_on(
+    run_values: RunValues, tmp_path: Path
+) -> None:
+    values = run_values(train={"epochs": 3, "checkpoint_every": "1steps"}, head="bnneck")
+    whole = api.fit({**values, "run_dir": str(tmp_path / "whole")})
+    with pytest.raises(Killed):
+        api.fit(values, listeners=[killed_at("step", 3)])
+    with pytest.raises(Killed):
+        api.resume(values["run_dir"], data={"workers": 2}, listeners=[killed_at("step", 6)])
+    again = api.resume(values["run_dir"], data={"workers": 4})
+    assert again["history"] == whole["history"]
+    a, b = tensors(values["run_dir"]), tensors(tmp_path / "whole")
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
