@@ -59,11 +59,10 @@ class SiamkitError(Exception):
     @classmethod
     def of_all(cls, problems: Sequence[Self]) -> Self:
         """Return one error for all of ``problems``, with one line for each."""
-        each: list[Any] = [one for problem in problems for one in problem.problems or (problem,)]
-        if len(each) == 1:
-            only: Self = each[0]
-            return only
-        lines = "".join(f"\n  {problem}" for problem in each)
+        if len(problems) == 1:
+            return problems[0]
+        each = [one for problem in problems for one in (problem.problems or (problem,))]
+        lines = "".join(f"\n  {one}" for one in each)
         error = cls(f"{len(each)} problems:{lines}")
         error.problems = tuple(each)
         return error

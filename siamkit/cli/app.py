@@ -46,7 +46,7 @@ app.command(
     "train",
     examples=(
         "siamkit train photos --backbone timm:resnet18 --run-dir runs/a",
-        "siamkit train --config run.yaml --set loss.margin=0.3",
+        "siamkit train --config run.yaml --set train.patience=3",
     ),
 )(train)
 app.command(
