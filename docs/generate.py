@@ -283,6 +283,9 @@ def commands() -> str:
         rows = [[_spelled(p), p.help or ""] for p in command.params if p.help]
         parts += [f"## `{path}`", f"```text\n{usage}\n```", inspect.cleandoc(command.help or "")]
         parts += [table("argument or option|meaning", rows)] if rows else []
+        if command.epilog:
+            examples = command.epilog.replace("\n\n", "\n")
+            parts.append(f"```console\n{examples}\n```")
     return "\n\n".join(parts)
 
 

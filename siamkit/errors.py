@@ -61,9 +61,10 @@ class SiamkitError(Exception):
         """Return one error for all of ``problems``, with one line for each."""
         if len(problems) == 1:
             return problems[0]
-        lines = "".join(f"\n  {problem}" for problem in problems)
-        error = cls(f"{len(problems)} problems:{lines}")
-        error.problems = tuple(problems)
+        each = [one for problem in problems for one in (problem.problems or (problem,))]
+        lines = "".join(f"\n  {one}" for one in each)
+        error = cls(f"{len(each)} problems:{lines}")
+        error.problems = tuple(each)
         return error
 
     def _render(self) -> str:

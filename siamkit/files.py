@@ -32,6 +32,13 @@ _LOCK, _NEW, _OLD = ".lock", "new", "old"
 _IN_THE_WAY = {errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY, errno.EINVAL}
 
 
+def cache_home() -> Path:
+    """Return the user's cache folder: ``$XDG_CACHE_HOME``, else ``~/.cache``."""
+    # The XDG specification: a relative path is invalid and must be ignored.
+    given = Path(os.environ.get("XDG_CACHE_HOME") or ".")
+    return given if given.is_absolute() else Path("~/.cache").expanduser()
+
+
 def path_of(value: Any, where: str, what: str = "a file or a folder") -> Path:
     """Return a path that a user gave.
 

@@ -38,7 +38,7 @@ class RichRepr:
         console = Console(
             file=stream, width=WIDTH, markup=False, highlight=False, emoji=False, color_system=None
         )
-        console.print(self.__rich__())
+        console.print(self.__rich__(), crop=False)
         return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
 
     def _repr_html_(self) -> str:
@@ -47,7 +47,7 @@ class RichRepr:
         console = Console(
             file=io.StringIO(), width=WIDTH, record=True, markup=False, highlight=False, emoji=False
         )
-        console.print(self.__rich__())
+        console.print(self.__rich__(), crop=False)
         return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
 
 

@@ -151,7 +151,9 @@ values = st.recursive(
     st.none() | st.booleans() | st.integers() | text,
     lambda inner: st.dictionaries(text, inner),
 )
-layers = st.dictionaries(st.sampled_from(["train", "data", "x"]), values)
+# A section by its main key alone (``data: photos``) is merged as a mapping.
+sections = st.sampled_from(["train", "engine", "x"])
+layers = st.dictionaries(sections, values)
 
 
 @settings(max_examples=40)
@@ -492,3 +494,32 @@ def test_every_key_is_explained():
 def test_the_path_of_the_default_run_is_left_open():
     assert RunConfig().run_dir is None
     assert RunConfig(run_dir=Path("~/x")).run_dir == Path("~/x").expanduser()
+
+
+@pytest.mark.parametrize("text", ["data: sample", "data: {path: sample}"])
+def test_the_data_may_be_named_alone(config, text, tmp_path):
+    (tmp_path / "run.yaml").write_text(f"{text}\n")
+    layer = read_file(tmp_path / "run.yaml")
+    assert config(layer).data.path == "sample"
+    assert layer.sets("data.path") and not layer.sets("data.root")
+    assert config(layer, parse_sets(["data.image_size=32"])).data.path == "sample"
+
+
+def test_a_folder_that_is_named_alone_is_relative_to_the_file(config, tmp_path):
+    (tmp_path / "run.yaml").write_text("data: images\n")
+    assert config(read_file(tmp_path / "run.yaml")).data.path == str(tmp_path / "images")
+    both = parse_sets(["data=sample", "data.image_size=32"])
+    assert config(both).data.path == "sample" and config(both).data.image_size == 32
+
+
+def test_all_problems_of_a_file_are_told_at_once(refusal, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "train: {epochs: 0}\nloss: {name: triplet, margin: -1}\nfreeze: stagse\nhed: mlp\n"
+    )
+    text = refusal(read_file(file))
+    assert text.startswith("4 problems:")
+    for place in ("train.epochs", "loss.margin", "freeze.name", "hed"):
+        assert f"\n  {file}: {place}: " in text
+    # Of a section that is no component, nothing more can be told.
+    assert refusal({"loss": 3, "train": {"epochs": 0}}).startswith("2 problems:")

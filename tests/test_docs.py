@@ -233,7 +233,9 @@ def walk(command: Any, path: str) -> Iterator[str]:
         yield from walk(inner, f"{path} {name}")
 
 
-MENTIONS = set(walk(typer.main.get_command(app), "siamkit"))
+MENTIONS = {
+    *walk(typer.main.get_command(app), "siamkit"), "siamkit -V", "siamkit --install-completion"
+}  # fmt: skip
 
 
 def test_there_are_command_lines_and_wrong_ones_are_noticed():
@@ -300,6 +302,7 @@ def example(page: str, beginning: str) -> str:
 def test_the_readmes_python_example_runs(monkeypatch, capsys):
     def fit(**arguments):
         inspect.signature(actual).bind(**arguments)
+        arguments["data"] = {"image_size": arguments.pop("image_size")}
         return SimpleNamespace(run_dir="run", config=api.load_config(arguments))
 
     actual = siamkit.fit

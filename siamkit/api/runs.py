@@ -293,6 +293,7 @@ def inspect(
     *,
     parameters: bool = False,
     measure: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
     **sections: Any,
 ) -> InspectionResult:
     """Return the phases of a run without training: the stages that train, and their cost.
@@ -302,6 +303,7 @@ def inspect(
         parameters: Also list every parameter.
         measure: Also load the weights and data, time each phase, and report how the engine would
             run it: cached or live, with which kernel, and why. Not for a run directory.
+        progress: Called with a step, the number of finished phases, and that of all phases.
         **sections: Arguments as for :func:`fit`: names, mappings or objects.
 
     Raises:
@@ -322,6 +324,7 @@ def inspect(
                 history=run.history,
                 weights="none",
                 parameters=parameters,
+                progress=progress,
             )
         )
     resolved, known, memory = _resolved(config, sections)
@@ -329,5 +332,7 @@ def inspect(
     with TemporaryDirectory() as folder:
         if memory is not None:
             resolved = _placed(items_of(memory, notices), resolved, Path(folder).resolve())
-        found = _inspection.inspect(resolved, known, parameters=parameters, measure=measure)
+        found = _inspection.inspect(
+            resolved, known, parameters=parameters, measure=measure, progress=progress
+        )
     return InspectionResult({**found, "notices": [*notices, *found["notices"]]})

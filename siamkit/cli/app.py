@@ -14,6 +14,7 @@ import siamkit
 from siamkit import spelling
 from siamkit.cli.cache import app as cache_app
 from siamkit.cli.calibrate import calibrate
+from siamkit.cli.completion import answer
 from siamkit.cli.config import app as config_app
 from siamkit.cli.data import app as data_app
 from siamkit.cli.embed import embed
@@ -41,17 +42,83 @@ app = App(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("train")(train)
-app.command("inspect")(inspect_)
-app.command("evaluate")(evaluate)
-app.command("calibrate")(calibrate)
-app.command("verify")(verify)
-app.command("report")(report)
-app.command("embed")(embed)
-app.command("index")(index)
-app.command("search")(search)
-app.command("list")(list_)
-app.command("plugins")(plugins)
+app.command(
+    "train",
+    examples=(
+        "siamkit train photos --backbone timm:resnet18 --run-dir runs/a",
+        "siamkit train --config run.yaml --set train.patience=3",
+    ),
+)(train)
+app.command(
+    "inspect",
+    examples=(
+        "siamkit inspect photos --freeze-policy gradual-unfreeze --epochs 8",
+        "siamkit inspect runs/a",
+    ),
+)(inspect_)
+app.command(
+    "evaluate",
+    examples=(
+        "siamkit evaluate runs/a",
+        "siamkit evaluate runs/a new_photos --json",
+    ),
+)(evaluate)
+app.command(
+    "calibrate",
+    examples=(
+        "siamkit calibrate runs/a --far 1e-3",
+        "siamkit calibrate runs/a my_photos",
+    ),
+)(calibrate)
+app.command(
+    "verify",
+    examples=(
+        "siamkit verify runs/a one.jpg other.jpg",
+        "siamkit verify runs/a --pairs pairs.csv -o verdicts.csv",
+    ),
+)(verify)
+app.command(
+    "report",
+    examples=(
+        "siamkit report runs/a --open",
+        "siamkit report runs/a -o a.html",
+    ),
+)(report)
+app.command(
+    "embed",
+    examples=(
+        "siamkit embed runs/a photos -o photos.npy",
+        "siamkit embed runs/a photos -o photos.parquet --workers 4",
+    ),
+)(embed)
+app.command(
+    "index",
+    examples=(
+        "siamkit index runs/a photos -o photos.index",
+        "siamkit index runs/a photos -o photos.index --kind faiss",
+    ),
+)(index)
+app.command(
+    "search",
+    examples=(
+        "siamkit search photos.index query.jpg -k 4",
+        "siamkit search photos.index queries --json",
+    ),
+)(search)
+app.command(
+    "list",
+    examples=(
+        "siamkit list losses",
+        "siamkit list freeze-policies stages",
+    ),
+)(list_)
+app.command(
+    "plugins",
+    examples=(
+        "siamkit plugins",
+        "siamkit plugins --json",
+    ),
+)(plugins)
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 app.add_typer(cache_app, name="cache")
@@ -75,7 +142,7 @@ def siamkit_(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool,
-        typer.Option("--version", help="Show the version.", callback=_version, is_eager=True),
+        typer.Option("--version", "-V", help="Show the version.", callback=_version, is_eager=True),
     ] = False,
 ) -> None:
     """Fine-tune pretrained vision backbones into embedding models.
@@ -124,7 +191,8 @@ def _main(args: list[str]) -> int:
 def _run(args: list[str]) -> None:
     command = typer.main.get_command(app)
     if f"_{NAME.upper()}_COMPLETE" in os.environ:
-        command.main(args, prog_name=NAME)  # answers the shell and exits
+        answer(command, NAME)
+        return
     with command.make_context(NAME, list(args)) as context:  # parsing consumes the list
         command.invoke(context)
 

@@ -32,7 +32,13 @@ CacheDir = Annotated[
 ]
 
 
-@app.command("list")
+@app.command(
+    "list",
+    examples=(
+        "siamkit cache list",
+        "siamkit cache list --json",
+    ),
+)
 def list_(cache_dir: CacheDir = None, json: Json = False) -> None:
     """List the cached features, most recently used first."""
     from siamkit.engine.cache.budget import list_stores
@@ -47,7 +53,12 @@ def list_(cache_dir: CacheDir = None, json: Json = False) -> None:
         output.emit(cache_table(str(root), stores))
 
 
-@app.command()
+@app.command(
+    examples=(
+        "siamkit cache prune --max-gb 5",
+        "siamkit cache prune --older-than 30",
+    ),
+)
 def prune(
     max_gb: Annotated[
         float | None,
@@ -80,7 +91,12 @@ def prune(
     _report(root, budget.prune(root, limit, older_than), json)
 
 
-@app.command()
+@app.command(
+    examples=(
+        "siamkit cache clear",
+        "siamkit cache clear --yes",
+    ),
+)
 def clear(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     cache_dir: CacheDir = None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from siamkit.cli import output
+from siamkit.cli import completion, output
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import Device, Json, Root, Run
 
@@ -25,6 +25,7 @@ Target = Annotated[
     str | None,
     typer.Option(
         metavar="eer|far|accuracy",
+        autocompletion=completion.choices("eer", "far", "accuracy"),
         help="How to choose the threshold. eer: equal false accept and false reject rates; far: "
         "the rate given by --far; accuracy: best accuracy. Default: far if --far is given, else "
         "the target in the run's configuration.",

@@ -17,7 +17,12 @@ from siamkit.cli.run_flags import RunFlags, run_flags
 app = App(help="Show, validate or describe configurations.", add_completion=False)
 
 
-@app.command()
+@app.command(
+    examples=(
+        "siamkit config show --backbone resnet50 --loss triplet",
+        "siamkit config show --preset classic --json",
+    ),
+)
 @run_flags
 def show(flags: RunFlags, json: Json = False) -> None:
     """Print the resolved configuration: defaults < preset < file < --set < flags."""
@@ -28,7 +33,12 @@ def show(flags: RunFlags, json: Json = False) -> None:
         output.emit_text(config.to_yaml())
 
 
-@app.command()
+@app.command(
+    examples=(
+        "siamkit config validate run.yaml",
+        "siamkit config validate run.yaml --json",
+    ),
+)
 def validate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A YAML configuration file.")],
     json: Json = False,
@@ -41,7 +51,12 @@ def validate(
         output.emit_text(f"{file}: ok\n")
 
 
-@app.command()
+@app.command(
+    examples=(
+        "siamkit config schema > siamkit.schema.json",
+        "siamkit config schema --json",
+    ),
+)
 def schema(json: Json = False) -> None:
     """Print the JSON schema of configuration files, for editors."""
     with heavy_imports():

@@ -23,7 +23,12 @@ def data() -> None:
     """Check data before training."""
 
 
-@app.command()
+@app.command(
+    examples=(
+        "siamkit data check photos",
+        "siamkit data check scans.csv --root scans --strict",
+    ),
+)
 def check(
     data: Annotated[
         str,

@@ -6,7 +6,7 @@ verb.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -34,9 +34,7 @@ class _Given:
             ConfigError: A value is empty.
         """
         if not ctx.resilient_parsing:
-            values, _, parameters = self.make_parser(ctx).parse_args(args=list(args))  # type: ignore[attr-defined]
-            for parameter in parameters:
-                value = values.get(parameter.name)
+            for parameter, value in self._values(ctx, list(args)):
                 if value == "" or (isinstance(value, list | tuple) and "" in value):
                     raise ConfigError(
                         "must not be empty",
@@ -45,22 +43,62 @@ class _Given:
                     )
         return super().parse_args(ctx, args)  # type: ignore[misc]
 
+    def _values(self, ctx: Any, args: list[str]) -> list[tuple[Any, Any]]:
+        """Return the parameters that are given, with their values."""
+        try:
+            values, _, given = self.make_parser(ctx).parse_args(args=args)  # type: ignore[attr-defined]
+        except Exception as error:
+            # The parser does not know its command, which the message has to name.
+            if getattr(error, "ctx", ctx) is None:
+                error.ctx = ctx  # type: ignore[attr-defined]
+            raise
+        return [(parameter, values.get(parameter.name)) for parameter in given]
+
 
 class SiamkitCommand(_Given, TyperCommand):
     """A command of siamkit."""
 
 
+class Group(_Given, TyperGroup):
+    """A command group that suggests the nearest name for an unknown verb."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that ``args`` name.
+
+        Raises:
+            ConfigError: There is no such command.
+        """
+        name = args[0]
+        if name.startswith("-") or ctx.resilient_parsing or self.get_command(ctx, name):
+            return super().resolve_command(ctx, args)
+        near = did_you_mean(name, self.list_commands(ctx))
+        lists = f"'{ctx.command_path} --help' lists them"
+        where = None if ctx.parent is None else ctx.command_path
+        hint = f"{near} {lists}" if near else lists
+        raise ConfigError(f"unknown command {name!r}", where=where, hint=hint)
+
+
 class App(typer.Typer):
     """A group of siamkit's own commands."""
 
+    def __init__(self, *, cls: type[TyperGroup] = Group, **options: Any) -> None:
+        super().__init__(cls=cls, **options)
+
     def command(
-        self, name: str | None = None, **options: Any
+        self, name: str | None = None, *, examples: Sequence[str] = (), **options: Any
     ) -> Callable[[CommandFunctionType], CommandFunctionType]:
-        """Return the decorator that adds a command, as ``typer.Typer.command`` does."""
-        return super().command(name, cls=SiamkitCommand, **options)
+        """Return the decorator that adds a command, as ``typer.Typer.command`` does.
+
+        Args:
+            name: The command's name; derived from the function's if left out.
+            examples: Command lines to show at the end of its help.
+            options: Other arguments of ``typer.Typer.command``.
+        """
+        lines = "\n\n".join(f"$ {line}" for line in examples)
+        return super().command(name, cls=SiamkitCommand, epilog=lines or None, **options)
 
 
-class SiamkitGroup(_Given, TyperGroup):
+class SiamkitGroup(Group):
     """A command group that looks for a verb among siamkit's own, then among those of plugins.
 
     Loading plugins may import torch, which help and completion must not do. There the group has
@@ -80,19 +118,6 @@ class SiamkitGroup(_Given, TyperGroup):
         from siamkit import plugins
 
         return plugin_command(plugins.get(), cmd_name)
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that ``args`` name.
-
-        Raises:
-            ConfigError: Neither siamkit nor a plugin has it.
-        """
-        name = args[0]
-        if name.startswith("-") or ctx.resilient_parsing or self.get_command(ctx, name):
-            return super().resolve_command(ctx, args)
-        near = did_you_mean(name, self.list_commands(ctx))
-        lists = "'siamkit --help' lists them"
-        raise ConfigError(f"unknown command {name!r}", hint=f"{near} {lists}" if near else lists)
 
 
 def choose_plugins(no_plugins: bool, only: list[str] | None) -> None:

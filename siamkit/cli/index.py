@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from siamkit.cli import completion
 from siamkit.cli import output as out
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import BatchSize, Device, Force, Json, Last, Run, Workers
@@ -33,6 +34,7 @@ Kind = Annotated[
     str,
     typer.Option(
         metavar="exact|faiss|auto",
+        autocompletion=completion.choices("exact", "faiss", "auto"),
         help="The kind of search: exact; faiss, which is approximate; or auto, which takes faiss "
         "if exact search would be slow.",
     ),

@@ -42,12 +42,13 @@ def inspect_(
 
     Takes the same flags as 'train'. DATA can also be the directory of a run.
     """
-    with heavy_imports():
+    with heavy_imports(announced=True):
         from siamkit import api
 
     run = _run_dir(flags)
     subject = flags.load() if run is None else run
-    report = api.inspect(subject, parameters=parameters, measure=measure)
+    with output.progress() as show:
+        report = api.inspect(subject, parameters=parameters, measure=measure, progress=show)
     if json:
         output.emit_json("inspect", report)
         return

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from siamkit.cli import output
+from siamkit.cli import completion, output
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import Json
 from siamkit.errors import ConfigError, did_you_mean
@@ -23,11 +23,17 @@ KINDS = {
     "optimizers": ("optimizer", "optimizer"),
     "trackers": ("track", "track"),
 }
-"""The kinds that can be listed: the config section of each, and its flag."""
+"""The kinds of registered entries: the config section of each, and its flag."""
+
+LISTED = (*KINDS, "presets")
+"""Everything that can be listed."""
 
 
-def _complete_kind() -> list[str]:
-    return list(KINDS)
+def _complete_name(ctx: typer.Context, incomplete: str) -> completion.Values:
+    kind = ctx.params.get("kind")
+    if kind == "presets":
+        return [(name, "") for name in completion.presets()]
+    return completion.named(KINDS[kind][0], incomplete) if kind in KINDS else []
 
 
 def list_(
@@ -35,12 +41,17 @@ def list_(
         str,
         typer.Argument(
             metavar="KIND",
-            help=f"One of {', '.join(KINDS)}.",
-            autocompletion=_complete_kind,
+            help=f"One of {', '.join(LISTED)}.",
+            autocompletion=completion.choices(*LISTED),
         ),
     ],
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Show the options of this entry.")
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Show the options of this entry, or the settings of this preset.",
+            autocompletion=_complete_name,
+        ),
     ] = None,
     timm: Annotated[
         str | None,
@@ -51,10 +62,10 @@ def list_(
     json: Json = False,
 ) -> None:
     """List the registered entries of a kind, or the options of one entry."""
-    if kind not in KINDS:
-        near = did_you_mean(kind, KINDS) or None
+    if kind not in LISTED:
+        near = did_you_mean(kind, LISTED) or None
         raise ConfigError(
-            "no such kind", where="KIND", got=kind, allowed=", ".join(KINDS), hint=near
+            "no such kind", where="KIND", got=kind, allowed=", ".join(LISTED), hint=near
         )
     if timm is not None:
         if kind != "backbones" or name is not None:
@@ -62,6 +73,8 @@ def list_(
                 "works only with 'siamkit list backbones', without a NAME", where="--timm"
             )
         _list_timm(timm, json)
+    elif kind == "presets":
+        _list_presets(name, json)
     else:
         _list_entries(kind, name, json)
 
@@ -98,6 +111,23 @@ def _describe(entry: Entry, section: str) -> dict[str, Any]:
             if option["name"] != "name"
         ],
     }  # fmt: skip
+
+
+def _list_presets(name: str | None, json: bool) -> None:
+    from siamkit.config import preset_file, preset_names, read_preset
+
+    names = preset_names() if name is None else [name]
+    presets = [{"name": one, "values": dict(read_preset(one))} for one in names]
+    if json:
+        output.emit_json("list", {"kind": "presets", "entries": presets})
+        return
+    texts = [preset_file(one).read_text(encoding="utf-8") for one in names]
+    if name is not None:
+        output.emit_text(f"{texts[0]}\nUse it with --preset {name}; other flags override it.\n")
+        return
+    from siamkit.report.tables import presets_table
+
+    output.emit(presets_table(dict(zip(names, texts, strict=True))))
 
 
 def _list_timm(pattern: str, json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from siamkit.cli import output
+from siamkit.cli import completion, output
 
 OUTPUT = "Output"
 """The help panel of the flags that change the printed output."""
@@ -49,8 +49,14 @@ Json = Annotated[
 ]
 """The ``--json`` flag, which every verb has."""
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run.")]
-Device = Annotated[str, typer.Option(help=DEVICES)]
+Run = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="The directory of a run.", autocompletion=completion.runs),
+]
+Device = Annotated[
+    str,
+    typer.Option(help=DEVICES, autocompletion=completion.choices("auto", "cpu", "cuda", "mps")),
+]
 Last = Annotated[
     bool, typer.Option("--last", help="Use the network of the last epoch, not of the best epoch.")
 ]

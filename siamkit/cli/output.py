@@ -6,7 +6,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from siamkit.errors import SiamkitError
 
+
+_INTERVAL = 10.0  # seconds between two lines about progress
 
 _reserved: TextIO | None = None
 
@@ -135,7 +138,33 @@ def emit(result: RenderableType) -> None:
     from siamkit.report.terminal import make_console
 
     with results() as stream:
-        make_console(stream).print(result)
+        make_console(stream).print(result, crop=False)  # for lines that must stay whole
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function that shows on stderr which phase of a run is inspected or measured.
+
+    On a terminal, it draws a bar. Elsewhere, it prints a line now and then.
+    """
+    from siamkit.report.progress import TransientBar
+    from siamkit.report.terminal import make_console
+
+    console = make_console(sys.stderr)
+    bar, latest = TransientBar(console), -_INTERVAL
+
+    def show(step: str, done: int, total: int) -> None:
+        nonlocal latest
+        if console.is_terminal:
+            bar.show(step, done, total, "")
+        elif (now := time.monotonic()) - latest >= _INTERVAL:
+            latest = now
+            console.print(f"{step} phase {done + 1} of {total} ...")
+
+    try:
+        yield show
+    finally:
+        bar.close()
 
 
 def notice(text: str) -> None:

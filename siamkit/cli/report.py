@@ -43,12 +43,12 @@ def report(run: Run, file: File = None, open_: Open = False, json: Json = False)
     if json:
         output.emit_json("report", result)
         return
-    from siamkit.report.terminal import styled
+    from siamkit.report.terminal import whole
 
     for text in result["notices"]:
         output.notice(text)
 
-    output.emit(styled(result["path"]))
+    output.emit(whole(result["path"]))
 
 
 def end_with_report(result: Mapping[str, Any], *, quiet: bool) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from siamkit.cli import completion
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import DATA, DEVICES, LABEL_COLUMN, PATH_COLUMN, ROOT
 
@@ -29,7 +30,7 @@ class RunFlags:
         str | None,
         typer.Argument(
             metavar="DATA",
-            help=DATA,
+            help=f"{DATA} Default: sample.",
             show_default=False,
         ),
     ] = None
@@ -37,7 +38,8 @@ class RunFlags:
         str | None,
         typer.Option(
             help="The pretrained network: see 'siamkit list backbones'. timm:NAME takes any timm "
-            "model.",
+            "model. Default: resnet50.",
+            autocompletion=completion.entries("backbone"),
             rich_help_panel=_MODEL,
         ),
     ] = None
@@ -45,7 +47,8 @@ class RunFlags:
         bool | None,
         typer.Option(
             "--pretrained/--no-pretrained",
-            help="Require pretrained weights, or start from random weights.",
+            help="Require pretrained weights, or start from random weights. "
+            "Default: pretrained, if the backbone has weights.",
             rich_help_panel=_MODEL,
         ),
     ] = None
@@ -60,69 +63,93 @@ class RunFlags:
     head: Annotated[
         str | None,
         typer.Option(
-            help="The projector from features to the embedding: see 'siamkit list heads'.",
+            help="The projector from features to the embedding: see 'siamkit list heads'. "
+            "Default: residual.",
+            autocompletion=completion.entries("head"),
             rich_help_panel=_MODEL,
         ),
     ] = None
     image_size: Annotated[
         int | None,
-        typer.Option(help="Height and width of the input, in pixels.", rich_help_panel=_MODEL),
+        typer.Option(
+            help="Height and width of the input, in pixels. Default: the backbone's own.",
+            rich_help_panel=_MODEL,
+        ),
     ] = None
     in_chans: Annotated[
         int | None,
         typer.Option(
-            help="Channels per image: 1 grey, 3 RGB, 4 RGBA.",
+            help="Channels per image: 1 grey, 3 RGB, 4 RGBA. Default: 3.",
             rich_help_panel=_MODEL,
         ),
     ] = None
     freeze_policy: Annotated[
         str | None,
         typer.Option(
-            help="Which stages train in which epochs: see 'siamkit list freeze-policies'.",
+            help="Which stages train in which epochs: see 'siamkit list freeze-policies'. "
+            "Default: stages.",
+            autocompletion=completion.entries("freeze"),
             rich_help_panel=_TRAINING,
         ),
     ] = None
     loss: Annotated[
         str | None,
-        typer.Option(help="The loss: see 'siamkit list losses'.", rich_help_panel=_TRAINING),
+        typer.Option(
+            help="The loss: see 'siamkit list losses'. Default: multi-similarity.",
+            autocompletion=completion.entries("loss"),
+            rich_help_panel=_TRAINING,
+        ),
     ] = None
     optimizer: Annotated[
         str | None,
         typer.Option(
-            help="The optimizer: see 'siamkit list optimizers'.", rich_help_panel=_TRAINING
+            help="The optimizer: see 'siamkit list optimizers'. Default: adamw.",
+            autocompletion=completion.entries("optimizer"),
+            rich_help_panel=_TRAINING,
         ),
     ] = None
     scheduler: Annotated[
         str | None,
         typer.Option(
-            help="The learning-rate schedule: see 'siamkit list schedulers'.",
+            help="The learning-rate schedule: see 'siamkit list schedulers'. Default: cosine.",
+            autocompletion=completion.entries("scheduler"),
             rich_help_panel=_TRAINING,
         ),
     ] = None
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the training images.", rich_help_panel=_TRAINING)
+        int | None,
+        typer.Option(
+            help="Passes over the training images. Default: 12.", rich_help_panel=_TRAINING
+        ),
     ] = None
     batch_size: Annotated[
-        int | None, typer.Option(help="Images per optimizer step.", rich_help_panel=_TRAINING)
+        int | None,
+        typer.Option(help="Images per optimizer step. Default: 64.", rich_help_panel=_TRAINING),
     ] = None
     lr: Annotated[
         float | None,
         typer.Option(
             "--lr",
-            help="Learning rate of the head; freeze policies scale it for the other stages.",
+            help="Learning rate of the head; freeze policies scale it for the other stages. "
+            "Default: 0.002.",
             rich_help_panel=_TRAINING,
         ),
     ] = None
     seed: Annotated[
         int | None,
         typer.Option(
-            help="Seed of all random draws: held-out classes, batches, views, initial weights.",
+            help="Seed of all random draws: held-out classes, batches, views, initial weights. "
+            "Default: 0.",
             rich_help_panel=_TRAINING,
         ),
     ] = None
     device: Annotated[
         str | None,
-        typer.Option(help=DEVICES, rich_help_panel=_TRAINING),
+        typer.Option(
+            help=f"{DEVICES} Default: auto.",
+            autocompletion=completion.choices("auto", "cpu", "cuda", "mps"),
+            rich_help_panel=_TRAINING,
+        ),
     ] = None
     checkpoint_every: Annotated[
         str | None,
@@ -135,7 +162,8 @@ class RunFlags:
     views: Annotated[
         int | None,
         typer.Option(
-            help="Augmented views per image; each epoch uses the next one.",
+            help="Augmented views per image; each epoch uses the next one. Default: 8 while a part "
+            "is frozen, else a new view each epoch.",
             rich_help_panel=_TRAINING,
         ),
     ] = None
@@ -143,7 +171,9 @@ class RunFlags:
         str | None,
         typer.Option(
             metavar="auto|off|always",
-            help="Cache the frozen part's output on disk: where it saves time, never, or always.",
+            help="Cache the frozen part's output on disk: where it saves time, never, or always. "
+            "Default: auto.",
+            autocompletion=completion.choices("auto", "off", "always"),
             rich_help_panel=_TRAINING,
         ),
     ] = None
@@ -167,13 +197,17 @@ class RunFlags:
     ] = None
     run_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write the run to DIR.", rich_help_panel=_DATA),
+        typer.Option(
+            metavar="DIR",
+            help="Write the run to DIR. Default: runs/<time>-<backbone>-<policy>.",
+            rich_help_panel=_DATA,
+        ),
     ] = None
     report: Annotated[
         bool | None,
         typer.Option(
             "--report/--no-report",
-            help="Write the run's report.html when training ends.",
+            help="Write the run's report.html when training ends. Default: yes.",
             rich_help_panel=_DATA,
         ),
     ] = None
@@ -182,6 +216,7 @@ class RunFlags:
         typer.Option(
             metavar="NAME",
             help="Send the run's events to this tracker: see 'siamkit list trackers'. Repeatable.",
+            autocompletion=completion.entries("track"),
             rich_help_panel=_DATA,
         ),
     ] = None
@@ -198,6 +233,7 @@ class RunFlags:
             metavar="NAME",
             help="Start from a configuration that ships with siamkit: 'classic' is the recipe of "
             "most tutorials.",
+            autocompletion=completion.presets,
             rich_help_panel=_CONFIG,
         ),
     ] = None
@@ -218,6 +254,7 @@ class RunFlags:
             metavar="KEY=VALUE",
             help="Set any configuration key, such as loss.margin=0.3. Repeatable; the last "
             "value of a key counts.",
+            autocompletion=completion.assignments,
             rich_help_panel=_CONFIG,
         ),
     ] = None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from siamkit.cli import output
+from siamkit.cli import completion, output
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import Device, Json
 
@@ -24,6 +24,7 @@ OtherRun = Annotated[
         metavar="RUN",
         help="The run that built the index, if it was moved since.",
         show_default=False,
+        autocompletion=completion.runs,
     ),
 ]
 Exact = Annotated[

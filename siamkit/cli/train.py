@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from siamkit.cli import output
+from siamkit.cli import completion, output
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import OUTPUT, Json
 from siamkit.cli.report import end_with_report
@@ -29,6 +29,7 @@ Resume = Annotated[
         help="Continue the run in this directory with its own configuration. DATA, --device, "
         "--workers and other settings that decide no result may be changed. auto: continue the run "
         "in --run-dir, or start it.",
+        autocompletion=completion.runs,
         rich_help_panel="Data",
     ),
 ]
@@ -101,7 +102,7 @@ def _train(
             where="--resume",
             hint=f"'siamkit train --config {resume / 'config.yaml'}' starts a new run from it",
         )
-    with heavy_imports():
+    with heavy_imports(announced=not quiet):
         from siamkit import api
         from siamkit.api.continuing import begin_or_continue, continued
     from siamkit.config import Layer, merge

@@ -86,4 +86,4 @@ def _print_list(verdicts: PairVerdicts, out: Path | None, json: bool) -> None:
 
         with output.texts() as stream:
             verdicts.write(stream)
-        make_console(sys.stderr).print(pair_list(summary))
+        make_console(sys.stderr).print(pair_list(summary), crop=False)

@@ -2,8 +2,9 @@
 
 The sections ``backbone``, ``head``, ``freeze``, ``loss``, ``optimizer`` and ``scheduler`` are
 *components*: a registered name plus that entry's options, side by side (``loss: {name: triplet,
-margin: 0.3}``, or just ``loss: triplet``). The entry checks its options, so a resolved config is
-complete: written to a file and read back, it gives the same config.
+margin: 0.3}``, or just ``loss: triplet``). Likewise, ``data: photos`` sets ``data.path``. The entry
+checks its options, so a resolved config is complete: written to a file and read back, it gives the
+same config.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from siamkit.config.layers import (
     Layer,
     merge,
     parse_sets,
+    preset_file,
+    preset_names,
     read_file,
     read_preset,
 )
@@ -74,6 +77,8 @@ __all__ = [
     "merge",
     "options_of",
     "parse_sets",
+    "preset_file",
+    "preset_names",
     "read_file",
     "read_preset",
     "resolve",

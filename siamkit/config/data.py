@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from siamkit.config.base import SAMPLE, AbsolutePath, Section, absolute
 
@@ -66,6 +66,11 @@ class AugmentConfig(Section):
 
 class DataConfig(Section):
     """The images: their source, their splits and their preparation."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
 
     path: str = Field(
         SAMPLE,

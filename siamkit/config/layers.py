@@ -9,7 +9,7 @@ from typing import Any
 
 from siamkit.config import yaml_text
 from siamkit.config.base import SAMPLE, Values, expanded
-from siamkit.config.sections import COMPONENT_MODELS
+from siamkit.config.sections import COMPONENT_MODELS, MAIN_KEYS
 from siamkit.errors import ConfigError, did_you_mean
 from siamkit.files import read_bytes
 from siamkit.problems import Namer
@@ -41,8 +41,8 @@ class Layer(dict[str, Any]):
         node: Any = self
         parts = path.split(".")
         for depth, part in enumerate(parts):
-            if isinstance(node, str):  # a component, by its name alone
-                return parts[depth:] == ["name"]
+            if isinstance(node, str):  # a section, by its main key alone
+                return parts[depth:] == [MAIN_KEYS.get(parts[0])]
             if not isinstance(node, Mapping):
                 return True
             if part not in node:
@@ -71,6 +71,7 @@ def read_file(path: Path) -> Layer:
     values = {} if values is None else values
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError("must be a mapping of sections", where=str(path), got=values)
+    values = {section: _whole(section, value) for section, value in values.items()}
     _anchor(values, "data", "path", path.parent)
     _anchor(values, "data", "root", path.parent)
     _anchor(values, "backbone", "weights", path.parent)
@@ -83,8 +84,7 @@ def read_preset(name: str) -> Layer:
     Raises:
         ConfigError: There is no such preset.
     """
-    folder = Path(__file__).parent.parent / "presets"
-    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    names = preset_names()
     if name not in names:
         raise ConfigError(
             f"unknown preset {name!r}",
@@ -92,7 +92,17 @@ def read_preset(name: str) -> Layer:
             allowed=", ".join(map(repr, names)),
             hint=did_you_mean(name, names) or None,
         )
-    return Layer(read_file(folder / f"{name}.yaml"), lambda key: f"preset {name!r}: {key}")
+    return Layer(read_file(preset_file(name)), lambda key: f"preset {name!r}: {key}")
+
+
+def preset_names() -> list[str]:
+    """Return the names of the configs that ship with siamkit."""
+    return sorted(path.stem for path in preset_file("*").parent.glob("*.yaml"))
+
+
+def preset_file(name: str) -> Path:
+    """Return the file of a preset; a comment at its beginning describes it."""
+    return Path(__file__).parent.parent / "presets" / f"{name}.yaml"
 
 
 def _anchor(values: Values, section: str, key: str, folder: Path) -> None:
@@ -151,7 +161,7 @@ def fitting(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the layers without the options of entries that a higher layer replaces."""
     fitting = list(layers)
     for section, model in COMPONENT_MODELS.items():
-        parts = [_named(layer.get(section)) for layer in layers]
+        parts = [_whole(section, layer.get(section)) for layer in layers]
         named = [i for i, part in enumerate(parts) if isinstance(part, dict) and "name" in part]
         for index in named:
             if parts[index]["name"] != parts[named[-1]]["name"]:
@@ -168,15 +178,13 @@ def _with(layer: Mapping[str, Any], section: str, value: Any) -> Mapping[str, An
 def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
     result = dict(below)
     for key, value in above.items():
-        old = result.get(key)
-        if key in COMPONENT_MODELS:
-            old, value = _named(old), _named(value)
-        result[key] = _overlay(old, value)
+        result[key] = _overlay(_whole(key, result.get(key)), _whole(key, value))
     return result
 
 
-def _named(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+def _whole(section: str, value: Any) -> Any:
+    """Return the value of a section as a mapping, also if it is its main key's value alone."""
+    return {MAIN_KEYS[section]: value} if section in MAIN_KEYS and isinstance(value, str) else value
 
 
 def _overlay(below: Any, above: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
@@ -10,8 +11,14 @@ from pydantic import BaseModel, ValidationError
 
 from siamkit.config.base import Component, Values
 from siamkit.config.layers import Layer, fitting, merge
-from siamkit.config.sections import COMPONENTS, ENTRY_MODELS, CalibrationConfig, RunConfig
-from siamkit.errors import ConfigError, PluginError
+from siamkit.config.sections import (
+    COMPONENT_MODELS,
+    COMPONENTS,
+    ENTRY_MODELS,
+    CalibrationConfig,
+    RunConfig,
+)
+from siamkit.errors import ConfigError, PluginError, SiamkitError
 from siamkit.problems import Namer, config_error
 from siamkit.registry import Registry
 
@@ -35,20 +42,43 @@ def resolve(
     kept = fitting([RunConfig().to_values(), *layers])
     values = merge(*kept)
     name = _namer(kept, where)
+    problems: list[SiamkitError] = []
+    config = None
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
-        raise config_error(error, RunConfig, name) from None
-    components = {
-        key: _complete(getattr(config, key), key, registries[key], name, kept) for key in COMPONENTS
-    }
-    trackers = tuple(
-        _complete(tracker, f"track.{place}", registries["track"], name, kept)
-        for place, tracker in enumerate(config.track)
-    )
-    complete = config.model_copy(update={**components, "track": trackers})
+        problems.append(config_error(error, RunConfig, name))
+    components: dict[str, list[Component]] = {}
+    for section, given in _components(values, config).items():
+        for place, component in enumerate(given):
+            key = f"track.{place}" if section == "track" else section
+            try:
+                done = _complete(component, key, registries[section], name, kept)
+            except (ConfigError, PluginError) as error:
+                problems.append(error)
+            else:
+                components.setdefault(section, []).append(done)
+    if config is None or problems:
+        raise type(problems[0]).of_all(problems)
+    trackers = tuple(components.pop("track", []))
+    update = {section: done for section, (done,) in components.items()}
+    complete = config.model_copy(update={**update, "track": trackers})
     _RESOLVED[id(complete)] = complete
     return complete
+
+
+def _components(values: Values, config: RunConfig | None) -> dict[str, list[Component]]:
+    """Return the components of each section; without a valid config, those that are valid."""
+    if config is not None:
+        return {
+            **{section: [getattr(config, section)] for section in COMPONENTS},
+            "track": list(config.track),
+        }
+    valid: dict[str, list[Component]] = {}
+    for section in COMPONENTS:
+        with suppress(ValidationError):  # the config's own validation reports it
+            valid[section] = [COMPONENT_MODELS[section].model_validate(values.get(section))]
+    return valid
 
 
 _RESOLVED: WeakValueDictionary[int, RunConfig] = WeakValueDictionary()

@@ -336,5 +336,8 @@ COMPONENT_MODELS: dict[str, type[Component]] = {
 }
 """The model of each component section: the keys that it takes for every entry."""
 
+MAIN_KEYS = {"data": "path", **dict.fromkeys(COMPONENT_MODELS, "name")}
+"""The key that a section's value alone stands for: ``data: photos``, ``loss: triplet``."""
+
 ENTRY_MODELS: dict[str, type[Component]] = {**COMPONENT_MODELS, "track": TrackerConfig}
 """The models with a registered name: the component sections, and a tracker."""

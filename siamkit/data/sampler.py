@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from siamkit.errors import DataError
+from siamkit.spelling import setting
 from siamkit.words import plural
 
 
@@ -43,19 +44,20 @@ def pk_shape(
     if k < images_per_class:
         notices.append(
             f"batches have {plural(k, 'image')} per class instead of {images_per_class}, because "
-            "no class has more"
+            f"no class has more: set {setting('train.images_per_class', k)}, or add images"
         )
     p = min(max(batch_size // k, 2), len(counts))
     if p * k != batch_size:
         why = f"there are only {p} classes" if p == len(counts) else f"it must be a multiple of {k}"
         notices.append(
             f"batches have {p} classes x {plural(k, 'image')} = {p * k} images instead of "
-            f"{batch_size}, because {why}"
+            f"{batch_size}, because {why}: set {setting('train.batch_size', p * k)}"
+            + (", or add classes" if p == len(counts) else "")
         )
     if small := sum(count < k for count in counts.values()):
         notices.append(
             f"{small} of {len(counts)} classes have fewer than {k} images: some of these images "
-            "come twice in a batch"
+            f"come twice in a batch; add images, or set {setting('train.images_per_class')} lower"
         )
     return p, k, tuple(notices)
 

@@ -256,4 +256,5 @@ def lone_notice(images: ImageSet, part: str, means: str) -> list[str]:
         return []
     verb = "has" if len(lone) == 1 else "have"
     classes = plural(len(lone), f"{part} class")
-    return [f"{classes} {verb} only one image, which {means}: {briefly(lone)}"]
+    change = "add a second image, or leave the class out"
+    return [f"{classes} {verb} only one image, which {means} ({change}): {briefly(lone)}"]

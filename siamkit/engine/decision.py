@@ -37,6 +37,7 @@ class PhaseDecision:
         suffix_seconds: Seconds per image in the suffix, backward included.
         live: Estimated seconds for the rest of the phase without a cache.
         cached: Estimated seconds for the rest of the phase with a cache.
+        spread: The relative uncertainty of both estimates.
     """
 
     mode: Mode
@@ -59,6 +60,7 @@ class PhaseDecision:
     suffix_seconds: float = 0.0
     live: float = 0.0
     cached: float = 0.0
+    spread: float = 0.0
 
     @property
     def keeps_exact_rows(self) -> bool:

@@ -288,7 +288,17 @@ class Engine:
             if plan.mode == "cached":
                 plan = self._cache_plan(work, costs, before)
         return CutPhase(
-            cut, tuple(rejected_boundaries), times, kept, cache, views, work, costs, plan, choice
+            cut,
+            tuple(rejected_boundaries),
+            times,
+            kept,
+            cache,
+            views,
+            work,
+            costs,
+            plan,
+            choice,
+            first.spread,
         )
 
     def _may_cache(self, before: PhaseDecision | None) -> bool:

@@ -61,6 +61,7 @@ class CutPhase:
         costs: The measured costs.
         plan: Whether the phase is cached or live.
         choice: The prefix's kernel; None while the prefix need not run.
+        decode_spread: The relative uncertainty of the seconds to load an image.
     """
 
     cut: Cut
@@ -73,6 +74,7 @@ class CutPhase:
     costs: Costs
     plan: CachePlan
     choice: Choice | None
+    decode_spread: float = 0.0
 
     def decision(self, before: PhaseDecision | None) -> PhaseDecision:
         """Return the decision and its numbers.
@@ -104,6 +106,7 @@ class CutPhase:
             suffix_seconds=self.costs.suffix,
             live=plan.live,
             cached=plan.cached,
+            spread=max(self.times.spread, self.decode_spread),
         )
 
     def close(self) -> None:

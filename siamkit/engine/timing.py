@@ -1,10 +1,14 @@
-"""Timing: measures the parts of a cut network on a few real images."""
+"""Timing: measures the parts of a cut network on a few real images.
+
+Times are medians, because other work on the machine makes single runs many times as long.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TypeVar
 
 import torch
@@ -18,24 +22,31 @@ from siamkit.model.undisturbed import undisturbed
 
 T = TypeVar("T")
 
+UNKNOWN = 0.5
+"""The relative uncertainty of a time that was measured once."""
+
 _IMAGES = 8
-_SHORT = 0.25  # seconds
+_RUNS, _BUDGET = 5, 0.75  # runs after the first; seconds after which no further run begins
 
 
 @dataclass(frozen=True)
 class LoadedImages:
-    """A few images ``[N, C, H, W]``, and the seconds that loading one took."""
+    """A few images ``[N, C, H, W]``, the seconds that loading one took, and their spread."""
 
     images: Tensor
     seconds: float
+    spread: float = 0.0
 
 
 def load_first(inputs: Inputs, net: nn.Module) -> LoadedImages:
     """Load the first images for a network, in their first view."""
-    started = time.perf_counter()
-    rows = [inputs.example(i, 0) for i in range(min(_IMAGES, len(inputs)))]
-    seconds = (time.perf_counter() - started) / len(rows)
-    return LoadedImages(laid_out_for(net, torch.stack(rows)), seconds)
+    rows, seconds = [], []
+    for index in range(min(_IMAGES, len(inputs))):
+        started = time.perf_counter()
+        rows.append(inputs.example(index, 0))
+        seconds.append(time.perf_counter() - started)
+    images = laid_out_for(net, torch.stack(rows))
+    return LoadedImages(images, median(seconds), spread(seconds))
 
 
 @dataclass(frozen=True)
@@ -46,11 +57,13 @@ class PartTimes:
         activations: The prefix's output for the images ``[N, ...]``.
         prefix: Seconds per image in the prefix, run without a kernel.
         suffix: Seconds per image in the suffix, backward included.
+        spread: The larger of their spreads.
     """
 
     activations: Tensor
     prefix: float
     suffix: float
+    spread: float = 0.0
 
 
 def time_parts(net: nn.Module, cut: Cut, images: Tensor) -> PartTimes:
@@ -67,19 +80,32 @@ def time_parts(net: nn.Module, cut: Cut, images: Tensor) -> PartTimes:
 
     activations, prefix = _timed(run_prefix, images.device)
     _, suffix = _timed(run_suffix, images.device)
-    return PartTimes(activations, prefix / len(images), suffix / len(images))
+    count = len(images)
+    apart = max(spread(prefix), spread(suffix))
+    return PartTimes(activations, median(prefix) / count, median(suffix) / count, apart)
 
 
-def _timed(work: Callable[[], T], device: torch.device) -> tuple[T, float]:
-    """Return the result and the seconds. A short run is repeated, because the first warms up."""
-    best = float("inf")
+def _timed(work: Callable[[], T], device: torch.device) -> tuple[T, list[float]]:
+    """Return the result and the seconds of some runs, without the first, which warms up."""
+    seconds: list[float] = []
     while True:
         started = _now(device)
         result = work()
-        seconds = _now(device) - started
-        if best < float("inf") or seconds > _SHORT:
-            return result, min(best, seconds)
-        best = seconds
+        seconds.append(_now(device) - started)
+        if len(seconds) > _RUNS or sum(seconds) > _BUDGET:
+            return result, seconds[1:] or seconds
+
+
+def spread(seconds: Sequence[float]) -> float:
+    """Return how far measured times are from their median: 0.5 for half of it. Pure.
+
+    It is the median of the distances, so that a single outlier does not count. One measurement
+    says nothing about it; then it is :data:`UNKNOWN`.
+    """
+    if len(seconds) < 2:
+        return UNKNOWN
+    middle = median(seconds)
+    return median(abs(one - middle) for one in seconds) / max(middle, 1e-12)
 
 
 def _now(device: torch.device) -> float:

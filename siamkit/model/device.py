@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import TypeVar
 
@@ -77,3 +79,18 @@ def layout_of(tensor: Tensor) -> torch.memory_format:
         and not tensor.is_contiguous()
     )
     return torch.channels_last if last else torch.contiguous_format
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with a single thread within the block.
+
+    Small computations gain nothing from threads. On a machine with other work they lose: each
+    operation waits until all of its threads had their turn.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

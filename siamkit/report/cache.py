@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from siamkit.report import units
-from siamkit.report.terminal import cells, make_table, styled
+from siamkit.report.terminal import cells, make_table, styled, whole
 from siamkit.words import plural
 
 Json = Mapping[str, Any]
@@ -19,12 +19,12 @@ Json = Mapping[str, Any]
 def cache_table(folder: str, stores: Sequence[Json]) -> RenderableType:
     """Return the table of the feature cache's stores, and their total size."""
     if not stores:
-        return styled(f"no cached features in {folder}")
+        return whole(f"no cached features in {folder}")
     total = sum(store["bytes"] for store in stores)
     return Group(
         _table(stores),
         Text(),
-        styled(f"{plural(len(stores), 'store')}, {units.size(total)} in {folder}"),
+        whole(f"{plural(len(stores), 'store')}, {units.size(total)} in {folder}"),
     )
 
 
@@ -38,7 +38,7 @@ def removed_table(folder: str, removed: Sequence[Json], left: Sequence[Json]) ->
     if left:
         text += f" ({units.size(stay)}" + (f", {used} in use)" if used else ")")
     parts: list[RenderableType] = [_table(removed), Text()] if removed else []
-    return Group(*parts, styled(f"{text} in {folder}"))
+    return Group(*parts, whole(f"{text} in {folder}"))
 
 
 def features_of(description: Json) -> str:

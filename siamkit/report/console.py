@@ -14,9 +14,9 @@ from rich.text import Text
 from siamkit.report import units
 from siamkit.report.calibration import calibration_line
 from siamkit.report.engine import engine_text
-from siamkit.report.gains import is_loss
-from siamkit.report.progress import TransientBar
-from siamkit.report.terminal import cells, make_table, styled
+from siamkit.report.gains import verdict
+from siamkit.report.progress import Pace, TransientBar
+from siamkit.report.terminal import cells, make_table, styled, whole
 from siamkit.words import plural
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Json = Mapping[str, Any]
 
 _A_WHILE = 3.0  # seconds
+_LABEL = 7  # columns of the names before the facts of a run
 
 
 class ConsoleListener:
@@ -53,7 +54,9 @@ class ConsoleListener:
         self._clock = clock
         self._epochs = 0
         self._monitor = ""
-        self._first: tuple[float, int] | None = None
+        self._steps, self._between, self._filling = Pace(), Pace(), Pace()
+        self._latest: tuple[float, Json] | None = None  # the step before, and its time
+        self._filled = (0.0, 0)
         self._last_line = -float("inf")
         self._bar = TransientBar(console)
 
@@ -87,8 +90,8 @@ class ConsoleListener:
         images, start = data["data"], data.get("finished_epochs", 0)
         resumed = f", resumed after epoch {start}" if start else ""
         grid = Table.grid(padding=(0, 2))
+        grid.add_column(width=_LABEL)
         rows = (
-            ("run", data["run_dir"]),
             ("model", ", ".join(f"{key} {name}" for key, name in names.items())),
             ("weights", data.get("weights", "")),
             ("data", f"train {images['train']}, val {images['val']}: {images['how']}"),
@@ -105,6 +108,8 @@ class ConsoleListener:
         )
         for name, value in rows:
             grid.add_row(styled(name, "bold"), *cells(value))
+        label = styled(f"{'run':{_LABEL}}  ", "bold")
+        self._console.print(whole(label, data["run_dir"]), crop=False)
         self._console.print(grid)
         for notice in data["notices"]:
             self._on_notice({"text": notice})
@@ -127,17 +132,25 @@ class ConsoleListener:
         self._console.print(styled(title + reason, "bold"))
         if data["changes"]:
             self._console.print(_changes(data["changes"]))
+        if self._console.is_terminal:  # until the event 'engine' tells how the phase is computed
+            self._bar.show("measuring", 0, 1, "how to compute the frozen part")
 
     def _on_engine(self, data: Json) -> None:
-        self._first = None  # the pace changes with the phase, and filling the cache is no step
+        self.close()
+        self._steps, self._latest = Pace(), None  # the pace changes with the phase
         self._console.print(styled(engine_text(data), "dim"))
 
     def _on_fill(self, data: Json) -> None:
         now, done, total = self._clock(), data["done"], data["total"]
-        left = time_left(data["seconds"], done, total - done)
         state = units.per_second(done / max(data["seconds"], 1e-9))
-        if left:
-            state += f"  {units.duration(left)} left"
+        seconds, before = self._filled if self._filled[1] < done else (0.0, 0)
+        self._filled = (data["seconds"], done) if done < total else (0.0, 0)
+        if not before:
+            self._filling = Pace()
+        if done > before:
+            self._filling.add((data["seconds"] - seconds) / (done - before))
+        if done < total:
+            state += f"  {units.left(*self._filling.ahead(total - done))}"
         if done < total and self._console.is_terminal:
             self._bar.show("cache", done, total, state)
             return
@@ -177,11 +190,14 @@ class ConsoleListener:
 
     def _on_step(self, data: Json) -> None:
         now, step, steps = self._clock(), data["step"], data["steps"]
-        if self._first is None:
-            self._first = (now, step)
-        left = time_left(now - self._first[0], step - self._first[1], steps - step)
+        if self._latest is not None:
+            since, before = self._latest
+            # Between epochs, the held-out images are evaluated and a checkpoint is saved.
+            pace = self._steps if before["epoch"] == data["epoch"] else self._between
+            pace.add(now - since)
+        self._latest = (now, data)
         rate = units.per_second(data["images_per_second"])
-        ahead = "" if left is None else f"  {units.duration(left)} left"
+        ahead = f"  {self._left(steps - step, data['epoch'])}" if len(self._steps) else ""
         state = f"loss {_loss(data['loss'])}  {rate}{ahead}"
         epoch = self._epoch(data["epoch"])
         if self._console.is_terminal:
@@ -191,10 +207,11 @@ class ConsoleListener:
             position = f"step {data['epoch_step']}/{data['epoch_steps']}"
             self._console.print(f"{epoch}  {position}  lr {units.rate(data['lr'])}  {state}")
 
-
-def time_left(seconds: float, done: int, left: int) -> float | None:
-    """Return the seconds for ``left`` more steps at the pace so far; None before the first step."""
-    return seconds / done * left if done > 0 else None
+    def _left(self, steps: int, epoch: int) -> str:
+        """Return the time that is left, at the pace of this phase's latest steps."""
+        epochs = self._epochs - epoch if len(self._between) else 0
+        parts = self._steps.ahead(steps - epochs), self._between.ahead(epochs)
+        return units.left(*map(sum, zip(*parts, strict=True)))
 
 
 def metrics_text(metrics: Json) -> str:
@@ -237,7 +254,7 @@ def summary(result: Json) -> RenderableType:
     metrics = result["metrics"]
     names = [name for name, value in metrics["untrained"].items() if isinstance(value, float)]
     title = f"{plural(result['epochs'], 'epoch')}, written to {result['run_dir']}"
-    table = make_table("held-out", *names, numbers=tuple(names), title=title)
+    table = make_table("held-out", *names, numbers=tuple(names))
     rows = [(key, key, metrics[key], metrics["untrained"]) for key in ("untrained", "best", "last")]
     if test := metrics.get("test"):
         rows += [
@@ -250,16 +267,16 @@ def summary(result: Json) -> RenderableType:
             *(_against(n, row[n], None if key == "untrained" else before[n]) for n in names),
         )
     if calibration := result.get("calibration"):
-        return Group(table, calibration_line(calibration))
-    return table
+        return Group(whole(styled(title, "bold")), table, calibration_line(calibration))
+    return Group(whole(styled(title, "bold")), table)
 
 
 def _against(name: str, value: float, before: float | None) -> Text:
-    """Return a metric with its change; a loss is red."""
+    """Return a metric with its change: gains green, losses red."""
     if before is None:
         return styled(f"{value:.3f}")
-    change = value - before
-    colour = "red" if is_loss(name, change) else "green" if change else ""
+    change = round(value - before, 3) + 0.0  # no minus sign before a zero
+    colour = {"loss": "red", "gain": "green"}.get(verdict(name, change), "")
     return Text.assemble(styled(f"{value:.3f} "), styled(f"({change:+.3f})", colour))
 
 

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from siamkit.report import units
-from siamkit.report.terminal import cells, make_table, styled
+from siamkit.report.terminal import cells, make_table, styled, whole
 from siamkit.words import plural
 
 Json = Mapping[str, Any]
@@ -21,7 +21,7 @@ def embedded(result: Json) -> RenderableType:
     text = f"{count} of {result['dim']} dimensions, float32: {result['output']}"
     if result["paths"] is not None:
         text += f"\nimage paths: {result['paths']}"
-    return styled(f"{text}\n{_pace(result)}")
+    return whole(f"{text}\n{_pace(result)}")
 
 
 def indexed(result: Json) -> RenderableType:
@@ -36,7 +36,7 @@ def indexed(result: Json) -> RenderableType:
             f"approximate search ({result['kind']}): recall@10 {result['recall@10']:.3f} on a "
             f"sample of the gallery, built in {units.duration(result['build_seconds'])}"
         )
-    return styled("\n".join([*lines, _pace(result)]))
+    return whole("\n".join([*lines, _pace(result)]))
 
 
 def searched(result: Json) -> RenderableType:
@@ -56,7 +56,7 @@ def searched(result: Json) -> RenderableType:
                     neighbour["path"],
                 )
             )
-        parts += [Text(), styled(query["path"], "bold"), table]
+        parts += [Text(), whole(styled(query["path"], "bold")), table]
     return Group(*parts)
 
 

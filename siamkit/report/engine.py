@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,11 +25,16 @@ def engine_text(data: Mapping[str, Any]) -> str:
         how = f"{_cached(data['rows'], data['missing'], with_kernel)}, {units.size(data['bytes'])}"
     estimate = (
         f"estimated {units.duration(data['cached'])} with the cache, "
-        f"{units.duration(data['live'])} without"
+        f"{units.duration(data['live'])} without, give or take {_uncertainty(data['spread'])}"
     )
     text = f"{where}: {how}; {views}; {data['reason']} ({estimate})"
     rejected = (f"no boundary at {reason}" for reason in data["rejected_boundaries"])
     return "\n".join((text, *rejected))
+
+
+def _uncertainty(spread: float) -> str:
+    """Return a relative uncertainty in steps of 10 %; no estimate is better than that."""
+    return f"{10 * max(math.ceil(10 * spread), 1)} %"
 
 
 def _cached(features: int, missing: int, with_kernel: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
+from statistics import quantiles
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import rich.progress
 from rich.console import Console
@@ -15,6 +17,35 @@ from siamkit.report import units
 from siamkit.words import plural
 
 _FIRST_LINE = 3.0  # seconds: shorter tasks need no line
+_PARTS = 40
+
+
+class Pace:
+    """The time that work takes, from the medians of its latest parts.
+
+    A part that other work on the machine held up does not count, and the estimate follows when the
+    machine becomes slower or faster.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: deque[float] = deque(maxlen=_PARTS)
+
+    def add(self, seconds: float) -> None:
+        """Add the seconds that a unit of the work took."""
+        self._seconds.append(seconds)
+
+    def ahead(self, count: int) -> tuple[float, float]:
+        """Return the likely least and most seconds of ``count`` more units.
+
+        The ends are the quartiles of the latest units. Without a unit so far, both are 0.
+        """
+        if len(self._seconds) < 2:
+            return (count * sum(self._seconds),) * 2
+        low, _, high = quantiles(self._seconds, n=4, method="inclusive")
+        return count * low, count * high
+
+    def __len__(self) -> int:
+        return len(self._seconds)
 
 
 class TransientBar:
@@ -80,6 +111,7 @@ class ImageProgress:
         self._before_first = 0
         self._next_line = 0.0
         self._bar = TransientBar(console)
+        self._pace, self._latest = Pace(), cast("tuple[float, int] | None", None)
 
     def __call__(self, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` images are done."""
@@ -93,12 +125,15 @@ class ImageProgress:
                 )
         elif self._began[1] == self._before_first and done > self._before_first:
             # The time of the first images includes choosing a kernel.
-            self._began = (now, done)
+            self._began, self._latest = (now, done), None
         since, before = self._began
         state = ""
+        if self._latest is not None and done > self._latest[1]:
+            self._pace.add((now - self._latest[0]) / (done - self._latest[1]))
+        self._latest = (now, done)
         if done > before and now > since:
-            rate = (done - before) / (now - since)
-            state = f"{units.per_second(rate)}  {units.duration((total - done) / rate)} left"
+            state = units.per_second((done - before) / (now - since))
+            state += f"  {units.left(*self._pace.ahead(total - done))}" if len(self._pace) else ""
         if self._console.is_terminal:
             self._bar.show(self._what, done, total, state)
         elif now >= self._next_line and done < total:

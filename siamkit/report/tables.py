@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,16 @@ def entries_table(kind: str, entries: Sequence[Json]) -> RenderableType:
         table.add_row(
             styled(entry["name"], "bold"), *cells(entry["summary"], *weights, entry["distribution"])
         )
+    return table
+
+
+def presets_table(presets: Mapping[str, str]) -> RenderableType:
+    """Return the table of presets, from their files' texts; the first comment describes each."""
+    table = make_table("name", "summary")
+    for name, text in presets.items():
+        comments = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+        summary = " ".join(line.lstrip("# ") for line in comments)
+        table.add_row(styled(name, "bold"), *cells(summary))
     return table
 
 

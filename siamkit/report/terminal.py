@@ -7,10 +7,11 @@ be read as markup, and an escape sequence in a name must not reach the terminal.
 from __future__ import annotations
 
 import os
-from typing import IO
+import re
+from typing import IO, Any, cast
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -18,19 +19,34 @@ from siamkit.showing import mute
 from siamkit.words import printable
 
 _PIPE_WIDTH = 1000
+_BLANKS = re.compile(r"[ ]+$", re.MULTILINE)
 
 
 def make_console(stream: IO[str]) -> Console:
     """Return a console on ``stream`` that interprets no markup.
 
     On a terminal it has the width of the terminal. Elsewhere lines are not wrapped, so that a pipe
-    loses nothing, unless ``COLUMNS`` limits them.
+    loses nothing, unless ``COLUMNS`` limits them, and they have no blanks at their ends.
     """
-    width = None
-    if not stream.isatty():
-        columns = os.environ.get("COLUMNS", "")
-        width = int(columns) if columns.isdigit() and int(columns) else _PIPE_WIDTH
-    return _Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+    if stream.isatty():
+        return _Console(file=stream, markup=False, highlight=False, emoji=False)
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdigit() and int(columns) else _PIPE_WIDTH
+    trimmed = cast("IO[str]", _Trimmed(stream))
+    return _Console(file=trimmed, width=width, markup=False, highlight=False, emoji=False)
+
+
+class _Trimmed:
+    """A stream that drops the blanks with which rich fills the lines of tables."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(_BLANKS.sub("", text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class _Console(Console):
@@ -48,6 +64,15 @@ class _Console(Console):
 def styled(text: object, style: str = "") -> Text:
     """Return ``text`` in a style, with control characters escaped."""
     return Text(printable(text), style=style)
+
+
+def whole(*parts: object) -> Group:
+    """Return a line that is never broken, since it has a path that a user may copy.
+
+    A console shows all of it with ``print(..., crop=False)``.
+    """
+    # In a group, because a console joins texts that it prints, and wraps the result.
+    return Group(Text.assemble(*cells(*parts), no_wrap=True, overflow="ignore"))
 
 
 def make_table(*columns: str, numbers: tuple[str, ...] = (), title: str | None = None) -> Table:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _COUNT = ("", "k", "M", "G", "T")
+_CLOSE = 1.3  # ends of an interval that are told as one
 _BYTES = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -49,6 +50,14 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def left(least: float, most: float) -> str:
+    """Return the time that is left, with its uncertainty: ``about 12 s left``."""
+    low, high = duration(least), duration(most)
+    if most <= _CLOSE * least or low == high:
+        return f"about {duration((least + most) / 2)} left"
+    return f"{low} to {high} left"
+
+
 def percent(share: float) -> str:
     """Return a share in [0, 1] as a percentage: ``4.53 %``."""
     return f"{100 * share:.3g} %"
@@ -57,6 +66,15 @@ def percent(share: float) -> str:
 def percent_range(low: float, high: float) -> str:
     """Return two shares in [0, 1] as the ends of an interval: ``4.53 % to 6.1 %``."""
     return f"{percent(low)} to {percent(high)}"
+
+
+def change(value: float) -> str:
+    """Return a difference of two metrics with its sign, for pages: ``+0.033``, ``0.000``.
+
+    A fall has a minus sign, which terminals may lack. What rounds to zero has no sign.
+    """
+    text = f"{value:+.3f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
 def rate(value: float) -> str:

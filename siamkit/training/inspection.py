@@ -21,6 +21,7 @@ from siamkit.freezing.schedule import status
 from siamkit.guard import attributing
 from siamkit.interfaces import Phase, Stage
 from siamkit.model.create import Weights
+from siamkit.model.device import one_thread
 from siamkit.model.names import named_parameters
 from siamkit.registry import Registry
 from siamkit.training.batching import epoch_steps
@@ -31,6 +32,13 @@ from siamkit.training.optimizer import state_size
 from siamkit.training.step import autocast
 from siamkit.words import plural
 
+Progress = Callable[[str, int, int], None]
+"""Receives a step, the number of phases that are done, and that of all phases."""
+
+
+def _silent(_step: str, _done: int, _total: int) -> None:
+    """Show no progress."""
+
 
 def inspect(
     config: RunConfig,
@@ -40,6 +48,7 @@ def inspect(
     weights: Weights = "file",
     parameters: bool = False,
     measure: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Return the result object of ``siamkit inspect --json``, without training anything.
 
@@ -54,10 +63,11 @@ def inspect(
         weights: The backbone weights to load; ``none`` for a run, which has its own.
         parameters: Whether to list every parameter too.
         measure: Whether to time each phase on the data too, and report how the engine would run it.
+        progress: Called before each phase with a step, its number and the number of phases.
     """
     setup = _build(config, registries, "all" if measure else weights)
     with attributing(setup.plugins):
-        rows, notices = _inspected(setup, history, measure)
+        rows, notices = _inspected(setup, history, measure, progress or _silent)
     preprocessing = setup.net.preprocessing
     result = {
         "backbone": {
@@ -86,7 +96,7 @@ def inspect(
 
 
 def _inspected(
-    setup: Setup, history: Sequence[Mapping[str, float]], measure: bool
+    setup: Setup, history: Sequence[Mapping[str, float]], measure: bool, progress: Progress
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the rows of the phases, and notices."""
     notices = [*forecast(setup)] if not history else []
@@ -96,14 +106,18 @@ def _inspected(
             f"policy {setup.config.freeze.name!r} follows {setup.schedule.monitor}: these phases "
             "are a forecast from the finished epochs alone"
         )
-    rows = [_phase(setup, phase) for phase in phases]
+    rows = []
+    with one_thread():  # a few images at a time
+        for number, phase in enumerate(phases):
+            progress("inspecting", number, len(phases))
+            rows.append(_phase(setup, phase))
     notices += [
         note
         for phase, row in zip(phases, rows, strict=True)
         if (note := _spoilt(setup, phase, row["boundary"]))
     ]
     if measure:
-        measured = measurements(setup, phases, notices.append)
+        measured = measurements(setup, phases, notices.append, progress)
         for row, record in zip(rows, measured, strict=True):
             row["measured"] = record
     return rows, notices
@@ -214,7 +228,10 @@ def _boundary(setup: Setup, cut: Cut, images: Tensor) -> dict[str, Any]:
 
 
 def measurements(
-    setup: Setup, phases: Sequence[Phase], notify: Callable[[str], None]
+    setup: Setup,
+    phases: Sequence[Phase],
+    notify: Callable[[str], None],
+    progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Return the engine's measurements and decision at the start of each phase, as JSON values.
 
@@ -222,6 +239,7 @@ def measurements(
         setup: The parts of the run, with all weights.
         phases: Its phases.
         notify: Called with the text of each notice.
+        progress: As for :func:`inspect`.
     """
     config = setup.config
     splits = load_data(config.data, config.train.seed)
@@ -235,7 +253,8 @@ def measurements(
 
     engine = engine_of(setup, sets, visits, Reports(emit, lambda: None))
     records = []
-    for phase in phases:
+    for number, phase in enumerate(phases):
+        (progress or _silent)("measuring", number, len(phases))
         setup.controller.apply(phase.plan)
         decided = engine.decide(range(phase.start_epoch, phase.end_epoch))
         if not isinstance(decided, PhaseDecision):

@@ -88,7 +88,7 @@ def test_an_error_prints_names_literally(cli, failing):
         (["--no-plugins", "--plugin", "x", "plugins"], "--no-plugins: cannot be combined with "
          "--plugin"),
         (["list", "lossess"], "KIND: no such kind, got 'lossess', allowed: backbones, "
-         "freeze-policies, losses, schedulers, heads, optimizers, trackers; did you mean "
+         "freeze-policies, losses, schedulers, heads, optimizers, trackers, presets; did you mean "
          "'losses'?"),
         (["list", "losses", "--timm", "x"], "--timm: works only with 'siamkit "
          "list backbones', without a NAME"),

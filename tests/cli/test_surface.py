@@ -1,9 +1,14 @@
 """The command line's surface is a promise: a change here is a change for users."""
 
+import shlex
+
 import pytest
 import typer
 
 from siamkit.cli.app import app, main
+from siamkit.cli.output import restored_stdout
+from siamkit.cli.run_flags import KEYS
+from siamkit.config import RunConfig
 
 RUN = [
     "DATA", "--backbone", "--pretrained/--no-pretrained", "--weights", "--head", "--image-size",
@@ -14,7 +19,7 @@ RUN = [
 ]  # fmt: skip
 
 SURFACE = {
-    "siamkit": ["--no-plugins", "--plugin", "--debug", "--version", "--install-completion",
+    "siamkit": ["--no-plugins", "--plugin", "--debug", "--version -V", "--install-completion",
                 "--show-completion"],
     "siamkit train": [*RUN, "--resume", "--strict", "--quiet -q", "--json"],
     "siamkit inspect": [*RUN, "--parameters", "--measure", "--json"],
@@ -71,6 +76,42 @@ def test_every_command_and_option_has_a_help_text():
         assert command.help, path
         for parameter in command.params:
             assert parameter.help, f"{path} {spelled(parameter)}"
+
+
+def test_the_short_flag_shows_the_version(capsys):
+    assert main(["-V"]) == 0
+    assert capsys.readouterr().out.startswith("siamkit ")
+
+
+LEAVES = {
+    path: command
+    for path, command in walk(typer.main.get_command(app), "siamkit")
+    if not getattr(command, "commands", None)
+}
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_each_command_shows_two_examples_of_itself(path):
+    examples = (LEAVES[path].epilog or "").split("\n\n")
+    assert len(examples) == 2
+    for example in examples:
+        assert example.startswith(f"$ {path}")
+        words = shlex.split(example.partition(" > ")[0])[len(path.split()) + 1 :]
+        with restored_stdout():
+            LEAVES[path].make_context(path, words)
+
+
+def test_each_flag_says_its_default():
+    values = RunConfig().to_values()
+    helps = {p.name: p.help for p in LEAVES["siamkit train"].params}
+    for name, key in KEYS.items():
+        default = values
+        for part in key.split("."):
+            default = default[part]
+        if isinstance(default, str | int | float) and not isinstance(default, bool):
+            assert f"Default: {default}." in helps[name], name
+        elif default is None and name not in ("weights", "far", "root"):
+            assert "Default: " in helps[name], name
 
 
 def takes_a_value(parameter) -> bool:

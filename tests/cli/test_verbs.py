@@ -81,7 +81,7 @@ def test_inspect_takes_a_run_or_flags_but_not_both(cli, run):
 def test_inspect_agrees_with_the_flags_of_train(cli):
     report = cli("inspect", *SMALL, "--epochs", "3", "--parameters", "--json").json
     first, second = report["phases"]
-    assert (first["first_epoch"], first["last_epoch"], second["last_epoch"]) == (1, 3, 3)
+    assert (first["first_epoch"], first["last_epoch"], second["last_epoch"]) == (1, 2, 3)
     assert first["trainable_parameters"] == report["head"]["parameters"]
     assert report["backbone"]["image_size"] == [32, 32]
     listed = {p["name"]: p for p in report["parameters_list"]}
@@ -302,3 +302,38 @@ def test_an_unknown_option_is_found_whichever_flag_names_the_component(cli):
     done = cli("config", "show", "--freeze-policy", "full", "--set", "freeze.nonsense=2")
     assert done.code == 2
     assert "--set freeze.nonsense: unknown key (freeze policy 'full')" in done.err
+
+
+def test_presets_are_listed_and_shown(cli):
+    assert "classic" in cli("list", "presets").out
+    shown = cli("list", "presets", "classic").out
+    assert "margin: 0.2" in shown and "--preset classic" in shown
+    entries = cli("list", "presets", "--json").json["entries"]
+    assert entries[0]["values"]["loss"]["margin"] == 0.2
+    done = cli("list", "presets", "clasic")
+    assert done.code == 2 and "did you mean 'classic'?" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["train", "sample", "--epochs"], "siamkit train"),
+        (["verify", "RUN", "--pairs"], "siamkit verify"),
+        (["data", "check", "x", "--root"], "siamkit data check"),
+        (["cache", "prune", "--max-gb"], "siamkit cache prune"),
+        (["train", "--epochs", "x"], "siamkit train"),
+        (["evaluate"], "siamkit evaluate"),
+        (["--plugin"], "siamkit"),
+    ],
+)
+def test_wrong_usage_points_to_the_help_of_its_own_command(cli, words, command):
+    assert f"'{command} --help' shows the usage" in cli(*words).err
+
+
+def test_an_unknown_command_of_a_group_suggests_the_nearest(cli):
+    done = cli("data", "chek")
+    assert done.code == 2
+    assert done.err == (
+        "error: siamkit data: unknown command 'chek'; did you mean 'check'? 'siamkit data --help' "
+        "lists them\n"
+    )

@@ -120,3 +120,18 @@ def test_the_shape_shrinks_for_small_sets_and_says_so(counts, size, k, shape, no
 def test_labels_without_positives_or_negatives_are_refused(labels):
     with pytest.raises(DataError, match="two classes, and two images"):
         pk_batches(labels, batch_size=4, images_per_class=2, seed=0, epoch=0)
+
+
+@pytest.mark.parametrize(
+    ("counts", "size", "k", "change"),
+    [
+        ([2, 2, 2], 64, 4, "set train={'images_per_class': 2}, or add images"),
+        ([4, 4, 4], 64, 4, "set batch_size=12, or add classes"),
+        ([9] * 40, 63, 4, "set batch_size=60"),
+        ([4, 4, 1], 12, 4, "add images, or set train={'images_per_class': ...} lower"),
+    ],
+)
+def test_each_notice_about_batches_says_what_to_change(counts, size, k, change):
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    _, _, said = pk_shape(labels, size, k)
+    assert change in " ".join(said)

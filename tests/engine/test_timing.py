@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import time
+
 import torch
 from torch import nn
 
 from siamkit import engine
-from siamkit.engine.timing import load_first, time_parts
+from siamkit.engine import timing
+from siamkit.engine.timing import UNKNOWN, load_first, spread, time_parts
 from siamkit.freezing.controller import FreezeController
 from siamkit.interfaces import FreezePlan
 from siamkit.model.stages import discover_stages
@@ -51,3 +54,28 @@ def test_both_parts_are_timed_and_nothing_changes():
     times = time_parts(net, cut, images)
     assert times.activations.shape[0] == 5 and times.prefix > 0 and times.suffix > 0
     assert all(p.grad is None for p in net.parameters())
+
+
+def test_an_outlier_changes_neither_the_time_nor_its_spread(monkeypatch):
+    ticks = iter([0.0, 5.0, 5.0, 5.1, 6.0, 6.1, 7.0, 67.0, 70.0, 70.1, 71.0, 71.1])
+    monkeypatch.setattr(timing, "_BUDGET", 1000.0)
+    monkeypatch.setattr(timing, "_now", lambda device: next(ticks))
+    _, seconds = timing._timed(lambda: None, torch.device("cpu"))
+    assert len(seconds) == 5  # without the first
+    assert abs(sorted(seconds)[2] - 0.1) < 1e-6 and spread(seconds) < 1e-6
+
+
+def test_slow_work_is_timed_once_and_the_uncertainty_says_so(monkeypatch):
+    ticks = iter([0.0, 5.0])
+    monkeypatch.setattr(timing, "_now", lambda device: next(ticks))
+    _, seconds = timing._timed(lambda: None, torch.device("cpu"))
+    assert seconds == [5.0] and spread(seconds) == UNKNOWN
+
+
+def test_one_image_that_is_slow_to_load_does_not_count():
+    class Slow(Images):
+        def example(self, index, view):
+            time.sleep(0.2 if index == 0 else 0.001)
+            return super().example(index, view)
+
+    assert load_first(Slow(8), torch.nn.Identity()).seconds < 0.1

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from siamkit.interfaces import Event
-from siamkit.report.console import ConsoleListener, summary, time_left
+from siamkit.report.console import ConsoleListener, summary
 from siamkit.report.terminal import make_console
 
 from .conftest import Terminal, run_events
@@ -72,8 +72,8 @@ FILL = [
 
 def test_filling_the_cache_tells_how_far_it_is():
     assert lines(log(io.StringIO(), FILL, interval=0.5), "cache") == [
-        "cache: 100 of 400 features computed  50 img/s  6.0 s left",
-        "cache: 200 of 400 features computed  50 img/s  4.0 s left",
+        "cache: 100 of 400 features computed  50 img/s  about 6.0 s left",
+        "cache: 200 of 400 features computed  50 img/s  about 4.0 s left",
         "cache: 400 of 400 features computed  50 img/s",
     ]
     assert lines(log(io.StringIO(), FILL[1:], interval=1e9), "cache")[-1].startswith("cache: 400")
@@ -93,10 +93,10 @@ def test_on_a_terminal_filling_is_a_bar_and_then_a_line():
 def test_the_engine_says_how_the_phase_is_computed_and_time_left_starts_anew():
     engine = {"mode": "whole", "reason": "nothing is frozen", "boundary": None, "kernel": None}
     listener = ConsoleListener(make_console(stream := io.StringIO()))
-    listener._first = (0.0, 1)
+    listener._steps.add(1.0)
     listener(Event("engine", {"epoch": 1, **engine}))
     assert "the whole network runs for every batch: nothing is frozen" in stream.getvalue()
-    assert listener._first is None
+    assert not len(listener._steps)
 
 
 def test_a_phase_shows_what_changed():
@@ -117,13 +117,8 @@ def test_off_a_terminal_progress_is_a_line_an_interval(interval, count):
 
 def test_progress_tells_the_time_left_at_the_pace_so_far():
     text = log(io.StringIO(), interval=0.0)
-    assert "epoch 1/2  step 2/2  lr 0.001  loss 0.250  87 img/s  2.0 s left" in text
+    assert "epoch 1/2  step 2/2  lr 0.001  loss 0.250  87 img/s  about 2.0 s left" in text
     assert "0.0 s left" in lines(text, "epoch 2/2  step 2/2")[0]
-
-
-def test_time_left_is_unknown_before_a_step_is_done():
-    assert time_left(3.0, 0, 10) is None
-    assert time_left(3.0, 2, 10) == 15.0
 
 
 def test_off_a_terminal_there_are_no_control_characters():
@@ -215,3 +210,37 @@ def test_everything_fits_80_columns(monkeypatch):
     text = log(io.StringIO(), interval=0.0)
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "…" not in text
+
+
+def test_the_runs_path_is_never_broken(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    path = "runs/20261126-101112-" + "x" * 100
+    for stream in (Terminal(), io.StringIO()):
+        listener = ConsoleListener(make_console(stream))
+        name, data = run_events()[0]
+        listener(Event(name, {**data, "run_dir": path}))
+        assert path in stream.getvalue()
+
+
+def test_the_summary_names_the_run_in_one_line(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    path = "runs/20261126-101112-" + "x" * 100
+    metrics = {"recall@1": 0.5}
+    result = {"epochs": 2, "run_dir": path, "metrics": {
+        "untrained": metrics, "best": {**metrics, "epoch": 1}, "last": metrics}}  # fmt: skip
+    for stream in (Terminal(), io.StringIO()):
+        make_console(stream).print(summary(result), crop=False)
+        assert path in stream.getvalue()
+
+
+def test_one_step_that_takes_long_does_not_make_hours_of_minutes():
+    """Another program held up one step; the estimate follows the others."""
+    now = iter([0.0, 0.1, 60.1, 60.2, 60.3, 60.4])
+    stream = io.StringIO()
+    listener = ConsoleListener(make_console(stream), interval=0.0, clock=lambda: next(now))
+    listener(Event(*run_events()[0]))
+    step = {"epoch": 1, "epoch_steps": 1000, "loss": 1.0, "lr": 1e-3, "images_per_second": 9.0}
+    for number in range(1, 7):
+        data = {**step, "step": number, "epoch_step": number, "steps": 1000}
+        listener(Event("step", data))
+    assert stream.getvalue().splitlines()[-1].endswith("about 1 min 39 s left")

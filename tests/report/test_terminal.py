@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamkit.report.terminal import make_console, make_table
+from siamkit.report.terminal import make_console, make_table, whole
 from siamkit.words import printable
 
 from .conftest import Terminal
@@ -38,3 +38,20 @@ def test_what_is_printable_has_no_control_characters_and_stays_readable(text):
     assert all(c.isprintable() or c == "\n" for c in shown)
     if all(c.isprintable() or c == "\n" for c in text):
         assert shown == text
+
+
+def test_a_pipe_gets_no_blanks_at_the_ends_of_lines():
+    stream = io.StringIO()
+    table = make_table("name", "meaning")
+    table.add_row("a", "b")
+    table.add_row("a longer name", "and a longer meaning")
+    make_console(stream).print(table)
+    assert "a longer name   and a longer meaning" in stream.getvalue()
+    assert all(line == line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def test_a_line_with_a_path_is_never_broken():
+    path = "runs/" + "a" * 200
+    for stream in (io.StringIO(), Terminal()):
+        make_console(stream).print(whole(f"written to {path}"), crop=False)
+        assert path in stream.getvalue()

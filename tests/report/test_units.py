@@ -49,3 +49,22 @@ def test_rates_keep_small_numbers_readable():
     ]  # fmt: skip
     assert (units.percent(0.0453), units.per_second(87.4)) == ("4.53 %", "87 img/s")
     assert units.per_second(3.21) == "3.2 img/s"
+
+
+def test_a_change_has_a_sign_unless_it_rounds_to_zero():
+    assert units.change(0.0334) == "+0.033"
+    assert units.change(-0.4667) == "\N{MINUS SIGN}0.467"
+    assert units.change(-0.0004) == units.change(0.0) == units.change(0.0004) == "0.000"
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "text"),
+    [
+        (10.0, 12.0, "about 11 s left"),
+        (60.0, 180.0, "1 min 00 s to 3 min 00 s left"),
+        (0.0, 0.0, "about 0.0 s left"),
+        (0.0, 30.0, "0.0 s to 30 s left"),
+    ],
+)
+def test_the_time_left_says_its_uncertainty(least, most, text):
+    assert units.left(least, most) == text

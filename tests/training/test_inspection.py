@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from siamkit import api
 from siamkit.errors import ConfigError
+from siamkit.training import inspection
 
 RunValues = Callable[..., dict[str, Any]]
 
@@ -159,3 +161,21 @@ def test_a_run_is_inspected_with_the_phases_it_went_through(run_values: RunValue
     assert report["backbone"]["weights"] == "the run's own"
     spans = [(p["first_epoch"], p["trainable_parameters"]) for p in report["phases"]]
     assert spans == [(p["first_epoch"], p["trainable_parameters"]) for p in result["phases"]]
+
+
+def test_phases_are_inspected_with_one_thread_and_told(run_values, monkeypatch):
+    """On a busy machine, each small operation would wait for all of its threads."""
+    before, seen, told = torch.get_num_threads(), [], []
+    torch.set_num_threads(3)
+    try:
+        actual = inspection._phase
+        monkeypatch.setattr(
+            inspection, "_phase",
+            lambda *a: seen.append(torch.get_num_threads()) or actual(*a),
+        )  # fmt: skip
+        api.inspect(run_values(), progress=lambda *step: told.append(step))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1]
+    assert told == [("inspecting", 0, 2), ("inspecting", 1, 2)]

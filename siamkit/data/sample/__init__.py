@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
 import tarfile
 import tempfile
@@ -14,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 from siamkit.errors import ResourceError
+from siamkit.files import cache_home
 
 _ARCHIVE = "tiny_emoji60.tar.gz"
 
@@ -31,7 +31,7 @@ def sample_dir() -> Path:
     archive = files(__package__).joinpath(_ARCHIVE).read_bytes()
     name = f"sample-{sha256(archive).hexdigest()[:12]}"
     try:
-        return _unpacked(archive, _cache_home() / "siamkit" / name)
+        return _unpacked(archive, cache_home() / "siamkit" / name)
     except OSError:
         pass
     try:
@@ -42,12 +42,6 @@ def sample_dir() -> Path:
             where=error.filename,
             hint="set XDG_CACHE_HOME to a folder that can be written",
         ) from None
-
-
-def _cache_home() -> Path:
-    # The XDG specification: a relative path is invalid and must be ignored.
-    given = Path(os.environ.get("XDG_CACHE_HOME") or ".")
-    return given if given.is_absolute() else Path("~/.cache").expanduser()
 
 
 @lru_cache(maxsize=1)

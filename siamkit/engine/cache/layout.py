@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from siamkit.files import open_regular, read_bytes
+from siamkit.files import cache_home, open_regular, read_bytes
 from siamkit.json_files import parsed
 from siamkit.keys import KEY_BYTES as KEY_BYTES
 from siamkit.spelling import command, setting
@@ -46,9 +46,7 @@ def default_root() -> Path:
     """
     if own := os.environ.get("SIAMKIT_CACHE_DIR"):
         return Path(own).expanduser()
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The XDG specification says to ignore relative paths.
-    return (base if base.is_absolute() else Path.home() / ".cache") / "siamkit" / "features"
+    return cache_home() / "siamkit" / "features"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ _REPEATS = 3
 # Folding alone seldom gains more, so it is not measured if another kernel is faster by this factor.
 _AHEAD = 1.25
 _TRIED = ("onnxruntime", "folded", "inductor")
+_MOST = 30.0  # seconds of measuring after which no further kernel is tried
 _SHORT = 3.0  # seconds of work for the plain network below which no other kernel is built
 
 
@@ -113,7 +114,7 @@ def choose(
         contest.enter("eager")
         return contest.result()
     for name in _TRIED:
-        reason = reasons[name] or contest.not_worth(name)
+        reason = reasons[name] or contest.too_late() or contest.not_worth(name)
         if reason is None:
             try:
                 contest.enter(name)
@@ -140,6 +141,7 @@ class _Contest:
         self._seconds: dict[str, float] = {}
         self._setup: dict[str, float] = {}
         self.rejected: dict[str, str] = {}
+        self._began = time.perf_counter()
         device = source.example.device
         self._on_cpu = device.type == "cpu"
         self._class = kernel_class(device, source.precision)
@@ -157,6 +159,11 @@ class _Contest:
     def is_short(self) -> bool:
         """Return whether the plain network needs less time than building another kernel."""
         return self._count * self._first_run < _SHORT * len(self._source.example)
+
+    def too_late(self) -> str | None:
+        """Return the reason why no further kernel is tried, or None."""
+        spent = self._now() - self._began
+        return f"not tried: measuring took {spent:.0f} s already" if spent > _MOST else None
 
     def not_worth(self, name: str) -> str | None:
         """Return the reason why a kernel is not worth trying, or None."""

@@ -267,3 +267,12 @@ def test_the_graph_is_captured_once_for_all_kernels(small: nn.Module, images: Te
     assert source.graph is source.graph
     assert source.nodes == 4, "two folded convolutions, two activations"
     assert source.nbytes == 4 * (8 * 27 + 8 + 16 * 72 + 16)
+
+
+def test_no_further_kernel_is_tried_after_half_a_minute(monkeypatch):
+    contest = choosing._Contest(
+        choosing.KernelSource(nn.Conv2d(3, 4, 3).eval(), torch.zeros(8, 3, 8, 8), "fp32"), 1000
+    )
+    assert contest.too_late() is None
+    monkeypatch.setattr(choosing, "_MOST", 0.0)
+    assert "not tried: measuring took" in contest.too_late()

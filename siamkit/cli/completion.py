@@ -1,0 +1,161 @@
+"""The values that the shell completes. None of this imports torch or loads a plugin."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from siamkit.cli import names
+
+Values = list[tuple[str, str]]
+"""Values with their meanings."""
+
+_BREAKS = "=:"
+"""Characters at which bash splits a word, besides blanks."""
+
+
+def choices(*values: str) -> Callable[[], list[str]]:
+    """Return the completion of a few fixed values."""
+    return lambda: list(values)
+
+
+def entries(section: str) -> Callable[[str], Values]:
+    """Return the completion of the names that are registered for a section of the config."""
+
+    def complete(incomplete: str) -> Values:
+        return named(section, incomplete)
+
+    return complete
+
+
+def named(section: str, incomplete: str) -> Values:
+    """Return the names of a section, and timm's models after ``timm:``."""
+    index = names.read()
+    values = list(index.get("entries", {}).get(section, {}).items())
+    if section == "backbone" and incomplete.startswith("timm:"):
+        values = [(f"timm:{name}", "") for name in index.get("timm", [])]
+    return values
+
+
+def presets() -> list[str]:
+    """Return the names of the presets."""
+    return list(names.read().get("presets", []))
+
+
+def assignments(ctx: typer.Context, incomplete: str) -> Values:
+    """Return the keys of the config for ``--set``, or the values of a key."""
+    index = names.read()
+    keys = dict(index.get("keys", {}))
+    for section, default in index.get("chosen", {}).items():
+        chosen = _given(ctx, f"{section}.name") or default
+        chosen = chosen if ":" not in chosen else chosen.partition(":")[0] + ":"
+        options = index["options"][section].get(chosen, {})
+        keys |= {f"{section}.{option}": about for option, about in options.items()}
+    key, equals, value = incomplete.partition("=")
+    if not equals:
+        return [(f"{name}=", meaning) for name, (meaning, _) in keys.items()]
+    section, _, last = key.partition(".")
+    if last == "name":
+        return [(f"{key}={name}", meaning) for name, meaning in named(section, value)]
+    return [(f"{key}={value}", "") for value in keys.get(key, ["", []])[1]]
+
+
+def _given(ctx: typer.Context, key: str) -> str | None:
+    from siamkit.cli.run_flags import KEYS
+
+    flag = next(name for name, of in KEYS.items() if of == key)
+    return ctx.params.get(flag)
+
+
+def runs(incomplete: str) -> list[str]:
+    """Return the directories of runs that begin so, here or one level below."""
+    head, tail = os.path.split(incomplete)
+    return [
+        str(run)
+        for folder in _folders(Path(head), tail)
+        for run in ([folder] if _is_run(folder) else filter(_is_run, _folders(folder)))
+    ]
+
+
+def _folders(parent: Path, beginning: str = "") -> Iterator[Path]:
+    try:
+        found = sorted(parent.expanduser().iterdir())
+    except OSError:
+        return
+    for folder in found:
+        hidden = folder.name.startswith(".") and not beginning
+        if folder.name.startswith(beginning) and folder.is_dir() and not hidden:
+            yield parent / folder.name
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder.expanduser() / "config.yaml").is_file()
+
+
+# --- answering the shell ------------------------------------------------------------------------
+
+
+def answer(command: Any, name: str) -> None:
+    """Print what completes the words that the shell put into the environment."""
+    cut = _glue_words()
+    stream = io.StringIO()
+    with redirect_stdout(stream):
+        try:
+            command.main([], prog_name=name)
+        except SystemExit:
+            pass
+    for line in stream.getvalue().splitlines():
+        print(line.removeprefix(cut))
+
+
+def _glue_words() -> str:
+    """Join the parts of words that bash split; return what it doesn't want repeated.
+
+    bash splits ``--set loss.margin=0`` at ``=`` too, and replaces only the last part.
+    """
+    text, place = os.environ.get("COMP_WORDS"), os.environ.get("COMP_CWORD")
+    if text is None or place is None or not place.isdigit():
+        return ""
+    split = text.split("\n") if "\n" in text else text.split(" ")
+    words, index, cut = glued(split, int(place))
+    os.environ["COMP_WORDS"] = "\n".join(words)
+    os.environ["COMP_CWORD"] = str(index)
+    return cut
+
+
+def glued(words: Sequence[str], index: int) -> tuple[list[str], int, str]:
+    """Return the words with those around ``=`` and ``:`` joined, and what came before the cursor.
+
+    Args:
+        words: The words as bash splits them.
+        index: The place of the word at the cursor; it may be one behind the last.
+
+    Returns:
+        The words; the place of the word at the cursor; its part before the last ``=`` or ``:`` at
+        which bash split it.
+    """
+    result: list[str] = []
+    at, cut = index, ""
+    for number, word in enumerate([*words, ""] if index == len(words) else words):
+        breaks = bool(word) and not word.strip(_BREAKS)
+        joins = result and (breaks or (number > 0 and _is_break(words, number - 1)))
+        if number == index:
+            before = result[-1] if joins else ""
+            at, cut = len(result) - bool(joins), before + (word if breaks else "")
+            cut = cut if joins else ""
+        if joins:
+            result[-1] += word
+        else:
+            result.append(word)
+    return result, at, cut
+
+
+def _is_break(words: Sequence[str], number: int) -> bool:
+    word = words[number]
+    return bool(word) and not word.strip(_BREAKS)
