@@ -295,7 +295,7 @@ def test_a_sealed_config_of_nonsense_is_refused(folder):
 def test_what_is_no_folder_of_ours(tmp_path):
     with pytest.raises(ConfigError, match="no such folder"):
         siamkit.from_pretrained(tmp_path / "none")
-    with pytest.raises(ConfigError, match=r"has no config\.json"):
+    with pytest.raises(CheckpointError, match=r"has no config\.json"):
         siamkit.from_pretrained(tmp_path)
     timm.models.save_for_hf(timm.create_model("test_resnet"), str(tmp_path / "timm"))
     with pytest.raises(ConfigError, match=r"no section 'siamkit'.*backbone='timm:local-dir:"):

@@ -129,8 +129,8 @@ def read_config(path: Path) -> dict[str, Any]:
     """Return the ``config.json`` of a folder, siamkit's or another.
 
     Raises:
-        ConfigError: There is no such folder, or no config in it.
-        CheckpointError: The config is damaged.
+        ConfigError: There is no such folder, or it is a run.
+        CheckpointError: It has no config, or a damaged one.
     """
     if not path.is_dir():
         what = "is a file, not a folder" if path.exists() else "no such folder"
@@ -146,7 +146,7 @@ def read_config(path: Path) -> dict[str, Any]:
                 hint=f"siamkit.load_model({str(path)!r}) returns its network; "
                 "siamkit.save_pretrained(RUN, FOLDER) saves it",
             )
-        raise ConfigError(
+        raise CheckpointError(
             f"is not a saved model: it has no {CONFIG}",
             where=str(path),
             hint="net.save_pretrained(FOLDER) and timm.models.save_for_hf(MODEL, FOLDER) write one",
