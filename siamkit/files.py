@@ -250,10 +250,15 @@ def _require_replaceable(target: Path) -> None:
             _require_regular(mode, target)
 
 
+def is_leftover(path: Path) -> bool:
+    """Return whether a path is a private folder of a writer, which may have been killed."""
+    return _PLACE.fullmatch(path.name) is not None
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed writers left in a folder; whatever a living process writes stays."""
     for place in folder.glob(f"{_PREFIX}*"):
-        if not _PLACE.fullmatch(place.name) or place.is_symlink():
+        if not is_leftover(place) or place.is_symlink():
             continue
         lock = FileLock(place / _LOCK)
         with suppress(OSError):  # in use (a Timeout), another user's, or gone meanwhile

@@ -1,5 +1,6 @@
 """siamkit in Python: the functions behind the command line."""
 
+from siamkit.api.continuing import resume
 from siamkit.api.entries import (
     list_backbones,
     list_freeze_policies,
@@ -25,7 +26,7 @@ from siamkit.api.registering import (
     register_tracker,
 )
 from siamkit.api.reports import write_report
-from siamkit.api.runs import Config, create_model, create_policy, fit, inspect, phases, resume
+from siamkit.api.runs import Config, create_model, create_policy, fit, inspect, phases
 from siamkit.model.pretrained.push import push_to_hub
 
 __all__ = [

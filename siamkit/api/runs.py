@@ -4,40 +4,32 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MappingProxyType
 from typing import Any
 
-from rich.console import Console
 from torch import nn
 
-from siamkit import plugins
-from siamkit.api.arguments import objects_of, read
+from siamkit.api.arguments import read
 from siamkit.api.checks import whole_number
 from siamkit.api.entries import registries
-from siamkit.api.models import RUN, open_run
+from siamkit.api.listening import checked, log_of, observers
+from siamkit.api.models import open_run
 from siamkit.api.results import InspectionResult, Phases, TrainingResult
-from siamkit.config import COMPONENTS, Layer, RunConfig, is_resolved, read_file, resolve
+from siamkit.config import Layer, RunConfig, is_resolved, read_file, resolve
 from siamkit.data.memory import Item, items_of, write_items
 from siamkit.errors import ConfigError
 from siamkit.files import path_of
 from siamkit.freezing.schedule import FreezeSchedule
-from siamkit.interfaces import Event, FreezePlan, FreezePolicy, Stage
+from siamkit.interfaces import FreezePlan, FreezePolicy, Stage
 from siamkit.model.create import create_net
 from siamkit.model.siamese import SiameseNet
 from siamkit.objects.entries import TAKES, is_object
-from siamkit.objects.overlay import overlaid, require_same
+from siamkit.objects.overlay import overlaid
 from siamkit.registry import Registry
-from siamkit.report.console import ConsoleListener
-from siamkit.report.terminal import make_console
 from siamkit.runs.directory import RunDir
-from siamkit.runs.events import Listener, Observer
-from siamkit.showing import in_notebook, shown
+from siamkit.runs.events import Listener
 from siamkit.spelling import argument, python_argument
 from siamkit.training import fit as _fit
 from siamkit.training import inspection as _inspection
@@ -231,12 +223,12 @@ def fit(
         "lr": lr, "image_size": image_size, "seed": seed, "device": device, "run_dir": run_dir,
         **sections,
     }  # fmt: skip
-    called = _called(listeners)
+    own = checked(listeners)
     resolved, known, memory = _resolved(config, given)
-    with _log(progress) as log:
-        listeners = (*called, *log)
+    with log_of(progress) as log:
+        listeners = (*own, *log)
         if memory is None:
-            return TrainingResult(_fit.fit(resolved, known, listeners, _observers()))
+            return TrainingResult(_fit.fit(resolved, known, listeners, observers()))
         return _fit_on(memory, resolved, known, listeners)
 
 
@@ -246,15 +238,15 @@ def _fit_on(
     """Train on data that is given in Python, whose images in memory are written to the run."""
     notices: list[str] = []
     items = items_of(data, notices)
-    path = RunDir.reserve(config).absolute()
+    run = RunDir(RunDir.reserve(config).path.absolute())
     try:
-        config = _placed(items, config, path / "data").model_copy(update={"run_dir": path})
+        config = _placed(items, config, run.path / "data").model_copy(update={"run_dir": run.path})
         return TrainingResult(
-            _fit.fit(config, known, listeners, _observers(), notices=notices, reserved=True)
+            _fit.fit(config, known, listeners, observers(), notices=notices, reserved=run)
         )
     finally:
-        if not RunDir(path).config.exists():  # the run was refused before it started
-            shutil.rmtree(path, ignore_errors=True)
+        if not run.config.exists():  # the run was refused before it started
+            shutil.rmtree(run.path, ignore_errors=True)
 
 
 def _placed(items: list[Item], config: RunConfig, folder: Path) -> RunConfig:
@@ -262,105 +254,6 @@ def _placed(items: list[Item], config: RunConfig, folder: Path) -> RunConfig:
     table, root = write_items(items, folder)
     placed = config.data.model_copy(update={"path": str(table), "root": root})
     return config.model_copy(update={"data": placed})
-
-
-def _called(listeners: Any) -> Sequence[Listener]:
-    """Return listeners after a check.
-
-    Raises:
-        ConfigError: They are no sequence of functions.
-    """
-    several: list[Any] = list(listeners) if isinstance(listeners, Iterable) else [None]
-    wrong = [listener for listener in several if not callable(listener)]
-    if wrong:
-        raise ConfigError(
-            "must be a list of functions of a siamkit.Event",
-            where="listeners",
-            got=listeners,
-            hint=f"write listeners=[{_spelled(listeners)}]" if callable(listeners) else None,
-        )
-    return several
-
-
-def _spelled(function: Any) -> str:
-    return getattr(function, "__name__", type(function).__name__)
-
-
-@contextmanager
-def _log(progress: bool | None) -> Iterator[Sequence[Listener]]:
-    """Yield the listener that shows the log of a run, if it is to be shown."""
-    if not shown(progress):
-        yield ()
-        return
-    console = Console() if in_notebook() else make_console(sys.stderr)
-    with ConsoleListener(console) as listener:
-        yield (listener,)
-
-
-def resume(
-    run_dir: str | Path,
-    *,
-    listeners: Iterable[Listener] = (),
-    progress: bool | None = None,
-    **given: Any,
-) -> TrainingResult:
-    """Continue an interrupted run; otherwise like :func:`fit`.
-
-    Args:
-        run_dir: The run.
-        listeners: Called with every :class:`siamkit.Event`.
-        progress: As for :func:`fit`.
-        **given: The objects that the run was started with, by the argument of :func:`fit`:
-            ``backbone``, ``head``, ``freeze``, ``loss``, ``optimizer``, ``scheduler``. And settings
-            that decide no result, which the run keeps: ``data="/new/place"`` for data that was
-            moved, or ``data={"path": ..., "root": ..., "workers": ...}``; ``device``;
-            ``engine={"cache": ..., "cache_dir": ...}``; ``track``; ``report``.
-
-    Raises:
-        CheckpointError: There is no run, no intact checkpoint, or the data or an object changed.
-        ConfigError: An object that the run was started with is missing, a setting would decide the
-            result, or an argument is wrong.
-    """
-    settings = {name: value for name, value in given.items() if name not in COMPONENTS}
-    objects = objects_of({k: v for k, v in given.items() if k in COMPONENTS}, "resume")
-    arguments = read(settings, registries())
-    if arguments.data is not None:
-        raise ConfigError(
-            "cannot be given again: the run holds its images",
-            where="data",
-            allowed="the new place of data that was moved",
-        )
-    return continued(
-        run_dir, arguments.layer, objects, listeners=_called(listeners), progress=progress
-    )
-
-
-def continued(
-    run_dir: str | Path,
-    changes: Layer,
-    objects: Mapping[str, Any] = MappingProxyType({}),
-    *,
-    listeners: Sequence[Listener] = (),
-    progress: bool | None = None,
-) -> TrainingResult:
-    """Continue a run; see :func:`resume`.
-
-    Args:
-        run_dir: The run.
-        changes: Settings that decide no result.
-        objects: The objects that the run was started with.
-        listeners: Called with every :class:`siamkit.Event`.
-        progress: As for :func:`fit`.
-    """
-    run = RunDir.open(path_of(run_dir, "run_dir", RUN))
-    known = registries()
-    if objects:
-        known, _ = overlaid(known, objects)
-        config = resolve(known, run.read_config(), where=str(run.config))
-        require_same(objects, config, str(run.config))
-    with _log(progress) as log:
-        every = (*listeners, *log)
-        return TrainingResult(_fit.resume(run.path, known, every, _observers(), changes))
 
 
 def _resolved(
@@ -444,19 +337,3 @@ def inspect(
             resolved, known, parameters=parameters, measure=measure, progress=progress
         )
     return InspectionResult({**found, "notices": [*notices, *found["notices"]]})
-
-
-def _observers() -> list[Listener]:
-    """Return one observer per plugin that observes runs, so that each can fail by itself."""
-    manager = plugins.get().manager
-    observers: list[Listener] = []
-    for caller in manager.hook.siamkit_event.get_hookimpls():
-        others = [p for p in manager.get_plugins() if p is not caller.plugin]
-        distribution, _, name = caller.plugin_name.partition(":")
-        watch = partial(_notify, manager.subset_hook_caller("siamkit_event", others))
-        observers.append(Observer(f"the observer plugin {name!r} of {distribution}", watch))
-    return observers
-
-
-def _notify(hook: Any, event: Event) -> None:
-    hook(event=event)

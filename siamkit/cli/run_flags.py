@@ -151,6 +151,15 @@ class RunFlags:
             rich_help_panel=_TRAINING,
         ),
     ] = None
+    checkpoint_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME|STEPS",
+            help="Save within epochs too: after 30s, 5m, 1h or 200steps. Default: only after each "
+            "epoch.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None
     views: Annotated[
         int | None,
         typer.Option(
@@ -321,6 +330,7 @@ KEYS = {
     "lr": "optimizer.lr",
     "seed": "train.seed",
     "device": "train.device",
+    "checkpoint_every": "train.checkpoint_every",
     "views": "data.views",
     "cache": "engine.cache",
     "far": "calibration.far",

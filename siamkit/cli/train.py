@@ -25,10 +25,20 @@ if TYPE_CHECKING:
 Resume = Annotated[
     Path | None,
     typer.Option(
-        metavar="RUN",
+        metavar="RUN|auto",
         help="Continue the run in this directory with its own configuration. DATA, --device, "
-        "--workers and other settings that decide no result may be changed.",
+        "--workers and other settings that decide no result may be changed. auto: continue the run "
+        "in --run-dir, or start it.",
         autocompletion=completion.runs,
+        rich_help_panel="Data",
+    ),
+]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="With --resume: if a checkpoint is damaged, end with exit code 4 instead of going "
+        "back to the one before it.",
         rich_help_panel="Data",
     ),
 ]
@@ -39,7 +49,13 @@ Quiet = Annotated[
 
 
 @run_flags
-def train(flags: RunFlags, resume: Resume = None, quiet: Quiet = False, json: Json = False) -> None:
+def train(
+    flags: RunFlags,
+    resume: Resume = None,
+    strict: Strict = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
     """Train an embedding model.
 
     The run directory holds the configuration, the log, the metrics, and the checkpoints of the
@@ -48,7 +64,7 @@ def train(flags: RunFlags, resume: Resume = None, quiet: Quiet = False, json: Js
     wish, code = _ReportWish(), 0
     with sigterm_raises():
         try:
-            result = _train(flags, resume, quiet, wish)
+            result = _train(flags, resume, strict, quiet, wish)
         except Terminated:
             raise Interrupted("stopped by SIGTERM", exit_code=EXIT_CODE) from None
         if wish.granted:
@@ -74,9 +90,12 @@ class _ReportWish:
 
 
 def _train(
-    flags: RunFlags, resume: Path | None, quiet: bool, wish: _ReportWish
+    flags: RunFlags, resume: Path | None, strict: bool, quiet: bool, wish: _ReportWish
 ) -> Mapping[str, Any]:
-    if resume is not None and (flags.config or flags.preset):
+    if strict and resume is None:
+        raise ConfigError("works only with --resume", where="--strict")
+    auto = resume == Path("auto")
+    if resume is not None and not auto and (flags.config or flags.preset):
         raise ConfigError(
             "continues with the run's own configuration, so it cannot be combined with "
             f"{'--config' if flags.config else '--preset'}",
@@ -85,25 +104,27 @@ def _train(
         )
     with heavy_imports(announced=not quiet):
         from siamkit import api
-        from siamkit.api.runs import continued
+        from siamkit.api.continuing import begin_or_continue, continued
     from siamkit.config import Layer, merge
     from siamkit.report.console import ConsoleListener
     from siamkit.report.terminal import make_console
 
-    if resume is None:
-        layers = flags.layers()
-        config = api.load_config(*layers)
-        if not quiet and not _sets_data(layers):
-            output.notice(
-                "no DATA given: training on 'sample', the built-in images. Pass a folder of class "
-                "folders to train on your own images."
-            )
+    layers = flags.layers()
+    if (resume is None or auto) and not quiet and not _sets_data(layers):
+        output.notice(
+            f"no DATA given: {'a new run trains' if auto else 'training'} on 'sample', the "
+            "built-in images. Pass a folder of class folders to train on your own images."
+        )
     with ConsoleListener(make_console(sys.stderr)) as log:
         listeners = (wish,) if quiet else (wish, log)
+        if auto:
+            return begin_or_continue(
+                layers, flag_of, strict=strict, listeners=listeners, progress=False
+            )
         if resume is not None:
-            changes = Layer(merge(*flags.layers()), flag_of)
-            return continued(resume, changes, listeners=listeners, progress=False)
-        return api.fit(config, listeners=listeners, progress=False)
+            changes = Layer(merge(*layers), flag_of)
+            return continued(resume, changes, strict=strict, listeners=listeners, progress=False)
+        return api.fit(api.load_config(*layers), listeners=listeners, progress=False)
 
 
 def _sets_data(layers: Sequence[Layer]) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from siamkit.config.base import SAMPLE, Component, Section, Values
 from siamkit.config.data import MAX_PIXELS, AugmentConfig, DataConfig
-from siamkit.config.identity import FREE, RESUMABLE, decisive, flat
+from siamkit.config.identity import CHOSEN, FREE, RESUMABLE, decisive, flat
 from siamkit.config.layers import (
     Layer,
     merge,
@@ -45,6 +45,7 @@ from siamkit.config.sections import (
 )
 
 __all__ = [
+    "CHOSEN",
     "COMPONENTS",
     "COMPONENT_MODELS",
     "ENTRY_MODELS",

@@ -15,6 +15,8 @@ FREE = (
     "data.root",
     "data.workers",
     "train.device",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
     "backbone.weights",
     "engine.cache",
     "engine.cache_dir",
@@ -26,6 +28,9 @@ The place of the data is among them; the data itself is compared by its names, l
 
 RESUMABLE = tuple(key for key in FREE if key not in ("run_dir", "backbone.weights"))
 """Config keys that may be changed when a run goes on."""
+
+CHOSEN = ("train.monitor", "data.fit", "data.range")
+"""Config keys that a new run chooses by its data, if the user leaves them open."""
 
 
 def decisive(config: RunConfig) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from siamkit.config.base import (
     expanded,
 )
 from siamkit.config.data import DataConfig
+from siamkit.config.interval import Interval
 
 _FOLDER = "timm:local-dir:"
 
@@ -146,6 +147,17 @@ class TrainConfig(Section):
     grad_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, more time."
     )
+    checkpoint_every: str | None = Field(
+        None,
+        description="Save a checkpoint within epochs too, after a time (30s, 5m, 1h) or a number "
+        "of optimizer steps (200steps). null: only after each epoch.",
+    )
+    keep_checkpoints: int = Field(
+        2,
+        ge=1,
+        description="Newest checkpoints to keep; the best epoch's is always kept. With 1, there "
+        "may be none to go back to from a damaged one.",
+    )
     unfreeze_warmup: int = Field(
         0,
         ge=0,
@@ -158,6 +170,18 @@ class TrainConfig(Section):
         from siamkit.interfaces import DEFAULT_MONITOR  # imports torch
 
         return self.monitor or DEFAULT_MONITOR
+
+    @property
+    def checkpoint_interval(self) -> Interval | None:
+        """The interval between checkpoints within an epoch; None: only after each epoch."""
+        return None if self.checkpoint_every is None else Interval.parse(self.checkpoint_every)
+
+    @field_validator("checkpoint_every")
+    @classmethod
+    def _an_interval(cls, value: str | None) -> str | None:
+        if value is not None:
+            Interval.parse(value)
+        return value
 
     @field_validator("images_per_class")
     @classmethod

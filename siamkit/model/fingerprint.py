@@ -42,7 +42,7 @@ def mark(module: nn.Module) -> tuple[Any, ...]:
 
     It holds the identity, the place, the type and the version of each tensor, and the content of
     small buffers, since norm layers move their running statistics without a new version. A write
-    through ``tensor.data`` leaves it unchanged. It takes a fraction of a millisecond.
+    through ``tensor.data`` leaves it unchanged. It takes a few milliseconds for a ResNet-50.
     """
     buffers = [b.detach() for b in module.buffers() if _is_statistic(b)]
     content = torch.cat([b.double().flatten().cpu() for b in buffers]) if buffers else None

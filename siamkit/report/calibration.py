@@ -71,14 +71,14 @@ def verdict(values: Json) -> RenderableType:
     return Group(
         styled("same" if same else "different", "bold green" if same else "bold red"),
         styled(f"score {score}, threshold {threshold}, probability {probability}"),
-        styled(_prior(values["prior"]), "dim"),
+        styled(f"The probability is that {_prior(values['prior'])}", "dim"),
     )
 
 
 def _prior(prior: float) -> str:
     return (
-        f"The probability is that for data in which {units.percent(prior)} of the pairs are the "
-        "same; there it is 0.5 at the threshold."
+        f"for data in which {units.percent(prior)} of the pairs are the same; there it is 0.5 at "
+        "the threshold."
     )
 
 
@@ -106,6 +106,7 @@ def pair_list(values: Json) -> RenderableType:
         ]
         kinds = f"{errors['same']} same and {errors['different']} different pairs"
         lines.append(f"compared with the labels of the list ({kinds}): {', '.join(rates)}")
+    lines.append(f"Probabilities are those {_prior(values['prior'])}")
     if values["out"]:
         lines.append(f"written to {values['out']}")
     return whole("\n".join(lines))

@@ -14,7 +14,7 @@ from rich.text import Text
 from siamkit.report import units
 from siamkit.report.calibration import calibration_line
 from siamkit.report.engine import engine_text
-from siamkit.report.gains import is_loss
+from siamkit.report.gains import verdict
 from siamkit.report.progress import Pace, TransientBar
 from siamkit.report.terminal import cells, make_table, styled, whole
 from siamkit.words import plural
@@ -272,11 +272,11 @@ def summary(result: Json) -> RenderableType:
 
 
 def _against(name: str, value: float, before: float | None) -> Text:
-    """Return a metric with its change; a loss is red."""
+    """Return a metric with its change: gains green, losses red."""
     if before is None:
         return styled(f"{value:.3f}")
-    change = value - before
-    colour = "red" if is_loss(name, change) else "green" if change else ""
+    change = round(value - before, 3) + 0.0  # no minus sign before a zero
+    colour = {"loss": "red", "gain": "green"}.get(verdict(name, change), "")
     return Text.assemble(styled(f"{value:.3f} "), styled(f"({change:+.3f})", colour))
 
 

@@ -68,6 +68,15 @@ def percent_range(low: float, high: float) -> str:
     return f"{percent(low)} to {percent(high)}"
 
 
+def change(value: float) -> str:
+    """Return a difference of two metrics with its sign, for pages: ``+0.033``, ``0.000``.
+
+    A fall has a minus sign, which terminals may lack. What rounds to zero has no sign.
+    """
+    text = f"{value:+.3f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+
+
 def rate(value: float) -> str:
     """Return a learning rate or a multiplier: ``0.001``, ``1e-05``."""
     return f"{value:.4g}"

@@ -199,17 +199,23 @@ def _age(name: str) -> tuple[list[int], str]:
     return [int(number) for number in re.findall(r"\d+", name)], name
 
 
-def latest_intact(root: Path) -> tuple[SavedCheckpoint, str | None]:
+def latest_intact(root: Path, *, strict: bool = False) -> tuple[SavedCheckpoint, str | None]:
     """Return the newest intact checkpoint, and a notice if newer ones are damaged.
 
+    Args:
+        root: The folder of all checkpoints.
+        strict: Whether a damaged one is an error, rather than gone back from.
+
     Raises:
-        CheckpointError: There is no intact checkpoint.
+        CheckpointError: There is no intact checkpoint, or, with ``strict``, a damaged one.
     """
     damage: list[CheckpointError] = []
     for folder in newest_first(root):
         try:
             saved = load(folder)
         except CheckpointError as error:
+            if strict:
+                raise
             damage.append(error)
             continue
         return saved, f"{damage[0]}; going back to {folder.name}" if damage else None
@@ -229,6 +235,15 @@ def load(folder: Path) -> SavedCheckpoint:
         CheckpointError: A file is missing, damaged, or of another format; the message names it.
     """
     return _checked(folder, _FILES)
+
+
+def load_network(folder: Path) -> SavedCheckpoint:
+    """Return a checkpoint after checking all but the optimizer's state, which only resuming needs.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, or of another format; the message names it.
+    """
+    return _checked(folder, _FILES - {_OPTIMIZER})
 
 
 def load_state(folder: Path) -> SavedCheckpoint:

@@ -23,6 +23,7 @@ from siamkit.config import Layer, RunConfig, read_file
 from siamkit.errors import CheckpointError, ConfigError, ResourceError
 from siamkit.files import (
     append_line,
+    is_leftover,
     is_there,
     open_regular,
     reading,
@@ -50,62 +51,86 @@ class RunDir:
         self.plugins = path / "plugins.json"
         self.events = path / "events.jsonl"
         self.metrics = path / "metrics.json"
+        self.quarantine = path / "quarantine.csv"
         self.checkpoints = path / "checkpoints"
         self.embeddings = path / "embeddings"
         self.calibration = path / "calibration.json"
         self.lock = path / ".lock"
         self.owner = path / ".owner.json"
 
-    @classmethod
-    def create(
-        cls, config: RunConfig, now: datetime | None = None, *, reserved: bool = False
-    ) -> RunDir:
-        """Create the directory of a new run and write its config.
-
-        Args:
-            config: The config.
-            now: The time that a default name begins with.
-            reserved: Whether :meth:`reserve` made ``config.run_dir``, which holds the run's data.
-
-        Raises:
-            ConfigError: The directory is not empty.
-            ResourceError: It cannot be written.
-        """
-        if reserved:
-            assert config.run_dir is not None
-            run = cls(config.run_dir)
-        else:
-            run = cls(cls.reserve(config, now))
-        run.write_config(config)
-        return run
-
     def write_config(self, config: RunConfig) -> None:
         """Write ``config.yaml``, in the place of an earlier one."""
         write_atomic(self.config, _kept(config, self.path).to_yaml())
 
     @classmethod
-    def reserve(cls, config: RunConfig, now: datetime | None = None) -> Path:
-        """Create the empty directory of a new run.
+    def reserve(
+        cls, config: RunConfig, now: datetime | None = None, *, restart: bool = False
+    ) -> RunDir:
+        """Return the directory of a new run, which is created if it does not exist.
+
+        Args:
+            config: The config.
+            now: The time that a default name begins with.
+            restart: Whether the directory may hold a run that :attr:`has_begun` denies.
 
         Raises:
             ConfigError: The directory is not empty.
-            ResourceError: It cannot be written.
+            ResourceError: It cannot be read or written.
         """
-        path = config.run_dir or _free(
-            Path("runs") / _default_name(config, now or datetime.now(UTC))
+        run = cls(
+            config.run_dir or _free(Path("runs") / _default_name(config, now or datetime.now(UTC)))
         )
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            hint = f"choose another {setting('run_dir')}"
-            if cls(path).config.is_file():
-                hint += f", or continue the run with {command('train --resume', path)}"
-            raise ConfigError(
-                "the run directory is not empty" if path.is_dir() else "is not a directory",
-                where=str(path),
-                hint=hint,
-            )
+        path = run.path
         with writing(path):
+            if not run._is_free(restart):
+                hint = f"choose another {setting('run_dir')}"
+                if run.config.is_file():
+                    hint += f", or continue the run with {command('train --resume', path)}"
+                raise ConfigError(
+                    "the run directory is not empty" if path.is_dir() else "is not a directory",
+                    where=str(path),
+                    hint=hint,
+                )
             path.mkdir(parents=True, exist_ok=True)
-        return path
+        return run
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the run has saved a checkpoint, so that there is something to continue.
+
+        Raises:
+            CheckpointError: Its folder cannot be read.
+        """
+        with reading(self.checkpoints):
+            if not is_there(self.checkpoints):
+                return False
+            return any(not is_leftover(entry) for entry in self.checkpoints.iterdir())
+
+    def _is_free(self, restart: bool) -> bool:
+        if not self.path.is_dir():
+            return not is_there(self.path)
+        names = {entry.name for entry in self.path.iterdir() if not is_leftover(entry)}
+        names -= {self.lock.name, self.owner.name}  # of a process that was killed
+        if restart and not self.has_begun:
+            records = self.config, self.plugins, self.events, self.quarantine, self.checkpoints
+            names -= {path.name for path in records}
+        return not names
+
+    def restart(self) -> None:
+        """Remove the records of a run that has not begun. The run must be locked.
+
+        Raises:
+            ResourceError: It has begun meanwhile, or a file cannot be removed.
+        """
+        if self.has_begun:
+            raise ResourceError(
+                "another process began the run meanwhile",
+                where=str(self.path),
+                hint="run the command again to continue it",
+            )
+        with writing(self.path):
+            for path in (self.events, self.quarantine):
+                path.unlink(missing_ok=True)
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
@@ -176,7 +201,7 @@ class RunDir:
         writer.writerows((inert(path), problem) for path, problem in skipped)
         # A file name may not be valid Unicode.
         readable = text.getvalue().encode(errors="backslashreplace").decode()
-        write_atomic(self.path / "quarantine.csv", readable)
+        write_atomic(self.quarantine, readable)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -178,7 +178,7 @@ class OpenRun:
         return self._newest.name
 
     def checkpoint(self, which: Which = "best") -> SavedCheckpoint:
-        """Return a checkpoint after checking the hash of every file.
+        """Return a checkpoint after checking its network's files, and not the optimizer's.
 
         Raises:
             ConfigError: ``which`` is neither ``best`` nor ``last``.
@@ -187,7 +187,7 @@ class OpenRun:
         name = self.checkpoint_name(which)
         if name not in self._checkpoints:
             folder = self.dir.checkpoints / name
-            self._checkpoints[name] = self._told(name, lambda: checkpoint.load(folder))
+            self._checkpoints[name] = self._told(name, lambda: checkpoint.load_network(folder))
         return self._checkpoints[name]
 
     def _told(self, name: str, load: Callable[[], SavedCheckpoint]) -> SavedCheckpoint:

@@ -41,7 +41,6 @@ from siamkit.training.tensors import load_model_tensors, model_tensors
 from siamkit.training.tracking import build_trackers, closing
 
 Result = dict[str, Any]
-_CHECKPOINTS_AT_ONCE = 4  # the two newest, the best, and the one being written
 
 
 def fit(
@@ -51,7 +50,8 @@ def fit(
     observers: Sequence[Listener] = (),
     *,
     notices: Sequence[str] = (),
-    reserved: bool = False,
+    reserved: RunDir | None = None,
+    restart: bool = False,
 ) -> Result:
     """Train from the start and return the result object of ``siamkit train --json``.
 
@@ -61,7 +61,9 @@ def fit(
         listeners: Called with every event.
         observers: Plugins that receive the events too; one that fails is left out.
         notices: Notices about the data, for the run's start.
-        reserved: Whether the run directory was reserved and already holds the run's data.
+        reserved: The run's directory, if it was reserved and already holds the run's data.
+        restart: Whether the directory may hold a run that was stopped before its first checkpoint,
+            which starts again.
 
     Raises:
         SiamkitError: The run failed; see :mod:`siamkit.errors`.
@@ -74,11 +76,14 @@ def fit(
     config = setup.config
     _require_loss(setup, splits)
     _require_space(config.run_dir or Path.cwd(), setup)
-    run_dir = RunDir.create(config, reserved=reserved)
-    run_dir.write_plugins(providers(config, registries))
-    if splits.skipped and config.data.on_unreadable == "quarantine":
-        run_dir.write_quarantine(splits.skipped)
+    run_dir = reserved or RunDir.reserve(config, restart=restart)
     with run_dir.locked():
+        if restart:
+            run_dir.restart()
+        run_dir.write_config(config)
+        run_dir.write_plugins(providers(config, registries))
+        if splits.skipped and config.data.on_unreadable == "quarantine":
+            run_dir.write_quarantine(splits.skipped)
         state = RunState(weights=setup.weights, identity=identity(config, splits, registries))
         emit = emitter(run_dir, listeners, [*observers, *trackers])
         with closing(trackers, emit):
@@ -91,6 +96,8 @@ def resume(
     listeners: Sequence[Listener] = (),
     observers: Sequence[Listener] = (),
     changes: Layer | None = None,
+    *,
+    strict: bool = False,
 ) -> Result:
     """Resume the run at ``path`` from its latest intact checkpoint.
 
@@ -101,6 +108,7 @@ def resume(
         observers: As for :func:`fit`.
         changes: Values of keys that decide no result, such as the place of the data. The run keeps
             them.
+        strict: Whether a damaged checkpoint is an error, rather than gone back from.
 
     Raises:
         CheckpointError: There is none, or the config, data or plugins have changed.
@@ -114,11 +122,16 @@ def resume(
     with run_dir.locked(), ExitStack() as ending:
         emit = emitter(run_dir, listeners, [*observers, *trackers])
         ending.enter_context(closing(trackers, emit))
-        saved, notice = checkpoint.latest_intact(run_dir.checkpoints)
+        saved, notice = checkpoint.latest_intact(run_dir.checkpoints, strict=strict)
         if notice:
             emit("notice", {"text": notice})
-        if problem := _lost_best(saved):
-            emit("notice", {"text": problem})
+        try:
+            _require_best(saved)
+        except CheckpointError as error:
+            if strict:
+                raise
+            lost = f"the best epoch's network is lost unless a later epoch is better: {error}"
+            emit("notice", {"text": lost})
         splits = _load_again(config, run_dir)
         state = RunState.from_json(saved.state)
         _require_same(state.identity, identity(config, splits, registries), run_dir)
@@ -150,16 +163,15 @@ def _changed(run: OpenRun, changes: Layer) -> RunConfig:
     return resolve(run.registries, layer, changes, where=str(run.dir.config))
 
 
-def _lost_best(saved: SavedCheckpoint) -> str | None:
-    """Return the notice that the best epoch's network is lost; None if it is there."""
+def _require_best(saved: SavedCheckpoint) -> None:
+    """Check the checkpoint of the best epoch, if there is one.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
     best = saved.state["best_checkpoint"]
-    if best in (None, saved.name):
-        return None
-    try:
-        checkpoint.load(saved.folder.with_name(best))
-    except CheckpointError as error:
-        return f"the best epoch's network is lost unless a later epoch is better: {error}"
-    return None
+    if best not in (None, saved.name):
+        checkpoint.load_network(saved.folder.with_name(best))
 
 
 def _with_monitor(config: RunConfig, splits: Splits) -> RunConfig:
@@ -331,7 +343,7 @@ def _best(trainer: Trainer) -> SavedCheckpoint:
     """
     root, name = trainer.run_dir.checkpoints, trainer.state.best_checkpoint
     try:
-        return checkpoint.load(root / str(name))
+        return checkpoint.load_network(root / str(name))
     except CheckpointError as error:
         raise CheckpointError(
             f"the best epoch's network is lost: {error.what}",
@@ -418,7 +430,8 @@ def _require_space(path: Path, setup: Setup, there: int = 0) -> None:
     """
     weights = sum(t.numel() * t.element_size() for t in model_tensors(setup).values())
     state = state_size(setup.optimizer) * weights
-    needed = max(_CHECKPOINTS_AT_ONCE - there, 1) * (weights + state)
+    at_once = setup.config.train.keep_checkpoints + 2  # the best, and the one being written
+    needed = max(at_once - there, 1) * (weights + state)
     existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:

@@ -95,6 +95,8 @@ class Trainer:
             config.optimizer.clip_norm,
         )
         self.fresh = True
+        self._interval = self.train.checkpoint_interval
+        self._saved = time.monotonic(), state.step  # of the latest checkpoint
         self._remarked: set[str] = set()
         self._begun = False
         self._changing: list[nn.Module] = []
@@ -265,6 +267,7 @@ class Trainer:
                 },
             )
             self._stop_if_asked()
+            self._save_if_due()
 
     def _step(
         self, batches: Iterator[Batch], parts: Sequence[MicroBatch], execution: Execution
@@ -359,6 +362,13 @@ class Trainer:
 
     # --- saving ---
 
+    def _save_if_due(self) -> None:
+        """Save within an epoch, if the interval between checkpoints is over."""
+        when, step = self._saved
+        seconds, steps = time.monotonic() - when, self.state.step - step
+        if self._interval is not None and self._interval.has_passed(seconds, steps):
+            self.save(best=False)
+
     def save(self, *, best: bool) -> None:
         """Check that no frozen tensor changed, then publish a checkpoint."""
         state, setup = self.state, self.setup
@@ -380,7 +390,9 @@ class Trainer:
                 frozen=frozen,
             ),
             best=state.best_checkpoint,
+            keep=self.train.keep_checkpoints,
         )
+        self._saved = time.monotonic(), state.step
         self.emit("checkpoint", {"path": str(path), "epoch": state.epoch, "best": best})
 
     def restore(self, saved: SavedCheckpoint) -> None:

@@ -88,13 +88,16 @@ def test_an_error_prints_names_literally(cli, failing):
         (["--no-plugins", "--plugin", "x", "plugins"], "--no-plugins: cannot be combined with "
          "--plugin"),
         (["list", "lossess"], "KIND: no such kind, got 'lossess', allowed: backbones, "
-         "freeze-policies, losses, schedulers, heads, optimizers, trackers; did you mean "
+         "freeze-policies, losses, schedulers, heads, optimizers, trackers, presets; did you mean "
          "'losses'?"),
         (["list", "losses", "--timm", "x"], "--timm: works only with 'siamkit "
          "list backbones', without a NAME"),
         (["train", "--resume", "r", "--config", "c.yaml"], "--resume: continues "
          "with the run's own configuration, so it cannot be combined with --config; "
          "'siamkit train --config r/config.yaml' starts a new run from it"),
+        (["train", "--strict"], "--strict: works only with --resume"),
+        (["train", "sample", "--resume", "auto"], "--resume auto: needs a run directory, where it "
+         "looks for a run to continue; add --run-dir DIR"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )  # fmt: skip

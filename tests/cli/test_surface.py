@@ -13,15 +13,15 @@ from siamkit.config import RunConfig
 RUN = [
     "DATA", "--backbone", "--pretrained/--no-pretrained", "--weights", "--head", "--image-size",
     "--in-chans", "--freeze-policy", "--loss", "--optimizer", "--scheduler", "--epochs",
-    "--batch-size", "--lr", "--seed", "--device", "--views", "--cache", "--far", "--root",
-    "--path-column", "--label-column", "--run-dir",
+    "--batch-size", "--lr", "--seed", "--device", "--checkpoint-every", "--views", "--cache",
+    "--far", "--root", "--path-column", "--label-column", "--run-dir",
     "--report/--no-report", "--track", "--workers", "--preset", "--config", "--set",
 ]  # fmt: skip
 
 SURFACE = {
     "siamkit": ["--no-plugins", "--plugin", "--debug", "--version -V", "--install-completion",
                 "--show-completion"],
-    "siamkit train": [*RUN, "--resume", "--quiet -q", "--json"],
+    "siamkit train": [*RUN, "--resume", "--strict", "--quiet -q", "--json"],
     "siamkit inspect": [*RUN, "--parameters", "--measure", "--json"],
     "siamkit evaluate": ["RUN", "DATA", "--root", "--last", "--seed", "--device", "--json"],
     "siamkit calibrate": [

@@ -143,7 +143,7 @@ def test_a_threshold_of_another_network_is_refused(cli, run, image_folder):
 def test_it_is_fitted_again_for_another_target_or_on_other_images(cli, run, image_folder):
     before = read(run)
     assert {**cli("calibrate", run, "--json").json} == {
-        "schema": "siamkit.calibrate/1", "run_dir": str(run), **before,
+        "schema": "siamkit.calibrate/1", "run_dir": str(run), "previous": before, **before,
     }  # fmt: skip
     found = cli("calibrate", run, "--far", "0.1", "--json").json
     assert (found["target"], found["far_asked"]) == ("far", 0.1) and found["far"]["rate"] <= 0.1

@@ -16,7 +16,8 @@ from siamkit.evaluation.pairs import pairs_of, scores
 from siamkit.evaluation.verification import equal_error_rate, roc
 
 SOURCE = {
-    "data": "photos", "part": "val", "digest": "d", "checkpoint": "c", "epoch": 0, "siamkit": "1",
+    "data": "photos", "part": "val", "digest": "d", "checkpoint": "c", "network": "n", "epoch": 1,
+    "siamkit": "1",
 }  # fmt: skip
 
 

@@ -46,10 +46,13 @@ def test_numbers_that_differ_are_printed_apart():
 
 
 def test_a_list_without_truth_has_no_rates(render):
-    found = {"pairs": 4, "images": 3, "accepted": 1, "threshold": 0.5, "errors": None, "out": None}
-    assert render(pair_list(found)).strip() == (
-        "4 pairs of 3 images: 1 same, 3 different at threshold 0.5000"
-    )
+    found = {
+        "pairs": 4, "images": 3, "accepted": 1, "threshold": 0.5, "prior": 0.4, "errors": None,
+        "out": None,
+    }  # fmt: skip
+    lines = render(pair_list(found)).strip().splitlines()
+    assert lines[0].strip() == "4 pairs of 3 images: 1 same, 3 different at threshold 0.5000"
+    assert lines[1].startswith("Probabilities are those for data in which 40 % of the pairs are")
     errors = {"accuracy": 0.75, "far": None, "frr": 0.25, "same": 4, "different": 0}
     text = render(pair_list({**found, "errors": errors}))
     assert "accuracy 75 %, FRR 25 %" in text and "FAR" not in text

@@ -227,6 +227,164 @@ def test_no_script_but_ours_runs_even_if_one_got_in(page):
     assert len(blocked) >= 3
 
 
+# --- layout ---------------------------------------------------------------------------------------
+
+OVERLAPS = """
+const boxes = (plot) => [...plot.querySelectorAll(
+  ".xtick text, .ytick text, .xtitle, .ytitle, .x2title, .y2title, .annotation-text, .bartext"
+)].filter((text) => text.textContent && getComputedStyle(text).display !== "none"
+).map((text) => [text.textContent, text.getBoundingClientRect()]).filter(([, box]) => box.width);
+const found = [];
+for (const plot of document.querySelectorAll("[data-chart]")) {
+  const all = boxes(plot);
+  all.forEach(([name, a], i) => all.slice(i + 1).forEach(([other, b]) => {
+    const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    const along = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+    if (across > 1 && along > 1) found.push([plot.dataset.chart, name, other]);
+  }));
+}
+return found;"""
+"""Texts of a chart whose boxes overlap."""
+
+SMALL = """
+const size = (element) => {
+  const scale = element.getScreenCTM ? Math.hypot(element.getScreenCTM().a,
+    element.getScreenCTM().b) : 1;
+  return scale * parseFloat(getComputedStyle(element).fontSize);
+};
+const seen = (element) => element.checkVisibility() && !element.closest(".unseen, .main-svg defs")
+  && element.getBoundingClientRect().width > 1;
+const own = (element) => [...element.childNodes].some(
+  (node) => node.nodeType === Node.TEXT_NODE && node.textContent.trim());
+return [...document.body.querySelectorAll("*")].filter(
+  (e) => !e.closest("script, style, .swatch, option") && own(e) && seen(e) && size(e) < arguments[0]
+).map((e) => [e.tagName, e.textContent.slice(0, 40), size(e)]);"""
+"""Visible texts that are smaller than a number of pixels."""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_two_labels_of_a_chart_overlap(browser, address, width):
+    assert opened(browser, address, width).execute_script(OVERLAPS) == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_text_is_too_small_to_read(browser, address, width):
+    assert opened(browser, address, width).execute_script(SMALL, 11) == []
+
+
+def test_a_phone_shows_every_column_of_every_table(browser, address):
+    page = opened(browser, address, 390)
+    page.execute_script("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    hidden = page.execute_script(
+        """return [...document.querySelectorAll(".scroll")].filter(
+             (box) => box.scrollWidth > box.clientWidth).map((box) => box.ariaLabel);"""
+    )
+    assert hidden == []
+    outside = page.execute_script(
+        """return [...document.querySelectorAll("th, td")].filter((cell) => {
+             const box = cell.getBoundingClientRect();
+             return box.width && (box.right > innerWidth || box.left < 0);
+           }).map((cell) => cell.textContent);"""
+    )
+    assert outside == []
+    root = "document.documentElement"
+    assert page.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
+
+
+def test_a_table_of_many_columns_names_each_value_on_a_phone(browser, address):
+    page = opened(browser, address, 390)
+    names = page.execute_script(
+        """return [...document.querySelectorAll(".many tbody tr:first-child > *")].map(
+             (cell) => getComputedStyle(cell, "::before").content);"""
+    )
+    assert names[:3] == ['"phase"', '"epochs"', '"trains"'] and len(names) == 7
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_numbers_of_phases_are_not_crossed_by_a_line(browser, address, width):
+    crossed = opened(browser, address, width).execute_script(
+        """const found = [];
+           for (const plot of document.querySelectorAll("[data-chart]")) {
+             const { _offset, _length } = plot._fullLayout.yaxis;
+             const top = plot.getBoundingClientRect().top + _offset;
+             for (const text of plot.querySelectorAll(".annotation-text")) {
+               found.push([text.textContent, text.getBoundingClientRect().bottom <= top + 1]);
+             }
+           }
+           return found;"""
+    )
+    assert {"phase 1", "phase 2"} <= {text for text, _ in crossed}
+    assert all(above for _, above in crossed)
+
+
+def test_bars_of_the_plan_hold_text_where_there_is_room(browser, address):
+    script = """return [...document.querySelectorAll("#title-plan ~ .plot .bartext")].filter(
+      (text) => text.checkVisibility() && text.getBoundingClientRect().width > 1
+        && getComputedStyle(text).display !== "none").map((text) => text.textContent)"""
+    assert any("rate" in text for text in opened(browser, address, 1280).execute_script(script))
+
+
+# --- paper ----------------------------------------------------------------------------------------
+
+POINT = 4 / 3  # pixels
+
+
+def printed(page):
+    import base64
+
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    paper = {"paperWidth": 8.27, "paperHeight": 11.69}
+    result = page.execute_cdp_cmd("Page.printToPDF", {**paper, "preferCSSPageSize": True})
+    return base64.b64decode(result["data"])
+
+
+def test_paper_has_few_pages_of_readable_text(page):
+    import re
+
+    pdf = printed(page)
+    assert pdf.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 8
+    # A hatched or transparent bar would be a picture of its whole chart.
+    assert len(pdf) < 1_500_000
+
+    page.execute_script("dispatchEvent(new Event('beforeprint'))")
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    size = {"width": 703, "height": 900, "deviceScaleFactor": 1, "mobile": False}  # A4
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    assert page.execute_script(SMALL, 8 * POINT - 0.01) == []
+    assert page.execute_script(OVERLAPS) == []
+
+
+def test_the_screen_is_as_before_after_printing(page):
+    script = """return [...document.querySelectorAll("[data-chart]")].map((plot) => {
+      const box = plot.querySelector(".main-svg").getBoundingClientRect();
+      const text = plot.querySelector("text");
+      return [plot.dataset.chart, Math.round(box.width), Math.round(box.height),
+              text ? getComputedStyle(text).fontSize : ""];
+    })"""
+    before = page.execute_script(script)
+    printed(page)
+    page.execute_script(
+        "dispatchEvent(new Event('beforeprint')); dispatchEvent(new Event('afterprint'))"
+    )
+    wait(page, f"return JSON.stringify((() => {{{script}}})()) === arguments[0]", dumped(before))
+
+
+def dumped(value):
+    return json.dumps(value, separators=(",", ":"))
+
+
+def test_paper_is_light_whatever_the_screen_is(browser, address):
+    page = opened(browser, address, 1280, "dark")
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
+    colours = page.execute_script(
+        """const of = (name) => getComputedStyle(document.querySelector(name));
+           return [of("body").backgroundColor, of("body").color, of(".xtick text").fill];"""
+    )
+    assert colours == ["rgb(255, 255, 255)", "rgb(23, 27, 33)", "rgb(74, 82, 93)"]
+
+
 def test_it_prints_every_chart_within_the_paper(page):
     import base64
 

@@ -1,6 +1,7 @@
 """What happened in a run, from its events."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from siamkit.report.html import timing
 from siamkit.report.html.facts import facts_of
+from siamkit.report.html.figures import draw_bands, figure
 from siamkit.report.html.plan_chart import plan_chart, prefix_of
 from siamkit.report.html.run_charts import (
     loss_chart,
@@ -204,8 +206,6 @@ def test_no_second_is_lost_or_counted_twice(moves):
 def test_the_plan_names_what_is_computed_once():
     band = facts_of(EVENTS).bands[0]
     assert prefix_of(band) == set()
-    from dataclasses import replace
-
     assert prefix_of(replace(band, engine={"boundary": "features"})) == {"layer4"}
     assert prefix_of(replace(band, engine={"boundary": "layer4"})) == {"layer4"}
     assert prefix_of(replace(band, engine={"boundary": "layer4.1"})) == set()
@@ -219,10 +219,91 @@ def test_charts_say_in_words_what_they_show():
     assert metric.rows == [(0, "0.500", None, None), (1, "0.750", "0.875", "+0.125"),
                            (2, "0.750", "0.875", "+0.125")]  # fmt: skip
     assert "0.125" in loss.finding
-    assert plan.rows[0][:3] == (1, "1 to 1", "head")
+    assert plan.rows[0][:3] == (1, "1", "head")
     # A band for each phase, on each chart over epochs.
     assert len(metric.figure.layout.shapes) == 2 + 1  # and the untrained line
     assert [t.name for t in plan.figure.data] == ["share", "trains", "frozen"]
+
+
+def with_rates(*rates):
+    """The events of the run, with the rate of the head at each of its steps."""
+    left = iter(rates)
+    return [{**e, "rates": {"head": next(left)}} if e["event"] == "step" else e for e in EVENTS]
+
+
+@pytest.mark.parametrize(
+    ("rates", "text", "more"),
+    [
+        ((1e-3, 5e-4, 2e-4, 3e-5), "rate up to 0.001", "rate 3e-05 to 0.001"),
+        ((1e-4, 1e-3, 5e-4, 1e-5), "rate up to 0.001", "rate 1e-05 to 0.001"),
+        ((1e-3, 1e-3, 1e-3, 1e-3), "rate 0.001", "rate 0.001"),
+    ],
+)
+def test_a_bar_of_the_plan_says_one_rate_only_if_there_is_one(rates, text, more):
+    plan = plan_chart(facts_of(with_rates(*rates)))
+    assert plan is not None
+    bar = next(t for t in plan.figure.data if t.name == "trains")
+    head = next(i for i, hover in enumerate(bar.hovertext) if hover.startswith("head"))
+    assert bar.text[head] == text
+    assert bar.hovertext[head].endswith(f", {more}")
+
+
+def test_the_plan_counts_epochs_from_one_in_the_middle_of_each():
+    plan = plan_chart(facts_of(EVENTS))
+    assert plan is not None
+    axis = plan.figure.layout.xaxis2
+    assert list(zip(axis.tickvals, axis.ticktext, strict=True)) == [(0.5, "1"), (1.5, "2")]
+    assert [row[1] for row in plan.rows] == ["1", "2"]
+
+
+def test_the_numbers_of_phases_stand_above_the_lines():
+    chart = metric_chart(facts_of(EVENTS), "recall@1")
+    assert chart is not None
+    notes = chart.figure.layout.annotations
+    assert [note.text for note in notes] == ["phase 1", "phase 2"]
+    assert all((n.yref, n.y, n.yanchor) == ("y domain", 1, "bottom") for n in notes)
+
+
+def test_many_phases_have_numbers_only_where_there_is_room():
+    band = facts_of(EVENTS).bands[0]
+    bands = [replace(band, start=i, end=i + 1) for i in range(4)]
+    bands.append(replace(band, start=4, end=100))
+    plot = figure()
+    draw_bands(plot, bands)
+    assert [note.text for note in plot.layout.annotations] == ["phase 5"]
+    assert len(plot.layout.shapes) == 5
+
+
+def test_every_trace_has_a_key_that_looks_like_it():
+    facts = facts_of(EVENTS)
+    metric, loss, plan = metric_chart(facts, "recall@1"), loss_chart(facts), plan_chart(facts)
+    assert metric and loss and plan
+    held, training, gap, best = metric.keys
+    assert (held.name, held.line, held.dashes, held.mark) == ("held out", True, "", "●")
+    assert (training.line, training.dashes, training.mark) == (True, "6 3", "■")
+    assert (gap.area, gap.line, gap.mark) == (True, False, "")
+    assert (best.line, best.mark) == (False, "★")
+    assert [key.name for key in loss.keys] == ["step", "epoch mean"]
+    assert all(key.area for key in plan.keys)
+    assert not any(chart.figure.layout.showlegend for chart in (metric, loss, plan))
+
+
+def test_the_kinds_of_work_have_colours_of_their_own_and_their_table_is_the_legend():
+    chart = time_chart(timing.spent(SPAN))
+    assert chart is not None and chart.keyed
+    assert [key.name for key in chart.keys] == [row[0] for row in chart.rows]
+    assert len({key.colour for key in chart.keys}) == len(chart.keys)
+    # A hatched bar is a picture of the whole chart on paper.
+    assert "pattern" not in chart.figure.to_json()
+
+
+def test_a_small_change_fills_no_chart():
+    quiet = json.loads(json.dumps(EVENTS).replace('"recall@1": 0.75', '"recall@1": 0.501'))
+    quiet = json.loads(json.dumps(quiet).replace('"recall@1": 0.875', '"recall@1": 0.502'))
+    chart = metric_chart(facts_of(quiet), "recall@1")
+    assert chart is not None
+    low, high = chart.figure.layout.yaxis.range
+    assert high - low == pytest.approx(0.05) and low < 0.5 and high > 0.502
 
 
 def test_names_of_stages_are_no_markup_in_a_chart():
@@ -233,3 +314,19 @@ def test_names_of_stages_are_no_markup_in_a_chart():
     # The only tags are the line breaks of our own hover texts.
     assert "\\u003cb\\u003e" not in text and "\\u003ca" not in text
     assert "&lt;b&gt;x&lt;" in text
+
+
+@pytest.mark.parametrize("rates", [(0.1,) * 4, (2e-3, 1.9e-3, 1.5e-3, 5e-4)])
+def test_ticks_of_rates_are_whole_numbers_not_single_digits(rates):
+    chart = rate_chart(facts_of(with_rates(*rates)))
+    assert chart is not None
+    axis = chart.figure.layout.yaxis
+    assert [float(text) for text in axis.ticktext] == pytest.approx(list(axis.tickvals))
+    low, high = (10**end for end in axis.range)
+    assert low < min(rates) and max(rates) < high
+    assert sum(low <= tick <= high for tick in axis.tickvals) >= 2
+
+
+def test_the_highest_rate_of_a_schedule_is_a_round_number():
+    chart = rate_chart(facts_of(with_rates(9.999e-4, 5e-4, 1e-4, 1e-6)))
+    assert chart is not None and "highest rate is 0.001." in chart.finding

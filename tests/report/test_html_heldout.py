@@ -4,6 +4,7 @@ import base64
 import io
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from siamkit.evaluation.embedding_map import embedding_map
 from siamkit.evaluation.prediction import Rate
 from siamkit.evaluation.summary import summarize
 from siamkit.interfaces import Preprocessing
+from siamkit.report.html import context
 from siamkit.report.html import thumbnails as thumbs
 from siamkit.report.html.heldout import held_out_facts
 from siamkit.report.html.score_charts import det_chart, map_chart, roc_chart, score_chart
@@ -95,7 +97,7 @@ def test_the_threshold_is_the_calibration_s_or_that_of_equal_errors():
     own = held_out_facts(held, None)
     assert own.verified is not None and own.decision is not None
     assert own.decision.threshold == own.verified.metrics.eer_threshold
-    assert "no threshold of its own" in own.decision.source
+    assert "the run has none of its own" in own.decision.source
     decision = held_out_facts(held, calibration(0.25)).decision
     assert decision is not None and decision.threshold == 0.25
     accepted = own.verified.scores >= 0.25
@@ -259,3 +261,48 @@ def test_they_stay_within_their_budget(tmp_path, monkeypatch):
     best = sum(len(t or "") for t in thumbs.thumbnails(paths, sizes, PAD).values())
     monkeypatch.setattr(thumbs, "BUDGET", best // 2)
     assert sum(len(t or "") for t in thumbs.thumbnails(paths, sizes, PAD).values()) <= best // 2
+
+
+def gathered_of(held):
+    """What the context reads of a run whose held-out images are these."""
+    facts = held_out_facts(held, None)
+    return SimpleNamespace(held=facts, map=None, why="")
+
+
+@pytest.mark.parametrize("kind", ["all", "drawn", "listed"])
+def test_the_sentence_about_pairs_counts_them_and_says_which(kind):
+    held = held_out([0, 1, 2] * 20)
+    if kind == "listed":
+        tuples = Tuples(((0, 3), (0, 1), (1, 2)), (True, False, False))
+        held = replace(held, images=ImageSet(held.images.samples, held.images.classes, tuples))
+    facts = held_out_facts(held, None, most_pairs=200 if kind == "drawn" else 10_000)
+    note = context._pairs_note(facts.verified, facts)
+    same, different = facts.verified.metrics.same, facts.verified.metrics.different
+    which = {
+        "all": "all 1,770 pairs of these images",
+        "drawn": f"a random sample of {same + different:,} pairs",
+        "listed": "the 3 pairs that the data lists",
+    }[kind]
+    assert note == f"The metrics use {which}: {same:,} same, {different:,} different."
+
+
+def test_ties_are_told_where_recall_is():
+    held = held_out([0, 0, 1, 1, 2, 2])
+    equal = replace(held, embeddings=torch.ones_like(held.embeddings))
+    tied = context._pictures(gathered_of(equal), {})["retrieval_note"]
+    assert "recall@1 0.200" in tied
+    assert "6 queries have nearest images of several classes, all equally near" in tied
+    assert "equally near" not in context._pictures(gathered_of(held), {})["retrieval_note"]
+
+
+def test_few_pairs_are_counted_in_wide_bins_and_drawn_without_hatching():
+    few, many = (held_out_facts(held_out([0, 1, 2] * n), None) for n in (4, 60))
+    charts = [score_chart(facts.verified, facts.decision) for facts in (few, many)]
+    bins = [len(chart.figure.data[0].x) for chart in charts]
+    assert bins[0] < bins[1]
+    for chart, facts in zip(charts, (few, many), strict=True):
+        different, same = chart.figure.data
+        assert different.line.dash != same.line.dash  # not only colours tell them apart
+        assert sum(row[1] for row in chart.rows) == facts.verified.metrics.different
+        assert sum(same.y) == pytest.approx(100, rel=0.01)
+        assert "pattern" not in chart.figure.to_json()

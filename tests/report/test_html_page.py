@@ -13,7 +13,7 @@ import pytest
 from siamkit.api.reports import write_report
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.json_files import read_sealed, write_sealed
-from siamkit.report.html.page import policy, render
+from siamkit.report.html.page import policy, render, unbroken
 from siamkit.runs.directory import RunDir
 from siamkit.runs.held_out import HeldOut
 
@@ -92,6 +92,77 @@ def test_tables_have_heads_and_charts_have_words(written):
     assert all(b - a <= 1 for a, b in pairwise(levels))
 
 
+def test_the_menu_lists_the_headings_and_the_docs_explain_them(written):
+    _, text = written
+    body = body_of(text)
+    menu = re.search(r"<nav.*?</nav>", body, re.S)
+    assert menu
+    links = re.findall(r'<a href="#(\w+)">(.*?)</a>', menu[0])
+    assert links == re.findall(r'<h2 id="(\w+)">(.*?)</h2>', body)
+    docs = Path(__file__).parents[2] / "docs/howto/report.md"
+    table = docs.read_text().partition("## What it shows")[2].partition("\n\n")[2]
+    rows = re.findall(r"^\| (\w[\w ]*) \|", table.partition("\n\n")[0], re.M)
+    assert rows == ["section", "head", *(name for _, name in links)]
+
+
+def changed_by(run, to, **changes):
+    """A copy of a run whose test images change by these from the untrained backbone."""
+    run = copy_of(run, to)
+    metrics = read_sealed(run / "metrics.json")
+    metrics["metrics"]["test"] = {
+        "untrained": dict.fromkeys(changes, 0.5),
+        "best": {name: 0.5 + change for name, change in changes.items()},
+    }
+    write_sealed(run / "metrics.json", metrics)
+    return run
+
+
+def figures_of(text):
+    found = re.findall(r'<span class="change">(.*?)</span>\s*</li>', text, re.S)
+    return [re.sub(r"\s+", " ", part) for part in found]
+
+
+def test_gains_and_losses_have_their_sign_word_and_colour(hostile_run, tmp_path):
+    run = changed_by(
+        hostile_run, tmp_path / "run", **{"recall@1": -0.125, "map@r": 0.0004, "eer": -0.25}
+    )
+    write_report(run)
+    text = (run / "report.html").read_text()
+    worse, same, fewer_errors = figures_of(text)[:3]
+    assert worse == '0.500 untrained, <b class="loss">\N{MINUS SIGN}0.125 worse</b>'
+    assert same == "0.500 untrained, unchanged"
+    assert fewer_errors == '0.500 untrained, <b class="gain">\N{MINUS SIGN}0.250 better</b>'
+    rules = dict(re.findall(r"\.change \.(gain|loss) \{ color: (.*?);", text))
+    assert rules == {"gain": "var(--right)", "loss": "var(--wrong)"}
+
+
+@pytest.mark.parametrize(("change", "told"), [(-0.125, True), (0.125, False), (0.0, False)])
+def test_a_run_below_its_baseline_says_so_at_the_top(hostile_run, tmp_path, change, told):
+    run = changed_by(hostile_run, tmp_path / "run", **{"recall@1": change})
+    # Without its validation baseline, which this run may end below as well.
+    lines = (run / "events.jsonl").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if json.loads(line)["event"] != "untrained"]
+    (run / "events.jsonl").write_text("".join(kept))
+    write_report(run)
+    top = body_of((run / "report.html").read_text()).partition("<h1>")[0]
+    assert ('<span class="status">below its baseline</span>' in top) == told
+
+
+def test_it_says_what_the_network_sees(hostile_run, tmp_path):
+    run = copy_of(hostile_run, tmp_path / "run")
+    kept = HeldOut.load(RunDir(run), "val")
+    assert kept is not None
+    how = replace(kept.preprocessing, fit="squash", value_range=12)
+    replace(kept, preprocessing=how).save(RunDir(run))
+    write_report(run)
+    body = body_of((run / "report.html").read_text())
+    assert "whole images, squashed to a square; 4095 of 16-bit images is white" in body
+    about = body.partition("<dt>the network sees</dt>")[2].partition("</dd>")[0]
+    assert "squashed" in about and "pixels" in about
+    note = body.partition('id="retrieval"')[2].partition("</p>")[0]
+    assert "as the network sees them" in note and "squashed" in note
+
+
 def copy_of(run: Path, to: Path) -> Path:
     shutil.copytree(run, to, ignore=shutil.ignore_patterns("checkpoints", ".lock"))
     return to
@@ -149,7 +220,7 @@ def test_the_threshold_of_the_calibration_is_shown_with_what_it_foresaw(hostile_
     assert [text for text in write_report(run)["notices"] if "threshold" in text] == []
     text = (run / "report.html").read_text()
     assert "At the threshold of 0.432" in text and "predicted" in text
-    assert "1.23 % (0.4 % to 3.1 %)" in text
+    assert "1.23\N{NO-BREAK SPACE}% (0.4\N{NO-BREAK SPACE}% to 3.1\N{NO-BREAK SPACE}%)" in text
     assert "no calibration.json" not in text
 
 
@@ -165,7 +236,7 @@ def test_test_images_come_before_validation_images(hostile_run, tmp_path):
     assert write_report(run)["part"] == "test"
     text = (run / "report.html").read_text()
     assert "the test set, " in text and "optimistic" not in text
-    assert "0.457" in text and "+0.207" in text
+    assert "0.457" in text and '<b class="gain">+0.207 better</b>' in text
 
 
 def test_what_is_no_run_or_no_file_is_told(hostile_run, tmp_path):
@@ -179,8 +250,15 @@ def test_versions_and_configuration_are_those_of_the_run(written):
     _, text = written
     from importlib.metadata import version
 
-    assert f"<td>{version('torch')}</td>" in text
+    assert f">{version('torch')}</td>" in text
     assert "name: triplet" in text and "fixed seed" in text
+
+
+def test_no_line_ends_between_a_number_and_its_unit():
+    text = "17.6 % of 1.31 M in 3 min 05 s, epochs 10 to 12 of a 5 mile run, a 3 maps"
+    hard = text.replace("17.6 %", "17.6\xa0%").replace("1.31 M", "1.31\xa0M")
+    hard = hard.replace("3 min 05 s", "3\xa0min 05\xa0s").replace("10 to 12", "10\xa0to\xa012")
+    assert unbroken(text) == hard
 
 
 def test_the_policy_forbids_what_it_does_not_name():

@@ -51,6 +51,12 @@ def test_rates_keep_small_numbers_readable():
     assert units.per_second(3.21) == "3.2 img/s"
 
 
+def test_a_change_has_a_sign_unless_it_rounds_to_zero():
+    assert units.change(0.0334) == "+0.033"
+    assert units.change(-0.4667) == "\N{MINUS SIGN}0.467"
+    assert units.change(-0.0004) == units.change(0.0) == units.change(0.0004) == "0.000"
+
+
 @pytest.mark.parametrize(
     ("least", "most", "text"),
     [

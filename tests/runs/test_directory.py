@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -19,14 +20,15 @@ def test_the_default_name_tells_when_and_what(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = RunConfig.model_validate({"backbone": "timm:convnext_tiny.fb_in22k"})
-    first, second = (RunDir.create(config, NOW).path for _ in range(2))
+    first, second = (RunDir.reserve(config, NOW).path for _ in range(2))
     assert first.as_posix() == "runs/20260102-030405-timm-convnext_tiny.fb_in22k-stages"
     assert second.name == f"{first.name}-2", "two runs in one second do not meet"
 
 
 def test_the_written_config_reads_back_as_the_same_config(tmp_path: Path) -> None:
     config = RunConfig.model_validate({"run_dir": tmp_path / "run", "optimizer": {"lr": 1e-5}})
-    run = RunDir.create(config)
+    run = RunDir.reserve(config)
+    run.write_config(config)
     again = RunConfig.model_validate(run.read_config())
     assert again == config.model_copy(update={"run_dir": None})
 
@@ -63,11 +65,68 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     config = RunConfig.model_validate({"run_dir": tmp_path / "file" / "run"})
     with pytest.raises(ResourceError, match="cannot write: Not a directory"):
-        RunDir.create(config)
+        RunDir.reserve(config)
 
 
 def test_a_run_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("precious")
     with pytest.raises(ConfigError, match="run: is not a directory; choose another run_dir"):
-        RunDir.create(RunConfig.model_validate({"run_dir": tmp_path / "run"}))
+        RunDir.reserve(RunConfig.model_validate({"run_dir": tmp_path / "run"}))
     assert (tmp_path / "run").read_text() == "precious"
+
+
+def test_what_a_killed_process_left_is_no_run(tmp_path: Path) -> None:
+    config = RunConfig.model_validate({"run_dir": tmp_path / "run"})
+    run = RunDir.reserve(config)
+    (run.path / ".siamkit-0123456789abcdef").mkdir()
+    for path in (run.lock, run.owner):
+        path.touch()
+    RunDir.reserve(config)
+    run.write_config(config)
+    with pytest.raises(ConfigError, match="not empty; choose another run_dir, or continue"):
+        RunDir.reserve(config)
+
+
+def test_a_run_starts_again_until_it_has_a_checkpoint_and_never_over_other_files(
+    tmp_path: Path,
+) -> None:
+    config = RunConfig.model_validate({"run_dir": tmp_path / "run"})
+    run = RunDir.reserve(config)
+    run.write_config(config)
+    run.append_event("notice", {"text": "old"})
+    (run.checkpoints / ".siamkit-0123456789abcdef").mkdir(parents=True)
+    assert not run.has_begun
+    assert RunDir.reserve(config, restart=True).path == run.path
+    run.restart()
+    assert not run.events.exists()
+    (run.path / "mine.txt").touch()
+    with pytest.raises(ConfigError, match="not empty"):
+        RunDir.reserve(config, restart=True)
+    (run.path / "mine.txt").unlink()
+    (run.checkpoints / "epoch-00000-step-00000000").mkdir()
+    assert run.has_begun
+    with pytest.raises(ConfigError, match="not empty"):
+        RunDir.reserve(config, restart=True)
+    with pytest.raises(ResourceError, match="another process began the run meanwhile"):
+        run.restart()
+
+
+def test_a_read_only_directory_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o755)
+    config = RunConfig.model_validate({"run_dir": tmp_path / "run"})
+    run = RunDir.reserve(config)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(ResourceError, match="cannot write: Permission denied"):
+            RunDir.reserve(config.model_copy(update={"run_dir": tmp_path / "new"}))
+        with (
+            pytest.raises(ResourceError, match="cannot write: Permission denied"),
+            RunDir.reserve(config).locked(),
+        ):
+            pass
+    finally:
+        os.seteuid(0)
+    assert not run.config.exists()

@@ -72,8 +72,8 @@ def test_a_cache_that_differs_from_the_network_is_told_and_not_used(
 
     monkeypatch.setattr(prefix_store, "run", spoil)
     run = fit(run_values(**CACHED, run_dir=str(tmp_path / "wrong")))
-    (notice,) = of(run, "notice")
-    assert "differs from the network by" in notice["text"] and "without it" in notice["text"]
+    (notice,) = [n["text"] for n in of(run, "notice") if "differs from" in n["text"]]
+    assert "differs from the network by" in notice and "without it" in notice
     first, decided = of(run, "engine")
     assert first["mode"] == "cached"
     assert decided["mode"] == "live" and "differs" in decided["reason"]
@@ -124,8 +124,8 @@ def test_only_the_views_that_are_reached_are_computed(
 
     api.fit(run_values(**CACHED, train={"epochs": 4}), listeners=[listen])
     # The first view with the held-out images and the probe, then the second one.
-    assert done[:4] == [("fill", 24 * 3), ("epoch_end", 0), ("fill", 24), ("epoch_end", 1)]
-    assert done[4:] == [("epoch_end", 2), ("epoch_end", 3)]
+    assert done[:4] == [("fill", 24 * 3), ("epoch_end", 1), ("fill", 24), ("epoch_end", 2)]
+    assert done[4:] == [("epoch_end", 3), ("epoch_end", 4)]
 
 
 def test_without_augmentation_there_is_one_view(run_values: RunValues) -> None:
@@ -286,7 +286,8 @@ def test_a_kernel_that_is_gone_is_told_on_resuming(
     )
     events: list[siamkit.Event] = []
     api.resume(values["run_dir"], listeners=[events.append])
-    (notice,) = (event.data["text"] for event in events if event.name == "notice")
+    texts = [event.data["text"] for event in events if event.name == "notice"]
+    (notice,) = [text for text in texts if "kernel" in text]
     assert "the phase's first kernel" in notice and "not installed" in notice
 
 

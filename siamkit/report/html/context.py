@@ -6,20 +6,32 @@ import importlib.metadata
 import platform
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
+from siamkit.evaluation.neighbourhood import Neighbourhood
 from siamkit.evaluation.retrieval import Retrieval
+from siamkit.evaluation.verified import Verified
 from siamkit.report import units
-from siamkit.report.html import model, run_charts, score_charts, timing
+from siamkit.report.html import model, run_charts, score_charts
 from siamkit.report.html.figures import Chart
 from siamkit.report.html.gather import Gathered
+from siamkit.report.html.head import PARTS, head, seen_text
 from siamkit.report.html.heldout import Decision, HeldOutFacts
 from siamkit.report.html.plan_chart import plan_chart
 from siamkit.words import plural
 
 Context = dict[str, Any]
-_PARTS = {"test": "test", "val": "validation"}
+SECTIONS = {
+    "learning": "Learning",
+    "freezing": "Freezing",
+    "time": "Time",
+    "verification": "Verification",
+    "retrieval": "Retrieval",
+    "hardest": "Hardest pairs",
+    "map": "Map",
+    "configuration": "Configuration",
+}
+"""The headings of the page by their anchor, in order; the menu lists the same."""
 
 
 def charts_of(gathered: Gathered) -> dict[str, Chart]:
@@ -64,95 +76,17 @@ def context_of(
             "damaged since the run"
         )
     return {
-        **_head(gathered),
+        **head(gathered),
         **_run(gathered, charts),
         **_verification(gathered, charts),
         **_pictures(gathered, charts),
         **_appendix(gathered),
+        "sections": SECTIONS,
         "notices": notices,
         "thumbs": dict(thumbs),
         "siamkit": importlib.metadata.version("siamkit"),
         "written": f"{now:%Y-%m-%d %H:%M} UTC",
     }
-
-
-# --- the head ------------------------------------------------------------------------------------
-
-
-def _head(gathered: Gathered) -> Context:
-    facts = gathered.facts
-    config = facts.start.get("config") or {}
-    data = str((config.get("data") or {}).get("path", ""))
-    backbone = _name(config, "backbone")
-    title = f"{backbone} on {Path(data).name or data}" if backbone else gathered.run.path.name
-    return {
-        "title": title,
-        "lead": _lead(gathered, config),
-        "status": _status(gathered),
-        "figures": model.headline(facts, gathered.metrics),
-        "about": _about(gathered, data),
-    }
-
-
-def _name(config: Mapping[str, Any], section: str) -> str:
-    return str((config.get(section) or {}).get("name", ""))
-
-
-def _lead(gathered: Gathered, config: Mapping[str, Any]) -> str:
-    facts = gathered.facts
-    if not config:
-        return (
-            "The event log has no start of the run: the run stopped during setup, before training."
-        )
-    total = sum(timing.totals(gathered.spent).values())
-    of = facts.start.get("epochs")
-    done = len(facts.epochs)
-    return (
-        f"{_name(config, 'head')} head, {_name(config, 'loss')} loss, freeze policy "
-        f"{_name(config, 'freeze')}, {_name(config, 'scheduler')} schedule; {done} of {of} epochs "
-        f"on {facts.start.get('device')} in {units.duration(total)}."
-    )
-
-
-def _status(gathered: Gathered) -> str:
-    facts = gathered.facts
-    if not facts.ended:
-        return "not finished"
-    return "stopped early" if facts.stopped_early else ""
-
-
-def _about(gathered: Gathered, data: str) -> list[tuple[str, str]]:
-    facts, start = gathered.facts, gathered.facts.start
-    rows: list[tuple[str, str]] = [("run", str(gathered.run.path))]
-    if sets := start.get("data"):
-        rows += [
-            ("data", data),
-            ("trained on", sets["train"]),
-            ("held out", f"{sets['val']} ({sets['how']})"),
-            ("weights", str(start.get("weights", ""))),
-        ]
-    if facts.best is not None:
-        rows.append(("best epoch", f"{facts.best.number + 1} of {len(facts.epochs)}"))
-    if facts.bands:
-        last = facts.bands[-1]
-        phases = plural(len(facts.bands), "phase")
-        rows.append(
-            (
-                "trainable at the end",
-                f"{units.percent(last.share)} of the parameters ({phases})",
-            )
-        )
-    if gathered.held is not None and gathered.held.verified is not None:
-        verified = gathered.held.verified
-        rows.append(
-            (
-                f"verification ({_PARTS[gathered.held.held.part]})",
-                f"equal error rate {verified.metrics.eer:.3f}, AUC {verified.metrics.auc:.3f}",
-            )
-        )
-    if facts.sessions > 1:
-        rows.append(("resumed", "once" if facts.sessions == 2 else f"{facts.sessions - 1} times"))
-    return rows
 
 
 # --- the run -------------------------------------------------------------------------------------
@@ -196,7 +130,7 @@ def _verification(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
     }
     if held is None:
         return context
-    part = _PARTS[held.held.part]
+    part = PARTS[held.held.part]
     context["held_note"] = (
         f"This section and the following ones show the {part} set, {_described(held)}, embedded "
         f"by the network of the best epoch ({held.held.epoch + 1})."
@@ -204,9 +138,11 @@ def _verification(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
     if held.notices:
         context["held_note"] += f" {' '.join(held.notices)}"
     if part == "validation":
+        fitted = held.decision is not None and held.decision.calibration is not None
+        chosen = "the best epoch and the threshold" if fitted else "the best epoch"
         context["held_note"] += (
-            " The best epoch was selected on these images, so the figures are slightly "
-            "optimistic. A test split gives unbiased figures."
+            f" These images chose {chosen}, so the figures are optimistic for other images. "
+            "A test split gives unbiased figures."
         )
     if held.verified is None:
         context["why_no_pairs"] = (
@@ -216,22 +152,28 @@ def _verification(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
         return context
     verified, decision = held.verified, held.decision
     assert decision is not None
-    metrics = verified.metrics
-    drawn = "all pairs" if verified.pairs.all else "a random sample of all pairs"
-    if held.held.images.tuples is not None:
-        drawn = "the pairs that the data lists"
     context.update(
         verification=model.verification_rows(verified),
         threshold=decision.threshold,
         threshold_rows=_threshold_rows(decision),
         foreseen=decision.calibration is not None,
         threshold_note=(
-            f"The threshold comes from {decision.source}. The metrics use {metrics.same} same and "
-            f"{metrics.different} different pairs: {drawn}. The intervals are bootstrapped over "
-            "classes."
+            f"The threshold is {decision.source}. {_pairs_note(verified, held)} The intervals come "
+            "from a bootstrap over classes."
         ),
     )
     return context
+
+
+def _pairs_note(verified: Verified, held: HeldOutFacts) -> str:
+    same, different = verified.metrics.same, verified.metrics.different
+    drawn = "all {} pairs of these images" if verified.pairs.all else "a random sample of {} pairs"
+    if held.held.images.tuples is not None:
+        drawn = "the {} pairs that the data lists"
+    return (
+        f"The metrics use {drawn.format(f'{same + different:,}')}: {same:,} same, {different:,} "
+        "different."
+    )
 
 
 def _described(held: HeldOutFacts) -> str:
@@ -251,7 +193,7 @@ def _pictures(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
     context: Context = {
         "right": [], "wrong": [], "accepts": [], "rejects": [], "items": [], "map_classes": [],
         "map": charts.get("map"), "map_note": "", "retrieval_note": "", "hardest_note": "",
-        "why_no_images": gathered.why, "why_no_map": gathered.why,
+        "seen": "", "why_no_images": gathered.why, "why_no_map": gathered.why,
     }  # fmt: skip
     if held is None:
         return context
@@ -267,12 +209,15 @@ def _pictures(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
     context.update(
         right=model.gallery(held, held.right),
         wrong=model.gallery(held, held.wrong),
-        retrieval_note=_retrieval_note(held.retrieval),
+        retrieval_note=_retrieval_note(held.retrieval, held.near),
+        seen=seen_text(held.held.preprocessing),
     )
     if held.verified is not None:
-        known = held.held.images.tuples is not None
+        note = "Different pairs that the network finds alike, and same pairs that it finds unlike."
+        if held.held.images.tuples is None:
+            note += " Each class, or pair of classes, is shown once at most."
         context.update(
-            hardest_note="" if known else ", at most one per pair of classes",
+            hardest_note=note,
             accepts=model.shown_pairs(held, held.accepts),
             rejects=model.shown_pairs(held, held.rejects),
         )
@@ -292,15 +237,21 @@ def _pictures(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
     return context
 
 
-def _retrieval_note(metrics: Retrieval | None) -> str:
+def _retrieval_note(metrics: Retrieval | None, near: Neighbourhood) -> str:
     if metrics is None:
         return "No image has another image of its class to retrieve."
-    return (
+    note = (
         f"{units.percent(metrics.recall[1])} of {plural(metrics.queries, 'query')} among "
         f"{plural(metrics.gallery, 'image')} have an image of their own class as the nearest one "
-        f"(recall@1 {metrics.recall[1]:.3f}, MAP@R {metrics.map_at_r:.3f}). The queries shown are "
-        "a random sample (fixed seed)."
+        f"(recall@1 {metrics.recall[1]:.3f}, MAP@R {metrics.map_at_r:.3f})."
     )
+    right = near.right[near.findable]
+    if tied := int(((right > 0) & (right < 1)).sum()):
+        note += (
+            f" {plural(tied, 'query has', 'queries have')} nearest images of several classes, all "
+            "equally near: they count by the share of their own class among these."
+        )
+    return f"{note} The queries shown are a random sample (fixed seed)."
 
 
 # --- the appendix --------------------------------------------------------------------------------

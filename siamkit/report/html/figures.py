@@ -24,7 +24,35 @@ Cell = str | int | float | None
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _SHADES = ("rgba(134,142,153,0.07)", "rgba(134,142,153,0.17)")
+_TEXT = 12  # pixels
 _LABEL = 22
+_NARROWEST, _WIDE = 0.05, 0.25  # shares of a chart: bands with a number, with a word, above them
+_MARKS = {
+    "circle": "\N{BLACK CIRCLE}", "square": "\N{BLACK SQUARE}", "diamond": "\N{BLACK DIAMOND}",
+    "star": "\N{BLACK STAR}", "x": "\N{HEAVY MULTIPLICATION X}",
+}  # fmt: skip
+_DASHES = {"dash": "6 3", "dot": "2 2", "dashdot": "6 2 2 2"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """An entry of a legend, which the page draws: its lines wrap on narrow screens.
+
+    Attributes:
+        name: The name of what is drawn.
+        colour: Its colour.
+        dashes: The lengths of the dashes and gaps of its line, as SVG has them; empty for none.
+        line: It is drawn as a line.
+        area: It is drawn as an area.
+        mark: The sign of its marks; empty for none.
+    """
+
+    name: str
+    colour: str
+    dashes: str = ""
+    line: bool = False
+    area: bool = False
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,6 +66,7 @@ class Chart:
         figure: The chart.
         columns: The heads of its table.
         rows: The table.
+        keyed: The rows of the table are the traces, so that the table serves as the legend.
     """
 
     id: str
@@ -46,11 +75,29 @@ class Chart:
     figure: go.Figure
     columns: tuple[str, ...]
     rows: list[tuple[Cell, ...]] = field(default_factory=list)
+    keyed: bool = False
 
     @property
     def height(self) -> int:
         """The height in pixels."""
         return int(self.figure.layout.height)
+
+    @property
+    def keys(self) -> list[Key]:
+        """The legend."""
+        return [_key(t) for t in self.figure.data if t.name and t.showlegend is not False]
+
+
+def _key(trace: Any) -> Key:
+    name = html.unescape(trace.name)
+    if trace.type == "bar":
+        return Key(name, trace.marker.color, area=True)
+    mode = trace.mode or ""
+    mark = _MARKS.get(trace.marker.symbol or "circle", "") if "markers" in mode else ""
+    line = "lines" in mode and trace.line.width != 0
+    colour = (trace.line.color if line else trace.marker.color) or trace.fillcolor
+    dashes = _DASHES.get(trace.line.dash or "", "") if line else ""
+    return Key(name, colour, dashes, line, trace.fill is not None, mark)
 
 
 def figure(*traces: Any, height: int = 260, **layout: Any) -> go.Figure:
@@ -70,20 +117,20 @@ def plain(plot: go.Figure, *, height: int, **layout: Any) -> go.Figure:
     plot.update_layout(
         template="none",
         height=height,
-        margin={"l": 56, "r": 14, "t": 34, "b": 46},
+        margin={"l": 48, "r": 18, "t": 24, "b": 46},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": _FONT, "size": 12, "color": GREY},
-        legend={
-            "orientation": "h", "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom",
-            "bgcolor": "rgba(0,0,0,0)", "itemclick": False, "itemdoubleclick": False,
-        },
+        font={"family": _FONT, "size": _TEXT, "color": GREY},
+        showlegend=False,
         hoverlabel={"bgcolor": "#1d222a", "bordercolor": "#1d222a", "font": {"color": "#f4f6f8"}},
         dragmode=False,
     )  # fmt: skip
     axis: dict[str, Any] = {
-        "fixedrange": True, "zeroline": False, "showline": False, "ticks": "",
-        "gridcolor": "rgba(134,142,153,0.25)", "automargin": True, "title": {"standoff": 8},
+        "fixedrange": True, "zeroline": False, "showline": False,
+        # Ticks that are not seen keep the labels of both axes apart where the axes meet.
+        "ticks": "outside", "ticklen": 7, "tickcolor": "rgba(0,0,0,0)",
+        "gridcolor": "rgba(134,142,153,0.25)", "automargin": True,
+        "title": {"standoff": 6, "font": {"size": _TEXT}},
     }  # fmt: skip
     plot.update_xaxes(showgrid=False, **axis)
     plot.update_yaxes(**axis)
@@ -97,15 +144,13 @@ def label(text: str, most: int = _LABEL) -> str:
     return html.escape(short, quote=False)
 
 
-def pattern(shape: str) -> dict[str, Any]:
-    """Return a pattern over the colour of a bar, for readers who cannot distinguish colours."""
-    return {
-        "shape": shape, "fillmode": "overlay", "fgcolor": "rgba(255,255,255,0.8)", "size": 5,
-    }  # fmt: skip
+def rate_text(value: float) -> str:
+    """Return a rate with three digits: the first step of a schedule is just below its highest."""
+    return f"{value:.3g}"
 
 
 def draw_bands(plot: go.Figure, bands: Sequence[Band], **where: Any) -> None:
-    """Draw the phases behind a chart over epochs.
+    """Draw the phases behind a chart over epochs, and their numbers above it.
 
     Args:
         plot: The chart.
@@ -118,9 +163,16 @@ def draw_bands(plot: go.Figure, bands: Sequence[Band], **where: Any) -> None:
         plot.add_shape(
             type="rect", layer="below", line_width=0, fillcolor=_SHADES[number % 2],
             x0=band.start, x1=band.end, yref="y domain", y0=0, y1=1,
-            label={"text": str(number), "textposition": "top left", "padding": 4},
             **where,
         )  # fmt: skip
+        share = (band.end - band.start) / (bands[-1].end - bands[0].start)
+        if share >= _NARROWEST:
+            # Above the chart, where no line crosses it.
+            plot.add_annotation(
+                x=band.start, y=1, yref="y domain", xanchor="left", yanchor="bottom",
+                text=f"phase {number}" if share >= _WIDE else str(number), showarrow=False,
+                borderpad=1, **where,
+            )  # fmt: skip
 
 
 def epoch_axis(span: float) -> dict[str, Any]:

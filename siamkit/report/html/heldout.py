@@ -176,11 +176,11 @@ def _drawn(held: HeldOut, most: int) -> HeldOut:
 
 def _decision(verified: Verified, calibration: Calibration | None) -> Decision:
     if calibration is not None:
-        threshold, source = calibration.threshold, "calibration.json"
+        threshold, source = calibration.threshold, "the run's own (calibration.json)"
     else:
         threshold = verified.metrics.eer_threshold
         source = (
-            "the equal error rate of these same pairs, since the run has no threshold of its own"
+            "that of the equal error rate of these same pairs, since the run has none of its own"
         )
     errors = verified.errors(threshold)
     return Decision(threshold, source, calibration, errors["far"], errors["frr"])

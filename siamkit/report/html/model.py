@@ -13,7 +13,7 @@ from siamkit.evaluation.neighbourhood import ScoredPair
 from siamkit.evaluation.prediction import Rate
 from siamkit.evaluation.verified import Verified
 from siamkit.report import units
-from siamkit.report.gains import is_loss
+from siamkit.report.gains import verdict
 from siamkit.report.html.facts import RunFacts
 from siamkit.report.html.heldout import Decision, HeldOutFacts
 from siamkit.report.html.thumbnails import LARGE, SMALL
@@ -83,8 +83,8 @@ def _figures(part: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
             "name": name,
             "before": before.get(name),
             "after": after.get(name),
-            "change": changes.get(name),
-            "loss": is_loss(name, changes.get(name, 0.0)),
+            "change": units.change(changes[name]) if name in changes else None,
+            "verdict": verdict(name, changes.get(name, 0.0)),
         }
         for name in names
     ]

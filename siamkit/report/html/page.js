@@ -42,23 +42,39 @@
     const chart = charts[plot.dataset.chart];
     // A finger on the map scrolls the page.
     if (coarse) chart.layout.dragmode = false;
-    await Plotly.newPlot(plot, chart.data, chart.layout, options);
+    // Plotly changes the layout that it is given.
+    await Plotly.newPlot(plot, chart.data, structuredClone(chart.layout), options);
   }
 
-  // On paper a chart is as wide as its column.
+  // On paper a chart is drawn for the width of its column, so that its text keeps its size, and
+  // fitted to it. Plotly draws all of this at once; what it would do later would not be printed.
+  const SMALLEST = 11; // pixels, a bit more than 8 points
+  const onPaper = (plot) => {
+    const { height } = charts[plot.dataset.chart].layout;
+    if (!plot.closest(".wide:not(.keyed)")) return { width: 336, height: Math.min(height, 184) };
+    // The rows of a plan hold text.
+    return { width: 700, height: Math.min(height, plot.dataset.chart === "plan" ? 860 : 340) };
+  };
   addEventListener("beforeprint", () => {
-    for (const svg of document.querySelectorAll(".main-svg")) {
-      if (!svg.hasAttribute("viewBox")) {
-        const { width, height } = svg.getBoundingClientRect();
+    for (const plot of plots) {
+      const { width, height } = onPaper(plot);
+      Plotly.relayout(plot, { width, height, "font.size": SMALLEST });
+      plot.style.aspectRatio = `${width} / ${height}`;
+      for (const svg of plot.querySelectorAll(".main-svg")) {
         svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
         svg.setAttribute("preserveAspectRatio", "xMinYMin meet");
       }
     }
   });
   addEventListener("afterprint", () => {
-    for (const svg of document.querySelectorAll(".main-svg")) {
-      svg.removeAttribute("viewBox");
-      svg.removeAttribute("preserveAspectRatio");
+    for (const plot of plots) {
+      plot.style.aspectRatio = "";
+      for (const svg of plot.querySelectorAll(".main-svg")) {
+        svg.removeAttribute("viewBox");
+        svg.removeAttribute("preserveAspectRatio");
+      }
+      const { height, font } = charts[plot.dataset.chart].layout;
+      Plotly.relayout(plot, { autosize: true, width: null, height, "font.size": font.size });
     }
   });
 

@@ -7,6 +7,7 @@ import functools
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -20,6 +21,8 @@ from siamkit.report.units import finite
 from siamkit.words import plural
 
 _HERE = "siamkit.report.html"
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|[kMGT]B?|s|min|h)(?!\w))")
+_RANGE = re.compile(r"(?<=\d) to (?=\d)")
 
 
 def render(charts: Mapping[str, Chart], context: Mapping[str, Any]) -> str:
@@ -43,6 +46,7 @@ def render(charts: Mapping[str, Chart], context: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.globals["plural"] = plural
+    environment.filters["unbroken"] = unbroken
     return environment.get_template("page.html.j2").render(
         **context,
         policy=policy(_hash(script), library_hash),
@@ -50,6 +54,13 @@ def render(charts: Mapping[str, Chart], context: Mapping[str, Any]) -> str:
         script=Markup(script),
         library=Markup(packed),
         charts={name: _figure(chart) for name, chart in charts.items()},
+    )
+
+
+def unbroken(text: str) -> str:
+    """Return a text in which no line ends between a number and its unit, or within a range."""
+    return _RANGE.sub(
+        "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}", _UNIT.sub("\N{NO-BREAK SPACE}", text)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,15 +17,19 @@ from siamkit.report.html.figures import (
     SKY,
     Cell,
     Chart,
+    draw_bands,
     epoch_axis,
     label,
-    pattern,
     plain,
+    rate_text,
 )
 from siamkit.words import plural
 
 _LISTED = 4
-_PREFIX = {"cached": "computed once", "live": "prefix"}
+_DEEP_BLUE = "#2870bb"  # white text is readable on it
+_NAMES = 54  # of stages on a page of paper
+_READABLE = 11  # pixels: smaller text is left out of bars; tables have it
+_PREFIX = {"cached": "computed once", "live": "computed per batch"}
 
 
 def prefix_of(band: Band) -> set[str]:
@@ -47,7 +52,8 @@ def plan_chart(facts: RunFacts) -> Chart | None:
         return None
     stages = list(bands[-1].stages)
     ticks = [label(name) for name in stages]
-    pixels = min(24 * len(stages), max(900, 12 * len(stages)))
+    pixels = min(27 * len(stages), max(900, 12 * len(stages)))
+    every = math.ceil(len(stages) / _NAMES)
     plot = make_subplots(
         rows=2, cols=1, shared_xaxes=True, row_heights=[64, pixels],
         vertical_spacing=min(0.1, 16 / (64 + pixels)),
@@ -60,36 +66,36 @@ def plan_chart(facts: RunFacts) -> Chart | None:
         hovertemplate="%{y:.3g} % train<extra></extra>", row=1, col=1,
     )  # fmt: skip
     looks: dict[str, dict[str, Any]] = {
-        TRAINS: {"color": BLUE},
-        PARTLY: {
-            "color": SKY,
-            "pattern": pattern("/"),
-        },
+        TRAINS: {"color": _DEEP_BLUE},
+        PARTLY: {"color": SKY},
         FROZEN: {"color": "rgba(134,142,153,0.28)"},
     }
-    spans = _spans(bands)
+    spans = _spans(facts)
     for state, look in looks.items():
         cells = [span for span in spans if span.stage.state == state]
         if cells:
             plot.add_bar(
-                orientation="h", name=state, marker=look, width=0.82,
+                orientation="h", name=state, marker=look, width=0.86,
                 base=[cell.start for cell in cells],
                 x=[cell.end - cell.start for cell in cells],
                 y=[stages.index(cell.name) for cell in cells],
                 text=[cell.text for cell in cells],
-                textposition="inside", insidetextanchor="middle", constraintext="inside",
+                textposition="inside", insidetextanchor="middle",
                 textangle=0, hovertext=[_hover(cell) for cell in cells], hoverinfo="text",
                 row=2, col=1,
             )  # fmt: skip
-    plain(plot, height=64 + pixels + 100, barmode="overlay")
-    plot.update_xaxes(**{**epoch_axis(facts.span), "title": None}, row=1, col=1)
-    plot.update_xaxes(**epoch_axis(facts.span), row=2, col=1)
+    plain(plot, height=64 + pixels + 90, barmode="overlay")
+    plot.update_layout(uniformtext={"mode": "hide", "minsize": _READABLE})
+    plot.update_xaxes(**_epochs_between(facts.span))
+    plot.update_xaxes(title=None, row=1, col=1)
+    draw_bands(plot, bands, row=1, col=1)
     plot.update_traces(textfont_color="#fff", selector={"type": "bar"})
     # The page's style selects it by this colour; white is unreadable on the shade of frozen bars.
     plot.update_traces(textfont_color=GREY, selector={"name": FROZEN})
     plot.update_traces(textfont_color="#0b2233", selector={"name": PARTLY})
     plot.update_yaxes(
-        tickmode="array", tickvals=list(range(len(stages))), ticktext=ticks, showgrid=False,
+        tickmode="array", tickvals=list(range(0, len(stages), every)), ticktext=ticks[::every],
+        showgrid=False,
         range=[-0.6, len(stages) - 0.4], row=2, col=1,
     )  # fmt: skip
     plot.update_yaxes(title_text="train, %", range=[0, 105], dtick=50, row=1, col=1)
@@ -98,6 +104,17 @@ def plan_chart(facts: RunFacts) -> Chart | None:
         ("phase", "epochs", "trains", "parameters", "share", "frozen prefix", "computed"),
         [_band_row(number, band) for number, band in enumerate(bands, start=1)],
     )  # fmt: skip
+
+
+def _epochs_between(span: float) -> dict[str, Any]:
+    """Return an axis on which each epoch, from 1, has its number in its middle."""
+    count = max(math.ceil(span), 1)
+    every = math.ceil(count / 12)
+    numbers = range(every, count + 1, every)
+    return {
+        **epoch_axis(span), "dtick": None, "tickmode": "array",
+        "tickvals": [n - 0.5 for n in numbers], "ticktext": [str(n) for n in numbers],
+    }  # fmt: skip
 
 
 def _plan_finding(bands: Sequence[Band]) -> str:
@@ -125,35 +142,52 @@ class _Span:
     text: str
     start: int
     end: int
+    rates: tuple[float, ...] = ()
 
 
-def _spans(bands: Sequence[Band]) -> list[_Span]:
+def _spans(facts: RunFacts) -> list[_Span]:
     """Return the spans of all stages; phases that do not change a stage share one span."""
+    bands = facts.bands
     spans: list[_Span] = []
     for name in bands[-1].stages:
         mine: list[_Span] = []
         for band in bands:
             if name not in band.stages:
                 continue
-            span = _Span(name, band.stages[name], _text(band, name), band.start, band.end)
+            span = _Span(name, band.stages[name], _prefix(band, name), band.start, band.end)
             last = mine[-1] if mine else None
             if last and (last.stage, last.text, last.end) == (span.stage, span.text, span.start):
                 span = replace(mine.pop(), end=span.end)
             mine.append(span)
-        spans += mine
+        spans += [_with_rates(span, facts) for span in mine]
     return spans
 
 
-def _text(band: Band, name: str) -> str:
-    stage, mode = band.stages[name], str(band.engine.get("mode"))
-    if stage.trainable:
-        return f"rate {units.rate(stage.lr)}"
-    return _PREFIX.get(mode, "") if name in prefix_of(band) else ""
+def _prefix(band: Band, name: str) -> str:
+    if band.stages[name].trainable or name not in prefix_of(band):
+        return ""
+    return _PREFIX.get(str(band.engine.get("mode")), "")
+
+
+def _with_rates(span: _Span, facts: RunFacts) -> _Span:
+    """Return a span with its rates: the schedule changes a stage's rate within a phase."""
+    if not span.stage.trainable:
+        return span
+    steps = [step for step in facts.steps if span.start < step.at <= span.end]
+    rates = tuple(step.rates[span.name] for step in steps if step.rates.get(span.name))
+    if not rates:
+        return span
+    highest = rate_text(max(rates))
+    text = f"rate {highest}" if min(rates) == max(rates) else f"rate up to {highest}"
+    return replace(span, text=text, rates=rates)
 
 
 def _hover(span: _Span) -> str:
     stage = span.stage
-    rate = f", rate {units.rate(stage.lr)}" if stage.trainable else ""
+    rate = ""
+    if span.rates:
+        low, high = rate_text(min(span.rates)), rate_text(max(span.rates))
+        rate = f", rate {low}" if low == high else f", rate {low} to {high}"
     norm = f", norm {stage.norm}" if stage.norm and stage.norm != "-" else ""
     return (
         f"{label(span.name, 60)}, {_epochs(span.start, span.end)}<br>{stage.state}: "
@@ -164,7 +198,11 @@ def _hover(span: _Span) -> str:
 
 def _epochs(start: int, end: int) -> str:
     """Return the text of the epochs ``[start, end)``, counted from 1: ``epochs 1 to 3``."""
-    return f"epoch {end}" if end - start == 1 else f"epochs {start + 1} to {end}"
+    return f"epoch{'s' * (end - start > 1)} {_between(start, end)}"
+
+
+def _between(start: int, end: int) -> str:
+    return str(end) if end - start == 1 else f"{start + 1} to {end}"
 
 
 def _band_row(number: int, band: Band) -> tuple[Cell, ...]:
@@ -176,7 +214,7 @@ def _band_row(number: int, band: Band) -> tuple[Cell, ...]:
         "whole": "the whole network for every batch",
     }.get(str(engine.get("mode")), "unknown")
     return (
-        number, f"{band.start + 1} to {band.end}", band.trained_text,
+        number, _between(band.start, band.end), band.trained_text,
         f"{units.count(band.trainable)} of {units.count(band.parameters)}",
         units.percent(band.share), engine.get("boundary") or "none", how,
     )  # fmt: skip

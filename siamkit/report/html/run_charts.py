@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -23,7 +25,7 @@ from siamkit.report.html.figures import (
     epoch_axis,
     figure,
     label,
-    pattern,
+    rate_text,
     thinned,
 )  # fmt: skip
 from siamkit.words import plural
@@ -31,6 +33,7 @@ from siamkit.words import plural
 _POINTS = 500
 _LEGEND = 8
 _MARKED = 40
+_NARROWEST = 0.05  # an axis of metrics
 _DECADES = 20  # a wider range has one tick per decade
 _RATE_STYLES = ("solid", "dash", "dot", "dashdot")
 _RATE_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, GREY)
@@ -79,16 +82,17 @@ def metric_chart(facts: RunFacts, name: str) -> Chart | None:
     gaps = [(e.number + 1, e.train_metrics[name]) for e in epochs if name in e.train_metrics]
     held_x, held_y = ([0, *x], [before, *held]) if before is not None else (x, held)
     plot = figure(xaxis=epoch_axis(facts.span), hovermode="x unified")
+    plot.add_scatter(
+        x=held_x, y=held_y, name="held out", mode=_mode(facts),
+        line={"color": BLUE, "width": 2.5}, marker={"size": 7}, hovertemplate="%{y:.3f}",
+        cliponaxis=False,
+    )  # fmt: skip
     if gaps:
         plot.add_scatter(
             x=[g[0] for g in gaps], y=[g[1] for g in gaps], name="training",
             mode=_mode(facts), line={"color": ORANGE, "width": 2, "dash": "dash"},
-            marker={"symbol": "square", "size": 6}, hovertemplate="%{y:.3f}",
+            marker={"symbol": "square", "size": 6}, hovertemplate="%{y:.3f}", cliponaxis=False,
         )  # fmt: skip
-    plot.add_scatter(
-        x=held_x, y=held_y, name="held out", mode=_mode(facts),
-        line={"color": BLUE, "width": 2.5}, marker={"size": 7}, hovertemplate="%{y:.3f}",
-    )  # fmt: skip
     if gaps and len(gaps) == len(x):
         plot.add_scatter(
             x=[*x, *reversed(x)], y=[*held, *(g[1] for g in reversed(gaps))], fill="toself",
@@ -101,9 +105,10 @@ def metric_chart(facts: RunFacts, name: str) -> Chart | None:
     if best is not None and name in best.metrics:
         plot.add_scatter(
             x=[best.number + 1], y=[best.metrics[name]], name="best", mode="markers",
-            marker={"symbol": "star", "size": 15, "color": BLUE, "line": {"width": 1}},
-            hoverinfo="skip",
+            marker={"symbol": "star", "size": 15, "color": BLUE}, hoverinfo="skip",
+            cliponaxis=False,
         )  # fmt: skip
+    plot.update_yaxes(range=_range([*held_y, *(gap[1] for gap in gaps)]))
     draw_bands(plot, facts.bands)
     return Chart(
         f"metric-{name.replace('@', '-')}",
@@ -115,6 +120,16 @@ def metric_chart(facts: RunFacts, name: str) -> Chart | None:
     )
 
 
+def _range(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the ends of an axis of metrics; a narrow one would make much of small changes."""
+    known = [value for value in values if math.isfinite(value)]
+    if not known:
+        return None
+    low, high = min(known), max(known)
+    margin = max(0.08 * (high - low), (_NARROWEST - (high - low)) / 2)
+    return low - margin, high + margin
+
+
 def _metric_finding(
     facts: RunFacts, name: str, last: float, gaps: Sequence[tuple[int, float]]
 ) -> str:
@@ -124,7 +139,9 @@ def _metric_finding(
     if best is not None and name in best.metrics:
         top = f"{best.metrics[name]:.3f} after the best epoch ({best.number + 1})"
     end = gaps[-1][1] if gaps else None
-    gap = f" Training: {end:.3f} after the last epoch, a gap of {end - last:+.3f}." if end else ""
+    gap = ""
+    if end is not None:
+        gap = f" Training: {end:.3f} after the last epoch, a gap of {units.change(end - last)}."
     return f"Held out: {start}{top}.{gap}"
 
 
@@ -134,7 +151,7 @@ def _metric_rows(facts: RunFacts, name: str) -> list[tuple[Cell, ...]]:
         rows.append((0, _three(facts.untrained[name]), None, None))
     for epoch in facts.epochs:
         held, train = epoch.metrics.get(name), epoch.train_metrics.get(name)
-        gap = None if held is None or train is None else f"{train - held:+.3f}"
+        gap = None if held is None or train is None else units.change(train - held)
         rows.append((epoch.number + 1, _three(held), _three(train), gap))
     return rows
 
@@ -166,15 +183,16 @@ def rate_chart(facts: RunFacts) -> Chart | None:
             },
         )  # fmt: skip
         known = [value for value in values if value]
-        rows.append((", ".join(names), units.rate(max(known)), units.rate(min(known))))
-    plot.update_layout(hovermode="x unified", showlegend=len(lines) <= _LEGEND)
+        rows.append((", ".join(names), rate_text(max(known)), rate_text(min(known))))
+    plot.update_layout(hovermode="x unified")
+    if len(lines) > _LEGEND:
+        plot.update_traces(showlegend=False)
     rates = [rate for step in facts.steps for rate in step.rates.values() if rate]
-    top = max(rates, default=0.0)
-    decades = top > _DECADES * min(rates, default=1.0)
-    plot.update_yaxes(type="log", exponentformat="e", dtick=1 if decades else "D2")
+    low, top = min(rates, default=1.0), max(rates, default=1.0)
+    plot.update_yaxes(type="log", **_rate_axis(low, top))
     draw_bands(plot, facts.bands)
     finding = (
-        f"Log axis. The highest rate is {units.rate(top)}. A stage has a line only while it trains."
+        f"Log axis. The highest rate is {rate_text(top)}. A stage has a line only while it trains."
     )
     return Chart(
         "rates",
@@ -186,17 +204,30 @@ def rate_chart(facts: RunFacts) -> Chart | None:
     )
 
 
+def _rate_axis(low: float, high: float) -> dict[str, Any]:
+    """Return a log axis for rates; plotly would shorten 0.02 to a small 2 in a narrow range."""
+    if high > _DECADES * low:
+        return {"exponentformat": "e", "dtick": 1}
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    around = math.log10(low / 2), math.log10(high * 2)
+    return {
+        "range": around, "tickmode": "array", "tickvals": ticks,
+        "ticktext": [rate_text(tick) for tick in ticks],
+    }  # fmt: skip
+
+
 # --- time ----------------------------------------------------------------------------------------
 
-_LOOKS: dict[str, tuple[str, str]] = {
-    timing.SETUP: (GREY, ""),
-    timing.FILL: (SKY, "/"),
-    timing.WAIT: (AMBER, "."),
-    timing.PREFIX: (SKY, ""),
-    timing.SUFFIX: (BLUE, ""),
-    timing.STEPS: (BLUE, "x"),
-    timing.EVALUATION: (GREEN, "\\"),
-    timing.SAVING: (PINK, "-"),
+_COLOURS = {
+    timing.SETUP: GREY,
+    timing.FILL: SKY,
+    timing.WAIT: AMBER,
+    timing.PREFIX: ORANGE,
+    timing.SUFFIX: BLUE,
+    timing.STEPS: BLUE,
+    timing.EVALUATION: GREEN,
+    timing.SAVING: PINK,
 }
 
 
@@ -207,21 +238,16 @@ def time_chart(by_epoch: Mapping[int, Mapping[str, float]]) -> Chart | None:
     if not total:
         return None
     shown = list(by_epoch)
-    plot = figure(barmode="stack", bargap=0.25, height=300)
+    plot = figure(barmode="stack", bargap=0.25, height=260)
     for kind in sums:
-        colour, shape = _LOOKS[kind]
         plot.add_bar(
             x=[epoch + 1 for epoch in shown],
             y=[by_epoch[epoch].get(kind, 0.0) for epoch in shown],
             name=timing.KINDS[kind], hovertemplate="epoch %{x}: %{y:.1f} s",
-            marker={
-                "color": colour, "line": {"width": 0},
-                "pattern": pattern(shape),
-            },
+            marker={"color": _COLOURS[kind]},
         )  # fmt: skip
     plot.update_yaxes(title_text="seconds")
     plot.update_xaxes(title_text="epoch", **({"dtick": 1} if len(shown) <= 16 else {"nticks": 12}))
-    plot.update_layout(legend={"y": -0.24, "yanchor": "top", "traceorder": "normal"})
     top = max(sums, key=lambda kind: sums[kind])
     name = timing.KINDS[top]
     finding = (
@@ -229,10 +255,11 @@ def time_chart(by_epoch: Mapping[int, Mapping[str, float]]) -> Chart | None:
         f"{name[0].lower()}{name[1:]}."
     )
     rows: list[tuple[Cell, ...]] = [
-        (timing.KINDS[kind], units.duration(s), units.percent(s / total))
+        (timing.KINDS[kind], units.duration(s), units.percent(round(s / total, 3)))
         for kind, s in sums.items()
     ]
-    return Chart("time", "Time by epoch", finding, plot, ("work", "time", "share"), rows)
+    columns = ("work", "time", "share")
+    return Chart("time", "Time by epoch", finding, plot, columns, rows, keyed=True)
 
 
 def _three(value: float | None) -> str | None:

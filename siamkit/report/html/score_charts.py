@@ -13,12 +13,12 @@ from siamkit.evaluation.embedding_map import Map
 from siamkit.evaluation.verification import Roc, operating_points
 from siamkit.evaluation.verified import Verified
 from siamkit.report import units
-from siamkit.report.html.figures import BLUE, GREY, ORANGE, Cell, Chart, figure, pattern
+from siamkit.report.html.figures import BLUE, GREY, ORANGE, Cell, Chart, figure
 from siamkit.report.html.heldout import Decision, HeldOutFacts
 from siamkit.words import plural
 
 _CURVE = 300
-_BINS = 60
+_BINS = (16, 60)
 
 
 def roc_chart(verified: Verified, decision: Decision) -> Chart:
@@ -85,33 +85,37 @@ def det_chart(verified: Verified, decision: Decision) -> Chart:
 def score_chart(verified: Verified, decision: Decision) -> Chart:
     """Return the chart of the scores of same and different pairs, with the threshold."""
     scores, same = verified.scores, verified.pairs.same
-    edges = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-6), _BINS + 1)
-    middles, width = (edges[1:] + edges[:-1]) / 2, float(edges[1] - edges[0])
+    # Few pairs in narrow bins show noise.
+    bins = int(np.clip(1.5 * np.sqrt(min(same.sum(), (~same).sum())), *_BINS))
+    edges = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-6), bins + 1)
     kinds = (
-        ("different pairs", ~same, ORANGE, "/"),
-        ("same pairs", same, BLUE, ""),
+        ("different pairs", ~same, ORANGE, "dash", "rgba(217,102,10,0.22)"),
+        ("same pairs", same, BLUE, "solid", "rgba(47,127,209,0.22)"),
     )
-    chart = figure(barmode="overlay", bargap=0, height=320)
+    chart = figure(height=320)
     counts: list[NDArray[np.int64]] = []
-    for name, chosen, colour, shape in kinds:
+    for name, chosen, colour, dash, fill in kinds:
         count = np.histogram(scores[chosen], edges)[0]
         counts.append(count)
-        chart.add_bar(
-            x=_listed(middles), y=_listed(100 * count / max(count.sum(), 1)), width=width,
-            name=name, opacity=0.72, hovertemplate="score %{x:.2f}: %{y:.2f} %",
-            marker={
-                "color": colour, "line": {"width": 0},
-                "pattern": pattern(shape),
-            },
+        shares = _listed(100 * count / max(count.sum(), 1))
+        chart.add_scatter(
+            x=_listed(edges[[0, *range(bins + 1)]]), y=[0.0, *shares, 0.0], mode="lines",
+            name=name, fill="tozeroy", fillcolor=fill, hovertemplate="from %{x:.2f}: %{y:.2f} %",
+            line={"color": colour, "width": 2, "dash": dash, "shape": "hv"},
         )  # fmt: skip
     chart.add_vline(
         x=decision.threshold,
         line={"width": 2, "dash": "dash", "color": GREY},
-        annotation={"text": f"threshold {decision.threshold:.3f}", "yanchor": "bottom", "y": 1},
+        annotation={
+            "text": f"threshold {decision.threshold:.3f}",
+            "yanchor": "bottom",
+            "y": 1,
+            # Towards the middle, so that it stays within a narrow chart.
+            "xanchor": "left" if 2 * decision.threshold < edges[0] + edges[-1] else "right",
+        },
     )
-    chart.update_layout(legend={"y": -0.2, "yanchor": "top"})
     chart.update_xaxes(title_text="cosine similarity")
-    chart.update_yaxes(title_text="share of pairs, %")
+    chart.update_yaxes(title_text="share of pairs, %", rangemode="tozero")
     finding = (
         f"The threshold of {decision.threshold:.3f} accepts {units.percent(decision.far)} of the "
         f"different pairs and rejects {units.percent(decision.frr)} of the same pairs."
@@ -131,7 +135,7 @@ def map_chart(facts: HeldOutFacts, places: Map) -> Chart:
     """Return the map of the embeddings; the page's script shows the image of a point."""
     assert facts.near is not None
     wrong = facts.near.findable & (facts.near.right < 0.5)
-    chart = figure(height=560, hovermode="closest", margin={"l": 8, "r": 8, "t": 34, "b": 8})
+    chart = figure(height=560, hovermode="closest", margin={"l": 8, "r": 8, "t": 8, "b": 8})
     known = bool(facts.near.findable.any())
     kinds = (
         ("nearest image: same class" if known else "image", ~wrong, BLUE, "circle", 7),

@@ -31,9 +31,7 @@ def write_html(run: OpenRun, output: Path | None = None) -> dict[str, Any]:
     thumbs: dict[int, str | None] = {}
     if gathered.held is not None and gathered.held.near is not None:
         wishes = model.thumbnail_wishes(gathered.held, gathered.map)
-        thumbs = thumbnails(
-            *wishes, gathered.held.held.preprocessing, max_pixels=run.config.data.max_pixels
-        )
+        thumbs = thumbnails(*wishes, gathered.held.held.preprocessing)
     context = context_of(gathered, charts, thumbs, datetime.now(UTC))
     text = render(charts, context)
     write_atomic(path, text, _HINT)

@@ -1,0 +1,61 @@
+"""The page of what the harness did and what happened."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from records import Record
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+_BLOCK = re.compile(r"(<!-- written by tests/faults -->\n).*?(<!-- end -->)", re.DOTALL)
+KINDS = {
+    "kill": ("SIGKILL", "Killed while", "kills"),
+    "damage": ("Damage", "File", "damaged files"),
+    "disk": ("Full disks", "What is on the full disk", "full disks"),
+    "fuzz": ("Invented and damaged input", "Reader", "inputs"),
+}
+
+
+def write_page(records: Sequence[Record]) -> None:
+    """Write the tables of the records into the page."""
+    text = PAGE.read_text()
+    new, count = _BLOCK.subn(lambda m: f"{m[1]}\n{tables(records)}\n\n{m[2]}", text)
+    assert count == 1
+    PAGE.write_text(new)
+    print(f"written: {PAGE}")
+
+
+def tables(records: Sequence[Record]) -> str:
+    """Return the tables: per kind, what was done and what happened, grouped."""
+    return "\n\n".join(_section(kind, [r for r in records if r.kind == kind]) for kind in KINDS)
+
+
+def _section(kind: str, records: Sequence[Record]) -> str:
+    title, first, counted = KINDS[kind]
+    total = sum(record.count for record in records)
+    wrong = sum(record.problem is not None for record in records)
+    lines = [f"### {title}", "", f"{total} {counted} in {len(records)} cases; {wrong} wrong.", ""]
+    lines += [f"| {first} | {counted} | what happened |", "| --- | --- | --- |"]
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.group].append(record)
+    for group, members in sorted(groups.items()):
+        count = sum(record.count for record in members)
+        lines.append(f"| {group} | {count} | {_happened(kind, members)} |")
+    examples = [record for record in records if record.problem is None][:3]
+    if kind in ("kill", "damage", "disk") and examples:
+        lines += ["", "For example:", ""]
+        lines += [f"- {record.done}: {record.happened}." for record in examples]
+    return "\n".join(lines)
+
+
+def _happened(kind: str, records: Sequence[Record]) -> str:
+    if kind == "fuzz":
+        return "; ".join(record.happened for record in records)
+    wrong = [record for record in records if record.problem is not None]
+    fine = Counter(record.happened for record in records if record.problem is None)
+    parts = [f"{what}: {number}" for what, number in fine.most_common()]
+    return "; ".join([*parts, *(f"**wrong: {len(wrong)}**" for _ in wrong[:1])]).replace("|", "/")
