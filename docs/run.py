@@ -105,7 +105,7 @@ def _weights(target: Path) -> None:
 
 
 OWNED: dict[str, Callable[[Path], None]] = {
-    "photos": _classes(8),
+    "photos": _classes(12),
     "my_photos": _classes(20),
     "scans": _scans,
     "noto.png": _image("noto.png"),

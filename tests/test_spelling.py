@@ -159,3 +159,44 @@ def test_the_command_line_names_flags(tmp_path, capsys):
     assert app.main(line) != 0
     assert "another --run-dir" in capsys.readouterr().err
     assert setting("run_dir") == "run_dir"
+
+
+PYTHON = re.compile(
+    r"siamkit\.[a-z_]+\(|\b[a-z_]+=(?:True|False|None|\.\.\.)|\b(?!print)[a-z_]{3,}\(\)"
+)
+"""What a message that a command may print does not have: a call, or an argument of Python."""
+
+ONLY_IN_PYTHON = {
+    "api/cards.py": "a model card is written in Python",
+    "api/quality.py": "embeddings and networks as arguments",
+    "api/runs.py": "objects as arguments",
+    "inference/embedder.py": "methods, and the repr, of an embedder",
+    "model/pretrained": "saved networks are written and opened in Python",
+    "plugins.py": "names that a process registers",
+    "registration.py": "entries that a plugin registers",
+    "registry.py": "objects that a run was given",
+    "training/step.py": "what a loss function must return, for its author",
+    "testing": "the conformance kit",
+    "report/html": "scripts",
+}
+"""Modules with messages that only users of Python see, and why."""
+
+
+def test_no_message_of_a_command_spells_a_call_or_an_argument_of_python():
+    root = Path(siamkit.__file__).parent
+    wrong = [
+        f"{path.relative_to(root)}:{line}: {text}"
+        for path in sorted(root.rglob("*.py"))
+        if not path.relative_to(root).as_posix().startswith(tuple(ONLY_IN_PYTHON))
+        for line, text in _texts(path)
+        if " " in text and PYTHON.search(text)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_only_works_before_a_run_is_spelled_as_it_was_typed(run_values, tmp_path, capsys):
+    siamkit.fit(run_values(train={"epochs": 1}))
+    with pytest.raises(SiamkitError, match="measure=True works only before a run"):
+        siamkit.inspect(str(tmp_path / "run"), measure=True)
+    assert app.main(["inspect", str(tmp_path / "run"), "--measure"]) == 2
+    assert "--measure works only before a run" in capsys.readouterr().err

@@ -30,7 +30,7 @@ from siamkit.objects.overlay import overlaid
 from siamkit.registry import Registry
 from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener
-from siamkit.spelling import python_argument
+from siamkit.spelling import argument, python_argument
 from siamkit.training import fit as _fit
 from siamkit.training import inspection as _inspection
 from siamkit.training.build import build_policy
@@ -312,7 +312,8 @@ def inspect(
     if isinstance(config, str | os.PathLike) and path_of(config, "config").is_dir():
         if measure:
             raise ConfigError(
-                "measure=True works only before a run; this run's phases were measured in training",
+                f"{argument('measure', True)} works only before a run; this run's phases were "
+                "measured in training",
                 where=str(config),
                 hint="its events.jsonl holds the numbers in the events named 'engine'",
             )

@@ -96,7 +96,7 @@ def _config(folder: Path, where: str, pretrained: bool) -> Mapping[str, Any]:
         config = read_folder(folder, (BACKBONE,) if pretrained else ()).timm
     architecture = config.get("architecture")
     if not isinstance(architecture, str):
-        whole = "siamkit.from_pretrained loads the whole network"
+        whole = "in Python, siamkit.from_pretrained loads the whole network"
         raise ConfigError(
             "its config.json names no architecture, so timm cannot build it",
             where=f"{where}: {folder}",

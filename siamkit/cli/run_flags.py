@@ -155,7 +155,8 @@ class RunFlags:
         str | None,
         typer.Option(
             metavar="TIME|STEPS",
-            help="Save within epochs too: after 30s, 5m, 1h or 200steps.",
+            help="Save within epochs too: after 30s, 5m, 1h or 200steps. Default: only after each "
+            "epoch.",
             rich_help_panel=_TRAINING,
         ),
     ] = None

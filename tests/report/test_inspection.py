@@ -107,7 +107,7 @@ def test_what_was_measured_follows_the_footer(render):
         "mode": "cached", "reason": "each image and view is computed once", "boundary": "layer2",
         "kernel": "folded", "kernels": {"folded": 0.0461, "eager": 0.061}, "views": 8,
         "rejected_boundaries": [], "rows": 4096, "missing": 12, "bytes": 34_000_000, "live": 300.0,
-        "cached": 31.0,
+        "cached": 31.0, "spread": 0.1,
         "decode_seconds": 0.0029, "prefix_seconds": 0.0461, "suffix_seconds": 0.00071,
     }  # fmt: skip
     first, second = REPORT["phases"]
