@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from siamkit.report.terminal import cells, make_table, styled
+from siamkit.report.terminal import cells, make_table, styled, whole
 from siamkit.words import plural
 
 Json = Mapping[str, Any]
@@ -21,7 +21,7 @@ _PER_CLASS = {
 
 def data_report(report: Json) -> RenderableType:
     """Return the printed form of the object of ``siamkit.check_data``."""
-    parts: list[RenderableType] = [styled(f"{report['kind']}: {report['where']}", "bold")]
+    parts: list[RenderableType] = [whole(styled(f"{report['kind']}: {report['where']}", "bold"))]
     parts += [styled(line) for line in _files(report)]
     if report["parts"]:
         parts += [Text(), styled(report["how"]), _parts(report["parts"])]
@@ -91,4 +91,4 @@ def _listed(title: str, lines: Sequence[str]) -> list[RenderableType]:
         return []
     more = len(lines) - _SHOWN
     shown = [*lines[:_SHOWN], *([f"... and {more} more"] if more > 0 else [])]
-    return [Text(), styled(f"{title}: {len(lines)}", "bold"), *(styled(f"  {x}") for x in shown)]
+    return [Text(), styled(f"{title}: {len(lines)}", "bold"), *(whole(f"  {x}") for x in shown)]
