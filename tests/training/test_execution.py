@@ -401,7 +401,7 @@ def test_a_best_epoch_of_another_frozen_part_is_embedded_whole(
     from siamkit.training import fit
 
     embeddings: list[Any] = []
-    right = fit._embed_held_out
+    right = fit.embed_held_out
 
     def embed(trainer: Any, best: Any) -> Any:
         found = trainer.scorer.from_rows("val", trainer.execution)
@@ -425,7 +425,7 @@ def test_a_run_that_died_before_its_end_embeds_the_same_on_resuming(
         "engine": {"cache": "always", "prefix": "folded"},
     }
     whole = train("whole", **common)
-    right = fit._embed_held_out
+    right = fit.embed_held_out
     monkeypatch.setattr(fit, "_embed_held_out", lambda *given: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train("died", **common)

@@ -173,11 +173,11 @@ def test_a_resumed_run_needs_room_for_its_checkpoints(
 AT_THE_END = """
 import os, signal, sys
 from siamkit.training import fit
-calibrated = fit._calibrated
+calibrated = fit.calibrated
 def asked(*given):
     os.kill(os.getpid(), signal.SIGTERM)
     return calibrated(*given)
-fit._calibrated = asked
+fit.calibrated = asked
 from siamkit.cli.app import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -1,0 +1,110 @@
+"""The requirements of a run, checked before it starts or goes on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from siamkit.config import RunConfig
+from siamkit.data.splits import Splits
+from siamkit.errors import CheckpointError, ConfigError, ResourceError
+from siamkit.runs import checkpoint
+from siamkit.runs.checkpoint import SavedCheckpoint
+from siamkit.runs.directory import RunDir
+from siamkit.spelling import setting
+from siamkit.training.batching import part_of
+from siamkit.training.build import Setup
+from siamkit.training.optimizer import state_size
+from siamkit.training.step import moved
+from siamkit.training.tensors import model_tensors
+
+
+def with_monitor(config: RunConfig, splits: Splits) -> RunConfig:
+    """Return the config with the metric that picks the best epoch.
+
+    Raises:
+        ConfigError: The data does not have that metric.
+    """
+    has_tuples = splits.val.tuples is not None
+    monitor = config.train.monitor or ("auc" if has_tuples else config.train.monitored)
+    if has_tuples != (monitor == "auc"):
+        kind = "pairs or triplets" if has_tuples else "labelled images"
+        raise ConfigError(
+            f"is not measured on {kind}",
+            where="train.monitor",
+            got=monitor,
+            allowed="auc" if has_tuples else "recall@1, map@r",
+        )
+    train = config.train.model_copy(update={"monitor": monitor})
+    return config.model_copy(update={"train": train})
+
+
+def require_loss(setup: Setup, splits: Splits) -> None:
+    """Try the loss on known pairs or triplets before the training starts.
+
+    Raises:
+        ConfigError: The loss cannot use pairs, or triplets.
+    """
+    tuples = splits.train.tuples
+    if tuples is None:
+        return
+    part = part_of(tuples, range(min(len(tuples), 2)))
+    assert part.tuples is not None
+    embeddings = torch.eye(len(part.images), setup.net.embedding_dim, device=setup.device)
+    with torch.no_grad():
+        setup.loss(embeddings, None, moved(part.tuples, setup.device))
+
+
+def require_same(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: RunDir) -> None:
+    """Compare the facts that a resumed run must share with the run that it continues.
+
+    Raises:
+        CheckpointError: They differ; the message names what changed.
+    """
+    changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    if changed:
+        raise CheckpointError(
+            f"cannot be resumed: {', '.join(changed)} changed since it was saved",
+            where=str(run_dir.path),
+            hint="start a new run, or restore what changed",
+        )
+
+
+def require_space(path: Path, setup: Setup, there: int = 0) -> None:
+    """Refuse a run whose checkpoints will not fit on the disk, before the training starts.
+
+    Args:
+        path: The run's directory.
+        setup: The parts of the run.
+        there: The number of its checkpoints that are on the disk already.
+    """
+    weights = sum(t.numel() * t.element_size() for t in model_tensors(setup).values())
+    state = state_size(setup.optimizer) * weights
+    at_once = setup.config.train.keep_checkpoints + 2  # the best, and the one being written
+    needed = max(at_once - there, 1) * (weights + state)
+    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise ResourceError(
+            f"not enough disk space for checkpoints: {needed / 1e9:.1f} GB needed, "
+            f"{free / 1e9:.1f} GB free",
+            where=str(path),
+            hint="free some space"
+            if there
+            else f"free some space, or choose another {setting('run_dir')}",
+        )
+
+
+def require_best(saved: SavedCheckpoint) -> None:
+    """Check the checkpoint of the best epoch, if there is one.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
+    best = saved.state["best_checkpoint"]
+    if best not in (None, saved.name):
+        checkpoint.load_network(saved.folder.with_name(best))
