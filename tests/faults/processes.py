@@ -27,7 +27,7 @@ ACTIVITIES: Mapping[str, Sequence[str]] = {
     "saving": ["siamkit.runs.checkpoint:publish"],
     "filling the cache": ["siamkit.engine.cache.store:Fill.add"],
     "evaluating": ["siamkit.training.scoring:Scorer.trained"],
-    "embedding the held-out images": ["siamkit.training.fit:_embed_held_out"],
+    "embedding the held-out images": ["siamkit.training.fit:embed_held_out"],
     "calibrating": ["siamkit.training.fit:calibrate_run"],
     "writing the report": ["siamkit.api.reports:write_report"],
 }

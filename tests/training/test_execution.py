@@ -410,7 +410,7 @@ def test_a_best_epoch_of_another_frozen_part_is_embedded_whole(
         embeddings.extend([found, trainer.scorer.from_rows("val", trainer.execution)])
         return right(trainer, best)
 
-    monkeypatch.setattr(fit, "_embed_held_out", embed)
+    monkeypatch.setattr(fit, "embed_held_out", embed)
     train(freeze=POLICIES["freeze-all"], engine={"cache": "always"}, train={"epochs": 1})
     assert embeddings[0] is not None and embeddings[1] is None
 
@@ -426,10 +426,10 @@ def test_a_run_that_died_before_its_end_embeds_the_same_on_resuming(
     }
     whole = train("whole", **common)
     right = fit.embed_held_out
-    monkeypatch.setattr(fit, "_embed_held_out", lambda *given: 1 / 0)
+    monkeypatch.setattr(fit, "embed_held_out", lambda *given: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train("died", **common)
-    monkeypatch.setattr(fit, "_embed_held_out", right)
+    monkeypatch.setattr(fit, "embed_held_out", right)
     folder = Path(whole.result["run_dir"]).parent / "died"
     result = api.resume(folder)
     again, never_died = (held_out(r["run_dir"]).embeddings for r in (result, whole.result))
