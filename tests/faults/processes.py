@@ -28,7 +28,7 @@ ACTIVITIES: Mapping[str, Sequence[str]] = {
     "filling the cache": ["siamkit.engine.cache.store:Fill.add"],
     "evaluating": ["siamkit.training.scoring:Scorer.trained"],
     "embedding the held-out images": ["siamkit.training.fit:embed_held_out"],
-    "calibrating": ["siamkit.training.fit:calibrate_run"],
+    "calibrating": ["siamkit.training.finish:calibrate_run"],
     "writing the report": ["siamkit.api.reports:write_report"],
 }
 """The functions that do the work of a command, by what the harness calls it."""
