@@ -224,8 +224,9 @@ def verify_pairs(
     target = None if output is None else path_of(output, "output", "a new CSV file")
     if target is not None:
         require_new(target)
-    table = read_pairs(path)  # first, since embedding takes time
-    verdicts = pairs_verified(load_embedder(run_dir, device=device), table, path)
+    embedder = load_embedder(run_dir, device=device)
+    table = read_pairs(path, embedder.decoding)  # first, since embedding takes time
+    verdicts = pairs_verified(embedder, table, path)
     if target is not None:
         verdicts.save(target)
     return verdicts

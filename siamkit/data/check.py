@@ -10,10 +10,11 @@ from statistics import median
 from typing import Any
 
 from siamkit.config import DataConfig
-from siamkit.data.decode import Facts, look
+from siamkit.data.decode import Decoding
 from siamkit.data.folders import briefly
 from siamkit.data.images import ImageSet
 from siamkit.data.leaks import Contents, Group, OnProgress, counted, no_progress
+from siamkit.data.looking import Facts, look
 from siamkit.data.opening import open_source, root_hint, split
 from siamkit.data.preparation import preparation
 from siamkit.data.sources import Source
@@ -50,14 +51,7 @@ def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> 
     files = source.files()
     boxes = {path: box for path, box in files.items() if box is not None}
     facts = _Files()
-    looks = look(
-        list(files),
-        boxes=boxes,
-        channels=config.in_chans,
-        value_range=config.value_range,
-        max_pixels=config.max_pixels,
-        full=True,
-    )
+    looks = look(list(files), Decoding.of_data(config), boxes=boxes, full=True)
     for found in counted(looks, progress, "read images", len(files)):
         facts.add(found)
     bad = facts.unusable
@@ -75,7 +69,7 @@ def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> 
         ],
         "split_groups": source.split_groups(),
         **facts.report(),
-        **_splits(source, config, seed, problems, progress),
+        **_splits(source, facts.usable, config, seed, problems, progress),
     }
     report["notices"] += facts.notices()
     report["warnings"] = _warnings(report)
@@ -84,6 +78,7 @@ def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> 
 
 def _splits(
     source: Source,
+    usable: Mapping[Path, Facts],
     config: DataConfig,
     seed: int,
     problems: list[str],
@@ -97,7 +92,7 @@ def _splits(
         problems.append(str(error))
         empty |= {"leaks": [], "near_duplicates": [], "conflicts": []}
         return empty
-    prepared = preparation(config, splits.sets, _SQUARE, "crop")
+    prepared = preparation(config, splits.sets, usable, _SQUARE, "crop")
     contents = Contents(splits.sets, progress, max_pixels=config.max_pixels)
     return {
         "how": splits.how,
@@ -161,9 +156,10 @@ def _groups(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 class _Files:
-    """Sums up the facts of files, in little memory."""
+    """Sums up the facts of files."""
 
     def __init__(self) -> None:
+        self.usable: dict[Path, Facts] = {}
         self.unusable: list[tuple[Path, str]] = []
         self._blind: list[Path] = []
         self._formats: Counter[str] = Counter()
@@ -174,6 +170,7 @@ class _Files:
         if facts.problem is not None:
             self.unusable.append((facts.path, facts.problem))
             return
+        self.usable[facts.path] = facts
         self._formats[facts.format] += 1
         self._modes[facts.mode] += 1
         self._sides.append(min(facts.size))

@@ -10,24 +10,24 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from siamkit.config import MAX_PIXELS
+from siamkit.config import MAX_PIXELS, DataConfig
 from siamkit.data.depth import (
     ValueRange,
-    is_deep,
     is_deep_grey,
     require_range,
     to_eight_bit,
 )
 from siamkit.data.images import Box
-from siamkit.data.threads import in_threads
 from siamkit.errors import DataError, SiamkitError
+from siamkit.interfaces import Preprocessing
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """The formats that are decoded. The content decides, not the file's name."""
@@ -47,55 +47,65 @@ _TURNS = {
 _METADATA = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # can hold an orientation
 
 
-def decode(
-    path: Path,
-    channels: int,
-    box: Box | None = None,
-    *,
-    value_range: ValueRange = None,
-    max_pixels: int = MAX_PIXELS,
-) -> Image.Image:
+@dataclass(frozen=True)
+class Decoding:
+    """How image files are decoded.
+
+    Attributes:
+        channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha. With 1 or 3, transparent parts
+            become white.
+        value_range: The values that become black and white in images of more than 8 bits; see
+            :class:`siamkit.Preprocessing`.
+        max_pixels: Images of more pixels are refused before they are decoded.
+    """
+
+    channels: int = 3
+    value_range: ValueRange = None
+    max_pixels: int = MAX_PIXELS
+
+    @classmethod
+    def of(cls, images: Preprocessing, max_pixels: int = MAX_PIXELS) -> Self:
+        """Return how images are decoded for a network."""
+        return cls(images.channels, images.value_range, max_pixels)
+
+    @classmethod
+    def of_data(cls, data: DataConfig) -> Self:
+        """Return how images are decoded by the section ``data`` of a config."""
+        return cls(data.in_chans, data.value_range, data.max_pixels)
+
+
+RGB = Decoding()
+
+
+def decode(path: Path, how: Decoding = RGB, box: Box | None = None) -> Image.Image:
     """Return the image in ``path``, upright and with 8 bits per channel.
 
     Args:
         path: The file.
-        channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha. With 1 or 3, transparent
-            parts become white.
+        how: How it is decoded.
         box: The part of the upright image to return, widened to whole pixels; None for all of it.
-        value_range: The values that become black and white in images of more than 8 bits; see
-            :class:`siamkit.Preprocessing`.
-        max_pixels: Refuse images of more pixels, before they are decoded.
 
     Raises:
         DataError: The file is missing, empty, truncated, too large, or not in :data:`FORMATS`.
     """
-    with _quiet(), _opened(path, max_pixels, value_range) as image:
-        return _pixels(image, channels, box, value_range, str(path))[0]
+    with quiet(), opened(path, how) as image:
+        return pixels_of(image, how, box, str(path))[0]
 
 
-def prepare(
-    image: Image.Image,
-    channels: int,
-    *,
-    where: str = "image",
-    value_range: ValueRange = None,
-    max_pixels: int = MAX_PIXELS,
-) -> Image.Image:
+def prepare(image: Image.Image, how: Decoding = RGB, *, where: str = "image") -> Image.Image:
     """Return an opened image in the form of :func:`decode`. The given image is not changed.
 
     Args:
         image: The image, of any mode; of an animation, its current frame.
-        channels: As for :func:`decode`.
+        how: How it is decoded.
         where: Its name in messages.
-        value_range: As for :func:`decode`.
-        max_pixels: As for :func:`decode`.
 
     Raises:
         DataError: The image is empty, too large, truncated, or of a mode without a defined range.
     """
-    with _quiet(), _as_data_error(where, max_pixels):
-        _check(image, where, max_pixels, value_range)
-        return _pixels(image, channels, None, value_range, where)[0]
+    with quiet(), _as_data_error(where, how.max_pixels):
+        _check(image, where, how)
+        return pixels_of(image, how, None, where)[0]
 
 
 def upright(image: Image.Image) -> tuple[Image.Image, bool]:
@@ -108,7 +118,7 @@ def upright(image: Image.Image) -> tuple[Image.Image, bool]:
         Exception: The pixels cannot be read; each format has errors of its own.
     """
     image.load()
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     # Not ImageOps.exif_transpose, which reads all of the EXIF data and writes it again.
     if (turn := _TURNS.get(orientation or 1)) is not None:
         image = image.transpose(turn)
@@ -116,7 +126,8 @@ def upright(image: Image.Image) -> tuple[Image.Image, bool]:
     return image, orientation is not None
 
 
-def _orientation(image: Image.Image) -> int | None:
+def orientation_of(image: Image.Image) -> int | None:
+    """Return the EXIF orientation of an opened image, 1 without one; None if it is unreadable."""
     try:
         exif = image.getexif()
         if ExifTags.Base.Orientation not in exif and (block := image.info.get("exif")):
@@ -129,22 +140,27 @@ def _orientation(image: Image.Image) -> int | None:
     return orientation if isinstance(orientation, int) else None
 
 
-def _pixels(
-    image: Image.Image, channels: int, box: Box | None, value_range: ValueRange, where: str
+def pixels_of(
+    image: Image.Image, how: Decoding, box: Box | None, where: str
 ) -> tuple[Image.Image, bool]:
     """Return an opened image in the form of :func:`decode`, and whether it has an orientation."""
     image, oriented = upright(image)
-    _require_inside(box, image.size, where)
+    require_inside(box, image.size, where)
     if is_deep_grey(image):
-        image = to_eight_bit(image, value_range, where)
-    image = _to_mode(image, _MODES[channels])
+        image = to_eight_bit(image, how.value_range, where)
+    image = _to_mode(image, _MODES[how.channels])
     if box is not None:
         left, top, right, bottom = box
         image = image.crop((int(left), int(top), math.ceil(right), math.ceil(bottom)))
     return image, oriented
 
 
-def _require_inside(box: Box | None, size: tuple[int, int], where: str) -> None:
+def require_inside(box: Box | None, size: tuple[int, int], where: str) -> None:
+    """Check that a box lies within an upright image.
+
+    Raises:
+        DataError: It ends beyond the image.
+    """
     width, height = size
     if box is not None and (box[2] > width or box[3] > height):
         raise DataError(
@@ -153,122 +169,8 @@ def _require_inside(box: Box | None, size: tuple[int, int], where: str) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the check of an image file found.
-
-    Attributes:
-        path: The file.
-        problem: The reason why it cannot be used; None if it can.
-        format: Its format, such as ``JPEG``.
-        mode: Pillow's mode of its pixels, such as ``RGB``.
-        size: Its width and height, before it is turned upright.
-        oriented: Whether its orientation could be read. If not, it counts as upright.
-        deep: Whether it has more than 8 bits per channel, and does not state which value is white.
-    """
-
-    path: Path
-    problem: str | None
-    format: str = ""
-    mode: str = ""
-    size: tuple[int, int] = (0, 0)
-    oriented: bool = True
-    deep: bool = False
-
-
-def look(
-    paths: Sequence[Path],
-    *,
-    boxes: Mapping[Path, Box] | None = None,
-    channels: int = 3,
-    max_pixels: int = MAX_PIXELS,
-    full: bool = False,
-    value_range: ValueRange = None,
-) -> Iterator[Facts]:
-    """Yield the facts of each image file, in order.
-
-    Reading only headers is cheap (about 0.1 ms per file) and finds the most common problems: empty
-    files, other formats under an image's name, and decompression bombs.
-
-    Args:
-        paths: The files.
-        boxes: For some files, a box that must lie within the upright image.
-        channels: As for :func:`decode`.
-        max_pixels: As for :func:`decode`.
-        full: Whether to decode the pixels as :func:`decode` does, which finds every problem.
-        value_range: As for :func:`decode`.
-    """
-    boxes = boxes or {}
-
-    def facts(path: Path) -> Facts:
-        box = boxes.get(path)
-        try:
-            with _opened(path, max_pixels, value_range) as image:
-                form, mode, size, oriented = str(image.format), image.mode, image.size, True
-                deep = is_deep(image)
-                if full:
-                    _, oriented = _pixels(image, channels, box, value_range, str(path))
-                elif box is not None:
-                    _require_inside(box, _upright_size(image), str(path))
-                return Facts(path, None, form, mode, size, oriented, deep)
-        except DataError as error:
-            return Facts(path, error.what)
-
-    # Threads hide the latency of network file systems. The filter is set once for all threads,
-    # because warnings.catch_warnings isn't thread-safe.
-    with _quiet():
-        yield from in_threads(facts, paths, _THREADS)
-
-
-def largest_value(paths: Sequence[Path], *, max_pixels: int = MAX_PIXELS) -> float:
-    """Return the largest value of images of deep grey.
-
-    Raises:
-        DataError: An image cannot be read, or has values below 0 or above 65535.
-    """
-
-    def largest(path: Path) -> float:
-        with _opened(path, max_pixels, None) as image:
-            image.load()
-            to_eight_bit(image, None, str(path))
-            return float(image.getextrema()[1])  # type: ignore[arg-type]
-
-    with _quiet():
-        return max(in_threads(largest, paths, _THREADS))
-
-
-def unreadable(
-    paths: Sequence[Path],
-    *,
-    boxes: Mapping[Path, Box] | None = None,
-    channels: int = 3,
-    max_pixels: int = MAX_PIXELS,
-    full: bool = False,
-    value_range: ValueRange = None,
-) -> list[tuple[Path, str]]:
-    """Return each file that is not a usable image, with its problem; see :func:`look`."""
-    looks = look(
-        paths,
-        boxes=boxes,
-        channels=channels,
-        max_pixels=max_pixels,
-        value_range=value_range,
-        full=full,
-    )
-    return [(facts.path, facts.problem) for facts in looks if facts.problem]
-
-
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    if image.format == "PNG":
-        image.load()  # its EXIF data may follow the pixels
-    width, height = image.size
-    # For a TIFF, Pillow's size is already that of the upright image.
-    turned = image.format != "TIFF" and (_orientation(image) or 1) > 4
-    return (height, width) if turned else (width, height)
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Suppress Pillow's warnings about metadata and large images, because only pixels matter."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -276,10 +178,10 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int, value_range: ValueRange) -> Iterator[Image.Image]:
+def opened(path: Path, how: Decoding) -> Iterator[Image.Image]:
     """Open a file lazily. All its problems, now or later, become a DataError."""
     where = str(path)
-    with _as_data_error(where, max_pixels):
+    with _as_data_error(where, how.max_pixels):
         # A FIFO or device would block the read for ever.
         if problem := missing(path):
             raise DataError(problem, where=where, hint=_HINT)
@@ -287,7 +189,7 @@ def _opened(path: Path, max_pixels: int, value_range: ValueRange) -> Iterator[Im
             # Pass a stream, not a name: given a name, Pillow maps the file into memory. It then
             # mixes up the rows of rotated TIFFs, and crashes with SIGBUS if the file shrinks.
             with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
-                _check(image, where, max_pixels, value_range)
+                _check(image, where, how)
                 yield image
         except UnidentifiedImageError:
             empty = path.stat().st_size == 0
@@ -324,9 +226,9 @@ def require_size(image: Image.Image, where: str, max_pixels: int = MAX_PIXELS) -
         raise _too_large(where, f"{pixels:,}", max_pixels)
 
 
-def _check(image: Image.Image, where: str, max_pixels: int, value_range: ValueRange) -> None:
-    require_size(image, where, max_pixels)
-    require_range(image, value_range, where)
+def _check(image: Image.Image, where: str, how: Decoding) -> None:
+    require_size(image, where, how.max_pixels)
+    require_range(image, how.value_range, where)
 
 
 def _too_large(where: str, pixels: str, max_pixels: int) -> DataError:

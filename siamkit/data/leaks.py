@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamkit.config import MAX_PIXELS
-from siamkit.data.decode import decode
+from siamkit.data.decode import Decoding, decode
 from siamkit.data.folders import listed
 from siamkit.data.hamming import near_groups
 from siamkit.data.images import ImageSet, Sample
@@ -213,7 +213,7 @@ def _perceptual_hash(sample: Sample, max_pixels: int) -> int:
     """Return the perceptual hash of an image; 0 for an image of one colour."""
     from imagehash import phash
 
-    image = decode(sample.path, 1, sample.box, max_pixels=max_pixels)
+    image = decode(sample.path, Decoding(1, max_pixels=max_pixels), sample.box)
     low, high = image.getextrema()
     return 0 if low == high else int(str(phash(image)), 16)
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from siamkit.batches import Batch
 from siamkit.config import MAX_PIXELS
-from siamkit.data.decode import decode
+from siamkit.data.decode import Decoding, decode
 from siamkit.data.images import ImageSet
 from siamkit.data.views import EvalView, TrainView, view_seed
 from siamkit.errors import ResourceError, SiamkitError
@@ -53,7 +53,7 @@ class ViewDataset(Dataset[Tensor]):
         self.images = images
         self._view = view
         self._seed = seed
-        self._max_pixels = max_pixels
+        self._how = Decoding.of(view.preprocessing, max_pixels)
 
     def __getitem__(self, key: Key) -> Tensor:
         """Return view ``key[1]`` ``[C, H, W]`` of image ``key[0]``.
@@ -63,14 +63,7 @@ class ViewDataset(Dataset[Tensor]):
         """
         index, view = key
         sample = self.images.samples[index]
-        how = self._view.preprocessing
-        image = decode(
-            sample.path,
-            how.channels,
-            sample.box,
-            value_range=how.value_range,
-            max_pixels=self._max_pixels,
-        )
+        image = decode(sample.path, self._how, sample.box)
         return self._view(image, self.seed(index, view) or 0)
 
     def seed(self, index: int, view: int) -> int | None:

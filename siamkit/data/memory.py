@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from siamkit.config import MAX_PIXELS
-from siamkit.data.decode import prepare, require_size, upright
+from siamkit.data.decode import Decoding, prepare, require_size, upright
 from siamkit.data.images import Box
 from siamkit.data.manifest import OPTIONAL, REQUIRED
 from siamkit.data.opening import open_source
@@ -295,7 +295,7 @@ def picture_of(image: Any, where: str, *, max_pixels: int = MAX_PIXELS) -> Image
             values = np.asarray(turned)
             if 0 <= values.min() and values.max() <= 65535:
                 return turned.convert("I;16")
-        return prepare(turned, 3, where=where, max_pixels=max_pixels)
+        return prepare(turned, Decoding(max_pixels=max_pixels), where=where)
     if hasattr(image, "detach"):  # a torch tensor, without importing torch
         array = image.detach().cpu().numpy()
         array = np.moveaxis(array, 0, -1) if array.ndim == 3 else array

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from siamkit.config import SAMPLE, DataConfig
 from siamkit.config.base import expanded
 from siamkit.data.cells import Cells
-from siamkit.data.decode import unreadable
+from siamkit.data.decode import Decoding
 from siamkit.data.folders import briefly, listed, scan
 from siamkit.data.images import ImageSet
 from siamkit.data.leaks import require_apart
+from siamkit.data.looking import Facts, look
 from siamkit.data.manifest import OPTIONAL, REQUIRED, read_manifest
 from siamkit.data.sample import sample_dir
 from siamkit.data.sources import FolderSource, ManifestSource, Source, TupleSource
@@ -106,8 +107,23 @@ def _unknown_header(table: Table) -> DataError:
     )
 
 
-def usable(source: Source, config: DataConfig) -> tuple[Source, tuple[tuple[str, str], ...]]:
-    """Check every image; return the source without unusable images, and their paths and problems.
+@dataclass(frozen=True)
+class Usable:
+    """The usable images of a source.
+
+    Attributes:
+        source: The source without unusable images.
+        facts: The facts of each file in it.
+        skipped: The paths of the unusable images, and their problems.
+    """
+
+    source: Source
+    facts: Mapping[Path, Facts]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+def usable(source: Source, config: DataConfig) -> Usable:
+    """Check every image.
 
     No file is changed, and no other image replaces an unusable one.
 
@@ -118,16 +134,11 @@ def usable(source: Source, config: DataConfig) -> tuple[Source, tuple[tuple[str,
     files = source.files()
     boxes = {path: box for path, box in files.items() if box is not None}
     tolerant = config.on_unreadable != "error"
-    bad = unreadable(
-        list(files),
-        boxes=boxes,
-        channels=config.in_chans,
-        max_pixels=config.max_pixels,
-        full=tolerant,
-        value_range=config.value_range,
-    )
+    looks = look(list(files), Decoding.of_data(config), boxes=boxes, full=tolerant)
+    facts = {found.path: found for found in looks}
+    bad = [(path, found.problem) for path, found in facts.items() if found.problem]
     if not bad:
-        return source, ()
+        return Usable(source, facts)
     rows = source.rows()
     lines = listed([
         f"{row_text(rows.get(path))}{_near(path, source.where)}: {problem}"
@@ -147,7 +158,9 @@ def usable(source: Source, config: DataConfig) -> tuple[Source, tuple[tuple[str,
             allowed=f"{config.max_skipped:.0%} of them (data.max_skipped)",
             hint=root_hint(source, [path for path, _ in bad]) or "repair or remove them",
         )
-    return source.without({path for path, _ in bad}), tuple((str(p), why) for p, why in bad)
+    left = source.without({path for path, _ in bad})
+    good = {path: found for path, found in facts.items() if not found.problem}
+    return Usable(left, good, tuple((str(path), why) for path, why in bad))
 
 
 def row_text(number: int | None) -> str:
@@ -199,7 +212,8 @@ def load_data(config: DataConfig, seed: int) -> Splits:
         DataError: There are no usable images, or too few for training and validation.
     """
     opened = open_source(config.path, config.root, config.columns)
-    source, skipped = usable(opened, config)
+    checked = usable(opened, config)
+    source, skipped = checked.source, checked.skipped
     if skipped and (lost := set(opened.parts()) - set(source.parts())):
         raise DataError(
             f"no image of {', '.join(sorted(lost))} can be read",
@@ -215,7 +229,7 @@ def load_data(config: DataConfig, seed: int) -> Splits:
     if skipped:
         names = briefly([f"{path} ({why})" for path, why in skipped], 2)
         notices.append(f"left out {plural(len(skipped), 'unreadable image')}: {names}")
-    return replace(splits, notices=tuple(notices), skipped=skipped)
+    return replace(splits, notices=tuple(notices), skipped=skipped, facts=checked.facts)
 
 
 def _require_whole(source: Source, *, strict: bool) -> list[str]:
@@ -316,7 +330,7 @@ def unseen_images(
     """
     config = config or DataConfig(path=path)
     opened = open_source(path, root, config.columns, names_optional=True)
-    source, _ = usable(opened, config)
+    source = usable(opened, config).source
     parts = source.parts()
     part = next(name for name in ("test", "val", "all", "train") if name in parts)
     return parts[part], "all" if part in ("all", "train") else source.name_of(part)

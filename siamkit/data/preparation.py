@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from siamkit.config import DataConfig
-from siamkit.data.decode import Facts, largest_value, look
 from siamkit.data.depth import DEEP_GREY
 from siamkit.data.geometry import Size, kept_by_crop
 from siamkit.data.images import ImageSet
+from siamkit.data.looking import Facts, largest_value
 from siamkit.interfaces import Fit
 from siamkit.spelling import setting
 from siamkit.words import plural
@@ -43,36 +44,38 @@ class Preparation:
 
 
 def preparation(
-    config: DataConfig, sets: Mapping[str, ImageSet], target: Size, own: Fit
+    config: DataConfig,
+    sets: Mapping[str, ImageSet],
+    facts: Mapping[Path, Facts],
+    target: Size,
+    own: Fit,
 ) -> Preparation:
     """Return how the images of a data set are prepared.
 
-    Only the headers of images are read, and the pixels of those of more than 8 bits per channel.
+    Only the pixels of images of more than 8 bits per channel are read.
 
     Args:
         config: The section ``data``.
         sets: The image sets. The training set decides the fit; the range suits all images.
+        facts: The facts of each file.
         target: Width and height of the network's input.
         own: The backbone's own fit.
 
     Raises:
         DataError: An image cannot be read.
     """
-    samples = {name: images.samples for name, images in sets.items()}
-    paths = list(dict.fromkeys(s.path for part in samples.values() for s in part))
-    looks = look(paths, value_range=config.value_range, max_pixels=config.max_pixels)
-    found = {facts.path: facts for facts in looks if not facts.problem}
     sizes = [
-        found[sample.path].size if sample.box is None else _size_of(sample.box)
-        for sample in samples["train"]
-        if sample.path in found
+        facts[sample.path].size if sample.box is None else _size_of(sample.box)
+        for sample in sets["train"].samples
     ]
+    paths = {sample.path for images in sets.values() for sample in images.samples}
+    deep = [found for path, found in facts.items() if found.deep and path in paths]
     kept = [kept_by_crop(size, target) for size in sizes]
     long = [share for share in kept if share <= ELONGATED]
     elongated = len(long) / max(len(kept), 1)
     lost = 1 - sum(long) / len(long) if long else 0.0
     fit = choose_fit(config.fit, own, elongated)
-    chosen, notices = _range(config, [facts for facts in found.values() if facts.deep])
+    chosen, notices = _range(config, deep)
     if long:
         notices = (_on_shape(config, fit, len(long), len(kept), lost), *notices)
     return Preparation(fit, chosen, elongated, lost, notices)
@@ -124,7 +127,7 @@ def _range(
         )
     if config.range != "auto" or not grey:
         return ("full" if config.range == "auto" else config.range), tuple(notices)
-    largest = largest_value(grey, max_pixels=config.max_pixels)
+    largest = largest_value(grey, config.max_pixels)
     bits = bits_for(largest)
     if bits is None:
         return "full", tuple(notices)

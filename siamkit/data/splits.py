@@ -7,12 +7,14 @@ hash, so adding a class moves few other classes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 
 from siamkit.data.folders import briefly
 from siamkit.data.images import ImageSet
+from siamkit.data.looking import Facts
 from siamkit.errors import DataError
 from siamkit.words import plural
 
@@ -30,6 +32,7 @@ class Splits:
         how: A short description of the split into train and val.
         notices: Notices for the user.
         skipped: The unreadable files that were left out, with the reason.
+        facts: The facts of each image file.
     """
 
     train: ImageSet
@@ -38,6 +41,7 @@ class Splits:
     how: str
     notices: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    facts: Mapping[Path, Facts] = field(default_factory=dict, repr=False)
 
     @property
     def sets(self) -> dict[str, ImageSet]:

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from siamkit.config import MAX_PIXELS
-from siamkit.data.decode import decode, prepare
+from siamkit.data.decode import Decoding, decode, prepare
 from siamkit.data.images import ImageSet, Sample
 from siamkit.data.inputs import Paths, is_file, listed, samples_of
 from siamkit.data.loader import Loader, ViewDataset, default_workers
@@ -186,6 +186,11 @@ class Embedder(TextRepr):
                 hint=f"run {command('calibrate', 'RUN')}, then load the embedder from the run",
             )
         return self._calibration
+
+    @property
+    def decoding(self) -> Decoding:
+        """How the embedder decodes image files."""
+        return Decoding.of(self.net.preprocessing, self._max_pixels)
 
     @property
     def embedding_dim(self) -> int:
@@ -364,25 +369,19 @@ class Embedder(TextRepr):
 
     def _opened(self, images: Sequence[Any]) -> Iterator[Tensor]:
         """Yield the embeddings of images in memory, possibly mixed with files."""
-        how = self.net.preprocessing
-        view = EvalView(how)
+        view = EvalView(self.net.preprocessing)
+        how = self.decoding
         for start in range(0, len(images), BATCH_SIZE):
             views, names = [], []
             for index, image in enumerate(images[start : start + BATCH_SIZE], start):
                 if is_file(image):
                     (sample,) = samples_of([image])
                     names.append(str(sample.path))
-                    opened = decode(
-                        sample.path, how.channels, sample.box,
-                        value_range=how.value_range, max_pixels=self._max_pixels,
-                    )  # fmt: skip
+                    opened = decode(sample.path, how, sample.box)
                 else:
                     names.append(f"image {index}")
                     picture = picture_of(image, names[-1], max_pixels=self._max_pixels)
-                    opened = prepare(
-                        picture, how.channels, where=names[-1],
-                        value_range=how.value_range, max_pixels=self._max_pixels,
-                    )  # fmt: skip
+                    opened = prepare(picture, how, where=names[-1])
                 views.append(view(opened))
             yield self._run(torch.stack(views), len(images) - start, names)
 

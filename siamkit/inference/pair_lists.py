@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from siamkit.data.cells import Cells
-from siamkit.data.decode import unreadable
+from siamkit.data.decode import RGB, Decoding
 from siamkit.data.folders import listed
+from siamkit.data.looking import unreadable
 from siamkit.data.tables import read_table, require_columns
 from siamkit.data.tuple_table import TupleTable
 from siamkit.errors import ConfigError, DataError
@@ -121,7 +122,7 @@ def require_new(path: Path) -> None:
         )
 
 
-def read_pairs(file: Path) -> TupleTable:
+def read_pairs(file: Path, how: Decoding = RGB) -> TupleTable:
     """Read a list of pairs, and check the header of every image that it names.
 
     Unlike in training data, a row can repeat another row, or compare an image with itself.
@@ -129,6 +130,7 @@ def read_pairs(file: Path) -> TupleTable:
     Args:
         file: A table with the columns ``a``, ``b`` and optionally ``same``. Paths are relative to
             its folder and stay within it; other columns are ignored.
+        how: How the images will be decoded.
 
     Raises:
         DataError: The file or some rows are unusable; the message lists the rows by number.
@@ -152,7 +154,7 @@ def read_pairs(file: Path) -> TupleTable:
         rows.append(paths)
         numbers.append(number)
         same.append(flag)
-    bad = dict(unreadable([cells.root / name for name in first_row]))
+    bad = dict(unreadable([cells.root / name for name in first_row], how))
     problems = [*table.problems, *cells.problems]
     for name, number in first_row.items():
         if (problem := bad.get(cells.root / name)) is not None:

@@ -21,7 +21,7 @@ from fits import recall, samples_of
 from PIL import Image
 
 import siamkit
-from siamkit.data.decode import decode
+from siamkit.data.decode import Decoding, decode
 from siamkit.data.images import Sample
 from siamkit.data.preparation import bits_for
 from siamkit.inference.embedder import Embedder
@@ -33,7 +33,7 @@ def deep(samples: list[Sample], bits: int, folder: Path) -> tuple[list[Sample], 
     """Write grey images with values of so many bits; return them and the largest value."""
     white, largest, written = 2**bits - 1, 0, []
     for number, sample in enumerate(samples):
-        grey = np.asarray(decode(sample.path, 1, sample.box)).astype(np.float64) / 255
+        grey = np.asarray(decode(sample.path, Decoding(1), sample.box)).astype(np.float64) / 255
         values = np.rint(grey * white).astype(np.uint16)
         path = folder / f"{number}.png"
         Image.fromarray(values).save(path)

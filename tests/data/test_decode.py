@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from siamkit.data.decode import decode, look, prepare, unreadable, upright
+from siamkit.data.decode import Decoding, decode, prepare, upright
+from siamkit.data.looking import look, unreadable
 from siamkit.errors import DataError
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
@@ -27,7 +28,7 @@ def pixels(image: Image.Image) -> list:
 
 def test_eight_bit_images_are_unchanged(path):
     Image.new("RGB", (2, 1), (10, 20, 30)).save(path, "PNG")
-    image = decode(path, 3)
+    image = decode(path, Decoding(3))
     assert image.mode == "RGB"
     assert pixels(image) == [[[10, 20, 30], [10, 20, 30]]]
 
@@ -36,7 +37,7 @@ def test_eight_bit_images_are_unchanged(path):
 @pytest.mark.parametrize("source", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "LAB"])
 def test_every_mode_becomes_every_channel_count(path, channels, mode, source):
     Image.new(source, (3, 2)).save(path, "TIFF")
-    image = decode(path, channels)
+    image = decode(path, Decoding(channels))
     assert (image.mode, image.size) == (mode, (3, 2))
 
 
@@ -50,7 +51,7 @@ def test_opaque_colours(path, channels, expected):
     image = Image.new("RGB", (2, 1), RED)
     image.putpixel((1, 0), GREEN)
     image.save(path, "PNG")
-    assert np.array_equal(pixels(decode(path, channels))[0], expected)
+    assert np.array_equal(pixels(decode(path, Decoding(channels)))[0], expected)
 
 
 @pytest.mark.parametrize("channels, expected", [
@@ -63,13 +64,13 @@ def test_transparency_lies_on_white_or_stays(path, channels, expected):
     image = Image.new("RGBA", (2, 1), (*RED, 0))
     image.putpixel((1, 0), (*RED, 128))
     image.save(path, "PNG")
-    assert np.array_equal(pixels(decode(path, channels))[0], expected)
+    assert np.array_equal(pixels(decode(path, Decoding(channels)))[0], expected)
 
 
 def test_transparent_grey_lies_on_white(path):
     Image.new("LA", (1, 1), (0, 0)).save(path, "PNG")
-    assert pixels(decode(path, 1)) == [[255]]
-    assert pixels(decode(path, 3)) == [[list(WHITE)]]
+    assert pixels(decode(path, Decoding(1))) == [[255]]
+    assert pixels(decode(path, Decoding(3))) == [[list(WHITE)]]
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "GIF"])
@@ -78,35 +79,35 @@ def test_transparent_palette_entry_lies_on_white(path, file_format):
     image.putpalette([*RED, *GREEN])
     image.putpixel((1, 0), 1)
     image.save(path, file_format, transparency=0)
-    assert np.array_equal(pixels(decode(path, 3))[0], [WHITE, GREEN])
-    assert pixels(decode(path, 4))[0][0][3] == 0
+    assert np.array_equal(pixels(decode(path, Decoding(3)))[0], [WHITE, GREEN])
+    assert pixels(decode(path, Decoding(4)))[0][0][3] == 0
 
 
 def test_transparent_colour_key_lies_on_white(path):
     image = Image.new("RGB", (2, 1), RED)
     image.putpixel((1, 0), GREEN)
     image.save(path, "PNG", transparency=RED)
-    assert np.array_equal(pixels(decode(path, 3))[0], [WHITE, GREEN])
+    assert np.array_equal(pixels(decode(path, Decoding(3)))[0], [WHITE, GREEN])
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "PPM"])
 def test_sixteen_bit_grey_is_scaled_not_clipped(path, file_format):
     values = np.array([[0, 128, 129, 257, 32768, 65535]], dtype=np.uint16)
     Image.fromarray(values).save(path, file_format)
-    assert pixels(decode(path, 1)) == [[0, 0, 1, 1, 128, 255]]
-    assert pixels(decode(path, 3))[0][4] == [128, 128, 128]
+    assert pixels(decode(path, Decoding(1))) == [[0, 0, 1, 1, 128, 255]]
+    assert pixels(decode(path, Decoding(3)))[0][4] == [128, 128, 128]
 
 
 def test_cmyk_becomes_rgb(path):
     Image.new("CMYK", (1, 1), (0, 255, 255, 0)).save(path, "TIFF")
-    assert pixels(decode(path, 3)) == [[list(RED)]]
+    assert pixels(decode(path, Decoding(3))) == [[list(RED)]]
 
 
 def test_one_bit_becomes_black_and_white(path):
     image = Image.new("1", (2, 1), 0)
     image.putpixel((1, 0), 1)
     image.save(path, "PNG")
-    assert pixels(decode(path, 1)) == [[0, 255]]
+    assert pixels(decode(path, Decoding(1))) == [[0, 255]]
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "TIFF"])
@@ -114,7 +115,7 @@ def test_an_animation_is_its_first_frame(path, file_format):
     frames = [Image.new("RGB", (2, 2), colour) for colour in (RED, GREEN)]
     options = {"lossless": True} if file_format == "WEBP" else {}
     frames[0].save(path, file_format, save_all=True, append_images=frames[1:], **options)
-    assert pixels(decode(path, 3))[0][0] == list(RED)
+    assert pixels(decode(path, Decoding(3)))[0][0] == list(RED)
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "WEBP"])
@@ -128,22 +129,22 @@ def test_exif_orientation_is_applied_once(path, file_format, orientation, expect
     exif[0x0112] = orientation
     options = {"lossless": True} if file_format == "WEBP" else {}
     image.save(path, file_format, exif=exif, **options)
-    assert pixels(decode(path, 1)) == expected
+    assert pixels(decode(path, Decoding(1))) == expected
 
 
 def test_damaged_exif_does_not_hide_the_image(path):
     Image.new("RGB", (2, 2), RED).save(path, "PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
-    assert pixels(decode(path, 3))[0][0] == list(RED)
+    assert pixels(decode(path, Decoding(3)))[0][0] == list(RED)
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "WEBP", "JPEG"])
 def test_an_unreadable_exif_block_makes_the_image_upright_in_check_and_use(path, file_format):
     image = Image.new("RGB", (3, 2), RED)
     image.save(path, file_format, exif=b"Exif\0\0garbage!")
-    assert decode(path, 3).size == (3, 2)
+    assert decode(path, Decoding(3)).size == (3, 2)
     [facts] = look([path], full=True)
     assert (facts.problem, facts.oriented) == (None, False)
-    assert prepare(Image.open(path), 3).size == (3, 2)
+    assert prepare(Image.open(path), Decoding(3)).size == (3, 2)
     assert unreadable([path], boxes={path: (0, 0, 3, 2)}) == []
     image.save(path, file_format)
     assert [facts.oriented for facts in look([path], full=True)] == [True]
@@ -159,7 +160,7 @@ def test_no_exif_data_hides_an_image_or_parts_check_and_use(
 ):
     path = tmp_path_factory.mktemp("exif") / "image"
     Image.new("RGB", (3, 2), RED).save(path, file_format, exif=start + exif)
-    assert sorted(decode(path, 3).size) == [2, 3]
+    assert sorted(decode(path, Decoding(3)).size) == [2, 3]
     assert unreadable([path], full=True) == unreadable([path]) == []
 
 
@@ -174,7 +175,7 @@ def test_what_passes_the_full_check_can_be_used(path, file_format):
         path.write_bytes(damaged)
         problem = dict(unreadable([path], full=True)).get(path)
         try:
-            decode(path, 3)
+            decode(path, Decoding(3))
         except DataError as error:
             assert error.what == problem
         else:
@@ -187,14 +188,14 @@ def test_an_image_is_turned_once_however_often_it_is_prepared(path):
     exif[0x0112] = 6
     image.save(path, "PNG", exif=exif)
     turned, _ = upright(Image.open(path))
-    assert turned.size == (2, 3) == prepare(turned, 3).size
+    assert turned.size == (2, 3) == prepare(turned, Decoding(3)).size
 
 
 def test_a_box_outside_the_image_is_refused_by_check_and_use(path):
     Image.new("RGB", (3, 2)).save(path, "PNG")
     box = (0, 0, 4, 2)
     with pytest.raises(DataError, match=r"its box ends at 4,2, but the image ends at 3,2"):
-        decode(path, 3, box)
+        decode(path, Decoding(3), box)
     for full in (False, True):
         [(_, problem)] = unreadable([path], boxes={path: box}, full=full)
         assert problem == "its box ends at 4,2, but the image ends at 3,2"
@@ -202,12 +203,12 @@ def test_a_box_outside_the_image_is_refused_by_check_and_use(path):
 
 def test_a_single_pixel_is_an_image(path):
     Image.new("L", (1, 1), 7).save(path, "PNG")
-    assert pixels(decode(path, 1)) == [[7]]
+    assert pixels(decode(path, Decoding(1))) == [[7]]
 
 
 def failure(path: Path, **options) -> DataError:
     with pytest.raises(DataError) as caught:
-        decode(path, 3, **options)
+        decode(path, Decoding(3, **options))
     assert caught.value.where == str(path)
     assert caught.value.hint
     assert caught.value.exit_code == 3
@@ -247,7 +248,7 @@ def test_a_format_that_pillow_knows_but_the_allowlist_does_not_is_an_error(path)
 
 def test_the_format_is_told_by_content(tmp_path):
     Image.new("RGB", (1, 1), RED).save(tmp_path / "photo.jpg", "PNG")
-    assert pixels(decode(tmp_path / "photo.jpg", 3)) == [[list(RED)]]
+    assert pixels(decode(tmp_path / "photo.jpg", Decoding(3))) == [[list(RED)]]
 
 
 def test_a_pipe_is_an_error_and_does_not_block(path):
@@ -284,12 +285,12 @@ def test_bombs_are_refused_before_decoding(path):
 
 def test_the_pixel_cap_can_be_lowered_and_is_exact(path):
     Image.new("RGB", (10, 10)).save(path, "PNG")
-    assert decode(path, 3, max_pixels=100).size == (10, 10)
+    assert decode(path, Decoding(3, max_pixels=100)).size == (10, 10)
     error = failure(path, max_pixels=99)
     assert error.what == "the image has too many pixels: 100"
     assert error.allowed == "up to 99 (data.max_pixels)"
     for full in (False, True):
-        assert unreadable([path], max_pixels=99, full=full) == [(path, error.what)]
+        assert unreadable([path], Decoding(max_pixels=99), full=full) == [(path, error.what)]
 
 
 def test_a_small_file_with_very_many_pixels_is_refused_by_its_header(path):
@@ -315,7 +316,10 @@ def test_unreadable_lists_the_bad_files_in_order(tmp_path):
 @pytest.mark.parametrize("source", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "LAB"])
 def test_an_opened_image_becomes_what_its_file_does(path, channels, source):
     Image.new(source, (3, 2)).save(path, "TIFF")
-    prepared, decoded = prepare(Image.open(path), channels), decode(path, channels)
+    prepared, decoded = (
+        prepare(Image.open(path), Decoding(channels)),
+        decode(path, Decoding(channels)),
+    )
     assert prepared.mode == decoded.mode and pixels(prepared) == pixels(decoded)
 
 
@@ -326,19 +330,19 @@ def test_an_opened_image_is_turned_upright_and_stays_as_it_is(path):
     exif[0x0112] = 6
     image.save(path, "PNG", exif=exif)
     opened = Image.open(path)
-    prepared = prepare(opened, 3)
-    assert prepared.size == (2, 3) and pixels(prepared) == pixels(decode(path, 3))
+    prepared = prepare(opened, Decoding(3))
+    assert prepared.size == (2, 3) and pixels(prepared) == pixels(decode(path, Decoding(3)))
     assert opened.size == (3, 2) and opened.getexif()[0x0112] == 6
 
 
 def test_what_is_wrong_with_an_opened_image_is_told(path):
     with pytest.raises(DataError, match="image 7: the pixels are 32-bit floats"):
-        prepare(Image.new("F", (2, 2)), 3, where="image 7")
+        prepare(Image.new("F", (2, 2)), Decoding(3), where="image 7")
     with pytest.raises(DataError, match=r"too many pixels: 100, allowed: up to 99"):
-        prepare(Image.new("L", (10, 10)), 3, max_pixels=99)
+        prepare(Image.new("L", (10, 10)), Decoding(max_pixels=99))
     with pytest.raises(DataError, match="the image is empty, got '0x2'"):
-        prepare(Image.new("L", (0, 2)), 3)
+        prepare(Image.new("L", (0, 2)), Decoding(3))
     Image.new("RGB", (50, 50)).save(path, "PNG")
     path.write_bytes(path.read_bytes()[:-30])
     with Image.open(path) as image, pytest.raises(DataError, match="cannot read the image"):
-        prepare(image, 3)
+        prepare(image, Decoding(3))

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from siamkit.data.decode import decode, largest_value, look, prepare, unreadable
+from siamkit.data.decode import Decoding, decode, prepare
 from siamkit.data.depth import to_eight_bit
+from siamkit.data.looking import largest_value, look, unreadable
 from siamkit.errors import DataError
 
 RAMP = np.linspace(0, 4095, 64 * 64).astype(np.uint16).reshape(64, 64)
@@ -22,7 +23,7 @@ def saved(path: Path, pixels: np.ndarray, **options: object) -> Path:  # type: i
 
 def test_twelve_bits_in_a_file_of_sixteen_keep_all_their_greys(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", RAMP)
-    full, twelve = (np.asarray(decode(path, 1, value_range=r)) for r in (None, 12))
+    full, twelve = (np.asarray(decode(path, Decoding(1, r))) for r in (None, 12))
     assert len(np.unique(full)) <= 17
     assert len(np.unique(twelve)) == 256
     assert (twelve.min(), twelve.max()) == (0, 255)
@@ -48,26 +49,26 @@ def test_the_largest_value_is_white_and_the_order_stays(bits: int, data: st.Data
 def test_values_beyond_the_bits_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", np.array([[0, 4096]], np.uint16))
     with pytest.raises(DataError, match=r"12 bits .* got 4096, allowed: 0 to 4095"):
-        decode(path, 1, value_range=12)
-    assert unreadable([path], full=True, value_range=12)[0][0] == path
+        decode(path, Decoding(1, 12))
+    assert unreadable([path], Decoding(1, 12), full=True)[0][0] == path
     assert unreadable([path], full=True) == []
 
 
 def test_a_window_clips(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.tif", np.array([[-1000, 0, 100, 200, 3000]], np.int32))
-    found = np.asarray(decode(path, 1, value_range=(0, 200)))
+    found = np.asarray(decode(path, Decoding(1, (0, 200))))
     assert found.tolist() == [[0, 0, 128, 255, 255]]
 
 
 def test_floats_need_a_window(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.tif", np.array([[0.0, 0.5, 1.0]], np.float32))
     with pytest.raises(DataError, match=r"32-bit floats.*\'range\': \[0, 1\]"):
-        decode(path, 1)
-    assert unreadable([path]) and not unreadable([path], value_range=(0, 1))
-    assert np.asarray(decode(path, 1, value_range=(0, 1))).tolist() == [[0, 128, 255]]
+        decode(path, Decoding(1))
+    assert unreadable([path]) and not unreadable([path], Decoding(1, (0, 1)))
+    assert np.asarray(decode(path, Decoding(1, (0, 1)))).tolist() == [[0, 128, 255]]
     broken = saved(tmp_path / "b.tif", np.array([[0.0, np.nan]], np.float32))
     with pytest.raises(DataError, match="NaN"):
-        decode(broken, 1, value_range=(0, 1))
+        decode(broken, Decoding(1, (0, 1)))
 
 
 @pytest.mark.parametrize("value_range", [None, 12, (0.0, 4095.0)])
@@ -80,16 +81,16 @@ def test_the_transparent_value_of_deep_grey_becomes_white(
     image.save(path, transparency=5)
     with Image.open(path) as written:
         assert written.info["transparency"] == 5
-    assert np.asarray(decode(path, 1, value_range=value_range))[0, 1] == 255
-    assert np.asarray(decode(path, 2, value_range=value_range))[0, 1, 1] == 0
-    assert np.asarray(decode(path, 2, value_range=value_range))[0, ::2, 1].tolist() == [255, 255]
+    assert np.asarray(decode(path, Decoding(1, value_range)))[0, 1] == 255
+    assert np.asarray(decode(path, Decoding(2, value_range)))[0, 1, 1] == 0
+    assert np.asarray(decode(path, Decoding(2, value_range)))[0, ::2, 1].tolist() == [255, 255]
 
 
 def test_eight_and_sixteen_bits_with_a_transparent_value_are_alike(tmp_path: Path) -> None:
     grey = np.array([[0, 100, 255]], np.uint8)
     Image.fromarray(grey).save(tmp_path / "8.png", transparency=100)
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "16.png", transparency=100 * 257)
-    eight, sixteen = (decode(tmp_path / f"{n}.png", 3) for n in (8, 16))
+    eight, sixteen = (decode(tmp_path / f"{n}.png", Decoding(3)) for n in (8, 16))
     assert eight.tobytes() == sixteen.tobytes()
 
 
@@ -97,8 +98,8 @@ def test_a_file_that_states_its_white_is_not_scaled_again(tmp_path: Path) -> Non
     path = tmp_path / "a.pgm"
     path.write_bytes(b"P5 3 1 4095\n" + np.array([0, 2048, 4095], ">u2").tobytes())
     expected = [[0, 128, 255]]
-    assert np.asarray(decode(path, 1)).tolist() == expected
-    assert np.asarray(decode(path, 1, value_range=12)).tolist() == expected
+    assert np.asarray(decode(path, Decoding(1))).tolist() == expected
+    assert np.asarray(decode(path, Decoding(1, 12))).tolist() == expected
     assert not next(iter(look([path]))).deep
 
 
@@ -128,4 +129,4 @@ def deep_colour() -> bytes:
 
 def test_images_in_memory_have_the_range_too() -> None:
     image = Image.fromarray(RAMP)
-    assert len(np.unique(np.asarray(prepare(image, 1, value_range=12)))) == 256
+    assert len(np.unique(np.asarray(prepare(image, Decoding(1, 12))))) == 256

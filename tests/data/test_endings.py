@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from siamkit.data.decode import FORMATS, decode
+from siamkit.data.decode import FORMATS, Decoding, decode
 from siamkit.data.endings import holds_image, image_endings, is_image_name, is_other_image_name
 
 
@@ -14,7 +14,7 @@ def test_every_ending_of_a_format_that_is_read_counts(tmp_path: Path) -> None:
         if name in FORMATS and ending != ".pfm":
             path = tmp_path / f"image{ending}"
             Image.new("1" if ending == ".pbm" else "L", (2, 2)).save(path)
-            assert is_image_name(path.name) and decode(path, 3).size == (2, 2)
+            assert is_image_name(path.name) and decode(path, Decoding(3)).size == (2, 2)
 
 
 @pytest.mark.parametrize(("name", "is_image"), [

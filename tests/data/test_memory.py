@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from siamkit.data.decode import decode
+from siamkit.data.decode import Decoding, decode
 from siamkit.data.memory import Item, items_of, picture_of, write_items
 from siamkit.data.opening import open_source
 from siamkit.errors import ConfigError, DataError
@@ -40,7 +40,7 @@ def rows(table: Path) -> list[dict[str, str]]:
 def test_every_form_of_an_image_keeps_its_pixels(image: Any, tmp_path: Path) -> None:
     table, root = write_items([Item(image, "a")], tmp_path)
     (row,) = rows(table)
-    assert np.array_equal(np.asarray(decode(root / row["path"], 3)), RGB)
+    assert np.array_equal(np.asarray(decode(root / row["path"], Decoding(3))), RGB)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "HSV", "I;16"])
@@ -49,7 +49,7 @@ def test_modes_decode_as_a_file_of_them_would(mode: str, tmp_path: Path) -> None
     image = image.convert("I").convert(mode) if mode == "I;16" else image.convert(mode)
     table, root = write_items([Item(image, "a")], tmp_path)
     (row,) = rows(table)
-    assert decode(root / row["path"], 3).size == (4, 5)
+    assert decode(root / row["path"], Decoding(3)).size == (4, 5)
 
 
 def test_an_image_that_a_camera_turned_stands_upright(tmp_path: Path) -> None:

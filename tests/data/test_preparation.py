@@ -12,6 +12,7 @@ from PIL import Image
 
 from siamkit.config import DataConfig
 from siamkit.data.images import Box, ImageSet, Sample
+from siamkit.data.looking import look
 from siamkit.data.preparation import Preparation, bits_for, choose_fit, preparation
 from siamkit.interfaces import Fit
 
@@ -30,7 +31,8 @@ def found(
         Image.fromarray(image).save(path)
         samples.append(Sample(path, 0, path.name, boxes.get(number)))
     sets = {"train": ImageSet(tuple(samples), ("a",))}
-    return preparation(DataConfig(**values), sets, target, own)
+    facts = {found.path: found for found in look([sample.path for sample in samples])}
+    return preparation(DataConfig(**values), sets, facts, target, own)
 
 
 def grey(width: int, height: int) -> Any:

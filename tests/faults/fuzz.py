@@ -21,7 +21,8 @@ from records import Record
 from siamkit.api import load_config
 from siamkit.config import RunConfig
 from siamkit.config.layers import parse_sets, read_file
-from siamkit.data.decode import decode, look
+from siamkit.data.decode import Decoding, decode
+from siamkit.data.looking import look
 from siamkit.data.opening import open_source
 from siamkit.errors import SiamkitError
 from siamkit.evaluation.calibration import Calibration
@@ -159,7 +160,7 @@ class Readers:
 
     def _image(self, path: Path) -> None:
         list(look([path], full=True))
-        decode(path, 3)
+        decode(path, Decoding(3))
 
     def _source(self, path: Path) -> None:
         open_source(str(path))

@@ -12,7 +12,7 @@ from PIL import Image
 
 import siamkit
 from siamkit import api
-from siamkit.data.decode import decode
+from siamkit.data.decode import Decoding, decode
 from siamkit.data.inputs import files_of
 from siamkit.data.views import EvalView
 from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
@@ -29,7 +29,7 @@ def net() -> siamkit.SiameseNet:
 
 def plain(net: siamkit.SiameseNet, paths: list[Path]) -> torch.Tensor:
     view = EvalView(net.backbone.preprocessing)
-    return torch.cat([net.embed(view(decode(path, 3))[None]) for path in paths])
+    return torch.cat([net.embed(view(decode(path, Decoding(3)))[None]) for path in paths])
 
 
 @pytest.mark.parametrize("kernel", ["auto", "eager", "folded", "onnxruntime"])
@@ -148,7 +148,7 @@ def test_pillows_images_and_tensors_give_what_files_give(
     torch.testing.assert_close(embedder.embed([opened[0], paths[1], str(paths[2])]), expected)
     torch.testing.assert_close(embedder.embed(opened[0]), expected[:1])
     view = EvalView(net.backbone.preprocessing)
-    tensors = torch.stack([view(decode(path, 3)) for path in paths])
+    tensors = torch.stack([view(decode(path, Decoding(3))) for path in paths])
     torch.testing.assert_close(embedder.embed(tensors), expected)
     assert embedder.embed(tensors[:0]).shape == (0, embedder.embedding_dim)
     many = embedder.embed([opened[0]] * 70)

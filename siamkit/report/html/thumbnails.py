@@ -14,8 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from siamkit.config import MAX_PIXELS
-from siamkit.data.decode import decode, upright
+from siamkit.data.decode import RGB, Decoding, decode, upright
 from siamkit.data.images import Sample
 from siamkit.data.views import EvalView
 from siamkit.errors import DataError
@@ -32,8 +31,6 @@ def thumbnails(
     images: Mapping[int, Sample],
     sizes: Mapping[int, int],
     preprocessing: Preprocessing,
-    *,
-    max_pixels: int = MAX_PIXELS,
 ) -> dict[int, str | None]:
     """Return a small WebP of each image's evaluation view, in base64; None for unreadable files.
 
@@ -43,10 +40,9 @@ def thumbnails(
         images: The images by number.
         sizes: The longest side of each in pixels.
         preprocessing: The preparation of the images.
-        max_pixels: Leave out images of more pixels.
     """
     views = {size: _view(preprocessing, size) for size in set(sizes.values())}
-    small = {n: _small(image, views[sizes[n]], max_pixels) for n, image in images.items()}
+    small = {n: _small(image, views[sizes[n]]) for n, image in images.items()}
     encoded: dict[int, str | None] = {}
     for quality in _QUALITIES:
         encoded = {
@@ -65,13 +61,11 @@ def _view(preprocessing: Preprocessing, size: int) -> EvalView:
     return EvalView(replace(preprocessing, size=small, interpolation="bicubic"))
 
 
-def _small(sample: Sample, view: EvalView, max_pixels: int) -> Image.Image | None:
+def _small(sample: Sample, view: EvalView) -> Image.Image | None:
     try:
-        size, deep = max(view.preprocessing.size), view.preprocessing.value_range
-        whole = _fraction(sample.path, size, max_pixels) if sample.box is None else None
-        image = view.resize(
-            whole or decode(sample.path, 3, sample.box, value_range=deep, max_pixels=max_pixels)
-        )
+        size, how = max(view.preprocessing.size), Decoding(3, view.preprocessing.value_range)
+        whole = _fraction(sample.path, size) if sample.box is None else None
+        image = view.resize(whole or decode(sample.path, how, sample.box))
     except DataError:
         return None
     # A new image has no metadata.
@@ -80,14 +74,14 @@ def _small(sample: Sample, view: EvalView, max_pixels: int) -> Image.Image | Non
     return clean
 
 
-def _fraction(path: Path, size: int, max_pixels: int) -> Image.Image | None:
+def _fraction(path: Path, size: int) -> Image.Image | None:
     """Return a large JPEG decoded at reduced size, which is faster; None for other images."""
     try:
         with path.open("rb") as stream, Image.open(stream, formats=("JPEG",)) as image:
             # What the view keeps may be as small as the shorter side.
             if image.mode != "RGB" or min(image.size) < 8 * size:
                 return None
-            if image.width * image.height > max_pixels:
+            if image.width * image.height > RGB.max_pixels:
                 return None
             image.draft("RGB", (2 * size, 2 * size))
             return upright(image)[0].copy()

@@ -1,0 +1,131 @@
+"""The check of image files: headers, or all pixels, in threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from siamkit.config import MAX_PIXELS
+from siamkit.data.decode import (
+    RGB,
+    Decoding,
+    opened,
+    orientation_of,
+    pixels_of,
+    quiet,
+    require_inside,
+)
+from siamkit.data.depth import is_deep, to_eight_bit
+from siamkit.data.images import Box
+from siamkit.data.threads import in_threads
+from siamkit.errors import DataError
+
+_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The result of checking an image file.
+
+    Attributes:
+        path: The file.
+        problem: The reason why it cannot be used; None if it can.
+        format: Its format, such as ``JPEG``.
+        mode: Pillow's mode of its pixels, such as ``RGB``.
+        size: Its width and height, before it is turned upright.
+        oriented: Whether its orientation could be read. If not, it counts as upright.
+        deep: Whether it has more than 8 bits per channel, and does not state which value is white.
+    """
+
+    path: Path
+    problem: str | None
+    format: str = ""
+    mode: str = ""
+    size: tuple[int, int] = (0, 0)
+    oriented: bool = True
+    deep: bool = False
+
+
+def look(
+    paths: Sequence[Path],
+    how: Decoding = RGB,
+    *,
+    boxes: Mapping[Path, Box] | None = None,
+    full: bool = False,
+) -> Iterator[Facts]:
+    """Yield the facts of each image file, in order.
+
+    Reading only headers is cheap (about 0.1 ms per file) and finds the most common problems: empty
+    files, other formats under an image's name, and decompression bombs.
+
+    Args:
+        paths: The files.
+        how: How they are decoded.
+        boxes: For some files, a box that must lie within the upright image.
+        full: Whether to decode the pixels as :func:`decode` does, which finds every problem.
+    """
+    boxes = boxes or {}
+
+    def facts(path: Path) -> Facts:
+        box = boxes.get(path)
+        try:
+            with opened(path, how) as image:
+                form, mode, size, oriented = str(image.format), image.mode, image.size, True
+                deep = is_deep(image)
+                if full:
+                    _, oriented = pixels_of(image, how, box, str(path))
+                elif box is not None:
+                    require_inside(box, _upright_size(image), str(path))
+                return Facts(path, None, form, mode, size, oriented, deep)
+        except DataError as error:
+            return Facts(path, error.what)
+
+    # Threads hide the latency of network file systems. The filter is set once for all threads,
+    # because warnings.catch_warnings isn't thread-safe.
+    with quiet():
+        yield from in_threads(facts, paths, _THREADS)
+
+
+def largest_value(paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> float:
+    """Return the largest value of images of deep grey.
+
+    Args:
+        paths: The files.
+        max_pixels: Images of more pixels are refused.
+
+    Raises:
+        DataError: An image cannot be read, or has values below 0 or above 65535.
+    """
+
+    def largest(path: Path) -> float:
+        with opened(path, Decoding(max_pixels=max_pixels)) as image:
+            image.load()
+            to_eight_bit(image, None, str(path))
+            return float(image.getextrema()[1])  # type: ignore[arg-type]
+
+    with quiet():
+        return max(in_threads(largest, paths, _THREADS))
+
+
+def unreadable(
+    paths: Sequence[Path],
+    how: Decoding = RGB,
+    *,
+    boxes: Mapping[Path, Box] | None = None,
+    full: bool = False,
+) -> list[tuple[Path, str]]:
+    """Return each file that is not a usable image, with its problem; see :func:`look`."""
+    looks = look(paths, how, boxes=boxes, full=full)
+    return [(facts.path, facts.problem) for facts in looks if facts.problem]
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    if image.format == "PNG":
+        image.load()  # its EXIF data may follow the pixels
+    width, height = image.size
+    # For a TIFF, Pillow's size is already that of the upright image.
+    turned = image.format != "TIFF" and (orientation_of(image) or 1) > 4
+    return (height, width) if turned else (width, height)
