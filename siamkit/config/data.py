@@ -110,7 +110,7 @@ class DataConfig(Section):
         ge=1,
         le=PILLOWS_LIMIT,
         description="Largest number of pixels of an image file, width times height. Larger images "
-        "are unreadable; they are told by their header and never decoded.",
+        "count as unreadable: their size is read from the header, and they are never decoded.",
     )
     in_chans: int = Field(3, ge=1, le=4, description="Channels per image: 1 grey, 3 RGB, 4 RGBA.")
     val_fraction: float = Field(

@@ -1,4 +1,4 @@
-"""Collapse: embeddings that hardly differ, or that consist of zeros, told in words."""
+"""Collapse: finds embeddings that hardly differ or are zeros, and says so in words."""
 
 from __future__ import annotations
 

@@ -157,8 +157,8 @@ def _reason(error: Exception) -> str:
     if kind := next((kind for kind in _KINDS if kind in text), None):
         return f"it is a {kind} file"
     sentences = (part.strip() for part in re.split(r"(?<=\.)\s+|\n", text))
-    told = [part.rstrip(".") for part in sentences if re.search("[A-Za-z]{3}", part)]
-    return next((part for part in told if not _ADVICE.search(part)), type(error).__name__)
+    readable = [part.rstrip(".") for part in sentences if re.search("[A-Za-z]{3}", part)]
+    return next((part for part in readable if not _ADVICE.search(part)), type(error).__name__)
 
 
 def _unwrap(content: Mapping[str, Any], path: Path) -> _Tensors:

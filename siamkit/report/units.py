@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _COUNT = ("", "k", "M", "G", "T")
-_CLOSE = 1.3  # ends of an interval that are told as one
+_CLOSE = 1.3  # an interval whose ends differ by less is shown as one number
 _BYTES = ("B", "kB", "MB", "GB", "TB")
 
 

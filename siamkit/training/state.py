@@ -11,7 +11,7 @@ from siamkit.spelling import setting
 
 Metrics = dict[str, float]
 
-_WITHOUT_LOSS = 3  # epochs in a row after which a loss of zero is told
+_WITHOUT_LOSS = 3  # epochs in a row with a loss of zero before the run says so
 
 NO_LOSS = (
     f"the loss was 0 in {_WITHOUT_LOSS} epochs in a row: no pair or triplet of a batch violates "

@@ -1,6 +1,6 @@
 """Compare the ranges of deep grey images, by the recall of frozen features.
 
-    python tests/benchmarks/depths.py FOLDER... --backbone timm:resnet18 --image-size 96
+    python tests/benchmarks/depths.py FOLDER... --backbone timm:resnet18 --image-size 96 224
 
 Each folder holds class folders. Its images are written as grey files of 16 bits whose values have
 10, 12 or 14 bits, as scanners deliver them. Every image is a query against all others; nothing is
@@ -10,14 +10,13 @@ and for the range that ``data.range: auto`` finds.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from fits import recall, samples_of
+from fits import options_of, recall, samples_of
 from PIL import Image
 
 import siamkit
@@ -43,37 +42,31 @@ def deep(samples: list[Sample], bits: int, folder: Path) -> tuple[list[Sample], 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--backbone", default="timm:resnet18")
-    parser.add_argument("--weights", help="a file of weights")
-    parser.add_argument("--image-size", type=int, default=96)
-    parser.add_argument("--per-class", type=int, default=10, help="images used of each class")
-    options = parser.parse_args()
-    net = siamkit.create_model(
-        options.backbone,
-        weights=options.weights,
-        head="identity",
-        in_chans=1,
-        image_size=options.image_size,
-    )
-    print("| set | bits | 8 bits | full | auto |\n|---|---|---|---|---|")
+    options = options_of(__doc__)
+    print("| set | px | bits | 8 bits | full | auto |\n|---|---|---|---|---|---|")
     for folder in options.folders:
         samples = samples_of(folder, options.per_class)
         labels = torch.tensor([sample.label for sample in samples])
+        for size in options.image_size:
+            net = siamkit.create_model(
+                options.backbone,
+                weights=options.weights,
+                head="identity",
+                in_chans=1,
+                image_size=size,
+            )
 
-        def measured(images: list[Sample], value_range: int | None) -> str:
-            net.preprocessing = replace(net.backbone.preprocessing, value_range=value_range)
-            return f"{recall(Embedder(net).embed(images), labels):.3f}"  # noqa: B023
+            def measured(images: list[Sample], value_range: int | None) -> str:
+                net.preprocessing = replace(net.backbone.preprocessing, value_range=value_range)  # noqa: B023
+                return f"{recall(Embedder(net).embed(images), labels):.3f}"  # noqa: B023
 
-        eight = measured(samples, None)
-        for bits in BITS:
-            with tempfile.TemporaryDirectory() as place:
-                images, largest = deep(samples, bits, Path(place))
-                full, auto = measured(images, None), measured(images, bits_for(largest))
-            print(f"| {folder.name} | {bits} | {eight} | {full} | {auto} |", flush=True)
+            eight = measured(samples, None)
+            for bits in BITS:
+                with tempfile.TemporaryDirectory() as place:
+                    images, largest = deep(samples, bits, Path(place))
+                    full, auto = measured(images, None), measured(images, bits_for(largest))
+                cells = (folder.name, size, bits, eight, full, auto)
+                print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -49,16 +49,21 @@ def recall(embeddings: torch.Tensor, labels: torch.Tensor) -> float:
     return float((labels[scores.argmax(1)] == labels).float().mean())
 
 
-def main() -> None:
+def options_of(description: str | None) -> argparse.Namespace:
+    """Return the command line of a comparison on folders."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=description, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--backbone", default="timm:resnet18")
     parser.add_argument("--weights", help="a file of weights")
     parser.add_argument("--image-size", type=int, nargs="+", default=[96, 224])
     parser.add_argument("--per-class", type=int, default=10, help="images used of each class")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = options_of(__doc__)
     print(f"| set | px | lost by a crop | {' | '.join(FITS)} |")
     print("|---|---|---|" + "---|" * len(FITS))
     for folder in options.folders:
