@@ -34,6 +34,7 @@ FAST = ("backbone-plugin.md", "loop.md", "policy-plugin.md")
 ])  # fmt: skip
 def test_a_page_shows_what_is_printed(page, tmp_path, monkeypatch):
     monkeypatch.delenv("SIAMKIT_CACHE_DIR")
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
     monkeypatch.setenv("BROWSER", "true")
     found = list(docs.differences(page, tmp_path))
