@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from siamkit.hookspecs import hookimpl
+from siamkit.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from siamkit.api import (
@@ -69,8 +70,6 @@ if TYPE_CHECKING:
         Triplets,
     )
     from siamkit.model.siamese import SiameseNet
-
-__version__ = "0.1.0"
 
 _HOME = {
     "siamkit.api": (

@@ -16,18 +16,21 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from siamkit.errors import CheckpointError, ConfigError, ResourceError
 from siamkit.spelling import setting
 
 _PREFIX = ".siamkit-"
-_PLACE = re.compile(rf"{re.escape(_PREFIX)}[0-9a-f]{{16}}")
+_UNLOCKED = f"{_PREFIX}new-"
+_PLACE = re.compile(rf"({re.escape(_PREFIX)}|{re.escape(_UNLOCKED)})[0-9a-f]{{16}}")
+_UNLOCKED_SECONDS = 3600.0
 _LOCK, _NEW, _OLD = ".lock", "new", "old"
 _IN_THE_WAY = {errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY, errno.EINVAL}
 
@@ -238,8 +241,8 @@ def replacing(target: Path, hint: str | None = None) -> Iterator[Path]:
             _publish(new, target, place / _OLD)
         finally:
             _settle(place)
-            lock.release()
             shutil.rmtree(place, ignore_errors=True)
+            lock.release()
 
 
 def _require_replaceable(target: Path) -> None:
@@ -260,26 +263,30 @@ def sweep(folder: Path) -> None:
     for place in folder.glob(f"{_PREFIX}*"):
         if not is_leftover(place) or place.is_symlink():
             continue
-        lock = FileLock(place / _LOCK)
         with suppress(OSError):  # in use (a Timeout), another user's, or gone meanwhile
+            if place.name.startswith(_UNLOCKED):
+                if time.time() - place.stat().st_mtime < _UNLOCKED_SECONDS:
+                    continue  # its writer is about to lock it
+            lock = FileLock(place / _LOCK)
             lock.acquire(timeout=0)
             _settle(place)
-            lock.release()
             shutil.rmtree(place, ignore_errors=True)
+            lock.release()
 
 
 def _claimed(folder: Path) -> tuple[Path, FileLock]:
-    """Return a new private folder in ``folder``, and its lock, which this process holds."""
-    while True:
-        place = folder / f"{_PREFIX}{secrets.token_hex(8)}"
-        place.mkdir(mode=0o700)
-        lock = FileLock(place / _LOCK)
-        with suppress(Timeout, FileNotFoundError):
-            lock.acquire(timeout=0)
-            if place.exists():
-                return place, lock
-            lock.release()
-        # Another process swept it away between these steps.
+    """Return a new private folder in ``folder``, and its lock, which this process holds.
+
+    It gets the name by which :func:`sweep` finds it after it is locked, so no other process can
+    take it for a killed writer's.
+    """
+    token = secrets.token_hex(8)
+    unlocked, place = folder / f"{_UNLOCKED}{token}", folder / f"{_PREFIX}{token}"
+    unlocked.mkdir(mode=0o700)
+    lock = FileLock(unlocked / _LOCK)
+    lock.acquire(timeout=0)
+    unlocked.rename(place)
+    return place, lock
 
 
 def _flush(path: Path) -> None:

@@ -8,11 +8,13 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import Timeout
 
 from siamkit import files
 from siamkit.errors import CheckpointError, ResourceError
@@ -254,20 +256,32 @@ def test_a_folder_of_such_a_name_that_is_a_link_is_left_alone(tmp_path: Path) ->
     assert names(tmp_path / "mine") == {"file"} and (tmp_path / ".siamkit-notes").is_dir()
 
 
+def test_a_place_that_is_not_yet_locked_is_left_to_its_writer_for_an_hour(tmp_path: Path) -> None:
+    place = tmp_path / ".siamkit-new-0123456789abcdef"
+    place.mkdir()
+    write_atomic(tmp_path / "other", "text")
+    assert names(tmp_path) == {"other", place.name}
+    long_ago = time.time() - 3601
+    os.utime(place, (long_ago, long_ago))
+    write_atomic(tmp_path / "other", "text")
+    assert names(tmp_path) == {"other"}
+
+
 def _write_often(path: Path, text: str) -> None:
-    for _ in range(25):
+    for _ in range(60):
         write_atomic(path, text)
 
 
-def test_several_processes_may_write_one_file_at_once(tmp_path: Path) -> None:
-    texts = [letter * 10_000 for letter in "abc"]
+@pytest.mark.parametrize("attempt", range(4))
+def test_several_processes_may_write_one_file_at_once(tmp_path: Path, attempt: int) -> None:
+    texts = [letter * 10_000 for letter in "abcd"]
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=_write_often, args=(tmp_path / "f", t)) for t in texts]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join(60)
-    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert [writer.exitcode for writer in writers] == [0, 0, 0, 0]
     assert (tmp_path / "f").read_text() in texts and names(tmp_path) == {"f"}
 
 
@@ -280,5 +294,5 @@ def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_an_error_without_a_number_is_not_the_systems(tmp_path: Path) -> None:
-    with pytest.raises(files.Timeout), files.writing(tmp_path):
-        raise files.Timeout("lock")
+    with pytest.raises(Timeout), files.writing(tmp_path):
+        raise Timeout("lock")

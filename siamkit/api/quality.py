@@ -225,7 +225,7 @@ def verify_pairs(
     if target is not None:
         require_new(target)
     embedder = load_embedder(run_dir, device=device)
-    table = read_pairs(path, embedder.decoding)  # first, since embedding takes time
+    table = read_pairs(path, embedder.decoding)
     verdicts = pairs_verified(embedder, table, path)
     if target is not None:
         verdicts.save(target)

@@ -39,7 +39,9 @@ def read() -> Index:
 
 
 def _file() -> Path:
-    return cache_home() / "siamkit" / "names.json"
+    """Return the index of this installation; another one keeps its own."""
+    place = hashlib.sha256(siamkit.__file__.encode()).hexdigest()[:8]
+    return cache_home() / "siamkit" / f"names-{place}.json"
 
 
 def _read() -> Index | None:
@@ -59,7 +61,7 @@ def write() -> None:
 
 def _start_writing() -> None:
     """Start a process that writes the index, unless one is at work."""
-    marker = _file().with_name("names.writing")
+    marker = _file().with_suffix(".writing")
     try:
         if marker.exists() and time.time() - marker.stat().st_mtime < _STALE:
             return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 from siamkit.config import CalibrationConfig
 from siamkit.data.digest import digest
 from siamkit.errors import CheckpointError
@@ -14,6 +12,7 @@ from siamkit.runs.checkpoint import SavedCheckpoint
 from siamkit.runs.directory import RunDir
 from siamkit.runs.held_out import HeldOut
 from siamkit.spelling import command
+from siamkit.version import VERSION
 
 
 def calibrate_run(
@@ -51,7 +50,7 @@ def calibrate_run(
             "checkpoint": best.name,
             "network": best.network,
             "epoch": held_out.epoch + 1,
-            "siamkit": version("siamkit"),
+            "siamkit": VERSION,
         },
         seed=seed,
     )

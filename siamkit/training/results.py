@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from siamkit.training.build import Setup
 from siamkit.training.loading import TEST
 from siamkit.training.loop import Trainer
 from siamkit.training.state import Metrics
+from siamkit.version import versions
 
 Result = dict[str, Any]
 
@@ -61,7 +61,7 @@ def _versions(identity: Mapping[str, Any]) -> dict[str, str]:
     """Return the versions of the libraries, plugins and platform of a run."""
     plugins = {k.removeprefix("plugin "): v for k, v in identity.items() if k.startswith("plugin ")}
     return {
-        **{name: importlib.metadata.version(name) for name in ("siamkit", "torch", "timm")},
+        **versions(),
         **plugins,
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -101,7 +101,7 @@ def test_folders_that_are_none(place, model):
     with pytest.raises(ConfigError, match="is a file, not a folder"):
         create("file")
     (place / "empty").mkdir()
-    with pytest.raises(ConfigError, match=r"has no config\.json.*save_for_hf"):
+    with pytest.raises(CheckpointError, match=r"has no config\.json.*save_for_hf"):
         create("empty")
     with pytest.raises(ConfigError, match=r"names no folder, allowed: timm:local-dir:FOLDER"):
         create("")

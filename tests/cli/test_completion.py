@@ -35,7 +35,8 @@ def complete(cache, words: str, *, shell: str = "bash", cwd=None) -> list[str]:
     else:
         environment |= {"_TYPER_COMPLETE_ARGS": words}
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "siamkit"], env=environment, cwd=cwd,
+        # From another folder than the repository, whose siamkit may not be the one under test.
+        [sys.executable, "-X", "importtime", "-m", "siamkit"], env=environment, cwd=cwd or cache,
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
@@ -129,7 +130,7 @@ def test_an_index_of_another_installation_is_written_anew_by_one_process(tmp_pat
     started = []
     monkeypatch.setattr(names.subprocess, "Popen", lambda *a, **k: started.append(k["env"]))
     monkeypatch.setenv("_SIAMKIT_COMPLETE", "complete_bash")
-    path = tmp_path / "siamkit" / "names.json"
+    path = names._file()
     path.parent.mkdir()
     for text in ("", "{", "[]", json.dumps({"stamp": "old", "entries": {"loss": {"triplet": ""}}})):
         path.write_text(text)

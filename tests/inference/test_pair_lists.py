@@ -7,7 +7,7 @@ import torch
 
 import siamkit
 from siamkit import api
-from siamkit.errors import ConfigError, DataError
+from siamkit.errors import CheckpointError, ConfigError, DataError
 from siamkit.inference.embedder import Embedder
 from siamkit.inference.pair_lists import pair_scores, read_pairs, verify_pairs
 
@@ -129,4 +129,6 @@ def test_a_list_is_verified_from_python_by_a_run(trained, folder):
     assert (folder / "v.csv").read_text().splitlines()[0] == "a,b,same,score,probability"
     bad = listing(folder, "a,b\nnone.png,x.png\n")
     with pytest.raises(DataError, match="row 2"):
-        siamkit.verify_pairs(folder / "no run", bad)  # the list is read before the run
+        siamkit.verify_pairs(trained, bad, device="cpu")
+    with pytest.raises(CheckpointError, match="is not a run directory"):
+        siamkit.verify_pairs(folder / "no run", bad)

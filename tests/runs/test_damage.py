@@ -346,6 +346,8 @@ def test_a_run_of_somebody_else_may_be_read_or_refuses_with_its_path(run: Path) 
             folder.chmod(0o755)
     if os.geteuid() != 0:
         pytest.skip("only root can become somebody else")
+    siamkit.load_embedder(run, device="cpu")  # imports what somebody else may be unable to read
+    siamkit.load_model(run)
     os.seteuid(65534)
     try:
         assert siamkit.load_embedder(run, device="cpu").calibration

@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +31,7 @@ from siamkit.inference.gallery.index import (
 )
 from siamkit.json_files import write_sealed
 from siamkit.spelling import argument
+from siamkit.version import VERSION
 
 
 def build_index(
@@ -88,7 +88,7 @@ def build_index(
             labels = _write_items(new, root, paths)
             cells, recall, building = _approximate(new, chosen)
             meta = Meta(
-                format=FORMAT, siamkit=version("siamkit"), kind=chosen, run=str(run.absolute()),
+                format=FORMAT, siamkit=VERSION, kind=chosen, run=str(run.absolute()),
                 which=which, model=embedder.fingerprint, dim=embedder.embedding_dim,
                 count=len(paths), root=str(root or ""), cells=cells, recall=recall,
                 files={path.name: seal(path) for path in sorted(new.iterdir())},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +47,7 @@ from siamkit.model.siamese import SiameseNet
 from siamkit.model.trace import evaluating
 from siamkit.registry import PYTHON
 from siamkit.tensor_files import load_tensors, save_tensors
+from siamkit.version import VERSION, versions
 
 _OTHER_DEVICE = 10.0  # times the tolerance: the copy that is compared runs on the CPU
 
@@ -89,7 +89,7 @@ def save_net(
         _write(head, temporary / REST, "head")
         draft = Saved(
             format=FORMAT,
-            versions={name: version(name) for name in ("siamkit", "torch", "timm")},
+            versions=versions(),
             backbone=_object(inner(net.backbone), net.backbone),
             head=_object(net.head[0] if len(net.head) == 1 else net.head),
             normalize=net.normalize,
@@ -183,7 +183,7 @@ def _heads(net: SiameseNet, draft: Folder) -> Iterator[tuple[Folder, nn.Module |
     if origin is not None and not origin.head.name.startswith(PYTHON):
         yield _with(draft, "head", _plugin(origin.head, part)), None
     if len(net.head) == 0:
-        nothing = NamedPart("identity", {}, "siamkit", version("siamkit"))
+        nothing = NamedPart("identity", {}, "siamkit", VERSION)
         yield _with(draft, "head", _plugin(nothing, part)), None
     yield draft, net.head
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from collections.abc import Mapping
 from datetime import datetime
@@ -18,6 +17,7 @@ from siamkit.report.html.gather import Gathered
 from siamkit.report.html.head import PARTS, head, seen_text
 from siamkit.report.html.heldout import Decision, HeldOutFacts
 from siamkit.report.html.plan_chart import plan_chart
+from siamkit.version import VERSION, versions
 from siamkit.words import plural
 
 Context = dict[str, Any]
@@ -84,7 +84,7 @@ def context_of(
         "sections": SECTIONS,
         "notices": notices,
         "thumbs": dict(thumbs),
-        "siamkit": importlib.metadata.version("siamkit"),
+        "siamkit": VERSION,
         "written": f"{now:%Y-%m-%d %H:%M} UTC",
     }
 
@@ -258,18 +258,18 @@ def _retrieval_note(metrics: Retrieval | None, near: Neighbourhood) -> str:
 
 
 def _appendix(gathered: Gathered) -> Context:
-    versions = gathered.facts.start.get("versions")
+    made_with = gathered.facts.start.get("versions")
     note = "The versions of the process that trained last."
-    if not isinstance(versions, Mapping):
+    if not isinstance(made_with, Mapping):
         note = "The versions of the process that wrote this report, since the run logged none."
-        versions = {
-            **{name: importlib.metadata.version(name) for name in ("siamkit", "torch", "timm")},
+        made_with = {
+            **versions(),
             "python": platform.python_version(),
             "platform": platform.platform(),
         }
     return {
         "config": gathered.config,
         "config_path": str(gathered.run.dir.config),
-        "versions": list(versions.items()),
+        "versions": list(made_with.items()),
         "versions_note": note,
     }
