@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 
 from defaults import images_of
 from peers import data
+from peers.measure import process
 
 # Times every checkpoint that is not written at the end of an epoch.
 PROGRAM = """
@@ -38,35 +36,22 @@ Trainer.save = timed
 from siamkit.cli.app import main
 code = main(sys.argv[1:])
 import json
-print(json.dumps(spent), file=sys.stderr)
+print(json.dumps(spent))
 sys.exit(code)
 """
 
 
 def run(images: Path, policy: str, epochs: int, every: str | None) -> tuple[float, list[float]]:
-    """Return the seconds of a run, and those of each checkpoint within an epoch.
-
-    Raises:
-        SystemExit: It failed.
-    """
+    """Return the seconds of a run, and those of each checkpoint within an epoch."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = {
-            **os.environ,
-            "SIAMKIT_CACHE_DIR": f"{folder}/cache",
-            "HF_HUB_OFFLINE": "1",
-        }
         command = [
             sys.executable, "-c", PROGRAM, "train", str(images), "--backbone", "resnet50",
             "--no-pretrained", "--freeze-policy", policy, "--epochs", str(epochs), "--quiet",
             "--no-report", "--run-dir", f"{folder}/run",
             *(["--checkpoint-every", every] if every else []),
         ]  # fmt: skip
-        started = time.perf_counter()
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        taken = time.perf_counter() - started
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr}")
-    return taken, json.loads(done.stderr.splitlines()[-1])
+        done = process(command, SIAMKIT_CACHE_DIR=f"{folder}/cache")
+    return done.seconds, json.loads(done.printed.splitlines()[-1])
 
 
 def main() -> None:

@@ -8,13 +8,12 @@ number of copies.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from peers.measure import process
 from PIL import Image
 
 START = """
@@ -44,14 +43,8 @@ def write(folder: Path, copies: int) -> int:
 
 def measure(*command: str) -> tuple[float, float]:
     """Return the CPU seconds and the peak memory in MB of a Python process."""
-    process = subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{command} ended with {process.returncode}")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    done = process([sys.executable, *command])
+    return done.cpu, done.peak / 2**20
 
 
 def main() -> None:

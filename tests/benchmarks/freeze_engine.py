@@ -301,7 +301,7 @@ def kernels(bench: Bench) -> list[Row]:
         *(options.backbone.removeprefix("timm:"), "--image-size", str(options.image_size)),
         *("--images", str(options.images), "--threads", str(options.threads)),
     ]
-    _, _, printed = process(command, options.threads)
+    printed = process(command, options.threads).printed
     found = json.loads(printed.splitlines()[-1])
     return [
         Row(

@@ -6,50 +6,34 @@
 The commands of both versions alternate, each in a process of its own with an empty cache, on the
 same photograph-sized JPEG files. A run is timed as a user types it: start of the interpreter,
 imports, choice of a kernel, training, held-out embeddings and calibration, without the report.
-Prints the medians and their ratio. The weights are random, because speed doesn't depend on them.
+Prints the medians and their ratio, of wall time and of CPU time, which other work on the machine
+changes less. The weights are random, because speed doesn't depend on them.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 
 from defaults import images_of
 from peers import data
+from peers.measure import Process, process
 
 HERE = Path(__file__).resolve().parents[2]
 
 
-def seconds(tree: Path, images: Path, policy: str, epochs: int, given: list[str]) -> float:
-    """Return the seconds of one command of the version in ``tree``.
-
-    Raises:
-        SystemExit: It failed.
-    """
+def run(tree: Path, images: Path, policy: str, epochs: int, given: list[str]) -> Process:
+    """Run one command of the version in ``tree``."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(tree),
-            "SIAMKIT_CACHE_DIR": f"{folder}/cache",
-            "HF_HUB_OFFLINE": "1",
-        }
         command = [
             sys.executable, "-m", "siamkit", "train", str(images), "--backbone", "resnet50",
             "--no-pretrained", "--freeze-policy", policy, "--epochs", str(epochs),
             "--set", "data.views=1", "--no-report", "--run-dir", f"{folder}/run", *given,
         ]  # fmt: skip
-        started = time.perf_counter()
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        taken = time.perf_counter() - started
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr}")
-    return taken
+        return process(command, PYTHONPATH=str(tree), SIAMKIT_CACHE_DIR=f"{folder}/cache")
 
 
 def main() -> None:
@@ -72,17 +56,21 @@ def main() -> None:
             per_batch_class=4, picture=(500, 375),
         )  # fmt: skip
         for policy in options.policies:
-            times: dict[str, list[float]] = {name: [] for name in trees}
+            runs: dict[str, list[Process]] = {name: [] for name in trees}
             for _ in range(options.repeats):
                 for name, tree in trees.items():
-                    taken = seconds(tree, images, policy, options.epochs, options.given)
-                    times[name].append(taken)
-                    print(f"{policy}: {name} {taken:.1f} s", flush=True)
-            this, other = median(times["this"]), median(times["other"])
-            print(
-                f"{policy}, {options.epochs} epochs: this version {this:.1f} s, the other "
-                f"{other:.1f} s, ratio {this / other:.2f}"
-            )
+                    done = run(tree, images, policy, options.epochs, options.given)
+                    runs[name].append(done)
+                    print(
+                        f"{policy}: {name} {done.seconds:.1f} s, {done.cpu:.1f} s of CPU",
+                        flush=True,
+                    )
+            for what in ("seconds", "cpu"):
+                this, other = (median(getattr(r, what) for r in runs[n]) for n in ("this", "other"))
+                print(
+                    f"{policy}, {options.epochs} epochs, {what}: this version {this:.1f} s, "
+                    f"the other {other:.1f} s, ratio {this / other:.2f}"
+                )
 
 
 if __name__ == "__main__":

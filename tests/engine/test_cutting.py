@@ -7,7 +7,7 @@ from torch import nn
 from siamkit import api, engine
 from siamkit.builtins.heads import IdentityOptions, build_identity
 from siamkit.engine.boundary import FEATURES, find_boundaries
-from siamkit.engine.cutting import first_exact_cut
+from siamkit.engine.cutting import TRACED, first_exact_cut
 from siamkit.errors import ConfigError
 from siamkit.freezing.controller import FreezeController
 from siamkit.interfaces import BackboneContext, FreezePlan
@@ -129,6 +129,42 @@ def toy(kind=Toy):
     plan = FreezePlan.of(stages, [stages[-1].name])
     FreezeController(net, stages).apply(plan)
     return net, stages, plan
+
+
+class Refusing(Toy):
+    """Fails in training mode: alike on the batch, or only on images that are all black."""
+
+    black_only = False
+
+    def forward(self, images):
+        if self.second.training and (not self.black_only or not images.any()):
+            raise ArithmeticError("no training here")
+        return super().forward(images)
+
+
+class RefusingBlack(Refusing):
+    black_only = True
+
+    def forward(self, images):
+        if not images.any():
+            raise ArithmeticError("no black images")
+        return Toy.forward(self, images)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [(Refusing, "no training here"), (RefusingBlack, "no black images")],
+)
+def test_a_network_that_fails_in_the_trial_is_not_cut_and_says_why(kind, reason):
+    net, stages, plan = toy(kind)
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    modes = [module.training for module in net.modules()]
+    result = engine.cut(net, stages, plan, images(16, count=TRACED))
+    assert result.cut is None
+    assert any(f"ArithmeticError: {reason}" in text for text in result.reasons)
+    assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
+    assert [module.training for module in net.modules()] == modes
+    assert not any("forward" in vars(m) for m in net.modules())
 
 
 def test_the_public_door_cuts_any_module():

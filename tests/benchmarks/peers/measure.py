@@ -38,13 +38,35 @@ class Run:
     more: dict[str, Any] | None = None
 
 
-def process(command: Sequence[str], threads: int) -> tuple[float, int, str]:
-    """Run ``command``; return its seconds, its peak resident bytes and what it printed."""
+@dataclass(frozen=True)
+class Process:
+    """A process that ended well.
+
+    Attributes:
+        seconds: From its start to its end.
+        cpu: The seconds that its cores worked for it.
+        peak: The most memory that was resident, in bytes.
+        printed: What it wrote to stdout.
+    """
+
+    seconds: float
+    cpu: float
+    peak: int
+    printed: str
+
+
+def process(command: Sequence[str], threads: int = 2, **variables: str) -> Process:
+    """Run a command to its end, with some more environment variables.
+
+    Raises:
+        SystemExit: It failed; the message shows what it wrote to stderr.
+    """
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": str(HERE),
+        **variables,
     }
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as log:
         started = time.perf_counter()
@@ -57,7 +79,8 @@ def process(command: Sequence[str], threads: int) -> tuple[float, int, str]:
         if child.returncode:
             raise SystemExit(f"{' '.join(command)}\nended with {child.returncode}:\n{log.read()}")
         unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-        return seconds, usage.ru_maxrss * unit, out.read()
+        cpu = usage.ru_utime + usage.ru_stime
+        return Process(seconds, cpu, usage.ru_maxrss * unit, out.read())
 
 
 def compete(name: str, task: Task) -> Run:
@@ -68,9 +91,9 @@ def compete(name: str, task: Task) -> Run:
 def module(name: str, arguments: Sequence[str], threads: int) -> Run:
     """Run ``peers.<name>``, which prints what :func:`peers.task.report` prints."""
     command = [sys.executable, "-m", f"peers.{name}", *arguments]
-    seconds, peak, printed = process(command, threads)
-    more = json.loads(printed.splitlines()[-1])
-    return Run(seconds, peak, tuple(more.pop("epochs")), more.pop("visits"), more)
+    done = process(command, threads)
+    more = json.loads(done.printed.splitlines()[-1])
+    return Run(done.seconds, done.peak, tuple(more.pop("epochs")), more.pop("visits"), more)
 
 
 def scaled(run: Run, epochs: int, visits: int) -> float:

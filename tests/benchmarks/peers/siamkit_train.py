@@ -61,14 +61,14 @@ def train(
         *("--run-dir", str(run_dir), "--json"),
         *(part for value in values for part in ("--set", value)),
     ]
-    seconds, peak, _ = process(command, task.threads)
+    done = process(command, task.threads)
     events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
     epochs = [event for event in events if event["event"] == "epoch_end"]
     notices = [event["text"] for event in events if event["event"] == "notice"]
     routes = [event for event in events if event["event"] == "engine"]
     return Run(
-        seconds,
-        peak,
+        done.seconds,
+        done.peak,
         tuple(event["train_seconds"] for event in epochs),
         more={"notices": notices, "engine": routes},
     )
