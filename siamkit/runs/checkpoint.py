@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,16 @@ from typing import Any
 from torch import Tensor
 
 from siamkit.errors import CheckpointError
-from siamkit.files import is_there, read_bytes, reading, replacing, sha256_of, write_atomic, writing
+from siamkit.files import (
+    fsync,
+    is_there,
+    read_bytes,
+    reading,
+    replacing,
+    sha256_of,
+    write_atomic,
+    writing,
+)
 from siamkit.json_files import digest_of, read_json, unsealed, write_json, write_sealed
 from siamkit.tensor_files import load_tensors, save_tensors
 
@@ -125,18 +135,30 @@ def publish(
 
 
 def _write(folder: Path, checkpoint: Checkpoint, twin: Path | None) -> None:
-    model = {n: t for n, t in checkpoint.model.items() if n not in checkpoint.frozen}
-    save_tensors(model, folder / _MODEL)
-    save_tensors(checkpoint.optimizer, folder / _OPTIMIZER)
-    write_json(folder / _STATE, checkpoint.state)
-    digests = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    """Write the files of a checkpoint. Those of tensors are written and hashed side by side."""
+    tensors = {
+        _MODEL: {n: t for n, t in checkpoint.model.items() if n not in checkpoint.frozen},
+        _OPTIMIZER: checkpoint.optimizer,
+    }
     linked = twin and _linked(twin, folder)
     if not linked:
-        frozen = {n: t for n, t in checkpoint.model.items() if n in checkpoint.frozen}
-        save_tensors(frozen, folder / _FROZEN)
-    digests[_FROZEN] = linked or sha256_of(folder / _FROZEN)
+        tensors[_FROZEN] = {n: t for n, t in checkpoint.model.items() if n in checkpoint.frozen}
+    with ThreadPoolExecutor(len(tensors)) as pool:
+        digests = dict(pool.map(lambda name: (name, _saved(tensors[name], folder / name)), tensors))
+    if linked:
+        digests[_FROZEN] = linked
+    write_json(folder / _STATE, checkpoint.state)
+    digests[_STATE] = sha256_of(folder / _STATE)
     manifest = {"format": FORMAT, "files": digests, "frozen": dict(checkpoint.frozen)}
     write_sealed(folder / _MANIFEST, manifest)
+
+
+def _saved(tensors: Mapping[str, Tensor], path: Path) -> str:
+    """Write a file of tensors to the disk, and return its SHA-256."""
+    save_tensors(tensors, path)
+    digest = sha256_of(path)
+    fsync(path)
+    return digest
 
 
 def _twin(root: Path, name: str, checkpoint: Checkpoint) -> Path | None:

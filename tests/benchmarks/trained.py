@@ -1,0 +1,94 @@
+"""Compare settings by what training with them gives: recall@1 on held-out classes.
+
+    python tests/benchmarks/trained.py FOLDER... --settings data.fit=crop data.fit=auto
+    python tests/benchmarks/trained.py FOLDER --bits 12 --settings data.range=full data.range=auto
+
+Each folder holds class folders. `siamkit train` runs on it once for each setting and seed, with its
+defaults otherwise: on half of the classes, with a quarter to choose the best epoch. The table shows
+the medians over the seeds for the last quarter. With ``--bits`` the images are first written as
+grey files of 16 bits whose values have so many bits, as scanners deliver them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from depths import deep
+from fits import samples_of
+from peers.measure import process
+
+from siamkit.data.folders import scan
+
+PARTS = ("train", "train", "val", "test")
+
+
+def split(folder: Path, bits: int | None, per_class: int, target: Path) -> Path:
+    """Copy a set into train, val and test by half, a quarter and a quarter of its classes."""
+    names = scan(folder).images().classes
+    samples = samples_of(folder, per_class)
+    if bits:
+        samples, _ = deep(samples, bits, target)
+    order = random.Random(0).sample(range(len(names)), len(names))
+    part_of = {label: PARTS[4 * place // len(order)] for place, label in enumerate(order)}
+    made = target / (f"{folder.name}, {bits} bits" if bits else folder.name)
+    for sample in samples:
+        place = made / part_of[sample.label] / names[sample.label]
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(sample.path, place)
+    return made
+
+
+def recall_of(folder: Path, given: list[str]) -> tuple[float, float]:
+    """Train, and return recall@1 on the test classes, before and after."""
+    with tempfile.TemporaryDirectory() as place:
+        command = [
+            sys.executable, "-m", "siamkit", "train", str(folder), "--json", "--no-report",
+            "--run-dir", f"{place}/run", *given,
+        ]  # fmt: skip
+        done = process(command, SIAMKIT_CACHE_DIR=f"{place}/cache")
+    metrics = json.loads(done.printed)["metrics"]
+    return metrics["test_untrained"]["recall@1"], metrics["test"]["recall@1"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--settings", nargs="+", required=True, metavar="KEY=VALUE")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--bits", type=int, help="the bits of the grey values to write")
+    parser.add_argument("--per-class", type=int, default=10, help="images used of each class")
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--image-size", type=int, default=96)
+    parser.add_argument("--epochs", type=int, default=10)
+    options = parser.parse_args()
+    print("| set | px | setting | untrained | trained |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as place:
+        for folder in options.folders:
+            used = split(folder, options.bits, options.per_class, Path(place))
+            for setting in options.settings:
+                results = [
+                    recall_of(used, [
+                        "--backbone", options.backbone, "--image-size", str(options.image_size),
+                        "--epochs", str(options.epochs), "--seed", str(seed), "--set", setting,
+                    ])
+                    for seed in options.seeds
+                ]  # fmt: skip
+                untrained, trained = (median(column) for column in zip(*results, strict=True))
+                print(
+                    f"| {used.name} | {options.image_size} | {setting} | {untrained:.3f} | "
+                    f"{trained:.3f} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
