@@ -2,8 +2,9 @@
 
 Every file or folder that takes its place in one step is written by :func:`replacing`: in a private
 folder beside the target, which is then moved there. A crash at any moment leaves either the old one
-or the new one. The private folder is locked while its process lives, so the next writer can tell
-what a killed process left, and removes it.
+or the new one. (Between the two moves that replace a folder, the old one is in the private folder;
+:func:`put_back` moves it back.) The private folder is locked while its process lives, so the next
+writer can tell what a killed process left, and removes it.
 """
 
 from __future__ import annotations
@@ -102,14 +103,21 @@ def open_regular(path: Path) -> io.BufferedReader:
 def append_line(path: Path, line: str) -> None:
     """Append a line to a text file, which is created if it does not exist.
 
+    If a crash cut the last line off, the new one does not continue it.
+
     Raises:
         OSError: It cannot be written, or is no regular file.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _unblocked()
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | _unblocked()
     descriptor = os.open(path, flags, 0o666)
-    with os.fdopen(descriptor, "wb") as file:
+    with os.fdopen(descriptor, "r+b", buffering=0) as file:
         _require_regular(os.fstat(descriptor).st_mode, path)
-        file.write(line.encode() + b"\n")
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        start = b"" if file.read(1) in (b"", b"\n") else b"\n"
+        content = start + line.encode() + b"\n"
+        if file.write(content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def _unblocked() -> int:
@@ -272,6 +280,13 @@ def sweep(folder: Path) -> None:
             _settle(place)
             shutil.rmtree(place, ignore_errors=True)
             lock.release()
+
+
+def put_back(target: Path) -> None:
+    """Put back a folder whose replacement a killed process did not finish; readers call this."""
+    with suppress(OSError):  # then it is missing, as the reader will say
+        if not is_there(target):
+            sweep(target.parent)
 
 
 def _claimed(folder: Path) -> tuple[Path, FileLock]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -106,6 +107,28 @@ def test_a_line_is_appended_to_a_file_only(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(OSError):
         append_line(tmp_path / "fifo", "a")
+
+
+def test_a_line_does_not_continue_one_that_a_crash_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text('{"whole": 1}\n{"cut o')
+    for text in ("a", "b"):
+        append_line(tmp_path / "log", text)
+    assert (tmp_path / "log").read_text() == '{"whole": 1}\n{"cut o\na\nb\n'
+
+
+def test_a_line_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("x" * 90 + "\n")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            append_line(tmp_path / "log", "y" * 50)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    append_line(tmp_path / "log", "z")
+    assert (tmp_path / "log").read_text().splitlines()[-1] == "z"
 
 
 # --- writing -------------------------------------------------------------------------------------

@@ -66,11 +66,11 @@ def end_with_report(result: Mapping[str, Any], *, quiet: bool) -> int:
         from siamkit.api.reports import write_report
 
         written = write_report(result["run_dir"])
-    except KeyboardInterrupt:
-        output.notice(f"the report was interrupted; {retry}")
     except Terminated:
         output.notice(f"the report was stopped by SIGTERM; {retry}")
         return EXIT_CODE
+    except KeyboardInterrupt:
+        output.notice(f"the report was interrupted; {retry}")
     except Exception as error:  # the run is complete without it
         what = f"{type(error).__name__}: {error}"
         output.notice(f"the report could not be written: {what}; {retry}")

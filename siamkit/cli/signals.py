@@ -11,8 +11,8 @@ from types import FrameType
 EXIT_CODE = 143
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived. Like KeyboardInterrupt, it is no Exception, so that nobody swallows it."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived. What guards a command against a plugin lets every KeyboardInterrupt pass."""
 
 
 @contextmanager

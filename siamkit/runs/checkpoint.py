@@ -33,10 +33,12 @@ from siamkit.files import (
     reading,
     replacing,
     sha256_of,
+    sweep,
     write_atomic,
     writing,
 )
 from siamkit.json_files import digest_of, read_json, unsealed, write_json, write_sealed
+from siamkit.spelling import command
 from siamkit.tensor_files import load_tensors, save_tensors
 
 FORMAT = 2
@@ -175,11 +177,15 @@ def _twin(root: Path, name: str, checkpoint: Checkpoint) -> Path | None:
 
 
 def _linked(twin: Path, folder: Path) -> str | None:
-    """Link the twin's file of frozen tensors; return its SHA-256, or None if that is impossible."""
+    """Link the twin's file of frozen tensors; return its SHA-256, or None if that is impossible.
+
+    A damaged file is not linked: new checkpoints would be damaged too.
+    """
     with suppress(CheckpointError, OSError):  # some file systems have no hard links
         digest: str = _manifest(twin)["files"][_FROZEN]
-        os.link(twin / _FROZEN, folder / _FROZEN)
-        return digest
+        if sha256_of(twin / _FROZEN) == digest:
+            os.link(twin / _FROZEN, folder / _FROZEN)
+            return digest
     return None
 
 
@@ -206,14 +212,22 @@ def pointed_to(root: Path, pointer: str) -> str | None:
 def newest_first(root: Path) -> list[Path]:
     """Return the folders of all checkpoints, the newest first; none if there is no ``root``.
 
+    A checkpoint is put back first if a process was killed while it replaced it.
+
     Raises:
         CheckpointError: The folder cannot be read.
     """
     with reading(root):
         if not is_there(root):
             return []
+        sweep(root)
         folders = [p for p in root.iterdir() if p.name.startswith("epoch-") and p.is_dir()]
     return sorted(folders, key=lambda p: _age(p.name), reverse=True)
+
+
+def start_again(run: Path) -> str:
+    """Return the command that starts a run again which was stopped before its first checkpoint."""
+    return command("train --resume auto", config=run / "config.yaml", run_dir=run)
 
 
 def _age(name: str) -> tuple[list[int], str]:
@@ -246,7 +260,8 @@ def latest_intact(root: Path, *, strict: bool = False) -> tuple[SavedCheckpoint,
     raise CheckpointError(
         "has no checkpoint to resume from",
         where=str(root),
-        hint="the run was stopped before its first save; start it again",
+        hint=f"the run was stopped before its first checkpoint; start it again with "
+        f"{start_again(root.parent)}",
     )
 
 

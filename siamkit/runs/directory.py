@@ -32,6 +32,7 @@ from siamkit.files import (
 )
 from siamkit.json_files import read_json, sealed, write_json, write_sealed
 from siamkit.registry import Provider
+from siamkit.runs.checkpoint import newest_first, start_again
 from siamkit.spelling import command, setting
 from siamkit.words import inert
 
@@ -84,8 +85,10 @@ class RunDir:
         with writing(path):
             if not run._is_free(restart):
                 hint = f"choose another {setting('run_dir')}"
-                if run.config.is_file():
+                if run.has_begun:
                     hint += f", or continue the run with {command('train --resume', path)}"
+                elif run.config.is_file():
+                    hint += f", or start this run again with {start_again(path)}"
                 raise ConfigError(
                     "the run directory is not empty" if path.is_dir() else "is not a directory",
                     where=str(path),
@@ -101,10 +104,7 @@ class RunDir:
         Raises:
             CheckpointError: Its folder cannot be read.
         """
-        with reading(self.checkpoints):
-            if not is_there(self.checkpoints):
-                return False
-            return any(not is_leftover(entry) for entry in self.checkpoints.iterdir())
+        return bool(newest_first(self.checkpoints))
 
     def _is_free(self, restart: bool) -> bool:
         if not self.path.is_dir():

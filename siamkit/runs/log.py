@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from siamkit.errors import CheckpointError
 from siamkit.files import is_there, read_bytes, reading
-from siamkit.json_files import SEAL, parsed, unsealed
+from siamkit.json_files import parsed, unsealed
 
 LoggedEvent = dict[str, Any]
 """``time`` (seconds since 1970), ``event`` (its name), and the data of one event."""
@@ -35,7 +35,7 @@ class _Images(BaseModel):
 
 
 class _RunStart(_Event):
-    start_epoch: _Count = 0
+    finished_epochs: _Count = 0
     config: dict[str, Any] = {}
     data: _Images | None = None
     notices: list[str] = []
@@ -141,9 +141,7 @@ def read_log(path: Path) -> Log:
 
 
 def _event(line: str) -> LoggedEvent:
-    values = parsed(line)
-    if isinstance(values, dict) and SEAL in values:
-        values = unsealed(values, "line")
+    values = unsealed(parsed(line), "line")
     _Event.model_validate(values)
     event: LoggedEvent = values
     if (shape := _SHAPES.get(event["event"])) is not None:

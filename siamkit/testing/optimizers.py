@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from siamkit.model.generators import seeded
 from siamkit.testing.common import Expect, Values
 from siamkit.testing.subjects import checked_entry, conformance
-from siamkit.training.optimizer import require_groups
+from siamkit.training.optimizer import load_state_tensors, require_groups, state_tensors
 
 _RATE, _STEPS = 1e-2, 20
 
@@ -120,7 +120,7 @@ def _check_resume(build: Build, net: nn.Sequential, expect: Expect) -> None:
         _step(part, other, seed, expect)
     with expect.during("when its state is saved and loaded", "No run could be resumed."):
         resumed = build(_groups(part))
-        resumed.load_state_dict(copy.deepcopy(other.state_dict()))
+        load_state_tensors(resumed, {n: t.clone() for n, t in state_tensors(other).items()})
     for seed in range(3, 6):
         _step(part, resumed, seed, expect)
     own = part.state_dict()

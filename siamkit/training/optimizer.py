@@ -7,6 +7,7 @@ scheduler meets a new group.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -161,32 +162,87 @@ def set_rates(optimizer: torch.optim.Optimizer, rates: Mapping[str, float], defa
 
 
 def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimizer's state as a flat dict: ``parameter name::key``."""
-    return {
-        f"{name}::{key}": value
-        for group in optimizer.param_groups
-        for name, parameter in zip(group["names"], group["params"], strict=True)
-        for key, value in optimizer.state.get(parameter, {}).items()
-        if isinstance(value, Tensor)
-    }
+    """Return the optimizer's state as a flat dict: ``parameter name::key``.
+
+    Plain values, such as a count of steps, are JSON in the bytes of one more tensor. They come from
+    the state of each parameter, and from the groups, where some optimizers count their steps.
+
+    Raises:
+        PluginError: The optimizer keeps a value that is neither a tensor nor plain.
+    """
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    for group in optimizer.param_groups:
+        settings = {k: v for k, v in group.items() if k not in _GROUP_KEYS and _is_numeric(v)}
+        states = [optimizer.state.get(parameter, {}) for parameter in group["params"]]
+        for owner, state in [(group["name"], settings), *zip(group["names"], states, strict=True)]:
+            for key, value in state.items():
+                if isinstance(value, Tensor):
+                    tensors[f"{owner}::{key}"] = value
+                elif _is_plain(value):
+                    plain.setdefault(owner, {})[key] = value
+                else:
+                    raise PluginError(
+                        f"the optimizer {type(optimizer).__name__} keeps state that cannot be saved"
+                        f", so the run could not be resumed: {key!r} of {owner}",
+                        got=type(value).__name__,
+                        allowed="a tensor, a number, a text, None, or a list",
+                    )
+    if plain:
+        tensors[_PLAIN] = torch.tensor(list(json.dumps(plain).encode()), dtype=torch.uint8)
+    return tensors
+
+
+_PLAIN = "::plain"
+_GROUP_KEYS = {"params", "names", "name", "stage", "lr", "weight_decay"}
+"""What a group has from the config and the schedule, which set it again."""
+
+
+def _is_numeric(value: object) -> bool:
+    """Return whether a value of a group may change. Flags depend on the device: ``fused``."""
+    if isinstance(value, tuple | list):
+        return all(map(_is_numeric, value))
+    return isinstance(value, Tensor | int | float) and not isinstance(value, bool)
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, int | float | str)
 
 
 def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Restore the state that :func:`state_tensors` returned, matching parameters by name."""
-    by_name: dict[str, dict[str, Tensor]] = {}
+    by_name: dict[str, dict[str, Any]] = {}
     for full, value in tensors.items():
-        name, _, key = full.rpartition("::")
-        by_name.setdefault(name, {})[key] = value
+        if full == _PLAIN:
+            for name, values in json.loads(bytes(value.tolist())).items():
+                by_name.setdefault(name, {}).update(values)
+        else:
+            name, _, key = full.rpartition("::")
+            by_name.setdefault(name, {})[key] = value
     optimizer.state.clear()
     for group in optimizer.param_groups:
+        for key, value in by_name.get(group["name"], {}).items():
+            group[key] = _like(group.get(key), value)
         for name, parameter in zip(group["names"], group["params"], strict=True):
             for key, value in by_name.get(name, {}).items():
-                if value.shape == parameter.shape and key != "step":
-                    # Use the parameter's memory layout, as the optimizer itself does.
-                    value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-                else:
-                    # A fused Adam counts its steps on the device. A copy, in either case: the
-                    # tensor may be mapped, and would hold the space of its file.
-                    device = parameter.device if group.get("fused") else value.device
-                    value = value.to(device, copy=True)
-                optimizer.state[parameter][key] = value
+                optimizer.state[parameter][key] = _restored(value, key, parameter, group)
+
+
+def _like(before: object, value: Any) -> Any:
+    """Return a restored value of a group, as what it takes the place of."""
+    if isinstance(value, Tensor):
+        return value.to(before.device if isinstance(before, Tensor) else "cpu", copy=True)
+    return tuple(value) if isinstance(before, tuple) else value
+
+
+def _restored(value: Any, key: str, parameter: Tensor, group: Mapping[str, Any]) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    if value.shape == parameter.shape and key != "step":
+        # Use the parameter's memory layout, as the optimizer itself does.
+        return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    # A fused Adam counts its steps on the device. A copy, in either case: the tensor may be mapped,
+    # and would hold the space of its file.
+    return value.to(parameter.device if group.get("fused") else value.device, copy=True)

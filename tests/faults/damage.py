@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -121,6 +122,12 @@ class Target:
         return [(f, p, c) for f in self.files for p in POSITIONS for c in self.commands]
 
 
+def copied(source: Path, target: Path) -> Path:
+    """Copy a folder with its hard links, so that damage to a file is damage to all its names."""
+    subprocess.run(["cp", "-a", source, target], check=True)
+    return target
+
+
 def targets(kills: Kills) -> list[Target]:
     """Make the folders: a run, an interrupted one, an index, a pretrained folder, a cache."""
     folder = kills.folder / "damage"
@@ -128,13 +135,13 @@ def targets(kills: Kills) -> list[Target]:
     images = kills.images
     subject = Subject("stages", True)
     whole, _, _ = kills.whole(subject)
-    run = shutil.copytree(whole, folder / "run", symlinks=True)
+    run = copied(whole, folder / "run")
     a, b = images / "class0/0.png", images / "class1/0.png"
     made = kills.programs.run(
         ["index", run, images, "-o", folder / "index", "--workers", "0"], folder / "none"
     )
     assert made.code == 0, made.err
-    cache = shutil.copytree(whole.parent / "cache", folder / "cache", symlinks=True)
+    cache = copied(whole.parent / "cache", folder / "cache")
     config = write_config(subject, images, folder / "config.yaml")
     pretrained = folder / "pretrained"
     siamkit.save_pretrained(run, pretrained)
@@ -255,7 +262,7 @@ class Damage:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         at, out = place / target.name, place / "out"
-        shutil.copytree(target.whole, at, symlinks=True)
+        copied(target.whole, at)
         out.mkdir()
         if file is not None and damage is not None:
             damage(at / file, rng)

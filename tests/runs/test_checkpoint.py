@@ -85,6 +85,27 @@ def test_after_a_crash_before_the_pointer_the_latest_is_not_shared_either(tmp_pa
     assert three == one != two
 
 
+def test_a_damaged_file_is_not_shared_with_new_checkpoints(tmp_path: Path) -> None:
+    for i in (1, 2):
+        publish(tmp_path, f"epoch-{i}", make(i), best=None, keep=9)
+    path = tmp_path / "epoch-1" / "frozen.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    for i in (3, 4):
+        publish(tmp_path, f"epoch-{i}", make(i), best=None, keep=9)
+        assert load(tmp_path / f"epoch-{i}").model["f"] == 0
+
+
+def test_a_checkpoint_whose_replacement_was_killed_is_put_back(tmp_path: Path) -> None:
+    publish(tmp_path, "epoch-1", make(1), best="epoch-1")
+    place = tmp_path / ".siamkit-0123456789abcdef"
+    (place / "old").mkdir(parents=True)
+    (tmp_path / "epoch-1").rename(place / "old" / "epoch-1")
+    saved, notice = latest_intact(tmp_path)
+    assert saved.state == {"epoch": 1} and notice is None and not place.exists()
+
+
 def test_another_phase_writes_what_is_frozen_anew(tmp_path: Path) -> None:
     for i in range(1, 4):
         publish(tmp_path, f"epoch-{i}", make(i), best=None, keep=9)

@@ -24,6 +24,7 @@ from siamkit.errors import CheckpointError, DataError, ResourceError, SiamkitErr
 from siamkit.json_files import parsed, read_json, unsealed, write_json
 from siamkit.report.html.gather import gather
 from siamkit.runs import checkpoint
+from siamkit.runs.directory import RunDir
 
 RunValues = Callable[..., dict[str, Any]]
 
@@ -299,13 +300,15 @@ def test_a_damaged_manifest_in_a_resumed_run_costs_an_epoch_and_nothing_else(
 
 
 def test_an_event_that_lacks_a_key_does_not_stop_the_report(run: Path) -> None:
+    here = RunDir.open(run)
+    for name in ("epoch_end", "step", "phase_start", "engine", "notice", "non_finite"):
+        here.append_event(name, {"epoch": "three"})
+    here.append_event("run_start", {"finished_epochs": None})
     with (run / "events.jsonl").open("a") as file:
-        for name in ("epoch_end", "step", "phase_start", "engine", "notice", "non_finite"):
-            file.write(f'{{"time": 1.0, "event": "{name}"}}\n')
-        file.write('{"time": 1.0, "event": "epoch_end", "epoch": "three"}\n')
         file.write('{"time": true, "event": []}\n' + "[" * 100_000 + "\n")
+        file.write('{"time": 1.0, "event": "notice", "text": "this line has no seal"}\n')
     notices = siamkit.write_report(run)["notices"]
-    assert any("9 unreadable lines of events.jsonl left out" in text for text in notices)
+    assert any("10 unreadable lines of events.jsonl left out" in text for text in notices)
 
 
 FILES = [

@@ -83,6 +83,9 @@ def test_what_a_killed_process_left_is_no_run(tmp_path: Path) -> None:
         path.touch()
     RunDir.reserve(config)
     run.write_config(config)
+    with pytest.raises(ConfigError, match=r"or start this run again with .*--resume auto"):
+        RunDir.reserve(config)
+    (run.checkpoints / "epoch-00000-step-00000000").mkdir(parents=True)
     with pytest.raises(ConfigError, match="not empty; choose another run_dir, or continue"):
         RunDir.reserve(config)
 
@@ -95,6 +98,7 @@ def test_a_run_starts_again_until_it_has_a_checkpoint_and_never_over_other_files
     run.write_config(config)
     run.append_event("notice", {"text": "old"})
     (run.checkpoints / ".siamkit-0123456789abcdef").mkdir(parents=True)
+    (run.checkpoints / ".DS_Store").touch()
     assert not run.has_begun
     assert RunDir.reserve(config, restart=True).path == run.path
     run.restart()

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import timm.optim
 import torch
 
 from siamkit import api
 from siamkit.config import OptimizerConfig
+from siamkit.errors import PluginError
 from siamkit.interfaces import FreezePlan, Loss, LossContext
 from siamkit.model.siamese import SiameseNet
+from siamkit.testing import check_optimizer
 from siamkit.training.build import build_optimizer
 from siamkit.training.optimizer import (
     load_state_tensors,
+    named_groups,
     no_decay,
     rates,
     set_rates,
@@ -105,3 +111,26 @@ def test_the_state_survives_a_round_trip_by_name(net: SiameseNet, name: str) -> 
     saved, loaded = state_tensors(first), state_tensors(second)
     assert saved.keys() == loaded.keys() and saved
     assert all(torch.equal(saved[key], loaded[key]) for key in saved)
+
+
+@pytest.mark.parametrize("kind", [timm.optim.Lamb, timm.optim.AdamP, timm.optim.Adopt])
+def test_steps_that_are_counted_in_a_group_or_as_a_number_survive_too(kind: type) -> None:
+    # check_optimizer saves and loads the state as a run does.
+    check_optimizer(kind)
+
+
+class Hoarding(torch.optim.SGD):
+    def step(self, closure: Any = None) -> None:
+        super().step()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["history"] = {1, 2}
+
+
+def test_state_that_cannot_be_saved_is_refused(net: SiameseNet) -> None:
+    groups = named_groups(OptimizerConfig(), net, loss("triplet"), net.stages())
+    optimizer = Hoarding(groups, lr=0.1)
+    state_tensors(optimizer)
+    optimizer.step()
+    with pytest.raises(PluginError, match=r"Hoarding keeps state .* 'history' of .* got 'set'"):
+        state_tensors(optimizer)

@@ -8,10 +8,13 @@ import pytest
 
 import siamkit
 from siamkit import api, plugins
+from siamkit.cli.signals import Terminated
 from siamkit.config import FREE
 from siamkit.errors import ConfigError, PluginError
 from siamkit.interfaces import Options
 from siamkit.registry import Entry
+from siamkit.runs.events import Observer
+from siamkit.training.tracking import closing
 
 
 class Journal:
@@ -196,3 +199,19 @@ def test_a_run_can_be_used_where_its_tracker_is_not_installed(register, run_valu
     assert siamkit.load_model(values["run_dir"]).embedding_dim
     with pytest.raises(PluginError, match=r"journal.*not installed here; pip install third"):
         api.resume(values["run_dir"])
+
+
+def test_sigterm_while_a_tracker_closes_ends_the_command():
+    class Slow:
+        def __call__(self, event: siamkit.Event) -> None: ...
+
+        def close(self) -> None:
+            raise Terminated
+
+    told: list[str] = []
+    with (
+        pytest.raises(Terminated),
+        closing([Observer("slow", Slow())], lambda n, d: told.append(n)),
+    ):
+        pass
+    assert not told

@@ -65,17 +65,18 @@ class Shard:
         return cls(path, header, np.frombuffer(keys, dtype=f"S{KEY_BYTES}"))
 
     def verify(self) -> bool:
-        """Return whether the file has its checksum. The file is read once."""
+        """Return whether the file has its checksum. The file is read once.
+
+        Raises:
+            OSError: The system cannot read it now, which says nothing about its content.
+        """
         if not self.verified:
             buffer = memoryview(bytearray(_CHUNK))
             digest = hashlib.sha256()
-            try:
-                with open_regular(self.path) as file:
-                    file.seek(DATA_START)
-                    while read := file.readinto(buffer):
-                        digest.update(buffer[:read])
-            except OSError:  # the disk cannot read it
-                return False
+            with open_regular(self.path) as file:
+                file.seek(DATA_START)
+                while read := file.readinto(buffer):
+                    digest.update(buffer[:read])
             self.verified = digest.hexdigest() == self.header.sha256
         return self.verified
 

@@ -195,12 +195,28 @@ class FeatureStore:
         while True:
             shard, row = self._index.find(keys)
             needed = [self._index.shards[i] for i in np.unique(shard) if i >= 0]
-            damaged = {s for s in needed if not s.verify()}
-            if not damaged:
+            unusable = {s for s in needed if not self._is_usable(s)}
+            if not unusable:
                 return shard, row
-            for bad in damaged:
-                self._drop(bad.path, "the checksum is wrong")
-            self.forget(damaged)
+            self.forget(unusable)
+
+    def _is_usable(self, shard: Shard) -> bool:
+        """Return whether a shard is intact; drop a damaged one, and ignore one that is unreadable.
+
+        Too many open files, or a network that fails, are no damage.
+        """
+        try:
+            if shard.verify():
+                return True
+            self._drop(shard.path, "the checksum is wrong")
+        except FileNotFoundError:
+            pass  # another process dropped it
+        except OSError as error:
+            self._ignore(shard.path, error)
+        return False
+
+    def _ignore(self, path: Path, error: OSError) -> None:
+        self._notify(f"{path}: ignored, because it cannot be read: {error.strerror or error}")
 
     def _refresh(self) -> None:
         """Add the shards that other processes published, and ignore other files."""
@@ -216,9 +232,14 @@ class FeatureStore:
                     shards.append(Shard.open(path, self.path.name, self.spec))
                 except FileNotFoundError:
                     continue  # another process dropped it
-                except PermissionError:  # another user's is no damage
-                    self._notify(f"{path}: ignored, because it cannot be read: Permission denied")
-                except (OSError, ValueError) as error:
+                except OSError as error:
+                    # A path that is no file, such as a folder, is damage; what the system cannot
+                    # read now, such as another user's file, is not.
+                    if path.is_file():
+                        self._ignore(path, error)
+                    else:
+                        self._drop(path, str(error))
+                except ValueError as error:
                     self._drop(path, str(error))
             elif path.name != USERS and not is_our_name(path.name):
                 self._notify(f"{path}: ignored, because it is not a file of the cache")

@@ -26,7 +26,7 @@ from torch import Tensor
 from siamkit.errors import CheckpointError
 from siamkit.evaluation.cosine import cosine, directions
 from siamkit.evaluation.nearest import exact_search
-from siamkit.files import is_there, open_regular, path_of, reading, sha256_of
+from siamkit.files import is_there, open_regular, path_of, put_back, reading, sha256_of
 from siamkit.inference.gallery import approximate as ann
 from siamkit.json_files import parsed, read_json, unsealed
 from siamkit.showing import TextRepr
@@ -126,6 +126,7 @@ class Index(TextRepr):
 
     def __init__(self, path: str | Path, *, verify: bool = True) -> None:
         self.path = path_of(path, "path", "an index")
+        put_back(self.path)
         with reading(self.path, _hint()):
             self.meta = _read_meta(self.path)
             _check(self.path, self.meta, verify)

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from siamkit.errors import CheckpointError, ConfigError
-from siamkit.files import is_there, reading, replacing, sha256_of, writing
+from siamkit.files import is_there, put_back, reading, replacing, sha256_of, writing
 from siamkit.interfaces import Preprocessing
 from siamkit.json_files import digest_of, read_json
 from siamkit.spelling import setting
@@ -132,6 +132,7 @@ def read_config(path: Path) -> dict[str, Any]:
         ConfigError: There is no such folder, or it is a run.
         CheckpointError: It has no config, or a damaged one.
     """
+    put_back(path)
     if not path.is_dir():
         what = "is a file, not a folder" if path.exists() else "no such folder"
         raise ConfigError(what, where=str(path))

@@ -1,5 +1,6 @@
 """Whatever happens to the files, a wrong row is never read, and the rest is kept."""
 
+import errno
 import os
 import pickle
 import shutil
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from siamkit.engine.cache import budget, layout
+from siamkit.engine.cache import budget, layout, shards
 from siamkit.engine.cache.budget import list_stores
 from siamkit.engine.cache.layout import DATA_START
 from siamkit.errors import ResourceError
@@ -173,3 +174,19 @@ def test_what_a_killed_writer_of_the_spec_left_goes_with_the_store(cache):
     (place / "new").mkdir(parents=True)
     budget.clear(cache.root)
     assert not spec.parent.exists()
+
+
+def test_what_the_system_cannot_read_now_is_ignored_and_not_removed(cache, monkeypatch):
+    cache.fill(range(4))
+    (path,) = cache.shards()
+
+    def refuse(_path):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch, cache.open() as store:
+        patch.setattr(shards, "open_regular", refuse)
+        assert len(store.missing(cache.keys(range(4)))) == 4
+        assert store.notices == [f"{path}: ignored, because it cannot be read: Too many open files"]
+    assert path.is_file()
+    with cache.open() as store:
+        assert store.missing(cache.keys(range(4))) == []

@@ -224,3 +224,11 @@ def removing_the_workplace_is_interrupted(path, **options):
 
 
 remove = shutil.rmtree
+
+
+def test_an_index_whose_replacement_was_killed_is_put_back(index):
+    place = index.parent / ".siamkit-0123456789abcdef"
+    (place / "old").mkdir(parents=True)
+    index.rename(place / "old" / index.name)
+    assert len(Index(index)) > 0
+    assert index.is_dir() and not place.exists()
