@@ -150,7 +150,7 @@ class Broken(Dataset[Any]):
 
 
 def test_an_item_that_the_data_fails_on_is_named() -> None:
-    message = "item 2: reading it failed: RuntimeError: no such row"
+    message = "item 2: reading failed: RuntimeError: no such row"
     broken = Broken()
     for data in (broken, (broken[index] for index in range(5))):
         with pytest.raises(DataError, match=f"data {message}") as caught:
