@@ -145,7 +145,7 @@ class TrainView:
     def _cropped(self, image: Image.Image) -> Image.Image:
         """Return a random crop of ``image``, resized to the input size.
 
-        With ``fit: crop``, the crop has the aspect ratio of the input, up to a random change. With
+        With ``fit: crop``, the crop has a random aspect ratio and is squashed to the input's. With
         the other fits, the crop has the aspect ratio of the image, up to a random change, and is
         fitted into the input as in evaluation. So training sees the same shapes as evaluation, and
         about the same scale.
