@@ -126,7 +126,7 @@ class FreezeController:
         return frozenset(parameters | buffers)
 
     def _own(self, plan: FreezePlan) -> FreezePlan:
-        """Return the plan with plain names. A tied parameter trains if the plan has one of its names.
+        """Return the plan with plain names. A tied parameter trains if one of its names does.
 
         Raises:
             ConfigError: As for :meth:`apply`.
