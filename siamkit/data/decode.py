@@ -248,7 +248,7 @@ def _too_large(where: str, pixels: str, max_pixels: int) -> DataError:
         f"the image has too many pixels: {pixels}",
         where=where,
         allowed=f"up to {max_pixels:,} (data.max_pixels)",
-        hint="scale it down, or raise the limit",
+        hint="scale the image down, or raise the limit",
     )
 
 

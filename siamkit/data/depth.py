@@ -90,5 +90,5 @@ def _no_range(where: str, what: str) -> DataError:
         f"the pixels are {what}, for which black and white are not defined",
         where=where,
         allowed="8 or 16 bits per channel",
-        hint=f"state them with {setting('data.range', [0, 1])}, or convert the file",
+        hint=f"state black and white with {setting('data.range', [0, 1])}, or convert the file",
     )

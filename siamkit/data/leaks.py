@@ -239,7 +239,7 @@ def require_apart(sets: Sets, where: str, *, strict: bool) -> list[str]:
         return []
     what = f"{plural(len(shared), 'group')} of images with the same content"
     what += f" {'is' if len(shared) == 1 else 'are'} in two splits:"
-    hint = "metrics on them show memory, not skill"
+    hint = "metrics on these images show memory, not skill"
     if strict:
         raise DataError(what + listed([str(group) for group in shared]), where=where, hint=hint)
     few = listed([str(group) for group in shared[:3]])

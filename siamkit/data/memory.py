@@ -108,7 +108,7 @@ def _listed(path: Any, split: str, notices: list[str]) -> list[Item]:
             where=where,
             got=source.where,
             allowed="labelled images of one split",
-            hint=f"pass it alone: data={source.where!r}",
+            hint=f"pass this data alone: data={source.where!r}",
         )
     notices += [f"{where}: {notice}" for notice in source.notices]
     if isinstance(source, ManifestSource):

@@ -189,7 +189,7 @@ def root_hint(source: Source, bad: Sequence[Path]) -> str | None:
     for folder in (*root.parents, *_folders_in(root)):
         if all((folder / key).exists() for key in keys):
             return f"the paths exist below {folder}: use {setting('data.root', str(folder))}"
-    return f"they are looked for below {root}; {setting('data.root', 'DIR')} sets another folder"
+    return f"the paths are relative to {root}; {setting('data.root', 'DIR')} sets another folder"
 
 
 _TRIED = 3
@@ -283,7 +283,7 @@ def split(source: Source, config: DataConfig, seed: int) -> Splits:
         raise DataError(
             "cannot be used with data that has its own validation split",
             where="data.folds",
-            hint=f"set it to null, or remove {source.name_of('val')} from {source.where}",
+            hint=f"set data.folds to null, or remove {source.name_of('val')} from {source.where}",
         )
     else:
         val, how = parts["val"], _as_given(train, parts["val"], source)

@@ -48,7 +48,7 @@ def pk_shape(
         )
     p = min(max(batch_size // k, 2), len(counts))
     if p * k != batch_size:
-        why = f"there are only {p} classes" if p == len(counts) else f"it must be a multiple of {k}"
+        why = f"there are only {p} classes" if p == len(counts) else f"a multiple of {k} is needed"
         notices.append(
             f"batches have {p} classes x {plural(k, 'image')} = {p * k} images instead of "
             f"{batch_size}, because {why}: set {setting('train.batch_size', p * k)}"

@@ -125,7 +125,7 @@ def fit_threshold(
         raise ConfigError(
             "the target 'far' needs a false accept rate; other targets take none",
             got=f"target {target!r} and far {far}",
-            hint="give both, or neither",
+            hint="give the target 'far' and a rate, or neither of the two",
         )
     curve = roc(scores, same)
     values, flags = np.asarray(scores, dtype=np.float64), np.asarray(same, dtype=bool)

@@ -102,7 +102,7 @@ def _require_own(folder: Path) -> None:
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != getattr(os, "geteuid", lambda: 0)():
         raise ResourceError(
-            "is in the way: it is not a folder of yours",
+            "is in the way: it is not a folder, or belongs to another user",
             where=str(folder),
             hint="remove it, or choose another place",
         )

@@ -262,7 +262,7 @@ def is_index(path: Path) -> bool:
 
 
 def _hint() -> str:
-    return f"build it again with {command('index')}"
+    return f"build the index again with {command('index')}"
 
 
 def _read_meta(path: Path) -> Meta:
