@@ -35,7 +35,7 @@ def keys(images: ImageSet) -> set[str]:
 
 @pytest.fixture
 def people(make_images, tmp_path):
-    """Eight classes of four images; the folder that holds them."""
+    """Return a folder with eight class folders of four images each."""
     return make_images({f"c{i}": 4 for i in range(8)})
 
 

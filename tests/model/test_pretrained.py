@@ -1,4 +1,4 @@
-"""Networks saved to folders: what comes back, what timm makes of them, what is refused."""
+"""Networks saved to folders: what siamkit and timm load from the folders, and what is refused."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def images(channels: int = 3, size: int = SIZE) -> Tensor:
 
 
 class Tiny(nn.Module):
-    """A module that no registry knows; ``power`` is not among its tensors."""
+    """A module that is not registered. Its output depends on ``power``, which is not a tensor."""
 
     def __init__(self, power: float = 1.0) -> None:
         super().__init__()
@@ -378,7 +378,7 @@ def test_the_file_of_the_head_holds_what_is_tested(saved):
 
 
 def test_a_file_swapped_with_its_hash_is_still_noticed(folder):
-    """The seal can be made by anybody: what is tested last is what the network computes."""
+    """Anybody can make a seal, so the last check is that the network computes the same."""
     from siamkit.files import sha256_of
 
     path = folder / "model.safetensors"
