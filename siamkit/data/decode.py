@@ -142,7 +142,7 @@ def orientation_of(image: Image.Image) -> int | None:
         orientation = exif.get(ExifTags.Base.Orientation, 1)
     except MemoryError:
         raise
-    except Exception:  # as for pixels, damaged bytes raise almost anything
+    except Exception:  # damaged bytes can raise almost any exception
         return None
     return orientation if isinstance(orientation, int) else None
 

@@ -32,7 +32,7 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def require_range(image: Image.Image, value_range: ValueRange, where: str) -> None:
-    """Check that it is defined which values of an opened image are black and white.
+    """Check that black and white are defined for the type of an opened image's pixels.
 
     Raises:
         DataError: The image holds floats, and ``value_range`` is not a pair of numbers.

@@ -25,16 +25,14 @@ def image_endings() -> frozenset[str]:
 
 
 def is_image_name(name: str) -> bool:
-    """Return whether a file's name is that of an image in a format that siamkit reads."""
+    """Return whether a file name has the ending of an image format that siamkit reads."""
     return PurePosixPath(name).suffix.lower() in image_endings()
 
 
 def is_other_image_name(name: str) -> bool | None:
-    """Return whether a name that :func:`is_image_name` rejects is that of an image all the same.
+    """Return whether a file name has the ending of any image format; None for unknown endings.
 
-    Returns:
-        True for the ending of another image format, False for the ending of another kind of file,
-        None for an unknown ending.
+    This is asked about names that :func:`is_image_name` rejects.
     """
     kind = _kind(PurePosixPath(name).suffix.lower())
     return None if kind is None else kind.startswith("image/")

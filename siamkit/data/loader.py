@@ -185,10 +185,10 @@ class Loader:
 def default_workers(num_images: int, device: torch.device | str = "cpu") -> int:
     """Return the number of worker processes to use, given the cores that this process may use.
 
-    The number is that of the cores but one, at most 8, and at most one per 64 images. If the
-    network runs on a CPU with one or two cores, there are no workers: a view at 224 px takes 3 ms
-    of CPU time there, but the forward pass of ResNet-18 60 ms, so workers would only compete with
-    the training. If the network runs on an accelerator, there is at least one worker.
+    One core is left free: there is one worker per other core, but at most 8, and at most one per 64
+    images. If the network runs on a CPU with one or two cores, there are no workers: a view at 224
+    px takes 3 ms of CPU time there, but the forward pass of ResNet-18 60 ms, so workers would only
+    compete with the training. If the network runs on an accelerator, there is at least one worker.
 
     Args:
         num_images: The number of images in the set.

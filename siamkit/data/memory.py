@@ -191,7 +191,7 @@ def _label(label: Any, names: Any, where: str) -> str:
 
 
 def label_text(label: Any) -> str | None:
-    """Return a label as text without surrounding spaces; None if it is neither name nor number.
+    """Return a label as text without surrounding spaces; None if it is no name and no number.
 
     Equal numbers give the same text: 1 and 1.0 are one class.
     """
@@ -208,7 +208,7 @@ def _scalar(label: Any) -> Any:
 
 
 def write_items(items: list[Item], folder: Path) -> tuple[Path, Path]:
-    """Write a table of items, and those of their images that are in memory.
+    """Write a table of items, and write images that are in memory to files.
 
     Args:
         items: The items, at least one.

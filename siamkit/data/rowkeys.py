@@ -135,7 +135,7 @@ class RowKeys:
 
 
 def _transform(identity: Mapping[str, Any]) -> bytes:
-    # Another release may decode or resample differently.
+    # Another release of these libraries may decode or resample images differently.
     libraries = {name: importlib.metadata.version(name) for name in ("pillow", "torchvision")}
     text = json.dumps({**identity, **libraries}, sort_keys=True)
     return hashlib.sha256(text.encode()).digest()

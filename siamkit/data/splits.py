@@ -55,7 +55,7 @@ class Splits:
 class HoldOut:
     """The rule that chooses the names to hold out if the data has no validation split.
 
-    Names are those of classes, groups, identities or images.
+    What is held out by name are classes, groups, identities or images.
 
     Attributes:
         fraction: The share of the names to hold out, in (0, 1).

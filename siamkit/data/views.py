@@ -31,7 +31,7 @@ def view_seed(run_seed: int, view: int, key: str) -> int:
 
     Args:
         run_seed: The run's seed.
-        view: The number of the view; that of the epoch if every epoch has a new view.
+        view: The number of the view, which is the epoch's number if every epoch has a new view.
         key: The image's key.
     """
     # surrogatepass: a file name may not be valid Unicode.

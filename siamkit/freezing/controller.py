@@ -43,7 +43,7 @@ class Change:
 
 
 class FreezeController:
-    """Applies plans to a network, and proves that frozen tensors do not change.
+    """The controller that applies plans to a network, and proves that frozen tensors do not change.
 
     Args:
         net: The network: any module, wrapped or not.

@@ -74,7 +74,7 @@ class Embedded:
 
 
 class Embedder(TextRepr):
-    """Turns images into embeddings, and verifies pairs of images.
+    """A trained network that turns images into embeddings, and verifies pairs of images.
 
     The threshold, the kernel and the fingerprint of an embedder are valid only for the network as
     it was when the embedder was made. So the network always runs in eval mode, even after

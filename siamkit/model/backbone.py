@@ -24,7 +24,7 @@ PREFIX = "model."
 
 
 class WrappedBackbone(Backbone):
-    """Wraps a module that is not a :class:`Backbone`.
+    """A wrapper around a module that is not a :class:`Backbone`.
 
     The module's forward returns features ``[N, D]``, or a tensor with more axes, over which it is
     averaged. The length of the channels' axis does not depend on the image size, so forwards at

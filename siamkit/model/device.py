@@ -44,9 +44,9 @@ def resolve_device(name: str) -> torch.device:
 def place(net: Module, device: torch.device) -> Module:
     """Move a network to a device, and bring its weights into the fastest memory layout.
 
-    Convolutions are fastest in channels_last. The layout stays as it is if the backbone has the
-    attribute ``channels_last`` and it is False, because such a backbone does not accept images in
-    channels_last.
+    This is channels_last, in which convolutions are fastest. But if the backbone's attribute
+    ``channels_last`` is False, the backbone does not accept such images, and the layout stays as it
+    is.
     """
     net = net.to(device)
     if not getattr(getattr(net, "backbone", net), "channels_last", True):

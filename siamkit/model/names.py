@@ -91,7 +91,7 @@ def tied_parameters(module: nn.Module) -> dict[str, tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class Names:
-    """Maps any name of a module or parameter to its plain name.
+    """A map from any name of a module or parameter to the plain name.
 
     Attributes:
         plain: The plain name of each known name.

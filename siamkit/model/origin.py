@@ -19,7 +19,7 @@ class NamedPart:
 
     Attributes:
         name: The entry's name, such as ``timm:resnet18``.
-        options: The options that it was built with.
+        options: The options of the backbone or head.
         distribution: The distribution that registered the entry.
         version: The version of the distribution; None if no such distribution is installed.
     """

@@ -107,7 +107,7 @@ def _outputs(
     outputs, channels_last = [(size, output)], False
     for other in _other_sizes(size):
         image = blank(module, channels, other)
-        # Forwards that use view() fail in channels_last. Trying it here needs no extra forward.
+        # Forwards that use view() can fail in channels_last. Trying it here needs no extra forward.
         for layout in (torch.channels_last, torch.contiguous_format):
             with contextlib.suppress(Exception), warnings.catch_warnings():
                 warnings.simplefilter("ignore")

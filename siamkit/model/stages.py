@@ -114,7 +114,7 @@ def _named_groups(
     groups, has_stem = coarse_groups(module, order)
     wanted = set(parameters)
     groups = [rest for group in groups if (rest := [n for n in group if n in wanted])]
-    groups = join_norms(groups, norm_parameters(module))  # a norm before the head is no stage
+    groups = join_norms(groups, norm_parameters(module))  # a norm next to the head is no stage
     runs = bucket(groups) if groups else [[list(parameters)]]
     members = [list(chain.from_iterable(run)) for run in runs]
     placed = set(chain.from_iterable(members))

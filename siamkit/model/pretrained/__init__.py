@@ -1,1 +1,1 @@
-"""Saved networks: folders that siamkit loads. Plain timm loads the backbone if it is timm's."""
+"""Saved networks: folders that siamkit loads. Plain timm can load the backbone if it is timm's."""

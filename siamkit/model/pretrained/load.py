@@ -1,4 +1,4 @@
-"""Loads a saved network, and checks that it computes the same as when it was saved."""
+"""Loading: loads a saved network, and checks that it computes the same as when it was saved."""
 
 from __future__ import annotations
 

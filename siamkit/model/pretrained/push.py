@@ -1,4 +1,4 @@
-"""Pushes a saved network to the model hub."""
+"""Pushing: uploads a saved network to the model hub."""
 
 from __future__ import annotations
 

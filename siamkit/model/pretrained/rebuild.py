@@ -1,4 +1,4 @@
-"""Builds a saved network again: by timm, by a plugin, or from an object that the caller passes."""
+"""Rebuilding: builds a saved network by timm, by plugins, or from objects that the caller gives."""
 
 from __future__ import annotations
 

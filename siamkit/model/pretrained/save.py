@@ -1,4 +1,4 @@
-"""Saves a network, with a way to build its backbone and its head again that was tried first."""
+"""Saving: writes a network to a folder, after trying out how to build the network again."""
 
 from __future__ import annotations
 
