@@ -22,8 +22,8 @@ def collapse(embeddings: Tensor) -> str | None:
     zeros = int((~vectors.any(dim=1)).sum())
     if zeros:
         return (
-            f"{zeros} of {plural(count, 'embedding')} consist of zeros: the network gives nothing "
-            "for these images, and they are similar to no image"
+            f"{zeros} of {plural(count, 'embedding')} consist of zeros: the network finds nothing "
+            "in these images, so they are similar to no image"
         )
     similar = mean_cosine(vectors)
     if similar < COLLAPSED:

@@ -25,7 +25,7 @@ def require_direction(embeddings: Tensor, names: Sequence[object]) -> None:
         raise DataError(
             "the embedding consists of zeros, so it has no similarity to any image",
             where=str(names[int(zeros.nonzero()[0])]),
-            hint="the network gives nothing for this image: use larger images or another network",
+            hint="the network finds nothing in this image: use larger images or another network",
         )
 
 

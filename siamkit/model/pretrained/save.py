@@ -289,7 +289,7 @@ def _no_function(kind: str, part: SavedPart) -> PluginError:
 def _require_finite(net: SiameseNet) -> None:
     if not torch.isfinite(net.embed(check_images(net))).all():
         raise NonFiniteError(
-            "the network gives an embedding that is NaN or infinite", hint="check its weights"
+            "the network gives an embedding that is NaN or infinite", hint="check the weights"
         )
 
 
