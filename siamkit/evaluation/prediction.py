@@ -89,7 +89,7 @@ def predicted_rate(wrong: NDArray[np.bool_], first: Ints, second: Ints) -> Rate:
     shifts = _shifts(errors, codes)
     freedom = min(_freedom(shifts), _freedom(units))
     variance = float((shifts**2).sum()) * (len(shifts) - 1) / len(shifts)
-    # On a small set, the estimate can be below the variance of independent pairs, the least one.
+    # At least the variance of independent pairs, because the estimate of a small set can be lower.
     variance = _FAMILIES * max(variance, rate * (1 - rate) / len(wrong))
     low, high = _score_ends(rate, rate * (1 - rate) / variance, freedom)
     spread = _quantile(freedom) * math.sqrt(2 * variance) / (rate * (1 - rate))
