@@ -208,7 +208,7 @@ def _check(stages: Sequence[Stage], sizes: Mapping[str, int], network: str) -> N
         )
     if twice := [name for name, count in held.items() if count > 1]:
         raise ConfigError(
-            "the stages hold a parameter twice; tied ones belong to the first stage that uses them",
+            "the stages hold a parameter twice; a tied one belongs to the first stage that uses it",
             got=twice[0],
             of=f"network {network}",
             hint=hint,
