@@ -1,4 +1,4 @@
-"""Cells: reads the cells of a table's rows, and collects all problems with their rows' numbers."""
+"""Cells: reads the cells of a table's rows, and collects all problems with their row numbers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no")
 
 @dataclass
 class Cells:
-    """Reads the cells of rows, and collects all problems with their rows' numbers.
+    """A reader of a table's cells that collects all problems with their row numbers.
 
     Attributes:
         root: The folder that paths are relative to, as an absolute path.
-        problems: The problems, one line each.
+        problems: The problems so far, one line each.
     """
 
     root: Path
     problems: list[str] = field(default_factory=list)
 
     def path(self, number: int, cell: str, column: str = "path") -> str | None:
-        """Return the normalised path relative to the root; None if it is invalid."""
+        """Return a cell as a normalised path relative to the root; None if the path is invalid."""
         key = PurePosixPath(cell)
         if not cell:
             self.wrong(number, f"{column} is empty")
@@ -58,7 +58,7 @@ class Cells:
         return str(key)
 
     def flag(self, number: int, cell: str, column: str) -> bool | None:
-        """Return a cell as a truth value; None if it is neither true nor false."""
+        """Return a cell as a truth value; None if the cell is neither true nor false."""
         word = cell.lower()
         if word not in (*_TRUE, *_FALSE):
             self.wrong(number, f"{column} must be 1 or 0, got {cell!r}")
@@ -66,13 +66,17 @@ class Cells:
         return word in _TRUE
 
     def word(self, number: int, cell: str, column: str) -> str | None:
-        """Return a cell that must not be empty; None if it is empty."""
+        """Return the text of a cell; None, with a problem, if the cell is empty."""
         if not cell:
             self.wrong(number, f"{column} is empty")
         return cell or None
 
     def box(self, number: int, cells: Sequence[str]) -> Box | None:
-        """Return a box; None if all four cells are empty (the whole image) or invalid."""
+        """Return four cells as a box.
+
+        Returns:
+            The box; None if all four cells are empty (the whole image), or if the box is invalid.
+        """
         if not any(cells):
             return None
         try:
@@ -86,5 +90,5 @@ class Cells:
         return x1, y1, x2, y2
 
     def wrong(self, number: int, text: str) -> None:
-        """Add a problem of a row."""
+        """Add a problem with row ``number``."""
         self.problems.append(f"row {number}: {text}")

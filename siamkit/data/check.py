@@ -30,19 +30,29 @@ def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> 
     Every image is decoded, hashed, and compared across the splits that a run would make.
 
     Args:
-        config: The place of the data, and how to split it.
-        seed: Seed of the split.
-        progress: Called after each image of each step.
+        config: The place of the data, and how to split the data.
+        seed: The seed of the split.
+        progress: Called at the start of each step and after each image.
 
     Returns:
-        ``kind`` and ``where``: the kind and the place of the data. ``problems``: the reasons why it
-        cannot be used; empty if it can. ``warnings``: images in two splits, or with two labels.
-        ``parts``, ``how`` and ``notices``: the splits of a run. ``files``, ``unreadable``,
-        ``formats``, ``modes`` and ``shorter_side``: facts about the files. ``leaks``,
-        ``near_duplicates`` and ``conflicts``: groups of images. ``preparation``: how a run would
-        fit the images and which of their values are white, and the shares of elongated images and
-        of their area that a centre crop leaves out. ``split_groups``: groups of the data that are
-        in two of its own splits.
+        ``kind`` and ``where``: the kind and the place of the data.
+
+        ``problems``: the reasons why the data cannot be used; empty if there are none.
+
+        ``warnings``: summaries of images in two splits and of images with two labels.
+
+        ``parts``, ``how`` and ``notices``: the splits that a run would make.
+
+        ``files``, ``unreadable``, ``formats``, ``modes`` and ``shorter_side``: facts about the
+        files.
+
+        ``leaks``, ``near_duplicates`` and ``conflicts``: groups of images.
+
+        ``preparation``: how a run would fit images into the input (``fit``), which pixel values
+        would become black and white (``range``), the share of elongated images (``elongated``), and
+        the share of the area of elongated images that a centre crop leaves out (``lost``).
+
+        ``split_groups``: the groups that are in two of the data's own splits.
 
     Raises:
         DataError: The data cannot be read, for example because of a missing file or bad rows.
@@ -156,7 +166,7 @@ def _groups(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 class _Files:
-    """Sums up the facts of files."""
+    """A summary of the facts about all files."""
 
     def __init__(self) -> None:
         self.usable: dict[Path, Facts] = {}

@@ -1,9 +1,10 @@
 """The decoder: turns image files into images of one defined form.
 
-It applies the EXIF orientation, puts transparent images on white, scales deep grey to 8 bits by the
-given range of values, converts CMYK to RGB, and takes the first frame of an animation. A file that
-cannot be read, or has values outside the range, is an error that names the file. The check of a
-file runs the same code as its use, so that no image passes the one and fails the other.
+The decoder applies the EXIF orientation, puts transparent images on white, scales grey images of
+more than 8 bits to 8 bits by a given range of values, converts CMYK to RGB, and takes the first
+frame of an animation. A file that cannot be read, or has values outside the range, raises an error
+that names the file. The data check and the training decode files with the same code, so no image
+passes the check and fails later.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from siamkit.errors import DataError, SiamkitError
 from siamkit.interfaces import Preprocessing
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""The formats that are decoded. The content decides, not the file's name."""
+"""The formats that are decoded. A file's format is found from its content, not its name."""
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _HINT = "repair or remove the file"
@@ -56,7 +57,8 @@ class Decoding:
             become white.
         value_range: The values that become black and white in images of more than 8 bits; see
             :class:`siamkit.Preprocessing`.
-        max_pixels: Images of more pixels are refused before they are decoded.
+        max_pixels: The most pixels that an image may have. Larger images are refused before they
+            are decoded.
     """
 
     channels: int = 3
@@ -65,12 +67,12 @@ class Decoding:
 
     @classmethod
     def of(cls, images: Preprocessing, max_pixels: int = MAX_PIXELS) -> Self:
-        """Return how images are decoded for a network."""
+        """Return how to decode images for a network with this preprocessing."""
         return cls(images.channels, images.value_range, max_pixels)
 
     @classmethod
     def of_data(cls, data: DataConfig) -> Self:
-        """Return how images are decoded by the section ``data`` of a config."""
+        """Return how to decode images according to the section ``data`` of a config."""
         return cls(data.in_chans, data.value_range, data.max_pixels)
 
 
@@ -82,8 +84,9 @@ def decode(path: Path, how: Decoding = RGB, box: Box | None = None) -> Image.Ima
 
     Args:
         path: The file.
-        how: How it is decoded.
-        box: The part of the upright image to return, widened to whole pixels; None for all of it.
+        how: How to decode the file.
+        box: The part of the upright image to return, widened to whole pixels; None for the whole
+            image.
 
     Raises:
         DataError: The file is missing, empty, truncated, too large, or not in :data:`FORMATS`.
@@ -93,12 +96,12 @@ def decode(path: Path, how: Decoding = RGB, box: Box | None = None) -> Image.Ima
 
 
 def prepare(image: Image.Image, how: Decoding = RGB, *, where: str = "image") -> Image.Image:
-    """Return an opened image in the form of :func:`decode`. The given image is not changed.
+    """Return an opened image as :func:`decode` would return it. The given image is not changed.
 
     Args:
-        image: The image, of any mode; of an animation, its current frame.
-        how: How it is decoded.
-        where: Its name in messages.
+        image: The image, of any mode. The current frame of an animation is used.
+        how: How to decode the image.
+        where: The name of the image in messages.
 
     Raises:
         DataError: The image is empty, too large, truncated, or of a mode without a defined range.
@@ -109,13 +112,13 @@ def prepare(image: Image.Image, how: Decoding = RGB, *, where: str = "image") ->
 
 
 def upright(image: Image.Image) -> tuple[Image.Image, bool]:
-    """Return an image as the camera saw it, and whether its orientation could be read.
+    """Return an image turned upright, and whether the image's orientation could be read.
 
     Damaged EXIF data leaves the pixels intact, so an image without a readable orientation counts as
-    upright. An image that was turned has no EXIF data any more.
+    upright. The EXIF data of an image that is turned is removed.
 
     Raises:
-        Exception: The pixels cannot be read; each format has errors of its own.
+        Exception: The pixels cannot be read. The type of the exception depends on the format.
     """
     image.load()
     orientation = orientation_of(image)
@@ -127,15 +130,19 @@ def upright(image: Image.Image) -> tuple[Image.Image, bool]:
 
 
 def orientation_of(image: Image.Image) -> int | None:
-    """Return the EXIF orientation of an opened image, 1 without one; None if it is unreadable."""
+    """Return the EXIF orientation of an opened image.
+
+    Returns:
+        The orientation; 1 if the image states none; None if the EXIF data cannot be read.
+    """
     try:
         exif = image.getexif()
         if ExifTags.Base.Orientation not in exif and (block := image.info.get("exif")):
-            Image.Exif().load(block)  # Pillow's reader of JPEG passes over its errors
+            Image.Exif().load(block)  # raises errors that Pillow's JPEG reader ignores
         orientation = exif.get(ExifTags.Base.Orientation, 1)
     except MemoryError:
         raise
-    except Exception:  # as for pixels, damaged bytes raise almost anything
+    except Exception:  # damaged bytes can raise almost any exception
         return None
     return orientation if isinstance(orientation, int) else None
 
@@ -143,7 +150,7 @@ def orientation_of(image: Image.Image) -> int | None:
 def pixels_of(
     image: Image.Image, how: Decoding, box: Box | None, where: str
 ) -> tuple[Image.Image, bool]:
-    """Return an opened image in the form of :func:`decode`, and whether it has an orientation."""
+    """Return an opened image as :func:`decode` does, and whether its orientation could be read."""
     image, oriented = upright(image)
     require_inside(box, image.size, where)
     if is_deep_grey(image):
@@ -159,7 +166,7 @@ def require_inside(box: Box | None, size: tuple[int, int], where: str) -> None:
     """Check that a box lies within an upright image.
 
     Raises:
-        DataError: It ends beyond the image.
+        DataError: The box ends beyond the image.
     """
     width, height = size
     if box is not None and (box[2] > width or box[3] > height):
@@ -171,7 +178,7 @@ def require_inside(box: Box | None, size: tuple[int, int], where: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress Pillow's warnings about metadata and large images, because only pixels matter."""
+    """Suppress warnings. Pillow warns about metadata and large images, but only pixels matter."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -179,7 +186,12 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def opened(path: Path, how: Decoding) -> Iterator[Image.Image]:
-    """Open a file lazily. All its problems, now or later, become a DataError."""
+    """Open an image file without decoding it.
+
+    Raises:
+        DataError: There is a problem with the file, now or when its pixels are read in the ``with``
+            block.
+    """
     where = str(path)
     with _as_data_error(where, how.max_pixels):
         # A FIFO or device would block the read for ever.
@@ -217,7 +229,7 @@ def require_size(image: Image.Image, where: str, max_pixels: int = MAX_PIXELS) -
     """Check the size of an opened image, without decoding it.
 
     Raises:
-        DataError: It has no pixels, or too many.
+        DataError: The image has no pixels, or too many.
     """
     if not image.width * image.height:
         raise DataError("the image is empty", where=where, got=f"{image.width}x{image.height}")
@@ -236,7 +248,7 @@ def _too_large(where: str, pixels: str, max_pixels: int) -> DataError:
         f"the image has too many pixels: {pixels}",
         where=where,
         allowed=f"up to {max_pixels:,} (data.max_pixels)",
-        hint="scale it down, or raise the limit",
+        hint="scale the image down, or raise the limit",
     )
 
 

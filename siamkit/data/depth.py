@@ -21,38 +21,39 @@ def is_deep_grey(image: Image.Image) -> bool:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Return whether an opened image has more than 8 bits per channel and no stated white.
+    """Return whether an image has more than 8 bits per channel and does not say what is white.
 
-    Pillow scales the values of a PGM file by the largest possible one, which the file states.
+    A PGM file states its largest value, and Pillow scales the pixels by that value.
     """
     if image.format == "PPM":
         return False
-    # Of colour images, Pillow keeps the upper 8 of 16 bits; only its plan to decode them says so.
+    # For 16-bit colour images, Pillow keeps the upper 8 bits. Only the image's "tile" shows that.
     return is_deep_grey(image) or any(";16" in str(tile) for tile in getattr(image, "tile", ()))
 
 
 def require_range(image: Image.Image, value_range: ValueRange, where: str) -> None:
-    """Check that an opened image's type of pixels has a black and a white.
+    """Check that black and white are defined for the type of an opened image's pixels.
 
     Raises:
-        DataError: It holds floats, and no range is given.
+        DataError: The image holds floats, and ``value_range`` is not a pair of numbers.
     """
     if image.mode == "F" and not isinstance(value_range, tuple):
         raise _no_range(where, "32-bit floats")
 
 
 def to_eight_bit(image: Image.Image, value_range: ValueRange, where: str) -> Image.Image:
-    """Return deep grey as 8 bits, with an alpha channel if a value stands for transparent pixels.
+    """Return a grey image of more than 8 bits as an image of 8 bits.
 
-    Pillow's own conversion clips at 255.
+    The result has an alpha channel if the file declares one value to be transparent. Pillow's own
+    conversion is not used, because it clips values at 255.
 
     Args:
         image: A loaded image for which :func:`is_deep_grey` holds.
         value_range: The values that become black and white.
-        where: Its name in messages.
+        where: The name of the image in messages.
 
     Raises:
-        DataError: It has values that the range does not explain.
+        DataError: The image has NaN or infinite values, or integers outside the range.
     """
     values = np.asarray(image)
     if isinstance(value_range, tuple):
@@ -89,5 +90,5 @@ def _no_range(where: str, what: str) -> DataError:
         f"the pixels are {what}, for which black and white are not defined",
         where=where,
         allowed="8 or 16 bits per channel",
-        hint=f"state them with {setting('data.range', [0, 1])}, or convert the file",
+        hint=f"state black and white with {setting('data.range', [0, 1])}, or convert the file",
     )

@@ -1,4 +1,4 @@
-"""The digest of an image set: identifies the set without reading its pixels."""
+"""The digest of an image set: identifies the set without reading pixels."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from siamkit.data.images import ImageSet
 
 
 def digest(images: ImageSet | None) -> str:
-    """Return the SHA-256 of all images' keys, labels and file sizes, and of their known tuples.
+    """Return a SHA-256 of the images' keys, labels and file sizes, and of known tuples and roles.
 
-    A file out of reach counts as one without a size. An empty set and None have a digest too.
+    The word ``gone`` stands for the size of a file that cannot be reached. An empty set and None
+    have a digest too.
     """
     result = hashlib.sha256()
     for sample in images.samples if images else ():

@@ -1,4 +1,4 @@
-"""File names: which of them count as images, and which files hold images under other names."""
+"""File names: which names count as images, and which files hold images under other names."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from PIL import Image
 
 from siamkit.data.decode import FORMATS
 
-_SIGNATURE = 16  # bytes; Pillow tells formats apart by them
+_SIGNATURE = 16  # the first bytes of a file, by which Pillow tells formats apart
 
 
 @cache
 def image_endings() -> frozenset[str]:
     """Return the file name endings, in lower case, that count as images.
 
-    They are Pillow's for :data:`FORMATS`, such as ``.jfif``.
+    These are the endings that Pillow knows for :data:`FORMATS`, such as ``.jfif``.
     """
     names = {e for e, name in Image.registered_extensions().items() if name in FORMATS}
     # Stereo cameras name JPEGs .mpo. A .pfm file always holds floats, which have no defined range.
@@ -25,12 +25,15 @@ def image_endings() -> frozenset[str]:
 
 
 def is_image_name(name: str) -> bool:
-    """Return whether a file counts as an image by its name."""
+    """Return whether a file name has the ending of an image format that siamkit reads."""
     return PurePosixPath(name).suffix.lower() in image_endings()
 
 
 def is_other_image_name(name: str) -> bool | None:
-    """Return whether a file is an image of another format by its name; None if that is unknown."""
+    """Return whether a file name has the ending of any image format; None for unknown endings.
+
+    This is asked about names that :func:`is_image_name` rejects.
+    """
     kind = _kind(PurePosixPath(name).suffix.lower())
     return None if kind is None else kind.startswith("image/")
 
@@ -49,8 +52,8 @@ def holds_image(path: Path) -> bool:
 
 @cache
 def _kind(ending: str) -> str | None:
-    """Return the MIME type of a file name ending; None if it is unknown."""
-    # An instance has Python's own table, so that no file of the system changes the result.
+    """Return the MIME type or encoding of a file name ending; None if the ending is unknown."""
+    # A new instance has only Python's own table, so no file of the system changes the result.
     kind, encoding = mimetypes.MimeTypes().guess_type(f"x{ending}", strict=False)
     by_pillow = Image.MIME.get(Image.registered_extensions().get(ending, ""))
     return encoding or kind or by_pillow

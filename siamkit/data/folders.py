@@ -14,7 +14,7 @@ from siamkit.errors import DataError
 from siamkit.words import plural
 
 _LISTED = 10
-_SNIFFED = 1000  # files whose content is looked at
+_SNIFFED = 1000  # the most files with unknown endings whose content is looked at
 
 Parts = tuple[str, ...]
 
@@ -25,7 +25,8 @@ class Scan:
 
     Attributes:
         root: The folder, as an absolute path.
-        folders: File names by the folder that directly holds them, as path parts below ``root``.
+        folders: The names of the image files in each folder. A key is the folder's path below
+            ``root``, as a tuple of its parts.
         notices: The entries that were left out, with the reason.
     """
 
@@ -39,10 +40,11 @@ class Scan:
         return frozenset(parts[0] for parts in self.folders if parts)
 
     def images(self, within: str | None = None) -> ImageSet:
-        """Return the images below ``root``, or below its folder ``within``.
+        """Return the images below ``root``, or below the folder ``within`` in ``root``.
 
-        A class is a folder that directly holds images. Its name is its path relative to that
-        folder. Images outside class folders are left out; see :meth:`loose`.
+        A class is a folder that directly holds images. The class is named after the folder's path
+        relative to ``root`` or ``within``. Images outside class folders are left out; see
+        :meth:`loose`.
         """
         prefix: Parts = () if within is None else (within,)
         below = {
@@ -53,7 +55,7 @@ class Scan:
         return ImageSet.of(self.root, below)
 
     def paths(self) -> list[Path]:
-        """Return every image file."""
+        """Return the paths of all image files."""
         return [
             self.root.joinpath(*parts, name)
             for parts, names in self.folders.items()
@@ -61,7 +63,7 @@ class Scan:
         ]
 
     def without(self, paths: Collection[Path]) -> Scan:
-        """Return the scan without some files."""
+        """Return the scan without the files at ``paths``."""
         kept = {
             parts: tuple(n for n in names if self.root.joinpath(*parts, n) not in paths)
             for parts, names in self.folders.items()
@@ -88,11 +90,12 @@ class _Walk:
 def scan(root: Path) -> Scan:
     """Scan a folder for images.
 
-    Hidden entries, files that aren't images and folders without images are left out and reported.
+    Hidden entries, files that aren't images and folders without images are left out and named in
+    the notices.
 
     Raises:
-        DataError: It isn't a folder, cannot be read, holds no images, or has links that lead out
-            of it.
+        DataError: ``root`` isn't a folder, cannot be read, holds no images, or has links that lead
+            out of it.
     """
     try:
         if not root.is_dir():
@@ -152,7 +155,7 @@ def _visit(
                     walk.escaping.append(key)
                     continue
         if target.is_dir():
-            if target in ancestors:  # following it would never end
+            if target in ancestors:  # following the link would never end
                 walk.circular.append(key)
             else:
                 inner.append((target, (*parts, name), ancestors | {target}))
@@ -223,13 +226,13 @@ def _not_a_folder(path: Path) -> DataError:
 
 
 def briefly(names: Sequence[str], limit: int = 3) -> str:
-    """Return the first few names in one line, and the number of further names."""
+    """Return a line with the first few names and the number of further names."""
     more = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
 def listed(lines: Sequence[str]) -> str:
-    """Return the first lines, indented, and the number of further lines."""
+    """Return a text of the first lines, indented, and the number of further lines."""
     more = len(lines) - _LISTED
     shown = [*lines[:_LISTED], *([f"... and {more} more"] if more > 0 else [])]
     return "".join(f"\n  {line}" for line in shown)

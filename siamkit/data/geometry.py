@@ -1,7 +1,7 @@
 """Geometry: how an image of any shape becomes the network's input.
 
-The three ways have the names that the field gives them: ``crop`` keeps the centre, ``pad`` adds a
-border, ``squash`` changes the aspect ratio.
+There are three ways: ``crop`` keeps the centre, ``pad`` adds a border, and ``squash`` changes the
+aspect ratio.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Size = tuple[int, int]
 
 
 class Region(NamedTuple):
-    """A part of an image in pixels, which may extend beyond its border."""
+    """A part of an image, in pixels. It may extend beyond the image's border."""
 
     left: float
     top: float
@@ -25,7 +25,7 @@ class Region(NamedTuple):
 
 
 def kept_by_crop(size: Size, target: Size) -> float:
-    """Return the share of an image's area within the largest centred box of the target's shape.
+    """Return the share of an image's area that a centre crop of the target's shape can keep.
 
     Args:
         size: Width and height of the image.
@@ -37,12 +37,12 @@ def kept_by_crop(size: Size, target: Size) -> float:
 
 
 def centre_crop(size: Size, target: Size, crop_pct: float) -> Region:
-    """Return the part that a resize of the shorter side and a centre crop keep.
+    """Return the region of an image that remains after a resize followed by a centre crop.
 
     Args:
         size: Width and height of the image.
-        target: Width and height of the network's input.
-        crop_pct: The crop's share of the resized shorter side.
+        target: Width and height of the network's input, which is the size of the crop.
+        crop_pct: The share of the resized image's shorter side that the crop keeps.
     """
     (image_width, image_height), (width, height) = size, target
     scale = max(round(height / crop_pct) / image_height, round(width / crop_pct) / image_width)
@@ -56,7 +56,7 @@ def centre_crop(size: Size, target: Size, crop_pct: float) -> Region:
 
 
 def padded(part: Region, target: Size) -> Region:
-    """Return the smallest region of the target's shape around a part, with the same centre."""
+    """Return the smallest region of the target's shape that contains a part and has its centre."""
     width, height = part.right - part.left, part.bottom - part.top
     more_w = max(height * target[0] / target[1] - width, 0) / 2
     more_h = max(width * target[1] / target[0] - height, 0) / 2
@@ -68,7 +68,7 @@ def resampled(
 ) -> Image.Image:
     """Return a region of an image at the target's size.
 
-    What lies beyond the image gets the median colour of its border, which is usually the
+    Pixels beyond the image get the median colour of the image's border, which is usually the
     background. Only the pixels of the result are computed.
     """
     inner = Region(
@@ -87,14 +87,22 @@ def resampled(
 
 
 def _span(low: float, high: float, first: float, last: float, pixels: int) -> tuple[int, int]:
-    """Return the pixels, at least one, of the part from ``first`` to ``last`` of an interval."""
+    """Return the first and the end pixel of ``first`` to ``last`` within ``low`` to ``high``.
+
+    Args:
+        low: Where the whole interval starts.
+        high: Where the whole interval ends.
+        first: Where the part starts.
+        last: Where the part ends. The part gets at least one pixel.
+        pixels: The number of pixels of the whole interval.
+    """
     start = min(round((first - low) / (high - low) * pixels), pixels - 1)
     stop = max(round((last - low) / (high - low) * pixels), start + 1)
     return start, stop
 
 
 def border_colour(image: Image.Image) -> tuple[int, ...]:
-    """Return the median of each channel around the border."""
+    """Return the median of each channel over the pixels of an image's border."""
     pixels = np.asarray(image).reshape(image.height, image.width, -1)  # [H, W, C]
     sides = [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
     return tuple(int(value) for value in np.median(np.concatenate(sides), axis=0))

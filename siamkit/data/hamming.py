@@ -1,4 +1,4 @@
-"""Near pairs of 64-bit hashes: all that differ in few bits, without comparing each with each."""
+"""Near pairs: all pairs of 64-bit hashes that differ in few bits, without comparing every pair."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MOST_LINKS = 1 << 20
 def near_pairs(hashes: Hashes, most: int) -> Iterator[tuple[Indices, Indices]]:
     """Yield the indices of all pairs of hashes that differ in at most ``most`` bits.
 
-    A pair may come several times. Of ``most + 2`` bands of bits, at least two are equal in each
-    such pair, so only hashes that are equal in two bands are compared (Manku, Jain and Das Sarma,
-    Detecting near-duplicates for web crawling, WWW 2007). For random hashes, that is about one pair
-    of 300,000.
+    A pair may come several times. The bits are divided into ``most + 2`` bands. Two hashes that
+    differ in at most ``most`` bits are equal in at least two bands, so only hashes that are equal
+    in two bands are compared (Manku, Jain and Das Sarma, Detecting near-duplicates for web
+    crawling, WWW 2007). Of random hashes, about one pair in 300,000 is compared.
 
     Args:
-        hashes: ``[N]``, all different.
-        most: The largest number of different bits.
+        hashes: The hashes ``[N]``, all different.
+        most: The largest number of bits in which the hashes of a pair may differ.
     """
     for one, other in combinations(_bands(most + 2), 2):
         key = hashes & (one | other)
@@ -36,7 +36,8 @@ def near_pairs(hashes: Hashes, most: int) -> Iterator[tuple[Indices, Indices]]:
         first = np.arange(len(hashes))
         for step in range(1, len(hashes)):
             first = first[first + step < len(hashes)]
-            first = first[key[first] == key[first + step]]  # keys are sorted, so others only differ
+            # Keys are sorted: an item that differs here also differs from all later items.
+            first = first[key[first] == key[first + step]]
             if not len(first):
                 break
             near = first[np.bitwise_count(ordered[first] ^ ordered[first + step]) <= most]
@@ -45,12 +46,12 @@ def near_pairs(hashes: Hashes, most: int) -> Iterator[tuple[Indices, Indices]]:
 
 
 def near_groups(hashes: Hashes, most: int, *, kept: int = _MOST_LINKS) -> NDArray[np.int32]:
-    """Return the number of each hash's group ``[N]``: those that near pairs connect.
+    """Return the group number ``[N]`` of each hash. A group holds all hashes that pairs connect.
 
     Args:
-        hashes: ``[N]``, all different.
+        hashes: The hashes ``[N]``, all different.
         most: As for :func:`near_pairs`.
-        kept: The number of links to keep at a time.
+        kept: The number of pairs that are held in memory before they are merged into groups.
     """
     group: NDArray[np.int32] = np.arange(len(hashes), dtype=np.int32)
     links: list[tuple[Indices, Indices]] = []

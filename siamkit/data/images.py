@@ -19,10 +19,10 @@ class Sample:
 
     Attributes:
         path: The file.
-        label: Index of its class.
-        key: Its name in seeds, logs and manifests: its POSIX path relative to the data root, and
-            its box if it has one.
-        box: The part of the file that is the image; None for all of it.
+        label: The index of the image's class.
+        key: The name of the image in seeds, logs and manifests: the POSIX path relative to the data
+            root, and the box if there is one.
+        box: The part of the file that is the image; None for the whole file.
     """
 
     path: Path
@@ -33,12 +33,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Tuples:
-    """Known pairs or triplets of images, by index, for data without labels.
+    """Known pairs or triplets of images, for data without labels.
 
     Attributes:
-        rows: The images of each pair or triplet. A triplet has an anchor, a positive (another image
-            of the same identity) and a negative (an image of another identity).
-        same: For pairs, whether both images show one identity; None for triplets.
+        rows: The indices of the images of each pair or triplet. A triplet has an anchor, a positive
+            (another image of the same identity) and a negative (an image of another identity).
+        same: For each pair, whether both images show one identity; None for triplets.
         folds: The fold of each pair, if the data has folds.
     """
 
@@ -61,7 +61,7 @@ class Tuples:
 
     @property
     def columns(self) -> tuple[tuple[int, ...], ...]:
-        """The images by their position in the pair or triplet."""
+        """The image indices by position in the pair or triplet, such as all anchors first."""
         return tuple(zip(*self.rows, strict=True)) or ((),) * self.width
 
     def __str__(self) -> str:
@@ -74,8 +74,8 @@ class Tuples:
         """Return some of the pairs or triplets.
 
         Args:
-            chosen: Their positions.
-            images: The new index of each of their images.
+            chosen: The positions in ``rows`` of the pairs or triplets to return.
+            images: The new index of each image, by its present index.
         """
         return Tuples(
             tuple(tuple(images[image] for image in self.rows[i]) for i in chosen),
@@ -84,7 +84,11 @@ class Tuples:
         )
 
     def pairs(self) -> Tuples:
-        """Return the pairs in triplets, each once. Pairs are returned unchanged."""
+        """Return triplets as pairs; pairs are returned unchanged.
+
+        The anchor and the positive of a triplet are a same pair, the anchor and the negative a
+        different pair. A pair of several triplets is returned once.
+        """
         if self.same is not None:
             return self
         flags: dict[tuple[int, ...], bool] = {}
@@ -100,9 +104,9 @@ class ImageSet:
 
     Attributes:
         samples: The images.
-        classes: Class names; a sample's label is the index of its class.
-        tuples: The known pairs or triplets; None if the labels are known. With tuples, a class
-            holds the images that they show to be one identity.
+        classes: The class names. The label of a sample is an index into them.
+        tuples: The known pairs or triplets; None for labelled images. With tuples, a class is an
+            identity: as named by the file, or the images that same pairs connect.
         query: Whether each image is a query; None if all are.
         gallery: Whether each image is in the gallery; None if all are.
     """
@@ -120,7 +124,7 @@ class ImageSet:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images by class name, in class order."""
+        """The number of images of each class, by class name, in class order."""
         counter = Counter(self.labels)
         return {name: counter[label] for label, name in enumerate(self.classes)}
 
@@ -135,7 +139,12 @@ class ImageSet:
 
     @classmethod
     def of(cls, root: Path, keys_by_class: Mapping[str, Iterable[str]]) -> ImageSet:
-        """Build a set from image keys (relative to ``root``) by class name, and sort it."""
+        """Return a set built from the image keys of each class.
+
+        Args:
+            root: The folder that the keys are relative to.
+            keys_by_class: The keys of the images of each class, by class name, in any order.
+        """
         classes = tuple(sorted(keys_by_class))
         samples = tuple(
             Sample(root / key, label, key)
@@ -145,7 +154,7 @@ class ImageSet:
         return cls(samples, classes)
 
     def subset(self, chosen: Iterable[int]) -> ImageSet:
-        """Return some of the images, in the same order, with only their classes.
+        """Return some of the images, in the same order. Classes without images are left out.
 
         Known pairs or triplets are left out; see :meth:`with_tuples`.
         """
@@ -161,7 +170,7 @@ class ImageSet:
         )
 
     def with_tuples(self, chosen: Iterable[int]) -> ImageSet:
-        """Return some of the known pairs or triplets, with their images."""
+        """Return the known pairs or triplets at positions ``chosen``, with their images."""
         assert self.tuples is not None
         numbers, rows = list(chosen), self.tuples.rows
         images = sorted({image for number in numbers for image in rows[number]})
@@ -170,7 +179,7 @@ class ImageSet:
 
 
 def image_set_of(labels: Sequence[str]) -> ImageSet:
-    """Return an image set with the given labels, in order, for images that are not files."""
+    """Return an image set of images that are not files: one per label, in the given order."""
     classes = tuple(sorted(set(labels)))
     index = {name: place for place, name in enumerate(classes)}
     samples = (

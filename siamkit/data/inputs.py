@@ -18,7 +18,7 @@ Paths = str | Path | Iterable[str | Path] | Sequence[Sample]
 
 
 def samples_of(images: Paths) -> tuple[Sample, ...]:
-    """Return images as samples of one class. Samples are returned unchanged.
+    """Return images as samples. Files get label 0; samples are returned unchanged.
 
     Raises:
         DataError: There is no such file or folder.
@@ -33,15 +33,18 @@ def samples_of(images: Paths) -> tuple[Sample, ...]:
 
 
 def files_of(images: Paths) -> list[Path]:
-    """Return the image files of a folder, at any depth, by path; or the files themselves.
+    """Return the image files that a user's images stand for.
+
+    Args:
+        images: A folder, for its image files at any depth, sorted by path; or one or several files.
 
     Raises:
-        DataError: There is no such file or folder, or something is no path.
+        DataError: There is no such file or folder, or an item is not a path.
     """
     images = listed(images)
     if not isinstance(images, str | Path):
         for number, image in enumerate(images):
-            empty = isinstance(image, str) and not image  # it would be the current folder
+            empty = isinstance(image, str) and not image  # Path("") is the current folder
             if empty or not is_file(image):
                 raise DataError(
                     "must be a file",
@@ -61,7 +64,7 @@ def files_of(images: Paths) -> list[Path]:
 
 
 def is_file(image: Any) -> bool:
-    """Return whether an item is a file or a sample, not an image in memory."""
+    """Return whether an item is a path or a sample, not an image in memory."""
     return isinstance(image, str | Path | Sample)
 
 

@@ -1,6 +1,6 @@
-"""Leaks: finds images that are in two splits, on which metrics show memory instead of skill.
+"""Leaks: finds images that are in two splits. Metrics on such images show memory, not skill.
 
-Images are grouped, not paired: a file with N copies is one group of N images, not N² pairs.
+The result lists groups, not pairs: a file with N copies gives one group of N images, not N² pairs.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from siamkit.spelling import command
 from siamkit.words import plural
 
 NEAR_BITS = 4
-"""The largest number of different bits, of 64, in the perceptual hashes of near duplicates, such as
-rescaled, recompressed or slightly recoloured images."""
+"""The perceptual hashes of near duplicates differ in at most this many of 64 bits. Near duplicates
+are, for example, rescaled, recompressed or slightly recoloured images."""
 
 _THREADS = 4
 
 T = TypeVar("T")
 Sets = Mapping[str, ImageSet]
 OnProgress = Callable[[str, int, int], None]
-"""Called with the name of a step, and the numbers of finished and of all images; may raise."""
+"""Called with a step's name, its number of finished images and its number of images; may raise."""
 
 
 def no_progress(step: str, done: int, total: int) -> None:
-    """Show nothing."""
+    """Show no progress."""
 
 
 def counted(items: Iterable[T], progress: OnProgress, step: str, total: int) -> Iterator[T]:
-    """Yield the items of a step, and report each."""
+    """Yield the items of a step, and report the progress with each item."""
     if total:
         progress(step, 0, total)
     for done, item in enumerate(items, 1):
@@ -56,9 +56,9 @@ class Member:
     """An image in a group.
 
     Attributes:
-        part: The image set that it is in.
-        key: Its key.
-        label: Its class.
+        part: The name of the image set that holds the image.
+        key: The image's key.
+        label: The name of the image's class.
     """
 
     part: str
@@ -77,7 +77,7 @@ class Group:
 
     @property
     def parts(self) -> list[str]:
-        """The image sets that the images are in."""
+        """The names of the image sets that hold the images."""
         return list(dict.fromkeys(member.part for member in self.members))
 
     @property
@@ -86,7 +86,7 @@ class Group:
         return list(dict.fromkeys(member.label for member in self.members))
 
     def __str__(self) -> str:
-        """Return an image of each of two splits, and the number of further images."""
+        """Return the keys of two images, if possible of two splits, and the number of the rest."""
         first = self.members[0]
         other = next((m for m in self.members if m.part != first.part), self.members[1])
         more = f", and {plural(len(self) - 2, 'more image')}" if len(self) > 2 else ""
@@ -94,14 +94,14 @@ class Group:
 
 
 class Contents:
-    """The images of several sets, by content. Two boxes of one file are two images.
+    """The images of several image sets, compared by content. Two boxes of a file are two images.
 
-    Only files of equal size are read.
+    A file is only read if another file has the same size.
 
     Args:
         sets: The image sets.
         progress: Called after each file that is read.
-        max_pixels: As for :func:`.decode`.
+        max_pixels: The most pixels that an image may have; see :class:`.Decoding`.
 
     Raises:
         DataError: A file cannot be read.
@@ -117,13 +117,13 @@ class Contents:
         self._number = _numbers(self._samples, progress)  # [N], of the content of each image
 
     def leaks(self) -> list[Group]:
-        """Return the images with the same content that are in two of the sets."""
+        """Return the groups of images that have the same content and are in two or more sets."""
         return [group for group in self._same() if len(group.parts) > 1]
 
     def conflicts(self) -> list[Group]:
-        """Return the images with the same content and different labels.
+        """Return the groups of images that have the same content but different labels.
 
-        Sets without labels are left out: what known pairs connect are no labels.
+        Sets with known pairs or triplets are left out, because their images have no labels.
         """
         labelled = {part for part, images in self._sets.items() if images.tuples is None}
         groups = []
@@ -134,12 +134,13 @@ class Contents:
         return groups
 
     def near_duplicates(self, progress: OnProgress = no_progress) -> list[Group]:
-        """Return images of two of the sets that look the same, by perceptual hash.
+        """Return the groups of images that look the same and are in two or more sets.
 
-        The hash is ``imagehash``'s pHash: 64 bits of the low frequencies of a small grey version. A
-        group holds all images that links of at most :data:`NEAR_BITS` different bits connect.
-        Images of one colour have no meaningful hash and are left out. So are groups with only one
-        content; see :meth:`leaks`.
+        Images are compared by ``imagehash``'s pHash: 64 bits of the low frequencies of a small grey
+        version. Two images whose hashes differ in at most :data:`NEAR_BITS` bits are linked, and a
+        group holds all images that links connect. Images of one colour have no meaningful hash and
+        are left out. Groups whose images all have the same content are left out too; see
+        :meth:`leaks`.
 
         Args:
             progress: Called after each image.
@@ -152,7 +153,7 @@ class Contents:
         for index, value in enumerate(counted(values, progress, "compare images", len(samples))):
             hashes[index] = value
         distinct, place = np.unique(hashes, return_inverse=True)
-        group = near_groups(distinct, NEAR_BITS)[place]  # of each content
+        group = near_groups(distinct, NEAR_BITS)[place]  # the group of each content
         of_image = np.where(hashes == 0, -1, group)[self._number]
         return [
             members
@@ -164,10 +165,14 @@ class Contents:
         return [members for _, members in self._groups(self._number)]
 
     def _groups(self, number: NDArray[np.integer]) -> Iterator[tuple[NDArray[np.int64], Group]]:
-        """Yield the images with the same number, where there are several; the largest first.
+        """Yield each group of two or more images with the same number, the largest group first.
 
         Args:
-            number: ``[N]``; images with a negative number are in no group.
+            number: The number ``[N]`` of each image. A negative number means that the image is in
+                no group.
+
+        Yields:
+            The indices of the images in the group, and the group.
         """
         grouped = number >= 0
         counts = np.bincount(number[grouped])
@@ -219,22 +224,22 @@ def _perceptual_hash(sample: Sample, max_pixels: int) -> int:
 
 
 def require_apart(sets: Sets, where: str, *, strict: bool) -> list[str]:
-    """Return a notice if images are in two splits.
+    """Return a notice if the same image is in two splits.
 
     Args:
         sets: The image sets by split.
-        where: The data, for errors.
+        where: The place of the data, for errors.
         strict: Whether to raise an error instead.
 
     Raises:
-        DataError: Images are in two splits, and ``strict`` is set.
+        DataError: The same image is in two splits, and ``strict`` is set.
     """
     shared = Contents(sets).leaks()
     if not shared:
         return []
     what = f"{plural(len(shared), 'group')} of images with the same content"
     what += f" {'is' if len(shared) == 1 else 'are'} in two splits:"
-    hint = "metrics on them show memory, not skill"
+    hint = "metrics on these images show memory, not skill"
     if strict:
         raise DataError(what + listed([str(group) for group in shared]), where=where, hint=hint)
     few = listed([str(group) for group in shared[:3]])

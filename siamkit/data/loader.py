@@ -1,6 +1,6 @@
 """The loader: yields batches of images from worker processes.
 
-Its images are pure functions of (image, seed, view), independent of the number of workers.
+A loaded view is a pure function of (image, seed, view), independent of the number of workers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from siamkit.data.views import EvalView, TrainView, view_seed
 from siamkit.errors import ResourceError, SiamkitError
 
 Key = tuple[int, int]
-"""The index of an image, and of the view."""
+"""The index of an image, and the number of the view."""
 
 _MOST_WORKERS = 8
 _IMAGES_PER_WORKER = 64
@@ -33,13 +33,13 @@ _PATIENCE = 1.0  # seconds
 
 
 class ViewDataset(Dataset[Tensor]):
-    """Views of images by (index, view).
+    """Views of images, found by (index of the image, number of the view).
 
     Args:
         images: The images.
-        view: ``EvalView`` or ``TrainView``.
+        view: The view to compute: an ``EvalView`` or a ``TrainView``.
         seed: The run's seed.
-        max_pixels: Refuse images of more pixels, before they are decoded.
+        max_pixels: The most pixels that an image may have; see :class:`.Decoding`.
     """
 
     def __init__(
@@ -67,28 +67,29 @@ class ViewDataset(Dataset[Tensor]):
         return self._view(image, self.seed(index, view) or 0)
 
     def seed(self, index: int, view: int) -> int | None:
-        """Return the seed of a view of an image; None if all its views are equal."""
+        """Return the seed of a view of an image; None if all views of an image are equal."""
         if not self._view.is_random:
             return None
         return view_seed(self._seed, view, self.images.samples[index].key)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Everything but the image and the seed that determines a view, as JSON values."""
+        """Everything that determines a view besides the image and the seed, as JSON values."""
         return self._view.identity
 
 
 class Loader:
-    """Loads batches. It is a context manager that ends the worker processes.
+    """A context manager that loads batches, and ends its worker processes at exit.
 
-    A signal handler of torch can raise an error about a dead worker anywhere in the caller's code.
-    Leaving the context turns this error into a ResourceError.
+    When a worker dies, torch's signal handler can raise an error anywhere in the caller's code. The
+    context manager turns this error into a ResourceError.
 
     Args:
         dataset: The views.
-        workers: Worker processes; 0 loads in the calling process. See :func:`default_workers`.
+        workers: The number of worker processes; 0 loads in the calling process. See
+            :func:`default_workers`.
         pin_memory: Whether to use page-locked memory, for non-blocking copies to CUDA.
-        check: Called each second while a batch is awaited; may raise to stop.
+        check: Called each second while the loader waits for a worker; may raise to stop.
     """
 
     def __init__(
@@ -109,16 +110,16 @@ class Loader:
             pin_memory=pin_memory,
             worker_init_fn=_ignore_signals,
             persistent_workers=workers > 0,
-            # Without it, torch would draw its workers' seeds from the caller's generator.
+            # Without a generator, torch would draw the workers' seeds from the caller's.
             generator=torch.Generator(),
         )
 
     def batches(self, batches: Iterable[Sequence[int]], view: int = 0) -> Iterator[Batch]:
-        """Load batches, in order. A new call ends an unfinished earlier iteration.
+        """Yield batches, in order. A new call ends an unfinished earlier iteration.
 
         Args:
             batches: The image indices of each batch.
-            view: The number of the view of the images.
+            view: The number of the view to load of each image.
 
         Raises:
             DataError: An image cannot be decoded.
@@ -145,11 +146,11 @@ class Loader:
             raise _dead_worker(error) from None
 
     def _started(self) -> Iterator[Any]:
-        """Start to load; the iterator checks whether to stop while it waits for a worker."""
+        """Return an iterator that loads batches and calls ``check`` while it waits for a worker."""
         if self._loader.num_workers and self._loader._iterator is None:
             iterator: Any = self._loader._get_iterator()
             self._loader._iterator = iterator
-            # torch waits for a worker for ever, even if it was stopped or its disk hangs.
+            # torch waits for ever for a worker that was stopped or whose disk hangs.
             iterator._try_get_data = partial(_asking, iterator._try_get_data, self._check)
             return iterator  # type: ignore[no-any-return]
         return iter(self._loader)
@@ -160,9 +161,9 @@ class Loader:
         self._loader._iterator = None
         if iterator is not None:
             for worker in iterator._workers:
-                _wake(worker.pid)  # a stopped one could not end, and torch would wait for it
+                _wake(worker.pid)  # a stopped worker cannot end, and torch would wait for its end
             iterator._shutdown_workers()
-            # torch terminates workers that hang, but they ignore that signal.
+            # torch sends SIGTERM to workers that hang, but workers ignore this signal.
             for worker in iterator._workers:
                 worker.kill()
                 worker.join()
@@ -182,15 +183,16 @@ class Loader:
 
 
 def default_workers(num_images: int, device: torch.device | str = "cpu") -> int:
-    """Return the number of worker processes to use, by the cores that this process may use.
+    """Return the number of worker processes to use, given the cores that this process may use.
 
-    It is all cores but one, up to 8 and to one per 64 images. On a CPU with one or two cores it is
-    none: a view at 224 px takes 3 ms of CPU time there and ResNet-18's forward alone 60 ms, so
-    workers would only compete with the training. For an accelerator, it is at least one.
+    One core is left free: there is one worker per other core, but at most 8, and at most one per 64
+    images. If the network runs on a CPU with one or two cores, there are no workers: a view at 224
+    px takes 3 ms of CPU time there, but the forward pass of ResNet-18 60 ms, so workers would only
+    compete with the training. If the network runs on an accelerator, there is at least one worker.
 
     Args:
-        num_images: Images in the set.
-        device: Where the network runs.
+        num_images: The number of images in the set.
+        device: The device that the network runs on.
     """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -201,7 +203,7 @@ def default_workers(num_images: int, device: torch.device | str = "cpu") -> int:
 def _asking(
     try_get_data: Callable[[float], tuple[bool, Any]], check: Callable[[], None]
 ) -> tuple[bool, Any]:
-    """Wait a second for a batch; if none came, ask whether to go on waiting."""
+    """Wait a second for a batch; if none came, call ``check``, which raises to stop."""
     came, batch = try_get_data(_PATIENCE)
     if not came:
         check()
@@ -225,7 +227,7 @@ def _dead_worker(error: BaseException) -> ResourceError:
 
 
 class _Feed:
-    """The batch sampler of a DataLoader that serves many epochs; each sets its content."""
+    """The batch sampler of a DataLoader for many epochs. Each epoch replaces ``content``."""
 
     def __init__(self) -> None:
         self.content: list[list[Key]] = []
@@ -238,9 +240,10 @@ class _Feed:
 
 
 class _Caught(Dataset[Tensor]):
-    """Loads whole batches, and returns siamkit's errors as values.
+    """A data set that loads whole batches, and returns siamkit's errors instead of raising them.
 
-    torch builds a worker's exception again from its type and text, which loses its fields.
+    torch rebuilds an exception of a worker from its type and text only, so the exception's fields
+    would be lost.
     """
 
     def __init__(self, dataset: ViewDataset) -> None:

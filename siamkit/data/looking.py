@@ -1,4 +1,4 @@
-"""The check of image files: headers, or all pixels, in threads."""
+"""The check of image files: reads their headers, or decodes their pixels, in threads."""
 
 from __future__ import annotations
 
@@ -32,12 +32,14 @@ class Facts:
 
     Attributes:
         path: The file.
-        problem: The reason why it cannot be used; None if it can.
-        format: Its format, such as ``JPEG``.
-        mode: Pillow's mode of its pixels, such as ``RGB``.
-        size: Its width and height, before it is turned upright.
-        oriented: Whether its orientation could be read. If not, it counts as upright.
-        deep: Whether it has more than 8 bits per channel, and does not state which value is white.
+        problem: The reason why the file cannot be used; None if there is none.
+        format: The file's format, such as ``JPEG``.
+        mode: Pillow's name for the type of the pixels, such as ``RGB``.
+        size: The image's width and height, before the image is turned upright.
+        oriented: Whether the image's orientation could be read. If not, the image counts as
+            upright. Always True if only headers are read.
+        deep: Whether the image has more than 8 bits per channel, and the file does not state which
+            value is white.
     """
 
     path: Path
@@ -63,9 +65,9 @@ def look(
 
     Args:
         paths: The files.
-        how: How they are decoded.
-        boxes: For some files, a box that must lie within the upright image.
-        full: Whether to decode the pixels as :func:`decode` does, which finds every problem.
+        how: How to decode the files.
+        boxes: A box for some of the files, which must lie within the upright image.
+        full: Whether to decode the pixels as :func:`.decode` does, which finds every problem.
     """
     boxes = boxes or {}
 
@@ -90,11 +92,11 @@ def look(
 
 
 def largest_value(paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> float:
-    """Return the largest value of images of deep grey.
+    """Return the largest pixel value of grey images of more than 8 bits.
 
     Args:
-        paths: The files.
-        max_pixels: Images of more pixels are refused.
+        paths: The files, at least one.
+        max_pixels: The most pixels that an image may have; see :class:`.Decoding`.
 
     Raises:
         DataError: An image cannot be read, or has values below 0 or above 65535.
@@ -124,7 +126,7 @@ def unreadable(
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     if image.format == "PNG":
-        image.load()  # its EXIF data may follow the pixels
+        image.load()  # in a PNG, the EXIF data may follow the pixels
     width, height = image.size
     # For a TIFF, Pillow's size is already that of the upright image.
     turned = image.format != "TIFF" and (orientation_of(image) or 1) > 4

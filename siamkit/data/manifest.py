@@ -16,7 +16,7 @@ OPTIONAL = ("split", "group", "is_query", "is_gallery", *BOX)
 SPLITS = {
     "train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
 }  # fmt: skip
-"""The split of each accepted name, in lower case."""
+"""Maps each accepted name of a split, in lower case, to the split."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,15 @@ class Record:
     """A row of a manifest.
 
     Attributes:
-        number: The row's number.
+        number: The row's number. The header is row 1.
         path: The image's path, relative to the root.
-        label: Its class.
+        label: The image's class.
         split: ``train``, ``val`` or ``test``; None if the table has no such column.
         group: The group, such as a patient or a writer, whose images must stay in one split; None
             if the table has no such column.
-        query: Whether it is a query; None if not given.
-        gallery: Whether it is in the gallery; None if not given.
-        box: The part of the file that is the image.
+        query: Whether the image is a query; None if not given.
+        gallery: Whether the image is in the gallery; None if not given.
+        box: The part of the file that is the image; None for the whole file.
     """
 
     number: int
@@ -46,7 +46,7 @@ class Record:
 
     @property
     def key(self) -> str:
-        """The key of the image: its path, and its box if it has one."""
+        """The key of the image: the path, followed by the box if there is one."""
         if self.box is None:
             return self.path
         return f"{self.path}#{','.join(f'{edge:.10g}' for edge in self.box)}"
@@ -88,7 +88,7 @@ def read_manifest(table: Table, cells: Cells) -> tuple[tuple[Record, ...], tuple
 
 
 def read_split(number: int, word: str, cells: Cells) -> str | None:
-    """Return the split of a row; None, with a problem, if the word names none."""
+    """Return the split that a word names; None, with a problem of the row, if it names no split."""
     split = SPLITS.get(word.lower())
     if split is None:
         cells.wrong(number, f"split must be train, val or test, got {word!r}")

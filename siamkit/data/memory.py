@@ -1,7 +1,7 @@
-"""Data given in Python: pairs of image and label, and splits, in one table in a run's folder.
+"""Data given in Python: writes pairs of image and label to a table in the run's folder.
 
-Images in memory are written there as PNG, which keeps every pixel of 8 bits. Files stay where they
-are. So a run on them can be resumed, evaluated and reported like any other.
+Images in memory are written to that folder as PNG, which keeps every 8-bit pixel. Image files stay
+where they are. So a run on such data can be resumed, evaluated and reported like any other run.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Item:
 
     Attributes:
         image: A path, a Pillow image, or an array.
-        label: Its class.
+        label: The image's class.
         split: ``train``, ``val`` or ``test``; None to let siamkit split the data.
         group: The group whose images must stay in one split; None if there is none.
-        query: Whether it is a query; None if not given.
-        gallery: Whether it is in the gallery; None if not given.
-        box: The part of the file that is the image; None for all of it.
+        query: Whether the image is a query; None if not given.
+        gallery: Whether the image is in the gallery; None if not given.
+        box: The part of the file that is the image; None for the whole file.
     """
 
     image: Any
@@ -64,15 +64,15 @@ def items_of(data: Any, notices: list[str], *, training: bool = True) -> list[It
     """Return the items of data that is given in Python.
 
     Args:
-        data: Pairs of image and label, as a sequence, an iterator or a torch ``Dataset``; or a
-            mapping from ``train``, ``val`` and ``test`` to such pairs, to a folder of class folders
-            or to a table of images.
-        notices: Notices for the user are added here.
+        data: Pairs of image and label, as a sequence, an iterator or a torch ``Dataset``. Or a
+            mapping with keys of ``train``, ``val`` and ``test``, whose values are such pairs,
+            folders of class folders, or tables of images.
+        notices: A list to which notices for the user are added.
         training: Whether a mapping must have the key ``train``.
 
     Raises:
-        DataError: There are no items, or an item is not a pair of image and label; the message
-            names it.
+        DataError: There are no items, or an item is not a pair of image and label. The message
+            names the item.
     """
     if not isinstance(data, Mapping):
         return _items(data, None)
@@ -108,7 +108,7 @@ def _listed(path: Any, split: str, notices: list[str]) -> list[Item]:
             where=where,
             got=source.where,
             allowed="labelled images of one split",
-            hint=f"pass it alone: data={source.where!r}",
+            hint=f"pass this data alone: data={source.where!r}",
         )
     notices += [f"{where}: {notice}" for notice in source.notices]
     if isinstance(source, ManifestSource):
@@ -138,7 +138,11 @@ def _items(data: Any, split: str | None) -> list[Item]:
 
 
 def _walk(data: Any, where: str) -> Iterator[Any]:
-    """Yield the items of data; an error of its own code names the item."""
+    """Yield the items of data.
+
+    Raises:
+        DataError: The data's own code failed. The message names the item.
+    """
     indexed = hasattr(data, "__len__") and hasattr(data, "__getitem__")
     usable = (indexed or isinstance(data, Iterable)) and not isinstance(data, str | bytes | type)
     if not usable:
@@ -160,7 +164,7 @@ def _walk(data: Any, where: str) -> Iterator[Any]:
         raise
     except Exception as error:  # the data's own code
         raise DataError(
-            f"reading it failed: {type(error).__name__}: {error}", where=f"{where} item {number}"
+            f"reading failed: {type(error).__name__}: {error}", where=f"{where} item {number}"
         ) from error
 
 
@@ -187,9 +191,9 @@ def _label(label: Any, names: Any, where: str) -> str:
 
 
 def label_text(label: Any) -> str | None:
-    """Return a label as text, without spaces around it; None if it is no name and no number.
+    """Return a label as text without surrounding spaces; None if it is no name and no number.
 
-    Equal numbers have one text: 1 and 1.0 are one class.
+    Equal numbers give the same text: 1 and 1.0 are one class.
     """
     value = _scalar(label)
     if not isinstance(value, str | int | float) or value != value:
@@ -199,22 +203,22 @@ def label_text(label: Any) -> str | None:
 
 
 def _scalar(label: Any) -> Any:
-    """Return the value of a number of numpy or torch; other labels unchanged."""
+    """Return a number of numpy or torch as a number of Python; return other labels unchanged."""
     return label.item() if hasattr(label, "item") and getattr(label, "ndim", 0) == 0 else label
 
 
 def write_items(items: list[Item], folder: Path) -> tuple[Path, Path]:
-    """Write the table of some items, and the images that are in memory.
+    """Write a table of items, and write images that are in memory to files.
 
     Args:
         items: The items, at least one.
         folder: An empty folder, or one that does not exist.
 
     Returns:
-        The table, and the folder that its paths are relative to.
+        The path of the table, and the folder that the paths in the table are relative to.
 
     Raises:
-        DataError: An item is not an image, or a file is missing.
+        DataError: An item is not an image, a file is missing, or a file is given twice.
         ResourceError: The disk is full.
     """
     files = [_file(item.image) if item.in_file else None for item in items]
@@ -278,10 +282,12 @@ def picture_of(image: Any, where: str, *, max_pixels: int = MAX_PIXELS) -> Image
     """Return a Pillow image or an array as a Pillow image that PNG stores without loss.
 
     Args:
-        image: A Pillow image; a numpy array ``[H, W]`` or ``[H, W, C]``; a torch tensor ``[H, W]``
-            or ``[C, H, W]``. Arrays hold uint8, or floats in [0, 1], which become 8 bits.
-        where: Its name in messages.
-        max_pixels: Refuse Pillow images of more pixels, which may be not yet decoded.
+        image: A Pillow image, a numpy array ``[H, W]`` or ``[H, W, C]``, or a torch tensor
+            ``[H, W]`` or ``[C, H, W]``. Arrays and tensors hold bool, uint8, uint16 (grey images
+            only), or floats in [0, 1], which become 8 bits.
+        where: The name of the image in messages.
+        max_pixels: The most pixels that a Pillow image may have. Larger images are refused before
+            they are decoded.
 
     Raises:
         DataError: The argument is none of these, or has too many pixels.
@@ -322,14 +328,14 @@ def picture_of(image: Any, where: str, *, max_pixels: int = MAX_PIXELS) -> Image
 
 
 def _upright(image: Image.Image, where: str) -> Image.Image:
-    """Return a Pillow image as a camera saw it, read from its file if that is still open.
+    """Return a Pillow image turned upright. Pixels that are not yet loaded are read from the file.
 
     Raises:
-        DataError: Its file cannot be read.
+        DataError: The image's file cannot be read.
     """
     try:
         return upright(image)[0].copy()
-    except (OSError, SyntaxError, ValueError) as error:  # each format has errors of its own
+    except (OSError, SyntaxError, ValueError) as error:  # the type depends on the image's format
         raise DataError(f"the image cannot be read: {error}", where=where) from error
 
 

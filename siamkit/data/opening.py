@@ -38,13 +38,14 @@ def open_source(
 
     Args:
         path: A folder of class folders; a table (CSV or Parquet) of images, pairs or triplets;
-            LFW's ``pairs.txt``; or ``sample``.
-        root: The folder that a table's paths are relative to; None for the table's own.
-        names: The name in a table's header of some columns, where it differs from siamkit's.
-        names_optional: Whether to use siamkit's names for data without these columns.
+            LFW's ``pairs.txt``; or ``sample`` for the built-in images.
+        root: The folder that a table's paths are relative to; None for the folder of the table.
+        names: Maps siamkit's name of a column to the name in the table's header, for the columns
+            that have another name there.
+        names_optional: Whether to ignore ``names`` if the data is not a table with these columns.
 
     Raises:
-        DataError: The data is none of these, or has problems; the message lists them.
+        DataError: The data is none of these, or has problems. The message lists the problems.
     """
     if path == SAMPLE:
         return FolderSource(scan(sample_dir()))
@@ -113,7 +114,7 @@ class Usable:
 
     Attributes:
         source: The source without unusable images.
-        facts: The facts of each file in it.
+        facts: The facts about each file in ``source``.
         skipped: The paths of the unusable images, and their problems.
     """
 
@@ -123,13 +124,13 @@ class Usable:
 
 
 def usable(source: Source, config: DataConfig) -> Usable:
-    """Check every image.
+    """Check every image, and return the source without the unusable images.
 
-    No file is changed, and no other image replaces an unusable one.
+    No file is changed, and unusable images are not replaced by others.
 
     Raises:
-        DataError: There are unusable images and ``on_unreadable`` is ``error``, or more of them
-            than ``max_skipped`` allows.
+        DataError: There are unusable images, and ``on_unreadable`` is ``error`` or their share is
+            above ``max_skipped``.
     """
     files = source.files()
     boxes = {path: box for path, box in files.items() if box is not None}
@@ -164,16 +165,21 @@ def usable(source: Source, config: DataConfig) -> Usable:
 
 
 def row_text(number: int | None) -> str:
-    """Return the words for a table's row before a problem; empty without one."""
+    """Return the start of a problem's text, ``row N: ``; empty if there is no row number."""
     return "" if number is None else f"row {number}: "
 
 
 def root_hint(source: Source, bad: Sequence[Path]) -> str | None:
-    """Return the next step if a table's paths lead nowhere, but exist below another folder.
+    """Return a hint about ``data.root`` if more than half of a table's files do not exist.
+
+    The hint names another folder if the files exist there.
 
     Args:
         source: The data.
         bad: The files that cannot be used.
+
+    Returns:
+        The hint; None if most files exist, or if the data is not a table.
     """
     root = source.root
     gone = [path for path in bad if not path.exists()]
@@ -183,7 +189,7 @@ def root_hint(source: Source, bad: Sequence[Path]) -> str | None:
     for folder in (*root.parents, *_folders_in(root)):
         if all((folder / key).exists() for key in keys):
             return f"the paths exist below {folder}: use {setting('data.root', str(folder))}"
-    return f"they are looked for below {root}; {setting('data.root', 'DIR')} sets another folder"
+    return f"the paths are relative to {root}; {setting('data.root', 'DIR')} sets another folder"
 
 
 _TRIED = 3
@@ -202,11 +208,11 @@ def _near(path: Path, where: str) -> Path:
 
 
 def load_data(config: DataConfig, seed: int) -> Splits:
-    """Open the data of ``config.path``, check it and split it.
+    """Open the data at ``config.path``, check the images, and split them.
 
     Args:
-        config: The place of the data, and how to split it.
-        seed: Seed of the split.
+        config: The place of the data, and how to split the data.
+        seed: The seed of the split.
 
     Raises:
         DataError: There are no usable images, or too few for training and validation.
@@ -233,10 +239,10 @@ def load_data(config: DataConfig, seed: int) -> Splits:
 
 
 def _require_whole(source: Source, *, strict: bool) -> list[str]:
-    """Return a notice if groups are in two of the data's own splits.
+    """Return a notice if a group is in two of the data's own splits.
 
     Raises:
-        DataError: Groups are in two splits, and ``strict`` is set.
+        DataError: A group is in two splits, and ``strict`` is set.
     """
     groups = source.split_groups()
     if not groups:
@@ -254,8 +260,8 @@ def split(source: Source, config: DataConfig, seed: int) -> Splits:
 
     Args:
         source: The source.
-        config: How to split it.
-        seed: Seed of the split.
+        config: How to split the source.
+        seed: The seed of the split.
 
     Raises:
         DataError: There are too few images for training and validation.
@@ -277,7 +283,7 @@ def split(source: Source, config: DataConfig, seed: int) -> Splits:
         raise DataError(
             "cannot be used with data that has its own validation split",
             where="data.folds",
-            hint=f"set it to null, or remove {source.name_of('val')} from {source.where}",
+            hint=f"set data.folds to null, or remove {source.name_of('val')} from {source.where}",
         )
     else:
         val, how = parts["val"], _as_given(train, parts["val"], source)
@@ -317,13 +323,15 @@ def unseen_images(
 ) -> tuple[ImageSet, str]:
     """Return the images of ``path`` to evaluate on, and the name of their part of the data.
 
-    This is its test split, or else its validation split; all images if it has neither.
+    The part is the test split of the data; without one, the validation split; without both, all
+    images.
 
     Args:
         path: As for :func:`open_source`.
         root: As for :func:`open_source`.
-        config: How to treat unreadable images, and the columns of a table with the same header as
-            the run's; None to raise an error.
+        config: The section ``data`` of the run. It says how to treat unreadable images, and how
+            columns are named, unless the table has no such columns. None for the defaults:
+            unreadable images raise an error, and columns have siamkit's names.
 
     Raises:
         DataError: There are no usable images.

@@ -1,4 +1,4 @@
-"""The preparation that a data set needs: how images are fitted, and which values they have."""
+"""The preparation of a data set: how images are fitted into the input, and what white is."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from siamkit.spelling import setting
 from siamkit.words import plural
 
 ELONGATED = 0.6
-"""A centre crop keeps at most this share of an elongated image: of 5:3 and longer ones."""
+"""An image is elongated if a centre crop keeps at most this share of its area. For a square input,
+these are images of 5:3 and longer."""
 
 MANY = 0.05
-"""The share of elongated images above which ``data.fit: auto`` squashes."""
+"""Above this share of elongated images, ``data.fit: auto`` squashes images instead of cropping."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class Preparation:
     """How the images of a data set are prepared.
 
     Attributes:
-        fit: How they are fitted into the input.
+        fit: How the images are fitted into the network's input.
         range: The values that become black and white in images of more than 8 bits per channel; see
             ``data.range``.
         elongated: The share of the images that are elongated.
         lost: The share of the area of elongated images that a centre crop leaves out.
-        notices: What a user should know.
+        notices: Notices for the user.
     """
 
     fit: Fit
@@ -52,12 +53,13 @@ def preparation(
 ) -> Preparation:
     """Return how the images of a data set are prepared.
 
-    Only the pixels of images of more than 8 bits per channel are read.
+    No pixels are read, except those of grey images of more than 8 bits.
 
     Args:
         config: The section ``data``.
-        sets: The image sets. The training set decides the fit; the range suits all images.
-        facts: The facts of each file.
+        sets: The image sets. The training set decides the fit, and the images of all sets decide
+            the range.
+        facts: The facts about each file.
         target: Width and height of the network's input.
         own: The backbone's own fit.
 
@@ -85,7 +87,7 @@ def choose_fit(wanted: Literal["auto"] | Fit, own: Fit, elongated: float) -> Fit
     """Return how images are fitted.
 
     Args:
-        wanted: The key ``data.fit``.
+        wanted: The value of ``data.fit``.
         own: The backbone's own fit.
         elongated: The share of the images that are elongated.
     """

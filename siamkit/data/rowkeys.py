@@ -1,7 +1,7 @@
-"""Row keys: the keys of views, computed from the file's bytes and the transform.
+"""Row keys: the keys of views, computed from the file's bytes, the box, the transform and the seed.
 
-A key does not depend on the file's path. So the same images in another folder have the same keys,
-and a changed file, transform or view has another key.
+A key does not depend on the folder of the data. So the same data in another folder has the same
+keys, and a changed file, box, transform or seed gives another key.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _THREADS = 8
 
 @dataclass(frozen=True)
 class FileDigest:
-    """The digest of a file's content, and the facts that reveal a later change.
+    """The digest of a file's content, and facts that show later whether the file has changed.
 
     Attributes:
-        sha256: The SHA-256 of its bytes.
-        size: Its size in bytes.
-        mtime_ns: The time of its last change, in nanoseconds since 1970.
+        sha256: The SHA-256 of the file's bytes.
+        size: The file's size in bytes.
+        mtime_ns: The time of the file's last change, in nanoseconds since 1970.
     """
 
     sha256: bytes
@@ -75,11 +75,12 @@ def _digest(path: Path) -> FileDigest:
 
 
 class RowKeys:
-    """Computes the keys of the views of one data set.
+    """The keys of the views of one data set.
 
     Args:
         dataset: The data set.
-        known: Digests of files by path, shared by data sets. Missing ones are added.
+        known: The digests of files by path. Digests that are missing are computed and added, so
+            that several data sets can share one mapping. None to compute all digests.
         check: Called after each file that is read; may raise to stop.
     """
 
@@ -99,7 +100,7 @@ class RowKeys:
         self._transform = _transform(dataset.identity)
 
     def __call__(self, index: int, view: int) -> bytes:
-        """Return the key of one view of image ``index``, of :data:`KEY_BYTES` bytes."""
+        """Return the key, of :data:`KEY_BYTES` bytes, of view ``view`` of image ``index``."""
         seed = self._dataset.seed(index, view)
         digest = hashlib.blake2b(self._digests[index].sha256, digest_size=KEY_BYTES)
         digest.update(self._transform)
@@ -109,14 +110,14 @@ class RowKeys:
         return digest.digest()
 
     def of(self, view: int) -> list[bytes]:
-        """Return the keys of one view of every image, in order."""
+        """Return the keys of view ``view`` of all images, in order."""
         return [self(index, view) for index in range(len(self._paths))]
 
     def require_unchanged(self, indices: Iterable[int]) -> None:
-        """Check that files have not changed since their keys were computed.
+        """Check that the files of images have not changed since their keys were computed.
 
         Raises:
-            DataError: A file changed; the message names it.
+            DataError: A file changed. The message names the file.
         """
         for index in indices:
             path, digest = self._paths[index], self._digests[index]
@@ -134,7 +135,7 @@ class RowKeys:
 
 
 def _transform(identity: Mapping[str, Any]) -> bytes:
-    # Another release may decode or resample differently.
+    # Another release of these libraries may decode or resample images differently.
     libraries = {name: importlib.metadata.version(name) for name in ("pillow", "torchvision")}
     text = json.dumps({**identity, **libraries}, sort_keys=True)
     return hashlib.sha256(text.encode()).digest()

@@ -1,9 +1,9 @@
 """P x K batches: K images of each of P classes, so that every batch has positives and negatives.
 
-Batches are pure functions of (labels, sizes, seed, epoch), so a run resumes from its epoch and step
-alone. Images, batches and additional classes are drawn from decks. A deck returns each of its items
-once, in random order, before it repeats any. So every image is used and the spread is even, also
-for unbalanced classes.
+Batches are a pure function of (labels, sizes, seed, epoch), so a run can resume from the numbers of
+its epoch and step alone. Images, batches and additional classes are drawn from decks. A deck
+returns each of its items once, in random order, before it repeats any item. So every image is used,
+and the images of a class are drawn about equally often, also if classes are unbalanced.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from siamkit.words import plural
 def pk_shape(
     labels: Sequence[int], batch_size: int, images_per_class: int
 ) -> tuple[int, int, tuple[str, ...]]:
-    """Return P, K and notices for the user about them.
+    """Return P, K, and notices for the user if they differ from what was requested.
 
     Args:
         labels: The class of each training image.
@@ -48,7 +48,7 @@ def pk_shape(
         )
     p = min(max(batch_size // k, 2), len(counts))
     if p * k != batch_size:
-        why = f"there are only {p} classes" if p == len(counts) else f"it must be a multiple of {k}"
+        why = f"there are only {p} classes" if p == len(counts) else f"a multiple of {k} is needed"
         notices.append(
             f"batches have {p} classes x {plural(k, 'image')} = {p * k} images instead of "
             f"{batch_size}, because {why}: set {setting('train.batch_size', p * k)}"
@@ -67,17 +67,18 @@ def pk_batches(
 ) -> list[list[int]]:
     """Return the batches of one epoch, as indices into ``labels``.
 
-    Every image is in at least one batch. Each batch has P different classes and K images of each,
-    side by side, so micro-batches of a multiple of K keep positives together; ``pk_shape`` returns
-    P and K. If the numbers do not fit, some images come in several batches. A class with fewer than
-    K images repeats them within a batch; no other class does.
+    Every image is in at least one batch. Each batch has P different classes and K images of each
+    class; :func:`pk_shape` returns P and K. The images of a class stand side by side, so positives
+    stay together in micro-batches whose size is a multiple of K. If the images cannot be divided
+    evenly, some are in several batches. Only a class with fewer than K images repeats images within
+    a batch.
 
     Args:
         labels: The class of each training image.
-        batch_size: Images per batch.
-        images_per_class: K.
+        batch_size: The requested number of images per batch.
+        images_per_class: The requested K.
         seed: The run's seed.
-        epoch: The epoch.
+        epoch: The number of the epoch.
 
     Raises:
         DataError: See :func:`pk_shape`.
@@ -88,12 +89,14 @@ def pk_batches(
     for index, label in enumerate(labels):
         members.setdefault(label, []).append(index)
     images = {label: _Deck(members[label], rng) for label in sorted(members)}
-    visits = {label: -(-len(members[label]) // k) for label in images}  # batches that it needs
+    # The number of batches that each class needs.
+    visits = {label: -(-len(members[label]) // k) for label in images}
     # No batch has a class twice, so the largest class may decide the number of batches.
     count = max(-(-sum(visits.values()) // p), *visits.values())
     classes = _Deck(list(images), rng)
     present: list[list[int]] = [[] for _ in range(count)]
-    # Batches are a deck too: their sizes differ by at most one class, so none overflows.
+    # Batches are drawn from a deck too. Their numbers of classes differ by at most one, so no batch
+    # gets more than P classes.
     batches = _Deck(range(count), rng)
     for label in classes.draw(len(images)):
         for batch in batches.draw(visits[label]):

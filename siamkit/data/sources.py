@@ -21,15 +21,15 @@ from siamkit.errors import DataError
 from siamkit.words import plural
 
 Parts = dict[str, ImageSet]
-"""Image sets by ``train``, ``val`` and ``test``; by ``all`` if the data has no splits."""
+"""The image sets by split: ``train``, ``val``, ``test``; or ``all`` if the data has no splits."""
 
 
 class Source(Protocol):
-    """Images with the labels, tuples, splits and groups of the data."""
+    """The user's data: images with their labels or tuples, their splits and their groups."""
 
     @property
     def kind(self) -> str:
-        """The kind of the data as text."""
+        """The kind of the data, as text for the user."""
         ...
 
     @property
@@ -48,15 +48,15 @@ class Source(Protocol):
         ...
 
     def files(self) -> dict[Path, Box | None]:
-        """Return every image file, and the extent of the boxes in it."""
+        """Return every image file with the smallest box around its boxes; None without boxes."""
         ...
 
     def rows(self) -> Mapping[Path, int]:
-        """Return the first row or line of each file in a table; empty for a folder."""
+        """Return the number of each file's first row or line in a table; empty for a folder."""
         ...
 
     def without(self, bad: Collection[Path]) -> Source:
-        """Return the source without some files."""
+        """Return the source without the files ``bad``."""
         ...
 
     def parts(self) -> Parts:
@@ -78,7 +78,7 @@ class Source(Protocol):
         ...
 
     def name_of(self, part: str) -> str:
-        """Return the name of a part in the data, for messages."""
+        """Return the name that the data gives to a part (a key of :meth:`parts`), for messages."""
         ...
 
 
@@ -108,7 +108,7 @@ class FolderSource:
         return (*self.scan.notices, *ignored)
 
     def files(self) -> dict[Path, Box | None]:
-        """Return every image file; none has boxes."""
+        """Return every image file. No file has boxes."""
         return dict.fromkeys(self.scan.paths())
 
     def rows(self) -> Mapping[Path, int]:
@@ -116,7 +116,7 @@ class FolderSource:
         return {}
 
     def without(self, bad: Collection[Path]) -> FolderSource:
-        """Return the source without some files."""
+        """Return the source without the files ``bad``."""
         return replace(self, scan=self.scan.without(bad))
 
     def parts(self) -> Parts:
@@ -133,12 +133,12 @@ class FolderSource:
     def hold_out(
         self, images: ImageSet, choice: HoldOut
     ) -> tuple[ImageSet, ImageSet, str, list[str]]:
-        """Hold out classes."""
+        """Hold out classes, or images of each class if there are too few classes."""
         notices: list[str] = []
         return *split_classes(images, self.where, choice, notices), notices
 
     def name_of(self, part: str) -> str:
-        """Return the folder's name."""
+        """Return the name of the split folder, for messages."""
         return "the data" if part == "all" else f"{_split_folders(self.scan)[part]}/"
 
 
@@ -154,11 +154,11 @@ class ManifestSource:
 
     @property
     def where(self) -> str:
-        """The table."""
+        """The path of the table."""
         return str(self.table)
 
     def files(self) -> dict[Path, Box | None]:
-        """Return every image file, and the extent of the boxes in it."""
+        """Return every image file with the smallest box around its boxes; None without boxes."""
         extents: dict[Path, Box | None] = {}
         for record in self.records:
             path = self.root / record.path
@@ -171,11 +171,11 @@ class ManifestSource:
         return extents
 
     def rows(self) -> Mapping[Path, int]:
-        """Return the first row of each file."""
+        """Return the number of each file's first row."""
         return {self.root / r.path: r.number for r in reversed(self.records)}
 
     def without(self, bad: Collection[Path]) -> ManifestSource:
-        """Return the source without some files."""
+        """Return the source without the files ``bad``."""
         return replace(
             self, records=tuple(r for r in self.records if self.root / r.path not in bad)
         )
@@ -198,7 +198,7 @@ class ManifestSource:
     def hold_out(
         self, images: ImageSet, choice: HoldOut
     ) -> tuple[ImageSet, ImageSet, str, list[str]]:
-        """Hold out groups, or classes if the data has no groups."""
+        """Hold out groups; without groups, hold out classes as for a folder."""
         images = _without_roles(images)
         group = {record.key: record.group for record in self.records}
         groups = [group[sample.key] for sample in images.samples]
@@ -209,7 +209,7 @@ class ManifestSource:
         return *split_groups(images, named, self.where, choice), []
 
     def name_of(self, part: str) -> str:
-        """Return the rows' name."""
+        """Return the name of a split's rows, for messages."""
         return "the table" if part == "all" else f"split {part}"
 
 
@@ -224,25 +224,25 @@ class TupleSource:
 
     @property
     def kind(self) -> str:
-        """Pairs or triplets."""
+        """``pairs`` or ``triplets``."""
         return "triplets" if self.known.same is None else "pairs"
 
     @property
     def where(self) -> str:
-        """The file."""
+        """The path of the table."""
         return str(self.table)
 
     def files(self) -> dict[Path, Box | None]:
-        """Return every image file; none has boxes."""
+        """Return every image file. No file has boxes."""
         return dict.fromkeys(self.root / path for path in self.known.paths)
 
     def rows(self) -> Mapping[Path, int]:
-        """Return the first row or line of each file."""
+        """Return the number of each file's first row or line."""
         numbered = list(zip(self.known.rows, self.known.numbers, strict=True))
         return {self.root / path: number for row, number in reversed(numbered) for path in row}
 
     def without(self, bad: Collection[Path]) -> TupleSource:
-        """Return the source without some files."""
+        """Return the source without the pairs or triplets of the files ``bad``."""
         dropped = frozenset(path for path in self.known.paths if self.root / path in bad)
         return replace(self, known=self.known.without(dropped))
 
@@ -266,7 +266,7 @@ class TupleSource:
     def hold_out(
         self, images: ImageSet, choice: HoldOut
     ) -> tuple[ImageSet, ImageSet, str, list[str]]:
-        """Hold out groups, or connected images if the data has no groups."""
+        """Hold out groups; without groups, hold out connected images."""
         groups: Sequence[str] | None = self.known.groups
         if groups is not None and self.known.splits is not None:
             groups = [
@@ -277,14 +277,14 @@ class TupleSource:
         return split_tuples(images, groups, self.where, choice)
 
     def name_of(self, part: str) -> str:
-        """Return the rows' name."""
+        """Return the name of a split's rows, for messages."""
         return "the table" if part == "all" else f"split {part}"
 
 
 def _without_roles(images: ImageSet) -> ImageSet:
-    """Return images without roles if none of them is a query, or none is in the gallery.
+    """Return images without query and gallery roles if no image has one of the two roles.
 
-    Roles are often given for the test images only.
+    Tables often give roles to the test images only.
     """
     if any(images.query or ()) and any(images.gallery or ()):
         return images
@@ -299,11 +299,11 @@ def _split_groups(rows: Iterable[tuple[str | None, str | None]]) -> list[str]:
     return sorted(group for group, splits in sides.items() if len(splits) > 1)
 
 
-# --- splits that folders give --------------------------------------------------------------------
+# --- the splits of a folder ----------------------------------------------------------------------
 
 
 def _split_folders(scan: Scan) -> Mapping[str, str]:
-    """Return the folder of each split by ``train``, ``val`` and ``test``; empty without splits."""
+    """Map ``train``, ``val`` and ``test`` to the split's folder; empty without split folders."""
     kinds = {name: SPLITS.get(name.lower()) for name in sorted(scan.top)}
     others = [name for name, kind in kinds.items() if kind is None]
     if others:

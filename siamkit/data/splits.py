@@ -1,8 +1,8 @@
 """Splits: decide which images train and which are held out.
 
 By default, whole classes are held out, because an embedding must work for classes that training
-never saw. The choice is a pure function of (names, seed, fraction or fold). Each name's rank is a
-hash, so adding a class moves few other classes.
+never saw. The choice is a pure function of (names, seed, fraction or fold). Names are ranked by
+their hash, so adding a class moves few other classes to the other part.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ class Splits:
     """The images of a run.
 
     Attributes:
-        train: The training images; labels are 0..C-1.
-        val: The images that pick the best epoch. Their labels are separate from those of
-            ``train``. Their classes are too, except in a split within classes or by group.
+        train: The training images. Their labels are 0..C-1 for C classes.
+        val: The images that pick the best epoch. Their labels also count from 0, independently of
+            ``train``. They show no class of ``train``, except in a split within classes, by group,
+            or given by the data.
         test: The images used neither for training nor for picking the best epoch; None if the data
             has no test split.
         how: A short description of the split into train and val.
         notices: Notices for the user.
         skipped: The unreadable files that were left out, with the reason.
-        facts: The facts of each image file.
+        facts: The facts about each image file.
     """
 
     train: ImageSet
@@ -45,20 +46,22 @@ class Splits:
 
     @property
     def sets(self) -> dict[str, ImageSet]:
-        """The image sets by ``train``, ``val`` and, if there is one, ``test``."""
+        """The image sets by name: ``train``, ``val`` and, if there is a test split, ``test``."""
         every = {"train": self.train, "val": self.val, "test": self.test}
         return {part: images for part, images in every.items() if images is not None}
 
 
 @dataclass(frozen=True)
 class HoldOut:
-    """The choice of names to hold out if the data has no validation split.
+    """The rule that chooses the names to hold out if the data has no validation split.
+
+    What is held out by name are classes, groups, identities or images.
 
     Attributes:
-        fraction: Share of the names, in (0, 1).
-        seed: Any integer.
-        folds: Number of equal parts of which one is held out; None to hold out ``fraction``.
-        fold: The part to hold out, from 0.
+        fraction: The share of the names to hold out, in (0, 1).
+        seed: Any integer. Another seed holds out other names.
+        folds: The number of equal parts, of which one is held out; None to hold out ``fraction``.
+        fold: The number, from 0, of the part to hold out.
     """
 
     fraction: float = 0.5
@@ -71,7 +74,7 @@ class HoldOut:
 
         Args:
             names: Distinct names, ``2 * least`` or more.
-            least: The least number of names to hold out, and to keep.
+            least: The least number of names to hold out, and the least number to keep.
 
         Raises:
             DataError: There are too few names for the folds.
@@ -91,7 +94,7 @@ class HoldOut:
 
     @property
     def share(self) -> float:
-        """The share of the smaller side, in (0, 0.5]."""
+        """The share of all names that the smaller part gets, in (0, 0.5]."""
         held = self.fraction if self.folds is None else 1 / self.folds
         return min(held, 1 - held)
 
@@ -101,13 +104,13 @@ class HoldOut:
 
 
 def held_out(names: Iterable[str], fraction: float, seed: int, least: int = 1) -> frozenset[str]:
-    """Return the names to hold out. The order of ``names`` does not matter. Pure.
+    """Return the names to hold out. The order of ``names`` does not matter.
 
     Args:
         names: Distinct names, ``2 * least`` or more.
-        fraction: Share to hold out, in (0, 1).
-        seed: Any integer.
-        least: The least number of names to hold out, and to keep.
+        fraction: The share of the names to hold out, in (0, 1).
+        seed: Any integer. Another seed holds out other names.
+        least: The least number of names to hold out, and the least number to keep.
     """
     ranked = _ranked(names, seed)
     count = min(max(round(len(ranked) * fraction), least), len(ranked) - least)
@@ -175,12 +178,19 @@ def require_queries(images: ImageSet, where: str, part: str) -> None:
 def split_classes(
     images: ImageSet, where: str, choice: HoldOut, notices: list[str]
 ) -> tuple[ImageSet, ImageSet, str]:
-    """Return (train, val, how): held-out classes, or held-out images if classes are too few.
+    """Return (train, val, how), with held-out classes, or held-out images if classes are too few.
 
-    Classes with one image always train, because held out they could never be a query.
+    Classes with one image are always in the training set: held out, that image could never be a
+    query with a match.
+
+    Args:
+        images: The images.
+        where: The place of the data, for errors.
+        choice: The rule that chooses the classes or images to hold out.
+        notices: A list to which notices for the user are added.
 
     Raises:
-        DataError: There are too few images to hold any out.
+        DataError: There are too few images to hold some out.
     """
     members: dict[str, dict[str, int]] = {name: {} for name in images.classes}
     for index, sample in enumerate(images.samples):
@@ -218,16 +228,16 @@ def split_classes(
 def split_groups(
     images: ImageSet, groups: Sequence[str], where: str, choice: HoldOut
 ) -> tuple[ImageSet, ImageSet, str]:
-    """Return (train, val, how), such that no group is in both.
+    """Return (train, val, how), such that no group is in both sets.
 
     Args:
         images: The images.
         groups: The group of each image.
-        where: The data, for errors.
-        choice: The choice of groups to hold out.
+        where: The place of the data, for errors.
+        choice: The rule that chooses the groups to hold out.
 
     Raises:
-        DataError: There are too few groups, or a part cannot be used.
+        DataError: There are too few groups, or one of the sets lacks positive or negative pairs.
     """
     names = sorted(set(groups))
     if len(names) < 2:
@@ -254,7 +264,13 @@ def _parted(images: ImageSet, val: Collection[int]) -> tuple[ImageSet, ImageSet]
 
 
 def lone_notice(images: ImageSet, part: str, means: str) -> list[str]:
-    """Return a notice of classes with only one image, if there are any."""
+    """Return a notice about classes with only one image, if there are any.
+
+    Args:
+        images: The images.
+        part: The name of the images' part of the data.
+        means: What happens to a lone image; the notice continues "which" with it.
+    """
     lone = [name for name, count in images.counts.items() if count == 1]
     if not lone:
         return []

@@ -16,7 +16,7 @@ from siamkit.spelling import setting
 from siamkit.words import plural
 
 ENDINGS = (".csv", ".tsv", ".parquet")
-"""File name endings, in lower case, of tables."""
+"""The file name endings of tables, in lower case."""
 
 KNOWN = frozenset(
     (
@@ -38,7 +38,7 @@ KNOWN = frozenset(
         "negative",
     )
 )
-"""The columns that some kind of table uses."""
+"""The columns that siamkit uses, over all kinds of tables."""
 
 _DELIMITERS = (",", ";", "\t")
 _PATHS = frozenset(("path", "a", "b", "anchor", "positive", "negative"))
@@ -49,14 +49,15 @@ _MISSING = frozenset(("nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat",
 
 
 def missing_notices(noun: str, names: Iterable[str], of: str = "image") -> list[str]:
-    """Return a notice for each name that looks like a missing value. Pure.
+    """Return a notice for each name that looks like a missing value.
 
     Such a name is accepted, since it may be real: a person named Null, or the country NA.
 
     Args:
         noun: The kind of the names: ``class`` or ``group``.
-        names: The name of each image; a class of a folder is the path of that folder.
-        of: The noun for what the names belong to.
+        names: The class or group of each image, pair or triplet. Of a name with slashes, such as
+            the path of a class folder, only the last part is looked at.
+        of: The kind of the items that have the names: ``image``, ``pair`` or ``triplet``.
     """
     odd = Counter(name for name in names if name.rpartition("/")[2].lower() in _MISSING)
     return [
@@ -68,13 +69,13 @@ def missing_notices(noun: str, names: Iterable[str], of: str = "image") -> list[
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text by column.
+    """The rows of a table, as text.
 
     Attributes:
         path: The file.
-        columns: The names in its header, in lower case.
-        rows: The number of each row, where the header is row 1 as in a spreadsheet, and the row's
-            cells by column, without surrounding spaces.
+        columns: The names of the columns in lower case, after renaming to siamkit's names.
+        rows: The number of each row and the row's cells by column. The header is row 1, as in a
+            spreadsheet. Cells have no surrounding spaces.
         problems: The problems of rows that could not be read.
     """
 
@@ -92,13 +93,14 @@ def read_table(
 ) -> Table:
     """Read a CSV file (comma, semicolon or tab; UTF-8) or a Parquet file.
 
-    The same rows give the same table from both. A column of whole numbers alone may spell them as
-    ``1.0``, as pandas does for a column with gaps; such a cell is read as ``1``.
+    The same rows give the same table from both kinds of file. If a column holds only whole numbers,
+    ``1.0`` is read as ``1``: pandas writes so if the column has gaps.
 
     Args:
         path: The file.
-        names: The name in the header of some columns, where it differs from siamkit's.
-        names_optional: Whether to use siamkit's names if the header lacks some of ``names``.
+        names: Maps siamkit's name of a column to the name in the file's header, for the columns
+            that have another name there.
+        names_optional: Whether to ignore ``names`` if the header lacks some of these columns.
 
     Raises:
         DataError: The file cannot be read, or its header is invalid.
@@ -216,7 +218,7 @@ def _parquet_rows(path: Path, names: Mapping[str, str]) -> Rows:
             raise DataError(problem, where=str(path))
         raw = parquet.read_schema(path).names
         header = tuple(name.strip().lower() for name in raw)
-        # Other columns may hold any type, and much data.
+        # Only the known columns are read: others may hold any type, and much data.
         wanted = KNOWN | set(names.values())
         places = [place for place, column in enumerate(header) if column in wanted]
         table = parquet.read_table(path, columns=[raw[place] for place in places])
@@ -244,7 +246,7 @@ def _text(value: object) -> str:
 
 
 def require_columns(table: Table, required: Sequence[str], optional: Sequence[str]) -> list[str]:
-    """Check that a table has the required columns, and return the columns to ignore.
+    """Check that a table has the required columns, and return the columns that are not used.
 
     Raises:
         DataError: A required column is missing.

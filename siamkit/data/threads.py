@@ -1,4 +1,4 @@
-"""Threads: map a function over many items with bounded memory."""
+"""Threads: apply a function to many items in threads, with bounded memory."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ _AHEAD = 16  # items per thread
 
 
 def in_threads(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
-    """Yield the result of each item, in order.
+    """Yield the function's result for each item, in order.
 
-    Unlike ``ThreadPoolExecutor.map``, it keeps only a few items in flight, whatever their number,
-    and starts no more of them once the caller stops.
+    Unlike ``ThreadPoolExecutor.map``, this function submits only a few items ahead, and submits no
+    more when the caller stops iterating.
 
     Args:
-        function: Called in other threads; its exception is raised here.
+        function: The function, which is called in other threads. The generator raises its
+            exceptions.
         items: The items.
         threads: The number of threads.
     """

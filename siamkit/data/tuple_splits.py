@@ -1,4 +1,4 @@
-"""Splits of pairs and triplets, such that no image is in both parts."""
+"""Splits of pairs and triplets, such that no image is in both the training and validation part."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from siamkit.words import plural
 def split_tuples(
     images: ImageSet, groups: Sequence[str] | None, where: str, choice: HoldOut
 ) -> tuple[ImageSet, ImageSet, str, list[str]]:
-    """Return (train, val, how, notices), such that no image is in both parts.
+    """Return (train, val, how, notices), such that no image is in both sets.
 
-    The split is by group if the data has groups. Otherwise, connected images stay together: those
-    connected by pairs of any kind, or, if that gives too few parts, by same pairs only. Pairs and
-    triplets across the two parts are then left out.
+    The split is by group if the data has groups. Otherwise, images that any pair connects stay
+    together. If that leaves one of the sets too small, only images of one identity stay together.
+    Pairs and triplets across the two sets are left out.
 
     Args:
         images: Images with tuples.
         groups: The group of each pair or triplet; None if the data has no groups.
-        where: The data, for errors.
-        choice: The choice of names to hold out.
+        where: The place of the data, for errors.
+        choice: The rule that chooses the names to hold out.
 
     Raises:
         DataError: No pairs or triplets can be held out.
@@ -64,7 +64,7 @@ def split_tuples(
 def _cut(
     images: ImageSet, units: Sequence[frozenset[str]], choice: HoldOut
 ) -> tuple[ImageSet, ImageSet] | None:
-    """Return (train, val), or None if one of them lacks same or different pairs."""
+    """Return (train, val), or None if one of the sets lacks same or different pairs."""
     names = sorted(frozenset().union(*units))
     if len(names) < max(2, choice.folds or 0):
         return None
@@ -76,7 +76,8 @@ def _cut(
 
 
 _FAIR = 0.5
-"""The share of its intended size that the smaller part must reach."""
+"""The first kind of split is taken whose smaller set has this share of the intended number of pairs
+or triplets; if there is none, the kind whose smaller set is largest."""
 
 
 def _size(candidate: tuple[int, str, ImageSet, ImageSet]) -> int:
@@ -86,8 +87,9 @@ def _size(candidate: tuple[int, str, ImageSet, ImageSet]) -> int:
 def _units(images: ImageSet, groups: Sequence[str] | None) -> dict[str, list[frozenset[str]]]:
     """Return the units of each pair or triplet, by kind of split.
 
-    A pair or triplet goes to the part that has all its units. An image is in the units of all its
-    pairs, so it is never in both parts.
+    A unit is a name that a split assigns to one of the two sets: a group, an identity, or a set of
+    connected images. A pair or triplet goes to the set that has all units of its images, and is
+    left out if there is no such set. So no image is in both sets.
     """
     rows = _tuples(images).rows
     if groups is not None:
@@ -98,7 +100,7 @@ def _units(images: ImageSet, groups: Sequence[str] | None) -> dict[str, list[fro
         return {"by group": [frozenset().union(*(of_image[i] for i in row)) for row in rows]}
     keys = [sample.key for sample in images.samples]
     identity = [images.classes[sample.label] for sample in images.samples]
-    # With a prefix, because an identity and an image may have the same name.
+    # Names get a prefix, because an identity and an image may have the same name.
     edges = [[f"image {keys[i]}" for i in row] for row in rows]
     edges += [
         [f"image {key}", f"identity {name}"] for key, name in zip(keys, identity, strict=True)
@@ -116,10 +118,10 @@ def _tuples(images: ImageSet) -> Tuples:
 
 
 def require_both_kinds(images: ImageSet, where: str, part: str) -> None:
-    """Check that there are same and different pairs.
+    """Check that pairs are of both kinds, same and different. Triplets contain both kinds.
 
     Raises:
-        DataError: One of the kinds is missing.
+        DataError: There are no same pairs, no different pairs, or no triplets.
     """
     if not _has_both(images):
         raise DataError(

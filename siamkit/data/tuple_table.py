@@ -21,7 +21,7 @@ OPTIONAL = ("split", "group")
 
 @dataclass(frozen=True)
 class TupleTable:
-    """Pairs or triplets by path, as a file lists them.
+    """The pairs or triplets of a file.
 
     Attributes:
         rows: The paths of each pair or triplet, relative to the root.
@@ -30,7 +30,8 @@ class TupleTable:
         splits: The split of each pair or triplet; None if not given.
         groups: The group of each pair or triplet; None if not given.
         folds: The fold of each pair; None if not given.
-        names: The identity of each path; None if not given, so that the pairs decide.
+        names: The identity of each path; None if not given. Then the pairs or triplets decide which
+            paths show one identity.
     """
 
     rows: tuple[tuple[str, ...], ...]
@@ -43,7 +44,7 @@ class TupleTable:
 
     @property
     def paths(self) -> list[str]:
-        """Each path once, in the order of the rows."""
+        """The paths in ``rows``, each once, in the order of the rows."""
         return list(dict.fromkeys(path for row in self.rows for path in row))
 
     @property
@@ -56,15 +57,15 @@ class TupleTable:
     def identities(self) -> dict[str, str]:
         """Return the identity of each path.
 
-        Without given names, paths connected by same pairs are one identity, named by its first
-        path. With few pairs, one true identity may become several.
+        Without ``names``, all paths that same pairs connect are one identity, named after the
+        alphabetically first of these paths. With few pairs, one true identity may become several.
         """
         if self.names is not None:
             return dict(self.names)
         return connected(self.paths, self.alike)
 
     def without(self, paths: frozenset[str]) -> TupleTable:
-        """Return the table without the rows of some images."""
+        """Return the table without the rows that have one of ``paths``."""
         kept = [i for i, row in enumerate(self.rows) if not paths.intersection(row)]
         return TupleTable(
             tuple(self.rows[i] for i in kept),
@@ -89,7 +90,7 @@ class TupleTable:
 
 
 def connected(paths: Iterable[str], edges: Iterable[Sequence[str]]) -> dict[str, str]:
-    """Return for each path the first, by name, of all paths that edges connect it with. Pure."""
+    """Map each path to the alphabetically first path of its connected component."""
     parent = {path: path for path in paths}
 
     def root(path: str) -> str:
@@ -158,7 +159,7 @@ def read_tuples(table: Table, cells: Cells) -> tuple[TupleTable, tuple[str, ...]
 
 
 def _contradictions(known: TupleTable) -> list[str]:
-    """Return a notice if same pairs connect the images of a different pair."""
+    """Return a notice if same pairs connect the two images of a different pair."""
     identity = known.identities()
     if known.same is None:
         wrong = [row for row in known.rows if identity[row[0]] == identity[row[2]]]
@@ -176,13 +177,15 @@ def _contradictions(known: TupleTable) -> list[str]:
 def read_lfw(path: Path, cells: Cells) -> TupleTable:
     """Return the pairs of an LFW file: ``pairs.txt``, ``pairsDevTrain.txt``, ``pairsDevTest.txt``.
 
-    The first line holds the number of folds, if there are several, and the number of pairs of each
-    kind per fold. Then follow, for each fold, lines ``name n1 n2`` for one person, and lines
-    ``name1 n1 name2 n2`` for two persons. An image is ``name/name_0001.jpg``. (Huang et al.,
-    Labeled Faces in the Wild, 2007.)
+    The first line holds the number of folds (left out if there is only one) and the number of pairs
+    of each kind per fold. Then each fold has lines ``name n1 n2`` for pairs of one person, followed
+    by lines ``name1 n1 name2 n2`` for pairs of two persons. Image 1 of a person is the file
+    ``name/name_0001.jpg``. (Huang et al., Labeled Faces in the Wild, 2007.)
+
+    Other problems are added to ``cells``.
 
     Raises:
-        DataError: The file is not such a file.
+        DataError: The file is missing, or its first line is not that of an LFW file.
     """
     try:
         if problem := missing(path):

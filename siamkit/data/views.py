@@ -1,8 +1,8 @@
 """Views: deterministic augmentations of images.
 
 A view is a pure function of (image, seed). All random operations work on 8-bit images with Pillow's
-integer arithmetic, so the result depends neither on the number of threads nor on the worker that
-computes it.
+integer arithmetic, so a view depends neither on the number of threads nor on the worker process
+that computes the view.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from siamkit.data.geometry import Region, border_colour, centre_crop, padded, re
 from siamkit.errors import ConfigError
 from siamkit.interfaces import Preprocessing
 
-_BLUR_SIGMA = (0.1, 2.0)  # pixels; the range of SimCLR (Chen et al., ICML 2020) at any size
+# In pixels, at any image size: the range of SimCLR (Chen et al., ICML 2020).
+_BLUR_SIGMA = (0.1, 2.0)
 
 
 def view_seed(run_seed: int, view: int, key: str) -> int:
@@ -30,7 +31,7 @@ def view_seed(run_seed: int, view: int, key: str) -> int:
 
     Args:
         run_seed: The run's seed.
-        view: Index of the view; the epoch if every epoch has a new view.
+        view: The number of the view, which is the epoch's number if every epoch has a new view.
         key: The image's key.
     """
     # surrogatepass: a file name may not be valid Unicode.
@@ -39,16 +40,16 @@ def view_seed(run_seed: int, view: int, key: str) -> int:
 
 
 class EvalView:
-    """The view for evaluation: fits the image into the input (:mod:`geometry`) and normalises it.
+    """The view for evaluation: the image, fitted into the input (:mod:`geometry`) and normalised.
 
     Attributes:
-        preprocessing: The preparation of images.
+        preprocessing: How the backbone wants images to be prepared.
 
     Args:
-        preprocessing: The preparation of images.
+        preprocessing: How the backbone wants images to be prepared.
 
     Raises:
-        ConfigError: Pillow does not have the interpolation.
+        ConfigError: The preprocessing names an unknown interpolation.
     """
 
     def __init__(self, preprocessing: Preprocessing) -> None:
@@ -65,14 +66,15 @@ class EvalView:
         return {"view": 1, **asdict(self.preprocessing)}
 
     def __call__(self, image: Image.Image, seed: int = 0) -> Tensor:
-        """Return ``image`` as ``[C, H, W]`` float32; ``seed`` has no effect."""
+        """Return the view ``[C, H, W]`` (float32) of ``image``; ``seed`` has no effect."""
         return _to_tensor(self.resize(image), self.preprocessing)
 
     def resize(self, image: Image.Image) -> Image.Image:
-        """Return what the network sees of ``image``, as an image of its input size.
+        """Return ``image`` as the network sees it: fitted into the input, but not yet normalised.
 
-        ``crop`` equals a resize followed by a crop, up to rounding, but computes only the pixels
-        that remain. So an image of 2 x 10,000 pixels does not grow to 300 megapixels in between.
+        With ``crop``, the result equals a resize followed by a crop, up to rounding, but only the
+        pixels that remain are computed. So an image of 2 x 10,000 pixels does not grow to 300
+        megapixels in between.
         """
         if self.preprocessing.fit == "crop":
             region = centre_crop(image.size, self._size, self.preprocessing.crop_pct)
@@ -86,17 +88,17 @@ class EvalView:
 
 
 class TrainView:
-    """Random views for training: crop, rotation, flip, colours, greyscale, blur.
+    """The random views for training: crop, rotation, flip, colours, greyscale, blur.
 
-    Grey images change in brightness and contrast only. The colour operations do not change an alpha
-    channel. Corners that a rotation exposes get the median colour of the border.
+    Of the colours of grey images, only brightness and contrast change. The colour operations do not
+    change an alpha channel. Corners that a rotation exposes get the median colour of the border.
 
     Args:
-        preprocessing: The preparation of images for the backbone.
+        preprocessing: How the backbone wants images to be prepared.
         augment: The strength of each change; ``enabled=False`` gives the evaluation view.
 
     Raises:
-        ConfigError: Pillow does not have the interpolation.
+        ConfigError: The preprocessing names an unknown interpolation.
     """
 
     def __init__(self, preprocessing: Preprocessing, augment: AugmentConfig) -> None:
@@ -129,9 +131,9 @@ class TrainView:
         return {**self._eval.identity, "augment": self._augment.model_dump(mode="json")}
 
     def __call__(self, image: Image.Image, seed: int) -> Tensor:
-        """Return the view of ``image`` with this seed as ``[C, H, W]`` float32.
+        """Return the view ``[C, H, W]`` (float32) of ``image`` with this seed.
 
-        The caller's random state does not change.
+        The random state of torch is the same before and after the call.
         """
         if not self._augment.enabled:
             return self._eval(image)
@@ -141,11 +143,12 @@ class TrainView:
             return _to_tensor(self._change(image), self.preprocessing)
 
     def _cropped(self, image: Image.Image) -> Image.Image:
-        """Return a random crop of ``image`` at the input size.
+        """Return a random crop of ``image``, resized to the input size.
 
-        It has the input's shape under ``crop``. Otherwise it has the shape of the image itself, up
-        to the random change of its aspect ratio, and is fitted into the input as in evaluation: so
-        training sees the same shapes and about the same scale.
+        With ``fit: crop``, the crop has a random aspect ratio and is squashed to the input's. With
+        the other fits, the crop has the aspect ratio of the image, up to a random change, and is
+        fitted into the input as in evaluation. So training sees the same shapes as evaluation, and
+        about the same scale.
         """
         if self.preprocessing.fit == "crop":
             cropped: Image.Image = self._crop(image)

@@ -2,8 +2,8 @@
 
 Pairs that share an identity are not independent, so resampling pairs would give intervals that are
 far too narrow. The bootstrap therefore draws whole identities (Bolle et al., "Error analysis of
-pattern recognition systems: the subsets bootstrap", 2004). A pair counts as often as its identities
-were drawn.
+pattern recognition systems: the subsets bootstrap", 2004). The weight of a pair is the number of
+times that its identity was drawn; for two identities, the product of both numbers.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def eer(curve: Roc) -> float:
 
 
 def tar_at(far: float) -> Statistic:
-    """Return a statistic: the share of same pairs accepted at a false accept rate."""
+    """Return a statistic: the share of same pairs that are accepted at the false accept rate."""
     return lambda curve: float(curve.tar[curve.far <= far * (1 + 1e-9)].max())
 
 
 def far_at(threshold: float) -> Statistic:
-    """Return a statistic: the false accept rate at a threshold."""
+    """Return a statistic: the false accept rate at the threshold."""
     return lambda curve: float(curve.far[curve.thresholds >= threshold].max())
 
 
@@ -58,16 +58,16 @@ def identity_intervals(
 
     Args:
         scores: ``[P]``, higher for more similar pairs.
-        same: ``[P]`` bool, as the curves count them. Listed pairs can contradict each other, so a
-            pair that is labelled different can lie within one identity.
+        same: ``[P]`` bool, true for same pairs. Listed pairs can contradict each other, so a pair
+            that is listed as different may be of one identity.
         first: ``[P]``, the identity of each pair's first image.
         second: ``[P]``, the identity of each pair's second image.
-        statistics: The statistics of a curve, by name.
+        statistics: The functions that compute a statistic from a curve, by name.
         draws: The number of resamples.
-        seed: Seed of the resamples.
+        seed: The seed of the resamples.
 
     Raises:
-        DataError: There are no same pairs, no different pairs, or fewer than two identities.
+        DataError: There are no same pairs, no different pairs, or too few identities.
     """
     names, codes = np.unique(np.stack([first, second]), return_inverse=True)
     a, b = codes.reshape(2, -1)

@@ -29,7 +29,7 @@ class Threshold:
     """A threshold, and the error rates at it.
 
     Attributes:
-        value: The threshold; a pair counts as same if its score is at or above it.
+        value: The threshold. A pair counts as same if its score is at or above the threshold.
         far: The false accept rate, with its prediction for unseen identities.
         frr: The false reject rate, with its prediction for unseen identities.
     """
@@ -48,22 +48,23 @@ def calibrate(
     source: dict[str, str | int],
     seed: int = 0,
 ) -> Calibration:
-    """Return the threshold and the probability map of embeddings of known images.
+    """Return the calibration of a network, fitted to the embeddings of known images.
 
     Args:
         embeddings: ``[N, E]``, normalised or not.
-        images: The images, in the same order. Their listed pairs are used, else pairs by label.
-        target: ``eer``: equal rates of false accepts and false rejects. ``far``: a given false
-            accept rate. ``accuracy``: the best accuracy, with same and different pairs weighted
-            equally.
-        far: The false accept rate, for the target ``far``.
+        images: The images, in the same order. Their listed pairs are used; without listed pairs,
+            pairs are made from the labels.
+        target: What the threshold is to achieve. ``eer``: equal rates of false accepts and false
+            rejects. ``far``: at most a given false accept rate. ``accuracy``: the best accuracy,
+            with same and different pairs weighted equally.
+        far: The false accept rate for the target ``far``; None for other targets.
         source: The origin of the embeddings: the fields ``data``, ``part``, ``digest``,
             ``checkpoint``, ``network``, ``epoch`` and ``siamkit`` of
             :class:`.calibration.Provenance`.
-        seed: Seed of the sample of pairs, if there are too many to use all.
+        seed: The seed of the sample of pairs, if there are too many pairs to use all.
 
     Raises:
-        ConfigError: The target ``far`` has no rate, or another target has one.
+        ConfigError: ``target`` is ``far`` without a rate, or another target is given a rate.
         DataError: There are no same or no different pairs, too few pairs for the rate, or same
             pairs score no higher than different ones.
     """
@@ -111,9 +112,9 @@ def fit_threshold(
     Args:
         scores: ``[P]``, higher for more similar pairs.
         same: ``[P]`` bool, true for pairs of one class.
-        first: ``[P]`` int, the identity of each pair's first image, or the image itself if
+        first: ``[P]`` int, the identity of each pair's first image, or the image's index if
             identities are unknown.
-        second: ``[P]`` int, the same for each pair's second image.
+        second: ``[P]`` int, likewise for each pair's second image.
         target: As for :func:`calibrate`.
         far: As for :func:`calibrate`.
 
@@ -124,7 +125,7 @@ def fit_threshold(
         raise ConfigError(
             "the target 'far' needs a false accept rate; other targets take none",
             got=f"target {target!r} and far {far}",
-            hint="give both, or neither",
+            hint="give the target 'far' and a rate, or neither of the two",
         )
     curve = roc(scores, same)
     values, flags = np.asarray(scores, dtype=np.float64), np.asarray(same, dtype=bool)
@@ -141,7 +142,7 @@ def fit_threshold(
 
 
 def _index(curve: Roc, target: Target, far: float | None) -> int:
-    """Return the index of the target's point on the curve."""
+    """Return the index of the point of the curve that fits the target."""
     if far is not None:
         return int(np.flatnonzero(curve.far <= far * (1 + 1e-9))[-1])
     if target == "eer":
@@ -150,7 +151,7 @@ def _index(curve: Roc, target: Target, far: float | None) -> int:
 
 
 def _needed(far: float) -> int:
-    """Return the number of different pairs that a false accept rate needs."""
+    """Return the least number of different pairs from which a false accept rate can be measured."""
     if not 0 < far < 1:
         raise ConfigError("a false accept rate must lie between 0 and 1", got=far)
     return math.ceil(LEAST_FALSE_ACCEPTS / far * (1 - 1e-9))
@@ -168,7 +169,7 @@ def _require_enough(different: int, far: float) -> None:
 
 
 def fit_probability(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
-    """Return slope and intercept of the log-odds that a pair is the same, by its score.
+    """Return the slope and intercept that turn a score into the log-odds that a pair is the same.
 
     The fit is Platt's sigmoid ("Probabilistic outputs for support vector machines", 1999) with the
     smoothed targets of Lin, Lin & Weng ("A note on Platt's probabilistic outputs", Machine Learning
@@ -176,7 +177,7 @@ def fit_probability(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
     the same total weight, which means a prior of one half.
 
     Args:
-        scores: The scores ``[P]``.
+        scores: ``[P]``, higher for more similar pairs.
         same: ``[P]`` bool, true for pairs of one class.
 
     Raises:
@@ -201,11 +202,11 @@ def fit_probability(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
 
 
 def _smoothed(flags: Bools) -> tuple[Floats, Bools]:
-    """Return the weights of each pair as same, then as different, and these labels."""
+    """Return weights ``[2 P]`` and labels ``[2 P]``: each pair as same, then each as different."""
     same = int(flags.sum())
     different = len(flags) - same
     target = np.where(flags, (same + 1) / (same + 2), 1 / (different + 2))
-    # The mean weight is 1, so that the solver's tolerance keeps its meaning.
+    # The mean weight per pair is 1, so that the solver's tolerance means the same for any data.
     weight = np.where(flags, 1 / same, 1 / different) * len(flags) / 2
     sides = np.repeat([True, False], len(flags))
     return np.concatenate([target * weight, (1 - target) * weight]), sides

@@ -1,6 +1,7 @@
 """The calibration of a network: turns a score into a decision and a probability.
 
-:func:`siamkit.evaluation.calibrating.calibrate` makes it, and a run stores it as JSON.
+:func:`siamkit.evaluation.calibrating.calibrate` makes the calibration, and a run stores the
+calibration as JSON.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Target = Literal["eer", "far", "accuracy"]
 Count = Annotated[int, Field(ge=0)]
 
 _MOST = 1 + 1e-6
-"""The largest cosine, by rounding; a threshold beyond it would not be one."""
+"""The largest valid threshold: the largest cosine, 1, and room for rounding."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,15 @@ class Verdict:
     """The decision on two images.
 
     Attributes:
-        same: The score is at or above the threshold.
+        same: Whether the images count as the same, which they do if the score is at or above the
+            threshold.
         score: The cosine similarity, in [-1, 1].
         threshold: The threshold of the calibration.
-        probability: The probability that both show the same class, if a share ``prior`` of all
-            pairs does. It is 0.5 or more exactly if ``same`` is true.
-        prior: The share of same pairs for which the threshold is the break-even point.
+        probability: The probability that both images show the same class, given that a share
+            ``prior`` of all pairs does. It is at least 0.5 if ``same`` is true, and below 0.5
+            otherwise.
+        prior: The share of same pairs for which a pair with a score at the threshold is as likely
+            same as different.
     """
 
     same: bool
@@ -58,15 +62,15 @@ class Provenance:
 
     Attributes:
         data: The path of the data.
-        part: The split of the data.
-        digest: The SHA-256 of the images' keys, labels and file sizes.
+        part: The split of the data that the images are from.
+        digest: The :func:`siamkit.data.digest.digest` of the images.
         images: The number of images.
         identities: The number of classes.
         same: The number of same pairs.
         different: The number of different pairs.
-        all_pairs: The fit used all pairs, not a sample.
+        all_pairs: Whether the fit used all pairs, not a sample.
         checkpoint: The name of the checkpoint whose network scored the pairs.
-        network: The SHA-256 of that network's files.
+        network: The SHA-256 of the network's files.
         epoch: The epoch of the checkpoint, from 1.
         siamkit: The version of siamkit.
     """
@@ -89,20 +93,21 @@ class Provenance:
 class Calibration:
     """A threshold and a map from scores to probabilities.
 
-    A threshold is the point where "same" and "different" are equally likely for exactly one share
-    of same pairs, :attr:`prior`. Probabilities are those for this share, so a verdict and its
+    How likely a pair is the same depends on its score and on the share of same pairs in the data.
+    There is exactly one share for which a pair with a score at the threshold is as likely same as
+    different: :attr:`prior`. Probabilities are given for this share, so a verdict and its
     probability never contradict each other.
 
     Attributes:
-        target: The criterion of the threshold.
-        far_asked: The requested false accept rate, for the target ``far``.
-        threshold: A pair counts as same if its score is at or above it.
-        far: The false accept rate at it, with its prediction for unseen identities.
-        frr: The false reject rate at it, with its prediction for unseen identities.
+        target: The criterion that the threshold was chosen by.
+        far_asked: The requested false accept rate for the target ``far``; None for other targets.
+        threshold: A pair counts as same if its score is at or above this threshold.
+        far: The false accept rate at the threshold, with its prediction for unseen identities.
+        frr: The false reject rate at the threshold, with its prediction for unseen identities.
         slope: The slope of the log-likelihood ratio over the score; greater than 0.
-        intercept: The log-likelihood ratio at a score of 0: the log-odds if half of the pairs are
-            the same.
-        provenance: The images that it was fitted on.
+        intercept: The log-likelihood ratio at a score of 0. If half of all pairs are the same, it
+            is also the log-odds that a pair with a score of 0 is the same.
+        provenance: The images that the calibration was fitted on.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -121,15 +126,13 @@ class Calibration:
         return score >= self.threshold
 
     def probability(self, score: float, *, prior: float | None = None) -> float:
-        """Return the probability that a pair with this score is the same; it rises with the score.
-
-        It is 0.5 or more exactly if :meth:`decide` accepts the score.
+        """Return the probability that a pair with this score is the same.
 
         Args:
-            score: The cosine similarity.
-            prior: The share of same pairs among yours; None: :attr:`prior`, the share for which the
-                threshold is the break-even point. With another share, the probability at the
-                threshold is not 0.5.
+            score: The cosine similarity. Higher scores give higher probabilities.
+            prior: The share of same pairs in the user's data. With None, :attr:`prior` is used, and
+                the probability is 0.5 or more exactly for the scores that :meth:`decide` accepts.
+                With another share, the probability at the threshold is not 0.5.
 
         Raises:
             ConfigError: The share is not between 0 and 1.
@@ -141,20 +144,20 @@ class Calibration:
                 )
             return float(expit(self.slope * score + self.intercept + logit(prior)))
         probability = float(expit(self.slope * (score - self.threshold)))
-        # A difference can be too small for a change of the probability.
+        # A score just below the threshold can give 0.5, because of rounding.
         return probability if self.decide(score) else min(probability, _BELOW_HALF)
 
     @property
     def prior(self) -> float:
         """The share of same pairs for which the threshold is the break-even point.
 
-        A pair with exactly this score is then as likely the same as different. A strict threshold
-        belongs to data in which same pairs are rare.
+        If the data has this share of same pairs, a pair with a score at the threshold is as likely
+        same as different. A strict threshold suits data in which same pairs are rare.
         """
         return float(expit(-(self.slope * self.threshold + self.intercept)))
 
     def verdict(self, score: float) -> Verdict:
-        """Return the decision on a pair with this score, with its probability."""
+        """Return the decision on a pair with this score, and the probability behind it."""
         return Verdict(
             self.decide(score), score, self.threshold, self.probability(score), self.prior
         )
@@ -169,11 +172,11 @@ class Calibration:
 
         Args:
             values: The JSON values.
-            where: Their source, for messages.
-            hint: The next step if they cannot be used.
+            where: The source of the values, for messages.
+            hint: The next step, for messages about values that cannot be used.
 
         Raises:
-            CheckpointError: They are not a calibration, or have another format.
+            CheckpointError: The values are not a calibration, or have another format.
         """
         hint = hint or _hint()
         if not isinstance(values, dict) or "format" not in values:
@@ -207,7 +210,7 @@ class Calibration:
 
         Args:
             path: The file.
-            hint: The next step if it cannot be used.
+            hint: The next step, for messages about a file that cannot be used.
 
         Raises:
             CheckpointError: The file is missing, damaged or edited, or not a calibration.

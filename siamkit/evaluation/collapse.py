@@ -1,4 +1,4 @@
-"""Collapse: finds embeddings that hardly differ or are zeros, and says so in words."""
+"""Collapse: describes in words whether embeddings hardly differ or consist of zeros."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from siamkit.evaluation.cosine import directions
 from siamkit.words import plural
 
 COLLAPSED = 0.999
-"""The mean cosine similarity of different images from which embeddings count as collapsed.
+"""Embeddings count as collapsed if the mean cosine similarity of different images reaches this.
 
-Features of untrained backbones reach 0.98, because a ReLU leaves only positive values.
+The features of untrained backbones reach 0.98, because a ReLU leaves only positive values.
 """
 
 
 def collapse(embeddings: Tensor) -> str | None:
-    """Return what is wrong with embeddings ``[N, E]`` of different images; None if nothing is."""
+    """Return what is wrong with the embeddings ``[N, E]`` of different images, or None."""
     vectors = directions(embeddings)
     count = len(vectors)
     zeros = int((~vectors.any(dim=1)).sum())
     if zeros:
         return (
-            f"{zeros} of {plural(count, 'embedding')} consist of zeros: the network gives nothing "
-            "for these images, and they are similar to no image"
+            f"{zeros} of {plural(count, 'embedding')} consist of zeros: the network finds nothing "
+            "in these images, so they are similar to no image"
         )
     similar = mean_cosine(vectors)
     if similar < COLLAPSED:
@@ -35,11 +35,11 @@ def collapse(embeddings: Tensor) -> str | None:
 
 
 def mean_cosine(vectors: Tensor) -> float:
-    """Return the mean cosine similarity of two different ones of unit vectors ``[N, E]``."""
+    """Return the mean cosine similarity over all pairs of unit vectors ``[N, E]``; 0 if N < 2."""
     count = len(vectors)
     if count < 2:
         return 0.0
-    # The squared length of the sum holds each pair twice, and each vector with itself.
+    # The squared length of the sum holds each pair's product twice, and each vector's square once.
     total = vectors.double().sum(dim=0)
     own = torch.linalg.vector_norm(vectors.double(), dim=1).square().sum()
     return float((total @ total - own) / (count * (count - 1)))

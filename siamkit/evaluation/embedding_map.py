@@ -22,8 +22,8 @@ class Map:
     """The layout of images.
 
     Attributes:
-        indices: The indices of the images, ``[M]``.
-        places: Their positions, ``[M, 2]``, each axis from 0 to 1.
+        indices: The indices ``[M]`` of the images.
+        places: The positions ``[M, 2]`` of the images, from 0 to 1 on each axis.
     """
 
     indices: NDArray[np.int64]
@@ -33,15 +33,15 @@ class Map:
 def embedding_map(embeddings: Tensor, most: int = POINTS) -> Map | None:
     """Return a t-SNE layout of images (van der Maaten and Hinton, 2008) by cosine distance.
 
-    It starts from the two main components with a fixed seed, so equal embeddings give equal maps.
-    Neighbouring points have similar embeddings; distances between groups mean little.
+    The layout starts from the two main components and has a fixed seed, so equal embeddings give
+    equal maps. Neighbouring points have similar embeddings; distances between groups mean little.
 
     Args:
         embeddings: ``[N, E]``, normalised or not.
-        most: The largest number of images; larger sets are sampled.
+        most: The largest number of images in the map. Of a larger set, a sample is mapped.
 
     Returns:
-        The map; None for fewer than five images, or if they have no two-dimensional layout.
+        The map; None for fewer than five images, or if the images have no two-dimensional layout.
     """
     from sklearn.manifold import TSNE
 
@@ -54,7 +54,7 @@ def embedding_map(embeddings: Tensor, most: int = POINTS) -> Map | None:
     if np.ptp(vectors, axis=0).max() <= 1e-6 or vectors.shape[1] < 2:
         return None  # all images are one point, or the embedding has one dimension
     layout = TSNE(
-        # On the unit sphere Euclidean neighbours are cosine neighbours.
+        # On the unit sphere, Euclidean and cosine distance give the same neighbours.
         metric="euclidean",
         init="pca",
         max_iter=_STEPS,

@@ -18,14 +18,14 @@ _NORMAL_95 = 1.96
 
 @dataclass(frozen=True)
 class FewShot:
-    """The accuracy over episodes.
+    """The accuracy over episodes. Each episode classifies images of a few random classes.
 
     Attributes:
-        accuracy: The mean accuracy.
-        margin: Half of its 95 % interval: 1.96 standard errors over episodes.
+        accuracy: The mean accuracy over the episodes.
+        margin: Half the width of the 95 % interval of ``accuracy``: 1.96 standard errors.
         ways: The number of classes per episode.
         shots: The number of labelled images per class.
-        queries: The number of images per class to classify.
+        queries: The largest number of images per class to classify.
         episodes: The number of episodes.
     """
 
@@ -60,7 +60,7 @@ def few_shot(
         shots: The number of labelled images per class.
         queries: The largest number of images per class to classify; a small class has fewer.
         episodes: The number of episodes.
-        seed: Seed of the episodes.
+        seed: The seed of the random classes and images.
 
     Raises:
         DataError: Fewer than ``ways`` classes have more than ``shots`` images.
@@ -89,7 +89,7 @@ def few_shot(
         scores = cosine(vectors[np.concatenate(asked)] @ means.T)
         nearest = scores == scores.amax(1, keepdim=True)  # [Q, ways]
         own = nearest.gather(1, torch.from_numpy(np.concatenate(target))[:, None])[:, 0]
-        # Of several nearest means, a random one is chosen.
+        # If several means are equally near, one of them would be chosen at random.
         accuracies.append(float((own / nearest.sum(1)).mean()))
     spread = float(np.std(accuracies, ddof=1)) if episodes > 1 else float("nan")
     margin = _NORMAL_95 * spread / float(np.sqrt(episodes))

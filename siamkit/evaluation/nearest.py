@@ -1,8 +1,8 @@
 """Exact search: the k largest values of each row, and the k nearest vectors of a gallery.
 
-``torch.topk`` over long rows takes longer than computing them. So a first, fast pass reduces each
-row to the maxima of groups of columns. The second pass only examines the groups that can hold one
-of the k largest values.
+``torch.topk`` over long rows of scores takes longer than computing the scores. So a first, fast
+pass reduces each row to the maxima of groups of columns. The second pass examines only the groups
+that can hold one of the k largest values.
 
 All searches use one order: larger values first, and the lower index first among equal values.
 """
@@ -19,9 +19,9 @@ from torch import Tensor
 
 from siamkit.errors import DataError, NonFiniteError
 
-_GROUP, _LARGE_GROUP = 16, 64  # columns; large groups if few of them matter
-_SCORES = 1 << 21  # per block: 8 MB, which fits in the CPU caches between two passes
-_ALIGNED = 1024  # the rows of a block are a multiple of it, which is faster
+_GROUP, _LARGE_GROUP = 16, 64  # columns per group; large groups are for rows with a lower limit
+_SCORES = 1 << 21  # per block: 8 MB, which stay in the CPU caches between the two passes
+_ALIGNED = 1024  # the number of rows of a block is a multiple of this, which is faster
 _MOST_QUERIES = 512  # per block
 _MOST_ROWS = 1 << 17  # per block
 
@@ -38,15 +38,15 @@ def largest(
     Args:
         values: ``[B, M]``, floats.
         count: The number of values, at most M.
-        above: ``[B]``, a lower limit: only larger values matter. The result is narrower than
-            ``count`` if every row has fewer of them. Rows with fewer than others are filled up with
-            values below the limit.
+        above: A lower limit ``[B]`` for each row; only values above the limit matter. If every row
+            has fewer than ``count`` such values, the result is narrower. Rows with fewer such
+            values than other rows may have smaller values in the remaining columns.
         where: The name of the values in messages.
 
     Raises:
         NonFiniteError: A value is NaN, which has no order.
     """
-    # One value more shows whether an omitted value equals the last one.
+    # One more value shows whether an omitted value equals the last returned value.
     columns = _largest(values, min(count + 1, values.shape[1]), above, where=where)
     top = values.gather(1, columns)
     tied = top[:, count:] == top[:, count - 1 : count]
@@ -61,9 +61,10 @@ def largest(
 
 
 def unordered(values: Tensor, count: int, *, where: str) -> Tensor:
-    """Return the columns ``[B, count]`` of the largest values, in the order of the values.
+    """Return the columns ``[B, count]`` of each row's largest values, the largest value first.
 
-    Of equal values, any may come first, and any may be left out.
+    The order of equal values is arbitrary. If not all of them fit, it is arbitrary which are left
+    out.
 
     Args:
         values: ``[B, M]``, floats.
@@ -77,14 +78,14 @@ def unordered(values: Tensor, count: int, *, where: str) -> Tensor:
 
 
 def _in_order(top: Tensor, columns: Tensor) -> Tensor:
-    """Return ``columns`` with the columns of equal values in ascending order."""
+    """Return ``columns`` such that the columns of equal values are in ascending order."""
     columns, order = columns.sort(dim=1)
     _, back = top.gather(1, order).sort(dim=1, descending=True, stable=True)
     return columns.gather(1, back)
 
 
 def _first_of_equals(values: Tensor, top: Tensor, columns: Tensor) -> Tensor:
-    """Return ``columns`` with the lowest of all columns that equal the last value."""
+    """Return ``columns`` such that, of all values that equal the last, the lowest columns stay."""
     last = top[:, -1:]
     places = top == last  # [B, count], to be replaced
     width = values.shape[1]
@@ -105,21 +106,24 @@ def _largest(
     where: str | None = None,
     in_order: bool = True,
 ) -> Tensor:
-    """Return the columns of the ``count`` largest values of each row, equal ones in any order.
+    """Return the columns of the ``count`` largest values of each row.
+
+    The order of equal values is arbitrary. If not all of them fit, it is arbitrary which are left
+    out.
 
     Args:
         values: ``[B, M]``, floats.
         count: The number of values, at most M.
         above: As for :func:`largest`.
         where: The name of the values in messages; None skips the check for NaN.
-        in_order: Sort the columns by value.
+        in_order: Whether to return the largest value's column first; otherwise, in any order.
     """
     size = _GROUP if above is None else _LARGE_GROUP
     groups = values.shape[1] // size
     if groups < 2 * count and above is None:
         _require_numbers(values, where)
         return values.topk(count, sorted=in_order).indices
-    # A group takes every groups-th column, so that maxima run over whole rows of memory.
+    # A group is made of every groups-th column, so that maxima run over whole rows of memory.
     whole = groups * size
     grouped, rest = values[:, :whole].unflatten(1, (size, groups)), values[:, whole:]
     maxima = grouped.amax(1)  # [B, groups]
@@ -202,7 +206,7 @@ def as_tensor(vectors: Vectors) -> Tensor:
     if isinstance(vectors, Tensor):
         return vectors.detach()
     with warnings.catch_warnings():
-        # torch warns about read-only arrays; nothing writes to this one.
+        # torch warns about read-only arrays, but nothing writes to this tensor.
         warnings.simplefilter("ignore", UserWarning)
         return torch.from_numpy(np.ascontiguousarray(vectors))
 

@@ -17,7 +17,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 ScoredPair = tuple[int, int, float]
-"""Two images by index, and their similarity."""
+"""The indices of two images, and their similarity."""
 
 _BLOCK_BYTES = 32 << 20  # of similarities per block
 
@@ -27,16 +27,20 @@ class Neighbourhood:
     """The neighbours of each of N images, by cosine similarity.
 
     Attributes:
-        nearest: ``[N, K]``, indices of other images in the gallery, the most similar first.
-        scores: ``[N, K]``, their similarities.
-        closest_other: ``[N]``, the most similar image of another class; -1 if there is none.
-        closest_other_score: ``[N]``, its similarity.
-        farthest_same: ``[N]``, the least similar image of the same class; -1 if there is none.
-        farthest_same_score: ``[N]``, its similarity.
-        right: ``[N]``, 1 if the nearest image is of the same class, else 0; the share of that class
-            among several that are equally near, so that its mean over queries is recall@1.
-        query: ``[N]``, the image is a query.
-        findable: ``[N]``, the image is a query with another image of its class in the gallery.
+        nearest: ``[N, K]``, the indices of other images in the gallery, the most similar first.
+        scores: ``[N, K]``, the similarities of the images in ``nearest``.
+        closest_other: ``[N]``, the index of the most similar image of another class; -1 if there is
+            none.
+        closest_other_score: ``[N]``, the similarity of ``closest_other``.
+        farthest_same: ``[N]``, the index of the least similar image of the same class; -1 if there
+            is none.
+        farthest_same_score: ``[N]``, the similarity of ``farthest_same``.
+        right: ``[N]``, 1 if the nearest image is of the same class, else 0. If several images are
+            equally near, the share of them that is of the same class. The mean of ``right`` over
+            the queries that count (``findable``) is recall@1.
+        query: ``[N]``, whether the image is a query.
+        findable: ``[N]``, whether the image is a query with another image of its class in the
+            gallery.
     """
 
     nearest: Ints
@@ -87,7 +91,7 @@ def neighbourhood(
         similar[here, rows] = -torch.inf
         similar.masked_fill_(~gallery, -torch.inf)
         scores, nearest = largest(similar, k)
-        first = similar == scores[:, :1]  # several, if they are equally near
+        first = similar == scores[:, :1]  # true for several images if they are equally near
         parts.append(
             (
                 nearest,
@@ -117,7 +121,12 @@ def neighbourhood(
 
 
 def hardest_known(verified: Verified, most: int) -> tuple[list[ScoredPair], list[ScoredPair]]:
-    """Return the listed different pairs with the highest scores, and same ones with the lowest."""
+    """Return the hardest listed pairs: different pairs of high score, and same pairs of low score.
+
+    Args:
+        verified: The scored pairs.
+        most: The largest number of pairs of each kind. The hardest pair comes first.
+    """
     pairs, values = verified.pairs, verified.scores
     order = np.argsort(values, kind="stable")
     different, same = order[~pairs.same[order]][::-1][:most], order[pairs.same[order]][:most]
@@ -138,7 +147,8 @@ def hardest(
         scores: ``[N]``, the scores of these pairs.
         labels: ``[N]``, the class of each image.
         most: The largest number of pairs.
-        highest: A high score is hard (for different classes); otherwise a low score is.
+        highest: Whether a high score is hard, as for images of different classes. Otherwise, a low
+            score is hard.
     """
     order = np.argsort(-scores if highest else scores, kind="stable")
     pairs: list[ScoredPair] = []
@@ -160,13 +170,17 @@ def hardest(
 def gallery_queries(
     near: Neighbourhood, right: int, wrong: int, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Sample queries whose nearest image is of their class, and queries where it may not be.
+    """Sample queries whose nearest image is surely of their class, and other queries.
 
     Args:
         near: The neighbours.
-        right: The number of queries of the first kind.
-        wrong: The number of queries of the second kind.
-        seed: Seed of the sample.
+        right: The largest number of queries whose nearest image is of their class.
+        wrong: The largest number of queries whose nearest image, or one of several equally near
+            images, is of another class.
+        seed: The seed of the sample.
+
+    Returns:
+        The indices of the two kinds of queries, each in ascending order.
     """
     rng = np.random.default_rng(seed)
     kinds = (near.findable & (near.right == 1), right), (near.findable & (near.right < 1), wrong)

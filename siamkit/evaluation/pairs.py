@@ -16,7 +16,7 @@ MOST = 500_000
 _FOLDS = 10
 _BLOCK_BYTES = 4 << 20  # of vectors or products per block, which fits in the CPU cache
 _DENSE = 64
-"""If at least one in this many pairs is needed, computing all products is faster."""
+"""If at least one in this many products is needed, computing all of them is faster."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -24,13 +24,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ImagePairs:
-    """Pairs of images by index.
+    """Pairs of images.
 
     Attributes:
         first: ``[P]``, the index of the first image.
         second: ``[P]``, the index of the second image.
-        same: ``[P]``, both images are of one class.
-        all: These are all pairs, not a sample.
+        same: ``[P]``, whether both images are of one class.
+        all: Whether these are all pairs, not a sample.
     """
 
     first: Ints
@@ -47,12 +47,12 @@ def known_pairs(tuples: Tuples) -> ImagePairs:
 
 
 def pairs_of(labels: Tensor, *, most: int = MOST, seed: int = 0) -> ImagePairs:
-    """Return all pairs of images, or a sample with same pairs for up to half of it.
+    """Return all pairs of images; if there are too many, a sample that is up to half same pairs.
 
     Args:
         labels: ``[N]`` int64.
         most: The largest number of pairs.
-        seed: Seed of the sample.
+        seed: The seed of the sample.
     """
     names = labels.cpu().numpy()
     count = len(names)
@@ -82,7 +82,7 @@ def _same(names: Ints, most: int, rng: np.random.Generator) -> Ints:
 
 
 def _different(names: Ints, most: int, rng: np.random.Generator) -> Ints:
-    codes: Ints = np.empty(0, np.int64)  # each as first * count + second
+    codes: Ints = np.empty(0, np.int64)  # each pair as first * count + second
     count = len(names)
     if len(np.unique(names)) < 2:
         return codes.reshape(0, 2)
@@ -98,12 +98,12 @@ def _different(names: Ints, most: int, rng: np.random.Generator) -> Ints:
 
 
 def scores(embeddings: Tensor, pairs: ImagePairs) -> Floats:
-    """Return the cosine similarity of each pair ``[P]`` of ``embeddings [N, E]``."""
+    """Return the cosine similarities ``[P]`` of pairs of the embeddings ``[N, E]``."""
     return cosines(embeddings, pairs.first, pairs.second)
 
 
 def cosines(embeddings: Tensor, first: Ints, second: Ints) -> Floats:
-    """Return the cosine similarity of each pair ``[P]``.
+    """Return the cosine similarities ``[P]`` of pairs of embeddings.
 
     Args:
         embeddings: ``[N, E]``, normalised or not.
@@ -124,7 +124,7 @@ def _one_by_one(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 
 def _by_matrix(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Return the pairs' products, picked from all products, one block of rows at a time."""
+    """Return the products of the pairs, picked from all products of one block of rows at a time."""
     order = first.argsort(stable=True)
     rows = first[order].contiguous()
     picked = torch.empty(len(first))
@@ -140,16 +140,18 @@ def _by_matrix(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
 def identity_folds(
     labels: Tensor, pairs: ImagePairs, *, folds: int = _FOLDS, seed: int = 0
 ) -> Ints:
-    """Return the fold of each pair ``[P]``, as in LFW: no identity is in two folds.
+    """Return the folds ``[P]`` of the pairs. As in LFW, no identity is in two folds.
 
     Args:
         labels: ``[N]`` int64.
         pairs: The pairs.
-        folds: The number of folds; fewer if a fold would have fewer than two classes.
-        seed: Seed of the assignment of identities.
+        folds: The largest number of folds. There are fewer if a fold would have fewer than two
+            classes.
+        seed: The seed by which identities are assigned to folds.
 
     Returns:
-        The number of each pair's fold; -1 for a pair across two folds, which does not count.
+        The number of each pair's fold, from 0; -1 for a pair of identities in two folds, which
+        must be left out.
     """
     names, codes = np.unique(labels.cpu().numpy(), return_inverse=True)
     count = max(1, min(folds, len(names) // 2))

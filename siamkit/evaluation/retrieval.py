@@ -1,4 +1,4 @@
-"""Retrieval metrics by exact search, in bounded memory; ties count by their expected value."""
+"""Retrieval metrics, by exact search in bounded memory, as expected values over tied images."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ class Retrieval:
     """The retrieval metrics.
 
     Attributes:
-        recall: By k, the share of queries with an image of their class among the k nearest.
-        map_at_r: Mean average precision at R; R is the number of images of the query's class in
-            the gallery.
-        r_precision: The mean share of images of the query's class among its R nearest.
-        queries: The number of queries with an image of their class in the gallery.
-        left_out: The number of other queries, which do not count.
+        recall: For each k, the share of queries with an image of their class among their k nearest
+            images.
+        map_at_r: The mean average precision at R. R is the number of images of the query's class in
+            the gallery, without the query itself.
+        r_precision: The share of images of the query's class among the query's R nearest images,
+            averaged over queries.
+        queries: The number of queries with another image of their class in the gallery.
+        left_out: The number of all other queries, which do not count.
         gallery: The number of images in the gallery.
         classes: The number of classes among the queries that count.
     """
@@ -56,7 +58,7 @@ class Retrieval:
 
 
 def retrieval_of(embeddings: Tensor, images: ImageSet, *, ks: Sequence[int] = KS) -> Retrieval:
-    """Return the :func:`retrieval` of labelled images, with the data's queries and gallery.
+    """Return the :func:`retrieval` metrics of labelled images, with the data's query and gallery.
 
     Args:
         embeddings: ``[N, E]``, normalised or not.
@@ -71,13 +73,13 @@ def retrieval_of(embeddings: Tensor, images: ImageSet, *, ks: Sequence[int] = KS
 
 
 def chance_of(images: ImageSet) -> dict[str, float]:
-    """Return the :func:`random_baseline` of images, with the data's queries and gallery."""
+    """Return the :func:`random_baseline` of images, with the data's query and gallery."""
     query, gallery = roles_of(images)
     return random_baseline(torch.tensor(images.labels), query=query, gallery=gallery)
 
 
 def roles_of(images: ImageSet) -> tuple[Tensor | None, Tensor | None]:
-    """Return the queries and the gallery of the data, ``[N]`` bool each; None: all images."""
+    """Return the data's query and gallery masks, each ``[N]`` bool, or None for all images."""
     query, gallery = (
         None if role is None else torch.tensor(role) for role in (images.query, images.gallery)
     )
@@ -95,8 +97,8 @@ def retrieval(
     """Search the gallery for each query by cosine similarity, and return the retrieval metrics.
 
     MAP@R follows Musgrave et al., "A Metric Learning Reality Check" (ECCV 2020). The search is
-    exact and computes similarities in blocks of 384 MB. Of images that are equally near, each order
-    is equally likely (:mod:`siamkit.evaluation.ties`).
+    exact and computes similarities in blocks of up to 384 MB. For images that are equally near,
+    each order counts as equally likely (:mod:`siamkit.evaluation.ties`).
 
     Args:
         embeddings: ``[N, E]``, normalised or not.
@@ -122,11 +124,12 @@ def retrieval(
             "no query has another image of its class in the gallery",
             hint="retrieval needs at least two images of a class",
         )
-    chosen = chosen[findable[chosen].argsort(stable=True)]  # so that few blocks need a long ranking
+    # Sorted by R, so that few blocks need a long ranking.
+    chosen = chosen[findable[chosen].argsort(stable=True)]
     totals = torch.zeros(len(ks) + 2, dtype=torch.float64)
     searched = (vectors if len(targets) == len(labels) else vectors[targets]).T  # [E, M]
     size = min(max(1, _BLOCK_BYTES // (4 * len(targets))), len(chosen))
-    # One buffer for all blocks: allocating memory takes half as long as the product itself.
+    # One buffer serves all blocks: allocating memory takes half as long as the product itself.
     buffer = torch.empty(size, len(targets))
     for block in chosen.split(size):
         r = findable[block]
@@ -158,16 +161,16 @@ def _block(
         found: ``[M]``, the labels of the gallery.
         asked: ``[B]``, the labels of the queries.
         r: ``[B]``, the number of images of each query's class.
-        depth: The ranks that matter.
+        depth: The number of ranks that matter.
         ks: The k of recall@k.
     """
-    # One more, which shows whether the last rank is tied.
+    # One more rank shows whether the last rank is tied.
     columns = unordered(similarity, min(depth + 1, similarity.shape[1]), where="similarities")
     top = steps(similarity.gather(1, columns))
     hits = found[columns] == asked[:, None]
     equal = top[:, 1:] == top[:, :-1]
     mixed = (equal & (hits[:, 1:] != hits[:, :-1])).any(1)
-    cut = equal[:, -1] if equal.shape[1] else mixed  # the last group may go on
+    cut = equal[:, -1] if equal.shape[1] else mixed  # the last group may have more images
     tied = (mixed | cut).nonzero().flatten()
     totals = _scores(hits[:, :depth], r, ks)
     if not len(tied):
@@ -182,7 +185,15 @@ def _block(
 
 
 def _complete(known: Groups, row: int, similarity: Tensor, hits: Tensor, last: Tensor) -> None:
-    """Count the whole last group of a query, of which only the first ranks were known."""
+    """Replace the counts of a query's last group by those over all images of the group.
+
+    Args:
+        known: The groups, whose counts are changed. They only know the first ranks.
+        row: The query's row in ``known``.
+        similarity: ``[M]``, the query's similarities.
+        hits: ``[M]`` bool, true for images of the query's class.
+        last: The score of the last group, in steps.
+    """
     tied = steps(similarity) == last
     in_group = known.before[row] == known.before[row, -1]
     known.size[row, in_group] = tied.sum()
@@ -213,7 +224,7 @@ def random_baseline(
     query: Tensor | None = None,
     gallery: Tensor | None = None,
 ) -> dict[str, float]:
-    """Return the expected metrics of a random ranking: recall@k, map@r, r_precision.
+    """Return the expected metrics of a random ranking: ``recall@k``, ``map@r``, ``r_precision``.
 
     The arguments and errors are those of :func:`retrieval`.
     """

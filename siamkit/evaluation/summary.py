@@ -1,4 +1,4 @@
-"""The summary of a set of embeddings: all its metrics, as ``siamkit evaluate`` prints them."""
+"""The summary of a set of embeddings: all metrics that ``siamkit evaluate`` prints."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ def summarize(
 ) -> dict[str, Any]:
     """Return all metrics of a set of images, as JSON values.
 
-    Labelled images give retrieval (with the data's queries and gallery, if it has them),
-    verification of pairs by label, and few-shot. Listed pairs or triplets give verification. A
-    metric is None if the set is too small for it, and ``notices`` gives the reason.
+    Labelled images give retrieval (with the queries and gallery that the data states), verification
+    of pairs made from labels, and few-shot accuracy. Listed pairs give verification. Listed
+    triplets give verification and the accuracy of triplets. A metric is None, or missing in a list,
+    if the set is too small for it. Then ``notices`` gives the reason.
 
     Args:
         embeddings: ``[N, E]``, normalised or not.
         images: The images, in the same order.
         threshold: The threshold for the error rates of verification; None: no error rates.
-        seed: Seed of the random pairs, folds, resamples and episodes.
+        seed: The seed of the random pairs, folds, resamples and episodes.
 
     Raises:
         DataError: No query has another image of its class in the gallery.
@@ -85,7 +86,7 @@ def summarize(
 
 
 def _triplets(embeddings: Tensor, tuples: Tuples) -> dict[str, Any]:
-    """Return the share of triplets whose positive is nearer than their negative; a tie is half."""
+    """Return the share of triplets whose positive is nearer than the negative; ties count half."""
     anchor, positive, negative = (np.asarray(side, np.int64) for side in tuples.columns)
     nearer = cosines(embeddings, anchor, positive) - cosines(embeddings, anchor, negative)
     share = float((np.sign(nearer) / 2 + 0.5).mean())
@@ -95,7 +96,7 @@ def _triplets(embeddings: Tensor, tuples: Tuples) -> dict[str, Any]:
 def _accuracy(
     verified: Verified, images: ImageSet, seed: int, notices: list[str]
 ) -> dict[str, Any] | None:
-    """Return k-fold accuracy, with the data's folds (as in LFW) or folds of identities."""
+    """Return k-fold accuracy on the data's folds (as in LFW), or on folds made from identities."""
     pairs = verified.pairs
     if images.tuples is not None and images.tuples.folds is not None:
         rows, folds = np.arange(len(verified.scores)), np.asarray(images.tuples.folds)
@@ -109,9 +110,12 @@ def _accuracy(
 
 
 def _parts(count: int, pairs: ImagePairs) -> Tensor | None:
-    """Return the connected part of each image, so that folds of parts keep every pair.
+    """Return the number ``[N]`` of each image's connected component over all pairs.
 
-    None if there are fewer than four parts. The folds then consist of identities.
+    Both images of a pair are in one component, so folds of whole components keep every pair.
+
+    Returns:
+        The numbers; None if there are fewer than four components, so that identities must be used.
     """
     ends = (np.ones(len(pairs.first)), (pairs.first, pairs.second))
     parts, of_image = connected_components(coo_array(ends, shape=(count, count)), directed=False)
@@ -119,7 +123,11 @@ def _parts(count: int, pairs: ImagePairs) -> Tensor | None:
 
 
 def _balanced_folds(pairs: ImagePairs, labels: Tensor, seed: int) -> tuple[Any, Any]:
-    """Return the pairs to use, with as many of each kind per fold, and the fold of every pair."""
+    """Return the pairs to use and the fold of every pair.
+
+    The pairs to use, by index, are as many same as different pairs in each fold. Surplus pairs are
+    left out at random.
+    """
     folds = identity_folds(labels, pairs, seed=seed)
     rng = np.random.default_rng(seed)
     chosen: list[Any] = []
@@ -132,7 +140,7 @@ def _balanced_folds(pairs: ImagePairs, labels: Tensor, seed: int) -> tuple[Any, 
 
 
 def _k_fold(values: Any, same: Any, folds: Any, notices: list[str]) -> dict[str, Any] | None:
-    """Return k-fold accuracy, with each fold's threshold chosen on the other folds."""
+    """Return k-fold accuracy, where the threshold of each fold is chosen on the other folds."""
     if len(np.unique(folds)) < 2:
         notices.append("no k-fold accuracy: it needs two folds with same and different pairs")
         return None

@@ -14,12 +14,12 @@ from siamkit.errors import DataError
 
 FARS = (1e-1, 1e-2, 1e-3)
 POINTS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
-"""The false accept rates of the points in a table of the curve."""
+"""The false accept rates of the points in a table of the ROC curve."""
 
 LEAST_FALSE_ACCEPTS = 10
 """A false accept rate is reported only if at least this many false accepts are expected at it.
 
-With fewer, the error of the rate could exceed half of the rate.
+With fewer, the measured rate could be off by more than half of the rate.
 """
 
 Floats = NDArray[np.float64]
@@ -33,7 +33,7 @@ class Roc:
     Attributes:
         far: The share of different pairs at or above each threshold.
         tar: The share of same pairs at or above each threshold.
-        thresholds: The thresholds, descending; the first is infinite and accepts nothing.
+        thresholds: The thresholds, descending. The first is infinite and accepts no pair.
     """
 
     far: Floats
@@ -49,8 +49,8 @@ class Verification:
         auc: The area under the ROC curve.
         eer: The equal error rate, at which the rates of false accepts and false rejects are equal.
         eer_threshold: The threshold at the equal error rate.
-        tar_at_far: By false accept rate, the share of accepted same pairs; None with too few
-            different pairs for that rate.
+        tar_at_far: For each false accept rate, the share of same pairs that are accepted at it;
+            None if there are too few different pairs to measure that rate.
         same: The number of same pairs.
         different: The number of different pairs.
     """
@@ -92,7 +92,16 @@ def roc(scores: ArrayLike, same: ArrayLike) -> Roc:
 def verification(
     scores: ArrayLike, same: ArrayLike, *, fars: Sequence[float] = FARS
 ) -> Verification:
-    """Return the metrics of scored pairs, with the arguments and errors of :func:`roc`."""
+    """Return the metrics of scored pairs.
+
+    Args:
+        scores: As for :func:`roc`.
+        same: As for :func:`roc`.
+        fars: The false accept rates for :attr:`Verification.tar_at_far`.
+
+    Raises:
+        DataError: As for :func:`roc`.
+    """
     values, flags = _checked(scores, same)
     curve = roc(values, flags)
     eer, threshold = equal_error_rate(curve)
@@ -132,7 +141,8 @@ def tar_at_far(curve: Roc, far: float, different: int) -> float | None:
         different: The number of different pairs of the curve.
 
     Returns:
-        The share; None with fewer than :data:`LEAST_FALSE_ACCEPTS` false accepts at that rate.
+        The share; None if fewer than :data:`LEAST_FALSE_ACCEPTS` false accepts are expected at that
+        rate.
     """
     if different * far < LEAST_FALSE_ACCEPTS * (1 - 1e-9):
         return None
@@ -144,8 +154,8 @@ class OperatingPoint:
     """A point of a ROC curve.
 
     Attributes:
-        far: The requested false accept rate.
-        tar: The share of accepted same pairs.
+        far: The requested false accept rate. The point's own rate is at most this.
+        tar: The share of same pairs that are accepted.
         threshold: The lowest accepted score; infinite if no pair is accepted.
     """
 
@@ -157,9 +167,12 @@ class OperatingPoint:
 def operating_points(
     curve: Roc, different: int, fars: Sequence[float] = POINTS
 ) -> list[OperatingPoint]:
-    """Return the points of a curve at some false accept rates that have enough pairs.
+    """Return the points of a curve at those false accept rates for which there are enough pairs.
 
-    The arguments are those of :func:`tar_at_far`.
+    Args:
+        curve: The curve.
+        different: The number of different pairs of the curve.
+        fars: The false accept rates.
     """
     points = []
     for far in fars:
@@ -173,9 +186,9 @@ def operating_points(
 def threshold_at_far(scores: ArrayLike, same: ArrayLike, far: float) -> float:
     """Return the most lenient threshold with a false accept rate of at most ``far``.
 
-    It lies half-way between two scores, or above all scores if a single false accept is too many. A
-    pair is accepted if its score is at or above the threshold. The arguments and errors are those
-    of :func:`roc`.
+    The threshold lies half-way between two scores, or above all scores if a single false accept is
+    too many. A pair is accepted if its score is at or above the threshold. The other arguments and
+    the errors are those of :func:`roc`.
     """
     values, flags = _checked(scores, same)
     curve = roc(values, flags)
@@ -186,8 +199,8 @@ def threshold_at_far(scores: ArrayLike, same: ArrayLike, far: float) -> float:
 def best_threshold(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
     """Return the threshold with the highest accuracy, and that accuracy.
 
-    Every pair counts once, so balanced accuracy needs equal numbers of same and different pairs.
-    The arguments and errors are those of :func:`roc`.
+    Every pair has the same weight, so the accuracy is only balanced if there are as many same as
+    different pairs. The arguments and errors are those of :func:`roc`.
     """
     values, flags = _checked(scores, same)
     curve = roc(values, flags)
@@ -199,7 +212,7 @@ def best_threshold(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class FoldedAccuracy:
-    """The accuracy on folds, each with a threshold chosen on the other folds.
+    """The accuracy on folds, where the threshold of each fold is chosen on the other folds.
 
     Attributes:
         mean: The mean over the folds.
@@ -217,15 +230,16 @@ class FoldedAccuracy:
 def k_fold_accuracy(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> FoldedAccuracy:
     """Return the accuracy by the protocol of LFW (Huang et al., 2007).
 
-    Each fold uses the best threshold of the other folds' pairs.
+    The threshold of each fold is the best threshold for the pairs of all other folds.
 
     Args:
-        scores: The scores ``[P]``.
+        scores: ``[P]``, higher for more similar pairs.
         same: ``[P]`` bool, true for pairs of one class.
-        folds: ``[P]``, the number of each pair's fold; at least two folds.
+        folds: ``[P]``, the number of each pair's fold. There must be at least two folds.
 
     Raises:
-        DataError: There is only one fold, or as for :func:`roc`, for the pairs outside any fold.
+        DataError: There is only one fold, a score is not finite, or the pairs outside some fold are
+            all of one kind.
     """
     values, flags = _checked(scores, same)
     numbers = np.asarray(folds)
@@ -245,15 +259,16 @@ def k_fold_accuracy(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> Fol
 def threshold_at(curve: Roc, index: int) -> float:
     """Return a threshold that accepts the same pairs as ``curve.thresholds[index]``.
 
-    It lies half-way between the two neighbouring scores, or just above the highest score.
+    The threshold lies half-way between the two neighbouring scores. It is just above the highest
+    score if no pair is accepted, and the lowest score if all pairs are.
     """
     if index + 1 == len(curve.thresholds):
         return float(curve.thresholds[index])
     lower = curve.thresholds[index + 1]
-    # The first is infinite; just above the highest score, nothing is accepted either.
+    # The first threshold is infinite. Just above the highest score, no pair is accepted either.
     upper = curve.thresholds[index] if index else np.nextafter(lower, np.inf)
     middle = (upper + lower) / 2
-    # Adjacent floats have no number between them, so half-way is one of them.
+    # Adjacent floats have no number between them: half-way may round to the lower one.
     return float(middle if index and middle > lower else upper)
 
 
@@ -261,9 +276,9 @@ def errors_at(scores: ArrayLike, same: ArrayLike, threshold: float) -> dict[str,
     """Return accuracy, FAR and FRR at a threshold; a rate is None without pairs of that kind.
 
     Args:
-        scores: The scores ``[P]``.
+        scores: ``[P]``, higher for more similar pairs.
         same: ``[P]`` bool, true for pairs of one class.
-        threshold: A pair is accepted if its score is at or above it.
+        threshold: The threshold. A pair is accepted if its score is at or above the threshold.
     """
     accepted, flags = np.asarray(scores) >= threshold, np.asarray(same, dtype=bool)
     return {

@@ -1,4 +1,4 @@
-"""The verification of a set of images: its scored pairs, their metrics, and intervals."""
+"""The verification of a set of images: the scored pairs, the metrics, and the intervals."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Verified:
 
     Attributes:
         pairs: The pairs.
-        scores: ``[P]``, their cosine similarities.
-        curve: Their ROC curve.
-        metrics: Their metrics.
-        intervals: 95 % intervals of the metrics, by name; empty with too few identities.
-        notices: Notices about missing metrics.
+        scores: ``[P]``, the cosine similarities of the pairs.
+        curve: The ROC curve of the pairs.
+        metrics: The verification metrics of the pairs.
+        intervals: The 95 % interval of each metric, by name; empty if there are too few identities.
+        notices: Notices about missing metrics and intervals.
     """
 
     pairs: ImagePairs
@@ -56,16 +56,16 @@ class Verified:
 def verify_images(
     embeddings: Tensor, images: ImageSet, *, most: int = MOST, seed: int = 0
 ) -> Verified:
-    """Score the listed pairs of images, or pairs by label, and return their metrics.
+    """Score the listed pairs of images, or pairs made from labels, and return the metrics.
 
     Args:
         embeddings: ``[N, E]``, normalised or not.
         images: The images, in the same order.
-        most: The largest number of pairs by label; more are sampled.
-        seed: Seed of the sampled pairs and the resamples.
+        most: The largest number of pairs made from labels. If there are more, a sample is used.
+        seed: The seed of the sampled pairs and the resamples.
 
     Raises:
-        DataError: There are no same or no different pairs.
+        DataError: There are no same pairs, or no different pairs.
     """
     labels = torch.tensor(images.labels)
     known = images.tuples

@@ -1,4 +1,4 @@
-"""Freezing: which parts of a network train and when, for any ``nn.Module``.
+"""Freezing: controls which parts of any ``nn.Module`` train, and when.
 
 ::
 

@@ -1,13 +1,14 @@
 """The freeze controller: the only code that freezes and unfreezes parameters.
 
-It acts between optimizer steps. Gradients are dropped (not zeroed) before anything changes, so
-that a stale gradient, momentum or weight decay cannot move a parameter that is frozen now. Every
-flag is set each time, so applying a plan is idempotent, and resuming needs no memory of earlier
-phases. Modules are never swapped, so the optimizer's parameters stay the network's parameters.
+The controller acts between optimizer steps. First it sets all gradients to None (not to zero), so
+that a stale gradient, momentum or weight decay cannot move a parameter that is frozen now. Each
+time, it sets the flags of all parameters and modules. So applying a plan twice changes nothing, and
+a resumed run needs no memory of earlier phases. Modules are never replaced, so the optimizer's
+parameters stay the network's parameters.
 
-It works on any network. For a network in ``DistributedDataParallel`` or ``torch.compile``, it works
-on the network inside. Names are plain (:mod:`siamkit.model.names`): the same with and without the
-wrapper.
+The controller works on any network, and for ``DistributedDataParallel`` or ``torch.compile`` on the
+network inside the wrapper. Names are plain (:mod:`siamkit.model.names`): they are the same with and
+without a wrapper.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Change:
 
     Attributes:
         now: The stage's status under the plan.
-        was: Its status under the plan before; None if there was none.
+        was: The stage's status under the previous plan; None if there was no previous plan.
     """
 
     now: StageStatus
@@ -42,21 +43,22 @@ class Change:
 
 
 class FreezeController:
-    """Applies plans to a network, and proves that frozen tensors stay as they were.
+    """The controller that applies plans to a network, and proves that frozen tensors do not change.
 
     Args:
         net: The network: any module, wrapped or not.
-        stages: Its stages, as the policy sees them (:func:`siamkit.freezing.discover_stages`).
+        stages: The stages of the network, as the policy sees them; see
+            :func:`siamkit.freezing.discover_stages`.
 
     Attributes:
-        net: The network, inside all wrappers.
-        sizes: The number of values of each parameter, by plain name; a tied one counts once.
-        plan: The plan that was applied last.
+        net: The network without wrappers.
+        sizes: The number of values of each parameter, by plain name. A tied parameter counts once.
+        plan: The plan that was applied last; None before the first.
         fingerprints: The fingerprint of every frozen tensor, by plain name.
 
     Raises:
-        ConfigError: The stages do not fit the network: they name a parameter that it doesn't have,
-            leave one out, or hold one twice.
+        ConfigError: The stages do not fit the network: they name a parameter that the network
+            doesn't have, leave out a parameter, or hold a parameter twice.
     """
 
     def __init__(self, net: nn.Module, stages: Iterable[Stage]) -> None:
@@ -77,13 +79,13 @@ class FreezeController:
         self._owner = _owners(self.net, plain, self._units)
 
     def apply(self, plan: FreezePlan) -> tuple[Change, ...]:
-        """Apply ``plan`` and return the changes, stage by stage.
+        """Apply ``plan``, and return the changes of the stages whose status changes.
 
-        Call it between optimizer steps. It takes new fingerprints of every frozen tensor.
+        Call this method between optimizer steps. It takes new fingerprints of all frozen tensors.
 
         Raises:
-            ConfigError: The plan names a parameter that the network doesn't have, or trains one
-                that was frozen when ``DistributedDataParallel`` was built.
+            ConfigError: The plan trains a parameter that the network doesn't have, or that was
+                frozen when ``DistributedDataParallel`` was built.
         """
         plan = self._own(plan)
         before = self.plan and status(self._plain, self.plan, self.sizes)
@@ -101,7 +103,10 @@ class FreezeController:
         )
 
     def verify(self, when: str) -> None:
-        """Check the fingerprints taken by :meth:`apply`.
+        """Check that no frozen tensor has changed since :meth:`apply`.
+
+        Args:
+            when: The time of the check, for the message, such as ``epoch 3``.
 
         Raises:
             FrozenDriftError: A frozen parameter or buffer changed.
@@ -121,7 +126,11 @@ class FreezeController:
         return frozenset(parameters | buffers)
 
     def _own(self, plan: FreezePlan) -> FreezePlan:
-        """Return the plan with plain names. A tied parameter trains if any of its names does."""
+        """Return the plan with plain names. A tied parameter trains if one of its names does.
+
+        Raises:
+            ConfigError: As for :meth:`apply`.
+        """
         trainable = {self._names[name] for name in plan.trainable}
         if unknown := sorted(trainable - self.sizes.keys()):
             raise ConfigError(
@@ -147,7 +156,7 @@ class FreezeController:
                 release(module, self.net.training)
 
     def _is_fixed(self, name: str, module: nn.Module, plan: FreezePlan) -> bool:
-        """Return whether a module is a fixed function under ``plan``, so must be in eval mode."""
+        """Return whether ``plan`` makes a module a fixed function, which must be in eval mode."""
         module = unwrap(module)
         own = [self._names[join(name, p)] for p, _ in module.named_parameters(recurse=False)]
         if any(p in plan.trainable for p in own) and not is_norm(module):
@@ -178,7 +187,16 @@ def _plain(stage: Stage, names: Names) -> Stage:
 
 
 def _check(stages: Sequence[Stage], sizes: Mapping[str, int], network: str) -> None:
-    """Raise ConfigError if stages, with plain names, do not fit a network."""
+    """Check that stages fit a network.
+
+    Args:
+        stages: The stages, with plain names.
+        sizes: The number of values of each parameter of the network, by plain name.
+        network: The name of the network's class, for messages.
+
+    Raises:
+        ConfigError: The stages do not fit.
+    """
     held = Counter(name for stage in stages for name in stage.parameters)
     hint = "siamkit.freezing.discover_stages gives the stages of any network"
     if unknown := [name for name in held if name not in sizes]:
@@ -206,9 +224,13 @@ def _check(stages: Sequence[Stage], sizes: Mapping[str, int], network: str) -> N
 
 
 def _averaged(net: nn.Module) -> frozenset[str] | None:
-    """Return the names of the parameters whose gradients are averaged; None for one process.
+    """Return the names of the parameters whose gradients are averaged over processes.
 
-    ``DistributedDataParallel`` averages only parameters that could train when it was built.
+    ``DistributedDataParallel`` only averages the gradients of parameters that were not frozen when
+    it was built.
+
+    Returns:
+        The names; None without ``DistributedDataParallel``, or with one process.
     """
     for module in net.modules():
         if isinstance(module, nn.parallel.DistributedDataParallel):
@@ -223,7 +245,13 @@ def _active(unit: Stage, plan: FreezePlan) -> bool:
 
 
 def _owners(net: nn.Module, stages: Sequence[Stage], units: Sequence[Stage]) -> dict[str, Stage]:
-    """Return the stage or block that each module belongs to, finest first."""
+    """Map each module's name to the module's block, or to its stage if the stage has no blocks.
+
+    Args:
+        net: The network.
+        stages: The stages.
+        units: All blocks, and the stages without blocks.
+    """
     by_module: dict[str, Stage] = {}
     for stage in stages:
         # A module of the stage that is in none of its blocks belongs to the last block.

@@ -1,15 +1,15 @@
 """The hold: keeps modules in eval mode through every ``.train()`` call.
 
 A frozen batch norm must not update its statistics, and a frozen dropout must not drop values: the
-frozen part of a network is a fixed function only in eval mode. ``train()`` recurses through
-``child.train(mode)``, so an instance attribute ``train`` on the held module stops the call,
-whichever ancestor it started at. Modules are never swapped, and ``track_running_stats`` is never
-changed.
+frozen part of a network is a fixed function only in eval mode. ``train()`` of a module calls
+``child.train(mode)`` of every child. So an instance attribute ``train`` on the held module stops
+the call, whichever ancestor's ``train()`` was called first. Modules are never replaced, and
+``track_running_stats`` is never changed.
 
-A deep copy, a pickle and a ``torch.save`` of a held module are held too. torch makes two kinds of
-copies without the instance's attributes, so these lose the hold: copies of a TorchScript module,
-and the root of a ``torch.fx`` graph module (whose mode has no effect). Apply the plan again to such
-a copy.
+Deep copies, pickles and ``torch.save`` files of a held module are held too. torch makes two kinds
+of copies without the instance's attributes, and these copies lose the hold: copies of a TorchScript
+module, and the root of a ``torch.fx`` graph module (whose mode has no effect). Apply the plan again
+to such a copy.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class _StayInEval:
-    """The method ``train`` of one held module.
+    """The replacement of the method ``train`` of one held module.
 
-    It is not a bound method, because pickle saves a bound method by its name, and the module's
-    class has no method of that name.
+    This is not a bound method, because pickle saves a bound method by name, and the module's class
+    has no method of that name.
     """
 
     def __init__(self, module: nn.Module | None) -> None:
@@ -47,8 +47,8 @@ class _StayInEval:
             kind.__reduce__ is not object.__reduce__
             or kind.__reduce_ex__ is not object.__reduce_ex__
         ):
-            # Such a class (a graph module) may save its attributes before itself. A reference from
-            # here to the module would then recurse for ever.
+            # Such a class (a graph module) may save its attributes before itself. If this object
+            # then referred to the module, saving would recurse for ever.
             return _StayInEval, (None,)
         # The two objects refer to each other, so the module is restored after this object.
         return _unbound, (), {"module": self.module}
@@ -59,13 +59,13 @@ def _unbound() -> _StayInEval:
 
 
 def hold(module: nn.Module) -> None:
-    """Put one module (not its children) into eval mode until :func:`release`."""
+    """Put a module, but not its children, into eval mode until :func:`release`."""
     module.training = False
     module.train = _StayInEval(module)  # type: ignore[method-assign]
 
 
 def release(module: nn.Module, training: bool) -> None:
-    """Let ``train()`` reach the module again, and set its mode."""
+    """End the hold of a module, so that ``train()`` works again, and set the module's mode."""
     vars(module).pop("train", None)
     module.training = training
 

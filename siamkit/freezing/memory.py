@@ -1,4 +1,4 @@
-"""Memory: the bytes that a training step under a plan needs."""
+"""Memory: measures the bytes that a training step under a plan needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from siamkit.model.names import named_parameters
 from siamkit.model.undisturbed import undisturbed
 
 _PROBE = 2
-"""Images of the smaller forward. A batch norm in training mode needs two."""
+"""The number of images of the smaller forward. A batch norm in training mode needs two."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Memory:
     """The memory of a training step, in bytes.
 
     Attributes:
-        weights: Bytes of parameters and buffers.
-        gradients: Bytes of the gradients of the parameters that train.
-        optimizer: Bytes of the optimizer's state for the parameters that train.
-        activations: Bytes that autograd saves in the forward for the backward.
+        weights: The bytes of parameters and buffers.
+        gradients: The bytes of the gradients of the parameters that train.
+        optimizer: The bytes of the optimizer's state for the parameters that train.
+        activations: The bytes that autograd saves in the forward pass for the backward pass.
     """
 
     weights: int
@@ -52,11 +52,12 @@ def training_memory(
         net: The network, with ``plan`` applied.
         plan: The plan.
         images: Four images ``[4, C, H, W]``.
-        batch_size: Images per forward in training. The saved bytes are a constant (such as
-            standardised weights) plus a part proportional to the images, so forwards of two and
-            of four images give them for any number.
-        state_per_parameter: Values that the optimizer keeps for each parameter (2 for Adam).
-        loss: The loss, whose own parameters train in every phase.
+        batch_size: The number of images per forward in training. The bytes that autograd saves are
+            a constant (such as standardised weights) plus a part proportional to the number of
+            images. So they are measured for two and for four images, and computed for this number.
+        state_per_parameter: The number of values that the optimizer keeps for each value of a
+            parameter (2 for Adam).
+        loss: The loss, whose own parameters train in every phase; None if it has none.
     """
     own = [] if loss is None else list(loss.parameters())
     trained = sum(
@@ -75,13 +76,13 @@ def training_memory(
 
 
 def saved_activations(net: Any, images: Tensor) -> int:
-    """Return the bytes that autograd saves in a training forward, each storage counted once.
+    """Return the bytes that autograd saves in a training forward, counting each storage once.
 
     Parameters and buffers do not count, because they are in memory anyway.
     """
     own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
     saved: dict[int, int] = {}
-    alive: list[Tensor] = []  # keeps every storage, so that no address is used twice
+    alive: list[Tensor] = []  # keeps every storage alive, so that no address is used twice
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

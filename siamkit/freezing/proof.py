@@ -1,4 +1,4 @@
-"""The freezing proof: fingerprints that show that no frozen tensor changed."""
+"""The freezing proof: shows by fingerprints that no frozen tensor changed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from siamkit.words import plural
 
 
 def fingerprints(net: nn.Module, names: Iterable[str]) -> dict[str, str]:
-    """Return the fingerprint of each named parameter or buffer, by its plain name.
+    """Return the fingerprints of the parameters and buffers with these plain names, by name.
 
-    They are the same whether the network is wrapped (``torch.compile``,
-    ``DistributedDataParallel``) or not.
+    Wrappers (``torch.compile``, ``DistributedDataParallel``) do not change names or fingerprints.
     """
     tensors = named_tensors(net)
     return {name: fingerprint(tensors[name]) for name in sorted(names)}
@@ -31,7 +30,7 @@ def verify(net: nn.Module, expected: Mapping[str, str], when: str) -> None:
         when: The time of the check, for the message, such as ``epoch 3``.
 
     Raises:
-        FrozenDriftError: A tensor changed; the message names it.
+        FrozenDriftError: A tensor changed. The message names it.
     """
     tensors = named_tensors(net)
     drifted = [name for name, digest in expected.items() if fingerprint(tensors[name]) != digest]

@@ -1,4 +1,4 @@
-"""The freeze schedule: turns a policy into phases, spans of epochs with one plan. Pure."""
+"""The freeze schedule: turns a policy into phases, which are spans of epochs with one plan."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ History = Sequence[Mapping[str, float]]
 
 @dataclass(frozen=True)
 class FreezeSchedule:
-    """A freeze policy over the stages of one network and the epochs of one run.
+    """A freeze policy, applied to the stages of one network and the epochs of one run.
 
-    It has no state: the metrics of the finished epochs are arguments. So a resumed run is in the
-    same phase as before, even in the middle of an epoch.
+    The schedule has no state: methods get the metrics of the finished epochs as arguments. So a
+    resumed run is in the same phase as before, even in the middle of an epoch.
 
     Attributes:
-        policy: The policy, which decides what trains when.
+        policy: The policy, which decides which stages train in which epoch.
         stages: The network's stages, as the policy sees them.
-        epochs: Epochs in the run.
+        epochs: The number of epochs of the run.
         monitor: The validation metric that a metric-driven policy follows; higher is better.
-        name: The policy's name in messages; its class's name if empty.
+        name: The policy's name in messages; if empty, the name of the policy's class.
     """
 
     policy: FreezePolicy
@@ -57,11 +57,11 @@ class FreezeSchedule:
 
         Args:
             epoch: The epoch, from 0.
-            history: Metrics of the finished epochs; those from ``epoch`` on are ignored.
+            history: The metrics of the finished epochs. Those of ``epoch`` and later are ignored.
 
         Raises:
             PluginError: The plan names a parameter or a stage that doesn't exist, or has an invalid
-                rate; or the policy returned two plans for the same arguments.
+                rate or norm mode; or the policy returned two plans for the same arguments.
         """
         where = name_of(self.policy, f"freeze policy {self.name!r}")
         progress = Progress(
@@ -82,11 +82,11 @@ class FreezeSchedule:
         return replace(plan, trainable=plan.trainable - norms)
 
     def phases(self, history: History = ()) -> tuple[Phase, ...]:
-        """Return the phases of the run: consecutive epochs with equal plans, merged.
+        """Return the phases of the run. Consecutive epochs with equal plans form one phase.
 
         Args:
-            history: Metrics of the finished epochs. A metric-driven policy is forecast from them
-                alone, as if no later epoch changed its decisions.
+            history: The metrics of the finished epochs. The later phases of a metric-driven policy
+                are a forecast from these metrics alone.
         """
         result: list[Phase] = []
         for epoch in range(self.epochs):
@@ -98,13 +98,13 @@ class FreezeSchedule:
         return tuple(result)
 
     def phase_at(self, epoch: int, history: History = ()) -> Phase:
-        """Return the phase of ``epoch``, as forecast from the finished epochs."""
+        """Return the phase of ``epoch``, as forecast from the metrics of the finished epochs."""
         return next(p for p in self.phases(history) if p.start_epoch <= epoch < p.end_epoch)
 
     def unfrozen_at(self, epoch: int, history: History = ()) -> dict[str, int]:
-        """Return the epoch in which each stage that trains in ``epoch`` was last unfrozen.
+        """Map each stage that trains in ``epoch`` to the epoch in which it was last unfrozen.
 
-        Stages that have trained since the first epoch are left out.
+        Stages that have trained in all epochs since the first are left out.
         """
         unfrozen: dict[str, int] = {}
         before: set[str] | None = None
@@ -119,10 +119,10 @@ class FreezeSchedule:
         return unfrozen
 
     def require_trainable(self, phases: Sequence[Phase]) -> None:
-        """Refuse phases in which nothing trains.
+        """Check that each phase trains something.
 
         Raises:
-            ConfigError: In some phase no parameter of the network is trainable.
+            ConfigError: A phase trains no parameter of the network.
         """
         for phase in phases:
             if not phase.plan.trainable:
@@ -163,11 +163,12 @@ class StageStatus:
 
     Attributes:
         name: The stage's name.
-        parameters: Number of values of its parameters.
-        trainable: Number of those values that train.
-        norm: The behaviour of its norm layers: ``frozen`` in a frozen stage, ``-`` if it has none.
-        lr_mult: Rate multiplier; 0 if nothing in the stage trains.
-        needs_backward: Whether gradients flow into or through it.
+        parameters: The number of values of the stage's parameters.
+        trainable: The number of these values that train.
+        norm: The mode of the stage's norm layers: ``frozen`` if none of their parameters trains,
+            ``-`` if there are no norm layers.
+        lr_mult: The rate multiplier; 0 if nothing in the stage trains.
+        needs_backward: Whether gradients flow into or through the stage.
     """
 
     name: str
@@ -207,7 +208,7 @@ def status(
 
 
 def norm_of(stage: Stage, plan: FreezePlan) -> str:
-    """Return the behaviour of the norm layers of ``stage`` under ``plan``; ``-`` without any."""
+    """Return the mode of the norm layers of ``stage`` under ``plan``; see :class:`StageStatus`."""
     if not stage.norms:
         return "-"
     if not stage.norms & plan.trainable:
@@ -216,8 +217,8 @@ def norm_of(stage: Stage, plan: FreezePlan) -> str:
 
 
 def norm_mode(stage: Stage, plan: FreezePlan) -> NormMode:
-    """Return the mode of the norm layers that train in ``stage``.
+    """Return the mode of those norm layers of ``stage`` that train.
 
-    The head is new, so its statistics must always be trained.
+    It is the plan's, except in the head: the head is new, so its statistics must be trained.
     """
     return "train" if stage.name == HEAD else plan.norm

@@ -1,7 +1,8 @@
 """The embedder: runs a trained network on images.
 
-A trained network is a fixed function, like a frozen prefix. So the embedder runs it in the same
-way: with the fastest kernel that pays off for the number of images, after a check on real images.
+A trained network is a fixed function, like the frozen prefix of a network in training. So the
+embedder runs the network in the same way: with the fastest kernel that pays off for the number of
+images, after a check of the kernel on real images.
 """
 
 from __future__ import annotations
@@ -44,28 +45,28 @@ Images = ImageLike | Iterable[ImageLike] | Sequence[Sample] | Tensor
 BATCH_SIZE = 64
 """The default number of images per forward pass."""
 
-_BATCHES_AT_ONCE = 256  # whose image indices the loader gets at once
+_BATCHES_AT_ONCE = 256  # the loader gets the image indices of this many batches at a time
 
 ResultT = TypeVar("ResultT", covariant=True)
 
 
 class Searchable(Protocol[ResultT]):
-    """A collection to search by embeddings, such as a :class:`siamkit.Index`."""
+    """A collection that can be searched by embeddings, such as a :class:`siamkit.Index`."""
 
     def require_model(self, fingerprint: str) -> None:
-        """Raise an error unless this model made the embeddings."""
+        """Check that the network with this fingerprint made the embeddings of the collection."""
 
     def search(self, embeddings: Tensor, k: int) -> ResultT:
-        """Return the k entries most similar to each of ``embeddings [Q, E]``."""
+        """Return the k entries that are most similar to each of the embeddings ``[Q, E]``."""
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Image files with their embeddings.
+    """Image files, and their embeddings.
 
     Attributes:
-        paths: The files.
-        embeddings: ``[N, E]``, float32, on the CPU.
+        paths: The N files.
+        embeddings: The embeddings ``[N, E]`` of the files, float32, on the CPU.
     """
 
     paths: tuple[Path, ...]
@@ -73,23 +74,29 @@ class Embedded:
 
 
 class Embedder(TextRepr):
-    """Turns images into embeddings, and verifies pairs of images.
+    """A trained network that turns images into embeddings, and verifies pairs of images.
 
-    Its threshold, its kernel and its fingerprint belong to the network as it is now. So the network
-    always runs in eval mode, even after ``net.train()``. Once a tensor of it changed (by a training
-    step, other weights or another device), the embedder refuses to run it. An embedder can be
-    copied and pickled; a copy chooses its kernel again.
+    The threshold, the kernel and the fingerprint of an embedder are valid only for the network as
+    it was when the embedder was made. So the network always runs in eval mode, even after
+    ``net.train()``. Once a tensor of the network has changed (by a training step, other weights or
+    another device), the embedder refuses to run the network. An embedder can be copied and pickled;
+    a copy chooses a kernel again.
 
     Args:
-        net: The network. It is put into eval mode.
-        kernel: The kernel of the network: a name as in ``engine.prefix``, or ``auto`` to measure.
+        net: The network. It is put into eval mode, and none of its parameters needs gradients any
+            more.
+        kernel: The kernel that runs the network: a name as in ``engine.prefix``, or ``auto`` to
+            measure which one is fastest.
         precision: The numeric type on a GPU.
-        workers: Processes that decode images; None: by the number of cores and images.
-        calibration: The calibration for :meth:`verify`, or the error to raise there.
-        max_pixels: Refuse images of more pixels, before they are decoded.
+        workers: The number of processes that decode images; None to choose it by the number of
+            cores and images.
+        calibration: The calibration for :meth:`verify`, or the error that :meth:`verify` raises;
+            None if there is no calibration.
+        max_pixels: The most pixels that an image may have. Larger images are refused before they
+            are decoded.
 
     Raises:
-        ConfigError: It is no network of siamkit.
+        ConfigError: ``net`` is not a :class:`siamkit.SiameseNet`.
     """
 
     def __init__(
@@ -120,7 +127,7 @@ class Embedder(TextRepr):
         self._mark = mark(self.net)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy keeps: no kernel, which may hold compiled code or a session."""
+        """Return the state of a copy: without the kernel, which may hold compiled code."""
         self._require_unchanged()
         return {**vars(self), "_choice": None, "_considered": 0, "_mark": None}
 
@@ -139,18 +146,24 @@ class Embedder(TextRepr):
         backbone: nn.Module | None = None,
         head: nn.Module | None = None,
     ) -> Self:
-        """Return an embedder with a saved network, and its threshold if it was saved from a run.
+        """Return an embedder with a saved network, and with the threshold if one was saved.
 
         Args:
-            folder: What ``save_pretrained`` wrote, or ``hf-hub:ORG/NAME`` for one on the hub.
-            device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-            kernel: How the network runs: ``auto`` measures, or a name as in ``engine.prefix``.
-            workers: Processes that decode images; None: by the number of cores and images.
-            backbone: A module for the backbone's tensors, where it was saved as a Python object.
-            head: The same for the head.
+            folder: A folder that ``save_pretrained`` wrote, or ``hf-hub:ORG/NAME`` for a network on
+                the hub.
+            device: The device to run on: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto`` to use
+                a GPU if there is one.
+            kernel: The kernel that runs the network: a name as in ``engine.prefix``, or ``auto`` to
+                measure which one is fastest.
+            workers: The number of processes that decode images; None to choose it by the number of
+                cores and images.
+            backbone: A module into which the backbone's tensors are loaded, needed if the backbone
+                was saved as a Python object.
+            head: Likewise, a module for the head's tensors.
 
         Raises:
-            ConfigError: There is no such folder or device, or an object is missing.
+            ConfigError: There is no such folder or device, or ``backbone`` or ``head`` is needed
+                but not given.
             CheckpointError: A file is damaged, a plugin is missing, or the rebuilt network's output
                 differs from the saved network's.
         """
@@ -173,10 +186,10 @@ class Embedder(TextRepr):
 
     @property
     def calibration(self) -> Calibration:
-        """The threshold and the probability map of the network.
+        """The calibration of the network: the threshold, and the map from scores to probabilities.
 
         Raises:
-            CheckpointError: It is missing or damaged; the message says how to get one.
+            CheckpointError: The calibration is missing or damaged. The message says how to get one.
         """
         if isinstance(self._calibration, CheckpointError):
             raise self._calibration
@@ -199,12 +212,12 @@ class Embedder(TextRepr):
 
     @property
     def fingerprint(self) -> str:
-        """A SHA-256 of the network's tensors and of its preprocessing.
+        """A SHA-256 of the network's tensors, its preprocessing, and whether it normalises.
 
-        Only embeddings with the same fingerprint can be compared.
+        Embeddings can only be compared if embedders with the same fingerprint made them.
 
         Raises:
-            ConfigError: The network changed since the embedder was made.
+            ConfigError: The network has changed since the embedder was made.
         """
         self._require_unchanged()
         return self._fingerprint
@@ -214,41 +227,46 @@ class Embedder(TextRepr):
         return fingerprint_of(self.net)
 
     def _require_unchanged(self) -> None:
-        """Put the network into eval mode, and refuse one whose tensors changed."""
+        """Put the network into eval mode, and check that its tensors have not changed.
+
+        Raises:
+            ConfigError: A tensor has changed.
+        """
         self.net.eval()
         if mark(self.net) != self._mark:
             raise ConfigError(
                 "the network changed since the embedder was made, but its threshold, its kernel "
                 "and its fingerprint belong to the network as it was",
                 where="net",
-                hint="make another one: siamkit.Embedder(NET), or siamkit.load_embedder(RUN)",
+                hint="make a new embedder: siamkit.Embedder(NET), or siamkit.load_embedder(RUN)",
             )
 
     @property
     def numerics(self) -> str:
-        """The kind of device and the precision; equal kinds agree up to rounding."""
+        """The kind of device and the precision. Embeddings of one kind are equal up to rounding."""
         return kernel_class(self._device, self._precision)
 
     @property
     def choice(self) -> Choice | None:
-        """The kernel in use, with its measurements; None before the first image."""
+        """The kernel in use, and the measurements that chose it; None before the first image."""
         return self._choice
 
     def embed(self, images: Images, *, progress: bool | None = None) -> Tensor:
-        """Return the embeddings of images ``[N, E]``, float32, on the CPU.
+        """Return the embeddings ``[N, E]`` of images, float32, on the CPU.
 
         Args:
-            images: A folder (its images at any depth, sorted by path), a file, or several files. Or
-                one or more Pillow images or uint8 arrays ``[H, W, C]``, or a uint8 array ``[N, H,
-                W, C]`` or tensor ``[N, C, H, W]``, which are prepared like files. Or a float
-                tensor ``[N, C, H, W]`` that is already prepared for the backbone
-                (``net.preprocessing``). An iterator is read to its end.
-            progress: Show a progress bar; None: only in a terminal or a notebook.
+            images: The images, in one of these forms. Files: a folder (its images at any depth,
+                sorted by path), a file, or several files. Images in memory, which are prepared like
+                files: one or several Pillow images or uint8 arrays ``[H, W, C]``, a uint8 array
+                ``[N, H, W, C]``, or a uint8 tensor ``[N, C, H, W]``. Prepared images: a float
+                tensor ``[N, C, H, W]`` that was prepared according to ``net.preprocessing``. An
+                iterator is read to its end.
+            progress: Whether to show a progress bar; None for only in a terminal or a notebook.
 
         Raises:
-            DataError: An image is missing, cannot be decoded, or has another shape; the message
-                names it.
-            NonFiniteError: An embedding is NaN or infinite; the message names the image.
+            DataError: An image is missing, cannot be decoded, or has a wrong shape. The message
+                names the image.
+            NonFiniteError: An embedding is NaN or infinite. The message names the image.
         """
         parts, total = self._parts(listed(images))
         embeddings: list[Tensor] = []
@@ -259,7 +277,7 @@ class Embedder(TextRepr):
         return torch.cat(embeddings) if embeddings else torch.empty(0, self.embedding_dim)
 
     def _parts(self, images: Tensor | list[Any] | Paths) -> tuple[Iterator[Tensor], int]:
-        """Return the embeddings of images in parts, and the number of images."""
+        """Return the embeddings of images, part by part, and the number of all images."""
         if isinstance(images, Tensor):
             return self._tensors(images), len(images)
         if isinstance(images, list) and any(not is_file(image) for image in images):
@@ -268,13 +286,13 @@ class Embedder(TextRepr):
         return (part.embeddings for part in self.stream(samples)), len(samples)
 
     def similarity(self, a: Images, b: Images) -> Tensor:
-        """Return the cosine similarity of each of ``a`` to each of ``b`` ``[A, B]``.
+        """Return the cosine similarities ``[A, B]`` of every item of ``a`` with every one of ``b``.
 
-        It is in [-1, 1]; that of an embedding of zeros is 0.
+        Similarities are in [-1, 1]. An embedding of zeros has a similarity of 0 with every image.
 
         Args:
             a: Images as for :meth:`embed`, or embeddings ``[A, E]``.
-            b: The same.
+            b: Images as for :meth:`embed`, or embeddings ``[B, E]``.
 
         Raises:
             SiamkitError: As for :meth:`embed`.
@@ -287,11 +305,12 @@ class Embedder(TextRepr):
 
         Args:
             a: One image as for :meth:`embed`, or its embedding ``[1, E]``.
-            b: The other image, or its embedding.
+            b: The other image, or its embedding ``[1, E]``.
 
         Raises:
-            CheckpointError: The network has no threshold; the message says how to get one.
-            DataError: There is more than one image, or as for :meth:`embed`.
+            CheckpointError: The network has no threshold. The message says how to get one.
+            DataError: ``a`` or ``b`` is not exactly one image, an embedding consists of zeros, or
+                as for :meth:`embed`.
         """
         calibration = self.calibration
         one, other = self._sides(a, b)
@@ -315,14 +334,14 @@ class Embedder(TextRepr):
         Args:
             queries: Images, as for :meth:`embed`.
             gallery: The gallery: a :class:`siamkit.Index`, from ``siamkit.load_index``.
-            k: Results per query.
+            k: The number of results per query.
 
         Returns:
-            The result of ``gallery.search``: :class:`siamkit.Neighbours` for an index.
+            The result of ``gallery.search``, which is :class:`siamkit.Neighbours` for an index.
 
         Raises:
             CheckpointError: The gallery was made by another network.
-            ConfigError: It is not a gallery.
+            ConfigError: ``gallery`` is not a gallery.
             DataError: A query cannot be read.
         """
         if not hasattr(gallery, "require_model"):
@@ -338,15 +357,15 @@ class Embedder(TextRepr):
     def stream(self, images: Paths, *, batch_size: int = BATCH_SIZE) -> Iterator[Embedded]:
         """Yield the embeddings of image files, batch by batch, in bounded memory.
 
-        Memory holds one batch and the list of files.
+        Memory holds the list of files and a few batches, whatever the number of images.
 
         Args:
-            images: As for :meth:`embed`.
-            batch_size: Images per forward pass, and per result.
+            images: A folder, a file, or several files, as for :meth:`embed`.
+            batch_size: The number of images per forward pass, and per result.
 
         Raises:
-            DataError: An image is missing or cannot be decoded; the message names it.
-            NonFiniteError: An embedding is NaN or infinite; the message names the image.
+            DataError: An image is missing or cannot be decoded. The message names the image.
+            NonFiniteError: An embedding is NaN or infinite. The message names the image.
         """
         samples = samples_of(images)
         paths = [sample.path for sample in samples]
@@ -368,7 +387,7 @@ class Embedder(TextRepr):
                     left -= len(batch)
 
     def _opened(self, images: Sequence[Any]) -> Iterator[Tensor]:
-        """Yield the embeddings of images in memory, possibly mixed with files."""
+        """Yield the embeddings of images in memory, among which there may be files."""
         view = EvalView(self.net.preprocessing)
         how = self.decoding
         for start in range(0, len(images), BATCH_SIZE):
@@ -402,7 +421,7 @@ class Embedder(TextRepr):
 
     def _sides(self, a: Images, b: Images) -> tuple[Tensor, Tensor]:
         one = self._vectors(a)
-        # An iterator that is given for both sides can be read only once.
+        # If both sides are the same iterator, it can be read only once.
         return one, one if b is a else self._vectors(b)
 
     def _vectors(self, images: Images) -> Tensor:
@@ -419,7 +438,7 @@ class Embedder(TextRepr):
         return self.embed(images)
 
     def _run(self, images: Tensor, count: int, names: Sequence[object]) -> Tensor:
-        """Return the embeddings of ``images``, the first of ``count`` images in this task."""
+        """Return the embeddings of ``images``. ``count`` images of this call are yet to be run."""
         self._require_unchanged()
         moved = images.to(self._device, non_blocking=True)
         with attributing(plugins_of(self.net)):
@@ -428,7 +447,10 @@ class Embedder(TextRepr):
         return embeddings
 
     def _kernel(self, images: Tensor, count: int) -> Choice:
-        """Return the kernel; a larger task than before can make a faster kernel worthwhile."""
+        """Return the kernel, which is chosen again if there are more images than before.
+
+        For more images, a kernel that takes longer to build may pay off.
+        """
         if self._choice is None or (self._wanted == "auto" and count > self._considered):
             self._considered = count
             self._choice = choose(

@@ -1,4 +1,4 @@
-"""The embedding files, which other programs can read."""
+"""Embedding files: writes the embeddings of images to files that other programs can read."""
 
 from __future__ import annotations
 
@@ -31,27 +31,30 @@ def embed_to_file(
     force: bool = False,
     progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Embed images into a file; after an interruption, the same call continues the work.
+    """Write the embeddings of images to a file.
+
+    If a call is interrupted, the finished part is kept, and the same call continues from there.
 
     Args:
         embedder: The embedder.
-        images: A folder, a file, or files, as for :meth:`siamkit.Embedder.embed`.
-        output: ``.npy``: float32 ``[N, E]``, and beside it a ``.csv`` with the column ``path``; or
-            ``.parquet``: the columns ``path`` and ``embedding`` (float32 lists of length E).
-        batch_size: Images per forward pass.
-        force: Replace existing output. Also discard the partial output of an interrupted command
-            that used another run or other images.
-        progress: Called with the number of finished images and the total.
+        images: A folder, a file, or several files, as for :meth:`siamkit.Embedder.embed`.
+        output: The file to write. A name that ends in ``.npy`` gives a float32 array ``[N, E]``,
+            and beside it a ``.csv`` with the column ``path``. A name that ends in ``.parquet``
+            gives a table with the columns ``path`` and ``embedding`` (float32 lists of length E).
+        batch_size: The number of images per forward pass.
+        force: Whether to replace existing output. This also discards the finished part of an
+            interrupted call that used another network or other images.
+        progress: Called with the number of finished images and the number of all images.
 
     Returns:
         ``output``, ``paths`` (the ``.csv``, or None), ``images``, ``dim``, ``resumed_at`` (the
-        number of images of earlier calls), ``seconds``, ``kernel``.
+        number of images that earlier calls finished), ``seconds``, ``kernel``.
 
     Raises:
         ConfigError: The name has another ending, a package is missing, or the file exists.
-        CheckpointError: There is unfinished work of another network or of other images.
-        DataError: An image is missing or cannot be decoded; the finished part is kept.
-        Interrupted: Ctrl-C; the finished part is kept.
+        CheckpointError: An interrupted call used another network or other images.
+        DataError: An image is missing or cannot be decoded. The finished part is kept.
+        Interrupted: Ctrl-C was pressed. The finished part is kept.
         ResourceError: The disk is full, or another process writes the same file.
     """
     sidecar = output.with_suffix(".csv") if output.suffix == ".npy" else None
@@ -65,7 +68,7 @@ def embed_to_file(
         if sidecar is None:
             publish(_write_parquet(folder / "embeddings.parquet", rows, paths), output)
         else:
-            # The list first, so that the embeddings never lack their list.
+            # The list of paths comes first, so that there are never embeddings without a list.
             publish(_checked(_write_list(folder / "paths.csv", paths), sidecar, force), sidecar)
             publish(rows, output)
         shutil.rmtree(folder)
@@ -82,7 +85,11 @@ def embed_to_file(
 
 
 def _require_usable(output: Path, sidecar: Path | None, force: bool) -> None:
-    """Refuse an output that cannot be written, before anything is computed."""
+    """Check that the output can be written, before anything is computed.
+
+    Raises:
+        ConfigError: The output cannot be written.
+    """
     if output.suffix not in (".npy", ".parquet"):
         raise ConfigError("must end in .npy or .parquet", where=argument("output"), got=str(output))
     if output.suffix == ".parquet":
@@ -99,7 +106,8 @@ def _require_usable(output: Path, sidecar: Path | None, force: bool) -> None:
     if force:
         return
     _require_free(output)
-    # Unfinished work owns the list from the start; its content is compared later.
+    # If work is unfinished, an earlier call may have written the list, whose content is compared
+    # later.
     if sidecar is not None and not workplace(output).exists():
         _require_free(sidecar)
 
@@ -114,7 +122,11 @@ def _require_free(path: Path) -> None:
 
 
 def _checked(new: Path, old: Path, force: bool) -> Path:
-    """Return ``new`` if it may take the place of ``old``."""
+    """Return ``new`` after checking that it may replace ``old``.
+
+    Raises:
+        ConfigError: ``old`` has other content, and ``force`` is not set.
+    """
     if not force and old.exists() and old.read_bytes() != new.read_bytes():
         _require_free(old)
     return new

@@ -1,8 +1,8 @@
-"""The filling of a ``.npy`` file with embeddings; a kill loses at most a few seconds of work.
+"""The filling of a ``.npy`` file with embeddings, which loses only seconds of work if killed.
 
 The file grows in a hidden folder beside its target. ``progress.json`` records the number of rows
-that are safe on disk, their digest, their images, and the network. The work continues only if all
-of that still holds.
+that are safe on disk, a digest of these rows, a digest of their images, and the network. The work
+continues only if the rows, the images and the network are still the same.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from siamkit.spelling import argument
 from siamkit.words import plural
 
 OnProgress = Callable[[int, int], None]
-"""Called with the number of finished images and the total."""
+"""Called with the number of finished images and the number of all images."""
 
 FORMAT = 2
 HINT = "free some space, or choose another place; the finished part is kept"
-_SAFE_EVERY = 5.0  # seconds
+_SAFE_EVERY = 5.0  # seconds between two records of safe rows
 _CHANGED = {
     "format": "siamkit",
     "model": "the run's network",
@@ -46,7 +46,7 @@ _CHANGED = {
 
 
 class _Done(NamedTuple):
-    """What is finished: the number of rows, and digests of their images and of their bytes."""
+    """The finished rows: their number, a digest of their images, and a digest of their bytes."""
 
     rows: int
     images: hashlib._Hash
@@ -57,13 +57,13 @@ _NOTHING = _Done(0, hashlib.sha256(), hashlib.sha256())  # copied before each up
 
 
 def workplace(target: Path) -> Path:
-    """Return the folder for the unfinished ``target``."""
+    """Return the path of the hidden folder in which ``target`` is made."""
     return target.with_name(f".{target.name}.partial")
 
 
 @contextmanager
 def working(target: Path) -> Iterator[Path]:
-    """Lock the :func:`workplace` of ``target`` for this process; remove it at the end if empty.
+    """Make and lock the :func:`workplace` of ``target``; remove the folder at the end if empty.
 
     Raises:
         ResourceError: Another process works on the same target, or the disk is not writable.
@@ -92,11 +92,17 @@ def working(target: Path) -> Iterator[Path]:
 
 
 def _require_own(folder: Path) -> None:
-    """Refuse a folder that somebody else made, or a link: files in it could be links as well."""
+    """Check that ``folder`` is a folder of this user, not a link.
+
+    In a folder that somebody else made, files could be links to other files of this user.
+
+    Raises:
+        ResourceError: The folder is a link or belongs to another user.
+    """
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != getattr(os, "geteuid", lambda: 0)():
         raise ResourceError(
-            "is in the way: it is not a folder of yours",
+            "is in the way: it is not a folder, or belongs to another user",
             where=str(folder),
             hint="remove it, or choose another place",
         )
@@ -112,24 +118,25 @@ def fill(
     anew: bool = False,
     progress: OnProgress | None = None,
 ) -> tuple[Path, int]:
-    """Embed images into ``folder``, continuing unfinished work in it.
+    """Write the embeddings of images to a file in ``folder``, continuing unfinished work there.
 
     Args:
         folder: A :func:`workplace`, locked by this process.
         embedder: The embedder.
         paths: The images.
-        normalize: L2-normalise the embeddings.
-        batch_size: Images per forward pass.
-        anew: Discard unfinished work that does not fit, instead of refusing it.
-        progress: Called with the number of finished images and the total.
+        normalize: Whether to L2-normalise the embeddings.
+        batch_size: The number of images per forward pass.
+        anew: Whether to discard unfinished work of another network or other images. Otherwise, such
+            work raises an error.
+        progress: Called with the number of finished images and the number of all images.
 
     Returns:
-        The ``.npy`` file, float32 ``[N, E]``, and the number of its rows from earlier calls.
+        The ``.npy`` file, float32 ``[N, E]``, and the number of rows that earlier calls finished.
 
     Raises:
         CheckpointError: The unfinished work is of another network or of other images.
-        DataError: An image is missing or cannot be decoded; the finished part is kept.
-        Interrupted: Ctrl-C; the finished part is kept.
+        DataError: An image is missing or cannot be decoded. The finished part is kept.
+        Interrupted: Ctrl-C was pressed. The finished part is kept.
         ResourceError: The disk is full.
     """
     about = {
@@ -160,16 +167,17 @@ def fill(
 
 
 class GrowingFile:
-    """The growing file of embeddings, with the record of its safe rows.
+    """A growing file of embeddings, and the record of the rows that are safe on disk.
 
     Args:
         folder: The folder of the file.
         about: The properties of the network and of the output.
-        paths: The images of all rows, including missing rows.
-        anew: Discard unfinished work that does not fit, instead of refusing it.
+        paths: The images of all rows, including rows that are not yet written.
+        anew: Whether to discard unfinished work with other properties or images. Otherwise, such
+            work raises an error.
 
     Raises:
-        CheckpointError: The unfinished work does not fit.
+        CheckpointError: The unfinished work has other properties or images.
         DataError: An image is missing.
     """
 
@@ -180,7 +188,7 @@ class GrowingFile:
         self._record = folder / "progress.json"
         self._about, self._paths = about, paths
         self._row_bytes: int = 4 * about["dim"]
-        # One value for all, so that Ctrl-C cannot come between them.
+        # The state is one value, so that Ctrl-C cannot come when only a part of it is updated.
         self._state = _NOTHING
         self._saved = 0.0
         noted = self._read()
@@ -211,9 +219,9 @@ class GrowingFile:
         return self._state.rows
 
     def _read(self) -> dict[str, Any] | None:
-        """Return the record; None if there is no intact one, and so no safe row.
+        """Return the record of safe rows; None if there is no intact record, and so no safe row.
 
-        It is also None for a file with a second hard link, which already belongs to an index.
+        The result is also None if the file has a second hard link: then it belongs to an index.
         """
         try:
             if self.path.stat().st_nlink > 1:
@@ -233,7 +241,7 @@ class GrowingFile:
         return min(max(size - len(self._header()), 0) // self._row_bytes, len(self._paths))
 
     def _header(self) -> bytes:
-        """Return the file's header; numpy pads it, so its length does not depend on the rows."""
+        """Return the file's header. numpy pads it, so its length is the same for any shape."""
         stream = io.BytesIO()
         shape = (len(self._paths), self._about["dim"])
         np.lib.format.write_array_header_1_0(
@@ -256,7 +264,11 @@ class GrowingFile:
         self._state = _Done(self._state.rows + len(paths), images, rows)
 
     def require_space(self) -> None:
-        """Refuse a task whose result does not fit on the disk, before it starts."""
+        """Check that there is enough disk space for the missing rows.
+
+        Raises:
+            ResourceError: There is not enough space.
+        """
         needed = (len(self._paths) - self.done) * self._row_bytes
         free = shutil.disk_usage(self.path.parent).free
         if free < needed:
@@ -268,12 +280,15 @@ class GrowingFile:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Open the file for :meth:`append`; at the end, also after an error, all rows are safe."""
+        """Open the file for :meth:`append`. At the end of the block, all rows are safe on disk.
+
+        This also holds if the block raises an error.
+        """
         header = self._header()
         with writing(self.path, HINT):
             if not self.done:
                 self.path.unlink(missing_ok=True)
-            # Unbuffered: closing the file must not retry a write that a full disk refused.
+            # Without a buffer, closing the file cannot retry a write that a full disk refused.
             self._file: RawIOBase = self.path.open("r+b" if self.done else "xb", buffering=0)
             self._write(header)
             self._file.truncate(len(header) + self.done * self._row_bytes)
@@ -309,7 +324,7 @@ class GrowingFile:
 
 
 def publish(path: Path, target: Path) -> None:
-    """Move a complete file to its target."""
+    """Move a complete file to its target, such that it survives a crash."""
     with writing(target, HINT):
         fsync(path)
         path.replace(target)

@@ -1,4 +1,4 @@
-"""The lists of pairs to verify: tables with the columns ``a``, ``b`` and optionally ``same``."""
+"""Lists of pairs to verify: tables with the columns ``a``, ``b`` and optionally ``same``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class PairVerdicts:
         return len(self.scores)
 
     def summary(self) -> dict[str, Any]:
-        """Return the counts, the threshold, and the error rates if the list has labels."""
+        """Return the counts, the threshold, and, if the list has a column ``same``, error rates."""
         threshold = self.calibration.threshold
         known = self.pairs.same
         return {
@@ -62,7 +62,7 @@ class PairVerdicts:
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield for each pair ``a``, ``b``, its label ``expected`` if known, and the verdict."""
+        """Yield a row for each pair: ``a``, ``b``, the listed ``expected`` if any, the verdict."""
         for index, ((a, b), score) in enumerate(
             zip(self.pairs.rows, self.scores.tolist(), strict=True)
         ):
@@ -80,7 +80,7 @@ class PairVerdicts:
     def write(self, stream: IO[str]) -> None:
         """Write :meth:`rows` as CSV, with 1 and 0 for true and false.
 
-        A path that a spreadsheet program would take for a formula begins with ``./``.
+        A path that a spreadsheet program would take for a formula is written with ``./`` before it.
         """
         writer = csv.writer(stream, lineterminator="\n")
         for number, row in enumerate(self.rows()):
@@ -106,7 +106,7 @@ class PairVerdicts:
 
 
 def require_new(path: Path) -> None:
-    """Refuse an output that exists or has no folder.
+    """Check that a file does not exist, but its folder does.
 
     Raises:
         ConfigError: The file exists, or its folder doesn't.
@@ -123,17 +123,17 @@ def require_new(path: Path) -> None:
 
 
 def read_pairs(file: Path, how: Decoding = RGB) -> TupleTable:
-    """Read a list of pairs, and check the header of every image that it names.
+    """Read a list of pairs, and check the header of every listed image.
 
-    Unlike in training data, a row can repeat another row, or compare an image with itself.
+    Unlike in training data, a row may repeat another row, or compare an image with itself.
 
     Args:
-        file: A table with the columns ``a``, ``b`` and optionally ``same``. Paths are relative to
-            its folder and stay within it; other columns are ignored.
+        file: A table with the columns ``a``, ``b`` and optionally ``same``. Other columns are
+            ignored. Paths are relative to the table's folder, and must not lead out of it.
         how: How the images will be decoded.
 
     Raises:
-        DataError: The file or some rows are unusable; the message lists the rows by number.
+        DataError: The file or some rows cannot be used. The message lists the rows by number.
     """
     table = read_table(file)
     require_columns(table, COLUMNS, ("same",))
@@ -177,18 +177,23 @@ def verify_pairs(embedder: Embedder, pairs: TupleTable, file: Path) -> PairVerdi
     Args:
         embedder: The network, with its calibration.
         pairs: The pairs from :func:`read_pairs`.
-        file: The list; its paths are relative to its folder.
+        file: The file of the list. Paths are relative to the file's folder.
 
     Raises:
-        CheckpointError: The network has no threshold; the message says how to get one.
+        CheckpointError: The network has no threshold. The message says how to get one.
         SiamkitError: As for :meth:`.Embedder.embed`.
     """
-    calibration = embedder.calibration  # first, since embedding takes time
+    calibration = embedder.calibration  # before the embedding, which takes time: it may be missing
     return PairVerdicts(pairs, pair_scores(embedder, pairs, _root(file)), calibration)
 
 
 def pair_scores(embedder: Embedder, pairs: TupleTable, root: Path) -> NDArray[np.float64]:
-    """Return the cosine similarity of each pair ``[P]``; each image is embedded once.
+    """Return the cosine similarities ``[P]`` of the pairs. Each image is embedded once.
+
+    Args:
+        embedder: The network.
+        pairs: The pairs.
+        root: The folder that the paths are relative to.
 
     Raises:
         SiamkitError: As for :meth:`.Embedder.embed`.

@@ -24,26 +24,28 @@ PREFIX = "model."
 
 
 class WrappedBackbone(Backbone):
-    """Wraps a module that is not a :class:`Backbone`.
+    """A wrapper around a module that is not a :class:`Backbone`.
 
-    The module's forward returns features ``[N, D]``, or a tensor with more axes, which are
-    averaged. A second forward at another image size shows the channels' axis: its length stays the
-    same. If this is not clear, the module must state its ``layout`` and ``select``, as arguments
-    here or as its attributes.
+    The module's forward returns features ``[N, D]``, or a tensor with more axes, over which it is
+    averaged. The length of the channels' axis does not depend on the image size, so forwards at
+    several image sizes show which axis holds the channels. If they do not show it, the layout must
+    be stated, as an argument or as an attribute ``layout`` of the module. If the forward returns
+    several tensors, the one to use must be stated likewise as ``select``.
 
     Attributes:
         model: The wrapped module, without ``torch.compile`` and ``DistributedDataParallel``
             wrappers.
-        layout: The layout of its output.
-        channels_last: Whether it accepts images in that memory layout.
-        select: Which part of its output is taken, where it gives several.
+        layout: The layout of the module's output.
+        channels_last: Whether the module accepts images in the memory layout channels_last.
+        select: Which part of the module's output is used; None if the output is one tensor.
 
     Args:
-        model: Maps images ``[N, C, H, W]`` to features.
-        preprocessing: The preparation of its images.
-        layout: The axes of its output, such as ``NHWC`` (:mod:`siamkit.model.layout`).
-        select: The part of its output to use, if it has several: a key, an index or a function of
-            the output.
+        model: A module that maps images ``[N, C, H, W]`` to features.
+        preprocessing: How the module wants images to be prepared.
+        layout: The axes of the module's output, such as ``NHWC`` (:mod:`siamkit.model.layout`).
+            None for the module's own attribute, or else to find them.
+        select: The part of the module's output to use, if there are several: a key, an index or a
+            function of the output. None for the module's own attribute.
 
     Raises:
         PluginError: The forward does not return features, their width depends on the image size,
@@ -76,10 +78,10 @@ class WrappedBackbone(Backbone):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the features ``[N, D]`` of ``images [N, C, H, W]``.
+        """Return the features ``[N, D]`` of images ``[N, C, H, W]``.
 
         Images are converted to the type of the weights. Features of half precision are converted
-        to float32.
+        to float32. Neither is converted under autocast.
 
         Raises:
             PluginError: The output's shape differs from that of the first forward.
@@ -91,7 +93,7 @@ class WrappedBackbone(Backbone):
         return features.float() if _is_half(features) and not autocasting(features) else features
 
     def _output(self, images: Tensor) -> Tensor:
-        """Return the module's output for ``images``, converted to the type of its weights."""
+        """Return the module's output for ``images`` in the type of the module's weights."""
         dtype = dtype_of(self.model)
         if dtype is not None and images.is_floating_point() and not autocasting(images):
             images = images.to(dtype)
@@ -115,11 +117,11 @@ class WrappedBackbone(Backbone):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """The preparation of images."""
+        """How the wrapped module wants images to be prepared."""
         return self._preprocessing
 
     def stages(self, granularity: Literal["stage", "block"] = "stage") -> Sequence[Stage]:
-        """Return the discovered stages, or all their blocks in one sequence."""
+        """Return the discovered stages, or the blocks of all stages in one sequence."""
         if self._stages is None:
             example = blank(self.model, self._preprocessing.channels, self._preprocessing.size)
             self._stages = tuple(_prefixed(s) for s in discover_stages(self.model, example))
@@ -129,12 +131,11 @@ class WrappedBackbone(Backbone):
 def as_backbone(module: Any, context: BackboneContext) -> Backbone:
     """Return the result of a plugin's ``build`` as a backbone; a :class:`Backbone` unchanged.
 
-    The preprocessing is the module's attribute ``preprocessing``, else that of its timm data
-    config, else ImageNet's, with the channels and the image size of ``context``.
+    The preprocessing is that of :func:`preprocessing_of`.
 
     Raises:
-        PluginError: The result is not a module, or its forward does not return features.
-        ConfigError: Its forward fails on images of the requested size.
+        PluginError: The result is not a module, or the module's forward does not return features.
+        ConfigError: The module's forward fails on images of the requested size or channels.
     """
     if isinstance(module, Backbone):
         return module
@@ -153,7 +154,11 @@ def as_backbone(module: Any, context: BackboneContext) -> Backbone:
 
 
 def preprocessing_of(module: nn.Module, context: BackboneContext) -> Preprocessing:
-    """Return the preparation of images for ``module``, with the requested channels and size."""
+    """Return the preprocessing for ``module``, with the channels and image size of ``context``.
+
+    It is based on the module's attribute ``preprocessing``; without one, on the module's timm data
+    config; without both, on ImageNet's statistics.
+    """
     own: Any = getattr(module, "preprocessing", None)
     if isinstance(own, Preprocessing):
         base = own
@@ -185,7 +190,10 @@ _FITS: dict[str, Fit] = {mode: fit for fit, mode in CROP_MODES.items()}
 
 
 def _to_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Fit per-channel statistics: all channels, or only the additional ones, get the mean."""
+    """Fit statistics to another number of channels, by their mean over channels.
+
+    If there are fewer channels, all get the mean. If there are more, the additional ones get it.
+    """
     if channels == len(values):
         return values
     mean = fmean(values)
@@ -195,7 +203,7 @@ def _to_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
 
 
 def _prefixed(stage: Stage) -> Stage:
-    """Add :data:`PREFIX` to every name; '' is the wrapped module itself."""
+    """Add :data:`PREFIX` to every name in ``stage``. The name '' is the wrapped module itself."""
     stage = stage.prefixed(PREFIX)
     bare = PREFIX.removesuffix(".")
     return replace(
@@ -206,7 +214,7 @@ def _prefixed(stage: Stage) -> Stage:
 
 
 def _stated(module: nn.Module, name: str, kinds: tuple[type, ...]) -> Any:
-    """Return a module's attribute about its output; None if it has another type."""
+    """Return the attribute ``name`` of a module; None if it is not callable or of ``kinds``."""
     value = getattr(module, name, None)
     return value if isinstance(value, kinds) or callable(value) else None
 

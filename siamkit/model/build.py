@@ -21,12 +21,12 @@ from siamkit.spelling import setting
 _CHUNK = 1 << 20
 
 OWN = "siamkit"
-"""The distribution whose pretrained weights are timm's."""
+"""The distribution whose own backbones are timm's, with timm's pretrained weights."""
 
 
 @dataclass(frozen=True)
 class BuiltBackbone:
-    """A backbone, and the origin of its weights as text."""
+    """A backbone, and the origin of the backbone's weights as text."""
 
     backbone: Backbone
     weights: str
@@ -42,20 +42,20 @@ def build_backbone(
     """Build a backbone.
 
     Args:
-        entry: Its entry in the registry.
+        entry: The backbone's entry in the registry.
         options: The validated options of the entry.
-        context: Name, channels and size; this function sets its ``pretrained``.
+        context: The backbone's name, channels and image size. This function sets ``pretrained``.
         weights: A file to load instead of the entry's pretrained weights.
-        pretrained: True requires the entry's weights, False starts from random ones, and None
-            loads them if the entry has any.
+        pretrained: Whether to load the entry's pretrained weights. True requires them, False starts
+            from random weights, and None loads them if the entry has any.
 
     Returns:
-        The backbone and the origin of its weights, such as ``pretrained: timm/resnet50.a1_in1k``,
+        The backbone and the origin of the weights, such as ``pretrained: timm/resnet50.a1_in1k``,
         ``file: x.safetensors (sha256 ab12cd34ef56)`` or
         ``random (tinyconv has no pretrained weights)``.
 
     Raises:
-        ConfigError: The entry has no pretrained weights, but they are required.
+        ConfigError: Pretrained weights are required, but the entry has none.
         CheckpointError: The weights cannot be loaded or do not fit.
         PluginError: The plugin failed.
     """

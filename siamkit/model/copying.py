@@ -1,4 +1,4 @@
-"""Copies of modules that a user gives: a run trains the copy, and the user's own stays as it is."""
+"""Copies of a user's modules: a run trains the copy, so the user's own module stays unchanged."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def copied(thing: T, where: str) -> T:
 
     Args:
         thing: The object.
-        where: The argument that it was given as, for errors.
+        where: The argument by which the object was given, for errors.
 
     Raises:
-        ConfigError: It cannot be copied; the message names the attribute.
+        ConfigError: The object cannot be copied. The message names the attribute at fault.
     """
     try:
         twin = deepcopy(thing)
-    except Exception as error:  # each attribute has errors of its own
+    except Exception as error:  # the type depends on the attribute
         attribute = _uncopyable(thing)
         raise ConfigError(
             "cannot be copied, but a run works on a copy: "
@@ -33,7 +33,7 @@ def copied(thing: T, where: str) -> T:
             + f"{type(error).__name__}: {error}",
             where=where,
             got=type(thing),
-            hint="keep such attributes out of it, or define __deepcopy__",
+            hint="remove what cannot be copied from the object, or define __deepcopy__",
         ) from error
     if isinstance(thing, nn.Module) and isinstance(twin, nn.Module):
         _detach(thing, twin)
@@ -41,7 +41,7 @@ def copied(thing: T, where: str) -> T:
 
 
 def _detach(module: nn.Module, twin: nn.Module) -> None:
-    """Make the parameters of a copy independent: TorchScript connects them to the originals."""
+    """Make a copy's parameters independent of the originals, to which TorchScript connects them."""
     for original, parameter in zip(module.parameters(), twin.parameters(), strict=True):
         if not parameter.is_leaf:
             parameter.detach_().requires_grad_(original.requires_grad)
@@ -56,6 +56,6 @@ def _uncopyable(thing: Any) -> str | None:
             try:
                 if name not in plain and not isinstance(value, MethodType):
                     deepcopy(value)
-            except Exception:  # each attribute has errors of its own
+            except Exception:  # the type depends on the attribute
                 return f"{prefix}.{name}" if prefix else name
     return None

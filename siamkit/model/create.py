@@ -18,12 +18,12 @@ from siamkit.model.siamese import SiameseNet
 from siamkit.registry import Entry, Registry, whose
 
 Weights = Literal["all", "file", "none"]
-"""The configured backbone weights to load: all, only those of a file, or none."""
+"""Which of the configured backbone weights to load: ``all``, only those of a ``file``, or none."""
 
 
 @dataclass(frozen=True)
 class BuiltNet:
-    """A network, and the origin of its backbone's weights as text."""
+    """A network, and the origin of the backbone's weights as text."""
 
     net: SiameseNet
     weights: str
@@ -37,10 +37,10 @@ def create_net(
     Args:
         config: A resolved config.
         registries: The registry of each component section.
-        weights: The weights to load; ``none`` if the caller replaces them anyway.
+        weights: Which weights to load. Pass ``none`` if they will be replaced anyway.
 
     Raises:
-        SiamkitError: A plugin, weights file or option is at fault.
+        SiamkitError: A plugin, a weights file or an option is at fault.
     """
     entry, options = options_of(config.backbone, registries["backbone"])
     context = BackboneContext(
@@ -71,9 +71,10 @@ def create_net(
 
 
 def prepared(preprocessing: Preprocessing, data: DataConfig) -> Preprocessing:
-    """Return a backbone's preprocessing with the fit and the range of a config.
+    """Return a backbone's preprocessing with the fit and the value range of a config.
 
-    ``auto`` leaves the backbone's own fit, and the full range.
+    With ``data.fit: auto``, the backbone's own fit stays. With ``data.range: auto``, the range is
+    the full one.
     """
     fit = preprocessing.fit if data.fit == "auto" else data.fit
     return replace(preprocessing, fit=fit, value_range=data.value_range)
@@ -83,8 +84,8 @@ def build_head(name: str, entry: Entry, options: BaseModel, in_features: int) ->
     """Build a head.
 
     Args:
-        name: Its name.
-        entry: Its entry in the registry.
+        name: The head's name.
+        entry: The head's entry in the registry.
         options: The validated options of the entry.
         in_features: The width of the backbone's features.
 

@@ -16,7 +16,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` picks CUDA, then MPS, then the CPU.
+    """Return the device with a name; ``auto`` picks CUDA if available, then MPS, then the CPU.
 
     Raises:
         ConfigError: This machine has no such device.
@@ -31,7 +31,7 @@ def resolve_device(name: str) -> torch.device:
     # torch raises AssertionError where it was built without the device.
     except (RuntimeError, AssertionError, TypeError):
         device = None
-    if device is None or device.type == "meta":  # whose tensors hold no values
+    if device is None or device.type == "meta":  # tensors on "meta" hold no values
         raise ConfigError(
             "this machine has no such device",
             where="train.device",
@@ -42,10 +42,11 @@ def resolve_device(name: str) -> torch.device:
 
 
 def place(net: Module, device: torch.device) -> Module:
-    """Move a network to a device, in the memory layout that is fastest for it.
+    """Move a network to a device, and bring its weights into the fastest memory layout.
 
-    Convolutions are fastest in channels_last. A backbone whose attribute ``channels_last`` is False
-    does not accept that.
+    This is channels_last, in which convolutions are fastest. But if the backbone's attribute
+    ``channels_last`` is False, the backbone does not accept such images, and the layout stays as it
+    is.
     """
     net = net.to(device)
     if not getattr(getattr(net, "backbone", net), "channels_last", True):
@@ -72,7 +73,7 @@ def memory_format(net: nn.Module) -> torch.memory_format:
 
 
 def layout_of(tensor: Tensor) -> torch.memory_format:
-    """Return the memory layout of a tensor; contiguous if it could be either."""
+    """Return the memory layout of a tensor; contiguous if both layouts are the same for it."""
     last = (
         tensor.ndim == 4
         and tensor.is_contiguous(memory_format=torch.channels_last)
@@ -83,10 +84,10 @@ def layout_of(tensor: Tensor) -> torch.memory_format:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute with a single thread within the block.
+    """Make torch compute with a single thread within the block.
 
-    Small computations gain nothing from threads. On a machine with other work they lose: each
-    operation waits until all of its threads had their turn.
+    Small computations gain nothing from threads. On a busy machine, threads make them slower: each
+    operation waits until the system has run all of its threads.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

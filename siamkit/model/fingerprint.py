@@ -1,7 +1,8 @@
-"""The fingerprint of a tensor, and the mark of a network that tells cheaply that it changed.
+"""Fingerprints of tensors, and marks of networks: values that show whether something changed.
 
-Two tensors that are the same bit by bit have the same fingerprint. It reads every byte. A mark
-reads torch's counters of in-place changes, so that it can be taken before every call.
+A fingerprint is computed from every byte of a tensor: two tensors that are equal bit by bit have
+the same fingerprint. A mark is much cheaper, because it is mostly computed from torch's counters of
+in-place changes. So a mark can be taken before every call of a network.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from siamkit.errors import ConfigError
 
 _STATISTICS = 1 << 16
-"""The largest number of values of a buffer that a mark reads: running statistics have fewer."""
+"""A mark reads only buffers of at most this many values. Running statistics have fewer."""
 
 
 def fingerprint(tensor: Tensor) -> str:
@@ -38,11 +39,12 @@ def fingerprint(tensor: Tensor) -> str:
 
 
 def mark(module: nn.Module) -> tuple[Any, ...]:
-    """Return a value that changes when a network's tensors do: with a step, a load or a move.
+    """Return a mark of a network: a value that changes with a training step, a load or a move.
 
-    It holds the identity, the place, the type and the version of each tensor, and the content of
-    small buffers, since norm layers move their running statistics without a new version. A write
-    through ``tensor.data`` leaves it unchanged. It takes a few milliseconds for a ResNet-50.
+    The mark holds the identity, the place in memory, the type and the version of each tensor. It
+    also holds the content of small buffers, because norm layers update their running statistics
+    without a new version. A write through ``tensor.data`` does not change the mark. Computing it
+    takes a few milliseconds for a ResNet-50.
     """
     buffers = [b.detach() for b in module.buffers() if _is_statistic(b)]
     content = torch.cat([b.double().flatten().cpu() for b in buffers]) if buffers else None
@@ -55,7 +57,7 @@ def _is_statistic(buffer: Tensor) -> bool:
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:
-    # A tensor that was made in inference mode has no version; torch refuses changes outside it.
+    # A tensor made in inference mode has no version, and torch refuses changes outside that mode.
     version = None if tensor.is_inference() else tensor._version
     place = None if tensor.is_meta or is_lazy(tensor) else tensor.data_ptr()
     return id(tensor), version, tensor.dtype, str(tensor.device), place

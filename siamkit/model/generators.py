@@ -1,4 +1,4 @@
-"""The random generators of torch, numpy and Python: seeded together, and restored together."""
+"""The global random generators of torch, numpy and Python: seeds and restores them together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 def seed_generators(seed: int) -> None:
     """Seed the global generators of torch, numpy and Python."""
-    # Not torch.manual_seed, which checks for every kind of accelerator on each call.
+    # torch.manual_seed would check for every kind of accelerator on each call.
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
@@ -24,8 +24,8 @@ def seed_generators(seed: int) -> None:
 def generators_restored() -> Iterator[None]:
     """Restore the generators of torch, numpy and Python after the block.
 
-    Entering and leaving takes about 0.1 ms, seeding a tenth of that: where a loop seeds each of
-    its steps, this belongs around the loop.
+    Entering and leaving the block takes about 0.1 ms, and seeding a tenth of that. So if each step
+    of a loop seeds the generators, put the whole loop into one block.
     """
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     state, python, array = torch.get_rng_state(), random.getstate(), np.random.get_state()
@@ -41,7 +41,7 @@ def generators_restored() -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the generators in the block, and restore them afterwards."""
+    """Seed the generators at the start of the block, and restore them afterwards."""
     with generators_restored():
         seed_generators(seed)
         yield

@@ -1,7 +1,7 @@
 """Parameter groups: the ordered groups of parameter names that stages are built from.
 
-They come from the best available source: timm's ``group_matcher``, then its ``feature_info``, then
-the children of the module.
+The groups come from the first of these sources that the network has: timm's ``group_matcher``,
+timm's ``feature_info``, and the children of the module.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from siamkit.model.names import (
 from siamkit.model.trace import Trace
 
 MAX_STAGES = 8
-"""More groups than this are merged, because a transformer's blocks are not its stages."""
+"""If there are more groups than this, they are merged: a transformer's blocks are not stages."""
 
 BUCKETS = 4
-"""The number of stages after the stem if groups are merged: quarters of the depth."""
+"""If groups are merged, this is the number of stages after the stem: quarters of the depth."""
 
 _Names = list[str]
 _NORM_CLASS = re.compile(r"norm|filterresponse", re.IGNORECASE)
@@ -40,8 +40,9 @@ def is_norm(module: nn.Module) -> bool:
     """Return whether ``module`` itself is a normalisation layer.
 
     torch's own layers are recognised by class (timm's ``BatchNormAct2d`` and ``LayerNorm2d`` are
-    subclasses), others by name (``RmsNorm``, ``SimpleNorm``, ``FilterResponseNormTlu2d``). A layer
-    that is recognised by name may hold vectors only, so that ``NormFreeBlock`` does not count.
+    subclasses). Other layers are recognised by the name of their class (``RmsNorm``,
+    ``SimpleNorm``, ``FilterResponseNormTlu2d``), if their own parameters are all vectors. So
+    ``NormFreeBlock`` does not count.
     """
     if isinstance(module, _TORCH_NORMS):
         return True
@@ -67,8 +68,9 @@ def coarse_groups(module: nn.Module, trace: Trace) -> tuple[list[_Names], bool]:
     """Return the parameter names of ``module`` in groups that correspond to stages.
 
     Returns:
-        The groups, disjoint and in execution order, without parameters whose use decides their
-        place (see :func:`place`); and whether the first group is known to be a stem.
+        The groups, which are disjoint and in execution order; and whether the network's author
+        defines them, so that the first group is a stem. Parameters that must be placed by their
+        first use, with :func:`place`, are in no group.
     """
     inner, prefix = _descend(module)
     groups = _of_the_author(inner, trace, prefix)
@@ -77,7 +79,7 @@ def coarse_groups(module: nn.Module, trace: Trace) -> tuple[list[_Names], bool]:
     named = [[join(prefix, name) for name in group] for group in groups]
     loose = _loose(module, named, prefix, trace)
     if known:
-        # The author decides: a class token belongs to the stem, even if it is used late (CaiT).
+        # The author put class tokens into the stem, so they stay there even if used late (CaiT).
         loose.difference_update(name for name in named[0] if parent(name) == prefix)
     placed = [[name for name in group if name not in loose] for group in named]
     ordered = in_order([group for group in placed if group], trace)
@@ -86,17 +88,21 @@ def coarse_groups(module: nn.Module, trace: Trace) -> tuple[list[_Names], bool]:
 
 
 def fine_groups(module: nn.Module) -> list[_Names]:
-    """Return parameter names in timm's fine groups, without the root's own; empty without any."""
+    """Return timm's fine groups of parameter names; empty if the module has none.
+
+    Parameters that the module holds itself, not in a child, are left out.
+    """
     inner, prefix = _descend(module)
     groups = [[n for n in group if parent(n)] for group in _matched(inner, coarse=False)]
     return [[join(prefix, name) for name in group] for group in groups]
 
 
 def place(names: Iterable[str], groups: Sequence[_Names], trace: Trace) -> list[_Names]:
-    """Return ``groups`` with each of ``names`` added to the last group that began before its use.
+    """Return ``groups`` with each of ``names`` added to the group that runs at its first use.
 
-    So position embeddings join the stem, and a projection after the last block joins the last
-    group. A parameter that was not used, or used before all groups, joins the first group.
+    This is the group that began last before the first use. So position embeddings join the stem,
+    and a projection after the last block joins the last group. A parameter that was not used, or
+    used before all groups, joins the first group.
     """
     begins = [
         min((t for name in group if (t := trace.first_use(name)) is not None), default=None)
@@ -115,11 +121,14 @@ def place(names: Iterable[str], groups: Sequence[_Names], trace: Trace) -> list[
 
 
 def in_order(groups: Sequence[_Names], trace: Trace) -> list[_Names]:
-    """Return ``groups`` in the order of their first run; groups that did not run stay in place."""
+    """Return ``groups`` in the order of their first run.
+
+    A group that did not run stays behind the group before it.
+    """
     keyed = []
     latest = -1
     for group in groups:
-        # Only the owners themselves count if they ran, because an ancestor may span many groups.
+        # The start of an ancestor only counts if there is nothing else: it may span many groups.
         exact = [t for name in group if (t := trace.first_use(name)) is not None]
         starts = [t for name in group if (t := trace.start(parent(name))) is not None]
         latest = min(exact or starts, default=latest)
@@ -128,7 +137,7 @@ def in_order(groups: Sequence[_Names], trace: Trace) -> list[_Names]:
 
 
 def join_norms(groups: Sequence[_Names], norms: frozenset[str]) -> list[_Names]:
-    """Return ``groups``, with each group that holds only norms joined to the group before it."""
+    """Return ``groups`` with each group of only norm parameters joined to the group before it."""
     joined: list[_Names] = []
     for group in groups:
         if joined and norms.issuperset(group):
@@ -139,7 +148,10 @@ def join_norms(groups: Sequence[_Names], norms: frozenset[str]) -> list[_Names]:
 
 
 def bucket(groups: Sequence[_Names]) -> list[list[_Names]]:
-    """Return ``groups`` in at most :data:`MAX_STAGES` runs: the stem and quarters of the rest."""
+    """Return ``groups``, merged into at most :data:`MAX_STAGES` runs of consecutive groups.
+
+    If there are too many groups, the runs are the first group and quarters of the others.
+    """
     runs = [[group] for group in groups]
     if len(runs) == MAX_STAGES + 1 and not _same_series(groups[-2], groups[-1]):
         # A last convolution or a neck belongs to the last stage (MobileNetV3, as in EfficientNet).
@@ -158,25 +170,27 @@ def bucket(groups: Sequence[_Names]) -> list[list[_Names]]:
 
 
 def structural_groups(module: nn.Module, name: str) -> list[_Names]:
-    """Return the parameters of the stage module ``name``, cut at its sequence of blocks.
+    """Return the parameters of the stage module ``name``, in one group for each block.
 
-    A sequence counts if its members consist of modules themselves: the layers of a residual branch
-    are not blocks. The result is empty if there is no such sequence.
+    Blocks are the members of a sequence (a ``Sequential`` or ``ModuleList``) if each member itself
+    contains modules. So the layers of a residual branch are not blocks. The result is empty if
+    there is no such sequence.
     """
     inner, prefix = _descend(submodule(module, name))
     return _cut_at_sequence(inner, join(name, prefix))
 
 
 def unit_name(group: _Names, everything: Iterable[str], taken: Iterable[str] = ()) -> str:
-    """Return the shortest module name that holds only ``group``, preferably a numbered one.
+    """Return a name for a unit (a stage or a block): that of a module with parameters of it only.
 
-    So a block with its downsampling is ``stages.1.blocks.0``, not ``stages.1.downsample``, and
-    a group of numbered neighbours is ``blocks.3-4``.
+    The shortest such name is used, and a name that ends in a number is preferred. So a block with
+    its downsampling is ``stages.1.blocks.0``, not ``stages.1.downsample``. A unit of several
+    numbered modules is named ``blocks.3-4``.
 
     Args:
-        group: Names of a unit's parameters, in order.
-        everything: Names of all parameters.
-        taken: Names of other units, which must not be used.
+        group: The names of the unit's parameters, in order.
+        everything: The names of all parameters of the network.
+        taken: Names that must not be returned, because other units have them.
     """
     shared = {p for name in set(everything).difference(group) for p in _prefixes(name)}
     shared.update(taken)
@@ -185,7 +199,7 @@ def unit_name(group: _Names, everything: Iterable[str], taken: Iterable[str] = (
     if not numbered:
         return candidates[0]
     within = parent(numbered[0])
-    if not within:  # in a bare sequence, a convolution and its norm are not a run
+    if not within:  # in a plain sequence of layers, a convolution and a norm are not a run
         return numbered[0]
     return run_name(numbered[0], [c for c in numbered if parent(c) == within][-1])
 
@@ -206,10 +220,10 @@ def run_name(first: str, last: str) -> str:
 
 
 def _descend(module: nn.Module, prefix: str = "") -> tuple[nn.Module, str]:
-    """Return the innermost module that holds all modules with parameters, and its name.
+    """Return the innermost module that contains all modules with parameters, and its name.
 
-    A module on the way that has a ``group_matcher`` is used instead. A plugin's module is often
-    only a wrapper of one network.
+    A plugin's module is often only a wrapper around one network. If a module on the way inwards has
+    a ``group_matcher``, that module is returned.
     """
     children = [(n, c) for n, c in module.named_children() if _has_parameters(c)]
     sealed = isinstance(module, torch.jit.ScriptModule)  # its modules cannot be watched
@@ -226,10 +240,11 @@ def _of_the_author(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]
 
 
 def _loose(module: nn.Module, groups: Sequence[_Names], prefix: str, trace: Trace) -> set[str]:
-    """Return the names of the parameters whose use, not their owner, decides their group.
+    """Return the names of the parameters that must be placed by their first use.
 
-    These are parameters of the root or of a module around several groups (class tokens, prompts,
-    a last projection), and parameters that another module uses first.
+    These are parameters that the root or a module around several groups holds directly (class
+    tokens, prompts, a last projection), and parameters that another module uses before the module
+    that holds them.
     """
     loose = {name for name in tied_parameters(module) if trace.used_before_its_owner(name)}
     owners = {name: _owner(module, name) for name, _ in named_parameters(module)}
@@ -242,7 +257,7 @@ def _loose(module: nn.Module, groups: Sequence[_Names], prefix: str, trace: Trac
 
 
 def _owner(module: nn.Module, name: str) -> str:
-    """Return the name of the module that uses a parameter; lists of parameters do not count."""
+    """Return the name of the module that holds a parameter; lists of parameters do not count."""
     name = parent(name)
     while name and isinstance(submodule(module, name), nn.ParameterList | nn.ParameterDict):
         name = parent(name)
@@ -250,9 +265,10 @@ def _owner(module: nn.Module, name: str) -> str:
 
 
 def _by_use(module: nn.Module, trace: Trace) -> list[_Names]:
-    """Return the groups of a network without layers: the parameters that each operation uses first.
+    """Return the groups of a network without layers, by the operation that uses a parameter first.
 
-    Vectors (a bias, a scale) join the weights before them.
+    Parameters that one operation uses first are a group. Vectors (a bias, a scale) join the group
+    before them.
     """
     vectors = frozenset(name for name, p in named_parameters(module) if p.ndim < 2)
     by_tick: dict[int, _Names] = {}
@@ -277,9 +293,10 @@ def _matched(module: nn.Module, *, coarse: bool) -> list[_Names]:
 
 
 def _cut_at_features(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]:
-    """Cut after each module that ``feature_info`` names, and before the first of them.
+    """Return groups that end where the modules that ``feature_info`` names end.
 
-    Names that are not modules (HRNet's) or did not run are ignored.
+    A first group ends before the first of these modules. Names that are not modules (HRNet's) or
+    did not run are ignored.
     """
     info: Any = getattr(module, "feature_info", None)
     info = getattr(info, "info", info)
@@ -300,7 +317,7 @@ def _cut_at_features(module: nn.Module, trace: Trace, prefix: str) -> list[_Name
 
 
 def _by_child(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]:
-    """Return a group for each child; a child that holds blocks is cut further."""
+    """Return a group for each child; a child that contains blocks is divided further."""
     if isinstance(module, torch.jit.ScriptModule):
         return [[name for name, _ in named_parameters(module)]]
     groups: dict[str, _Names] = {}
@@ -313,7 +330,7 @@ def _by_child(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]:
     layers = [key for key, group in groups.items() if not norms.issuperset(group)]
     deep = [key for key in layers if _holds_blocks(submodule(module, key))]
     if len(layers) < BUCKETS and layers:
-        # With few children, the deep one, such as a transformer's encoder, is cut at its blocks.
+        # With few children, the largest, such as a transformer's encoder, is divided into blocks.
         deep = [max(deep or layers, key=lambda key: len(groups[key]))]
     if len(deep) == 1:
         (key,) = deep
@@ -324,7 +341,7 @@ def _by_child(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]:
 
 
 def _cut_deep(module: nn.Module, key: str, trace: Trace, prefix: str) -> list[_Names]:
-    """Return the groups of a child: its author's, else its children, else its blocks."""
+    """Return the groups of a child: those of the author, else of its children, else its blocks."""
     inner, below = _descend(submodule(module, key), key)
     groups = _of_the_author(inner, trace, join(prefix, below))
     if not groups:

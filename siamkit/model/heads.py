@@ -1,7 +1,7 @@
 """Heads: the trainable projectors from features to embeddings.
 
-A head maps features ``[N, D]`` to embeddings ``[N, E]``.
-:class:`~siamkit.model.siamese.SiameseNet` can L2-normalise them.
+A head maps features ``[N, D]`` to embeddings ``[N, E]``, which
+:class:`~siamkit.model.siamese.SiameseNet` can L2-normalise.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def as_head(module: Any, in_features: int, whose: str) -> Head:
     """Return the result of a plugin's ``build`` as a head; a :class:`Head` unchanged.
 
     Args:
-        module: Maps features ``[N, in_features]`` to embeddings ``[N, E]``.
+        module: A module that maps features ``[N, in_features]`` to embeddings ``[N, E]``.
         in_features: The width of the backbone's features.
-        whose: Its name in messages, such as ``head 'mlp' of siamkit``.
+        whose: The head's name in messages, such as ``head 'mlp' of siamkit``.
 
     Raises:
-        PluginError: The result is not a module, or its forward does not return embeddings.
+        PluginError: The result is not a module, or the module's forward does not return embeddings.
     """
     if isinstance(module, Head):
         return module

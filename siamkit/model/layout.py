@@ -1,8 +1,8 @@
 """Output layouts: name the axes of a module's output, so that it can be pooled to features.
 
 A layout is a string with one letter per axis: ``N`` for the images, ``C`` for the channels, and any
-other letters for the rest: ``NC``, ``NCHW``, ``NHWC``, ``NLC`` (tokens), ``NCL`` (a sequence of
-channels), ``LNC``.
+other letters for the rest. Examples are ``NC``, ``NCHW``, ``NHWC``, ``NLC`` (tokens), ``NCL`` (a
+sequence of channels) and ``LNC``.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _CHANNELS_LAST = (nn.LayerNorm, nn.RMSNorm)
 
 
 def check_layout(layout: Any) -> str:
-    """Check and return a layout.
+    """Return a layout after checking it.
 
     Raises:
-        PluginError: It is not a string of different letters with ``N`` and ``C``.
+        PluginError: The layout is not a string of different letters that include ``N`` and ``C``.
     """
     fits = isinstance(layout, str) and layout.isalpha() and {"N", "C"} <= set(layout)
     if not fits or len(set(layout)) != len(layout):
@@ -51,10 +51,10 @@ def check_layout(layout: Any) -> str:
 
 
 def pool(output: Tensor, layout: str) -> Tensor:
-    """Return the means ``[N, C]`` of ``output`` over the axes that are neither images nor channels.
+    """Return the means ``[N, C]`` of ``output`` over all axes except the images and the channels.
 
     Raises:
-        PluginError: The output has another number of axes.
+        PluginError: The output has another number of axes than the layout.
     """
     if output.ndim != len(layout):
         raise PluginError(
@@ -73,10 +73,11 @@ def select_from(output: Any, select: Select | None) -> Tensor:
 
     Args:
         output: A tensor, mapping, sequence, dataclass or ``ModelOutput`` of transformers.
-        select: A key or an attribute, an index, a function, or None for the only tensor.
+        select: A key, an attribute, an index or a function of the output; None if the output is
+            one tensor.
 
     Raises:
-        PluginError: There is no such part, or it is not a tensor; or the output has several parts
+        PluginError: The output has no such part, the part is not a tensor, or the output has parts
             and none is selected. The message lists the parts.
     """
     if select is None:
@@ -98,20 +99,24 @@ def select_from(output: Any, select: Select | None) -> Tensor:
             "a backbone's forward must return features",
             got=type(chosen).__name__,
             allowed=WAYS if select is None else "a select= that returns one tensor",
-            hint=f"it has the parts {_listed(chosen)}" if _parts(chosen) else None,
+            hint=f"the output has the parts {_listed(chosen)}" if _parts(chosen) else None,
         )
     return chosen
 
 
 def infer_layout(shapes: Sequence[Sequence[int]], *, square: bool) -> str | None:
-    """Return the layout of an output, given its shapes at several image sizes, or None. Pure.
+    """Return the layout of an output, given its shapes at several image sizes.
 
-    The channels' axis is the one whose length does not change. If no length changes (a fixed grid,
-    or only one size), it is the only axis longer than one, or the axis beside a square grid.
+    The channels' axis is the one whose length does not depend on the image size. If no length does
+    (a fixed grid, or only one size), the channels' axis is the only axis longer than one, or the
+    axis beside a square grid.
 
     Args:
-        shapes: The shape for each image size; the first one is for the size that will be used.
+        shapes: The output's shape at each image size. The first is for the size that will be used.
         square: Whether the first image is square.
+
+    Returns:
+        The layout; None if it is not clear which axis holds the channels.
     """
     first = tuple(shapes[0])
     axes = range(1, len(first))
@@ -132,8 +137,8 @@ def infer_layout(shapes: Sequence[Sequence[int]], *, square: bool) -> str | None
 def layout_of_layer(layer: nn.Module, ndim: int) -> str | None:
     """Return the layout of the output of a torch layer, or None if the layer does not define it.
 
-    A convolution, batch norm or group norm has the channels second; a layer norm over one axis has
-    them last.
+    In the output of a convolution, batch norm or group norm, the channels are the second axis. In
+    the output of a layer norm over one axis, they are the last axis.
     """
     if isinstance(layer, _CHANNELS_LAST) and len(layer.normalized_shape) == 1:
         return _INFERRED.get((ndim, ndim - 1))

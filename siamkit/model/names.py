@@ -1,8 +1,8 @@
 """Plain names: names of modules and tensors without wrappers, and one name for tied tensors.
 
 ``DistributedDataParallel`` and ``DataParallel`` add ``module.`` before every name, and
-``torch.compile`` adds ``_orig_mod.``. A *plain* name leaves them out anywhere in the tree, so a
-tensor has the same name with and without wrappers.
+``torch.compile`` adds ``_orig_mod.``. A *plain* name leaves out these words at every level of the
+tree of modules, so a tensor has the same plain name with and without wrappers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def parent(name: str) -> str:
 
 
 def join(prefix: str, name: str) -> str:
-    """Return ``prefix.name``, either of which may be empty."""
+    """Return ``prefix.name``. If one of the two is empty, return the other."""
     return f"{prefix}.{name}" if prefix and name else prefix or name
 
 
@@ -34,10 +34,10 @@ def unwrap(module: nn.Module) -> nn.Module:
 
 
 def submodule(module: nn.Module, name: str) -> nn.Module:
-    """Return the module with a plain name, without wrappers; '' is the network itself.
+    """Return the module with a plain name, without wrappers. The name '' is the network itself.
 
     Raises:
-        AttributeError: There is no such module.
+        AttributeError: No module has this name.
     """
     inside = unwrap(module)
     for part in name.split(".") if name else ():
@@ -48,7 +48,7 @@ def submodule(module: nn.Module, name: str) -> nn.Module:
 def named_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield each module once with its plain name, in the order of ``module.named_modules()``.
 
-    Wrappers are left out; the modules inside them are not.
+    Wrappers are left out; the modules inside wrappers are not.
     """
     yield from _walk(module, "", set())
 
@@ -64,7 +64,7 @@ def named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and buffers by plain name; a tied parameter has its first name only."""
+    """Return the parameters and buffers by plain name; a tied parameter by its first name only."""
     buffers = {
         join(prefix, name): buffer
         for prefix, m in named_modules(module)
@@ -76,21 +76,22 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
 def tied_parameters(module: nn.Module) -> dict[str, tuple[str, ...]]:
     """Return the parameters that several modules share, with all their names.
 
-    A module that is used in several places (as in ALBERT) is one module, so it does not count.
+    A module that is used in several places (as in ALBERT) is one module, so its parameters do not
+    count as shared.
 
     Args:
         module: The network.
 
     Returns:
-        The other names of each tied parameter, by its name in ``named_parameters``; empty if no
-        parameter is tied.
+        For each tied parameter, by its name in :func:`named_parameters`, the other names; empty if
+        no parameter is tied.
     """
     return _several(named_modules(module))
 
 
 @dataclass(frozen=True)
 class Names:
-    """Maps any name of a module or parameter to its plain name.
+    """A map from any name of a module or parameter to the plain name.
 
     Attributes:
         plain: The plain name of each known name.
@@ -104,7 +105,7 @@ class Names:
         places = list(_walk(module, "", None))
         tied = {o: name for name, others in _several(places).items() for o in others}
         known = {id(m): name for name, m in named_modules(module)}
-        # Plain names, and the names that torch gives to modules inside inner wrappers.
+        # Both plain names and the names that torch gives to modules inside wrappers are known.
         plain: dict[str, str] = {}
         for name, m in (*unwrap(module).named_modules(), *places):
             inside = unwrap(m)
@@ -135,7 +136,7 @@ def _inside(module: nn.Module) -> nn.Module | None:
     if isinstance(module, _PARALLEL):
         inside: nn.Module = module.module
         return inside
-    # Not by its class, because importing the class takes a second.
+    # torch.compile's wrapper is found by its attribute, because importing its class takes a second.
     return module.get_submodule(_COMPILED) if _COMPILED in module._modules else None
 
 

@@ -15,13 +15,13 @@ from siamkit.registry import Entry
 
 @dataclass(frozen=True)
 class NamedPart:
-    """A backbone or a head by name.
+    """A backbone or a head that a registered entry built.
 
     Attributes:
-        name: Its name, such as ``timm:resnet18``.
-        options: Its options.
-        distribution: The distribution that registered it.
-        version: That distribution's version; None where it is no installed one.
+        name: The entry's name, such as ``timm:resnet18``.
+        options: The options of the backbone or head.
+        distribution: The distribution that registered the entry.
+        version: The version of the distribution; None if no such distribution is installed.
     """
 
     name: str
@@ -31,7 +31,7 @@ class NamedPart:
 
     @classmethod
     def of(cls, name: str, entry: Entry, options: BaseModel) -> NamedPart:
-        """Return what was built by an entry with these options."""
+        """Return the record of a backbone or head that ``entry`` built with ``options``."""
         version = None
         with suppress(importlib.metadata.PackageNotFoundError):
             version = importlib.metadata.version(entry.distribution)
@@ -45,8 +45,8 @@ class Origin:
     Attributes:
         backbone: The backbone.
         head: The head.
-        image_size: Pixels a side that were asked for; None for the backbone's own.
-        weights: In words, where the backbone's weights came from; None where they were replaced.
+        image_size: The requested image size in pixels per side; None for the backbone's own size.
+        weights: A text about the origin of the backbone's weights; None if they were replaced.
     """
 
     backbone: NamedPart

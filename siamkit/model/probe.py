@@ -1,4 +1,4 @@
-"""The probe: finds the layout and width of a module's output by forwards on test images."""
+"""The probe: runs a module on test images to find the layout and the width of the output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _Size = tuple[int, int]
 def why_it_failed(
     module: nn.Module, preprocessing: Preprocessing, context: BackboneContext, error: Exception
 ) -> SiamkitError:
-    """Return the error for a forward that failed, after trying other kinds of images."""
+    """Return the error for a forward that failed on ``preprocessing``'s images.
+
+    Images with other channels or of type uint8 are tried too, to name the kind that works.
+    """
     channels, size = preprocessing.channels, preprocessing.size
     name = context.name.removeprefix(PYTHON)
     reason = f"the forward of backbone {name!r} failed on images {[1, channels, *size]}: {error}"
@@ -41,8 +44,8 @@ def why_it_failed(
     if _runs(module, blank(module, channels, size).to(torch.uint8)):
         return PluginError(
             f"{reason}. It accepts images of type uint8",
-            hint="let its forward accept floats; with the attribute preprocessing = "
-            "siamkit.Preprocessing(mean=(0,) * 3, std=(1 / 255,) * 3) they are pixel values 0..255",
+            hint="make the forward accept floats; with the attribute preprocessing = "
+            "siamkit.Preprocessing(mean=(0,) * 3, std=(1 / 255,) * 3), they are pixels 0 to 255",
         )
     if context.image_size is not None and not isinstance(error, TypeError):
         return ConfigError(
@@ -57,7 +60,13 @@ def probe(
     preprocessing: Preprocessing,
     layout: str | None,
 ) -> tuple[str, int, bool]:
-    """Return the layout of a module's output, the width D, and whether it takes channels_last.
+    """Return the layout of a module's output, the width D, and whether channels_last is accepted.
+
+    Args:
+        run: Runs the module on images ``[1, C, H, W]``, and returns the output tensor.
+        module: The module.
+        preprocessing: How the module wants images to be prepared.
+        layout: The layout that the user states; None to find the layout.
 
     Raises:
         PluginError: The layout is not clear, or the width depends on the image size.
@@ -86,10 +95,11 @@ def probe(
 def _outputs(
     run: Callable[[Tensor], Tensor], module: nn.Module, preprocessing: Preprocessing
 ) -> tuple[list[tuple[_Size, Tensor]], list[nn.Module], bool]:
-    """Return the output at each image size that the module accepts.
+    """Run a module at several image sizes.
 
-    It also returns the modules that returned the first output, and whether the module accepts
-    images in channels_last, at any of the sizes.
+    Returns:
+        Each image size that the module accepts, with the output; the modules that returned the
+        first output; and whether the module accepts images in channels_last at one of the sizes.
     """
     size, channels = preprocessing.size, preprocessing.channels
     with _noting_makers(module) as makers:
@@ -97,7 +107,7 @@ def _outputs(
     outputs, channels_last = [(size, output)], False
     for other in _other_sizes(size):
         image = blank(module, channels, other)
-        # Forwards that use view() fail on some layouts. One more forward shows it at no cost.
+        # Forwards that use view() can fail in channels_last. Trying it here needs no extra forward.
         for layout in (torch.channels_last, torch.contiguous_format):
             with contextlib.suppress(Exception), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -114,7 +124,12 @@ def _outputs(
 
 
 def _layout(shapes: Sequence[tuple[_Size, tuple[int, ...]]], layers: Sequence[nn.Module]) -> str:
-    """Return the layout from the shapes at several sizes, or else from the last layers."""
+    """Return the layout of an output.
+
+    Args:
+        shapes: The output's shape at each image size.
+        layers: The modules that returned the output. They are used if the shapes are not enough.
+    """
     (size, shape), *_ = shapes
     if len(shape) < 2 or shape[0] != 1:
         raise PluginError(
@@ -144,9 +159,9 @@ def _other_sizes(size: _Size) -> list[_Size]:
 
 @contextlib.contextmanager
 def _noting_makers(module: nn.Module) -> Iterator[dict[int, list[nn.Module]]]:
-    """Record the modules that returned each tensor, by the tensor's id."""
+    """Record in the block which modules return each tensor, by the tensor's id."""
     makers: dict[int, list[nn.Module]] = {}
-    alive: list[Any] = []  # keeps every tensor, so that no id is used twice
+    alive: list[Any] = []  # keeps every tensor alive, so that no id is used twice
 
     def note(m: nn.Module, _inputs: Any, output: Any) -> None:
         makers.setdefault(id(output), []).append(m)
@@ -179,5 +194,5 @@ def _at_sizes(values: Sequence[tuple[Sequence[int], Any]]) -> str:
 
 
 def pixels(size: Sequence[int]) -> str:
-    """Return an image size as text."""
+    """Return an image size as text, such as ``224 px`` or ``224x160 px``."""
     return f"{size[0]} px" if size[0] == size[1] else f"{size[0]}x{size[1]} px"

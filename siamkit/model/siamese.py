@@ -20,18 +20,20 @@ from siamkit.showing import TextRepr
 
 
 class SiameseNet(TextRepr, nn.Module):
-    """Maps images to embeddings. Both sides of a pair use the same weights.
+    """A network that maps images to embeddings. Both images of a pair use the same weights.
 
     Args:
         backbone: Maps images ``[N, C, H, W]`` to features ``[N, D]``.
-        head: Maps features ``[N, D]`` to embeddings ``[N, E]``; has their width as
-            ``embedding_dim``.
+        head: Maps features ``[N, D]`` to embeddings ``[N, E]``, with the attribute
+            ``embedding_dim`` for E.
         normalize: Whether to L2-normalise the embeddings.
-        preprocessing: The preparation of its images; None: the backbone's.
+        preprocessing: How images must be prepared for the network; None for the backbone's own.
 
     Attributes:
-        preprocessing: The preparation of its images: the backbone's, fitted to the training data.
-        origin: The names and options that it was built from; None where it was made of objects.
+        preprocessing: How images must be prepared: the backbone's preprocessing, with the fit and
+            the value range that suit the training data.
+        origin: The names and options that the network was built from; None if it was built from
+            Python objects alone.
     """
 
     def __init__(
@@ -71,14 +73,14 @@ class SiameseNet(TextRepr, nn.Module):
         return self.head.embedding_dim
 
     def project(self, features: Tensor) -> Tensor:
-        """Return the embeddings ``[N, E]`` of the backbone's ``features [N, D]``."""
+        """Return the embeddings ``[N, E]`` of the backbone's features ``[N, D]``."""
         dtype = dtype_of(self.head)
         if dtype is not None and not autocasting(features):
             features = features.to(dtype)
         embeddings: Tensor = self.head(features)  # [N, E]
         if not self.normalize:
             return embeddings
-        # In float32 under autocast too: bfloat16 lengths have errors of two thousandths.
+        # In float32 even under autocast: lengths computed in bfloat16 are off by up to 0.2 %.
         return unit(embeddings.float())
 
     @overload
@@ -90,13 +92,14 @@ class SiameseNet(TextRepr, nn.Module):
     def forward(
         self, images: Tensor, others: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the embeddings ``[N, E]`` of ``images [N, C, H, W]``, or of both sides of pairs.
+        """Return the embeddings ``[N, E]`` of images ``[N, C, H, W]``, or of both sides of pairs.
 
-        Both sides of pairs form one batch, so that a norm layer in training mode sees both.
+        Both sides of the pairs form one batch if their shapes are the same, so that a norm layer in
+        training mode sees both.
 
         Args:
-            images: ``[N, C, H, W]``; the first sides of N pairs if ``others`` are given.
-            others: ``[N, C, H, W]``, the second sides of the pairs.
+            images: ``[N, C, H, W]``, the images, or the first images of N pairs.
+            others: ``[N, C, H, W]``, the second images of the pairs; None to embed ``images`` only.
         """
         if others is None:
             return self.project(self.backbone(images))
@@ -107,21 +110,22 @@ class SiameseNet(TextRepr, nn.Module):
         return both[:count], both[count:]
 
     def embed(self, images: Tensor) -> Tensor:
-        """Return the embeddings ``[N, E]`` for inference: in eval mode, without gradients."""
+        """Return the embeddings ``[N, E]`` of images, in eval mode and without gradients."""
         with evaluating(self):
             embeddings: Tensor = self(images)
             return embeddings
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the backbone's features ``[N, D]`` for inference, as :meth:`embed` does."""
+        """Return the backbone's features ``[N, D]`` of images, in eval mode, without gradients."""
         with evaluating(self):
             features: Tensor = self.backbone(images)
             return features
 
     def stages(self, granularity: Literal["stage", "block"] = "stage") -> tuple[Stage, ...]:
-        """Return the stages for a freeze policy: the backbone's, then the head's, if any.
+        """Return the stages for a freeze policy: those of the backbone, then the head's, if any.
 
-        Names are those of :meth:`named_parameters` and :meth:`named_modules`.
+        Stages name parameters and modules as :meth:`named_parameters` and :meth:`named_modules` do.
+        A head without parameters is no stage.
         """
         stages: Sequence[Stage] = self.backbone.stages(granularity)
         parameters = tuple(f"{HEAD}.{name}" for name, _ in self.head.named_parameters())
@@ -136,17 +140,18 @@ class SiameseNet(TextRepr, nn.Module):
     ) -> Path:
         """Save the network to a folder for :func:`siamkit.from_pretrained`, and return the folder.
 
-        Where the backbone is a timm model, plain timm loads it too, as ``local-dir:FOLDER``.
-        :func:`siamkit.save_pretrained` saves a run's network, with its threshold and its figures.
+        If the backbone is a timm model, plain timm can load it too, as ``local-dir:FOLDER``.
+        :func:`siamkit.save_pretrained` saves the network of a run, with the run's threshold and
+        metrics.
 
         Args:
             folder: A folder that does not exist yet, or is empty.
-            license: The licence of the weights as the hub spells it, for the model card.
-            force: Replace a saved network that is there.
+            license: The licence of the weights, as the hub spells it, for the model card.
+            force: Whether to replace a saved network in the folder.
 
         Raises:
             ConfigError: The folder is not empty.
-            NonFiniteError: The network gives NaN.
+            NonFiniteError: An embedding of the network is NaN or infinite.
             PluginError: A copy of the network returns another output.
             ResourceError: The disk is full or not writable.
         """
@@ -156,7 +161,10 @@ class SiameseNet(TextRepr, nn.Module):
 
 
 def plugins_of(net: SiameseNet) -> dict[str, nn.Module]:
-    """Return the backbone and the head by their entries, for errors; none if they have none."""
+    """Map the names of the backbone's and the head's entries, as in messages, to the modules.
+
+    The result is empty if the network was not built from entries.
+    """
     if net.origin is None:
         return {}
     parts = {"backbone": (net.backbone, net.origin.backbone), "head": (net.head, net.origin.head)}

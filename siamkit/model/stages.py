@@ -1,4 +1,4 @@
-"""Stage discovery: finds the stages of any network, on which freeze policies act.
+"""Stage discovery: finds the stages of any network. Freeze policies freeze and unfreeze stages.
 
 A network's parameters are put into ordered groups (:mod:`siamkit.model.grouping`), in the order in
 which its modules run (:mod:`siamkit.model.trace`). Every module, also one without parameters,
@@ -46,24 +46,24 @@ STEM = "stem"
 def discover_stages(module: nn.Module, example: Any, head: str | None = None) -> tuple[Stage, ...]:
     """Return the stages of ``module``, the stem first.
 
-    They are disjoint, cover every parameter, and are in the execution order of one forward. There
-    are at most eight, and the head. A parameter that no layer holds (class token, position
-    embeddings, a last projection) belongs to the stage that runs at its first use. A tied parameter
-    belongs to the first stage that uses it. Final norms belong to the last stage. A TorchScript
-    module is one stage, because its modules cannot be watched.
+    Stages are disjoint, cover every parameter, and are in the execution order of one forward. There
+    are at most eight stages, and the head. A parameter that no layer holds (class token, position
+    embeddings, a last projection) belongs to the stage that runs when the parameter is first used.
+    A tied parameter belongs to the first stage that uses it. Final norms belong to the last stage.
+    A TorchScript module is one stage, because hooks cannot watch the modules inside it.
 
     Args:
         module: Any module. Wrappers (``DistributedDataParallel``, ``DataParallel``,
             ``torch.compile``) are removed.
         example: The input of one forward in eval mode: one image ``[1, C, H, W]``, a tuple of
             arguments or a mapping of keyword arguments.
-        head: The name of the module that becomes the last stage, :data:`~siamkit.interfaces.HEAD`,
-            such as ``fc``. Without it, there is no such stage, and a policy that trains only the
-            head (``freeze-all``) trains nothing.
+        head: The name of the module, such as ``fc``, that becomes the last stage,
+            :data:`~siamkit.interfaces.HEAD`. With None, there is no such stage, and a policy that
+            trains only the head (``freeze-all``) trains nothing.
 
     Returns:
-        The stages, with names relative to the module inside all wrappers; empty if it has no
-        parameters.
+        The stages, with names relative to the module inside all wrappers; empty if the module has
+        no parameters.
 
     Raises:
         ConfigError: ``head`` is not a module with its own parameters, or the forward fails on the
@@ -82,7 +82,7 @@ def discover_stages(module: nn.Module, example: Any, head: str | None = None) ->
             f"the forward of {type(module).__name__} failed on the example: "
             f"{type(error).__name__}: {error}",
             got=_described(example),
-            hint="pass an example that the module accepts, with the device and type of its weights",
+            hint="pass an example that the module accepts, of the weights' type and device",
         ) from error
     last = [] if head is None else _below(module, head, order)
     norms = norm_parameters(module)
@@ -114,19 +114,23 @@ def _named_groups(
     groups, has_stem = coarse_groups(module, order)
     wanted = set(parameters)
     groups = [rest for group in groups if (rest := [n for n in group if n in wanted])]
-    groups = join_norms(groups, norm_parameters(module))  # a norm beside the head is no stage
+    groups = join_norms(groups, norm_parameters(module))  # a norm next to the head is no stage
     runs = bucket(groups) if groups else [[list(parameters)]]
     members = [list(chain.from_iterable(run)) for run in runs]
     placed = set(chain.from_iterable(members))
     members = place([name for name in parameters if name not in placed], members, order)
-    # A stage is named after its own modules. A tied weight also belongs to other stages' modules.
+    # A stage is named after modules of its own, but modules of other stages hold tied weights too.
     tied = tied_parameters(module)
     everything = [name for name, _ in named_parameters(module) if name not in tied]
     return _stage_names(runs, everything, has_stem), members
 
 
 def _head_of(module: nn.Module, head: str) -> str:
-    """Return the name of the head's module without wrappers."""
+    """Return the plain name of the head's module.
+
+    Raises:
+        ConfigError: There is no such module, or it has no parameters.
+    """
     modules = {name: m for name, m in named_modules(module) if name}
     name = head if head in modules else head.removeprefix("module.").removeprefix("_orig_mod.")
     if name not in modules:
@@ -145,7 +149,11 @@ def _head_of(module: nn.Module, head: str) -> str:
 
 
 def _below(module: nn.Module, head: str, order: Trace) -> list[str]:
-    """Return the names of the head's parameters, except those that are used before it runs."""
+    """Return the names of the head's parameters, except those that are used before the head runs.
+
+    Raises:
+        ConfigError: All parameters of the head are used before the head runs.
+    """
     start = order.start(head)
     tied = tied_parameters(module)
     earlier = {
@@ -185,7 +193,7 @@ def _stage_names(
             names.append(STEM)
             continue
         first, last = (unit_name(run[at], everything) for at in (0, -1))
-        # A parameter of the root has no module that could give the name.
+        # If the root holds the parameter directly, no module can give the stage a name.
         bare = first in everything and "." not in first
         name = STEM if bare and index == 0 else run_name(first, last)
         while name in names or name == HEAD:  # HEAD is the stage of the ``head`` argument
@@ -195,7 +203,10 @@ def _stage_names(
 
 
 class _Units:
-    """Builds stages, or the blocks of one, from lists of parameter names."""
+    """A builder of stages, or of a stage's blocks, from lists of parameter names.
+
+    A *unit* is a stage or a block.
+    """
 
     def __init__(
         self, module: nn.Module, order: Trace, everything: Sequence[str], norms: frozenset[str]
@@ -213,7 +224,13 @@ class _Units:
     def build(
         self, names: Sequence[str], members: Sequence[Sequence[str]], roots: Sequence[str]
     ) -> list[Stage]:
-        """Return a stage for each name, with the modules at or below ``roots``."""
+        """Return a stage for each name.
+
+        Args:
+            names: The names of the stages.
+            members: The parameters of each stage.
+            roots: The modules at or below which the stages' modules are looked for.
+        """
         position = {name: at for at, name in enumerate(self.everything)}
         unit_of = {name: index for index, group in enumerate(members) for name in group}
         for other, name in self.tied.items():
@@ -232,13 +249,19 @@ class _Units:
         ]
 
     def _output(self, modules: Sequence[str]) -> str | None:
-        """Return the module that returned last; None if it cannot be watched."""
+        """Return the name of the module that returned last; None if hooks cannot watch it."""
         ends = {m: self.order.ends.get(m, math.inf) for m in modules if self.order.ran(m)}
         last = max(ends, key=ends.__getitem__, default=None)
         return last if last in self.order.ends else None
 
     def with_blocks(self, stage: Stage, taken: Sequence[str], fine: Sequence[list[str]]) -> Stage:
-        """Return ``stage`` with its blocks, if any: timm's, else the members of its sequence."""
+        """Return ``stage`` with its blocks: timm's, or else the members of the stage's sequence.
+
+        Args:
+            stage: A stage without blocks. It is returned unchanged if no blocks are found.
+            taken: Names that blocks must not have, because stages have them.
+            fine: timm's fine groups of parameter names; see :func:`fine_groups`.
+        """
         own = set(stage.parameters)
         groups = [[name for name in group if name in own] for group in fine]
         groups = join_norms([g for g in in_order(groups, self.order) if g], self.norms)
@@ -269,10 +292,11 @@ class _Units:
     def _place_modules(
         self, unit_of: Mapping[str, int], roots: Sequence[str]
     ) -> dict[int, list[str]]:
-        """Return the outermost modules whose parameters are all of one unit, by unit.
+        """Return the names of each unit's outermost modules, by the index of the unit.
 
-        A module without parameters belongs to the unit of the module around it, if that has only
-        one; otherwise to the unit whose module with parameters ran last before it.
+        All parameters of such a module belong to the unit. A module without parameters belongs to
+        the unit of the module around it, if that module has only one unit. Otherwise, it belongs to
+        the unit whose parameters were used last before it ran.
         """
         placed: list[tuple[str, int | None]] = []
         for root in roots:
@@ -287,7 +311,7 @@ class _Units:
             start = self.order.start(name)
             if unit is None and start is not None:
                 unit = next((u for s, u in reversed(runs) if s < start), 0)
-            # A module that did not run stays where it was defined.
+            # A module that did not run joins the unit of the module defined before it.
             before = before if unit is None else unit
             latest = latest if start is None else start
             result.setdefault(before, []).append((latest, name))
@@ -305,13 +329,13 @@ class _Units:
     ) -> None:
         module = submodule(self.module, name)
         own = [p for n, _ in named_parameters(module) if (p := join(name, n)) in unit_of]
-        # A shared weight shows where it was first used, not where each of its modules belongs.
+        # A shared weight only tells the unit of the module that used it first.
         held = {
             unit_of[p] for p in own if p not in self.tied or self.order.used_in(self.tied[p], name)
         }
         if owner is None and len(held) == 1:
             (owner,) = held
-        # A list of modules is never called, so it cannot be watched or replaced.
+        # A list of modules is never called, so a hook cannot watch or replace it.
         called = self.order.ran(name) or not self.order.ran_within(name)
         if len(held) <= 1 and called:
             placed.append((name, owner))

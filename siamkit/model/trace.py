@@ -1,7 +1,8 @@
 """The trace: records when each module runs and each parameter is used, in one forward.
 
-It uses forward hooks and a torch function mode. It does not use ``torch.fx``, which fails on many
-models.
+Times are *ticks*: the numbers 0, 1, 2, ... of the recorded events in their order. Events are
+recorded by forward hooks and a torch function mode. ``torch.fx`` is not used, because it fails on
+many models.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ class Trace:
     """The order in which a module's descendants ran and its parameters were used.
 
     Attributes:
-        starts: The tick of the first call of each module that ran, by name.
-        ends: The tick of its last return. TorchScript modules have only a start.
-        uses: The tick of the first use of each parameter, by name. Uses in compiled code
-            (TorchScript) are not recorded.
+        starts: The tick of the first call of each module that ran, by the module's name.
+        ends: The tick of the last return of each module that ran, by the module's name. TorchScript
+            modules have a start, but no end.
+        uses: The tick of the first use of each parameter, by the parameter's name. Uses in compiled
+            code (TorchScript) are not recorded.
     """
 
     starts: Mapping[str, int]
@@ -37,9 +39,10 @@ class Trace:
     uses: Mapping[str, int] = field(default_factory=dict)
 
     def start(self, name: str) -> int | None:
-        """Return the start of ``name``, or of its nearest ancestor that ran, except the root.
+        """Return the start of the module ``name``, or of its nearest ancestor that ran.
 
-        Some modules only hold parameters that an ancestor uses (fused attention projections).
+        The ancestor counts because some modules only hold parameters that an ancestor uses (fused
+        attention projections). The root does not count: the result is None if only the root ran.
         """
         while name:
             if name in self.starts:
@@ -48,7 +51,11 @@ class Trace:
         return None
 
     def first_use(self, parameter: str) -> int | None:
-        """Return the tick of a parameter's first use, or else of the start of its module."""
+        """Return the tick of a parameter's first use.
+
+        If no use was recorded, this is the start of the module that holds the parameter, or None if
+        that module did not run or is the root.
+        """
         owner = parent(parameter)
         return self.uses.get(parameter, self.starts.get(owner) if owner else None)
 
@@ -83,7 +90,7 @@ class Trace:
 @contextmanager
 def eagerly() -> Iterator[None]:
     """Run compiled modules as plain Python within the block, so that their hooks are called."""
-    if "torch._dynamo" not in sys.modules:  # then nothing is compiled, and importing it is slow
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing dynamo is slow
         yield
         return
     with torch.compiler.set_stance("force_eager"):
@@ -115,9 +122,9 @@ def watch(
 
     Args:
         net: The network that ``call`` runs.
-        names: Names of its modules to watch.
-        call: Runs the network.
-        note: Called with the name and output of a module after its forward.
+        names: The names of the modules to watch.
+        call: A function that runs the network.
+        note: Called with the name and the output of a module after the module's forward.
     """
 
     def hook(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -138,7 +145,7 @@ def watch(
 
 
 def dtype_of(module: nn.Module) -> torch.dtype | None:
-    """Return the type of a module's first floating-point parameter; None if it has none."""
+    """Return the type of a module's first floating-point parameter; None if there is none."""
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
 
 
@@ -191,7 +198,7 @@ def trace(module: nn.Module, example: Any) -> Trace:
 
 
 def call(module: nn.Module, example: Any) -> Any:
-    """Return the output of ``module`` for a tensor, a tuple or a mapping of arguments."""
+    """Return the output of ``module`` for an argument, a tuple or a mapping of arguments."""
     if isinstance(example, Mapping):
         return module(**example)
     return module(*example) if isinstance(example, tuple) else module(example)
@@ -199,7 +206,7 @@ def call(module: nn.Module, example: Any) -> Any:
 
 @contextmanager
 def _entering(scripted: Mapping[str, nn.Module], enter: Callable[[str], None]) -> Iterator[None]:
-    """Record calls of TorchScript modules, which do not support these hooks."""
+    """Record calls of TorchScript modules in the block by replacing ``forward``, not by hooks."""
 
     def forward(name: str, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         enter(name)
@@ -215,9 +222,9 @@ def _entering(scripted: Mapping[str, nn.Module], enter: Callable[[str], None]) -
 
 
 class _Uses(TorchFunctionMode):
-    """Records the first use of each parameter in a computation.
+    """A torch function mode that records the first use of each parameter in a computation.
 
-    Reading only its type or shape does not count.
+    Reading only a parameter's type or shape does not count.
     """
 
     def __init__(self, module: nn.Module, tick: Iterator[int]) -> None:
@@ -245,5 +252,5 @@ _LOOKS = frozenset(
 
 
 def _modes(module: nn.Module) -> list[tuple[nn.Module, bool]]:
-    """Return the mode of every module; a frozen TorchScript module has none."""
+    """Return whether each module is in training mode. A frozen TorchScript module has no mode."""
     return [(m, m.training) for m in module.modules() if hasattr(m, "training")]

@@ -1,4 +1,4 @@
-"""Runs that leave a network unchanged: its buffers, attributes, gradients, modes and generators."""
+"""Trial runs that leave everything unchanged: buffers, attributes, gradients, modes, generators."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from torch.nn.parameter import is_lazy
 from siamkit.model.generators import generators_restored
 
 _OWN = frozenset(vars(nn.Module())) | {"train", "forward"}
-"""Attributes of a module that belong to torch, to the hold or to the interception of calls."""
+"""The attributes of a module that torch sets, or that siamkit replaces: ``train`` to hold a frozen
+module in eval mode, and ``forward`` to intercept calls."""
 
 
 def attributes(module: nn.Module) -> dict[str, Any]:
-    """Return what a module's own code keeps beside parameters, buffers and children.
+    """Return a module's own attributes, without parameters, buffers and children.
 
     Examples are counters, running averages in plain tensors, and lists of outputs.
     """
@@ -30,14 +31,15 @@ def attributes(module: nn.Module) -> dict[str, Any]:
 
 
 class Snapshot:
-    """The buffers and attributes of modules, as they were when it was taken.
+    """The buffers and attributes of modules, as they were when the snapshot was taken.
 
     The contents of tensors, arrays, lists, dictionaries, sets and queues are kept, at any depth.
-    Those of other objects are not.
+    The contents of other objects are not kept.
 
     Args:
-        modules: The modules; their children are not included.
-        contents: Whether to keep contents too; otherwise only which objects there were.
+        modules: The modules. Children of a module are only included if they are listed too.
+        contents: Whether to keep the contents of buffers and attributes. Otherwise, only the
+            references to these objects are kept.
     """
 
     def __init__(self, modules: Iterable[nn.Module], contents: bool = True) -> None:
@@ -53,7 +55,7 @@ class Snapshot:
                     _keep(value, seen, self._undo)
 
     def restore(self) -> None:
-        """Put everything back. Buffers and attributes that came since are removed."""
+        """Restore buffers and attributes. Those that were added after the snapshot are removed."""
         for module, buffers, own in self._modules:
             if module._buffers.keys() != buffers.keys():
                 module._non_persistent_buffers_set &= buffers.keys()
@@ -70,10 +72,10 @@ class Snapshot:
 
 @contextmanager
 def undisturbed(net: nn.Module) -> Iterator[None]:
-    """Put ``net`` into training mode for trial steps, and restore its state afterwards.
+    """Put ``net`` into training mode for trial steps in the block, and restore it afterwards.
 
-    It restores buffers and attributes (see :class:`Snapshot`), gradients, every module's mode, and
-    the generators of torch, numpy and Python.
+    Restored are buffers and attributes (see :class:`Snapshot`), gradients, every module's mode, and
+    the generators of torch, numpy and Python. Parameters are not restored.
     """
     modules = list(net.modules())
     # A frozen TorchScript module has no mode.
@@ -95,7 +97,7 @@ def undisturbed(net: nn.Module) -> Iterator[None]:
 
 
 def _keep(value: Any, seen: set[int], undo: list[Callable[[], object]]) -> None:
-    """Append what restores the contents of a value."""
+    """Append to ``undo`` the functions that restore the contents of ``value``, at any depth."""
     if id(value) in seen or isinstance(value, nn.Module | nn.Parameter) or is_lazy(value):
         return
     inside: Iterable[Any] = ()

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 SHORTEST = 1e-12
-"""The length up to which a vector has no direction."""
+"""A vector of at most this length counts as having no direction."""
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Return vectors ``[..., E]`` divided by their lengths; one of zeros stays zeros.
+    """Return vectors ``[..., E]`` divided by their lengths; a vector without direction gives zeros.
 
-    ``F.normalize`` multiplies the gradient of a vector of zeros by 1e12, so one image whose
-    features are all zero would end a training. Such a vector has no direction to improve, so its
-    gradient here is zero.
+    ``F.normalize`` multiplies the gradient of a vector of zeros by 1e12, so a single image whose
+    features are all zero would ruin a training. Here, the gradient of such a vector is zero,
+    because the vector has no direction that could be improved.
     """
     length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    # Not length > SHORTEST, which is false for NaN and would hide it.
+    # The test length > SHORTEST would be false for NaN, and so hide it.
     return torch.where(length <= SHORTEST, 0.0, vectors / length.clamp_min(SHORTEST))

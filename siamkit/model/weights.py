@@ -1,4 +1,4 @@
-"""Weights files: loaded into a backbone strictly, without running code from the file."""
+"""Weights files: loads them into a module strictly, without running code from the file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 """The suffixes of weights files."""
 
 LISTED = 10
-"""The number of mismatches of each kind that an error lists; the rest are counted."""
+"""An error lists this many mismatches of each kind, and states the number of further ones."""
 
 _NESTS = ("state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.")
@@ -39,16 +39,19 @@ _CLASSIFIERS = ("fc", "classifier", "head", "head_dist", "head.fc", "last_linear
 def load_exactly(
     module: nn.Module, tensors: Mapping[str, Tensor], where: str, hint: str | None = None
 ) -> None:
-    """Load tensors in place, each under its name, with its shape and its type.
+    """Load tensors into a module, in place.
+
+    The names and shapes must be those of the module's own tensors. The module's tensors take on the
+    types of the loaded ones.
 
     Args:
         module: The module.
         tensors: The tensors by name.
-        where: The file or folder that they are from, for errors.
+        where: The file or folder that the tensors are from, for errors.
         hint: The next step, for errors.
 
     Raises:
-        CheckpointError: One is missing, left over, or of another shape.
+        CheckpointError: A tensor is missing, left over, or of another shape.
     """
     target = module.state_dict(keep_vars=True)
     missing = sorted(target.keys() - tensors.keys())
@@ -59,16 +62,16 @@ def load_exactly(
         text = "; ".join(
             f"{len(names)} {what}: {', '.join(names[:5])}" for what, names in lists if names
         )
-        what = f"the tensors are another module's ({text})"
+        what = f"the tensors do not fit the module ({text})"
         raise CheckpointError(what, where=where, hint=hint)
     for name, tensor in target.items():
-        if tensor.dtype != tensors[name].dtype:  # in half precision, say
+        if tensor.dtype != tensors[name].dtype:  # for example, in half precision
             tensor.data = tensor.data.to(tensors[name].dtype)
     module.load_state_dict(tensors)
 
 
 def load_net_tensors(net: nn.Module, saved: Mapping[str, Tensor], where: str) -> None:
-    """Load the network's part of a checkpoint, which also holds the loss's under ``loss.``.
+    """Load the network's tensors of a checkpoint. The loss's tensors, under ``loss.``, are ignored.
 
     Raises:
         CheckpointError: The tensors do not fit the network.
@@ -79,16 +82,18 @@ def load_net_tensors(net: nn.Module, saved: Mapping[str, Tensor], where: str) ->
 
 
 def load_backbone_weights(backbone: Backbone, path: Path) -> None:
-    """Load a weights file into ``backbone``, in place. After a mismatch, it is unchanged.
+    """Load a weights file into ``backbone``, in place.
 
-    The file must hold every key of the backbone, with its shape. A classifier in the file is
-    ignored. The first convolution is fitted to another number of image channels, as timm does.
+    The file must hold every tensor of the backbone, with the same name and shape; otherwise, the
+    backbone is not changed. A classifier in the file is ignored. If the backbone takes another
+    number of image channels, the first convolution is converted as timm does.
 
     Args:
         backbone: The backbone, of the same architecture as the file.
-        path: A ``.safetensors`` file, or a ``.pth``, ``.pt`` or ``.bin`` file of tensors: a plain
-            state dict, or one under ``state_dict`` or ``model``, with or without the prefixes of
-            DistributedDataParallel, ``torch.compile`` and siamkit's own checkpoints.
+        path: A ``.safetensors`` file, or a ``.pth``, ``.pt`` or ``.bin`` file that holds tensors
+            only. The file holds a plain state dict, or a state dict under ``state_dict`` or
+            ``model``. Names may have the prefixes of DistributedDataParallel, ``torch.compile`` and
+            siamkit's own checkpoints.
 
     Raises:
         CheckpointError: The file is missing, damaged, holds code, or belongs to another model.
@@ -97,7 +102,7 @@ def load_backbone_weights(backbone: Backbone, path: Path) -> None:
     target = module.state_dict()
     state = _strip(_unwrap(read_tensors(path), path), target)
     state = _drop_extras(state, target, module)
-    # An unused counter of batches, which safetensors converters and old files leave out.
+    # This counter of batches is not used. Safetensors converters and old files leave it out.
     state = {k: v for k, v in target.items() if k.endswith("num_batches_tracked")} | state
     state = {key: _fit_channels(value, target.get(key)) for key, value in state.items()}
     _check(state, target, path)
@@ -181,7 +186,7 @@ def _is_state(content: Mapping[str, Any]) -> TypeGuard[Mapping[str, Tensor]]:
 
 
 def _strip(state: _Tensors, target: Mapping[str, Tensor]) -> _Tensors:
-    """Remove the prefixes of wrappers that the backbone's keys do not have."""
+    """Return ``state`` without the name prefixes of wrappers that the backbone does not have."""
     own = {k.removeprefix(_OWN_PREFIX): v for k, v in state.items() if k.startswith(_OWN_PREFIX)}
     if own:
         return own  # a siamkit checkpoint, without its head
@@ -193,7 +198,7 @@ def _strip(state: _Tensors, target: Mapping[str, Tensor]) -> _Tensors:
 
 
 def _drop_extras(state: _Tensors, target: Mapping[str, Tensor], module: nn.Module) -> _Tensors:
-    """Leave out the classifier, and buffers that the module computes itself."""
+    """Return ``state`` without the classifier, and without buffers that the module computes."""
     config: Any = getattr(module, "pretrained_cfg", None) or {}
     named = config.get("classifier") or ()
     classifiers = {*_CLASSIFIERS, *((named,) if isinstance(named, str) else named)}
@@ -203,7 +208,7 @@ def _drop_extras(state: _Tensors, target: Mapping[str, Tensor], module: nn.Modul
     def extra(key: str) -> bool:
         if key in target:
             return False
-        # timm replaces a classifier that it leaves out by an Identity.
+        # If timm leaves out a classifier, an Identity is in its place.
         headless = key.partition(".")[0] in heads and isinstance(_holder(module, key), nn.Identity)
         return parent(key) in classifiers or headless or key in computed
 
@@ -211,7 +216,7 @@ def _drop_extras(state: _Tensors, target: Mapping[str, Tensor], module: nn.Modul
 
 
 def _holder(module: nn.Module, key: str) -> nn.Module:
-    """Return the innermost submodule on the way to ``key``."""
+    """Return the innermost module on the path of ``key`` that exists."""
     for part in key.split("."):
         inner = module._modules.get(part)
         if inner is None:

@@ -310,7 +310,7 @@ def test_tensors_that_come_or_go_are_an_error_with_their_names(
     run = fit(backbone=net, run_dir=str(tmp_path / "other"), epochs=1)["run_dir"]
     monkeypatch.setitem(SWITCH, "on", lambda: True)
     missing = (
-        r"the tensors are another module's \(1 missing: backbone\.model\.seen\); the network mu"
+        r"the tensors do not fit the module \(1 missing: backbone\.model\.seen\); the network mu"
     )
     calls = (
         lambda: siamkit.load_model(run, "last", backbone=net),

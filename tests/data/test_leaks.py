@@ -12,7 +12,7 @@ from siamkit.errors import DataError
 
 
 def picture(seed: int) -> Image.Image:
-    """A smooth picture: noise has no low frequencies to hash."""
+    """Return a smooth picture, because the hash reads low frequencies, which noise lacks."""
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
 

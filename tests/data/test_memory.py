@@ -150,7 +150,7 @@ class Broken(Dataset[Any]):
 
 
 def test_an_item_that_the_data_fails_on_is_named() -> None:
-    message = "item 2: reading it failed: RuntimeError: no such row"
+    message = "item 2: reading failed: RuntimeError: no such row"
     broken = Broken()
     for data in (broken, (broken[index] for index in range(5))):
         with pytest.raises(DataError, match=f"data {message}") as caught:
@@ -230,7 +230,7 @@ def test_a_split_with_splits_or_pairs_of_its_own_is_refused(tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"data\['train'\]: has splits of its own: train, val.*="):
         items_of({"train": tmp_path / "both"}, [])
     (tmp_path / "pairs.csv").write_text("a,b,same\nboth/train/a/0.png,both/val/a/1.png,1\n")
-    with pytest.raises(DataError, match=r"data\['val'\]: holds pairs.*pass it alone: data="):
+    with pytest.raises(DataError, match=r"data\['val'\]: holds pairs.*pass this data alone: data="):
         items_of({"train": [(RGB, "a")], "val": tmp_path / "pairs.csv"}, [])
     with pytest.raises(ConfigError, match=r"data\['train'\]: must be the path.*not be empty"):
         items_of({"train": ""}, [])

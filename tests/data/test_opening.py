@@ -35,7 +35,7 @@ def keys(images: ImageSet) -> set[str]:
 
 @pytest.fixture
 def people(make_images, tmp_path):
-    """Eight classes of four images; the folder that holds them."""
+    """Return a folder with eight class folders of four images each."""
     return make_images({f"c{i}": 4 for i in range(8)})
 
 
@@ -460,7 +460,7 @@ def test_a_wrong_root_is_told_with_the_right_one(people: Path, tmp_path: Path) -
     with pytest.raises(DataError, match=below):
         load(inner)
     nowhere = table(people / "n.csv", "path,label", [(f"x/{p}", c) for p, c in rows_of(people)])
-    with pytest.raises(DataError, match=rf"looked for below {people}; data={{'root': DIR}}"):
+    with pytest.raises(DataError, match=rf"paths are relative to {people}; data={{'root': DIR}}"):
         load(nowhere)
     assert len(load(listed, root=people).train) == 16
     few = table(people / "f.csv", "path,label", [*rows_of(people), ("gone.png", "c0")])

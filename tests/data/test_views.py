@@ -35,7 +35,7 @@ def preprocessing(channels=3, size=32, **options):
 
 
 def only(size=8, **augment):
-    """Return the view with just these augmentations, and pixels in [0, 1]."""
+    """Return a view with no other augmentations than these, whose pixels are in [0, 1]."""
     return TrainView(Preprocessing(**PLAIN, size=(size, size)), AugmentConfig(**NONE | augment))
 
 
@@ -248,7 +248,7 @@ def test_grey_images_vary_in_brightness_and_contrast():
 
 
 def marked(width, height):
-    """Return grey images that are equal but for a mark at one end each."""
+    """Return two grey images that only differ in the end at which they have a mark."""
     images = []
     for end in (0, -1):
         pixels = np.full((height, width, 3), 128, np.uint8)

@@ -9,7 +9,10 @@ from siamkit.evaluation.verification import verification
 
 
 def pairs_of(identities=30, images=5, spread=0.6, seed=0):
-    """All pairs of images whose one-dimensional looks depend on an identity's own quirk."""
+    """Return the scores and both identities of all pairs of images.
+
+    The embedding of an image is a random vector of its identity, plus noise.
+    """
     rng = np.random.default_rng(seed)
     looks = np.repeat(rng.normal(size=(identities, 8)), images, 0)
     looks = looks + spread * rng.normal(size=looks.shape)

@@ -52,7 +52,7 @@ scores = st.floats(-1, 1)
 def test_a_verdict_and_its_probability_never_contradict_each_other(
     threshold, score, slope, intercept
 ):
-    """Nor do the numbers that are printed; None stands for the score just below the threshold."""
+    """The printed numbers do not either. None stands for the score just below the threshold."""
     score = math.nextafter(threshold, -2) if score is None else score
     found = made(threshold=threshold, slope=slope, intercept=intercept).verdict(score)
     assert found.same == (found.score >= found.threshold) == (found.probability >= 0.5)

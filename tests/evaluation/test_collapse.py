@@ -1,4 +1,4 @@
-"""Collapsed embeddings are told in words."""
+"""Collapsed embeddings are described in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The largest of rows, and exact search, against sorting everything."""
+"""The largest values of rows, and exact search, compared with sorting everything."""
 
 import numpy as np
 import pytest

@@ -11,7 +11,10 @@ from siamkit.evaluation.prediction import predicted_rate
 
 
 def people(identities, rng, *, dim=8, images=(4, 4), spread=0.6, confusable=False):
-    """Scores and identities of all pairs of images of new people, some of whom look alike."""
+    """Return the scores and both identities of all pairs of images of new people.
+
+    If ``confusable``, some of the people look alike.
+    """
     centres = rng.normal(size=(identities, dim))
     if confusable:
         families = rng.normal(size=(identities, dim))[rng.integers(0, identities // 3, identities)]
@@ -24,7 +27,11 @@ def people(identities, rng, *, dim=8, images=(4, 4), spread=0.6, confusable=Fals
 
 
 def transfer(identities, draws, target, far=None, **kind):
-    """Fit on some people, measure on others: interval ends and what was seen, ``[draws, 3]``."""
+    """Fit a threshold on some people, and measure its error rates on others.
+
+    Returns:
+        The ends of the predicted interval and the measured rate, for FAR and FRR ``[2, draws, 3]``.
+    """
     rng = np.random.default_rng(0)
     found = []
     for _ in range(draws):
@@ -101,7 +108,7 @@ def test_independent_identities_have_the_interval_of_a_binomial_prediction():
 
 
 def plain(wrong, first, second):
-    """The upper end on the logit scale, by loops over the definition."""
+    """Return the upper end of the interval on the logit scale, by loops over the definition."""
     rate, names = wrong.mean(), np.unique([first, second])
     shifts = []
     for name in names:

@@ -63,7 +63,7 @@ def test_long_rows_and_classes_of_all_sizes_agree_with_the_accuracy_calculator()
 
 
 def plain(embeddings, labels):
-    """Recall@1 and MAP@R by loops over the definition."""
+    """Return recall@1 and MAP@R, by loops over the definitions."""
     unit = torch.nn.functional.normalize(embeddings, dim=1)
     hits, averages = [], []
     for q in range(len(labels)):

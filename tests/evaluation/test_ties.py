@@ -1,4 +1,4 @@
-"""Ties: each order of equal scores is equally likely, in one place for all metrics."""
+"""Ties: in all metrics, each order of equal scores counts as equally likely."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def by_hand(hits: tuple[bool, ...], r: int) -> list[float]:
 
 
 def by_orders(scores: list[int], hits: list[bool], r: int) -> np.ndarray:
-    """Return the mean over all orders in which the scores descend."""
+    """Return the metrics, averaged over all orders of the items in which the scores descend."""
     orders = [
         order
         for order in permutations(range(len(scores)))
@@ -69,7 +69,7 @@ def test_retrieval_takes_the_mean_over_all_orders(images):
 
 
 def equal(noise: float) -> tuple[torch.Tensor, ImageSet]:
-    """Return embeddings that are equal up to noise, of 4 classes of 4 images, in order."""
+    """Return embeddings that are equal up to noise, and their images: 4 classes of 4 each."""
     generator = torch.Generator().manual_seed(0)
     one = torch.randn(1, 33, generator=generator)
     vectors = one + noise * torch.randn(16, 33, generator=generator)

@@ -250,7 +250,7 @@ def test_unfreezing_under_a_live_wrapper_of_several_processes_is_refused(tmp_pat
 
 
 class Tied(nn.Module):
-    """The deep layer is defined first and has the weight's name; the early one uses it first."""
+    """A network with a weight that has the deep layer's name, but is used in an early one first."""
 
     def __init__(self) -> None:
         super().__init__()

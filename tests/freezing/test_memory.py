@@ -11,7 +11,7 @@ from siamkit.interfaces import FreezePlan
 
 
 class Probe(nn.Module):
-    """Saves its input and nothing else: y = x * w."""
+    """A network for whose backward pass autograd saves the input only: y = x * w."""
 
     def __init__(self) -> None:
         super().__init__()

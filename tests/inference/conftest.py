@@ -1,4 +1,4 @@
-"""One tiny run, and its network."""
+"""A tiny run, and embedders with its network and with another one."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def embedder(trained):
 
 @pytest.fixture(scope="session")
 def other(tmp_path_factory, values_of):
-    """An embedder of other weights."""
+    """Return an embedder with a network that has other weights."""
     from siamkit import api
 
     folder = tmp_path_factory.mktemp("deployed") / "other"

@@ -201,7 +201,7 @@ def test_verify_decides_by_the_calibration(net: siamkit.SiameseNet, image_folder
 
 @pytest.fixture
 def own() -> siamkit.SiameseNet:
-    """A network that a test may change; its batch norms have running statistics."""
+    """Return a network with batch norms that the test may change."""
     torch.manual_seed(0)
     return api.create_model("timm:resnet10t", pretrained=False, head="bnneck", image_size=32)
 

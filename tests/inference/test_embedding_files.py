@@ -21,12 +21,12 @@ from siamkit.inference.filling import working, workplace
 
 @pytest.fixture
 def images(image_folder, tmp_path) -> Path:
-    """A copy that a test may change."""
+    """Return a copy of the image folder, which the test may change."""
     return shutil.copytree(image_folder, tmp_path / "images")
 
 
 def stopped(embedder, images, output, after=16):
-    """Leave unfinished work, as Ctrl-C does."""
+    """Interrupt the embedding after some images, as Ctrl-C does."""
 
     def stop(done, total):
         if done >= after:

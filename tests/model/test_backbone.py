@@ -9,7 +9,7 @@ from siamkit.model.backbone import WrappedBackbone, as_backbone, preprocessing_o
 
 
 class Gives(nn.Module):
-    """Gives whatever ``make`` makes of its convolution's output ``[N, 6, H, W]``."""
+    """Returns the result of ``make`` for the output ``[N, 6, H, W]`` of a convolution."""
 
     def __init__(self, make, channels=3):
         super().__init__()

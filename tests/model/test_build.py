@@ -16,7 +16,7 @@ def net():
 
 
 class Recorder:
-    """A plugin's build that remembers what it was told."""
+    """A plugin's build that records the contexts that it is called with."""
 
     def __init__(self):
         self.contexts = []

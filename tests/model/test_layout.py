@@ -124,7 +124,7 @@ def test_a_part_is_selected_by_key_index_or_function(output: Any, select: Any) -
 @pytest.mark.parametrize(
     ("output", "select", "message"),
     [
-        ((T, T), None, r"got 'tuple'.*select=.*it has the parts 0 \(\[1, 6\]\), 1 \(\[1, 6\]\)"),
+        ((T, T), None, r"got 'tuple'.*select=.*has the parts 0 \(\[1, 6\]\), 1 \(\[1, 6\]\)"),
         ({"features": T, "n": 1}, None, r"got 'dict'.*'features' \(\[1, 6\]\), 'n' \(int\)"),
         ({"features": T}, "feature", "no such part, got 'feature'.*did you mean 'features'"),
         ((T,), 4, "no such part, got 4"),
@@ -133,7 +133,7 @@ def test_a_part_is_selected_by_key_index_or_function(output: Any, select: Any) -
         (T, 0, "one tensor, which has no parts to select"),  # not the first image
         (T, "shape", "one tensor, which has no parts to select"),
         (None, None, "got 'NoneType'"),
-        ({"a": {"b": T}}, "a", r"got 'dict'.*it has the parts 'b' \(\[1, 6\]\)"),
+        ({"a": {"b": T}}, "a", r"got 'dict'.*the output has the parts 'b' \(\[1, 6\]\)"),
     ],
 )
 def test_what_leads_to_no_tensor_is_refused_with_what_there_is(

@@ -14,7 +14,7 @@ from siamkit.model.names import (
 
 
 class Net(nn.Module):
-    """Has an attribute called module, a tied weight and a module in two places."""
+    """A network with an attribute named ``module``, a tied weight and a module in two places."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Networks saved to folders: what comes back, what timm makes of them, what is refused."""
+"""Networks saved to folders: what siamkit and timm load from the folders, and what is refused."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def images(channels: int = 3, size: int = SIZE) -> Tensor:
 
 
 class Tiny(nn.Module):
-    """A module that no registry knows; ``power`` is not among its tensors."""
+    """A module that is not registered. Its output depends on ``power``, which is not a tensor."""
 
     def __init__(self, power: float = 1.0) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ def test_an_object_that_computes_something_else_is_refused(tmp_path):
     folder = object_net(power=2.0).save_pretrained(tmp_path / "m")
     with pytest.raises(CheckpointError, match=r"the embeddings differ from the saved ones by"):
         siamkit.from_pretrained(folder, backbone=Tiny(power=1.0), head=nn.Linear(6, 4))
-    with pytest.raises(CheckpointError, match=r"another module's \(1 left over: 0\.bias"):
+    with pytest.raises(CheckpointError, match=r"do not fit the module \(1 left over: 0\.bias"):
         siamkit.from_pretrained(folder, backbone=Tiny(2.0), head=nn.Linear(6, 4, bias=False))
 
 
@@ -306,7 +306,7 @@ def test_what_is_no_folder_of_ours(tmp_path):
 
 
 def test_nothing_is_overwritten_unasked(net, folder, tmp_path):
-    with pytest.raises(ConfigError, match=r"a saved network is there already.*force=True"):
+    with pytest.raises(ConfigError, match=r"already holds a saved network.*force=True"):
         net.save_pretrained(folder)
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"holds more than a saved network: notes\.txt"):
@@ -378,7 +378,7 @@ def test_the_file_of_the_head_holds_what_is_tested(saved):
 
 
 def test_a_file_swapped_with_its_hash_is_still_noticed(folder):
-    """The seal can be made by anybody: what is tested last is what the network computes."""
+    """Anybody can make a seal, so the last check is that the network computes the same."""
     from siamkit.files import sha256_of
 
     path = folder / "model.safetensors"

@@ -1,4 +1,4 @@
-"""Any output, any type of weights, any number of channels: features, or an error that helps."""
+"""Modules with any output, type of weights or number of channels give features or clear errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMALL = Preprocessing(size=(32, 32))
 
 
 class Gives(nn.Module):
-    """Gives whatever ``make`` makes of a map ``[N, 6, H / 2, W / 2]``."""
+    """Returns the result of ``make`` for a feature map ``[N, 6, H / 2, W / 2]``."""
 
     def __init__(self, make: Any, **attributes: Any) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def test_a_layout_that_makes_the_width_depend_on_the_size_is_refused() -> None:
 
 
 class FixedSize(nn.Module):
-    """A transformer for one image size: position embeddings, and a norm at its end."""
+    """A transformer with position embeddings, so for one image size, and with a norm at the end."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()

@@ -81,7 +81,7 @@ def owner(parameter):
 
 
 def first_calls(module, example):
-    """The tick at which each module was first called: an oracle that shares no code with ours."""
+    """Return the order of the modules' first calls, by other code than that under test."""
     calls = {}
 
     def called(name):
@@ -221,7 +221,10 @@ def conv(inputs, outputs):
 
 
 class Tokens(nn.Module):
-    """Defined out of order, with a bare parameter, an unused head and a shared activation."""
+    """A network whose modules are not defined in the order in which they run.
+
+    It also holds a parameter itself, and has a module that is not used and a shared activation.
+    """
 
     def __init__(self):
         super().__init__()
@@ -409,7 +412,7 @@ def test_run_names():
 
 
 class Encoder(nn.Module):
-    """CLIP's image encoder as open_clip writes it: tokens and a projection of its own."""
+    """CLIP's image encoder as in open_clip, which holds tokens and a projection directly."""
 
     def __init__(self, depth=6):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Unit vectors: as torch's, but with a finite gradient everywhere."""
+"""Unit vectors: equal to those of torch, but their gradient is always finite."""
 
 from __future__ import annotations
 

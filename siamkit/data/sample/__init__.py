@@ -19,14 +19,15 @@ _ARCHIVE = "tiny_emoji60.tar.gz"
 
 
 def sample_dir() -> Path:
-    """Return the folder of the built-in set's class folders, unpacking it on first use.
+    """Return the folder that holds the class folders of the built-in image set.
 
-    It lies in the user's cache (``$XDG_CACHE_HOME`` or ``~/.cache``), where every later run finds
-    it, or else in a temporary folder that goes with the process. Processes may call this at once;
-    missing or truncated files are put back.
+    The set is unpacked on first use into the user's cache (``$XDG_CACHE_HOME`` or ``~/.cache``),
+    where every later run finds it. If the cache cannot be written, the set is unpacked into a
+    temporary folder that is removed when the process ends. Missing or truncated files are unpacked
+    again. Several processes may call this function at the same time.
 
     Raises:
-        ResourceError: There is no room for it anywhere.
+        ResourceError: Neither folder can be written.
     """
     archive = files(__package__).joinpath(_ARCHIVE).read_bytes()
     name = f"sample-{sha256(archive).hexdigest()[:12]}"
@@ -52,10 +53,10 @@ def _temporary() -> Path:
 
 
 def _unpacked(archive: bytes, target: Path) -> Path:
-    """Make ``target`` hold the archive's content, and return it."""
+    """Unpack the archive into ``target`` if files are missing there, and return ``target``."""
     with tarfile.open(fileobj=BytesIO(archive)) as tar:
         members = tar.getmembers()
-        # The archive's one top folder gives way to the target.
+        # The content of the archive's one top folder goes directly into the target.
         sizes = {m.name.partition("/")[2]: m.size for m in members if m.isfile()}
         if _missing(target, sizes):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,7 @@ def _unpacked(archive: bytes, target: Path) -> Path:
 
 
 def _missing(target: Path, sizes: dict[str, int]) -> list[str]:
-    """Return the files that aren't there in full."""
+    """Return the names of the files that are missing in ``target`` or have another size."""
 
     def size(path: Path) -> int:
         try:
@@ -78,12 +79,12 @@ def _missing(target: Path, sizes: dict[str, int]) -> list[str]:
 
 
 def _install(unpacked: Path, target: Path, sizes: dict[str, int]) -> None:
-    """Move the unpacked files into place so that no other process ever sees one missing."""
+    """Move the unpacked files to ``target`` so that other processes never find a file missing."""
     try:
         unpacked.rename(target)
     except OSError:
-        # It exists: another process was faster, or it is damaged. Replacing file by file, each
-        # atomically, is right for both; moving the folder away would pull it from under others.
+        # The target exists: another process was faster, or files are damaged. Replacing each file
+        # atomically is right in both cases. Other processes may use the folder, so it stays.
         for name in _missing(target, sizes):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             (unpacked / name).replace(target / name)

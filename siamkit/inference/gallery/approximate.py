@@ -1,7 +1,8 @@
 """Approximate search: a faiss inverted file, tuned to a measured recall.
 
-K-means divides the gallery into cells, and a query searches the cells nearest to it. Building the
-index increases their number until a sample reaches the required recall.
+K-means divides the gallery into cells, and a query searches the cells that are nearest to it. When
+an index is built, the number of cells to search is increased until a sample of queries reaches the
+required recall.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ KINDS = ("auto", "exact", "faiss")
 """The kinds of search."""
 
 WORTH = 128_000_000
-"""Size of a gallery (embeddings x width) from which ``auto`` uses an approximate index.
+"""``auto`` uses an approximate index from this size of a gallery (embeddings x width).
 
 An exact search of this size takes about 0.1 s per query on two cores, which is fast enough.
 """
 
 RECALL = 0.99
-"""The recall@10 that a new index is tuned to."""
+"""The recall@10 that a new index must reach on a sample of queries."""
 
-_SAMPLE = 256  # gallery rows to measure recall with
+_SAMPLE = 256  # the most gallery rows that are queries when recall is measured
 _ROWS_AT_ONCE = 65_536
 _POINTS_PER_CELL = 64  # for k-means, which needs at least 39
 _ROUNDS = 8  # of k-means
@@ -40,14 +41,23 @@ _SEED = 0
 
 Array = np.ndarray[Any, Any]
 Search = Callable[[Tensor, int], Tensor]
-"""A function from queries ``[Q, E]`` and k to indices ``[Q, k]``; -1 for a missing result."""
+"""A function that returns indices ``[Q, k]`` for queries ``[Q, E]`` and k; -1 for missing ones."""
 
 
 def choose_kind(wanted: str, count: int, dim: int) -> tuple[str, str | None]:
-    """Return ``exact`` or ``faiss``, and a notice or None.
+    """Return the kind of search to use, and a notice for the user or None.
+
+    Args:
+        wanted: One of :data:`KINDS`. ``auto`` means ``faiss`` for large galleries if faiss is
+            installed, and ``exact`` otherwise.
+        count: The number of embeddings.
+        dim: The width of the embeddings.
+
+    Returns:
+        ``exact`` or ``faiss``; and a notice if ``auto`` lacks faiss.
 
     Raises:
-        ConfigError: No such kind, or its package is missing.
+        ConfigError: There is no such kind, or faiss is wanted but not installed.
     """
     if wanted not in KINDS:
         known = ", ".join(KINDS)
@@ -76,18 +86,19 @@ def _faiss() -> Any:
 
 
 def cells(count: int) -> int:
-    """Return the number of cells of a gallery of ``count``: 4 sqrt(N), or fewer if too few images.
+    """Return the number of cells for a gallery of N = ``count`` images: 4 sqrt(N).
 
-    This number balances choosing the cells and searching them (the faiss guidelines).
+    This number balances the time for choosing cells and for searching them (the faiss guidelines).
+    It is smaller if there are too few images for k-means.
     """
     return max(1, min(int(4 * math.sqrt(count)), count // _POINTS_PER_CELL))
 
 
 def build(embeddings: Array, path: Path) -> tuple[int, float]:
-    """Build the index of ``embeddings [N, E]`` and write it.
+    """Build an approximate index of the embeddings ``[N, E]``, and write it to ``path``.
 
     Returns:
-        The number of cells to search per query, and the recall@10 with it on a sample.
+        The number of cells to search per query, and the recall@10 that it reaches on a sample.
     """
     faiss = _faiss()
     count, dim = embeddings.shape
@@ -122,9 +133,10 @@ def _tune(index: Any, embeddings: Array, sample: Array, number: int) -> tuple[in
 
 
 def _others(indices: Tensor, own: Tensor) -> Tensor:
-    """Return the results of each query without the query itself: ten of eleven.
+    """Return the results of each query without the query itself, so ten of eleven.
 
-    If the query is not among its results (duplicates came first), the last result is dropped.
+    If a query is not among its own results (because duplicates came first), its last result is left
+    out instead.
     """
     mine = indices == own[:, None]
     mine[:, -1] |= ~mine.any(dim=1)
@@ -132,14 +144,17 @@ def _others(indices: Tensor, own: Tensor) -> Tensor:
 
 
 def overlap(nearest: Tensor, best: Tensor) -> float:
-    """Return the share of ``best [Q, k]`` that is in ``nearest [Q, k]``; 1 if k is 0."""
+    """Return the share of the indices ``best`` that are also in ``nearest``, both ``[Q, k]``.
+
+    Only indices of the same query are compared. The share is 1 if there are no indices.
+    """
     if not best.numel():
         return 1.0
     return float((best[:, :, None] == nearest[:, None, :]).any(dim=2).double().mean())
 
 
 def opened(path: Path, looked: int) -> Search:
-    """Return the search of a written index.
+    """Return the search function of an index that :func:`build` wrote.
 
     Args:
         path: The file.
@@ -164,10 +179,15 @@ def opened(path: Path, looked: int) -> Search:
 
 
 def rescored(queries: Tensor, gallery: Vectors, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scores and indices ``[Q, k]`` of candidates, in the order of exact search.
+    """Return the scores ``[Q, k]`` and indices ``[Q, k]`` of candidates, sorted by score.
 
-    Scores are computed again, so that they equal those of exact search. A missing candidate has the
-    score -inf and the index -1.
+    Scores and order are those of exact search, because scores are computed again. A missing
+    candidate has the score -inf and the index -1.
+
+    Args:
+        queries: The unit vectors ``[Q, E]`` of the queries.
+        gallery: The unit vectors ``[N, E]`` of the gallery.
+        indices: The indices ``[Q, k]`` of the candidates in the gallery; -1 for missing ones.
 
     Raises:
         NonFiniteError: A score is NaN.
@@ -181,7 +201,10 @@ def rescored(queries: Tensor, gallery: Vectors, indices: Tensor) -> tuple[Tensor
 
 
 def ordered(scores: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Return scores and indices ``[Q, k]``, the largest score and the lower index first."""
+    """Return scores and indices, both ``[Q, k]``, sorted in each row.
+
+    Larger scores come first, and lower indices first among equal scores.
+    """
     indices, order = indices.sort(dim=1)
     scores = scores.gather(1, order)
     order = scores.argsort(dim=1, descending=True, stable=True)

@@ -1,4 +1,4 @@
-"""The builder of an index: embeds the gallery, writes the files, and publishes them at once."""
+"""The builder of an index: embeds the gallery, writes all files, and moves them into place."""
 
 from __future__ import annotations
 
@@ -46,30 +46,36 @@ def build_index(
     force: bool = False,
     progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Build the index of a gallery; after an interruption, the same call continues the work.
+    """Build the index of a gallery.
+
+    If a call is interrupted, the finished part is kept, and the same call continues from there.
 
     Args:
         embedder: The embedder.
-        gallery: A folder, a file, or files. The label of an image is its subfolder in the gallery;
-            an image outside any subfolder, or passed as a file, has no label.
+        gallery: A folder, a file, or several files. The label of an image is the path of its
+            subfolder in the gallery. Images outside subfolders, and images passed as files, have no
+            label.
         output: The folder of the index.
-        run: The embedder's run, for ``siamkit search``.
-        which: The checkpoint of the run.
-        kind: ``exact``, ``faiss``, or ``auto``: ``faiss`` for a large gallery.
-        batch_size: Images per forward pass.
-        force: Replace an existing index, and discard unfinished work of another run or folder.
-        progress: Called with the number of finished images and the total.
+        run: The run that the embedder was loaded from. ``siamkit search`` loads the network there.
+        which: The checkpoint that the embedder was loaded from.
+        kind: The kind of search: ``exact``; ``faiss`` for approximate search; or ``auto`` for
+            ``faiss`` if the gallery is large.
+        batch_size: The number of images per forward pass.
+        force: Whether to replace an existing index. This also discards the finished part of an
+            interrupted call that used another network or other images.
+        progress: Called with the number of finished images and the number of all images.
 
     Returns:
-        ``index``, ``images``, ``labels`` (their number), ``dim``, ``kind``, ``recall@10`` (of an
-        approximate index, on a sample), ``notice``, ``resumed_at``, ``seconds``, ``build_seconds``
-        (of the approximate index), ``kernel``.
+        ``index``, ``images``, ``labels`` (the number of different labels), ``dim``, ``kind``,
+        ``recall@10`` (of an approximate index, on a sample), ``notice``, ``resumed_at`` (the number
+        of images that earlier calls finished), ``seconds``, ``build_seconds`` (of the approximate
+        index), ``kernel``.
 
     Raises:
-        ConfigError: No such kind, a package is missing, or the output exists.
-        CheckpointError: There is unfinished work of another network or of other images.
-        DataError: An image is missing or cannot be decoded; the finished part is kept.
-        Interrupted: Ctrl-C; the finished part is kept.
+        ConfigError: There is no such kind, a package is missing, or the output exists.
+        CheckpointError: An interrupted call used another network or other images.
+        DataError: An image is missing or cannot be decoded. The finished part is kept.
+        Interrupted: Ctrl-C was pressed. The finished part is kept.
         ResourceError: The disk is full, or another process builds the same index.
     """
     ann.choose_kind(kind, ann.WORTH, 1)  # a missing package is an error now, not at the end
@@ -112,7 +118,11 @@ def build_index(
 
 
 def _require_free(output: Path, force: bool) -> None:
-    """Refuse an output that would overwrite something."""
+    """Check that the output overwrites nothing, except an index if ``force`` is set.
+
+    Raises:
+        ConfigError: The output exists.
+    """
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     if not output.is_dir() or not is_index(output):
@@ -128,7 +138,7 @@ def _require_free(output: Path, force: bool) -> None:
 
 
 def _listed(gallery: str | Path | Sequence[str | Path]) -> tuple[Path | None, list[Path]]:
-    """Return the folder that paths are relative to, or None for single files, and the images."""
+    """Return the folder that stored paths are relative to (None for a list), and the images."""
     paths = [path.absolute() for path in files_of(gallery)]
     if not isinstance(gallery, str | Path):
         return None, paths
@@ -149,7 +159,7 @@ def _write_items(folder: Path, root: Path | None, paths: Sequence[Path]) -> int:
     labels = set()
     with (folder / ITEMS).open("wb") as file:
         for number, item in enumerate(_items(root, paths)):
-            # ASCII, so that invalid Unicode in a name survives as an escape.
+            # In ASCII, invalid Unicode in a name survives as an escape sequence.
             file.write(json.dumps(item).encode("ascii") + b"\n")
             offsets[number + 1] = file.tell()
             labels.add(item["label"])
@@ -158,7 +168,11 @@ def _write_items(folder: Path, root: Path | None, paths: Sequence[Path]) -> int:
 
 
 def _approximate(folder: Path, kind: str) -> tuple[int | None, float | None, float | None]:
-    """Build the approximate index, if any; return the cells to search, the recall, the seconds."""
+    """Build the approximate index if ``kind`` needs one.
+
+    Returns:
+        The number of cells to search, the recall, and the seconds it took; all None for ``exact``.
+    """
     if kind == "exact":
         return None, None, None
     started = time.perf_counter()
@@ -168,7 +182,10 @@ def _approximate(folder: Path, kind: str) -> tuple[int | None, float | None, flo
 
 
 def _share(rows: Path, target: Path) -> None:
-    """Give a file a second name, so that a crash before the end loses nothing."""
+    """Give the file ``rows`` a second name ``target``, so that a crash loses neither.
+
+    The file is copied where the file system has no hard links.
+    """
     try:
         os.link(rows, target)
     except OSError:  # some file systems have no hard links

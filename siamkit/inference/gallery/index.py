@@ -1,13 +1,13 @@
-"""The index: a folder with the embeddings of a gallery, and the search in it.
+"""The index: a folder with the embeddings of a gallery, and the search in these embeddings.
 
 ::
 
     INDEX/
-      meta.json        its origin, and the size and SHA-256 of every other file
+      meta.json        the origin of the index, and the size and SHA-256 of every other file
       embeddings.npy   float32 [N, E], L2-normalised; mapped into memory, not read
       items.jsonl      {"path": ..., "label": ...}, one line per image
-      offsets.npy      int64 [N + 1]: the start of each of these lines
-      cells.faiss      the approximate index, if it has one
+      offsets.npy      int64 [N + 1]: where each line of items.jsonl starts, and the end
+      cells.faiss      the approximate index, if there is one
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Meta(BaseModel):
 
     Attributes:
         format: The format of the index.
-        siamkit: The version of siamkit that wrote it.
-        kind: ``exact`` or ``faiss``.
+        siamkit: The version of siamkit that wrote the index.
+        kind: The kind of search: ``exact`` or ``faiss``.
         run: The run whose network made the embeddings.
-        which: ``best`` or ``last``.
-        model: The :attr:`siamkit.Embedder.fingerprint` of that network.
+        which: The checkpoint whose network made the embeddings: ``best`` or ``last``.
+        model: The :attr:`siamkit.Embedder.fingerprint` of the network.
         dim: The width of the embeddings.
         count: The number of embeddings.
         root: The folder that the paths are relative to.
@@ -83,13 +83,15 @@ class Meta(BaseModel):
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The results for each of Q queries, the most similar first.
+    """The results of Q queries. The most similar image of each query comes first.
 
     Attributes:
         scores: ``[Q, k]``, cosine similarities in [-1, 1]; -inf for a missing result.
-        indices: ``[Q, k]``, positions in the index; -1 if an approximate index gave fewer results.
-        paths: The images, one list per query.
-        labels: Their labels, which are subfolders of the gallery; None for an image without one.
+        indices: ``[Q, k]``, positions in the index; -1 for a missing result. Only an approximate
+            index can give fewer than k results.
+        paths: The paths of the images, one list per query.
+        labels: The labels of the images, one list per query. A label is a subfolder of the gallery,
+            or None for an image outside subfolders.
     """
 
     scores: Tensor
@@ -98,7 +100,7 @@ class Neighbours:
     labels: list[list[str | None]]
 
     def rows(self) -> list[list[dict[str, Any]]]:
-        """Return for each query its ``rank``, ``score``, ``label`` and ``path``, as JSON values."""
+        """Return ``rank``, ``score``, ``label`` and ``path`` of each query's results, for JSON."""
         return [
             [
                 {"rank": rank, "score": score, "label": label, "path": str(path)}
@@ -113,15 +115,15 @@ class Neighbours:
 
 
 class Index(TextRepr):
-    """The embeddings of a gallery; :func:`siamkit.load_index` opens them.
+    """The embeddings of a gallery, opened for search; see :func:`siamkit.load_index`.
 
     Args:
         path: The folder of the index.
-        verify: Check every byte against the SHA-256 in ``meta.json``, which takes about a second
-            per million embeddings; otherwise only sizes are checked.
+        verify: Whether to check every byte against the SHA-256 in ``meta.json``, which takes about
+            a second per million embeddings. Otherwise, only the sizes of files are checked.
 
     Raises:
-        CheckpointError: It is not an index, or is damaged; the message names the file.
+        CheckpointError: The folder is not an index, or a file is damaged. The message names it.
     """
 
     def __init__(self, path: str | Path, *, verify: bool = True) -> None:
@@ -144,7 +146,7 @@ class Index(TextRepr):
         return self.meta.count
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return how a copy opens the same files: the mapped arrays are not copied with it."""
+        """Return how to make a copy, which opens the same files again instead of copying arrays."""
         return _opened_again, (self.path.absolute(),)
 
     def __repr__(self) -> str:
@@ -168,17 +170,17 @@ class Index(TextRepr):
             line = file.read(end - start)
         try:
             entry = parsed(line)
-        except ValueError:  # sizes alone were checked
+        except ValueError:  # possible if only the sizes of files were checked
             raise CheckpointError(
                 "the file is damaged", where=str(self.path / ITEMS), hint=_hint()
             ) from None
         return Path(self.meta.root, entry["path"]), entry["label"]
 
     def require_model(self, fingerprint: str) -> None:
-        """Check that a network is the one that made the embeddings.
+        """Check that the network with this fingerprint made the embeddings of the index.
 
         Raises:
-            CheckpointError: It is another network.
+            CheckpointError: Another network made the embeddings.
         """
         if fingerprint != self.meta.model:
             raise CheckpointError(
@@ -195,12 +197,12 @@ class Index(TextRepr):
         Args:
             embeddings: ``[Q, E]``, a tensor or an array, from the network that built the index,
                 normalised or not.
-            k: Results per query; all images if the index has fewer.
-            exact: Compare with every image, even if the index is approximate.
+            k: The number of results per query; all images if the index has fewer.
+            exact: Whether to compare each query with every image, even if the index is approximate.
 
         Raises:
-            ConfigError: The index is approximate and faiss is missing.
-            DataError: The width does not fit, or k is not positive.
+            ConfigError: The index is approximate, and faiss is not installed.
+            DataError: The width of the embeddings is not that of the index, or k is not positive.
             NonFiniteError: An embedding contains NaN or infinity.
         """
         queries = directions(torch.as_tensor(embeddings))
@@ -221,7 +223,12 @@ class Index(TextRepr):
         )
 
     def recall(self, embeddings: Tensor | np.ndarray[Any, Any], k: int = 10) -> float:
-        """Return the share of each query's k most similar images that :meth:`search` returns."""
+        """Return the recall@k of :meth:`search`: the share of truly nearest images that it finds.
+
+        Args:
+            embeddings: The queries ``[Q, E]``, normalised or not.
+            k: The number of images per query, which are compared with those of exact search.
+        """
         queries = directions(torch.as_tensor(embeddings))
         best = exact_search(queries, self.embeddings, k)[1]
         if self._approximate is None:
@@ -229,7 +236,7 @@ class Index(TextRepr):
         return ann.overlap(self._approximate(queries, best.shape[1]), best)
 
     def _require_usable(self, queries: Tensor, k: int) -> None:
-        exact_search(queries, self.embeddings[:1], k)  # it raises an error for bad arguments
+        exact_search(queries, self.embeddings[:1], k)  # raises an error for bad arguments
 
     @cached_property
     def _approximate(self) -> ann.Search | None:
@@ -256,7 +263,7 @@ def is_index(path: Path) -> bool:
 
 
 def _hint() -> str:
-    return f"build it again with {command('index')}"
+    return f"build the index again with {command('index')}"
 
 
 def _read_meta(path: Path) -> Meta:

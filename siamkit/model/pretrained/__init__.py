@@ -1,1 +1,1 @@
-"""Saving a network to a folder that siamkit, and for its backbone plain timm, loads again."""
+"""Saved networks: folders that siamkit loads. Plain timm can load the backbone if it is timm's."""

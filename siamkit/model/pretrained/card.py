@@ -21,10 +21,10 @@ class CardSection:
     """A part of a card.
 
     Attributes:
-        title: Its heading.
-        lines: Paragraphs, in Markdown.
-        header: The column headings of a table below them.
-        rows: The table's rows.
+        title: The heading.
+        lines: The paragraphs below the heading, in Markdown.
+        header: The column headings of a table below the paragraphs.
+        rows: The rows of the table; without rows, there is no table.
     """
 
     title: str
@@ -51,11 +51,11 @@ def card(
     """Return the text of a model card.
 
     Args:
-        name: What the folder is called.
-        saved: What ``config.json`` says.
-        architecture: timm's architecture, where plain timm loads the backbone; or None.
-        license: The licence of the weights, as the hub spells it; None for not stated.
-        sections: What is known of the training and of how good it is.
+        name: The name of the folder.
+        saved: The section ``siamkit`` of ``config.json``.
+        architecture: timm's name of the architecture; None if plain timm cannot load the backbone.
+        license: The licence of the weights, as the hub spells it; None if it is not stated.
+        sections: Further sections, such as those about the training and the quality.
     """
     front = yaml_text.dump(_front(saved, architecture, license)).strip()
     intro = (
@@ -74,7 +74,7 @@ def card(
 
 
 def for_repo(text: str, name: str, repo: str) -> str:
-    """Return the text of a card whose examples load the network from the hub."""
+    """Return the text of a card, changed so that its examples load the network from the hub."""
     for call in ("from_pretrained(", 'create_model("local-dir:'):
         quote = '"' if call.endswith("(") else ""
         text = text.replace(
@@ -85,7 +85,7 @@ def for_repo(text: str, name: str, repo: str) -> str:
 
 
 def base_license(saved: Saved) -> str | None:
-    """Return the licence of the weights that training started from, as timm states it."""
+    """Return timm's statement of the licence of the weights that training started from, or None."""
     base = _base(saved)
     if base is None or not base.startswith("timm/"):
         return None
@@ -94,7 +94,7 @@ def base_license(saved: Saved) -> str | None:
 
 
 def _base(saved: Saved) -> str | None:
-    """Return the hub's name of the weights that training started from."""
+    """Return the hub's name of the weights that training started from, or None."""
     words = saved.weights or ""
     name = words.removeprefix(_PRETRAINED).removeprefix(HUB).partition("@")[0]
     on_hub = words.startswith((f"{_PRETRAINED}timm/", f"{_PRETRAINED}{HUB}"))

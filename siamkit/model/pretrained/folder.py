@@ -1,8 +1,9 @@
-"""The folder of a saved network: its files, what ``config.json`` says of them, and their check.
+"""The folder of a saved network: reads, checks and writes ``config.json``, and checks all files.
 
-``config.json`` and ``model.safetensors`` are timm's own format where the backbone is a timm model.
-What siamkit needs beyond that stands in the config's section ``siamkit``. It holds the SHA-256 of
-each file of tensors and a seal over the whole config, so damage to any of them is noticed.
+If the backbone is a timm model, ``config.json`` and ``model.safetensors`` are in timm's own format.
+Everything else that siamkit needs is in the section ``siamkit`` of ``config.json``. This section
+holds the SHA-256 of each file of tensors and a seal over the whole config, so damage to the config
+or to these files is noticed.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from siamkit.spelling import setting
 FORMAT = 2
 CONFIG, CARD = "config.json", "README.md"
 BACKBONE, REST = "model.safetensors", "siamkit.safetensors"
-"""The backbone's tensors, under the names that timm gives them; the head's, and those to check."""
+"""The file of the backbone's tensors, under timm's names; and the file of the head's tensors and of
+the embeddings by which a loaded network is checked."""
 
 SECTION = "siamkit"
 _GITS = {".git", ".gitattributes"}
 _HINT = "choose another folder with room"
-_DAMAGED = "fetch or save it again"
+_DAMAGED = "fetch or save the network again"
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -43,14 +45,14 @@ class SavedPart(_Frozen):
     """How to build the backbone or the head again.
 
     Attributes:
-        kind: ``timm``: from the architecture in the config; ``plugin``: from a registered entry;
-            ``object``: from an object that whoever loads the folder must give.
+        kind: ``timm``: by timm, from the architecture in the config. ``plugin``: by a registered
+            entry. ``object``: from an object that the caller must pass when loading the folder.
         name: The entry's name, or the qualified name of the object's class.
-        options: The entry's options.
+        options: The options of the entry, or of timm.
         distribution: The distribution that registers the entry.
-        version: Its version when the network was saved.
-        layout: The layout of a module's output.
-        select: Which part of a module's output to take.
+        version: The version of the distribution when the network was saved.
+        layout: The layout of the backbone's output.
+        select: The part of the backbone's output to use.
     """
 
     kind: Literal["timm", "plugin", "object"]
@@ -63,7 +65,7 @@ class SavedPart(_Frozen):
 
 
 class Images(_Frozen):
-    """How images must be prepared: :class:`siamkit.Preprocessing` with bounds."""
+    """How images must be prepared: :class:`siamkit.Preprocessing` with checks of the values."""
 
     mean: tuple[float, ...] = Field(min_length=1)
     std: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
@@ -74,7 +76,7 @@ class Images(_Frozen):
     value_range: Annotated[int, Field(ge=1, le=16)] | tuple[float, float] | None
 
     def preprocessing(self) -> Preprocessing:
-        """Return them as the backbone states them."""
+        """Return the values as a :class:`siamkit.Preprocessing`."""
         return Preprocessing(**self.model_dump())
 
 
@@ -83,16 +85,18 @@ class Saved(_Frozen):
 
     Attributes:
         format: The version of this format.
-        versions: Those of siamkit, torch and timm when the network was saved.
+        versions: The versions of siamkit, torch and timm when the network was saved.
         backbone: How to build the backbone.
         head: How to build the head.
         normalize: Whether the embeddings are L2-normalised.
-        embedding_dim: Their width.
-        image_size: Pixels a side that a plugin's backbone was asked for.
+        embedding_dim: The width of the embeddings.
+        image_size: The image size, in pixels per side, that the backbone was built with; None for
+            the backbone's own.
         preprocessing: How images must be prepared.
-        weights: In words, the weights that training started from.
-        fingerprint: :attr:`siamkit.Embedder.fingerprint`.
-        calibration: The threshold and what it rests on, as its own ``from_json`` reads it.
+        weights: A text about the weights that training started from.
+        fingerprint: The value of :attr:`siamkit.Embedder.fingerprint`.
+        calibration: The calibration, as :meth:`siamkit.Calibration.from_json` reads it; None if
+            there is none.
         files: The SHA-256 of each file of tensors.
     """
 
@@ -112,12 +116,12 @@ class Saved(_Frozen):
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder whose every file was checked.
+    """A folder of a saved network.
 
     Attributes:
         path: The folder.
-        saved: What siamkit says of it.
-        timm: What timm says of it: the rest of ``config.json``.
+        saved: The section ``siamkit`` of ``config.json``.
+        timm: The rest of ``config.json``, which timm reads.
     """
 
     path: Path
@@ -126,11 +130,11 @@ class Folder:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the ``config.json`` of a folder, siamkit's or another.
+    """Return the ``config.json`` of a folder that siamkit or timm wrote.
 
     Raises:
-        ConfigError: There is no such folder, or it is a run.
-        CheckpointError: It has no config, or a damaged one.
+        ConfigError: There is no such folder, or the folder is a run.
+        CheckpointError: The config is missing or damaged.
     """
     put_back(path)
     if not path.is_dir():
@@ -159,20 +163,20 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_folder(path: Path, files: Sequence[str] = (BACKBONE, REST)) -> Folder:
-    """Read the config of a folder that siamkit wrote, and check its files.
+    """Read the config of a folder that siamkit wrote, and check the files.
 
     Args:
         path: The folder.
-        files: Those to check, where not all are needed.
+        files: The names of the files of tensors to check.
 
     Raises:
         ConfigError: There is no such folder, or siamkit didn't write it.
-        CheckpointError: A file is missing or damaged, or of another format.
+        CheckpointError: A file is missing, damaged, or of another format.
     """
     config = read_config(path)
     if SECTION not in config:
         raise ConfigError(
-            f"its {CONFIG} has no section {SECTION!r}: siamkit did not write it",
+            f"its {CONFIG} has no section {SECTION!r}, so siamkit did not write the folder",
             where=str(path),
             hint="a folder that timm wrote is a backbone: "
             + setting("backbone.name", f"timm:local-dir:{path}"),
@@ -183,7 +187,7 @@ def read_folder(path: Path, files: Sequence[str] = (BACKBONE, REST)) -> Folder:
         raise CheckpointError(
             "unknown format of a saved network", where=where,
             got=section.get("format"), allowed=str(FORMAT),
-            hint="install the version of siamkit that wrote it, or a newer one",
+            hint="install the version of siamkit that wrote the folder, or a newer one",
         )  # fmt: skip
     if not isinstance(section, dict) or section.pop("seal", None) != _seal(config, section):
         raise CheckpointError("the file is damaged or was edited", where=where, hint=_DAMAGED)
@@ -216,13 +220,13 @@ def _seal(timm: Mapping[str, Any], section: Mapping[str, Any]) -> str:
 
 
 def require_free(path: Path, force: bool) -> None:
-    """Refuse a place that holds what must not be lost.
+    """Check that a network may be saved to a path without the loss of other files.
 
-    Free is what doesn't exist or is an empty folder; with ``force`` also a folder that holds
-    nothing but the files of a saved network (and git's).
+    The path must not exist, or be an empty folder. With ``force``, the path may also be a folder
+    that holds only the files of a saved network, and those of git.
 
     Raises:
-        ConfigError: The folder is not empty.
+        ConfigError: Something else is at the path.
     """
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
@@ -231,19 +235,19 @@ def require_free(path: Path, force: bool) -> None:
         what, hint = "already exists and is not a saved network", "choose another folder"
     elif foreign := sorted({entry.name for entry in path.iterdir()} - ours - _GITS):
         what = f"holds more than a saved network: {', '.join(foreign[:5])}"
-        hint = "choose another folder, or move them away"
+        hint = "choose another folder, or move these files away"
     elif force:
         return
     else:
-        what, hint = "a saved network is there already", "choose another folder, or give force=True"
+        what, hint = "already holds a saved network", "choose another folder, or pass force=True"
     raise ConfigError(what, where=str(path), hint=hint)
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder that takes the place of ``path`` when the block ends without an error.
+    """Yield a new folder that replaces ``path`` when the block ends without an error.
 
-    A clone of the hub's stays one: its ``.git`` stays.
+    If ``path`` is a clone from the hub, its ``.git`` is kept.
 
     Raises:
         ResourceError: The disk is full or not writable.

@@ -1,4 +1,4 @@
-"""The identity of a network, and the test that a loaded network computes what was saved."""
+"""The identity of a network, and the test that a loaded network computes what the saved one did."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from siamkit.model.trace import dtype_of
 
 _TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 5e-2}
 _FLOAT32 = 1e-3
-"""Relative differences that another machine's rounding explains, by the type of the weights."""
+"""The relative differences that rounding on another machine explains, by type of the weights."""
 
 
 def fingerprint_of(net: SiameseNet) -> str:
-    """Return a SHA-256 of a network's tensors and of how it takes its images."""
+    """Return a SHA-256 of a network's tensors, its preprocessing, and whether it normalises."""
     about = {
         "tensors": {name: fingerprint(tensor) for name, tensor in net.state_dict().items()},
         "normalize": net.normalize,
@@ -33,14 +33,14 @@ def check_images(net: SiameseNet) -> Tensor:
     preprocessing = net.preprocessing
     shape = (2, preprocessing.channels, *preprocessing.size)
     places = torch.arange(torch.Size(shape).numel(), dtype=torch.float64)
-    # Waves whose lengths have nothing to do with the width: structure at every scale.
+    # The lengths of the waves do not depend on the width: the images have structure at all scales.
     waves = torch.sin(places * 0.61803) + torch.sin(places * 0.0137 + 1)
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     return waves.reshape(shape).float().to(device)
 
 
 def difference(a: Tensor, b: Tensor) -> float:
-    """Return the relative difference of two tensors; infinite where their shapes differ."""
+    """Return the relative difference of two tensors; infinity if their shapes differ."""
     if a.shape != b.shape:
         return float("inf")
     a, b = a.detach().double().cpu(), b.detach().double().cpu()
@@ -48,6 +48,6 @@ def difference(a: Tensor, b: Tensor) -> float:
 
 
 def tolerance(module: nn.Module) -> float:
-    """Return the relative difference up to which two outputs of a network are the same."""
+    """Return the relative difference up to which two outputs of a network count as the same."""
     dtype = dtype_of(module)
     return _FLOAT32 if dtype is None else _TOLERANCE.get(dtype, _FLOAT32)

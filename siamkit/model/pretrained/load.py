@@ -1,4 +1,4 @@
-"""Loading a saved network, which must compute what it did when it was saved."""
+"""Loading: loads a saved network, and checks that it computes the same as when it was saved."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from siamkit.registry import PYTHON
 from siamkit.tensor_files import load_tensors
 
 HEAD_PREFIX, CHECK = "head.", "check"
-"""In the second file: what the head's tensors begin with, and the embeddings of the test images."""
+"""In the file of the head's tensors: the prefix of their names, and the name of the embeddings of
+the test images."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network, and the folder that it is from."""
+    """A network, and the folder that it was loaded from."""
 
     net: SiameseNet
     folder: Folder
@@ -37,13 +38,13 @@ def load_net(
     """Load a saved network.
 
     Args:
-        folder: The folder, or ``hf-hub:ORG/NAME`` for one on the hub.
-        backbone: A module for the backbone's tensors, where it was saved as an object; it is
-            copied.
-        head: The same for the head.
+        folder: The folder, or ``hf-hub:ORG/NAME`` for a network on the hub.
+        backbone: A module into which the backbone's tensors are loaded, needed if the backbone was
+            saved as a Python object. The module is copied.
+        head: Likewise, a module for the head's tensors.
 
     Raises:
-        ConfigError: There is no such folder, or an object must be given.
+        ConfigError: There is no such folder, or ``backbone`` or ``head`` is needed but not given.
         CheckpointError: A file is damaged, a plugin is missing, or the rebuilt network's output
             differs from the saved network's.
     """
@@ -67,7 +68,7 @@ def load_net(
 
 
 def located(folder: str | Path) -> Path:
-    """Return where a saved network lies, fetched first where its name begins with ``hf-hub:``."""
+    """Return the folder of a saved network; fetch it first if the name begins with ``hf-hub:``."""
     path = path_of(folder, "folder", "a saved network, or hf-hub:ORG/NAME")
     name = str(folder)
     if name.startswith(HUB):
@@ -85,7 +86,7 @@ def _require_same(net: SiameseNet, folder: Folder, embeddings: Tensor) -> None:
     saved, where = folder.saved, str(folder.path)
     wanted = saved.preprocessing.preprocessing()
     versions = ", ".join(f"{name} {version}" for name, version in saved.versions.items())
-    hint = f"it was saved with {versions}: load it with the same code and versions"
+    hint = f"the network was saved with {versions}: load it with the same code and versions"
     if net.preprocessing != wanted:
         raise CheckpointError(
             "the backbone's preprocessing differs from the saved one",

@@ -1,4 +1,4 @@
-"""Pushing a saved network to the model hub."""
+"""Pushing: uploads a saved network to the model hub."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def push_to_hub(
 ) -> str:
     """Push a saved network to the model hub in one commit, and return the commit's address.
 
-    The folder's files are checked first. The examples of the model card then name the hub's model
-    instead of the folder; the folder itself stays as it is.
+    The folder's files are checked first. On the hub, the examples of the model card name the hub's
+    model instead of the folder. The folder itself is not changed.
 
     Args:
-        folder: What ``save_pretrained`` wrote.
-        repo_id: ``ORG/NAME``; the model is created where it doesn't exist.
-        private: Whether a new model is private; None for the account's own default.
-        token: An access token; None for the one that is logged in.
-        revision: The branch to commit to; None for the main one.
-        create_pr: Open a pull request instead of committing to the branch.
-        message: The commit's message.
+        folder: A folder that ``save_pretrained`` wrote.
+        repo_id: The model on the hub, as ``ORG/NAME``. It is created if it doesn't exist.
+        private: Whether a new model is private; None for the account's default.
+        token: An access token; None for the token of the logged-in user.
+        revision: The branch to commit to; None for the main branch.
+        create_pr: Whether to open a pull request instead of committing to the branch.
+        message: The message of the commit.
 
     Raises:
         ConfigError: ``repo_id`` is invalid, siamkit did not write the folder, you are not logged
@@ -67,7 +67,7 @@ def push_to_hub(
         commit = api.create_commit(
             repo_id, operations, commit_message=message, revision=revision, create_pr=create_pr
         )
-    except Exception as error:  # the client's, or the transport's below it
+    except Exception as error:  # of the client, or of the transport that it uses
         raise refused(error, repo_id, doing="be pushed to") from error
     return str(commit.pr_url or commit.commit_url)
 

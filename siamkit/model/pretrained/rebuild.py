@@ -1,4 +1,4 @@
-"""Building a saved network again: by timm, by a plugin, or from an object that the caller gives."""
+"""Rebuilding: builds a saved network by timm, by plugins, or from objects that the caller gives."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Tensors = Mapping[str, Tensor]
 
 
 def inner(backbone: Backbone) -> nn.Module:
-    """Return the module whose tensors are saved: a wrapped one without its wrapper."""
+    """Return the module whose tensors are saved: the backbone, or the module that it wraps."""
     return backbone.model if isinstance(backbone, WrappedBackbone) else backbone
 
 
@@ -33,11 +33,11 @@ def rebuild_backbone(folder: Folder, tensors: Tensors, given: nn.Module | None) 
 
     Args:
         folder: The folder.
-        tensors: The tensors.
-        given: A module to load them into, in the place of the folder's own.
+        tensors: The backbone's tensors.
+        given: A module to load the tensors into; None to build the backbone that the folder names.
 
     Raises:
-        ConfigError: A module must be given and isn't.
+        ConfigError: The backbone was saved as an object, and ``given`` is None.
         CheckpointError: A plugin is missing, or the tensors don't fit.
     """
     saved, part = folder.saved, folder.saved.backbone
@@ -64,7 +64,18 @@ def rebuild_backbone(folder: Folder, tensors: Tensors, given: nn.Module | None) 
 def rebuild_head(
     folder: Folder, tensors: Tensors, in_features: int, given: nn.Module | None
 ) -> Head:
-    """Build the head of a folder and load its tensors; otherwise as :func:`rebuild_backbone`."""
+    """Build the head of a folder and load its tensors.
+
+    Args:
+        folder: The folder.
+        tensors: The head's tensors.
+        in_features: The width of the backbone's features.
+        given: A module to load the tensors into; None to build the head that the folder names.
+
+    Raises:
+        ConfigError: The head was saved as an object, and ``given`` is None.
+        CheckpointError: A plugin is missing, or the tensors don't fit.
+    """
     part = folder.saved.head
     if given is not None:
         head = as_head(copied(given, "head"), in_features, f"head {type(given).__name__!r}")
@@ -79,31 +90,33 @@ def rebuild_head(
 
 
 def timm_model(folder: Folder, *, pretrained: bool = False) -> nn.Module:
-    """Build the timm model of a folder, and let timm load its weights where ``pretrained``.
+    """Build the timm model of a folder. If ``pretrained``, timm also loads the folder's weights.
 
     Raises:
-        CheckpointError: The installed timm cannot.
+        CheckpointError: The installed timm cannot build the model.
     """
     arguments = {"num_classes": folder.timm.get("num_classes", 0), **folder.saved.backbone.options}
     try:
         module: nn.Module = timm.create_model(
             f"local-dir:{folder.path}", pretrained=pretrained, **arguments
         )
-    except Exception as error:  # each architecture has errors of its own
+    except Exception as error:  # the type depends on the architecture
         versions, architecture = folder.saved.versions, folder.timm.get("architecture")
         raise CheckpointError(
-            f"timm {timm.__version__} cannot build its {architecture!r}: {error}",
+            f"timm {timm.__version__} cannot build the backbone {architecture!r}: {error}",
             where=str(folder.path),
-            hint=f"it was saved with timm {versions.get('timm')}: install that version",
+            hint=f"the network was saved with timm {versions.get('timm')}: install that version",
         ) from error
     return module
 
 
 def wrapped(module: nn.Module, saved: Saved) -> Backbone:
-    """Return a module as the backbone that was saved; a :class:`Backbone` unchanged.
+    """Return a module as a backbone with the saved preprocessing and layout.
+
+    A :class:`Backbone` is returned unchanged.
 
     Raises:
-        ConfigError: It is no module.
+        ConfigError: ``module`` is not a module.
     """
     if isinstance(module, Backbone):
         return module
@@ -126,7 +139,7 @@ def _registered(registry: Registry, part: SavedPart, folder: Folder) -> Any:
         raise CheckpointError(
             f"needs the {registry.kind} {part.name!r} of {part.distribution}: {error.what}",
             where=str(folder.path),
-            hint=f"install it: pip install {part.distribution}{version}",
+            hint=f"install the plugin: pip install {part.distribution}{version}",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Saves a network. Each part is stored with a way to rebuild it that was tried and is exact."""
+"""Saving: writes a network to a folder, after trying out how to build the network again."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from siamkit.registry import PYTHON
 from siamkit.tensor_files import load_tensors, save_tensors
 from siamkit.version import VERSION, versions
 
-_OTHER_DEVICE = 10.0  # times the tolerance: the copy that is compared runs on the CPU
+_OTHER_DEVICE = 10.0  # factor on the tolerance if the network is not on the CPU, as its copy is
 
 
 def save_net(
@@ -67,15 +67,16 @@ def save_net(
     Args:
         net: The network.
         folder: A folder that does not exist yet, or is empty.
-        license: The licence of the weights as the hub spells it, for the card.
-        weights: In words, the weights that training started from; None for the network's origin.
-        calibration: Its threshold, as :meth:`siamkit.Calibration.to_json` returns it.
-        sections: What else the card says.
-        force: Replace a saved network that is there.
+        license: The licence of the weights, as the hub spells it, for the model card.
+        weights: A text about the weights that training started from; None to take it from the
+            network's origin.
+        calibration: The network's calibration, as :meth:`siamkit.Calibration.to_json` returns it.
+        sections: Further sections of the model card.
+        force: Whether to replace a saved network in the folder.
 
     Raises:
         ConfigError: The folder is not empty.
-        NonFiniteError: The network gives NaN.
+        NonFiniteError: An embedding of the network is NaN or infinite.
         PluginError: A copy of the network returns another output.
         ResourceError: The disk is full or not writable.
     """
@@ -113,11 +114,18 @@ def save_net(
     return path
 
 
-# --- how to build it again -----------------------------------------------------------------------
+# --- how to build the network again --------------------------------------------------------------
 
 
 def _tried(net: SiameseNet, draft: Folder) -> tuple[Folder, SiameseNet]:
-    """Return the folder with ways to build both parts that were tried, and the copy they built."""
+    """Try ways to build backbone and head again, until the outputs are the same.
+
+    Returns:
+        The folder, whose ``saved`` names the ways that worked, and the network that they built.
+
+    Raises:
+        PluginError: No way gives the same outputs.
+    """
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     limit = tolerance(net) * (1 if device.type == "cpu" else _OTHER_DEVICE)
     images = check_images(net)
@@ -148,13 +156,13 @@ def _tried(net: SiameseNet, draft: Folder) -> tuple[Folder, SiameseNet]:
 
 
 def _attempt(build: Any, last: bool) -> Any:
-    """Return what ``build`` returns, or None where it fails and is not the last to be tried."""
+    """Return the result of ``build``; None if it fails and is not the last way to try."""
     try:
         return build()
     except SiamkitError:
         if last:
             raise
-    except Exception as error:  # a module that cannot be copied, say
+    except Exception as error:  # for example, a module cannot be copied
         if last:
             raise PluginError(
                 f"the network cannot be copied: {type(error).__name__}: {error}"
@@ -169,7 +177,11 @@ def _output(module: nn.Module, images: Tensor) -> Tensor:
 
 
 def _backbones(net: SiameseNet, draft: Folder) -> Iterator[tuple[Folder, nn.Module | None]]:
-    """Yield the ways to build the backbone, best first, each as a folder that says so."""
+    """Yield the ways to build the backbone, the best first.
+
+    Each way is a folder whose ``saved`` names it, and the module to pass to
+    :func:`rebuild_backbone`.
+    """
     part, origin = draft.saved.backbone, net.origin
     if (by_timm := _by_timm(net, draft)) is not None:
         yield by_timm, None
@@ -189,7 +201,7 @@ def _heads(net: SiameseNet, draft: Folder) -> Iterator[tuple[Folder, nn.Module |
 
 
 def _by_timm(net: SiameseNet, draft: Folder) -> Folder | None:
-    """Return the folder as plain timm loads it, or None where that gives something else."""
+    """Return the folder in timm's format; None if plain timm does not load the same backbone."""
     backbone, part = net.backbone, draft.saved.backbone
     config = getattr(inner(backbone), "pretrained_cfg", None)
     if not isinstance(backbone, WrappedBackbone) or not isinstance(config, dict):
@@ -205,7 +217,7 @@ def _by_timm(net: SiameseNet, draft: Folder) -> Folder | None:
             draft.path, _with(draft, "backbone", part.model_copy(update=named)).saved, values
         )
         loaded = wrapped(timm_model(folder, pretrained=True), folder.saved)
-    except Exception:  # each architecture fails in its own way; there are other ways to save it
+    except Exception:  # the type depends on the architecture; other ways to save it will be tried
         return None
     features = net.features(check_images(net))
     limit = _OTHER_DEVICE * tolerance(net)  # timm loads half precision into float32
@@ -214,7 +226,7 @@ def _by_timm(net: SiameseNet, draft: Folder) -> Folder | None:
 
 
 def _timm_config(module: nn.Module, images: Preprocessing, path: Path) -> dict[str, Any]:
-    """Return timm's config of a model, with the preprocessing that it was trained with."""
+    """Return timm's config of a model, with the preprocessing that the network uses."""
     save_config_for_hf(module, str(path))
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     values.setdefault("model_args", {}).setdefault("in_chans", images.channels)
@@ -267,7 +279,7 @@ def _no_function(kind: str, part: SavedPart) -> PluginError:
         f"a copy of the {kind} with the same tensors returns another output, so the {kind} cannot "
         "be saved",
         where=part.name,
-        hint="keep all that its forward depends on in parameters and buffers",
+        hint="keep everything that the forward depends on in parameters and buffers",
     )
 
 
@@ -277,7 +289,7 @@ def _no_function(kind: str, part: SavedPart) -> PluginError:
 def _require_finite(net: SiameseNet) -> None:
     if not torch.isfinite(net.embed(check_images(net))).all():
         raise NonFiniteError(
-            "the network gives an embedding that is NaN or infinite", hint="check its weights"
+            "the network gives an embedding that is NaN or infinite", hint="check the weights"
         )
 
 
@@ -286,7 +298,7 @@ def _write(state: Mapping[str, Any], path: Path, what: str) -> None:
     if odd:
         raise PluginError(
             "has state that is not a tensor and cannot be saved",
-            where=what, got=", ".join(odd[:5]), hint="register it as a buffer",
+            where=what, got=", ".join(odd[:5]), hint="register this state as buffers",
         )  # fmt: skip
-    # A copy of each: tied ones share their memory, which the format refuses.
+    # Every tensor is copied: tied tensors share their memory, which the format refuses.
     save_tensors({n: t.detach().cpu().contiguous().clone() for n, t in state.items()}, path)

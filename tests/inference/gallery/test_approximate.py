@@ -1,4 +1,4 @@
-"""Approximate search: which kind, how deep, and the ranking of what it finds."""
+"""Approximate search: the kind, the number of cells to search, and the order of the results."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""An index: what is in it, what damages it, and what replaces it."""
+"""Indexes: their content, damage to their files, and their replacement."""
 
 import copy
 import json
