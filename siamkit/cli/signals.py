@@ -1,4 +1,4 @@
-"""Signals of a command that has no place to stop at: SIGTERM ends it at once, but with words."""
+"""SIGTERM as an exception, for work that cannot be continued: it ends at once, with a message."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXIT_CODE = 143
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived. Like KeyboardInterrupt, it is no Exception, so that nobody swallows it."""
+    """SIGTERM arrived. Like KeyboardInterrupt, this is no Exception, which code might swallow."""
 
 
 @contextmanager
