@@ -214,7 +214,7 @@ class OneChannel(Plain):
             Locked(),
             "expected no error when it is copied; got ConfigError",
         ),
-        ("backbones", CountsCopies(), "siamkit.resume would take it for another object"),
+        ("backbones", CountsCopies(), "siamkit.resume would take the copy for another"),
         ("backbones", OneChannel(), "in_chans=3: expected no error in build"),
         ("heads", nn.Linear, "pass an instance: Linear(...)"),
         ("heads", max, "expected a name, a torch.nn.Module"),
