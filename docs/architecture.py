@@ -61,6 +61,7 @@ MODULES = {
     "spelling": "Spells settings for Python or for the CLI.",
     "words": "Numbers with nouns; texts that are safe to print.",
     "options": "The base of options models.",
+    "version": "The version of siamkit, and those of the libraries behind a result.",
 }
 """What each module at the top level of the package does."""
 

@@ -31,7 +31,10 @@ Target = Annotated[
         "the target in the run's configuration.",
     ),
 ]
-Far = Annotated[float | None, typer.Option(help="Fit to this false accept rate, such as 1e-3.")]
+Far = Annotated[
+    float | None,
+    typer.Option(help="Fit the threshold to this false accept rate, such as 1e-3."),
+]
 Seed = Annotated[
     int,
     typer.Option(

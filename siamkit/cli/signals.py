@@ -1,4 +1,4 @@
-"""SIGTERM as an exception, for work that cannot be continued: it ends at once, with a message."""
+"""SIGTERM as an exception, which ends a command with a message outside of the training loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXIT_CODE = 143
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived. Like KeyboardInterrupt, this is no Exception, which code might swallow."""
+    """SIGTERM arrived. Like KeyboardInterrupt, no ``except Exception`` catches it."""
 
 
 @contextmanager

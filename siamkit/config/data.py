@@ -99,10 +99,10 @@ class DataConfig(Section):
     )
     fit: Literal["auto", "crop", "pad", "squash"] = Field(
         "auto",
-        description="How an elongated image becomes square. crop: only the centre is used. pad: "
-        "the whole image, with a border. squash: the whole image, with another aspect ratio. "
-        "auto: the backbone's own way; but squash if that is crop and many images are longer than "
-        "5:3.",
+        description="How an image that is not square becomes square. crop: only its centre is "
+        "used. pad: the whole image, with a border. squash: the whole image, with another aspect "
+        "ratio. auto: the backbone's own way; but squash if that is crop and many images are "
+        "longer than 5:3.",
     )
     range: Literal["auto", "full"] | Bits | tuple[float, float] = Field(
         "auto",

@@ -52,7 +52,7 @@ class Layer(dict[str, Any]):
 
 
 def read_file(path: Path) -> Layer:
-    """Return the values of a YAML config file. Relative paths become absolute, from its folder.
+    """Return the values of a YAML config file. Relative paths start at the file's folder.
 
     Raises:
         ConfigError: The file cannot be read, is not YAML, or is not a mapping of sections.

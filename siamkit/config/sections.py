@@ -122,8 +122,8 @@ class TrainConfig(Section):
         None,
         ge=2,
         description="Images per forward pass; several passes make one step (gradient "
-        "accumulation). Tuples are mined within a micro-batch only, so each must hold at least two "
-        "classes: 2 K images. null: the whole batch at once.",
+        "accumulation). Tuples are mined within a micro-batch only, so a micro-batch must hold at "
+        "least two classes: 2 K images. null: the whole batch at once.",
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="Numeric type of autocast; fp16 needs CUDA and scales the loss."

@@ -55,7 +55,7 @@ def _header(report: Json) -> Table:
 
 
 def span(start: int, end: int) -> str:
-    """Return the text of the epochs ``[start, end)`` from 0, counted from 1: ``epochs 1 to 3``."""
+    """Return ``epochs 1 to 3``, counted from 1, for the epochs ``[0, 3)``, counted from 0."""
     return f"epoch {end}" if end - start == 1 else f"epochs {start + 1} to {end}"
 
 

@@ -141,8 +141,8 @@ def _verification(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
         fitted = held.decision is not None and held.decision.calibration is not None
         chosen = "the best epoch and the threshold" if fitted else "the best epoch"
         context["held_note"] += (
-            f" siamkit chose {chosen} by these images, so the figures are optimistic for others. "
-            "A test split gives unbiased figures."
+            f" siamkit chose {chosen} on these images, so the figures are optimistic for other "
+            "images. A test split gives unbiased figures."
         )
     if held.verified is None:
         context["why_no_pairs"] = (

@@ -34,7 +34,7 @@ class StageState:
 
     @property
     def state(self) -> str:
-        """The text for a stage that is frozen, trains in part, or trains."""
+        """:data:`FROZEN`, :data:`TRAINS`, or :data:`PARTLY` if only some parameters train."""
         if not self.trainable:
             return FROZEN
         return TRAINS if self.trainable == self.parameters else PARTLY

@@ -145,7 +145,7 @@ def label(text: str, most: int = _LABEL) -> str:
 
 
 def rate_text(value: float) -> str:
-    """Return a rate with three digits; more would tell a schedule's first steps apart."""
+    """Return a rate with three digits, which hide that schedules begin just below the full rate."""
     return f"{value:.3g}"
 
 

@@ -126,7 +126,7 @@ def held_out_facts(
     known = held.images.tuples is not None
     retrieval, verified, decision = None, None, None
     if known:
-        # Images that no pair lists as the same may be, so no neighbour is known to be wrong.
+        # Two images of one identity may be in no pair, so no neighbour is known to be wrong.
         none = np.zeros(len(names), bool)
         near = replace(near, findable=none, right=none.astype(np.float32))
     else:

@@ -197,7 +197,7 @@ def _hover(span: _Span) -> str:
 
 
 def _epochs(start: int, end: int) -> str:
-    """Return the text of the epochs ``[start, end)``, counted from 1: ``epochs 1 to 3``."""
+    """Return ``epochs 1 to 3``, counted from 1, for the epochs ``[0, 3)``, counted from 0."""
     return f"epoch{'s' * (end - start > 1)} {_between(start, end)}"
 
 
