@@ -32,7 +32,7 @@ ROOMS = {
     "runs": "The run directory, checkpoints, held-out embeddings, calibration and events.",
     "evaluation": "Retrieval, verification and few-shot metrics, with intervals.",
     "engine": "The cut network, the planner, the kernels and the cache: frozen parts run once.",
-    "freezing": "The schedule, the controller, the hold, the proof and the memory of a step.",
+    "freezing": "The schedule, the controller, eval mode, fingerprints and the memory of a step.",
     "model": "Backbones, their stages, the heads and `SiameseNet`.",
     "data": "Folders, tables, images in memory, splits, views, batches and checks.",
     "config": "The configuration: its sections, and the layers that it is resolved from.",

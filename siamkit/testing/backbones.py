@@ -181,7 +181,7 @@ def _check_own_size(backbone: Backbone, size: int, expect: Expect) -> None:
     with seeded(0), torch.no_grad():
         try:
             features = backbone.eval()(pictures(backbone, 1, (size, size)))
-        except Exception:  # any type; it does no harm, since a run gives it no other size
+        except Exception:  # harmless: a run never gives this backbone another size
             return
     _check_width(features.shape[1], backbone, size, expect)
 
