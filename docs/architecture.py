@@ -25,14 +25,14 @@ ROOMS = {
     "cli": "The commands, one file each: they parse, call `api` and print.",
     "api": "The functions behind the commands. They take names, mappings or objects.",
     "testing": "The conformance kit for plugins. It takes names or objects.",
-    "objects": "Objects in the place of names: adapters, entries, and their identity.",
+    "objects": "Python objects given instead of names: adapters, entries and identity.",
     "report": "Tables, the log of a run, and the HTML report.",
     "training": "Fit, the epoch loop, the step, the optimizer, the rates and the batches.",
     "inference": "The embedder, embedding files, lists of pairs, and galleries to search.",
     "runs": "The run directory, checkpoints, held-out embeddings, calibration and events.",
     "evaluation": "Retrieval, verification and few-shot metrics, with intervals.",
     "engine": "The cut network, the planner, the kernels and the cache: frozen parts run once.",
-    "freezing": "The schedule, the controller, the hold, the proof and the memory of a step.",
+    "freezing": "The schedule, the controller, eval mode, fingerprints and the memory of a step.",
     "model": "Backbones, their stages, the heads and `SiameseNet`.",
     "data": "Folders, tables, images in memory, splits, views, batches and checks.",
     "config": "The configuration: its sections, and the layers that it is resolved from.",
@@ -44,14 +44,14 @@ MODULES = {
     "commands": "The commands that plugins add.",
     "plugins": "Finds plugins by entry point and loads each alone.",
     "hooks": "Checks a plugin's hooks.",
-    "registration": "Checks what is registered.",
+    "registration": "Checks each entry that a plugin registers.",
     "hookspecs": "The hooks that a plugin may implement.",
     "registry": "Names, with their entries and options.",
     "problems": "Rewords validation errors.",
-    "guard": "Names the plugin that fails.",
+    "guard": "Names the plugin behind an error or a wrong result.",
     "interfaces": "What a plugin implements.",
     "batches": "Batches and their sources.",
-    "json_files": "Reads and writes JSON; seals what decides a result.",
+    "json_files": "Reads and writes JSON, with a SHA-256 if it decides a result.",
     "tensor_files": "Reads and writes tensors.",
     "files": "Checks paths; reads files; replaces files and folders in one step.",
     "hub": "Gets files from the model hub.",
@@ -59,8 +59,9 @@ MODULES = {
     "errors": "Exceptions and exit codes.",
     "keys": "The key of a view of an image.",
     "spelling": "Spells settings for Python or for the CLI.",
-    "words": "Numbers with nouns; safe texts.",
+    "words": "Numbers with nouns; texts that are safe to print.",
     "options": "The base of options models.",
+    "version": "The version of siamkit, and those of the libraries behind a result.",
 }
 """What each module at the top level of the package does."""
 
@@ -86,9 +87,9 @@ class Contract:
     """An import contract that forbids something.
 
     Attributes:
-        name: What it says.
-        sources: The rooms that may not import.
-        forbidden: What they may not import: rooms, or modules in them.
+        name: The contract in words.
+        sources: The rooms whose imports the contract restricts.
+        forbidden: The rooms, or modules in rooms, that the sources may not import.
     """
 
     name: str
@@ -116,7 +117,7 @@ def layers() -> list[tuple[str, ...]]:
 
 
 def contracts() -> list[Contract]:
-    """Return the contracts beside that of the layers."""
+    """Return the contracts that forbid imports, without the contract of the layers."""
     found = (c for c in _contracts() if c["type"] == "forbidden")
     return [
         Contract(str(c["name"]), _short(c["source_modules"]), _short(c["forbidden_modules"]))
@@ -140,7 +141,7 @@ def folders(room: str) -> list[str]:
 
 
 def exceptions(name: str) -> list[str]:
-    """Return what a room may not import although it lies in a layer below."""
+    """Return the rooms and modules in lower layers that the room ``name`` may not import."""
     order = [layer for names in layers() for layer in names]
     below = set(order[order.index(name) + 1 :])
     forbidden = (f for c in contracts() if name in c.sources for f in c.forbidden)
@@ -212,7 +213,7 @@ def figure(dark: bool | None = None) -> str:
     """Return the figure as SVG.
 
     Args:
-        dark: Fix the colours; None follows the reader's.
+        dark: True for dark colours, False for light ones; None follows the reader's setting.
     """
     places, height = _places()
     parts = [*_boxes(places), *_downwards(height), *_notes(places), *_door(places, height)]

@@ -1,11 +1,11 @@
-"""Compare what a page shows with what a command printed.
+"""Compare the output that a page shows with the output that a command printed.
 
-Every rule about what may differ stands here:
+All rules about permitted differences are here:
 
 - times, sizes, speeds, dates and the digests of stores may be anything (:data:`FREE`);
-- so may what follows from measured times: the engine's decisions and the lines about progress;
-- a number with a decimal point and a percentage may differ by :data:`TOLERANCE`: which kernel runs
-  decides about the last digits of an image or two;
+- so may the effects of measured times: the engine's decisions and the lines about progress;
+- a number with a decimal point and a percentage may differ by :data:`TOLERANCE`, since the kernel
+  that was chosen can change the result for an image or two;
 - whole numbers and counts such as ``1.31 M`` are exact, and so are all words;
 - a line ``...`` stands for any number of lines;
 - the widths of columns and the rules of tables don't count.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 
 TOLERANCE = 0.1
-"""The largest difference of a number with a decimal point; of percentages, 100 times as much."""
+"""The largest difference between numbers with a decimal point. Percentages: 100 times as much."""
 
 FREE = (
     (r"(frozen up to \S+): .*", r"\1: by measured times"),
@@ -31,13 +31,13 @@ FREE = (
     (r"\d+ same, \d+ different at", "N same, N different at"),
     (r"^ *─[─ ]*$", "─"),
 )
-"""What may be anything: a pattern, and what stands for it."""
+"""Patterns of text that may differ, each with the text that replaces it on both sides."""
 
 PROGRESS = re.compile(
     r"loading torch|\w+ing phase \d+ of|epoch +\d+/\d+  step |\w+: \d+ of \d+ |"
     r"\w+: continuing after "
 )
-"""Lines about progress. Most of them only a slow machine prints."""
+"""Lines about progress. Most of them are printed on slow machines only."""
 
 _NUMBER = re.compile(r"(?<![\w.])([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?![\w]|\.\d)( %| [kMG]\b)?")
 

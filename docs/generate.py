@@ -95,7 +95,7 @@ def _summary(thing: Any) -> str:
 
 
 def option_rows(model: type[BaseModel], prefix: str = "") -> list[list[str]]:
-    """Return a row for each field of a model: key, type, default, meaning; nested ones too."""
+    """Return a row (key, type, default, meaning) for each field of a model and of nested models."""
     rows = []
     for option in describe_options(model):
         nested = model.model_fields[option["name"]].annotation
@@ -152,7 +152,7 @@ _OPTION_PAGES = {
 
 
 def own(section: str) -> list[Entry]:
-    """Return siamkit's own entries of a component section, as they were registered."""
+    """Return siamkit's own entries of a component section, in the order of registration."""
     return [e for e in api.registries()[section].entries.values() if e.distribution == "siamkit"]
 
 
@@ -186,7 +186,7 @@ def signature(node: ast.FunctionDef) -> str:
 
 
 def hooks() -> str:
-    """Return every hook with its signature, and that of ``register``."""
+    """Return every hook with its signature, and ``register`` with its signature."""
     tree = ast.parse(inspect.getsource(hookspecs))
     parts = []
     for node in tree.body:
@@ -199,7 +199,7 @@ def hooks() -> str:
 
 
 def exit_codes() -> str:
-    """Return a table of the exit codes, from the tree that the exceptions' module draws."""
+    """Return a table of the exit codes, from the tree in the docstring of ``siamkit.errors``."""
     tree = re.findall(r"(\w+) +exit (\d+(?: or \d+)?),? +(.*)", errors.__doc__ or "")
     rows = [[code, f"`{name}`", meaning] for name, code, meaning in tree]
     rows = [["0", "", "success"], *sorted(rows, key=lambda row: int(row[0].split()[0]))]

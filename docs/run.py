@@ -47,7 +47,7 @@ NOT_RUN = {
 """Patterns of commands and Python blocks that are not run, and why."""
 
 CANNOT_BE_PROVOKED = ("error: small: the feature cache needs",)
-"""The beginnings of shown messages that need a full disk."""
+"""The beginnings of shown messages that only a full disk causes."""
 
 BEFORE = {
     "reproduce.md": ("siamkit train photos --run-dir runs/a",),
@@ -60,13 +60,13 @@ BEFORE = {
         "siamkit train sample --backbone efficientnet-lite0 --image-size 64 --run-dir runs/emoji",
     ),
 }
-"""What a reader of a page has run before."""
+"""The commands that a reader of a page has run before."""
 
 SHORT = "--epochs 1 --image-size 32"
-"""The flags of a training whose output is not shown; later ones override them."""
+"""The flags added to a training whose output is not shown; flags after them override them."""
 
 RANDOM = "--backbone timm:test_resnet --no-pretrained"
-"""The backbone where none is named: the weights of the default come from the hub."""
+"""The flags added where no backbone is named, since the default's weights come from the hub."""
 
 
 # --- what the pages' readers have -----------------------------------------------------------------
@@ -113,7 +113,7 @@ OWNED: dict[str, Callable[[Path], None]] = {
     "resnet50.safetensors": _weights,
     "examples": lambda target: target.symlink_to(ROOT / "examples"),
 }
-"""The files and folders that the pages name and no command of theirs makes, and what makes them."""
+"""The files and folders that pages use but do not make, each with the function that makes it."""
 
 
 # --- pages --------------------------------------------------------------------------------------
@@ -124,10 +124,10 @@ class Step:
     """Something that a page tells its reader to do.
 
     Attributes:
-        line: Its line in the page.
+        line: The line of the step in the page.
         kind: ``console``, ``python``, or ``file``.
-        source: The command, the code, or the content.
-        expected: The output that the page shows; None if it shows none. The name of a file.
+        source: The command, the code, or the content of the file.
+        expected: The output that the page shows; None if it shows none. For ``file``, its name.
     """
 
     line: int
@@ -144,8 +144,8 @@ def steps(text: str) -> list[Step]:
     """Return the steps of a page.
 
     Raises:
-        ValueError: A ``text`` block follows no command; folders and tables are ``tree`` and
-            ``csv``.
+        ValueError: A ``text`` block follows no command. Folders and tables belong into ``tree`` and
+            ``csv`` blocks.
     """
     result: list[Step] = []
     end, before = 0, ""
@@ -180,7 +180,7 @@ def _commands(content: str, line: int) -> Iterator[Step]:
 
 
 def differences(page: Path, folder: Path) -> Iterator[str]:
-    """Run a page in a folder, and yield where what it shows is not what is printed."""
+    """Run a page in a folder, and yield each step whose output differs from the page."""
     todo = steps(page.read_text(encoding="utf-8"))
     text = "\n".join([*BEFORE.get(page.name, ()), *(step.source for step in todo)])
     made = {step.expected for step in todo if step.kind == "file"}

@@ -2,8 +2,8 @@
 
 Six artists drew every sign of the built-in images. So a pair of drawings poses the same question as
 a pair of logos or signatures: do they show the same sign? Signs are compared within sheets of five,
-as signatures are compared within writers. new.csv has the last four of the twelve sheets. Evaluate
-a model on it that was trained on pairs.csv: it never saw these signs.
+as signatures are compared within writers. new.csv has the last four of the twelve sheets: use it to
+evaluate a model that was trained on pairs.csv, which never saw the signs of these sheets.
 
     python examples/logo_pairs.py logos
 """
@@ -39,7 +39,7 @@ def write(folder: Path, seed: int = 0) -> dict[str, int]:
 
 
 def pairs_of(sheet: list[Path], draw: random.Random) -> list[tuple[str, str, int]]:
-    """Return every same pair of a sheet, and as many different ones."""
+    """Return every same pair of a sheet, and equally many different pairs, drawn at random."""
     drawings = {s.name: sorted(f"{s.name}/{p.name}" for p in s.iterdir()) for s in sheet}
     same = [pair for names in drawings.values() for pair in itertools.combinations(names, 2)]
     different = [

@@ -24,7 +24,7 @@ PREFIX = "timm:"
 
 
 def ways_out() -> str:
-    """Return the next step where pretrained weights cannot be loaded."""
+    """Return the hint of errors about pretrained weights that cannot be loaded."""
     return (
         f"load a weights file with {setting('backbone.weights', 'FILE')}, start from random "
         f"weights with {setting('backbone.pretrained', False)}, or take a backbone whose weights "
@@ -77,8 +77,8 @@ def create_timm(name: str, options: TimmOptions, context: BackboneContext) -> nn
     """Return the timm model ``name`` without its classifier.
 
     Raises:
-        ConfigError: timm has no such model, or it doesn't take an option or the image size.
-        CheckpointError: Its pretrained weights cannot be fetched, or there are none.
+        ConfigError: timm has no such model, or the model does not take an option or the image size.
+        CheckpointError: The pretrained weights cannot be fetched, or there are none.
     """
     import timm
 

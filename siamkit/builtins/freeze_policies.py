@@ -1,10 +1,9 @@
 """The built-in freeze policies: pure functions from progress to a plan.
 
-A policy counts the units that it is called with: stages, or blocks if the run's
-``backbone.granularity`` is ``block``. The head trains in every epoch at the full rate. A policy
-that begins with the head alone skips that phase in a network without a head, since nothing would
-train in it. Plans never depend on the *number* of epochs, so a longer run begins with the same
-phases.
+If the run's ``backbone.granularity`` is ``block``, the stages that a policy gets and counts are
+blocks. The head trains in every epoch at the full rate. A policy that begins with the head alone
+skips that phase in a network without a head, since nothing would train in that phase. Plans never
+depend on the *number* of epochs, so a longer run begins with the same phases.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from siamkit.spelling import command
 _SHOWN = 8
 
 
-_SECONDS = 1.0  # to search for one pattern in all parameter names, which takes milliseconds
+_SECONDS = 1.0  # limit of the search for one pattern in all names; it should take milliseconds
 
 
 def _compiles(pattern: str) -> str:
@@ -46,7 +45,7 @@ def _matching(pattern: str, names: Iterable[str]) -> set[str]:
     matching = set()
     for name in names:
         try:
-            # A timeout of zero or less would mean none.
+            # A timeout of zero or less would mean no timeout.
             if compiled.search(name, timeout=max(end - time.monotonic(), 1e-3)):
                 matching.add(name)
         except TimeoutError:
@@ -104,7 +103,7 @@ class StagesOptions(LastStages):
     warmup: int = Field(
         2,
         ge=0,
-        description="First epochs, in which only the head trains; none if there is no head.",
+        description="Epochs at the start in which only the head trains; none if there is no head.",
     )
 
 
@@ -131,7 +130,9 @@ class GradualOptions(DecayedRate):
         description="Unfreeze the next stage every few epochs (epoch), or when the metric stops "
         "improving (plateau).",
     )
-    every: int = Field(1, ge=1, description="Epochs between two stages, for the trigger epoch.")
+    every: int = Field(
+        1, ge=1, description="With trigger epoch: epochs from one unfreezing to the next."
+    )
     patience: int = Field(
         2, ge=1, description="Epochs without improvement that count as a plateau."
     )
@@ -153,7 +154,7 @@ class LpFtOptions(DecayedRate):
     probe: int = Field(
         3,
         ge=1,
-        description="First epochs, in which only the head trains; none if there is no head.",
+        description="Epochs at the start in which only the head trains; none if there is no head.",
     )
 
 
@@ -172,7 +173,8 @@ class FewOptions(Options):
         1.0,
         gt=0,
         le=100,
-        description="Learning rate of those parameters, as a multiple of the head's rate.",
+        description="Learning rate of the backbone's trainable parameters, as a multiple of the "
+        "head's rate.",
     )
     norm: Literal["affine", "train"] = Field(
         "affine",

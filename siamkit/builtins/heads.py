@@ -52,7 +52,7 @@ class Gated(nn.Module):
         self.gate = nn.Parameter(torch.zeros(1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return ``[N, D]`` for ``features [N, D]``."""
+        """Return the sum ``[N, D]`` of ``features [N, D]`` and their gated change."""
         change: Tensor = self.inner(features)
         return features + self.gate * change
 
@@ -80,7 +80,8 @@ def build_linear(options: LinearOptions, in_features: int) -> Head:
 def build_bnneck(options: BNNeckOptions, in_features: int) -> Head:
     """Batch norm without a shift, after a linear layer if ``dim`` is given (Luo et al. 2019).
 
-    It normalises with the batch's statistics in training, and with the running ones in evaluation.
+    The norm layer uses the batch's statistics in training, and the running statistics in
+    evaluation.
     """
     dim = options.dim or in_features
     norm = nn.BatchNorm1d(dim)

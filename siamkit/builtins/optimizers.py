@@ -1,4 +1,4 @@
-"""The built-in optimizers: those of torch, over the run's named groups."""
+"""The built-in optimizers: torch's, over the run's named parameter groups."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def build_sgd(options: SgdOptions, groups: Groups) -> torch.optim.Optimizer:
 def fused(groups: Groups) -> bool:
     """Return whether a fused kernel is available for all parameters.
 
-    Adam then takes a tenth of the time. Without it, Adam takes half of a step that trains only a
-    head.
+    A fused Adam takes a tenth of the time of an unfused one, which takes half the time of a step
+    that trains only a head.
     """
     return all(p.device.type in _FUSED for group in groups for p in group["params"])

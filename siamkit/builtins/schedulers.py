@@ -1,8 +1,8 @@
 """The built-in schedulers: pure functions from progress to a multiplier of every rate.
 
-Each has an option ``warmup``, in epochs: a linear rise to the full rate. The schedule itself spans
-the rest of the run. Time advances per optimizer step if the number of steps is known, else per
-epoch.
+The option ``warmup`` is the number of epochs in which the rate rises to its full value: linearly,
+or along a cosine for ``one-cycle``. ``cosine``, ``linear`` and ``one-cycle`` then fall until the
+run ends. Time advances per optimizer step if the number of steps is known, else per epoch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ class WarmupOptions(Options):
     """The options of every schedule."""
 
     warmup: float = Field(
-        0.0, ge=0, description="First epochs, in which the rate rises linearly to its full value."
+        0.0,
+        ge=0,
+        description="Epochs at the start in which the rate rises linearly to its full value.",
     )
 
 
@@ -36,7 +38,7 @@ class StepOptions(WarmupOptions):
     """The options of ``step``."""
 
     every: int = Field(
-        5, ge=1, description="Epochs between two reductions, counted from the start."
+        5, ge=1, description="Epochs between two reductions, counted from the start of the run."
     )
     factor: float = Field(0.1, gt=0, le=1, description="Factor of each reduction.")
 
@@ -147,12 +149,12 @@ def siamkit_register_schedulers(register: Register) -> None:
 
 
 def _elapsed(progress: Progress) -> float:
-    """Return the number of completed epochs, with its fraction."""
+    """Return the number of completed epochs, including the fraction of the current one."""
     return progress.fraction * progress.epochs
 
 
 def _rise(progress: Progress, warmup: float) -> float:
-    """Return the multiplier of the warm-up, which includes the current step: it is never 0."""
+    """Return the multiplier of the warm-up. The current step counts, so it is never 0."""
     tick = progress.epochs / progress.steps if progress.steps else 1.0
     return min(1.0, (_elapsed(progress) + tick) / warmup) if warmup else 1.0
 

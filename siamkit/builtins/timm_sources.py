@@ -1,7 +1,7 @@
 """Backbones from a folder or the hub: ``timm:local-dir:DIR`` and ``timm:hf-hub:ORG/NAME``.
 
-timm builds them; what it would do without a word is refused here: a layer that keeps its random
-start because the file has no weights for it, and a damaged file.
+timm builds these backbones, but it accepts two kinds of weights files that this module refuses: a
+file that lacks some of the model's tensors, which would stay random, and a damaged file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CONFIG = "config.json"
 
 
 def is_source(name: str) -> bool:
-    """Tell whether a name of a timm model, without ``timm:``, is of a folder or of the hub."""
+    """Return whether a timm model's name, without ``timm:``, stands for a folder or for the hub."""
     return name.startswith((LOCAL, HUB))
 
 
@@ -37,14 +37,14 @@ def create_from_source(
     """Return the timm model of a folder or of the hub, without its classifier.
 
     Args:
-        name: Its name without ``timm:``.
-        arguments: What timm's ``create_model`` is called with.
-        context: What was asked for.
-        ways_out: The next step where weights cannot be loaded, for messages.
+        name: The model's name, without ``timm:``.
+        arguments: The keyword arguments for timm's ``create_model``.
+        context: The run's settings of the backbone: image size, channels, pretrained or not.
+        ways_out: The hint of the error if the hub's files cannot be fetched.
 
     Raises:
-        ConfigError: There is no such folder, it holds no timm model, or that doesn't take the
-            arguments.
+        ConfigError: There is no such folder, the folder holds no timm model, or the model does not
+            take the arguments.
         CheckpointError: The hub is unreachable, or the weights are missing, damaged, or another
             model's.
     """
@@ -66,7 +66,7 @@ def create_from_source(
         model: nn.Module = timm.create_model(
             f"{LOCAL}{folder}", pretrained=weights is not None, **given
         )
-    except Exception as error:  # each architecture has errors of its own
+    except Exception as error:  # each architecture raises other types
         raise _unbuilt(folder, weights, given, where, error) from error
     if weights is not None:
         _require_loaded(model, weights, where)
@@ -85,7 +85,7 @@ def _local(place: str, where: str) -> Path:
 
 
 def _config(folder: Path, where: str, pretrained: bool) -> Mapping[str, Any]:
-    """Return the config of a folder; one that siamkit wrote is checked, and its weights too."""
+    """Return timm's config of a folder. If siamkit wrote the folder, check its files as well."""
     import timm
 
     from siamkit.model.pretrained.folder import BACKBONE, SECTION, read_config, read_folder
@@ -114,7 +114,7 @@ def _config(folder: Path, where: str, pretrained: bool) -> Mapping[str, Any]:
 
 
 def _about(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a config says of the weights; an old one says it at its root."""
+    """Return the part of a config that describes the weights: in old configs, the whole config."""
     about: Mapping[str, Any] = config.get("pretrained_cfg", config)
     return about
 
@@ -135,7 +135,10 @@ def _channels(config: Mapping[str, Any]) -> int:
 
 
 def _require_channels(config: Mapping[str, Any], context: BackboneContext, where: str) -> None:
-    """Refuse what timm answers with random weights: it adapts RGB to any number, and any to one."""
+    """Raise if timm cannot adapt the weights to the channels, and would use random weights.
+
+    timm adapts weights for RGB to any number of channels, and all weights to one channel.
+    """
     channels = _channels(config)
     if context.pretrained and context.in_chans not in (1, channels) and channels != 3:
         raise ConfigError(
@@ -148,7 +151,7 @@ def _require_channels(config: Mapping[str, Any], context: BackboneContext, where
 def _unbuilt(
     folder: Path, weights: Path | None, given: Mapping[str, Any], where: str, error: Exception
 ) -> SiamkitError:
-    """Return what to say where timm failed: about the weights, or about the arguments."""
+    """Return the error for a failure of timm: about the weights, or about the arguments."""
     import timm
 
     from siamkit.model.weights import read_tensors
@@ -158,10 +161,10 @@ def _unbuilt(
     if weights is not None:
         try:
             timm.create_model(f"{LOCAL}{folder}", pretrained=False, **given)
-        except Exception:  # then it was not the weights
+        except Exception:  # so the weights are not the cause
             weights = None
     if weights is not None:
-        read_tensors(weights)  # a damaged file says so itself
+        read_tensors(weights)  # raises if the file is damaged
         return CheckpointError(
             f"timm cannot load its weights: {reason}", where=f"{where}: {weights}"
         )
@@ -172,7 +175,7 @@ def _unbuilt(
 
 
 def _require_loaded(model: nn.Module, weights: Path, where: str) -> None:
-    """Refuse a file that lacks some of the model's tensors: timm only logs that."""
+    """Raise if the file lacks tensors of the model, which timm only logs, or holds NaN."""
     import torch
 
     from siamkit.model.weights import LISTED, read_tensors

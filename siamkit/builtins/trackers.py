@@ -155,7 +155,7 @@ def _summary_writer() -> type[SummaryWriter]:
     """Import TensorBoard's writer.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: TensorBoard is not installed.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

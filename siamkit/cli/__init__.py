@@ -1,4 +1,4 @@
-"""The ``siamkit`` command: parses, calls, prints.
+"""The ``siamkit`` command: parses the arguments, calls the API and prints the results.
 
-Modules here import neither torch nor a plugin at module level; verbs do, once they run.
+No module here imports torch or a plugin at module level. A verb imports them when it runs.
 """

@@ -155,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
     Args:
-        argv: The arguments, without the program's name. Default: those of the process.
+        argv: The arguments, without the program's name. Default: the process's own.
     """
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     with spelling.command_line(flag_of), usable_streams(), restored_stdout():

@@ -15,9 +15,9 @@ Data = Annotated[
     str | None,
     typer.Argument(
         metavar="DATA",
-        help="Other data, of any kind that 'siamkit train' takes. Its test split is used, else its "
-        "validation split, else all of it. Default: the run's own "
-        "validation images.",
+        help="Other data, of any kind that 'siamkit train' takes: its test split or, without one, "
+        "its validation split or, without splits, all images. Default: the run's own validation "
+        "images.",
         show_default=False,
     ),
 ]
@@ -31,11 +31,15 @@ Target = Annotated[
         "the target in the run's configuration.",
     ),
 ]
-Far = Annotated[float | None, typer.Option(help="The false accept rate to fit to, such as 1e-3.")]
+Far = Annotated[
+    float | None,
+    typer.Option(help="Fit the threshold to this false accept rate, such as 1e-3."),
+]
 Seed = Annotated[
     int,
     typer.Option(
-        min=0, help="Seed of the sample of pairs, for data with too many pairs to use all."
+        min=0,
+        help="Seed of the sample of pairs that is drawn if the data has too many pairs to use all.",
     ),
 ]
 
@@ -72,7 +76,7 @@ def calibrate(
 
 
 def _before(run: Path) -> dict[str, Any] | None:
-    """Return the calibration that a new one replaces; None without a usable one."""
+    """Return the run's calibration before the new one replaces it; None if none is usable."""
     from siamkit import api
     from siamkit.errors import CheckpointError
 

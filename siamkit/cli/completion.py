@@ -1,4 +1,4 @@
-"""The values that the shell completes. None of this imports torch or loads a plugin."""
+"""Shell completion of values. No function here imports torch or loads a plugin."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import typer
 from siamkit.cli import names
 
 Values = list[tuple[str, str]]
-"""Values with their meanings."""
+"""Pairs of a value and its meaning."""
 
 _BREAKS = "=:"
 """Characters at which bash splits a word, besides blanks."""
 
 
 def choices(*values: str) -> Callable[[], list[str]]:
-    """Return the completion of a few fixed values."""
+    """Return a completion function that offers fixed values."""
     return lambda: list(values)
 
 
 def entries(section: str) -> Callable[[str], Values]:
-    """Return the completion of the names that are registered for a section of the config."""
+    """Return a completion function that offers the names registered for a config section."""
 
     def complete(incomplete: str) -> Values:
         return named(section, incomplete)
@@ -35,7 +35,7 @@ def entries(section: str) -> Callable[[str], Values]:
 
 
 def named(section: str, incomplete: str) -> Values:
-    """Return the names of a section, and timm's models after ``timm:``."""
+    """Return the names registered for a section or, after ``timm:``, timm's models."""
     index = names.read()
     values = list(index.get("entries", {}).get(section, {}).items())
     if section == "backbone" and incomplete.startswith("timm:"):
@@ -49,7 +49,7 @@ def presets() -> list[str]:
 
 
 def assignments(ctx: typer.Context, incomplete: str) -> Values:
-    """Return the keys of the config for ``--set``, or the values of a key."""
+    """Return completions of ``--set``: the config's keys or, after ``=``, the key's values."""
     index = names.read()
     keys = dict(index.get("keys", {}))
     for section, default in index.get("chosen", {}).items():
@@ -74,7 +74,10 @@ def _given(ctx: typer.Context, key: str) -> str | None:
 
 
 def runs(incomplete: str) -> list[str]:
-    """Return the directories of runs that begin so, here or one level below."""
+    """Return the run directories whose path begins with ``incomplete``.
+
+    If a folder at that level is not a run, its subfolders are searched instead.
+    """
     head, tail = os.path.split(incomplete)
     return [
         str(run)
@@ -102,7 +105,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def answer(command: Any, name: str) -> None:
-    """Print what completes the words that the shell put into the environment."""
+    """Print the completions of the command line that the shell put into the environment."""
     cut = _glue_words()
     stream = io.StringIO()
     with redirect_stdout(stream):
@@ -115,9 +118,9 @@ def answer(command: Any, name: str) -> None:
 
 
 def _glue_words() -> str:
-    """Join the parts of words that bash split; return what it doesn't want repeated.
+    """Join the parts of words that bash split, and return the prefix to cut off each completion.
 
-    bash splits ``--set loss.margin=0`` at ``=`` too, and replaces only the last part.
+    bash splits ``--set loss.margin=0`` at ``=`` too, and replaces only the part after ``=``.
     """
     text, place = os.environ.get("COMP_WORDS"), os.environ.get("COMP_CWORD")
     if text is None or place is None or not place.isdigit():
@@ -130,15 +133,15 @@ def _glue_words() -> str:
 
 
 def glued(words: Sequence[str], index: int) -> tuple[list[str], int, str]:
-    """Return the words with those around ``=`` and ``:`` joined, and what came before the cursor.
+    """Return the words that bash split at ``=`` and ``:``, joined again, and the cursor's place.
 
     Args:
         words: The words as bash splits them.
-        index: The place of the word at the cursor; it may be one behind the last.
+        index: The index of the word at the cursor; ``len(words)`` for a new word at the end.
 
     Returns:
-        The words; the place of the word at the cursor; its part before the last ``=`` or ``:`` at
-        which bash split it.
+        The joined words; the index of the word at the cursor; the beginning of this word up to and
+        including the last ``=`` or ``:`` at which bash split it, empty if bash did not.
     """
     result: list[str] = []
     at, cut = index, ""

@@ -43,7 +43,9 @@ def check(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of held-out classes.")] = 0,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Report images or groups in two splits as errors."),
+        typer.Option(
+            "--strict", help="Treat an image or a group that is in two splits as an error."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -62,7 +64,7 @@ def check(
 
         def show(step: str, done: int, total: int) -> None:
             if step not in bars:
-                stack.close()  # the bar of the step before
+                stack.close()  # the previous step's bar
                 bars[step] = stack.enter_context(ImageProgress(make_console(sys.stderr), step))
             bars[step](done, total)
 

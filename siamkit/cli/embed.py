@@ -21,8 +21,8 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Write the embeddings to FILE.npy, and the image paths to FILE.csv beside it; or both "
-        "to FILE.parquet.",
+        help="A .npy file for the embeddings, with the image paths in a .csv file of the same "
+        "name; or a .parquet file for both.",
         show_default=False,
     ),
 ]
@@ -41,7 +41,7 @@ def embed(
 ) -> None:
     """Write the embeddings of images to a file.
 
-    If it is interrupted, the same command continues the work.
+    If the command is interrupted, the same command continues its work.
     """
     with heavy_imports():
         from siamkit import api

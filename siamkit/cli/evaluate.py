@@ -14,9 +14,9 @@ Data = Annotated[
     str | None,
     typer.Argument(
         metavar="DATA",
-        help="Other data, of any kind that 'siamkit train' takes. Its test split is used, else its "
-        "validation split, else all of it. Default: the run's own "
-        "test images, else its validation images.",
+        help="Other data, of any kind that 'siamkit train' takes: its test split or, without one, "
+        "its validation split or, without splits, all images. Default: the run's own test images "
+        "or, without any, its validation images.",
         show_default=False,
     ),
 ]

@@ -70,7 +70,7 @@ def _usage_error(error: Any) -> ConfigError:
 
 
 def name_of(parameter: Any) -> str:
-    """Return the name that the user knows of an option or an argument: ``--output``, ``RUN``."""
+    """Return the name of an option or an argument as the help shows it: ``--output``, ``RUN``."""
     if parameter.param_type_name == "option":
         return str(parameter.opts[0])
     return str(parameter.metavar or parameter.name)

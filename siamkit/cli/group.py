@@ -1,7 +1,7 @@
-"""The command line's groups and commands, which refuse empty values.
+"""The groups and commands of the command line, which refuse empty values.
 
-A group looks for a verb among siamkit's own first, and among those of plugins only for an unknown
-verb.
+The main group looks for a verb among siamkit's own. Only if siamkit has no such verb does the group
+load the plugins and look among their verbs.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class _Given:
-    """The part of a command or a group that refuses an empty value, such as an unset variable's.
+    """A mixin for commands and groups that refuses empty values.
 
-    An empty path would mean the current folder, with all that lies in it. No argument and no option
-    of siamkit has a use for an empty value, so none takes one.
+    An unset shell variable gives an empty value, which as a path would mean the current folder. No
+    argument or option of siamkit has a use for an empty value.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
@@ -48,7 +48,7 @@ class _Given:
         try:
             values, _, given = self.make_parser(ctx).parse_args(args=args)  # type: ignore[attr-defined]
         except Exception as error:
-            # The parser does not know its command, which the message has to name.
+            # The parser does not know its command, but the error message must name the command.
             if getattr(error, "ctx", ctx) is None:
                 error.ctx = ctx  # type: ignore[attr-defined]
             raise
@@ -63,7 +63,7 @@ class Group(_Given, TyperGroup):
     """A command group that suggests the nearest name for an unknown verb."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that ``args`` name.
+        """Return the command that ``args[0]`` names.
 
         Raises:
             ConfigError: There is no such command.
@@ -90,8 +90,8 @@ class App(typer.Typer):
         """Return the decorator that adds a command, as ``typer.Typer.command`` does.
 
         Args:
-            name: The command's name; derived from the function's if left out.
-            examples: Command lines to show at the end of its help.
+            name: The command's name; None derives it from the function's name.
+            examples: Command lines to show at the end of the command's help.
             options: Other arguments of ``typer.Typer.command``.
         """
         lines = "\n\n".join(f"$ {line}" for line in examples)
@@ -101,8 +101,8 @@ class App(typer.Typer):
 class SiamkitGroup(Group):
     """A command group that looks for a verb among siamkit's own, then among those of plugins.
 
-    Loading plugins may import torch, which help and completion must not do. There the group has
-    only siamkit's own verbs.
+    Completion and the list of commands in the help offer only siamkit's own verbs: they must not
+    import torch, which loading plugins may do.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -140,7 +140,7 @@ def plugin_command(plugins: Plugins, name: str) -> Any:
     """Return the command ``name`` that a plugin adds, or None.
 
     Raises:
-        PluginError: A plugin's hook fails, or two plugins add the name.
+        PluginError: Two plugins add the name; or none does, and a plugin's hook fails.
     """
     from siamkit.commands import added
 

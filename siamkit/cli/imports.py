@@ -11,25 +11,25 @@ from contextlib import contextmanager, suppress
 
 
 def _say_loading(announced: bool) -> bool:
-    """Say what takes the first seconds; return whether it must be wiped away later."""
+    """Print that torch and plugins are loading; return whether to erase this line later."""
     terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     if terminal or announced:
         end = "" if terminal else "\n"
-        with suppress(OSError):  # a reader that has left
+        with suppress(OSError):  # a pipe that its reader has closed
             print("loading torch and the plugins ...", end=end, file=sys.stderr, flush=True)
     return terminal
 
 
 @contextmanager
 def heavy_imports(*, announced: bool = False) -> Iterator[None]:
-    """Say that a block of imports takes a while, and stop the garbage collector within it.
+    """Print that the imports of the block take a while, and pause the garbage collector meanwhile.
 
     Importing torch creates a million objects that live as long as the process. The collector
     would scan them repeatedly, during the import and again at exit, which takes a third of the
     whole import time.
 
     Args:
-        announced: Say so in pipes too, for commands that log what they do.
+        announced: Print this also if stderr is not a terminal, for commands that log their work.
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield

@@ -55,7 +55,7 @@ def index(
 ) -> None:
     """Build an index of a gallery for 'siamkit search'.
 
-    If it is interrupted, the same command continues the work.
+    If the command is interrupted, the same command continues its work.
     """
     with heavy_imports():
         from siamkit import api

@@ -61,7 +61,7 @@ def _run_dir(flags: RunFlags) -> Path | None:
     """Return DATA if it is the directory of a run.
 
     Raises:
-        ConfigError: It is, and flags were given that would change the run's own configuration.
+        ConfigError: DATA is a run, and flags were given that would change its configuration.
     """
     if flags.data is None or not (Path(flags.data) / "config.yaml").is_file():
         return None

@@ -23,7 +23,7 @@ KINDS = {
     "optimizers": ("optimizer", "optimizer"),
     "trackers": ("track", "track"),
 }
-"""The kinds of registered entries: the config section of each, and its flag."""
+"""The kinds of registered entries, each with its config section and its flag."""
 
 LISTED = (*KINDS, "presets")
 """Everything that can be listed."""

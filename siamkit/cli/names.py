@@ -1,9 +1,9 @@
 """The index of registered names and keys, which shell completion reads.
 
-Loading the plugins imports torch, which takes seconds. So their names are kept in the user's cache,
-with a stamp of what is installed. If the stamp is out of date, as after an installation, a process
-of its own loads the plugins and writes the index. Completion waits a moment for it, and otherwise
-offers nothing until it is there.
+Loading the plugins imports torch, which takes seconds. So the index is kept in the user's cache
+folder, with a stamp: a digest of what is installed. If the stamp is out of date, for example after
+an installation, a separate process loads the plugins and writes a new index. Completion waits some
+seconds for the new index; if that takes longer, it offers no names until the index is written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _WAIT, _STALE = 4.0, 120.0  # seconds
 _NO_VALUES = ("int", "float", "text", "path", "name", "mapping")
 
 Index = dict[str, Any]
-"""``entries``, ``options`` and ``chosen`` by section, ``keys``, ``presets`` and the ``stamp``."""
+"""``entries``, ``options`` and ``chosen`` (the default entry) by section; ``keys``, ``presets``,
+``timm`` and ``stamp``."""
 
 
 def read() -> Index:
@@ -39,7 +40,7 @@ def read() -> Index:
 
 
 def _file() -> Path:
-    """Return the index of this installation; another one keeps its own."""
+    """Return the index file of this installation. Each installation has its own."""
     place = hashlib.sha256(siamkit.__file__.encode()).hexdigest()[:8]
     return cache_home() / "siamkit" / f"names-{place}.json"
 
@@ -60,7 +61,7 @@ def write() -> None:
 
 
 def _start_writing() -> None:
-    """Start a process that writes the index, unless one is at work."""
+    """Start a process that writes the index, unless such a process is running."""
     marker = _file().with_suffix(".writing")
     try:
         if marker.exists() and time.time() - marker.stat().st_mtime < _STALE:
@@ -73,7 +74,7 @@ def _start_writing() -> None:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
     except OSError:
-        return  # nowhere to keep the index: there is no completion of names
+        return  # without a place for the index, names are not completed
 
 
 def _stamp() -> str:
@@ -133,7 +134,7 @@ def build() -> Index:
 
 
 def _values(kind: str) -> list[str]:
-    """Return the values that a type allows by name: ``auto``, ``true``, ``null``."""
+    """Return the fixed values that an option's type allows, such as ``auto`` or ``null``."""
     return [v for v in kind.split(" | ") if v not in _NO_VALUES and not v.startswith(("list", "["))]
 
 

@@ -25,10 +25,10 @@ DATA = (
 ROOT = "Resolve a table's paths against DIR. Default: the table's folder."
 """The help text of ``--root``."""
 
-PATH_COLUMN = "The column of a table with the images' paths. Default: path."
+PATH_COLUMN = "The table's column that holds the images' paths. Default: path."
 """The help text of ``--path-column``."""
 
-LABEL_COLUMN = "The column of a table with the images' classes. Default: label."
+LABEL_COLUMN = "The table's column that holds the images' classes. Default: label."
 """The help text of ``--label-column``."""
 
 
@@ -68,7 +68,7 @@ Workers = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Processes that decode images. Default: by the number of cores and images.",
+        help="Processes that decode images. Default: depends on the cores and the images.",
         show_default=False,
     ),
 ]

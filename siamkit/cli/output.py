@@ -36,7 +36,7 @@ def stdout() -> TextIO:
 def reserve_stdout() -> None:
     """Redirect ``print`` to stderr, so that stdout holds only the object of ``--json``.
 
-    Plugins and libraries may print, and their output around the object would break its parsing.
+    Plugins and libraries may print. Their output on stdout would make the object unreadable.
     """
     global _reserved
     if _reserved is None:
@@ -45,7 +45,7 @@ def reserve_stdout() -> None:
 
 @contextmanager
 def usable_streams() -> Iterator[None]:
-    """Let any text be written to stdout and stderr, also to closed ones.
+    """Make stdout and stderr accept any text, even if they are closed.
 
     A character that the stream's encoding lacks is written as an escape, so that no result is lost.
     Output to a closed stream (a daemon's, or ``>&-``) is discarded. The descriptors of closed
@@ -117,9 +117,9 @@ class _Escaping(io.StringIO):
 
 
 def emit_json(kind: str, body: Mapping[str, Any]) -> None:
-    """Print the JSON object of ``--json``, with the name and version of its schema.
+    """Print the JSON object of ``--json``, with the name and version of the object's schema.
 
-    It is ASCII, whatever the encoding of stdout.
+    The output is ASCII, whatever the encoding of stdout.
     """
     from siamkit.report.units import finite
 
@@ -138,7 +138,7 @@ def emit(result: RenderableType) -> None:
     from siamkit.report.terminal import make_console
 
     with results() as stream:
-        make_console(stream).print(result, crop=False)  # for lines that must stay whole
+        make_console(stream).print(result, crop=False)  # some lines must stay whole
 
 
 @contextmanager
@@ -180,7 +180,7 @@ def emit_error(error: SiamkitError, *, as_json: bool) -> None:
 
 
 def say(text: str, kind: str = "", **style: Any) -> None:
-    """Print a line to stderr, after its kind in a style."""
+    """Print a line to stderr: the prefix ``kind`` in a style, then ``text``."""
     try:
         typer.secho(kind, err=True, nl=False, **style)
         print(printable(text), file=sys.stderr)

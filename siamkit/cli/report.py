@@ -52,14 +52,14 @@ def report(run: Run, file: File = None, open_: Open = False, json: Json = False)
 
 
 def end_with_report(result: Mapping[str, Any], *, quiet: bool) -> int:
-    """Write the report when training ends; a failure becomes a notice. Return the exit code.
+    """Write the report when training ends, and return the exit code.
 
-    The run is complete without it, so its result still counts; only SIGTERM, which asks the whole
-    command to end, makes another exit code than 0.
+    The run is complete without the report, so a failure is a notice, and the exit code is 0. Only
+    after SIGTERM, which asks the whole command to end, is it 143.
 
     Args:
         result: The result of the training.
-        quiet: Print nothing if the report was written.
+        quiet: Do not print the path of the report. Notices are still printed.
     """
     retry = f"'siamkit report {result['run_dir']}' writes it"
     try:

@@ -164,7 +164,7 @@ class RunFlags:
         int | None,
         typer.Option(
             help="Augmented views per image; each epoch uses the next one. Default: 8 while a part "
-            "is frozen, else a new view each epoch.",
+            "of the network is frozen, else a new view each epoch.",
             rich_help_panel=_TRAINING,
         ),
     ] = None
@@ -172,8 +172,8 @@ class RunFlags:
         str | None,
         typer.Option(
             metavar="auto|off|always",
-            help="Cache the frozen part's output on disk: where it saves time, never, or always. "
-            "Default: auto.",
+            help="Cache the output of the network's frozen part on disk. auto: where that saves "
+            "time. Default: auto.",
             autocompletion=completion.choices("auto", "off", "always"),
             rich_help_panel=_TRAINING,
         ),
@@ -224,7 +224,7 @@ class RunFlags:
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Processes that decode images. Default: by the number of cores and images.",
+            help="Processes that decode images. Default: depends on the cores and the images.",
             rich_help_panel=_DATA,
         ),
     ] = None
@@ -294,7 +294,7 @@ class RunFlags:
                 else:
                     values[section] = value
         if self.far is not None:
-            values["calibration"]["target"] = "far"  # over the target of a file
+            values["calibration"]["target"] = "far"  # overrides the target of a file
         return [*layers, sets, config.Layer(values, flag_of)]
 
     def load(self) -> RunConfig:
@@ -350,7 +350,7 @@ def _dashed(name: str) -> str:
 
 def flag_of(key: str) -> str:
     """Return the flag that sets a config key; the key itself if there is none."""
-    name = _FLAGS.get(key) or _FLAGS.get(key.partition(".")[0])  # an item of a list
+    name = _FLAGS.get(key) or _FLAGS.get(key.partition(".")[0])  # such as track.0
     if name is None:
         return key
     return "DATA" if name == "data" else f"--{_dashed(name)}"

@@ -22,14 +22,16 @@ OtherRun = Annotated[
     Path | None,
     typer.Option(
         metavar="RUN",
-        help="The run that built the index, if it was moved since.",
+        help="The directory of the run that built the index, if the run has been moved.",
         show_default=False,
         autocompletion=completion.runs,
     ),
 ]
 Exact = Annotated[
     bool,
-    typer.Option("--exact", help="Compare with every image, even if the index is approximate."),
+    typer.Option(
+        "--exact", help="Compare the query with every image, even if the index is approximate."
+    ),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Signals of a command that has no place to stop at: SIGTERM ends it at once, but with words."""
+"""SIGTERM as an exception, which ends a command with a message outside of the training loop."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ Resume = Annotated[
     typer.Option(
         metavar="RUN|auto",
         help="Continue the run in this directory with its own configuration. DATA, --device, "
-        "--workers and other settings that decide no result may be changed. auto: continue the run "
-        "in --run-dir, or start it.",
+        "--workers and other settings that do not affect results may be changed. auto: continue "
+        "the run in --run-dir, or start one there.",
         autocompletion=completion.runs,
         rich_help_panel="Data",
     ),
@@ -38,7 +38,7 @@ Strict = Annotated[
     typer.Option(
         "--strict",
         help="With --resume: if a checkpoint is damaged, end with exit code 4 instead of going "
-        "back to the one before it.",
+        "back to an older checkpoint.",
         rich_help_panel="Data",
     ),
 ]
@@ -80,7 +80,7 @@ def train(
 
 
 class _ReportWish:
-    """A listener that keeps whether the run's configuration asks for a report."""
+    """A listener that records whether the run's configuration asks for a report."""
 
     granted = False
 

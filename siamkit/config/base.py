@@ -28,12 +28,12 @@ def expanded(path: Path) -> Path:
 
 
 def absolute(path: Path) -> Path:
-    """Return an absolute path, which does not depend on where the config is read later."""
+    """Return ``path`` as an absolute path, which means the same wherever the config is read."""
     return Path(os.path.normpath(expanded(path).absolute()))
 
 
 def _given(path: Any) -> Any:
-    if path == "":  # an unset variable would mean the current folder
+    if path == "":  # from an unset shell variable; it would mean the current folder
         raise ValueError("must not be empty")
     return path
 
@@ -52,7 +52,7 @@ class Section(BaseModel):
 
 
 class Component(BaseModel):
-    """A registered name and that entry's options."""
+    """The base of a section that holds a registered name and the options of that entry."""
 
     model_config = ConfigDict(
         frozen=True, extra="allow", validate_default=True, allow_inf_nan=False

@@ -10,10 +10,10 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from siamkit.config.base import SAMPLE, AbsolutePath, Section, absolute
 
 MAX_PIXELS = 100_000_000
-"""The default of ``data.max_pixels``. Decoding that many takes up to 2 GB and 10 seconds."""
+"""The default of ``data.max_pixels``. Decoding so many pixels takes up to 2 GB and 10 seconds."""
 
 PILLOWS_LIMIT = 178_956_970
-"""The number of pixels above which Pillow refuses an image itself."""
+"""The number of pixels above which Pillow itself refuses an image."""
 
 Bits = Annotated[int, Field(ge=9, le=16)]
 
@@ -82,10 +82,14 @@ class DataConfig(Section):
         None, description="Folder that a table's paths are relative to; null: the table's folder."
     )
     path_column: str | None = Field(
-        None, min_length=1, description="Column of a table with the images' paths; null: 'path'."
+        None,
+        min_length=1,
+        description="The table's column that holds the images' paths; null: 'path'.",
     )
     label_column: str | None = Field(
-        None, min_length=1, description="Column of a table with the images' classes; null: 'label'."
+        None,
+        min_length=1,
+        description="The table's column that holds the images' classes; null: 'label'.",
     )
     image_size: int | None = Field(
         None,
@@ -95,15 +99,16 @@ class DataConfig(Section):
     )
     fit: Literal["auto", "crop", "pad", "squash"] = Field(
         "auto",
-        description="How an image of another shape becomes square. crop: its centre. pad: all of "
-        "it, with a border. squash: all of it, with another aspect ratio. auto: the backbone's "
-        "own way, or squash if that is crop and many images are longer than 5:3.",
+        description="How an image that is not square becomes square. crop: only its centre is "
+        "used. pad: the whole image, with a border. squash: the whole image, with another aspect "
+        "ratio. auto: the backbone's own way; but squash if that is crop and many images are "
+        "longer than 5:3.",
     )
     range: Literal["auto", "full"] | Bits | tuple[float, float] = Field(
         "auto",
         description="Pixel values that become black and white, for images of more than 8 bits per "
-        "channel. full: 0 and 65535. A number of bits, such as 12: 0 and 4095. [low, high]: these; "
-        "values outside are clipped. auto: as many bits as the largest value needs.",
+        "channel. full: 0 and 65535. A number of bits, such as 12: 0 and 4095. [low, high]: these "
+        "two; values outside are clipped. auto: as many bits as the largest value needs.",
     )
     max_pixels: int = Field(
         MAX_PIXELS,
@@ -143,24 +148,25 @@ class DataConfig(Section):
     views: int | None = Field(
         None,
         ge=1,
-        description="Augmented views per image, which take turns by epoch. null: 8 while a part of "
-        "the network is frozen, so that its output can be cached; else a new view every epoch.",
+        description="Augmented views per image; each epoch uses the next one. null: 8 while a part "
+        "of the network is frozen, so that the part's output can be cached; else a new view every "
+        "epoch.",
     )
     workers: int | None = Field(
         None,
         ge=0,
-        description="Processes that decode images; null: by the number of cores and images.",
+        description="Processes that decode images; null: depends on the cores and the images.",
     )
     augment: AugmentConfig = AugmentConfig()
 
     @property
     def value_range(self) -> int | tuple[float, float] | None:
-        """``range`` as :class:`siamkit.Preprocessing` has it; None for ``auto`` and ``full``."""
+        """``range`` as :class:`siamkit.Preprocessing` takes it; None for ``auto`` and ``full``."""
         return None if isinstance(self.range, str) else self.range
 
     @property
     def columns(self) -> dict[str, str]:
-        """The names in a table's header of the columns ``path`` and ``label``, if given."""
+        """The header names given for a table's columns ``path`` and ``label``."""
         given = {"path": self.path_column, "label": self.label_column}
         return {ours: theirs for ours, theirs in given.items() if theirs is not None}
 

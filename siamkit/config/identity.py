@@ -21,25 +21,25 @@ FREE = (
     "engine.cache",
     "engine.cache_dir",
 )
-"""Config keys that a run's user may change, because they decide no result.
+"""Config keys that do not affect the results of a run, so a user may change them.
 
-The place of the data is among them; the data itself is compared by its names, labels and sizes.
+The path of the data is among them: data is compared by its file names, labels and sizes.
 """
 
 RESUMABLE = tuple(key for key in FREE if key not in ("run_dir", "backbone.weights"))
-"""Config keys that may be changed when a run goes on."""
+"""Config keys that may be changed when a run is resumed."""
 
 CHOSEN = ("train.monitor", "data.fit", "data.range")
-"""Config keys that a new run chooses by its data, if the user leaves them open."""
+"""Config keys that a new run sets according to its data, unless the user sets them."""
 
 
 def decisive(config: RunConfig) -> dict[str, Any]:
-    """Return the values of all keys but :data:`FREE`, as JSON values by dotted key."""
+    """Return the JSON value of each dotted key, such as ``loss.margin``, except :data:`FREE`."""
     return {key: value for key, value in flat(config.to_values()) if key not in FREE}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield nested values by dotted key."""
+    """Yield each innermost value with its dotted key, which begins with ``prefix``."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from flat(value, f"{prefix}{key}.")

@@ -27,7 +27,7 @@ class Interval:
         """Return the interval that a text such as ``90s``, ``5m``, ``1h`` or ``200steps`` names.
 
         Raises:
-            ValueError: It is no such text.
+            ValueError: The text has another form.
         """
         found = _TEXT.fullmatch(text)
         if found is None:
@@ -38,7 +38,7 @@ class Interval:
         return cls(steps=number) if unit == "steps" else cls(seconds=number * _UNITS[unit])
 
     def has_passed(self, seconds: float, steps: int) -> bool:
-        """Return whether it is over after some seconds and steps."""
+        """Return whether the interval is over after ``seconds`` and ``steps``."""
         if self.steps is not None:
             return steps >= self.steps
         return self.seconds is not None and seconds >= self.seconds

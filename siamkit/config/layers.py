@@ -17,7 +17,7 @@ from siamkit.registry import Provider
 
 
 class Layer(dict[str, Any]):
-    """Values from one source, which error messages about them can name.
+    """Values from one source. Error messages about a value name the source.
 
     Args:
         values: Nested values.
@@ -41,7 +41,7 @@ class Layer(dict[str, Any]):
         node: Any = self
         parts = path.split(".")
         for depth, part in enumerate(parts):
-            if isinstance(node, str):  # a section, by its main key alone
+            if isinstance(node, str):  # a section given as the value of its main key
                 return parts[depth:] == [MAIN_KEYS.get(parts[0])]
             if not isinstance(node, Mapping):
                 return True
@@ -52,7 +52,7 @@ class Layer(dict[str, Any]):
 
 
 def read_file(path: Path) -> Layer:
-    """Return the values of a YAML config file; paths in it are relative to its folder.
+    """Return the values of a YAML config file. Relative paths start at the file's folder.
 
     Raises:
         ConfigError: The file cannot be read, is not YAML, or is not a mapping of sections.
@@ -101,7 +101,7 @@ def preset_names() -> list[str]:
 
 
 def preset_file(name: str) -> Path:
-    """Return the file of a preset; a comment at its beginning describes it."""
+    """Return the path of a preset's file, which begins with a comment that describes the preset."""
     return Path(__file__).parent.parent / "presets" / f"{name}.yaml"
 
 
@@ -183,7 +183,7 @@ def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
 
 
 def _whole(section: str, value: Any) -> Any:
-    """Return the value of a section as a mapping, also if it is its main key's value alone."""
+    """Return a section's value as a mapping: ``triplet`` becomes ``{name: triplet}``."""
     return {MAIN_KEYS[section]: value} if section in MAIN_KEYS and isinstance(value, str) else value
 
 

@@ -28,7 +28,7 @@ def resolve(
     *layers: Mapping[str, Any],
     where: str = "",
 ) -> RunConfig:
-    """Return the complete config of ``layers``, lowest first, over the defaults.
+    """Return the complete config: the defaults, overridden by ``layers``, lowest layer first.
 
     Args:
         registries: The registry of each component section and of ``track``, by section name.
@@ -68,7 +68,7 @@ def resolve(
 
 
 def _components(values: Values, config: RunConfig | None) -> dict[str, list[Component]]:
-    """Return the components of each section; without a valid config, those that are valid."""
+    """Return each section's components. Without a valid config: the valid ones, no trackers."""
     if config is not None:
         return {
             **{section: [getattr(config, section)] for section in COMPONENTS},
@@ -85,9 +85,9 @@ _RESOLVED: WeakValueDictionary[int, RunConfig] = WeakValueDictionary()
 
 
 def is_resolved(config: RunConfig) -> bool:
-    """Return whether :func:`resolve` made this very object, which is then complete and checked.
+    """Return whether :func:`resolve` made this object, so that it is complete and checked.
 
-    A changed copy is another object, which is not resolved.
+    A changed copy is another object and does not count as resolved.
     """
     return _RESOLVED.get(id(config)) is config
 
@@ -98,7 +98,7 @@ def calibration_config(
     """Return a checked section ``calibration``.
 
     Raises:
-        ConfigError: There is no such target, or it does not take a rate.
+        ConfigError: There is no such target, or a rate is missing or given where none belongs.
     """
     try:
         return CalibrationConfig.model_validate({"target": target, "far": far})

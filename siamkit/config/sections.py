@@ -44,7 +44,7 @@ class BackboneConfig(Component):
     @field_validator("name")
     @classmethod
     def _of_a_folder(cls, value: str) -> str:
-        """Make a folder in the name independent of where the config is read next."""
+        """Make the folder of ``timm:local-dir:FOLDER`` absolute, for later reads of the config."""
         folder = value.removeprefix(_FOLDER)
         return value if folder in (value, "") else f"{_FOLDER}{absolute(Path(folder))}"
 
@@ -122,8 +122,8 @@ class TrainConfig(Section):
         None,
         ge=2,
         description="Images per forward pass; several passes make one step (gradient "
-        "accumulation). Tuples are mined within a micro-batch only, so it must hold at least two "
-        "classes: 2 K images. null: the whole batch at once.",
+        "accumulation). Tuples are mined within a micro-batch only, so a micro-batch must hold at "
+        "least two classes: 2 K images. null: the whole batch at once.",
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="Numeric type of autocast; fp16 needs CUDA and scales the loss."
@@ -155,8 +155,8 @@ class TrainConfig(Section):
     keep_checkpoints: int = Field(
         2,
         ge=1,
-        description="Newest checkpoints to keep; the best epoch's is always kept. With 1, there "
-        "may be none to go back to from a damaged one.",
+        description="Number of newest checkpoints to keep; the best epoch's is always kept. With "
+        "1, there may be no older checkpoint if the newest is damaged.",
     )
     unfreeze_warmup: int = Field(
         0,
@@ -211,8 +211,8 @@ class TrainConfig(Section):
 class EngineConfig(Section):
     """The engine, which computes the frozen part of the network.
 
-    Training gives the same results with and without it, up to rounding. A small cache_gb can reduce
-    the number of views.
+    Training gives the same results with and without the engine, up to rounding. A small
+    ``cache_gb`` can reduce the number of views.
     """
 
     cut: Literal["auto", "off"] = Field(
@@ -271,7 +271,7 @@ class CalibrationConfig(Section):
 
     @property
     def wanted(self) -> Literal["eer", "far", "accuracy"]:
-        """The target; its default if none was given."""
+        """The given target, else the default target."""
         return self.target or ("eer" if self.far is None else "far")
 
 
@@ -334,10 +334,10 @@ COMPONENT_MODELS: dict[str, type[Component]] = {
     "optimizer": OptimizerConfig,
     "scheduler": SchedulerConfig,
 }
-"""The model of each component section: the keys that it takes for every entry."""
+"""The model of each component section: the keys that the section takes for every entry."""
 
 MAIN_KEYS = {"data": "path", **dict.fromkeys(COMPONENT_MODELS, "name")}
-"""The key that a section's value alone stands for: ``data: photos``, ``loss: triplet``."""
+"""The key that a plain value of a section sets, as in ``data: photos`` or ``loss: triplet``."""
 
 ENTRY_MODELS: dict[str, type[Component]] = {**COMPONENT_MODELS, "track": TrackerConfig}
-"""The models with a registered name: the component sections, and a tracker."""
+"""The models that hold a registered name: those of the component sections and of a tracker."""

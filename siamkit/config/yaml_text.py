@@ -1,8 +1,8 @@
 """YAML: text to plain values and back, by the core schema of YAML 1.2.
 
 Only ``true`` and ``false`` are booleans, ``0o17`` is octal, and dates are text. So ``off``,
-``1:30`` and ``2020-01-01`` stay as they were typed. Errors are also: a key given twice, tags of
-other types, and documents that expand without bound.
+``1:30`` and ``2020-01-01`` stay as they were typed. A key given twice, a tag of a type outside the
+core schema, and a document that expands without bound are errors.
 (https://yaml.org/spec/1.2.2/#103-core-schema)
 """
 
@@ -21,7 +21,7 @@ from ruamel.yaml.resolver import VersionedResolver, implicit_resolvers
 from ruamel.yaml.tag import Tag
 
 MOST_VALUES = 100_000
-"""The largest number of values in a document, counted once for each alias of them."""
+"""The largest number of values in a document. Each alias counts its values again."""
 
 _PREFIX = "tag:yaml.org,2002:"
 _CORE: tuple[tuple[str, re.Pattern[str], Callable[[str], Any]], ...] = (
@@ -43,7 +43,7 @@ class NotYaml(ValueError):
     """A text is not YAML.
 
     Args:
-        problem: The problem.
+        problem: The text for the error message.
         line: The number of the line, from 1; None if unknown.
     """
 
@@ -56,7 +56,7 @@ class NotYaml(ValueError):
 def load(text: str) -> Any:
     """Return the value of a YAML document: None, bool, int, float, str, list or dict.
 
-    Merge keys (``<<: *base``) lay the mapping over the merged ones.
+    A merge key (``<<: *base``) adds the keys of ``base`` that the mapping does not have itself.
 
     Raises:
         NotYaml: The text is not YAML, gives a key twice, or has more than :data:`MOST_VALUES`
@@ -76,9 +76,9 @@ def load(text: str) -> Any:
 
 
 def dump(values: Mapping[str, Any]) -> str:
-    """Return plain values as YAML that :func:`load` reads back, in the order of their keys.
+    """Return plain values as YAML that :func:`load` reads back. The keys keep their order.
 
-    Readers of YAML 1.1 read it alike: text such as ``off`` is quoted.
+    Readers of YAML 1.1 get the same values, since text such as ``off`` is quoted.
     """
     yaml = YAML(typ="safe", pure=True)
     yaml.Resolver, yaml.Representer = _CautiousResolver, _Representer

@@ -1,1 +1,1 @@
-"""Texts for people: tables, the console log, the HTML report. It computes no results."""
+"""Texts for people: tables, the console log, the HTML report. This package computes no results."""

@@ -21,8 +21,8 @@ def calibration_line(values: Json) -> Text:
     """Return one line: the threshold, and the error rates that are expected at it."""
     far, frr = (f"{name.upper()} {_rate(values[name])}" for name in ("far", "frr"))
     return styled(
-        f"threshold {values['threshold']:.4f} ({_target(values)}); expected on as many unseen "
-        f"identities (95 % prediction interval): {far}, {frr}"
+        f"threshold {values['threshold']:.4f} ({_target(values)}); expected on the same number of "
+        f"unseen identities (95 % prediction interval): {far}, {frr}"
     )
 
 
@@ -31,7 +31,7 @@ def calibration(values: Json, before: Json | None = None) -> RenderableType:
 
     Args:
         values: The calibration.
-        before: The calibration that it replaces, if there is one.
+        before: The calibration that ``values`` replaces; None if there was none.
     """
     about = values["provenance"]
     which = "all pairs" if about["all_pairs"] else "a random sample"
@@ -59,7 +59,7 @@ def calibration(values: Json, before: Json | None = None) -> RenderableType:
         *replaced,
         table,
         Text(),
-        styled("The interval predicts the rate on as many unseen identities."),
+        styled("The interval predicts the rate on the same number of unseen identities."),
     )
 
 
@@ -71,14 +71,14 @@ def verdict(values: Json) -> RenderableType:
     return Group(
         styled("same" if same else "different", "bold green" if same else "bold red"),
         styled(f"score {score}, threshold {threshold}, probability {probability}"),
-        styled(f"The probability is that {_prior(values['prior'])}", "dim"),
+        styled(f"The probability holds {_prior(values['prior'])}", "dim"),
     )
 
 
 def _prior(prior: float) -> str:
     return (
-        f"for data in which {units.percent(prior)} of the pairs are the same; there it is 0.5 at "
-        "the threshold."
+        f"for data in which {units.percent(prior)} of the pairs are the same; there, the "
+        "probability is 0.5 at the threshold."
     )
 
 
@@ -106,7 +106,7 @@ def pair_list(values: Json) -> RenderableType:
         ]
         kinds = f"{errors['same']} same and {errors['different']} different pairs"
         lines.append(f"compared with the labels of the list ({kinds}): {', '.join(rates)}")
-    lines.append(f"Probabilities are those {_prior(values['prior'])}")
+    lines.append(f"The probabilities hold {_prior(values['prior'])}")
     if values["out"]:
         lines.append(f"written to {values['out']}")
     return whole("\n".join(lines))

@@ -38,7 +38,7 @@ class ConsoleListener:
 
     Args:
         console: The console to print to; one of :func:`siamkit.report.terminal.make_console`.
-        interval: Seconds between two progress lines, without a bar.
+        interval: Seconds between two progress lines, if there is no bar.
         clock: A monotonic clock, in seconds.
     """
 
@@ -55,7 +55,7 @@ class ConsoleListener:
         self._epochs = 0
         self._monitor = ""
         self._steps, self._between, self._filling = Pace(), Pace(), Pace()
-        self._latest: tuple[float, Json] | None = None  # the step before, and its time
+        self._latest: tuple[float, Json] | None = None  # the previous step: its time, its data
         self._filled = (0.0, 0)
         self._last_line = -float("inf")
         self._bar = TransientBar(console)
@@ -156,7 +156,7 @@ class ConsoleListener:
             return
         if done == total:
             self.close()
-        # Each epoch may fill a little; only a fill that takes a while gets a line.
+        # Each epoch may add a few features. Only if that takes a while does it get a line.
         finished = done == total and data["seconds"] >= _A_WHILE
         if finished or (done < total and now - self._last_line >= self._interval):
             self._last_line = now

@@ -20,7 +20,7 @@ _PER_CLASS = {
 
 
 def data_report(report: Json) -> RenderableType:
-    """Return the printed form of the object of ``siamkit.check_data``."""
+    """Return the printed form of the result of ``siamkit.check_data``."""
     parts: list[RenderableType] = [whole(styled(f"{report['kind']}: {report['where']}", "bold"))]
     parts += [styled(line) for line in _files(report)]
     if report["parts"]:
@@ -78,7 +78,7 @@ def _unreadable(bad: Json) -> str:
 
 
 def _group(group: Json, apart: str) -> str:
-    """Return two images of a group that differ in their part or class, and the number of others."""
+    """Return the text of a group: two images that differ in ``apart``, and how many more."""
     first, *rest = group["members"]
     other = next(member for member in rest if member[apart] != first[apart])
     ends = " and ".join(f"{member['key']} ({member[apart]})" for member in (first, other))

@@ -11,7 +11,7 @@ from siamkit.words import plural
 
 
 def engine_text(data: Mapping[str, Any]) -> str:
-    """Return how a phase is computed, and why: one line, and one per rejected boundary."""
+    """Return how a phase is computed, and why: one line, then one line per rejected boundary."""
     if data["mode"] == "whole":
         return f"the whole network runs for every batch: {data['reason']}"
     where = f"frozen up to {data['boundary']}"

@@ -19,7 +19,7 @@ _COUNTS = ("queries", "left_out", "gallery", "classes", "chance")
 
 
 def evaluation(report: Json) -> RenderableType:
-    """Return the printed form of the object of ``siamkit.evaluate``."""
+    """Return the printed form of the result of ``siamkit.evaluate``."""
     data = report["data"]
     known = report["tuples"]
     grouping = f"of {plural(report['classes'], 'class')}" if known is None else f"in {known}"

@@ -1,4 +1,4 @@
-"""Changes of metrics: gains and losses, in one place for the terminal and the page."""
+"""The verdict on a metric's change, gain or loss, for the terminal and the HTML report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _DIGITS = 3  # as metrics are shown
 
 
 def verdict(name: str, change: float) -> Literal["gain", "loss", ""]:
-    """Return whether a change of a metric is for the better; empty if none can be seen."""
+    """Return whether a metric's change is a gain or a loss; empty if the change rounds to 0."""
     shown = round(change, _DIGITS)
     if shown == 0:
         return ""

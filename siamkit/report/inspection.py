@@ -20,7 +20,7 @@ _IN_PREFIX = {"all": "yes", "part": "part", "none": "no"}
 
 
 def inspection(report: Json) -> RenderableType:
-    """Return the printed form of the object of ``siamkit.inspect``."""
+    """Return the printed form of the result of ``siamkit.inspect``."""
     phases = report["phases"]
     parts: list[RenderableType] = [_header(report)]
     for index, phase in enumerate(phases):
@@ -55,7 +55,7 @@ def _header(report: Json) -> Table:
 
 
 def span(start: int, end: int) -> str:
-    """Return the text of the epochs ``[start, end)``; the first epoch is 1: ``epochs 1 to 3``."""
+    """Return ``epochs 1 to 3``, counted from 1, for the epochs ``[0, 3)``, counted from 0."""
     return f"epoch {end}" if end - start == 1 else f"epochs {start + 1} to {end}"
 
 

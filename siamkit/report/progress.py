@@ -21,10 +21,10 @@ _PARTS = 40
 
 
 class Pace:
-    """The time that work takes, from the medians of its latest parts.
+    """An estimate of the time that work takes, from the quartiles of its latest 40 units.
 
-    A part that other work on the machine held up does not count, and the estimate follows when the
-    machine becomes slower or faster.
+    So a few units that other work on the machine held up do not count, and the estimate follows
+    when the machine becomes slower or faster.
     """
 
     def __init__(self) -> None:
@@ -35,9 +35,10 @@ class Pace:
         self._seconds.append(seconds)
 
     def ahead(self, count: int) -> tuple[float, float]:
-        """Return the likely least and most seconds of ``count`` more units.
+        """Return the likely least and the likely most seconds that ``count`` more units take.
 
-        The ends are the quartiles of the latest units. Without a unit so far, both are 0.
+        They follow from the lower and the upper quartile of the latest units. Before the first
+        unit, both are 0.
         """
         if len(self._seconds) < 2:
             return (count * sum(self._seconds),) * 2
@@ -86,14 +87,14 @@ class TransientBar:
 
 
 class ImageProgress:
-    """Shows the number of finished images; call it with that number and the total.
+    """Shows the number of finished images. Call the object with this number and the total.
 
     Use it as a context manager, which removes the bar at the end, also after an error.
 
     Args:
         console: The console to print to; one of :func:`siamkit.report.terminal.make_console`.
         what: The task, such as ``embed``.
-        interval: Seconds between two lines, without a bar.
+        interval: Seconds between two lines, if there is no bar.
         clock: A monotonic clock, in seconds.
     """
 

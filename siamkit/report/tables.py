@@ -27,7 +27,7 @@ def entries_table(kind: str, entries: Sequence[Json]) -> RenderableType:
 
 
 def presets_table(presets: Mapping[str, str]) -> RenderableType:
-    """Return the table of presets, from their files' texts; the first comment describes each."""
+    """Return the table of presets, given each file's text, which begins with the summary."""
     table = make_table("name", "summary")
     for name, text in presets.items():
         comments = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
@@ -37,12 +37,12 @@ def presets_table(presets: Mapping[str, str]) -> RenderableType:
 
 
 def entry_details(entry: Json, section: str, flag: str, name: str) -> RenderableType:
-    """Return one entry with its options, and how to choose it and set them.
+    """Return an entry's summary and options, and how to choose the entry and set an option.
 
     Args:
         entry: The entry.
-        section: Its section of the config.
-        flag: The flag that chooses it, without dashes.
+        section: The config section of the entry.
+        flag: The flag that chooses the entry, without its leading dashes.
         name: The name that the user typed; longer than the entry's own name for ``timm:``.
     """
     head = Text.assemble(

@@ -1,7 +1,7 @@
 """Consoles that print every text literally.
 
-Class names, paths and plugin texts come from others. ``[/bold]`` is a valid class name and must not
-be read as markup, and an escape sequence in a name must not reach the terminal.
+Class names, paths and plugin texts come from outside siamkit. ``[/bold]`` is a valid class name and
+must not be read as markup, and an escape sequence in a name must not reach the terminal.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _BLANKS = re.compile(r"[ ]+$", re.MULTILINE)
 def make_console(stream: IO[str]) -> Console:
     """Return a console on ``stream`` that interprets no markup.
 
-    On a terminal it has the width of the terminal. Elsewhere lines are not wrapped, so that a pipe
-    loses nothing, unless ``COLUMNS`` limits them, and they have no blanks at their ends.
+    On a terminal, the console has the terminal's width. Elsewhere, lines end without blanks and may
+    have 1000 columns, so that a pipe loses nothing; ``COLUMNS`` sets another width.
     """
     if stream.isatty():
         return _Console(file=stream, markup=False, highlight=False, emoji=False)
@@ -50,9 +50,9 @@ class _Trimmed:
 
 
 class _Console(Console):
-    """A console whose reader may leave: further output is dropped, and the command goes on.
+    """A console that drops its output once the reader has closed the stream.
 
-    rich would end the process, and a training would stop because the reader of its log has left.
+    rich would end the process: a training would stop because the reader of its log has ended.
     """
 
     def on_broken_pipe(self) -> None:
@@ -67,9 +67,9 @@ def styled(text: object, style: str = "") -> Text:
 
 
 def whole(*parts: object) -> Group:
-    """Return a line that is never broken, since it has a path that a user may copy.
+    """Return a line that is never wrapped, such as one with a path that a user may copy.
 
-    A console shows all of it with ``print(..., crop=False)``.
+    Print it with ``crop=False``: otherwise a console cuts the line off at its own width.
     """
     # In a group, because a console joins texts that it prints, and wraps the result.
     return Group(Text.assemble(*cells(*parts), no_wrap=True, overflow="ignore"))

@@ -71,7 +71,8 @@ def percent_range(low: float, high: float) -> str:
 def change(value: float) -> str:
     """Return a difference of two metrics with its sign, for pages: ``+0.033``, ``0.000``.
 
-    A fall has a minus sign, which terminals may lack. What rounds to zero has no sign.
+    A negative difference has U+2212 MINUS SIGN, which terminals may lack. A difference that rounds
+    to zero has no sign.
     """
     text = f"{value:+.3f}"
     return text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")

@@ -64,7 +64,7 @@ _CHECKS: dict[str, Callable[[str, Values | None], None]] = {
     "schedulers": check_scheduler,
     "trackers": check_tracker,
 }
-"""The check of each of :data:`siamkit.registry.KINDS`."""
+"""The check for each kind in :data:`siamkit.registry.KINDS`."""
 
 
 def registered(kind: str, distribution: str | None = None) -> list[str]:
@@ -100,7 +100,7 @@ def check_plugin(distribution: str, options: Mapping[str, Values] | None = None)
     )
     for info in own:
         expect(info.error is None, f"the plugin {info.name!r} to load", info.error,
-               "Users could use nothing of it.")  # fmt: skip
+               "Users could use nothing that it registers.")  # fmt: skip
     _check_conflicts(distribution, expect)
     for info in own:
         if "siamkit_event" in info.hooks:
@@ -125,7 +125,7 @@ def _check_conflicts(distribution: str, expect: Expect) -> None:
             not ours,
             f"a {kind} name {name!r} of its own",
             f"a name that {' and '.join(by)} register",
-            "Users could not use it if both are installed.",
+            "Users could not use the name if both are installed.",
         )
     for one in every:
         if canonical(one.distribution) == canonical(distribution):

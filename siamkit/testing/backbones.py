@@ -36,11 +36,12 @@ def check_backbone(
 
     Args:
         given: The registered name, a name with a prefix (``timm:resnet10t``), or a module from
-            images ``[N, C, H, W]`` to features; it is copied.
+            images ``[N, C, H, W]`` to features. A module is copied.
         options: Option values of a named backbone, if the defaults are unsuitable.
-        channels: The numbers of image channels to build it for. None: 3 and 1; for a module those
-            of its preprocessing, or 3.
-        image_size: Height and width in pixels; None: the backbone's own size. Smaller is faster.
+        channels: The numbers of image channels to check, one after another. None: 3 and 1 for a
+            name; for a module, the channels of its attribute ``preprocessing``, else 3.
+        image_size: Height and width in pixels. None: the backbone's own size. Checks on smaller
+            images take less time.
     """
     entry, validated, expect = checked_entry("backbones", given, options)
     name = given if isinstance(given, str) else entry.name
@@ -80,7 +81,7 @@ def check_backbone(
                 try:
                     larger = build(chans, size)
                 except ConfigError:
-                    continue  # it supports one size only, and says so
+                    continue  # the backbone supports one size only, and refuses others as it should
             _check_size(backbone, larger, size, at)
 
 
@@ -173,14 +174,14 @@ def _check_size(backbone: Backbone, larger: Backbone, size: int, expect: Expect)
 
 
 def _check_own_size(backbone: Backbone, size: int, expect: Expect) -> None:
-    """Check the width for images of another size, if a backbone with a size of its own takes them.
+    """Check the features' width for images of another size, if a ready-made backbone takes them.
 
-    Its width is the same for one size, whatever its features are.
+    Images of one size always give one width, even if the features are pixels or tokens.
     """
     with seeded(0), torch.no_grad():
         try:
             features = backbone.eval()(pictures(backbone, 1, (size, size)))
-        except Exception:  # the backbone's own code; a run gives it no other size
+        except Exception:  # harmless: a run never gives this backbone another size
             return
     _check_width(features.shape[1], backbone, size, expect)
 
@@ -189,8 +190,8 @@ def _check_width(width: int, backbone: Backbone, size: int, expect: Expect) -> N
     expect(
         width == backbone.embedding_dim,
         f"features of the same width for images of {size} px, {backbone.embedding_dim}", width,
-        "They are pixels or tokens instead of channels, so a network for one size would not fit "
-        "another. Pool [N, C, H, W] over its pixels, and return tokens as [N, T, C].",
+        "The features are pixels or tokens instead of channels, so a network for one size would "
+        "not fit another. Pool [N, C, H, W] over its pixels, and return tokens as [N, T, C].",
     )  # fmt: skip
 
 
@@ -237,8 +238,8 @@ def _check_features(
     now = backbone.state_dict()
     added = sorted({name for name, _ in backbone.named_parameters()} - parameters)
     expect(not added, "the same parameters after a forward", added,
-           "The optimizer only has the parameters of build, so it would never train "
-           "them.")  # fmt: skip
+           "The optimizer has only the parameters that exist after build, so it would never train "
+           "these.")  # fmt: skip
     changed = sorted(n for n, t in fresh.items() if not _same(t, now.get(n)))
     expect(not changed, "a forward in eval mode that does not change weights and buffers", changed,
            _DRIFTS)  # fmt: skip
@@ -325,7 +326,7 @@ def _expect_mode(backbone: Backbone, mode: bool, expect: Expect) -> None:
 
 
 def _constants(backbone: Backbone) -> list[str]:
-    """Return the tensors that are attributes of modules, but neither parameters nor buffers."""
+    """Return the names of module attributes that are tensors, but not parameters or buffers."""
     return sorted(
         f"{name}.{key}".removeprefix(".")
         for name, module in backbone.named_modules()

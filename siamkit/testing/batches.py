@@ -1,4 +1,4 @@
-"""The batches of embeddings for the check of losses, and the checks of values and gradients."""
+"""Batches of embeddings for the check of losses, and checks of a loss's value and gradients."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Batches:
 
     Attributes:
         dim: The width of the embeddings.
-        views: Views of each image: two for a loss that compares two views.
+        views: The number of views per image: 2 for a loss that compares two views, else 1.
     """
 
     dim: int = DIM
     views: int = 1
 
     def __call__(self, labels: Tensor, *, same: bool = False) -> tuple[Tensor, Tensor]:
-        """Return embeddings and labels, first of the first views, then of the second ones.
+        """Return embeddings ``[N, dim]`` and labels ``[N]`` of all first views, then all second.
 
         Args:
             labels: The label of each image.
@@ -48,7 +48,7 @@ class Batches:
         return nn.functional.normalize(torch.randn(n, self.dim), dim=1).requires_grad_()
 
     def order(self, images: int) -> Tensor:
-        """Return another order of a batch, in which the views of an image stay together."""
+        """Return a random order of a batch that is the same for the first and second views."""
         order = torch.randperm(images)
         return torch.cat([order + images * view for view in range(self.views)])
 
@@ -60,7 +60,7 @@ def value_of(
     tuples: Pairs | Triplets | None,
     expect: Expect,
 ) -> Tensor:
-    """Return the loss of a batch after a check that it is a finite scalar."""
+    """Check that the loss of a batch is a finite scalar, and return it."""
     with expect.during("in forward", STOPS):
         value = loss(x, labels) if tuples is None else loss(x, labels, tuples)
     shaped = isinstance(value, Tensor) and value.shape == ()
@@ -70,7 +70,7 @@ def value_of(
 
 
 def backward(value: Tensor, x: Tensor, expect: Expect) -> Tensor:
-    """Check that a loss's value is connected, and return the gradient of the embeddings."""
+    """Check that a loss's value is connected to the embeddings ``x``, and return their gradient."""
     connected = "a value connected to the embeddings, also if it is zero"
     expect(value.requires_grad, connected, value, _STUCK)
     x.grad = None

@@ -53,7 +53,7 @@ class Expect:
         Args:
             doing: The place, such as ``in build``.
             suffers: A sentence about the consequence for users of the plugin.
-            expected: The expected behaviour, if it is more than no error.
+            expected: The expected behaviour. None: "no error".
         """
         try:
             yield
@@ -91,9 +91,9 @@ History = tuple[dict[str, float], ...]
 
 
 def histories(epochs: int) -> dict[str, tuple[str, History]]:
-    """Return the monitored metric and the history of different kinds of runs, by label.
+    """Return the monitored metric and the history of runs of different kinds, by label.
 
-    The first epochs do not depend on ``epochs``.
+    The history of a longer run begins with that of a shorter run.
     """
     noise = (0.31, 0.62, 0.18, 0.55, 0.07, 0.71, 0.44, 0.29, 0.66, 0.12)
     courses: dict[str, Callable[[int], float]] = {

@@ -85,7 +85,7 @@ def _networks(backbone: str | nn.Module | None) -> Iterator[tuple[str, tuple[Sta
             yield f"{count} stages of a network without a head", tuple(stages)
             yield f"{count} stages of a network", (*stages, _stage(HEAD, ""))
     for net in _SMALL if backbone is None else (backbone,):
-        # Not those of a module, which its owner may change between two checks.
+        # The stages of a module are not cached, since it may be changed between two checks.
         find, name = (
             (_cached_stages_of, net) if isinstance(net, str) else (_stages_of, qualified_name(net))
         )
@@ -172,7 +172,7 @@ def _check_run(
     plans = [_plan(policy, given, moment, expect) for moment in moments]
     kept = [_copy(plan) for plan in plans]
     other = build()
-    # Another policy, called in another order, as in a resumed run or `siamkit inspect`.
+    # A second policy, called in another order, as in a resumed run or `siamkit inspect`.
     mirrored = [_copy(_plan(other, given, moment, expect)) for moment in moments[::-1]][::-1]
     for moment, plan, again in zip(moments, kept, mirrored, strict=True):
         at = expect.within(f"epoch {moment.epoch}")

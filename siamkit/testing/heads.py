@@ -24,11 +24,11 @@ def check_head(
     """Check a head: widths, determinism in evaluation, state, gradients.
 
     Args:
-        given: The registered name, or a module from features ``[N, D]`` to embeddings; it is
+        given: The registered name, or a module from features ``[N, D]`` to embeddings. A module is
             copied.
         options: Option values of a named head, if the defaults are unsuitable.
-        in_features: The only width of the features to check with. None: several widths, or that of
-            the first linear layer of a module.
+        in_features: The width of the features to check with. None: several widths; for a module,
+            the input width of its first linear layer.
     """
     entry, validated, expect = checked_entry("heads", given, options)
     for width in _widths(given, in_features):

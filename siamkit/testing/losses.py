@@ -25,14 +25,14 @@ def check_loss(
     *,
     embedding_dim: int = DIM,
 ) -> None:
-    """Check a loss: scalar, finite, deterministic, connected, and trains in the right direction.
+    """Check that a loss is a finite, deterministic scalar that trains in the right direction.
 
     Args:
         given: The registered name, a loss, a loss of pytorch-metric-learning, or a tuple of such a
-            loss and a miner; they are copied. A loss with vectors of classes must have four
-            classes or more.
+            loss and a miner. Objects are copied. A loss with class vectors must be made for at
+            least four classes.
         options: Option values of a named loss, if the defaults are unsuitable.
-        embedding_dim: The width of the embeddings, for a loss that was made for one width.
+        embedding_dim: The width of the embeddings. Set it for a loss that was made for one width.
     """
     entry, validated, expect = checked_entry("losses", given, options)
 
@@ -71,8 +71,8 @@ def _check_ownership(loss: Loss, batch: Batches, expect: Expect) -> None:
     value = value_of(loss, x, labels, None, expect)
     after = {name for name, _ in loss.named_parameters()}
     expect(before == after, "the same parameters after a forward", sorted(after - before),
-           "The optimizer only has the parameters of build, so it would never train "
-           "them.")  # fmt: skip
+           "The optimizer has only the parameters that exist after build, so it would never train "
+           "these.")  # fmt: skip
     backward(value, x, expect)
     loose = loose_leaves(value, loss, (x,))
     expect(

@@ -1,7 +1,8 @@
-"""The direction of a loss: it must pull one class together and push others apart.
+"""The check of a loss's direction: it must pull a class together and push classes apart.
 
 A loss can be finite and smooth, with the right shape, and still train a network in the wrong
-direction. So this check moves embeddings, by hand and by the loss's own gradient, and compares.
+direction. So the check moves embeddings by hand and compares the losses, and trains embeddings by
+the loss's gradient and compares their similarities.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Tuples = Pairs | Triplets
 
 
 def check_pull(loss: Loss, batch: Batches, expect: Expect) -> None:
-    """Check that training by labels separates the classes; or the images, by two views of each."""
+    """Check that training by labels separates the classes or, with two views each, the images."""
     n = _CLASSES * _EACH
     labels = torch.arange(n) % (_CLASSES if batch.views == 1 else n // batch.views)
     _check_parting(
@@ -37,7 +38,7 @@ def check_pull(loss: Loss, batch: Batches, expect: Expect) -> None:
 
 
 def check_tuples(loss: Loss, batch: Batches, expect: Expect) -> None:
-    """Check a loss on explicit pairs and triplets; it can refuse either with ConfigError."""
+    """Check a loss on explicit pairs and triplets. A loss may refuse either with ConfigError."""
     expect = expect.within("explicit tuples")
     index = torch.arange(4)
     none = index[:0]
@@ -157,7 +158,7 @@ def _check_parting(
     scored: Callable[[Tensor], Tensor],
     expect: Expect,
 ) -> None:
-    """Train free embeddings by the loss's gradient; classes must then be separate."""
+    """Check that training free embeddings by the loss's gradient separates the classes."""
     x = batch.embeddings(len(labels))
     optimizer = torch.optim.Adam([x, *loss.parameters()], lr=_RATE)
     with expect.during("in a step of training", "Training would stop there."):

@@ -41,7 +41,7 @@ def _name(given: Any) -> str:
 
 
 def checked_entry(kind: str, given: Any, values: Values | None) -> tuple[Entry, BaseModel, Expect]:
-    """Return the entry of a name or an object, its checked options, and its expectation."""
+    """Return the entry of a name or an object, its checked options, and an ``Expect`` about it."""
     if isinstance(given, str):
         return _named(kind, given, values)
     return _given(kind, given, values)
@@ -58,7 +58,7 @@ def _given(kind: str, thing: Any, values: Values | None) -> tuple[Entry, BaseMod
             f"a name, {TAKES[about.section]}", error.got, f"Training would be refused.{hint}"
         ) from error
     expect = Expect(whose(about.singular, entry.name, entry.distribution))
-    expect(not values, "options={...} beside a name only", values,
+    expect(not values, "options={...} only together with a name", values,
            "An object has its settings already, so siamkit.fit takes none for it.")  # fmt: skip
     twin = thing
     if kind in _COPIED:
@@ -68,7 +68,7 @@ def _given(kind: str, thing: Any, values: Values | None) -> tuple[Entry, BaseMod
         same = source_hash(twin) == source_hash(thing)
     expect(
         same, "attributes that are the same in a copy", "others, such as a count of the copies",
-        "siamkit.resume would take it for another object, and refuse to continue the run.",
+        "siamkit.resume would take the copy for another object, and refuse to continue the run.",
     )  # fmt: skip
     return entry, entry.options(), expect
 

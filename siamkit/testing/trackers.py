@@ -19,7 +19,7 @@ Watch = Callable[[Event], object]
 _LABELLED = {"recall@1": 0.5, "map@r": 0.25}
 _PAIRED = {"auc": 0.5, "eer": 0.25}
 _MARK = 0.123456789
-"""A value of the first epoch only, which the check searches in the files of a tracker."""
+"""A value of the first epoch only. The check looks for it in the files that a tracker writes."""
 _CACHED = {"mode": "cached", "reason": "it saves time", "boundary": "layer4", "kernel": "eager"}
 _LEFT_OUT = "It would be disabled for the rest of the run, and later events would be missing."
 _THREAD_SECONDS = 0.5
@@ -141,12 +141,12 @@ def _until_step(events: Iterator[Event]) -> Iterator[Event]:
 def run_events(
     run_dir: Path, start: int = 0, metrics: Mapping[str, float] = _LABELLED
 ) -> Iterator[Event]:
-    """Yield the events of a run of two epochs with two steps each, and one of an unknown name.
+    """Yield the events of a run of two epochs with two steps each, and one with an unknown name.
 
     Args:
         run_dir: The folder of the run.
         start: The epoch to resume from; 0 for a new run.
-        metrics: The held-out metrics of each epoch except the first, which has others.
+        metrics: The held-out metrics. In the first epoch, each has the value ``_MARK`` instead.
     """
     metrics = dict(metrics)
     monitor = next(iter(metrics))

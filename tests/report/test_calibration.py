@@ -20,8 +20,8 @@ FOUND = {
 
 def test_the_line_tells_threshold_target_and_errors():
     assert calibration_line(FOUND).plain == (
-        "threshold 0.6123 (FAR 0.001); expected on as many unseen identities (95 % prediction "
-        "interval): FAR 0.1 % (0.04 % to 0.21 %), FRR 25 % (20 % to 31 %)"
+        "threshold 0.6123 (FAR 0.001); expected on the same number of unseen identities (95 % "
+        "prediction interval): FAR 0.1 % (0.04 % to 0.21 %), FRR 25 % (20 % to 31 %)"
     )
 
 
@@ -52,7 +52,7 @@ def test_a_list_without_truth_has_no_rates(render):
     }  # fmt: skip
     lines = render(pair_list(found)).strip().splitlines()
     assert lines[0].strip() == "4 pairs of 3 images: 1 same, 3 different at threshold 0.5000"
-    assert lines[1].startswith("Probabilities are those for data in which 40 % of the pairs are")
+    assert lines[1].startswith("The probabilities hold for data in which 40 % of the pairs are")
     errors = {"accuracy": 0.75, "far": None, "frr": 0.25, "same": 4, "different": 0}
     text = render(pair_list({**found, "errors": errors}))
     assert "accuracy 75 %, FRR 25 %" in text and "FAR" not in text

@@ -97,7 +97,7 @@ def test_the_threshold_is_the_calibration_s_or_that_of_equal_errors():
     own = held_out_facts(held, None)
     assert own.verified is not None and own.decision is not None
     assert own.decision.threshold == own.verified.metrics.eer_threshold
-    assert "the run has none of its own" in own.decision.source
+    assert "the run has no threshold of its own" in own.decision.source
     decision = held_out_facts(held, calibration(0.25)).decision
     assert decision is not None and decision.threshold == 0.25
     accepted = own.verified.scores >= 0.25

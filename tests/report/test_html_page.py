@@ -156,7 +156,7 @@ def test_it_says_what_the_network_sees(hostile_run, tmp_path):
     replace(kept, preprocessing=how).save(RunDir(run))
     write_report(run)
     body = body_of((run / "report.html").read_text())
-    assert "whole images, squashed to a square; 4095 of 16-bit images is white" in body
+    assert "whole images, squashed to a square; 4095 is white in 16-bit images" in body
     about = body.partition("<dt>the network sees</dt>")[2].partition("</dd>")[0]
     assert "squashed" in about and "pixels" in about
     note = body.partition('id="retrieval"')[2].partition("</p>")[0]

@@ -214,7 +214,7 @@ class OneChannel(Plain):
             Locked(),
             "expected no error when it is copied; got ConfigError",
         ),
-        ("backbones", CountsCopies(), "siamkit.resume would take it for another object"),
+        ("backbones", CountsCopies(), "siamkit.resume would take the copy for another"),
         ("backbones", OneChannel(), "in_chans=3: expected no error in build"),
         ("heads", nn.Linear, "pass an instance: Linear(...)"),
         ("heads", max, "expected a name, a torch.nn.Module"),
@@ -240,7 +240,7 @@ def test_an_object_that_cannot_be_used_says_why(check, thing, message):
 
 def test_an_object_takes_no_options():
     text = said(testing.check_head, nn.Identity(), options={"dim": 8})
-    assert "expected options={...} beside a name only; got {'dim': 8}" in text
+    assert "expected options={...} only together with a name; got {'dim': 8}" in text
 
 
 def test_a_policy_is_checked_on_a_module_as_it_is_now():

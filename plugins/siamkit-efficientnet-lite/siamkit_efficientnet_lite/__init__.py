@@ -27,8 +27,9 @@ STAGES = {
         (r"(?:blocks\.[56]|conv_head|bn2)\.", (4,)),
     ],
 }
-"""One stage for each resolution of the feature maps, as ResNet's are: timm's own grouping is by
-block sequence, whose last two are only the lowest resolution. In timm's matcher form."""
+"""The stages, in the form of timm's group matchers: one per resolution of the feature maps, as in a
+ResNet. timm's own groups are block sequences, and the last two of these have only the lowest
+resolution."""
 
 
 @siamkit.hookimpl
@@ -46,15 +47,15 @@ def siamkit_register_backbones(register: Register) -> None:
 def build(variant: int, options: BaseModel, context: BackboneContext) -> nn.Module:
     """Return EfficientNet-Lite ``variant``: images ``[N, C, H, W]`` to features ``[N, 1280]``.
 
-    Its attribute ``preprocessing`` tells siamkit how to prepare the images, and its
-    ``group_matcher`` where the stages are.
+    The module's attribute ``preprocessing`` tells siamkit how to prepare the images, and its method
+    ``group_matcher`` tells siamkit where the stages are.
     """
     import timm
 
     from siamkit import Preprocessing
     from siamkit_efficientnet_lite.weights import load
 
-    # The tf_ variants pad as TensorFlow does, which the weights were trained with.
+    # The tf_ variants pad images as TensorFlow does, and the weights were trained with that.
     model: nn.Module = timm.create_model(
         f"tf_efficientnet_lite{variant}",
         pretrained=False,

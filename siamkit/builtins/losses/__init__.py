@@ -40,7 +40,8 @@ class TripletOptions(Options):
     )
     swap: bool = Field(
         False,
-        description="Use the distance from positive to negative if it is the smaller one.",
+        description="Use the positive's distance to the negative if it is smaller than the "
+        "anchor's.",
     )
     smooth: bool = Field(False, description="Use softplus instead of the hinge.")
 
@@ -73,14 +74,18 @@ class MultiSimilarityOptions(Options):
     alpha: float = Field(2.0, gt=0, description="Sharpness of the weighting of positive pairs.")
     beta: float = Field(50.0, gt=0, description="Sharpness of the weighting of negative pairs.")
     base: float = Field(
-        0.5, ge=-1, le=1, description="Similarity at which the loss of a pair sets in (lambda)."
+        0.5,
+        ge=-1,
+        le=1,
+        description="Cosine similarity around which the loss of a pair sets in (lambda).",
     )
     epsilon: float | None = Field(
         0.1,
         ge=0,
         le=2,
-        description="Mining margin, in units of cosine similarity: keep a pair unless it is easier "
-        "by more than this than the anchor's hardest pair of the other kind. null: keep all pairs.",
+        description="Mining margin, in units of cosine similarity. A pair is left out if it is "
+        "easier than the anchor's hardest pair of the other kind by more than this margin. null: "
+        "keep all pairs.",
     )
 
 
@@ -128,7 +133,10 @@ class ArcFaceOptions(Options):
     """Options of ``arcface``."""
 
     margin: float = Field(
-        28.6, ge=0, lt=90, description="Angle added to the angle of the true class, in degrees."
+        28.6,
+        ge=0,
+        lt=90,
+        description="Degrees added to the angle between an embedding and its class's vector.",
     )
     scale: float = Field(
         64.0, gt=0, description="Factor on the cosine similarities before softmax."

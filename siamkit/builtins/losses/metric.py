@@ -1,6 +1,6 @@
 """The adapter from pytorch-metric-learning to siamkit's ``Loss``.
 
-Only the build functions import it, since it imports pytorch-metric-learning.
+Only the build functions of the losses import this module, since it imports pytorch-metric-learning.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ Unit = Literal["pair", "triplet", "class"]
 """The smallest group of embeddings that a loss compares.
 
 ``pair``: single pairs, so the loss can use pairs and triplets. ``triplet``: a positive with
-negatives of the same anchor, so it can use triplets only. ``class``: an embedding with learnt class
-vectors, so it needs labels.
+negatives of the same anchor, so the loss can use triplets only. ``class``: an embedding with learnt
+class vectors, so the loss needs labels.
 """
 
 
 class MetricLoss(Loss):
     """A loss of pytorch-metric-learning, with an optional miner.
 
-    It computes in float32 or better (in the type of its own parameters, if it has any), also under
-    autocast: it subtracts nearly equal distances, of which bfloat16 keeps only 8 bits.
+    The loss is computed in float32 or better (in the type of its own parameters, if it has any),
+    also under autocast: losses subtract nearly equal distances, and bfloat16 keeps only 8 bits.
 
     Args:
         name: The registered name, for errors.
         criterion: The loss; its parameters become this module's.
-        unit: The smallest group of embeddings that it compares.
+        unit: The smallest group of embeddings that the loss compares.
         miner: Picks tuples from labels; None lets the criterion use all of them. Explicit tuples
             are used as they are.
-        as_triplets: The criterion takes (anchor, positive, negative) instead of two kinds of pairs.
+        as_triplets: Pass triplets to the criterion as (anchor, positive, negative); by default, as
+            positive pairs and negative pairs.
     """
 
     def __init__(
@@ -61,7 +62,8 @@ class MetricLoss(Loss):
         """Return the scalar loss of ``embeddings [N, D]``.
 
         Raises:
-            ConfigError: The loss cannot use this kind of tuples, or got neither labels nor tuples.
+            ConfigError: The loss cannot use the kind of tuples in ``tuples``, or got neither labels
+                nor tuples.
         """
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = embeddings.to(working_dtype(self.criterion, embeddings))  # [N, D]
@@ -101,16 +103,17 @@ class MetricLoss(Loss):
 
 
 def _distinct(anchor: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each pair once; triplets with the same anchor repeat its pairs."""
+    """Return each pair once: triplets that share an anchor can repeat a pair."""
     pairs = torch.unique(torch.stack([anchor, other]), dim=1)
     return pairs[0], pairs[1]
 
 
 def _never_one(indices: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
-    """Return ``indices`` with a single pair repeated.
+    """Return ``indices`` with a pair repeated if there is at most one of each kind.
 
     pytorch-metric-learning returns zero for one pair of each kind, as if there were none. The
-    losses here average over positive pairs or ignore repetitions, so the value is correct.
+    losses here average over positive pairs or ignore repetitions, so the repetition does not change
+    the value.
     """
     if indices is None or len(indices) != 4 or any(len(index) > 1 for index in indices):
         return indices

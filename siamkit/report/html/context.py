@@ -102,8 +102,8 @@ def _run(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
     )
     if live:
         note += (
-            " Where the frozen prefix runs for every batch, its share of the waiting time is "
-            "estimated from its cost per image, which was measured when the phase began."
+            " Where the frozen prefix runs for every batch, the prefix's share of the waiting time "
+            "is estimated from the time per image that was measured when the phase began."
         )
     return {
         "learning": learning,
@@ -141,8 +141,8 @@ def _verification(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
         fitted = held.decision is not None and held.decision.calibration is not None
         chosen = "the best epoch and the threshold" if fitted else "the best epoch"
         context["held_note"] += (
-            f" These images chose {chosen}, so the figures are optimistic for other images. "
-            "A test split gives unbiased figures."
+            f" siamkit chose {chosen} on these images, so the figures are optimistic for other "
+            "images. A test split gives unbiased figures."
         )
     if held.verified is None:
         context["why_no_pairs"] = (
@@ -249,7 +249,7 @@ def _retrieval_note(metrics: Retrieval | None, near: Neighbourhood) -> str:
     if tied := int(((right > 0) & (right < 1)).sum()):
         note += (
             f" {plural(tied, 'query has', 'queries have')} nearest images of several classes, all "
-            "equally near: they count by the share of their own class among these."
+            "equally near. Such a query counts by the share of its own class among these images."
         )
     return f"{note} The queries shown are a random sample (fixed seed)."
 

@@ -1,4 +1,4 @@
-"""The facts of a run, collected from its events. Pure functions."""
+"""The facts of a run, which pure functions collect from the run's events."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class StageState:
     """The state of a stage in a phase.
 
     Attributes:
-        parameters: The number of its parameters.
-        trainable: The number of its parameters that train.
-        lr: Its rate before the schedule.
-        norm: The state of its norm layers.
+        parameters: The number of parameters in the stage.
+        trainable: The number of those parameters that train.
+        lr: The stage's learning rate before the schedule scales it.
+        norm: The state of the stage's norm layers.
     """
 
     parameters: int
@@ -34,7 +34,7 @@ class StageState:
 
     @property
     def state(self) -> str:
-        """The stage is frozen, trains in part, or trains."""
+        """:data:`FROZEN`, :data:`TRAINS`, or :data:`PARTLY` if only some parameters train."""
         if not self.trainable:
             return FROZEN
         return TRAINS if self.trainable == self.parameters else PARTLY
@@ -45,8 +45,8 @@ class Band:
     """A phase: epochs with one plan.
 
     Attributes:
-        start: Its first epoch, from 0.
-        end: The epoch after its last.
+        start: The first epoch, counted from 0.
+        end: The epoch after the last.
         trainable: The number of parameters that train.
         parameters: The number of all parameters.
         stages: The stages, in the order of the network.
@@ -91,10 +91,10 @@ class Epoch:
     """A finished epoch.
 
     Attributes:
-        number: Its number, from 0.
+        number: The number of the epoch, from 0.
         loss: The mean training loss.
         metrics: The metrics on held-out classes.
-        train_metrics: The metrics on as many training classes.
+        train_metrics: The metrics on the same number of training classes.
         best: The epoch was the best so far.
     """
 
@@ -110,9 +110,9 @@ class LoggedStep:
     """An optimizer step.
 
     Attributes:
-        at: Its time, in epochs.
-        loss: Its loss.
-        rates: The rate of each stage.
+        at: The number of epochs, with their fraction, that were complete after the step.
+        loss: The loss.
+        rates: The learning rate of each stage.
     """
 
     at: float
@@ -153,7 +153,7 @@ class RunFacts:
 
     @property
     def span(self) -> float:
-        """The number of epochs, or parts of one, that the run completed."""
+        """The number of epochs that the run completed, including the fraction of the last."""
         reached = [self.steps[-1].at] if self.steps else []
         return max([*reached, *(e.number + 1 for e in self.epochs), 0])
 
@@ -184,7 +184,7 @@ def facts_of(events: Sequence[LoggedEvent]) -> RunFacts:
 
 
 def _standing(named: Sequence[tuple[str, LoggedEvent]]) -> list[tuple[str, LoggedEvent]]:
-    """Leave out undone events: a resumed run may go back to an older checkpoint."""
+    """Return the events but for those that were undone by resuming from an older checkpoint."""
     standing: list[tuple[str, LoggedEvent]] = []
     for name, event in named:
         if name == "run_start":
@@ -225,7 +225,7 @@ def _epoch(event: LoggedEvent) -> Epoch:
 
 
 def _steps(events: Iterable[LoggedEvent]) -> tuple[LoggedStep, ...]:
-    """Return the steps by number; a repeated step replaces the one that a crash undid."""
+    """Return the steps in order. A step that was repeated after a crash replaces the first one."""
     steps = {
         e["step"]: LoggedStep(
             _number(e) + e["epoch_step"] / max(e["epoch_steps"], 1),
@@ -241,7 +241,7 @@ def _bands(named: Sequence[tuple[str, LoggedEvent]], reached: int) -> tuple[Band
     """Return the phases up to the epoch ``reached``.
 
     A resumed run logs its plan again, from an epoch that may lie within an earlier phase. The later
-    record counts, and equal neighbours become one phase.
+    record counts, and neighbouring phases with equal stages become one phase.
     """
     stages: dict[str, StageState] = {}
     by_start: dict[int, Band] = {}

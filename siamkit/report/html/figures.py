@@ -26,7 +26,7 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 
 _SHADES = ("rgba(134,142,153,0.07)", "rgba(134,142,153,0.17)")
 _TEXT = 12  # pixels
 _LABEL = 22
-_NARROWEST, _WIDE = 0.05, 0.25  # shares of a chart: bands with a number, with a word, above them
+_NARROWEST, _WIDE = 0.05, 0.25  # least share of the width for a label "2", and for "phase 2"
 _MARKS = {
     "circle": "\N{BLACK CIRCLE}", "square": "\N{BLACK SQUARE}", "diamond": "\N{BLACK DIAMOND}",
     "star": "\N{BLACK STAR}", "x": "\N{HEAVY MULTIPLICATION X}",
@@ -36,15 +36,15 @@ _DASHES = {"dash": "6 3", "dot": "2 2", "dashdot": "6 2 2 2"}
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of a legend, which the page draws: its lines wrap on narrow screens.
+    """An entry of a legend. The page draws legends, so that they wrap on narrow screens.
 
     Attributes:
-        name: The name of what is drawn.
-        colour: Its colour.
-        dashes: The lengths of the dashes and gaps of its line, as SVG has them; empty for none.
-        line: It is drawn as a line.
-        area: It is drawn as an area.
-        mark: The sign of its marks; empty for none.
+        name: The name of the trace that the entry stands for.
+        colour: The trace's colour.
+        dashes: The lengths of the line's dashes and gaps, in SVG's format; empty for a solid line.
+        line: The trace is drawn as a line.
+        area: The trace is drawn as an area.
+        mark: The character for the trace's marks; empty without marks.
     """
 
     name: str
@@ -60,13 +60,13 @@ class Chart:
     """A chart, with its content as text and as a table.
 
     Attributes:
-        id: Its name in the page.
-        title: Its title.
-        finding: Its message, in one or two sentences.
-        figure: The chart.
-        columns: The heads of its table.
-        rows: The table.
-        keyed: The rows of the table are the traces, so that the table serves as the legend.
+        id: The name of the chart in the page.
+        title: The title.
+        finding: The message of the chart, in one or two sentences.
+        figure: The plotly figure.
+        columns: The heads of the table.
+        rows: The rows of the table.
+        keyed: Each row of the table stands for a trace, so that the table serves as the legend.
     """
 
     id: str
@@ -127,7 +127,7 @@ def plain(plot: go.Figure, *, height: int, **layout: Any) -> go.Figure:
     )  # fmt: skip
     axis: dict[str, Any] = {
         "fixedrange": True, "zeroline": False, "showline": False,
-        # Ticks that are not seen keep the labels of both axes apart where the axes meet.
+        # Invisible ticks keep the labels of both axes apart where the axes meet.
         "ticks": "outside", "ticklen": 7, "tickcolor": "rgba(0,0,0,0)",
         "gridcolor": "rgba(134,142,153,0.25)", "automargin": True,
         "title": {"standoff": 6, "font": {"size": _TEXT}},
@@ -145,7 +145,7 @@ def label(text: str, most: int = _LABEL) -> str:
 
 
 def rate_text(value: float) -> str:
-    """Return a rate with three digits: the first step of a schedule is just below its highest."""
+    """Return a rate with three digits, which hide that schedules begin just below the full rate."""
     return f"{value:.3g}"
 
 
@@ -176,7 +176,7 @@ def draw_bands(plot: go.Figure, bands: Sequence[Band], **where: Any) -> None:
 
 
 def epoch_axis(span: float) -> dict[str, Any]:
-    """Return an axis of epochs: 0 is before training, 1 the end of the first."""
+    """Return an axis of epochs: 0 is the start of training, 1 is the end of the first epoch."""
     ticks: dict[str, Any] = {"dtick": 1} if span <= 12 else {"nticks": 12}
     return {
         "title": {"text": "epoch"},
@@ -186,7 +186,7 @@ def epoch_axis(span: float) -> dict[str, Any]:
 
 
 def thinned(count: int, most: int) -> list[int]:
-    """Return evenly spread indices, the first and the last among them."""
+    """Return at most ``most`` of ``count`` indices, evenly spread, with the first and the last."""
     if count <= most:
         return list(range(count))
     return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})

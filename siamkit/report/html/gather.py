@@ -25,11 +25,11 @@ class Gathered:
         run: The run.
         facts: The facts of the run.
         spent: Seconds by epoch and kind of work.
-        metrics: The ``metrics`` of ``metrics.json``; empty without one.
+        metrics: The ``metrics`` of ``metrics.json``; empty without that file.
         config: The text of the run's configuration.
         held: The facts about the held-out embeddings; None without embeddings.
-        why: The reason why there are none.
-        map: The map of the embeddings; None for too few.
+        why: The reason why there are no held-out embeddings.
+        map: The map of the embeddings; None for too few embeddings.
         notices: The notices for the reader.
     """
 
@@ -98,7 +98,7 @@ def _held_out(run: OpenRun, facts: RunFacts, notices: list[str]) -> tuple[HeldOu
 
 
 def _calibration(run: OpenRun, kept: HeldOut, notices: list[str]) -> Calibration | None:
-    """Return the calibration; a damaged or unfitting one becomes a notice."""
+    """Return the calibration; None, with a notice, if it is damaged or does not fit."""
     try:
         return run.calibration_for(kept)
     except SiamkitError as error:

@@ -1,4 +1,4 @@
-"""The head of the page: what the run was, and what came of it."""
+"""The head of the page: the settings, the state and the main results of the run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def seen_text(preprocessing: Preprocessing) -> str:
 def _seen(size: str, fit: str, value_range: object) -> str:
     text = f"{size}: {_FITS[fit]}"
     if isinstance(value_range, int):
-        text += f"; {2**value_range - 1} of 16-bit images is white"
+        text += f"; {2**value_range - 1} is white in 16-bit images"
     elif isinstance(value_range, list | tuple):
         low, high = value_range
         text += f"; {low:g} is black and {high:g} white in images of more than 8 bits"
@@ -77,7 +77,7 @@ def _lead(gathered: Gathered, config: Mapping[str, Any]) -> str:
 
 
 def _status(gathered: Gathered, config: Mapping[str, Any], figures: list[model.Json]) -> list[str]:
-    """Return what a reader must not overlook."""
+    """Return short warnings, such as ``not finished`` or ``below its baseline``."""
     facts = gathered.facts
     texts = [] if facts.ended else ["not finished"]
     if facts.ended and facts.stopped_early:

@@ -1,4 +1,4 @@
-"""The facts about the held-out images: the results of evaluation, and the choice of images.
+"""The facts about the held-out images: the results of evaluation, and the images to show.
 
 This module opens no image and computes no metric.
 """
@@ -30,7 +30,7 @@ IMAGES = 10_000
 SHOWN_PAIRS = 12
 NEIGHBOURS = 6
 QUERIES = (6, 6)
-_SEED = 0  # as in 'siamkit evaluate', so that both say the same
+_SEED = 0  # as in 'siamkit evaluate', so that both show the same values
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Decision:
 
     Attributes:
         threshold: The lowest score at which a pair counts as same.
-        source: Its origin, as a short text.
+        source: The origin of the threshold, as a short text.
         calibration: The run's calibration; None without one.
-        far: The share of different held-out pairs that it accepts.
-        frr: The share of same held-out pairs that it rejects.
+        far: The share of different held-out pairs that the threshold accepts.
+        frr: The share of same held-out pairs that the threshold rejects.
     """
 
     threshold: float
@@ -57,10 +57,11 @@ class HeldOutFacts:
     """The facts about the held-out embeddings.
 
     Attributes:
-        held: The images to choose from, and their embeddings; a random sample of a very large set.
+        held: The images that the page may show, with their embeddings; of a very large set, a
+            random sample.
         total: The number of all held-out images; the metrics use all of them.
-        labels: The class of each image, ``[N]``.
-        near: Their neighbours; None with fewer than two images.
+        labels: The classes ``[N]`` of the images in ``held``.
+        near: The neighbours of the images in ``held``; None with fewer than two images.
         retrieval: Retrieval metrics; None if no query has another image of its class, or if the
             data lists pairs or triplets.
         right: Queries whose nearest image is of their class; empty if the data lists pairs or
@@ -105,8 +106,8 @@ def held_out_facts(
     Args:
         whole: The images and their embeddings.
         calibration: The run's calibration; None without one.
-        most_images: The number of images to choose from; larger sets are sampled.
-        most_pairs: The number of pairs to score; larger numbers are sampled.
+        most_images: The largest number of images to choose from; larger sets are sampled.
+        most_pairs: The largest number of pairs to score; of more pairs, a sample is scored.
     """
     notices: list[str] = []
     total = len(whole.images)
@@ -125,7 +126,7 @@ def held_out_facts(
     known = held.images.tuples is not None
     retrieval, verified, decision = None, None, None
     if known:
-        # The list may lack a pair of two images of one identity, so no neighbour is known wrong.
+        # Two images of one identity may be in no pair, so no neighbour is known to be wrong.
         none = np.zeros(len(names), bool)
         near = replace(near, findable=none, right=none.astype(np.float32))
     else:
@@ -179,8 +180,6 @@ def _decision(verified: Verified, calibration: Calibration | None) -> Decision:
         threshold, source = calibration.threshold, "the run's own (calibration.json)"
     else:
         threshold = verified.metrics.eer_threshold
-        source = (
-            "that of the equal error rate of these same pairs, since the run has none of its own"
-        )
+        source = "at the equal error rate of these pairs, since the run has no threshold of its own"
     errors = verified.errors(threshold)
     return Decision(threshold, source, calibration, errors["far"], errors["frr"])

@@ -26,11 +26,11 @@ class Shown:
     """An image in the page.
 
     Attributes:
-        number: Its number among the thumbnails.
-        name: Its key.
-        label: Its class.
-        score: Its similarity to the image that it is compared with.
-        right: The two images are of the same class.
+        number: The number of the image's thumbnail.
+        name: The image's key.
+        label: The image's class.
+        score: The cosine similarity to the image's query; None for the query itself or a pair.
+        right: The image is of the query's class; None without a query.
     """
 
     number: int
@@ -50,7 +50,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two images, and the decision of the threshold."""
+    """Two images, and whether the threshold accepts them as the same."""
 
     first: Shown
     second: Shown
@@ -111,7 +111,7 @@ def gallery(facts: HeldOutFacts, queries: Sequence[int]) -> list[Query]:
 
 
 def shown_pairs(facts: HeldOutFacts, pairs: Iterable[ScoredPair]) -> list[Comparison]:
-    """Return pairs with the decision on each."""
+    """Return each pair with the decision of the threshold."""
     assert facts.decision is not None
     threshold = facts.decision.threshold
     return [
@@ -129,7 +129,7 @@ def _shown(
 def thumbnail_wishes(
     facts: HeldOutFacts, places: Map | None
 ) -> tuple[dict[int, Sample], dict[int, int]]:
-    """Return the images that the page shows, and the size of each in pixels."""
+    """Return the images that the page shows, and each thumbnail's size in pixels, by number."""
     sizes: dict[int, int] = {}
     if places is not None:
         sizes.update(dict.fromkeys(places.indices.tolist(), SMALL))

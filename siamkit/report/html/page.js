@@ -46,8 +46,8 @@
     await Plotly.newPlot(plot, chart.data, structuredClone(chart.layout), options);
   }
 
-  // On paper a chart is drawn for the width of its column, so that its text keeps its size, and
-  // fitted to it. Plotly draws all of this at once; what it would do later would not be printed.
+  // On paper a chart is drawn for the width of its column, and fitted to that width, so that the
+  // text keeps its size. Plotly must draw everything at once: later changes would not be printed.
   const SMALLEST = 11; // pixels, a bit more than 8 points
   const onPaper = (plot) => {
     const { height } = charts[plot.dataset.chart].layout;
@@ -145,7 +145,7 @@ function exploreMap(view, items, thumbs, source) {
     choice.value = value;
   }
 
-  // The nearest image in a direction; sideways distance counts twice.
+  // Returns the nearest image in a direction; distance across the direction counts twice.
   function next(dx, dy) {
     const [x, y] = place(items[focused]);
     let nearest = null;

@@ -28,9 +28,9 @@ _RANGE = re.compile(r"(?<=\d) to (?=\d)")
 def render(charts: Mapping[str, Chart], context: Mapping[str, Any]) -> str:
     """Return the page.
 
-    Jinja escapes every text of a run, and its ``tojson`` escapes the data of the script. The
-    content security policy also allows only the two scripts whose hashes it names, and no
-    loading from elsewhere.
+    Jinja escapes every text of a run, and Jinja's ``tojson`` escapes the data of the script. In
+    addition, the content security policy allows only the two scripts whose hashes it names, and
+    forbids loading from elsewhere.
 
     Args:
         charts: The charts by id.

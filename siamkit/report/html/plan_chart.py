@@ -27,16 +27,16 @@ from siamkit.words import plural
 
 _LISTED = 4
 _DEEP_BLUE = "#2870bb"  # white text is readable on it
-_NAMES = 54  # of stages on a page of paper
-_READABLE = 11  # pixels: smaller text is left out of bars; tables have it
+_NAMES = 54  # the most stage names that fit on a printed page
+_READABLE = 11  # pixels: text that would be smaller is shown in the table only
 _PREFIX = {"cached": "computed once", "live": "computed per batch"}
 
 
 def prefix_of(band: Band) -> set[str]:
-    """Return the stages that lie completely in the frozen prefix of a phase. Pure.
+    """Return the stages that lie completely in the frozen prefix of a phase.
 
-    ``features`` stands for the whole backbone, without the head. A boundary within a stage excludes
-    that stage.
+    The boundary ``features`` stands for the whole backbone, without the head. A stage with the
+    boundary inside it is left out.
     """
     names = list(band.stages)
     boundary = band.engine.get("boundary")
@@ -90,7 +90,7 @@ def plan_chart(facts: RunFacts) -> Chart | None:
     plot.update_xaxes(title=None, row=1, col=1)
     draw_bands(plot, bands, row=1, col=1)
     plot.update_traces(textfont_color="#fff", selector={"type": "bar"})
-    # The page's style selects it by this colour; white is unreadable on the shade of frozen bars.
+    # Grey, since white is unreadable on frozen bars; the style sheet finds the text by its colour.
     plot.update_traces(textfont_color=GREY, selector={"name": FROZEN})
     plot.update_traces(textfont_color="#0b2233", selector={"name": PARTLY})
     plot.update_yaxes(
@@ -107,7 +107,7 @@ def plan_chart(facts: RunFacts) -> Chart | None:
 
 
 def _epochs_between(span: float) -> dict[str, Any]:
-    """Return an axis on which each epoch, from 1, has its number in its middle."""
+    """Return an axis that counts epochs from 1 and puts each number at the middle of its epoch."""
     count = max(math.ceil(span), 1)
     every = math.ceil(count / 12)
     numbers = range(every, count + 1, every)
@@ -146,7 +146,7 @@ class _Span:
 
 
 def _spans(facts: RunFacts) -> list[_Span]:
-    """Return the spans of all stages; phases that do not change a stage share one span."""
+    """Return the spans of all stages. Successive phases with the same state share one span."""
     bands = facts.bands
     spans: list[_Span] = []
     for name in bands[-1].stages:
@@ -197,7 +197,7 @@ def _hover(span: _Span) -> str:
 
 
 def _epochs(start: int, end: int) -> str:
-    """Return the text of the epochs ``[start, end)``, counted from 1: ``epochs 1 to 3``."""
+    """Return ``epochs 1 to 3``, counted from 1, for the epochs ``[0, 3)``, counted from 0."""
     return f"epoch{'s' * (end - start > 1)} {_between(start, end)}"
 
 

@@ -33,8 +33,8 @@ from siamkit.words import plural
 _POINTS = 500
 _LEGEND = 8
 _MARKED = 40
-_NARROWEST = 0.05  # an axis of metrics
-_DECADES = 20  # a wider range has one tick per decade
+_NARROWEST = 0.05  # the shortest axis of a metric
+_DECADES = 20  # ratio of rates above which the axis has one tick per decade
 _RATE_STYLES = ("solid", "dash", "dot", "dashdot")
 _RATE_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, GREY)
 
@@ -67,7 +67,7 @@ def loss_chart(facts: RunFacts) -> Chart | None:
 
 
 def _mode(facts: RunFacts) -> str:
-    """Return how to draw epochs: the marks of many epochs would merge into a thick line."""
+    """Return the mode of lines over epochs: no marks if they would merge into a thick line."""
     return "lines+markers" if len(facts.epochs) <= _MARKED else "lines"
 
 
@@ -121,7 +121,7 @@ def metric_chart(facts: RunFacts, name: str) -> Chart | None:
 
 
 def _range(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the ends of an axis of metrics; a narrow one would make much of small changes."""
+    """Return the ends of a metric's axis. A shorter axis would exaggerate small changes."""
     known = [value for value in values if math.isfinite(value)]
     if not known:
         return None
@@ -205,7 +205,7 @@ def rate_chart(facts: RunFacts) -> Chart | None:
 
 
 def _rate_axis(low: float, high: float) -> dict[str, Any]:
-    """Return a log axis for rates; plotly would shorten 0.02 to a small 2 in a narrow range."""
+    """Return a log axis for rates. In a narrow range, plotly would label 0.02 as a small 2."""
     if high > _DECADES * low:
         return {"exponentformat": "e", "dtick": 1}
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)

@@ -110,7 +110,7 @@ def score_chart(verified: Verified, decision: Decision) -> Chart:
             "text": f"threshold {decision.threshold:.3f}",
             "yanchor": "bottom",
             "y": 1,
-            # Towards the middle, so that it stays within a narrow chart.
+            # The label extends towards the middle, so that it stays within a narrow chart.
             "xanchor": "left" if 2 * decision.threshold < edges[0] + edges[-1] else "right",
         },
     )

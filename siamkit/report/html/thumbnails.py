@@ -1,6 +1,6 @@
-"""Thumbnails of what the network sees of images, as base64 text for the page.
+"""Thumbnails that show images as the network sees them, as base64 text for the page.
 
-They are encoded again, so a report contains only the pixels of a file: no EXIF data, no location,
+The pixels are encoded anew, so a report contains nothing else of a file: no EXIF data, no location,
 no colour profile.
 """
 
@@ -38,7 +38,7 @@ def thumbnails(
 
     Args:
         images: The images by number.
-        sizes: The longest side of each in pixels.
+        sizes: The longest side of each thumbnail in pixels, by number.
         preprocessing: The preparation of the images.
     """
     views = {size: _view(preprocessing, size) for size in set(sizes.values())}
@@ -78,7 +78,7 @@ def _fraction(path: Path, size: int) -> Image.Image | None:
     """Return a large JPEG decoded at reduced size, which is faster; None for other images."""
     try:
         with path.open("rb") as stream, Image.open(stream, formats=("JPEG",)) as image:
-            # What the view keeps may be as small as the shorter side.
+            # A view that crops keeps no more than a square of the shorter side.
             if image.mode != "RGB" or min(image.size) < 8 * size:
                 return None
             if image.width * image.height > RGB.max_pixels:

@@ -1,6 +1,6 @@
-"""The timing of a run: each second between two events belongs to one kind of work. Pure.
+"""The timing of a run: pure functions that assign each second between events to a kind of work.
 
-It excludes the time before the first event of a process, and between two processes.
+The time before the first event of a process, and the time between two processes, does not count.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ENDS = {
     "checkpoint": SAVING,
     "early_stop": SAVING,
 }
-"""The kind of work that ends with an event of each name."""
+"""The kind of work that ends with an event, by the name of the event."""
 
 
 def spent(events: Sequence[LoggedEvent]) -> dict[int, dict[str, float]]:
@@ -52,7 +52,7 @@ def spent(events: Sequence[LoggedEvent]) -> dict[int, dict[str, float]]:
 
 
 def totals(by_epoch: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
-    """Return the seconds of each kind of work that took any, in the order of :data:`KINDS`."""
+    """Return the seconds of each kind of work that took time, in the order of :data:`KINDS`."""
     sums = {k: sum(kinds.get(k, 0.0) for kinds in by_epoch.values()) for k in KINDS}
     return {kind: seconds for kind, seconds in sums.items() if seconds > 0}
 
@@ -82,7 +82,7 @@ def _spans(events: Sequence[LoggedEvent]) -> Iterator[tuple[int, str, float]]:
 
 
 def _step(event: LoggedEvent, engine: LoggedEvent, seconds: float) -> dict[str, float]:
-    """Split the time of a step; the prefix's share follows from its measured cost per image."""
+    """Return a step's time by kind of work; the prefix's is estimated from its cost per image."""
     if "input_seconds" not in event:
         return {STEPS: seconds}
     waited = min(float(event["input_seconds"]), seconds)
