@@ -44,7 +44,7 @@ def overlaid(
 
 
 def require_same(objects: Mapping[str, Any], config: RunConfig, where: str) -> None:
-    """Check that the objects passed to a run again are those of its start.
+    """Check that the objects passed again are the ones that the run was started with.
 
     Raises:
         CheckpointError: An object differs, or the run used a registered name in its place.

@@ -1,4 +1,4 @@
-"""The forecast of a run: what its settings mean for it, said before it starts."""
+"""The forecast: notices, before a run starts, about settings that do not fit its length."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from siamkit.spelling import setting
 from siamkit.training.build import Setup
 from siamkit.words import plural
 
-_AHEAD = 100  # epochs after the run's end in which a policy may unfreeze
-_POINTS = 200  # of a rate schedule
-_NOMINAL = 10  # steps per epoch, where the data is not known
+_AHEAD = 100  # epochs after the run's end in which to look for a policy that unfreezes
+_POINTS = 200  # steps at which a rate schedule is looked at
+_NOMINAL = 10  # the assumed steps per epoch where the data is not known
 
 
 def forecast(setup: Setup, steps_per_epoch: int | None = None) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ def _rises_to_the_end(setup: Setup, steps_per_epoch: int) -> str | None:
             )
             for step in chosen
         ]  # fmt: skip
-    except PluginError:  # a schedule that needs more of the history than is known
+    except PluginError:  # a schedule may need more of the history than is made up here
         return None
     highest = max(scales)
     if len(scales) < 3 or scales[-1] < highest or scales[-2] >= highest:

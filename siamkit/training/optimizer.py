@@ -1,8 +1,8 @@
 """The optimizer: one for the whole run, over named groups by stage and weight decay.
 
-It holds every parameter from the start. A frozen parameter has no gradient, so it costs nothing.
-Its momentum survives phases in which it is frozen, the groups of a checkpoint always match, and no
-scheduler meets a new group.
+The optimizer holds every parameter from the start. A frozen parameter has no gradient, so it costs
+nothing. So a parameter's momentum survives phases in which the parameter is frozen, the groups of a
+checkpoint always match, and no scheduler meets a new group.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def named_groups(
         stages: The network's stages.
 
     Returns:
-        For each stage the parameters with and those without weight decay; each group has a
-        ``name``, its ``stage``, the ``names`` of its parameters, ``params``, ``lr`` and
-        ``weight_decay``.
+        For each stage, a group of the parameters with weight decay and a group of those without, if
+        there are any. Each group has a ``name``, its ``stage``, the ``names`` of its parameters,
+        ``params``, ``lr`` and ``weight_decay``.
     """
     parameters = {
         **dict(named_parameters(net)),
@@ -107,7 +107,7 @@ def require_groups(
     if owned != wanted:
         missing = sorted(wanted.keys() - owned.keys()) or sorted(owned.keys() ^ wanted.keys())
         raise PluginError(
-            f"{whose}: it does not own every parameter exactly once",
+            f"{whose}: the optimizer does not hold every parameter exactly once",
             got=f"without {missing[0]}" if missing else None,
             hint="frozen parameters must belong to the optimizer too: they cost nothing without a "
             "gradient, and a later phase may unfreeze them",
@@ -117,7 +117,7 @@ def require_groups(
 def state_size(optimizer: torch.optim.Optimizer) -> int:
     """Return how many values the optimizer keeps for each value that it trains.
 
-    It is measured by a step of a new optimizer of the same class over one small parameter.
+    The number is measured on a step of a new optimizer of the same class over a small parameter.
     """
     parameter = nn.Parameter(torch.zeros(2, 2))
     parameter.grad = torch.ones(2, 2)
@@ -139,13 +139,13 @@ def rates(
     scale: float,
     warmups: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """Return the rates of the stages with a multiplier or a warm-up, and of ``loss``. Pure.
+    """Return the learning rates of ``loss`` and of every stage with a multiplier or a warm-up.
 
     Args:
         config: The base rate.
         plan: The plan, with the stages' multipliers.
         scale: The scheduler's multiplier.
-        warmups: A further multiplier of stages that were just unfrozen.
+        warmups: A further multiplier for each stage that was just unfrozen.
     """
     result = {stage: config.lr * mult * scale for stage, mult in plan.lr_mult.items()}
     for stage, ramp in (warmups or {}).items():
@@ -185,8 +185,8 @@ def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
                     # Use the parameter's memory layout, as the optimizer itself does.
                     value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
                 else:
-                    # A fused Adam counts its steps on the device. A copy, in either case: the
-                    # tensor may be mapped, and would hold the space of its file.
+                    # A fused Adam counts its steps on the device. In either case, the tensor is
+                    # copied: it may be memory-mapped, and would keep its file's disk space in use.
                     device = parameter.device if group.get("fused") else value.device
                     value = value.to(device, copy=True)
                 optimizer.state[parameter][key] = value
