@@ -30,7 +30,7 @@ def seconds(tree: Path, images: Path, policy: str, epochs: int, given: list[str]
     """Return the seconds of one command of the version in ``tree``.
 
     Raises:
-        SystemExit: It failed.
+        SystemExit: The command failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         environment = {
