@@ -83,7 +83,7 @@ def evaluate(
     opened: OpenRun | None = None
     if isinstance(run, Embedder):
         if given := [name for name, value in objects.items() if value is not None]:
-            what = "cannot be used with an embedder, which has its network"
+            what = "cannot be used with an embedder, which has a network already"
             raise ConfigError(what, where=", ".join(given), hint="leave them out")
         embedder = run
     elif isinstance(run, nn.Module):

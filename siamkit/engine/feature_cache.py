@@ -318,9 +318,9 @@ class FeatureCache:
             return
         self._store.drop()
         raise DataError(
-            f"the cached row differs by {apart[worst]:.1e} of its largest value from the network's "
-            f"output for the loaded image, more than the allowed {self._store.tolerance:.0e}; all "
-            "rows of this prefix were removed from the cache",
+            "the cached row differs from the network's output for the loaded image by "
+            f"{apart[worst]:.1e} of the output's largest value, more than the allowed "
+            f"{self._store.tolerance:.0e}; all rows of this prefix were removed from the cache",
             where=f"key {keys[positions[worst]]!r}",
             hint="anything that changes the pixels must change the key (file, preprocessing, "
             "view), and 'load' must always return the same image for a key",

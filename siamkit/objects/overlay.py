@@ -54,7 +54,7 @@ def require_same(objects: Mapping[str, Any], config: RunConfig, where: str) -> N
         name = f"{PYTHON}{qualified_name(thing)}"
         if component.name != name:
             raise CheckpointError(
-                "the run was started with another one",
+                "is not what the run was started with",
                 where=f"{where}: {section}",
                 got=name.removeprefix(PYTHON),
                 allowed=component.name.removeprefix(PYTHON),

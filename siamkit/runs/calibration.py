@@ -95,6 +95,6 @@ def calibration_of(run: RunDir, saved: SavedCheckpoint) -> Calibration:
 def calibrate_hint(run: RunDir) -> str:
     """Return the hint on how to fit another threshold. The file itself must not be edited."""
     return (
-        f"{command('calibrate', run.path)} fits one for the best epoch's network, for another "
-        "target or on other images if you wish"
+        f"{command('calibrate', run.path)} fits a threshold for the best epoch's network; its "
+        "options choose another target or other images"
     )

@@ -227,7 +227,7 @@ def latest_intact(root: Path, *, strict: bool = False) -> tuple[SavedCheckpoint,
     raise CheckpointError(
         "has no checkpoint to resume from",
         where=str(root),
-        hint="the run was stopped before its first save; start it again",
+        hint="the run was stopped before its first save; start the run again",
     )
 
 

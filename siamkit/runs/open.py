@@ -197,7 +197,7 @@ class OpenRun:
         except CheckpointError as error:
             newest = checkpoint.newest_first(self.dir.checkpoints)[0].name
             if name == newest:
-                hint = f"{command('train --resume', self.path)} goes back to the one before it"
+                hint = f"{command('train --resume', self.path)} goes back to the checkpoint before"
             else:
                 hint = "the network of the best epoch is lost; use the network of the last epoch"
             raise CheckpointError(

@@ -73,7 +73,7 @@ def _rises_to_the_end(setup: Setup, steps_per_epoch: int) -> str | None:
     return (
         f"the rate of scheduler {setup.config.scheduler.name!r} rises until the run ends, where it "
         f"is {100 * scales[-1]:.0f} % of the full rate: its warm-up is as long as the run or "
-        f"longer. Train longer ({setting('train.epochs')}), or shorten it "
+        f"longer. Train longer ({setting('train.epochs')}), or shorten the warm-up "
         f"({setting('scheduler.warmup')})"
     )
 
@@ -93,5 +93,5 @@ def _never_warm(setup: Setup, steps_per_epoch: int) -> str | None:
     return (
         f"{', '.join(late)} never reach their full rate: they warm up for "
         f"{plural(config.unfreeze_warmup, 'step')} ({setting('train.unfreeze_warmup')}), but only "
-        f"{min(left[stage] for stage in late)} are left when they are unfrozen"
+        f"{plural(min(left[stage] for stage in late), 'step')} remain after they are unfrozen"
     )

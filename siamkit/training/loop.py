@@ -413,7 +413,7 @@ class Trainer:
         saved = "the run was saved"
         if self._begun:
             # Buffers have counted a part of the step's images, so their state is between two steps.
-            saved = "images did not come, so this step could not end; the last checkpoint stays"
+            saved = "the next step lacked images, so nothing was saved since the last checkpoint"
         elif not self.state.is_over(self.train.epochs):  # a run that is over is saved already
             self.save(best=False)
         raise Interrupted(
