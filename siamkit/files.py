@@ -262,7 +262,7 @@ def is_leftover(path: Path) -> bool:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the private folders of killed writers from a folder; those of living ones stay.
+    """Remove the private folders of killed writers from a folder; those of living writers stay.
 
     A folder that a killed writer had moved away is put back first.
     """

@@ -12,7 +12,7 @@ from siamkit.files import path_of
 def write_report(run_dir: str | Path, output: str | Path | None = None) -> dict[str, Any]:
     """Write the report of a run: one HTML file that needs no network connection.
 
-    It also works for an interrupted run, and says which parts are missing.
+    The report of an interrupted run says which parts are missing.
 
     Args:
         run_dir: The run's directory.

@@ -211,13 +211,13 @@ class FeatureCache:
             keys: A key per image and view. Anything that changes the pixels must change the key:
                 the file's content, the resizing and normalisation, the seed of a random
                 augmentation.
-            load: Returns the images ``[n, C, H, W]`` at the given positions in ``keys``. Their
-                shape and type are those of the images that the network was cut with; they may be
-                on any device. A key must always give the same image.
+            load: Returns the images ``[n, C, H, W]`` at the given positions in ``keys``. The images
+                must have the shape and type of those that the network was cut with; they may be on
+                any device. A key must always give the same image.
             progress: Called with the number of computed rows and the number of rows to compute.
 
         Returns:
-            A dataset of rows, one per key, in order. It stays usable after :meth:`close`.
+            A dataset of rows, one per key, in order. The dataset stays usable after :meth:`close`.
 
         Raises:
             ConfigError: A plan that doesn't freeze the same prefix was applied meanwhile; or a key,

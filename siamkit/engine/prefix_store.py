@@ -131,7 +131,7 @@ class PrefixStore:
 
         Args:
             rows: Stored rows ``[N, ...]``.
-            images: Their images ``[N, C, H, W]``, on the network's device.
+            images: The images ``[N, C, H, W]`` of the rows, on the network's device.
 
         Returns:
             The largest difference, relative to the network's largest value.

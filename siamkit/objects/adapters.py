@@ -58,8 +58,8 @@ class FunctionScheduler(Scheduler):
 class MetricLearningLoss(Loss):
     """A loss of pytorch-metric-learning, with or without a miner.
 
-    It computes in float32 or better, also under autocast, since it subtracts nearly equal
-    distances.
+    The loss is computed in float32 or better, also under autocast, because nearly equal distances
+    are subtracted.
 
     Args:
         criterion: The loss. A loss that takes reference embeddings (``SelfSupervisedLoss``,

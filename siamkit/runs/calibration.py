@@ -28,7 +28,7 @@ def calibrate_run(
 
     Args:
         run: The run.
-        best: The checkpoint of its best epoch.
+        best: The checkpoint of the run's best epoch.
         held_out: Images that the run did not train on, embedded by the network of ``best``.
         wanted: The threshold's target.
         data: The path of the data, for the record.
@@ -74,7 +74,7 @@ def calibration_of(run: RunDir, saved: SavedCheckpoint) -> Calibration:
     """Return the calibration of a run for the network of one of its checkpoints.
 
     Raises:
-        CheckpointError: There is none, it is damaged, or it was fitted for another network.
+        CheckpointError: There is no calibration, or it is damaged or fitted for another network.
     """
     calibration = read_calibration(run)
     hint = calibrate_hint(run)

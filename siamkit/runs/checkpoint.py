@@ -86,12 +86,12 @@ class SavedCheckpoint:
 
     @property
     def model(self) -> dict[str, Tensor]:
-        """The network's state, and the loss's state under ``loss.*``; read anew."""
+        """The network's state, and the loss's state under ``loss.*``; read at each access."""
         return {**load_tensors(self.folder / _FROZEN), **load_tensors(self.folder / _MODEL)}
 
     @property
     def optimizer(self) -> dict[str, Tensor]:
-        """The optimizer's state; read anew."""
+        """The optimizer's state; read at each access."""
         return load_tensors(self.folder / _OPTIMIZER)
 
 
@@ -253,7 +253,7 @@ def load_state(folder: Path) -> SavedCheckpoint:
     """Return a checkpoint after checking its state only, which takes no time.
 
     Raises:
-        CheckpointError: Its manifest or its state is missing or damaged; the message names it.
+        CheckpointError: The manifest or the state is missing or damaged; the message names it.
     """
     return _checked(folder, {_STATE})
 

@@ -136,7 +136,7 @@ class OpenRun:
         """The newest checkpoint, of which only the state is checked; None without one.
 
         Raises:
-            CheckpointError: Its state is damaged. An older checkpoint may not know the best epoch.
+            CheckpointError: The state is damaged. An older checkpoint may not know the best epoch.
         """
         for folder in checkpoint.newest_first(self.dir.checkpoints):
             return self._told(folder.name, lambda: checkpoint.load_state(folder))  # noqa: B023
@@ -147,7 +147,7 @@ class OpenRun:
         """The checkpoint of the best epoch, of which only the state is checked.
 
         Raises:
-            CheckpointError: There is none yet, or it is damaged.
+            CheckpointError: There is no best epoch yet, or its checkpoint is damaged.
         """
         name = None if self._newest is None else self._newest.state["best_checkpoint"]
         if name is None:
@@ -215,7 +215,7 @@ class OpenRun:
         """Return the calibration of a network of the run.
 
         Raises:
-            CheckpointError: There is none, it is damaged, or it was fitted for another network.
+            CheckpointError: There is no calibration, or a damaged one, or one for another network.
         """
         self.checkpoint_name(which)  # raises if ``which`` is unknown
         return calibration_of(self.dir, self.best if which == "best" else self.checkpoint(which))

@@ -109,7 +109,7 @@ class Trainer:
         """Train until the last epoch, early stopping, or a signal.
 
         Raises:
-            Interrupted: A signal asked to stop; the run was saved.
+            Interrupted: A signal asked to stop. The run can be resumed.
             NonFiniteError: A loss or gradient is not finite.
             FrozenDriftError: A frozen tensor changed.
         """

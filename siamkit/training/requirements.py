@@ -103,7 +103,7 @@ def require_best(saved: SavedCheckpoint) -> None:
     """Check the checkpoint of the best epoch, if there is one.
 
     Raises:
-        CheckpointError: It is missing or damaged.
+        CheckpointError: The checkpoint is missing or damaged.
     """
     best = saved.state["best_checkpoint"]
     if best not in (None, saved.name):

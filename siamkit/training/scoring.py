@@ -32,7 +32,7 @@ class Scorer:
 
     Args:
         setup: The parts of the run.
-        sets: Its image sets.
+        sets: The image sets of the run.
 
     Attributes:
         remarks: The problem of the last embeddings of each image set, or None, by the set's name;

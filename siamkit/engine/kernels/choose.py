@@ -84,8 +84,8 @@ def choose(
     """Return the kernel that runs ``prefix`` over ``count`` images in the least time.
 
     A kernel is built only if its setup pays off for the images, and only if the plain network
-    takes longer than a few seconds. It is used only if its output on ``images`` agrees with the
-    plain network's.
+    takes longer than a few seconds. A kernel is used only if its output on ``images`` agrees with
+    the plain network's output.
 
     Args:
         prefix: Maps images to activations, in eval mode.
