@@ -96,8 +96,8 @@ def siamkit_register_trackers(register: Register) -> None:
 
     siamkit calls ``build`` before the run writes anything. ``build`` imports what it needs and
     raises if something is missing, but opens nothing. The event ``run_start`` holds the run's
-    directory (``run_dir``), its config (``config``), and the number of optimizer steps that it has
-    completed (``finished_steps``), which is above 0 when a run is resumed.
+    directory (``run_dir``), its config (``config``), and the number of optimizer steps that the run
+    has completed (``finished_steps``; 0 for a new run).
     If the tracker has a method ``close()``, siamkit calls it once when the run ends, also after
     an error.
     """

@@ -161,7 +161,7 @@ def register(
         name: The name that the user types.
         build: The build function; see :class:`siamkit.hookspecs.Register`.
         replace: Replace an earlier entry of this process with the same name.
-        **given: ``options``, ``summary`` and ``pretrained``, as for the same class.
+        **given: ``options``, ``summary`` and ``pretrained``; see the same class.
 
     Raises:
         PluginError: An argument is wrong, or the name is registered already.
