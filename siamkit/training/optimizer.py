@@ -107,7 +107,7 @@ def require_groups(
     if owned != wanted:
         missing = sorted(wanted.keys() - owned.keys()) or sorted(owned.keys() ^ wanted.keys())
         raise PluginError(
-            f"{whose}: the optimizer does not hold every parameter exactly once",
+            f"{whose}: the optimizer does not own every parameter exactly once",
             got=f"without {missing[0]}" if missing else None,
             hint="frozen parameters must belong to the optimizer too: they cost nothing without a "
             "gradient, and a later phase may unfreeze them",
