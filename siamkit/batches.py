@@ -40,14 +40,14 @@ class Batch:
 
 
 class BatchSource(Protocol):
-    """A source of the batches of one image set: images, or activations at a boundary."""
+    """A source of batches of one image set. A batch holds images, or activations at a boundary."""
 
     def batches(self, batches: Iterable[Sequence[int]], view: int = 0) -> Iterator[Batch]:
         """Yield a batch for each of ``batches``, in order.
 
         Args:
             batches: The image indices of each batch.
-            view: The number of the view of the images.
+            view: The number of the view to yield of every image, from 0.
         """
         ...
 
@@ -57,7 +57,7 @@ class BatchSource(Protocol):
 
 
 def zipped(sources: Sequence[Iterator[Batch]]) -> Iterator[Batch]:
-    """Yield the batches of several iterators, joining the n-th batches of all of them."""
+    """Yield joined batches: the n-th one joins the n-th batches of all iterators."""
     if len(sources) == 1:
         yield from sources[0]
         return

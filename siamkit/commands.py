@@ -1,4 +1,4 @@
-"""Plugin commands: what plugins add to the command line, collected from each in isolation."""
+"""Plugin commands: collects the commands that plugins add. A broken plugin does not hide others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VERBS = (
     "cache", "calibrate", "config", "data", "embed", "evaluate", "index", "inspect", "list",
     "plugins", "report", "search", "train", "verify",
 )  # fmt: skip
-"""siamkit's own commands. A plugin's command of the same name would never run."""
+"""siamkit's own commands. A plugin's command with one of these names would never run."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Added:
 
     Attributes:
         plugin: The entry point's name.
-        distribution: The distribution that declares it.
-        commands: Its commands by name; those among :data:`VERBS` never run.
-        problems: Their problems, as sentences.
-        failure: The reason why none of them can be loaded, or None.
+        distribution: The distribution that declares the entry point.
+        commands: The plugin's commands by name; those with a name in :data:`VERBS` never run.
+        problems: The problems of the commands, as sentences.
+        failure: The reason why the plugin's commands cannot be loaded; None if they can.
     """
 
     plugin: str
@@ -66,7 +66,7 @@ def added(plugins: Plugins) -> Iterator[Added]:
 
 
 def conflicts(commands: list[Added]) -> dict[str, list[str]]:
-    """Return each command that several distributions claim, with the distributions."""
+    """Return the distributions that claim each command, for commands that several claim."""
     claims: dict[str, list[str]] = {verb: [OWN] for verb in VERBS}
     for one in commands:
         for name in one.commands:

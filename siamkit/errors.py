@@ -10,7 +10,7 @@
     ├── NonFiniteError        exit 6   NaN or infinity in a loss or gradient
     ├── ResourceError         exit 7   disk or memory
     ├── FrozenDriftError      exit 1   a frozen tensor changed: the freezing proof failed
-    └── Interrupted           exit 130 or 143, after the run was saved
+    └── Interrupted           exit 130 or 143, a signal stopped the command
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SiamkitError(Exception):
         what: The problem, as a sentence without a full stop.
         where: The place that the user can change: a file, a key, an option or a row.
         got: The offending value.
-        of: The owner of the value, such as ``loss 'triplet'``.
+        of: The thing that the value belongs to, such as ``loss 'triplet'``.
         allowed: The values that would have been accepted.
         hint: The next step. Arguments and commands in it are spelled by :mod:`siamkit.spelling`.
     """
@@ -138,12 +138,13 @@ class FrozenDriftError(SiamkitError):
 
 
 class Interrupted(SiamkitError):
-    """A signal asked the run to stop; it stopped after saving.
+    """A signal stopped the command. A run that was being trained can be resumed.
 
     ``exit_code`` is 130 for SIGINT and 143 for SIGTERM.
     """
 
-    # The default is for a copy by pickle, which sets the attributes afterwards.
+    # exit_code needs a default: pickle copies an error by calling its class with ``what`` alone,
+    # and sets the attributes afterwards.
     def __init__(self, what: str, *, exit_code: int = 130, hint: str | None = None) -> None:
         super().__init__(what, hint=hint)
         self.exit_code = exit_code  # type: ignore[misc]
@@ -160,7 +161,7 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAI
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception says that memory ran out, on a CPU or a GPU."""
-    # By name and text: torch's error does not derive from MemoryError, and its allocator of the CPU
+    # By name and text: torch's error does not derive from MemoryError, and torch's CPU allocator
     # raises a plain RuntimeError.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
@@ -168,10 +169,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_nobodys_fault(error: BaseException) -> bool:
-    """Return whether an exception of a plugin passes unchanged.
+    """Return whether an exception that a plugin's code raised is not the plugin's fault.
 
-    These are siamkit's own errors, which a plugin may raise on purpose; a user's interruption; and
-    a lack of memory.
+    Such exceptions are siamkit's own errors, which a plugin may raise on purpose; the user's
+    interruption; and a lack of memory. They pass unchanged.
     """
     return isinstance(error, SiamkitError | KeyboardInterrupt) or is_out_of_memory(error)
 
@@ -182,10 +183,10 @@ def calling(whose: str, doing: str = "failed") -> Iterator[None]:
 
     Args:
         whose: The plugin's entry, such as ``loss 'triplet' of siamkit-mine``.
-        doing: The step that failed, such as ``failed to build``.
+        doing: The words after ``whose`` in the message, such as ``failed to build``.
 
     Raises:
-        PluginError: The block raised an exception, except those of :func:`is_nobodys_fault`.
+        PluginError: The block raised an exception that :func:`is_nobodys_fault` does not excuse.
     """
     try:
         yield

@@ -1,10 +1,10 @@
-"""Files: paths that a user gives are checked, files are read without surprises and written at once.
+"""Files: checks users' paths, reads regular files only, and replaces files and folders at once.
 
-Every file or folder that takes its place in one step is written by :func:`replacing`: in a private
-folder beside the target, which is then moved there. A crash at any moment leaves either the old one
-or the new one. (Between the two moves that replace a folder, the old one is in the private folder;
-:func:`put_back` moves it back.) The private folder is locked while its process lives, so the next
-writer can tell what a killed process left, and removes it.
+:func:`replacing` writes a new file or folder inside a private folder beside the target, then moves
+it to the target. A crash leaves the old target or the new one. Only a crash between the two moves
+that replace a folder leaves none, until the next writer, or a reader by :func:`put_back`, moves the
+old one back. The private folder is locked while its process lives, so the next writer recognises
+the private folders of killed processes and removes them.
 """
 
 from __future__ import annotations
@@ -44,15 +44,16 @@ def cache_home() -> Path:
 
 
 def path_of(value: Any, where: str, what: str = "a file or a folder") -> Path:
-    """Return a path that a user gave.
+    """Check a path that a user gave, and return it.
 
     Args:
-        value: The path, as text or as an object.
-        where: The argument, for errors.
+        value: The path: text, or an object such as a ``pathlib.Path``.
+        where: The name of the argument, for errors.
         what: What the path must lead to, for errors, such as ``a run's directory``.
 
     Raises:
-        ConfigError: It is no path, or empty, for example from an unset variable.
+        ConfigError: ``value`` is no path, is empty (for example, an unset shell variable), or holds
+            a NUL character.
     """
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
@@ -71,12 +72,12 @@ def path_of(value: Any, where: str, what: str = "a file or a folder") -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Return whether a path leads to anything, a broken link or an unreadable file included.
+    """Return whether anything is at a path, even a broken link or an unreadable file.
 
-    ``Path.is_file`` would hide these, so that a file which cannot be read would count as missing.
+    ``Path.exists`` is False for a broken link, so that the link would count as missing.
 
     Raises:
-        OSError: A folder on the way cannot be read.
+        OSError: A folder on the path cannot be read.
     """
     try:
         os.lstat(path)
@@ -86,10 +87,10 @@ def is_there(path: Path) -> bool:
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """Open a regular file to read. Anything else is refused at once; a FIFO would block.
+    """Open a regular file for reading. Refuse anything else at once, since a FIFO would block.
 
     Raises:
-        OSError: It cannot be opened, or is no regular file.
+        OSError: The file cannot be opened, or ``path`` is no regular file.
     """
     descriptor = os.open(path, os.O_RDONLY | _unblocked())
     try:
@@ -106,7 +107,7 @@ def append_line(path: Path, line: str) -> None:
     If a crash cut the last line off, the new one does not continue it.
 
     Raises:
-        OSError: It cannot be written, or is no regular file.
+        OSError: The file cannot be written, or ``path`` is no regular file.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | _unblocked()
     descriptor = os.open(path, flags, 0o666)
@@ -145,10 +146,10 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def reading(path: Path, hint: str | None = None) -> Iterator[None]:
-    """Turn the system's errors while a run, an index or a part of them is read into ours.
+    """Turn an OSError of the block, which reads a run or an index, into a CheckpointError.
 
     Args:
-        path: The file or folder that is being read, for errors that do not name their file.
+        path: The file or folder that is being read; named in the message if the OSError names none.
         hint: The next step, for the message.
 
     Raises:
@@ -157,7 +158,7 @@ def reading(path: Path, hint: str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # not the system's: a library's own
+        if error.errno is None:  # raised by a library, not by the system
             raise
         where = error.filename if isinstance(error.filename, str) else str(path)
         missing = error.errno == errno.ENOENT
@@ -174,11 +175,11 @@ def _reason(error: OSError) -> str:
 
 @contextmanager
 def writing(path: Path, hint: str | None = None) -> Iterator[None]:
-    """Turn the system's errors while something is written into errors with a next step.
+    """Turn an OSError of the block, which writes a file or folder, into a ResourceError.
 
     Args:
         path: The file or folder that is being written, for the message.
-        hint: The next step, for the message; by default, the one for a file of a run.
+        hint: The next step, for the message; None: the advice for a file of a run.
 
     Raises:
         ResourceError: The disk is full, over quota or not writable, or the path is unusable.
@@ -186,10 +187,10 @@ def writing(path: Path, hint: str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # not the system's: a library's own
+        if error.errno is None:  # raised by a library, not by the system
             raise
         if error.errno in _IN_THE_WAY:
-            hint = "move away what is in its place"
+            hint = "move away what is at this path"
         raise ResourceError(
             f"cannot write: {_reason(error)}",
             where=str(path),
@@ -212,7 +213,7 @@ def write_atomic(path: Path, text: str, hint: str | None = None) -> None:
 
     Args:
         path: The file.
-        text: Its new content.
+        text: The file's new content.
         hint: The next step if the file cannot be written; see :func:`writing`.
 
     Raises:
@@ -224,18 +225,19 @@ def write_atomic(path: Path, text: str, hint: str | None = None) -> None:
 
 @contextmanager
 def replacing(target: Path, hint: str | None = None) -> Iterator[Path]:
-    """Yield the path of a new file or folder, which takes the place of ``target`` at the end.
+    """Yield the path of a new file or folder, which replaces ``target`` when the block ends.
 
-    The block makes it. It lies in a private folder beside the target, of a name that nobody can
-    guess, so nobody can plant a link there. If the block raises, the target stays as it was. A
-    folder that is replaced passes its hidden entries, such as ``.git``, on to the new one.
+    The block must create the file or folder. Its path lies in a private folder beside the target,
+    with a random name that nobody can guess, so nobody can plant a link there. If the block raises,
+    the target stays as it was. Hidden entries of a replaced folder, such as ``.git``, move to the
+    new folder.
 
     Args:
-        target: A file or a folder; its own folder must exist.
-        hint: The next step if it cannot be written; see :func:`writing`.
+        target: The file or folder to replace or create; its parent folder must exist.
+        hint: The next step if ``target`` cannot be written; see :func:`writing`.
 
     Raises:
-        ResourceError: It cannot be written, or something else is in its place.
+        ResourceError: ``target`` cannot be written, or cannot be replaced, such as a device.
     """
     with writing(target, hint):
         _require_replaceable(target)
@@ -254,7 +256,7 @@ def replacing(target: Path, hint: str | None = None) -> Iterator[Path]:
 
 
 def _require_replaceable(target: Path) -> None:
-    """Refuse a device, such as /dev/null, and a FIFO: others rely on what they are."""
+    """Refuse to replace a device, such as /dev/null, or a FIFO, because other programs use them."""
     if is_there(target):
         mode = os.lstat(target).st_mode
         if not (stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
@@ -262,12 +264,15 @@ def _require_replaceable(target: Path) -> None:
 
 
 def is_leftover(path: Path) -> bool:
-    """Return whether a path is a private folder of a writer, which may have been killed."""
+    """Return whether a path has the name of a writer's private folder; the writer may still run."""
     return _PLACE.fullmatch(path.name) is not None
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left in a folder; whatever a living process writes stays."""
+    """Remove the private folders of killed writers from a folder; those of living writers stay.
+
+    A folder that a killed writer had moved away is put back first.
+    """
     for place in folder.glob(f"{_PREFIX}*"):
         if not is_leftover(place) or place.is_symlink():
             continue
@@ -292,8 +297,8 @@ def put_back(target: Path) -> None:
 def _claimed(folder: Path) -> tuple[Path, FileLock]:
     """Return a new private folder in ``folder``, and its lock, which this process holds.
 
-    It gets the name by which :func:`sweep` finds it after it is locked, so no other process can
-    take it for a killed writer's.
+    Until the private folder is locked, it has a name that :func:`sweep` leaves alone for an hour,
+    so no other process takes it for the folder of a killed writer.
     """
     token = secrets.token_hex(8)
     unlocked, place = folder / f"{_UNLOCKED}{token}", folder / f"{_PREFIX}{token}"
@@ -320,7 +325,7 @@ def _publish(new: Path, target: Path, old: Path) -> None:
 
 
 def _settle(place: Path) -> None:
-    """Put a folder that was moved away back, or pass its hidden entries on to the new one."""
+    """Put back a folder that was moved away, or move its hidden entries to the new folder."""
     for old in (place / _OLD).glob("*"):
         target = place.parent / old.name
         with suppress(OSError):

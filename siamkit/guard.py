@@ -1,11 +1,12 @@
-"""The guard: errors and wrong results of a plugin in a run name the plugin.
+"""The guard: makes errors and wrong results of a plugin in a run name the plugin.
 
-:func:`guard` wraps one method of an object in :func:`siamkit.errors.calling`. It does so on the
-object itself, so the object keeps its type, attributes and parameters, and no caller changes.
+:func:`guard` wraps one method of an object in :func:`siamkit.errors.calling`. The wrapper replaces
+the method on the object itself, so the object keeps its type, attributes and parameters, and no
+caller changes.
 
-A network's forward and a loss's backward cannot be wrapped so: the engine captures the first and
-replaces parts of it, and autograd calls the second. :func:`attributing` finds whose code failed in
-the traceback.
+A network's forward and a loss's backward cannot be wrapped: the engine captures the forward and
+replaces parts of it, and autograd calls the backward. For these, :func:`attributing` finds the
+failed plugin from the traceback.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ _CALL = "torch.nn.modules.module"
 """The Python module whose functions call a module's forward."""
 
 _BACKWARD = "_engine_run_backward"
-"""The function that starts autograd. All that autograd calls lies below it in a traceback."""
+"""The function that starts autograd. Whatever autograd calls comes after it in a traceback."""
 
 _APPLY = "torch.autograd.function"
-"""The Python module that calls the backward of a Python function, a node of autograd's graph."""
+"""The Python module that calls the backward of a ``torch.autograd.Function``, a graph node."""
 
 _MARK = "siamkit: the input of a loss"
-"""The key in the metadata of a node of autograd's graph at which a loss begins."""
+"""The metadata key that marks the node of autograd's graph at which a loss begins."""
 
 _SHARED = ("torch", "siamkit")
 """Packages that hold more than one plugin's code."""
@@ -47,7 +48,7 @@ class Guarded:
     Args:
         call: The function.
         whose: The plugin's entry, for errors.
-        check: Called with the result and the arguments; raises if they break the contract.
+        check: Called with the result and the arguments; raises if the result breaks the contract.
     """
 
     def __init__(
@@ -69,10 +70,13 @@ class Guarded:
 
 
 class GuardedLoss(Guarded):
-    """A loss's forward. It marks where the loss begins, for errors in backward."""
+    """A loss's forward. A call marks where the loss begins in autograd's graph.
+
+    The mark tells an error in the loss's backward from one in the network's.
+    """
 
     def __call__(self, embeddings: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call the forward, with a mark at the embeddings' node in the graph of autograd.
+        """Mark the embeddings' node in autograd's graph, and call the forward.
 
         Raises:
             PluginError: The forward raised.
@@ -114,7 +118,7 @@ def _is_optimizer(made: object) -> bool:
 
 
 def name_of(made: object, otherwise: str) -> str:
-    """Return the plugin's entry that made an object, for errors; ``otherwise`` if not guarded."""
+    """Return the entry that made a guarded object, for errors; ``otherwise`` for other objects."""
     for method in ("plan", "lr_scale", "forward"):
         guarded = getattr(made, method, None)
         if isinstance(guarded, Guarded):
@@ -146,7 +150,7 @@ class Repeats:
             PluginError: An earlier call with these arguments returned another plan.
         """
         if not isinstance(plan, FreezePlan):
-            return  # the caller reports it
+            return  # the caller reports the wrong type
         with calling(self.whose, "returned a plan that cannot be compared"):
             # Digests: the plans of a long run would take hundreds of megabytes.
             arguments, result = hash((tuple(stages), _moment(progress))), _digest(plan)
@@ -176,16 +180,17 @@ def _moment(progress: Progress) -> tuple[Any, ...]:
 
 @contextmanager
 def attributing(modules: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Turn an exception of a plugin's module, in forward or backward, into one that names it.
+    """Turn an exception of a plugin's module, in forward or backward, into one naming the plugin.
 
     Args:
-        modules: The modules of a run by their entries, for errors, such as
+        modules: The modules of a run by the texts that name their entries in errors, such as
             ``backbone 'tinyconv' of siamkit-tinyconv``.
 
     Raises:
-        PluginError: The block raised an exception inside the forward of one of the modules, or in
-            code of its Python module or package that autograd called. Others pass unchanged, and
-            so do those of :func:`siamkit.errors.is_nobodys_fault`.
+        PluginError: The block raised an exception inside the forward of one of ``modules``, or in
+            code that autograd called, from the Python module or package that defines one of them.
+            Other exceptions pass unchanged, and so do those that are nobody's fault (see
+            :func:`siamkit.errors.is_nobodys_fault`).
     """
     try:
         yield
@@ -197,7 +202,7 @@ def attributing(modules: Mapping[str, nn.Module]) -> Iterator[None]:
 
 
 def _place(error: BaseException, modules: Mapping[str, nn.Module]) -> str | None:
-    """Return whose forward or backward raised an exception; None for nobody's."""
+    """Return a text that says which entry failed in forward or backward; None if no entry did."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     for frame in frames:
         if frame.f_globals.get("__name__") == _CALL:
@@ -218,9 +223,10 @@ def _place(error: BaseException, modules: Mapping[str, nn.Module]) -> str | None
 def _on_its_side(
     frames: Sequence[FrameType], owners: list[str], modules: Mapping[str, nn.Module]
 ) -> list[str]:
-    """Return the owners on the side of the failed node: the loss, or the network before it.
+    """Return only the loss's entry, or only the network's, by the node that failed in backward.
 
-    A node belongs to the loss if the loss's input, which is marked, lies before it.
+    The node belongs to the loss if the loss's input, which is marked, lies before the node in the
+    graph. All of ``owners`` are returned if that excludes all of them or no node is known.
     """
     nodes = [
         frame.f_locals.get("self") for frame in frames if frame.f_globals.get("__name__") == _APPLY
@@ -245,7 +251,7 @@ def _reaches_mark(node: Any) -> bool:
 
 
 def _owners(name: str, modules: Mapping[str, nn.Module]) -> list[str]:
-    """Return whose code a Python module holds: all that share it, if several do."""
+    """Return the entries whose code the Python module ``name`` holds; several may share it."""
     sources = {
         whose: {source for part in module.modules() if (source := type(part).__module__)}
         for whose, module in modules.items()

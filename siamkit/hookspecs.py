@@ -80,7 +80,8 @@ def siamkit_register_optimizers(register: Register) -> None:
 
     Each group is a dict with ``params``, ``lr``, ``weight_decay``, the ``names`` of the parameters
     and the ``stage`` that they belong to. The optimizer must keep the groups as they are, because
-    siamkit sets the rates by stage. It owns every parameter from the start, frozen ones too.
+    siamkit sets the rates by stage. The optimizer holds every parameter from the start, frozen ones
+    too.
     """
 
 
@@ -94,9 +95,9 @@ def siamkit_register_trackers(register: Register) -> None:
     """Register trackers: ``build(options) -> Callable[[Event], None]``, called with every event.
 
     siamkit calls ``build`` before the run writes anything. ``build`` imports what it needs and
-    raises if that is missing, but opens nothing. The event ``run_start`` holds the run's directory
-    (``run_dir``), its config (``config``), and the step after which it continues
-    (``finished_steps``).
+    raises if something is missing, but opens nothing. The event ``run_start`` holds the run's
+    directory (``run_dir``), its config (``config``), and the number of optimizer steps that the run
+    has completed (``finished_steps``; 0 for a new run).
     If the tracker has a method ``close()``, siamkit calls it once when the run ends, also after
     an error.
     """
@@ -109,4 +110,4 @@ def siamkit_register_commands(app: typer.Typer) -> None:
 
 @hookspec
 def siamkit_event(event: Event) -> None:
-    """Observe the events of every run, in the main process. Must not change the run."""
+    """Observe the events of every run, in the main process. The hook must not change the run."""

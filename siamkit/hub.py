@@ -1,4 +1,4 @@
-"""The model hub: checks that it is reachable, and downloads files into its client's cache."""
+"""The model hub: checks that the hub is reachable, and downloads files into the client's cache."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ LOG_IN = "log in with 'hf auth login', or set HF_TOKEN"
 
 @contextmanager
 def quick_to_fail() -> Iterator[str | None]:
-    """Use only the local cache while the hub is unreachable; yield the reason, or None.
+    """Use only the local cache in the block if the hub is unreachable; yield the reason, or None.
 
-    Otherwise its client retries for 45 seconds, even with the file in the cache.
+    Without this, the hub's client retries for 45 seconds, even if the file is in the cache.
     """
     from huggingface_hub import constants
 
     timeout, offline = socket.getdefaulttimeout(), constants.HF_HUB_OFFLINE
-    # Old weights come by plain URL, which has no timeout.
+    # Old weights are downloaded from plain URLs, without the hub's client and its timeouts.
     socket.setdefaulttimeout(timeout or 4 * TIMEOUT)
     why = "HF_HUB_OFFLINE is set" if offline else out_of_reach(constants.ENDPOINT)
     constants.HF_HUB_OFFLINE = why is not None
     try:
-        yield why and f"{why}, and they are not in the local cache"
+        yield why and f"{why}, and the files are not in the local cache"
     finally:
         socket.setdefaulttimeout(timeout)
         constants.HF_HUB_OFFLINE = offline
 
 
 def out_of_reach(endpoint: str) -> str | None:
-    """Return why ``endpoint`` is unreachable; None if it is not, or a proxy is configured."""
+    """Return why ``endpoint`` is unreachable; None if it is reachable or a proxy is configured."""
     address = urlsplit(endpoint)
     if address.hostname is None or getproxies().keys() & {"all", address.scheme}:
         return None
@@ -54,7 +54,7 @@ def out_of_reach(endpoint: str) -> str | None:
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of the innermost cause: the client's own text is a paragraph."""
+    """Return the first line of an error's innermost cause; the error's own text may be long."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()
@@ -64,15 +64,15 @@ def reason(error: BaseException) -> str:
 def fetch(name: str, *files: Sequence[str], hint: str | None = None) -> Path:
     """Fetch files of a model, all of one revision, and return the folder that holds them.
 
-    What is in the local cache already is not fetched again, so that this works offline then.
+    Files in the local cache are not fetched again, so this works offline if all files are there.
 
     Args:
         name: ``ORG/NAME`` or ``ORG/NAME@REVISION``.
-        *files: The names of each file: the first that the model has is taken.
+        *files: For each file, its possible names; the first one that the model has is taken.
         hint: The next step, for messages.
 
     Raises:
-        ConfigError: It is no such name.
+        ConfigError: ``name`` cannot be the name of a model.
         CheckpointError: The hub is unreachable, or has no such model or file.
     """
     from huggingface_hub import hf_hub_download
@@ -87,11 +87,11 @@ def fetch(name: str, *files: Sequence[str], hint: str | None = None) -> Path:
                 try:
                     path = Path(hf_hub_download(repo, choice, revision=revision or None))
                 except (LocalEntryNotFoundError, EntryNotFoundError) as error:
-                    # Offline, each kind of absence reads the same.
+                    # Offline, a file that the model lacks looks like one that is not in the cache.
                     if choice != choices[-1]:
                         continue
                     missing = not isinstance(error, LocalEntryNotFoundError)
-                    why = f"it has no {' or '.join(choices)}" if missing else offline
+                    why = f"the model has no {' or '.join(choices)}" if missing else offline
                     raise _unfetched(name, why or reason(error), hint) from error
                 except Exception as error:  # the client's, or the transport's below it
                     raise refused(error, name, offline, hint) from error
@@ -104,7 +104,7 @@ def require_name(repo: str) -> None:
     """Check that ``repo`` can be the name of a model on the hub.
 
     Raises:
-        ConfigError: It cannot.
+        ConfigError: ``repo`` cannot be such a name.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
@@ -125,14 +125,14 @@ def refused(
     *,
     doing: str = "be fetched from",
 ) -> SiamkitError:
-    """Return what to say of an error that the hub's client raised.
+    """Return siamkit's error for an error that the hub's client raised.
 
     Args:
         error: The error.
         name: The model's name.
-        offline: Why the hub is unreachable; None if it is not.
-        hint: The next step where nothing better is known.
-        doing: What could not be done, after "cannot".
+        offline: Why the hub is unreachable; None if it is reachable.
+        hint: The next step, for errors without a more precise one.
+        doing: The words between "cannot" and "the hub" in the message.
     """
     from huggingface_hub.errors import LocalTokenNotFoundError
 

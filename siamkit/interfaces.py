@@ -6,8 +6,8 @@ functions of :class:`Progress`: they keep no state, so siamkit can resume, inspe
 any point of a run.
 
 A policy sees the parameter names of ``SiameseNet.named_parameters()``
-(``backbone.model.layer4.0.conv1.weight``, ``head.0.weight``). :meth:`Backbone.stages` uses those of
-``Backbone.named_parameters()``.
+(``backbone.model.layer4.0.conv1.weight``, ``head.0.weight``). :meth:`Backbone.stages` uses the
+names of ``Backbone.named_parameters()``, without the first ``backbone.``.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ Fit = Literal["crop", "pad", "squash"]
 NormMode = Literal["frozen", "affine", "train"]
 """The behaviour of a norm layer *inside a trainable stage*.
 
-``frozen``: neither its affine parameters nor its statistics change. ``affine``: scale and shift
-train, and the running statistics stay (the module is in ``eval()``). ``train``: both change. A
-norm layer inside a frozen stage is always frozen.
+``frozen``: neither the affine parameters (scale and shift) nor the running statistics change.
+``affine``: the affine parameters train, and the running statistics stay (the module is in
+``eval()``). ``train``: both change. A norm layer inside a frozen stage is always frozen.
 """
 
 
@@ -50,11 +50,11 @@ class Stage:
 
     Attributes:
         name: Short and unique, such as ``layer3``.
-        parameters: Names of its parameters.
-        modules: Names of the outermost modules that belong to it, in execution order. They
+        parameters: Names of the stage's parameters.
+        modules: Names of the outermost modules that belong to the stage, in execution order. They
             include modules without parameters, such as activations and dropout.
         output: Name of the module whose output is the stage's output.
-        norms: Those of ``parameters`` that belong to normalisation layers.
+        norms: The names in ``parameters`` that belong to normalisation layers.
         blocks: The blocks that the stage consists of, in execution order; empty if it has none.
     """
 
@@ -150,7 +150,7 @@ class FreezePlan:
             head: Whether to train the head too, if there is one.
 
         Raises:
-            ConfigError: No stage or block has one of the names, or they are no names.
+            ConfigError: No stage or block has one of the names, or ``train`` does not hold names.
         """
         if isinstance(train, str) or not isinstance(train, Iterable):
             raise ConfigError(
@@ -174,7 +174,9 @@ class FreezePlan:
 
 
 class FreezePolicy(ABC):
-    """Decides what trains when. It is pure: the same arguments give the same plan.
+    """Decides which parameters train in each epoch.
+
+    A policy is pure: the same arguments give the same plan.
 
     Attributes:
         metric_driven: True if ``plan`` reads ``progress.history``, so that the phases cannot be
@@ -197,11 +199,11 @@ class FreezePolicy(ABC):
 
 
 class Scheduler(ABC):
-    """Scales every learning rate over the run. It is a pure function of progress."""
+    """Scales every learning rate over the run. A scheduler is a pure function of progress."""
 
     @abstractmethod
     def lr_scale(self, progress: Progress) -> float:
-        """Return the multiplier (>= 0, finite) for the optimizer step after ``progress.step``."""
+        """Return the rate multiplier (>= 0, finite) for the step after ``progress.step`` steps."""
 
 
 # --- backbones -----------------------------------------------------------------------------------
@@ -212,16 +214,17 @@ class Preprocessing:
     """The preparation of images for a backbone.
 
     Attributes:
-        mean: Per channel, in units of [0, 1] pixel values.
-        std: Per channel, in the same units.
+        mean: The mean of each channel, for pixel values in [0, 1].
+        std: The standard deviation of each channel, for pixel values in [0, 1].
         size: Height and width in pixels.
         interpolation: ``bilinear``, ``bicubic`` or ``nearest``.
-        crop_pct: The centre crop's share of the resized shorter side, in evaluation. The other
-            fits ignore it.
-        fit: How an image of another shape becomes one of this size. ``crop`` keeps its centre,
-            ``pad`` adds a border in its own border's colour, ``squash`` changes its aspect ratio.
+        crop_pct: For evaluation with the fit ``crop``: the side of the centre crop, as a share of
+            the resized shorter side.
+        fit: How an image of another shape is fitted into ``size``. ``crop`` keeps the centre,
+            ``pad`` adds margins in the median colour of the image's border, ``squash`` changes the
+            aspect ratio.
         value_range: The pixel values that become black and white, for images of more than 8 bits
-            per channel. None: the whole range of 16 bits. A number of bits, such as 12: from 0 to
+            per channel. None: 0 and the largest 16-bit value. A number of bits, such as 12: 0 and
             4095; larger values are refused. (low, high): values outside become black or white.
     """
 
@@ -239,7 +242,7 @@ class Preprocessing:
         return len(self.mean)
 
     def fitted_as(self, other: Preprocessing) -> Preprocessing:
-        """Return the same preparation with the ``fit`` and the ``value_range`` of another."""
+        """Return this preparation with the ``fit`` and the ``value_range`` of ``other``."""
         return replace(self, fit=other.fit, value_range=other.value_range)
 
 
@@ -251,7 +254,7 @@ class BackboneContext:
         name: The full name that the user gave, such as ``timm:convnext_tiny.fb_in22k``.
         pretrained: Whether to load the entry's pretrained weights. False if the user gives a
             weights file or wants random weights. ``build`` raises CheckpointError if it cannot
-            get them.
+            get the pretrained weights.
         in_chans: Image channels.
         image_size: Height and width of the images in pixels; None for the architecture's default.
     """
@@ -269,8 +272,9 @@ class Backbone(nn.Module, ABC):
     this only to state the stages or the preprocessing yourself.
 
     Attributes:
-        channels_last: Whether it accepts images and weights in the memory layout channels_last,
-            which is faster. False for a forward that calls ``view`` on the output of a convolution.
+        channels_last: Whether the backbone accepts images and weights in the memory layout
+            channels_last, which is faster. Must be False if the forward calls ``view`` on the
+            output of a convolution.
     """
 
     channels_last: bool = True
@@ -293,7 +297,7 @@ class Backbone(nn.Module, ABC):
     def stages(self, granularity: Literal["stage", "block"] = "stage") -> Sequence[Stage]:
         """Return the stages, from the stem to the deepest.
 
-        They are disjoint and cover every parameter.
+        The stages are disjoint and cover every parameter.
         """
 
 
@@ -345,8 +349,9 @@ class Loss(nn.Module, ABC):
     that is connected to the embeddings, so that ``backward()`` works and gives zero gradients.
 
     Attributes:
-        second_view: True if the loss compares two views of each image. It then gets ``[2N, D]``:
-            the first views of N images, then their second views. Its labels are ``[2N]``.
+        second_view: True if the loss compares two views of each image. The loss then gets
+            embeddings ``[2N, D]`` (the first views of N images, then the second views of the same
+            images) and labels ``[2N]``.
     """
 
     second_view: bool = False
@@ -363,7 +368,7 @@ class Loss(nn.Module, ABC):
             tuples: Known pairs or triplets; None to mine them from ``labels``.
 
         Raises:
-            ConfigError: The loss cannot use this kind of tuples.
+            ConfigError: The loss cannot use the kind of tuples in the batch.
         """
 
     def from_pairs(self, first: Tensor, second: Tensor, same: Tensor) -> Tensor:
@@ -374,7 +379,7 @@ class Loss(nn.Module, ABC):
         return loss
 
     def from_triplets(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        """Return the loss of triplets, each argument ``[T, D]`` (the three-input form)."""
+        """Return the loss of triplets. Each argument has the shape ``[T, D]``."""
         n = len(anchor)
         index = torch.arange(n, device=anchor.device)
         triplets = Triplets(index, index + n, index + 2 * n)
@@ -393,7 +398,7 @@ class Event:
         name: ``run_start``, ``phase_start``, ``fill``, ``engine``, ``untrained``, ``step``,
             ``epoch_end``, ``checkpoint``, ``early_stop``, ``notice``, ``non_finite`` or
             ``run_end``.
-        data: JSON values.
+        data: The event's JSON values by name.
     """
 
     name: str

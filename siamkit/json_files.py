@@ -1,7 +1,7 @@
 """JSON files: read by one reader, and sealed where they decide a result.
 
-A sealed object holds the SHA-256 of its own content under the key ``sha256``. The digest is that of
-the values, not of the text, so an editor may lay the text out anew. Any changed value is noticed.
+A sealed object holds the SHA-256 of its other values under the key ``sha256``. The digest covers
+the values, not the text, so the file may be reformatted, but any changed value is noticed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def parsed(text: str | bytes) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: It is not JSON, not UTF-8, or nested too deeply.
+        ValueError: The text is not JSON, not UTF-8, or nested too deeply.
     """
     try:
         return json.loads(text)
@@ -38,25 +38,25 @@ def digest_of(value: Any) -> str:
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an object with its digest."""
+    """Return a copy of an object with the digest of its values added."""
     plain = parsed(json.dumps(dict(values)))  # as it will be read back: tuples become lists
     return {**plain, SEAL: digest_of(plain)}
 
 
 def unsealed(values: Any, where: str, hint: str | None = None) -> dict[str, Any]:
-    """Return what :func:`sealed` was given.
+    """Check the digest of a sealed object, and return the object without it.
 
     Args:
         values: The sealed object.
-        where: Its source, for the message.
+        where: The file or line that the object comes from, for the message.
         hint: The next step, for the message.
 
     Raises:
-        CheckpointError: It is no such object, or a value changed.
+        CheckpointError: ``values`` is no sealed object, or a value changed.
     """
     if isinstance(values, dict):
         plain = {key: value for key, value in values.items() if key != SEAL}
-        with suppress(RecursionError):  # writing may nest deeper than reading
+        with suppress(RecursionError):  # json can read deeper nesting than it can write
             if values.get(SEAL) == digest_of(plain):
                 return plain
     raise CheckpointError("the file is damaged or was edited", where=where, hint=hint)

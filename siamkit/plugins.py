@@ -37,11 +37,11 @@ class PluginInfo:
 
     Attributes:
         name: The entry point's name.
-        distribution: The distribution that declares it.
-        version: That distribution's version.
-        registers: The names that it registered, by kind.
-        hooks: The other hooks that it implements, such as ``siamkit_event``.
-        error: The reason why it did not load, or None.
+        distribution: The distribution that declares the entry point.
+        version: The distribution's version.
+        registers: The names that the plugin registered, by kind.
+        hooks: The other hooks that the plugin implements, such as ``siamkit_event``.
+        error: The reason why the plugin did not load, or None.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Selection:
 
     Attributes:
         only: Names of the entry points or distributions to load; None for all.
-        without: Names of those to leave out.
+        without: Names of the entry points or distributions to leave out.
     """
 
     only: frozenset[str] | None = None
@@ -140,7 +140,7 @@ def select(selection: Selection) -> None:
 
 @lru_cache(maxsize=1)
 def get() -> Plugins:
-    """Return the plugins, loaded on first use, and the entries that this process registered."""
+    """Return the plugins, loaded on first use, with the entries that this process registered."""
     entry_points, malformed = find()
     loaded = load(entry_points, _selection or Selection.from_environment(), malformed)
     for (kind, _), entry in _registered_here.items():
@@ -161,10 +161,10 @@ def register(
         name: The name that the user types.
         build: The build function; see :class:`siamkit.hookspecs.Register`.
         replace: Replace an earlier entry of this process with the same name.
-        **given: ``options``, ``summary``, ``pretrained``.
+        **given: ``options``, ``summary`` and ``pretrained``; see the same class.
 
     Raises:
-        PluginError: An argument is wrong, or the name is registered.
+        PluginError: An argument is wrong, or the name is registered already.
     """
     entry = checked_entry(kind, HERE, name, build, **given)
     if not isinstance(replace, bool):
@@ -237,7 +237,8 @@ def _comes_first(name: str, place: str) -> bool:
     """Return whether ``place`` holds the first distribution ``name`` on ``sys.path``."""
     try:
         return str(importlib.metadata.distribution(name).locate_file("")) == place
-    # importlib looks it up by its folder's name, which may differ. Then there is only this one.
+    # importlib looks a distribution up by the name of its folder. If the folder of this one is
+    # named otherwise, importlib finds no other either, so this one comes first.
     except Exception:
         return True
 
@@ -251,8 +252,9 @@ def load(
 
     Args:
         entry_points: The entry points to walk.
-        selection: Which to load; all by default.
-        malformed: Distributions whose entry points cannot be read, to record.
+        selection: Which plugins to load; all by default.
+        malformed: The records of distributions whose entry points cannot be read, to be included
+            in the result.
 
     Raises:
         PluginError: ``selection.only`` names a plugin that isn't installed.

@@ -30,14 +30,14 @@ def config_error(
 ) -> ConfigError:
     """Return the ConfigError for a validation error.
 
-    It names every wrong field, and suggests the nearest name for an unknown key.
+    The error names every wrong field, and suggests the nearest name for an unknown key.
 
     Args:
         error: The validation error.
         model: The model that was validated.
         where: The text before a key, such as ``run.yaml:`` or ``loss``; or a function that
             returns the place of a dotted key.
-        of: The owner of the values, such as ``loss 'triplet'``.
+        of: The thing that the values belong to, such as ``loss 'triplet'``.
     """
     name = where if callable(where) else partial(_join, where)
     problems: dict[str, ConfigError] = {}
@@ -78,7 +78,8 @@ def _problem(
     hint = None
     if kind == "literal_error" and isinstance(got, str):
         hint = did_you_mean(got, re.findall(r"'([^']+)'", message)) or None
-    # A check of a whole section would print the whole section; its message names the conflict.
+    # A check of a whole section got the whole section, which is too long to print. The message of
+    # the check names the conflict.
     whole = kind == "value_error" and isinstance(got, dict | BaseModel)
     return ConfigError(what, where=where, got=None if whole else got, of=of, hint=hint)
 
@@ -91,9 +92,10 @@ def reword(message: str) -> str:
 
 
 def _locate(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
-    """Return the keys that the user wrote along ``loc``, and the known keys at its end.
+    """Return the keys in ``loc`` that the user wrote, and the keys known where ``loc`` ends.
 
-    pydantic also adds the member of a union that it tried to ``loc`` (``views.int``).
+    ``loc`` may also hold the member of a union that pydantic tried (``views.int``), which the user
+    did not write. For an unknown last key, the known keys are those allowed in its place.
     """
     path: list[str] = []
     known = list(model.model_fields)

@@ -21,7 +21,7 @@ _KEYWORDS = ("options", "summary", "pretrained")
 
 
 class Registrar:
-    """The ``register`` function of one plugin and one kind. It collects entries until closed.
+    """The ``register`` function for one plugin and one kind. Collects entries until it is closed.
 
     Attributes:
         entries: The registered entries.
@@ -133,7 +133,7 @@ def _require_options(name: str, options: Any) -> None:
     if issubclass(options, RootModel) or "name" in options.model_fields:
         what = "an option called 'name'" if "name" in options.model_fields else "one nameless value"
         raise PluginError(
-            f"options of {name!r} cannot hold {what}: a config has them beside the entry's name",
+            f"options of {name!r} cannot hold {what}: a config lists the options beside 'name'",
             hint="give the option another name",
         )
     try:

@@ -33,7 +33,7 @@ class Kind:
 
     Attributes:
         singular: The kind's name in messages, such as ``freeze policy``.
-        section: The section of the config that names such an entry.
+        section: The section of the config that names an entry of this kind.
         arguments: The arguments of ``build``, to check its signature.
     """
 
@@ -60,7 +60,7 @@ def canonical(distribution: str) -> str:
 
 
 class NoOptions(BaseModel):
-    """The options of an entry that has none."""
+    """The options model of an entry without options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -88,7 +88,7 @@ def whose(kind: str, name: str, distribution: str) -> str:
 
     Args:
         kind: The kind in the singular.
-        name: The name that the user typed, or that of an object.
+        name: The name that the user typed, or the name of an object.
         distribution: The entry's distribution.
     """
     if name.startswith(PYTHON):
@@ -104,10 +104,10 @@ class Entry:
         name: The name that the user types. A name that ends in ``:`` also stands for every name
             that begins with it (``timm:`` for ``timm:convnext_tiny``).
         build: Called with the validated options, and with a context for backbones and losses.
-        options: The pydantic model of its options.
+        options: The pydantic model of the entry's options.
         summary: One line for ``siamkit list``.
         pretrained: Whether a backbone's ``build`` can load pretrained weights.
-        distribution: The distribution that registered it.
+        distribution: The distribution that registered the entry.
     """
 
     name: str
@@ -163,8 +163,8 @@ class Provider:
 
     Attributes:
         name: The name that the user typed.
-        distribution: The distribution that registered it.
-        version: That distribution's version.
+        distribution: The distribution that registered the name.
+        version: The distribution's version.
     """
 
     name: str
@@ -172,11 +172,11 @@ class Provider:
     version: str
 
     def missing(self, kind: str, where: str) -> PluginError:
-        """Return the error for a name that is not registered; it says what to install.
+        """Return the error for the name if it is not registered; the message says what to install.
 
         Args:
             kind: The kind of the entry, such as ``backbone``.
-            where: The file that names it.
+            where: The file that names the entry.
         """
         if self.distribution == HERE:
             function = f"siamkit.register_{kind.replace(' ', '_')}"
@@ -258,7 +258,7 @@ class Registry:
         raise ConfigError(f"unknown {self.kind} {name!r}", hint=hint)
 
     def _missing_object(self, name: str) -> Callable[..., Any]:
-        """Return a ``build`` that raises, because an object was not given again."""
+        """Return a ``build`` that raises, because the object of the run was not passed again."""
         argument = self.kind.partition(" ")[0]  # "freeze" for "freeze policy"
 
         def build(*_: Any) -> Any:

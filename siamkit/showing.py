@@ -52,7 +52,7 @@ class RichRepr:
 
 
 def mute(stream: IO[str]) -> None:
-    """Discard further output to a stream: its reader has left (``| head``), which is no error."""
+    """Discard further output to a stream whose reader has left (``| head``), which is no error."""
     with suppress(OSError, ValueError):  # a stream of a test may have no descriptor
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

@@ -46,7 +46,7 @@ FUNCTIONS: Mapping[str, str] = {
 """The function in ``siamkit`` that does what a command does. Other commands have none."""
 
 FlagOf = Callable[[str], str]
-"""Returns the flag of a dotted config key, or the key itself where it has no flag."""
+"""Returns the flag of a dotted config key, or the key itself if the key has no flag."""
 
 _flag_of: FlagOf | None = None
 
@@ -108,8 +108,8 @@ def command(words: str, *values: Any, **options: Any) -> str:
     Args:
         words: The command, such as ``calibrate``; one that is not among :data:`FUNCTIONS` is
             spelled as on the command line in Python too.
-        values: Its positional arguments.
-        options: Its options, by their names in Python.
+        values: The command's positional arguments.
+        options: The command's options, by their names in Python.
     """
     function = FUNCTIONS.get(words)
     if _flag_of is None and function is not None:

@@ -1,4 +1,4 @@
-"""Tensor files: safetensors that others may read as the umask allows, and errors of our own."""
+"""Tensor files: safetensors files, with the permissions of the umask and with siamkit's errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def save_tensors(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    # safetensors makes files of mode 0600. Those of this empty one are what the umask allows.
+    # safetensors makes files of mode 0600. The mode of an empty file is what the umask allows.
     path.touch()
     mode = stat.S_IMODE(path.stat().st_mode)
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
@@ -42,7 +42,7 @@ def save_tensors(
 
 
 def load_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
-    """Return the tensors of a file. They are mapped: they hold the file's space while they live.
+    """Return the tensors of a file, memory-mapped: the file's disk space is in use while they live.
 
     Raises:
         CheckpointError: The file is missing, cannot be read, or is damaged.

@@ -1,4 +1,4 @@
-"""The version of siamkit, stated once (the build reads it here), and what a result is made with."""
+"""The version of siamkit, stated only here (the build reads it), and the versions in results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ VERSION = "0.1.0"
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that are kept with a result: of siamkit, torch and timm."""
+    """Return the versions of siamkit, torch and timm, to be kept with a result."""
     return {
         "siamkit": VERSION,
         **{name: importlib.metadata.version(name) for name in ("torch", "timm")},

@@ -1,4 +1,4 @@
-"""Words: a number with its noun, and texts of others that are safe to show."""
+"""Words: numbers with their nouns, and foreign text made safe to show."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def printable(text: object) -> str:
 def inert(path: str) -> str:
     """Return a path that a spreadsheet program does not take for a formula: ``./=1+1.png``.
 
-    It is the same file. The characters are those of OWASP's page "CSV injection".
+    The result leads to the same file. The leading characters that make a formula are from OWASP's
+    page "CSV injection".
     """
     return f"./{path}" if path.startswith(_FORMULA) else path
 

@@ -1,12 +1,12 @@
-"""Mutate the code at random places, and see whether the tests of its room notice.
+"""Mutate the code at random places, and see whether the tests notice.
 
     python tests/mutation.py --count 300 --seed 0 --jobs 2 --log mutants.jsonl
 
-Each mutant changes one operator, number, condition or loop, by Cosmic Ray's operators. The tests
-that mirror the file run first, then those of its whole room. A mutant that no test notices
-survives; the end of the output shows each survivor as a diff. A log that exists is continued, so a
-draw that was interrupted goes on. The same seed draws the same mutants of the same code. It needs
-``pip install -e '.[dev,mutation]'``.
+Each mutant changes one operator, number, condition or loop, by Cosmic Ray's operators. The tests of
+the changed file run first, then all tests of its package (``siamkit/data``: ``tests/data``). A
+mutant that no test notices survives; the end of the output shows each survivor as a diff. An
+existing log is continued, so the same command continues an interrupted draw. The same seed draws
+the same mutants of the same code. The script needs ``pip install -e '.[dev,mutation]'``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 
 ROOT = Path(__file__).resolve().parent.parent
 CAUGHT, SURVIVED, TOO_LONG = "caught", "survived", "too long"
-_TIMEOUT = 1200  # seconds for the tests of a room
+_TIMEOUT = 1200  # seconds for the tests of a package
 _LEFT_OUT = (
     "BitOr_",  # in annotations, which are never computed
     "RemoveDecorator",
@@ -51,7 +51,8 @@ class Mutant:
         file: The file, relative to the repository.
         line: The line that changes.
         operator: Cosmic Ray's name of the change.
-        occurrence: The number of the place in the file among those that the operator can change.
+        occurrence: The number of the changed place among all places in the file that the operator
+            can change.
     """
 
     file: str
@@ -68,7 +69,7 @@ class Mutant:
 
 
 def places(path: Path) -> dict[tuple[object, object], list[Mutant]]:
-    """Return the mutants of a file by the place that they change."""
+    """Return the mutants of a file, by the start and end of the code that they change."""
     nodes = list(ast_nodes(get_ast_from_path(path)))
     found: dict[tuple[object, object], list[Mutant]] = defaultdict(list)
     for name in operator_names():
@@ -92,7 +93,7 @@ def draw(count: int, seed: int) -> list[Mutant]:
 
 
 def tests_of(file: str) -> list[list[str]]:
-    """Return the groups of tests to run for a file, one after the other."""
+    """Return the groups of tests to run for a file, in order: its own tests, then its package's."""
     path = Path(file).relative_to("siamkit")
     room = path.parts[0] if len(path.parts) > 1 else ""
     inner = path.with_suffix("").parts[1:] if room else (path.stem,)
@@ -138,7 +139,7 @@ def tried(mutant: Mutant, tree: Path) -> tuple[str, float]:
 
 @contextmanager
 def copies(count: int) -> Iterator[SimpleQueue[Path]]:
-    """Yield copies of the repository's files, for as many processes."""
+    """Yield a queue of ``count`` copies of the repository's files, one for each process."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
         cwd=ROOT,

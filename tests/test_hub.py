@@ -171,7 +171,7 @@ def test_a_model_that_is_not_there(hub):
     with pytest.raises(CheckpointError, match=r"hf-hub:someone/none: the hub has no such model"):
         siamkit.from_pretrained("hf-hub:someone/none")
     hub.files["someone/empty"] = {"notes": b""}
-    with pytest.raises(CheckpointError, match=r"it has no config\.json"):
+    with pytest.raises(CheckpointError, match=r"the model has no config\.json"):
         siamkit.from_pretrained("hf-hub:someone/empty")
 
 

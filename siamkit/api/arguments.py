@@ -16,7 +16,7 @@ from siamkit.registry import Registry
 from siamkit.spelling import EVERYDAY, python_argument
 
 SECTIONS = ("train", "engine", "calibration", "track", "report")
-"""Sections of the config that are arguments themselves, as mappings."""
+"""Sections of the config that have an argument of the same name, which takes a mapping."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Arguments:
     Attributes:
         layer: The arguments that are config values.
         objects: The arguments that are objects, by section.
-        data: Data other than one path, or None.
+        data: The data if it is neither a path nor config values; else None.
     """
 
     layer: Layer
@@ -75,14 +75,14 @@ def read(given: Mapping[str, Any], registries: Mapping[str, Registry]) -> Argume
 
 
 def objects_of(given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the objects that a run was started with, of those that are given; None is left out.
+    """Check the objects that are passed to an existing run, and return those that are not None.
 
     Args:
-        given: The arguments by name.
+        given: The objects by the name of their argument.
         where: The function that they were passed to, for errors.
 
     Raises:
-        ConfigError: An argument is no component of a run, or no object.
+        ConfigError: An argument does not name a component of a run, or its value is no object.
     """
     objects = {name: value for name, value in given.items() if value is not None}
     for name, value in objects.items():

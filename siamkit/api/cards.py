@@ -1,4 +1,4 @@
-"""The model card's sections on a run: its data, its figures and its threshold."""
+"""The model card's sections on a run: the data, the training, the figures and the threshold."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class CardFacts:
 
     Attributes:
         config: The run's config.
-        weights: In words, the weights that it started from.
-        data: Images and classes, and how they were split, as its event ``run_start`` says.
-        calibration: Its threshold; None without one.
-        held: The held-out images and their embeddings; None where the run has not ended.
+        weights: The weights that the run started from, in words.
+        data: The data as in the run's event ``run_start``: images, classes and how they were split.
+        calibration: The run's threshold; None without one.
+        held: The held-out images and their embeddings; None if the run has not ended.
         epoch: The best epoch, from 0.
     """
 
@@ -57,19 +57,19 @@ class CardFacts:
         """Return the facts of a run, without the paths of the machine that it ran on.
 
         Args:
-            log: Its events.
-            events: The file of its events, for errors.
-            config: Its config.
-            calibration: Its threshold; None without one.
-            held: Its held-out images and their embeddings; None where the run has not ended.
+            log: The run's events.
+            events: The file of these events, for errors.
+            config: The run's config.
+            calibration: The run's threshold; None without one.
+            held: The held-out images and their embeddings; None if the run has not ended.
             epoch: The best epoch, from 0.
 
         Raises:
-            CheckpointError: Its event log doesn't begin with the run's start.
+            CheckpointError: The event log doesn't begin with the run's start.
         """
         start = _start(log, events)
         if calibration is not None:
-            # Whoever gets the folder has no use for the path, and the folder above may be private.
+            # Only the data's name: its path is of no use to others, and may be private.
             data = Path(calibration.provenance.data).name
             provenance = replace(calibration.provenance, data=data)
             calibration = replace(calibration, provenance=provenance)
@@ -163,7 +163,10 @@ def _figures(facts: CardFacts, held: HeldOut) -> CardSection:
 
 
 def _rate_of(key: str) -> float | None:
-    """Return the false-accept rate in the name of a metric: a guess accepts as many same pairs."""
+    """Return the false-accept rate in a metric's name, which is the metric's chance level.
+
+    Guessing accepts the same share of the same pairs as of the different ones.
+    """
     try:
         return float(key.partition("=")[2])
     except ValueError:

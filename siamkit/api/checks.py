@@ -1,4 +1,4 @@
-"""Checks of the arguments of Python functions that no config checks."""
+"""Checks of the arguments of Python functions, for arguments that are not part of a config."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from siamkit.errors import ConfigError
 
 
 def whole_number(value: Any, where: str, least: int | None = None) -> int:
-    """Return a whole number that a user gave.
+    """Check a whole number that a user gave, and return it.
 
     Args:
         value: The number.
-        where: The argument, for errors.
+        where: The name of the argument, for errors.
         least: The smallest number that is allowed; None: any.
 
     Raises:
-        ConfigError: It is no whole number, or too small.
+        ConfigError: ``value`` is no whole number, or too small.
     """
     try:
         number = None if isinstance(value, bool) else operator.index(value)

@@ -1,4 +1,4 @@
-"""Runs that go on: one that was interrupted, or whichever one a directory holds."""
+"""Continued runs: an interrupted run, or a run that is begun if its directory holds none yet."""
 
 from __future__ import annotations
 
@@ -30,22 +30,23 @@ def resume(
     strict: bool = False,
     **given: Any,
 ) -> TrainingResult:
-    """Continue an interrupted run; otherwise like :func:`siamkit.fit`.
+    """Continue an interrupted run, and return its result as :func:`siamkit.fit` does.
 
     Args:
-        run_dir: The run.
+        run_dir: The run's directory.
         listeners: Called with every :class:`siamkit.Event`.
         progress: As for :func:`fit`.
-        strict: Raise if a checkpoint is damaged, instead of going back to the one before it.
-        **given: The objects that the run was started with, by the argument of :func:`fit`:
-            ``backbone``, ``head``, ``freeze``, ``loss``, ``optimizer``, ``scheduler``. And settings
-            that decide no result, which the run keeps: ``data="/new/place"`` for data that was
-            moved, or ``data={"path": ..., "root": ..., "workers": ...}``; ``device``;
-            ``engine={"cache": ..., "cache_dir": ...}``; ``track``; ``report``.
+        strict: True: raise if a checkpoint is damaged. False: go back to the checkpoint before it.
+        **given: Objects that the run was started with, under the same names as in :func:`fit`:
+            ``backbone``, ``head``, ``freeze``, ``loss``, ``optimizer``, ``scheduler``. And new
+            values of settings that do not affect results, which the run then keeps:
+            ``data="/new/place"`` for data that was moved, or ``data={"path": ..., "root": ...,
+            "workers": ...}``; ``device``; ``engine={"cache": ..., "cache_dir": ...}``; ``track``;
+            ``report``.
 
     Raises:
         CheckpointError: There is no run, no intact checkpoint, or the data or an object changed.
-        ConfigError: An object that the run was started with is missing, a setting would decide the
+        ConfigError: An object that the run was started with is missing, a setting would affect the
             result, or an argument is wrong.
     """
     settings = {name: value for name, value in given.items() if name not in COMPONENTS}
@@ -79,9 +80,9 @@ def continued(
     """Continue a run; see :func:`resume`.
 
     Args:
-        run_dir: The run.
-        changes: Settings that decide no result.
-        objects: The objects that the run was started with.
+        run_dir: The run's directory.
+        changes: New values of settings that do not affect results.
+        objects: The objects that the run was started with, by section of the config.
         strict: As for :func:`resume`.
         listeners: Called with every :class:`siamkit.Event`.
         progress: As for :func:`fit`.
@@ -118,8 +119,8 @@ def begin_or_continue(
         progress: As for :func:`siamkit.fit`.
 
     Raises:
-        ConfigError: The config names no directory, or differs from the run's in what decides the
-            result.
+        ConfigError: The config names no directory, or differs from the run's config in a setting
+            that affects results.
         SiamkitError: The run failed.
     """
     config = load_config(*layers)
@@ -137,7 +138,7 @@ def begin_or_continue(
 
 
 def _differences(given: Mapping[str, Any], config: RunConfig, run: RunDir) -> dict[str, Any]:
-    """Return the given values, nested, that a run doesn't have."""
+    """Return the given config values that differ from the run's, nested by section."""
     kept = resolve(registries(), run.read_config(trackers=True), where=str(run.config))
     values, before = (dict(flat(c.to_values())) for c in (config, kept))
     result: dict[str, Any] = {}

@@ -18,7 +18,11 @@ def registries() -> dict[str, Registry]:
 
 
 def load_config(*layers: Mapping[str, Any], where: str = "") -> RunConfig:
-    """Return the complete config of nested values, merged over the defaults, lowest layer first.
+    """Return the complete config: the defaults, overridden by each of ``layers`` in turn.
+
+    Args:
+        *layers: Config values, nested by section.
+        where: The source of the values, for errors.
 
     Raises:
         ConfigError: A layer is no mapping, a key or a name is unknown, or a value is out of range.

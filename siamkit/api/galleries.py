@@ -18,7 +18,7 @@ from siamkit.inference.gallery import build as building
 from siamkit.inference.gallery.index import Index
 from siamkit.spelling import argument
 
-_RECALL_QUERIES = 100  # of an approximate search, checked against exact search
+_RECALL_QUERIES = 100  # queries of an approximate search that are compared with exact search
 
 
 def embed(
@@ -36,13 +36,13 @@ def embed(
     """Embed images into a file, like ``siamkit embed``, and return its ``--json`` output.
 
     Args:
-        run_dir: The run.
-        images: A folder, a file, or files.
+        run_dir: The run's directory.
+        images: A folder of images, an image file, or a sequence of image files.
         output: The file: ``.npy`` (with the paths in a ``.csv`` beside it) or ``.parquet``.
-        which: The network of the best epoch, or the last saved one.
+        which: ``best``: the network of the best epoch; ``last``: the last saved one.
         batch_size: Images per forward pass.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        workers: Processes that decode images; None: by the number of cores and images.
+        workers: Processes that decode images; None: chosen by the number of cores and images.
         force: Replace existing output. Also discard the partial output of an interrupted command
             that used another run or other images.
         progress: Called with the number of finished images and the total.
@@ -75,15 +75,17 @@ def build_index(
     """Build an index, like ``siamkit index``, and return its ``--json`` output.
 
     Args:
-        run_dir: The run.
-        gallery: A folder, a file, or files. The label of an image is its subfolder.
+        run_dir: The run's directory.
+        gallery: A folder of images, an image file, or a sequence of image files. The label of an
+            image is the name of its subfolder.
         output: The folder of the index.
-        which: The network of the best epoch, or the last saved one.
+        which: ``best``: the network of the best epoch; ``last``: the last saved one.
         kind: ``exact``, ``faiss`` (approximate), or ``auto``: ``faiss`` for a large gallery.
         batch_size: Images per forward pass.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        workers: Processes that decode images; None: by the number of cores and images.
-        force: Replace an existing index, and discard unfinished work of another run or folder.
+        workers: Processes that decode images; None: chosen by the number of cores and images.
+        force: Replace an existing index. Also discard the unfinished work of an interrupted command
+            that used another run or other images.
         progress: Called with the number of finished images and the total.
 
     Returns:
@@ -106,11 +108,11 @@ def load_index(path: str | Path, *, verify: bool = True) -> Index:
 
     Args:
         path: The folder of the index.
-        verify: Check every byte, which takes about a second per million embeddings; otherwise
-            only the sizes of its files are checked.
+        verify: True: check every byte, which takes about a second per million embeddings. False:
+            check only the sizes of the index's files.
 
     Raises:
-        CheckpointError: It is not an index, or is damaged; the message names the file.
+        CheckpointError: The folder is no index, or a file is damaged; the message names the file.
     """
     return Index(path_of(path, "path", "an index"), verify=verify)
 
@@ -131,9 +133,9 @@ def search(
 
     Args:
         index: The folder of an index.
-        queries: A folder, a file, or files.
+        queries: A folder of images, an image file, or a sequence of image files.
         k: Results per query.
-        run_dir: The run that built the index, if it was moved since.
+        run_dir: The directory of the run that built the index, if the run was moved since.
         exact: Compare with every image, even if the index is approximate.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 

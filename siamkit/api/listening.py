@@ -1,4 +1,4 @@
-"""Listeners of a run: those of the caller, the log on the screen, and the plugins that observe."""
+"""Listeners of a run: the caller's functions, the log on the screen, and the observer plugins."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from siamkit.showing import in_notebook, shown
 
 
 def checked(listeners: Any) -> Sequence[Listener]:
-    """Return listeners after a check.
+    """Check that listeners are functions, and return them.
 
     Raises:
-        ConfigError: They are no sequence of functions.
+        ConfigError: ``listeners`` is no sequence of functions.
     """
     several: list[Any] = list(listeners) if isinstance(listeners, Iterable) else [None]
     wrong = [listener for listener in several if not callable(listener)]
@@ -43,7 +43,7 @@ def _spelled(function: Any) -> str:
 
 @contextmanager
 def log_of(progress: bool | None) -> Iterator[Sequence[Listener]]:
-    """Yield the listener that shows the log of a run, if it is to be shown."""
+    """Yield the listener that shows a run's log; an empty sequence if no log is to be shown."""
     if not shown(progress):
         yield ()
         return

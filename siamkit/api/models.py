@@ -29,9 +29,9 @@ def open_run(run_dir: str | Path, **objects: Any) -> OpenRun:
     """Open a run; each of its files is read at most once.
 
     Args:
-        run_dir: The run.
-        **objects: The objects that the run was started with, by the argument of
-            :func:`siamkit.fit`, as far as they are needed.
+        run_dir: The run's directory.
+        **objects: Objects that the run was started with, under the same names as in
+            :func:`siamkit.fit`. Only those that are needed must be passed.
 
     Raises:
         CheckpointError: There is no run, or an object differs from the one at its start.
@@ -56,14 +56,14 @@ def load_model(
     """Return the trained network of a run, in eval mode.
 
     Args:
-        run_dir: The run.
-        which: The network of the best epoch, or the last saved one.
+        run_dir: The run's directory.
+        which: ``best``: the network of the best epoch; ``last``: the last saved one.
         backbone: The module that the run was started with, if its backbone is an object.
         head: The module that the run was started with, if its head is an object.
 
     Raises:
         ConfigError: ``which`` is unknown.
-        CheckpointError: There is no such checkpoint, it is damaged, or it is another network's.
+        CheckpointError: There is no such checkpoint, or it is damaged or of another network.
     """
     return model_of(open_run(run_dir, backbone=backbone, head=head), which)
 
@@ -89,11 +89,12 @@ def load_embedder(
     """Return an embedder of images with the trained network of a run, and its calibration.
 
     Args:
-        run_dir: The run.
-        which: The network of the best epoch, or the last saved one.
+        run_dir: The run's directory.
+        which: ``best``: the network of the best epoch; ``last``: the last saved one.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        kernel: The kernel of the network: a name as in ``engine.prefix``, or ``auto`` to measure.
-        workers: Processes that decode images; None: by the number of cores and images.
+        kernel: The kernel that runs the network: a name as in ``engine.prefix``, or ``auto`` to
+            choose one by measurement.
+        workers: Processes that decode images; None: chosen by the number of cores and images.
         backbone: As for :func:`load_model`.
         head: As for :func:`load_model`.
 
@@ -123,7 +124,7 @@ def embedder_of(
     calibration: Calibration | CheckpointError
     try:
         calibration = run.calibration(which)
-    except CheckpointError as error:  # it is only needed, and raised, by verify()
+    except CheckpointError as error:  # raised when the calibration is used, such as by verify()
         calibration = error
     return Embedder(
         net,

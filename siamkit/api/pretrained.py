@@ -26,16 +26,16 @@ def save_pretrained(
 ) -> Path:
     """Save a run's network to a folder, with its threshold and a model card, and return the folder.
 
-    The network is the best epoch's: the one that the run's figures and its threshold belong to.
-    The card states the data, the figures with their intervals, and the threshold.
+    The network is that of the best epoch, to which the run's figures and threshold belong. The card
+    states the data, the figures with their intervals, and the threshold.
 
     Args:
-        run_dir: The run.
+        run_dir: The run's directory.
         folder: A folder that does not exist yet, or is empty.
-        license: The licence of the weights as the hub spells it, for the card.
-        force: Replace a saved network that is there.
-        backbone: The backbone module, if the run was started with one.
-        head: The same for the head.
+        license: The licence of the weights, for the card, spelled as on the hub.
+        force: Replace a saved network that is in the folder.
+        backbone: The module that the run was started with, if its backbone is an object.
+        head: The module that the run was started with, if its head is an object.
 
     Raises:
         ConfigError: The folder is not empty, or an object is missing.
@@ -63,15 +63,18 @@ def from_pretrained(
     backbone: nn.Module | None = None,
     head: nn.Module | None = None,
 ) -> SiameseNet:
-    """Return a saved network, in eval mode; it computes what it did when it was saved.
+    """Return a saved network, in eval mode, after a check that its output is as when it was saved.
 
-    :meth:`siamkit.Embedder.from_pretrained` returns one that takes files, with the threshold.
+    :meth:`siamkit.Embedder.from_pretrained` returns an embedder instead, which takes image files
+    and has the threshold.
 
     Args:
-        folder: What ``save_pretrained`` wrote, or ``hf-hub:ORG/NAME`` for one on the hub.
-        backbone: A module for the backbone's tensors, where it was saved as a Python object; it is
+        folder: A folder that ``save_pretrained`` wrote, or ``hf-hub:ORG/NAME`` for a network on the
+            hub.
+        backbone: A module to hold the backbone's tensors, if the backbone was a Python object. The
+            module is copied.
+        head: A module to hold the head's tensors, if the head was a Python object. The module is
             copied.
-        head: The same for the head.
 
     Raises:
         ConfigError: There is no such folder, or an object is missing.
@@ -82,7 +85,7 @@ def from_pretrained(
 
 
 def _read(path: Path, objects: dict[str, Any]) -> tuple[SiameseNet, CardFacts]:
-    """Read a run: its best epoch's network, and what the card says of it."""
+    """Return the network of a run's best epoch, and the facts for the model card."""
     run = open_run(path, **objects)
     net = model_of(run)
     calibration = None

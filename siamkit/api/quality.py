@@ -1,4 +1,4 @@
-"""The evaluation of a network, its threshold, and checks of data."""
+"""Quality: the evaluation of a network, the threshold of a run, and checks of data."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def evaluate(
         data: Data as for :func:`siamkit.fit`. The test split is used, else the validation split,
             else everything. None: the run's own test images, else its validation images.
         root: The folder that a table's paths are relative to; None: the table's folder.
-        which: The network of the best epoch, or the last saved one.
+        which: ``best``: the network of the best epoch; ``last``: the last saved one.
         seed: Seed of the random pairs, folds, resamples and episodes.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         embeddings: Embeddings ``[N, E]`` of any network, normalised or not; a tensor or an array.
-        labels: Their N labels, names or numbers.
+        labels: The N labels of ``embeddings``, names or numbers.
         **objects: The objects that the run was started with: ``backbone``, ``head``.
 
     Returns:
@@ -83,7 +83,7 @@ def evaluate(
     opened: OpenRun | None = None
     if isinstance(run, Embedder):
         if given := [name for name, value in objects.items() if value is not None]:
-            what = "cannot be used with an embedder, which has its network"
+            what = "cannot be used with an embedder, which has a network already"
             raise ConfigError(what, where=", ".join(given), hint="leave them out")
         embedder = run
     elif isinstance(run, nn.Module):
@@ -144,7 +144,7 @@ def _images(
 
 
 def _flags(flags: Iterable[bool | None]) -> tuple[bool, ...] | None:
-    """Return the roles of images; None if no image has one."""
+    """Return whether each image has a role (query or gallery); None if the data sets no roles."""
     known = tuple(flags)
     return None if all(flag is None for flag in known) else tuple(map(bool, known))
 
@@ -191,7 +191,7 @@ def _root(root: Any) -> Path | None:
 
 
 def _threshold(embedder: Embedder, notices: list[str]) -> float | None:
-    """Return the threshold that was fitted for the embedder's network; a notice says why not."""
+    """Return the threshold of the embedder's network; None, and a notice why, if there is none."""
     try:
         return embedder.calibration.threshold
     except CheckpointError as error:
@@ -209,9 +209,9 @@ def verify_pairs(
     """Verify each pair of a list, like ``siamkit verify RUN --pairs FILE``.
 
     Args:
-        run_dir: The run; its network of the best epoch and its threshold decide.
+        run_dir: The run's directory. The network of its best epoch and its threshold decide.
         pairs: A table with the columns ``a``, ``b`` and optionally ``same``; paths are relative to
-            its folder.
+            the table's folder.
         output: A new CSV file for the verdicts; None writes no file.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
@@ -249,10 +249,11 @@ def check_data(
         path_column: The column of a table with the images' paths; None: ``path``.
         label_column: The column of a table with the images' classes; None: ``label``.
         seed: Seed of the choice of held-out classes.
-        progress: Called with the name of a step, and the numbers of finished and of all images.
+        progress: Called with the name of a step, the number of finished images, and the number of
+            all images.
 
     Raises:
-        ConfigError: An argument is no path; :func:`siamkit.fit` checks other data when it starts.
+        ConfigError: An argument is no path. (Data in memory is checked by :func:`siamkit.fit`.)
         DataError: The data cannot be read: no such file, bad rows.
     """
     path, folder = path_of(data, "data", "a folder or a table of images"), _root(root)
@@ -278,7 +279,7 @@ def calibrate(
     """Fit the threshold of a run again, without training, and store it with the run.
 
     Args:
-        run_dir: The run.
+        run_dir: The run's directory.
         data: As for :func:`evaluate`; None: the run's own validation images.
         root: As for :func:`evaluate`.
         target: ``eer``: equal rates of false accepts and false rejects. ``far``: a given false
@@ -291,7 +292,7 @@ def calibrate(
     Raises:
         ConfigError: The target does not take a rate, or needs one.
         CheckpointError: There is no such run, or it is damaged.
-        DataError: The images do not allow it; an earlier threshold is kept.
+        DataError: The images do not allow a threshold; an earlier threshold is kept.
     """
     seed = whole_number(seed, "seed")
     run = open_run(run_dir)

@@ -28,14 +28,14 @@ def register_backbone(
 
     Args:
         name: The name in a config: lower-case letters, digits, ``-``, ``_`` and ``.``.
-        build: The function that builds it.
-        options: A pydantic model of its options; None: it has no options.
+        build: The function that builds the backbone.
+        options: A pydantic model of the options; None: there are no options.
         summary: One line for lists; empty: the first line of ``build``'s docstring.
-        pretrained: ``build`` can load pretrained weights.
+        pretrained: Whether ``build`` can load pretrained weights.
         replace: Replace an entry that this process registered under the name.
 
     Raises:
-        PluginError: An argument is wrong, or the name is registered.
+        PluginError: An argument is wrong, or the name is registered already.
     """
     plugins.register(
         "backbones", name, build, options=options, summary=summary, pretrained=pretrained,
@@ -79,13 +79,13 @@ def _registering(kind: str, what: str, builds: str) -> _Register:
 
     Args:
         name: The name in a config: lower-case letters, digits, ``-``, ``_`` and ``.``.
-        build: The function that builds it.
-        options: A pydantic model of its options; None: it has no options.
+        build: The function that builds {what}.
+        options: A pydantic model of the options; None: there are no options.
         summary: One line for lists; empty: the first line of ``build``'s docstring.
         replace: Replace an entry that this process registered under the name.
 
     Raises:
-        PluginError: An argument is wrong, or the name is registered.
+        PluginError: An argument is wrong, or the name is registered already.
     """
     return register
 

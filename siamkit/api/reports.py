@@ -12,15 +12,15 @@ from siamkit.files import path_of
 def write_report(run_dir: str | Path, output: str | Path | None = None) -> dict[str, Any]:
     """Write the report of a run: one HTML file that needs no network connection.
 
-    It also works for an interrupted run, and says which parts are missing.
+    The report of an interrupted run says which parts are missing.
 
     Args:
-        run_dir: The run.
-        output: The file, which is overwritten; None: ``report.html`` in the run.
+        run_dir: The run's directory.
+        output: The file, which is overwritten; None: ``report.html`` in the run's directory.
 
     Returns:
         ``run_dir``, ``path``, ``bytes``, ``charts`` (their names), ``part`` (the held-out images
-        that it shows: ``test``, ``val`` or None) and ``notices``.
+        that the report shows: ``test``, ``val`` or None) and ``notices``.
 
     Raises:
         CheckpointError: There is no run.

@@ -24,7 +24,8 @@ Metrics = Mapping[str, float]
 class Result(RichRepr, Mapping[str, Any]):
     """A result: a mapping with the ``--json`` output of the command.
 
-    Its parts are also attributes. A terminal or a notebook shows it as the tables of the command.
+    Its parts are also attributes. A terminal or a notebook shows the result as the command's
+    tables.
 
     Args:
         values: The ``--json`` output of the command.
@@ -77,7 +78,7 @@ class TrainingResult(Result):
 
     @property
     def stopped_early(self) -> bool:
-        """Early stopping ended the run."""
+        """Whether early stopping ended the run."""
         return bool(self["stopped_early"])
 
     @property

@@ -53,11 +53,11 @@ def create_model(
 
     Args:
         backbone: A name of :func:`list_backbones`, ``timm:<model>``, a mapping of name and options,
-            or a module from images ``[N, C, H, W]`` to features; it is copied.
-        pretrained: Load pretrained weights: True, False, or None: if there are any.
+            or a module from images ``[N, C, H, W]`` to features, which is copied.
+        pretrained: Whether to load pretrained weights; None: load them if there are any.
         weights: A ``.safetensors`` or ``.pth`` file with weights of the backbone to load instead.
         head: A head's name, its name and options (``{"name": "mlp", "dim": 64}``), or a module from
-            features ``[N, D]`` to embeddings; it is copied.
+            features ``[N, D]`` to embeddings, which is copied.
         in_chans: Channels per image.
         image_size: Height and width in pixels; None: the backbone's own size.
         **options: Options of the backbone.
@@ -186,10 +186,10 @@ def fit(
             where they are. Images in memory are saved in the run as PNG; floats in [0, 1] become
             8 bits. A label is a name or a number; 1 and 1.0 are one class, and so are names that
             differ only in surrounding spaces.
-        backbone: As an object: a ``torch.nn.Module`` from images ``[N, C, H, W]`` to features. It
+        backbone: As an object: a ``torch.nn.Module`` from images ``[N, C, H, W]`` to features. The
+            module is copied.
+        head: As an object: a ``torch.nn.Module`` from features ``[N, D]`` to embeddings. The module
             is copied.
-        head: As an object: a ``torch.nn.Module`` from features ``[N, D]`` to embeddings. It is
-            copied.
         freeze: As an object: a :class:`siamkit.FreezePolicy`, or a function ``(stages, progress) ->
             FreezePlan``.
         loss: As an object: a :class:`siamkit.Loss`, a loss of pytorch-metric-learning, or a tuple
@@ -200,14 +200,14 @@ def fit(
             multiplier``.
         epochs: Passes over the training images.
         batch_size: Images per optimizer step.
-        lr: Learning rate of the head; freeze policies scale it for the other stages.
+        lr: Learning rate of the head. Freeze policies may scale the rate for the other stages.
         image_size: Height and width in pixels.
         seed: Seed of all random draws: held-out classes, batches, views, initial weights, dropout.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         run_dir: The directory of the run.
         listeners: Called with every :class:`siamkit.Event`.
-        progress: Show the log of the run and a progress bar; None shows them in a terminal and in a
-            notebook.
+        progress: Whether to show the log of the run and a progress bar; None: only in a terminal or
+            a notebook.
         **sections: Other sections of the config as mappings: ``train={"patience": 3}``, ``engine``,
             ``calibration``, ``track``, ``report``.
 
@@ -235,7 +235,7 @@ def fit(
 def _fit_on(
     data: Any, config: RunConfig, known: Mapping[str, Registry], listeners: Sequence[Listener]
 ) -> TrainingResult:
-    """Train on data that is given in Python, whose images in memory are written to the run."""
+    """Train on data that is given in Python. Images in memory are saved in the run's directory."""
     notices: list[str] = []
     items = items_of(data, notices)
     run = RunDir(RunDir.reserve(config).path.absolute())
@@ -250,7 +250,7 @@ def _fit_on(
 
 
 def _placed(items: list[Item], config: RunConfig, folder: Path) -> RunConfig:
-    """Write data that is given in Python to a folder, and return the config with its place."""
+    """Write data that is given in Python to a folder, and return the config with the new paths."""
     table, root = write_items(items, folder)
     placed = config.data.model_copy(update={"path": str(table), "root": root})
     return config.model_copy(update={"data": placed})
@@ -302,8 +302,9 @@ def inspect(
         config: As for :func:`fit`; or a run directory, for the phases of that run.
         parameters: Also list every parameter.
         measure: Also load the weights and data, time each phase, and report how the engine would
-            run it: cached or live, with which kernel, and why. Not for a run directory.
-        progress: Called with a step, the number of finished phases, and that of all phases.
+            run it: cached or live, with which kernel, and why. Not allowed for a run directory.
+        progress: Called with the name of a step, the number of finished phases, and the number of
+            all phases.
         **sections: Arguments as for :func:`fit`: names, mappings or objects.
 
     Raises:

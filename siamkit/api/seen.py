@@ -20,13 +20,13 @@ from siamkit.words import plural
 def chosen_by(
     images: ImageSet, run: OpenRun | None, which: Which, embedder: Embedder
 ) -> tuple[str, ...]:
-    """Return what these images chose: the ``epoch``, the ``threshold``, or both.
+    """Return what was chosen by means of the images: the ``epoch``, the ``threshold``, or both.
 
     Args:
         images: The images.
-        run: The run that made the network; None if it is unknown.
+        run: The run that made the network; None if the run is unknown.
         which: The network that is evaluated.
-        embedder: The network, with its threshold if it has one.
+        embedder: The embedder with this network, and with its threshold if there is one.
     """
     own, chose = digest(images), []
     if run is not None and which == "best":
@@ -47,7 +47,7 @@ def _calibration(embedder: Embedder) -> Calibration | None:
 
 
 def trained_on(images: ImageSet, run: OpenRun) -> int:
-    """Return how many of some image files the run trained on; 0 if its data is gone."""
+    """Return how many of the image files the run trained on; 0 if its data cannot be loaded."""
     config = run.config.data
     places = [Path(os.path.abspath(sample.path)) for sample in images.samples]  # noqa: PTH100
     try:
@@ -74,6 +74,6 @@ def notices_on(chose: Sequence[str], trained: int, count: int) -> list[str]:
     if trained:
         notices.append(
             f"the run trained on {trained} of the {plural(count, 'image')}, so the figures do not "
-            f"show what it does on others: {other}"
+            f"show how the network does on other images: {other}"
         )
     return notices

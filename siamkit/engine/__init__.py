@@ -1,6 +1,6 @@
-"""The engine: runs the frozen part of a network once.
+"""The engine: lets the frozen part of a network run once per image instead of in every epoch.
 
-Its functions work on any ``torch.nn.Module``. Start with :func:`cut`, which returns a prefix and a
+The functions work on any ``torch.nn.Module``. Start with :func:`cut`, which returns a prefix and a
 suffix. :class:`FeatureCache` stores the prefix's output on the disk, and :func:`choose_kernel`
 finds the fastest kernel that computes it exactly. The names load on first use, so that importing
 siamkit doesn't import torch.

@@ -1,9 +1,9 @@
-"""Blank tensors: stand for outputs of the prefix that nothing depended on when the cut was made.
+"""Blank tensors: placeholders for outputs of the prefix that nothing used when the cut was tried.
 
-A forward may compute with them, and the result is blank again. As soon as a blank tensor would
-matter, an exception ends the forward: Python reads a value of it, it is written into another
-tensor, or the network returns it. So a path that the forward takes only later, or only for some
-images, is noticed instead of computed with wrong values.
+A forward may compute with blank tensors, and the results are blank again. An exception ends the
+forward as soon as a blank tensor matters: when Python code reads one of its values, when it is
+written into another tensor, or when the network returns it. So a path that the forward takes only
+later, or only for some images, is noticed instead of computed with wrong values.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _STATISTICS = frozenset(("batch_norm", "instance_norm"))
 
 
 class SuffixError(SiamkitError):
-    """The suffix failed on a batch on which the whole network may still run."""
+    """The suffix failed on a batch. The whole network may still run on the same batch."""
 
 
 class BlankTensor(Tensor):
@@ -57,7 +57,7 @@ class BlankTensor(Tensor):
 
 
 def blank(tensor: Tensor) -> BlankTensor:
-    """Return a tensor as a blank one of the same shape and memory."""
+    """Return a blank tensor with the shape and the memory of ``tensor``."""
     return tensor.as_subclass(BlankTensor)
 
 
@@ -65,7 +65,7 @@ def require_no_blank(value: Any) -> None:
     """Raise an error if a value holds a blank tensor.
 
     Raises:
-        SuffixError: It does.
+        SuffixError: ``value`` holds a blank tensor.
     """
     if any(isinstance(leaf, BlankTensor) for leaf in tree_leaves(value)):
         raise _used("the network returns it")

@@ -30,7 +30,7 @@ class Boundary:
     """The end of a frozen prefix.
 
     Attributes:
-        name: The last stage or block of the prefix, the module around several stages, or
+        name: The name of the prefix's last stage or block, or of a module around several stages, or
             :data:`FEATURES`.
         module: The module whose output is at the boundary.
         units: Names of the stages or blocks in the prefix, stem first.
@@ -60,14 +60,15 @@ def find_boundaries(
 ) -> tuple[Boundary, ...]:
     """Return the possible boundaries under the plan that was applied to ``net``, deepest first.
 
-    There is one after each of the first stages and blocks that are frozen. A module around them
-    that is completely frozen and held in eval mode gives a deeper boundary: its operations after
-    its last part, such as pooling and flattening, are then before the boundary. Use the first
-    boundary that passes its trial (:func:`siamkit.engine.first_exact_cut`).
+    There is a boundary after each stage and block of the frozen start of the network. A module
+    around such stages or blocks gives a deeper boundary if the module is completely frozen and held
+    in eval mode: operations after the module's last part, such as pooling and flattening, then lie
+    before the boundary. Use the first boundary that passes its trial
+    (:func:`siamkit.engine.first_exact_cut`).
 
     Args:
         net: The network, with ``plan`` applied.
-        stages: Its stages, as the policy sees them.
+        stages: The network's stages, as the policy sees them.
         plan: The plan.
     """
     # By identity: a module or parameter that is shared has several names.
@@ -100,10 +101,10 @@ def find_boundaries(
 def row_elements(
     net: nn.Module, boundaries: Sequence[Boundary], image: Tensor
 ) -> tuple[int | None, ...]:
-    """Return the number of values of the output at each boundary for one image.
+    """Return, for each boundary, the number of values in its module's output for one image.
 
-    It is None if the output holds no tensor or the module never runs. If other tensors cross the
-    boundary too, activations have more values.
+    The number is None if the output holds no tensor or the module never runs. If other tensors
+    cross the boundary too, activations hold more values.
 
     Args:
         net: The network.
@@ -122,7 +123,7 @@ def row_elements(
 
 
 def _deepest_first(boundaries: Sequence[Boundary]) -> tuple[Boundary, ...]:
-    """Return the boundaries, deepest first, with the deepest one of each module."""
+    """Return the boundaries, deepest first, with one boundary per module."""
     return tuple({b.module: b for b in reversed(boundaries)}.values())
 
 

@@ -38,17 +38,17 @@ Answer = Callable[[Call, Callable[[], Any]], Any]
 
 
 _LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
-"""One thread at a time replaces calls of a network: another may run its prefix meanwhile."""
+"""A lock per network: only one thread at a time may replace the calls of a network's modules."""
 
 
 class Leave(BaseException):
-    """Ends a forward early. It is not caught by a forward's own ``except Exception``."""
+    """An exception that ends a forward early. ``except Exception`` in the forward misses it."""
 
 
 def targets_of(net: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
-    """Return the modules to intercept, by name; a module with two names has the first one.
+    """Return the modules to intercept, by name; a module with two names is listed under the first.
 
-    Looking them up costs more than a small forward, so keep them.
+    Keep the result, because looking the modules up takes longer than a small forward.
     """
     first = {id(m): (name, m) for name in reversed([*names]) for m in [submodule(net, name)]}
     return dict(first.values())
@@ -58,14 +58,14 @@ def targets_of(net: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
 def intercepting(
     net: nn.Module, targets: Mapping[str, nn.Module], answer: Answer
 ) -> Iterator[None]:
-    """Replace the output of each outermost call of some modules by that of ``answer``.
+    """Let ``answer`` return the output of each outermost call of ``targets`` within the block.
 
     Calls inside such a call are neither replaced nor counted. Compiled modules run eagerly.
 
     Args:
         net: The network.
-        targets: Modules of it, of :func:`targets_of`.
-        answer: Returns the outputs.
+        targets: Modules of the network, as :func:`targets_of` returns them.
+        answer: Returns the output of a call.
     """
     counts: Counter[str] = Counter()
     inside = False

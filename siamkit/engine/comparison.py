@@ -1,4 +1,4 @@
-"""The comparison of a cut network with the whole one in a run: when, and on how many images."""
+"""The comparison of a cut network with the whole one: when a run makes it, on how many images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def comparison_is_due(epochs: int) -> bool:
 def images_to_compare(prefix_seconds: float, batch: int) -> int:
     """Return how many images of a batch to compare on: as many as the prefix computes in 0.2 s.
 
-    Small networks are compared on whole batches. There are always two images.
+    So small networks are compared on whole batches. At least two images are compared, if the batch
+    has two.
 
     Args:
         prefix_seconds: Seconds per image in the prefix.

@@ -1,4 +1,4 @@
-"""The cut: splits a network at the deepest boundary where prefix and suffix equal the whole."""
+"""The cut: splits a network at the deepest boundary where both parts together equal the whole."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NOTHING_FROZEN = "no part at the start of the network is frozen"
 
 _UNLIKE = "the suffix differs from the whole network {}: {}"
 _RECORDED = 3
-"""The number of images that are recorded if the given images are as many as the traced ones."""
+"""The number of images in a second recording, for the case that :data:`TRACED` images are given."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Cut:
         """Run the whole network and the cut one on a real batch, and return how they differ.
 
         Both run in training mode with the same random state. Afterwards, parameters, gradients,
-        buffers, modes and generators are unchanged. Call it on the first batches of a phase and
+        buffers, modes and generators are unchanged. Compare on the first batches of a phase and
         from time to time, because a forward may branch on images or batches that were not tried.
 
         Args:
@@ -120,23 +120,24 @@ def cut(module: nn.Module, stages: Iterable[Stage], plan: FreezePlan, images: Te
                 activations = result.cut.prefix(images)
             loss = criterion(result.cut.suffix(activations), labels)
 
-    Every boundary is tried on ``images``, deepest first. Outputs, gradients and buffers must equal
-    those of the whole network, in training mode and in eval mode, for several numbers of images.
-    :meth:`Cut.differs` repeats this on training batches.
+    Boundaries are tried on ``images``, deepest first, until one is exact: outputs, gradients and
+    buffers must equal those of the whole network, in training mode and in eval mode, for several
+    numbers of images. :meth:`Cut.differs` repeats the comparison on training batches.
 
     Args:
         module: Any network whose forward takes images. Wrappers (``DistributedDataParallel``,
             ``torch.compile``) are removed; the suffix runs the network inside.
-        stages: Its stages (:func:`siamkit.model.stages.discover_stages`).
-        plan: The plan that was applied to it by a
-            :class:`~siamkit.freezing.controller.FreezeController`.
+        stages: The network's stages (:func:`siamkit.model.stages.discover_stages`).
+        plan: The plan that a :class:`~siamkit.freezing.controller.FreezeController` applied to the
+            network.
         images: Real, different images ``[N, C, H, W]``, two or more, on the network's device.
 
     Returns:
         The cut, and the reasons why deeper boundaries were rejected.
 
     Raises:
-        ConfigError: The plan was not applied to the network, or the images show nothing.
+        ConfigError: The plan was not applied to the network, or a wrong cut could look exact on
+            ``images``.
     """
     _require_images(images)
     net = unwrap(module)
@@ -181,7 +182,7 @@ def first_exact_cut(
         images: Different images ``[N, C, H, W]``, two or more.
 
     Returns:
-        The cut, or None; and the reason why each boundary before it was rejected.
+        The cut, or None; and the reason why each boundary that was tried before was rejected.
     """
     reasons: list[str] = []
     for boundary in boundaries:
@@ -223,9 +224,9 @@ def _tried(net: nn.Module, boundary: Boundary, images: Tensor) -> tuple[Cut, str
 def _trial(cut: Cut, images: Tensor, whole: Outcome) -> str | None:
     """Return why a cut is not exact; None if it is.
 
-    Each part of the network runs as seldom as possible, because this delays every phase. The order
-    matters: whenever the suffix runs, the network saw other images last, so the suffix cannot use
-    what the network stored about its own.
+    Each part of the network runs as seldom as possible, because the trial delays every phase. The
+    order matters: before each run of the suffix, the network last ran on other images, so the
+    suffix cannot use what the network stored about the suffix's images.
     """
     net, inside = cut.net, cut.boundary.names
     alone = cut._activations(images[-1:], seed=1)
@@ -260,7 +261,7 @@ def _trial(cut: Cut, images: Tensor, whole: Outcome) -> str | None:
 
 
 def _given(suffix: Suffix, activations: Tensor) -> Callable[[Tensor], object]:
-    """Return the suffix as a function of images that uses the given activations."""
+    """Return a function that ignores its images and runs the suffix on the given activations."""
     return lambda _: suffix(activations)
 
 

@@ -1,9 +1,9 @@
 """The data-flow tracker: follows which results of a forward depend on which tensors.
 
-It sees every operation as PyTorch dispatches it, inside and outside of modules, so it needs no
-graph of the network. Dependence is tracked per storage, which covers views and in-place operations.
-It cannot follow values that leave PyTorch and come back. So its result is a strong hint, and the
-trial of a cut (:mod:`siamkit.engine.trial`) is the proof.
+The tracker sees every operation as PyTorch dispatches it, inside and outside of modules, so it
+needs no graph of the network. Dependence is tracked per storage, which covers views and in-place
+operations. The tracker cannot follow values that leave PyTorch and come back. So its result is a
+strong hint, and the trial of a cut (:mod:`siamkit.engine.trial`) is the proof.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class Dataflow(AbstractContextManager["Dataflow"]):
         """Run an operation, and record the dependences of its result.
 
         Args:
-            inputs: The values that it reads.
-            targets: The tensors that it writes to.
+            inputs: The values that the operation reads.
+            targets: The tensors that the operation writes to.
             run: Runs the operation.
         """
         labels = self.labels(inputs)
@@ -112,7 +112,7 @@ class Dataflow(AbstractContextManager["Dataflow"]):
 
 
 class _Operations(TorchDispatchMode):
-    """Sees every operation."""
+    """Reports every operation to the tracker."""
 
     def __init__(self, flow: Dataflow) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -131,7 +131,7 @@ class _Operations(TorchDispatchMode):
 
 
 class _Departures(TorchFunctionMode):
-    """Sees values that leave PyTorch, which is not an operation."""
+    """Reports values that leave PyTorch to the tracker. Leaving is not an operation of PyTorch."""
 
     def __init__(self, flow: Dataflow) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """The phase decision: how a phase is computed, and the numbers behind it.
 
-It is part of a run's state, so that a resumed run continues in the same way.
+The decision is part of a run's state, so that a resumed run continues in the same way.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class PhaseDecision:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PhaseDecision:
-        """Return the decision of :meth:`to_json`'s values; unknown keys are ignored."""
+        """Return the decision that :meth:`to_json` described; unknown keys are ignored."""
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         known["rejected_boundaries"] = tuple(known.get("rejected_boundaries", ()))
         return cls(**known)

@@ -11,7 +11,7 @@ from torch import Tensor
 def relative_difference(
     output: Tensor, reference: Tensor, *, floor: float = 0.0, equal_nan: bool = False
 ) -> float:
-    """Return the largest absolute difference over the largest magnitude of ``reference``.
+    """Return the largest absolute difference divided by the largest magnitude of ``reference``.
 
     Args:
         output: A tensor of any type.
@@ -20,8 +20,9 @@ def relative_difference(
         equal_nan: Whether NaN and infinity are equal to themselves.
 
     Returns:
-        Infinity if the shapes differ or a value is not finite, so that it exceeds any tolerance; 0
-        for empty tensors. A difference from zeros is absolute, in units of 1e-12.
+        The relative difference. It is infinite, and so exceeds any tolerance, if the shapes differ
+        or a value is not finite. It is 0 for empty tensors. If ``reference`` is all zeros, the
+        divisor is ``floor``, or 1e-12 if ``floor`` is smaller.
     """
     if output.shape != reference.shape:
         return float("inf")

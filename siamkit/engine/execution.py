@@ -47,10 +47,11 @@ class Engine:
 
     Args:
         controller: The controller that applied the phase's plan to the network.
-        inputs: The sets of inputs by name: :data:`TRAIN`, and those evaluated after each epoch.
+        inputs: The sets of inputs by name: those that the run trains on (:data:`TRAIN` among them),
+            and those that are evaluated after each epoch.
         visits: Training images per epoch; an image that comes twice counts twice.
         settings: Settings of the engine.
-        reports: Callbacks of long work.
+        reports: Callbacks during long work.
         identity: Further facts that determine the prefix's output, as JSON values. They are part
             of the cache's key.
     """
@@ -81,7 +82,7 @@ class Engine:
 
         Args:
             epochs: The epochs left in the phase.
-            before: The decision at the start of the phase; None if it starts now.
+            before: The decision at the start of the phase; None if the phase starts now.
         """
         self.close()
         phase = self.decide(epochs, before)
@@ -107,7 +108,7 @@ class Engine:
             epoch: The epoch.
 
         Returns:
-            The execution; another one if the cache cannot be used.
+            The execution; a new one if the cache cannot be used.
         """
         phase = execution.parts
         if phase is None or phase.plan.mode == "live":
@@ -133,10 +134,10 @@ class Engine:
         Args:
             execution: The execution of the phase, prepared for the epoch.
             epoch: The epoch.
-            batch: Indices of the images of its first batch.
+            batch: Indices of the images of the epoch's first batch.
 
         Returns:
-            The execution; one of the whole network if the two differ.
+            The execution; one of the whole network if the cut network differs from it.
         """
         phase = execution.parts
         if phase is None or not comparison_is_due(epoch - execution.epochs.start):
@@ -192,7 +193,7 @@ class Engine:
 
         Args:
             epochs: The epochs left in the phase.
-            before: The decision at the start of the phase; None if it starts now.
+            before: The decision at the start of the phase; None if the phase starts now.
 
         Returns:
             The cut phase, or the decision to run the whole network.
@@ -363,7 +364,7 @@ class Engine:
                 return run()
 
     def _stock(self, execution: Execution, phase: CutPhase, view: int) -> str | None:
-        """Compute missing rows of an epoch and pass its rows to the sources.
+        """Compute the missing rows of an epoch, and pass the epoch's rows to the sources.
 
         Returns:
             The reason why the rows cannot be used, or None.
@@ -382,7 +383,7 @@ class Engine:
             kernel = phase.choice.kernel if absent and phase.choice else None
             try:
                 rows = cache.load(views, kernel, self.settings.budget)
-            except LookupError:  # another process evicted them meanwhile
+            except LookupError:  # another process evicted rows meanwhile
                 continue
             break
         if absent or len(views) > 1:
@@ -390,8 +391,8 @@ class Engine:
             if not apart <= cache.tolerance:
                 return (
                     f"the cache in {self.settings.root} differs from the network by {apart:.1e} of "
-                    f"its largest value, more than the allowed {cache.tolerance:.0e}: this phase "
-                    f"runs without it ({command('cache clear')} empties it)"
+                    f"the largest value, more than the allowed {cache.tolerance:.0e}: this phase "
+                    f"runs without the cache ({command('cache clear')} empties it)"
                 )
         for name, v in views.items():
             sources[name].show(v, rows[name])
@@ -399,7 +400,7 @@ class Engine:
 
 
 def _different(images: Tensor) -> Tensor:
-    """Return images to try a cut on: these, with random ones if they are all equal."""
+    """Return images to try a cut on: ``images``, or one and random ones if all are equal."""
     if not all_alike(images):
         return images
     generator = torch.Generator().manual_seed(0)

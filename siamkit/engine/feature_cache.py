@@ -62,7 +62,7 @@ class CachedRows(Dataset[Tensor]):
         """Return one row, or rows ``[n, ...]``.
 
         Raises:
-            ConfigError: A plan was applied since that doesn't freeze the same prefix.
+            ConfigError: A plan that doesn't freeze the same prefix was applied meanwhile.
             FrozenDriftError: A frozen tensor of the prefix changed.
         """
         self._require_frozen()
@@ -100,8 +100,8 @@ class FeatureCache:
     and prunes stores. Several processes can use one store: the first fills it, and the others wait
     and read. While a key's row is stored, each read gives the same bits.
 
-    The cache belongs to the plan under which it was made. After a plan that freezes another prefix,
-    it raises an error; make a new cut and a new cache then.
+    The cache belongs to the plan under which it was made. After a plan that freezes another prefix
+    is applied, the cache raises an error; make a new cut and a new cache then.
 
     Args:
         cut: The cut network (:attr:`siamkit.engine.CutResult.cut`).
@@ -199,28 +199,29 @@ class FeatureCache:
     ) -> CachedRows:
         """Return the activations of images, computing missing ones first.
 
-        Call it once per phase or epoch with the keys of all images, not once per batch.
+        Call this method once per phase or epoch with the keys of all images, not once per batch.
 
-        A few rows are compared with the network's current output: the first and the last computed
-        row, or else one stored row at the 1st, 2nd, 4th, 8th, ... call; and the last row whose key
-        stands at two positions. So most keys that stand for two images are detected, and a
-        ``load`` that returns random images. In this case, all rows of the store are removed.
+        A few rows are compared with the network's current output: the first and the last row that
+        the call computed, and the last row whose key occurs twice in ``keys``. Of the calls that
+        compute no row, only the 1st, 2nd, 4th, 8th, ... compare: one stored row, and the row with a
+        key that occurs twice. This detects most keys that stand for two different images, and a
+        ``load`` that returns random images. If a row differs, all rows of the store are removed.
 
         Args:
             keys: A key per image and view. Anything that changes the pixels must change the key:
                 the file's content, the resizing and normalisation, the seed of a random
                 augmentation.
-            load: Returns the images ``[n, C, H, W]`` at the given positions in ``keys``. Their
-                shape and type are those of the images that the network was cut with; they may be
-                on any device. A key must always give the same image.
+            load: Returns the images ``[n, C, H, W]`` at the given positions in ``keys``. The images
+                must have the shape and type of those that the network was cut with; they may be on
+                any device. A key must always give the same image.
             progress: Called with the number of computed rows and the number of rows to compute.
 
         Returns:
-            A dataset of rows, one per key, in order. It stays usable after :meth:`close`.
+            A dataset of rows, one per key, in order. The dataset stays usable after :meth:`close`.
 
         Raises:
-            ConfigError: A plan was applied since that doesn't freeze the same prefix; or a key, an
-                image or the kernel is invalid.
+            ConfigError: A plan that doesn't freeze the same prefix was applied meanwhile; or a key,
+                an image or the kernel is invalid.
             DataError: A row differs from the network's output.
             FrozenDriftError: A frozen tensor of the prefix changed.
             ResourceError: The rows do not fit the budget or the disk. Computed rows are kept.
@@ -241,7 +242,7 @@ class FeatureCache:
             try:
                 rows = self._store.rows(row_keys)
                 break
-            except LookupError:  # another process evicted them meanwhile
+            except LookupError:  # another process evicted rows meanwhile
                 continue
         for text in self._store.notices():
             _log.warning(text)
@@ -280,7 +281,7 @@ class FeatureCache:
         )  # fmt: skip
 
     def _kernel_for(self, missing: list[int], images: Load) -> Kernel:
-        """Return the kernel. If it was chosen for fewer images, it is chosen again."""
+        """Return the kernel. A kernel that was chosen for fewer images is chosen again."""
         if self._kernel is None or (self._wanted == "auto" and len(missing) > self._chosen_for):
             first = images(missing[: batch_size(self._image.device)])
             with evaluating(self._cut.net):
@@ -317,9 +318,9 @@ class FeatureCache:
             return
         self._store.drop()
         raise DataError(
-            f"the cached row differs by {apart[worst]:.1e} of its largest value from the network's "
-            f"output for the loaded image, more than the allowed {self._store.tolerance:.0e}; all "
-            "rows of this prefix were removed from the cache",
+            "the cached row differs from the network's output for the loaded image by "
+            f"{apart[worst]:.1e} of the output's largest value, more than the allowed "
+            f"{self._store.tolerance:.0e}; all rows of this prefix were removed from the cache",
             where=f"key {keys[positions[worst]]!r}",
             hint="anything that changes the pixels must change the key (file, preprocessing, "
             "view), and 'load' must always return the same image for a key",
@@ -359,7 +360,7 @@ def _checked(load: Load, like: Tensor) -> Load:
 
 
 def _last_repeated(keys: Sequence[bytes]) -> int | None:
-    """Return the last position whose key stands at an earlier position too."""
+    """Return the last position whose key also stands at an earlier position; None without one."""
     first = {key: at for at, key in reversed(list(enumerate(keys)))}
     return next((at for at in range(len(keys) - 1, -1, -1) if first[keys[at]] != at), None)
 

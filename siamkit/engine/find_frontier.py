@@ -1,9 +1,9 @@
-"""The search for a frontier, by following one forward.
+"""The search for a frontier, by following forwards of the network.
 
 The network's own ``forward`` runs on black images while
-:class:`~siamkit.engine.dataflow.Dataflow` follows it. This shows the output of each frozen module,
-the parts of it that the rest of the network depends on, the tensors that are changed in place, and
-whether the code branches on values of the images.
+:class:`~siamkit.engine.dataflow.Dataflow` follows it. This shows the outputs of the frozen modules,
+the parts of these outputs that the rest of the network depends on, the tensors that are changed in
+place, and whether the code branches on values of the images.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ def find_frontier(net: nn.Module, boundary: Boundary, images: Tensor, seen: Reco
         net: The network, with a plan applied.
         boundary: The boundary.
         images: Images ``[N, C, H, W]``; only their shape and type matter.
-        seen: A forward with another number of images than :data:`TRACED`.
+        seen: The recording of a forward with a number of images other than :data:`TRACED`.
 
     Raises:
-        SiamkitError: The network cannot be cut there; the message says why.
+        SiamkitError: The network cannot be cut at the boundary; the message says why.
     """
     black = images.new_zeros(TRACED, *images.shape[1:])
     flow = Dataflow()
@@ -86,7 +86,7 @@ def find_frontier(net: nn.Module, boundary: Boundary, images: Tensor, seen: Reco
 
 @dataclass(frozen=True)
 class _Output:
-    """The output of a call: its structure, its leaves, and their values for two images."""
+    """The output of a call: its structure, and its leaves with their values for two images."""
 
     spec: TreeSpec
     leaves: tuple[Leaf, ...]
@@ -139,8 +139,8 @@ class _Use:
     """The outputs before a boundary that the rest of a forward uses.
 
     Attributes:
-        used: The used leaves of calls, and the image if it is used.
-        written: Those that are changed in place.
+        used: The labels of the leaves that are used, and of the image if it is used.
+        written: The labels of the leaves and the image that are changed in place.
     """
 
     def __init__(

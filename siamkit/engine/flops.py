@@ -41,7 +41,7 @@ def count_flops(net: nn.Module, cut: Cut | None, images: Tensor) -> Flops:
 
     Args:
         net: The network, with a plan applied; it is unchanged afterwards.
-        cut: The cut network; None if it runs whole.
+        cut: The cut network; None if the network runs whole.
         images: Two or more images ``[N, C, H, W]``.
     """
     with undisturbed(net):
@@ -66,7 +66,10 @@ def _counter() -> Any:
 
 
 def _convolution_backward(grad: Any, images: Any, weight: Any, *rest: Any, out_shape: Any) -> int:
-    """Count each of the two gradients like the forward; torch counts grouped ones as dense."""
+    """Count each of the two gradients like the forward.
+
+    torch's own count takes the gradients of a grouped convolution for those of a dense one.
+    """
     del out_shape
     transposed, wanted = rest[-4], rest[-1]
     gradients: Sequence[bool] = wanted[:2]  # of the input, of the weight

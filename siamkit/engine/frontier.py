@@ -1,7 +1,7 @@
 """The frontier: the tensors that cross a boundary, and templates of all outputs before it.
 
 At most boundaries, one tensor crosses. Several cross if branches, skip connections or tuples bypass
-the last frozen module. :mod:`siamkit.engine.find_frontier` finds them.
+the last frozen module. :mod:`siamkit.engine.find_frontier` finds these tensors.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Port:
     """A tensor that crosses the boundary.
 
     Attributes:
-        call: The call that returns it; None for the images themselves.
-        leaf: Its position in the call's output.
-        shape: Its shape.
-        dtype: Its type.
-        written: Whether later operations change it in place.
-        layout: Its memory layout. Dropout draws values in the order of the memory.
+        call: The call that returns the tensor; None for the images themselves.
+        leaf: The tensor's position in the call's output.
+        shape: The tensor's shape.
+        dtype: The tensor's type.
+        written: Whether later operations change the tensor in place.
+        layout: The tensor's memory layout. It matters: dropout draws values in memory order.
     """
 
     call: Call | None
@@ -77,7 +77,7 @@ class Frontier:
         return torch.cat(rows, 1) if len(rows) > 1 else rows[0]
 
     def unpack(self, activations: Tensor) -> dict[int, Tensor]:
-        """Undo :meth:`pack`. Tensors that are changed in place are copies."""
+        """Undo :meth:`pack`. Tensors that later operations change in place are copied."""
         if self.is_plain:
             parts = [activations]
         else:

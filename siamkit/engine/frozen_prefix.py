@@ -17,15 +17,16 @@ _ANEW = "call siamkit.engine.cut under the current plan, and open a new FeatureC
 class FrozenPrefix:
     """Checks at little cost, for each batch, that a prefix has not changed.
 
-    After a new plan, it compares fingerprints. In between, torch counts the writes to each tensor,
-    and only tensors with new writes are hashed.
+    After a new plan, fingerprints are compared. Under the same plan, torch counts the writes to
+    each tensor, and only tensors with new writes are hashed.
 
     Args:
         controller: The controller that applied the plan before the cut.
         cut: The cut network.
 
     Raises:
-        ConfigError: They have different networks, or the plan trains a part of the prefix.
+        ConfigError: The controller and the cut have different networks, or the plan trains a part
+            of the prefix.
     """
 
     def __init__(self, controller: FreezeController, cut: Cut) -> None:

@@ -59,7 +59,9 @@ def prefix_fingerprints(controller: FreezeController, cut: Cut) -> dict[str, str
 
 
 def describe_network(cut: Cut, image: Tensor) -> dict[str, Any]:
-    """Return further facts that determine a cached row of any network, as JSON values.
+    """Return further facts that determine a cached row, as JSON values.
+
+    They are for networks that no config describes.
 
     Args:
         cut: The cut network.

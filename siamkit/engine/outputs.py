@@ -27,8 +27,8 @@ class Shape:
     """The shape of a tensor for any number of images.
 
     Attributes:
-        sizes: The size of each dimension; for one that counts images, the entries per image.
-        counts: Whether a dimension counts images.
+        sizes: The size of each dimension; for a dimension that counts images, its size per image.
+        counts: For each dimension, whether it counts images.
     """
 
     sizes: tuple[int, ...]
@@ -39,12 +39,12 @@ class Shape:
         """Return the shape of a tensor that is seen at two numbers of images.
 
         Args:
-            one: Its shape for ``counts[0]`` images.
-            other: Its shape for ``counts[1]`` images.
-            counts: The numbers of images.
+            one: The tensor's shape for ``counts[0]`` images.
+            other: The tensor's shape for ``counts[1]`` images.
+            counts: The two numbers of images.
 
         Raises:
-            SiamkitError: A dimension is neither constant nor proportional to the images.
+            SiamkitError: A dimension is neither constant nor proportional to the number of images.
         """
         sizes, scaled = [], []
         for a, b in zip(one, other, strict=True):
@@ -100,7 +100,7 @@ class Leaf:
 
         Args:
             images: The number of images.
-            activations: The activations by the number of their port.
+            activations: The tensors that the activations hold, by the number of their port.
         """
         raise NotImplementedError
 
@@ -133,7 +133,7 @@ class Repeated(Leaf):
     Attributes:
         value: The value for one image.
         axis: The dimension that counts images.
-        written: Whether later operations change it in place.
+        written: Whether later operations change the value in place.
     """
 
     value: Tensor
@@ -154,7 +154,7 @@ class Repeated(Leaf):
 class Blank(Leaf):
     """A tensor whose values do not matter; see :mod:`siamkit.engine.blank`.
 
-    Where an operation loses track of that, the values are NaN.
+    The values are NaN, for operations whose result is no longer a blank tensor.
     """
 
     BLANK: ClassVar[float] = float("nan")
@@ -177,11 +177,11 @@ class Given(Leaf):
     """A tensor that the activations hold.
 
     Attributes:
-        port: Its number among the tensors in the activations.
+        port: The tensor's number among the tensors in the activations.
     """
 
     port: int
 
     def make(self, images: int, activations: Mapping[int, Tensor]) -> Tensor:
-        """Return the activations."""
+        """Return the tensor."""
         return activations[self.port]

@@ -23,7 +23,7 @@ class Execution:
 
     Attributes:
         decision: The engine's decision.
-        epochs: The epochs that it is for.
+        epochs: The epochs that the execution is for.
         sources: The source of batches of each set of inputs.
         forward: Maps the inputs of a source's batch to the network's output ``[N, E]``.
         parts: The cut network and its costs; None if the whole network runs.
@@ -55,7 +55,7 @@ class CutPhase:
         rejected_boundaries: The reasons why deeper boundaries are not used.
         times: The measured times of both parts.
         dtype: The type of cached rows.
-        cache: The cached rows of the phase; None if it may not be cached.
+        cache: The cached rows of the phase; None if the phase may not be cached.
         views: Views per image; None for a new view in every epoch.
         work: The work that is left in the phase.
         costs: The measured costs.
@@ -80,7 +80,7 @@ class CutPhase:
         """Return the decision and its numbers.
 
         Args:
-            before: The decision at the start of the phase; None if it starts now.
+            before: The decision at the start of the phase; None if the phase starts now.
         """
         choice, plan = self.choice, self.plan
         # A resumed run that finds all its rows keeps the name of the kernel that computed them.

@@ -19,7 +19,7 @@ _PROGRESS = 1.0  # seconds between two reports of a fill
 
 
 class PhaseCache:
-    """The rows that a phase reads. Its store stays in use until :meth:`close`.
+    """The cached rows that a phase reads. The store of the rows stays in use until :meth:`close`.
 
     Args:
         description: Everything but the image and view that determines a row; see
@@ -29,7 +29,7 @@ class PhaseCache:
         shape: The shape of the prefix's output for one image.
         dtype: The type of the rows.
         settings: Device, precision and folder.
-        reports: Callbacks of long work.
+        reports: Callbacks during long work.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class PhaseCache:
         self._wanted: list[bytes] = []
 
     def want(self, views: Iterable[int]) -> tuple[int, int]:
-        """Set the views of the training images that the phase reads. It writes no file.
+        """Set the views of the training images that the phase reads. No store is created.
 
         Returns:
-            The number of different rows, and the number of those that are missing.
+            The number of different rows, and the number of missing rows.
         """
         reached = list(views)
         keys = [
@@ -110,7 +110,7 @@ class PhaseCache:
 
         Args:
             view: A view of the training images.
-            rows: Its rows; the first and the last are compared.
+            rows: The rows of this view; the first and the last are compared.
         """
         train = self.inputs[TRAIN]
         ends = (0, len(rows) - 1)

@@ -1,8 +1,9 @@
-"""The planner: decides whether the frozen prefix runs once per image or for every batch. Pure.
+"""The planner: decides whether the frozen prefix runs once per image or for every batch.
 
 The prefix is a fixed function, so its output can be stored for each image and view. The *cached*
-mode fills the cache once and then reads it. The *live* mode runs the prefix for every batch. Both
-modes learn the same; this module only compares their costs.
+mode fills the cache once and then reads it. The *live* mode runs the prefix for every batch. The
+network learns the same in both modes, so the planner only compares their costs. It measures and
+stores nothing itself.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Work:
         visits: Training images per epoch; an image that comes twice counts twice.
         held_out: Images evaluated after each epoch.
         rows: Number of different pairs of image and view in the remaining epochs.
-        missing: Number of those that the cache does not hold yet.
+        missing: Number of these pairs whose rows the cache does not hold yet.
     """
 
     epochs: int
@@ -132,13 +133,13 @@ def place(
 ) -> tuple[int, int | None]:
     """Return the boundary to cache at, and the number of views per image.
 
-    The deepest boundary saves the most time. A shallower one with smaller activations is used if
-    the deepest one's do not fit the budget. The result depends on the config and the data alone,
-    never on a measurement, because views affect what the run learns, which must not differ between
-    machines.
+    The deepest boundary saves the most time. If the activations at the deepest boundary do not fit
+    the budget, a shallower boundary with smaller activations is used. The result depends on the
+    config and the data alone, never on a measurement, because views affect what the run learns,
+    which must not differ between machines.
 
     Args:
-        row_bytes: Bytes of one image at each boundary, deepest first.
+        row_bytes: Bytes of one image's activations at each boundary, deepest first.
         images: Training images.
         held_out: Images to evaluate, in one view each.
         epochs: Epochs in the phase.

@@ -21,13 +21,13 @@ from siamkit.model.undisturbed import Snapshot
 class Prefix(nn.Module):
     """The part of a network before a boundary, as a module of its own.
 
-    It runs the network's own ``forward`` and leaves it by an exception as soon as all tensors that
-    cross the boundary are computed. This works in eager mode and when a compiler captures the
-    forward.
+    The prefix runs the network's own ``forward`` and leaves it by an exception as soon as all
+    tensors that cross the boundary are computed. This works in eager mode and when a compiler
+    captures the forward.
 
-    It is a fixed function of each image: it runs in eval mode without gradients, whatever the
-    network's mode is, and what the forward stores in buffers and attributes is undone. The suffix
-    runs the same code again and stores it once, as the whole network does.
+    The prefix is a fixed function of each image: the network runs in eval mode without gradients,
+    whatever its own mode is, and what the forward stores in buffers and attributes is undone. The
+    suffix runs the same code again and stores these values once, as the whole network does.
 
     Args:
         net: The network. Its modules are used, not copied.
@@ -45,10 +45,10 @@ class Prefix(nn.Module):
         self._around = tuple(submodule(net, name) for name in sorted(around))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the activations ``[N, ...]`` at the boundary of ``images [N, C, H, W]``.
+        """Return the activations ``[N, ...]`` of ``images [N, C, H, W]`` at the boundary.
 
         If only the output of the boundary's module crosses the boundary, it is returned as it is.
-        Otherwise, all tensors that cross are returned flattened and side by side ``[N, values]``.
+        Otherwise, all tensors that cross are flattened and joined in one tensor ``[N, values]``.
 
         Raises:
             SiamkitError: The forward ended before all tensors were computed.

@@ -27,12 +27,12 @@ Loaded = Generator[tuple[Sequence[int], Tensor], None, None]
 """Yields positions of images with their images ``[n, C, H, W]``, in parts."""
 
 _ROUNDING = {torch.float32: 1e-3, torch.float16: 5e-3, torch.bfloat16: 3e-2}
-"""Largest allowed difference of a row from the network's output, relative to its largest value. It
-covers the rounding of the row's type and a margin for another kernel's arithmetic."""
+"""Largest allowed difference of a row from the network's output, relative to the output's largest
+value: the rounding to the row's type, and a margin for the arithmetic of other kernels."""
 
 
 class PrefixStore:
-    """The rows of one prefix by key. The store is in use from its first use to :meth:`close`.
+    """The rows of one prefix by key. The store on the disk is in use from first use to ``close``.
 
     Args:
         cut: The cut network.
@@ -94,8 +94,8 @@ class PrefixStore:
             load: Yields positions with their images, given the positions of keys.
             budget: Bytes that all stores may take together. Other stores and rows are evicted.
             keep: Keys whose rows are not evicted.
-            strict: Whether to refuse to exceed the budget if other processes use stores that would
-                be evicted.
+            strict: Whether to raise an error if the budget is exceeded because other processes use
+                the stores that would be evicted.
             on_wait: Called before waiting for another process that fills the store.
             check: Called regularly; may raise to stop.
             progress: Called with the number of computed rows and the number of rows to compute.
@@ -131,7 +131,7 @@ class PrefixStore:
 
         Args:
             rows: Stored rows ``[N, ...]``.
-            images: Their images ``[N, C, H, W]``, on the network's device.
+            images: The images ``[N, C, H, W]`` of the rows, on the network's device.
 
         Returns:
             The largest difference, relative to the network's largest value.
@@ -146,7 +146,7 @@ class PrefixStore:
             fill.shed((), sum(other.bytes for other in list_stores(self._root)))
 
     def notices(self) -> list[str]:
-        """Return the problems with its files since the last call, one sentence each."""
+        """Return the problems with the store's files since the last call, one sentence each."""
         if self._store is None:
             return []
         texts = list(self._store.notices)
@@ -185,5 +185,5 @@ class PrefixStore:
 
 
 def allowed(dtype: torch.dtype, numerics: str) -> float:
-    """Return the largest discrepancy that a row's type and arithmetic explain."""
+    """Return the largest discrepancy that the type of the rows and the arithmetic explain."""
     return max(_ROUNDING[dtype], tolerance(numerics))

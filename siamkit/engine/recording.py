@@ -1,4 +1,4 @@
-"""Recordings: the outputs of the frozen modules in a forward, and what they depend on."""
+"""Recordings: the outputs of frozen modules in a forward, and the tensors that they depend on."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Recording:
 
 
 def calls_until(calls: Mapping[Call, Any], last: Call) -> dict[Call, Any]:
-    """Return the calls up to the last one; none if it did not run."""
+    """Return the calls up to ``last``; none if ``last`` did not run."""
     names = list(calls)
     return {call: calls[call] for call in names[: names.index(last) + 1]} if last in calls else {}
 
@@ -59,7 +59,7 @@ class TracedCalls:
     Attributes:
         module: The boundary's module.
         flow: The data-flow tracker of the forward.
-        calls: The output of each call that does not depend on a parameter that trains.
+        calls: The outputs that depend on no parameter that trains, by call.
         trained: Whether a module that trains has started.
         ends: The calls after which the prefix may end, each with the number of values that Python
             code had read by then.
@@ -96,8 +96,8 @@ class TracedCalls:
     def watching(self, net: nn.Module, names: Sequence[str]) -> Iterator[None]:
         """Notice when the first module that trains starts.
 
-        Modules around those of the prefix start before them and do not count. Labels follow their
-        own parameters, such as class tokens.
+        Modules around the prefix's modules start earlier and do not count. Their own parameters,
+        such as class tokens, are followed by labels instead.
         """
 
         def start(*_: Any) -> None:
@@ -120,7 +120,8 @@ class TracedCalls:
         """Return the boundary's last call.
 
         Raises:
-            SiamkitError: There is none, or the code before it branches on values of the images.
+            SiamkitError: There is no such call, or the code before it branches on values of the
+                images.
         """
         if not self.ends:
             raise SiamkitError(self.reason)
@@ -141,7 +142,7 @@ def mark_state(net: nn.Module, flow: Dataflow) -> None:
 
 
 def state_of(label: Label, kind: str) -> str | None:
-    """Return the name in a label of ``parameter`` or ``buffer``; None for other labels."""
+    """Return the name in a label of a kind, ``parameter`` or ``buffer``; None for other labels."""
     return label[1] if isinstance(label, tuple) and label[0] == kind else None
 
 

@@ -1,4 +1,4 @@
-"""Settings of the engine, and the callbacks of its long work."""
+"""Settings of the engine, and the callbacks during its long work."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class EngineSettings:
         device: The device that the network runs on.
         root: The folder of all caches.
         budget: Bytes that all caches may take together.
-        precision: Autocast type of training.
+        precision: The type that autocast computes in during training.
         cut: ``auto`` cuts the network if the cut is exact; ``off`` runs it whole.
-        cache: ``auto`` caches the prefix's output if that saves time; ``off`` never does;
-            ``always`` does if the budget allows it.
+        cache: ``auto`` caches the prefix's output if that saves time; ``off`` never caches it;
+            ``always`` caches it if it fits the budget.
         dtype: Type of cached feature maps; pooled features are always float32.
         kernel: The kernel that runs the prefix, or ``auto`` for the fastest.
         views: Views per training image; None leaves the number open.
@@ -45,7 +45,7 @@ class EngineSettings:
 
 @dataclass(frozen=True)
 class Reports:
-    """Callbacks of long work.
+    """Callbacks during long work.
 
     Attributes:
         emit: Receives events: the progress of the work, and notices.

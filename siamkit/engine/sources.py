@@ -21,9 +21,9 @@ class Inputs(Protocol):
     """Inputs of a network that can be read again: in batches, one by one, and by key.
 
     Attributes:
-        trains: True if a run trains on them, with one view per epoch; False if they are evaluated
-            after each epoch, in one view.
-        source: Yields them in batches.
+        trains: True if the run trains on the inputs, with one view per epoch; False if the inputs
+            are evaluated after each epoch, always in the same view.
+        source: Yields the inputs in batches.
     """
 
     @property
@@ -48,7 +48,7 @@ class Inputs(Protocol):
         ...
 
     def keys(self, view: int) -> Sequence[bytes]:
-        """Return the key of one view of every image, in order; keys depend on the content."""
+        """Return one view's key for every image, in order. A key depends on the image's content."""
         ...
 
     def require_unchanged(self, indices: Sequence[int]) -> None:
@@ -112,8 +112,8 @@ class CachedSource:
 class Awaited(Iterator[Batch]):
     """An iterator over batches that measures how long its caller waits for them.
 
-    On a GPU, the kernel of the prefix may still run when its batch is returned. The rest of its
-    time is not counted here.
+    On a GPU, the kernel of the prefix may still run when its batch is returned. The time that the
+    kernel then still takes is not counted.
 
     Attributes:
         seconds: The time waited so far.
@@ -136,11 +136,11 @@ class Awaited(Iterator[Batch]):
 
 
 def pack(activations: Tensor) -> Tensor:
-    """Move the channels of maps last, which is the kernels' memory layout."""
+    """Move the channels of feature maps last, which is the kernels' memory layout."""
     return activations.permute(0, 2, 3, 1) if activations.ndim == 4 else activations
 
 
 def unpack(rows: Tensor) -> Tensor:
-    """Undo :func:`pack`, in float32. Maps are ``[N, C, H, W]`` in channels_last."""
+    """Undo :func:`pack`, in float32. Feature maps become ``[N, C, H, W]`` in channels_last."""
     rows = rows.float()
     return rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows

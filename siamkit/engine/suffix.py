@@ -1,8 +1,8 @@
 """The suffix: runs the part of a network after a boundary, without changing the network.
 
-The network's own ``forward`` runs, but the modules of the prefix do not. Each returns its stored
-output (the activations), or a placeholder if nothing after the boundary needs it. The forward's own
-operations (class tokens, position embeddings, reshapes) run as usual.
+The network's own ``forward`` runs, but the modules of the prefix do not: a call of one returns its
+stored output (the activations), or a placeholder if nothing after the boundary needs that output.
+The forward's own operations (class tokens, position embeddings, reshapes) run as usual.
 """
 
 from __future__ import annotations

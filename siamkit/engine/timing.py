@@ -31,7 +31,7 @@ _RUNS, _BUDGET = 5, 0.75  # runs after the first; seconds after which no further
 
 @dataclass(frozen=True)
 class LoadedImages:
-    """A few images ``[N, C, H, W]``, the seconds that loading one took, and their spread."""
+    """A few images ``[N, C, H, W]``, the median seconds to load one, and the seconds' spread."""
 
     images: Tensor
     seconds: float
@@ -54,10 +54,10 @@ class PartTimes:
     """Times of both parts of a cut network.
 
     Attributes:
-        activations: The prefix's output for the images ``[N, ...]``.
+        activations: The prefix's output ``[N, ...]`` for the images.
         prefix: Seconds per image in the prefix, run without a kernel.
         suffix: Seconds per image in the suffix, backward included.
-        spread: The larger of their spreads.
+        spread: The spread of the prefix's or the suffix's times, whichever is larger.
     """
 
     activations: Tensor
@@ -67,7 +67,7 @@ class PartTimes:
 
 
 def time_parts(net: nn.Module, cut: Cut, images: Tensor) -> PartTimes:
-    """Time both parts of a network; it is unchanged afterwards."""
+    """Time both parts of a cut network. The network is unchanged afterwards."""
 
     def run_prefix() -> Tensor:
         with torch.no_grad():
@@ -97,10 +97,10 @@ def _timed(work: Callable[[], T], device: torch.device) -> tuple[T, list[float]]
 
 
 def spread(seconds: Sequence[float]) -> float:
-    """Return how far measured times are from their median: 0.5 for half of it. Pure.
+    """Return how far measured times lie from their median, as a share of the median.
 
-    It is the median of the distances, so that a single outlier does not count. One measurement
-    says nothing about it; then it is :data:`UNKNOWN`.
+    This is the median of all distances, so that a single outlier does not count. One measurement
+    alone shows no spread; :data:`UNKNOWN` is returned for it.
     """
     if len(seconds) < 2:
         return UNKNOWN

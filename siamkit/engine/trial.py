@@ -26,7 +26,7 @@ TOLERANCE = 1e-4
 """Largest allowed difference of outputs, gradients or buffers, relative to their largest value.
 
 For architectures that can be cut, the difference is 0.0, or about 1e-6 if a library picks another
-algorithm for another shape. For those that cannot, it is near one.
+algorithm for another shape. For architectures that cannot be cut, the difference is near one.
 """
 
 _SMALL = 1e-3
@@ -44,7 +44,7 @@ class Outcome:
     """The outcome of a step.
 
     Attributes:
-        values: Outputs, gradients and changed buffers, by a description.
+        values: Outputs, gradients, and changed buffers and attributes, by their descriptions.
         error: The exception that the forward raised, or None.
     """
 
@@ -63,7 +63,7 @@ def step(
 
     Args:
         net: The network.
-        forward: Runs it.
+        forward: Runs the network, whole or cut.
         images: The batch.
         inside: Modules whose attributes are left out, because the suffix does not run them.
         training: Whether to run in training mode and backward.
@@ -95,7 +95,7 @@ def step(
 
 
 def _attributes(net: nn.Module, inside: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yield each number, text and tensor in the attributes of modules, by a name."""
+    """Yield the numbers, texts, arrays and tensors in modules' attributes, each with a name."""
     left_out = {id(m) for name in inside for m in submodule(net, name).modules()}
     for prefix, module in named_modules(net):
         own = {} if id(module) in left_out else attributes(module)
@@ -150,7 +150,7 @@ def difference(whole: Outcome, parts: Outcome, allowed: float) -> str | None:
 
 
 def allowed_for(images: Tensor, output: Tensor) -> float:
-    """Return the largest difference that the arithmetic of a device and a type explain."""
+    """Return the largest difference that arithmetic on this device and in this type explains."""
     if output.dtype in (torch.bfloat16, torch.float16):
         return KERNELS["bf16" if output.dtype is torch.bfloat16 else "fp16"]
     return max(TOLERANCE, kernel_tolerance(kernel_class(images.device)))
@@ -165,7 +165,7 @@ def sum_of(output: Any) -> Tensor:
 
 
 def _backward(output: Any) -> None:
-    """Run backward from a fixed loss of all tensors that need a gradient."""
+    """Run backward from a fixed loss, over all tensors in the output that need a gradient."""
 
     def weighted(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or not leaf.requires_grad:
@@ -176,7 +176,7 @@ def _backward(output: Any) -> None:
 
 
 def _detached(value: Any) -> Any:
-    """Return a value that later operations do not change."""
+    """Return a copy of a value, so that later operations do not change it."""
     if isinstance(value, BlankTensor):
         return "a value that the suffix does not compute"
     if isinstance(value, np.ndarray):

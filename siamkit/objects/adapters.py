@@ -58,12 +58,12 @@ class FunctionScheduler(Scheduler):
 class MetricLearningLoss(Loss):
     """A loss of pytorch-metric-learning, with or without a miner.
 
-    It computes in float32 or better, also under autocast, since it subtracts nearly equal
-    distances.
+    The loss is computed in float32 or better, also under autocast, because nearly equal distances
+    are subtracted.
 
     Args:
-        criterion: The loss. One that takes reference embeddings (``SelfSupervisedLoss``,
-            ``VICRegLoss``) gets those of a second view of each image.
+        criterion: The loss. A loss that takes reference embeddings (``SelfSupervisedLoss``,
+            ``VICRegLoss``) gets the embeddings of a second view of each image.
         miner: Selects tuples by labels; None: the loss uses all tuples.
     """
 
@@ -92,7 +92,7 @@ class MetricLearningLoss(Loss):
         second views of the images of the first half.
 
         Raises:
-            ConfigError: The loss cannot use this kind of tuples.
+            ConfigError: The loss cannot use the kind of tuples in the batch.
         """
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = embeddings.to(working_dtype(self.criterion, embeddings))  # [N, D]
@@ -141,7 +141,7 @@ class MetricLearningLoss(Loss):
 
 
 def working_dtype(criterion: nn.Module, embeddings: Tensor) -> torch.dtype:
-    """Return the type in which a loss computes: its parameters', or float32 or better."""
+    """Return the type that a loss computes in: that of its parameters, or float32 or better."""
     # The criterion would convert its own parameters to the type of the embeddings, which the
     # optimizer would not notice.
     for parameter in criterion.parameters():
@@ -163,13 +163,13 @@ def explicit_indices(tuples: Pairs | Triplets) -> tuple[Tensor, ...]:
 def why_unused(criterion: nn.Module, kind: type, like: Tensor) -> str | None:
     """Return the reason why a loss does not respond to explicit tuples of a kind, or None.
 
-    A loss of triplets returns zero for pairs that share no anchor, without an error, so training
-    would change nothing. Only a trial shows it.
+    A triplet loss returns zero for pairs that share no anchor, without an error, so training would
+    change nothing. Only a trial shows this.
 
     Args:
         criterion: The loss; a copy is tried, since a loss may keep state.
         kind: :class:`Pairs` or :class:`Triplets`.
-        like: Embeddings ``[N, D]`` of the width, type and device to try it with.
+        like: Embeddings ``[N, D]`` of the width, type and device to try the loss with.
     """
     if like.shape[1] < 2:
         return None  # the trial needs a plane
@@ -192,7 +192,11 @@ def why_unused(criterion: nn.Module, kind: type, like: Tensor) -> str | None:
 
 
 def _fan(like: Tensor, positive: float, negative: float) -> Tensor:
-    """Return two each of anchors, positives, anchors and negatives ``[8, D]``, by their degrees."""
+    """Return embeddings ``[8, D]``: two anchors, two positives, two anchors and two negatives.
+
+    The positives are turned by ``positive`` degrees from the anchors, the negatives by
+    ``negative`` degrees.
+    """
     angles = torch.tensor([0.0, 5.0]).repeat(4)
     angles += torch.tensor([0.0, positive, 0.0, negative]).repeat_interleave(2)
     angles = angles * math.pi / 180
@@ -204,12 +208,13 @@ def _fan(like: Tensor, positive: float, negative: float) -> Tensor:
 def wants_second_view(criterion: nn.Module) -> bool:
     """Return whether a loss of pytorch-metric-learning compares two views of each image.
 
-    Its forward then takes reference embeddings and no labels, or refuses to run without them.
+    The forward of such a loss takes reference embeddings and no labels; or the loss is a
+    ``VICRegLoss``.
     """
     parameters = inspect.signature(criterion.forward).parameters
     if "ref_emb" in parameters and "labels" not in parameters:
         return True
-    # VICReg compares two views and ignores labels.
+    # The forward of VICReg takes labels, but ignores them.
     return any(kind.__name__ == "VICRegLoss" for kind in type(criterion).__mro__)
 
 
@@ -230,10 +235,10 @@ def require_use(criterion: nn.Module, miner: nn.Module | None) -> None:
 
 
 def require_fit(criterion: nn.Module, context: LossContext) -> None:
-    """Refuse a loss of pytorch-metric-learning whose parameters are made for other classes.
+    """Refuse a loss of pytorch-metric-learning whose parameters do not fit the data or network.
 
     Raises:
-        ConfigError: It has too few classes, or is made for embeddings of another width.
+        ConfigError: The loss has too few classes, or is made for embeddings of another width.
     """
     dim, classes = context.embedding_dim, context.num_classes
     for module in criterion.modules():

@@ -1,6 +1,6 @@
 """The description of an object: its code and settings as a hash that every process agrees on.
 
-It holds no address, no counter of the process, and no order of a set.
+The hash depends on no memory address, no counter of the process, and no order of a set.
 """
 
 from __future__ import annotations
@@ -40,19 +40,20 @@ _DECLARED = re.compile(r"  (\w+) : ")
 
 
 class Description:
-    """Describes objects. One of its own is used for each object that a user passes.
+    """Describes objects. Use a new instance for each object that a user passes.
 
-    It covers:
+    The hash covers:
 
     - the source of functions and of the methods of classes, with the values that they close over,
       their default arguments, and the global variables that they read, if these are plain values,
       or functions and classes of the same module;
     - the attributes of objects, recursively, by value; arrays and tensors by their bytes;
-    - the structure of modules and the shapes of their parameters and buffers. The values of these
-      are left out, because a checkpoint brings them.
+    - the structure of modules and the shapes of their parameters and buffers. The values of
+      parameters and buffers are left out, because a checkpoint restores them.
 
-    Code of Python, torch and siamkit counts by its name. Other global objects, functions of other
-    modules, and the state of objects written in C that cannot be pickled are not covered.
+    Code of Python, torch and siamkit is covered by its name alone, and so are global functions and
+    classes of other modules. Other global objects, and the state of objects written in C that
+    cannot be pickled, are not covered.
     """
 
     def __init__(self) -> None:
@@ -67,7 +68,7 @@ class Description:
         if type(value) in _PLAIN:
             return _hashed((type(value).__name__, repr(value)))
         key = id(value)
-        if key in self._open:  # how far up the object is that contains itself
+        if key in self._open:  # value contains itself: hash the number of levels to its outer use
             return _hashed(("cycle", str(len(self._open) - self._open[key])))
         if key not in self._done:
             self._alive.append(value)
@@ -80,7 +81,7 @@ class Description:
         return (self.of(value) for value in values)
 
     def _items(self, values: Mapping[str, Any]) -> Iterator[str | bytes]:
-        """Yield attributes or keyword arguments by name, whose order has no meaning."""
+        """Yield attributes or keyword arguments, sorted by name since their order is arbitrary."""
         for name in sorted(values):
             yield name
             yield self.of(values[name])
@@ -145,7 +146,7 @@ class Description:
             yield from self._global(name, function.__globals__[name], module)
 
     def _global(self, name: str, value: Any, module: str) -> Iterator[str | bytes]:
-        """Yield what a function of a module reads under a global name."""
+        """Yield the name and hash of a global variable that a function of ``module`` reads."""
         if isinstance(value, types.FunctionType | type):
             yield name
             yield self.of(value) if value.__module__ == module else _name(value)
@@ -170,7 +171,7 @@ class Description:
 
     def _tensor(self, tensor: Tensor) -> Iterator[str | bytes]:
         yield from _shape(tensor)
-        # A checkpoint brings weights, and with them what was computed from them.
+        # A checkpoint restores weights, and so the tensors that are computed from them.
         if tensor.grad_fn is None and _storage(tensor) not in self._weights:
             yield _bytes(tensor)
 
@@ -206,7 +207,7 @@ class Description:
         yield from self._items(_attributes(value))
 
     def _reduced(self, value: Any) -> Iterator[bytes]:
-        """Yield what pickle would store of an object that has its own way; nothing if it cannot."""
+        """Yield what pickle would store of an object; nothing if pickling fails."""
         try:
             special = copyreg.dispatch_table.get(type(value))
             reduced = value.__reduce_ex__(4) if special is None else special(value)
@@ -225,7 +226,7 @@ class Description:
         if id(module) not in self._numbers:
             for inner in module.modules():
                 self._weights.update(map(_storage, _saved(inner).values()))
-        # The number tells a module that is used twice from two equal ones.
+        # The number distinguishes one module that is used twice from two equal modules.
         yield from ("module", self._number(module), self.of(type(module)))
         saved = _saved(module)
         for name, tensor in saved.items():
@@ -294,7 +295,7 @@ def _is_data(value: Any, inside: set[int]) -> bool:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """Return the attributes of an object: those that its class chooses to store, or all."""
+    """Return the state of an object's own ``__getstate__``, or all attributes without one."""
     if _overrides(value, "__getstate__"):
         try:
             return {"state": value.__getstate__()}
@@ -309,7 +310,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _reduces(value: Any) -> bool:
-    """Return whether pickle must ask an object for its state, because it is not in attributes."""
+    """Return whether only pickle can get an object's state, because no attributes hold it."""
     own = _overrides(value, "__reduce__") or _overrides(value, "__reduce_ex__")
     return own or type(value) in copyreg.dispatch_table or not _attributes(value)
 
@@ -319,7 +320,7 @@ def _overrides(value: Any, method: str) -> bool:
 
 
 def _saved(module: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and buffers of a module that a checkpoint holds, without children."""
+    """Return the parameters and buffers in a checkpoint of a module, without its children's."""
     tensors = {**module._parameters, **module._buffers}
     dropped = module._non_persistent_buffers_set
     return {name: t for name, t in tensors.items() if t is not None and name not in dropped}
@@ -331,7 +332,7 @@ def _shape(tensor: Tensor) -> tuple[str, ...]:
 
 
 def _storage(tensor: Tensor) -> int:
-    """Return a number for the memory of a tensor, or for the tensor where it has none."""
+    """Return a number for the memory of a tensor, or for the tensor if it has no memory."""
     try:
         return tensor.untyped_storage().data_ptr() or id(tensor)
     except Exception:  # lazy, sparse and other special tensors
@@ -339,7 +340,7 @@ def _storage(tensor: Tensor) -> int:
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    """Return the values of a tensor; nothing if it has none, as on the device ``meta``."""
+    """Return a tensor's values as bytes; empty if it has no values, as on the device ``meta``."""
     try:
         dense = tensor.detach().dequantize() if tensor.is_quantized else tensor.detach()
         dense = dense if dense.layout == torch.strided else dense.to_dense()

@@ -69,7 +69,7 @@ def entry_of(section: str, thing: Any) -> Entry:
 
 
 def _module(section: str, thing: Any) -> Build | None:
-    # A copy: training must not change the caller's module, and a second build starts from it again.
+    # A copy, so that training does not change the caller's module, and each build starts alike.
     return (lambda *_: copied(thing, section)) if isinstance(thing, nn.Module) else None
 
 

@@ -28,8 +28,8 @@ def qualified_name(thing: Any) -> str:
 def source_hash(thing: Any) -> str:
     """Return a hash of an object's source code and settings: 16 hexadecimal digits.
 
-    It is the same in every process. :class:`~siamkit.objects.description.Description` says what it
-    covers.
+    The hash is the same in every process. :class:`~siamkit.objects.description.Description` lists
+    what it covers.
 
     Raises:
         ConfigError: The object nests too deeply.

@@ -44,7 +44,7 @@ def overlaid(
 
 
 def require_same(objects: Mapping[str, Any], config: RunConfig, where: str) -> None:
-    """Check that the objects passed to a run again are those of its start.
+    """Check that the objects passed again are the ones that the run was started with.
 
     Raises:
         CheckpointError: An object differs, or the run used a registered name in its place.
@@ -54,7 +54,7 @@ def require_same(objects: Mapping[str, Any], config: RunConfig, where: str) -> N
         name = f"{PYTHON}{qualified_name(thing)}"
         if component.name != name:
             raise CheckpointError(
-                "the run was started with another one",
+                "is not what the run was started with",
                 where=f"{where}: {section}",
                 got=name.removeprefix(PYTHON),
                 allowed=component.name.removeprefix(PYTHON),

@@ -1,4 +1,4 @@
-"""The source of functions: their text, or their compiled code, and the names that they read."""
+"""The source of functions: their text or compiled code, and the global names that they read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FRAMEWORK = ("torch", "siamkit")
 
 @cache
 def is_framework(module: str) -> bool:
-    """Return whether a module is of Python, torch or siamkit, whose code counts by its name."""
+    """Return whether a module is of Python, torch or siamkit: only the names of its code count."""
     top = module.partition(".")[0]
     if top in _FRAMEWORK:
         return True
@@ -36,7 +36,7 @@ def text_of(code: CodeType) -> str | None:
 
 
 def _lambda(code: CodeType) -> str | None:
-    """Return the text of a lambda without what stands beside it; None if that is not clear."""
+    """Return the text of a lambda without the code around it; None if it cannot be told apart."""
     lines, _ = inspect.findsource(code)
     places = [place for place in code.co_positions() if None not in place and place[3]]
     if not places:
@@ -62,7 +62,7 @@ def _within(place: tuple[int | None, ...], node: ast.expr) -> bool:
 
 
 def parts_of(code: CodeType) -> tuple[Any, ...]:
-    """Return what compiled code does, without the place that it was written at."""
+    """Return the parts of compiled code that say what it does, without its file and lines."""
     return (
         code.co_code, code.co_consts, code.co_names, code.co_varnames, code.co_freevars,
         code.co_cellvars, code.co_flags,

@@ -28,8 +28,8 @@ def calibrate_run(
 
     Args:
         run: The run.
-        best: The checkpoint of its best epoch.
-        held_out: Images that it didn't train on, embedded by that checkpoint's network.
+        best: The checkpoint of the run's best epoch.
+        held_out: Images that the run did not train on, embedded by the network of ``best``.
         wanted: The threshold's target.
         data: The path of the data, for the record.
         seed: Seed for drawing pairs.
@@ -59,10 +59,10 @@ def calibrate_run(
 
 
 def read_calibration(run: RunDir) -> Calibration | None:
-    """Return the calibration that a run has, for whatever network; None without one.
+    """Return the calibration of a run, without a check that it fits the network; None without one.
 
     Raises:
-        CheckpointError: It cannot be read, or is damaged.
+        CheckpointError: The calibration cannot be read, or is damaged.
     """
     with reading(run.calibration):
         if not is_there(run.calibration):
@@ -74,7 +74,7 @@ def calibration_of(run: RunDir, saved: SavedCheckpoint) -> Calibration:
     """Return the calibration of a run for the network of one of its checkpoints.
 
     Raises:
-        CheckpointError: There is none, it is damaged, or it was fitted for another network.
+        CheckpointError: There is no calibration, or it is damaged or fitted for another network.
     """
     calibration = read_calibration(run)
     hint = calibrate_hint(run)
@@ -93,8 +93,8 @@ def calibration_of(run: RunDir, saved: SavedCheckpoint) -> Calibration:
 
 
 def calibrate_hint(run: RunDir) -> str:
-    """Return how to get another threshold: the file itself must not be edited."""
+    """Return the hint on how to fit another threshold. The file itself must not be edited."""
     return (
-        f"{command('calibrate', run.path)} fits one for the best epoch's network, for another "
-        "target or on other images if you wish"
+        f"{command('calibrate', run.path)} fits a threshold for the best epoch's network; its "
+        "options choose another target or other images"
     )

@@ -5,10 +5,11 @@ temporary folder, flushed to the disk and renamed into place; then older checkpo
 kill at any moment leaves the previous checkpoint in force.
 
 Names sort by age, so the newest folder is the latest checkpoint, and its state names the best one.
-``LATEST`` and ``BEST`` say the same to people and other programs; nothing here depends on them.
+The files ``LATEST`` and ``BEST`` name the same two for people and other programs; reading a run
+does not depend on them.
 
-Frozen tensors do not change from one checkpoint to the next. So their file is written twice per
-phase, and later checkpoints share it by a hard link.
+Frozen tensors do not change from one checkpoint to the next. So the file that holds them is written
+twice per phase, and later checkpoints share it by hard links.
 """
 
 from __future__ import annotations
@@ -68,12 +69,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class SavedCheckpoint:
-    """A checkpoint on the disk. Its tensors are read when they are asked for, and not kept.
+    """A checkpoint on the disk.
 
-    So nothing holds the space of its files when a later checkpoint replaces it.
+    Each access reads its tensors anew and does not keep them. So no disk space stays in use after
+    a later checkpoint replaces this one.
 
     Attributes:
-        folder: Its folder.
+        folder: The checkpoint's folder.
         state: Progress and metrics, as JSON values.
         frozen: The fingerprint of every frozen tensor.
         files: The SHA-256 of each file.
@@ -86,22 +88,22 @@ class SavedCheckpoint:
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
+        """The name of the checkpoint's folder."""
         return self.folder.name
 
     @property
     def network(self) -> str:
-        """The SHA-256 of the files of the network: equal for equal networks of one epoch."""
+        """A SHA-256 over the files of the network; equal networks of one epoch have the same."""
         return digest_of([self.files[_FROZEN], self.files[_MODEL]])
 
     @property
     def model(self) -> dict[str, Tensor]:
-        """The network's state, and the loss's state under ``loss.*``; read anew."""
+        """The network's state, and the loss's state under ``loss.*``; read at each access."""
         return {**load_tensors(self.folder / _FROZEN), **load_tensors(self.folder / _MODEL)}
 
     @property
     def optimizer(self) -> dict[str, Tensor]:
-        """The optimizer's state; read anew."""
+        """The optimizer's state; read at each access."""
         return load_tensors(self.folder / _OPTIMIZER)
 
 
@@ -164,9 +166,10 @@ def _saved(tensors: Mapping[str, Tensor], path: Path) -> str:
 
 
 def _twin(root: Path, name: str, checkpoint: Checkpoint) -> Path | None:
-    """Return a checkpoint with the same frozen tensors, to share its file; None without one.
+    """Return an older checkpoint with the same frozen tensors, to share their file; None without.
 
-    It is never the one just before, so that damage to one file leaves an intact checkpoint.
+    The checkpoint just before is never returned, so that damage to one shared file leaves an intact
+    checkpoint.
     """
     older = [folder for folder in newest_first(root) if _age(folder.name) < _age(name)]
     for folder in older[1:]:
@@ -192,7 +195,7 @@ def _linked(twin: Path, folder: Path) -> str | None:
 def _prune(root: Path, needed: set[str | None], keep: int) -> None:
     best = pointed_to(root, BEST)
     if best is None and is_there(root / BEST):
-        return  # it cannot be read, so any of them may be the best one
+        return  # BEST cannot be read, so any checkpoint may be the best one
     for path in newest_first(root)[keep:]:
         if path.name not in {*needed, best}:
             shutil.rmtree(path, ignore_errors=True)
@@ -231,7 +234,7 @@ def start_again(run: Path) -> str:
 
 
 def _age(name: str) -> tuple[list[int], str]:
-    """Return the key that names sort by: their numbers, whose digits may differ in number."""
+    """Return the key that sorts checkpoints by age: the numbers in the name, compared by value."""
     return [int(number) for number in re.findall(r"\d+", name)], name
 
 
@@ -240,7 +243,7 @@ def latest_intact(root: Path, *, strict: bool = False) -> tuple[SavedCheckpoint,
 
     Args:
         root: The folder of all checkpoints.
-        strict: Whether a damaged one is an error, rather than gone back from.
+        strict: True: raise if a checkpoint is damaged. False: go back to the checkpoint before it.
 
     Raises:
         CheckpointError: There is no intact checkpoint, or, with ``strict``, a damaged one.
@@ -287,7 +290,7 @@ def load_state(folder: Path) -> SavedCheckpoint:
     """Return a checkpoint after checking its state only, which takes no time.
 
     Raises:
-        CheckpointError: Its manifest or its state is missing or damaged; the message names it.
+        CheckpointError: The manifest or the state is missing or damaged; the message names it.
     """
     return _checked(folder, {_STATE})
 

@@ -72,11 +72,11 @@ class RunDir:
         Args:
             config: The config.
             now: The time that a default name begins with.
-            restart: Whether the directory may hold a run that :attr:`has_begun` denies.
+            restart: Whether the directory may hold a run without a checkpoint (:attr:`has_begun`).
 
         Raises:
             ConfigError: The directory is not empty.
-            ResourceError: It cannot be read or written.
+            ResourceError: The directory cannot be read or written.
         """
         run = cls(
             config.run_dir or _free(Path("runs") / _default_name(config, now or datetime.now(UTC)))
@@ -102,7 +102,7 @@ class RunDir:
         """Whether the run has saved a checkpoint, so that there is something to continue.
 
         Raises:
-            CheckpointError: Its folder cannot be read.
+            CheckpointError: The folder of checkpoints cannot be read.
         """
         return bool(newest_first(self.checkpoints))
 
@@ -120,7 +120,7 @@ class RunDir:
         """Remove the records of a run that has not begun. The run must be locked.
 
         Raises:
-            ResourceError: It has begun meanwhile, or a file cannot be removed.
+            ResourceError: The run has begun meanwhile, or a file cannot be removed.
         """
         if self.has_begun:
             raise ResourceError(
@@ -159,7 +159,7 @@ class RunDir:
 
         Raises:
             ConfigError: The file is not a mapping of sections.
-            CheckpointError: It cannot be read.
+            CheckpointError: The file cannot be read.
         """
         with reading(self.config):
             open_regular(self.config).close()
@@ -183,7 +183,7 @@ class RunDir:
             return {}
 
     def append_event(self, name: str, data: Mapping[str, Any]) -> None:
-        """Append one line to the event log. It is sealed, so that damage to it is noticed."""
+        """Append one line to the event log. The line is sealed, so that damage is noticed."""
         values = {"time": round(time.time(), 3), "event": name, **data}
         line = json.dumps(sealed(json.loads(json.dumps(values, default=str))))
         with writing(self.events):
@@ -248,7 +248,7 @@ def _default_name(config: RunConfig, now: datetime) -> str:
 
 
 def _kept(config: RunConfig, run: Path) -> RunConfig:
-    """Return the config as it is stored: the path of data inside the run is relative to it."""
+    """Return the config to store: without ``run_dir``, and with paths in the run made relative."""
     data = config.data
     for key in ("path", "root"):
         value = getattr(data, key)

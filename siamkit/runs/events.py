@@ -27,7 +27,7 @@ class Observer:
     watch: Listener
 
     def __call__(self, event: Event) -> None:
-        """Pass an event on."""
+        """Pass an event to the plugin."""
         self.watch(event)
 
 

@@ -1,4 +1,4 @@
-"""Held-out embeddings: those of the best epoch's network, stored with the run.
+"""Held-out embeddings: computed by the best epoch's network and stored with the run.
 
 Calibration and the report read them, so neither has to embed the images again.
 """
@@ -39,7 +39,7 @@ class HeldOut:
         images: The images.
         embeddings: ``[N, E]``, float32, by the best epoch's network.
         epoch: The best epoch, from 0.
-        network: The network that made them: ``SavedCheckpoint.network``.
+        network: The ``SavedCheckpoint.network`` of the network that made the embeddings.
         preprocessing: The preparation of the images.
     """
 
@@ -51,7 +51,10 @@ class HeldOut:
     preprocessing: Preprocessing
 
     def save(self, run: RunDir) -> Path:
-        """Write them to the run's ``embeddings/``, replacing earlier ones; return the file."""
+        """Write the embeddings to a file in the run's ``embeddings/``, and return the file.
+
+        Earlier embeddings of the same part are replaced.
+        """
         path = run.embeddings / f"{self.part}.safetensors"
         about = json.dumps(
             {
@@ -116,7 +119,7 @@ class HeldOut:
 
 
 def _digest(about: str, embeddings: Tensor) -> str:
-    """Return the SHA-256 of what is known of the images, and of the embeddings and their shape."""
+    """Return the SHA-256 of the facts about the images and of the embeddings, type and shape."""
     head = json.dumps([about, str(embeddings.dtype), list(embeddings.shape)])
     result = hashlib.sha256(head.encode())
     content: Any = embeddings.view(-1).view(torch.uint8).numpy()

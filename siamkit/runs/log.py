@@ -103,7 +103,7 @@ _SHAPES: dict[str, type[BaseModel]] = {
     "notice": _Notice,
     "non_finite": _NonFinite,
 }
-"""What the readers of an event rely on, by its name. Other keys may have any value."""
+"""The keys that readers of an event rely on, by the event's name. Other keys may have any value."""
 
 
 @dataclass(frozen=True)

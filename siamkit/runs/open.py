@@ -39,8 +39,8 @@ class OpenRun:
         path: The run's directory.
         registries: Returns the registry of each component section; called when the config is
             needed.
-        trackers: Whether the config has the run's trackers. Using a network needs none of them, so
-            they may be missing.
+        trackers: Whether the config includes the run's trackers. Using a network needs none of
+            them, so they may be missing.
 
     Attributes:
         dir: The paths of the run.
@@ -72,7 +72,7 @@ class OpenRun:
 
     @cached_property
     def config(self) -> RunConfig:
-        """The resolved config, which is the one that the run's checkpoints were trained with.
+        """The resolved config, checked to be the one that the run's checkpoints were trained with.
 
         Raises:
             ConfigError: The file holds a wrong key, name or value.
@@ -86,9 +86,9 @@ class OpenRun:
 
     @property
     def config_problem(self) -> str | None:
-        """The difference of ``config.yaml`` from what the run was trained with; None without one.
+        """How ``config.yaml`` differs from the config that the run was trained with, or None.
 
-        It resolves no config unless the file looks different, so it needs no plugins.
+        The config is only resolved, which needs plugins, if the file looks different.
         """
         try:
             if self._readable is None:
@@ -111,11 +111,11 @@ class OpenRun:
             return
         one = changed[0] if len(changed) == 1 else None
         raise CheckpointError(
-            f"{', '.join(changed)} changed since it was saved",
+            f"{', '.join(changed)} changed since the run was saved",
             where=str(self.dir.config),
             got=None if one is None else str(now.get(one)),
             allowed=None if one is None else str(before[one]),
-            hint="restore the file; a run with other settings is a new one: "
+            hint="restore the file, or start a new run with the new settings: "
             + command("train", config=self.dir.config),
         )
 
@@ -136,7 +136,7 @@ class OpenRun:
         """The newest checkpoint, of which only the state is checked; None without one.
 
         Raises:
-            CheckpointError: Its state is damaged. An older one would not know the best epoch.
+            CheckpointError: The state is damaged. An older checkpoint may not know the best epoch.
         """
         for folder in checkpoint.newest_first(self.dir.checkpoints):
             return self._told(folder.name, lambda: checkpoint.load_state(folder))  # noqa: B023
@@ -147,7 +147,7 @@ class OpenRun:
         """The checkpoint of the best epoch, of which only the state is checked.
 
         Raises:
-            CheckpointError: There is none yet, or it is damaged.
+            CheckpointError: There is no best epoch yet, or its checkpoint is damaged.
         """
         name = None if self._newest is None else self._newest.state["best_checkpoint"]
         if name is None:
@@ -178,7 +178,7 @@ class OpenRun:
         return self._newest.name
 
     def checkpoint(self, which: Which = "best") -> SavedCheckpoint:
-        """Return a checkpoint after checking its network's files, and not the optimizer's.
+        """Return a checkpoint after checking its files, except the optimizer's state.
 
         Raises:
             ConfigError: ``which`` is neither ``best`` nor ``last``.
@@ -191,15 +191,15 @@ class OpenRun:
         return self._checkpoints[name]
 
     def _told(self, name: str, load: Callable[[], SavedCheckpoint]) -> SavedCheckpoint:
-        """Load a checkpoint; an error says what to do next."""
+        """Return the result of ``load``. If it fails, the error says what to do next."""
         try:
             return load()
         except CheckpointError as error:
             newest = checkpoint.newest_first(self.dir.checkpoints)[0].name
             if name == newest:
-                hint = f"{command('train --resume', self.path)} goes back to the one before it"
+                hint = f"{command('train --resume', self.path)} goes back to the checkpoint before"
             else:
-                hint = "the network of the best epoch is lost; that of the last epoch can be used"
+                hint = "the network of the best epoch is lost; use the network of the last epoch"
             raise CheckpointError(
                 error.what, where=error.where, got=error.got, allowed=error.allowed, hint=hint
             ) from None
@@ -215,15 +215,15 @@ class OpenRun:
         """Return the calibration of a network of the run.
 
         Raises:
-            CheckpointError: There is none, it is damaged, or it was fitted for another network.
+            CheckpointError: There is no calibration, or a damaged one, or one for another network.
         """
-        self.checkpoint_name(which)  # which must be known
+        self.checkpoint_name(which)  # raises if ``which`` is unknown
         return calibration_of(self.dir, self.best if which == "best" else self.checkpoint(which))
 
     def calibration_for(self, held_out: HeldOut) -> Calibration | None:
         """Return the calibration of the network that embedded some images; None without one.
 
-        It reads no checkpoint, so it also works after these were removed.
+        No checkpoint is read, so this also works after the checkpoints were removed.
 
         Raises:
             CheckpointError: The calibration is damaged, or was fitted for another network.
@@ -242,8 +242,8 @@ class OpenRun:
     def held_out(self, part: str) -> HeldOut | None:
         """Return the stored embeddings of ``val`` or ``test``.
 
-        It is None if the run has none by its best epoch's network, which a resumed run makes at its
-        end. After the checkpoints were removed, the network is not compared.
+        None means that the run has no such embeddings by the network of its best epoch; a resumed
+        run makes them at its end. If the checkpoints were removed, the network is not compared.
 
         Raises:
             CheckpointError: The file, or the best epoch's checkpoint, is damaged.

@@ -1,7 +1,7 @@
 """Batching: the micro-batches of each step, with their known pairs or triplets.
 
-Batches are pure functions of (images, sizes, seed, epoch), so a run resumes from its epoch and
-step alone.
+Batches are pure functions of (images, sizes, seed, epoch), so a resumed run needs only its epoch
+and step to continue with the same batches.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from siamkit.training.step import BatchTuples, micro_batches
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """A micro-batch. A step has one or several.
+    """A micro-batch. An optimizer step has one or several.
 
     Attributes:
         images: Indices into the image set.
-        tuples: Known pairs or triplets of them, as positions in ``images``; None if the loss mines
-            its own by label.
-        size: Its weight in the step's mean: the number of its tuples, or else of its images.
+        tuples: Known pairs or triplets, as positions in ``images``; None if the loss mines pairs or
+            triplets by label.
+        size: The weight in the mean over the step: the number of tuples, or the number of images if
+            there are no known tuples.
     """
 
     images: list[int]
@@ -59,8 +60,8 @@ def batch_notices(config: TrainConfig, images: ImageSet) -> tuple[str, ...]:
 def epoch_steps(config: TrainConfig, images: ImageSet, epoch: int) -> list[list[MicroBatch]]:
     """Return the micro-batches of each step of an epoch.
 
-    With labels, each step is a P x K batch. With known pairs or triplets, each of them comes once
-    per epoch, in random order; a step has as many as ``batch_size`` images make up.
+    With labels, each step is a P x K batch. Known pairs or triplets each come once per epoch, in
+    random order; a step has at most ``batch_size`` images in its pairs (2 each) or triplets (3).
     """
     if images.tuples is not None:
         return _tuple_steps(config, images.tuples, epoch)
@@ -89,13 +90,13 @@ def _tuple_steps(config: TrainConfig, tuples: Tuples, epoch: int) -> list[list[M
 
 
 def _evenly(items: Sequence[int], size: int) -> list[list[int]]:
-    """Cut into parts of at most ``size`` and as equal in size as possible."""
+    """Cut ``items`` into the fewest parts of at most ``size`` items, as equal as possible."""
     count = -(-len(items) // max(size, 1))
     return [part.tolist() for part in np.array_split(np.asarray(items, dtype=np.int64), count)]
 
 
 def part_of(tuples: Tuples, chosen: Sequence[int]) -> MicroBatch:
-    """Return the micro-batch of some tuples. An image that is in several of them comes once."""
+    """Return the micro-batch of some tuples. An image in several tuples comes once."""
     rows = [tuples.rows[i] for i in chosen]
     images = list(dict.fromkeys(image for row in rows for image in row))
     position = {image: place for place, image in enumerate(images)}

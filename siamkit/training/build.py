@@ -40,7 +40,7 @@ class Setup:
 
     Attributes:
         config: The resolved config.
-        device: The device that it computes on.
+        device: The device that the run computes on.
         net: The network.
         weights: The origin of the backbone's weights, as text.
         schedule: The freeze policy over the network's stages and the run's epochs.
@@ -48,7 +48,7 @@ class Setup:
         loss: The loss.
         optimizer: The one optimizer.
         controller: Freezes and unfreezes the network's parameters.
-        tensors: Names of the tensors that its checkpoints hold; None until they are first asked.
+        tensors: Names of the tensors in the run's checkpoints; None until they are first read.
     """
 
     config: RunConfig
@@ -132,7 +132,9 @@ def build(
 
 
 def prepare_images(setup: Setup, splits: Splits) -> tuple[str, ...]:
-    """Choose how a new run prepares its images, where the config leaves it open.
+    """Choose how a new run prepares its images, where the config leaves that open.
+
+    The choice is stored in ``setup``.
 
     Returns:
         Notices for the user.
@@ -156,7 +158,7 @@ def build_optimizer(
     """Build the one optimizer of a run over named groups; see :func:`named_groups`.
 
     Raises:
-        PluginError: It fails to build, or does not keep the groups.
+        PluginError: The optimizer fails to build, or does not keep the groups.
     """
     groups = named_groups(config, net, loss, stages)
     # torch's optimizers change the groups that they get.
@@ -174,7 +176,7 @@ def build_policy(config: RunConfig, registries: Mapping[str, Registry]) -> Freez
 
 
 def built(component: Component, registry: Registry, kind: type, *context: Any) -> Any:
-    """Build an entry. Errors of the plugin, now or in the run, name the plugin."""
+    """Build a component, so that any error of its plugin, now or in the run, names the plugin."""
     entry, options = options_of(component, registry)
     owner = whose(registry.kind, component.name, entry.distribution)
     with calling(owner, "failed to build"):
@@ -194,8 +196,8 @@ def _public_name(kind: type) -> str:
 def checkpoint_activations(net: nn.Module) -> None:
     """Recompute the backbone's activations in backward, by timm's ``set_grad_checkpointing``.
 
-    It uses the non-reentrant kind. The reentrant kind needs a gradient at the *input* of a block,
-    so after a frozen block it silently gives no gradient at all.
+    torch's checkpointing is used in its non-reentrant form. The reentrant form needs a gradient at
+    the *input* of a block, so after a frozen block it silently gives no gradient at all.
 
     Raises:
         ConfigError: The backbone has no such method.
@@ -218,7 +220,8 @@ def identity(
 ) -> dict[str, Any]:
     """Return the facts that a resumed run must share with the run that it continues.
 
-    They are the config, the name, label and size of each image file, and each plugin's version.
+    They are the settings that affect results, the name, label and size of each image file, and each
+    plugin's version.
     """
     result = {f"config {key}": value for key, value in decisive(config).items()}
     sets = {"train": splits.train, "val": splits.val, "test": splits.test}

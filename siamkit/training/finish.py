@@ -20,7 +20,7 @@ def best_network(trainer: Trainer) -> SavedCheckpoint:
     """Return the checkpoint of the best epoch.
 
     Raises:
-        CheckpointError: It is lost; the message says what is left.
+        CheckpointError: The checkpoint is missing or damaged; the message says what can be used.
     """
     root, name = trainer.run_dir.checkpoints, trainer.state.best_checkpoint
     try:
@@ -29,7 +29,7 @@ def best_network(trainer: Trainer) -> SavedCheckpoint:
         raise CheckpointError(
             f"the best epoch's network is lost: {error.what}",
             where=error.where,
-            hint="that of the last epoch can be used, or start a new run",
+            hint="use the network of the last epoch, or start a new run",
         ) from None
 
 

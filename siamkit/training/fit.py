@@ -1,4 +1,4 @@
-"""The run: starts one from a config, or resumes one from its latest checkpoint."""
+"""The run: starts a new run from a config, or resumes a run from its latest checkpoint."""
 
 from __future__ import annotations
 
@@ -53,11 +53,12 @@ def fit(
         config: A resolved config.
         registries: The registry of each component section, and of ``track``.
         listeners: Called with every event.
-        observers: Plugins that receive the events too; one that fails is left out.
-        notices: Notices about the data, for the run's start.
+        observers: Plugins, called with every event too. A plugin that raises is left out from then
+            on.
+        notices: Notices about the data, for the event ``run_start``.
         reserved: The run's directory, if it was reserved and already holds the run's data.
-        restart: Whether the directory may hold a run that was stopped before its first checkpoint,
-            which starts again.
+        restart: Whether the directory may hold a run that was stopped before its first checkpoint.
+            Such a run starts again.
 
     Raises:
         SiamkitError: The run failed; see :mod:`siamkit.errors`.
@@ -100,13 +101,13 @@ def resume(
         registries: As for :func:`fit`.
         listeners: As for :func:`fit`.
         observers: As for :func:`fit`.
-        changes: Values of keys that decide no result, such as the place of the data. The run keeps
-            them.
-        strict: Whether a damaged checkpoint is an error, rather than gone back from.
+        changes: New values of settings that do not affect results, such as the path of the data.
+            The run keeps them.
+        strict: True: raise if a checkpoint is damaged. False: go back to the checkpoint before it.
 
     Raises:
-        CheckpointError: There is none, or the config, data or plugins have changed.
-        ConfigError: A change would decide the result.
+        CheckpointError: No checkpoint is intact, or the config, data or plugins have changed.
+        ConfigError: A change would affect the result.
     """
     run = OpenRun(path, lambda: registries, trackers=True)
     run_dir, config = run.dir, run.config
@@ -143,7 +144,7 @@ def _changed(run: OpenRun, changes: Layer) -> RunConfig:
     """Return a run's config with some changes.
 
     Raises:
-        ConfigError: A change would decide the result.
+        ConfigError: A change would affect the result.
     """
     wrong = [key for key, _ in flat(changes) if key not in RESUMABLE]
     if wrong:

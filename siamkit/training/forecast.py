@@ -1,4 +1,4 @@
-"""The forecast of a run: what its settings mean for it, said before it starts."""
+"""The forecast: notices, before a run starts, about settings that do not fit its length."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from siamkit.spelling import setting
 from siamkit.training.build import Setup
 from siamkit.words import plural
 
-_AHEAD = 100  # epochs after the run's end in which a policy may unfreeze
-_POINTS = 200  # of a rate schedule
-_NOMINAL = 10  # steps per epoch, where the data is not known
+_AHEAD = 100  # epochs after the run's end in which to look for a policy that unfreezes
+_POINTS = 200  # steps at which a rate schedule is looked at
+_NOMINAL = 10  # the assumed steps per epoch where the data is not known
 
 
 def forecast(setup: Setup, steps_per_epoch: int | None = None) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ def _rises_to_the_end(setup: Setup, steps_per_epoch: int) -> str | None:
             )
             for step in chosen
         ]  # fmt: skip
-    except PluginError:  # a schedule that needs more of the history than is known
+    except PluginError:  # a schedule may need more of the history than is made up here
         return None
     highest = max(scales)
     if len(scales) < 3 or scales[-1] < highest or scales[-2] >= highest:
@@ -73,7 +73,7 @@ def _rises_to_the_end(setup: Setup, steps_per_epoch: int) -> str | None:
     return (
         f"the rate of scheduler {setup.config.scheduler.name!r} rises until the run ends, where it "
         f"is {100 * scales[-1]:.0f} % of the full rate: its warm-up is as long as the run or "
-        f"longer. Train longer ({setting('train.epochs')}), or shorten it "
+        f"longer. Train longer ({setting('train.epochs')}), or shorten the warm-up "
         f"({setting('scheduler.warmup')})"
     )
 
@@ -93,5 +93,5 @@ def _never_warm(setup: Setup, steps_per_epoch: int) -> str | None:
     return (
         f"{', '.join(late)} never reach their full rate: they warm up for "
         f"{plural(config.unfreeze_warmup, 'step')} ({setting('train.unfreeze_warmup')}), but only "
-        f"{min(left[stage] for stage in late)} are left when they are unfrozen"
+        f"{plural(min(left[stage] for stage in late), 'step')} remain after they are unfrozen"
     )

@@ -33,7 +33,7 @@ from siamkit.training.step import autocast
 from siamkit.words import plural
 
 Progress = Callable[[str, int, int], None]
-"""Receives a step, the number of phases that are done, and that of all phases."""
+"""Receives the name of a step, the number of finished phases, and the number of all phases."""
 
 
 def _silent(_step: str, _done: int, _total: int) -> None:
@@ -63,7 +63,8 @@ def inspect(
         weights: The backbone weights to load; ``none`` for a run, which has its own.
         parameters: Whether to list every parameter too.
         measure: Whether to time each phase on the data too, and report how the engine would run it.
-        progress: Called before each phase with a step, its number and the number of phases.
+        progress: Called before each phase with the name of a step, the number of finished phases,
+            and the number of all phases.
     """
     setup = _build(config, registries, "all" if measure else weights)
     with attributing(setup.plugins):
@@ -98,7 +99,7 @@ def inspect(
 def _inspected(
     setup: Setup, history: Sequence[Mapping[str, float]], measure: bool, progress: Progress
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the rows of the phases, and notices."""
+    """Return the description of each phase, and notices."""
     notices = [*forecast(setup)] if not history else []
     phases = setup.schedule.phases(history)
     if setup.schedule.policy.metric_driven:
@@ -124,7 +125,7 @@ def _inspected(
 
 
 def _spoilt(setup: Setup, phase: Phase, boundary: Mapping[str, Any] | None) -> str | None:
-    """Return a notice if few trainable parameters in an early stage make backward run far."""
+    """Return a notice if backward runs deep because an early stage trains in part; else None."""
     for stage in setup.schedule.stages:
         trains = [name for name in stage.parameters if name in phase.plan.trainable]
         if not trains:
@@ -237,7 +238,7 @@ def measurements(
 
     Args:
         setup: The parts of the run, with all weights.
-        phases: Its phases.
+        phases: The phases of the run.
         notify: Called with the text of each notice.
         progress: As for :func:`inspect`.
     """

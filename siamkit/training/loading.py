@@ -35,7 +35,7 @@ class LoadedSet:
 
     Args:
         images: The image set.
-        dataset: Its views.
+        dataset: The views of the images.
         loader: Loads the views in batches.
         digests: Digests of files by path, shared by the sets of a run. Missing ones are added.
         check: Called after each file that is hashed; may raise to stop.
@@ -68,7 +68,7 @@ class LoadedSet:
         return self.dataset[index, view]
 
     def keys(self, view: int) -> Sequence[bytes]:
-        """Return the key of one view of every image, in order; keys depend on the content."""
+        """Return one view's key for every image, in order. A key depends on the file's content."""
         return self._row_keys.of(view)
 
     def require_unchanged(self, indices: Sequence[int]) -> None:
@@ -88,7 +88,7 @@ def load_sets(
 
     Args:
         setup: The parts of the run.
-        splits: Its data.
+        splits: The data of the run.
         check: Called regularly during long work; may raise to stop.
     """
     config = setup.config
@@ -122,9 +122,10 @@ def engine_of(setup: Setup, sets: Mapping[str, LoadedSet], visits: int, reports:
 
     Args:
         setup: The parts of the run.
-        sets: Its image sets. The test set is left out, because it is embedded only once.
+        sets: The image sets of the run. The engine leaves out the test set, which is not embedded
+            in every epoch.
         visits: Training images per epoch; an image that comes twice counts twice.
-        reports: Callbacks of long work.
+        reports: Callbacks during long work.
     """
     config = setup.config
     preprocessing = setup.net.preprocessing

@@ -54,11 +54,11 @@ class Trainer:
 
     Args:
         setup: The parts of the run.
-        splits: Its data.
-        state: Its state; updated during the training.
-        run_dir: Its directory.
+        splits: The run's data.
+        state: The run's state; updated during the training.
+        run_dir: The run's directory.
         emit: Called with every event.
-        stop: Holds the request of a signal to stop.
+        stop: Tells whether a signal asked the run to stop.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Trainer:
         )
         self.fresh = True
         self._interval = self.train.checkpoint_interval
-        self._saved = time.monotonic(), state.step  # of the latest checkpoint
+        self._saved = time.monotonic(), state.step  # the time and step of the latest checkpoint
         self._remarked: set[str] = set()
         self._begun = False
         self._changing: list[nn.Module] = []
@@ -109,7 +109,7 @@ class Trainer:
         """Train until the last epoch, early stopping, or a signal.
 
         Raises:
-            Interrupted: A signal asked to stop; the run was saved.
+            Interrupted: A signal asked to stop. The run can be resumed.
             NonFiniteError: A loss or gradient is not finite.
             FrozenDriftError: A frozen tensor changed.
         """
@@ -129,9 +129,9 @@ class Trainer:
                 self._reenter(self.state.decision)
 
     def _reenter(self, decision: PhaseDecision) -> None:
-        """Return to the last epoch's execution, if a resumed run had no epoch left to train.
+        """Restore the last epoch's execution, for a resumed run that has no epoch left to train.
 
-        So the held-out images are embedded as in a run that was not interrupted.
+        The held-out images are then embedded as in a run that was not interrupted.
         """
         if not decision.keeps_exact_rows:
             return
@@ -239,7 +239,8 @@ class Trainer:
         self.stepper.forward = execution.forward
         unfrozen = self.rates.unfrozen_at()
         net.train()
-        # The held modules change nothing, and a step of the whole network is never repeated.
+        # The modules to restore before a step is repeated. Held modules do not change, and a step
+        # of the whole network is never repeated.
         self._changing = [] if execution.parts is None else unheld(net)
         for step in left:
             images = sum(len(part.images) for part in step)
@@ -276,7 +277,7 @@ class Trainer:
         try:
             return self._attempt(batches, parts, execution)
         except SuffixError:
-            # Batch norms have counted this batch. The whole network will repeat it.
+            # Batch norms have counted this batch, and the whole network will repeat the step.
             before.restore()
             raise
 
@@ -347,7 +348,7 @@ class Trainer:
             self.emit("early_stop", {"epoch": state.epoch, "best_epoch": state.best_epoch + 1})
 
     def _remark(self) -> None:
-        """Say what is wrong with the embeddings or the loss, once each."""
+        """Emit a notice if the embeddings or the loss have a problem, once for each problem."""
         for name, where in ((VAL, "held-out"), (PROBE, "training")):
             text = self.scorer.remarks.get(name)
             if text is not None:
@@ -411,9 +412,9 @@ class Trainer:
             return
         saved = "the run was saved"
         if self._begun:
-            # Buffers have counted a part of the step's images, so its state is no step's.
-            saved = "images did not come, so this step could not end; the last checkpoint stays"
-        elif not self.state.is_over(self.train.epochs):  # then it was saved, and may hold the best
+            # Buffers have counted a part of the step's images, so their state is between two steps.
+            saved = "the next step lacked images, so nothing was saved since the last checkpoint"
+        elif not self.state.is_over(self.train.epochs):  # a run that is over is saved already
             self.save(best=False)
         raise Interrupted(
             f"stopped by {self.stop.name} after step {self.state.step}; {saved}",

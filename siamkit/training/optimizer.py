@@ -1,8 +1,8 @@
 """The optimizer: one for the whole run, over named groups by stage and weight decay.
 
-It holds every parameter from the start. A frozen parameter has no gradient, so it costs nothing.
-Its momentum survives phases in which it is frozen, the groups of a checkpoint always match, and no
-scheduler meets a new group.
+The optimizer holds every parameter from the start. A frozen parameter has no gradient, so it costs
+nothing. So a parameter's momentum survives phases in which the parameter is frozen, the groups of a
+checkpoint always match, and no scheduler meets a new group.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def named_groups(
         stages: The network's stages.
 
     Returns:
-        For each stage the parameters with and those without weight decay; each group has a
-        ``name``, its ``stage``, the ``names`` of its parameters, ``params``, ``lr`` and
-        ``weight_decay``.
+        For each stage, a group of the parameters with weight decay and a group of those without, if
+        there are any. Each group has a ``name``, its ``stage``, the ``names`` of its parameters,
+        ``params``, ``lr`` and ``weight_decay``.
     """
     parameters = {
         **dict(named_parameters(net)),
@@ -108,7 +108,7 @@ def require_groups(
     if owned != wanted:
         missing = sorted(wanted.keys() - owned.keys()) or sorted(owned.keys() ^ wanted.keys())
         raise PluginError(
-            f"{whose}: it does not own every parameter exactly once",
+            f"{whose}: the optimizer does not own every parameter exactly once",
             got=f"without {missing[0]}" if missing else None,
             hint="frozen parameters must belong to the optimizer too: they cost nothing without a "
             "gradient, and a later phase may unfreeze them",
@@ -118,7 +118,7 @@ def require_groups(
 def state_size(optimizer: torch.optim.Optimizer) -> int:
     """Return how many values the optimizer keeps for each value that it trains.
 
-    It is measured by a step of a new optimizer of the same class over one small parameter.
+    The number is measured on a step of a new optimizer of the same class over a small parameter.
     """
     parameter = nn.Parameter(torch.zeros(2, 2))
     parameter.grad = torch.ones(2, 2)
@@ -140,13 +140,13 @@ def rates(
     scale: float,
     warmups: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """Return the rates of the stages with a multiplier or a warm-up, and of ``loss``. Pure.
+    """Return the learning rates of ``loss`` and of every stage with a multiplier or a warm-up.
 
     Args:
         config: The base rate.
         plan: The plan, with the stages' multipliers.
         scale: The scheduler's multiplier.
-        warmups: A further multiplier of stages that were just unfrozen.
+        warmups: A further multiplier for each stage that was just unfrozen.
     """
     result = {stage: config.lr * mult * scale for stage, mult in plan.lr_mult.items()}
     for stage, ramp in (warmups or {}).items():

@@ -56,7 +56,7 @@ class Rates:
         set_rates(self.setup.optimizer, rates(config.optimizer, plan, scale, ramps), base)
 
     def current(self) -> dict[str, Any]:
-        """Return the optimizer's current rates: the highest, and that of each stage that trains."""
+        """Return the current rates: the highest, and the rate of each stage that trains."""
         by_stage = {
             group["stage"]: group["lr"]
             for group in self.setup.optimizer.param_groups

@@ -27,7 +27,7 @@ def with_monitor(config: RunConfig, splits: Splits) -> RunConfig:
     """Return the config with the metric that picks the best epoch.
 
     Raises:
-        ConfigError: The data does not have that metric.
+        ConfigError: The configured metric is not measured on this kind of data.
     """
     has_tuples = splits.val.tuples is not None
     monitor = config.train.monitor or ("auc" if has_tuples else config.train.monitored)
@@ -47,7 +47,7 @@ def require_loss(setup: Setup, splits: Splits) -> None:
     """Try the loss on known pairs or triplets before the training starts.
 
     Raises:
-        ConfigError: The loss cannot use pairs, or triplets.
+        ConfigError: The loss cannot use the kind of tuples in the data.
     """
     tuples = splits.train.tuples
     if tuples is None:
@@ -63,12 +63,12 @@ def require_same(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: Run
     """Compare the facts that a resumed run must share with the run that it continues.
 
     Raises:
-        CheckpointError: They differ; the message names what changed.
+        CheckpointError: A fact changed; the message names it.
     """
     changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
     if changed:
         raise CheckpointError(
-            f"cannot be resumed: {', '.join(changed)} changed since it was saved",
+            f"cannot be resumed: {', '.join(changed)} changed since the run was saved",
             where=str(run_dir.path),
             hint="start a new run, or restore what changed",
         )
@@ -80,7 +80,7 @@ def require_space(path: Path, setup: Setup, there: int = 0) -> None:
     Args:
         path: The run's directory.
         setup: The parts of the run.
-        there: The number of its checkpoints that are on the disk already.
+        there: The number of checkpoints of the run that are on the disk already.
     """
     weights = sum(t.numel() * t.element_size() for t in model_tensors(setup).values())
     state = state_size(setup.optimizer) * weights
@@ -103,7 +103,7 @@ def require_best(saved: SavedCheckpoint) -> None:
     """Check the checkpoint of the best epoch, if there is one.
 
     Raises:
-        CheckpointError: It is missing or damaged.
+        CheckpointError: The checkpoint is missing or damaged.
     """
     best = saved.state["best_checkpoint"]
     if best not in (None, saved.name):

@@ -32,11 +32,11 @@ class Scorer:
 
     Args:
         setup: The parts of the run.
-        sets: Its image sets.
+        sets: The image sets of the run.
 
     Attributes:
-        remarks: What was wrong with the last embeddings of each set, by its name; see
-            :func:`siamkit.evaluation.collapse.collapse`.
+        remarks: The problem of the last embeddings of each image set, or None, by the set's name;
+            see :func:`siamkit.evaluation.collapse.collapse`.
     """
 
     def __init__(self, setup: Setup, sets: Mapping[str, LoadedSet]) -> None:
@@ -47,7 +47,7 @@ class Scorer:
         }
 
     def trained(self, execution: Execution, name: str) -> Metrics:
-        """Return the metrics of the current network, computed as in the phase's training."""
+        """Return the current network's metrics on an image set, computed by ``execution``."""
         with evaluating(self.setup.net):
             embeddings = self._evaluators[name].embed(execution.sources[name], execution.forward)
         self.remarks[name] = collapse(embeddings)
@@ -60,7 +60,7 @@ class Scorer:
         return self.fixed(VAL, self.setup.net.backbone, execution.decision.kernel)
 
     def fixed(self, name: str, module: nn.Module, kernel: str | None) -> Metrics:
-        """Return the metrics of the output of a module that does not change meanwhile.
+        """Return the metrics of a module's output. The module must not change during the call.
 
         The arguments are those of :meth:`embedded`.
         """
@@ -71,15 +71,15 @@ class Scorer:
         return self._evaluators[name].score(embeddings)
 
     def from_rows(self, name: str, execution: Execution | None) -> Tensor | None:
-        """Return the network's embeddings of an image set from the cache.
+        """Return the network's embeddings of an image set, computed from cached features.
 
         Args:
             name: The image set.
             execution: The last execution; None if no phase was entered.
 
         Returns:
-            The embeddings ``[N, E]``; None if the cache doesn't hold the set, its rows are rounded,
-            or the network's frozen part is not the one that they were computed with.
+            The embeddings ``[N, E]``. None if the cache does not hold the image set, if the cached
+            features are rounded, or if the network's frozen part is not the one that computed them.
         """
         if execution is None or execution.parts is None or name not in execution.sources:
             return None
@@ -99,8 +99,8 @@ class Scorer:
         Args:
             name: The image set.
             module: Maps images to the vectors to score.
-            kernel: The kernel for large image sets. It is the phase's, not measured again, so that
-                a resumed run gives bit-equal results.
+            kernel: The name of the phase's kernel, which is used for large image sets. It is not
+                measured again, so that a resumed run gives bit-equal results.
         """
         part = self.sets[name]
         count = len(part.images)

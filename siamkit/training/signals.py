@@ -25,7 +25,10 @@ class StopRequest:
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request. Outside the main thread, do nothing."""
+    """Turn SIGINT and SIGTERM within the block into a stop request, which is yielded.
+
+    A second SIGINT raises KeyboardInterrupt. Outside the main thread, signals are left alone.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -18,7 +18,7 @@ NO_LOSS = (
     "the margin, so nothing changes any more. Stop here, or use a larger margin, larger batches, "
     "or a loss without a margin"
 )
-"""The notice about :func:`no_loss`."""
+"""The notice for a run in which :func:`no_loss` is true."""
 
 
 @dataclass
@@ -32,7 +32,7 @@ class RunState:
         loss_sum: Sum of the losses of this epoch's steps, each weighted by its images.
         images: Images trained on in this epoch.
         untrained: Validation metrics of the backbone's features before training, without the head.
-        untrained_test: The same on the test set, if there is one.
+        untrained_test: The same metrics on the test set; empty without a test set.
         history: Validation metrics of each finished epoch, with ``train_loss`` and the ``train_*``
             metrics of a sample of the training set.
         best_epoch: The epoch (from 0) with the best monitored metric, or None.

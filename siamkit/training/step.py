@@ -24,7 +24,7 @@ BatchTuples = Pairs | Triplets
 
 
 def micro_batches(batch: Sequence[int], size: int | None, unit: int) -> list[list[int]]:
-    """Cut a P x K batch into micro-batches of at most ``size`` images and equal sizes. Pure.
+    """Cut a P x K batch into micro-batches of about equal size, at most ``size`` images each.
 
     Cuts fall between classes, so that no class loses its positive pairs. Each part has at least
     two classes, so that it has negatives. For this, a part may be one class larger than ``size``.
@@ -32,7 +32,7 @@ def micro_batches(batch: Sequence[int], size: int | None, unit: int) -> list[lis
     Args:
         batch: Image indices of two or more classes, with the K images of a class side by side.
         size: Largest micro-batch, at least 2 K; None for the whole batch.
-        unit: K.
+        unit: K, the number of images per class.
     """
     units = math.ceil(len(batch) / unit)
     parts = 1 if size is None else min(math.ceil(units / (size // unit)), units // 2)
@@ -91,8 +91,8 @@ class Stepper:
         """Do one step over all micro-batches and return the loss.
 
         Args:
-            work: Each micro-batch, its known pairs or triplets, and its share of the step, by
-                which its loss is weighted.
+            work: Each micro-batch, its known pairs or triplets, and the weight of its loss, which
+                is the micro-batch's share of the step.
 
         Raises:
             NonFiniteError: The loss or the gradient is NaN or infinite; nothing was updated.
@@ -158,7 +158,7 @@ class Stepper:
 
 
 def advice(precision: str) -> str:
-    """Return what helps against numbers that grow too large."""
+    """Return the advice against numbers that grow too large, for messages."""
     lower = f"lower the learning rate ({setting('optimizer.lr')})"
     return lower if precision == "fp32" else f"{lower} or use fp32 ({setting('train.precision')})"
 
@@ -167,7 +167,7 @@ def _scalar(loss: object, whose: str) -> Tensor:
     """Return the value of a loss, if training can follow its gradient.
 
     Raises:
-        PluginError: It is no real scalar tensor, or has no gradient.
+        PluginError: The loss is no real scalar tensor, or has no gradient.
     """
     if not isinstance(loss, Tensor) or loss.ndim:
         raise PluginError(

@@ -17,7 +17,7 @@ def model_tensors(setup: Setup) -> dict[str, Tensor]:
     """Return the network's state by name, and the loss's state with the prefix ``loss.``.
 
     Raises:
-        ConfigError: A part of it is no plain tensor, so that no checkpoint can hold it.
+        ConfigError: A part of the state is no plain tensor, so that no checkpoint can hold it.
         PluginError: The network or the loss has other tensors than when the run started.
     """
     loss = {f"loss.{name}": t for name, t in setup.loss.state_dict().items()}
@@ -45,10 +45,10 @@ def model_tensors(setup: Setup) -> dict[str, Tensor]:
 
 
 def load_model_tensors(setup: Setup, tensors: Mapping[str, Tensor]) -> None:
-    """Restore the tensors that :func:`model_tensors` returned, strictly.
+    """Restore the tensors that :func:`model_tensors` returned. All names and shapes must match.
 
     Raises:
-        CheckpointError: They do not fit the network or the loss.
+        CheckpointError: The tensors do not fit the network or the loss.
     """
     where = "the checkpoint"
     own = {k.removeprefix("loss."): v for k, v in tensors.items() if k.startswith("loss.")}
@@ -57,7 +57,7 @@ def load_model_tensors(setup: Setup, tensors: Mapping[str, Tensor]) -> None:
 
 
 def require_finite(tensors: Mapping[str, Tensor], precision: str) -> None:
-    """Check that no tensor holds NaN or infinity; a buffer may while every loss is finite.
+    """Check that no tensor holds NaN or infinity. A buffer may, even if every loss is finite.
 
     Args:
         tensors: The tensors by name.

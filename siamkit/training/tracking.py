@@ -1,4 +1,4 @@
-"""Trackers: built before a run writes anything, and closed when it ends."""
+"""Trackers: built before the run writes anything, and closed when the run ends."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Evaluator:
         images: The image set.
         device: The device to compute on.
         batch_size: Images per forward.
-        precision: Autocast type.
+        precision: The type that autocast computes in: ``fp32``, ``bf16`` or ``fp16``.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class Evaluator:
         self.batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
     def embed(self, source: BatchSource, forward: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the embeddings of every image ``[N, E]`` (float32, CPU), in the set's order.
+        """Return the embeddings ``[N, E]`` (float32, CPU) of all images, in the set's order.
 
         Args:
             source: The images, or their activations.
-            forward: Embeds a batch of them, in eval mode.
+            forward: Embeds a batch of ``source``; must be in eval mode.
 
         Raises:
             NonFiniteError: An embedding holds NaN or infinity.
@@ -76,8 +76,9 @@ class Evaluator:
     def score(self, embeddings: Tensor) -> dict[str, float]:
         """Return the metrics of embeddings from :meth:`embed`.
 
-        They are recall@1 and MAP@R, where each image is a query in all others unless the data
-        gives roles. For known pairs or triplets, they are AUC and EER.
+        For labelled images, the metrics are recall@1 and MAP@R: each image is searched among all
+        others, unless the data gives roles (query, gallery). For known pairs or triplets, the
+        metrics are AUC and EER.
         """
         images = self.images
         if images.tuples is not None:
@@ -89,7 +90,7 @@ class Evaluator:
 
 
 def probe(train: ImageSet, val: ImageSet, seed: int) -> ImageSet:
-    """Return a part of the training set that is as hard to search as the validation set. Pure.
+    """Return a part of the training set that is as hard to search as the validation set.
 
     Recall depends on the number of classes and images to choose from, so training and validation
     metrics are comparable only on sets of equal size. The part has as many classes as ``val`` (or

@@ -1,4 +1,4 @@
-"""The warm-up: the rate factors of stages that were just unfrozen. Pure."""
+"""The warm-up: the rate factors of stages that were just unfrozen."""
 
 from __future__ import annotations
 

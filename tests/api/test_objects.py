@@ -153,7 +153,7 @@ def test_a_run_with_objects_resumes_when_they_are_given_again(
         siamkit.resume(run, freeze=alternate)
     with pytest.raises(CheckpointError, match="Plain has other source code"):
         siamkit.resume(run, backbone=Plain(9), freeze=alternate)
-    with pytest.raises(CheckpointError, match="freeze: the run was started with another one"):
+    with pytest.raises(CheckpointError, match="freeze: is not what the run was started with"):
         siamkit.resume(run, backbone=Plain(), freeze=lambda stages, progress: None)
     result = siamkit.resume(run, backbone=Plain(), freeze=alternate)
     assert result["history"] == whole["history"]

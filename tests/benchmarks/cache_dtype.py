@@ -1,8 +1,8 @@
-"""What the type of cached feature maps does to the final metrics.
+"""Measure how the type of cached feature maps affects the final metrics.
 
-Runs of the default recipe (its second phase reads maps from the cache) that differ in nothing but
-``engine.dtype``, the same seeds for each; and live, for comparison. Held-out recall@1 and MAP@R of
-the last epoch, and the bytes that a row takes.
+Runs of the default recipe, whose second phase reads feature maps from the cache, are made with each
+``engine.dtype`` and, for comparison, live. They have the same seeds and differ in nothing else. The
+script prints the held-out recall@1 and MAP@R of the last epoch, and the bytes per cached row.
 
 DATA is ``sample``, a folder of class folders, or a tar of one.
 """

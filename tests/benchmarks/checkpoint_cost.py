@@ -3,10 +3,10 @@
     python tests/benchmarks/checkpoint_cost.py --every 60s --policies stages full --pairs 3
 
 Each pair trains the same ResNet50 on the same images with ``--checkpoint-every`` and without it, in
-processes of their own, and alternates which one comes first. It prints the difference of the wall
-times of each pair, and, because two runs on a shared machine differ by more than this, the share of
-its wall time that the run itself spent in saving between steps. The weights are random, because
-speed doesn't depend on them.
+processes of their own, and alternates which one comes first. The script prints the difference of
+the wall times of each pair. Two runs on a shared machine may differ by more than checkpoints cost,
+so it also prints the share of a run's wall time that the run spent in saving between steps. The
+weights are random, because speed doesn't depend on them.
 """
 
 from __future__ import annotations

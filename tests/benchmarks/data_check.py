@@ -1,8 +1,8 @@
-"""What many copies of one image cost: ``data check``, and the start of ``train`` up to the splits.
+"""Measure what many copies of one image cost in ``data check`` and at the start of ``train``.
 
-Each set has six classes of real pictures, and COPIES copies of one of them ("image not available")
-in classes of two. The last column holds the CPU time for each image, which should not grow with the
-number of copies.
+Each set has six classes of different pictures, and COPIES copies of one picture (like an "image not
+available") in classes of two. The last column holds the CPU time per image, which should not grow
+with the number of copies. The start of ``train`` is measured up to the splits.
 """
 
 from __future__ import annotations

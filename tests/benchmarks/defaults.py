@@ -1,12 +1,12 @@
-"""Measure which defaults serve small image sets best. Prints the tables of docs/defaults.md.
+"""Measure which defaults suit small image sets best, and print the tables of docs/defaults.md.
 
     python tests/benchmarks/defaults.py run   --out results.jsonl --data SET [SET ...] [grid]
     python tests/benchmarks/defaults.py table --out results.jsonl
 
 A SET is ``sample``, a folder of class folders, or a tar of one. Its classes are cut into three
-disjoint parts by the seed: half of them train, a quarter picks the rate and the best epoch, and
-only the last quarter, which no choice was made by, gives the reported recall@1. Results are
-appended to a file, so a long sweep can be stopped, extended, and run in several processes.
+disjoint parts by the seed: half of them train, and a quarter picks the rate and the best epoch. The
+last quarter, which takes no part in any choice, gives the reported recall@1. Results are appended
+to a file, so a long sweep can be stopped, extended, and run in several processes.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ give the same figures:
 
     python tests/benchmarks/evaluation.py --rounds 3
 
-prints for each set of classes the median seconds of both and their ratio, the CPU seconds, the peak
-memory (of the whole process, and above what it was before the evaluation), and the largest
+This prints, for each set of classes, the median seconds of both and their ratio, the CPU seconds,
+the peak memory (of the whole process, and its rise during the evaluation), and the largest
 difference between figures that both compute.
 """
 
@@ -29,7 +29,7 @@ SHARED = ("recall@1", "map@r", "r_precision")
 
 
 def embeddings(kind: str, count: int, dim: int) -> tuple[Tensor, Tensor]:
-    """Return embeddings that are found about half of the time, and their labels."""
+    """Return embeddings and their labels; about half find an embedding of their class first."""
     generator = torch.Generator().manual_seed(0)
     if kind == "mixed":  # R from 1 to some hundreds
         sizes = (2 + 200 * torch.rand(count // 20, generator=generator) ** 4).long()

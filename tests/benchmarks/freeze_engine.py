@@ -46,7 +46,7 @@ PEERS = {
 }
 LAST_STAGES = ("layer3", "layer4")
 BARS = {10: 15.0, 30: 40.0}
-"""How many times faster than every peer a head-only run of so many epochs must be."""
+"""How many times faster than every peer a head-only run must be, by its number of epochs."""
 
 PACKAGES = (
     *("torch", "timm", "onnxruntime", "pytorch-metric-learning"),
@@ -59,7 +59,7 @@ SCALING_SETS = ("engine.prefix=folded",)
 """One kernel for all sizes: otherwise the larger set might get a faster one."""
 
 FEW = 200
-"""Images of the run that stands for what a run costs whatever its size."""
+"""Images of a small run, which shows the cost that a run of any size has."""
 
 
 class Bench:
@@ -67,7 +67,7 @@ class Bench:
 
     Args:
         options: The command line.
-        folder: Where everything is written.
+        folder: The folder that everything is written to.
     """
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
@@ -124,7 +124,7 @@ class Bench:
         return self.logged("siamkit", run)
 
     def new(self, name: str) -> Path:
-        """Return a path that nothing is at."""
+        """Return a path at which nothing exists."""
         paths = (self.folder / f"{name}-{n}" for n in itertools.count(1))
         return next(path for path in paths if not path.exists())
 
@@ -144,7 +144,7 @@ class Bench:
         save_file(model.state_dict(), path)
 
     def logged(self, name: str, run: Run) -> Run:
-        """Print what a process took, and return it."""
+        """Print the measurements of a process, and return them."""
         epochs = " ".join(f"{seconds:.3g}" for seconds in run.epochs)
         print(
             f"{name}: {run.seconds:.1f} s, {run.peak / 1e6:.0f} MB, epochs {epochs} {run.more}",
@@ -164,7 +164,7 @@ def peer_task(bench: Bench, **values: Any) -> Task:
 
 
 def how(bench: Bench, run: Run, visits: int) -> str:
-    """Say how a peer's figure was come by."""
+    """Return how a peer's figure was obtained."""
     if bench.options.full:
         return ""
     return f" (measured on {run.visits * len(run.epochs)} image visits, scaled to {visits})"
@@ -224,7 +224,7 @@ def head_only(bench: Bench) -> list[Row]:
 
 
 def epoch(bench: Bench) -> list[Row]:
-    """An epoch of the head alone, on features that are there already."""
+    """An epoch of the head alone, on features that are already cached."""
     task = bench.main_task(epochs=max(bench.options.epochs))
     cache = bench.new("cache")
     ours, bare = [], []
@@ -293,7 +293,7 @@ def stages(bench: Bench) -> list[Row]:
 
 
 def kernels(bench: Bench) -> list[Row]:
-    """The frozen prefix alone, with the kernel that is chosen."""
+    """The frozen prefix alone, run by the chosen kernel."""
     options = bench.options
     script = Path(__file__).with_name("prefix_kernels.py")
     command = [
@@ -344,7 +344,7 @@ def embedding(bench: Bench) -> list[Row]:
 
 
 def scaling(bench: Bench) -> list[Row]:
-    """Memory and cost an image, from a small set to a large one."""
+    """Memory and cost per image, for a small set and a large one."""
     options = bench.options
     small, large = options.sizes
     seconds: dict[int, list[float]] = defaultdict(list)
@@ -385,7 +385,7 @@ WORK = {
 
 
 def caption(options: argparse.Namespace) -> str:
-    """Say what the table was measured with."""
+    """Return what the table was measured with."""
     versions = ", ".join(
         f"{found.name} {found.version}" for name in PACKAGES for found in distributions(name=name)
     )

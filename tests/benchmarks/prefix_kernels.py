@@ -4,9 +4,8 @@
 
 In one process and on the same images: the plain loop of any tutorial (train mode, eager), each
 kernel, and what ``choose`` picks for that many images. Every kernel runs once in each round, so
-load from outside falls on all alike; a figure is the median over the rounds. Exits 1 where the
-chosen kernel reaches less than 0.9 of the throughput of the better of ONNX Runtime and
-inductor.
+load from outside slows all alike; a figure is the median over the rounds. The exit code is 1 if the
+chosen kernel reaches less than 0.9 of the throughput of the better of ONNX Runtime and inductor.
 """
 
 from __future__ import annotations
@@ -105,7 +104,7 @@ def arguments() -> argparse.Namespace:
 
 
 def measure(run: Callable[[Tensor], Tensor], images: Tensor) -> float:
-    """Return seconds an image of one run, after another that warms the caches."""
+    """Return the seconds per image of one run, after another run that warms the caches."""
     run(images)
     synchronize(images)
     began = time.perf_counter()

@@ -29,7 +29,7 @@ Array = np.ndarray[Any, Any]
 
 
 def clustered(rows: int, centres: Array, rng: np.random.Generator) -> Array:
-    """Return unit vectors ``[rows, DIM]``; noise is as long as NOISE of its centre."""
+    """Return unit vectors ``[rows, DIM]`` around centres; each gets noise of length NOISE."""
     found = centres[rng.integers(len(centres), size=rows)]
     found += NOISE / DIM**0.5 * rng.standard_normal(found.shape, dtype=np.float32)
     found /= np.linalg.norm(found, axis=1, keepdims=True)

@@ -1,14 +1,14 @@
-"""Does a threshold keep what its interval promises, on identities that nothing was fitted on?
+"""Check a threshold's predicted interval on identities that nothing was fitted on.
 
-For each seed a class folder set is parted by identity into train, val and test, a third each. The
-network is trained on train, the threshold fitted on val (as at the end of every training), and the
-false accepts are counted on test:
+For each seed, the classes of a folder are divided into train, val and test, a third each. The
+network is trained on train, the threshold is fitted on val (as at the end of every training), and
+the false accepts are counted on test:
 
     python tests/benchmarks/threshold_transfer.py DATA --seeds 10 --epochs 2
 
-prints for each seed and target the threshold, the interval, what was seen, and whether that lies
-within; and at the end how often it did. ``--frozen`` embeds once with the pretrained backbone and
-no training, which allows hundreds of splits.
+This prints, for each seed and target, the threshold, the interval, the observed rate, and whether
+the rate lies within the interval; and at the end, how often it did. ``--frozen`` embeds once with
+the pretrained backbone and without training, which allows hundreds of splits.
 """
 
 from __future__ import annotations

@@ -3,5 +3,5 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-# The harness is a program of plain modules, which the tests use too.
+# The harness is a program, whose modules import each other by their plain names.
 sys.path.insert(0, str(Path(__file__).parent))

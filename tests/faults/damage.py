@@ -1,7 +1,8 @@
 """Damage to every kind of file of a run, a cache, an index and a pretrained folder.
 
-Each command that reads it must end with an error of the tree, or give the undamaged result. The
-commands run in one process of many cases; a case that hangs or kills it is found by its silence.
+A command that reads the damaged file must end with an error of :mod:`siamkit.errors`, or give the
+result for the undamaged file. Each command runs in a process of its own. A command that does not
+end in time counts as hanging.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ POSITIONS: dict[str, Callable[[Path, random.Random], None]] = {
 }
 
 Command = Callable[[Path, Path], list[object]]
-"""Returns the arguments of a command for the damaged folder and one for its output."""
+"""Returns a command's arguments, given the damaged folder and a folder for the output."""
 
 
 class Target:
@@ -129,7 +130,10 @@ def copied(source: Path, target: Path) -> Path:
 
 
 def targets(kills: Kills) -> list[Target]:
-    """Make the folders: a run, an interrupted one, an index, a pretrained folder, a cache."""
+    """Make the folders to damage: a run, an interrupted run, a saved network, an index, a cache.
+
+    The commands that read each folder come with it.
+    """
     folder = kills.folder / "damage"
     folder.mkdir(exist_ok=True)
     images = kills.images
@@ -202,7 +206,7 @@ def load_pretrained(args: list[str]) -> int:
 
 
 def kind_of(file: str) -> str:
-    """Return the kind of a file: its name without what differs between two of a kind."""
+    """Return the kind of a file: its path without the parts that vary, such as a shard's number."""
     path = Path(file)
     if path.name.startswith("shard-"):
         return "shard"
@@ -210,7 +214,7 @@ def kind_of(file: str) -> str:
 
 
 class Damage:
-    """Damages files one at a time, in a process that is started again if it dies."""
+    """Damages files one at a time, each in a fresh copy of the folder, and runs a command on it."""
 
     def __init__(self, kills: Kills, seed: int) -> None:
         self.kills, self.seed = kills, seed
@@ -218,7 +222,10 @@ class Damage:
         self._right: dict[tuple[str, str], Any] = {}
 
     def draw(self, count: int) -> list[tuple[str, str, str, str]]:
-        """Draw target, file, position and command: each kind of file and position in turn."""
+        """Draw cases of a target, a file, a kind of damage and a command.
+
+        All kinds of files and damage are drawn once before any comes again.
+        """
         rng = random.Random(f"damage {self.seed}")
         every = [(t.name, *pair) for t in self.targets.values() for pair in t.pairs()]
         rng.shuffle(every)
@@ -240,7 +247,7 @@ class Damage:
         return self._right[key]
 
     def case(self, name: str, target: str, file: str, position: str, command: str) -> Record:
-        """Damage one file, run one command, and judge."""
+        """Damage one file, run one command, and judge its result."""
         of = self.targets[target]
         right = self.right(of, command)
         rng = random.Random(f"{self.seed} {name}")
@@ -293,7 +300,7 @@ class Damage:
 def _judged(
     command: str, file: str, code: int, result: Any, right: Any, err: str
 ) -> tuple[str, str | None]:
-    """Return what happened, and what of it should not have happened."""
+    """Return what happened, and the problem if it should not have happened; else None."""
     allowed = (*REFUSED, *CONFIG) if Path(file).name == "config.yaml" else REFUSED
     if code not in (0, *allowed) or "unexpected " in err or "Traceback" in err:
         return f"exit {code}", f"exit {code}: {err[-400:]}"
@@ -327,7 +334,7 @@ def _changed(a: Any, b: Any) -> Any:
 
 
 def cases(kills: Kills, count: int, seed: int) -> Iterator[tuple[str, Callable[[], Record]]]:
-    """Yield the names of damaged files and what tries them."""
+    """Yield the name of each case, and a function that runs the case."""
     if not count:
         return
     damage = Damage(kills, seed)

@@ -1,7 +1,8 @@
 """Disks that are full: a file system of a few megabytes, or a limit on the size of files.
 
-A run, the fill of its cache or its report meets the end of the disk. It must end with exit code 7
-and what was there intact. With more room, the same command finishes the run as if nothing was.
+The disk becomes full while a run saves a checkpoint, fills its cache or writes its report. The
+command must end with exit code 7 and leave earlier files intact. With more room, the same command
+must finish the run with the result of an undisturbed one.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ WHERE = ("run", "cache", "report")
 
 
 def cases(kills: Kills, count: int, seed: int) -> Iterator[tuple[str, Callable[[], Record]]]:
-    """Yield the names of full disks and what tries them."""
+    """Yield the name of each case, and a function that runs the case."""
     for number in range(count):
         yield str(number), partial(case, kills, number, seed)
 
 
 def case(kills: Kills, number: int, seed: int) -> Record:
-    """Fill a small disk at a random point of a run, then give it room."""
+    """Let a small disk become full at a random point of a run, then repeat with enough room."""
     rng = random.Random(f"disk {seed} {number}")
     where = WHERE[number % len(WHERE)]
     subject = Subject("stages", True)
@@ -81,9 +82,9 @@ def case(kills: Kills, number: int, seed: int) -> Record:
 
 
 def mount_then_continue(folder: str, size: int) -> None:
-    """Mount a small tmpfs over a folder, in a namespace of this process.
+    """Mount a small tmpfs over a folder, in a mount namespace of this process alone.
 
-    What is written there is gone when the process ends, as it would be on a disk that is replaced.
+    Files written to the tmpfs are gone when the process ends, as if the disk had been replaced.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     user, new_mounts, private_recursive = 0x10000000, 0x00020000, 0x44000
@@ -96,5 +97,8 @@ def mount_then_continue(folder: str, size: int) -> None:
 
 
 def limit_files(size: int) -> None:
-    """Let no file of this process grow beyond a size. Python ignores SIGXFSZ."""
+    """Let no file of this process grow beyond ``size`` bytes: writing more fails with EFBIG.
+
+    The signal SIGXFSZ, which would end the process, is ignored by Python.
+    """
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))

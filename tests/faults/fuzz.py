@@ -1,4 +1,4 @@
-"""Damaged and invented input for every reader: it gives a value, or an error of the tree."""
+"""Damaged and invented input: each reader must return a value or raise a siamkit error."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def damaged(draw: Callable[..., Any], wholes: list[bytes]) -> bytes:
 
 
 class Readers:
-    """Readers by name: the strategy of their input, and a function that reads it."""
+    """The readers by name, each with a strategy for its input and a function that reads a file."""
 
     def __init__(self, folder: Path, run: Path, index: Path) -> None:
         self.folder = folder
@@ -197,7 +197,7 @@ class Readers:
 
 
 def cases(kills: Any, count: int, number: int) -> Iterator[tuple[str, Callable[[], Record]]]:
-    """Yield the names of readers and what tries them, with ``count`` inputs in all."""
+    """Yield the name of each reader, and a function that tries it; ``count`` inputs in all."""
     if not count:
         return
     from subjects import Subject

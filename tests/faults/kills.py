@@ -1,6 +1,6 @@
-"""SIGKILL at random moments of everything that takes time, then the same command again.
+"""SIGKILL at random moments of every command that takes time, then the same command again.
 
-What comes out must be bit for bit what an undisturbed run gives.
+The result must equal that of an undisturbed run, bit for bit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COMMANDS = ("evaluate", "calibrate", "report", "embed", "index")
 
 
 class Kills:
-    """Undisturbed runs, each made once, and killed ones that are compared with them."""
+    """Kills runs and commands, and compares the results with those of undisturbed runs."""
 
     def __init__(self, folder: Path, programs: Programs) -> None:
         self.folder, self.programs = folder, programs
@@ -43,7 +43,7 @@ class Kills:
         return self._whole[subject]
 
     def case(self, number: int, seed: int) -> Record:
-        """Kill a run of some kind once or twice, finish it, and compare."""
+        """Kill a run once or twice, finish it, and compare it with the undisturbed run."""
         rng = random.Random(f"{seed} {number}")
         subject = SUBJECTS[number % len(SUBJECTS)]
         _, expected, calls = self.whole(subject)
@@ -94,7 +94,7 @@ class Kills:
         )
 
     def command_case(self, number: int, seed: int) -> Record:
-        """Kill a command that uses a finished run, repeat it, and compare what it prints."""
+        """Kill a command that uses a finished run, repeat the command, and compare its output."""
         rng = random.Random(f"command {seed} {number}")
         name = COMMANDS[number // 8 % len(COMMANDS)]
         whole, expected, _ = self.whole(SUBJECTS[0])
@@ -144,7 +144,7 @@ def _trap(rng: random.Random, activity: str, calls: list[tuple[float, int]]) -> 
 
 
 def _plain(value: Any) -> Any:
-    """Leave out what differs between two runs of the same command."""
+    """Return JSON values without those that differ between two runs of the same command."""
     if isinstance(value, dict):
         left_out = {"seconds", "images_per_second", "made", "time", "created"}
         return {k: _plain(v) for k, v in value.items() if k not in left_out}
@@ -152,7 +152,7 @@ def _plain(value: Any) -> Any:
 
 
 def cases(kills: Kills, count: int, seed: int) -> Iterator[tuple[str, Callable[[], Record]]]:
-    """Yield the names of kills and what runs them; every eighth is of a command."""
+    """Yield the name of each case, and a function that runs it; every eighth kills a command."""
     for number in range(count):
         if number % 8 == 7:
             yield str(number), partial(kills.command_case, number, seed)

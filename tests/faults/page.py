@@ -1,4 +1,4 @@
-"""The page of what the harness did and what happened."""
+"""The page that reports what the harness did and what happened: docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS = {
 
 
 def write_page(records: Sequence[Record]) -> None:
-    """Write the tables of the records into the page."""
+    """Write the tables of ``records`` into the page."""
     text = PAGE.read_text()
     new, count = _BLOCK.subn(lambda m: f"{m[1]}\n{tables(records)}\n\n{m[2]}", text)
     assert count == 1
@@ -29,7 +29,7 @@ def write_page(records: Sequence[Record]) -> None:
 
 
 def tables(records: Sequence[Record]) -> str:
-    """Return the tables: per kind, what was done and what happened, grouped."""
+    """Return one table per kind of case: what was done and what happened, by group."""
     return "\n\n".join(_section(kind, [r for r in records if r.kind == kind]) for kind in KINDS)
 
 

@@ -1,8 +1,8 @@
-"""The command line in processes of its own, and a SIGKILL at any moment of what they do.
+"""Commands in processes of their own, which a SIGKILL can end at any chosen moment.
 
 The processes are forked from one that has imported siamkit, so that they start at once. A trap
-waits for a call of the command's work, such as its second save, and kills the process within it: at
-one of its operations on files, just before the system makes it, or after some time.
+waits for a chosen call, such as the second save of a checkpoint, and kills the process during the
+call: just before one of the call's file operations, or after some time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ACTIVITIES: Mapping[str, Sequence[str]] = {
     "calibrating": ["siamkit.training.finish:calibrate_run"],
     "writing the report": ["siamkit.api.reports:write_report"],
 }
-"""The functions that do the work of a command, by what the harness calls it."""
+"""The functions that do each activity, by the harness's name for the activity."""
 
 COMMAND = "running"
 """The activity of a trap for a whole command."""
@@ -41,13 +41,14 @@ _OPERATIONS = {"os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.
 
 @dataclass(frozen=True)
 class Trap:
-    """A moment to be killed at.
+    """A moment at which a process is killed.
 
     Attributes:
-        activity: What the process is doing.
-        call: Which call of it, from 0.
-        operation: Which of its operations on files, from 0; None for a moment by time.
-        seconds: The time after the beginning of the call.
+        activity: The activity during which to kill: one of :data:`ACTIVITIES`, or :data:`COMMAND`.
+        call: The number of the activity's call, from 0.
+        operation: The number of the call's file operation before which to kill, from 0; None to
+            kill after ``seconds``.
+        seconds: The time after the beginning of the call; ignored if ``operation`` is given.
     """
 
     activity: str
@@ -66,7 +67,7 @@ class Trap:
 
 @dataclass(frozen=True)
 class Ended:
-    """A process that ended: its exit code, negative for a signal, and what it printed."""
+    """A process that ended: its exit code (negative for a signal), its stdout and its stderr."""
 
     code: int
     out: str
@@ -74,24 +75,24 @@ class Ended:
 
     @property
     def was_killed(self) -> bool:
-        """Whether SIGKILL ended it."""
+        """Whether SIGKILL ended the process."""
         return self.code == -signal.SIGKILL
 
     @property
     def json(self) -> Any:
-        """Its result."""
+        """The JSON value that the process printed to stdout."""
         return json.loads(self.out)
 
     @property
     def problem(self) -> str | None:
-        """What no command may print or be ended by; None if there is nothing of it."""
+        """The exit code and stderr of a command that crashed or printed a traceback; else None."""
         if "Traceback" in self.err or "unexpected " in self.err or self.code in (1, -11, -7):
             return f"exit {self.code}: {self.err.strip()[-500:]}"
         return None
 
 
 class Programs:
-    """Starts commands in a folder, with a cache of their own."""
+    """Runs commands, each in a process of its own, whose output goes to files in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -116,14 +117,14 @@ class Programs:
         Args:
             args: The arguments.
             cache: The folder of the feature cache.
-            trap: Kills the process.
-            record: A file for the calls of each activity: their seconds and file operations.
-            timeout: Seconds after which it counts as hanging.
-            before: Called in the process first; a function of a module.
-            main: What the process does instead of ``siamkit``; a function of a module.
+            trap: The moment to kill the process at; None: it is not killed.
+            record: A file to write each activity's calls to: their seconds and file operations.
+            timeout: Seconds after which the process counts as hanging.
+            before: Called first in the process; must be a function at the top level of a module.
+            main: Called with ``args`` instead of the command line; must be such a function too.
 
         Raises:
-            TimeoutError: It hangs; it has been killed.
+            TimeoutError: The process hangs, and has been killed.
         """
         self._number += 1
         base = self.folder / f"process-{self._number}"
@@ -180,7 +181,7 @@ def _child(
 
 
 class _Watch:
-    """Counts the calls of each activity and their file operations, and springs the trap."""
+    """Counts each activity's calls and their file operations, and kills the process at the trap."""
 
     def __init__(self, trap: Trap | None) -> None:
         self.trap = trap

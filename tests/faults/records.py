@@ -1,4 +1,4 @@
-"""The records of the harness: a line of JSON per case, so that a long form can go on."""
+"""The records of the harness: one line of JSON per case, so that a long form can be continued."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Record:
-    """A case.
+    """The record of a case.
 
     Attributes:
         kind: ``kill``, ``damage``, ``disk`` or ``fuzz``.
-        case: Its number or name within its kind.
-        group: What it belongs to in the table of the page.
+        case: The number or name of the case within its kind.
+        group: The row of the page's table that the case counts in.
         done: What was done.
         happened: What happened.
         problem: What should not have happened; None if all is well.
-        count: How many kills, damaged files or inputs it stands for.
+        count: How many kills, damaged files or inputs the case stands for.
     """
 
     kind: str
@@ -36,7 +36,7 @@ class Record:
 
 
 class Journal:
-    """A file of records that grows."""
+    """A file of records, to which new ones are appended."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -56,5 +56,5 @@ class Journal:
 
 
 def problems(records: Iterable[Record]) -> list[Record]:
-    """Return the records of what should not have happened."""
+    """Return the records of cases in which something happened that should not have."""
     return [record for record in records if record.problem is not None]

@@ -1,12 +1,13 @@
-"""Break runs, caches, indices and input in every way that we know, and see what comes of it.
+"""Break runs, caches, indexes and input in many ways, and check that siamkit notices or recovers.
 
     python tests/faults/run.py --short                     about a minute
     python tests/faults/run.py --long --seed 0             200 kills, 1,000 damaged files, ...
     python tests/faults/run.py --long --kills 40 --damage 300 --fuzz 3000
     python tests/faults/run.py --page                      writes docs/reliability.md
 
-It prints each case as it goes. A long form that was interrupted goes on: its records are lines of
-``--log``. The same seed draws the same cases. The exit code is 1 if anything was wrong.
+Each case is printed when it ends. An interrupted long form is continued by the same command, which
+skips the cases recorded in ``--log``. The same seed draws the same cases. The exit code is 1 if
+anything was wrong.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> int:
 
 
 def run(journal, seed: int, kills: int, damage: int, disks: int, fuzz: int) -> Iterator:
-    """Run what the journal lacks, and yield each record when it is there."""
+    """Run the cases that the journal does not hold yet, and yield the record of each one."""
     import damage as damaging
     import disks as filling
     import fuzz as fuzzing

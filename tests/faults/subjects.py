@@ -1,4 +1,4 @@
-"""What the harness breaks: tiny runs of every freeze policy, cached and live, and their results."""
+"""The subjects of the harness: tiny runs of every freeze policy, cached and live."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """The policy, and where its frozen part's output comes from."""
+        """The policy, and whether the output of the frozen part is cached or computed live."""
         return f"{self.policy}, {'cached' if self.cached else 'live'}"
 
 
@@ -60,14 +60,14 @@ def make_images(folder: Path) -> Path:
 
 
 def write_config(subject: Subject, images: Path, file: Path) -> Path:
-    """Write the config of a run of about a second."""
+    """Write the config of a run that takes about a second."""
     values = {
         "data": {"path": str(images), "image_size": 24, "workers": 0, "views": 2},
         "backbone": {"name": BACKBONE, "pretrained": False},
         "head": {"name": "bnneck"},
         "loss": {"name": "proxy-anchor"},  # it has parameters of its own
         "freeze": {"name": subject.policy, **POLICIES[subject.policy]},
-        # A kernel that is chosen by its speed could be another one in the other run.
+        # A kernel chosen by its speed could differ between two runs.
         "engine": {"cache": "always" if subject.cached else "off", "prefix": "eager"},
         "train": {"epochs": 3, "batch_size": 8, "images_per_class": 2, "device": "cpu"},
         "report": False,
@@ -77,7 +77,7 @@ def write_config(subject: Subject, images: Path, file: Path) -> Path:
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """Return all that a run leads to; tensors by the hash of their bytes."""
+    """Return the results of a run, to compare two runs; tensors as the hashes of their bytes."""
     saved = checkpoint.latest_intact(run / "checkpoints", strict=True)[0]
     best = checkpoint.load(run / "checkpoints" / str(saved.state["best_checkpoint"]))
     tensors = {

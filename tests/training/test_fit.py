@@ -337,7 +337,8 @@ def test_changed_data_is_refused(image_folder: Path, tmp_path: Path) -> None:
         api.fit(values, listeners=[kill_at("checkpoint", 1)])
     for path in sorted(mine.rglob("5.png")):
         path.unlink()
-    with pytest.raises(CheckpointError, match=r"data train, data val changed since it was saved"):
+    what = r"data train, data val changed since the run was saved"
+    with pytest.raises(CheckpointError, match=what):
         api.resume(values["run_dir"])
 
 
@@ -479,7 +480,7 @@ def test_a_changed_config_is_refused_and_the_field_named(
     changed = run_values(**section)
     config = Path(values["run_dir"]) / "config.yaml"
     config.write_text(api.load_config({**changed, "run_dir": None}).to_yaml())
-    with pytest.raises(CheckpointError, match=f"{key}.* changed since it was saved"):
+    with pytest.raises(CheckpointError, match=f"{key}.* changed since the run was saved"):
         api.resume(values["run_dir"])
 
 

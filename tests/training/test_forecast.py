@@ -54,7 +54,7 @@ def test_stages_that_warm_up_for_longer_than_the_run_lasts_are_told(run) -> None
     train = {"epochs": 3, "unfreeze_warmup": 13}
     text = notices(run(train=train))  # unfrozen in epoch 2, with 12 steps left
     assert "never reach their full rate: they warm up for 13 steps" in text
-    assert "only 12 are left" in text
+    assert "only 12 steps remain" in text
     assert notices(run(train={**train, "unfreeze_warmup": 12})) == ""
 
 

@@ -1,7 +1,7 @@
 """The feature cache: rows of a frozen prefix's output by key, on the disk.
 
-It does not depend on models. A *store* is one folder, named by a digest of the facts that determine
-its rows. A *shard* is one immutable, checksummed file of rows in it::
+The cache does not depend on models. A *store* is one folder, named by a digest of the facts that
+determine its rows. A *shard* is one immutable, checksummed file of rows in a store::
 
     <root>/<digest>/store.json                  the facts, and the dtype and shape of a row
     <root>/<digest>/shard-<random>.safetensors  rows and their keys

@@ -34,13 +34,13 @@ class StoreInfo:
     """The description, size and age of a store, read without opening it.
 
     Attributes:
-        path: Its folder.
-        bytes: The size of its files.
-        rows: The number of its rows; those of damaged shards do not count.
-        last_used: The time at which it was last opened or closed, in seconds since 1970.
-        in_use: Whether a running process has it open.
-        description: The facts that determine its rows; empty if they cannot be read.
-        dtype: ``F32``, ``F16`` or ``BF16``; empty if it cannot be read.
+        path: The store's folder.
+        bytes: The size of the store's files.
+        rows: The number of rows in the store; rows of damaged shards do not count.
+        last_used: The time at which the store was last opened or closed, in seconds since 1970.
+        in_use: Whether a running process has the store open.
+        description: The facts that determine the rows; empty if they cannot be read.
+        dtype: The type of the rows: ``F32``, ``F16`` or ``BF16``; empty if it cannot be read.
     """
 
     path: Path
@@ -61,7 +61,8 @@ def list_stores(root: Path) -> list[StoreInfo]:
     """Return all stores, the most recently used first.
 
     Raises:
-        ResourceError: The folder is not writable, which the locks of stores in use need.
+        ResourceError: The folder is not writable. (Finding out whether stores are in use needs
+            locks in it.)
     """
     if not _stores(root):
         return []
@@ -123,7 +124,7 @@ def choose(stores: Iterable[StoreInfo], limit: int) -> list[StoreInfo]:
 def available_bytes(root: Path) -> int:
     """Return the bytes that a store could get: the disk's free space and evictable stores.
 
-    It is 0 if the folder is not writable.
+    0 is returned if the folder is not writable.
     """
     if not os.access(_existing(root), os.W_OK | os.X_OK):
         return 0
@@ -147,7 +148,7 @@ def require_room(root: Path, needed_bytes: int) -> None:
     """Check that the disk has enough free space.
 
     Raises:
-        ResourceError: It has not.
+        ResourceError: The disk has too little free space.
     """
     free = free_bytes(root)
     if needed_bytes > free:

@@ -32,7 +32,7 @@ class RowIndex:
         return len(self._keys)
 
     def find(self, keys: Keys) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Return for each key the number of its shard (-1 if there is none) and its row there."""
+        """Return, for each key, the number of its shard (-1 if none) and its row in the shard."""
         if not len(self):
             return np.full(len(keys), -1, np.int32), np.zeros(len(keys), np.int64)
         at = np.searchsorted(self._keys, keys)

@@ -71,7 +71,7 @@ class StoreSpec:
 
     @property
     def row_bytes(self) -> int:
-        """The size of a row."""
+        """The size of a row in bytes."""
         return _ITEM_BYTES[self.dtype] * math.prod(self.shape)
 
     def to_json(self) -> str:
@@ -88,7 +88,7 @@ class StoreSpec:
 
     @classmethod
     def read(cls, store: Path) -> StoreSpec | None:
-        """Return the spec of a store, or None if it has no readable one."""
+        """Return the spec in a store's folder, or None if the folder has no readable spec."""
         try:
             return cls.parse(read_bytes(store / STORE_FILE).decode())
         except (OSError, ValueError):
@@ -199,6 +199,6 @@ def is_store(path: Path) -> bool:
         return False
     try:
         names = [file.name for file in path.iterdir()]
-    except OSError:  # another user's
+    except OSError:  # another user's folder
         return False
     return StoreSpec.read(path) is not None or any(map(is_shard_name, names))

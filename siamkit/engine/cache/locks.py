@@ -61,7 +61,7 @@ def fill_locked(
 
 
 class Use:
-    """The mark that this process has a store open. Make it while the root is locked."""
+    """The mark that this process has a store open. Create one only while the root is locked."""
 
     def __init__(self, store: Path) -> None:
         folder = store / USERS
@@ -79,12 +79,12 @@ class Use:
 
 
 def in_use(store: Path) -> bool:
-    """Return whether a running process has the store open. Call it while the root is locked."""
+    """Return whether a running process has the store open. Lock the root before the call."""
     for mark in (store / USERS).glob("*.lock"):
         lock = FileLock(mark)
         try:
             lock.acquire(timeout=0)
-        except (Timeout, PermissionError):  # another user's may be in use
+        except (Timeout, PermissionError):  # another user's lock may be held
             return True
         lock.release()
         mark.unlink(missing_ok=True)

@@ -31,12 +31,12 @@ than reading (64 rows of 8 kB: 221 us against 149 us; 47 us from a tensor).
 class Rows:
     """The rows of some keys, in the order of the keys.
 
-    It stays usable after its store is closed.
+    The rows stay usable after their store is closed.
 
     Args:
         shards: The shards that hold the rows.
-        shard: For each row, the number of its shard `[N]`.
-        row: For each row, its position in the shard `[N]`.
+        shard: The number `[N]` of each row's shard.
+        row: The position `[N]` of each row in its shard.
         shape: The shape of a row.
         dtype: The dtype of a row.
     """
@@ -116,7 +116,7 @@ class _File:
 
 
 class _Map:
-    """The same with a memory map, for systems without positional reads (Windows)."""
+    """A file read through a memory map, for systems without positional reads (Windows)."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:

@@ -22,8 +22,8 @@ from siamkit.engine.cache.layout import (
 from siamkit.files import fsync, open_regular, writing
 
 Keys = NDArray[np.bytes_]
-"""Keys `[N]` of dtype ``S16``. numpy ignores NULs at their ends, which is harmless because all keys
-have the same length."""
+"""Keys `[N]` of dtype ``S16``. numpy ignores NULs at the end of a key, which is harmless because
+all keys have the same length."""
 
 _CHUNK = 1 << 20
 
@@ -82,9 +82,9 @@ class Shard:
 
 
 class ShardWriter:
-    """A shard that is being written. It does not exist for others before :meth:`publish`.
+    """A shard that is being written. No reader sees the shard before :meth:`publish`.
 
-    Rows are written to the file at once, so the memory does not depend on the size of the shard.
+    Rows are written to the file at once, so memory use does not depend on the size of the shard.
     """
 
     def __init__(self, folder: Path, digest: str, spec: StoreSpec) -> None:

@@ -87,9 +87,9 @@ class FeatureStore:
     """An open store. Use it as a context manager, or call :meth:`close`.
 
     Attributes:
-        path: Its folder, named by its digest.
-        notices: Problems with its files, one sentence each. Damaged shards are removed, so that
-            their rows are missing again.
+        path: The store's folder, named by the digest of the store's spec.
+        notices: Problems with the store's files, one sentence each. Damaged shards are removed, so
+            that their rows are missing again.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class FeatureStore:
             raise LookupError(f"{absent} of {len(keys)} keys have no row in {self.path}")
         try:
             return Rows(self._index.shards, shard, row, self.spec.shape, self.dtype)
-        except FileNotFoundError:  # another process evicted them meanwhile
+        except FileNotFoundError:  # another process evicted rows meanwhile
             self._refresh()
             raise LookupError(f"rows in {self.path} are gone") from None
 
@@ -178,7 +178,8 @@ class FeatureStore:
         """
         with fill_locked(self.path, on_wait, check):
             with writing(self.path, disk_hint()):
-                for orphan in self.path.glob(f"{TEMPORARY}*"):  # its writer ended, or held the lock
+                # A living writer would hold the lock, so the writers of these files have ended.
+                for orphan in self.path.glob(f"{TEMPORARY}*"):
                     orphan.unlink(missing_ok=True)
             self._refresh()
             fill = Fill(self, shard_bytes, shard_seconds)
@@ -313,7 +314,7 @@ class Fill:
 
         Args:
             keys: The keys of the rows.
-            rows: `[n, *shape]`, of any float dtype; cast to the store's.
+            rows: `[n, *shape]`, of any float dtype; converted to the store's dtype.
 
         Raises:
             OverflowInCache: A finite value becomes infinite in the store's dtype; no row is added.

@@ -34,8 +34,8 @@ def batch_size(device: torch.device | str) -> int:
 def kernel_class(device: torch.device | str, precision: Precision = "fp32") -> str:
     """Return the name of the arithmetic that all kernels on ``device`` share.
 
-    Outputs of one class agree within its tolerance, so a cache may mix them. Outputs of different
-    classes must not be mixed. A CPU always runs float32.
+    Outputs of kernels of one class agree within the class's tolerance, so a cache may mix them.
+    Outputs of different classes must not be mixed. A CPU always runs float32.
     """
     kind = torch.device(device).type
     if kind == "cpu":
@@ -51,11 +51,11 @@ def kernel_class(device: torch.device | str, precision: Precision = "fp32") -> s
 class Kernel(ABC):
     """An implementation of a prefix; see :func:`~siamkit.engine.kernels.build_kernel`.
 
-    It may share the network's tensors or copy them, so it is valid until they change.
+    A kernel may share the network's tensors or copy them, so it is valid until the tensors change.
 
     Args:
         batch_size: The number of rows that every run computes.
-        device: The device that it runs on.
+        device: The device that the kernel runs on.
         precision: The type that autocast computes in, on a GPU.
     """
 

@@ -1,4 +1,4 @@
-"""The builder of kernels by name."""
+"""The builder: builds kernels by their names."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class KernelSource:
 
         Raises:
             KernelError: The kernel is unknown or unavailable, cannot be built, or does not run.
-            Exception: That of the plain network itself, unchanged.
+            Exception: The plain network itself raised; its exception is unchanged.
         """
         allowed = ", ".join(KERNELS)
         if name not in KERNELS:
@@ -138,7 +138,7 @@ def build_kernel(
 
     Raises:
         KernelError: The kernel is unknown or unavailable, cannot be built, or does not run.
-        Exception: That of the plain network itself, unchanged.
+        Exception: The plain network itself raised; its exception is unchanged.
     """
     kernel, _ = KernelSource(prefix, example, precision).start(name)
     return kernel

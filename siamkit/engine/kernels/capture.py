@@ -13,10 +13,10 @@ from siamkit.engine.kernels.quiet import quiet
 def capture(prefix: nn.Module, example: Tensor) -> GraphModule:
     """Trace ``prefix`` into a graph of ATen operations for batches of ``example``'s shape.
 
-    The tracing uses fake tensors, so it computes nothing. The graph holds the tensors that the
-    prefix reads, shared with the network, and no others. A prefix leaves the network early by an
-    exception. :func:`torch.export.export` records the nesting of modules and fails on that; this
-    tracer sees operations only.
+    The tracing uses fake tensors, so it computes nothing. The graph holds only the tensors that the
+    prefix reads, and shares them with the network. :func:`torch.export.export` cannot be used: it
+    records the nesting of modules and fails when the prefix leaves the network early by an
+    exception. This tracer sees operations only.
 
     Args:
         prefix: Maps images to activations, in eval mode.

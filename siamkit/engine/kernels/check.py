@@ -34,7 +34,7 @@ def check(kernel: Kernel, prefix: nn.Module, images: Tensor) -> float:
 
     Args:
         kernel: The kernel.
-        prefix: The prefix that it was built from, in eval mode.
+        prefix: The prefix that the kernel was built from, in eval mode.
         images: ``[N, C, H, W]``, any N.
 
     Returns:

@@ -25,10 +25,12 @@ from siamkit.words import plural
 
 # A kernel that is slower than the best one by this factor is measured only once.
 _HOPELESS = 1.3
-# So is one that is faster by this factor, because other load can only make a kernel look slower.
+# A kernel that is faster than the best one by this factor is measured only once too, because other
+# load can only make a kernel look slower.
 _CLEAR = 1.1
 _REPEATS = 3
-# Folding alone seldom gains more, so it is not measured if another kernel is faster by this factor.
+# The folded kernel is not tried if another kernel is faster than the plain network by this factor,
+# because folding alone seldom gains more.
 _AHEAD = 1.25
 _TRIED = ("onnxruntime", "folded", "inductor")
 _MOST = 30.0  # seconds of measuring after which no further kernel is tried
@@ -53,7 +55,7 @@ class Choice:
 
 
 def require_kernel(wanted: str, device: torch.device, where: str) -> str:
-    """Return the allowed names of kernels as text.
+    """Check the name of a kernel, and return all allowed names as text.
 
     Args:
         wanted: A name, or ``auto``.
@@ -82,8 +84,8 @@ def choose(
     """Return the kernel that runs ``prefix`` over ``count`` images in the least time.
 
     A kernel is built only if its setup pays off for the images, and only if the plain network
-    takes longer than a few seconds. It is used only if its output on ``images`` agrees with the
-    plain network's.
+    takes longer than a few seconds. A kernel is used only if its output on ``images`` agrees with
+    the plain network's output.
 
     Args:
         prefix: Maps images to activations, in eval mode.
@@ -97,7 +99,7 @@ def choose(
     Raises:
         ConfigError: The wanted kernel is unknown, or not available here.
         KernelError: The wanted kernel fails or is not exact enough.
-        Exception: That of the plain network itself, unchanged.
+        Exception: The plain network itself raised; its exception is unchanged.
     """
     reasons = available(images.device)
     allowed = require_kernel(wanted, images.device, "engine.prefix")
@@ -157,7 +159,7 @@ class _Contest:
         self._first_run = self._now() - began
 
     def is_short(self) -> bool:
-        """Return whether the plain network needs less time than building another kernel."""
+        """Return whether the plain network takes too little time for another kernel to pay off."""
         return self._count * self._first_run < _SHORT * len(self._source.example)
 
     def too_late(self) -> str | None:

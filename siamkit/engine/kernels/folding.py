@@ -14,10 +14,10 @@ _CONVOLUTIONS = (_aten.conv2d.default, _aten.conv2d.padding)
 
 
 def fold(graph: GraphModule) -> int:
-    """Fold every batch norm that is the only user of a convolution; return their number.
+    """Fold every batch norm that is the only user of a convolution; return how many were folded.
 
-    The graph is changed in place. Afterwards, all its convolutions have their own channels_last
-    weights. The tensors that it shared with the network are not changed.
+    The graph is changed in place. Afterwards, the weights of its convolutions are channels_last.
+    Tensors that the graph shared with the network are not changed.
     """
     folded = 0
     for node in list(graph.graph.nodes):

@@ -32,8 +32,8 @@ def missing(device: torch.device) -> str | None:
 class InductorKernel(ModuleKernel):
     """The folded graph, compiled at its first run.
 
-    On a CPU, ``freezing`` copies the weights into a layout for the machine, and does not change
-    those of the network. The code is specialised for the number of threads.
+    On a CPU, torch's option ``freezing`` copies the weights into a layout for the machine, and does
+    not change the network's weights. The code is specialised for the number of threads.
     """
 
     name = "inductor"

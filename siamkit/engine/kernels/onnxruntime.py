@@ -14,7 +14,7 @@ from siamkit.engine.kernels.base import Kernel, KernelError, Precision
 from siamkit.engine.kernels.quiet import quiet
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-# A model in memory is a protobuf message, which cannot be larger.
+# The most bytes of a protobuf message, which a model in memory is.
 _LARGEST_MODEL = 2**31 - 1
 
 

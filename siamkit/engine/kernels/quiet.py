@@ -13,8 +13,8 @@ from collections.abc import Iterator
 def quiet() -> Iterator[None]:
     """Suppress warnings, log records below errors, and printed text within the block.
 
-    They are about the libraries' internals. The user only needs to know whether the kernel runs and
-    agrees with the network, which is checked.
+    Such output is about the libraries' internals. The user only needs to know whether the kernel
+    runs and agrees with the network, which is checked.
     """
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))

@@ -1,7 +1,7 @@
-"""The least that can be done: every feature once, by the fastest kernel, then the head alone.
+"""The bare limit: computes every feature once, by the fastest kernel, then trains the head alone.
 
-Nothing is checked, kept, validated or saved. The kernel is ONNX Runtime where it is installed,
-else inductor with frozen weights; what it costs to make it counts.
+Nothing is checked, kept, validated or saved. The kernel is ONNX Runtime where that is installed,
+else inductor with frozen weights. The time to build the kernel counts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Image folders for the benchmarks: any number of photograph-sized JPEG files, out of any images.
 
-Pictures are what sets of sprites and drawings give, scaled up. That makes the decoder work as hard
-as on photographs of that size, which is all that their content matters for here. Every file is
+The pictures are scaled-up sprites and drawings, or whatever images are given. The decoder works as
+hard on them as on photographs of that size, which is all that matters here. Every file is
 different, for a cache that goes by content would see through copies.
 """
 

@@ -1,6 +1,6 @@
 """Lightning with finetuning-scheduler: an explicit schedule of one phase, the head.
 
-No validation, no logger and no checkpoints, which would only cost it time.
+There is no validation, no logger and no checkpoint, which would only cost time.
 """
 
 from __future__ import annotations

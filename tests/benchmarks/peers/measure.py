@@ -1,4 +1,4 @@
-"""Running competitors as processes of their own, and what their figures mean."""
+"""Measurements: runs competitors as processes of their own, and evaluates their figures."""
 
 from __future__ import annotations
 
@@ -97,10 +97,11 @@ def module(name: str, arguments: Sequence[str], threads: int) -> Run:
 
 
 def scaled(run: Run, epochs: int, visits: int) -> float:
-    """Return the seconds that a whole run takes, from one of fewer epochs or image visits. Pure.
+    """Return the seconds that a whole run takes, from a run of fewer epochs or image visits.
 
-    What is no epoch (imports, building the model) counts once. An image visit costs what it did
-    in the fastest epoch measured, which is in the competitor's favour: its first epoch warms up.
+    The time outside of epochs (imports, building the model) counts once. An image visit counts as
+    long as in the fastest epoch measured. This is in the competitor's favour, whose first epoch
+    warms up.
 
     Args:
         run: What was measured.
@@ -112,13 +113,13 @@ def scaled(run: Run, epochs: int, visits: int) -> float:
 
 
 def steady(epochs: Sequence[float]) -> float:
-    """Return the median seconds of an epoch, without the first, which warms up. Pure."""
+    """Return the median seconds of an epoch, without the first epoch, which warms up."""
     return median(epochs[1:] or epochs)
 
 
 def cost_per_image(base: tuple[int, float], run: tuple[int, float]) -> float:
-    """Return the seconds that each further image costs, from the runs (images, seconds). Pure.
+    """Return the seconds that each further image costs, from two runs (images, seconds).
 
-    A run of very few images stands for what every run costs, whatever its size.
+    ``base`` is a run of very few images, which shows the cost that a run of any size has.
     """
     return (run[1] - base[1]) / (run[0] - base[0])

@@ -1,7 +1,7 @@
 """A bare loop over cached activations through a ResNet's last layers and the head.
 
-The activations are in memory, the norm layers keep their statistics, and both memory formats are
-tried: what counts is the faster.
+The activations are in memory, and the norm layers keep their statistics. Both memory formats are
+tried, and the faster one counts.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ def main() -> None:
 
 
 def flops_saved(body: Any, first: int, image: Any) -> float:
-    """Return the FLOPs of training the suffix in the whole network, over those from the cache.
+    """Return how many times as many FLOPs a training step takes without cached activations.
 
-    Backward costs twice what forward does: the gradients of the weights and of the input.
+    Only the suffix trains. Its backward takes twice the FLOPs of its forward: for the gradients of
+    the weights and of the input.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
