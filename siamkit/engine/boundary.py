@@ -123,8 +123,11 @@ def row_elements(
 
 
 def _deepest_first(boundaries: Sequence[Boundary]) -> tuple[Boundary, ...]:
-    """Return the boundaries, deepest first, with one boundary per module."""
-    return tuple({b.module: b for b in reversed(boundaries)}.values())
+    """Return the boundaries, deepest first. Of several at one module, the deepest is kept."""
+    kept: dict[str, Boundary] = {}
+    for boundary in reversed(boundaries):
+        kept.setdefault(boundary.module, boundary)
+    return tuple(kept.values())
 
 
 def _around(module: str) -> Iterator[str]:
