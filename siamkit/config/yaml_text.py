@@ -104,7 +104,7 @@ class _CoreResolver(VersionedResolver):
 
 
 class _CautiousResolver(_CoreResolver):
-    """Gives text that YAML 1.1 reads as another type a tag of its own, so that it is quoted."""
+    """Tags text that YAML 1.1 would read as another type, such as ``yes``, so that it is quoted."""
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         tag = super().resolve(kind, value, implicit)

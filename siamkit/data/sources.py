@@ -44,7 +44,7 @@ class Source(Protocol):
 
     @property
     def root(self) -> Path | None:
-        """The folder that a table's paths are relative to; None for a folder."""
+        """The folder that a table's paths are relative to; None if the data is no table."""
         ...
 
     def files(self) -> dict[Path, Box | None]:

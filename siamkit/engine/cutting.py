@@ -160,7 +160,7 @@ def _require_images(images: Tensor) -> None:
         got = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise ConfigError("cannot be used", where="images", got=got, allowed=allowed)
     if not bool(images.isfinite().all()):
-        raise ConfigError("hold NaN or infinity", where="images", allowed=allowed)
+        raise ConfigError("contain NaN or infinity", where="images", allowed=allowed)
     if all_alike(images):
         what = "all images are equal" if len(images) > 1 else "one image is not enough"
         raise ConfigError(what, where="images", got=list(images.shape), allowed=allowed)

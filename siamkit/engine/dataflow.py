@@ -78,7 +78,7 @@ class Dataflow(AbstractContextManager["Dataflow"]):
         self._modes.close()
 
     def read(self, values: Any) -> None:
-        """Record that Python code reads values."""
+        """Record that Python code reads the values of a tensor, as ``.item()`` does."""
         if labels := self.labels(values):
             self.reads.append((labels, _caller()))
 

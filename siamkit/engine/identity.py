@@ -17,7 +17,7 @@ from siamkit.model.names import named_modules, parent, submodule
 def describe(
     controller: FreezeController, cut: Cut, dtype: torch.dtype, numerics: str
 ) -> dict[str, Any]:
-    """Return everything but the image and view that determines a cached row, as JSON values.
+    """Return, as JSON values, what determines a cached row apart from the image and its view.
 
     These are the prefix's weights, buffers, structure and boundary, and the arithmetic.
 

@@ -91,8 +91,9 @@ class PrefixStore:
         Args:
             keys: The keys that need a row.
             kernel: Runs the prefix.
-            load: Yields positions with their images, given the positions of keys.
-            budget: Bytes that all stores may take together. Other stores and rows are evicted.
+            load: Takes positions in ``keys``, and yields each position with its image.
+            budget: Bytes that all stores may take together. Other stores and rows are evicted if
+            they would take more.
             keep: Keys whose rows are not evicted.
             strict: Whether to raise an error if the budget is exceeded because other processes use
                 the stores that would be evicted.

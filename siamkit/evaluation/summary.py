@@ -96,7 +96,7 @@ def _triplets(embeddings: Tensor, tuples: Tuples) -> dict[str, Any]:
 def _accuracy(
     verified: Verified, images: ImageSet, seed: int, notices: list[str]
 ) -> dict[str, Any] | None:
-    """Return k-fold accuracy on the data's folds (as in LFW), or on folds made from identities."""
+    """Return k-fold accuracy: on the data's own folds (as in LFW), else on folds of identities."""
     pairs = verified.pairs
     if images.tuples is not None and images.tuples.folds is not None:
         rows, folds = np.arange(len(verified.scores)), np.asarray(images.tuples.folds)

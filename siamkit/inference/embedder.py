@@ -85,7 +85,7 @@ class Embedder(TextRepr):
     Args:
         net: The network. It is put into eval mode, and none of its parameters needs gradients any
             more.
-        kernel: The kernel that runs the network: a name as in ``engine.prefix``, or ``auto`` to
+        kernel: The kernel that runs the network: a name for ``engine.prefix``, or ``auto`` to
             measure which one is fastest.
         precision: The numeric type on a GPU.
         workers: The number of processes that decode images; None to choose it by the number of
@@ -153,7 +153,7 @@ class Embedder(TextRepr):
                 the hub.
             device: The device to run on: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto`` to use
                 a GPU if there is one.
-            kernel: The kernel that runs the network: a name as in ``engine.prefix``, or ``auto`` to
+            kernel: The kernel that runs the network: a name for ``engine.prefix``, or ``auto`` to
                 measure which one is fastest.
             workers: The number of processes that decode images; None to choose it by the number of
                 cores and images.

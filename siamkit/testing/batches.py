@@ -77,7 +77,7 @@ def backward(value: Tensor, x: Tensor, expect: Expect) -> Tensor:
     with expect.during("in backward()", STOPS):
         torch.autograd.backward(value, retain_graph=True)
     if x.grad is None:
-        raise expect.failure(connected, "an unconnected value", _STUCK)
+        raise expect.failure(connected, "a value without a gradient to the embeddings", _STUCK)
     expect(bool(x.grad.isfinite().all()), "finite gradients", "NaN or infinity",
            "Training would stop with an error about NaN.")  # fmt: skip
     return x.grad

@@ -30,7 +30,7 @@ _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
 def disk_hint() -> str:
-    """Return the next step if the cache cannot be written."""
+    """Return the hint of errors that say that the cache cannot be written."""
     return (
         f"free some space ({command('cache prune', max_gb='N')}), set SIAMKIT_CACHE_DIR to another "
         f"folder, or turn the cache off ({setting('engine.cache', 'off')}); cached features are "
