@@ -157,7 +157,7 @@ class Calibration:
         return float(expit(-(self.slope * self.threshold + self.intercept)))
 
     def verdict(self, score: float) -> Verdict:
-        """Return the decision on a pair with this score, and the probability that the pair matches."""
+        """Return the decision on a pair with this score, and the probability of a match."""
         return Verdict(
             self.decide(score), score, self.threshold, self.probability(score), self.prior
         )

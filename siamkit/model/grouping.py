@@ -341,7 +341,7 @@ def _by_child(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]:
 
 
 def _cut_deep(module: nn.Module, key: str, trace: Trace, prefix: str) -> list[_Names]:
-    """Return the groups of a child: those that its author declared, else its children's, else blocks."""
+    """Return the groups of a child: its author's, else those of its children, else its blocks."""
     inner, below = _descend(submodule(module, key), key)
     groups = _of_the_author(inner, trace, join(prefix, below))
     if not groups:
