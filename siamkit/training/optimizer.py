@@ -173,9 +173,9 @@ def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
     for group in optimizer.param_groups:
-        settings = {k: v for k, v in group.items() if k not in _GROUP_KEYS and _is_numeric(v)}
         states = [optimizer.state.get(parameter, {}) for parameter in group["params"]]
-        for owner, state in [(group["name"], settings), *zip(group["names"], states, strict=True)]:
+        own = group["name"], _changing(optimizer, group)
+        for owner, state in [own, *zip(group["names"], states, strict=True)]:
             for key, value in state.items():
                 if isinstance(value, Tensor):
                     tensors[f"{owner}::{key}"] = value
@@ -198,11 +198,27 @@ _GROUP_KEYS = {"params", "names", "name", "stage", "lr", "weight_decay"}
 """What a group has from the config and the schedule, which set it again."""
 
 
-def _is_numeric(value: object) -> bool:
-    """Return whether a value of a group may change. Flags depend on the device: ``fused``."""
-    if isinstance(value, tuple | list):
-        return all(map(_is_numeric, value))
-    return isinstance(value, Tensor | int | float) and not isinstance(value, bool)
+def _changing(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a group that the optimizer has changed.
+
+    They are tensors, and numbers unlike its defaults. Flags depend on the device, such as
+    ``fused``, so a run that resumes keeps its own.
+    """
+    return {
+        key: value
+        for key, value in group.items()
+        if key not in _GROUP_KEYS
+        and (isinstance(value, Tensor) or _is_number(value) or _are_numbers(value))
+        and (isinstance(value, Tensor) or optimizer.defaults.get(key) != value)
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, tuple | list) and all(map(_is_number, value))
 
 
 def _is_plain(value: object) -> bool:

@@ -103,7 +103,7 @@ def test_the_reason_is_told(offline):
 
 def test_offline_by_the_users_own_wish(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE is set, and they are not"):
+    with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE is set, and the files are not"):
         create("resnet18", pretrained=True)
     assert constants.HF_HUB_OFFLINE is True
 

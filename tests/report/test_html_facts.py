@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from siamkit.json_files import sealed
 from siamkit.report.html import timing
 from siamkit.report.html.facts import facts_of
 from siamkit.report.html.figures import draw_bands, figure
@@ -132,7 +133,9 @@ def test_any_part_of_a_log_can_be_told(tmp_path_factory, cut, more):
 def test_damaged_lines_are_counted_and_a_missing_log_is_empty(tmp_path):
     path = tmp_path / "events.jsonl"
     assert read_log(path).events == ()
-    path.write_text('{"time": 1, "event": "notice", "text": "x"}\n\nnot json\n[1]\n{"time": 2}\n')
+    events = {"time": 1, "event": "notice", "text": "x"}, {"time": 2}
+    lines = [json.dumps(sealed(event)) for event in events]
+    path.write_text(f"{lines[0]}\n\nnot json\n[1]\n{lines[1]}\n")
     log = read_log(path)
     assert [e["event"] for e in log.events] == ["notice"]
     assert log.damaged == 3
