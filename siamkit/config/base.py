@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     model_validator,
 )
+
+from siamkit.options import Checked
 
 SAMPLE = "sample"
 """The data path that stands for the built-in image set."""
@@ -43,20 +44,16 @@ GivenPath = Annotated[Path, BeforeValidator(_given)]
 AbsolutePath = Annotated[GivenPath, AfterValidator(absolute)]
 
 
-class Section(BaseModel):
-    """The base of every section: immutable; unknown keys, NaN and infinity are errors."""
+class Section(Checked):
+    """The base of every section. They are immutable, and unknown keys are errors."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="forbid")
 
 
-class Component(BaseModel):
+class Component(Checked):
     """A registered name and that entry's options."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="allow", validate_default=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="allow")
 
     name: str
 
