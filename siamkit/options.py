@@ -17,7 +17,7 @@ class Checked(BaseModel):
     @classmethod
     def _no_boolean_as_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         # pydantic reads true as 1. It converts text and whole floats exactly, so they may stay.
-        types = set(_types(cls.model_fields[info.field_name or ""].annotation))
+        types = set(types_in(cls.model_fields[info.field_name or ""].annotation))
         if types & {int, float} and bool not in types and _holds_boolean(value):
             raise ValueError("must be a number, not true or false")
         return value
@@ -29,11 +29,11 @@ class Options(Checked):
     model_config = ConfigDict(extra="forbid")
 
 
-def _types(annotation: Any) -> Iterator[Any]:
+def types_in(annotation: Any) -> Iterator[Any]:
     """Yield an annotation and the annotations in it, such as ``int`` in ``list[int] | None``."""
     yield annotation
     for inner in get_args(annotation):
-        yield from _types(inner)
+        yield from types_in(inner)
 
 
 def _holds_boolean(value: Any) -> bool:

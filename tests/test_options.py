@@ -14,7 +14,7 @@ class Numbers(Options):
     count: int = 1
     share: float | None = None
     ends: tuple[float, float] = (0.0, 1.0)
-    by_name: dict[str, float] = {}
+    by_name: dict[str, float] | None = None
     most: int | bool = 3
     flag: bool = False
 

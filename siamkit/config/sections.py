@@ -20,7 +20,8 @@ from siamkit.config.base import (
 from siamkit.config.data import DataConfig
 from siamkit.config.interval import Interval
 
-_FOLDER = "timm:local-dir:"
+LOCAL_DIR = "timm:local-dir:"
+"""The prefix of a backbone's name that a folder follows."""
 
 COMPONENTS = ("backbone", "head", "freeze", "loss", "optimizer", "scheduler")
 
@@ -45,8 +46,8 @@ class BackboneConfig(Component):
     @classmethod
     def _of_a_folder(cls, value: str) -> str:
         """Make a folder in the name independent of where the config is read next."""
-        folder = value.removeprefix(_FOLDER)
-        return value if folder in (value, "") else f"{_FOLDER}{absolute(Path(folder))}"
+        folder = value.removeprefix(LOCAL_DIR)
+        return value if folder in (value, "") else f"{LOCAL_DIR}{absolute(Path(folder))}"
 
 
 class HeadConfig(Component):
