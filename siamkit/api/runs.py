@@ -299,7 +299,8 @@ def inspect(
     """Return the phases of a run without training: the stages that train, and their cost.
 
     Args:
-        config: As for :func:`fit`; or a run directory, for the phases of that run.
+        config: As for :func:`fit`; or a run directory, for the phases of that run, which takes no
+            ``**sections``.
         parameters: Also list every parameter.
         measure: Also load the weights and data, time each phase, and report how the engine would
             run it: cached or live, with which kernel, and why. Not for a run directory.
@@ -309,7 +310,13 @@ def inspect(
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
-    if isinstance(config, str | os.PathLike) and path_of(config, "config").is_dir():
+    if isinstance(config, str | os.PathLike) and (path := path_of(config, "config")).is_dir():
+        if given := [name for name, value in sections.items() if value is not None]:
+            raise ConfigError(
+                f"is the directory of a run, so it cannot be combined with {', '.join(given)}",
+                where=str(config),
+                hint=f"siamkit.inspect({str(path / 'config.yaml')!r}, ...) takes them",
+            )
         if measure:
             raise ConfigError(
                 f"{argument('measure', True)} works only before a run; this run's phases were "

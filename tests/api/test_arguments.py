@@ -156,6 +156,37 @@ def test_wrong_images_are_errors_of_siamkit(
             lambda run: siamkit.evaluate(siamkit.load_embedder(run), run, backbone=nn.ReLU()),
             ConfigError, "backbone: cannot be used with an embedder",
         ),
+        (
+            lambda run: siamkit.evaluate(
+                siamkit.load_embedder(run), run, which="last", device="cpu"
+            ),
+            ConfigError, "which, device: cannot be used with an embedder",
+        ),
+        (
+            lambda run: siamkit.evaluate(embeddings=torch.eye(2), labels=[1, 2], root=run),
+            ConfigError, "root: cannot be used with embeddings",
+        ),
+        (
+            lambda run: siamkit.evaluate(run, root=run), ConfigError,
+            "root: cannot be used with the run's own data",
+        ),
+        (
+            lambda run: siamkit.evaluate(run, [(torch.zeros(3, 8, 8), 1)], root=run), ConfigError,
+            "root: cannot be used with images that are given in Python",
+        ),
+        (
+            lambda run: siamkit.evaluate(run, labels=[1]), ConfigError,
+            "labels: cannot be used with a run or an embedder",
+        ),
+        (
+            lambda run: siamkit.calibrate(run, root=run), ConfigError,
+            "root: cannot be used with the run's own data",
+        ),
+        (
+            lambda run: siamkit.inspect(run, freeze="full", image_size=64), ConfigError,
+            r"is the directory of a run, so it cannot be combined with freeze, image_size; "
+            r"siamkit\.inspect\('.*config\.yaml', \.\.\.\) takes them",
+        ),
         (lambda run: siamkit.evaluate(run, data=[]), DataError, "data: there are no images"),
         (
             lambda run: siamkit.evaluate(embeddings=torch.eye(2), labels=["a", None]), DataError,
