@@ -35,6 +35,7 @@ from siamkit.model.fingerprint import mark
 from siamkit.model.pretrained.identity import fingerprint_of
 from siamkit.model.pretrained.load import load_net
 from siamkit.model.siamese import SiameseNet, plugins_of
+from siamkit.model.trace import evaluating
 from siamkit.showing import Bar, TextRepr, shown
 from siamkit.spelling import command
 
@@ -76,12 +77,12 @@ class Embedder(TextRepr):
     """Turns images into embeddings, and verifies pairs of images.
 
     Its threshold, its kernel and its fingerprint belong to the network as it is now. So the network
-    always runs in eval mode, even after ``net.train()``. Once a tensor of it changed (by a training
+    always runs in eval mode, even after ``net.train()``; afterwards it has its own mode again. Once a tensor of it changed (by a training
     step, other weights or another device), the embedder refuses to run it. An embedder can be
     copied and pickled; a copy chooses its kernel again.
 
     Args:
-        net: The network. It is put into eval mode.
+        net: The network. Its mode and its parameters' ``requires_grad`` stay as they are.
         kernel: The kernel of the network: a name as in ``engine.prefix``, or ``auto`` to measure.
         precision: The numeric type on a GPU.
         workers: Processes that decode images; None: by the number of cores and images.
@@ -110,7 +111,7 @@ class Embedder(TextRepr):
                 hint="siamkit.create_model(MODULE) makes one; "
                 "siamkit.load_embedder(RUN) returns the embedder of a run",
             )
-        self.net = net.eval().requires_grad_(False)
+        self.net = net
         self._wanted, self._precision, self._workers = kernel, precision, workers
         self._device = next((p.device for p in net.parameters()), torch.device("cpu"))
         self._choice: Choice | None = None
@@ -214,8 +215,7 @@ class Embedder(TextRepr):
         return fingerprint_of(self.net)
 
     def _require_unchanged(self) -> None:
-        """Put the network into eval mode, and refuse one whose tensors changed."""
-        self.net.eval()
+        """Refuse a network whose tensors changed."""
         if mark(self.net) != self._mark:
             raise ConfigError(
                 "the network changed since the embedder was made, but its threshold, its kernel "
@@ -422,7 +422,7 @@ class Embedder(TextRepr):
         """Return the embeddings of ``images``, the first of ``count`` images in this task."""
         self._require_unchanged()
         moved = images.to(self._device, non_blocking=True)
-        with attributing(plugins_of(self.net)):
+        with attributing(plugins_of(self.net)), evaluating(self.net):
             embeddings = run(self._kernel(moved, count).kernel, moved).cpu()
         require_finite(embeddings, names)
         return embeddings

@@ -215,8 +215,53 @@ def test_a_network_in_training_mode_runs_in_eval_mode(
     before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
     embedder.net.train()
     assert torch.equal(embedder.embed(paths), expected)
-    assert not own.training and embedder.fingerprint == fingerprint
+    assert embedder.fingerprint == fingerprint
     assert all(torch.equal(before[name], tensor) for name, tensor in own.state_dict().items())
+
+
+def state_of(net: siamkit.SiameseNet) -> list[Any]:
+    """Return all that a training needs of a network: modes, what trains, and tensors."""
+    modes = [module.training for module in net.modules()]
+    trains = [parameter.requires_grad for parameter in net.parameters()]
+    return [modes, trains, [tensor.tolist() for tensor in net.state_dict().values()]]
+
+
+@pytest.mark.parametrize("kernel", [
+    "eager", "folded", "onnxruntime", pytest.param("inductor", marks=pytest.mark.slow),
+])  # fmt: skip
+def test_a_network_trains_on_after_it_was_used(
+    own: siamkit.SiameseNet, image_folder: Path, kernel: str
+) -> None:
+    own.train()
+    own.backbone.eval()
+    next(own.parameters()).requires_grad_(False)
+    before = state_of(own)
+    embedder = Embedder(own, kernel=kernel)
+    embeddings = embedder.embed(image_folder)
+    assert not embeddings.requires_grad
+    assert state_of(own) == before
+    if kernel == "eager":
+        siamkit.evaluate(embedder, image_folder)
+        siamkit.create_model(own.backbone.model, head=own.head, image_size=32)
+        siamkit.phases(own)
+        own.embed(torch.randn(2, 3, 32, 32))
+        assert state_of(own) == before
+
+
+def test_a_network_trains_on_after_it_was_saved_and_cut(
+    own: siamkit.SiameseNet, tmp_path: Path
+) -> None:
+    from siamkit.engine import cut
+    from siamkit.freezing import FreezeController
+
+    stages = own.stages()
+    plan = siamkit.FreezePlan.of(stages, ["head"])
+    own.train()
+    FreezeController(own, stages).apply(plan)
+    before = state_of(own)
+    own.save_pretrained(tmp_path / "saved")
+    cut(own, stages, plan, torch.randn(4, 3, 32, 32))
+    assert state_of(own) == before
 
 
 def trained_a_step(net: siamkit.SiameseNet) -> None:
