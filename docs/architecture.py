@@ -60,6 +60,7 @@ MODULES = {
     "keys": "The key of a view of an image.",
     "spelling": "Spells settings for Python or for the CLI.",
     "words": "Numbers with nouns; safe texts.",
+    "version": "The version.",
     "options": "The base of options models.",
 }
 """What each module at the top level of the package does."""

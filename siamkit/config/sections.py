@@ -242,6 +242,7 @@ class EngineConfig(Section):
     cache_gb: float = Field(
         20.0,
         gt=0,
+        le=1_000_000_000,
         description="Largest size of the cache in GB; the least recently used features are "
         "removed.",
     )

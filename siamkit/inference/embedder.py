@@ -77,9 +77,9 @@ class Embedder(TextRepr):
     """Turns images into embeddings, and verifies pairs of images.
 
     Its threshold, its kernel and its fingerprint belong to the network as it is now. So the network
-    always runs in eval mode, even after ``net.train()``; afterwards it has its own mode again. Once a tensor of it changed (by a training
-    step, other weights or another device), the embedder refuses to run it. An embedder can be
-    copied and pickled; a copy chooses its kernel again.
+    always runs in eval mode, even after ``net.train()``; afterwards it has its own mode again. Once
+    a tensor of it changed (by a training step, other weights or another device), the embedder
+    refuses to run it. An embedder can be copied and pickled; a copy chooses its kernel again.
 
     Args:
         net: The network. Its mode and its parameters' ``requires_grad`` stay as they are.
