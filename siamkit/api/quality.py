@@ -11,11 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from siamkit.api.checks import require_unused, whole_number
 from siamkit.api.entries import load_config
 from siamkit.api.models import embedder_of, load_embedder, open_run
 from siamkit.api.results import DataResult, EvaluationResult
 from siamkit.api.seen import chosen_by, notices_on, trained_on
+from siamkit.checks import require_unused, whole_number
 from siamkit.config import calibration_config
 from siamkit.data.check import check
 from siamkit.data.images import ImageSet, Sample, image_set_of
@@ -166,7 +166,7 @@ def _input(item: Item) -> Any:
 
 def _labelled(embeddings: Any, labels: Any) -> tuple[Tensor, ImageSet]:
     try:
-        vectors = torch.as_tensor(embeddings).detach().float().cpu()
+        vectors = torch.as_tensor(embeddings).detach().cpu()
         given = list(labels)
         names = [label_text(label) for label in given]
     except (TypeError, ValueError, RuntimeError) as error:

@@ -12,11 +12,11 @@ from typing import Any
 from torch import nn
 
 from siamkit.api.arguments import read
-from siamkit.api.checks import whole_number
 from siamkit.api.entries import registries
 from siamkit.api.listening import checked, log_of, observers
 from siamkit.api.models import open_run
 from siamkit.api.results import InspectionResult, Phases, TrainingResult
+from siamkit.checks import whole_number
 from siamkit.config import Layer, RunConfig, is_resolved, read_file, resolve
 from siamkit.data.memory import Item, items_of, write_items
 from siamkit.errors import ConfigError

@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from siamkit.files import is_too_long
 from siamkit.options import Checked
 
 SAMPLE = "sample"
@@ -25,6 +26,8 @@ def expanded(path: Path) -> Path:
     """Return a path with the home directory for ``~``; an unknown ``~user`` stays as it is."""
     if "\0" in str(path):
         raise ValueError("must not contain a NUL character")
+    if is_too_long(path):
+        raise ValueError("must not be longer than the system allows")
     return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises for an unknown ~user
 
 

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar, cast, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from siamkit.checks import whole_number
 from siamkit.config import MAX_PIXELS
 from siamkit.data.decode import Decoding, decode, prepare
 from siamkit.data.images import ImageSet, Sample
@@ -24,7 +25,7 @@ from siamkit.data.inputs import Paths, is_file, listed, samples_of
 from siamkit.data.loader import Loader, ViewDataset, default_workers
 from siamkit.data.memory import picture_of
 from siamkit.data.views import EvalView
-from siamkit.engine.kernels import Choice, Precision, choose, kernel_class, run
+from siamkit.engine.kernels import KERNELS, Choice, Precision, choose, kernel_class, run
 from siamkit.errors import CheckpointError, ConfigError, DataError
 from siamkit.evaluation.calibration import Calibration, Verdict
 from siamkit.evaluation.cosine import cosine, directions
@@ -90,7 +91,7 @@ class Embedder(TextRepr):
         max_pixels: Refuse images of more pixels, before they are decoded.
 
     Raises:
-        ConfigError: It is no network of siamkit.
+        ConfigError: It is no network of siamkit, or another argument is wrong.
     """
 
     def __init__(
@@ -111,13 +112,16 @@ class Embedder(TextRepr):
                 hint="siamkit.create_model(MODULE) makes one; "
                 "siamkit.load_embedder(RUN) returns the embedder of a run",
             )
+        _require_one_of(kernel, "kernel", ("auto", *KERNELS))
+        _require_one_of(precision, "precision", get_args(Precision))
         self.net = net
-        self._wanted, self._precision, self._workers = kernel, precision, workers
+        self._wanted, self._precision = kernel, precision
+        self._workers = None if workers is None else whole_number(workers, "workers", least=0)
         self._device = next((p.device for p in net.parameters()), torch.device("cpu"))
         self._choice: Choice | None = None
         self._considered = 0
         self._calibration = calibration
-        self._max_pixels = max_pixels
+        self._max_pixels = whole_number(max_pixels, "max_pixels", least=1)
         self._mark = mark(self.net)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -345,13 +349,17 @@ class Embedder(TextRepr):
             batch_size: Images per forward pass, and per result.
 
         Raises:
+            ConfigError: ``batch_size`` is not positive.
             DataError: An image is missing or cannot be decoded; the message names it.
             NonFiniteError: An embedding is NaN or infinite; the message names the image.
         """
-        samples = samples_of(images)
+        # Not in the generator, which would check nothing before its first batch.
+        return self._batches(samples_of(images), whole_number(batch_size, "batch_size", least=1))
+
+    def _batches(self, samples: Sequence[Sample], batch_size: int) -> Iterator[Embedded]:
         paths = [sample.path for sample in samples]
         view = EvalView(self.net.preprocessing)
-        images_set = ImageSet(samples, ("",))
+        images_set = ImageSet(tuple(samples), ("",))
         dataset = ViewDataset(images_set, view, seed=0, max_pixels=self._max_pixels)
         workers = self._workers
         if workers is None:
@@ -401,11 +409,11 @@ class Embedder(TextRepr):
             yield self._run(part, len(images) - start, names)
 
     def _sides(self, a: Images, b: Images) -> tuple[Tensor, Tensor]:
-        one = self._vectors(a)
+        one = self._vectors(a, "a")
         # An iterator that is given for both sides can be read only once.
-        return one, one if b is a else self._vectors(b)
+        return one, one if b is a else self._vectors(b, "b")
 
-    def _vectors(self, images: Images) -> Tensor:
+    def _vectors(self, images: Images, side: str) -> Tensor:
         if isinstance(images, np.ndarray) and images.ndim == 2 and images.dtype != np.uint8:
             images = torch.from_numpy(images)
         if isinstance(images, Tensor) and images.ndim == 2:
@@ -415,7 +423,8 @@ class Embedder(TextRepr):
                     got=images.shape[1],
                     allowed=str(self.embedding_dim),
                 )
-            return images.detach().float().cpu()
+            require_finite(images, [f"{side} item {number}" for number in range(len(images))])
+            return images.detach().cpu()
         return self.embed(images)
 
     def _run(self, images: Tensor, count: int, names: Sequence[object]) -> Tensor:
@@ -436,6 +445,11 @@ class Embedder(TextRepr):
                 precision=self._precision,
             )  # fmt: skip
         return self._choice
+
+
+def _require_one_of(value: object, where: str, allowed: Sequence[str]) -> None:
+    if not isinstance(value, str) or value not in allowed:
+        raise ConfigError(f"no such {where}", where=where, got=value, allowed=", ".join(allowed))
 
 
 def _cut(numbers: range, size: int) -> Iterator[range]:

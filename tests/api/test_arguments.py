@@ -22,7 +22,7 @@ WRONG: dict[str, Any] = {
     "None": None, "a number": 3, "NaN": float("nan"), "a module": nn.Linear(2, 2),
     "an empty list": [], "a list": [3], "an empty mapping": {}, "an empty text": "",
     "a NUL character": "a\0b", "a path": Path("no/such"), "a class": nn.Linear,
-    "an object": object(), "bytes": b"x", "a tensor": torch.zeros(2, 2),
+    "an object": object(), "bytes": b"x", "a long text": "x" * 5000, "a tensor": torch.zeros(2, 2),
 }  # fmt: skip
 # Switches, whose truth counts, and what only the model hub reads.
 NOT_TRIED = {

@@ -195,6 +195,8 @@ def test_verify_decides_by_the_calibration(net: siamkit.SiameseNet, image_folder
     with pytest.raises(CheckpointError, match=r"siamkit\.calibrate"):
         Embedder(net).verify(one, other)
     nothing = torch.zeros(1, embedder.embedding_dim)
+    with pytest.raises(NonFiniteError, match="b item 0: the embedding is NaN or infinite"):
+        embedder.verify(one, nothing / 0)
     with pytest.raises(DataError, match="b: the embedding consists of zeros"):
         embedder.verify(one, nothing)
 
@@ -351,3 +353,39 @@ def test_one_iterator_for_both_sides_is_read_once(
 def test_an_empty_path_among_files_is_refused(net: siamkit.SiameseNet, image_folder: Path) -> None:
     with pytest.raises(DataError, match="images item 1: must be a file, got ''"):
         Embedder(net).embed([str(files_of(image_folder)[0]), ""])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"workers": -1}, "workers: must be a whole number, got -1, allowed: 0 or more"),
+        ({"precision": "nope"}, "precision: no such precision, got 'nope', allowed: fp32, "),
+        ({"kernel": "nope"}, "kernel: no such kernel, got 'nope', allowed: auto, eager"),
+        ({"max_pixels": 0}, "max_pixels: must be a whole number, got 0"),
+    ],
+)
+def test_a_wrong_setting_is_refused_at_once(
+    net: siamkit.SiameseNet, arguments: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        Embedder(net, **arguments)
+
+
+@pytest.mark.parametrize("size", [-1, 0, 1.5, None])
+def test_a_batch_holds_at_least_one_image(
+    net: siamkit.SiameseNet, image_folder: Path, size: Any
+) -> None:
+    with pytest.raises(ConfigError, match="batch_size: must be a whole number"):
+        Embedder(net).stream(image_folder, batch_size=size)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_embeddings_without_a_value_have_no_similarity(
+    net: siamkit.SiameseNet, value: float
+) -> None:
+    embedder = Embedder(net, kernel="eager")
+    right = torch.randn(3, embedder.embedding_dim)
+    wrong = right.clone()
+    wrong[1, 2] = value
+    with pytest.raises(NonFiniteError, match="b item 1: the embedding is NaN or infinite"):
+        embedder.similarity(right, wrong)
