@@ -56,6 +56,7 @@ MODULES = {
     "files": "Checks paths; reads files; replaces files and folders in one step.",
     "hub": "Gets files from the model hub.",
     "showing": "Reprs and progress, in terminals and notebooks.",
+    "checks": "Checks arguments of functions.",
     "errors": "Exceptions and exit codes.",
     "keys": "The key of a view of an image.",
     "spelling": "Spells settings for Python or for the CLI.",

@@ -52,8 +52,8 @@ def path_of(value: Any, where: str, what: str = "a file or a folder") -> Path:
         what: What the path must lead to, for errors, such as ``a run's directory``.
 
     Raises:
-        ConfigError: ``value`` is no path, is empty (for example, an unset shell variable), or holds
-            a NUL character.
+        ConfigError: ``value`` is no path, is too long, is empty (for example, an unset shell
+            variable), or holds a NUL character.
     """
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
@@ -65,7 +65,24 @@ def path_of(value: Any, where: str, what: str = "a file or a folder") -> Path:
     if not value or "\0" in value:
         problem = "hold a NUL character" if value else "be empty"
         raise ConfigError(f"must be the path of {what}, and not {problem}", where=where, got=value)
+    if is_too_long(value):
+        raise ConfigError(
+            f"must be the path of {what}, and is longer than the system allows",
+            where=where,
+            got=f"{value[:40]}...",
+        )
     return Path(value)
+
+
+def is_too_long(path: str | Path) -> bool:
+    """Return whether the system refuses a path because of its length."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    except ValueError:  # a NUL character, or text that has no bytes
+        return False
+    return False
 
 
 # --- reading -------------------------------------------------------------------------------------

@@ -197,6 +197,36 @@ def test_paths_in_a_file_are_relative_to_the_file(config, tmp_path):
     assert resolved.backbone.weights == tmp_path.parent / "w.pth"
 
 
+def test_every_path_in_a_file_starts_at_the_folder_of_the_file(tmp_path, monkeypatch):
+    folder, here = tmp_path / "configs", tmp_path / "here"
+    folder.mkdir()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (folder / "run.yaml").write_text(
+        "data: {path: photos, root: pictures}\n"
+        "backbone: {name: timm:local-dir:net, weights: w.pth}\n"
+        "engine: {cache_dir: ../cache}\n"
+        "run_dir: sample\n"
+    )
+    read = read_file(folder / "run.yaml")
+    assert read["data"] == {"path": f"{folder}/photos", "root": f"{folder}/pictures"}
+    assert read["backbone"]["name"] == f"timm:local-dir:{folder}/net"
+    assert read["backbone"]["weights"] == f"{folder}/w.pth"
+    assert read["engine"]["cache_dir"] == f"{tmp_path}/cache"
+    assert read["run_dir"] == f"{folder}/sample"
+
+
+def test_a_backbone_in_a_folder_that_is_named_alone_starts_at_the_file(tmp_path):
+    file = tmp_path / "run.yaml"
+    for name, expected in {
+        "timm:local-dir:net": f"timm:local-dir:{tmp_path}/net",
+        "timm:local-dir:": "timm:local-dir:",
+        "timm:resnet18": "timm:resnet18",
+    }.items():
+        file.write_text(f"backbone: '{name}'")
+        assert read_file(file)["backbone"] == {"name": expected}
+
+
 def test_paths_from_flags_are_relative_to_here_and_stay_so(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert config({"data": {"path": "images"}}).data.path == str(tmp_path / "images")
@@ -395,7 +425,7 @@ def test_the_home_of_nobody_is_a_name_like_others(config, tmp_path):
     (tmp_path / "run.yaml").write_text("data: {path: ~no-such-user/x}\nrun_dir: ~no-such-user\n")
     resolved = config(read_file(tmp_path / "run.yaml"))
     assert resolved.data.path == str(tmp_path / "~no-such-user" / "x")
-    assert resolved.run_dir == Path("~no-such-user")
+    assert resolved.run_dir == tmp_path / "~no-such-user"
 
 
 @pytest.mark.parametrize("bad", [[0, 1], [0.9, 0.5], [0.5, 1.5]])

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from siamkit.api.checks import whole_number
 from siamkit.api.models import RUN, load_embedder
+from siamkit.checks import whole_number
 from siamkit.data.inputs import files_of
 from siamkit.errors import CheckpointError
 from siamkit.files import path_of

@@ -8,10 +8,8 @@ from typing import Any, Literal
 from torch import nn
 
 from siamkit.api.arguments import objects_of
-from siamkit.api.checks import whole_number
 from siamkit.api.entries import registries
-from siamkit.engine.kernels import KERNELS
-from siamkit.errors import CheckpointError, ConfigError
+from siamkit.errors import CheckpointError
 from siamkit.evaluation.calibration import Calibration
 from siamkit.files import path_of
 from siamkit.inference.embedder import Embedder
@@ -115,11 +113,6 @@ def embedder_of(
     workers: int | None = None,
 ) -> Embedder:
     """Return an embedder of an open run, with the arguments and errors of load_embedder."""
-    if workers is not None:
-        workers = whole_number(workers, "workers", least=0)
-    allowed = ("auto", *KERNELS)
-    if kernel not in allowed:
-        raise ConfigError("no such kernel", where="kernel", got=kernel, allowed=", ".join(allowed))
     net = place(model_of(run, which), resolve_device(device))
     calibration: Calibration | CheckpointError
     try:

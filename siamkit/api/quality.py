@@ -11,11 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from siamkit.api.checks import whole_number
 from siamkit.api.entries import load_config
 from siamkit.api.models import embedder_of, load_embedder, open_run
 from siamkit.api.results import DataResult, EvaluationResult
 from siamkit.api.seen import chosen_by, notices_on, trained_on
+from siamkit.checks import require_unused, whole_number
 from siamkit.config import calibration_config
 from siamkit.data.check import check
 from siamkit.data.images import ImageSet, Sample, image_set_of
@@ -32,6 +32,7 @@ from siamkit.inference.pair_lists import verify_pairs as pairs_verified
 from siamkit.runs.calibration import calibrate_run
 from siamkit.runs.held_out import HeldOut
 from siamkit.runs.open import OpenRun
+from siamkit.spelling import argument
 
 
 def evaluate(
@@ -52,7 +53,8 @@ def evaluate(
         run: A run's directory, or an embedder; None with ``embeddings``.
         data: Data as for :func:`siamkit.fit`. The test split is used, else the validation split,
             else everything. None: the run's own test images, else its validation images.
-        root: The folder that a table's paths are relative to; None: the table's folder.
+        root: The folder that the paths of a table in ``data`` are relative to; None: the table's
+            folder.
         which: ``best``: the network of the best epoch; ``last``: the last saved one.
         seed: Seed of the random pairs, folds, resamples and episodes.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
@@ -68,6 +70,11 @@ def evaluate(
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
     seed = whole_number(seed, "seed")
+    of_a_run = {
+        **objects,
+        "which": None if which == "best" else which,
+        "device": None if device == "auto" else device,
+    }
     if embeddings is not None:
         if run is not None or data is not None or labels is None:
             raise ConfigError(
@@ -75,16 +82,16 @@ def evaluate(
                 where="embeddings",
                 hint="siamkit.evaluate(embeddings=E, labels=y)",
             )
+        require_unused({**of_a_run, "root": root}, "embeddings, which need no network and no files")
         summary = summarize(*_labelled(embeddings, labels), seed=seed)
         about = {"path": "embeddings", "part": "all"}
         return EvaluationResult({"run_dir": None, "which": None, "data": about, **summary})
     if run is None:
         raise ConfigError("is missing: pass a run, or embeddings and labels", where="run")
+    require_unused({"labels": labels}, "a run or an embedder, whose data has its labels")
     opened: OpenRun | None = None
     if isinstance(run, Embedder):
-        if given := [name for name, value in objects.items() if value is not None]:
-            what = "cannot be used with an embedder, which has a network already"
-            raise ConfigError(what, where=", ".join(given), hint="leave them out")
+        require_unused(of_a_run, "an embedder, which has its network on its device")
         embedder = run
     elif isinstance(run, nn.Module):
         raise ConfigError(
@@ -122,6 +129,7 @@ def _images(
     run: OpenRun | None, data: Any, root: str | Path | None, notices: list[str]
 ) -> tuple[ImageSet, Any, dict[str, str]]:
     """Return the images to evaluate on, their inputs for the embedder, and their origin."""
+    folder = _root(root, data)
     if data is None:
         if run is None:
             raise ConfigError("is missing: an embedder needs data", where="data")
@@ -132,7 +140,7 @@ def _images(
         return images, images.samples, {"path": run.config.data.path, "part": part}
     if isinstance(data, str | os.PathLike):
         path, config = str(path_of(data, "data")), None if run is None else run.config.data
-        images, part = unseen_images(path, _root(root), config)
+        images, part = unseen_images(path, folder, config)
         return images, images.samples, {"path": path, "part": part}
     items = items_of(data, notices, training=False)
     split = next(s for s in ("test", "val", "train", None) if any(i.split == s for i in items))
@@ -158,7 +166,7 @@ def _input(item: Item) -> Any:
 
 def _labelled(embeddings: Any, labels: Any) -> tuple[Tensor, ImageSet]:
     try:
-        vectors = torch.as_tensor(embeddings).detach().float().cpu()
+        vectors = torch.as_tensor(embeddings).detach().cpu()
         given = list(labels)
         names = [label_text(label) for label in given]
     except (TypeError, ValueError, RuntimeError) as error:
@@ -186,7 +194,11 @@ def _labelled(embeddings: Any, labels: Any) -> tuple[Tensor, ImageSet]:
     return vectors, image_set_of(known)
 
 
-def _root(root: Any) -> Path | None:
+def _root(root: Any, data: Any) -> Path | None:
+    """Return the folder that a table's paths are relative to, which only a table has."""
+    if not isinstance(data, str | os.PathLike):
+        beside = "the run's own data" if data is None else "images that are given in Python"
+        require_unused({argument("root"): root}, beside)
     return None if root is None else path_of(root, "root", "a folder")
 
 
@@ -256,7 +268,7 @@ def check_data(
         ConfigError: An argument is no path. (Data in memory is checked by :func:`siamkit.fit`.)
         DataError: The data cannot be read: no such file, bad rows.
     """
-    path, folder = path_of(data, "data", "a folder or a table of images"), _root(root)
+    path, folder = path_of(data, "data", "a folder or a table of images"), _root(root, data)
     values = {
         "path": str(path), "root": folder and str(folder), "path_column": path_column,
         "label_column": label_column,
@@ -308,7 +320,7 @@ def _held_out(
     run: OpenRun, data: str | Path | None, root: str | Path | None, device: str
 ) -> HeldOut:
     """Return images that the run did not train on, embedded by the network of its best epoch."""
-    config = run.config
+    config, folder = run.config, _root(root, data)
     if data is None:
         kept = run.held_out("val")
         if kept is not None:
@@ -316,7 +328,7 @@ def _held_out(
         images, part = load_data(config.data, config.train.seed).val, "val"
         run.require_images("val", images)
     else:
-        images, part = unseen_images(str(path_of(data, "data")), _root(root), config.data)
+        images, part = unseen_images(str(path_of(data, "data")), folder, config.data)
     embedder = embedder_of(run, device=device)
     embeddings = embedder.embed(images.samples)
     epoch, network = run.best.state["best_epoch"], run.best.network

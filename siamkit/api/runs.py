@@ -12,11 +12,11 @@ from typing import Any
 from torch import nn
 
 from siamkit.api.arguments import read
-from siamkit.api.checks import whole_number
 from siamkit.api.entries import registries
 from siamkit.api.listening import checked, log_of, observers
 from siamkit.api.models import open_run
 from siamkit.api.results import InspectionResult, Phases, TrainingResult
+from siamkit.checks import whole_number
 from siamkit.config import Layer, RunConfig, is_resolved, read_file, resolve
 from siamkit.data.memory import Item, items_of, write_items
 from siamkit.errors import ConfigError
@@ -299,7 +299,8 @@ def inspect(
     """Return the phases of a run without training: the stages that train, and their cost.
 
     Args:
-        config: As for :func:`fit`; or a run directory, for the phases of that run.
+        config: As for :func:`fit`; or a run directory, for the phases of that run, which takes no
+            ``**sections``.
         parameters: Also list every parameter.
         measure: Also load the weights and data, time each phase, and report how the engine would
             run it: cached or live, with which kernel, and why. Not allowed for a run directory.
@@ -310,7 +311,13 @@ def inspect(
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
-    if isinstance(config, str | os.PathLike) and path_of(config, "config").is_dir():
+    if isinstance(config, str | os.PathLike) and (path := path_of(config, "config")).is_dir():
+        if given := [name for name, value in sections.items() if value is not None]:
+            raise ConfigError(
+                f"is the directory of a run, so it cannot be combined with {', '.join(given)}",
+                where=str(config),
+                hint=f"siamkit.inspect({str(path / 'config.yaml')!r}, ...) takes them",
+            )
         if measure:
             raise ConfigError(
                 f"{argument('measure', True)} works only before a run; this run's phases were "

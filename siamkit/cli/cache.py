@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 app = App(help="List or delete cached features of frozen stages.", add_completion=False)
 
+_MOST = 1_000_000_000  # GB, or days
+
 CacheDir = Annotated[
     Path | None,
     typer.Option(
@@ -86,6 +88,8 @@ def prune(
             where="siamkit cache prune",
             hint="give --max-gb or --older-than, or run 'siamkit cache clear'",
         )
+    _require_number(max_gb, "--max-gb")
+    _require_number(older_than, "--older-than")
     root = _root(cache_dir)
     limit = None if max_gb is None else round(max_gb * 1e9)
     _report(root, budget.prune(root, limit, older_than), json)
@@ -122,6 +126,11 @@ def clear(
             err=True,
         )
     _report(root, budget.clear(root), json)
+
+
+def _require_number(value: float | None, flag: str) -> None:
+    if value is not None and not value <= _MOST:  # NaN is not
+        raise ConfigError("is no limit", where=flag, got=value, allowed=f"0 to {_MOST:,}")
 
 
 def _root(cache_dir: Path | None) -> Path:

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     model_validator,
 )
+
+from siamkit.files import is_too_long
+from siamkit.options import Checked
 
 SAMPLE = "sample"
 """The data path that stands for the built-in image set."""
@@ -24,6 +26,8 @@ def expanded(path: Path) -> Path:
     """Return a path with the home directory for ``~``; an unknown ``~user`` stays as it is."""
     if "\0" in str(path):
         raise ValueError("must not contain a NUL character")
+    if is_too_long(path):
+        raise ValueError("must not be longer than the system allows")
     return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises for an unknown ~user
 
 
@@ -43,20 +47,16 @@ GivenPath = Annotated[Path, BeforeValidator(_given)]
 AbsolutePath = Annotated[GivenPath, AfterValidator(absolute)]
 
 
-class Section(BaseModel):
-    """The base of every section: immutable; unknown keys, NaN and infinity are errors."""
+class Section(Checked):
+    """The base of every section. They are immutable, and unknown keys are errors."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="forbid")
 
 
-class Component(BaseModel):
+class Component(Checked):
     """The base of a section that holds a registered name and the options of that entry."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="allow", validate_default=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="allow")
 
     name: str
 

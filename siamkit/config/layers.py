@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from siamkit.config import yaml_text
 from siamkit.config.base import SAMPLE, Values, expanded
-from siamkit.config.sections import COMPONENT_MODELS, MAIN_KEYS
+from siamkit.config.sections import COMPONENT_MODELS, LOCAL_DIR, MAIN_KEYS, RunConfig
 from siamkit.errors import ConfigError, did_you_mean
 from siamkit.files import read_bytes
+from siamkit.options import types_in
 from siamkit.problems import Namer
 from siamkit.registry import Provider
 
@@ -54,6 +57,8 @@ class Layer(dict[str, Any]):
 def read_file(path: Path) -> Layer:
     """Return the values of a YAML config file. Relative paths start at the file's folder.
 
+    That holds for each path of a section. An option of a plugin stays as it is.
+
     Raises:
         ConfigError: The file cannot be read, is not YAML, or is not a mapping of sections.
     """
@@ -72,9 +77,8 @@ def read_file(path: Path) -> Layer:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError("must be a mapping of sections", where=str(path), got=values)
     values = {section: _whole(section, value) for section, value in values.items()}
-    _anchor(values, "data", "path", path.parent)
-    _anchor(values, "data", "root", path.parent)
-    _anchor(values, "backbone", "weights", path.parent)
+    for keys in _PATHS:
+        _anchor(values, keys, path.parent.absolute())
     return Layer(values, lambda key: f"{path}: {key}")
 
 
@@ -105,14 +109,34 @@ def preset_file(name: str) -> Path:
     return Path(__file__).parent.parent / "presets" / f"{name}.yaml"
 
 
-def _anchor(values: Values, section: str, key: str, folder: Path) -> None:
-    inner = values.get(section)
-    if not isinstance(inner, dict):
+def _path_keys(model: type[BaseModel], outer: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the keys of a section, and of the sections in it, that are paths by their type."""
+    for name, info in model.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _path_keys(kind, (*outer, name))
+        elif Path in types_in(kind):
+            yield (*outer, name)
+
+
+_DATA, _BACKBONE = ("data", "path"), ("backbone", "name")
+_PATHS = (_DATA, _BACKBONE, *_path_keys(RunConfig))
+"""The keys that hold a path. The first two may hold other text, so their types do not say so."""
+
+
+def _anchor(values: Values, keys: Sequence[str], folder: Path) -> None:
+    *outer, last = keys
+    inner: Any = values
+    for key in outer:
+        inner = inner.get(key) if isinstance(inner, dict) else None
+    given = inner.get(last) if isinstance(inner, dict) else None
+    if not isinstance(given, str):  # the validation reports a value that is no path
         return
-    path = inner.get(key)
-    # The validation reports a value that is no path.
-    if isinstance(path, str) and path not in ("", SAMPLE) and "\0" not in path:
-        inner[key] = os.path.normpath(folder.absolute() / expanded(Path(path)))
+    prefix = LOCAL_DIR if keys == _BACKBONE else ""
+    path = given.removeprefix(prefix)
+    is_word = path == "" or (keys == _DATA and path == SAMPLE)
+    if given.startswith(prefix) and not is_word and "\0" not in path:
+        inner[last] = prefix + os.path.normpath(folder / expanded(Path(path)))
 
 
 def parse_sets(assignments: Iterable[str]) -> Layer:

@@ -20,7 +20,8 @@ from siamkit.config.base import (
 from siamkit.config.data import DataConfig
 from siamkit.config.interval import Interval
 
-_FOLDER = "timm:local-dir:"
+LOCAL_DIR = "timm:local-dir:"
+"""The prefix of a backbone's name that a folder follows."""
 
 COMPONENTS = ("backbone", "head", "freeze", "loss", "optimizer", "scheduler")
 
@@ -45,8 +46,8 @@ class BackboneConfig(Component):
     @classmethod
     def _of_a_folder(cls, value: str) -> str:
         """Make the folder of ``timm:local-dir:FOLDER`` absolute, for later reads of the config."""
-        folder = value.removeprefix(_FOLDER)
-        return value if folder in (value, "") else f"{_FOLDER}{absolute(Path(folder))}"
+        folder = value.removeprefix(LOCAL_DIR)
+        return value if folder in (value, "") else f"{LOCAL_DIR}{absolute(Path(folder))}"
 
 
 class HeadConfig(Component):
@@ -241,6 +242,7 @@ class EngineConfig(Section):
     cache_gb: float = Field(
         20.0,
         gt=0,
+        le=1_000_000_000,
         description="Largest size of the cache in GB; the least recently used features are "
         "removed.",
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 from siamkit.data.folders import scan
 from siamkit.data.images import Sample
 from siamkit.errors import DataError
+from siamkit.files import path_of
 
 Paths = str | Path | Iterable[str | Path] | Sequence[Sample]
 
@@ -52,8 +53,11 @@ def files_of(images: Paths) -> list[Path]:
                     got="" if empty else type(image).__name__,
                     allowed="a folder, a file, or several files",
                 )
-        return [i.path if isinstance(i, Sample) else Path(i) for i in images]
-    path = Path(images)
+        return [
+            image.path if isinstance(image, Sample) else path_of(image, f"images item {number}")
+            for number, image in enumerate(images)
+        ]
+    path = path_of(images, "images", "a folder or a file")
     if not path.is_dir():
         if not path.exists():
             raise DataError("no such file or folder", where=str(path))

@@ -12,13 +12,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from siamkit.errors import DataError
+
 STEPS = 1 << 20
 """The number of steps from a score of 0 to a score of 1."""
 
 
 def directions(embeddings: Tensor) -> Tensor:
-    """Return embeddings ``[N, E]`` as float32 unit vectors on the CPU. Vectors of zeros stay so."""
-    return F.normalize(embeddings.detach().float().cpu(), dim=-1)
+    """Return embeddings ``[N, E]`` as unit vectors, float32, on the CPU; zeros stay zeros.
+
+    Raises:
+        DataError: They are complex numbers.
+    """
+    if embeddings.is_complex():
+        raise DataError(
+            "are complex numbers", where="embeddings", got=str(embeddings.dtype), allowed="floats"
+        )
+    vectors = embeddings.detach().cpu()
+    wide = vectors if vectors.dtype == torch.float64 else vectors.float()
+    return F.normalize(_near_one(wide).float(), dim=-1)
+
+
+def _near_one(vectors: Tensor) -> Tensor:
+    """Return vectors divided so that the largest value of each is between 1 and 2.
+
+    Otherwise the squares of a long or a short vector would be infinite or zero. The divisors are
+    powers of two, so that no digit changes.
+    """
+    if not vectors.numel():
+        return vectors
+    largest = vectors.abs().amax(dim=-1, keepdim=True)
+    power = largest / (2 * torch.frexp(largest).mantissa)
+    # Zeros, NaN and infinity stay as they are.
+    return vectors / torch.where(torch.isfinite(power), power, 1)
 
 
 def cosine(products: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from siamkit.evaluation.cosine import directions
 
 POINTS = 1500
 _SEED = 0
@@ -50,7 +51,7 @@ def embedding_map(embeddings: Tensor, most: int = POINTS) -> Map | None:
         return None
     rng = np.random.default_rng(_SEED)
     indices = np.sort(rng.permutation(count)[:most]).astype(np.int64)
-    vectors = F.normalize(embeddings.detach().float().cpu(), dim=-1).numpy()[indices]
+    vectors = directions(embeddings).numpy()[indices]
     if np.ptp(vectors, axis=0).max() <= 1e-6 or vectors.shape[1] < 2:
         return None  # all images are one point, or the embedding has one dimension
     layout = TSNE(

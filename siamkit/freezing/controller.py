@@ -84,9 +84,12 @@ class FreezeController:
         Call this method between optimizer steps. It takes new fingerprints of all frozen tensors.
 
         Raises:
-            ConfigError: The plan trains a parameter that the network doesn't have, or that was
-                frozen when ``DistributedDataParallel`` was built.
+            ConfigError: The plan names a parameter that the network doesn't have, or trains one
+                that was frozen when ``DistributedDataParallel`` was built. Or the parameters of the
+                network are no longer those of its stages.
         """
+        now = {name: p.numel() for name, p in named_parameters(self.net)}
+        _check(self._plain, now, type(self.net).__name__)
         plan = self._own(plan)
         before = self.plan and status(self._plain, self.plan, self.sizes)
         self.net.zero_grad(set_to_none=True)

@@ -22,7 +22,7 @@ def fingerprints(net: nn.Module, names: Iterable[str]) -> dict[str, str]:
 
 
 def verify(net: nn.Module, expected: Mapping[str, str], when: str) -> None:
-    """Check that no fingerprinted tensor changed.
+    """Check that no fingerprinted tensor changed, and that each is still there.
 
     Args:
         net: The network.
@@ -33,11 +33,19 @@ def verify(net: nn.Module, expected: Mapping[str, str], when: str) -> None:
         FrozenDriftError: A tensor changed. The message names it.
     """
     tensors = named_tensors(net)
-    drifted = [name for name, digest in expected.items() if fingerprint(tensors[name]) != digest]
+    drifted = [
+        name
+        for name, digest in expected.items()
+        if name not in tensors or fingerprint(tensors[name]) != digest
+    ]
     if drifted:
+        gone = any(name not in tensors for name in drifted)
         more = f" and {len(drifted) - 5} more" if len(drifted) > 5 else ""
         raise FrozenDriftError(
             f"{plural(len(drifted), 'frozen tensor')} changed by {when}: "
             f"{', '.join(drifted[:5])}{more}",
-            hint="a plugin, a hook or a module's forward writes to frozen tensors",
+            hint="the network has no tensor of such a name any more, so a module was replaced or "
+            "parametrised while it was frozen"
+            if gone
+            else "a plugin, a hook or a module's forward writes to frozen tensors",
         )

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar, cast, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from siamkit.checks import whole_number
 from siamkit.config import MAX_PIXELS
 from siamkit.data.decode import Decoding, decode, prepare
 from siamkit.data.images import ImageSet, Sample
@@ -25,7 +26,7 @@ from siamkit.data.inputs import Paths, is_file, listed, samples_of
 from siamkit.data.loader import Loader, ViewDataset, default_workers
 from siamkit.data.memory import picture_of
 from siamkit.data.views import EvalView
-from siamkit.engine.kernels import Choice, Precision, choose, kernel_class, run
+from siamkit.engine.kernels import KERNELS, Choice, Precision, choose, kernel_class, run
 from siamkit.errors import CheckpointError, ConfigError, DataError
 from siamkit.evaluation.calibration import Calibration, Verdict
 from siamkit.evaluation.cosine import cosine, directions
@@ -36,6 +37,7 @@ from siamkit.model.fingerprint import mark
 from siamkit.model.pretrained.identity import fingerprint_of
 from siamkit.model.pretrained.load import load_net
 from siamkit.model.siamese import SiameseNet, plugins_of
+from siamkit.model.trace import evaluating
 from siamkit.showing import Bar, TextRepr, shown
 from siamkit.spelling import command
 
@@ -78,13 +80,12 @@ class Embedder(TextRepr):
 
     The threshold, the kernel and the fingerprint of an embedder are valid only for the network as
     it was when the embedder was made. So the network always runs in eval mode, even after
-    ``net.train()``. Once a tensor of the network has changed (by a training step, other weights or
-    another device), the embedder refuses to run the network. An embedder can be copied and pickled;
-    a copy chooses a kernel again.
+    ``net.train()``; afterwards it has its own mode again. Once a tensor of the network has changed
+    (by a training step, other weights or another device), the embedder refuses to run the network.
+    An embedder can be copied and pickled; a copy chooses a kernel again.
 
     Args:
-        net: The network. It is put into eval mode, and none of its parameters needs gradients any
-            more.
+        net: The network. Its mode and its parameters' ``requires_grad`` stay as they are.
         kernel: The kernel that runs the network: a name for ``engine.prefix``, or ``auto`` to
             measure which one is fastest.
         precision: The numeric type on a GPU.
@@ -96,7 +97,7 @@ class Embedder(TextRepr):
             are decoded.
 
     Raises:
-        ConfigError: ``net`` is not a :class:`siamkit.SiameseNet`.
+        ConfigError: ``net`` is not a :class:`siamkit.SiameseNet`, or another argument is wrong.
     """
 
     def __init__(
@@ -117,13 +118,16 @@ class Embedder(TextRepr):
                 hint="siamkit.create_model(MODULE) makes one; "
                 "siamkit.load_embedder(RUN) returns the embedder of a run",
             )
-        self.net = net.eval().requires_grad_(False)
-        self._wanted, self._precision, self._workers = kernel, precision, workers
+        _require_one_of(kernel, "kernel", ("auto", *KERNELS))
+        _require_one_of(precision, "precision", get_args(Precision))
+        self.net = net
+        self._wanted, self._precision = kernel, precision
+        self._workers = None if workers is None else whole_number(workers, "workers", least=0)
         self._device = next((p.device for p in net.parameters()), torch.device("cpu"))
         self._choice: Choice | None = None
         self._considered = 0
         self._calibration = calibration
-        self._max_pixels = max_pixels
+        self._max_pixels = whole_number(max_pixels, "max_pixels", least=1)
         self._mark = mark(self.net)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -227,12 +231,11 @@ class Embedder(TextRepr):
         return fingerprint_of(self.net)
 
     def _require_unchanged(self) -> None:
-        """Put the network into eval mode, and check that its tensors have not changed.
+        """Check that the tensors of the network have not changed.
 
         Raises:
             ConfigError: A tensor has changed.
         """
-        self.net.eval()
         if mark(self.net) != self._mark:
             raise ConfigError(
                 "the network changed since the embedder was made, but its threshold, its kernel "
@@ -364,13 +367,17 @@ class Embedder(TextRepr):
             batch_size: The number of images per forward pass, and per result.
 
         Raises:
+            ConfigError: ``batch_size`` is not positive.
             DataError: An image is missing or cannot be decoded. The message names the image.
             NonFiniteError: An embedding is NaN or infinite. The message names the image.
         """
-        samples = samples_of(images)
+        # Not in the generator, which would check nothing before its first batch.
+        return self._batches(samples_of(images), whole_number(batch_size, "batch_size", least=1))
+
+    def _batches(self, samples: Sequence[Sample], batch_size: int) -> Iterator[Embedded]:
         paths = [sample.path for sample in samples]
         view = EvalView(self.net.preprocessing)
-        images_set = ImageSet(samples, ("",))
+        images_set = ImageSet(tuple(samples), ("",))
         dataset = ViewDataset(images_set, view, seed=0, max_pixels=self._max_pixels)
         workers = self._workers
         if workers is None:
@@ -420,11 +427,11 @@ class Embedder(TextRepr):
             yield self._run(part, len(images) - start, names)
 
     def _sides(self, a: Images, b: Images) -> tuple[Tensor, Tensor]:
-        one = self._vectors(a)
+        one = self._vectors(a, "a")
         # If both sides are the same iterator, it can be read only once.
-        return one, one if b is a else self._vectors(b)
+        return one, one if b is a else self._vectors(b, "b")
 
-    def _vectors(self, images: Images) -> Tensor:
+    def _vectors(self, images: Images, side: str) -> Tensor:
         if isinstance(images, np.ndarray) and images.ndim == 2 and images.dtype != np.uint8:
             images = torch.from_numpy(images)
         if isinstance(images, Tensor) and images.ndim == 2:
@@ -434,14 +441,15 @@ class Embedder(TextRepr):
                     got=images.shape[1],
                     allowed=str(self.embedding_dim),
                 )
-            return images.detach().float().cpu()
+            require_finite(images, [f"{side} item {number}" for number in range(len(images))])
+            return images.detach().cpu()
         return self.embed(images)
 
     def _run(self, images: Tensor, count: int, names: Sequence[object]) -> Tensor:
         """Return the embeddings of ``images``. ``count`` images of this call are yet to be run."""
         self._require_unchanged()
         moved = images.to(self._device, non_blocking=True)
-        with attributing(plugins_of(self.net)):
+        with attributing(plugins_of(self.net)), evaluating(self.net):
             embeddings = run(self._kernel(moved, count).kernel, moved).cpu()
         require_finite(embeddings, names)
         return embeddings
@@ -458,6 +466,11 @@ class Embedder(TextRepr):
                 precision=self._precision,
             )  # fmt: skip
         return self._choice
+
+
+def _require_one_of(value: object, where: str, allowed: Sequence[str]) -> None:
+    if not isinstance(value, str) or value not in allowed:
+        raise ConfigError(f"no such {where}", where=where, got=value, allowed=", ".join(allowed))
 
 
 def _cut(numbers: range, size: int) -> Iterator[range]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from siamkit.data.inputs import files_of
 from siamkit.errors import ConfigError, DataError
-from siamkit.files import writing
+from siamkit.files import open_regular, reading, writing
 from siamkit.inference.embedder import BATCH_SIZE, Embedder
 from siamkit.inference.filling import HINT, OnProgress, fill, publish, working, workplace
 from siamkit.spelling import argument
@@ -104,12 +104,25 @@ def _require_usable(output: Path, sidecar: Path | None, force: bool) -> None:
     if output.is_dir():
         raise ConfigError("is a folder", where=str(output), hint="choose another name")
     if force:
+        if sidecar is not None and sidecar.exists() and not _is_list(sidecar):
+            raise ConfigError(
+                "is no list of images that siamkit wrote, so it is not overwritten",
+                where=str(sidecar),
+                hint="choose another name for the embeddings, or move the file",
+            )
         return
     _require_free(output)
     # If work is unfinished, an earlier call may have written the list, whose content is compared
     # later.
     if sidecar is not None and not workplace(output).exists():
         _require_free(sidecar)
+
+
+def _is_list(path: Path) -> bool:
+    """Return whether a file begins as the lists that are written beside embeddings."""
+    header = b"path\n"
+    with reading(path), open_regular(path) as file:
+        return file.read(len(header)) == header
 
 
 def _require_free(path: Path) -> None:

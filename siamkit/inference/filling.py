@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch.nn.functional as F
 from filelock import FileLock, Timeout
 
 from siamkit.errors import CheckpointError, DataError, Interrupted, ResourceError
+from siamkit.evaluation.cosine import directions
 from siamkit.files import fsync, open_regular, sweep, writing
 from siamkit.inference.embedder import BATCH_SIZE, Embedder
 from siamkit.json_files import read_sealed, write_sealed
@@ -154,7 +154,7 @@ def fill(
     with file.opened():
         try:
             for part in embedder.stream(paths[before:], batch_size=batch_size):
-                vectors = F.normalize(part.embeddings, dim=1) if normalize else part.embeddings
+                vectors = directions(part.embeddings) if normalize else part.embeddings
                 file.append(vectors.numpy())
                 report(file.done, len(paths))
         except KeyboardInterrupt:

@@ -22,7 +22,7 @@ WRONG: dict[str, Any] = {
     "None": None, "a number": 3, "NaN": float("nan"), "a module": nn.Linear(2, 2),
     "an empty list": [], "a list": [3], "an empty mapping": {}, "an empty text": "",
     "a NUL character": "a\0b", "a path": Path("no/such"), "a class": nn.Linear,
-    "an object": object(), "bytes": b"x", "a tensor": torch.zeros(2, 2),
+    "an object": object(), "bytes": b"x", "a long text": "x" * 5000, "a tensor": torch.zeros(2, 2),
 }  # fmt: skip
 # Switches, whose truth counts, and what only the model hub reads.
 NOT_TRIED = {
@@ -155,6 +155,37 @@ def test_wrong_images_are_errors_of_siamkit(
         (
             lambda run: siamkit.evaluate(siamkit.load_embedder(run), run, backbone=nn.ReLU()),
             ConfigError, "backbone: cannot be used with an embedder",
+        ),
+        (
+            lambda run: siamkit.evaluate(
+                siamkit.load_embedder(run), run, which="last", device="cpu"
+            ),
+            ConfigError, "which, device: cannot be used with an embedder",
+        ),
+        (
+            lambda run: siamkit.evaluate(embeddings=torch.eye(2), labels=[1, 2], root=run),
+            ConfigError, "root: cannot be used with embeddings",
+        ),
+        (
+            lambda run: siamkit.evaluate(run, root=run), ConfigError,
+            "root: cannot be used with the run's own data",
+        ),
+        (
+            lambda run: siamkit.evaluate(run, [(torch.zeros(3, 8, 8), 1)], root=run), ConfigError,
+            "root: cannot be used with images that are given in Python",
+        ),
+        (
+            lambda run: siamkit.evaluate(run, labels=[1]), ConfigError,
+            "labels: cannot be used with a run or an embedder",
+        ),
+        (
+            lambda run: siamkit.calibrate(run, root=run), ConfigError,
+            "root: cannot be used with the run's own data",
+        ),
+        (
+            lambda run: siamkit.inspect(run, freeze="full", image_size=64), ConfigError,
+            r"is the directory of a run, so it cannot be combined with freeze, image_size; "
+            r"siamkit\.inspect\('.*config\.yaml', \.\.\.\) takes them",
         ),
         (lambda run: siamkit.evaluate(run, data=[]), DataError, "data: there are no images"),
         (

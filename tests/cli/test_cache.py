@@ -131,3 +131,12 @@ def test_it_needs_no_torch(root):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("flag", ["--max-gb", "--older-than"])
+@pytest.mark.parametrize("value", ["1e400", "1e308", "inf", "nan"])
+def test_a_limit_that_is_no_number_is_refused(cli, root, flag, value):
+    done = cli("cache", "prune", flag, value)
+    assert done.code == 2
+    assert flag in done.err and "Traceback" not in done.err
+    assert len(stores(cli)) == 2

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from siamkit import api
-from siamkit.errors import FrozenDriftError
+from siamkit.errors import ConfigError, FrozenDriftError
 from siamkit.freezing.controller import FreezeController
 from siamkit.freezing.hold import is_held
 from siamkit.interfaces import FreezePlan
@@ -107,6 +107,17 @@ def test_a_frozen_tensor_that_changes_fails_the_proof(name: str) -> None:
         controller.net.state_dict()[name].mul_(1.0001).add_(1e-6)
     with pytest.raises(FrozenDriftError, match=name.replace(".", r"\.")):
         controller.verify("now")
+
+
+def test_a_parameter_that_is_gone_is_drift_and_ends_the_next_plan() -> None:
+    controller = make()
+    stages = controller.stages
+    controller.apply(FreezePlan.of(stages, ["head"]))
+    nn.utils.parametrizations.weight_norm(controller.net.backbone.model.conv1[0])
+    with pytest.raises(FrozenDriftError, match=r"changed by epoch 1: backbone\..*conv1\.0\.weight"):
+        controller.verify("epoch 1")
+    with pytest.raises(ConfigError, match="a parameter that the network doesn't have"):
+        controller.apply(FreezePlan.of(stages, ["head"]))
 
 
 def test_a_transformers_position_dropout_freezes_with_its_stem() -> None:

@@ -45,3 +45,18 @@ def test_drift_is_an_error_that_names_the_tensor() -> None:
     net.running_mean.add_(1)
     with pytest.raises(FrozenDriftError, match=r"1 frozen tensor changed by epoch 3: running_mean"):
         verify(net, expected, "epoch 3")
+
+
+@pytest.mark.parametrize("how", ["no bias", "weight norm", "another module"])
+def test_a_tensor_that_is_gone_has_drifted(how: str) -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    expected = fingerprints(net, [name for name, _ in net.named_parameters()])
+    if how == "no bias":
+        net[0].bias = None
+    elif how == "weight norm":
+        nn.utils.parametrizations.weight_norm(net[0])
+    else:
+        net[0] = nn.Identity()
+    name = "0.bias" if how == "no bias" else "0.weight"
+    with pytest.raises(FrozenDriftError, match=rf"changed by epoch 1: .*{name}.*no tensor of such"):
+        verify(net, expected, "epoch 1")

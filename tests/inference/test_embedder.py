@@ -195,6 +195,8 @@ def test_verify_decides_by_the_calibration(net: siamkit.SiameseNet, image_folder
     with pytest.raises(CheckpointError, match=r"siamkit\.calibrate"):
         Embedder(net).verify(one, other)
     nothing = torch.zeros(1, embedder.embedding_dim)
+    with pytest.raises(NonFiniteError, match="b item 0: the embedding is NaN or infinite"):
+        embedder.verify(one, nothing / 0)
     with pytest.raises(DataError, match="b: the embedding consists of zeros"):
         embedder.verify(one, nothing)
 
@@ -215,8 +217,53 @@ def test_a_network_in_training_mode_runs_in_eval_mode(
     before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
     embedder.net.train()
     assert torch.equal(embedder.embed(paths), expected)
-    assert not own.training and embedder.fingerprint == fingerprint
+    assert embedder.fingerprint == fingerprint
     assert all(torch.equal(before[name], tensor) for name, tensor in own.state_dict().items())
+
+
+def state_of(net: siamkit.SiameseNet) -> list[Any]:
+    """Return all that a training needs of a network: modes, what trains, and tensors."""
+    modes = [module.training for module in net.modules()]
+    trains = [parameter.requires_grad for parameter in net.parameters()]
+    return [modes, trains, [tensor.tolist() for tensor in net.state_dict().values()]]
+
+
+@pytest.mark.parametrize("kernel", [
+    "eager", "folded", "onnxruntime", pytest.param("inductor", marks=pytest.mark.slow),
+])  # fmt: skip
+def test_a_network_trains_on_after_it_was_used(
+    own: siamkit.SiameseNet, image_folder: Path, kernel: str
+) -> None:
+    own.train()
+    own.backbone.eval()
+    next(own.parameters()).requires_grad_(False)
+    before = state_of(own)
+    embedder = Embedder(own, kernel=kernel)
+    embeddings = embedder.embed(image_folder)
+    assert not embeddings.requires_grad
+    assert state_of(own) == before
+    if kernel == "eager":
+        siamkit.evaluate(embedder, image_folder)
+        siamkit.create_model(own.backbone.model, head=own.head, image_size=32)
+        siamkit.phases(own)
+        own.embed(torch.randn(2, 3, 32, 32))
+        assert state_of(own) == before
+
+
+def test_a_network_trains_on_after_it_was_saved_and_cut(
+    own: siamkit.SiameseNet, tmp_path: Path
+) -> None:
+    from siamkit.engine import cut
+    from siamkit.freezing import FreezeController
+
+    stages = own.stages()
+    plan = siamkit.FreezePlan.of(stages, ["head"])
+    own.train()
+    FreezeController(own, stages).apply(plan)
+    before = state_of(own)
+    own.save_pretrained(tmp_path / "saved")
+    cut(own, stages, plan, torch.randn(4, 3, 32, 32))
+    assert state_of(own) == before
 
 
 def trained_a_step(net: siamkit.SiameseNet) -> None:
@@ -306,3 +353,39 @@ def test_one_iterator_for_both_sides_is_read_once(
 def test_an_empty_path_among_files_is_refused(net: siamkit.SiameseNet, image_folder: Path) -> None:
     with pytest.raises(DataError, match="images item 1: must be a file, got ''"):
         Embedder(net).embed([str(files_of(image_folder)[0]), ""])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"workers": -1}, "workers: must be a whole number, got -1, allowed: 0 or more"),
+        ({"precision": "nope"}, "precision: no such precision, got 'nope', allowed: fp32, "),
+        ({"kernel": "nope"}, "kernel: no such kernel, got 'nope', allowed: auto, eager"),
+        ({"max_pixels": 0}, "max_pixels: must be a whole number, got 0"),
+    ],
+)
+def test_a_wrong_setting_is_refused_at_once(
+    net: siamkit.SiameseNet, arguments: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        Embedder(net, **arguments)
+
+
+@pytest.mark.parametrize("size", [-1, 0, 1.5, None])
+def test_a_batch_holds_at_least_one_image(
+    net: siamkit.SiameseNet, image_folder: Path, size: Any
+) -> None:
+    with pytest.raises(ConfigError, match="batch_size: must be a whole number"):
+        Embedder(net).stream(image_folder, batch_size=size)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_embeddings_without_a_value_have_no_similarity(
+    net: siamkit.SiameseNet, value: float
+) -> None:
+    embedder = Embedder(net, kernel="eager")
+    right = torch.randn(3, embedder.embedding_dim)
+    wrong = right.clone()
+    wrong[1, 2] = value
+    with pytest.raises(NonFiniteError, match="b item 1: the embedding is NaN or infinite"):
+        embedder.similarity(right, wrong)

@@ -244,3 +244,10 @@ def test_a_planted_workplace_is_refused(embedder, images, tmp_path):
     with pytest.raises(ResourceError, match=r"\.out\.npy\.partial: is in the way"):
         embed_to_file(embedder, images, tmp_path / "out.npy")
     assert list((tmp_path / "theirs").iterdir()) == []
+
+
+def test_force_replaces_no_table_that_is_not_ours(embedder, image_folder, tmp_path):
+    (tmp_path / "feats.csv").write_text("name,price\na,1\n")
+    with pytest.raises(ConfigError, match=r"feats\.csv: is no list of images that siamkit wrote"):
+        embed_to_file(embedder, image_folder, tmp_path / "feats.npy", force=True)
+    assert (tmp_path / "feats.csv").read_text() == "name,price\na,1\n"

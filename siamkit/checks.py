@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 from siamkit.errors import ConfigError
@@ -31,3 +32,20 @@ def whole_number(value: Any, where: str, least: int | None = None) -> int:
             allowed=None if least is None else f"{least} or more",
         )
     return number
+
+
+def require_unused(given: Mapping[str, Any], beside: str) -> None:
+    """Refuse arguments that would have no effect.
+
+    Args:
+        given: The arguments by name as the user spells them; those that are None were not given.
+        beside: What makes them useless, as the end of a sentence, such as ``an embedder, which has
+            its network``.
+
+    Raises:
+        ConfigError: One of them was given.
+    """
+    if names := [name for name, value in given.items() if value is not None]:
+        raise ConfigError(
+            f"cannot be used with {beside}", where=", ".join(names), hint="leave it out"
+        )
