@@ -32,6 +32,7 @@ from siamkit.inference.pair_lists import verify_pairs as pairs_verified
 from siamkit.runs.calibration import calibrate_run
 from siamkit.runs.held_out import HeldOut
 from siamkit.runs.open import OpenRun
+from siamkit.spelling import argument
 
 
 def evaluate(
@@ -67,11 +68,19 @@ def evaluate(
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
-    seed = whole_number(seed, "seed")
+    seed = whole_number(seed, "seed", least=0)
+    _require_used(data, root)
+    if embeddings is None and labels is not None:
+        raise ConfigError(
+            "can only be given with embeddings",
+            where="labels",
+            hint="siamkit.evaluate(embeddings=E, labels=y); data holds its own labels",
+        )
     if embeddings is not None:
-        if run is not None or data is not None or labels is None:
+        others = (run, data, *objects.values())
+        if labels is None or any(other is not None for other in others):
             raise ConfigError(
-                "need labels, and neither a run nor data",
+                "need labels, and no run, data or objects",
                 where="embeddings",
                 hint="siamkit.evaluate(embeddings=E, labels=y)",
             )
@@ -186,6 +195,17 @@ def _labelled(embeddings: Any, labels: Any) -> tuple[Tensor, ImageSet]:
     return vectors, image_set_of(known)
 
 
+def _require_used(data: Any, root: Any) -> None:
+    """Refuse a root that nothing would use."""
+    if root is not None and not isinstance(data, str | os.PathLike):
+        raise ConfigError(
+            "can only be given with a table of images",
+            where=argument("root"),
+            got=str(root),
+            hint=f"name the table too, as {argument('data', flag='DATA')}",
+        )
+
+
 def _root(root: Any) -> Path | None:
     return None if root is None else path_of(root, "root", "a folder")
 
@@ -293,7 +313,8 @@ def calibrate(
         CheckpointError: There is no such run, or it is damaged.
         DataError: The images do not allow it; an earlier threshold is kept.
     """
-    seed = whole_number(seed, "seed")
+    seed = whole_number(seed, "seed", least=0)
+    _require_used(data, root)
     run = open_run(run_dir)
     wanted = run.config.calibration
     if target is not None or far is not None:
