@@ -69,9 +69,9 @@ class CardFacts:
         """
         start = _start(log, events)
         if calibration is not None:
-            # Whoever gets the folder has no use for the path, and the folder above may be private.
+            # Whoever gets the folder has no use for the paths, and the folder above may be private.
             data = Path(calibration.provenance.data).name
-            provenance = replace(calibration.provenance, data=data)
+            provenance = replace(calibration.provenance, data=data, notices=())
             calibration = replace(calibration, provenance=provenance)
         return cls(config, start["weights"], start["data"], calibration, held, epoch)
 

@@ -122,10 +122,15 @@ class Usable:
     skipped: tuple[tuple[str, str], ...] = ()
 
 
-def usable(source: Source, config: DataConfig) -> Usable:
+def usable(source: Source, config: DataConfig, how: Decoding | None = None) -> Usable:
     """Check every image.
 
     No file is changed, and no other image replaces an unusable one.
+
+    Args:
+        source: The data.
+        config: How to treat unusable images.
+        how: How the images are decoded; None: by the config.
 
     Raises:
         DataError: There are unusable images and ``on_unreadable`` is ``error``, or more of them
@@ -134,7 +139,8 @@ def usable(source: Source, config: DataConfig) -> Usable:
     files = source.files()
     boxes = {path: box for path, box in files.items() if box is not None}
     tolerant = config.on_unreadable != "error"
-    looks = look(list(files), Decoding.of_data(config), boxes=boxes, full=tolerant)
+    how = how or Decoding.of_data(config)
+    looks = look(list(files), how, boxes=boxes, full=tolerant)
     facts = {found.path: found for found in looks}
     bad = [(path, found.problem) for path, found in facts.items() if found.problem]
     if not bad:
@@ -213,23 +219,46 @@ def load_data(config: DataConfig, seed: int) -> Splits:
     """
     opened = open_source(config.path, config.root, config.columns)
     checked = usable(opened, config)
-    source, skipped = checked.source, checked.skipped
-    if skipped and (lost := set(opened.parts()) - set(source.parts())):
-        raise DataError(
-            f"no image of {', '.join(sorted(lost))} can be read",
-            where=source.where,
-            hint="repair or remove them",
-        )
+    source = checked.source
+    left_out = _left_out(opened, checked)
     splits = split(source, config, seed)
     sets = splits.sets
     notices = [*splits.notices, *_require_whole(source, strict=config.strict)]
     notices += require_apart(sets, source.where, strict=config.strict)
-    if config.path == SAMPLE and Path(SAMPLE).is_dir():
-        notices.append("'sample' is the built-in data set; write ./sample for the folder")
-    if skipped:
-        names = briefly([f"{path} ({why})" for path, why in skipped], 2)
-        notices.append(f"left out {plural(len(skipped), 'unreadable image')}: {names}")
-    return replace(splits, notices=tuple(notices), skipped=skipped, facts=checked.facts)
+    notices += [*_of_two_samples(config.path), *left_out]
+    return replace(splits, notices=tuple(notices), skipped=checked.skipped, facts=checked.facts)
+
+
+def _left_out(opened: Source, checked: Usable) -> list[str]:
+    """Return a notice of the images that were left out, if there are any.
+
+    Raises:
+        DataError: No image of one of the data's splits is left.
+    """
+    if not checked.skipped:
+        return []
+    if lost := set(opened.parts()) - set(checked.source.parts()):
+        raise DataError(
+            f"no image of {', '.join(sorted(lost))} can be read",
+            where=opened.where,
+            hint="repair or remove them",
+        )
+    names = briefly([f"{path} ({why})" for path, why in checked.skipped], 2)
+    return [f"left out {plural(len(checked.skipped), 'unreadable image')}: {names}"]
+
+
+def _of_two_samples(path: str) -> list[str]:
+    """Return a notice if ``sample`` names the built-in data set, but a folder has this name too."""
+    if path == SAMPLE and Path(SAMPLE).is_dir():
+        return ["'sample' is the built-in data set; write ./sample for the folder"]
+    return []
+
+
+def _about(source: Source) -> list[str]:
+    """Return the notices about a source, whatever its images are used for."""
+    labelled = [images for images in source.parts().values() if images.tuples is None]
+    names = (images.classes[sample.label] for images in labelled for sample in images.samples)
+    return [*source.notices, *missing_notices("class", names)]
 
 
 def _require_whole(source: Source, *, strict: bool) -> list[str]:
@@ -260,10 +289,8 @@ def split(source: Source, config: DataConfig, seed: int) -> Splits:
     Raises:
         DataError: There are too few images for training and validation.
     """
-    notices = list(source.notices)
+    notices = _about(source)
     parts = source.parts()
-    labelled = [images for images in parts.values() if images.tuples is None]
-    notices += missing_notices("class", (i.classes[s.label] for i in labelled for s in i.samples))
     for part, images in parts.items():
         _require_usable(images, source.where, source.name_of(part))
     train = parts.get("all") or parts.get("train")
@@ -312,10 +339,28 @@ def _as_given(train: ImageSet, val: ImageSet, source: Source) -> str:
     return f"{how} ({also} {source.name_of('train')})"
 
 
+@dataclass(frozen=True)
+class Unseen:
+    """Images to evaluate on.
+
+    Attributes:
+        images: The images.
+        part: The name of their part of the data.
+        notices: Notices for the user.
+    """
+
+    images: ImageSet
+    part: str
+    notices: tuple[str, ...]
+
+
 def unseen_images(
-    path: str, root: Path | None = None, config: DataConfig | None = None
-) -> tuple[ImageSet, str]:
-    """Return the images of ``path`` to evaluate on, and the name of their part of the data.
+    path: str,
+    root: Path | None = None,
+    config: DataConfig | None = None,
+    how: Decoding | None = None,
+) -> Unseen:
+    """Return the images of ``path`` to evaluate on.
 
     This is its test split, or else its validation split; all images if it has neither.
 
@@ -324,13 +369,19 @@ def unseen_images(
         root: As for :func:`open_source`.
         config: How to treat unreadable images, and the columns of a table with the same header as
             the run's; None to raise an error.
+        how: How the images are decoded; None: by the config.
 
     Raises:
         DataError: There are no usable images.
     """
     config = config or DataConfig(path=path)
     opened = open_source(path, root, config.columns, names_optional=True)
-    source = usable(opened, config).source
+    checked = usable(opened, config, how)
+    left_out = _left_out(opened, checked)
+    source = checked.source
     parts = source.parts()
     part = next(name for name in ("test", "val", "all", "train") if name in parts)
-    return parts[part], "all" if part in ("all", "train") else source.name_of(part)
+    name = "all" if part in ("all", "train") else source.name_of(part)
+    notices = [*_about(source), *_require_whole(source, strict=False)]
+    notices += [*_of_two_samples(path), *left_out]
+    return Unseen(parts[part], name, tuple(notices))
