@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from siamkit.api.checks import whole_number
 from siamkit.api.entries import load_config
 from siamkit.api.models import embedder_of, load_embedder, open_run
 from siamkit.api.results import DataResult, EvaluationResult
-from siamkit.config import DataConfig, calibration_config
+from siamkit.config import DataConfig, Layer, calibration_config
 from siamkit.data.check import check
 from siamkit.data.folders import listed
 from siamkit.data.images import ImageSet, Sample, image_set_of
@@ -34,7 +34,7 @@ from siamkit.runs.calibration import calibrate_run
 from siamkit.runs.held_out import HeldOut
 from siamkit.runs.open import OpenRun
 from siamkit.runs.seen import chosen_texts, notices_on, seen_by, unknown_texts
-from siamkit.spelling import argument, command
+from siamkit.spelling import argument, command, setting
 from siamkit.words import plural
 
 
@@ -269,21 +269,24 @@ def verify_pairs(
 
 
 def check_data(
-    data: str | Path,
+    data: str | Path | Mapping[str, Any],
     *,
     root: str | Path | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
+    strict: bool | None = None,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> DataResult:
     """Check data for problems: bad rows, unreadable images, leaks, label conflicts.
 
     Args:
-        data: A folder, a table, LFW's pairs, or ``sample``.
+        data: A folder, a table, LFW's pairs, or ``sample``. Or the section ``data`` of a
+            configuration, such as ``{"path": "scans", "range": [0, 1]}``.
         root: The folder that a table's paths are relative to; None: the table's folder.
         path_column: The column of a table with the images' paths; None: ``path``.
         label_column: The column of a table with the images' classes; None: ``label``.
+        strict: Whether images or groups in two splits are problems; None: no.
         seed: Seed of the choice of held-out classes.
         progress: Called with the name of a step, and the numbers of finished and of all images.
 
@@ -291,12 +294,17 @@ def check_data(
         ConfigError: An argument is no path; :func:`siamkit.fit` checks other data when it starts.
         DataError: The data cannot be read: no such file, bad rows.
     """
-    path, folder = path_of(data, "data", "a folder or a table of images"), _root(root)
-    values = {
-        "path": str(path), "root": folder and str(folder), "path_column": path_column,
+    section = dict(data) if isinstance(data, Mapping) else {}
+    path = section.get("path") if isinstance(data, Mapping) else data
+    given = {
+        "path": str(path_of(path, "data", "a folder or a table of images")),
+        "root": None if root is None else str(_root(root)),
+        "path_column": path_column,
         "label_column": label_column,
-    }  # fmt: skip
-    config = load_config({"data": values})
+        "strict": strict,
+    }
+    values = section | {key: value for key, value in given.items() if value is not None}
+    config = load_config(Layer({"data": values}, setting))
     report = check(config.data, whole_number(seed, "seed"), progress or no_progress)
     return DataResult(report)
 

@@ -151,22 +151,28 @@ def usable(source: Source, config: DataConfig, how: Decoding | None = None) -> U
         for path, problem in bad
     ])  # fmt: skip
     what = f"{len(bad)} of {plural(len(files), 'image')} cannot be used:{lines}"
+    hint = root_hint(source, [path for path, _ in bad])
+    if not hint:
+        ways = dict.fromkeys(found.hint for found in facts.values() if found.hint)
+        skip = "" if tolerant else f", or use {setting('data.on_unreadable', 'skip')}"
+        hint = "; ".join([*ways, f"repair or remove them{skip}"])
     if not tolerant:
-        hint = (
-            root_hint(source, [path for path, _ in bad])
-            or f"repair or remove them, or use {setting('data.on_unreadable', 'skip')}"
-        )
         raise DataError(what, where=source.where, hint=hint)
-    if len(bad) > config.max_skipped * len(files):
+    if not may_skip(config, len(bad), len(files)):
         raise DataError(
             what,
             where=source.where,
             allowed=f"{config.max_skipped:.0%} of them (data.max_skipped)",
-            hint=root_hint(source, [path for path, _ in bad]) or "repair or remove them",
+            hint=hint,
         )
     left = source.without({path for path, _ in bad})
     good = {path: found for path, found in facts.items() if not found.problem}
     return Usable(left, good, tuple((str(path), why) for path, why in bad))
+
+
+def may_skip(config: DataConfig, bad: int, files: int) -> bool:
+    """Return whether a number of unusable images, of some files, is left out and no error."""
+    return config.on_unreadable != "error" and bad <= config.max_skipped * files
 
 
 def row_text(number: int | None) -> str:
@@ -220,7 +226,7 @@ def load_data(config: DataConfig, seed: int) -> Splits:
     opened = open_source(config.path, config.root, config.columns)
     checked = usable(opened, config)
     source = checked.source
-    left_out = _left_out(opened, checked)
+    left_out = left_out_notice(opened, checked)
     splits = split(source, config, seed)
     sets = splits.sets
     notices = [*splits.notices, *_require_whole(source, strict=config.strict)]
@@ -229,7 +235,7 @@ def load_data(config: DataConfig, seed: int) -> Splits:
     return replace(splits, notices=tuple(notices), skipped=checked.skipped, facts=checked.facts)
 
 
-def _left_out(opened: Source, checked: Usable) -> list[str]:
+def left_out_notice(opened: Source, checked: Usable) -> list[str]:
     """Return a notice of the images that were left out, if there are any.
 
     Raises:
@@ -377,7 +383,7 @@ def unseen_images(
     config = config or DataConfig(path=path)
     opened = open_source(path, root, config.columns, names_optional=True)
     checked = usable(opened, config, how)
-    left_out = _left_out(opened, checked)
+    left_out = left_out_notice(opened, checked)
     source = checked.source
     parts = source.parts()
     part = next(name for name in ("test", "val", "all", "train") if name in parts)
