@@ -71,7 +71,7 @@ class CardFacts:
         if calibration is not None:
             # Only the data's name: its path is of no use to others, and may be private.
             data = Path(calibration.provenance.data).name
-            provenance = replace(calibration.provenance, data=data)
+            provenance = replace(calibration.provenance, data=data, notices=())
             calibration = replace(calibration, provenance=provenance)
         return cls(config, start["weights"], start["data"], calibration, held, epoch)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from siamkit.api.entries import load_config
 from siamkit.api.models import embedder_of, load_embedder, open_run
 from siamkit.api.results import DataResult, EvaluationResult
-from siamkit.api.seen import chosen_by, notices_on, trained_on
 from siamkit.checks import require_unused, whole_number
-from siamkit.config import calibration_config
+from siamkit.config import DataConfig, Layer, calibration_config
 from siamkit.data.check import check
+from siamkit.data.folders import listed
 from siamkit.data.images import ImageSet, Sample, image_set_of
 from siamkit.data.leaks import no_progress
-from siamkit.data.memory import Item, items_of, label_text
+from siamkit.data.memory import Item, content_of, items_of, label_text
 from siamkit.data.opening import load_data, unseen_images
+from siamkit.data.overlap import Image
 from siamkit.errors import CheckpointError, ConfigError, DataError
 from siamkit.evaluation.calibration import Calibration
 from siamkit.evaluation.summary import summarize
@@ -32,7 +33,9 @@ from siamkit.inference.pair_lists import verify_pairs as pairs_verified
 from siamkit.runs.calibration import calibrate_run
 from siamkit.runs.held_out import HeldOut
 from siamkit.runs.open import OpenRun
-from siamkit.spelling import argument
+from siamkit.runs.seen import chosen_texts, notices_on, seen_by, unknown_texts
+from siamkit.spelling import argument, command, setting
+from siamkit.words import plural
 
 
 def evaluate(
@@ -69,16 +72,17 @@ def evaluate(
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
-    seed = whole_number(seed, "seed")
+    seed = whole_number(seed, "seed", least=0)
     of_a_run = {
         **objects,
         "which": None if which == "best" else which,
         "device": None if device == "auto" else device,
     }
     if embeddings is not None:
-        if run is not None or data is not None or labels is None:
+        others = (run, data, *objects.values())
+        if labels is None or any(other is not None for other in others):
             raise ConfigError(
-                "need labels, and neither a run nor data",
+                "need labels, and no run, data or objects",
                 where="embeddings",
                 hint="siamkit.evaluate(embeddings=E, labels=y)",
             )
@@ -107,18 +111,19 @@ def evaluate(
         opened = open_run(run, **objects)
         embedder = embedder_of(opened, which, device=device)
     notices: list[str] = []
-    images, samples, about = _images(opened, data, root, notices)
-    threshold = _threshold(embedder, notices)
-    chose = chosen_by(images, opened, which, embedder)
-    by_path = isinstance(data, str | os.PathLike)
-    trained = trained_on(images, opened) if opened is not None and by_path else 0
-    notices += notices_on(chose, trained, len(images))
-    summary = summarize(embedder.embed(samples), images, threshold=threshold, seed=seed)
+    images, inputs, about = _images(opened, embedder, data, root, notices)
+    calibration = _calibration(embedder, notices)
+    embeddings = embedder.embed(inputs)
+    entries = [_entry(image, number) for number, image in enumerate(inputs)]
+    seen = seen_by(opened, images, which, calibration, entries)
+    notices += notices_on(seen)
+    threshold = None if calibration is None else calibration.threshold
+    summary = summarize(embeddings, images, threshold=threshold, seed=seed)
     return EvaluationResult(
         {
             "run_dir": None if opened is None else str(run),
             "which": None if opened is None else which,
-            "data": {**about, "chose": list(chose), "trained_on": trained},
+            "data": {**about, "chose": seen.chose, "trained_on": seen.trained.number},
             **summary,
             "notices": [*notices, *summary["notices"]],
         }
@@ -126,8 +131,12 @@ def evaluate(
 
 
 def _images(
-    run: OpenRun | None, data: Any, root: str | Path | None, notices: list[str]
-) -> tuple[ImageSet, Any, dict[str, str]]:
+    run: OpenRun | None,
+    embedder: Embedder,
+    data: Any,
+    root: str | Path | None,
+    notices: list[str],
+) -> tuple[ImageSet, Sequence[Any], dict[str, str]]:
     """Return the images to evaluate on, their inputs for the embedder, and their origin."""
     folder = _root(root, data)
     if data is None:
@@ -140,8 +149,9 @@ def _images(
         return images, images.samples, {"path": run.config.data.path, "part": part}
     if isinstance(data, str | os.PathLike):
         path, config = str(path_of(data, "data")), None if run is None else run.config.data
-        images, part = unseen_images(path, folder, config)
-        return images, images.samples, {"path": path, "part": part}
+        found = unseen_images(path, folder, config, embedder.decoding)
+        notices += found.notices
+        return found.images, found.images.samples, {"path": path, "part": found.part}
     items = items_of(data, notices, training=False)
     split = next(s for s in ("test", "val", "train", None) if any(i.split == s for i in items))
     chosen = [item for item in items if item.split == split]
@@ -162,6 +172,13 @@ def _input(item: Item) -> Any:
     if item.box is None:
         return Path(item.image) if item.in_file else item.image
     return Sample(Path(item.image), 0, str(item.image), item.box)
+
+
+def _entry(image: Any, number: int) -> Image:
+    """Return the place of an image, or the content that it has in a run if it is in memory."""
+    if isinstance(image, Sample):
+        return image
+    return Sample(image, 0, str(image)) if isinstance(image, Path) else content_of(image, number)
 
 
 def _labelled(embeddings: Any, labels: Any) -> tuple[Tensor, ImageSet]:
@@ -202,10 +219,10 @@ def _root(root: Any, data: Any) -> Path | None:
     return None if root is None else path_of(root, "root", "a folder")
 
 
-def _threshold(embedder: Embedder, notices: list[str]) -> float | None:
-    """Return the threshold of the embedder's network; None, and a notice why, if there is none."""
+def _calibration(embedder: Embedder, notices: list[str]) -> Calibration | None:
+    """Return the calibration of the embedder's network; a notice says why there is none."""
     try:
-        return embedder.calibration.threshold
+        return embedder.calibration
     except CheckpointError as error:
         notices.append(f"no error rates at a threshold: {error}")
         return None
@@ -245,21 +262,24 @@ def verify_pairs(
 
 
 def check_data(
-    data: str | Path,
+    data: str | Path | Mapping[str, Any],
     *,
     root: str | Path | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
+    strict: bool | None = None,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> DataResult:
     """Check data for problems: bad rows, unreadable images, leaks, label conflicts.
 
     Args:
-        data: A folder, a table, LFW's pairs, or ``sample``.
+        data: A folder, a table, LFW's pairs, or ``sample``. Or the section ``data`` of a
+            configuration, such as ``{"path": "scans", "range": [0, 1]}``.
         root: The folder that a table's paths are relative to; None: the table's folder.
         path_column: The column of a table with the images' paths; None: ``path``.
         label_column: The column of a table with the images' classes; None: ``label``.
+        strict: Whether images or groups in two splits are problems; None: no.
         seed: Seed of the choice of held-out classes.
         progress: Called with the name of a step, the number of finished images, and the number of
             all images.
@@ -268,12 +288,18 @@ def check_data(
         ConfigError: An argument is no path. (Data in memory is checked by :func:`siamkit.fit`.)
         DataError: The data cannot be read: no such file, bad rows.
     """
-    path, folder = path_of(data, "data", "a folder or a table of images"), _root(root, data)
-    values = {
-        "path": str(path), "root": folder and str(folder), "path_column": path_column,
+    section = dict(data) if isinstance(data, Mapping) else {}
+    path = section.get("path") if isinstance(data, Mapping) else data
+    folder = _root(root, path)
+    given = {
+        "path": str(path_of(path, "data", "a folder or a table of images")),
+        "root": None if folder is None else str(folder),
+        "path_column": path_column,
         "label_column": label_column,
-    }  # fmt: skip
-    config = load_config({"data": values})
+        "strict": strict,
+    }
+    values = section | {key: value for key, value in given.items() if value is not None}
+    config = load_config(Layer({"data": values}, setting))
     report = check(config.data, whole_number(seed, "seed"), progress or no_progress)
     return DataResult(report)
 
@@ -290,9 +316,12 @@ def calibrate(
 ) -> Calibration:
     """Fit the threshold of a run again, without training, and store it with the run.
 
+    What must be known about the images is in ``provenance.notices`` of the result.
+
     Args:
         run_dir: The run's directory.
-        data: As for :func:`evaluate`; None: the run's own validation images.
+        data: Images that the run did not train on, as a path for :func:`evaluate`; None: the run's
+            own validation images.
         root: As for :func:`evaluate`.
         target: ``eer``: equal rates of false accepts and false rejects. ``far``: a given false
             accept rate. ``accuracy``: the best accuracy, with same and different pairs weighted
@@ -304,32 +333,59 @@ def calibrate(
     Raises:
         ConfigError: The target does not take a rate, or needs one.
         CheckpointError: There is no such run, or it is damaged.
-        DataError: The images do not allow a threshold; an earlier threshold is kept.
+        DataError: The run trained on some of the images, or they do not allow a threshold; an
+            earlier threshold is kept.
     """
-    seed = whole_number(seed, "seed")
+    seed = whole_number(seed, "seed", least=0)
     run = open_run(run_dir)
     wanted = run.config.calibration
     if target is not None or far is not None:
         wanted = calibration_config(target, far)
-    held_out = _held_out(run, data, root, device)
-    path = run.config.data.path if data is None else str(path_of(data, "data"))
-    return calibrate_run(run.dir, run.best, held_out, wanted, path, seed=seed)
-
-
-def _held_out(
-    run: OpenRun, data: str | Path | None, root: str | Path | None, device: str
-) -> HeldOut:
-    """Return images that the run did not train on, embedded by the network of its best epoch."""
-    config, folder = run.config, _root(root, data)
+    folder = _root(root, data)
     if data is None:
-        kept = run.held_out("val")
-        if kept is not None:
-            return kept
-        images, part = load_data(config.data, config.train.seed).val, "val"
-        run.require_images("val", images)
-    else:
-        images, part = unseen_images(str(path_of(data, "data")), folder, config.data)
+        held_out, path = _own(run, device), run.config.data.path
+        return calibrate_run(run.dir, run.best, held_out, wanted, path, seed=seed)
+    path = DataConfig(path=str(path_of(data, "data"))).path
     embedder = embedder_of(run, device=device)
+    found = unseen_images(path, folder, run.config.data, embedder.decoding)
+    notices = [*found.notices, *_require_not_trained_on(run, found.images, path)]
+    held_out = _embedded(run, embedder, found.part, found.images)
+    return calibrate_run(run.dir, run.best, held_out, wanted, path, notices=notices, seed=seed)
+
+
+def _require_not_trained_on(run: OpenRun, images: ImageSet, path: str) -> list[str]:
+    """Return what must be known about a threshold that is fitted on some images.
+
+    Raises:
+        DataError: The run trained on some of them.
+    """
+    seen = seen_by(run, images, "best", None)
+    if trained := seen.trained.found:
+        names = listed([images.samples[place].key for place in trained])
+        raise DataError(
+            f"the run trained on {len(trained)} of the {plural(len(images), 'image')}, so a "
+            f"threshold that is fitted on them does not suit others:{names}",
+            where=path,
+            hint="use images that the run did not train on; "
+            f"{command('calibrate', run.path)} uses its own validation images",
+        )
+    chosen = [
+        f"{text}, so the rates are optimistic for other images" for text in chosen_texts(seen)
+    ]
+    return [*chosen, *unknown_texts(seen)]
+
+
+def _own(run: OpenRun, device: str) -> HeldOut:
+    """Return a run's validation images, embedded by the network of its best epoch."""
+    kept = run.held_out("val")
+    if kept is not None:
+        return kept
+    images = load_data(run.config.data, run.config.train.seed).val
+    run.require_images("val", images)
+    return _embedded(run, embedder_of(run, device=device), "val", images)
+
+
+def _embedded(run: OpenRun, embedder: Embedder, part: str, images: ImageSet) -> HeldOut:
     embeddings = embedder.embed(images.samples)
     epoch, network = run.best.state["best_epoch"], run.best.network
     return HeldOut(part, images, embeddings, epoch, network, embedder.net.preprocessing)

@@ -8,12 +8,11 @@ from typing import Annotated
 
 import typer
 
-from siamkit.cli import output
+from siamkit.cli import completion, output
 from siamkit.cli.group import App
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import DATA, Json, LabelColumn, PathColumn, Root
-from siamkit.errors import DataError
-from siamkit.words import plural
+from siamkit.errors import ConfigError, DataError
 
 app = App(help="Check data before training.", add_completion=False)
 
@@ -40,6 +39,16 @@ def check(
     root: Root = None,
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set a key of the configuration's section data, as for 'siamkit train', such as "
+            "data.range=[0,1]. Repeatable; the last value of a key counts.",
+            autocompletion=completion.assignments,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of held-out classes.")] = 0,
     strict: Annotated[
         bool,
@@ -55,10 +64,17 @@ def check(
     splits. The exit code is 3 if the data cannot be used.
     """
     with heavy_imports():
-        from siamkit import api
+        from siamkit import api, config
     from siamkit.report.progress import ImageProgress
     from siamkit.report.terminal import make_console
 
+    for given in set or []:
+        if not given.startswith("data."):
+            raise ConfigError(
+                "must set a key of the section data", where="--set", got=given,
+                hint="such as --set data.range=[0,1]",
+            )  # fmt: skip
+    values = {**config.parse_sets(set or []).get("data", {}), "path": data}
     with ExitStack() as stack:
         bars: dict[str, ImageProgress] = {}
 
@@ -69,18 +85,9 @@ def check(
             bars[step](done, total)
 
         report = api.check_data(
-            data, root=root, path_column=path_column, label_column=label_column, seed=seed,
-            progress=show,
+            values, root=root, path_column=path_column,
+            label_column=label_column, strict=strict or None, seed=seed, progress=show,
         ).to_json()  # fmt: skip
-    if strict:
-        kinds = {
-            "leaks": ("group of copies", "groups of copies"), "split_groups": ("group", "groups")
-        }  # fmt: skip
-        report["problems"] += [
-            f"{plural(len(report[key]), *nouns)} in two splits (--strict)"
-            for key, nouns in kinds.items()
-            if report[key]
-        ]
     if json:
         output.emit_json("data", report)
     else:

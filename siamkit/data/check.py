@@ -15,10 +15,18 @@ from siamkit.data.folders import briefly
 from siamkit.data.images import ImageSet
 from siamkit.data.leaks import Contents, Group, OnProgress, counted, no_progress
 from siamkit.data.looking import Facts, look
-from siamkit.data.opening import open_source, root_hint, split
+from siamkit.data.opening import (
+    Usable,
+    left_out_notice,
+    may_skip,
+    open_source,
+    root_hint,
+    split,
+)
 from siamkit.data.preparation import preparation
 from siamkit.data.sources import Source
 from siamkit.errors import DataError
+from siamkit.spelling import argument
 from siamkit.words import plural
 
 _SQUARE = (1, 1)
@@ -57,19 +65,23 @@ def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> 
     Raises:
         DataError: The data cannot be read, for example because of a missing file or bad rows.
     """
-    source = open_source(config.path, config.root, config.columns)
-    files = source.files()
+    opened = open_source(config.path, config.root, config.columns)
+    files = opened.files()
     boxes = {path: box for path, box in files.items() if box is not None}
     facts = _Files()
     looks = look(list(files), Decoding.of_data(config), boxes=boxes, full=True)
     for found in counted(looks, progress, "read images", len(files)):
         facts.add(found)
     bad = facts.unusable
-    rows = source.rows() if bad else {}
-    hint = root_hint(source, [path for path, _ in bad])
-    source = source.without({path for path, _ in bad})
-    problems = [f"{plural(len(bad), 'image')} cannot be read"] if bad else []
-    problems += [hint] if hint else []
+    rows = opened.rows() if bad else {}
+    source = opened.without({path for path, _ in bad})
+    problems: list[str] = []
+    skipped = bad if may_skip(config, len(bad), len(files)) else []
+    if bad and not skipped:
+        problems.append(f"{plural(len(bad), 'image')} cannot be read")
+        hint = root_hint(opened, [path for path, _ in bad])
+        problems += [hint] if hint else facts.hints
+    checked = Usable(source, facts.usable, tuple((str(path), why) for path, why in skipped))
     report: dict[str, Any] = {
         "kind": source.kind,
         "where": source.where,
@@ -79,35 +91,53 @@ def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> 
         ],
         "split_groups": source.split_groups(),
         **facts.report(),
-        **_splits(source, facts.usable, config, seed, problems, progress),
+        **_splits(opened, checked, config, seed, problems, progress),
     }
     report["notices"] += facts.notices()
     report["warnings"] = _warnings(report)
+    if config.strict:
+        problems += _refused(report)
     return report
 
 
+def _refused(report: Mapping[str, Any]) -> list[str]:
+    """Return why ``data.strict`` refuses the data; nothing if it doesn't."""
+    kinds = {"leaks": ("group of copies", "groups of copies"), "split_groups": ("group", "groups")}
+    return [
+        f"{plural(len(report[key]), *nouns)} in two splits ({argument('strict')})"
+        for key, nouns in kinds.items()
+        if report[key]
+    ]
+
+
 def _splits(
-    source: Source,
-    usable: Mapping[Path, Facts],
+    opened: Source,
+    checked: Usable,
     config: DataConfig,
     seed: int,
     problems: list[str],
     progress: OnProgress,
 ) -> dict[str, Any]:
+    source = checked.source
     empty: dict[str, Any] = {"how": None, "parts": {}, "notices": list(source.notices)}
     empty["preparation"] = None
+    empty |= {"leaks": [], "near_duplicates": [], "conflicts": []}
+    if not checked.facts:  # no image can be read, which is a problem already
+        return empty
     try:
+        left_out = left_out_notice(opened, checked)
         splits = split(source, config, seed)
     except DataError as error:
         problems.append(str(error))
-        empty |= {"leaks": [], "near_duplicates": [], "conflicts": []}
         return empty
-    prepared = preparation(config, splits.sets, usable, _SQUARE, "crop")
-    contents = Contents(splits.sets, progress, max_pixels=config.max_pixels)
+    prepared = preparation(config, splits.sets, checked.facts, _SQUARE, "crop")
+    known = None if prepared.range == "full" else prepared.range
+    how = Decoding(value_range=known, max_pixels=config.max_pixels)
+    contents = Contents(splits.sets, progress, how=how)
     return {
         "how": splits.how,
         "parts": {name: _part(images) for name, images in splits.sets.items()},
-        "notices": [*splits.notices, *prepared.notices],
+        "notices": [*splits.notices, *left_out, *prepared.notices],
         "preparation": {
             "fit": prepared.fit,
             "range": prepared.range,
@@ -171,6 +201,7 @@ class _Files:
     def __init__(self) -> None:
         self.usable: dict[Path, Facts] = {}
         self.unusable: list[tuple[Path, str]] = []
+        self.hints: list[str] = []
         self._blind: list[Path] = []
         self._formats: Counter[str] = Counter()
         self._modes: Counter[str] = Counter()
@@ -179,6 +210,8 @@ class _Files:
     def add(self, facts: Facts) -> None:
         if facts.problem is not None:
             self.unusable.append((facts.path, facts.problem))
+            if facts.hint is not None and facts.hint not in self.hints:
+                self.hints.append(facts.hint)
             return
         self.usable[facts.path] = facts
         self._formats[facts.format] += 1

@@ -34,7 +34,9 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """The formats that are decoded. A file's format is found from its content, not its name."""
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-_HINT = "repair or remove the file"
+REPAIR = "repair or remove the file"
+"""The next step for a damaged file."""
+
 _THREADS = 8
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -196,7 +198,7 @@ def opened(path: Path, how: Decoding) -> Iterator[Image.Image]:
     with _as_data_error(where, how.max_pixels):
         # A FIFO or device would block the read for ever.
         if problem := missing(path):
-            raise DataError(problem, where=where, hint=_HINT)
+            raise DataError(problem, where=where, hint=REPAIR)
         try:
             # Pass a stream, not a name: given a name, Pillow maps the file into memory. It then
             # mixes up the rows of rotated TIFFs, and crashes with SIGBUS if the file shrinks.
@@ -207,7 +209,7 @@ def opened(path: Path, how: Decoding) -> Iterator[Image.Image]:
             empty = path.stat().st_size == 0
             what = "the file is empty" if empty else "not an image"
             allowed = None if empty else ", ".join(FORMATS)
-            raise DataError(what, where=where, allowed=allowed, hint=_HINT) from None
+            raise DataError(what, where=where, allowed=allowed, hint=REPAIR) from None
 
 
 @contextmanager
@@ -222,7 +224,7 @@ def _as_data_error(where: str, max_pixels: int) -> Iterator[None]:
     # Decoders raise almost any exception for damaged bytes: SyntaxError, struct.error, IndexError.
     except Exception as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise DataError(f"cannot read the image: {reason}", where=where, hint=_HINT) from error
+        raise DataError(f"cannot read the image: {reason}", where=where, hint=REPAIR) from error
 
 
 def require_size(image: Image.Image, where: str, max_pixels: int = MAX_PIXELS) -> None:

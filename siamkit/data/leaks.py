@@ -6,7 +6,7 @@ The result lists groups, not pairs: a file with N copies gives one group of N im
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -15,8 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from siamkit.config import MAX_PIXELS
-from siamkit.data.decode import Decoding, decode
+from siamkit.data.decode import RGB, Decoding, decode
 from siamkit.data.folders import listed
 from siamkit.data.hamming import near_groups
 from siamkit.data.images import ImageSet, Sample
@@ -101,16 +100,16 @@ class Contents:
     Args:
         sets: The image sets.
         progress: Called after each file that is read.
-        max_pixels: The most pixels that an image may have; see :class:`.Decoding`.
+        how: How the images are decoded.
 
     Raises:
         DataError: A file cannot be read.
     """
 
     def __init__(
-        self, sets: Sets, progress: OnProgress = no_progress, *, max_pixels: int = MAX_PIXELS
+        self, sets: Sets, progress: OnProgress = no_progress, *, how: Decoding = RGB
     ) -> None:
-        self._sets, self._max_pixels = sets, max_pixels
+        self._sets, self._how = sets, replace(how, channels=1)
         self._samples = [sample for images in sets.values() for sample in images.samples]
         self._parts = list(sets)
         self._part = np.repeat(np.arange(len(sets)), [len(images) for images in sets.values()])
@@ -148,7 +147,7 @@ class Contents:
         contents, first = np.unique(self._number, return_index=True)
         hashes = np.zeros(len(contents), np.uint64)
         samples = [self._samples[index] for index in first]
-        hash_of = partial(_perceptual_hash, max_pixels=self._max_pixels)
+        hash_of = partial(_perceptual_hash, how=self._how)
         values = in_threads(hash_of, samples, _THREADS)
         for index, value in enumerate(counted(values, progress, "compare images", len(samples))):
             hashes[index] = value
@@ -214,11 +213,11 @@ def _size(path: Path) -> int:
         raise DataError(f"cannot read the image: {error.strerror}", where=str(path)) from None
 
 
-def _perceptual_hash(sample: Sample, max_pixels: int) -> int:
+def _perceptual_hash(sample: Sample, how: Decoding) -> int:
     """Return the perceptual hash of an image; 0 for an image of one colour."""
     from imagehash import phash
 
-    image = decode(sample.path, Decoding(1, max_pixels=max_pixels), sample.box)
+    image = decode(sample.path, how, sample.box)
     low, high = image.getextrema()
     return 0 if low == high else int(str(phash(image)), 16)
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from siamkit.config import MAX_PIXELS
 from siamkit.data.decode import (
+    REPAIR,
     RGB,
     Decoding,
     opened,
@@ -40,6 +41,7 @@ class Facts:
             upright. Always True if only headers are read.
         deep: Whether the image has more than 8 bits per channel, and the file does not state which
             value is white.
+        hint: The next step for a file that cannot be used, unless it is to repair the file.
     """
 
     path: Path
@@ -49,6 +51,7 @@ class Facts:
     size: tuple[int, int] = (0, 0)
     oriented: bool = True
     deep: bool = False
+    hint: str | None = None
 
 
 def look(
@@ -83,7 +86,7 @@ def look(
                     require_inside(box, _upright_size(image), str(path))
                 return Facts(path, None, form, mode, size, oriented, deep)
         except DataError as error:
-            return Facts(path, error.what)
+            return Facts(path, error.what, hint=None if error.hint == REPAIR else error.hint)
 
     # Threads hide the latency of network file systems. The filter is set once for all threads,
     # because warnings.catch_warnings isn't thread-safe.

@@ -7,6 +7,7 @@ where they are. So a run on such data can be resumed, evaluated and reported lik
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from siamkit.data.decode import Decoding, prepare, require_size, upright
 from siamkit.data.images import Box
 from siamkit.data.manifest import OPTIONAL, REQUIRED
 from siamkit.data.opening import open_source
+from siamkit.data.overlap import Content
 from siamkit.data.sources import ManifestSource, TupleSource
 from siamkit.errors import DataError, SiamkitError
 from siamkit.files import path_of, write_atomic, writing
@@ -274,8 +276,28 @@ def _file(path: Any) -> Path:
 
 def _write(item: Item, number: int, folder: Path) -> Path:
     path = folder / f"{number:07d}.png"
-    picture_of(item.image, f"data item {number}").save(path, optimize=False, compress_level=1)
+    _save(item.image, number, path)
     return path
+
+
+def _save(image: Any, number: int, target: Path | io.BytesIO) -> None:
+    picture = picture_of(image, f"data item {number}")
+    picture.save(target, "PNG", optimize=False, compress_level=1)
+
+
+def content_of(image: Any, number: int) -> Content:
+    """Return the content of the file that :func:`write_items` would write for an image in memory.
+
+    Args:
+        image: The image.
+        number: Its number, for errors.
+
+    Raises:
+        DataError: It is not an image.
+    """
+    target = io.BytesIO()
+    _save(image, number, target)
+    return Content(target.tell(), hashlib.sha256(target.getbuffer()).digest())
 
 
 def picture_of(image: Any, where: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -123,10 +123,15 @@ class Usable:
     skipped: tuple[tuple[str, str], ...] = ()
 
 
-def usable(source: Source, config: DataConfig) -> Usable:
+def usable(source: Source, config: DataConfig, how: Decoding | None = None) -> Usable:
     """Check every image, and return the source without the unusable images.
 
     No file is changed, and unusable images are not replaced by others.
+
+    Args:
+        source: The data.
+        config: How to treat unusable images.
+        how: How the images are decoded; None: by the config.
 
     Raises:
         DataError: There are unusable images, and ``on_unreadable`` is ``error`` or their share is
@@ -135,7 +140,8 @@ def usable(source: Source, config: DataConfig) -> Usable:
     files = source.files()
     boxes = {path: box for path, box in files.items() if box is not None}
     tolerant = config.on_unreadable != "error"
-    looks = look(list(files), Decoding.of_data(config), boxes=boxes, full=tolerant)
+    how = how or Decoding.of_data(config)
+    looks = look(list(files), how, boxes=boxes, full=tolerant)
     facts = {found.path: found for found in looks}
     bad = [(path, found.problem) for path, found in facts.items() if found.problem]
     if not bad:
@@ -146,22 +152,28 @@ def usable(source: Source, config: DataConfig) -> Usable:
         for path, problem in bad
     ])  # fmt: skip
     what = f"{len(bad)} of {plural(len(files), 'image')} cannot be used:{lines}"
+    hint = root_hint(source, [path for path, _ in bad])
+    if not hint:
+        ways = dict.fromkeys(found.hint for found in facts.values() if found.hint)
+        skip = "" if tolerant else f", or use {setting('data.on_unreadable', 'skip')}"
+        hint = "; ".join([*ways, f"repair or remove them{skip}"])
     if not tolerant:
-        hint = (
-            root_hint(source, [path for path, _ in bad])
-            or f"repair or remove them, or use {setting('data.on_unreadable', 'skip')}"
-        )
         raise DataError(what, where=source.where, hint=hint)
-    if len(bad) > config.max_skipped * len(files):
+    if not may_skip(config, len(bad), len(files)):
         raise DataError(
             what,
             where=source.where,
             allowed=f"{config.max_skipped:.0%} of them (data.max_skipped)",
-            hint=root_hint(source, [path for path, _ in bad]) or "repair or remove them",
+            hint=hint,
         )
     left = source.without({path for path, _ in bad})
     good = {path: found for path, found in facts.items() if not found.problem}
     return Usable(left, good, tuple((str(path), why) for path, why in bad))
+
+
+def may_skip(config: DataConfig, bad: int, files: int) -> bool:
+    """Return whether a number of unusable images, of some files, is left out and no error."""
+    return config.on_unreadable != "error" and bad <= config.max_skipped * files
 
 
 def row_text(number: int | None) -> str:
@@ -219,23 +231,46 @@ def load_data(config: DataConfig, seed: int) -> Splits:
     """
     opened = open_source(config.path, config.root, config.columns)
     checked = usable(opened, config)
-    source, skipped = checked.source, checked.skipped
-    if skipped and (lost := set(opened.parts()) - set(source.parts())):
-        raise DataError(
-            f"no image of {', '.join(sorted(lost))} can be read",
-            where=source.where,
-            hint="repair or remove them",
-        )
+    source = checked.source
+    left_out = left_out_notice(opened, checked)
     splits = split(source, config, seed)
     sets = splits.sets
     notices = [*splits.notices, *_require_whole(source, strict=config.strict)]
     notices += require_apart(sets, source.where, strict=config.strict)
-    if config.path == SAMPLE and Path(SAMPLE).is_dir():
-        notices.append("'sample' is the built-in data set; write ./sample for the folder")
-    if skipped:
-        names = briefly([f"{path} ({why})" for path, why in skipped], 2)
-        notices.append(f"left out {plural(len(skipped), 'unreadable image')}: {names}")
-    return replace(splits, notices=tuple(notices), skipped=skipped, facts=checked.facts)
+    notices += [*_of_two_samples(config.path), *left_out]
+    return replace(splits, notices=tuple(notices), skipped=checked.skipped, facts=checked.facts)
+
+
+def left_out_notice(opened: Source, checked: Usable) -> list[str]:
+    """Return a notice of the images that were left out, if there are any.
+
+    Raises:
+        DataError: No image of one of the data's splits is left.
+    """
+    if not checked.skipped:
+        return []
+    if lost := set(opened.parts()) - set(checked.source.parts()):
+        raise DataError(
+            f"no image of {', '.join(sorted(lost))} can be read",
+            where=opened.where,
+            hint="repair or remove them",
+        )
+    names = briefly([f"{path} ({why})" for path, why in checked.skipped], 2)
+    return [f"left out {plural(len(checked.skipped), 'unreadable image')}: {names}"]
+
+
+def _of_two_samples(path: str) -> list[str]:
+    """Return a notice if ``sample`` names the built-in data set, but a folder has this name too."""
+    if path == SAMPLE and Path(SAMPLE).is_dir():
+        return ["'sample' is the built-in data set; write ./sample for the folder"]
+    return []
+
+
+def _about(source: Source) -> list[str]:
+    """Return the notices about a source, whatever its images are used for."""
+    labelled = [images for images in source.parts().values() if images.tuples is None]
+    names = (images.classes[sample.label] for images in labelled for sample in images.samples)
+    return [*source.notices, *missing_notices("class", names)]
 
 
 def _require_whole(source: Source, *, strict: bool) -> list[str]:
@@ -266,10 +301,8 @@ def split(source: Source, config: DataConfig, seed: int) -> Splits:
     Raises:
         DataError: There are too few images for training and validation.
     """
-    notices = list(source.notices)
+    notices = _about(source)
     parts = source.parts()
-    labelled = [images for images in parts.values() if images.tuples is None]
-    notices += missing_notices("class", (i.classes[s.label] for i in labelled for s in i.samples))
     for part, images in parts.items():
         _require_usable(images, source.where, source.name_of(part))
     train = parts.get("all") or parts.get("train")
@@ -318,10 +351,28 @@ def _as_given(train: ImageSet, val: ImageSet, source: Source) -> str:
     return f"{how} ({also} {source.name_of('train')})"
 
 
+@dataclass(frozen=True)
+class Unseen:
+    """Images to evaluate on.
+
+    Attributes:
+        images: The images.
+        part: The name of their part of the data.
+        notices: Notices for the user.
+    """
+
+    images: ImageSet
+    part: str
+    notices: tuple[str, ...]
+
+
 def unseen_images(
-    path: str, root: Path | None = None, config: DataConfig | None = None
-) -> tuple[ImageSet, str]:
-    """Return the images of ``path`` to evaluate on, and the name of their part of the data.
+    path: str,
+    root: Path | None = None,
+    config: DataConfig | None = None,
+    how: Decoding | None = None,
+) -> Unseen:
+    """Return the images of ``path`` to evaluate on.
 
     The part is the test split of the data; without one, the validation split; without both, all
     images.
@@ -332,13 +383,19 @@ def unseen_images(
         config: The section ``data`` of the run. It says how to treat unreadable images, and how
             columns are named, unless the table has no such columns. None for the defaults:
             unreadable images raise an error, and columns have siamkit's names.
+        how: How the images are decoded; None: by the config.
 
     Raises:
         DataError: There are no usable images.
     """
     config = config or DataConfig(path=path)
     opened = open_source(path, root, config.columns, names_optional=True)
-    source = usable(opened, config).source
+    checked = usable(opened, config, how)
+    left_out = left_out_notice(opened, checked)
+    source = checked.source
     parts = source.parts()
     part = next(name for name in ("test", "val", "all", "train") if name in parts)
-    return parts[part], "all" if part in ("all", "train") else source.name_of(part)
+    name = "all" if part in ("all", "train") else source.name_of(part)
+    notices = [*_about(source), *_require_whole(source, strict=False)]
+    notices += [*_of_two_samples(path), *left_out]
+    return Unseen(parts[part], name, tuple(notices))

@@ -339,6 +339,8 @@ def _split_folders(scan: Scan) -> Mapping[str, str]:
 
 def _class_folders(scan: Scan, folder: str | None) -> ImageSet:
     images = scan.images(folder)
+    if not (images or scan.loose(folder)):
+        raise DataError("no image is left", where=str(scan.root / (folder or "")))
     if not images:
         raise DataError(
             f"all images ({scan.loose(folder)}) are directly in this folder, outside class folders",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +47,7 @@ def calibrate(
     *,
     target: Target = "eer",
     far: float | None = None,
-    source: dict[str, str | int],
+    source: Mapping[str, Any],
     seed: int = 0,
 ) -> Calibration:
     """Return the calibration of a network, fitted to the embeddings of known images.
@@ -59,7 +61,7 @@ def calibrate(
             with same and different pairs weighted equally.
         far: The false accept rate for the target ``far``; None for other targets.
         source: The origin of the embeddings: the fields ``data``, ``part``, ``digest``,
-            ``checkpoint``, ``network``, ``epoch`` and ``siamkit`` of
+            ``checkpoint``, ``network``, ``epoch``, ``siamkit`` and ``notices`` of
             :class:`.calibration.Provenance`.
         seed: The seed of the sample of pairs, if there are too many pairs to use all.
 
@@ -84,7 +86,7 @@ def calibrate(
         same=same,
         different=len(values) - same,
         all_pairs=pairs.all,
-        **source,  # type: ignore[arg-type]
+        **source,
     )
     return Calibration(
         target,

@@ -73,6 +73,7 @@ class Provenance:
         network: The SHA-256 of the network's files.
         epoch: The epoch of the checkpoint, from 1.
         siamkit: The version of siamkit.
+        notices: What is to be known about the images.
     """
 
     data: str
@@ -87,6 +88,7 @@ class Provenance:
     network: str
     epoch: Count
     siamkit: str
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,9 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """Return the calibration as JSON values, which :meth:`from_json` reads."""
-        return {"format": FORMAT, **asdict(self)}
+        values = asdict(self)
+        values["provenance"]["notices"] = list(self.provenance.notices)
+        return {"format": FORMAT, **values}
 
     @classmethod
     def from_json(cls, values: Any, where: str = "calibration", hint: str | None = None) -> Self:

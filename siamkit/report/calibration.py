@@ -60,6 +60,7 @@ def calibration(values: Json, before: Json | None = None) -> RenderableType:
         table,
         Text(),
         styled("The interval predicts the rate on the same number of unseen identities."),
+        *(styled(f"note: {text}", "yellow") for text in about["notices"]),
     )
 
 

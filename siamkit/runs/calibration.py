@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from siamkit.config import CalibrationConfig
 from siamkit.data.digest import digest
 from siamkit.errors import CheckpointError
@@ -14,6 +16,9 @@ from siamkit.runs.held_out import HeldOut
 from siamkit.spelling import command
 from siamkit.version import VERSION
 
+CHOSE_EPOCH = ("these images chose the best epoch, so the rates are optimistic for other images",)
+"""What is to be known about a threshold that was fitted on a run's own validation images."""
+
 
 def calibrate_run(
     run: RunDir,
@@ -22,6 +27,7 @@ def calibrate_run(
     wanted: CalibrationConfig,
     data: str,
     *,
+    notices: Sequence[str] = (),
     seed: int = 0,
 ) -> Calibration:
     """Fit the threshold of a run and write it to the run, replacing an earlier one.
@@ -32,6 +38,7 @@ def calibrate_run(
         held_out: Images that the run did not train on, embedded by the network of ``best``.
         wanted: The threshold's target.
         data: The path of the data, for the record.
+        notices: What is to be known about the images, for the record.
         seed: Seed for drawing pairs.
 
     Raises:
@@ -51,6 +58,7 @@ def calibrate_run(
             "network": best.network,
             "epoch": held_out.epoch + 1,
             "siamkit": VERSION,
+            "notices": (*notices, *(CHOSE_EPOCH if held_out.part == "val" else ())),
         },
         seed=seed,
     )

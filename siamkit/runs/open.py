@@ -263,14 +263,20 @@ class OpenRun:
         Raises:
             CheckpointError: The data has changed, so the run may have trained on these images.
         """
-        if self._readable is not None:
-            before = self._readable.state["identity"][f"data {part}"]
-            if before != digest(images):
-                raise CheckpointError(
-                    "the data has changed since the run, which may have trained on these images",
-                    where=str(self.path),
-                    hint="restore the data, or name other images that the run has not seen",
-                )
+        if self.digest_of(part) not in (None, digest(images)):
+            raise CheckpointError(
+                "the data has changed since the run, which may have trained on these images",
+                where=str(self.path),
+                hint="restore the data, or name other images that the run has not seen",
+            )
+
+    def digest_of(self, part: str) -> str | None:
+        """Return the digest of a part of the data at the training; None without a checkpoint.
+
+        Args:
+            part: ``train``, ``val`` or ``test``.
+        """
+        return None if self._readable is None else self._readable.state["identity"][f"data {part}"]
 
     # --- records ---
 

@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -169,3 +170,60 @@ def test_a_leaky_manifest_is_reported(
     assert "images/class0/0.png (train) and images/class0/copy.png (val)" in text
     assert check(tmp_path / "m.csv", "--strict", "--json") == 3
     assert json.loads(capsys.readouterr().out)["split_groups"] == ["p0"]
+
+
+def float_images(root: Path) -> Path:
+    """Draw smooth images of floats in four classes; val/c2/copy.tif looks like train/c0/0.tif."""
+    rng = np.random.default_rng(0)
+    for kind in range(4):
+        folder = root / ("train" if kind < 2 else "val") / f"c{kind}"
+        folder.mkdir(parents=True)
+        for index in range(3):
+            image = Image.fromarray(rng.random((6, 6)).astype(np.float32))
+            image.resize((48, 48), Image.Resampling.BILINEAR).save(folder / f"{index}.tif")
+    with Image.open(root / "train/c0/0.tif") as image:
+        Image.fromarray(np.asarray(image) * np.float32(0.999)).save(root / "val/c2/copy.tif")
+    return root
+
+
+def test_images_of_floats_are_checked_with_the_range_that_a_run_would_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = float_images(tmp_path)
+    assert check(root) == 3
+    text = capsys.readouterr().out
+    assert "problem: 13 images cannot be read" in text and "--set data.range=[0,1]" in text
+    assert "all images" not in text and text.count("problem: ") == 2
+    assert check(root, "--set", "data.range=[0,1]", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["files"], found["problems"]) == (13, [])
+    [group] = found["near_duplicates"]
+    assert {m["key"] for m in group["members"]} == {"train/c0/0.tif", "val/c2/copy.tif"}
+
+
+def test_settings_of_the_data_change_the_verdict_as_for_a_run(
+    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(image_folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "class0/0.png").write_bytes(b"")
+    skip = ("--set", "data.on_unreadable=skip")
+    assert check(tmp_path) == 3 and check(tmp_path, *skip) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "notice: left out 1 unreadable image" in text
+    assert check(tmp_path, *skip, "--set", "data.max_skipped=0.01") == 3
+    assert check(tmp_path, *skip, "--set", "data.folds=9") == 3
+    shutil.copytree(image_folder / "class0", tmp_path / "other", dirs_exist_ok=True)
+    for kind in range(1, 8):
+        shutil.copy(image_folder / "class0/1.png", tmp_path / f"class{kind}/copy.png")
+    assert check(tmp_path, *skip, "--set", "data.strict=true") == 3
+    assert "in two splits (--strict)" in capsys.readouterr().out
+
+
+def test_only_settings_of_the_data_are_taken(
+    image_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for given in ("train.seed=1", "data=photos", "range=[0,1]"):
+        assert check(image_folder, "--set", given) == 2
+        assert "must set a key of the section data" in capsys.readouterr().err
+    assert check(image_folder, "--set", "data.rang=[0,1]") == 2
+    assert "--set data.rang: unknown key" in capsys.readouterr().err

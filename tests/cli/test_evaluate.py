@@ -4,6 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from siamkit.json_files import read_sealed
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +27,7 @@ def test_the_run_s_own_held_out_images_are_scored(cli, run):
     assert report["verification"]["same"] == 4 * 15
 
 
-def test_images_that_chose_the_epoch_and_the_threshold_are_told(cli, run, image_folder, tmp_path):
+def test_images_that_chose_the_epoch_and_the_threshold_are_told(cli, run):
     own = cli("evaluate", run)
     assert "these images chose the best epoch and the threshold" in own.out
     assert "add a test split, or pass other images as DATA" in own.out
@@ -33,15 +36,63 @@ def test_images_that_chose_the_epoch_and_the_threshold_are_told(cli, run, image_
     # Nothing chose the last epoch's network, and this run's only epoch has its threshold.
     assert cli("evaluate", run, "--last", "--json").json["data"]["chose"] == ["threshold"]
 
-    whole = cli("evaluate", run, image_folder, "--json").json
-    assert whole["data"]["trained_on"] == 24 and whole["data"]["chose"] == []
-    assert any("the run trained on 24 of the 48 images" in text for text in whole["notices"])
 
-    copies = tmp_path / "copies"
-    shutil.copytree(image_folder, copies)
-    other = cli("evaluate", run, copies, "--json").json
+def test_images_that_the_run_used_are_told_wherever_they_are(cli, run, image_folder, tmp_path):
+    copies = shutil.copytree(image_folder, tmp_path / "copies")
+    linked = tmp_path / "linked"
+    linked.symlink_to(image_folder)
+    for data in (image_folder, copies, linked):
+        whole = cli("evaluate", run, data, "--json").json
+        assert whole["data"]["trained_on"] == 24
+        assert whole["data"]["chose"] == ["epoch", "threshold"]
+        assert any("the run trained on 24 of the 48 images" in text for text in whole["notices"])
+        told = "24 of the 48 images chose the best epoch and the threshold"
+        assert any(told in text for text in whole["notices"])
+
+    with Image.open(image_folder / "class0/0.png") as image:
+        for kind in range(2):
+            (tmp_path / f"other/c{kind}").mkdir(parents=True)
+            for index in range(2):
+                turned = image.rotate(10 + 20 * kind + index)
+                turned.save(tmp_path / f"other/c{kind}/{index}.png")
+    other = cli("evaluate", run, tmp_path / "other", "--json").json
     assert other["data"]["trained_on"] == 0 and other["data"]["chose"] == []
     assert not any("these images" in text or "trained on" in text for text in other["notices"])
+
+
+def test_notices_about_data_are_told_by_evaluate_and_calibrate(cli, run, image_folder, tmp_path):
+    held_out = read_sealed(run / "calibration.json")["provenance"]
+    assert held_out["notices"] == [
+        "these images chose the best epoch, so the rates are optimistic for other images"
+    ]
+    for name in validation_classes(run):
+        shutil.copytree(image_folder / name, tmp_path / "data" / name)
+    (tmp_path / "data/lost").mkdir()
+    shutil.copy(image_folder / "class0/0.png", tmp_path / "data/lost/0.heic")
+    copy = shutil.copytree(run, tmp_path / "run")
+    for verb in ("evaluate", "calibrate"):
+        shown = " ".join(cli(verb, copy, tmp_path / "data").out.split())
+        assert "lost/0.heic" in shown and "1 folder lost with them: lost" in shown
+        assert "note: these images chose the best epoch" in shown
+        found = cli(verb, copy, tmp_path / "data", "--json").json
+        notices = found["notices"] if verb == "evaluate" else found["provenance"]["notices"]
+        assert "lost/0.heic" in notices[0] and "these images chose the best epoch" in notices[2]
+
+
+def test_no_threshold_is_fitted_on_training_images(cli, run, image_folder, tmp_path):
+    before = read_sealed(run / "calibration.json")
+    copies = shutil.copytree(image_folder, tmp_path / "copies")
+    for data in (image_folder, copies):
+        done = cli("calibrate", run, data)
+        assert done.code == 3 and "the run trained on 24 of the 48 images" in done.err
+        assert f"siamkit calibrate {run}" in done.err and "class" in done.err
+    assert read_sealed(run / "calibration.json") == before
+
+
+def validation_classes(run: Path) -> list[str]:
+    from siamkit import api
+
+    return list(api.open_run(run).held_out("val").images.classes)
 
 
 def test_other_images_are_scored_whole_or_by_their_test_folder(cli, run, image_folder, tmp_path):

@@ -35,7 +35,7 @@ SURFACE = {
                       "--device", "--workers", "--force", "--json"],
     "siamkit search": ["INDEX", "QUERY", "-k", "--run", "--exact", "--device", "--json"],
     "siamkit data": [],
-    "siamkit data check": ["DATA", "--root", "--path-column", "--label-column", "--seed",
+    "siamkit data check": ["DATA", "--root", "--path-column", "--label-column", "--set", "--seed",
                            "--strict", "--json"],
     "siamkit list": ["KIND", "NAME", "--timm", "--json"],
     "siamkit plugins": ["--json"],

@@ -140,7 +140,7 @@ def test_a_threshold_of_another_network_is_refused(cli, run, image_folder):
     assert done.code == 4 and "another network" in done.err
 
 
-def test_it_is_fitted_again_for_another_target_or_on_other_images(cli, run, image_folder):
+def test_it_is_fitted_again_for_another_target_or_on_other_images(cli, run, draw_image, tmp_path):
     before = read(run)
     assert {**cli("calibrate", run, "--json").json} == {
         "schema": "siamkit.calibrate/1", "run_dir": str(run), "previous": before, **before,
@@ -148,9 +148,14 @@ def test_it_is_fitted_again_for_another_target_or_on_other_images(cli, run, imag
     found = cli("calibrate", run, "--far", "0.1", "--json").json
     assert (found["target"], found["far_asked"]) == ("far", 0.1) and found["far"]["rate"] <= 0.1
     assert read(run)["target"] == "far"
-    done = cli("calibrate", run, image_folder, "--target", "accuracy")
-    assert done.code == 0 and "best accuracy" in done.out and "48 images" in done.out
-    assert read(run)["provenance"]["part"] == "all"
+    for kind in range(4):
+        for index in range(6, 10):
+            draw_image(tmp_path / f"others/class{kind}/{index}.png", kind, index)
+    done = cli("calibrate", run, tmp_path / "others", "--target", "accuracy")
+    assert done.code == 0 and "best accuracy" in done.out and "16 images" in done.out
+    about = read(run)["provenance"]
+    assert (about["part"], about["notices"]) == ("all", [])
+    assert about["data"] == str(tmp_path / "others")
 
 
 def test_what_cannot_be_fitted_leaves_the_threshold_there_was(cli, run):

@@ -66,8 +66,8 @@ def test_an_own_split_wins(people: Path) -> None:
     assert splits.val.classes == ("c3", "c4")
     assert splits.test is not None and splits.test.classes == ("c5", "c6", "c7")
     assert splits.how.startswith("as given: 3 classes train, 2 in split val")
-    images, named = unseen_images(str(people / "m.csv"))
-    assert (images.classes, named) == (("c5", "c6", "c7"), "split test")
+    found = unseen_images(str(people / "m.csv"))
+    assert (found.images.classes, found.part) == (("c5", "c6", "c7"), "split test")
 
 
 def test_folds_beside_an_own_split_are_refused(people: Path) -> None:
@@ -349,7 +349,8 @@ def test_lfw_pairs_are_found_under_the_root(make_images, tmp_path) -> None:
     lines = ["2\t2", "Ann 1 2", "Bob 1 2", "Ann 1 Bob 1", "Ann 2 Bob 2"]
     lines += ["Cyd 1 2", "Dee 1 2", "Cyd 1 Dee 1", "Cyd 2 Dee 2"]
     (tmp_path / "pairs.txt").write_text("\n".join(lines))
-    images, part = unseen_images(str(tmp_path / "pairs.txt"), tmp_path / "lfw")
+    found = unseen_images(str(tmp_path / "pairs.txt"), tmp_path / "lfw")
+    images, part = found.images, found.part
     assert (part, len(images), images.classes) == ("all", 8, ("Ann", "Bob", "Cyd", "Dee"))
     assert images.tuples is not None and images.tuples.folds == (0,) * 4 + (1,) * 4
 
@@ -492,8 +493,35 @@ def test_unseen_images_may_have_the_runs_names_of_columns_or_ours(people: Path) 
     config = DataConfig(path="x", path_column="image", label_column="who")
     for header in ("image,who", "path,label"):
         path = table(people / "u.csv", header, rows_of(people))
-        assert len(unseen_images(str(path), None, config)[0]) == 32
-    assert len(unseen_images(str(people), None, config)[0]) == 32
+        assert len(unseen_images(str(path), None, config).images) == 32
+    assert len(unseen_images(str(people), None, config).images) == 32
+
+
+def test_what_is_left_out_of_unseen_images_is_said(people: Path, make_images, tmp_path) -> None:
+    root = make_images({"a": 6, "b": 6, "c": 1}, tmp_path / "others")
+    (root / "c/0.png").rename(root / "c/0.heic")
+    (root / "b/5.png").write_bytes(b"")
+    config = DataConfig(path="x", on_unreadable="skip", max_skipped=0.5)
+    found = unseen_images(str(root), None, config)
+    assert found.images.classes == ("a", "b") and len(found.images) == 11
+    heic, _, empty = found.notices
+    assert "c/0.heic" in heic and "1 folder lost with them: c" in heic
+    assert "left out 1 unreadable image" in empty and "5.png (the file is empty)" in empty
+
+    rows = [(p, "nan" if label == "c0" else label, label, 7) for p, label in rows_of(people)]
+    split = [(*row, "test" if i % 2 else "train") for i, row in enumerate(rows)]
+    path = table(people / "t.csv", "path,label,group,weight,split", split)
+    text = "\n".join(unseen_images(str(path)).notices)
+    assert "weight" in text and "nan" in text and "in two splits" in text
+
+
+def test_a_test_split_that_cannot_be_read_is_not_replaced_by_another(make_images) -> None:
+    root = make_images({f"{part}/{part}{i}": 6 for part in ("train", "val") for i in range(2)})
+    (root / "test/t").mkdir(parents=True)
+    (root / "test/t/0.png").write_bytes(b"")
+    config = DataConfig(path="x", on_unreadable="skip")
+    with pytest.raises(DataError, match="no image of test can be read"):
+        unseen_images(str(root), None, config)
 
 
 # --- leaks ---------------------------------------------------------------------------------------

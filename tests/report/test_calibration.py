@@ -13,7 +13,7 @@ FOUND = {
     "frr": {"rate": 0.25, "low": 0.2, "high": 0.31},
     "provenance": {
         "same": 3465, "different": 496535, "all_pairs": False, "images": 1386, "identities": 231,
-        "part": "val", "data": "[/bold]",
+        "part": "val", "data": "[/bold]", "notices": ["[/bold] chose"],
     },
 }  # fmt: skip
 
@@ -28,7 +28,7 @@ def test_the_line_tells_threshold_target_and_errors():
 def test_the_table_tells_what_it_was_fitted_on(render):
     text = render(calibration({**FOUND, "target": "eer", "far_asked": None}))
     assert "231 identities: val of [/bold]" in text and "a random sample" in text
-    assert "threshold 0.6123 (equal error rate)" in text
+    assert "threshold 0.6123 (equal error rate)" in text and "note: [/bold] chose" in text
     assert re.search(r"false accepts \(FAR\) +0\.1 % +0\.04 % to 0\.21 %", text)
 
 

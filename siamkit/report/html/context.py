@@ -17,6 +17,7 @@ from siamkit.report.html.gather import Gathered
 from siamkit.report.html.head import PARTS, head, seen_text
 from siamkit.report.html.heldout import Decision, HeldOutFacts
 from siamkit.report.html.plan_chart import plan_chart
+from siamkit.runs.seen import Seen, chosen_texts, unknown_texts
 from siamkit.version import VERSION, versions
 from siamkit.words import plural
 
@@ -137,13 +138,7 @@ def _verification(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
     )
     if held.notices:
         context["held_note"] += f" {' '.join(held.notices)}"
-    if part == "validation":
-        fitted = held.decision is not None and held.decision.calibration is not None
-        chosen = "the best epoch and the threshold" if fitted else "the best epoch"
-        context["held_note"] += (
-            f" siamkit chose {chosen} on these images, so the figures are optimistic for other "
-            "images. A test split gives unbiased figures."
-        )
+    context["held_note"] += _seen_note(gathered.seen)
     if held.verified is None:
         context["why_no_pairs"] = (
             "Verification needs same and different pairs: at least two classes, and two images of "
@@ -163,6 +158,19 @@ def _verification(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
         ),
     )
     return context
+
+
+def _seen_note(seen: Seen | None) -> str:
+    """Return what the images of the page chose, as sentences that continue a text."""
+    if seen is None:
+        return ""
+    note = "".join(
+        f" {text[:1].upper()}{text[1:]}, so the figures are optimistic for other images."
+        for text in chosen_texts(seen)
+    )
+    if seen.epoch.found:
+        note += " A test split gives unbiased figures."
+    return note + "".join(f" {text[:1].upper()}{text[1:]}." for text in unknown_texts(seen))
 
 
 def _pairs_note(verified: Verified, held: HeldOutFacts) -> str:

@@ -14,6 +14,7 @@ from siamkit.report.html.facts import RunFacts, facts_of
 from siamkit.report.html.heldout import HeldOutFacts, held_out_facts
 from siamkit.runs.held_out import HeldOut
 from siamkit.runs.open import OpenRun
+from siamkit.runs.seen import Seen, seen_of
 from siamkit.words import plural
 
 
@@ -29,6 +30,7 @@ class Gathered:
         config: The text of the run's configuration.
         held: The facts about the held-out embeddings; None without embeddings.
         why: The reason why there are no held-out embeddings.
+        seen: What the images of the embeddings chose; None without embeddings.
         map: The map of the embeddings; None for too few embeddings.
         notices: The notices for the reader.
     """
@@ -40,6 +42,7 @@ class Gathered:
     config: str
     held: HeldOutFacts | None
     why: str
+    seen: Seen | None
     map: Map | None
     notices: tuple[str, ...]
 
@@ -54,7 +57,9 @@ def gather(run: OpenRun) -> Gathered:
     if log.damaged:
         lines = plural(log.damaged, "unreadable line")
         notices.append(f"{lines} of events.jsonl left out")
-    held, why = _held_out(run, facts, notices)
+    kept, why = _held_out(run, facts, notices)
+    calibration = None if kept is None else _calibration(run, kept, notices)
+    held = None if kept is None else held_out_facts(kept, calibration)
     metrics: Mapping[str, Any] = {}
     try:
         metrics = run.metrics
@@ -70,13 +75,14 @@ def gather(run: OpenRun) -> Gathered:
         run.config_text,
         held,
         why,
+        None if kept is None else seen_of(run, kept, calibration),
         embedding_map(held.held.embeddings) if held is not None else None,
         tuple(notices),
     )
 
 
-def _held_out(run: OpenRun, facts: RunFacts, notices: list[str]) -> tuple[HeldOutFacts | None, str]:
-    """Return the facts about the test or else the validation images, or why there are none."""
+def _held_out(run: OpenRun, facts: RunFacts, notices: list[str]) -> tuple[HeldOut | None, str]:
+    """Return the embeddings of the test or else the validation images, or why there are none."""
     problem = ""
     for part in ("test", "val"):
         try:
@@ -86,7 +92,7 @@ def _held_out(run: OpenRun, facts: RunFacts, notices: list[str]) -> tuple[HeldOu
             notices.append(f"the embeddings of the held-out images are left out: {error}")
             continue
         if kept is not None and len(kept.images):
-            return held_out_facts(kept, _calibration(run, kept, notices)), problem
+            return kept, problem
     if problem:
         return None, f"The embeddings cannot be read: {problem}"
     if facts.ended:

@@ -1,0 +1,95 @@
+"""Overlap: finds the images of one set in another, by their place or by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from siamkit.data.images import Sample
+from siamkit.data.threads import in_threads
+
+_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The content of an image file that need not exist.
+
+    Attributes:
+        size: Its size in bytes.
+        sha256: The SHA-256 of its bytes.
+    """
+
+    size: int
+    sha256: bytes
+
+
+Image = Sample | Content
+
+
+def found_in(images: Sequence[Image], known: Sequence[Sample]) -> list[bool | None]:
+    """Return for each image whether it is one of some known images.
+
+    It is, if it is the same part of the same file, or of a file with the same content. Only files
+    of equal size are read, and none that have the same path.
+
+    Args:
+        images: The images.
+        known: The known images.
+
+    Returns:
+        None for an image that is not found, if its file or one of the known files is out of reach.
+    """
+    places = {(_place(sample), sample.box) for sample in known}
+    same_place = [isinstance(i, Sample) and (_place(i), i.box) in places for i in images]
+    left = [image for image, same in zip(images, same_place, strict=True) if not same]
+    ours, theirs = _sizes(left), _sizes(known)
+    shared = set(_lengths(left, ours)) & set(theirs.values()) - {None}
+    read = {path for sizes in (ours, theirs) for path, size in sizes.items() if size in shared}
+    content = dict(zip(read, in_threads(_sha256, list(read), _THREADS), strict=True))
+    contents = {
+        (content[sample.path], sample.box)
+        for sample in known
+        if content.get(sample.path) is not None
+    }
+    complete = None not in theirs.values() and None not in content.values()
+
+    def found(image: Image) -> bool | None:
+        if isinstance(image, Content):
+            return True if (image.sha256, None) in contents else (False if complete else None)
+        own = content.get(image.path)
+        if own is not None and (own, image.box) in contents:
+            return True
+        return False if complete and ours[image.path] is not None else None
+
+    return [same or found(i) for i, same in zip(images, same_place, strict=True)]
+
+
+def _place(sample: Sample) -> str:
+    return os.path.abspath(sample.path)  # noqa: PTH100 - a link to a file has its content
+
+
+def _sizes(images: Sequence[Image]) -> Mapping[Path, int | None]:
+    return {image.path: _size(image.path) for image in images if isinstance(image, Sample)}
+
+
+def _lengths(images: Sequence[Image], sizes: Mapping[Path, int | None]) -> list[int | None]:
+    return [i.size if isinstance(i, Content) else sizes[i.path] for i in images]
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _sha256(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return None
