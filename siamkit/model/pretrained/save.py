@@ -288,5 +288,4 @@ def _write(state: Mapping[str, Any], path: Path, what: str) -> None:
             "has state that is not a tensor and cannot be saved",
             where=what, got=", ".join(odd[:5]), hint="register it as a buffer",
         )  # fmt: skip
-    # A copy of each: tied ones share their memory, which the format refuses.
-    save_tensors({n: t.detach().cpu().contiguous().clone() for n, t in state.items()}, path)
+    save_tensors(state, path)
