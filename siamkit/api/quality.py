@@ -18,6 +18,7 @@ from siamkit.api.results import DataResult, EvaluationResult
 from siamkit.api.seen import chosen_by, notices_on, trained_on
 from siamkit.config import calibration_config
 from siamkit.data.check import check
+from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet, Sample, image_set_of
 from siamkit.data.leaks import no_progress
 from siamkit.data.memory import Item, items_of, label_text
@@ -319,4 +320,5 @@ def _held_out(
     embedder = embedder_of(run, device=device)
     embeddings = embedder.embed(images.samples)
     epoch, network = run.best.state["best_epoch"], run.best.network
-    return HeldOut(part, images, embeddings, epoch, network, embedder.net.preprocessing)
+    preprocessing = embedder.net.preprocessing
+    return HeldOut(part, images, embeddings, epoch, network, preprocessing, digest(images))

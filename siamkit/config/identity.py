@@ -23,7 +23,7 @@ FREE = (
 )
 """Config keys that a run's user may change, because they decide no result.
 
-The place of the data is among them; the data itself is compared by its names, labels and sizes.
+The place of the data is among them; the data itself is compared by its names, labels and contents.
 """
 
 RESUMABLE = tuple(key for key in FREE if key not in ("run_dir", "backbone.weights"))

@@ -59,7 +59,7 @@ class Provenance:
     Attributes:
         data: The path of the data.
         part: The split of the data.
-        digest: The SHA-256 of the images' keys, labels and file sizes.
+        digest: The SHA-256 of the images' keys, labels and contents.
         images: The number of images.
         identities: The number of classes.
         same: The number of same pairs.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from siamkit.config import CalibrationConfig
-from siamkit.data.digest import digest
 from siamkit.errors import CheckpointError
 from siamkit.evaluation.calibrating import calibrate
 from siamkit.evaluation.calibration import Calibration
@@ -46,7 +45,7 @@ def calibrate_run(
         source={
             "data": data,
             "part": held_out.part,
-            "digest": digest(held_out.images),
+            "digest": held_out.digest,
             "checkpoint": best.name,
             "network": best.network,
             "epoch": held_out.epoch + 1,
