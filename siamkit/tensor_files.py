@@ -21,6 +21,9 @@ def save_tensors(
 ) -> None:
     """Write tensors to a file in a folder that only this process writes to.
 
+    Each of several tensors that share memory is written whole, because the format knows no shared
+    memory. The tensors of a network that loads them share theirs again.
+
     Raises:
         OSError: The disk is full or not writable.
     """
@@ -30,15 +33,27 @@ def save_tensors(
     # safetensors makes files of mode 0600. The mode of an empty file is what the umask allows.
     path.touch()
     mode = stat.S_IMODE(path.stat().st_mode)
-    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     try:
-        save_file(plain, path, metadata)
+        save_file(_apart(tensors), path, metadata)
     except SafetensorError as error:  # the errno of a full disk is in its text only
         number = re.search(r"os error (\d+)", str(error))
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
     path.chmod(mode)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous tensors on the CPU of which no two share memory."""
+    result: dict[str, Tensor] = {}
+    known: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        if plain.untyped_storage().data_ptr() in known:
+            plain = plain.clone()
+        known.add(plain.untyped_storage().data_ptr())
+        result[name] = plain
+    return result
 
 
 def load_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:

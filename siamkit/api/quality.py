@@ -17,6 +17,7 @@ from siamkit.api.results import DataResult, EvaluationResult
 from siamkit.checks import require_unused, whole_number
 from siamkit.config import DataConfig, Layer, calibration_config
 from siamkit.data.check import check
+from siamkit.data.digest import digest
 from siamkit.data.folders import listed
 from siamkit.data.images import ImageSet, Sample, image_set_of
 from siamkit.data.leaks import no_progress
@@ -388,4 +389,5 @@ def _own(run: OpenRun, device: str) -> HeldOut:
 def _embedded(run: OpenRun, embedder: Embedder, part: str, images: ImageSet) -> HeldOut:
     embeddings = embedder.embed(images.samples)
     epoch, network = run.best.state["best_epoch"], run.best.network
-    return HeldOut(part, images, embeddings, epoch, network, embedder.net.preprocessing)
+    preprocessing = embedder.net.preprocessing
+    return HeldOut(part, images, embeddings, epoch, network, preprocessing, digest(images))

@@ -23,7 +23,7 @@ FREE = (
 )
 """Config keys that do not affect the results of a run, so a user may change them.
 
-The path of the data is among them: data is compared by its file names, labels and sizes.
+The path of the data is among them: data is compared by its names, labels and contents.
 """
 
 RESUMABLE = tuple(key for key in FREE if key not in ("run_dir", "backbone.weights"))

@@ -8,14 +8,18 @@ and the images of a class are drawn about equally often, also if classes are unb
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
 
 import numpy as np
 
 from siamkit.errors import DataError
 from siamkit.spelling import setting
 from siamkit.words import plural
+
+_MANY = 3.0
+"""How many times the images of the set an epoch may show without a notice."""
 
 
 def pk_shape(
@@ -59,7 +63,28 @@ def pk_shape(
             f"{small} of {len(counts)} classes have fewer than {k} images: some of these images "
             f"come twice in a batch; add images, or set {setting('train.images_per_class')} lower"
         )
+    steps, shown = _count(counts.values(), p, k), len(labels)
+    if steps > -(-_visits(counts.values(), k) // p) and steps * p * k > _MANY * shown:
+        notices.append(
+            f"an epoch shows {steps * p * k} images, {steps * p * k / shown:.1f} times as many as "
+            f"there are, because each of its {plural(steps, 'batch')} has {k} of the {largest} "
+            f"images of the largest class and repeats others: use fewer images of this class, set "
+            f"{setting('train.images_per_class')} higher, or {setting('train.batch_size')} lower"
+        )
     return p, k, tuple(notices)
+
+
+def _count(sizes: Collection[int], p: int, k: int) -> int:
+    """Return the number of batches of an epoch: the fewest that show all images of each class.
+
+    No batch has a class twice, so the largest class may decide the number.
+    """
+    return max(-(-_visits(sizes, k) // p), -(-max(sizes) // k))
+
+
+def _visits(sizes: Iterable[int], k: int) -> int:
+    """Return how often a class must come to a batch, summed over the classes."""
+    return sum(-(-size // k) for size in sizes)
 
 
 def pk_batches(
@@ -91,8 +116,7 @@ def pk_batches(
     images = {label: _Deck(members[label], rng) for label in sorted(members)}
     # The number of batches that each class needs.
     visits = {label: -(-len(members[label]) // k) for label in images}
-    # No batch has a class twice, so the largest class may decide the number of batches.
-    count = max(-(-sum(visits.values()) // p), *visits.values())
+    count = _count([len(own) for own in members.values()], p, k)
     classes = _Deck(list(images), rng)
     present: list[list[int]] = [[] for _ in range(count)]
     # Batches are drawn from a deck too. Their numbers of classes differ by at most one, so no batch
@@ -112,22 +136,33 @@ class _Deck:
     def __init__(self, items: Collection[int], rng: np.random.Generator) -> None:
         self._items = list(items)
         self._rng = rng
-        self._pile: deque[int] = deque()
+        self._pile: list[int] = []  # the next item is the last
+        self._owed: Counter[int] = Counter()  # left out when they came: they are drawn first
 
     def draw(self, count: int, without: Collection[int] = ()) -> list[int]:
         """Return ``count`` items, all different unless the deck has fewer."""
         drawn: list[int] = []
-        barred = set(without)
+        free = len(self._items) - len(set(without))
         while len(drawn) < count:
-            position = next((i for i, item in enumerate(self._pile) if item not in barred), None)
-            if position is None:
-                if len(barred) >= len(self._items):  # all items are drawn: start again
-                    barred = set(without)
-                else:
-                    order = self._rng.permutation(len(self._items))
-                    self._pile.extend(self._items[i] for i in order)
-                continue
-            drawn.append(self._pile[position])
-            barred.add(self._pile[position])
-            del self._pile[position]
+            drawn += self._different(min(count - len(drawn), free), set(without))
+        return drawn
+
+    def _different(self, count: int, barred: set[int]) -> list[int]:
+        """Return ``count`` different items that are not barred, in time for them and the barred."""
+        drawn = list(islice((item for item in self._owed if item not in barred), count))
+        barred.update(drawn)
+        for item in drawn:
+            self._owed[item] -= 1
+            if not self._owed[item]:
+                del self._owed[item]
+        while len(drawn) < count:
+            if not self._pile:
+                order = self._rng.permutation(len(self._items))
+                self._pile = [self._items[i] for i in reversed(order)]
+            item = self._pile.pop()
+            if item in barred:
+                self._owed[item] += 1
+            else:
+                drawn.append(item)
+                barred.add(item)
         return drawn

@@ -60,41 +60,79 @@ def pairs_of(labels: Tensor, *, most: int = MOST, seed: int = 0) -> ImagePairs:
         first, second = (side.astype(np.int64) for side in np.triu_indices(count, 1))
         return ImagePairs(first, second, names[first] == names[second], all=True)
     rng = np.random.default_rng(seed)
-    same = _same(names, most // 2, rng)
-    different = _different(names, most - len(same), rng)
+    images = _Sorted.by(names)
+    same = _same(images, most // 2, rng)
+    different = _different(images, most - len(same), rng)
     first, second = np.concatenate([same, different]).T
     return ImagePairs(first, second, np.arange(len(first)) < len(same), all=False)
 
 
-def _same(names: Ints, most: int, rng: np.random.Generator) -> Ints:
+@dataclass(frozen=True)
+class _Sorted:
+    """The images sorted by class.
+
+    Attributes:
+        order: ``[N]``, the index of the image at each place.
+        starts: ``[C]``, the first place of each class.
+        ends: ``[C]``, the place after the last one of each class.
+    """
+
+    order: Ints
+    starts: Ints
+    ends: Ints
+
+    @classmethod
+    def by(cls, names: Ints) -> _Sorted:
+        _, sizes = np.unique(names, return_counts=True)
+        ends = sizes.cumsum()
+        return cls(names.argsort(kind="stable"), ends - sizes, ends)
+
+    def drawn(
+        self, places: Ints, partners: Ints, counts: Ints, most: int, rng: np.random.Generator
+    ) -> Ints:
+        """Return at most ``most`` pairs ``[P, 2]``, each equally likely.
+
+        The pairs are numbered, and only the drawn numbers become pairs, so memory does not grow
+        with the number of pairs.
+
+        Args:
+            places: The first place of the pairs.
+            partners: For each of them, the first place that it makes a pair with.
+            counts: The number of consecutive places that it makes a pair with.
+            most: The largest number of pairs.
+            rng: Draws the pairs.
+        """
+        ends = counts.cumsum()
+        total = int(ends[-1]) if len(ends) else 0
+        if total <= most:
+            numbers = np.arange(total)
+        else:
+            numbers = np.sort(rng.choice(total, most, replace=False, shuffle=False))
+        at = np.searchsorted(ends, numbers, side="right")
+        other = partners[at] + numbers - (ends - counts)[at]
+        return np.sort(np.stack([self.order[places[at]], self.order[other]], 1), axis=1)
+
+
+def _same(images: _Sorted, most: int, rng: np.random.Generator) -> Ints:
     """Return same pairs ``[P, 2]``, spread as evenly over the classes as possible."""
-    members = [np.flatnonzero(names == name) for name in np.unique(names)]
-    members = [rows for rows in members if len(rows) > 1]
-    total = sum(len(rows) * (len(rows) - 1) // 2 for rows in members)
-    share = max(1, most // max(len(members), 1)) if total > most else most
-    parts = []
-    for rows in members:
-        a, b = np.triu_indices(len(rows), 1)
-        kept = np.sort(rng.permutation(len(a))[:share])
-        parts.append(np.stack([rows[a[kept]], rows[b[kept]]], 1))
-    pairs = np.concatenate(parts) if parts else np.empty((0, 2), np.int64)
+    sizes = images.ends - images.starts
+    several = sizes > 1
+    total = int((sizes * (sizes - 1) // 2).sum())
+    share = max(1, most // max(int(several.sum()), 1)) if total > most else most
+    parts = [np.empty((0, 2), np.int64)]
+    for start, end in zip(images.starts[several], images.ends[several], strict=True):
+        places = np.arange(start, end)
+        parts.append(images.drawn(places, places + 1, end - places - 1, share, rng))
+    pairs = np.concatenate(parts)
     return pairs[np.sort(rng.permutation(len(pairs))[:most])]
 
 
-def _different(names: Ints, most: int, rng: np.random.Generator) -> Ints:
-    codes: Ints = np.empty(0, np.int64)  # each pair as first * count + second
-    count = len(names)
-    if len(np.unique(names)) < 2:
-        return codes.reshape(0, 2)
-    while len(codes) < most:
-        a, b = rng.integers(0, count, (2 * most, 2)).T
-        a, b = (side[names[a] != names[b]] for side in (np.minimum(a, b), np.maximum(a, b)))
-        before = len(codes)
-        codes = np.unique(np.concatenate([codes, a * count + b]))
-        if len(codes) == before:  # there are no more pairs
-            break
-    codes = codes[np.sort(rng.permutation(len(codes))[:most])]
-    return np.stack([codes // count, codes % count], 1)
+def _different(images: _Sorted, most: int, rng: np.random.Generator) -> Ints:
+    """Return pairs ``[P, 2]`` of images of different classes; all of them if there are fewer."""
+    places = np.arange(len(images.order))
+    # Each image makes a pair with those of the classes after its own.
+    after = np.repeat(images.ends, images.ends - images.starts)
+    return images.drawn(places, after, len(places) - after, most, rng)
 
 
 def scores(embeddings: Tensor, pairs: ImagePairs) -> Floats:

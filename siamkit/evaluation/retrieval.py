@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,10 @@ from siamkit.data.images import ImageSet
 from siamkit.errors import DataError
 from siamkit.evaluation.cosine import directions, steps
 from siamkit.evaluation.nearest import unordered
-from siamkit.evaluation.ties import Groups, expected, groups
+from siamkit.evaluation.ties import RANK_BYTES, expected
 
 KS = (1, 5, 10)
-_BLOCK_BYTES = 384 << 20  # of similarities per block; smaller blocks are slower
+_BLOCK_BYTES = 384 << 20  # of similarities and ranks per block; smaller blocks are slower
 
 
 @dataclass(frozen=True)
@@ -128,17 +128,16 @@ def retrieval(
     chosen = chosen[findable[chosen].argsort(stable=True)]
     totals = torch.zeros(len(ks) + 2, dtype=torch.float64)
     searched = (vectors if len(targets) == len(labels) else vectors[targets]).T  # [E, M]
-    size = min(max(1, _BLOCK_BYTES // (4 * len(targets))), len(chosen))
-    # One buffer serves all blocks: allocating memory takes half as long as the product itself.
-    buffer = torch.empty(size, len(targets))
-    for block in chosen.split(size):
-        r = findable[block]
-        depth = min(max(int(r.max()), *ks), len(targets))
+    depths = findable[chosen].clamp(min=max(ks))
+    blocks = [chosen[part] for part in _blocks(4 * len(targets) + RANK_BYTES * depths)]
+    # One buffer for all blocks: allocating memory takes half as long as the product itself.
+    buffer = torch.empty(max(map(len, blocks)), len(targets))
+    for block in blocks:
         similarity = torch.mm(vectors[block], searched, out=buffer[: len(block)])
         own = place[block]
         rows = (own >= 0).nonzero().flatten()
         similarity[rows, own[rows]] = -torch.inf
-        totals += _block(similarity, labels[targets], labels[block], r, depth, ks)
+        totals += _block(similarity, labels[targets], labels[block], findable[block], ks)
     means = (totals / len(chosen)).tolist()
     return Retrieval(
         dict(zip(ks, means, strict=False)),
@@ -151,8 +150,23 @@ def retrieval(
     )
 
 
+def _blocks(costs: Tensor) -> Iterator[slice]:
+    """Yield parts of queries that fit into a block.
+
+    Args:
+        costs: ``[Q]``, the bytes that each query takes, ascending. In a block, each takes as much
+            as the last one.
+    """
+    start = 0
+    while start < len(costs):
+        needed = costs[start:] * torch.arange(1, len(costs) - start + 1)
+        end = start + max(1, int((needed <= _BLOCK_BYTES).sum()))
+        yield slice(start, end)
+        start = end
+
+
 def _block(
-    similarity: Tensor, found: Tensor, asked: Tensor, r: Tensor, depth: int, ks: Sequence[int]
+    similarity: Tensor, found: Tensor, asked: Tensor, r: Tensor, ks: Sequence[int]
 ) -> Tensor:
     """Return the sums of the metrics over the queries of a block.
 
@@ -161,43 +175,18 @@ def _block(
         found: ``[M]``, the labels of the gallery.
         asked: ``[B]``, the labels of the queries.
         r: ``[B]``, the number of images of each query's class.
-        depth: The number of ranks that matter.
         ks: The k of recall@k.
     """
-    # One more rank shows whether the last rank is tied.
-    columns = unordered(similarity, min(depth + 1, similarity.shape[1]), where="similarities")
+    # One more than matter, which shows whether the last rank is tied.
+    depth = min(max(int(r.max()), *ks) + 1, similarity.shape[1])
+    columns = unordered(similarity, depth, where="similarities")
     top = steps(similarity.gather(1, columns))
-    hits = found[columns] == asked[:, None]
-    equal = top[:, 1:] == top[:, :-1]
-    mixed = (equal & (hits[:, 1:] != hits[:, :-1])).any(1)
-    cut = equal[:, -1] if equal.shape[1] else mixed  # the last group may have more images
-    tied = (mixed | cut).nonzero().flatten()
-    totals = _scores(hits[:, :depth], r, ks)
-    if not len(tied):
-        return totals
-    found_groups = groups(top[tied], hits[tied])
-    for row, query in enumerate(tied.tolist()):
-        if cut[query]:
-            _complete(found_groups, row, similarity[query], found == asked[query], top[query, -1])
-    totals -= _scores(hits[tied, :depth], r[tied], ks)
-    at_ranks = Groups(*(values[:, :depth] for values in vars(found_groups).values()))
-    return totals + expected(at_ranks, r[tied], ks).sum(1)
 
+    def whole(row: int) -> tuple[int, int]:
+        tied = steps(similarity[row]) == top[row, -1]
+        return int(tied.sum()), int((tied & (found == asked[row])).sum())
 
-def _complete(known: Groups, row: int, similarity: Tensor, hits: Tensor, last: Tensor) -> None:
-    """Replace the counts of a query's last group by those over all images of the group.
-
-    Args:
-        known: The groups, whose counts are changed. They only know the first ranks.
-        row: The query's row in ``known``.
-        similarity: ``[M]``, the query's similarities.
-        hits: ``[M]`` bool, true for images of the query's class.
-        last: The score of the last group, in steps.
-    """
-    tied = steps(similarity) == last
-    in_group = known.before[row] == known.before[row, -1]
-    known.size[row, in_group] = tied.sum()
-    known.hits[row, in_group] = (tied & hits).sum()
+    return expected(top, found[columns] == asked[:, None], r, ks, whole)
 
 
 def _findable(labels: Tensor, query: Tensor, gallery: Tensor) -> Tensor:
@@ -205,16 +194,6 @@ def _findable(labels: Tensor, query: Tensor, gallery: Tensor) -> Tensor:
     _, codes = labels.unique(return_inverse=True)
     counts = torch.bincount(codes[gallery], minlength=int(codes.max()) + 1)
     return counts[codes] - (query & gallery).long()
-
-
-def _scores(hits: Tensor, r: Tensor, ks: Sequence[int]) -> Tensor:
-    """Return the sums over queries of recall@k for each k, average precision and R-precision."""
-    within = torch.arange(hits.shape[1]) < r[:, None]
-    right = hits & within
-    precision = hits.cumsum(1) / torch.arange(1, hits.shape[1] + 1)
-    average = (precision * right).sum(1) / r
-    recalls = [hits[:, :k].any(1).double().sum() for k in ks]
-    return torch.stack([*recalls, average.double().sum(), (right.sum(1) / r).double().sum()])
 
 
 def random_baseline(
@@ -246,7 +225,9 @@ def random_baseline(
 
 def _by_chance(r: int, m: int, ks: Sequence[int]) -> dict[str, float]:
     """Return the expected metrics of ``m`` images in random order, ``r`` of the query's class."""
-    ranks = torch.ones(1, min(max(r, *ks), m), dtype=torch.int64)
-    found = expected(Groups(0 * ranks, 0 * ranks, m * ranks, r * ranks), torch.tensor([r]), ks)
+    hits = torch.arange(min(max(r, *ks) + 1, m)) < r
+    found = expected(
+        torch.zeros(1, len(hits)), hits[None], torch.tensor([r]), ks, lambda row: (m, r)
+    )
     names = (*(f"recall@{k}" for k in ks), "map@r", "r_precision")
-    return dict(zip(names, found[:, 0].tolist(), strict=True))
+    return dict(zip(names, found.tolist(), strict=True))

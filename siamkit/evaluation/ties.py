@@ -8,71 +8,100 @@ usual metrics. A ranking whose scores are all equal has the metrics of a random 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Groups:
-    """The groups of images with equal scores in Q rankings.
-
-    All attributes have the shape ``[Q, D]`` and describe the group that each of D ranks is in.
-
-    Attributes:
-        before: The number of images before the group.
-        hits_before: The number of images before the group that are of the query's class.
-        size: The number of images in the group.
-        hits: The number of images in the group that are of the query's class.
-    """
-
-    before: Tensor
-    hits_before: Tensor
-    size: Tensor
-    hits: Tensor
+RANK_BYTES = 160
+"""The memory that :func:`expected` needs per rank, at most."""
 
 
-def groups(scores: Tensor, hits: Tensor) -> Groups:
-    """Return the groups of images with equal scores in rankings.
+def expected(
+    scores: Tensor,
+    hits: Tensor,
+    r: Tensor,
+    ks: Sequence[int],
+    whole: Callable[[int], tuple[int, int]] | None = None,
+) -> Tensor:
+    """Return the sums over rankings of the expected metrics ``[len(ks) + 2]``, float64.
+
+    They are recall@k for each k, average precision at R and R-precision. Only the ranks in groups
+    of equal scores that hold both hits and others differ from the usual metrics.
 
     Args:
-        scores: ``[Q, D]``, descending in each row.
+        scores: ``[Q, D]``, descending; D is more than R and the largest k, or all images.
         hits: ``[Q, D]`` bool, true for images of the query's class.
+        r: ``[Q]``, the number of images of the query's class.
+        ks: The k of recall@k.
+        whole: Returns the number of images, and of hits, in the last group of a ranking, which may
+            go on after rank D; None if no group does.
     """
-    depth = scores.shape[1]
-    places = torch.arange(depth).expand(scores.shape)
-    first = torch.ones_like(hits)
-    first[:, 1:] = scores[:, 1:] != scores[:, :-1]
-    start = torch.where(first, places, 0).cummax(1).values
-    following = torch.where(first, places, depth)[:, 1:].flip(1).cummin(1).values.flip(1)
-    end = torch.cat([following, torch.full((len(scores), 1), depth)], 1)
-    total = torch.cat([torch.zeros(len(hits), 1, dtype=torch.int64), hits.cumsum(1)], 1)
-    before = total.gather(1, start)
-    return Groups(start, before, end - start, total.gather(1, end) - before)
+    rank = torch.arange(1, scores.shape[1] + 1)
+    counted = hits.cumsum(1, dtype=torch.int32)
+    right = hits & (rank <= r[:, None])
+    gains = (counted / rank.double()).mul_(right)
+    average, found = gains.sum(1), right.sum(1).double()
+    no_hit = (~hits[:, : max(ks)]).double()  # given that no rank before it holds a hit
+
+    limit = r.clamp(min=max(ks))
+    at, before, hits_before, size, group_hits = _mixed(scores, hits, counted, limit, whole)
+    row, place = at  # both from 0
+    inside = place < r[row]
+    position = place - before  # in the group, from 0
+    share = group_hits / size.double() * inside
+    # Of the ranks before it in the group, the rank's own hit leaves hits - 1 of size - 1.
+    others = position * (group_hits - 1) / (size - 1).double()
+    precision = (hits_before + 1 + others) / (place + 1)
+    average.index_add_(0, row, share * precision - gains[at])
+    found.index_add_(0, row, share - right[at].double())
+    early = place < no_hit.shape[1]
+    left = (size - position)[early]
+    missed = (left - group_hits[early]).clamp(min=0) / left.double()
+    no_hit[row[early], place[early]] = missed
+    recalls = [(1 - no_hit[:, :k].prod(1)).sum() for k in ks]
+    return torch.stack([*recalls, (average / r).sum(), (found / r).sum()])
 
 
-def expected(tied: Groups, r: Tensor, ks: Sequence[int]) -> Tensor:
-    """Return the expected metrics ``[M, Q]`` of Q rankings.
-
-    The rows are recall@k for each k, average precision at R, and R-precision.
+def _mixed(
+    scores: Tensor,
+    hits: Tensor,
+    counted: Tensor,
+    limit: Tensor,
+    whole: Callable[[int], tuple[int, int]] | None,
+) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor, Tensor, Tensor]:
+    """Return the ranks in groups of equal scores that hold both hits and others.
 
     Args:
-        tied: The groups at the ranks 1 to D. D is at least R, and at least the largest k, unless
-            there are fewer images than the largest k.
-        r: ``[Q]``, the number R of images of the query's class.
-        ks: The k of recall@k.
+        scores: As for :func:`expected`.
+        hits: As for :func:`expected`.
+        counted: ``[Q, D]``, the hits up to each rank.
+        limit: ``[Q]``, the number of ranks that matter.
+        whole: As for :func:`expected`.
+
+    Returns:
+        The ranking and the rank of each, from 0; and of its group, the number of images before it,
+        the hits before it, its images, and its hits.
     """
-    rank = torch.arange(1, tied.size.shape[1] + 1, dtype=torch.float64)
-    within, r = rank <= r[:, None], r.double()
-    place = rank - tied.before  # the position in the group, from 1
-    # The chance that the rank holds no hit, given that no earlier rank holds a hit.
-    no_hit = (tied.size - tied.hits - place + 1).clamp(min=0) / (tied.size - place + 1).clamp(min=1)
-    share = tied.hits / tied.size.double() * within
-    # The expected hits at the group's earlier ranks, given a hit at this rank: of the group's other
-    # size - 1 images, hits - 1 are hits.
-    others = (place - 1) * (tied.hits - 1) / (tied.size - 1).clamp(min=1)
-    precision = (tied.hits_before + 1 + others) / rank
-    recalls = [1 - no_hit[:, :k].prod(1) for k in ks]
-    return torch.stack([*recalls, (share * precision).sum(1) / r, share.sum(1) / r])
+    equal = scores[:, 1:] == scores[:, :-1]
+    begins, member = torch.ones_like(hits), torch.zeros_like(hits)
+    begins[:, 1:] = ~equal
+    member[:, 1:] = equal
+    member[:, :-1] |= equal
+    row, place = at = member.nonzero(as_tuple=True)
+    first = begins[at]
+    group = first.cumsum(0) - 1
+    start = row[first], place[first]
+    size = group.bincount(minlength=len(start[0]))
+    found = group[hits[at]].bincount(minlength=len(start[0]))
+    matters = start[1] < limit[start[0]]
+    if whole is not None:
+        last = matters & (start[1] + size == scores.shape[1])
+        for number in last.nonzero().flatten().tolist():
+            size[number], found[number] = whole(int(start[0][number]))
+    mixed = matters & (found > 0) & (found < size)
+    kept = mixed[group] & (place < limit[row])
+    group = group[kept]
+    hits_before = counted[start] - hits[start].int()
+    facts = (values[group] for values in (start[1], hits_before, size, found))
+    return (row[kept], place[kept]), *facts  # type: ignore[return-value]

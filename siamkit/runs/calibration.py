@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from siamkit.config import CalibrationConfig
-from siamkit.data.digest import digest
 from siamkit.errors import CheckpointError
 from siamkit.evaluation.calibrating import calibrate
 from siamkit.evaluation.calibration import Calibration
@@ -53,7 +52,7 @@ def calibrate_run(
         source={
             "data": data,
             "part": held_out.part,
-            "digest": digest(held_out.images),
+            "digest": held_out.digest,
             "checkpoint": best.name,
             "network": best.network,
             "epoch": held_out.epoch + 1,

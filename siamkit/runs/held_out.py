@@ -41,6 +41,7 @@ class HeldOut:
         epoch: The best epoch, from 0.
         network: The ``SavedCheckpoint.network`` of the network that made the embeddings.
         preprocessing: The preparation of the images.
+        digest: The digest of the images when they were embedded.
     """
 
     part: str
@@ -49,6 +50,7 @@ class HeldOut:
     epoch: int
     network: str
     preprocessing: Preprocessing
+    digest: str
 
     def save(self, run: RunDir) -> Path:
         """Write the embeddings to a file in the run's ``embeddings/``, and return the file.
@@ -70,6 +72,7 @@ class HeldOut:
                 "gallery": self.images.gallery,
                 "tuples": self.images.tuples and asdict(self.images.tuples),
                 "preprocessing": asdict(self.preprocessing),
+                "digest": self.digest,
             }
         )
         embeddings = self.embeddings.detach().cpu().contiguous()
@@ -113,7 +116,8 @@ class HeldOut:
             if about["part"] != part or len(embeddings) != len(samples):
                 raise ValueError
             preprocessing = _PREPROCESSING.validate_python(about["preprocessing"])
-            return cls(part, images, embeddings, about["epoch"], about["network"], preprocessing)
+            facts = (about["epoch"], about["network"], preprocessing, about["digest"])
+            return cls(part, images, embeddings, *facts)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError):
             raise CheckpointError("the file is damaged", where=str(path), hint=hint) from None
 

@@ -220,8 +220,8 @@ def identity(
 ) -> dict[str, Any]:
     """Return the facts that a resumed run must share with the run that it continues.
 
-    They are the settings that affect results, the name, label and size of each image file, and each
-    plugin's version.
+    They are the settings that affect results, the name, label and content of each image file, and
+    each plugin's version.
     """
     result = {f"config {key}": value for key, value in decisive(config).items()}
     sets = {"train": splits.train, "val": splits.val, "test": splits.test}

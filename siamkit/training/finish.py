@@ -47,7 +47,13 @@ def embed_held_out(trainer: Trainer, best: SavedCheckpoint) -> dict[str, HeldOut
             images = trainer.sets[part].images
             epoch = state.best_epoch or 0
             held_out[part] = HeldOut(
-                part, images, embeddings, epoch, best.network, setup.net.preprocessing
+                part,
+                images,
+                embeddings,
+                epoch,
+                best.network,
+                setup.net.preprocessing,
+                state.identity[f"data {part}"],
             )
             held_out[part].save(run_dir)
     return held_out

@@ -77,6 +77,7 @@ class Trainer:
         self.sets = load_sets(setup, splits, self._stop_if_asked)
         self.scorer = Scorer(setup, self.sets)
         steps = epoch_steps(self.train, splits.train, epoch=0)
+        self._steps = 0, steps  # of one epoch
         self.steps_per_epoch = len(steps)
         self.notices = (
             *batch_notices(self.train, splits.train), *forecast(setup, self.steps_per_epoch)
@@ -189,7 +190,7 @@ class Trainer:
             state.phase_start = phase.start_epoch
             self._keep(execution)
         ready = self.engine.prepare(execution, state.epoch)
-        first = epoch_steps(self.train, self.splits.train, state.epoch)[0][0]
+        first = self._epoch_steps()[0][0]
         self.execution = self.engine.checked(ready, state.epoch, first.images)
         if self.execution is not execution:
             self._keep(self.execution)
@@ -228,9 +229,16 @@ class Trainer:
 
     # --- an epoch ---
 
+    def _epoch_steps(self) -> list[list[MicroBatch]]:
+        """Return the micro-batches of each step of the current epoch, made once."""
+        epoch = self.state.epoch
+        if self._steps[0] != epoch:
+            self._steps = epoch, epoch_steps(self.train, self.splits.train, epoch)
+        return self._steps[1]
+
     def _train_epoch(self, execution: Execution) -> None:
         state, net = self.state, self.setup.net
-        steps = epoch_steps(self.train, self.splits.train, state.epoch)
+        steps = self._epoch_steps()
         left = steps[state.epoch_step :]
         flat = [part.images for step in left for part in step]
         view = execution.view(state.epoch)

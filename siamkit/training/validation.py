@@ -94,8 +94,9 @@ def probe(train: ImageSet, val: ImageSet, seed: int) -> ImageSet:
 
     Recall depends on the number of classes and images to choose from, so training and validation
     metrics are comparable only on sets of equal size. The part has as many classes as ``val`` (or
-    all of them) with as many images per class, or as many known pairs or triplets. It has at most
-    :data:`PROBE_IMAGES` images, to limit the cost.
+    all of them) with as many images per class, or as many known pairs or triplets. Classes with one
+    image, which has nothing to find, come last. It has at most :data:`PROBE_IMAGES` images, to
+    limit the cost.
     """
     if train.tuples is not None and val.tuples is not None:
         return _tuple_probe(train, min(len(val.tuples), PROBE_IMAGES // train.tuples.width), seed)
@@ -103,11 +104,12 @@ def probe(train: ImageSet, val: ImageSet, seed: int) -> ImageSet:
     for index, label in enumerate(train.labels):
         by_class.setdefault(label, []).append(index)
     rng = np.random.default_rng(seed)
-    order = rng.permutation(sorted(by_class))[: max(len(val.classes), 2)]
+    drawn = rng.permutation(sorted(by_class)).tolist()
+    order = sorted(drawn, key=lambda label: len(by_class[label]) < 2)[: max(len(val.classes), 2)]
     per_class = max(2, round(len(val) / max(len(val.classes), 1)))
     chosen: list[int] = []
     for label in order:
-        members = by_class[int(label)]
+        members = by_class[label]
         if len(chosen) + min(len(members), per_class) > PROBE_IMAGES and len(chosen) > 1:
             break
         chosen += sorted(int(i) for i in rng.permutation(members)[:per_class])

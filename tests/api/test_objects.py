@@ -391,3 +391,88 @@ def test_a_run_shows_its_log_where_that_is_wanted(
     assert capsys.readouterr().err == "", "stderr is no terminal here"
     fit(epochs=1, progress=True)
     assert "epoch 1/1  loss" in capsys.readouterr().err
+
+
+class Tied(Plain):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.end = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
+        self.end[2].weight = self.end[0].weight
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.end(super().forward(images))
+        return features
+
+
+class Repeated(Plain):
+    """One layer in two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.Linear(16, 16)
+        self.end = nn.ModuleList([layer, layer])
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = super().forward(images)
+        for layer in self.end:
+            features = layer(features).relu()
+        return features
+
+
+class Viewing(Plain):
+    """A buffer that is a part of another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.end = nn.Linear(16, 16)
+        self.register_buffer("table", torch.arange(64.0).reshape(4, 16) / 64)
+        self.register_buffer("row", self.table[1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.end(super().forward(images) + self.row)
+        return features
+
+
+def memory_of(net: nn.Module) -> list[list[str]]:
+    """The names of the tensors that share memory."""
+    shared: dict[int, list[str]] = {}
+    for name, tensor in net.state_dict().items():
+        shared.setdefault(tensor.untyped_storage().data_ptr(), []).append(name)
+    return [names for names in shared.values() if len(names) > 1]
+
+
+@pytest.mark.parametrize("freeze", ["full", "freeze-all"])
+@pytest.mark.parametrize("kind", [Tied, Repeated, Viewing])
+def test_tensors_that_share_memory_are_saved_and_restored(
+    fit: Callable[..., dict[str, Any]], tmp_path: Path, kind: type[nn.Module], freeze: str
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def listen(event: siamkit.Event) -> None:
+        if event.name == "checkpoint" and event.data["epoch"] == 1:
+            raise Stop
+
+    net = kind()
+    given = {"backbone": net, "freeze": freeze}
+    whole = fit(**given, run_dir=str(tmp_path / "whole"))
+    with pytest.raises(Stop):
+        fit(**given, listeners=[listen])
+    run = tmp_path / "run"
+    assert siamkit.resume(run, backbone=net)["history"] == whole["history"]
+
+    loaded = siamkit.load_model(run, backbone=net)
+    expected = siamkit.load_model(tmp_path / "whole", backbone=net)
+    siamkit.save_pretrained(run, tmp_path / "saved", backbone=net)
+    again = siamkit.from_pretrained(tmp_path / "saved", backbone=net)
+    for other in (loaded, again):
+        assert memory_of(other.backbone.model) == memory_of(net) != []
+        for name, tensor in other.state_dict().items():
+            assert torch.equal(tensor, expected.state_dict()[name]), name
+    trained = any(
+        not torch.equal(tensor, net.state_dict()[name])
+        for name, tensor in loaded.backbone.model.state_dict().items()
+    )
+    assert trained == (freeze == "full")

@@ -105,6 +105,9 @@ def test_an_epoch_of_a_balanced_set_shows_each_image_once():
     ([8] * 40, 64, 5, (12, 5), ["batches have 12 classes x 5 images = 60 images instead of 64"]),
     ([3] * 40, 64, 4, (21, 3), ["batches have 3 images per class instead of 4, because no class",
                                 "batches have 21 classes x 3 images = 63 images instead of 64"]),
+    ([400] + [8] * 15, 64, 4, (16, 4),
+     ["an epoch shows 6400 images, 12.3 times as many as there are, because each of its 100"]),
+    ([20] + [8] * 15, 64, 4, (16, 4), []),
     ([8, 8, 2, 1], 16, 4, (4, 4), ["2 of 4 classes have fewer than 4 images: some of these"]),
     ([8] * 4, 5, 4, (2, 4), ["batches have 2 classes x 4 images = 8 images instead of 5"]),
 ])  # fmt: skip
@@ -128,6 +131,7 @@ def test_labels_without_positives_or_negatives_are_refused(labels):
         ([2, 2, 2], 64, 4, "set train={'images_per_class': 2}, or add images"),
         ([4, 4, 4], 64, 4, "set batch_size=12, or add classes"),
         ([9] * 40, 63, 4, "set batch_size=60"),
+        ([999, *[9] * 9], 40, 4, "set train={'images_per_class': ...} higher, or batch_size lower"),
         ([4, 4, 1], 12, 4, "add images, or set train={'images_per_class': ...} lower"),
     ],
 )
@@ -135,3 +139,32 @@ def test_each_notice_about_batches_says_what_to_change(counts, size, k, change):
     labels = [label for label, count in enumerate(counts) for _ in range(count)]
     _, _, said = pk_shape(labels, size, k)
     assert change in " ".join(said)
+
+
+@given(labels, sizes, per_class)
+def test_the_notice_about_a_large_class_tells_the_length_of_an_epoch(labels, size, k):
+    _, _, said = pk_shape(labels, size, k)
+    batches = pk_batches(labels, batch_size=size, images_per_class=k, seed=0, epoch=0)
+    shown = sum(map(len, batches))
+    for notice in said:
+        if notice.startswith("an epoch shows"):
+            assert notice.startswith(f"an epoch shows {shown} images") and shown > 3 * len(labels)
+            assert max(Counter(labels).values()) > k * (len(batches) - 1)
+
+
+def test_items_are_looked_at_a_few_times_each(monkeypatch):
+    looked = 0
+
+    class Item(int):
+        __slots__ = ()
+
+        def __hash__(self):
+            nonlocal looked
+            looked += 1
+            return int(self)
+
+    counts = [4000] + [10] * 15  # quadratic work would look at half a million items
+    items = [Item(label) for label, count in enumerate(counts) for _ in range(count)]
+    batches = pk_batches(items, batch_size=64, images_per_class=4, seed=0, epoch=0)
+    assert len(batches) == 1000
+    assert looked < 20 * sum(map(len, batches)) // 4

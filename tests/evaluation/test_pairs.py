@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import tracemalloc
+from collections import Counter
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
@@ -78,3 +82,32 @@ def test_each_fold_has_both_kinds_of_pairs():
     for fold in range(10):
         inside = pairs.same[folds == fold]
         assert 0 < inside.sum() < len(inside)
+
+
+def test_a_large_class_needs_no_memory_for_all_its_pairs():
+    labels = (torch.arange(20_000) == 7).long()  # 200 million pairs
+    tracemalloc.start()
+    found = pairs_of(labels, most=10_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64 << 20
+    assert found.same.sum() == 5000 and (~found.same).sum() == 5000
+
+
+def test_pairs_with_the_one_image_of_a_rare_class_are_found():
+    labels = (torch.arange(5000) == 7).long()  # 4,999 of 12 million pairs differ
+    found = pairs_of(labels, most=20_000)
+    different = set(zip(found.first[~found.same], found.second[~found.same], strict=True))
+    assert different == {(min(i, 7), max(i, 7)) for i in range(5000) if i != 7}
+
+
+def test_each_pair_is_equally_likely():
+    labels = torch.tensor([0] * 6 + [1] * 3 + [2] * 2)
+    drawn: Counter[tuple[int, int]] = Counter()
+    for seed in range(2000):
+        found = pairs_of(labels, most=20, seed=seed)
+        drawn.update(zip(found.first.tolist(), found.second.tolist(), strict=True))
+    different = [drawn[a, b] for a, b in combinations(range(11), 2) if labels[a] != labels[b]]
+    large = [drawn[a, b] for a, b in combinations(range(6), 2)]
+    for counts in (different, large):
+        assert min(counts) > 0.8 * np.mean(counts) and max(counts) < 1.2 * np.mean(counts)

@@ -11,6 +11,7 @@ from pytorch_metric_learning.utils.inference import CustomKNN
 
 from siamkit.errors import DataError
 from siamkit.evaluation import retrieval as searching
+from siamkit.evaluation import ties
 from siamkit.evaluation.retrieval import random_baseline, retrieval
 
 
@@ -115,6 +116,38 @@ def test_blocks_change_nothing(monkeypatch):
     monkeypatch.setattr(searching, "_BLOCK_BYTES", 4 * 300 * 7)
     parts = retrieval(embeddings, labels)
     assert parts.to_json() == pytest.approx(whole.to_json())
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 60))
+def test_blocks_change_nothing_with_ties_and_classes_of_all_sizes(seed, levels, rows):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.tensor([0] * 40 + [1] * 12 + [2] * 3 + [3])
+    embeddings = torch.randint(-levels, levels + 1, (len(labels), 3), generator=generator).float()
+    whole = retrieval(embeddings, labels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(searching, "_BLOCK_BYTES", rows * 5000)
+        parts = retrieval(embeddings, labels)
+    assert parts.to_json() == pytest.approx(whole.to_json())
+
+
+def test_a_large_class_makes_blocks_smaller(monkeypatch):
+    labels = torch.tensor([0] * 900 + [*range(1, 51)] * 2)
+    embeddings = torch.randn(1000, 8)
+    taken = []
+
+    def expected(scores, *others):
+        taken.append((len(scores), scores.shape[1]))
+        return ties.expected(scores, *others)
+
+    whole = retrieval(embeddings, labels)
+    most = 1 << 20
+    monkeypatch.setattr(searching, "_BLOCK_BYTES", most)
+    monkeypatch.setattr(searching, "expected", expected)
+    assert retrieval(embeddings, labels).to_json() == pytest.approx(whole.to_json())
+    assert sum(rows for rows, _ in taken) == 1000
+    assert all(rows * (4 * 1000 + ties.RANK_BYTES * (d - 1)) <= most for rows, d in taken)
+    assert taken[0] == (100, 11), "queries of small classes need a short ranking"
 
 
 def test_images_that_are_alone_in_their_class_are_searched_but_no_queries():

@@ -32,7 +32,7 @@ def held_out(labels, width=4, seed=0, part="val"):
     embeddings = centres[labels] + 0.4 * torch.randn(len(labels), width, generator=generator)
     samples = tuple(Sample(Path(f"/none/{i}.png"), n, f"{n}/{i}.png") for i, n in enumerate(labels))
     classes = tuple(f"class {n}" for n in range(max(labels) + 1))
-    return HeldOut(part, ImageSet(samples, classes), embeddings, 0, "n", Preprocessing())
+    return HeldOut(part, ImageSet(samples, classes), embeddings, 0, "n", Preprocessing(), "d")
 
 
 # --- verification ---

@@ -221,7 +221,15 @@ def test_data_that_changed_is_not_taken_for_what_was_held_out(
     assert siamkit.evaluate(run, device="cpu")["data"]["path"] == str(data), "moved, and the same"
     kept = api.open_run(run).held_out("val")
     assert kept is not None
-    (data / kept.images.samples[0].key).unlink()
+    assert siamkit.calibrate(run, device="cpu").provenance.digest == kept.digest
+    first, last = (data / kept.images.samples[i].key for i in (0, -1))
+    whole = first.read_bytes()
+    first.write_bytes(last.read_bytes())
+    with pytest.raises(CheckpointError, match="the data has changed since the run"):
+        siamkit.evaluate(run, device="cpu")
+    first.write_bytes(whole)
+    assert "threshold" in siamkit.evaluate(run, device="cpu")["data"]["chose"]
+    first.unlink()
     with pytest.raises(CheckpointError, match="the data has changed since the run"):
         siamkit.evaluate(run, device="cpu")
     assert siamkit.evaluate(run, data, device="cpu")

@@ -16,7 +16,7 @@ from siamkit.runs.held_out import HeldOut
 def held_out(tmp_path: Path) -> HeldOut:
     images = ImageSet.of(tmp_path, {"a\udcff": ["a/1.png", "a/2.png"], "b": ["b/\udcff.png"]})
     preprocessing = Preprocessing(fit="pad", value_range=(0.0, 100.0))
-    return HeldOut("val", images, torch.randn(3, 4), 2, "n", preprocessing)
+    return HeldOut("val", images, torch.randn(3, 4), 2, "n", preprocessing, "d")
 
 
 def test_it_comes_back_as_it_was_saved(held_out: HeldOut, tmp_path: Path) -> None:
@@ -27,6 +27,7 @@ def test_it_comes_back_as_it_was_saved(held_out: HeldOut, tmp_path: Path) -> Non
     assert loaded.images == held_out.images
     assert (loaded.part, loaded.epoch) == ("val", 2)
     assert loaded.preprocessing == held_out.preprocessing
+    assert loaded.digest == "d"
     assert torch.equal(loaded.embeddings, held_out.embeddings)
     assert [p.name for p in run.embeddings.iterdir()] == ["val.safetensors"]
 

@@ -342,6 +342,26 @@ def test_changed_data_is_refused(image_folder: Path, tmp_path: Path) -> None:
         api.resume(values["run_dir"])
 
 
+def test_other_pixels_in_files_of_the_same_size_are_refused(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "data"
+    for path in sorted(image_folder.rglob("*.png")):
+        target = (mine / path.relative_to(image_folder)).with_suffix(".bmp")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).convert("RGB").save(target)
+    values = resumable(mine, tmp_path / "run")
+    with pytest.raises(Killed):
+        api.fit(values, listeners=[kill_at("checkpoint", 1)])
+    for number, path in enumerate(sorted(mine.rglob("*.bmp"))):
+        size = path.stat().st_size
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+        assert path.stat().st_size == size
+    with pytest.raises(CheckpointError, match=r"data train, data val changed since it was saved"):
+        api.resume(values["run_dir"])
+
+
 def test_resuming_what_is_no_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"not a run directory: it has no config\.yaml"):
         api.resume(tmp_path)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siamkit.data.images import ImageSet
+from siamkit.evaluation.retrieval import retrieval_of
 from siamkit.training.seeding import derive
 from siamkit.training.state import (
     RunState,
@@ -63,6 +66,21 @@ def test_the_probe_is_as_hard_to_search_as_the_validation_set(
     assert len(set(found.labels)) == min(train_classes, val_classes)
     assert len(found) == min(train_classes, val_classes) * min(train_each, val_each)
     assert found == probe(images(train_classes, train_each), images(val_classes, val_each), 0)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 4), st.integers(0, 300), st.integers(2, 5), st.integers(0, 20))
+def test_the_probe_has_images_to_find_among_many_classes_of_one_image(
+    pairs: int, alone: int, val_classes: int, seed: int
+) -> None:
+    names = {f"pair{c}": [f"pair{c}/{i}.png" for i in range(2)] for c in range(pairs)}
+    names |= {f"alone{c}": [f"alone{c}/0.png"] for c in range(alone)}
+    found = probe(ImageSet.of(Path("/"), names), images(val_classes, 2), seed)
+    several = {label for label, count in Counter(found.labels).items() if count == 2}
+    assert len(several) == min(pairs, val_classes)
+    assert len(set(found.labels)) == min(pairs + alone, val_classes)
+    embeddings = torch.randn(len(found), 4)
+    assert retrieval_of(embeddings, found).queries == 2 * len(several)
 
 
 def test_the_probe_stays_small() -> None:

@@ -300,5 +300,4 @@ def _write(state: Mapping[str, Any], path: Path, what: str) -> None:
             "has state that is not a tensor and cannot be saved",
             where=what, got=", ".join(odd[:5]), hint="register this state as buffers",
         )  # fmt: skip
-    # Every tensor is copied: tied tensors share their memory, which the format refuses.
-    save_tensors({n: t.detach().cpu().contiguous().clone() for n, t in state.items()}, path)
+    save_tensors(state, path)

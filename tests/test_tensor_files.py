@@ -1,0 +1,29 @@
+"""Files of tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from siamkit.tensor_files import load_tensors, save_tensors
+
+
+def test_tensors_that_share_memory_are_written_each(tmp_path: Path) -> None:
+    weight = nn.Parameter(torch.arange(12.0).reshape(3, 4))
+    tensors = {
+        "whole": weight,
+        "tied": weight,
+        "row": weight[1],
+        "column": weight[:, 1],
+        "flipped": weight.T,
+        "same": weight.view(12),
+        "other": torch.ones(2),
+        "empty": torch.empty(0),
+        "nothing": torch.empty(0),
+    }
+    save_tensors(tensors, tmp_path / "a.safetensors")
+    back = load_tensors(tmp_path / "a.safetensors")
+    assert back.keys() == tensors.keys()
+    assert all(torch.equal(back[name], tensors[name]) for name in tensors)
