@@ -82,6 +82,7 @@ class _Walk:
     hidden: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
     sniffed: int = 0
     escaping: list[str] = field(default_factory=list)
     circular: list[str] = field(default_factory=list)
@@ -115,7 +116,7 @@ def scan(root: Path) -> Scan:
             hint="copy the images into the folder, or pass a folder that contains both",
         )
     if not walk.folders:
-        names = [*walk.unread, *walk.others]
+        names = [*walk.unread, *walk.others, *walk.unknown]
         endings = Counter(PurePosixPath(name).suffix.lower() or name for name in names)
         listing = ", ".join(f"{ending} ({n})" for ending, n in endings.most_common(5))
         raise DataError(
@@ -166,7 +167,8 @@ def _visit(
             if is_image is None and walk.sniffed < _SNIFFED:
                 walk.sniffed += 1
                 is_image = holds_image(target)
-            (walk.unread if is_image else walk.others).append(key)
+            lists = {True: walk.unread, False: walk.others, None: walk.unknown}
+            lists[is_image].append(key)
     if images:
         walk.folders[parts] = tuple(sorted(images))
     return inner
@@ -180,6 +182,7 @@ def _notices(walk: _Walk) -> tuple[str, ...]:
     kinds = (
         (walk.hidden, "hidden file or folder", "hidden files or folders"),
         (walk.others, "file that is not an image", "files that are not images"),
+        (walk.unknown, "file with an unknown ending", "files with unknown endings"),
         (walk.circular, "link to a folder around it", "links to folders around them"),
         (empty, "folder without images", "folders without images"),
     )

@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import RawIOBase
 from pathlib import Path
@@ -35,6 +35,7 @@ OnProgress = Callable[[int, int], None]
 
 FORMAT = 2
 HINT = "free some space, or choose another place; the finished part is kept"
+_PART = 1 << 24  # bytes of finished rows that are read at once
 _SAFE_EVERY = 5.0  # seconds between two records of safe rows
 _CHANGED = {
     "format": "siamkit",
@@ -231,10 +232,14 @@ class GrowingFile:
         except (OSError, CheckpointError):
             return None
 
-    def _content(self, rows: int) -> bytes:
+    def _content(self, rows: int) -> Iterator[bytes]:
+        """Yield the bytes of the first rows, in parts: the file may be larger than the memory."""
+        left = rows * self._row_bytes
         with open_regular(self.path) as file:
             file.seek(len(self._header()))
-            return file.read(rows * self._row_bytes)
+            while left and (part := file.read(min(left, _PART))):
+                left -= len(part)
+                yield part
 
     def _whole_rows(self) -> int:
         size = self.path.stat().st_size if self.path.is_file() else 0
@@ -249,9 +254,10 @@ class GrowingFile:
         )
         return stream.getvalue()
 
-    def _note(self, paths: Sequence[Path], content: bytes) -> None:
+    def _note(self, paths: Sequence[Path], content: Iterable[bytes]) -> None:
         images, rows = self._state.images.copy(), self._state.content.copy()
-        rows.update(content)
+        for part in content:
+            rows.update(part)
         for path in paths:
             try:
                 stat = path.stat()
@@ -309,7 +315,7 @@ class GrowingFile:
         content = np.ascontiguousarray(vectors, dtype="<f4").tobytes()
         with writing(self.path, HINT):
             self._write(content)
-        self._note(self._paths[self.done : self.done + len(vectors)], content)
+        self._note(self._paths[self.done : self.done + len(vectors)], [content])
         if time.monotonic() - self._saved >= _SAFE_EVERY:
             self._save()
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from siamkit.data import folders
 from siamkit.data.folders import scan
 from siamkit.data.images import ImageSet, Sample
 from siamkit.errors import DataError
@@ -165,3 +166,15 @@ def test_sets_are_sorted():
     images = ImageSet.of(Path("/r"), {"b": ["b/2", "b/1"], "a": ["a/1"]})
     assert images.classes == ("a", "b")
     assert [sample.key for sample in images.samples] == ["a/1", "b/1", "b/2"]
+
+
+def test_files_with_unknown_endings_that_were_not_looked_at_are_not_called_other_files(
+    make_images, monkeypatch
+):
+    monkeypatch.setattr(folders, "_SNIFFED", 1)
+    root = make_images({"a": 1})
+    for name in ("x.odd1", "y.odd1", "z.odd1"):
+        (root / "a" / name).write_text("neither of them is an image")
+    (notice_looked_at, notice_unknown) = scan(root).notices
+    assert notice_looked_at.startswith("ignored 1 file that is not an image")
+    assert notice_unknown.startswith("ignored 2 files with unknown endings")

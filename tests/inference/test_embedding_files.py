@@ -108,12 +108,12 @@ def test_another_network_is_refused(embedder, other, images, tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", ["out.npy", "out.csv"])
-def test_what_is_there_is_not_written_over(embedder, images, tmp_path, name):
-    (tmp_path / name).write_text("mine")
+@pytest.mark.parametrize(("name", "text"), [("out.npy", "mine"), ("out.csv", "path\nmine.png\n")])
+def test_what_is_there_is_not_written_over(embedder, images, tmp_path, name, text):
+    (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError, match="already exists"):
         embed_to_file(embedder, images, tmp_path / "out.npy")
-    assert (tmp_path / name).read_text() == "mine"
+    assert (tmp_path / name).read_text() == text
     embed_to_file(embedder, images, tmp_path / "out.npy", force=True)
     assert np.load(tmp_path / "out.npy").shape == (48, 8)
 

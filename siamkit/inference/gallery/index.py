@@ -23,11 +23,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from siamkit.errors import CheckpointError
+from siamkit.checks import whole_number
+from siamkit.errors import CheckpointError, ConfigError, DataError
 from siamkit.evaluation.cosine import cosine, directions
 from siamkit.evaluation.nearest import exact_search
 from siamkit.files import is_there, open_regular, path_of, put_back, reading, sha256_of
 from siamkit.inference.gallery import approximate as ann
+from siamkit.inference.usable import require_direction
 from siamkit.json_files import parsed, read_json, unsealed
 from siamkit.showing import TextRepr
 from siamkit.spelling import command
@@ -163,7 +165,16 @@ class Index(TextRepr):
         return self.meta.dim
 
     def item(self, index: int) -> tuple[Path, str | None]:
-        """Return the path and the label of the image at a position."""
+        """Return the path and the label of the image at a position, which counts from 0.
+
+        Raises:
+            ConfigError: There is no such position.
+            CheckpointError: The file of the images is damaged.
+        """
+        index = whole_number(index, "index", least=0)
+        if index >= len(self):
+            raise ConfigError("there is no such image", where="index", got=index,
+                              allowed=f"0 to {len(self) - 1}")  # fmt: skip
         start, end = self._offsets[index : index + 2].tolist()
         with reading(self.path / ITEMS, _hint()), open_regular(self.path / ITEMS) as file:
             file.seek(start)
@@ -201,11 +212,13 @@ class Index(TextRepr):
             exact: Whether to compare each query with every image, even if the index is approximate.
 
         Raises:
-            ConfigError: The index is approximate, and faiss is not installed.
-            DataError: The width of the embeddings is not that of the index, or k is not positive.
+            ConfigError: The index is approximate, and faiss is not installed; or k is not positive.
+            DataError: The embeddings are no vectors of the width of the index, or one consists of
+                zeros, so it is equally similar to all images.
             NonFiniteError: An embedding contains NaN or infinity.
         """
-        queries = directions(torch.as_tensor(embeddings))
+        k = whole_number(k, "k", least=1)
+        queries = _queries(embeddings)
         approximate = None if exact else self._approximate
         if approximate is None:
             products, indices = exact_search(queries, self.embeddings, k)
@@ -229,7 +242,7 @@ class Index(TextRepr):
             embeddings: The queries ``[Q, E]``, normalised or not.
             k: The number of images per query, which are compared with those of exact search.
         """
-        queries = directions(torch.as_tensor(embeddings))
+        queries = _queries(embeddings)
         best = exact_search(queries, self.embeddings, k)[1]
         if self._approximate is None:
             return 1.0
@@ -243,6 +256,20 @@ class Index(TextRepr):
         if self.meta.kind == "exact":
             return None
         return ann.opened(self.path / CELLS, self.meta.cells or 1)
+
+
+def _queries(embeddings: Any) -> Tensor:
+    try:
+        vectors = torch.as_tensor(embeddings)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            "are no vectors", where="embeddings", got=type(embeddings).__name__,
+            allowed="a tensor or an array [Q, E]",
+        ) from error  # fmt: skip
+    queries = directions(vectors)
+    if queries.ndim == 2:  # the search refuses other shapes
+        require_direction(queries, [f"query {number}" for number in range(len(queries))])
+    return queries
 
 
 def _opened_again(path: Path) -> Index:

@@ -137,7 +137,7 @@ def test_queries_that_cannot_be(index, exact):
     opened = Index(index)
     with pytest.raises(DataError):
         opened.search(torch.ones(1, 7), exact=exact)
-    with pytest.raises(DataError):
+    with pytest.raises(ConfigError):
         opened.search(torch.ones(1, 8), 0, exact=exact)
     bad = torch.ones(2, 8)
     bad[1, 3] = torch.nan
@@ -232,3 +232,30 @@ def test_an_index_whose_replacement_was_killed_is_put_back(index):
     index.rename(place / "old" / index.name)
     assert len(Index(index)) > 0
     assert index.is_dir() and not place.exists()
+
+
+@pytest.mark.parametrize("position", [-1, 10**6, 1.5, "3", None, True])
+def test_a_position_that_the_index_lacks_is_refused(index, position):
+    with pytest.raises(ConfigError, match="index: "):
+        Index(index).item(position)
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, "3", None])
+def test_a_number_of_results_that_is_none_is_refused(index, k):
+    opened = Index(index)
+    with pytest.raises(ConfigError, match="k: must be a whole number"):
+        opened.search(opened.embeddings[:1], k)
+
+
+@pytest.mark.parametrize("queries", [None, "words", object()])
+def test_queries_that_are_no_vectors_are_refused(index, queries):
+    with pytest.raises(DataError, match="embeddings: are no vectors"):
+        Index(index).search(queries)
+
+
+def test_a_query_of_zeros_is_refused(index):
+    opened = Index(index)
+    queries = torch.from_numpy(opened.embeddings[:2].copy())
+    queries[1] = 0
+    with pytest.raises(DataError, match="query 1: the embedding consists of zeros"):
+        opened.search(queries)
