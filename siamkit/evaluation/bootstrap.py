@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from siamkit.errors import DataError
-from siamkit.evaluation.verification import Roc, equal_error_rate
+from siamkit.evaluation.verification import Roc, equal_error_rate, index_at_far
 
 DRAWS = 1000
 _COVERAGE = 0.95
@@ -36,12 +36,7 @@ def eer(curve: Roc) -> float:
 
 def tar_at(far: float) -> Statistic:
     """Return a statistic: the share of same pairs that are accepted at the false accept rate."""
-    return lambda curve: float(curve.tar[curve.far <= far * (1 + 1e-9)].max())
-
-
-def far_at(threshold: float) -> Statistic:
-    """Return a statistic: the false accept rate at the threshold."""
-    return lambda curve: float(curve.far[curve.thresholds >= threshold].max())
+    return lambda curve: float(curve.tar[index_at_far(curve, far)])
 
 
 def identity_intervals(

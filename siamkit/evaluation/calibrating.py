@@ -18,7 +18,13 @@ from siamkit.errors import ConfigError, DataError
 from siamkit.evaluation.calibration import Calibration, Provenance, Target
 from siamkit.evaluation.pairs import MOST, known_pairs, pairs_of, scores
 from siamkit.evaluation.prediction import Rate, predicted_rate
-from siamkit.evaluation.verification import LEAST_FALSE_ACCEPTS, Roc, roc, threshold_at
+from siamkit.evaluation.verification import (
+    LEAST_FALSE_ACCEPTS,
+    Roc,
+    index_at_far,
+    roc,
+    threshold_at,
+)
 
 _MOST_AT_ALL = 20_000_000  # pairs; each takes about 100 bytes
 
@@ -146,7 +152,7 @@ def fit_threshold(
 def _index(curve: Roc, target: Target, far: float | None) -> int:
     """Return the index of the point of the curve that fits the target."""
     if far is not None:
-        return int(np.flatnonzero(curve.far <= far * (1 + 1e-9))[-1])
+        return index_at_far(curve, far)
     if target == "eer":
         return int(np.argmin(abs(curve.far - (1 - curve.tar))))
     return int(np.argmax(curve.tar - curve.far))

@@ -146,7 +146,12 @@ def tar_at_far(curve: Roc, far: float, different: int) -> float | None:
     """
     if different * far < LEAST_FALSE_ACCEPTS * (1 - 1e-9):
         return None
-    return float(curve.tar[curve.far <= far * (1 + 1e-9)].max())
+    return float(curve.tar[index_at_far(curve, far)])
+
+
+def index_at_far(curve: Roc, far: float) -> int:
+    """Return the index of the most lenient point with a false accept rate of at most ``far``."""
+    return int(np.flatnonzero(curve.far <= far * (1 + 1e-9))[-1])  # rates are rounded quotients
 
 
 @dataclass(frozen=True)
@@ -178,22 +183,9 @@ def operating_points(
     for far in fars:
         tar = tar_at_far(curve, far, different)
         if tar is not None:
-            at = int(np.flatnonzero(curve.far <= far * (1 + 1e-9))[-1])
-            points.append(OperatingPoint(far, tar, float(curve.thresholds[at])))
+            threshold = float(curve.thresholds[index_at_far(curve, far)])
+            points.append(OperatingPoint(far, tar, threshold))
     return points
-
-
-def threshold_at_far(scores: ArrayLike, same: ArrayLike, far: float) -> float:
-    """Return the most lenient threshold with a false accept rate of at most ``far``.
-
-    The threshold lies half-way between two scores, or above all scores if a single false accept is
-    too many. A pair is accepted if its score is at or above the threshold. The other arguments and
-    the errors are those of :func:`roc`.
-    """
-    values, flags = _checked(scores, same)
-    curve = roc(values, flags)
-    last = int(np.flatnonzero(curve.far <= far * (1 + 1e-9))[-1])
-    return threshold_at(curve, last)
 
 
 def best_threshold(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:

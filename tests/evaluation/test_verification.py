@@ -10,9 +10,10 @@ from siamkit.errors import DataError
 from siamkit.evaluation.verification import (
     best_threshold,
     errors_at,
+    index_at_far,
     k_fold_accuracy,
     roc,
-    threshold_at_far,
+    threshold_at,
     verification,
 )
 
@@ -59,7 +60,8 @@ def test_the_share_accepted_at_a_rate_is_the_best_that_keeps_it():
     scores, same = scored()
     found = verification(scores, same)
     for far, tar in found.tar_at_far.items():
-        threshold = threshold_at_far(scores, same, far)
+        curve = roc(scores, same)
+        threshold = threshold_at(curve, index_at_far(curve, far))
         accepted = scores >= threshold
         assert accepted[~same].mean() <= far
         assert accepted[same].mean() == pytest.approx(tar)
@@ -73,7 +75,8 @@ pairs = st.lists(st.tuples(st.floats(-1, 1), st.booleans()), min_size=4, max_siz
 @given(pairs, st.floats(1e-3, 1))
 def test_a_threshold_keeps_the_rate_and_the_next_lower_score_would_not(pairs, far):
     scores, same = (np.array(column) for column in zip(*pairs, strict=True))
-    threshold = threshold_at_far(scores, same, far)
+    curve = roc(scores, same)
+    threshold = threshold_at(curve, index_at_far(curve, far))
     accepted = scores >= threshold
     assert accepted[~same].mean() <= far + 1e-9
     lower = scores[~accepted]
