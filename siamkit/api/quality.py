@@ -94,6 +94,7 @@ def evaluate(
     if run is None:
         raise ConfigError("is missing: pass a run, or embeddings and labels", where="run")
     require_unused({"labels": labels}, "a run or an embedder, whose data has its labels")
+    folder = _root(root, data)
     opened: OpenRun | None = None
     if isinstance(run, Embedder):
         require_unused(of_a_run, "an embedder, which has its network on its device")
@@ -112,7 +113,7 @@ def evaluate(
         opened = open_run(run, **objects)
         embedder = embedder_of(opened, which, device=device)
     notices: list[str] = []
-    images, inputs, about = _images(opened, embedder, data, root, notices)
+    images, inputs, about = _images(opened, embedder, data, folder, notices)
     calibration = _calibration(embedder, notices)
     embeddings = embedder.embed(inputs)
     entries = [_entry(image, number) for number, image in enumerate(inputs)]
@@ -135,11 +136,10 @@ def _images(
     run: OpenRun | None,
     embedder: Embedder,
     data: Any,
-    root: str | Path | None,
+    folder: Path | None,
     notices: list[str],
 ) -> tuple[ImageSet, Sequence[Any], dict[str, str]]:
     """Return the images to evaluate on, their inputs for the embedder, and their origin."""
-    folder = _root(root, data)
     if data is None:
         if run is None:
             raise ConfigError("is missing: an embedder needs data", where="data")
@@ -338,11 +338,11 @@ def calibrate(
             earlier threshold is kept.
     """
     seed = whole_number(seed, "seed", least=0)
+    folder = _root(root, data)
     run = open_run(run_dir)
     wanted = run.config.calibration
     if target is not None or far is not None:
         wanted = calibration_config(target, far)
-    folder = _root(root, data)
     if data is None:
         held_out, path = _own(run, device), run.config.data.path
         return calibrate_run(run.dir, run.best, held_out, wanted, path, seed=seed)

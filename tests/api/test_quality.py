@@ -27,16 +27,16 @@ def test_a_seed_that_no_generator_takes_is_refused(tmp_path: Path, seed: Any) ->
 
 def test_what_would_be_ignored_is_refused(tmp_path: Path) -> None:
     known = {"embeddings": torch.eye(4), "labels": [0, 0, 1, 1]}
-    with pytest.raises(ConfigError, match="labels: can only be given with embeddings"):
+    with pytest.raises(ConfigError, match="labels: cannot be used with a run"):
         siamkit.evaluate(tmp_path, labels=[0, 1])
     with pytest.raises(ConfigError, match="need labels, and no run, data or objects"):
         siamkit.evaluate(**known, backbone=nn.Identity())
     for call in (siamkit.evaluate, siamkit.calibrate):
-        with pytest.raises(ConfigError, match="root: can only be given with a table"):
+        with pytest.raises(ConfigError, match="root: cannot be used with"):
             call(tmp_path, root=tmp_path)
-    with pytest.raises(ConfigError, match="root: can only be given with a table"):
+    with pytest.raises(ConfigError, match="root: cannot be used with"):
         siamkit.evaluate(**known, root=tmp_path)
-    with pytest.raises(ConfigError, match="root: can only be given with a table"):
+    with pytest.raises(ConfigError, match="root: cannot be used with"):
         siamkit.evaluate(tmp_path, [("a.png", "a")], root=tmp_path)
 
 
@@ -45,7 +45,7 @@ def test_a_root_without_data_is_refused_by_its_flag(tmp_path: Path, capsys: Any)
 
     for verb in ("evaluate", "calibrate"):
         assert main([verb, str(tmp_path), "--root", str(tmp_path)]) == 2
-        assert "--root: can only be given with a table" in capsys.readouterr().err
+        assert "--root: cannot be used with the run's own data" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_images_of_a_path_are_decoded_as_the_embedder_does(floats: Path) -> None
 def test_data_is_checked_with_its_settings(floats: Path) -> None:
     [unread, hint] = siamkit.check_data(floats)["problems"]
     assert unread == "12 images cannot be read"
-    assert hint == "state them with data={'range': [0, 1]}, or convert the file"
+    assert hint == "state black and white with data={'range': [0, 1]}, or convert the file"
     assert siamkit.check_data({"path": floats, "range": [0, 1]})["problems"] == []
     with pytest.raises(ConfigError, match=r"data=\{'rang': \.\.\.\}: unknown key"):
         siamkit.check_data({"path": floats, "rang": [0, 1]})
@@ -81,7 +81,9 @@ def test_data_is_checked_with_its_settings(floats: Path) -> None:
 
 
 def test_a_run_that_refuses_images_says_how_to_read_them(floats: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"(?s)12 of 12 images.*state them with data=.*range"):
+    with pytest.raises(
+        DataError, match=r"(?s)12 of 12 images.*state black and white with data=.*range"
+    ):
         siamkit.fit(
             data=str(floats), backbone="timm:test_resnet", run_dir=tmp_path / "run",
             image_size=32, epochs=1,

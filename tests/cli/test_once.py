@@ -50,7 +50,7 @@ def counts(monkeypatch) -> dict[str, int]:
         ("evaluate RUN", 1, 1),
         ("evaluate RUN DATA", 1, 1),
         ("calibrate RUN", 1, 0),
-        ("calibrate RUN DATA --far 0.1", 1, 1),
+        ("calibrate RUN sample --far 0.1", 1, 1),
         ("verify RUN IMAGE IMAGE", 1, 1),
         ("embed RUN DATA -o OUT/a.npy", 1, 1),
         ("index RUN DATA -o OUT/index", 1, 1),

@@ -358,7 +358,9 @@ def test_other_pixels_in_files_of_the_same_size_are_refused(
         pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(path)
         assert path.stat().st_size == size
-    with pytest.raises(CheckpointError, match=r"data train, data val changed since it was saved"):
+    with pytest.raises(
+        CheckpointError, match=r"data train, data val changed since the run was saved"
+    ):
         api.resume(values["run_dir"])
 
 
