@@ -16,7 +16,7 @@ from siamkit.spelling import command
 from siamkit.version import VERSION
 
 CHOSE_EPOCH = ("these images chose the best epoch, so the rates are optimistic for other images",)
-"""What is to be known about a threshold that was fitted on a run's own validation images."""
+"""The notice about a threshold that was fitted on a run's own validation images."""
 
 
 def calibrate_run(

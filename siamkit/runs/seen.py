@@ -41,7 +41,7 @@ class Use:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a run used some images for.
+    """The uses that a run made of some images.
 
     Attributes:
         images: The number of the images.
@@ -57,7 +57,7 @@ class Seen:
 
     @property
     def chose(self) -> list[str]:
-        """What these images, or some of them, chose: ``epoch``, ``threshold``, or both."""
+        """The choices that used some of these images: ``epoch``, ``threshold``, or both."""
         uses = {"epoch": self.epoch, "threshold": self.threshold}
         return [name for name, use in uses.items() if use.found]
 

@@ -195,7 +195,7 @@ def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 _PLAIN = "::plain"
 _GROUP_KEYS = {"params", "names", "name", "stage", "lr", "weight_decay"}
-"""What a group has from the config and the schedule, which set it again."""
+"""The keys of a group that the config and the schedule set again when a run resumes."""
 
 
 def _changing(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> dict[str, Any]:
