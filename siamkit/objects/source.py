@@ -36,7 +36,7 @@ def text_of(code: CodeType) -> str | None:
 
 
 def _lambda(code: CodeType) -> str | None:
-    """Return a lambda's text without the code around it; None if its end cannot be found."""
+    """Return a lambda's text without the code around it; None if no lambda matches the code."""
     lines, _ = inspect.findsource(code)
     places = [place for place in code.co_positions() if None not in place and place[3]]
     if not places:
