@@ -21,12 +21,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock
+from typing import TYPE_CHECKING, Any
 
 from siamkit.errors import CheckpointError, ConfigError, ResourceError
 from siamkit.spelling import setting
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _PREFIX = ".siamkit-"
 _UNLOCKED = f"{_PREFIX}new-"
@@ -297,7 +298,7 @@ def sweep(folder: Path) -> None:
             if place.name.startswith(_UNLOCKED):
                 if time.time() - place.stat().st_mtime < _UNLOCKED_SECONDS:
                     continue  # its writer is about to lock it
-            lock = FileLock(place / _LOCK)
+            lock = _lock(place)
             lock.acquire(timeout=0)
             _settle(place)
             shutil.rmtree(place, ignore_errors=True)
@@ -320,10 +321,16 @@ def _claimed(folder: Path) -> tuple[Path, FileLock]:
     token = secrets.token_hex(8)
     unlocked, place = folder / f"{_UNLOCKED}{token}", folder / f"{_PREFIX}{token}"
     unlocked.mkdir(mode=0o700)
-    lock = FileLock(unlocked / _LOCK)
+    lock = _lock(unlocked)
     lock.acquire(timeout=0)
     unlocked.rename(place)
     return place, lock
+
+
+def _lock(place: Path) -> FileLock:
+    from filelock import FileLock  # slow to import, and --help locks nothing
+
+    return FileLock(place / _LOCK)
 
 
 def _flush(path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-
 VERSION = "0.1.0"
 
 
 def versions() -> dict[str, str]:
     """Return the versions of siamkit, torch and timm, to be kept with a result."""
+    import importlib.metadata  # slow to import, and --help needs VERSION only
+
     return {
         "siamkit": VERSION,
         **{name: importlib.metadata.version(name) for name in ("torch", "timm")},

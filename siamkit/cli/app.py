@@ -1,7 +1,5 @@
 """The ``siamkit`` command: global options, the verbs, and the exit code of every command."""
 
-from __future__ import annotations
-
 import os
 import sys
 import traceback

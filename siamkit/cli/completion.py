@@ -1,7 +1,5 @@
 """Shell completion of values. No function here imports torch or loads a plugin."""
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -10,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-
-from siamkit.cli import names
 
 Values = list[tuple[str, str]]
 """Pairs of a value and its meaning."""
@@ -36,7 +32,7 @@ def entries(section: str) -> Callable[[str], Values]:
 
 def named(section: str, incomplete: str) -> Values:
     """Return the names registered for a section or, after ``timm:``, timm's models."""
-    index = names.read()
+    index = _index()
     values = list(index.get("entries", {}).get(section, {}).items())
     if section == "backbone" and incomplete.startswith("timm:"):
         values = [(f"timm:{name}", "") for name in index.get("timm", [])]
@@ -45,12 +41,12 @@ def named(section: str, incomplete: str) -> Values:
 
 def presets() -> list[str]:
     """Return the names of the presets."""
-    return list(names.read().get("presets", []))
+    return list(_index().get("presets", []))
 
 
 def assignments(ctx: typer.Context, incomplete: str) -> Values:
     """Return completions of ``--set``: the config's keys or, after ``=``, the key's values."""
-    index = names.read()
+    index = _index()
     keys = dict(index.get("keys", {}))
     for section, default in index.get("chosen", {}).items():
         chosen = _given(ctx, f"{section}.name") or default
@@ -64,6 +60,12 @@ def assignments(ctx: typer.Context, incomplete: str) -> Values:
     if last == "name":
         return [(f"{key}={name}", meaning) for name, meaning in named(section, value)]
     return [(f"{key}={value}", "") for value in keys.get(key, ["", []])[1]]
+
+
+def _index() -> dict[str, Any]:
+    from siamkit.cli import names  # hashing and file locks are slow to import
+
+    return names.read()
 
 
 def _given(ctx: typer.Context, key: str) -> str | None:

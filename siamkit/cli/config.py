@@ -1,7 +1,5 @@
 """``siamkit config``: show, validate, schema."""
 
-from __future__ import annotations
-
 from json import dumps
 from pathlib import Path
 from typing import Annotated

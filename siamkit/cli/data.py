@@ -1,7 +1,5 @@
 """``siamkit data``: checks of the data before training."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import ExitStack
 from typing import Annotated

@@ -1,7 +1,5 @@
 """``siamkit evaluate``."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """The translation of any exception that stops a command into an error of siamkit."""
 
-from __future__ import annotations
-
 import errno
 import traceback
 from pathlib import Path

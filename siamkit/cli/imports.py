@@ -1,7 +1,5 @@
 """Faster imports of the heavy dependencies (torch, timm, scikit-learn)."""
 
-from __future__ import annotations
-
 import atexit
 import gc
 import os

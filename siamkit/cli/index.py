@@ -1,7 +1,5 @@
 """``siamkit index``."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated

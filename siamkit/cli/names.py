@@ -6,8 +6,6 @@ an installation, a separate process loads the plugins and writes a new index. Co
 seconds for the new index; if that takes longer, it offers no names until the index is written.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

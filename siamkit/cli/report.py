@@ -1,7 +1,5 @@
 """``siamkit report``."""
 
-from __future__ import annotations
-
 import webbrowser
 from collections.abc import Mapping
 from pathlib import Path

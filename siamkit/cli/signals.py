@@ -1,7 +1,5 @@
 """SIGTERM as an exception, which ends a command with a message outside of the training loop."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator
