@@ -95,11 +95,18 @@ def evaluate(
         raise ConfigError("is missing: pass a run, or embeddings and labels", where="run")
     require_unused({"labels": labels}, "a run or an embedder, whose data has its labels")
     folder = _root(root, data)
-    opened: OpenRun | None = None
     if isinstance(run, Embedder):
         require_unused(of_a_run, "an embedder, which has its network on its device")
-        embedder = run
-    elif isinstance(run, nn.Module):
+        opened, embedder = None, run
+    else:
+        opened = _opened(run, objects)
+        embedder = embedder_of(opened, which, device=device)
+    result = _evaluated(opened, embedder, data, folder, which, seed)
+    return EvaluationResult({"run_dir": None if opened is None else str(run), **result})
+
+
+def _opened(run: Any, objects: Mapping[str, Any]) -> OpenRun:
+    if isinstance(run, nn.Module):
         raise ConfigError(
             "is a network",
             where="run",
@@ -108,28 +115,34 @@ def evaluate(
             hint="write siamkit.evaluate(siamkit.Embedder(NET), DATA) for a siamkit.SiameseNet, or "
             "siamkit.evaluate(embeddings=E, labels=y) for any network",
         )
-    else:
-        path_of(run, "run", "a run's directory, or an Embedder")
-        opened = open_run(run, **objects)
-        embedder = embedder_of(opened, which, device=device)
+    path_of(run, "run", "a run's directory, or an Embedder")
+    return open_run(run, **objects)
+
+
+def _evaluated(
+    run: OpenRun | None,
+    embedder: Embedder,
+    data: Any,
+    folder: Path | None,
+    which: Literal["best", "last"],
+    seed: int,
+) -> dict[str, Any]:
+    """Return the quality of an embedder, and what its run used the images for before."""
     notices: list[str] = []
-    images, inputs, about = _images(opened, embedder, data, folder, notices)
+    images, inputs, about = _images(run, embedder, data, folder, notices)
     calibration = _calibration(embedder, notices)
     embeddings = embedder.embed(inputs)
     entries = [_entry(image, number) for number, image in enumerate(inputs)]
-    seen = seen_by(opened, images, which, calibration, entries)
+    seen = seen_by(run, images, which, calibration, entries)
     notices += notices_on(seen)
     threshold = None if calibration is None else calibration.threshold
     summary = summarize(embeddings, images, threshold=threshold, seed=seed)
-    return EvaluationResult(
-        {
-            "run_dir": None if opened is None else str(run),
-            "which": None if opened is None else which,
-            "data": {**about, "chose": seen.chose, "trained_on": seen.trained.number},
-            **summary,
-            "notices": [*notices, *summary["notices"]],
-        }
-    )
+    return {
+        "which": None if run is None else which,
+        "data": {**about, "chose": seen.chose, "trained_on": seen.trained.number},
+        **summary,
+        "notices": [*notices, *summary["notices"]],
+    }
 
 
 def _images(
