@@ -80,7 +80,7 @@ def listed(images: Any) -> Any:
     """
     if isinstance(images, str | Path):
         if not str(images):
-            raise DataError("must be a path", where="images", got=str(images))
+            raise DataError("the path is empty", where="images")
         return images
     if isinstance(images, Tensor) and images.is_floating_point():
         return images
