@@ -399,8 +399,7 @@ def test_checks_across_keys_name_the_key_and_not_the_section(refusal):
         (r'run_dir="a\0b"', "--set run_dir: must not contain a NUL character, got 'a\\x00b'"),
         (r'backbone.weights="a\0b"', "--set backbone.weights: must not contain a NUL character, "
          "got 'a\\x00b'"),
-        ("train.micro_batch=7", "--set train.micro_batch: must be at least twice "
-         "train.images_per_class (4), since a micro-batch of one class has no negatives, got 7"),
+        ("train.micro_batch=0", "--set train.micro_batch: must be at least 1, got 0"),
     ],
 )  # fmt: skip
 def test_values_that_could_only_fail_later_are_refused(refusal, assignment, told):
@@ -408,8 +407,19 @@ def test_values_that_could_only_fail_later_are_refused(refusal, assignment, told
     assert refusal(parse_sets([assignment])) == told
 
 
-def test_a_micro_batch_of_two_classes_is_enough(config):
-    assert config(parse_sets(["train.micro_batch=8"])).train.micro_batch == 8
+def test_a_naive_micro_batch_needs_two_classes(config, refusal):
+    naive = "train.accumulation=naive"
+    assert config(parse_sets([naive, "train.micro_batch=8"])).train.micro_batch == 8
+    assert refusal(parse_sets([naive, "train.micro_batch=7"])) == (
+        "--set train.micro_batch: must be at least twice train.images_per_class (4), since a "
+        "micro-batch of one class has no negatives, got 7"
+    )
+    assert "auto needs exact accumulation" in refusal(parse_sets([naive, "train.micro_batch=auto"]))
+
+
+def test_an_exact_micro_batch_may_hold_one_image_or_as_many_as_fit(config):
+    assert config(parse_sets(["train.micro_batch=1"])).train.pass_size == 1
+    assert config(parse_sets(["train.micro_batch=auto"])).train.pass_size == 64
 
 
 @pytest.mark.parametrize(

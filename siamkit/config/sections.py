@@ -119,15 +119,23 @@ class TrainConfig(Section):
         64, ge=2, description="Images per optimizer step: P classes x K images per class."
     )
     images_per_class: int = Field(4, ge=2, description="K: images per class in a batch.")
-    micro_batch: int | None = Field(
+    accumulation: Literal["exact", "naive"] = Field(
+        "exact",
+        description="Gradient accumulation over micro-batches. exact: the loss compares all images "
+        "of the batch, so the step equals that of the whole batch, but most images pass through "
+        "the network twice. naive: each micro-batch has a loss of its own, without the negatives "
+        "of the others.",
+    )
+    micro_batch: int | Literal["auto"] | None = Field(
         None,
-        ge=2,
         description="Images per forward pass; several passes make one step (gradient "
-        "accumulation). Tuples are mined within a micro-batch only, so a micro-batch must hold at "
-        "least two classes: 2 K images. null: the whole batch at once.",
+        "accumulation). auto: as many as fit into the memory. null: the whole batch. With naive "
+        "accumulation, a micro-batch must hold at least two classes: 2 K images.",
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="Numeric type of autocast; fp16 needs CUDA and scales the loss."
+        "fp32",
+        description="Numeric type of autocast. fp16 scales the loss, and skips steps whose "
+        "gradients overflow.",
     )
     device: str = Field("auto", description="Device to train on: auto, cpu, cuda, cuda:1 or mps.")
     seed: int = Field(
@@ -166,6 +174,11 @@ class TrainConfig(Section):
     )
 
     @property
+    def pass_size(self) -> int:
+        """The most images in a forward pass, where the memory sets no other bound."""
+        return self.micro_batch if isinstance(self.micro_batch, int) else self.batch_size
+
+    @property
     def monitored(self) -> str:
         """The validation metric that selects the best epoch."""
         from siamkit.interfaces import DEFAULT_MONITOR  # imports torch
@@ -197,11 +210,22 @@ class TrainConfig(Section):
 
     @field_validator("micro_batch")
     @classmethod
-    def _within_batch(cls, value: int | None, info: ValidationInfo) -> int | None:
+    def _within_batch(
+        cls, value: int | Literal["auto"] | None, info: ValidationInfo
+    ) -> int | Literal["auto"] | None:
         batch, images = info.data.get("batch_size"), info.data.get("images_per_class")
-        if value is not None and batch is not None and value > batch:
+        naive = info.data.get("accumulation") == "naive"
+        if value == "auto" and naive:
+            raise ValueError(
+                "auto needs exact accumulation: with naive, the size changes the result"
+            )
+        if not isinstance(value, int):
+            return value
+        if value < 1:
+            raise ValueError("must be at least 1")
+        if batch is not None and value > batch:
             raise ValueError(f"must be at most train.batch_size ({batch})")
-        if value is not None and images is not None and value < 2 * images:
+        if naive and images is not None and value < 2 * images:
             raise ValueError(
                 f"must be at least twice train.images_per_class ({images}), since a micro-batch of "
                 "one class has no negatives"

@@ -128,6 +128,15 @@ class FreezeController:
         }
         return frozenset(parameters | buffers)
 
+    def training_modules(self, plan: FreezePlan) -> frozenset[str]:
+        """Return the names of the modules that ``plan`` leaves in training mode in ``train()``."""
+        plan = self._own(plan)
+        return frozenset(
+            name
+            for name, module in named_modules(self.net)
+            if not self._is_fixed(name, module, plan)
+        )
+
     def _own(self, plan: FreezePlan) -> FreezePlan:
         """Return the plan with plain names. A tied parameter trains if one of its names does.
 

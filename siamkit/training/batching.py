@@ -1,4 +1,4 @@
-"""Batching: the micro-batches of each step, with their known pairs or triplets.
+"""Batching: the losses of each step, with their images, known pairs or triplets, and passes.
 
 Batches are pure functions of (images, sizes, seed, epoch), so a resumed run needs only its epoch
 and step to continue with the same batches.
@@ -6,8 +6,9 @@ and step to continue with the same batches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,8 +22,8 @@ from siamkit.training.step import BatchTuples, micro_batches
 
 
 @dataclass(frozen=True)
-class MicroBatch:
-    """A micro-batch. An optimizer step has one or several.
+class LossBatch:
+    """The images that one loss compares. An optimizer step has one loss, or one per micro-batch.
 
     Attributes:
         images: Indices into the image set.
@@ -30,11 +31,13 @@ class MicroBatch:
             triplets by label.
         size: The weight in the mean over the step: the number of tuples, or the number of images if
             there are no known tuples.
+        passes: The images of each forward pass: ``images``, cut into parts.
     """
 
     images: list[int]
     tuples: BatchTuples | None
     size: int
+    passes: tuple[list[int], ...]
 
 
 def batch_notices(config: TrainConfig, images: ImageSet) -> tuple[str, ...]:
@@ -47,7 +50,7 @@ def batch_notices(config: TrainConfig, images: ImageSet) -> tuple[str, ...]:
         _, _, notices = pk_shape(images.labels, config.batch_size, config.images_per_class)
         return notices
     width = images.tuples.width
-    if (config.micro_batch or config.batch_size) < width:
+    if (_naive_size(config) or config.batch_size) < width:
         raise DataError(
             f"a batch holds no {'pair' if width == 2 else 'triplet'}",
             where="train.batch_size",
@@ -57,35 +60,67 @@ def batch_notices(config: TrainConfig, images: ImageSet) -> tuple[str, ...]:
     return ()
 
 
-def epoch_steps(config: TrainConfig, images: ImageSet, epoch: int) -> list[list[MicroBatch]]:
-    """Return the micro-batches of each step of an epoch.
+def epoch_steps(
+    config: TrainConfig, images: ImageSet, epoch: int, largest: int | None = None
+) -> list[list[LossBatch]]:
+    """Return the losses of each step of an epoch.
 
     With labels, each step is a P x K batch. Known pairs or triplets each come once per epoch, in
     random order; a step has at most ``batch_size`` images in its pairs (2 each) or triplets (3).
+
+    Args:
+        config: The training's settings.
+        images: The training images.
+        epoch: The number of the epoch, from 0.
+        largest: The most images in a forward pass; None for no bound but that of the settings.
     """
+    own = config.micro_batch if config.accumulation == "exact" else None
+    cut = partial(_cut, limit=min((n for n in (own, largest) if isinstance(n, int)), default=None))
     if images.tuples is not None:
-        return _tuple_steps(config, images.tuples, epoch)
+        steps = _tuple_steps(config, images.tuples, epoch)
+    else:
+        steps = _label_steps(config, images.labels, epoch)
+    return [[cut(part) for part in step] for step in steps]
+
+
+def largest_pass(steps: Iterable[Iterable[LossBatch]]) -> int:
+    """Return the number of images in the largest forward pass."""
+    return max(len(images) for step in steps for part in step for images in part.passes)
+
+
+def _cut(part: LossBatch, limit: int | None) -> LossBatch:
+    passes = (part.images,) if limit is None else tuple(_evenly(part.images, limit))
+    return replace(part, passes=passes)
+
+
+def _naive_size(config: TrainConfig) -> int | None:
+    """Return the size of the micro-batches that have losses of their own; None without them."""
+    size = config.micro_batch if config.accumulation == "naive" else None
+    return size if isinstance(size, int) else None
+
+
+def _label_steps(config: TrainConfig, labels: Sequence[int], epoch: int) -> list[list[LossBatch]]:
     batches = pk_batches(
-        images.labels,
+        labels,
         batch_size=config.batch_size,
         images_per_class=config.images_per_class,
         seed=config.seed,
         epoch=epoch,
     )
-    _, k, _ = pk_shape(images.labels, config.batch_size, config.images_per_class)
+    _, k, _ = pk_shape(labels, config.batch_size, config.images_per_class)
     return [
         [
-            MicroBatch(micro, None, len(micro))
-            for micro in micro_batches(batch, config.micro_batch, k)
+            LossBatch(micro, None, len(micro), (micro,))
+            for micro in micro_batches(batch, _naive_size(config), k)
         ]
         for batch in batches
     ]
 
 
-def _tuple_steps(config: TrainConfig, tuples: Tuples, epoch: int) -> list[list[MicroBatch]]:
+def _tuple_steps(config: TrainConfig, tuples: Tuples, epoch: int) -> list[list[LossBatch]]:
     order = np.random.default_rng([config.seed, epoch]).permutation(len(tuples))
     steps = _evenly(order.tolist(), config.batch_size // tuples.width)
-    size = (config.micro_batch or config.batch_size) // tuples.width
+    size = (_naive_size(config) or config.batch_size) // tuples.width
     return [[part_of(tuples, micro) for micro in _evenly(step, size)] for step in steps]
 
 
@@ -95,13 +130,14 @@ def _evenly(items: Sequence[int], size: int) -> list[list[int]]:
     return [part.tolist() for part in np.array_split(np.asarray(items, dtype=np.int64), count)]
 
 
-def part_of(tuples: Tuples, chosen: Sequence[int]) -> MicroBatch:
-    """Return the micro-batch of some tuples. An image in several tuples comes once."""
+def part_of(tuples: Tuples, chosen: Sequence[int]) -> LossBatch:
+    """Return the loss of some tuples. An image in several tuples comes once."""
     rows = [tuples.rows[i] for i in chosen]
     images = list(dict.fromkeys(image for row in rows for image in row))
     position = {image: place for place, image in enumerate(images)}
     columns = torch.tensor([[position[i] for i in row] for row in rows]).T  # [width, T]
     if tuples.same is None:
-        return MicroBatch(images, Triplets(columns[0], columns[1], columns[2]), len(chosen))
+        triplets = Triplets(columns[0], columns[1], columns[2])
+        return LossBatch(images, triplets, len(chosen), (images,))
     same = torch.tensor([tuples.same[i] for i in chosen])
-    return MicroBatch(images, Pairs(columns[0], columns[1], same), len(chosen))
+    return LossBatch(images, Pairs(columns[0], columns[1], same), len(chosen), (images,))

@@ -86,7 +86,7 @@ def inspect(
         "loss": {"name": config.loss.name, "parameters": _count(setup.loss)},
         "freeze": {"name": config.freeze.name, **config.freeze.options},
         "parameters": _count(setup.net) + _count(setup.loss),
-        "batch_size": config.train.micro_batch or config.train.batch_size,
+        "batch_size": config.train.pass_size,
         "metric_driven": setup.schedule.policy.metric_driven,
         "phases": rows,
         "notices": notices,
@@ -176,7 +176,7 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
             setup.net,
             phase.plan,
             images,
-            config.train.micro_batch or config.train.batch_size,
+            config.train.pass_size,
             state_size(setup.optimizer),
             setup.loss,
         )

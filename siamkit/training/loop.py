@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from itertools import islice
 from typing import Any
 
-from torch import nn
-
-from siamkit.batches import Batch, zipped
 from siamkit.data.splits import Splits
 from siamkit.engine.blank import SuffixError
 from siamkit.engine.decision import PhaseDecision
 from siamkit.engine.phase import Execution
 from siamkit.engine.settings import Emit, Reports
-from siamkit.engine.sources import TRAIN, Awaited
-from siamkit.errors import Interrupted, NonFiniteError
+from siamkit.errors import Interrupted
 from siamkit.freezing.controller import Change
-from siamkit.freezing.hold import unheld
 from siamkit.freezing.proof import verify
 from siamkit.interfaces import FreezePlan, Phase
-from siamkit.model.generators import generators_restored, seed_generators
-from siamkit.model.undisturbed import Snapshot
 from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import Checkpoint, SavedCheckpoint
 from siamkit.runs.directory import RunDir
 from siamkit.spelling import command
-from siamkit.training.batching import MicroBatch, batch_notices, epoch_steps
+from siamkit.training.batching import batch_notices
 from siamkit.training.build import Setup
+from siamkit.training.epoch import EpochTrainer
 from siamkit.training.forecast import forecast
-from siamkit.training.loading import PROBE, SECOND, TEST, VAL, engine_of, load_sets
+from siamkit.training.loading import PROBE, TEST, VAL, engine_of, load_sets
 from siamkit.training.optimizer import load_state_tensors, state_tensors
-from siamkit.training.rates import Rates
 from siamkit.training.scoring import Scorer
-from siamkit.training.seeding import derive
 from siamkit.training.signals import StopRequest
 from siamkit.training.state import (
     NO_LOSS,
@@ -45,7 +35,6 @@ from siamkit.training.state import (
     no_loss,
     out_of_patience,
 )
-from siamkit.training.step import Stepper
 from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite
 
 
@@ -76,33 +65,19 @@ class Trainer:
         self.train = config.train
         self.sets = load_sets(setup, splits, self._stop_if_asked)
         self.scorer = Scorer(setup, self.sets)
-        steps = epoch_steps(self.train, splits.train, epoch=0)
-        self._steps = 0, steps  # of one epoch
-        self.steps_per_epoch = len(steps)
+        self.epoch = EpochTrainer(setup, splits, state, run_dir, emit, self._between_steps)
         self.notices = (
-            *batch_notices(self.train, splits.train), *forecast(setup, self.steps_per_epoch)
-        )  # fmt: skip
-        self.rates = Rates(setup, state, self.steps_per_epoch)
-        visits = sum(len(part.images) for step in steps for part in step)
+            *batch_notices(self.train, splits.train),
+            *forecast(setup, self.epoch.steps_per_epoch),
+        )
+        visits = sum(len(part.images) for step in self.epoch.steps() for part in step)
         visits *= 1 + setup.loss.second_view
         self.engine = engine_of(setup, self.sets, visits, Reports(emit, self._stop_if_asked))
         self.execution: Execution | None = None
-        self.stepper = Stepper(
-            setup.net,
-            setup.loss,
-            setup.optimizer,
-            setup.device,
-            self.train.precision,
-            config.optimizer.clip_norm,
-        )
         self.fresh = True
         self._interval = self.train.checkpoint_interval
         self._saved = time.monotonic(), state.step  # the time and step of the latest checkpoint
         self._remarked: set[str] = set()
-        self._begun = False
-        self._changing: list[nn.Module] = []
-        if state.scaler:
-            self.stepper.scaler.load_state_dict(state.scaler)
 
     # --- the run ---
 
@@ -146,8 +121,8 @@ class Trainer:
         """Train and score the current epoch, or the rest of it."""
         started = time.perf_counter()
         try:
-            with generators_restored():  # each step seeds them
-                self._train_epoch(execution)
+            while not self.epoch.train(execution, self.engine):
+                pass  # out of memory: the epoch goes on with smaller forward passes
             self._end_epoch(execution, started)
         except SuffixError as error:
             # The failed step updated nothing, so the whole network repeats it.
@@ -190,8 +165,8 @@ class Trainer:
             state.phase_start = phase.start_epoch
             self._keep(execution)
         ready = self.engine.prepare(execution, state.epoch)
-        first = self._epoch_steps()[0][0]
-        self.execution = self.engine.checked(ready, state.epoch, first.images)
+        first = self.epoch.steps()[0][0]
+        self.execution = self.engine.checked(ready, state.epoch, first.passes[0])
         if self.execution is not execution:
             self._keep(self.execution)
         return self.execution
@@ -227,97 +202,7 @@ class Trainer:
             "lr": self.setup.config.optimizer.lr * change.now.lr_mult,
         }
 
-    # --- an epoch ---
-
-    def _epoch_steps(self) -> list[list[MicroBatch]]:
-        """Return the micro-batches of each step of the current epoch, made once."""
-        epoch = self.state.epoch
-        if self._steps[0] != epoch:
-            self._steps = epoch, epoch_steps(self.train, self.splits.train, epoch)
-        return self._steps[1]
-
-    def _train_epoch(self, execution: Execution) -> None:
-        state, net = self.state, self.setup.net
-        steps = self._epoch_steps()
-        left = steps[state.epoch_step :]
-        flat = [part.images for step in left for part in step]
-        view = execution.view(state.epoch)
-        names = (TRAIN, SECOND) if self.setup.loss.second_view else (TRAIN,)
-        loaded = Awaited(zipped([execution.sources[n].batches(flat, view) for n in names]))
-        self.stepper.forward = execution.forward
-        unfrozen = self.rates.unfrozen_at()
-        net.train()
-        # The modules to restore before a step is repeated. Held modules do not change, and a step
-        # of the whole network is never repeated.
-        self._changing = [] if execution.parts is None else unheld(net)
-        for step in left:
-            images = sum(len(part.images) for part in step)
-            started, waited = time.perf_counter(), loaded.seconds
-            self.rates.set(unfrozen)
-            loss = self._step(islice(loaded, len(step)), step, execution)
-            state.step += 1
-            state.epoch_step += 1
-            state.loss_sum += loss * images
-            state.images += images
-            seconds = time.perf_counter() - started
-            self.emit(
-                "step",
-                {
-                    "epoch": state.epoch + 1,
-                    "step": state.step,
-                    "steps": self.steps_per_epoch * self.train.epochs,
-                    "epoch_step": state.epoch_step,
-                    "epoch_steps": len(steps),
-                    "loss": loss,
-                    **self.rates.current(),
-                    "images_per_second": images / seconds,
-                    "seconds": seconds,
-                    "input_seconds": loaded.seconds - waited,
-                },
-            )
-            self._stop_if_asked()
-            self._save_if_due()
-
-    def _step(
-        self, batches: Iterator[Batch], parts: Sequence[MicroBatch], execution: Execution
-    ) -> float:
-        before = Snapshot(self._changing)
-        try:
-            return self._attempt(batches, parts, execution)
-        except SuffixError:
-            # Batch norms have counted this batch, and the whole network will repeat the step.
-            before.restore()
-            raise
-
-    def _attempt(
-        self, batches: Iterator[Batch], parts: Sequence[MicroBatch], execution: Execution
-    ) -> float:
-        size = sum(part.size for part in parts)
-
-        def work() -> Iterator[tuple[Batch, Any, float]]:
-            for batch, part in zip(batches, parts, strict=True):
-                self._begun = True
-                yield batch, part.tuples, part.size / size
-
-        try:
-            # Dropout draws from torch's generator. Seeding it by the step's number makes a resumed
-            # run drop the same values as an uninterrupted one.
-            seed_generators(derive(self.train.seed, "step", self.state.step))
-            return self.stepper(work())
-        except NonFiniteError as error:
-            images = [i for part in parts for i in part.images]
-            if reason := self.engine.difference(execution, self.state.epoch, images):
-                raise SuffixError(reason) from None
-            keys = [self.splits.train.samples[i].key for i in images]
-            self.emit("non_finite", {"step": self.state.step, "samples": keys})
-            raise NonFiniteError(
-                f"{error.what} in epoch {self.state.epoch + 1}, step {self.state.epoch_step + 1}; "
-                f"no update was made",
-                got=error.got,
-                hint=f"{error.hint}; {self.run_dir.events} lists the batch's images",
-            ) from None
-        finally:
-            self._begun = False
+    # --- the end of an epoch ---
 
     def _end_epoch(self, execution: Execution, started: float) -> None:
         state = self.state
@@ -371,6 +256,10 @@ class Trainer:
 
     # --- saving ---
 
+    def _between_steps(self) -> None:
+        self._stop_if_asked()
+        self._save_if_due()
+
     def _save_if_due(self) -> None:
         """Save within an epoch, if the interval between checkpoints is over."""
         when, step = self._saved
@@ -385,7 +274,7 @@ class Trainer:
         tensors, frozen = model_tensors(setup), setup.controller.fingerprints
         changing = {n: t for n, t in tensors.items() if n not in frozen}
         require_finite(changing, self.train.precision)
-        state.scaler = self.stepper.scaler.state_dict()
+        state.scaler = self.epoch.stepper.scaler.state_dict()
         name = f"epoch-{state.epoch:05d}-step-{state.step:08d}"
         if best:
             state.best_checkpoint = name
@@ -419,7 +308,7 @@ class Trainer:
         if self.stop.exit_code is None:
             return
         saved = "the run was saved"
-        if self._begun:
+        if self.epoch.in_step:
             # Buffers have counted a part of the step's images, so their state is between two steps.
             saved = "the next step lacked images, so nothing was saved since the last checkpoint"
         elif not self.state.is_over(self.train.epochs):  # a run that is over is saved already

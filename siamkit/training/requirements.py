@@ -18,6 +18,7 @@ from siamkit.runs.directory import RunDir
 from siamkit.spelling import setting
 from siamkit.training.batching import part_of
 from siamkit.training.build import Setup
+from siamkit.training.exactness import require_no_batch_statistics
 from siamkit.training.optimizer import state_size
 from siamkit.training.step import moved
 from siamkit.training.tensors import model_tensors
@@ -57,6 +58,17 @@ def require_loss(setup: Setup, splits: Splits) -> None:
     embeddings = torch.eye(len(part.images), setup.net.embedding_dim, device=setup.device)
     with torch.no_grad():
         setup.loss(embeddings, None, moved(part.tuples, setup.device))
+
+
+def require_accumulation(setup: Setup) -> None:
+    """Check that exact accumulation is possible in all phases that are known before the training.
+
+    Raises:
+        ConfigError: A norm layer would use the statistics of a micro-batch.
+    """
+    train = setup.config.train
+    if train.accumulation == "exact" and train.pass_size < train.batch_size:
+        require_no_batch_statistics(setup.controller, setup.schedule.phases())
 
 
 def require_same(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: RunDir) -> None:

@@ -27,11 +27,11 @@ def start_data(trainer: Trainer) -> dict[str, Any]:
             "train all of it, and its norm statistics, with "
             + settings({"freeze.name": "full", "freeze.norm": "train"})
         )
-    if config.train.micro_batch and config.train.micro_batch < config.train.batch_size:
+    size = config.train.pass_size
+    if config.train.accumulation == "naive" and size < config.train.batch_size:
         notices.append(
-            f"gradients accumulate over micro-batches of {config.train.micro_batch} images: "
-            "positives and negatives come from the same micro-batch only, so the result differs "
-            "from a batch of the full size"
+            f"naive accumulation over micro-batches of {size} images: positives and negatives come "
+            "from the same micro-batch only, so the result differs from a batch of the full size"
         )
     return {
         "run_dir": str(trainer.run_dir.path),
@@ -50,7 +50,7 @@ def start_data(trainer: Trainer) -> dict[str, Any]:
         "notices": notices,
         "versions": _versions(trainer.state.identity),
         "epochs": config.train.epochs,
-        "steps_per_epoch": trainer.steps_per_epoch,
+        "steps_per_epoch": trainer.epoch.steps_per_epoch,
         "device": str(trainer.setup.device),
         "finished_epochs": trainer.state.epoch,
         "finished_steps": trainer.state.step,

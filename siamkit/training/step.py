@@ -1,23 +1,32 @@
-"""The stepper: carries out one optimizer step over micro-batches."""
+"""The stepper: carries out one optimizer step, in one or several forward passes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import islice, pairwise
 
 import torch
 from torch import Tensor, nn
 
 from siamkit.batches import Batch
 from siamkit.engine.kernels.base import AUTOCAST
-from siamkit.errors import ConfigError, NonFiniteError, PluginError
+from siamkit.errors import (
+    ConfigError,
+    NonFiniteError,
+    PluginError,
+    ResourceError,
+    is_out_of_memory,
+)
 from siamkit.guard import name_of
 from siamkit.interfaces import Loss, Pairs, Triplets
+from siamkit.model.generators import seed_generators
 from siamkit.model.siamese import SiameseNet
 from siamkit.model.unit import SHORTEST
 from siamkit.spelling import setting
+from siamkit.training.exactness import require_independent, require_repeated
 from siamkit.words import plural
 
 BatchTuples = Pairs | Triplets
@@ -44,11 +53,11 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     """Return the autocast context of a precision.
 
     Raises:
-        ConfigError: fp16 is requested on a device other than CUDA.
+        ConfigError: fp16 is requested on a device that cannot scale gradients.
     """
-    if precision == "fp16" and device.type != "cuda":
+    if precision == "fp16" and device.type not in ("cuda", "cpu"):
         raise ConfigError(
-            "fp16 needs a CUDA device",
+            "fp16 needs a CUDA device or the CPU",
             where="train.precision",
             got=str(device),
             allowed="fp32, bf16",
@@ -57,11 +66,36 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
+@dataclass(frozen=True)
+class LossWork:
+    """The work of one loss in a step.
+
+    Attributes:
+        batches: Yields the batch of each forward pass.
+        passes: The number of forward passes.
+        tuples: Known pairs or triplets, as positions in the images of all passes.
+        weight: The share of this loss in the step.
+    """
+
+    batches: Iterator[Batch]
+    passes: int
+    tuples: BatchTuples | None
+    weight: float
+
+
 class Stepper:
     """Carries out optimizer steps.
 
+    If a loss needs several forward passes, its gradient is that of a single pass over all images
+    (GradCache; Gao et al. 2021, arXiv 2101.06983). First, all passes but the last give embeddings
+    without a graph. The loss compares all embeddings, and gives the gradient of each. Then each
+    pass runs once more, with the same random numbers, and propagates its gradients back. So only
+    the graph of one pass is in memory at a time.
+
     Attributes:
         forward: Maps a batch's inputs to embeddings: the whole network, or the suffix.
+        overflowed: Whether the gradients of the last step overflowed in fp16. The step updated
+            nothing then, and the scale of the loss is smaller from then on.
 
     Args:
         net: The network, in training mode.
@@ -85,48 +119,100 @@ class Stepper:
         self.device, self.precision, self.clip_norm = device, precision, clip_norm
         self.forward: Callable[[Tensor], Tensor] = net
         self._embedded: list[Tensor] = []  # of this step, to explain an error
+        self._seed = 0
+        self._pass = 0
+        self._checked = False
+        self.overflowed = False
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
-    def __call__(self, work: Iterable[tuple[Batch, BatchTuples | None, float]]) -> float:
-        """Do one step over all micro-batches and return the loss.
+    def use(self, forward: Callable[[Tensor], Tensor]) -> None:
+        """Set :attr:`forward`. A new one is checked before several passes make one loss."""
+        self._checked = self._checked and forward is self.forward
+        self.forward = forward
+
+    def __call__(self, work: Iterable[LossWork], seed: int = 0) -> float:
+        """Do one step over all losses and return their weighted sum.
 
         Args:
-            work: Each micro-batch, its known pairs or triplets, and the weight of its loss, which
-                is the micro-batch's share of the step.
+            work: The work of each loss.
+            seed: The seed of the random numbers that the forward passes and the losses draw.
 
         Raises:
+            ConfigError: A forward pass cannot be repeated, so its gradient would be wrong; nothing
+                was updated.
             NonFiniteError: The loss or the gradient is NaN or infinite; nothing was updated.
         """
         self.optimizer.zero_grad(set_to_none=True)
         self._embedded.clear()
-        total = 0.0
-        for batch, known, weight in work:
-            loss = self._loss(batch, known) * weight
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise self._not_finite("the loss", value)
-            self.scaler.scale(loss).backward()
-            total += value
+        self._seed, self._pass = seed, 0
+        total = sum(self._backward(part) for part in work)
         self._update()
         return total
 
-    def _loss(self, batch: Batch, known: BatchTuples | None) -> Tensor:
-        batch = batch.to(self.device, non_blocking=True)
+    def _backward(self, work: LossWork) -> float:
+        """Add the gradients of one loss, and return its weighted value."""
+        first = self._pass
+        batches: list[Batch] = []
+        outputs: list[Tensor] = []
+        for batch in islice(work.batches, work.passes):
+            batches.append(batch)
+            if work.passes > 1 and not self._checked:
+                require_independent(self.net, self._output, batch.inputs, self.precision)
+                self._checked = True
+            # The last pass keeps its graph, so that it need not run again.
+            with torch.set_grad_enabled(len(batches) == work.passes):
+                outputs.append(self._embed(batch, first + len(outputs)))
+        self._pass += work.passes
+        trains = outputs[-1].requires_grad
+        leaves = [promoted(output.detach()).requires_grad_(trains) for output in outputs]
+        self._embedded += [leaf.detach() for leaf in leaves]
+        loss = self._loss(leaves, batches, work.tuples) * work.weight
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise self._not_finite("the loss", value)
+        self.scaler.scale(loss).backward()
+        if trains:
+            self._propagate(outputs.pop(), leaves[-1])
+            for place, before in enumerate(outputs):
+                output = self._embed(batches[place], first + place)
+                require_repeated(before, output, self.precision)
+                self._propagate(output, leaves[place])
+        return value
+
+    def _embed(self, batch: Batch, place: int) -> Tensor:
+        """Return the output of a forward pass. The same place draws the same random numbers."""
+        seed_generators((self._seed + place) % 2**63)
+        return self._output(batch.inputs)
+
+    def _output(self, inputs: Tensor) -> Tensor:
         with autocast(self.device, self.precision):
-            embeddings = self.forward(batch.inputs)
-        self._embedded.append(embeddings.detach())
+            return self.forward(inputs.to(self.device, non_blocking=True))
+
+    def _loss(
+        self, embeddings: Sequence[Tensor], batches: Sequence[Batch], known: BatchTuples | None
+    ) -> Tensor:
+        views = 2 if self.loss.second_view else 1
         # Distances of nearly equal embeddings need full precision.
+        everything = by_view(embeddings, views)
         if known is None:
-            loss = self.loss(embeddings.float(), batch.labels)
+            labels = by_view([batch.labels for batch in batches], views).to(self.device)
+            loss = self.loss(everything, labels)
         else:
-            loss = self.loss(embeddings.float(), None, moved(known, self.device))
+            loss = self.loss(everything, None, moved(known, self.device))
         return _scalar(loss, name_of(self.loss, f"loss {type(self.loss).__name__}"))
+
+    @staticmethod
+    def _propagate(output: Tensor, leaf: Tensor) -> None:
+        """Propagate the gradient of the loss back from the output of a pass."""
+        if leaf.grad is not None:  # the loss may use a part of the images only
+            output.backward(leaf.grad.to(output.dtype))
 
     def _update(self) -> None:
         parameters = [p for p in self._parameters() if p.grad is not None]
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if not torch.isfinite(norm):
+        self.overflowed = not torch.isfinite(norm)
+        if self.overflowed:
             # The fp16 scaler provokes this on purpose. It skips the step and halves its scale;
             # below a scale of one, that no longer helps.
             if not self.scaler.is_enabled() or self.scaler.get_scale() < 1:
@@ -134,7 +220,16 @@ class Stepper:
                 raise self._not_finite("the gradient", float(norm))
         elif self.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
-        self.scaler.step(self.optimizer)
+        try:
+            self.scaler.step(self.optimizer)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ResourceError(
+                "out of memory in the update of the parameters, some of which may have changed",
+                hint="use an optimizer with less state (sgd), or freeze more; the run can be "
+                "resumed from its latest checkpoint",
+            ) from None
         self.scaler.update()
 
     def _not_finite(self, what: str, got: float) -> NonFiniteError:
@@ -161,6 +256,27 @@ def advice(precision: str) -> str:
     """Return the advice against numbers that grow too large, for messages."""
     lower = f"lower the learning rate ({setting('optimizer.lr')})"
     return lower if precision == "fp32" else f"{lower} or use fp32 ({setting('train.precision')})"
+
+
+def promoted(embeddings: Tensor) -> Tensor:
+    """Return embeddings in float32, or in float64 if they have that type."""
+    return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+
+
+def by_view(parts: Sequence[Tensor], views: int) -> Tensor:
+    """Join the parts of a batch. Each part holds the first views of its images, then the second.
+
+    Args:
+        parts: The rows of each part ``[views * n, ...]``.
+        views: The number of views of each image.
+
+    Returns:
+        The first views of all images, then their second views.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    chunks = [part.chunk(views) for part in parts]
+    return torch.cat([chunk[view] for view in range(views) for chunk in chunks])
 
 
 def _scalar(loss: object, whose: str) -> Tensor:

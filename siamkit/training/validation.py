@@ -134,6 +134,6 @@ def evaluator_of(setup: Setup, images: ImageSet) -> Evaluator:
     return Evaluator(
         images,
         setup.device,
-        batch_size=min(train.micro_batch or train.batch_size, 64),
+        batch_size=min(train.pass_size, 64),
         precision=train.precision,
     )

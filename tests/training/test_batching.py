@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from siamkit.config import TrainConfig
 from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.errors import DataError
 from siamkit.interfaces import Pairs, Triplets
-from siamkit.training.batching import MicroBatch, batch_notices, epoch_steps, part_of
+from siamkit.training.batching import LossBatch, batch_notices, epoch_steps, part_of
 
 ends = st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
 
@@ -19,7 +20,7 @@ def image_set(tuples: Tuples) -> ImageSet:
     return ImageSet(samples, tuple(map(str, range(10))), tuples)
 
 
-def rows_of(part: MicroBatch) -> list[tuple[int, ...]]:
+def rows_of(part: LossBatch) -> list[tuple[int, ...]]:
     assert part.tuples is not None
     columns = [c for c in vars(part.tuples).values() if c.dtype == torch.int64]
     return [tuple(part.images[i] for i in row) for row in torch.stack(columns).T.tolist()]
@@ -28,12 +29,16 @@ def rows_of(part: MicroBatch) -> list[tuple[int, ...]]:
 @given(
     st.lists(ends, min_size=1, max_size=60),
     st.integers(2, 40), st.none() | st.integers(8, 40), st.integers(0, 3), st.booleans(),
+    st.sampled_from(("exact", "naive")),
 )  # fmt: skip
 def test_each_known_tuple_is_shown_once_an_epoch(
-    rows: list[tuple[int, int, int]], batch: int, micro: int | None, epoch: int, triplets: bool
-) -> None:
+    rows: list[tuple[int, int, int]], batch: int, micro: int | None, epoch: int, triplets: bool,
+    accumulation: Literal["exact", "naive"],
+) -> None:  # fmt: skip
     batch, micro = batch * 4, None if micro is None else min(micro, batch * 4)
-    config = TrainConfig(batch_size=batch, images_per_class=2, micro_batch=micro)
+    config = TrainConfig(
+        batch_size=batch, images_per_class=2, micro_batch=micro, accumulation=accumulation
+    )
     tuples = (
         Tuples(tuple(rows))
         if triplets
@@ -45,7 +50,12 @@ def test_each_known_tuple_is_shown_once_an_epoch(
     for step in steps:
         assert sum(part.size for part in step) * tuples.width <= batch
         for part in step:
-            assert part.size * tuples.width <= (micro or batch)
+            assert [i for images in part.passes for i in images] == part.images
+            if accumulation == "naive":
+                assert part.size * tuples.width <= (micro or batch)
+            else:
+                assert len(step) == 1, "one loss compares the whole batch"
+                assert all(len(images) <= (micro or batch) for images in part.passes)
             assert len(set(part.images)) == len(part.images)
             assert part.size == len(rows_of(part))
     sizes = [sum(part.size for part in step) for step in steps]

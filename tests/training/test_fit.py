@@ -186,7 +186,8 @@ def test_the_best_model_is_loaded_back_and_scores_what_was_reported(done: Done) 
 
 def test_gradient_accumulation_is_used_and_explained(run_values: RunValues) -> None:
     watch = Recorder()
-    api.fit(run_values(train={"micro_batch": 4, "epochs": 1}), listeners=[watch])
+    naive = {"micro_batch": 4, "epochs": 1, "accumulation": "naive"}
+    api.fit(run_values(train=naive), listeners=[watch])
     (start,) = watch.data("run_start")
     assert any("from the same micro-batch only" in notice for notice in start["notices"])
 
@@ -210,7 +211,7 @@ def test_a_losss_own_parameters_train_and_are_saved(run_values: RunValues, loss:
     assert any(name.startswith("o/loss.") and name.endswith("exp_avg") for name in tensors)
 
 
-@pytest.mark.parametrize("precision", ["bf16"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_trains(run_values: RunValues, precision: str) -> None:
     result = api.fit(run_values(train={"precision": precision, "epochs": 1}))
     assert result["epochs"] == 1

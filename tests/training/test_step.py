@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from siamkit.batches import Batch
 from siamkit.errors import ConfigError, NonFiniteError, PluginError
 from siamkit.interfaces import Loss, Pairs, Triplets
-from siamkit.training.step import Stepper, autocast, micro_batches
+from siamkit.training.step import LossWork, Stepper, autocast, micro_batches
 
 CPU = torch.device("cpu")
 
@@ -41,12 +41,23 @@ def make(clip_norm: float | None = None) -> Stepper:
     return Stepper(net, MeanSquare(), optimizer, CPU, clip_norm=clip_norm)  # type: ignore[arg-type]
 
 
-def batches(images: Tensor, labels: Tensor, cuts: Sequence[int]) -> list[tuple[Batch, None, float]]:
+def split(images: Tensor, labels: Tensor, cuts: Sequence[int]) -> list[Batch]:
     index = torch.arange(len(labels))
-    parts = zip(
-        images.split(list(cuts)), labels.split(list(cuts)), index.split(list(cuts)), strict=True
-    )
-    return [(Batch(*part), None, len(part[1]) / len(labels)) for part in parts]
+    parts = (tensor.split(list(cuts)) for tensor in (images, labels, index))
+    return [Batch(*part) for part in zip(*parts, strict=True)]
+
+
+def batches(images: Tensor, labels: Tensor, cuts: Sequence[int]) -> list[LossWork]:
+    """Return a loss for each part."""
+    return [
+        LossWork(iter([batch]), 1, None, len(batch) / len(labels))
+        for batch in split(images, labels, cuts)
+    ]
+
+
+def passes(images: Tensor, labels: Tensor, cuts: Sequence[int]) -> list[LossWork]:
+    """Return one loss over all parts, each in a pass of its own."""
+    return [LossWork(iter(split(images, labels, cuts)), len(cuts), None, 1.0)]
 
 
 class Given(Loss):
@@ -101,8 +112,8 @@ def test_a_partial_last_micro_batch_weighs_what_it_should_and_is_not_dropped() -
     images, labels = torch.randn(10, 3), torch.arange(10)
     whole, parts = make(), make()
     loss = whole(batches(images, labels, [10]))
-    split = parts(batches(images, labels, [4, 4, 2]))
-    assert split == pytest.approx(loss)
+    in_parts = parts(batches(images, labels, [4, 4, 2]))
+    assert in_parts == pytest.approx(loss)
     for a, b in zip(whole.net.parameters(), parts.net.parameters(), strict=True):
         torch.testing.assert_close(a, b)
 
@@ -152,9 +163,26 @@ def test_bf16_computes_in_bf16_and_hands_the_loss_float32() -> None:
     assert stepper.net.linear.weight.grad.dtype == torch.float32
 
 
-def test_fp16_on_the_cpu_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"train\.precision: fp16 needs a CUDA device"):
-        autocast(CPU, "fp16")
+def test_fp16_is_refused_where_gradients_cannot_be_scaled() -> None:
+    with pytest.raises(ConfigError, match=r"train\.precision: fp16 needs a CUDA device or the CPU"):
+        autocast(torch.device("mps"), "fp16")
+
+
+def test_a_step_that_overflows_in_fp16_updates_nothing_and_the_next_ones_do() -> None:
+    torch.manual_seed(0)
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-6)
+    stepper = Stepper(net, MeanSquare(), optimizer, CPU, "fp16")  # type: ignore[arg-type]
+    before, scales, overflows = copy.deepcopy(net.state_dict()), [], []
+    for step in range(20):
+        stepper(batches(torch.randn(4, 3), 100 * torch.arange(4), [4]))
+        scales.append(stepper.scaler.get_scale())
+        overflows.append(stepper.overflowed)
+        if step == 0:
+            assert all(torch.equal(v, net.state_dict()[k]) for k, v in before.items())
+    assert overflows[0] and not overflows[-1]
+    assert scales == sorted(scales, reverse=True) and scales[-1] < scales[0]
+    assert not all(torch.equal(v, net.state_dict()[k]) for k, v in before.items())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

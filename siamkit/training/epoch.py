@@ -1,0 +1,267 @@
+"""The optimizer steps of an epoch, and what happens when one of them fails."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+
+import torch
+from torch import nn
+
+from siamkit.batches import Batch, zipped
+from siamkit.data.splits import Splits
+from siamkit.engine.blank import SuffixError
+from siamkit.engine.execution import Engine
+from siamkit.engine.phase import Execution
+from siamkit.engine.settings import Emit
+from siamkit.engine.sources import TRAIN, Awaited
+from siamkit.errors import ConfigError, NonFiniteError, ResourceError, is_out_of_memory
+from siamkit.freezing.hold import unheld
+from siamkit.interfaces import Phase
+from siamkit.model.generators import generators_restored
+from siamkit.model.undisturbed import Snapshot
+from siamkit.runs.directory import RunDir
+from siamkit.spelling import setting
+from siamkit.training.batching import LossBatch, epoch_steps, largest_pass
+from siamkit.training.build import Setup
+from siamkit.training.exactness import require_no_batch_statistics
+from siamkit.training.loading import SECOND
+from siamkit.training.rates import Rates
+from siamkit.training.seeding import derive
+from siamkit.training.state import RunState
+from siamkit.training.step import LossWork, Stepper
+from siamkit.words import plural
+
+
+class EpochTrainer:
+    """Carries out the optimizer steps of the epochs of a run.
+
+    Attributes:
+        steps_per_epoch: The number of optimizer steps in an epoch.
+        stepper: Carries out each step.
+        in_step: Whether a step has begun and not ended.
+
+    Args:
+        setup: The parts of the run.
+        splits: The run's data.
+        state: The run's state; updated after each step.
+        run_dir: The run's directory.
+        emit: Called with every event.
+        between: Called after each step; may raise to stop.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        splits: Splits,
+        state: RunState,
+        run_dir: RunDir,
+        emit: Emit,
+        between: Callable[[], None],
+    ) -> None:
+        self.setup, self.splits, self.state = setup, splits, state
+        self.run_dir, self.emit, self.between = run_dir, emit, between
+        config = setup.config
+        self.settings = config.train
+        self.stepper = Stepper(
+            setup.net,
+            setup.loss,
+            setup.optimizer,
+            setup.device,
+            self.settings.precision,
+            config.optimizer.clip_norm,
+        )
+        if state.scaler:
+            self.stepper.scaler.load_state_dict(state.scaler)
+        self.in_step = False
+        self._changing: list[nn.Module] = []
+        self._made: tuple[int, list[list[LossBatch]]] | None = None  # the steps of one epoch
+        self.steps_per_epoch = len(self.steps())
+        self.rates = Rates(setup, state, self.steps_per_epoch)
+
+    def steps(self) -> list[list[LossBatch]]:
+        """Return the losses of each step of the current epoch, made once."""
+        epoch, largest = self.state.epoch, self.state.largest_pass
+        if self._made is None or self._made[0] != epoch:
+            made = epoch_steps(self.settings, self.splits.train, epoch, largest)
+            self._made = epoch, made
+        return self._made[1]
+
+    def train(self, execution: Execution, engine: Engine) -> bool:
+        """Carry out the steps of the current epoch that are left.
+
+        Args:
+            execution: The execution of the phase, prepared for the epoch.
+            engine: The engine that made it.
+
+        Returns:
+            Whether all steps were carried out. If the memory ran out, forward passes are smaller
+            from now on, and the next call continues with the failed step.
+
+        Raises:
+            NonFiniteError: A loss or gradient is not finite.
+            ResourceError: The memory ran out, and forward passes cannot be smaller.
+            SuffixError: The cut network failed. The failed step updated nothing.
+        """
+        try:
+            with generators_restored():  # each step seeds them
+                self._train(execution, engine)
+            return True
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self._shrink()
+        # The exception held the tensors of the failed step until here.
+        self.setup.optimizer.zero_grad(set_to_none=True)
+        gc.collect()
+        if self.setup.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return False
+
+    def _train(self, execution: Execution, engine: Engine) -> None:
+        state, net = self.state, self.setup.net
+        steps = self.steps()
+        left = steps[state.epoch_step :]
+        flat = [images for step in left for part in step for images in part.passes]
+        view = execution.view(state.epoch)
+        names = (TRAIN, SECOND) if self.setup.loss.second_view else (TRAIN,)
+        loaded = Awaited(zipped([execution.sources[n].batches(flat, view) for n in names]))
+        self.stepper.use(execution.forward)
+        unfrozen = self.rates.unfrozen_at()
+        net.train()
+        # The modules to restore before a step is repeated. Held modules do not change.
+        self._changing = unheld(net)
+        for step in left:
+            images = sum(len(part.images) for part in step)
+            started, waited = time.perf_counter(), loaded.seconds
+            self.rates.set(unfrozen)
+            loss = self._step(loaded, step, execution, engine)
+            state.step += 1
+            state.epoch_step += 1
+            state.loss_sum += loss * images
+            state.images += images
+            seconds = time.perf_counter() - started
+            if self.stepper.overflowed:
+                self._say_overflow()
+            self.emit(
+                "step",
+                {
+                    "epoch": state.epoch + 1,
+                    "step": state.step,
+                    "steps": self.steps_per_epoch * self.settings.epochs,
+                    "epoch_step": state.epoch_step,
+                    "epoch_steps": len(steps),
+                    "loss": loss,
+                    **self.rates.current(),
+                    "images_per_second": images / seconds,
+                    "seconds": seconds,
+                    "input_seconds": loaded.seconds - waited,
+                },
+            )
+            self.between()
+
+    def _step(
+        self,
+        batches: Iterator[Batch],
+        parts: Sequence[LossBatch],
+        execution: Execution,
+        engine: Engine,
+    ) -> float:
+        before = Snapshot(self._changing)
+        try:
+            return self._attempt(batches, parts)
+        except Exception as raised:
+            error = raised
+            if isinstance(raised, NonFiniteError):
+                error = self._explained(raised, parts, execution, engine)
+            if isinstance(error, SuffixError) or is_out_of_memory(error):
+                # Batch norms have counted this batch, and the step will be repeated.
+                before.restore()
+            if error is raised:
+                raise
+            raise error from None
+        finally:
+            self.in_step = False
+
+    def _attempt(self, batches: Iterator[Batch], parts: Sequence[LossBatch]) -> float:
+        size = sum(part.size for part in parts)
+
+        def watched() -> Iterator[Batch]:
+            for batch in islice(batches, sum(len(part.passes) for part in parts)):
+                self.in_step = True
+                yield batch
+
+        each = watched()
+        work = (LossWork(each, len(p.passes), p.tuples, p.size / size) for p in parts)
+        # Dropout draws from torch's generator. Seeding it by the step's number makes a resumed run
+        # drop the same values as an uninterrupted one.
+        return self.stepper(work, derive(self.settings.seed, "step", self.state.step))
+
+    def _say_overflow(self) -> None:
+        scale = self.stepper.scaler.get_scale()
+        self.emit(
+            "notice",
+            {
+                "text": f"fp16 overflow in step {self.state.step}: the step updated nothing, and "
+                f"the loss is scaled by {scale:g} from now on"
+            },
+        )
+
+    def _explained(
+        self,
+        error: NonFiniteError,
+        parts: Sequence[LossBatch],
+        execution: Execution,
+        engine: Engine,
+    ) -> NonFiniteError | SuffixError:
+        """Return the error about a step whose loss or gradient is not finite."""
+        for images in (images for part in parts for images in part.passes):
+            if reason := engine.difference(execution, self.state.epoch, images):
+                return SuffixError(reason)
+        keys = [self.splits.train.samples[i].key for part in parts for i in part.images]
+        self.emit("non_finite", {"step": self.state.step, "samples": keys})
+        return NonFiniteError(
+            f"{error.what} in epoch {self.state.epoch + 1}, step {self.state.epoch_step + 1}; "
+            f"no update was made",
+            got=error.got,
+            hint=f"{error.hint}; {self.run_dir.events} lists the batch's images",
+        )
+
+    def _shrink(self) -> None:
+        """Halve the size of the forward passes, and emit a notice.
+
+        Raises:
+            ResourceError: They cannot be smaller.
+        """
+        state, plan = self.state, self.setup.controller.plan
+        largest = largest_pass(self.steps()[state.epoch_step :])
+        where = f"in epoch {state.epoch + 1}, step {state.epoch_step + 1}"
+        hint = (
+            f"use smaller images ({setting('data.image_size')}), freeze more, or recompute "
+            f"activations ({setting('train.grad_checkpointing', True)})"
+        )
+        if largest == 1:
+            raise ResourceError(f"out of memory {where}, with one image per forward pass",
+                                hint=hint)  # fmt: skip
+        assert plan is not None
+        try:
+            phase = Phase(state.epoch, state.epoch + 1, plan)
+            require_no_batch_statistics(self.setup.controller, [phase])
+        except ConfigError as error:
+            raise ResourceError(
+                f"out of memory {where}, with {largest} images per forward pass; smaller passes "
+                f"would change the result: {error.what}",
+                hint=f"{error.hint}; or {hint}",
+            ) from None
+        state.largest_pass = -(-largest // 2)
+        self._made = None
+        self.emit(
+            "notice",
+            {
+                "text": f"out of memory {where}, with {largest} images per forward pass: from here "
+                f"on, a forward pass has at most {plural(state.largest_pass, 'image')}. The loss "
+                "still compares the same images, so the result is the same up to rounding"
+            },
+        )

@@ -1,0 +1,139 @@
+"""Exact accumulation: the conditions under which several forward passes equal a single one.
+
+A pass over a part of a batch must give each image the embedding that a pass over the whole batch
+gives it, and a repeated pass must give the same embeddings again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from siamkit.engine.difference import relative_difference
+from siamkit.errors import ConfigError
+from siamkit.freezing.controller import FreezeController
+from siamkit.interfaces import Phase
+from siamkit.model.names import named_modules
+from siamkit.model.undisturbed import undisturbed
+from siamkit.spelling import setting
+
+_TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 1e-2}
+"""Largest relative difference between two passes over the same images, by precision. GPUs do not
+add up in a fixed order."""
+
+
+def ways_out() -> str:
+    """Return what a user can do whose network does not allow exact accumulation, for messages."""
+    return (
+        f"keep norm layers in eval mode ({setting('freeze.norm', 'affine')}), choose a head or a "
+        "backbone without them, run the whole batch at once "
+        f"({setting('train.micro_batch', 'null')}), or accept a loss for each micro-batch "
+        f"({setting('train.accumulation', 'naive')})"
+    )
+
+
+def batch_statistics(net: nn.Module, training: Collection[str]) -> list[str]:
+    """Return the names of the norm layers whose output for an image depends on its batch.
+
+    Args:
+        net: The network.
+        training: The names of the modules in training mode.
+    """
+    return [
+        name
+        for name, module in named_modules(net)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and (name in training or module.running_mean is None)
+    ]
+
+
+def require_no_batch_statistics(controller: FreezeController, phases: Sequence[Phase]) -> None:
+    """Refuse phases in which a forward pass over a part of a batch would give other embeddings.
+
+    Raises:
+        ConfigError: A norm layer uses the statistics of a pass.
+    """
+    for phase in phases:
+        names = batch_statistics(controller.net, controller.training_modules(phase.plan))
+        if names:
+            others = f" and {len(names) - 1} others" if len(names) > 1 else ""
+            raise ConfigError(
+                f"exact accumulation is not possible in epoch {phase.start_epoch + 1}: the norm "
+                f"layer {names[0]}{others} would use the statistics of a micro-batch",
+                where="train.micro_batch",
+                hint=ways_out(),
+            )
+
+
+def require_repeated(before: Tensor, again: Tensor, precision: str) -> None:
+    """Check that a repeated forward pass gave the same embeddings.
+
+    Args:
+        before: The embeddings ``[N, E]`` that the loss compared.
+        again: The embeddings of the same images in the repeated pass.
+        precision: The numeric type of the passes.
+
+    Raises:
+        ConfigError: They differ.
+    """
+    apart = relative_difference(again, before, equal_nan=True)
+    if apart > _TOLERANCE[precision]:
+        raise ConfigError(
+            "exact accumulation is not possible: the network gives other embeddings when a forward "
+            f"pass is repeated (by {apart:.1e} of the largest value), so it keeps a state, or "
+            "draws random numbers from a generator of its own",
+            where="train.micro_batch",
+            hint=ways_out(),
+        )
+
+
+def require_independent(
+    net: nn.Module, forward: Callable[[Tensor], Tensor], inputs: Tensor, precision: str
+) -> None:
+    """Check on a real batch that the embedding of an image does not depend on its batch.
+
+    The check is skipped if the forward pass draws random numbers, which a smaller batch would
+    distribute differently.
+
+    Args:
+        net: The network, in the mode of the training.
+        forward: Maps inputs to embeddings.
+        inputs: The inputs of a forward pass.
+        precision: The numeric type of the pass.
+
+    Raises:
+        ConfigError: It does, or the forward pass changes a buffer.
+    """
+    half = len(inputs) // 2
+    if not half:
+        return
+    kept = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    with undisturbed(net), torch.no_grad():
+        state = torch.get_rng_state()
+        whole = forward(inputs)
+        draws = not torch.equal(state, torch.get_rng_state())
+        changed = [
+            name
+            for name, buffer in net.named_buffers()
+            if name not in kept or not _equal(buffer, kept[name])
+        ]
+        parts = torch.cat([forward(inputs[:half]), forward(inputs[half:])])
+    apart = 0.0 if draws else relative_difference(parts, whole, equal_nan=True)
+    if not changed and apart <= _TOLERANCE[precision]:
+        return
+    why = (
+        f"a forward pass changes the buffer {changed[0]}, and exact accumulation runs it twice"
+        if changed
+        else "the embedding of an image depends on the other images of its forward pass (by "
+        f"{apart:.1e} of the largest value)"
+    )
+    raise ConfigError(
+        f"exact accumulation is not possible: {why}", where="train.micro_batch", hint=ways_out()
+    )
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Return whether two tensors are equal, where NaN equals NaN."""
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())

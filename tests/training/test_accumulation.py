@@ -1,0 +1,194 @@
+"""Runs with several forward passes per step: equal to runs with one, and able to shrink."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import siamkit
+from siamkit import api
+from siamkit.errors import ConfigError, ResourceError
+from siamkit.interfaces import Event
+from siamkit.runs import checkpoint
+
+Values = Callable[..., dict[str, Any]]
+
+
+def tensors_of(run: str) -> dict[str, Tensor]:
+    saved = checkpoint.latest_intact(Path(run) / "checkpoints")[0]
+    return {**saved.model, **{f"optimizer.{n}": t for n, t in saved.optimizer.items()}}
+
+
+@pytest.mark.parametrize("cache", ["off", "always"])
+@pytest.mark.parametrize("policy", ["freeze-all", "full"])
+def test_micro_batches_give_the_run_of_the_whole_batch(
+    run_values: Values, tmp_path: Path, policy: str, cache: str
+) -> None:
+    runs = []
+    for micro in (None, 3):
+        values = run_values(
+            freeze={"name": policy}, engine={"cache": cache, "dtype": "float32"},
+            train={"micro_batch": micro, "epochs": 2}, optimizer={"name": "sgd", "lr": 0.01},
+        )  # fmt: skip
+        values["run_dir"] = str(tmp_path / f"run-{micro}")
+        runs.append(api.fit(values))
+    whole, parts = (tensors_of(run["run_dir"]) for run in runs)
+    assert runs[1]["history"][-1]["train_loss"] == pytest.approx(
+        runs[0]["history"][-1]["train_loss"], rel=1e-4
+    )
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parts[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"head": {"name": "bnneck"}, "freeze": {"name": "freeze-all"}},
+        {"freeze": {"name": "full", "norm": "train"}},
+    ],
+    ids=["head", "backbone"],
+)
+def test_batch_statistics_are_refused_before_anything_is_written(
+    run_values: Values, values: dict[str, Any]
+) -> None:
+    given = run_values(**values, train={"micro_batch": 4, "epochs": 1})
+    with pytest.raises(ConfigError, match="would use the statistics of a micro-batch") as caught:
+        api.fit(given)
+    assert not Path(given["run_dir"]).exists()
+    assert "accumulation" in str(caught.value) and "micro_batch" in str(caught.value)
+    naive = {"micro_batch": 8, "epochs": 1, "accumulation": "naive"}
+    api.fit({**given, "train": {**given["train"], **naive}})
+
+
+class Small(nn.Module):
+    """A network for which a forward pass of more than ``limit`` images has no memory.
+
+    ``when`` is the number of training passes after which the memory shrinks.
+    """
+
+    def __init__(self, limit: int, when: int = 0) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=4)
+        self.limit, self.left = limit, when
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training and torch.is_grad_enabled() and len(images) > self.limit:
+            if not self.left:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")
+            self.left -= 1
+        return self.conv(images).mean((2, 3))
+
+
+def fit(data: Path, run: Path, backbone: nn.Module, **values: Any) -> tuple[Any, list[Event]]:
+    events: list[Event] = []
+    result = siamkit.fit(
+        data=data, backbone=backbone, freeze="full", epochs=2, batch_size=16, image_size=32,
+        run_dir=run, engine={"cut": "off"}, optimizer={"name": "sgd", "lr": 0.01},
+        listeners=[events.append], **values,
+    )  # fmt: skip
+    return result, events
+
+
+def make(limit: int, when: int = 0) -> Small:
+    torch.manual_seed(0)
+    return Small(limit, when)
+
+
+def test_out_of_memory_halves_the_passes_and_not_the_batch(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    whole, _ = fit(image_folder, tmp_path / "whole", make(1000))
+    small, events = fit(image_folder, tmp_path / "small", make(5, when=1))
+    told = [e.data["text"] for e in events if "out of memory" in e.data.get("text", "")]
+    assert len(told) == 2, "16, then 8, then 4 images"
+    assert "at most 4 images" in told[1] and "the same up to rounding" in told[1]
+    for ours, theirs in zip(small["history"], whole["history"], strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
+    state = checkpoint.latest_intact(tmp_path / "small/checkpoints")[0].state
+    assert state["largest_pass"] == 4
+    assert (
+        state["step"] == checkpoint.latest_intact(tmp_path / "whole/checkpoints")[0].state["step"]
+    )
+
+
+def test_one_image_that_does_not_fit_ends_the_run(image_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="out of memory .*one image per forward pass"):
+        fit(image_folder, tmp_path / "run", make(0))
+
+
+def test_batch_statistics_forbid_smaller_passes(image_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="smaller passes would change the result.*norm layer"):
+        fit(image_folder, tmp_path / "run", make(5), head="bnneck")
+
+
+def test_a_resumed_run_keeps_its_smaller_passes(image_folder: Path, tmp_path: Path) -> None:
+    """Bit-equal to the run that was not interrupted."""
+    fit(image_folder, tmp_path / "whole", make(5))
+
+    class Stop(Exception):
+        pass
+
+    def stop(event: Event) -> None:
+        if event.name == "checkpoint" and event.data["epoch"] == 1:
+            raise Stop
+
+    def begin(run: Path) -> Any:
+        return siamkit.fit(
+            data=image_folder, backbone=make(5), freeze="full", epochs=2, batch_size=16,
+            image_size=32, run_dir=run, engine={"cut": "off"},
+            optimizer={"name": "sgd", "lr": 0.01}, listeners=[stop],
+        )  # fmt: skip
+
+    with pytest.raises(Stop):
+        begin(tmp_path / "run")
+    siamkit.resume(tmp_path / "run", backbone=make(5))
+    whole, resumed = tensors_of(str(tmp_path / "whole")), tensors_of(str(tmp_path / "run"))
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+
+
+PROGRAM = """
+import resource, sys
+import torch, timm, siamkit
+from siamkit.training.epoch import EpochTrainer
+
+train = EpochTrainer.train
+
+def limited(self, *args):
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + {room}, -1))
+    try:
+        return train(self, *args)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+
+EpochTrainer.train = limited
+torch.set_num_threads(1)
+siamkit.fit(
+    data="sample", backbone="timm:resnet18", freeze=dict(name="full"), epochs=1,
+    batch_size=64, image_size=64, run_dir={run!r}, pretrained=False,
+    engine=dict(cut="off"), listeners=[lambda e: print(e.data.get("text", ""))],
+)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS"), reason="no limit on memory")
+def test_a_process_whose_memory_really_runs_out_goes_on(tmp_path: Path) -> None:
+    program = textwrap.dedent(PROGRAM).format(room=300_000_000, run=str(tmp_path / "run"))
+    program = program.replace("pretrained=False,", "")
+    program = program.replace('backbone="timm:resnet18"',
+                              'backbone=dict(name="timm:resnet18", pretrained=False)')  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "out of memory in epoch 1" in done.stdout
+    assert "per forward pass: from here on" in done.stdout
