@@ -71,6 +71,7 @@ def test_an_unknown_preset_names_those_there_are() -> None:
         read_preset("clasic")
 
 
+@pytest.mark.slow
 def test_the_pairs_of_the_how_to_train_and_are_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

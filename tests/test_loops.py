@@ -66,6 +66,7 @@ def plain(image_folder, tmp_path_factory):
 
 
 # Lightning notes that what is frozen is in eval mode, and that no workers load images.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*(in eval mode|does not have many workers).*")
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*smaller than the logging interval.*")

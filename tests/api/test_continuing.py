@@ -34,6 +34,7 @@ def begin(values: dict[str, Any], **options: Any) -> siamkit.TrainingResult:
     return begin_or_continue([values], lambda key: f"--{key}", **options)
 
 
+@pytest.mark.slow
 def test_the_same_call_begins_continues_and_repeats_the_result(
     run_values: RunValues, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def test_odd_names_are_printed_as_they_are(cli, trained, image_folder, tmp_path)
     assert found["queries"][0]["neighbours"][0]["path"] == str(odd)
 
 
+@pytest.mark.slow
 def test_a_run_that_moved_or_is_another(cli, trained, index, image_folder, values_of, tmp_path):
     from siamkit import api
 

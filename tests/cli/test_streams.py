@@ -80,6 +80,7 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_a_closed_stream_changes_nothing(closed):
     done = shell(f"{COMMAND} list losses {closed}")
@@ -87,6 +88,7 @@ def test_a_closed_stream_changes_nothing(closed):
     assert bool(done.stdout) is (closed == "2>&-")
 
 
+@pytest.mark.slow
 def test_a_closed_stream_does_not_change_the_exit_code(tmp_path):
     done = shell(f"{COMMAND} data check {shlex.quote(str(tmp_path / 'none'))} >&-")
     assert done.returncode == 3 and done.stderr.startswith("error: ")
@@ -113,6 +115,7 @@ def with_a_reader_that_left(stream: str, *args: object) -> int:
     return done.returncode
 
 
+@pytest.mark.slow
 def test_a_reader_of_stdout_that_left_does_not_change_the_exit_code(tmp_path, images):
     assert with_a_reader_that_left("stdout", "list", "losses") == 0
     assert with_a_reader_that_left("stdout", "data", "check", images) == 0
@@ -124,6 +127,7 @@ def test_a_reader_of_stdout_that_left_does_not_change_the_exit_code(tmp_path, im
         (images / "[red]0" / "broken.png").unlink()
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_after_the_reader_of_its_log_left(tmp_path, images):
     run = tmp_path / "run"
     assert with_a_reader_that_left("stderr", "train", images, *FEW, "--run-dir", run) == 0

@@ -21,6 +21,7 @@ def counted(backbone, policy, size=64, **options):
     return count_flops(net, found, images)
 
 
+@pytest.mark.slow
 def test_resnet50_has_the_published_number():
     found = counted("resnet50", "freeze-all", size=224)
     assert found.forward == pytest.approx(2 * 4.09e9, rel=0.01)  # multiply-adds, He et al. 2016

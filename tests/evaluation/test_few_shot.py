@@ -28,6 +28,7 @@ def test_more_shots_and_fewer_ways_are_easier():
     assert five.accuracy > one.accuracy + 0.05 and two.accuracy > one.accuracy + 0.05
 
 
+@pytest.mark.slow
 def test_the_margin_covers_what_other_seeds_give():
     data = clustered(2.0)
     first = few_shot(*data, episodes=200)
@@ -38,6 +39,7 @@ def test_the_margin_covers_what_other_seeds_give():
     assert first.margin > 0.001
 
 
+@pytest.mark.slow
 def test_scale_and_seed():
     embeddings, labels = clustered(2.0)
     assert few_shot(3 * embeddings, labels) == few_shot(embeddings, labels)

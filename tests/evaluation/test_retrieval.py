@@ -182,6 +182,7 @@ def test_perfect_embeddings_find_everything():
     assert found.map_at_r == found.r_precision == found.recall[1] == 1.0
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(st.integers(2, 5), st.integers(2, 6), st.integers(0, 10))
 def test_the_random_baseline_is_what_random_embeddings_give(classes, images, alone):

@@ -31,6 +31,7 @@ def test_every_freeze_policy_of_siamkit_is_a_subject() -> None:
     assert {e.name for e in registries()["freeze"] if e.distribution == "siamkit"} == set(POLICIES)
 
 
+@pytest.mark.slow
 def test_every_activity_that_can_be_killed_takes_place(kills: Kills) -> None:
     _, _, calls = kills.whole(Subject("stages", True))
     assert [activity for activity in ACTIVITIES if not calls[activity]] == []
@@ -61,6 +62,7 @@ def test_a_full_disk_loses_nothing(kills: Kills, number: int) -> None:
     assert record.happened.startswith("exit 7"), record
 
 
+@pytest.mark.slow
 def test_damaged_files_are_refused_or_change_nothing(kills: Kills) -> None:
     damage = Damage(kills, seed=0)
     drawn = [case for case in damage.draw(400) if case[3] in ("verify", "search", "cache list")]

@@ -250,6 +250,7 @@ def test_a_network_trains_on_after_it_was_used(
         assert state_of(own) == before
 
 
+@pytest.mark.slow
 def test_a_network_trains_on_after_it_was_saved_and_cut(
     own: siamkit.SiameseNet, tmp_path: Path
 ) -> None:
@@ -317,6 +318,7 @@ def test_statistics_that_torch_does_not_count_are_seen(image_folder: Path) -> No
         embedder.embed(image_folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["eager", "folded", "onnxruntime"])
 @pytest.mark.parametrize(
     "copied", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))],

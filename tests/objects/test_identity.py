@@ -292,6 +292,7 @@ for thing in (
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["script", "module"])
 def test_a_hash_is_the_same_in_every_process(where: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MODULE)

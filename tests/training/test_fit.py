@@ -680,6 +680,7 @@ def test_a_checkpoint_whose_frozen_tensors_changed_is_refused(run_values: RunVal
 # --- resuming elsewhere --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_data_that_was_moved(
     run_values: RunValues, image_folder: Path, tmp_path: Path
 ) -> None:

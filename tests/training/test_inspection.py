@@ -28,6 +28,7 @@ def resnet50() -> dict[str, Any]:
     )
 
 
+@pytest.mark.slow
 def test_the_classic_network_has_the_known_numbers_of_parameters(resnet50: dict[str, Any]) -> None:
     assert resnet50["backbone"]["parameters"] == 23_508_032
     assert resnet50["head"]["parameters"] == 1_114_752
@@ -149,6 +150,7 @@ def test_a_metric_driven_policy_is_told_to_be_a_forecast(run_values: RunValues) 
     assert len(report["phases"]) == 1
 
 
+@pytest.mark.slow
 def test_a_run_is_inspected_with_the_phases_it_went_through(run_values: RunValues) -> None:
     values = run_values(
         freeze={"name": "gradual-unfreeze", "trigger": "plateau", "patience": 1},

@@ -137,6 +137,7 @@ def test_sigterm_ends_a_run_whose_worker_was_stopped(
     assert api.resume(run_dir)["history"] == whole["history"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
 def test_a_resumed_run_holds_no_space_of_a_checkpoint_that_was_deleted(
     run_values: RunValues,
@@ -194,6 +195,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "said"),
     [

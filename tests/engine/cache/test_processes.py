@@ -154,6 +154,7 @@ def test_a_full_disk_is_an_error_of_ours_and_what_was_published_is_intact(progra
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 200_000
 
 
+@pytest.mark.slow
 def test_a_small_disk_that_fills_up(program, tmp_path):
     mount = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=2m none "$0" && exec "$@"']
     (tmp_path / "cache").mkdir()
@@ -169,6 +170,7 @@ def test_a_small_disk_that_fills_up(program, tmp_path):
     assert int(count) > 10_000
 
 
+@pytest.mark.slow
 def test_a_store_in_use_by_another_process_is_listed_so_and_stays(cache, start):
     cache.fill([1], prefix="b")
     child = start('with opened(root) as store:\n say("open")\n time.sleep(60)')
@@ -205,6 +207,7 @@ for count in (256, 32768):
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_rows(program):
     done = subprocess.run(program(MEMORY), capture_output=True, text=True, check=True)
     few, many = map(float, done.stdout.split())
