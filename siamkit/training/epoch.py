@@ -132,7 +132,7 @@ class EpochTrainer:
         unfrozen = self.rates.unfrozen_at()
         net.train()
         # The modules to restore before a step is repeated. Held modules do not change.
-        self._changing = unheld(net)
+        self._changing = [*unheld(net), *self.setup.loss.modules()]
         for step in left:
             images = sum(len(part.images) for part in step)
             started, waited = time.perf_counter(), loaded.seconds

@@ -12,11 +12,13 @@ import torch
 from siamkit.config import RunConfig
 from siamkit.data.splits import Splits
 from siamkit.errors import CheckpointError, ConfigError, ResourceError
+from siamkit.model.undisturbed import undisturbed
+from siamkit.model.unit import unit
 from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import SavedCheckpoint
 from siamkit.runs.directory import RunDir
 from siamkit.spelling import setting
-from siamkit.training.batching import part_of
+from siamkit.training.batching import epoch_steps, part_of
 from siamkit.training.build import Setup
 from siamkit.training.exactness import require_no_batch_statistics
 from siamkit.training.optimizer import state_size
@@ -45,19 +47,26 @@ def with_monitor(config: RunConfig, splits: Splits) -> RunConfig:
 
 
 def require_loss(setup: Setup, splits: Splits) -> None:
-    """Try the loss on known pairs or triplets before the training starts.
+    """Try the loss on a batch of the run's labels, pairs or triplets, before the training starts.
 
     Raises:
-        ConfigError: The loss cannot use the kind of tuples in the data.
+        ConfigError: The loss cannot use the kind of tuples in the data, or a batch of this size.
+        PluginError: The loss fails.
     """
     tuples = splits.train.tuples
     if tuples is None:
-        return
-    part = part_of(tuples, range(min(len(tuples), 2)))
-    assert part.tuples is not None
-    embeddings = torch.eye(len(part.images), setup.net.embedding_dim, device=setup.device)
-    with torch.no_grad():
-        setup.loss(embeddings, None, moved(part.tuples, setup.device))
+        labels = splits.train.labels
+        part = epoch_steps(setup.config.train, splits.train, epoch=0)[0][0]
+        known, given = None, torch.tensor([labels[i] for i in part.images], device=setup.device)
+    else:
+        part = part_of(tuples, range(min(len(tuples), 2)))
+        assert part.tuples is not None
+        known, given = moved(part.tuples, setup.device), None
+    views = 1 + (setup.loss.second_view and given is not None)
+    with undisturbed(setup.loss):
+        rows = torch.randn(views * len(part.images), setup.net.embedding_dim)
+        embeddings = unit(rows).to(setup.device).requires_grad_()
+        setup.loss(embeddings, None if given is None else given.repeat(views), known)
 
 
 def require_accumulation(setup: Setup) -> None:

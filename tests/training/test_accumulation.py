@@ -111,22 +111,23 @@ def test_out_of_memory_halves_the_passes_and_not_the_batch(
     told = [e.data["text"] for e in events if "out of memory" in e.data.get("text", "")]
     assert len(told) == 2, "16, then 8, then 4 images"
     assert "at most 4 images" in told[1] and "the same up to rounding" in told[1]
-    for ours, theirs in zip(small["history"], whole["history"], strict=True):
-        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
-    state = checkpoint.latest_intact(tmp_path / "small/checkpoints")[0].state
-    assert state["largest_pass"] == 4
-    assert (
-        state["step"] == checkpoint.latest_intact(tmp_path / "whole/checkpoints")[0].state["step"]
+    for a, b in zip(small["history"], whole["history"], strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
+    ours, theirs = (
+        checkpoint.latest_intact(tmp_path / f"{run}/checkpoints")[0].state
+        for run in ("small", "whole")
     )
+    assert ours["largest_pass"] == 4
+    assert ours["step"] == theirs["step"]
 
 
 def test_one_image_that_does_not_fit_ends_the_run(image_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match="out of memory .*one image per forward pass"):
+    with pytest.raises(ResourceError, match=r"out of memory .*one image per forward pass"):
         fit(image_folder, tmp_path / "run", make(0))
 
 
 def test_batch_statistics_forbid_smaller_passes(image_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match="smaller passes would change the result.*norm layer"):
+    with pytest.raises(ResourceError, match=r"smaller passes would change the result.*norm layer"):
         fit(image_folder, tmp_path / "run", make(5), head="bnneck")
 
 

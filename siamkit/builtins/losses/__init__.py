@@ -20,7 +20,18 @@ from siamkit.interfaces import Loss, LossContext, Options
 _COLDEST = 0.025
 
 
-class TripletOptions(Options):
+class MemoryOptions(Options):
+    """Options of losses that can compare with earlier batches."""
+
+    memory: int | None = Field(
+        None,
+        ge=2,
+        description="Number of embeddings of earlier batches to compare with as well (cross-batch "
+        "memory; Wang et al. 2020); at least the batch size. null: compare within the batch only.",
+    )
+
+
+class TripletOptions(MemoryOptions):
     """Options of ``triplet``."""
 
     margin: float = Field(
@@ -46,7 +57,7 @@ class TripletOptions(Options):
     smooth: bool = Field(False, description="Use softplus instead of the hinge.")
 
 
-class ContrastiveOptions(Options):
+class ContrastiveOptions(MemoryOptions):
     """Options of ``contrastive``."""
 
     pos_margin: float = Field(
@@ -68,7 +79,7 @@ class ContrastiveOptions(Options):
         return self
 
 
-class MultiSimilarityOptions(Options):
+class MultiSimilarityOptions(MemoryOptions):
     """Options of ``multi-similarity``."""
 
     alpha: float = Field(2.0, gt=0, description="Sharpness of the weighting of positive pairs.")
@@ -89,7 +100,7 @@ class MultiSimilarityOptions(Options):
     )
 
 
-class SupConOptions(Options):
+class SupConOptions(MemoryOptions):
     """Options of ``supcon``."""
 
     temperature: float = Field(
@@ -99,7 +110,7 @@ class SupConOptions(Options):
     )
 
 
-class NTXentOptions(Options):
+class NTXentOptions(MemoryOptions):
     """Options of ``ntxent``."""
 
     temperature: float = Field(
@@ -109,7 +120,7 @@ class NTXentOptions(Options):
     )
 
 
-class CircleOptions(Options):
+class CircleOptions(MemoryOptions):
     """Options of ``circle``."""
 
     margin: float = Field(
@@ -161,7 +172,8 @@ def build_triplet(options: TripletOptions, context: LossContext) -> Loss:
     criterion = losses.TripletMarginLoss(
         margin=options.margin, swap=options.swap, smooth_loss=options.smooth, distance=measure
     )
-    return MetricLoss("triplet", criterion, "triplet", miner=miner, as_triplets=True)
+    loss = MetricLoss("triplet", criterion, "triplet", miner=miner, as_triplets=True)
+    return loss.with_memory(options.memory, context.embedding_dim)
 
 
 def build_contrastive(options: ContrastiveOptions, context: LossContext) -> Loss:
@@ -175,7 +187,8 @@ def build_contrastive(options: ContrastiveOptions, context: LossContext) -> Loss
         # The criterion takes similarities here, while the options are distances.
         margins = 1 - margins[0], 1 - margins[1]
     criterion = losses.ContrastiveLoss(*margins, distance=distance(options.distance))
-    return MetricLoss("contrastive", criterion, "pair")
+    loss = MetricLoss("contrastive", criterion, "pair")
+    return loss.with_memory(options.memory, context.embedding_dim)
 
 
 def build_multi_similarity(options: MultiSimilarityOptions, context: LossContext) -> Loss:
@@ -187,7 +200,8 @@ def build_multi_similarity(options: MultiSimilarityOptions, context: LossContext
     criterion = losses.MultiSimilarityLoss(options.alpha, options.beta, options.base)
     mine = options.epsilon is not None
     miner = miners.MultiSimilarityMiner(epsilon=options.epsilon) if mine else None
-    return MetricLoss("multi-similarity", criterion, "pair", miner=miner)
+    loss = MetricLoss("multi-similarity", criterion, "pair", miner=miner)
+    return loss.with_memory(options.memory, context.embedding_dim)
 
 
 def build_supcon(options: SupConOptions, context: LossContext) -> Loss:
@@ -196,7 +210,8 @@ def build_supcon(options: SupConOptions, context: LossContext) -> Loss:
 
     from siamkit.builtins.losses.metric import MetricLoss
 
-    return MetricLoss("supcon", losses.SupConLoss(options.temperature), "triplet")
+    loss = MetricLoss("supcon", losses.SupConLoss(options.temperature), "triplet")
+    return loss.with_memory(options.memory, context.embedding_dim)
 
 
 def build_ntxent(options: NTXentOptions, context: LossContext) -> Loss:
@@ -205,7 +220,8 @@ def build_ntxent(options: NTXentOptions, context: LossContext) -> Loss:
 
     from siamkit.builtins.losses.metric import MetricLoss
 
-    return MetricLoss("ntxent", losses.NTXentLoss(options.temperature), "triplet")
+    loss = MetricLoss("ntxent", losses.NTXentLoss(options.temperature), "triplet")
+    return loss.with_memory(options.memory, context.embedding_dim)
 
 
 def build_circle(options: CircleOptions, context: LossContext) -> Loss:
@@ -214,7 +230,8 @@ def build_circle(options: CircleOptions, context: LossContext) -> Loss:
 
     from siamkit.builtins.losses.metric import MetricLoss
 
-    return MetricLoss("circle", losses.CircleLoss(options.margin, options.scale), "triplet")
+    loss = MetricLoss("circle", losses.CircleLoss(options.margin, options.scale), "triplet")
+    return loss.with_memory(options.memory, context.embedding_dim)
 
 
 def build_proxy_anchor(options: ProxyAnchorOptions, context: LossContext) -> Loss:

@@ -56,6 +56,13 @@ class MetricLoss(Loss):
         self.miner = miner
         self.as_triplets = as_triplets
 
+    def with_memory(self, size: int | None, embedding_dim: int) -> MetricLoss:
+        """Return this loss, comparing also with the last ``size`` embeddings; None: unchanged."""
+        if size is not None:
+            self.criterion = CrossBatchMemory(self.criterion, embedding_dim, size, self.miner)
+            self.miner = None
+        return self
+
     def forward(
         self, embeddings: Tensor, labels: Tensor | None, tuples: Pairs | Triplets | None = None
     ) -> Tensor:
@@ -79,6 +86,13 @@ class MetricLoss(Loss):
 
     def _explicit(self, tuples: Pairs | Triplets) -> tuple[Tensor, ...]:
         """Return tuples in the form that pytorch-metric-learning takes."""
+        if isinstance(self.criterion, CrossBatchMemory):
+            raise ConfigError(
+                "compares with earlier batches by label, so it cannot use explicit pairs or "
+                "triplets",
+                where="loss.memory",
+                hint="set it to null",
+            )
         if self.unit == "class":
             raise ConfigError(
                 f"loss {self.name!r} cannot use explicit pairs or triplets: it compares embeddings "
@@ -121,6 +135,37 @@ def _never_one(indices: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
     if len(anchor_p):
         return anchor_p.repeat(2), positive.repeat(2), anchor_n, negative
     return anchor_p, positive, anchor_n.repeat(2), negative.repeat(2)
+
+
+class CrossBatchMemory(losses.CrossBatchMemory):  # type: ignore[misc]
+    """A cross-batch memory whose position is a buffer, so that checkpoints hold it.
+
+    Wang et al. 2020, Cross-Batch Memory for Embedding Learning, arXiv 1912.06798.
+    """
+
+    def reset_queue(self) -> None:
+        """Empty the memory."""
+        super().reset_queue()
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))  # of all that came
+
+    def forward(self, embeddings: Tensor, labels: Tensor, *args: Any) -> Any:
+        """Return the loss, and keep the embeddings ``[N, D]``.
+
+        Raises:
+            ConfigError: The memory is smaller than the batch.
+        """
+        if len(embeddings) > self.memory_size:
+            raise ConfigError(
+                "must be at least the batch size",
+                where="loss.memory",
+                got=self.memory_size,
+                allowed=f"{len(embeddings)} or more",
+            )
+        count = int(self.count)
+        self.queue_idx, self.has_been_filled = count % self.memory_size, count >= self.memory_size
+        loss = super().forward(embeddings, labels, *args)
+        self.count += len(embeddings)
+        return loss
 
 
 class ArcFace(losses.ArcFaceLoss):  # type: ignore[misc]
