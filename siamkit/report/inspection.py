@@ -83,6 +83,7 @@ def _phase(phase: Json, index: int, phases: int) -> Table:
 
 def _footer(phase: Json, report: Json) -> Text:
     memory = phase["memory"]
+    peak = "" if memory["peak"] is None else f"; predicted peak {units.size(memory['peak'])}"
     parts = ", ".join(
         f"{name} {units.size(memory[name])}"
         for name in ("weights", "gradients", "optimizer", "activations")
@@ -90,8 +91,8 @@ def _footer(phase: Json, report: Json) -> Text:
     return styled(
         f"{units.count(phase['trainable_parameters'])} of {units.count(report['parameters'])} "
         f"parameters train ({units.percent(phase['trainable_share'])})\n"
-        f"memory at batch size {report['batch_size']}: {units.size(memory['total'])} ({parts})\n"
-        + "\n".join((_prefix(phase), *_measured(phase)))
+        f"memory at batch size {report['batch_size']}: {units.size(memory['total'])} ({parts})"
+        f"{peak}\n" + "\n".join((_prefix(phase), *_measured(phase)))
     )
 
 

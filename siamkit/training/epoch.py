@@ -27,6 +27,7 @@ from siamkit.spelling import setting
 from siamkit.training.batching import LossBatch, epoch_steps, largest_pass
 from siamkit.training.build import Setup
 from siamkit.training.exactness import require_no_batch_statistics
+from siamkit.training.fitting import fitting_pass
 from siamkit.training.loading import SECOND
 from siamkit.training.rates import Rates
 from siamkit.training.seeding import derive
@@ -88,6 +89,49 @@ class EpochTrainer:
             made = epoch_steps(self.settings, self.splits.train, epoch, largest)
             self._made = epoch, made
         return self._made[1]
+
+    def fit_memory(self) -> None:
+        """Choose the size of forward passes for the plan that was applied, if it is ``auto``."""
+        if self.settings.micro_batch != "auto":
+            return
+        fit = fitting_pass(self.setup)
+        before = self.state.largest_pass
+        if fit is None:
+            self._notice(
+                "the memory of a step cannot be predicted for this network: a forward pass takes "
+                "the whole batch, and smaller parts if the memory runs out"
+            )
+            return
+        needs = (
+            f"a step with all {self.settings.batch_size} images in a forward pass needs about "
+            f"{_gb(fit.whole)} of memory, and {_gb(fit.free)} are free"
+        )
+        if fit.images == self.settings.batch_size:
+            self.state.largest_pass = None
+        elif self._cannot_split():
+            self._notice(f"{needs}; smaller passes would change the result")
+        else:
+            self.state.largest_pass = fit.images
+            self._notice(
+                f"{needs}: a forward pass has at most {plural(fit.images, 'image')}, which needs "
+                f"about {_gb(fit.needed)}"
+            )
+        if self.state.largest_pass != before:
+            self._made = None
+
+    def _cannot_split(self) -> ConfigError | None:
+        """Return why the applied plan allows no smaller forward passes; None if it does."""
+        state, plan = self.state, self.setup.controller.plan
+        assert plan is not None
+        try:
+            phase = Phase(state.epoch, state.epoch + 1, plan)
+            require_no_batch_statistics(self.setup.controller, [phase])
+        except ConfigError as error:
+            return error
+        return None
+
+    def _notice(self, text: str) -> None:
+        self.emit("notice", {"text": text})
 
     def train(self, execution: Execution, engine: Engine) -> bool:
         """Carry out the steps of the current epoch that are left.
@@ -201,12 +245,9 @@ class EpochTrainer:
 
     def _say_overflow(self) -> None:
         scale = self.stepper.scaler.get_scale()
-        self.emit(
-            "notice",
-            {
-                "text": f"fp16 overflow in step {self.state.step}: the step updated nothing, and "
-                f"the loss is scaled by {scale:g} from now on"
-            },
+        self._notice(
+            f"fp16 overflow in step {self.state.step}: the step updated nothing, and the loss is "
+            f"scaled by {scale:g} from now on"
         )
 
     def _explained(
@@ -235,7 +276,7 @@ class EpochTrainer:
         Raises:
             ResourceError: They cannot be smaller.
         """
-        state, plan = self.state, self.setup.controller.plan
+        state = self.state
         largest = largest_pass(self.steps()[state.epoch_step :])
         where = f"in epoch {state.epoch + 1}, step {state.epoch_step + 1}"
         hint = (
@@ -243,25 +284,23 @@ class EpochTrainer:
             f"activations ({setting('train.grad_checkpointing', True)})"
         )
         if largest == 1:
-            raise ResourceError(f"out of memory {where}, with one image per forward pass",
-                                hint=hint)  # fmt: skip
-        assert plan is not None
-        try:
-            phase = Phase(state.epoch, state.epoch + 1, plan)
-            require_no_batch_statistics(self.setup.controller, [phase])
-        except ConfigError as error:
+            raise ResourceError(
+                f"out of memory {where}, with one image per forward pass", hint=hint
+            )
+        if error := self._cannot_split():
             raise ResourceError(
                 f"out of memory {where}, with {largest} images per forward pass; smaller passes "
                 f"would change the result: {error.what}",
                 hint=f"{error.hint}; or {hint}",
-            ) from None
+            )
         state.largest_pass = -(-largest // 2)
         self._made = None
-        self.emit(
-            "notice",
-            {
-                "text": f"out of memory {where}, with {largest} images per forward pass: from here "
-                f"on, a forward pass has at most {plural(state.largest_pass, 'image')}. The loss "
-                "still compares the same images, so the result is the same up to rounding"
-            },
+        self._notice(
+            f"out of memory {where}, with {largest} images per forward pass: from here on, a "
+            f"forward pass has at most {plural(state.largest_pass, 'image')}. The loss still "
+            "compares the same images, so the result is the same up to rounding"
         )
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"

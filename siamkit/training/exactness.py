@@ -15,8 +15,9 @@ from siamkit.engine.difference import relative_difference
 from siamkit.errors import ConfigError
 from siamkit.freezing.controller import FreezeController
 from siamkit.interfaces import Phase
+from siamkit.model.generators import generators_restored
 from siamkit.model.names import named_modules
-from siamkit.model.undisturbed import undisturbed
+from siamkit.model.undisturbed import Snapshot
 from siamkit.spelling import setting
 
 _TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 1e-2}
@@ -29,7 +30,7 @@ def ways_out() -> str:
     return (
         f"keep norm layers in eval mode ({setting('freeze.norm', 'affine')}), choose a head or a "
         "backbone without them, run the whole batch at once "
-        f"({setting('train.micro_batch', 'null')}), or accept a loss for each micro-batch "
+        f"(without {setting('train.micro_batch')}), or accept a loss for each micro-batch "
         f"({setting('train.accumulation', 'naive')})"
     )
 
@@ -110,16 +111,20 @@ def require_independent(
     if not half:
         return
     kept = {name: buffer.clone() for name, buffer in net.named_buffers()}
-    with undisturbed(net), torch.no_grad():
-        state = torch.get_rng_state()
-        whole = forward(inputs)
-        draws = not torch.equal(state, torch.get_rng_state())
-        changed = [
-            name
-            for name, buffer in net.named_buffers()
-            if name not in kept or not _equal(buffer, kept[name])
-        ]
-        parts = torch.cat([forward(inputs[:half]), forward(inputs[half:])])
+    before = Snapshot(net.modules())
+    try:
+        with generators_restored(), torch.no_grad():
+            state = torch.get_rng_state()
+            whole = forward(inputs)
+            draws = not torch.equal(state, torch.get_rng_state())
+            changed = [
+                name
+                for name, buffer in net.named_buffers()
+                if name not in kept or not _equal(buffer, kept[name])
+            ]
+            parts = torch.cat([forward(inputs[:half]), forward(inputs[half:])])
+    finally:
+        before.restore()
     apart = 0.0 if draws else relative_difference(parts, whole, equal_nan=True)
     if not changed and apart <= _TOLERANCE[precision]:
         return

@@ -26,6 +26,7 @@ from siamkit.model.names import named_parameters
 from siamkit.registry import Registry
 from siamkit.training.batching import epoch_steps
 from siamkit.training.build import Setup, build
+from siamkit.training.fitting import predictor
 from siamkit.training.forecast import forecast
 from siamkit.training.loading import engine_of, load_sets
 from siamkit.training.optimizer import state_size
@@ -202,7 +203,7 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
         "boundary": _boundary(setup, parts, images) if parts else None,
         "rejected_boundaries": rejected_boundaries,
         "flops": count_flops(setup.net, parts, images[:2]).to_json(),
-        "memory": memory.to_json(),
+        "memory": {**memory.to_json(), "peak": predictor(setup)(config.train.pass_size)},
     }
 
 

@@ -162,6 +162,8 @@ class Trainer:
             phase = self.setup.schedule.phase_at(state.epoch, state.history)
             before = state.decision if state.phase_start == phase.start_epoch else None
             execution = self.engine.enter(range(state.epoch, phase.end_epoch), before)
+            if before is None:
+                self.epoch.fit_memory()
             state.phase_start = phase.start_epoch
             self._keep(execution)
         ready = self.engine.prepare(execution, state.epoch)

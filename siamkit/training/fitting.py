@@ -1,0 +1,115 @@
+"""Fitting: chooses the size of forward passes by the memory that is free."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from siamkit.freezing.memory import probe_images
+from siamkit.freezing.peak import peak_of_step
+from siamkit.training.build import Setup
+from siamkit.training.optimizer import state_size
+from siamkit.training.step import autocast
+
+_SHARE = 0.8
+"""The share of the free memory to use. Batches, caches and other processes need some too."""
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A choice of the size of forward passes.
+
+    Attributes:
+        images: The number of images in a forward pass.
+        needed: The predicted peak of a step with passes of this size, in bytes.
+        whole: The predicted peak of a step with one pass, in bytes.
+        free: The free memory at the time of the choice, in bytes.
+    """
+
+    images: int
+    needed: int
+    whole: int
+    free: int
+
+
+def fitting_pass(setup: Setup) -> Fit | None:
+    """Return the largest forward pass that fits; None if the memory of a step is not predictable.
+
+    The plan must be applied. What the process holds already, such as the weights, is counted in the
+    prediction, but also missing from the free memory, so the choice is on the safe side.
+    """
+    batch = setup.config.train.batch_size
+    predict = predictor(setup)
+    whole, small = predict(batch), predict(max(batch // 4, 1))
+    if whole is None or small is None:
+        return None
+    free = free_bytes(setup.device)
+    return choose(batch, whole, small, free)
+
+
+def choose(batch: int, whole: int, small: int, free: int) -> Fit:
+    """Return the largest pass whose predicted peak fits into a share of the free memory.
+
+    The peak grows about linearly with the number of images.
+
+    Args:
+        batch: The number of images in a batch.
+        whole: The peak with a pass of ``batch`` images, in bytes.
+        small: The peak with a pass of a quarter of that (at least 1 image).
+        free: The free memory.
+    """
+    fewer = max(batch // 4, 1)
+    per_image = max(whole - small, 0) / max(batch - fewer, 1)
+    fixed = whole - per_image * batch
+    images = batch
+    while images > 1 and fixed + per_image * images > _SHARE * free:
+        # Halves, as after an error: the parts of a batch are then equal.
+        images = -(-images // 2)
+    return Fit(images, round(fixed + per_image * images), whole, free)
+
+
+def predictor(setup: Setup) -> Callable[[int], int | None]:
+    """Return a function that predicts the peak of a step by the images in a forward pass."""
+    preprocessing = setup.net.preprocessing
+    image = probe_images(preprocessing.channels, preprocessing.size, setup.device)[:1]
+    state = state_size(setup.optimizer)
+
+    def predict(images: int) -> int | None:
+        return peak_of_step(
+            setup.net, image, images, state,
+            lambda: autocast(setup.device, setup.config.train.precision),
+        )  # fmt: skip
+
+    return predict
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the free memory of a device. On a CPU, the limit of a container counts too."""
+    if device.type == "cuda":
+        free: int = torch.cuda.mem_get_info(device)[0]
+        # What torch keeps for later use is free for this process.
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min(_available(), _left_in_container())
+
+
+def _available() -> int:
+    try:
+        text = Path("/proc/meminfo").read_text()
+        line = next(line for line in text.splitlines() if line.startswith("MemAvailable:"))
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration):  # not Linux: assume that half is free
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _left_in_container() -> int:
+    try:
+        limit = int((_CGROUP / "memory.max").read_text())
+        return limit - int((_CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):  # no limit
+        return 2**63

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import siamkit
+from siamkit import api
+from siamkit.interfaces import Event
+from siamkit.runs import checkpoint
+from siamkit.training import fitting
+from siamkit.training.fitting import choose, free_bytes
+
+CPU = torch.device("cpu")
+
+
+@given(
+    batch=st.integers(1, 4096), fixed=st.integers(0, 10**9), each=st.integers(1, 10**8),
+    free=st.integers(0, 10**12),
+)  # fmt: skip
+def test_the_largest_half_that_fits_is_chosen(batch: int, fixed: int, each: int, free: int) -> None:
+    def need(images: int) -> int:
+        return fixed + each * images
+
+    fit = choose(batch, need(batch), need(max(batch // 4, 1)), free)
+    halves = [batch]
+    while halves[-1] > 1:
+        halves.append(-(-halves[-1] // 2))
+    assert fit.images in halves
+    slack = 1 + 1e-6 * need(batch)
+    if fit.images > 1:
+        assert fit.needed <= 0.8 * free + slack
+    if fit.images < batch:
+        assert need(halves[halves.index(fit.images) - 1]) >= 0.8 * free - slack
+    assert fit.needed == pytest.approx(need(fit.images), rel=1e-6, abs=2) or batch == 1
+
+
+def test_the_free_memory_is_what_the_system_and_the_container_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setattr(fitting, "_CGROUP", tmp_path)
+    assert 0 < free_bytes(CPU) <= everything
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("400\n")
+    assert free_bytes(CPU) == 600
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_bytes(CPU) > 600
+
+
+def test_auto_takes_what_fits_says_so_and_changes_only_the_rounding(
+    run_values: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def listen(event: Event) -> None:
+        told.append(event.data.get("text", ""))
+
+    def fit(name: str, micro: Any) -> Any:
+        values = run_values(
+            freeze={"name": "full"}, engine={"cut": "off"}, optimizer={"name": "sgd", "lr": 0.01},
+            train={"micro_batch": micro, "epochs": 1},
+        )  # fmt: skip
+        values["run_dir"] = str(tmp_path / name)
+        result = api.fit(values, listeners=[listen])
+        state = checkpoint.latest_intact(tmp_path / name / "checkpoints")[0].state
+        return result["history"][0]["train_loss"], state["largest_pass"]
+
+    plenty = fit("plenty", "auto")
+    assert plenty[1] is None and not any("forward pass" in text for text in told)
+    monkeypatch.setattr(fitting, "free_bytes", lambda device: 1)  # a machine that is full
+    full = fit("full", "auto")
+    assert full[1] == 1
+    assert any("a forward pass has at most 1 image" in text for text in told)
+    assert full[0] == pytest.approx(plenty[0], rel=1e-4)
+
+
+def test_inspect_predicts_the_peak_of_each_phase(
+    run_values: Callable[..., dict[str, Any]],
+) -> None:
+    values = run_values(freeze={"name": "stages"}, train={"epochs": 6})
+    head, last = (phase["memory"]["peak"] for phase in siamkit.inspect(values)["phases"])
+    assert 0 < head < last, "more stages, more memory"
