@@ -60,7 +60,10 @@ def main() -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, int]:
     """Return the predicted and the measured peak of one phase, in bytes."""
+    import siamkit_efficientnet_lite  # noqa: F401
+    import timm  # noqa: F401
     import torch
+    from pytorch_metric_learning import losses, miners  # noqa: F401
 
     from siamkit import api
     from siamkit.batches import Batch
