@@ -21,6 +21,7 @@ from siamkit.runs.events import Listener, emitter
 from siamkit.runs.open import OpenRun
 from siamkit.spelling import command, setting
 from siamkit.training.build import Setup, build, identity, prepare_images, providers
+from siamkit.training.find_lr import with_found_rate
 from siamkit.training.finish import best_network, calibrated, embed_held_out
 from siamkit.training.loading import VAL
 from siamkit.training.loop import Trainer
@@ -75,13 +76,19 @@ def fit(
     with run_dir.locked():
         if restart:
             run_dir.restart()
-        run_dir.write_config(config)
-        run_dir.write_plugins(providers(config, registries))
-        if splits.skipped and config.data.on_unreadable == "quarantine":
-            run_dir.write_quarantine(splits.skipped)
-        state = RunState(weights=setup.weights, identity=identity(config, splits, registries))
         emit = emitter(run_dir, listeners, [*observers, *trackers])
         with closing(trackers, emit):
+            found = None
+            if config.optimizer.lr == "auto":
+                config, found = with_found_rate(config, registries, splits, emit)
+                setup = build(config, registries, len(splits.train.classes))
+                prepare_images(setup, splits)
+            run_dir.write_config(config)
+            run_dir.write_plugins(providers(config, registries))
+            if splits.skipped and config.data.on_unreadable == "quarantine":
+                run_dir.write_quarantine(splits.skipped)
+            facts = identity(config, splits, registries)
+            state = RunState(weights=setup.weights, identity=facts, lr_find=found)
             return _run(setup, splits, state, run_dir, emit, None)
 
 

@@ -1,0 +1,294 @@
+"""The range test: trains with a rate that rises from step to step, and watches a fixed loss.
+
+Smith (2017), "Cyclical Learning Rates for Training Neural Networks", https://arxiv.org/abs/1506.01186.
+The loss of the batch that was just trained on says little here: batches of a metric loss differ
+more among each other than a step changes them. So the loss is measured on the same few batches
+after each step, and the test is repeated on other batches from the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import count, groupby, islice
+from operator import attrgetter
+
+import torch
+
+from siamkit.batches import Batch, zipped
+from siamkit.data.images import ImageSet
+from siamkit.data.splits import Splits
+from siamkit.engine.blank import SuffixError
+from siamkit.engine.decision import PhaseDecision
+from siamkit.engine.execution import Engine
+from siamkit.engine.phase import Execution
+from siamkit.engine.settings import Reports
+from siamkit.engine.sources import TRAIN
+from siamkit.errors import NonFiniteError
+from siamkit.interfaces import Phase
+from siamkit.model.generators import generators_restored, seed_generators
+from siamkit.model.trace import evaluating
+from siamkit.model.undisturbed import Snapshot, undisturbed
+from siamkit.registry import Registry
+from siamkit.training.batching import MicroBatch, epoch_steps
+from siamkit.training.build import Setup, build_optimizer
+from siamkit.training.loading import SECOND, engine_of, load_sets
+from siamkit.training.optimizer import rates, set_rates
+from siamkit.training.seeding import derive
+from siamkit.training.step import Stepper, autocast, moved
+from siamkit.training.suggestion import Curve, has_diverged
+
+WATCHED = 4
+"""The number of batches whose loss is measured after each step."""
+
+REPEATS = 3
+"""The number of times that the rates are tried, each time from the same weights."""
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step of the test: an epoch, which decides the view, and the step's micro-batches."""
+
+    epoch: int
+    parts: list[MicroBatch]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The outcome of a range test.
+
+    Attributes:
+        curves: One curve per repeat.
+        decision: How the engine computed the frozen part.
+    """
+
+    curves: tuple[Curve, ...]
+    decision: PhaseDecision
+
+
+def tried_rates(lowest: float, highest: float, steps: int) -> tuple[float, ...]:
+    """Return ``steps`` rates from ``lowest`` to ``highest``, each the same multiple of the last."""
+    growth = math.log(highest / lowest) / (steps - 1)
+    return tuple(lowest * math.exp(growth * i) for i in range(steps))
+
+
+def planned_steps(setup: Setup, images: ImageSet, first_epoch: int, needed: int) -> list[PlannedStep]:
+    """Return the first steps of a training that begins with an epoch, over as many as it needs."""
+    found: list[PlannedStep] = []
+    for epoch in count(first_epoch):
+        for parts in epoch_steps(setup.config.train, images, epoch):
+            found.append(PlannedStep(epoch, parts))
+            if len(found) == needed:
+                return found
+    raise AssertionError("an epoch has a step")
+
+
+def visited(images: ImageSet, steps: Sequence[PlannedStep]) -> tuple[ImageSet, list[PlannedStep]]:
+    """Return the images that the steps visit, and the steps with the indices of these images.
+
+    So the test prepares no image that it does not need. Labels and classes stay as they are.
+    """
+    used = sorted({i for step in steps for part in step.parts for i in part.images})
+    place = {image: number for number, image in enumerate(used)}
+    moved_steps = [
+        PlannedStep(
+            step.epoch,
+            [replace(part, images=[place[i] for i in part.images]) for part in step.parts],
+        )
+        for step in steps
+    ]
+    return ImageSet(tuple(images.samples[i] for i in used), images.classes), moved_steps
+
+
+def run_range_test(
+    setup: Setup,
+    registries: Mapping[str, Registry],
+    splits: Splits,
+    phase: Phase,
+    rates_to_try: Sequence[float],
+    reports: Reports,
+    progress: Callable[[int, int], None],
+) -> Tested:
+    """Run the test. The weights, buffers and generators are as before when it ends.
+
+    Args:
+        setup: The parts of a run that has not started.
+        registries: The registry of each component section.
+        splits: The data of the run.
+        phase: The phase of the plan to test under.
+        rates_to_try: The head's rate in each step. It rises.
+        reports: Callbacks during long work.
+        progress: Called with the number of steps done and the number of all steps.
+
+    Raises:
+        NonFiniteError: The loss is not finite before the first step.
+    """
+    needed = WATCHED + REPEATS * len(rates_to_try)
+    planned = planned_steps(setup, splits.train, phase.start_epoch, needed)
+    images, planned = visited(splits.train, planned)
+    setup.controller.apply(phase.plan)
+    small = replace(splits, train=images, test=None)
+    try:
+        return _tested(setup, registries, small, planned, phase, rates_to_try, reports, progress)
+    except SuffixError as error:
+        reports.emit("notice", {"text": f"the test runs the whole network: {error.what}"})
+        engine = setup.config.engine.model_copy(update={"cut": "off"})
+        setup.config = setup.config.model_copy(update={"engine": engine})
+        return _tested(setup, registries, small, planned, phase, rates_to_try, reports, progress)
+
+
+def _tested(
+    setup: Setup,
+    registries: Mapping[str, Registry],
+    splits: Splits,
+    planned: Sequence[PlannedStep],
+    phase: Phase,
+    rates_to_try: Sequence[float],
+    reports: Reports,
+    progress: Callable[[int, int], None],
+) -> Tested:
+    count_of_rates = len(rates_to_try)
+    with ExitStack() as closing:
+        closing.enter_context(generators_restored())
+        test = _Test(setup, registries, splits, planned, reports)
+        closing.callback(test.close)
+        curves = []
+        for before in range(0, REPEATS * count_of_rates, count_of_rates):
+            first = WATCHED + before
+            steps = zip(rates_to_try, planned[first : first + count_of_rates], strict=True)
+
+            def advance(done: int, before: int = before) -> None:
+                progress(before + done, REPEATS * count_of_rates)
+
+            curves.append(test.sweep(list(steps), phase, advance))
+        return Tested(tuple(curves), test.execution.decision)
+
+
+class _Test:
+    """The state of a range test: the engine, and the batches whose loss is watched."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        registries: Mapping[str, Registry],
+        splits: Splits,
+        planned: Sequence[PlannedStep],
+        reports: Reports,
+    ) -> None:
+        self.setup, self.registries, self.reports = setup, registries, reports
+        every = load_sets(setup, splits, reports.check)
+        self.sets = {name: part for name, part in every.items() if part.trains}
+        self.names = [TRAIN, SECOND] if setup.loss.second_view else [TRAIN]
+        epochs = range(planned[0].epoch, planned[-1].epoch + 1)
+        visits = sum(len(part.images) for step in planned for part in step.parts)
+        visits = -(-visits // len(epochs)) * len(self.names)
+        self.engine: Engine = engine_of(setup, self.sets, visits, reports)
+        self.execution: Execution = self.engine.enter(epochs)
+        first = planned[0].parts[0].images
+        self.execution = self.engine.prepare(self.execution, epochs.start)
+        self.execution = self.engine.checked(self.execution, epochs.start, first)
+        watched = planned[:WATCHED]
+        self._watched = [
+            pair
+            for step, batches in zip(watched, self._loaded(watched), strict=True)
+            for pair in zip(batches, step.parts, strict=True)
+        ]
+
+    def close(self) -> None:
+        self.engine.close()
+        for part in self.sets.values():
+            part.source.close()
+
+    def _loaded(self, steps: Sequence[PlannedStep]) -> Iterator[list[Batch]]:
+        """Yield the batches of each step."""
+        for epoch, group in groupby(steps, key=attrgetter("epoch")):
+            of_epoch = list(group)
+            self.execution = self.engine.prepare(self.execution, epoch)
+            view = self.execution.view(epoch)
+            flat = [part.images for step in of_epoch for part in step.parts]
+            sources = [self.execution.sources[name] for name in self.names]
+            loaded = zipped([source.batches(flat, view) for source in sources])
+            for step in of_epoch:
+                yield list(islice(loaded, len(step.parts)))
+
+    def sweep(
+        self,
+        steps: Sequence[tuple[float, PlannedStep]],
+        phase: Phase,
+        advance: Callable[[int], None],
+    ) -> Curve:
+        """Try the rates once, until the loss diverges."""
+        setup, config = self.setup, self.setup.config
+        optimizer = build_optimizer(
+            config.optimizer,
+            self.registries["optimizer"],
+            setup.net,
+            setup.loss,
+            setup.schedule.stages,
+        )
+        stepper = Stepper(
+            setup.net, setup.loss, optimizer, setup.device, config.train.precision,
+            config.optimizer.clip_norm,
+        )  # fmt: skip
+        with _untouched(setup):
+            losses = [self._loss()]
+            loaded = self._loaded([step for _, step in steps])
+            for number, ((rate, step), batches) in enumerate(zip(steps, loaded, strict=True)):
+                self.reports.check()
+                base = config.optimizer.model_copy(update={"lr": rate})
+                set_rates(optimizer, rates(base, phase.plan, 1.0), rate)
+                seed_generators(derive(config.train.seed, "range test", number))
+                stepper.forward = self.execution.forward
+                setup.net.train()
+                try:
+                    stepper(_work(batches, step.parts))
+                    losses.append(self._loss())
+                except NonFiniteError:
+                    break
+                advance(number + 1)
+                if has_diverged(losses):
+                    break
+            advance(len(steps))
+        return Curve(tuple(rate for rate, _ in steps[: len(losses) - 1]), tuple(losses))
+
+    def _loss(self) -> float:
+        """Return the loss of the watched batches, weighted as the parts of one step."""
+        setup, total, size = self.setup, 0.0, 0
+        kept = Snapshot(setup.loss.modules())  # a loss may remember batches
+        with evaluating(setup.net):
+            for batch, part in self._watched:
+                batch = batch.to(setup.device)
+                with autocast(setup.device, setup.config.train.precision):
+                    embeddings = self.execution.forward(batch.inputs)
+                known = None if part.tuples is None else moved(part.tuples, setup.device)
+                labels = batch.labels if known is None else None
+                total += float(setup.loss(embeddings.float(), labels, known)) * part.size
+                size += part.size
+        kept.restore()
+        if not math.isfinite(total):
+            raise NonFiniteError("the loss is not finite", got=total)
+        return total / size
+
+
+def _work(
+    batches: Sequence[Batch], parts: Sequence[MicroBatch]
+) -> Iterator[tuple[Batch, object, float]]:
+    size = sum(part.size for part in parts)
+    for batch, part in zip(batches, parts, strict=True):
+        yield batch, part.tuples, part.size / size
+
+
+@contextmanager
+def _untouched(setup: Setup) -> Iterator[None]:
+    """Restore the network and the loss after the block, parameters included."""
+    modules = setup.net, setup.loss
+    kept = [(p, p.detach().clone()) for m in modules for p in m.parameters() if p.requires_grad]
+    with undisturbed(setup.net), undisturbed(setup.loss):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, value in kept:
+                    parameter.copy_(value)
