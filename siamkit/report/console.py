@@ -122,6 +122,9 @@ class ConsoleListener:
 
     def _on_lr_find(self, data: Json) -> None:
         done, total = data["done"], data["total"]
+        if not done:
+            text = "the learning rate is auto: a range test comes before the training"
+            self._on_notice({"text": text})
         if done == total:
             self.close()
         elif self._console.is_terminal:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from siamkit.checks import whole_number
-from siamkit.config import RunConfig
+from siamkit.config import DEFAULT_RATE, RunConfig
 from siamkit.data.opening import load_data
 from siamkit.data.splits import Splits
-from siamkit.engine.settings import Emit, Reports
+from siamkit.engine.settings import Reports
 from siamkit.errors import ConfigError
 from siamkit.freezing.schedule import FreezeSchedule, status
 from siamkit.guard import attributing
-from siamkit.interfaces import Phase
+from siamkit.interfaces import Event, Phase
 from siamkit.registry import Registry
+from siamkit.runs.events import Listener
 from siamkit.spelling import argument, command, setting
 from siamkit.training.batching import batch_notices
 from siamkit.training.build import Setup, build, prepare_images
@@ -48,8 +50,6 @@ def find_lr(
     lowest: float = LOWEST,
     highest: float = HIGHEST,
     splits: Splits | None = None,
-    emit: Emit | None = None,
-    check: Callable[[], None] = lambda: None,
     progress: Progress = _silent,
 ) -> dict[str, Any]:
     """Return the result object of ``siamkit lr-find --json``.
@@ -66,8 +66,6 @@ def find_lr(
         lowest: The first rate.
         highest: The last rate.
         splits: The data of the run; None: load it.
-        emit: Called with the events of the engine and with notices.
-        check: Called regularly; may raise to stop.
         progress: Called with the number of finished steps, and the number of all steps.
 
     Raises:
@@ -77,24 +75,21 @@ def find_lr(
     started = time.perf_counter()
     notices: list[str] = []
 
-    def listen(name: str, data: Mapping[str, Any]) -> None:
+    def emit(name: str, data: Mapping[str, Any]) -> None:
         if name == "notice":
             notices.append(data["text"])
-        if emit is not None:
-            emit(name, data)
 
     if splits is None:
         splits = load_data(config.data, config.train.seed)
-        notices += splits.notices
+        notices += [*splits.notices, *batch_notices(config.train, splits.train)]
     setup = build(with_monitor(config, splits), registries, len(splits.train.classes))
     prepare_images(setup, splits)
     require_loss(setup, splits)
-    notices += batch_notices(setup.config.train, splits.train)
     chosen = _chosen(setup.schedule, phase, epoch)
     setup.schedule.require_trainable([chosen])
     rates = tried_rates(lowest, highest, steps)
     with attributing(setup.plugins):
-        reports = Reports(listen, check)
+        reports = Reports(emit, lambda: None)
         tested = run_range_test(setup, registries, splits, chosen, rates, reports, progress)
     found = suggested(tested.curves)
     mean = mean_curve(tested.curves)
@@ -115,41 +110,44 @@ def find_lr(
     }
 
 
-def with_found_rate(
-    config: RunConfig, registries: Mapping[str, Registry], splits: Splits, emit: Emit
-) -> tuple[RunConfig, dict[str, Any]]:
-    """Return the config of a run whose rate is ``auto`` with a number, and how it was found.
+def rate_of_run(
+    config: RunConfig,
+    registries: Mapping[str, Registry],
+    splits: Splits,
+    listeners: Sequence[Listener],
+) -> dict[str, Any]:
+    """Return the rate of a run whose configured rate is ``auto``, and how it was found.
 
     Args:
         config: The config of a run that has not started.
         registries: The registry of each component section.
         splits: The data of the run.
-        emit: Called with the events of the search.
+        listeners: Called with the event ``lr_find``. It is not part of the run's log, because the
+            run begins when its rate is known.
 
     Raises:
         ConfigError: The range test suggests no rate.
     """
-    emit("notice", {"text": "the learning rate is auto: a range test comes before the training"})
-    latest = time.monotonic()
+    latest = -math.inf
 
     def advance(done: int, total: int) -> None:
         nonlocal latest
-        if done == total or time.monotonic() - latest >= 1:
+        if done in (0, total) or time.monotonic() - latest >= 1:
             latest = time.monotonic()
-            emit("lr_find", {"done": done, "total": total})
+            for listener in listeners:
+                listener(Event("lr_find", {"done": done, "total": total}))
 
-    found = find_lr(config, registries, splits=splits, emit=emit, progress=advance)
+    found = find_lr(config, registries, splits=splits, progress=advance)
     if found["lr"] is None:
         raise ConfigError(
-            f"auto found no learning rate: {found['reason']}",
+            f"no learning rate was found: {found['reason']}",
             where=setting("optimizer.lr"),
             got="auto",
-            hint=f"give a number ({setting('optimizer.lr', 0.002)}); {command('lr-find')} shows "
-            "the loss by rate",
+            hint=f"give a number, such as {setting('optimizer.lr', DEFAULT_RATE)}; "
+            f"{command('lr-find')} shows the loss by rate",
         )
-    optimizer = config.optimizer.model_copy(update={"lr": found["lr"]})
-    kept = ("lr", "low", "high", "reason", "phase", "rates", "loss", "losses", "seconds")
-    return config.model_copy(update={"optimizer": optimizer}), {key: found[key] for key in kept}
+    kept = ("lr", "low", "high", "reason", "phase", "rates", "loss", "losses", "seconds", "notices")
+    return {key: found[key] for key in kept}
 
 
 def _require_range(steps: int, lowest: float, highest: float) -> None:
@@ -228,7 +226,5 @@ def _described(setup: Setup, phase: Phase) -> dict[str, Any]:
         "first_epoch": phase.start_epoch + 1,
         "last_epoch": phase.end_epoch,
         "trainable_parameters": sum(row.trainable for row in rows),
-        "stages": [
-            {"name": row.name, "lr_mult": row.lr_mult} for row in rows if row.trainable
-        ],
+        "stages": [{"name": row.name, "lr_mult": row.lr_mult} for row in rows if row.trainable],
     }

@@ -18,6 +18,7 @@ from operator import attrgetter
 import torch
 
 from siamkit.batches import Batch, zipped
+from siamkit.config import TrainConfig
 from siamkit.data.images import ImageSet
 from siamkit.data.splits import Splits
 from siamkit.engine.blank import SuffixError
@@ -74,11 +75,13 @@ def tried_rates(lowest: float, highest: float, steps: int) -> tuple[float, ...]:
     return tuple(lowest * math.exp(growth * i) for i in range(steps))
 
 
-def planned_steps(setup: Setup, images: ImageSet, first_epoch: int, needed: int) -> list[PlannedStep]:
+def planned_steps(
+    config: TrainConfig, images: ImageSet, first_epoch: int, needed: int
+) -> list[PlannedStep]:
     """Return the first steps of a training that begins with an epoch, over as many as it needs."""
     found: list[PlannedStep] = []
     for epoch in count(first_epoch):
-        for parts in epoch_steps(setup.config.train, images, epoch):
+        for parts in epoch_steps(config, images, epoch):
             found.append(PlannedStep(epoch, parts))
             if len(found) == needed:
                 return found
@@ -126,7 +129,7 @@ def run_range_test(
         NonFiniteError: The loss is not finite before the first step.
     """
     needed = WATCHED + REPEATS * len(rates_to_try)
-    planned = planned_steps(setup, splits.train, phase.start_epoch, needed)
+    planned = planned_steps(setup.config.train, splits.train, phase.start_epoch, needed)
     images, planned = visited(splits.train, planned)
     setup.controller.apply(phase.plan)
     small = replace(splits, train=images, test=None)
@@ -154,6 +157,7 @@ def _tested(
         closing.enter_context(generators_restored())
         test = _Test(setup, registries, splits, planned, reports)
         closing.callback(test.close)
+        progress(0, REPEATS * count_of_rates)
         curves = []
         for before in range(0, REPEATS * count_of_rates, count_of_rates):
             first = WATCHED + before

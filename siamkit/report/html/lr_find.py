@@ -88,13 +88,10 @@ def rate_search_chart(found: Json) -> Chart:
     rows: list[tuple[Cell, ...]] = [
         (rate_text(rates[i]), f"{mean[i + 1]:.4g}") for i in thinned(len(mean) - 1, _ROWS)
     ]
-    finding = (
-        f"{text.verdict(found)}. The dotted line is the loss before the first step"
-        + (", the dashed line the suggested rate." if suggested is not None else ".")
+    finding = f"{text.verdict(found)}. The dotted line is the loss before the first step" + (
+        ", the dashed line the suggested rate." if suggested is not None else "."
     )
-    return Chart(
-        "lr-find", "Loss by learning rate", finding, plot, ("rate", "mean loss"), rows
-    )
+    return Chart("lr-find", "Loss by learning rate", finding, plot, ("rate", "mean loss"), rows)
 
 
 def _about(found: Json) -> list[tuple[str, str]]:
