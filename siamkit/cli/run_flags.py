@@ -1,4 +1,4 @@
-"""The flags that describe a run, shared by ``train``, ``inspect`` and ``config show``."""
+"""The flags that describe a run, shared by ``train``, ``lr-find``, ``inspect``, ``config show``."""
 
 from __future__ import annotations
 

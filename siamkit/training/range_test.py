@@ -57,7 +57,7 @@ class PlannedStep:
 
 
 @dataclass(frozen=True)
-class Tested:
+class Outcome:
     """The outcome of a range test.
 
     Attributes:
@@ -113,7 +113,7 @@ def run_range_test(
     rates_to_try: Sequence[float],
     reports: Reports,
     progress: Callable[[int, int], None],
-) -> Tested:
+) -> Outcome:
     """Run the test. The weights, buffers and generators are as before when it ends.
 
     Args:
@@ -151,7 +151,7 @@ def _tested(
     rates_to_try: Sequence[float],
     reports: Reports,
     progress: Callable[[int, int], None],
-) -> Tested:
+) -> Outcome:
     count_of_rates = len(rates_to_try)
     with ExitStack() as closing:
         closing.enter_context(generators_restored())
@@ -167,7 +167,7 @@ def _tested(
                 progress(before + done, REPEATS * count_of_rates)
 
             curves.append(test.sweep(list(steps), phase, advance))
-        return Tested(tuple(curves), test.execution.decision)
+        return Outcome(tuple(curves), test.execution.decision)
 
 
 class _Test:

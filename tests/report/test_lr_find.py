@@ -64,7 +64,7 @@ def test_the_suggested_rate_is_a_line_at_its_place():
     inside = [line[1:-1] for line in drawn()[1:-2]]
     (column,) = {line.index("│") for line in inside if "│" in line[:-8]}
     share = (column + 0.5) / len(drawn()[0].strip("┌┐"))
-    assert share == pytest.approx((2.7) / 4, abs=0.05)  # log10(0.002) = -2.7, from -5 to -1
+    assert share == pytest.approx(2.3 / 4, abs=0.02)  # log10(0.002) = -2.7, from -5 to -1
     assert not any("│" in line[1:-8] for line in drawn(lr=None)[1:-2])
 
 

@@ -24,7 +24,7 @@ from siamkit.training.build import Setup, build
 from siamkit.training.range_test import (
     REPEATS,
     WATCHED,
-    Tested,
+    Outcome,
     planned_steps,
     run_range_test,
     tried_rates,
@@ -89,7 +89,7 @@ def parts_of(values: dict[str, Any]) -> tuple[Setup, Splits]:
     return build(config, registries(), len(splits.train.classes)), splits
 
 
-def tested(setup: Setup, splits: Splits, phase: int = 0, **more: Any) -> Tested:
+def tested(setup: Setup, splits: Splits, phase: int = 0, **more: Any) -> Outcome:
     rates = more.pop("rates", tried_rates(1e-6, 10.0, 20))
     progress = more.pop("progress", lambda _done, _total: None)
     reports = Reports(lambda _name, _data: None, lambda: None)
