@@ -12,8 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import count, groupby, islice
-from operator import attrgetter
+from itertools import count, islice
 
 import torch
 
@@ -41,19 +40,14 @@ from siamkit.training.seeding import derive
 from siamkit.training.step import Stepper, autocast, moved
 from siamkit.training.suggestion import Curve, has_diverged
 
-WATCHED = 4
+WATCHED = 2
 """The number of batches whose loss is measured after each step."""
 
 REPEATS = 3
 """The number of times that the rates are tried, each time from the same weights."""
 
-
-@dataclass(frozen=True)
-class PlannedStep:
-    """A step of the test: an epoch, which decides the view, and the step's micro-batches."""
-
-    epoch: int
-    parts: list[MicroBatch]
+Step = list[MicroBatch]
+"""The micro-batches of a step."""
 
 
 @dataclass(frozen=True)
@@ -77,32 +71,27 @@ def tried_rates(lowest: float, highest: float, steps: int) -> tuple[float, ...]:
 
 def planned_steps(
     config: TrainConfig, images: ImageSet, first_epoch: int, needed: int
-) -> list[PlannedStep]:
+) -> list[Step]:
     """Return the first steps of a training that begins with an epoch, over as many as it needs."""
-    found: list[PlannedStep] = []
+    found: list[Step] = []
     for epoch in count(first_epoch):
-        for parts in epoch_steps(config, images, epoch):
-            found.append(PlannedStep(epoch, parts))
-            if len(found) == needed:
-                return found
+        found += epoch_steps(config, images, epoch)
+        if len(found) >= needed:
+            return found[:needed]
     raise AssertionError("an epoch has a step")
 
 
-def visited(images: ImageSet, steps: Sequence[PlannedStep]) -> tuple[ImageSet, list[PlannedStep]]:
+def visited(images: ImageSet, steps: Sequence[Step]) -> tuple[ImageSet, list[Step]]:
     """Return the images that the steps visit, and the steps with the indices of these images.
 
     So the test prepares no image that it does not need. Labels and classes stay as they are.
     """
-    used = sorted({i for step in steps for part in step.parts for i in part.images})
+    used = sorted({i for step in steps for part in step for i in part.images})
     place = {image: number for number, image in enumerate(used)}
-    moved_steps = [
-        PlannedStep(
-            step.epoch,
-            [replace(part, images=[place[i] for i in part.images]) for part in step.parts],
-        )
-        for step in steps
+    renumbered = [
+        [replace(part, images=[place[i] for i in part.images]) for part in step] for step in steps
     ]
-    return ImageSet(tuple(images.samples[i] for i in used), images.classes), moved_steps
+    return ImageSet(tuple(images.samples[i] for i in used), images.classes), renumbered
 
 
 def run_range_test(
@@ -146,7 +135,7 @@ def _tested(
     setup: Setup,
     registries: Mapping[str, Registry],
     splits: Splits,
-    planned: Sequence[PlannedStep],
+    planned: Sequence[Step],
     phase: Phase,
     rates_to_try: Sequence[float],
     reports: Reports,
@@ -155,7 +144,7 @@ def _tested(
     count_of_rates = len(rates_to_try)
     with ExitStack() as closing:
         closing.enter_context(generators_restored())
-        test = _Test(setup, registries, splits, planned, reports)
+        test = _Test(setup, registries, splits, planned, phase.start_epoch, reports)
         closing.callback(test.close)
         progress(0, REPEATS * count_of_rates)
         curves = []
@@ -178,26 +167,26 @@ class _Test:
         setup: Setup,
         registries: Mapping[str, Registry],
         splits: Splits,
-        planned: Sequence[PlannedStep],
+        planned: Sequence[Step],
+        epoch: int,
         reports: Reports,
     ) -> None:
         self.setup, self.registries, self.reports = setup, registries, reports
         every = load_sets(setup, splits, reports.check)
         self.sets = {name: part for name, part in every.items() if part.trains}
         self.names = [TRAIN, SECOND] if setup.loss.second_view else [TRAIN]
-        epochs = range(planned[0].epoch, planned[-1].epoch + 1)
-        visits = sum(len(part.images) for step in planned for part in step.parts)
-        visits = -(-visits // len(epochs)) * len(self.names)
+        visits = sum(len(part.images) for step in planned for part in step) * len(self.names)
         self.engine: Engine = engine_of(setup, self.sets, visits, reports)
-        self.execution: Execution = self.engine.enter(epochs)
-        first = planned[0].parts[0].images
-        self.execution = self.engine.prepare(self.execution, epochs.start)
-        self.execution = self.engine.checked(self.execution, epochs.start, first)
+        # Every step uses the view of the phase's first epoch, which a training then finds cached.
+        self.epoch = epoch
+        entered = self.engine.enter(range(epoch, epoch + 1))
+        ready = self.engine.prepare(entered, epoch)
+        self.execution: Execution = self.engine.checked(ready, epoch, planned[0][0].images)
         watched = planned[:WATCHED]
         self._watched = [
             pair
             for step, batches in zip(watched, self._loaded(watched), strict=True)
-            for pair in zip(batches, step.parts, strict=True)
+            for pair in zip(batches, step, strict=True)
         ]
 
     def close(self) -> None:
@@ -205,21 +194,17 @@ class _Test:
         for part in self.sets.values():
             part.source.close()
 
-    def _loaded(self, steps: Sequence[PlannedStep]) -> Iterator[list[Batch]]:
+    def _loaded(self, steps: Sequence[Step]) -> Iterator[list[Batch]]:
         """Yield the batches of each step."""
-        for epoch, group in groupby(steps, key=attrgetter("epoch")):
-            of_epoch = list(group)
-            self.execution = self.engine.prepare(self.execution, epoch)
-            view = self.execution.view(epoch)
-            flat = [part.images for step in of_epoch for part in step.parts]
-            sources = [self.execution.sources[name] for name in self.names]
-            loaded = zipped([source.batches(flat, view) for source in sources])
-            for step in of_epoch:
-                yield list(islice(loaded, len(step.parts)))
+        view = self.execution.view(self.epoch)
+        flat = [part.images for step in steps for part in step]
+        loaded = zipped([self.execution.sources[n].batches(flat, view) for n in self.names])
+        for step in steps:
+            yield list(islice(loaded, len(step)))
 
     def sweep(
         self,
-        steps: Sequence[tuple[float, PlannedStep]],
+        steps: Sequence[tuple[float, Step]],
         phase: Phase,
         advance: Callable[[int], None],
     ) -> Curve:
@@ -247,7 +232,7 @@ class _Test:
                 stepper.forward = self.execution.forward
                 setup.net.train()
                 try:
-                    stepper(_work(batches, step.parts))
+                    stepper(_work(batches, step))
                     losses.append(self._loss())
                 except NonFiniteError:
                     break
