@@ -34,7 +34,7 @@ def find_lr(
 
     Args:
         config: As for :func:`fit`.
-        phase: The number of the phase, from 1; None: the phase with the most epochs.
+        phase: The number of the phase, from 1; None: the first.
         epoch: An epoch of the phase, from 1, instead of ``phase``.
         steps: The number of rates to try, at least 20.
         lowest: The first rate.

@@ -17,8 +17,8 @@ PhaseNumber = Annotated[
     typer.Option(
         "--phase",
         metavar="N",
-        help="The phase of the plan to test under, from 1: see 'siamkit inspect'. Default: the "
-        "phase with the most epochs.",
+        help="The phase of the plan to test under, from 1: see 'siamkit inspect'. Default: "
+        "the first.",
         rich_help_panel=_TEST,
     ),
 ]

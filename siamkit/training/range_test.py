@@ -37,8 +37,8 @@ from siamkit.training.build import Setup, build_optimizer
 from siamkit.training.loading import SECOND, engine_of, load_sets
 from siamkit.training.optimizer import rates, set_rates
 from siamkit.training.seeding import derive
-from siamkit.training.step import Stepper, autocast, moved
-from siamkit.training.suggestion import Curve, has_diverged
+from siamkit.training.step import Stepper, advice, autocast, moved
+from siamkit.training.suggestion import Curve, is_over
 
 WATCHED = 2
 """The number of batches whose loss is measured after each step."""
@@ -208,7 +208,7 @@ class _Test:
         phase: Phase,
         advance: Callable[[int], None],
     ) -> Curve:
-        """Try the rates once, until the loss diverges."""
+        """Try the rates once, until the loss rises after its first valley."""
         setup, config = self.setup, self.setup.config
         optimizer = build_optimizer(
             config.optimizer,
@@ -237,7 +237,7 @@ class _Test:
                 except NonFiniteError:
                     break
                 advance(number + 1)
-                if has_diverged(losses):
+                if is_over(losses):
                     break
             advance(len(steps))
         return Curve(tuple(rate for rate, _ in steps[: len(losses) - 1]), tuple(losses))
@@ -257,7 +257,9 @@ class _Test:
                 size += part.size
         kept.restore()
         if not math.isfinite(total):
-            raise NonFiniteError("the loss is not finite", got=total)
+            raise NonFiniteError(
+                "the loss is not finite", got=total, hint=advice(setup.config.train.precision)
+            )
         return total / size
 
 

@@ -1,9 +1,26 @@
-"""The suggestion: the learning rate that the curves of a range test speak for."""
+"""The suggestion: the learning rate that the curves of a range test speak for.
+
+The loss first falls as the rate rises, then rises again. That valley is all that counts. Beyond it,
+a loss over mined pairs may fall once more, because an embedding that has collapsed leaves few pairs
+to mine. The suggested rate is the one at which the loss has fallen by a quarter of the valley's
+depth. The bottom of the valley is too high: a training stays at its rate for longer than the test
+does. ``docs/defaults.md`` compares this rule with others.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from siamkit.spelling import argument
+
+SHARE = 0.25
+"""The share of the valley's depth by which the loss has fallen at the suggested rate."""
+
+_LEAST = 0.01  # the least depth of a valley, as a share of the loss before the first step
+_RISE = 0.5  # the share of its depth by which the loss rises at the end of a valley
+_EXPLODED = 3.0  # the multiple of the loss before the first step that ends a pass
+_APART = 10.0  # the ratio of the repeats' rates above which they say nothing
 
 
 @dataclass(frozen=True)
@@ -36,9 +53,22 @@ class Suggestion:
     reason: str
 
 
-def has_diverged(losses: Sequence[float]) -> bool:
-    """Return whether the last loss is so far above the first that higher rates need no trial."""
-    return losses[-1] > losses[0] + 2 * abs(losses[0])
+def suggested(curves: Sequence[Curve]) -> Suggestion:
+    """Return the rate that the passes of a range test speak for.
+
+    Args:
+        curves: The passes, over the same rates and from the same weights.
+    """
+    found = _suggestion(mean_curve(curves))
+    alone = [one.lr for one in map(_suggestion, curves) if one.lr is not None]
+    if found.lr is None:
+        return found
+    if len(alone) < len(curves):
+        return _none(f"only {len(alone)} of {len(curves)} repeats speak for a rate")
+    low, high = min(alone), max(alone)
+    if high > _APART * low:
+        return _none(f"the repeats disagree: they suggest rates from {low:g} to {high:g}")
+    return Suggestion(found.lr, min(low, found.lr), max(high, found.lr), found.reason)
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
@@ -48,37 +78,49 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     return Curve(shortest.rates, tuple(sum(column) / len(column) for column in columns))
 
 
-def suggested(curves: Sequence[Curve]) -> Suggestion:
-    """Return the rate that the passes of a range test speak for.
-
-    Args:
-        curves: The passes, over the same rates and from the same weights.
-    """
-    mean = mean_curve(curves)
-    if why := _says_nothing(curves, mean):
-        return Suggestion(None, None, None, why)
-    alone = [rate for curve in curves if (rate := _rate(curve)) is not None]
-    rate = _rate(mean)
-    assert rate is not None and alone
-    return Suggestion(
-        rounded(rate),
-        rounded(min(alone)),
-        rounded(max(alone)),
-        "here the loss has fallen by half of what it falls by at most",
-    )
+def is_over(losses: Sequence[float]) -> bool:
+    """Return whether higher rates need no trial: the valley has ended, or the loss has exploded."""
+    _, ended = _valley(losses)
+    return ended or losses[-1] > losses[0] + (_EXPLODED - 1) * abs(losses[0])
 
 
 def rounded(rate: float) -> float:
-    """Return a rate with two significant digits, so that rounding errors rarely change it."""
+    """Return a rate with two significant digits. More would be noise."""
     return float(f"{rate:.1e}")
 
 
-def _rate(curve: Curve) -> float | None:
-    first, least = curve.losses[0], min(curve.losses)
-    limit = first - 0.5 * (first - least)
-    reached = (r for r, loss in zip(curve.rates, curve.losses[1:], strict=True) if loss <= limit)
-    return next(reached, None) if least < first else None
+def _suggestion(curve: Curve) -> Suggestion:
+    losses = curve.losses
+    bottom, ended = _valley(losses)
+    first, depth = losses[0], losses[0] - losses[bottom]
+    if not any(losses[: bottom + 1]):
+        return _none("the loss is 0 before the first step, so nothing is learned from")
+    if depth <= _LEAST * abs(first):
+        return _none(f"the loss falls by less than {_LEAST:.0%} at every rate")
+    if not ended and bottom == len(losses) - 1:
+        last = argument("highest", flag="--to")
+        return _none(f"the loss still falls at the last rate; raise {last}")
+    limit = first - SHARE * depth
+    place = next(i for i, loss in enumerate(losses) if loss <= limit)
+    if place == 1:
+        return _none(
+            f"the loss falls at the first rate already; lower {argument('lowest', flag='--from')}"
+        )
+    rate = rounded(curve.rates[place - 1])
+    return Suggestion(rate, rate, rate, "there the loss has fallen by a quarter of its first fall")
 
 
-def _says_nothing(curves: Sequence[Curve], mean: Curve) -> str | None:
-    return None if min(mean.losses) < mean.losses[0] else "the loss fell at no rate"
+def _none(reason: str) -> Suggestion:
+    return Suggestion(None, None, None, reason)
+
+
+def _valley(losses: Sequence[float]) -> tuple[int, bool]:
+    """Return the place of the first valley's bottom, and whether the loss rises after it."""
+    bottom = 0
+    for place, loss in enumerate(losses):
+        if loss < losses[bottom]:
+            bottom = place
+        depth = losses[0] - losses[bottom]
+        if depth > _LEAST * abs(losses[0]) and loss - losses[bottom] >= _RISE * depth:
+            return bottom, True
+    return bottom, False

@@ -82,7 +82,15 @@ def fallen(share: float) -> Rule:
     return rule
 
 
+def first_valley(rates: Sequence[float], losses: Sequence[float]) -> float | None:
+    """The rule of ``siamkit lr-find``."""
+    from siamkit.training.suggestion import Curve, suggested
+
+    return suggested([Curve(tuple(rates), (losses[0], *losses))]).lr
+
+
 RULES: dict[str, Rule] = {
+    "quarter of the first valley": first_valley,
     "minimum": minimum(1),
     "minimum / 3": minimum(1 / 3),
     "minimum / 10": minimum(1 / 10),
@@ -169,7 +177,8 @@ def table(options: argparse.Namespace) -> None:
                  "trained, smoothed": smoothed(trained)}  # fmt: skip
         for kind, losses in kinds.items():
             for name, rule in RULES.items():
-                rate = rule(found["rates"], losses)
+                if (rate := rule(found["rates"], losses)) is None:
+                    continue
                 lost = best - recall_at(rate, measured)
                 rows[kind, number, name].append((found["set"], found["seed"], rate, lost))
     sets = sorted({(s, seed) for found in rows.values() for s, seed, _, _ in found})

@@ -25,7 +25,7 @@ def test_the_chart_and_the_rate_are_printed(quick: Cli) -> None:
     result = quick("lr-find", "--steps", "30")
     assert result.code == 0, result.err
     lines = result.out.splitlines()
-    assert lines[0].startswith("loss by learning rate, phase 2 of 2 (epochs 2 to 3, ")
+    assert lines[0].startswith("loss by learning rate, phase 1 of 2 (epoch 1, ")
     assert lines[1].startswith("┌──") and lines[1].endswith("┐")
     assert any(line.startswith("suggested rate ") for line in lines)
     assert max(map(len, lines[1:18])) <= 100
@@ -83,7 +83,7 @@ def test_train_finds_its_rate_and_says_so(quick: Cli, tmp_path: Path) -> None:
     result = quick("train", "--lr", "auto", "--run-dir", run)
     assert result.code == 0, result.err
     assert "the learning rate is auto: a range test comes before the training" in result.err
-    assert "found by a range test under phase 2" in result.err
+    assert "found by a range test under phase 1" in result.err
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     rate = events[0]["lr_find"]["lr"]
     assert f"lr: {rate}" in (run / "config.yaml").read_text()
