@@ -17,8 +17,8 @@ from siamkit.spelling import argument
 SHARE = 0.25
 """The share of the valley's depth by which the loss has fallen at the suggested rate."""
 
-_LEAST = 0.01  # the least depth of a valley, as a share of the loss before the first step
-_RISE = 0.5  # the share of its depth by which the loss rises at the end of a valley
+_LEAST = 0.02  # the least depth of a valley, as a share of the loss before the first step
+_RISE = 0.3  # the share of its depth by which the loss rises at the end of a valley
 _EXPLODED = 3.0  # the multiple of the loss before the first step that ends a pass
 _APART = 10.0  # the ratio of the repeats' rates above which they say nothing
 

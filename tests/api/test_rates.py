@@ -19,7 +19,7 @@ RunValues = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def values(run_values: RunValues) -> dict[str, Any]:
-    return {k: v for k, v in run_values(loss="proxy-anchor").items() if k != "run_dir"}
+    return {k: v for k, v in run_values(loss="triplet").items() if k != "run_dir"}
 
 
 def test_the_result_is_typed(values: dict[str, Any]) -> None:

@@ -96,7 +96,7 @@ def auto(run_values: RunValues, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     def values(**sections: Any) -> dict[str, Any]:
         engine = {"cache": "off", "prefix": "folded", **sections.pop("engine", {})}
         return run_values(
-            optimizer={"lr": "auto"}, loss={"name": "proxy-anchor"}, engine=engine, **sections
+            optimizer={"lr": "auto"}, loss={"name": "triplet"}, engine=engine, **sections
         )
 
     return values
