@@ -69,7 +69,7 @@ def find_lr(
             steps=steps,
             lowest=lowest,
             highest=highest,
-            **({} if progress is None else {"progress": progress}),
+            progress=progress,
         )
     found = {**found, "notices": [*notices, *found["notices"]], "output": None}
     if target is not None:

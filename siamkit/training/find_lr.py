@@ -50,7 +50,7 @@ def find_lr(
     lowest: float = LOWEST,
     highest: float = HIGHEST,
     splits: Splits | None = None,
-    progress: Progress = _silent,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Return the result object of ``siamkit lr-find --json``.
 
@@ -90,7 +90,9 @@ def find_lr(
     rates = tried_rates(lowest, highest, steps)
     with attributing(setup.plugins):
         reports = Reports(emit, lambda: None)
-        tested = run_range_test(setup, registries, splits, chosen, rates, reports, progress)
+        tested = run_range_test(
+            setup, registries, splits, chosen, rates, reports, progress or _silent
+        )
     found = suggested(tested.curves)
     mean = mean_curve(tested.curves)
     return {

@@ -37,7 +37,7 @@ from siamkit.training.build import Setup, build_optimizer
 from siamkit.training.loading import SECOND, engine_of, load_sets
 from siamkit.training.optimizer import rates, set_rates
 from siamkit.training.seeding import derive
-from siamkit.training.step import Stepper, advice, autocast, moved
+from siamkit.training.step import BatchTuples, Stepper, advice, autocast, moved
 from siamkit.training.suggestion import Curve, is_over
 
 WATCHED = 2
@@ -265,7 +265,7 @@ class _Test:
 
 def _work(
     batches: Sequence[Batch], parts: Sequence[MicroBatch]
-) -> Iterator[tuple[Batch, object, float]]:
+) -> Iterator[tuple[Batch, BatchTuples | None, float]]:
     size = sum(part.size for part in parts)
     for batch, part in zip(batches, parts, strict=True):
         yield batch, part.tuples, part.size / size
