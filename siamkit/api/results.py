@@ -162,7 +162,7 @@ class RateResult(Result):
 
     @property
     def loss(self) -> Sequence[float]:
-        """The mean loss over the repeats: before the first step, then after each rate."""
+        """The mean loss before the first step and after each rate, while all repeats run."""
         return list(self["loss"])
 
     @property

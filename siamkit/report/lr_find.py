@@ -22,7 +22,7 @@ _BORDERS = str.maketrans("┌┐└┘─│", "++++-|")
 def rate_report(report: Json) -> RenderableType:
     """Return the printed form of the result of ``siamkit.find_lr``."""
     parts: list[RenderableType] = [styled(f"loss by learning rate, {tested(report)}", "bold")]
-    parts += [RateChart(report["rates"], report["loss"], report["lr"]), verdict(report)]
+    parts += [RateChart(report), verdict(report)]
     if report["output"] is not None:
         parts.append(whole("chart: ", report["output"]))
     parts += [styled(f"note: {notice}", "yellow") for notice in report["notices"]]
@@ -37,7 +37,7 @@ def tested(report: Json) -> str:
     return (
         f"phase {phase['number']} of {phase['of']} ({epochs}, "
         f"{units.count(phase['trainable_parameters'])} parameters train), "
-        f"mean of {plural(report['repeats'], 'repeat')} of {plural(report['steps'], 'step')}"
+        f"{plural(report['repeats'], 'repeat')} of {plural(report['steps'], 'step')}"
     )
 
 
@@ -72,15 +72,12 @@ class RateChart:
     """A chart of the loss over the learning rate, drawn with characters.
 
     Args:
-        rates: The rates that were tried.
-        loss: The loss before the first step, then after each rate.
-        suggested: The rate to mark; None: mark none.
+        report: The result of ``siamkit.find_lr``.
     """
 
-    def __init__(
-        self, rates: Sequence[float], loss: Sequence[float], suggested: float | None
-    ) -> None:
-        self._rates, self._loss, self._suggested = rates, loss, suggested
+    def __init__(self, report: Json) -> None:
+        self._rates, self._losses = report["rates"], report["losses"]
+        self._mean, self._suggested = report["loss"], report["lr"]
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
@@ -88,10 +85,11 @@ class RateChart:
         """Draw the chart as wide as the console, at most 100 columns."""
         from uniplot import plot_to_string
 
-        low, high = shown_range(self._loss)
+        low, high = shown_range(self._mean)
+        size = len(self._rates)
         text = plot_to_string(
-            xs=list(self._rates),
-            ys=[min(loss, high) for loss in self._loss[1:]],
+            xs=[list(self._rates)] * len(self._losses),
+            ys=[_shown(losses[1:], low, high, size) for losses in self._losses],
             x_as_log=True,
             x_gridlines=[] if self._suggested is None else [self._suggested],
             y_gridlines=[],
@@ -107,8 +105,13 @@ class RateChart:
         yield Text(text.translate(_BORDERS) if options.ascii_only else text, no_wrap=True)
 
 
+def _shown(losses: Sequence[float], low: float, high: float, size: int) -> list[float]:
+    """Return the losses of a repeat within a range, and NaN for each rate that it left out."""
+    return [min(max(loss, low), high) for loss in losses] + [math.nan] * (size - len(losses))
+
+
 def shown_range(losses: Sequence[float]) -> tuple[float, float]:
-    """Return the range of losses worth showing: what a diverging test ends with is cut off."""
+    """Return the range of losses to show, given their mean. What a test ends with is cut off."""
     known = [loss for loss in losses if math.isfinite(loss)]
     low, first = min(known), known[0]
     high = min(max(known), first + max(first - low, 0.05 * abs(first)))

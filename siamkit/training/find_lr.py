@@ -103,7 +103,7 @@ def find_lr(
         "repeats": REPEATS,
         "lowest": lowest,
         "highest": highest,
-        "rates": list(mean.rates),
+        "rates": list(max((curve.rates for curve in tested.curves), key=len)),
         "loss": list(mean.losses),
         "losses": [list(curve.losses) for curve in tested.curves],
         "engine": tested.decision.to_json(),

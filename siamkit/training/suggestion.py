@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median_low
 
 from siamkit.spelling import argument
 
@@ -54,21 +55,21 @@ class Suggestion:
 
 
 def suggested(curves: Sequence[Curve]) -> Suggestion:
-    """Return the rate that the passes of a range test speak for.
+    """Return the rate that the passes of a range test speak for: the median of their rates.
 
     Args:
         curves: The passes, over the same rates and from the same weights.
     """
-    found = _suggestion(mean_curve(curves))
-    alone = [one.lr for one in map(_suggestion, curves) if one.lr is not None]
-    if found.lr is None:
-        return found
-    if len(alone) < len(curves):
-        return _none(f"only {len(alone)} of {len(curves)} repeats speak for a rate")
-    low, high = min(alone), max(alone)
+    each = [_suggestion(curve) for curve in curves]
+    rates = sorted(one.lr for one in each if one.lr is not None)
+    if 2 * len(rates) <= len(each):
+        return next(one for one in each if one.lr is None)
+    low, high = rates[0], rates[-1]
     if high > _APART * low:
         return _none(f"the repeats disagree: they suggest rates from {low:g} to {high:g}")
-    return Suggestion(found.lr, min(low, found.lr), max(high, found.lr), found.reason)
+    part = "" if len(rates) == len(each) else f" (in {len(rates)} of {len(each)} repeats)"
+    reason = f"there the loss has fallen by a quarter of its first fall{part}"
+    return Suggestion(median_low(rates), low, high, reason)
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
@@ -107,7 +108,7 @@ def _suggestion(curve: Curve) -> Suggestion:
             f"the loss falls at the first rate already; lower {argument('lowest', flag='--from')}"
         )
     rate = rounded(curve.rates[place - 1])
-    return Suggestion(rate, rate, rate, "there the loss has fallen by a quarter of its first fall")
+    return Suggestion(rate, rate, rate, "")
 
 
 def _none(reason: str) -> Suggestion:

@@ -13,6 +13,8 @@ from siamkit.report.html.lr_find import rate_search_chart, write_lr_page
 
 from .test_lr_find import LOSS, RATES, report
 
+MEAN = "mean, while all repeats run"
+
 
 def whole(**more):
     return report(lowest=RATES[0], highest=RATES[-1], seconds=12.3, **more)
@@ -21,8 +23,8 @@ def whole(**more):
 def test_the_chart_shows_the_repeats_the_mean_and_the_rate():
     chart = rate_search_chart(whole())
     names = [trace.name for trace in chart.figure.data]
-    assert names == ["repeats", "repeats", "repeats", "mean"]
-    assert [key.name for key in chart.keys] == ["repeats", "mean"]
+    assert names == ["repeats", "repeats", "repeats", MEAN]
+    assert [key.name for key in chart.keys] == ["repeats", MEAN]
     assert list(chart.figure.data[-1].x) == RATES and list(chart.figure.data[-1].y) == LOSS[1:]
     assert [shape.x0 for shape in chart.figure.layout.shapes][-1] == 2e-3
     assert "suggested rate 0.002" in chart.finding and len(chart.rows) == 25
@@ -31,6 +33,7 @@ def test_the_chart_shows_the_repeats_the_mean_and_the_rate():
 def test_a_pass_that_ended_early_is_shorter():
     chart = rate_search_chart(whole(losses=[LOSS[:11], LOSS], loss=LOSS[:11]))
     assert len(chart.figure.data[0].x) == len(chart.figure.data[-1].x) == 10
+    assert len(chart.figure.data[1].x) == 41
 
 
 def test_without_a_rate_there_is_no_line():

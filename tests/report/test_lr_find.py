@@ -27,7 +27,7 @@ def report(**more: Any) -> dict[str, Any]:
 def test_it_says_what_was_tested_and_what_came_out(render):
     text = render(rate_report(report(output="lr.html")))
     assert text.startswith(
-        "loss by learning rate, phase 2 of 3 (epochs 3 to 12, 2.05 M parameters train), mean of 3 "
+        "loss by learning rate, phase 2 of 3 (epochs 3 to 12, 2.05 M parameters train), 3 "
         "repeats of 41 steps\n"
     )
     assert "suggested rate 0.002 (0.001 to 0.003 over 3 repeats): half of the fall\n" in text
@@ -49,7 +49,7 @@ def drawn(width: int = 80, encoding: str = "utf-8", **more: Any) -> list[str]:
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     console = Console(file=stream, width=width, color_system=None)
     with console.capture() as captured:
-        console.print(RateChart(*(more.get(k, report()[k]) for k in ("rates", "loss", "lr"))))
+        console.print(RateChart(report(**more)))
     return captured.get().splitlines()
 
 
@@ -66,6 +66,11 @@ def test_the_suggested_rate_is_a_line_at_its_place():
     share = (column + 0.5) / len(drawn()[0].strip("┌┐"))
     assert share == pytest.approx(2.3 / 4, abs=0.02)  # log10(0.002) = -2.7, from -5 to -1
     assert not any("│" in line[1:-8] for line in drawn(lr=None)[1:-2])
+
+
+def test_repeats_may_end_early():
+    losses = [LOSS, LOSS[:20], LOSS[:5]]
+    assert len(drawn(losses=losses)) == 15 + 3
 
 
 def test_a_terminal_without_block_characters_gets_ascii():

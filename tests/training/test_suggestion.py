@@ -82,13 +82,26 @@ def test_a_pass_that_ends_with_its_valley_suggests_the_same():
         ([cut(valley(), 40)], "the loss still falls at the last rate; raise highest"),
         ([Curve(RATES[40:], (1.0, *valley().losses[41:]))], "the loss falls at the first rate al"),
         ([valley(1e-5), valley(1e-3)], "the repeats disagree: they suggest rates from 2e-05 to"),
-        ([valley(), valley(), Curve(RATES, (1.0,) * 72)], "only 2 of 3 repeats speak for a rate"),
+        ([valley(), *[Curve(RATES, (1.0,) * 72)] * 2], "the loss falls by less than 2%"),
     ],
 )
 def test_without_a_valley_there_is_no_rate_and_a_reason(curves, reason):
     found = suggested(curves)
     assert (found.lr, found.low, found.high) == (None, None, None)
     assert found.reason.startswith(reason)
+
+
+def test_two_of_three_repeats_suffice_and_the_reason_says_so():
+    found = suggested([valley(), Curve(RATES, (1.0,) * 72), valley()])
+    assert found.lr == suggested([valley()]).lr
+    assert found.reason.endswith("its first fall (in 2 of 3 repeats)")
+
+
+def test_a_pass_that_ends_before_the_others_rise_does_not_hide_their_valley():
+    early = valley(5e-4)
+    steps = next(n for n in range(1, 72) if is_over(early.losses[: n + 1]))
+    passes = [cut(early, steps), valley(2e-3), valley(2e-3)]
+    assert suggested(passes).lr == suggested([valley(2e-3)]).lr
 
 
 def test_the_interval_is_that_of_the_repeats():

@@ -77,7 +77,7 @@ def rate_search_chart(found: Json) -> Chart:
             showlegend=number == 0, line={"color": GREY, "width": 1}, hoverinfo="skip",
         )  # fmt: skip
     plot.add_scatter(
-        x=rates[: len(mean) - 1], y=mean[1:], name="mean", mode="lines",
+        x=rates[: len(mean) - 1], y=mean[1:], name="mean, while all repeats run", mode="lines",
         line={"color": BLUE, "width": 2.5}, hovertemplate="rate %{x:.2g}: %{y:.4g}<extra></extra>",
     )  # fmt: skip
     plot.add_hline(y=mean[0], line={"color": GREY, "width": 1, "dash": "dot"})
