@@ -163,20 +163,20 @@ def _require_range(steps: int, lowest: float, highest: float) -> None:
         raise ConfigError(
             "are too many", where=argument("steps"), got=steps, allowed=f"at most {MOST_STEPS}"
         )
-    names = {"lowest": (lowest, "--from"), "highest": (highest, "--to")}
-    for name, (value, flag) in names.items():
+    first, last = argument("lowest", flag="--from"), argument("highest", flag="--to")
+    for where, value in ((first, lowest), (last, highest)):
         numeric = isinstance(value, int | float) and not isinstance(value, bool)
         if not numeric or not 0 < value <= 1000:
             raise ConfigError(
                 "must be a learning rate",
-                where=argument(name, flag=flag),
+                where=where,
                 got=value,
                 allowed="a number above 0, at most 1000",
             )
     if not lowest * 10 <= highest:
         raise ConfigError(
             "must be at least 10 times the first rate",
-            where=argument("highest", flag="--to"),
+            where=last,
             got=highest,
             allowed=f"{lowest * 10:g} or more",
             hint="the test needs rates that are too small and rates that are too large",

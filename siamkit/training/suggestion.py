@@ -1,10 +1,10 @@
 """The suggestion: the learning rate that the curves of a range test speak for.
 
-The loss first falls as the rate rises, then rises again. That valley is all that counts. Beyond it,
-a loss over mined pairs may fall once more, because an embedding that has collapsed leaves few pairs
-to mine. The suggested rate is the one at which the loss has fallen by a quarter of the valley's
-depth. The bottom of the valley is too high: a training stays at its rate for longer than the test
-does. ``docs/defaults.md`` compares this rule with others.
+The loss first falls as the rate rises, then rises again. The suggested rate is the one at which the
+loss begins to fall: by a quarter of that valley's depth, and by 3 % at most. The bottom of the
+valley is too high, since a training stays at its rate for longer than the test does. How deep the
+valley is says little either: a network learns the few images of the test by heart, and a collapsed
+embedding leaves a loss few pairs to mine. ``docs/defaults.md`` compares this rule with others.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from siamkit.spelling import argument
 
 SHARE = 0.25
 """The share of the valley's depth by which the loss has fallen at the suggested rate."""
+
+MOST = 0.03
+"""The largest fall that is waited for, as a share of the loss before the first step."""
 
 _LEAST = 0.02  # the least depth of a valley, as a share of the loss before the first step
 _RISE = 0.3  # the share of its depth by which the loss rises at the end of a valley
@@ -68,7 +71,7 @@ def suggested(curves: Sequence[Curve]) -> Suggestion:
     if high > _APART * low:
         return _none(f"the repeats disagree: they suggest rates from {low:g} to {high:g}")
     part = "" if len(rates) == len(each) else f" (in {len(rates)} of {len(each)} repeats)"
-    reason = f"there the loss has fallen by a quarter of its first fall{part}"
+    reason = f"the loss begins to fall there{part}"
     return Suggestion(median_low(rates), low, high, reason)
 
 
@@ -98,11 +101,11 @@ def _suggestion(curve: Curve) -> Suggestion:
         return _none("the loss is 0 before the first step, so nothing is learned from")
     if depth <= _LEAST * abs(first):
         return _none(f"the loss falls by less than {_LEAST:.0%} at every rate")
-    if not ended and bottom == len(losses) - 1:
+    fall = min(SHARE * depth, MOST * abs(first))
+    if not ended and bottom == len(losses) - 1 and fall == SHARE * depth:
         last = argument("highest", flag="--to")
         return _none(f"the loss still falls at the last rate; raise {last}")
-    limit = first - SHARE * depth
-    place = next(i for i, loss in enumerate(losses) if loss <= limit)
+    place = next(i for i, loss in enumerate(losses) if loss <= first - fall)
     if place == 1:
         return _none(
             f"the loss falls at the first rate already; lower {argument('lowest', flag='--from')}"

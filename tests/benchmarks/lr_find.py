@@ -82,7 +82,7 @@ def fallen(share: float) -> Rule:
     return rule
 
 
-def first_valley(rates: Sequence[float], losses: Sequence[float]) -> float | None:
+def begins_to_fall(rates: Sequence[float], losses: Sequence[float]) -> float | None:
     """The rule of ``siamkit lr-find``."""
     from siamkit.training.suggestion import Curve, suggested
 
@@ -90,7 +90,7 @@ def first_valley(rates: Sequence[float], losses: Sequence[float]) -> float | Non
 
 
 RULES: dict[str, Rule] = {
-    "quarter of the first valley": first_valley,
+    "begins to fall (lr-find)": begins_to_fall,
     "minimum": minimum(1),
     "minimum / 3": minimum(1 / 3),
     "minimum / 10": minimum(1 / 10),
@@ -123,6 +123,7 @@ def search(options: argparse.Namespace) -> None:
             return loss
 
     range_test.Stepper = Recording  # type: ignore[misc]
+    range_test.is_over = lambda _losses: False  # other rules may need the whole curve
     options.cache.mkdir(parents=True, exist_ok=True)
     for data in options.data:
         for seed in options.seeds:
