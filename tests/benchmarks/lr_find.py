@@ -9,7 +9,7 @@
 classes of ``defaults.py``, and keeps all curves: the loss of the watched batches, and the loss of
 the batch that was trained on. ``table`` applies the rules to them. It shows the rate that each rule
 suggests, and the recall@1 on test classes that is lost against the best rate of the grid. Recall
-between two rates of the grid is interpolated.
+between two rates of the grid is interpolated; outside the grid it is not known (inf).
 """
 
 from __future__ import annotations
@@ -151,15 +151,17 @@ def search(options: argparse.Namespace) -> None:
 # --- the table ------------------------------------------------------------------------------------
 
 
-def recall_at(rate: float, measured: dict[float, float]) -> float:
-    """Return the recall at a rate, interpolated over the logarithms of the rates of the grid."""
+def recall_at(rate: float, measured: dict[float, float]) -> float | None:
+    """Return the recall at a rate, interpolated over the logarithms of the rates of the grid.
+
+    Outside the grid, it is unknown: None.
+    """
     known = sorted(measured)
-    rate = min(max(rate, known[0]), known[-1])
     for low, high in pairwise(known):
         if low <= rate <= high:
             share = math.log(rate / low) / math.log(high / low)
             return (1 - share) * measured[low] + share * measured[high]
-    raise AssertionError("within the grid")
+    return None
 
 
 def table(options: argparse.Namespace) -> None:
@@ -180,7 +182,8 @@ def table(options: argparse.Namespace) -> None:
             for name, rule in RULES.items():
                 if (rate := rule(found["rates"], losses)) is None:
                     continue
-                lost = best - recall_at(rate, measured)
+                recall = recall_at(rate, measured)
+                lost = math.inf if recall is None else max(best - recall, 0.0)
                 rows[kind, number, name].append((found["set"], found["seed"], rate, lost))
     sets = sorted({(s, seed) for found in rows.values() for s, seed, _, _ in found})
     heads = " | ".join(f"{s}, seed {seed}" for s, seed in sets)
