@@ -95,6 +95,7 @@ def find_lr(
         )
     found = suggested(tested.curves)
     mean = mean_curve(tested.curves)
+    longest = max(tested.curves, key=lambda curve: len(curve.rates))
     return {
         **asdict(found),
         "configured": config.optimizer.lr,
@@ -103,7 +104,7 @@ def find_lr(
         "repeats": REPEATS,
         "lowest": lowest,
         "highest": highest,
-        "rates": list(max((curve.rates for curve in tested.curves), key=len)),
+        "rates": list(longest.rates),
         "loss": list(mean.losses),
         "losses": [list(curve.losses) for curve in tested.curves],
         "engine": tested.decision.to_json(),
