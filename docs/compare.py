@@ -34,8 +34,8 @@ FREE = (
 """Patterns of text that may differ, each with the text that replaces it on both sides."""
 
 PROGRESS = re.compile(
-    r"loading torch|\w+ing phase \d+ of|epoch +\d+/\d+  step |\w+: \d+ of \d+ |"
-    r"\w+: continuing after "
+    r"loading torch|\w+ing phase \d+ of|range test:? step \d+ of|epoch +\d+/\d+  step |"
+    r"\w+: \d+ of \d+ |\w+: continuing after "
 )
 """Lines about progress. Most of them are printed on slow machines only."""
 

@@ -395,8 +395,8 @@ class Event:
     """An event of a run, as listeners and observers receive it.
 
     Attributes:
-        name: ``run_start``, ``phase_start``, ``fill``, ``engine``, ``untrained``, ``step``,
-            ``epoch_end``, ``checkpoint``, ``early_stop``, ``notice``, ``non_finite`` or
+        name: ``lr_find``, ``run_start``, ``phase_start``, ``fill``, ``engine``, ``untrained``,
+            ``step``, ``epoch_end``, ``checkpoint``, ``early_stop``, ``notice``, ``non_finite`` or
             ``run_end``.
         data: The event's JSON values by name.
     """

@@ -129,7 +129,7 @@ def test_the_readme_names_every_freeze_policy():
 def test_every_event_is_documented():
     names = re.findall(r"``(\w+)``", inspect.getdoc(interfaces.Event).split("data:")[0])
     text = read(DOCS / "reference/events.md")
-    assert len(names) == 12
+    assert len(names) == 13
     assert [name for name in names if f"\n| `{name}` |" not in text] == []
 
 

@@ -168,6 +168,7 @@ PYTHON = re.compile(
 
 ONLY_IN_PYTHON = {
     "api/cards.py": "a model card is written in Python",
+    "api/configuring.py": "a config as an argument",
     "api/quality.py": "embeddings and networks as arguments",
     "api/runs.py": "objects as arguments",
     "inference/embedder.py": "methods, and the repr, of an embedder",

@@ -1,5 +1,6 @@
 """siamkit in Python: the functions behind the command line."""
 
+from siamkit.api.configuring import Config
 from siamkit.api.continuing import resume
 from siamkit.api.entries import (
     list_backbones,
@@ -16,6 +17,7 @@ from siamkit.api.galleries import build_index, embed, load_index, search
 from siamkit.api.models import load_embedder, load_model, open_run
 from siamkit.api.pretrained import from_pretrained, save_pretrained
 from siamkit.api.quality import calibrate, check_data, evaluate, verify_pairs
+from siamkit.api.rates import find_lr
 from siamkit.api.registering import (
     register_backbone,
     register_freeze_policy,
@@ -26,7 +28,7 @@ from siamkit.api.registering import (
     register_tracker,
 )
 from siamkit.api.reports import write_report
-from siamkit.api.runs import Config, create_model, create_policy, fit, inspect, phases
+from siamkit.api.runs import create_model, create_policy, fit, inspect, phases
 from siamkit.model.pretrained.push import push_to_hub
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "create_policy",
     "embed",
     "evaluate",
+    "find_lr",
     "fit",
     "from_pretrained",
     "inspect",

@@ -119,7 +119,7 @@ def _training(facts: CardFacts) -> CardSection:
     rows = [
         ("freeze policy", f"`{config.freeze.name}`"),
         ("loss", f"`{config.loss.name}`"),
-        ("optimizer", f"`{config.optimizer.name}`, rate {config.optimizer.lr:g}"),
+        ("optimizer", f"`{config.optimizer.name}`, rate {config.optimizer.rate:g}"),
         ("epochs", f"{config.train.epochs}; this is the network of epoch {facts.epoch + 1}"),
         ("batch", f"{config.train.batch_size} images, {config.train.images_per_class} per class"),
         ("image size", "the backbone's own" if size is None else f"{size} pixels"),

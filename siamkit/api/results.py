@@ -14,6 +14,7 @@ from siamkit.report.console import summary
 from siamkit.report.data import data_report
 from siamkit.report.evaluation import evaluation
 from siamkit.report.inspection import inspection, span
+from siamkit.report.lr_find import rate_report
 from siamkit.report.terminal import cells, make_table
 from siamkit.showing import RichRepr
 
@@ -133,6 +134,44 @@ class InspectionResult(Result):
 
     def __rich__(self) -> RenderableType:
         return inspection(self._values)
+
+
+class RateResult(Result):
+    """The result of :func:`siamkit.find_lr`."""
+
+    @property
+    def lr(self) -> float | None:
+        """The suggested rate of the head; None if the loss does not tell."""
+        value = self["lr"]
+        return None if value is None else float(value)
+
+    @property
+    def reason(self) -> str:
+        """How the rate was found, or why none is suggested."""
+        return str(self["reason"])
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The lowest and the highest rate that the repeats suggest; None without a suggestion."""
+        return None if self["low"] is None else (float(self["low"]), float(self["high"]))
+
+    @property
+    def rates(self) -> Sequence[float]:
+        """The rates that were tried, rising."""
+        return list(self["rates"])
+
+    @property
+    def loss(self) -> Sequence[float]:
+        """The mean loss before the first step and after each rate, while all repeats run."""
+        return list(self["loss"])
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """The notices for the user."""
+        return list(self["notices"])
+
+    def __rich__(self) -> RenderableType:
+        return rate_report(self._values)
 
 
 class DataResult(Result):

@@ -7,18 +7,18 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
-from siamkit.api.arguments import read
+from siamkit.api.configuring import Config, placed, resolved_call
 from siamkit.api.entries import registries
 from siamkit.api.listening import checked, log_of, observers
 from siamkit.api.models import open_run
 from siamkit.api.results import InspectionResult, Phases, TrainingResult
 from siamkit.checks import whole_number
-from siamkit.config import Layer, RunConfig, is_resolved, read_file, resolve
-from siamkit.data.memory import Item, items_of, write_items
+from siamkit.config import RunConfig
+from siamkit.data.memory import items_of
 from siamkit.errors import ConfigError
 from siamkit.files import path_of
 from siamkit.freezing.schedule import FreezeSchedule
@@ -26,17 +26,13 @@ from siamkit.interfaces import FreezePlan, FreezePolicy, Stage
 from siamkit.model.create import create_net
 from siamkit.model.siamese import SiameseNet
 from siamkit.objects.entries import TAKES, is_object
-from siamkit.objects.overlay import overlaid
 from siamkit.registry import Registry
 from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener
-from siamkit.spelling import argument, python_argument
+from siamkit.spelling import argument
 from siamkit.training import fit as _fit
 from siamkit.training import inspection as _inspection
 from siamkit.training.build import build_policy
-
-Config = RunConfig | Mapping[str, Any] | str | Path
-"""A resolved config, nested values, or the path of a YAML file."""
 
 
 def create_model(
@@ -72,7 +68,7 @@ def create_model(
     data = {"in_chans": in_chans, "image_size": image_size}
     own = {"pretrained": pretrained, "weights": weights, **options}
     given = {"backbone": backbone, "head": head, "data": data}
-    config, known, _ = _resolved(
+    config, known, _ = resolved_call(
         {"backbone": {k: v for k, v in own.items() if v is not None}}, given
     )
     return create_net(config, known).net
@@ -98,7 +94,7 @@ def create_policy(
         raise ConfigError("is missing", where="policy", allowed=f"a name, {TAKES['freeze']}")
     if is_object(policy):
         _require_no(options, "policy", "a function takes no options")
-    config, known, _ = _resolved({"freeze": options}, {"freeze": policy})
+    config, known, _ = resolved_call({"freeze": options}, {"freeze": policy})
     return build_policy(config, known)
 
 
@@ -162,7 +158,7 @@ def fit(
     scheduler: Any = None,
     epochs: int | None = None,
     batch_size: int | None = None,
-    lr: float | None = None,
+    lr: float | Literal["auto"] | None = None,
     image_size: int | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -201,6 +197,7 @@ def fit(
         epochs: Passes over the training images.
         batch_size: Images per optimizer step.
         lr: Learning rate of the head. Freeze policies may scale the rate for the other stages.
+            ``"auto"``: find one first, as :func:`find_lr` does.
         image_size: Height and width in pixels.
         seed: Seed of all random draws: held-out classes, batches, views, initial weights, dropout.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
@@ -224,7 +221,7 @@ def fit(
         **sections,
     }  # fmt: skip
     own = checked(listeners)
-    resolved, known, memory = _resolved(config, given)
+    resolved, known, memory = resolved_call(config, given)
     with log_of(progress) as log:
         listeners = (*own, *log)
         if memory is None:
@@ -240,52 +237,13 @@ def _fit_on(
     items = items_of(data, notices)
     run = RunDir(RunDir.reserve(config).path.absolute())
     try:
-        config = _placed(items, config, run.path / "data").model_copy(update={"run_dir": run.path})
+        config = placed(items, config, run.path / "data").model_copy(update={"run_dir": run.path})
         return TrainingResult(
             _fit.fit(config, known, listeners, observers(), notices=notices, reserved=run)
         )
     finally:
         if not run.config.exists():  # the run was refused before it started
             shutil.rmtree(run.path, ignore_errors=True)
-
-
-def _placed(items: list[Item], config: RunConfig, folder: Path) -> RunConfig:
-    """Write data that is given in Python to a folder, and return the config with the new paths."""
-    table, root = write_items(items, folder)
-    placed = config.data.model_copy(update={"path": str(table), "root": root})
-    return config.model_copy(update={"data": placed})
-
-
-def _resolved(
-    config: Config | None, given: Mapping[str, Any]
-) -> tuple[RunConfig, Mapping[str, Registry], Any]:
-    """Return the config of a call, its registries, and its data in memory."""
-    if (
-        isinstance(config, RunConfig)
-        and is_resolved(config)
-        and not any(value is not None for value in given.values())
-    ):
-        return config, registries(), None
-    arguments = read(given, registries())
-    known, named = overlaid(registries(), arguments.objects)
-    layers = [_layer(config), Layer(named, python_argument), arguments.layer]
-    return resolve(known, *layers), known, arguments.data
-
-
-def _layer(config: Any) -> Mapping[str, Any]:
-    if isinstance(config, RunConfig):
-        return config.to_values()
-    if config is None or isinstance(config, Mapping):
-        return config or {}
-    if isinstance(config, str | os.PathLike):
-        return read_file(path_of(config, "config", "a YAML file"))
-    raise ConfigError(
-        "is not a configuration",
-        where="config",
-        got=type(config),
-        allowed="a siamkit.RunConfig, a mapping of sections, or the path of a YAML file",
-        hint="data, backbone and the other arguments are passed by their names, such as data=...",
-    )
 
 
 def inspect(
@@ -336,11 +294,11 @@ def inspect(
                 progress=progress,
             )
         )
-    resolved, known, memory = _resolved(config, sections)
+    resolved, known, memory = resolved_call(config, sections)
     notices: list[str] = []
     with TemporaryDirectory() as folder:
         if memory is not None:
-            resolved = _placed(items_of(memory, notices), resolved, Path(folder).resolve())
+            resolved = placed(items_of(memory, notices), resolved, Path(folder).resolve())
         found = _inspection.inspect(
             resolved, known, parameters=parameters, measure=measure, progress=progress
         )

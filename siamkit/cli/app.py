@@ -22,6 +22,7 @@ from siamkit.cli.group import App, SiamkitGroup
 from siamkit.cli.index import index
 from siamkit.cli.inspect import inspect_
 from siamkit.cli.list import list_
+from siamkit.cli.lr_find import lr_find
 from siamkit.cli.output import emit_error, emit_text, restored_stdout, say, stdout, usable_streams
 from siamkit.cli.plugins import plugins
 from siamkit.cli.report import report
@@ -54,6 +55,13 @@ app.command(
         "siamkit inspect runs/a",
     ),
 )(inspect_)
+app.command(
+    "lr-find",
+    examples=(
+        "siamkit lr-find photos --freeze-policy stages --phase 2",
+        "siamkit lr-find photos --loss triplet -o lr.html",
+    ),
+)(lr_find)
 app.command(
     "evaluate",
     examples=(

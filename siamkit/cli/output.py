@@ -142,10 +142,14 @@ def emit(result: RenderableType) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function that shows on stderr which phase of a run is inspected or measured.
+def progress(unit: str = "phase") -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function that shows on stderr which unit of a task is worked on.
 
-    On a terminal, it draws a bar. Elsewhere, it prints a line now and then.
+    The function takes the task, the number of finished units, and the number of all units. On a
+    terminal, it draws a bar. Elsewhere, it prints a line now and then.
+
+    Args:
+        unit: The unit in the singular.
     """
     from siamkit.report.progress import TransientBar
     from siamkit.report.terminal import make_console
@@ -159,7 +163,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
             bar.show(step, done, total, "")
         elif (now := time.monotonic()) - latest >= _INTERVAL:
             latest = now
-            console.print(f"{step} phase {done + 1} of {total} ...")
+            console.print(f"{step} {unit} {min(done + 1, total)} of {total} ...")
 
     try:
         yield show

@@ -1,4 +1,4 @@
-"""The flags that describe a run, shared by ``train``, ``inspect`` and ``config show``."""
+"""The flags that describe a run, shared by ``train``, ``lr-find``, ``inspect``, ``config show``."""
 
 from __future__ import annotations
 
@@ -127,11 +127,13 @@ class RunFlags:
         typer.Option(help="Images per optimizer step. Default: 64.", rich_help_panel=_TRAINING),
     ] = None
     lr: Annotated[
-        float | None,
+        str | None,
         typer.Option(
             "--lr",
-            help="Learning rate of the head; freeze policies scale it for the other stages. "
-            "Default: 0.002.",
+            metavar="RATE|auto",
+            help="Learning rate of the head; freeze policies scale it for the other stages. auto: "
+            "find one first, as 'siamkit lr-find' does. Default: 0.002.",
+            autocompletion=completion.choices("auto"),
             rich_help_panel=_TRAINING,
         ),
     ] = None

@@ -31,6 +31,7 @@ from siamkit.config.resolve import (
 from siamkit.config.sections import (
     COMPONENT_MODELS,
     COMPONENTS,
+    DEFAULT_RATE,
     ENTRY_MODELS,
     BackboneConfig,
     CalibrationConfig,
@@ -48,6 +49,7 @@ __all__ = [
     "CHOSEN",
     "COMPONENTS",
     "COMPONENT_MODELS",
+    "DEFAULT_RATE",
     "ENTRY_MODELS",
     "FREE",
     "MAX_PIXELS",

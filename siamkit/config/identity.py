@@ -29,8 +29,8 @@ The path of the data is among them: data is compared by its names, labels and co
 RESUMABLE = tuple(key for key in FREE if key not in ("run_dir", "backbone.weights"))
 """Config keys that may be changed when a run is resumed."""
 
-CHOSEN = ("train.monitor", "data.fit", "data.range")
-"""Config keys that a new run sets according to its data, unless the user sets them."""
+CHOSEN = ("train.monitor", "data.fit", "data.range", "optimizer.lr")
+"""Config keys that a new run sets by itself where they are null or ``auto``."""
 
 
 def decisive(config: RunConfig) -> dict[str, Any]:

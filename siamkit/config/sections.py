@@ -25,6 +25,19 @@ LOCAL_DIR = "timm:local-dir:"
 
 COMPONENTS = ("backbone", "head", "freeze", "loss", "optimizer", "scheduler")
 
+DEFAULT_RATE = 2e-3
+
+Rate = Annotated[float, Field(gt=0, le=1000)]
+"""A learning rate."""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
 
 class BackboneConfig(Component):
     """The backbone, which extracts features from images."""
@@ -83,11 +96,10 @@ class OptimizerConfig(Component):
     """The optimizer of the run."""
 
     name: str = "adamw"
-    lr: float = Field(
-        2e-3,
-        gt=0,
-        le=1000,
-        description="Learning rate of the head; freeze policies scale it for the other stages.",
+    lr: Rate | Literal["auto"] = Field(
+        DEFAULT_RATE,
+        description="Learning rate of the head; freeze policies scale it for the other stages. A "
+        "number > 0, <= 1000, or auto: a range test at the start of the run finds a rate.",
     )
     weight_decay: float = Field(
         1e-4,
@@ -104,6 +116,22 @@ class OptimizerConfig(Component):
     clip_norm: float | None = Field(
         None, gt=0, description="Clip gradients to this norm; null: do not clip."
     )
+
+    @property
+    def rate(self) -> float:
+        """The learning rate. While it is ``auto``, the default, since an optimizer needs a number.
+
+        No step is taken at that default: a run that is ``auto`` finds its rate first.
+        """
+        return DEFAULT_RATE if self.lr == "auto" else self.lr
+
+    @field_validator("lr", mode="before")
+    @classmethod
+    def _a_number_or_auto(cls, value: Any) -> Any:
+        # A union would report its members one by one.
+        if isinstance(value, str) and value != "auto" and not _is_number(value):
+            raise ValueError("must be a number, or auto")
+        return value
 
 
 class TrainConfig(Section):

@@ -15,6 +15,7 @@ from siamkit.report import units
 from siamkit.report.calibration import calibration_line
 from siamkit.report.engine import engine_text
 from siamkit.report.gains import verdict
+from siamkit.report.lr_find import rate_line
 from siamkit.report.progress import Pace, TransientBar
 from siamkit.report.terminal import cells, make_table, styled, whole
 from siamkit.words import plural
@@ -91,7 +92,7 @@ class ConsoleListener:
         resumed = f", resumed after epoch {start}" if start else ""
         grid = Table.grid(padding=(0, 2))
         grid.add_column(width=_LABEL)
-        rows = (
+        rows = [
             ("model", ", ".join(f"{key} {name}" for key, name in names.items())),
             ("weights", data.get("weights", "")),
             ("data", f"train {images['train']}, val {images['val']}: {images['how']}"),
@@ -105,7 +106,9 @@ class ConsoleListener:
                 f"on held-out images after each epoch; gap: {self._monitor} on training images "
                 "minus held-out",
             ),
-        )
+        ]
+        if found := data.get("lr_find"):
+            rows.insert(2, ("rate", rate_line(found)))
         for name, value in rows:
             grid.add_row(styled(name, "bold"), *cells(value))
         label = styled(f"{'run':{_LABEL}}  ", "bold")
@@ -116,6 +119,19 @@ class ConsoleListener:
 
     def _on_notice(self, data: Json) -> None:
         self._console.print(Text.assemble(("notice: ", "yellow"), styled(data["text"])))
+
+    def _on_lr_find(self, data: Json) -> None:
+        done, total = data["done"], data["total"]
+        if not done:
+            text = "the learning rate is auto: a range test comes before the training"
+            self._on_notice({"text": text})
+        if done == total:
+            self.close()
+        elif self._console.is_terminal:
+            self._bar.show("range test", done, total, "")
+        elif (now := self._clock()) - self._last_line >= self._interval:
+            self._last_line = now
+            self._console.print(f"range test: step {done} of {total}")
 
     def _on_untrained(self, data: Json) -> None:
         self._console.print(

@@ -73,12 +73,19 @@ def _phase(phase: Json, index: int, phases: int) -> Table:
             units.count(trains) if trains else "-",
             units.count(stage["frozen"]) if stage["frozen"] else "-",
             stage["norm"] or "-",
-            units.rate(stage["lr"]) if trains else "-",
+            _rate(stage) if trains else "-",
             "yes" if stage["needs_backward"] else "no",
             _IN_PREFIX[stage["in_prefix"]],
         )
         table.add_row(*row, style="green" if trains else "dim")
     return table
+
+
+def _rate(stage: Json) -> str:
+    """Return a stage's rate; its multiplier alone if the run finds the rate first."""
+    if stage["lr"] is not None:
+        return units.rate(stage["lr"])
+    return "auto" if stage["lr_mult"] == 1 else f"auto x {stage['lr_mult']:g}"
 
 
 def _footer(phase: Json, report: Json) -> Text:

@@ -229,6 +229,18 @@ class RunDir:
                 self.owner.unlink(missing_ok=True)
             lock.release()
 
+    @contextmanager
+    def discarded_on_error(self) -> Iterator[None]:
+        """Remove the directory if the block raises and nothing of a run is in it yet."""
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):  # another file is in it, which stays
+                for path in (self.lock, self.owner):
+                    path.unlink(missing_ok=True)
+                self.path.rmdir()
+            raise
+
     def _owner(self) -> str:
         try:
             owner = read_json(self.owner)

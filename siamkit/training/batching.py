@@ -6,19 +6,20 @@ and step to continue with the same batches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
 
+from siamkit.batches import Batch
 from siamkit.config import TrainConfig
 from siamkit.data.images import ImageSet, Tuples
 from siamkit.data.sampler import pk_batches, pk_shape
 from siamkit.errors import DataError
 from siamkit.interfaces import Pairs, Triplets
-from siamkit.training.step import BatchTuples, micro_batches
+from siamkit.training.step import BatchTuples, LossWork, micro_batches
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,18 @@ def epoch_steps(
 def largest_pass(steps: Iterable[Iterable[LossBatch]]) -> int:
     """Return the number of images in the largest forward pass."""
     return max(len(images) for step in steps for part in step for images in part.passes)
+
+
+def loss_works(parts: Sequence[LossBatch], batches: Iterator[Batch]) -> Iterator[LossWork]:
+    """Yield the work of each loss of a step.
+
+    Args:
+        parts: The losses of the step.
+        batches: Yields the batch of each forward pass of the step.
+    """
+    size = sum(part.size for part in parts)
+    for part in parts:
+        yield LossWork(batches, len(part.passes), part.tuples, part.size / size)
 
 
 def _cut(part: LossBatch, limit: int | None) -> LossBatch:

@@ -24,7 +24,7 @@ from siamkit.model.generators import generators_restored
 from siamkit.model.undisturbed import Snapshot
 from siamkit.runs.directory import RunDir
 from siamkit.spelling import setting
-from siamkit.training.batching import LossBatch, epoch_steps, largest_pass
+from siamkit.training.batching import LossBatch, epoch_steps, largest_pass, loss_works
 from siamkit.training.build import Setup
 from siamkit.training.exactness import require_no_batch_statistics
 from siamkit.training.fitting import fitting_pass
@@ -32,7 +32,7 @@ from siamkit.training.loading import SECOND
 from siamkit.training.rates import Rates
 from siamkit.training.seeding import derive
 from siamkit.training.state import RunState
-from siamkit.training.step import LossWork, Stepper
+from siamkit.training.step import Stepper
 from siamkit.words import plural
 
 
@@ -230,18 +230,15 @@ class EpochTrainer:
             self.in_step = False
 
     def _attempt(self, batches: Iterator[Batch], parts: Sequence[LossBatch]) -> float:
-        size = sum(part.size for part in parts)
-
         def watched() -> Iterator[Batch]:
             for batch in islice(batches, sum(len(part.passes) for part in parts)):
                 self.in_step = True
                 yield batch
 
-        each = watched()
-        work = (LossWork(each, len(p.passes), p.tuples, p.size / size) for p in parts)
         # Dropout draws from torch's generator. Seeding it by the step's number makes a resumed run
         # drop the same values as an uninterrupted one.
-        return self.stepper(work, derive(self.settings.seed, "step", self.state.step))
+        seed = derive(self.settings.seed, "step", self.state.step)
+        return self.stepper(loss_works(parts, watched()), seed)
 
     def _say_overflow(self) -> None:
         scale = self.stepper.scaler.get_scale()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from siamkit.config import RESUMABLE, SAMPLE, Layer, RunConfig, flat, resolve
 from siamkit.data.opening import load_data
@@ -20,7 +21,15 @@ from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener, emitter
 from siamkit.runs.open import OpenRun
 from siamkit.spelling import command, setting
-from siamkit.training.build import Setup, build, identity, prepare_images, providers
+from siamkit.training.build import (
+    Setup,
+    build,
+    build_optimizer,
+    identity,
+    prepare_images,
+    providers,
+)
+from siamkit.training.find_lr import rate_of_run
 from siamkit.training.finish import best_network, calibrated, embed_held_out
 from siamkit.training.loading import VAL
 from siamkit.training.loop import Trainer
@@ -77,14 +86,33 @@ def fit(
     with run_dir.locked():
         if restart:
             run_dir.restart()
+        found = None
+        if config.optimizer.lr == "auto":
+            with run_dir.discarded_on_error():
+                found = rate_of_run(config, registries, splits, listeners)
+            setup, splits = _with_rate(setup, splits, registries, found)
+            config = setup.config
         run_dir.write_config(config)
         run_dir.write_plugins(providers(config, registries))
         if splits.skipped and config.data.on_unreadable == "quarantine":
             run_dir.write_quarantine(splits.skipped)
-        state = RunState(weights=setup.weights, identity=identity(config, splits, registries))
+        facts = identity(config, splits, registries)
+        state = RunState(weights=setup.weights, identity=facts, lr_find=found)
         emit = emitter(run_dir, listeners, [*observers, *trackers])
         with closing(trackers, emit):
             return _run(setup, splits, state, run_dir, emit, None)
+
+
+def _with_rate(
+    setup: Setup, splits: Splits, registries: Mapping[str, Registry], found: Mapping[str, Any]
+) -> tuple[Setup, Splits]:
+    """Return a run's parts and its data, given the outcome of the search for its rate."""
+    optimizer = setup.config.optimizer.model_copy(update={"lr": found["lr"]})
+    config = setup.config.model_copy(update={"optimizer": optimizer})
+    registry, net = registries["optimizer"], setup.net
+    made = build_optimizer(optimizer, registry, net, setup.loss, setup.schedule.stages)
+    notices = (*splits.notices, *found["notices"])
+    return replace(setup, config=config, optimizer=made), replace(splits, notices=notices)
 
 
 def resume(

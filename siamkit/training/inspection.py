@@ -167,6 +167,7 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
     setup.controller.apply(phase.plan)
     rows = status(setup.schedule.stages, phase.plan, setup.controller.sizes)
     trainable = sum(row.trainable for row in rows)
+    auto = config.optimizer.lr == "auto"
     preprocessing = setup.net.preprocessing
     images = probe_images(preprocessing.channels, preprocessing.size, setup.device)
     boundaries = find_boundaries(setup.net, setup.schedule.stages, phase.plan)
@@ -194,7 +195,8 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
                 "trainable": row.trainable,
                 "frozen": row.parameters - row.trainable,
                 "norm": row.norm,
-                "lr": config.optimizer.lr * row.lr_mult,
+                "lr": None if auto else config.optimizer.rate * row.lr_mult,
+                "lr_mult": row.lr_mult,
                 "needs_backward": row.needs_backward,
                 "in_prefix": _share(stage, inside),
             }

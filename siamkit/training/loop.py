@@ -201,7 +201,7 @@ class Trainer:
             "trainable": change.now.trainable,
             "was": None if change.was is None else change.was.trainable,
             "norm": change.now.norm,
-            "lr": self.setup.config.optimizer.lr * change.now.lr_mult,
+            "lr": self.setup.config.optimizer.rate * change.now.lr_mult,
         }
 
     # --- the end of an epoch ---

@@ -82,7 +82,7 @@ def _group(
         "stage": stage,
         "names": names,
         "params": [parameters[name] for name in names],
-        "lr": config.lr,
+        "lr": config.rate,
         "weight_decay": config.weight_decay if decay else 0.0,
     }
 
@@ -148,10 +148,10 @@ def rates(
         scale: The scheduler's multiplier.
         warmups: A further multiplier for each stage that was just unfrozen.
     """
-    result = {stage: config.lr * mult * scale for stage, mult in plan.lr_mult.items()}
+    result = {stage: config.rate * mult * scale for stage, mult in plan.lr_mult.items()}
     for stage, ramp in (warmups or {}).items():
-        result[stage] = result.get(stage, config.lr * scale) * ramp
-    result[LOSS] = config.lr * config.loss_lr_mult * scale
+        result[stage] = result.get(stage, config.rate * scale) * ramp
+    result[LOSS] = config.rate * config.loss_lr_mult * scale
     return result
 
 

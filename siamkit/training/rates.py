@@ -52,7 +52,7 @@ class Rates:
         ramps = warmup_factors(
             unfrozen, self.state.step, self.steps_per_epoch, config.train.unfreeze_warmup
         )
-        base = config.optimizer.lr * scale
+        base = config.optimizer.rate * scale
         set_rates(self.setup.optimizer, rates(config.optimizer, plan, scale, ramps), base)
 
     def current(self) -> dict[str, Any]:

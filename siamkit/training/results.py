@@ -37,6 +37,7 @@ def start_data(trainer: Trainer) -> dict[str, Any]:
         "run_dir": str(trainer.run_dir.path),
         "config": config.to_values(),
         "weights": trainer.setup.weights,
+        "lr_find": trainer.state.lr_find,
         "data": {
             "how": splits.how,
             "train_images": len(splits.train),

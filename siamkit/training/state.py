@@ -43,6 +43,7 @@ class RunState:
         phase_start: The first epoch of the current phase.
         decision: The engine's decision for the current phase; None before the first phase.
         weights: The origin of the backbone's weights, as text.
+        lr_find: How the learning rate was found; None if the user gave it.
         identity: The facts that a resumed run must share: config, data and plugin versions.
     """
 
@@ -62,6 +63,7 @@ class RunState:
     phase_start: int = 0
     decision: PhaseDecision | None = None
     weights: str = ""
+    lr_find: dict[str, Any] | None = None
     identity: dict[str, Any] = field(default_factory=dict)
 
     @classmethod

@@ -23,6 +23,8 @@ SURFACE = {
                 "--show-completion"],
     "siamkit train": [*RUN, "--resume", "--strict", "--quiet -q", "--json"],
     "siamkit inspect": [*RUN, "--parameters", "--measure", "--json"],
+    "siamkit lr-find": [*RUN, "--phase", "--epoch", "--steps", "--from", "--to", "--output -o",
+                        "--json"],
     "siamkit evaluate": ["RUN", "DATA", "--root", "--last", "--seed", "--device", "--json"],
     "siamkit calibrate": [
         "RUN", "DATA", "--root", "--target", "--far", "--seed", "--device", "--json",

@@ -16,6 +16,7 @@ from siamkit.report.html.figures import Chart
 from siamkit.report.html.gather import Gathered
 from siamkit.report.html.head import PARTS, head, seen_text
 from siamkit.report.html.heldout import Decision, HeldOutFacts
+from siamkit.report.html.lr_find import rate_search_chart
 from siamkit.report.html.plan_chart import plan_chart
 from siamkit.runs.seen import Seen, chosen_texts, unknown_texts
 from siamkit.version import VERSION, versions
@@ -44,6 +45,7 @@ def charts_of(gathered: Gathered) -> dict[str, Chart]:
         *(run_charts.metric_chart(facts, name) for name in names),
         plan_chart(facts),
         run_charts.rate_chart(facts),
+        rate_search_chart(facts.start["lr_find"]) if facts.start.get("lr_find") else None,
         run_charts.time_chart(gathered.spent),
     ]
     if gathered.held is not None and gathered.held.verified is not None:
@@ -94,7 +96,7 @@ def context_of(
 
 
 def _run(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
-    shown = [*(n for n in charts if n.startswith("metric-")), "loss", "rates"]
+    shown = [*(n for n in charts if n.startswith("metric-")), "loss", "rates", "lr-find"]
     learning = [charts[name] for name in shown if name in charts]
     live = any(band.engine.get("mode") == "live" for band in gathered.facts.bands)
     note = (

@@ -10,6 +10,7 @@ from siamkit.interfaces import Preprocessing
 from siamkit.report import units
 from siamkit.report.html import model, timing
 from siamkit.report.html.gather import Gathered
+from siamkit.report.lr_find import rate_line
 from siamkit.words import plural
 
 Context = dict[str, Any]
@@ -99,6 +100,8 @@ def _about(gathered: Gathered, config: Mapping[str, Any], data: str) -> list[tup
             ("split", sets["how"]),
             ("weights", str(start.get("weights", ""))),
         ]
+    if found := start.get("lr_find"):
+        rows.append(("learning rate", rate_line(found)))
     if gathered.held is not None:
         rows.append(("the network sees", seen_text(gathered.held.held.preprocessing)))
     elif (section := config.get("data") or {}).get("fit") in _FITS:

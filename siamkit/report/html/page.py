@@ -25,7 +25,9 @@ _UNIT = re.compile(r"(?<=\d) (?=(?:%|[kMGT]B?|s|min|h)(?!\w))")
 _RANGE = re.compile(r"(?<=\d) to (?=\d)")
 
 
-def render(charts: Mapping[str, Chart], context: Mapping[str, Any]) -> str:
+def render(
+    charts: Mapping[str, Chart], context: Mapping[str, Any], template: str = "page.html.j2"
+) -> str:
     """Return the page.
 
     Jinja escapes every text of a run, and Jinja's ``tojson`` escapes the data of the script. In
@@ -35,6 +37,7 @@ def render(charts: Mapping[str, Chart], context: Mapping[str, Any]) -> str:
     Args:
         charts: The charts by id.
         context: The values that the templates show.
+        template: The template of the page.
     """
     style, script = _text("style.css"), _text("page.js")
     packed, library_hash = _library()
@@ -47,7 +50,7 @@ def render(charts: Mapping[str, Chart], context: Mapping[str, Any]) -> str:
     )
     environment.globals["plural"] = plural
     environment.filters["unbroken"] = unbroken
-    return environment.get_template("page.html.j2").render(
+    return environment.get_template(template).render(
         **context,
         policy=policy(_hash(script), library_hash),
         style=Markup(style),

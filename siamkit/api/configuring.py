@@ -1,0 +1,60 @@
+"""The configuration of a call: its arguments and config resolved, and its data in files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from siamkit.api.arguments import read
+from siamkit.api.entries import registries
+from siamkit.config import Layer, RunConfig, is_resolved, read_file, resolve
+from siamkit.data.memory import Item, write_items
+from siamkit.errors import ConfigError
+from siamkit.files import path_of
+from siamkit.objects.overlay import overlaid
+from siamkit.registry import Registry
+from siamkit.spelling import python_argument
+
+Config = RunConfig | Mapping[str, Any] | str | Path
+"""A resolved config, nested values, or the path of a YAML file."""
+
+
+def resolved_call(
+    config: Config | None, given: Mapping[str, Any]
+) -> tuple[RunConfig, Mapping[str, Registry], Any]:
+    """Return the config of a call, its registries, and its data in memory."""
+    if (
+        isinstance(config, RunConfig)
+        and is_resolved(config)
+        and not any(value is not None for value in given.values())
+    ):
+        return config, registries(), None
+    arguments = read(given, registries())
+    known, named = overlaid(registries(), arguments.objects)
+    layers = [_layer(config), Layer(named, python_argument), arguments.layer]
+    return resolve(known, *layers), known, arguments.data
+
+
+def placed(items: list[Item], config: RunConfig, folder: Path) -> RunConfig:
+    """Write data that is given in Python to a folder, and return the config with the new paths."""
+    table, root = write_items(items, folder)
+    data = config.data.model_copy(update={"path": str(table), "root": root})
+    return config.model_copy(update={"data": data})
+
+
+def _layer(config: Any) -> Mapping[str, Any]:
+    if isinstance(config, RunConfig):
+        return config.to_values()
+    if config is None or isinstance(config, Mapping):
+        return config or {}
+    if isinstance(config, str | os.PathLike):
+        return read_file(path_of(config, "config", "a YAML file"))
+    raise ConfigError(
+        "is not a configuration",
+        where="config",
+        got=type(config),
+        allowed="a siamkit.RunConfig, a mapping of sections, or the path of a YAML file",
+        hint="data, backbone and the other arguments are passed by their names, such as data=...",
+    )

@@ -1,0 +1,79 @@
+"""The search for a learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from siamkit.api.configuring import Config, placed, resolved_call
+from siamkit.api.results import RateResult
+from siamkit.data.memory import items_of
+from siamkit.files import path_of
+from siamkit.training import find_lr as _search
+
+
+def find_lr(
+    config: Config | None = None,
+    *,
+    phase: int | None = None,
+    epoch: int | None = None,
+    steps: int = _search.STEPS,
+    lowest: float = _search.LOWEST,
+    highest: float = _search.HIGHEST,
+    output: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **sections: Any,
+) -> RateResult:
+    """Find a learning rate by a range test, without training a run.
+
+    The test trains the network from its initial weights, under the freeze plan of one phase. The
+    rate rises from step to step. The loss of the same few batches is measured after each step. The
+    test is repeated on other batches. Method: Smith (2017), https://arxiv.org/abs/1506.01186.
+
+    Args:
+        config: As for :func:`fit`.
+        phase: The number of the phase, from 1; None: the first.
+        epoch: An epoch of the phase, from 1, instead of ``phase``.
+        steps: The number of rates to try, at least 20.
+        lowest: The first rate.
+        highest: The last rate; at least 10 times the first.
+        output: An HTML file to write, with the chart; None: write none.
+        progress: Called with the number of finished steps, and the number of all steps.
+        **sections: Arguments as for :func:`fit`: names, mappings or objects.
+
+    Returns:
+        The output of ``siamkit lr-find --json``, by attribute or by key. ``lr`` is the suggested
+        rate of the head, for ``fit(lr=...)``; None if the loss does not tell.
+
+    Raises:
+        ConfigError: An argument is wrong.
+        SiamkitError: See :mod:`siamkit.errors` for others.
+    """
+    target = None if output is None else path_of(output, "output", "a file")
+    if target is not None:
+        from siamkit.report.html.lr_find import require_file
+
+        require_file(target)
+    resolved, known, memory = resolved_call(config, sections)
+    notices: list[str] = []
+    with TemporaryDirectory() as folder:
+        if memory is not None:
+            resolved = placed(items_of(memory, notices), resolved, Path(folder).resolve())
+        found = _search.find_lr(
+            resolved,
+            known,
+            phase=phase,
+            epoch=epoch,
+            steps=steps,
+            lowest=lowest,
+            highest=highest,
+            progress=progress,
+        )
+    found = {**found, "notices": [*notices, *found["notices"]], "output": None}
+    if target is not None:
+        from siamkit.report.html.lr_find import write_lr_page  # plotly takes a second to import
+
+        found["output"] = str(write_lr_page(found, target))
+    return RateResult(found)

@@ -1,0 +1,233 @@
+"""The search for a learning rate: a range test under one phase of a run, and its suggestion."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from siamkit.checks import whole_number
+from siamkit.config import DEFAULT_RATE, RunConfig
+from siamkit.data.opening import load_data
+from siamkit.data.splits import Splits
+from siamkit.engine.settings import Reports
+from siamkit.errors import ConfigError
+from siamkit.freezing.schedule import FreezeSchedule, status
+from siamkit.guard import attributing
+from siamkit.interfaces import Event, Phase
+from siamkit.registry import Registry
+from siamkit.runs.events import Listener
+from siamkit.spelling import argument, command, setting
+from siamkit.training.batching import batch_notices
+from siamkit.training.build import Setup, build, prepare_images
+from siamkit.training.range_test import REPEATS, run_range_test, tried_rates
+from siamkit.training.requirements import require_loss, with_monitor
+from siamkit.training.suggestion import mean_curve, suggested
+from siamkit.words import plural
+
+STEPS, LOWEST, HIGHEST = 100, 1e-7, 10.0
+"""The number of rates that are tried, and their ends."""
+
+LEAST_STEPS, MOST_STEPS = 20, 10_000
+
+Progress = Callable[[int, int], None]
+"""Receives the number of finished steps, and the number of all steps."""
+
+
+def _silent(_done: int, _total: int) -> None:
+    """Show no progress."""
+
+
+def find_lr(
+    config: RunConfig,
+    registries: Mapping[str, Registry],
+    *,
+    phase: int | None = None,
+    epoch: int | None = None,
+    steps: int = STEPS,
+    lowest: float = LOWEST,
+    highest: float = HIGHEST,
+    splits: Splits | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Return the result object of ``siamkit lr-find --json``.
+
+    The test builds a network of its own, so nothing that a training uses changes, except that the
+    cache then holds the features of the images that the test used.
+
+    Args:
+        config: A resolved config.
+        registries: The registry of each component section.
+        phase: The number of the phase to test under, from 1; None: the first.
+        epoch: An epoch of the phase to test under, from 1, instead of ``phase``.
+        steps: The number of rates to try.
+        lowest: The first rate.
+        highest: The last rate.
+        splits: The data of the run; None: load it.
+        progress: Called with the number of finished steps, and the number of all steps.
+
+    Raises:
+        SiamkitError: A setting, the data or a plugin is at fault.
+    """
+    _require_range(steps, lowest, highest)
+    started = time.perf_counter()
+    notices: list[str] = []
+
+    def emit(name: str, data: Mapping[str, Any]) -> None:
+        if name == "notice":
+            notices.append(data["text"])
+
+    if splits is None:
+        splits = load_data(config.data, config.train.seed)
+        notices += [*splits.notices, *batch_notices(config.train, splits.train)]
+    setup = build(with_monitor(config, splits), registries, len(splits.train.classes))
+    prepare_images(setup, splits)
+    require_loss(setup, splits)
+    chosen = _chosen(setup.schedule, phase, epoch)
+    setup.schedule.require_trainable([chosen])
+    rates = tried_rates(lowest, highest, steps)
+    with attributing(setup.plugins):
+        reports = Reports(emit, lambda: None)
+        tested = run_range_test(
+            setup, registries, splits, chosen, rates, reports, progress or _silent
+        )
+    found = suggested(tested.curves)
+    mean = mean_curve(tested.curves)
+    longest = max(tested.curves, key=lambda curve: len(curve.rates))
+    return {
+        **asdict(found),
+        "configured": config.optimizer.lr,
+        "phase": _described(setup, chosen),
+        "steps": steps,
+        "repeats": REPEATS,
+        "lowest": lowest,
+        "highest": highest,
+        "rates": list(longest.rates),
+        "loss": list(mean.losses),
+        "losses": [list(curve.losses) for curve in tested.curves],
+        "engine": tested.decision.to_json(),
+        "seconds": time.perf_counter() - started,
+        "notices": notices,
+    }
+
+
+def rate_of_run(
+    config: RunConfig,
+    registries: Mapping[str, Registry],
+    splits: Splits,
+    listeners: Sequence[Listener],
+) -> dict[str, Any]:
+    """Return the rate of a run whose configured rate is ``auto``, and how it was found.
+
+    Args:
+        config: The config of a run that has not started.
+        registries: The registry of each component section.
+        splits: The data of the run.
+        listeners: Called with the event ``lr_find``. It is not part of the run's log, because the
+            run begins when its rate is known.
+
+    Raises:
+        ConfigError: The range test suggests no rate.
+    """
+    latest = -math.inf
+
+    def advance(done: int, total: int) -> None:
+        nonlocal latest
+        if done in (0, total) or time.monotonic() - latest >= 1:
+            latest = time.monotonic()
+            for listener in listeners:
+                listener(Event("lr_find", {"done": done, "total": total}))
+
+    found = find_lr(config, registries, splits=splits, progress=advance)
+    if found["lr"] is None:
+        raise ConfigError(
+            f"no learning rate was found: {found['reason']}",
+            where=setting("optimizer.lr"),
+            got="auto",
+            hint=f"give a number, such as {setting('optimizer.lr', DEFAULT_RATE)}; "
+            f"{command('lr-find')} shows the loss by rate",
+        )
+    kept = ("lr", "low", "high", "reason", "phase", "rates", "loss", "losses", "seconds", "notices")
+    return {key: found[key] for key in kept}
+
+
+def _require_range(steps: int, lowest: float, highest: float) -> None:
+    """Check the rates to try.
+
+    Raises:
+        ConfigError: They are no rising rates that a run could use.
+    """
+    count = whole_number(steps, argument("steps"), least=LEAST_STEPS)
+    if count > MOST_STEPS:
+        raise ConfigError(
+            "are too many", where=argument("steps"), got=steps, allowed=f"at most {MOST_STEPS}"
+        )
+    first, last = argument("lowest", flag="--from"), argument("highest", flag="--to")
+    for where, value in ((first, lowest), (last, highest)):
+        numeric = isinstance(value, int | float) and not isinstance(value, bool)
+        if not numeric or not 0 < value <= 1000:
+            raise ConfigError(
+                "must be a learning rate",
+                where=where,
+                got=value,
+                allowed="a number above 0, at most 1000",
+            )
+    if not lowest * 10 <= highest:
+        raise ConfigError(
+            "must be at least 10 times the first rate",
+            where=last,
+            got=highest,
+            allowed=f"{lowest * 10:g} or more",
+            hint="the test needs rates that are too small and rates that are too large",
+        )
+
+
+def _chosen(schedule: FreezeSchedule, phase: int | None, epoch: int | None) -> Phase:
+    """Return the phase to test under.
+
+    Raises:
+        ConfigError: There is no such phase or epoch, or both are given.
+    """
+    phases = schedule.phases()
+    if phase is not None and epoch is not None:
+        raise ConfigError(
+            f"cannot be combined with {argument('phase')}",
+            where=argument("epoch"),
+            hint="leave one of them out",
+        )
+    if epoch is not None:
+        number = whole_number(epoch, argument("epoch"), least=1)
+        if number > schedule.epochs:
+            raise ConfigError(
+                f"the run has only {plural(schedule.epochs, 'epoch')}",
+                where=argument("epoch"),
+                got=epoch,
+                hint=f"train longer ({setting('train.epochs', 'N')})",
+            )
+        return next(p for p in phases if p.start_epoch < number <= p.end_epoch)
+    if phase is not None:
+        number = whole_number(phase, argument("phase"), least=1)
+        if number > len(phases):
+            raise ConfigError(
+                f"the plan has only {plural(len(phases), 'phase')}",
+                where=argument("phase"),
+                got=phase,
+                hint=f"{command('inspect')} shows the phases",
+            )
+        return phases[number - 1]
+    return phases[0]  # a later phase starts from trained weights, which the test does not have
+
+
+def _described(setup: Setup, phase: Phase) -> dict[str, Any]:
+    phases = setup.schedule.phases()
+    rows = status(setup.schedule.stages, phase.plan, setup.controller.sizes)
+    return {
+        "number": phases.index(phase) + 1,
+        "of": len(phases),
+        "first_epoch": phase.start_epoch + 1,
+        "last_epoch": phase.end_epoch,
+        "trainable_parameters": sum(row.trainable for row in rows),
+        "stages": [{"name": row.name, "lr_mult": row.lr_mult} for row in rows if row.trainable],
+    }

@@ -1,0 +1,288 @@
+"""The range test: trains with a rate that rises from step to step, and watches a fixed loss.
+
+Smith (2017), "Cyclical Learning Rates for Training Neural Networks", https://arxiv.org/abs/1506.01186.
+The loss of the batch that was just trained on says little here: batches of a metric loss differ
+more among each other than a step changes them. So the loss is measured on the same few batches
+after each step, and the test is repeated on other batches from the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import count, islice
+
+import torch
+from torch import Tensor
+
+from siamkit.batches import Batch, zipped
+from siamkit.config import TrainConfig
+from siamkit.data.images import ImageSet
+from siamkit.data.splits import Splits
+from siamkit.engine.blank import SuffixError
+from siamkit.engine.decision import PhaseDecision
+from siamkit.engine.execution import Engine
+from siamkit.engine.phase import Execution
+from siamkit.engine.settings import Reports
+from siamkit.engine.sources import TRAIN
+from siamkit.errors import NonFiniteError
+from siamkit.interfaces import Phase
+from siamkit.model.generators import generators_restored
+from siamkit.model.trace import evaluating
+from siamkit.model.undisturbed import Snapshot, undisturbed
+from siamkit.registry import Registry
+from siamkit.training.batching import LossBatch, epoch_steps, loss_works
+from siamkit.training.build import Setup, build_optimizer
+from siamkit.training.loading import SECOND, engine_of, load_sets
+from siamkit.training.optimizer import rates, set_rates
+from siamkit.training.seeding import derive
+from siamkit.training.step import Stepper, advice, autocast, by_view, moved, promoted
+from siamkit.training.suggestion import Curve, is_over
+
+WATCHED = 2
+"""The number of batches whose loss is measured after each step."""
+
+REPEATS = 3
+"""The number of times that the rates are tried, each time from the same weights."""
+
+Step = list[LossBatch]
+"""The micro-batches of a step."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of a range test.
+
+    Attributes:
+        curves: One curve per repeat.
+        decision: How the engine computed the frozen part.
+    """
+
+    curves: tuple[Curve, ...]
+    decision: PhaseDecision
+
+
+def tried_rates(lowest: float, highest: float, steps: int) -> tuple[float, ...]:
+    """Return ``steps`` rates from ``lowest`` to ``highest``, each the same multiple of the last."""
+    growth = math.log(highest / lowest) / (steps - 1)
+    return tuple(lowest * math.exp(growth * i) for i in range(steps))
+
+
+def planned_steps(
+    config: TrainConfig, images: ImageSet, first_epoch: int, needed: int
+) -> list[Step]:
+    """Return the first steps of a training that begins with an epoch, over as many as it needs."""
+    found: list[Step] = []
+    for epoch in count(first_epoch):
+        found += epoch_steps(config, images, epoch)
+        if len(found) >= needed:
+            return found[:needed]
+    raise AssertionError("an epoch has a step")
+
+
+def visited(images: ImageSet, steps: Sequence[Step]) -> tuple[ImageSet, list[Step]]:
+    """Return the images that the steps visit, and the steps with the indices of these images.
+
+    So the test prepares no image that it does not need. Labels and classes stay as they are.
+    """
+    used = sorted({i for step in steps for part in step for i in part.images})
+    place = {image: number for number, image in enumerate(used)}
+
+    def renumbered(part: LossBatch) -> LossBatch:
+        passes = tuple([place[i] for i in images] for images in part.passes)
+        return replace(part, images=[place[i] for i in part.images], passes=passes)
+
+    found = ImageSet(tuple(images.samples[i] for i in used), images.classes)
+    return found, [[renumbered(part) for part in step] for step in steps]
+
+
+def run_range_test(
+    setup: Setup,
+    registries: Mapping[str, Registry],
+    splits: Splits,
+    phase: Phase,
+    rates_to_try: Sequence[float],
+    reports: Reports,
+    progress: Callable[[int, int], None],
+) -> Outcome:
+    """Run the test. The weights, buffers and generators are as before when it ends.
+
+    Args:
+        setup: The parts of a run that has not started.
+        registries: The registry of each component section.
+        splits: The data of the run.
+        phase: The phase of the plan to test under.
+        rates_to_try: The head's rate in each step. It rises.
+        reports: Callbacks during long work.
+        progress: Called with the number of steps done and the number of all steps.
+
+    Raises:
+        NonFiniteError: The loss is not finite before the first step.
+    """
+    needed = WATCHED + REPEATS * len(rates_to_try)
+    planned = planned_steps(setup.config.train, splits.train, phase.start_epoch, needed)
+    images, planned = visited(splits.train, planned)
+    setup.controller.apply(phase.plan)
+    small = replace(splits, train=images, test=None)
+    try:
+        return _tested(setup, registries, small, planned, phase, rates_to_try, reports, progress)
+    except SuffixError as error:
+        reports.emit("notice", {"text": f"the test runs the whole network: {error.what}"})
+        engine = setup.config.engine.model_copy(update={"cut": "off"})
+        setup.config = setup.config.model_copy(update={"engine": engine})
+        return _tested(setup, registries, small, planned, phase, rates_to_try, reports, progress)
+
+
+def _tested(
+    setup: Setup,
+    registries: Mapping[str, Registry],
+    splits: Splits,
+    planned: Sequence[Step],
+    phase: Phase,
+    rates_to_try: Sequence[float],
+    reports: Reports,
+    progress: Callable[[int, int], None],
+) -> Outcome:
+    count_of_rates = len(rates_to_try)
+    with ExitStack() as closing:
+        closing.enter_context(generators_restored())
+        test = _Test(setup, registries, splits, planned, phase.start_epoch, reports)
+        closing.callback(test.close)
+        progress(0, REPEATS * count_of_rates)
+        curves = []
+        for before in range(0, REPEATS * count_of_rates, count_of_rates):
+            first = WATCHED + before
+            steps = zip(rates_to_try, planned[first : first + count_of_rates], strict=True)
+
+            def advance(done: int, before: int = before) -> None:
+                progress(before + done, REPEATS * count_of_rates)
+
+            curves.append(test.sweep(list(steps), phase, advance))
+        return Outcome(tuple(curves), test.execution.decision)
+
+
+class _Test:
+    """The state of a range test: the engine, and the batches whose loss is watched."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        registries: Mapping[str, Registry],
+        splits: Splits,
+        planned: Sequence[Step],
+        epoch: int,
+        reports: Reports,
+    ) -> None:
+        self.setup, self.registries, self.reports = setup, registries, reports
+        every = load_sets(setup, splits, reports.check)
+        self.sets = {name: part for name, part in every.items() if part.trains}
+        self.names = [TRAIN, SECOND] if setup.loss.second_view else [TRAIN]
+        visits = sum(len(part.images) for step in planned for part in step) * len(self.names)
+        self.engine: Engine = engine_of(setup, self.sets, visits, reports)
+        # Every step uses the view of the phase's first epoch, which a training then finds cached.
+        self.epoch = epoch
+        entered = self.engine.enter(range(epoch, epoch + 1))
+        ready = self.engine.prepare(entered, epoch)
+        self.execution: Execution = self.engine.checked(ready, epoch, planned[0][0].passes[0])
+        watched = planned[:WATCHED]
+        self._watched: list[tuple[list[Batch], LossBatch]] = []
+        for step, batches in zip(watched, self._loaded(watched), strict=True):
+            each = iter(batches)
+            self._watched += [(list(islice(each, len(part.passes))), part) for part in step]
+
+    def close(self) -> None:
+        self.engine.close()
+        for part in self.sets.values():
+            part.source.close()
+
+    def _loaded(self, steps: Sequence[Step]) -> Iterator[list[Batch]]:
+        """Yield the batches of each step."""
+        view = self.execution.view(self.epoch)
+        flat = [images for step in steps for part in step for images in part.passes]
+        loaded = zipped([self.execution.sources[n].batches(flat, view) for n in self.names])
+        for step in steps:
+            yield list(islice(loaded, sum(len(part.passes) for part in step)))
+
+    def sweep(
+        self,
+        steps: Sequence[tuple[float, Step]],
+        phase: Phase,
+        advance: Callable[[int], None],
+    ) -> Curve:
+        """Try the rates once, until the loss rises after its first valley."""
+        setup, config = self.setup, self.setup.config
+        optimizer = build_optimizer(
+            config.optimizer,
+            self.registries["optimizer"],
+            setup.net,
+            setup.loss,
+            setup.schedule.stages,
+        )
+        stepper = Stepper(
+            setup.net, setup.loss, optimizer, setup.device, config.train.precision,
+            config.optimizer.clip_norm,
+        )  # fmt: skip
+        with _untouched(setup):
+            losses = [self._loss()]
+            loaded = self._loaded([step for _, step in steps])
+            for number, ((rate, step), batches) in enumerate(zip(steps, loaded, strict=True)):
+                self.reports.check()
+                base = config.optimizer.model_copy(update={"lr": rate})
+                set_rates(optimizer, rates(base, phase.plan, 1.0), rate)
+                stepper.use(self.execution.forward)
+                setup.net.train()
+                try:
+                    seed = derive(config.train.seed, "range test", number)
+                    stepper(loss_works(step, iter(batches)), seed)
+                    losses.append(self._loss())
+                except NonFiniteError:
+                    break
+                advance(number + 1)
+                if is_over(losses):
+                    break
+            advance(len(steps))
+        return Curve(tuple(rate for rate, _ in steps[: len(losses) - 1]), tuple(losses))
+
+    def _loss(self) -> float:
+        """Return the loss of the watched batches, weighted as the parts of one step."""
+        setup, total, size = self.setup, 0.0, 0
+        kept = Snapshot(setup.loss.modules())  # a loss may remember batches
+        with evaluating(setup.net):
+            for batches, part in self._watched:
+                total += float(self._loss_of(batches, part)) * part.size
+                size += part.size
+        kept.restore()
+        if not math.isfinite(total):
+            raise NonFiniteError(
+                "the loss is not finite", got=total, hint=advice(setup.config.train.precision)
+            )
+        return total / size
+
+    def _loss_of(self, batches: Sequence[Batch], part: LossBatch) -> Tensor:
+        setup = self.setup
+        views = len(self.names)
+        outputs = []
+        for batch in batches:
+            with autocast(setup.device, setup.config.train.precision):
+                outputs.append(promoted(self.execution.forward(batch.inputs.to(setup.device))))
+        embeddings = by_view(outputs, views)
+        if part.tuples is not None:
+            return setup.loss(embeddings, None, moved(part.tuples, setup.device))
+        labels = by_view([batch.labels for batch in batches], views).to(setup.device)
+        return setup.loss(embeddings, labels)
+
+
+@contextmanager
+def _untouched(setup: Setup) -> Iterator[None]:
+    """Restore the network and the loss after the block, parameters included."""
+    modules = setup.net, setup.loss
+    kept = [(p, p.detach().clone()) for m in modules for p in m.parameters() if p.requires_grad]
+    with undisturbed(setup.net), undisturbed(setup.loss):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, value in kept:
+                    parameter.copy_(value)

@@ -1,0 +1,204 @@
+"""The search for a rate: the phase that it tests under, and a run whose rate is ``auto``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import siamkit
+from siamkit import api
+from siamkit.api.entries import registries
+from siamkit.errors import ConfigError
+from siamkit.runs import checkpoint
+from siamkit.runs.directory import RunDir
+from siamkit.training import find_lr as search
+from siamkit.training.find_lr import find_lr
+
+RunValues = Callable[..., dict[str, Any]]
+
+
+def found(values: dict[str, Any], **more: Any) -> dict[str, Any]:
+    config = api.load_config({k: v for k, v in values.items() if k != "run_dir"})
+    return find_lr(config, registries(), **{"steps": 20, **more})
+
+
+@pytest.mark.parametrize(
+    ("given", "number", "epochs"),
+    [
+        ({}, 1, (1, 1)),
+        ({"phase": 1}, 1, (1, 1)),
+        ({"phase": 2}, 2, (2, 3)),
+        ({"epoch": 1}, 1, (1, 1)),
+        ({"epoch": 3}, 2, (2, 3)),
+    ],
+)
+def test_the_phase_is_the_one_asked_for(
+    run_values: RunValues, given: dict[str, int], number: int, epochs: tuple[int, int]
+) -> None:
+    phase = found(run_values(), **given)["phase"]
+    assert (phase["number"], phase["of"]) == (number, 2)
+    assert (phase["first_epoch"], phase["last_epoch"]) == epochs
+    multiples = {stage["name"]: stage["lr_mult"] for stage in phase["stages"]}
+    expected = {"head": 1.0} if number == 1 else {"layer3": 0.1, "layer4": 0.1, "head": 1.0}
+    assert multiples == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"phase": 3}, "phase: the plan has only 2 phases, got 3"),
+        ({"phase": 0}, "phase: must be a whole number, got 0, allowed: 1 or more"),
+        ({"phase": True}, "phase: must be a whole number, got True"),
+        ({"epoch": 4}, "epoch: the run has only 3 epochs, got 4; train longer (epochs=N)"),
+        ({"epoch": 1, "phase": 1}, "epoch: cannot be combined with phase; leave one of them out"),
+        ({"steps": 5}, "steps: must be a whole number, got 5, allowed: 20 or more"),
+        ({"steps": 10**6}, "steps: are too many, got 1000000, allowed: at most 10000"),
+        ({"lowest": 0.0}, "lowest: must be a learning rate, got 0.0"),
+        ({"lowest": "1e-7"}, "lowest: must be a learning rate, got '1e-7'"),
+        ({"highest": float("inf")}, "highest: must be a learning rate, got inf"),
+        ({"highest": float("nan")}, "highest: must be a learning rate, got nan"),
+        ({"lowest": 1e-2, "highest": 1e-3}, "highest: must be at least 10 times the first rate"),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    run_values: RunValues, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        found(run_values(), **given)
+    assert str(caught.value).startswith(message)
+
+
+def test_the_result_is_the_same_for_a_seed_and_holds_the_curves(run_values: RunValues) -> None:
+    values = run_values(engine={"cache": "off", "prefix": "folded"})
+    first, second = found(values), found(values)
+    assert {**first, "seconds": 0, "engine": 0} == {**second, "seconds": 0, "engine": 0}
+    assert first["loss"] == pytest.approx(
+        [sum(losses) / 3 for losses in zip(*first["losses"], strict=False)][: len(first["loss"])]
+    )
+    longest = max(map(len, first["losses"]))
+    assert len(first["rates"]) == longest - 1 <= 20
+    other = found(run_values(train={"seed": 1}))
+    assert other["losses"] != first["losses"]
+
+
+# --- a run whose rate is auto ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def auto(run_values: RunValues, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """The values of a run that searches for its rate with few steps."""
+    monkeypatch.setattr(search.find_lr, "__kwdefaults__",
+                        {**search.find_lr.__kwdefaults__, "steps": 30})  # fmt: skip
+
+    def values(**sections: Any) -> dict[str, Any]:
+        engine = {"cache": "off", "prefix": "folded", **sections.pop("engine", {})}
+        return run_values(
+            optimizer={"lr": "auto"}, loss={"name": "triplet"}, engine=engine, **sections
+        )
+
+    return values
+
+
+def last_tensors(run_dir: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    root = Path(run_dir) / "checkpoints"
+    loaded = checkpoint.load(root / (checkpoint.pointed_to(root, checkpoint.LATEST) or ""))
+    return loaded.model, loaded.optimizer
+
+
+def test_a_run_with_auto_equals_one_with_the_number(auto: RunValues, tmp_path: Path) -> None:
+    events: list[siamkit.Event] = []
+    first = api.fit(auto(), listeners=[events.append])
+    config = RunDir.open(tmp_path / "run").read_config()
+    rate = config["optimizer"]["lr"]
+    assert isinstance(rate, float) and 1e-7 < rate < 10
+    values = auto(run_dir=str(tmp_path / "other"))
+    values["optimizer"] = {"lr": rate}
+    second = api.fit(values)
+    assert first["history"] == second["history"]
+    for one, other in zip(
+        last_tensors(first["run_dir"]), last_tensors(second["run_dir"]), strict=True
+    ):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], tensor) for name, tensor in other.items())
+    start = next(event.data for event in events if event.name == "run_start")
+    assert start["lr_find"]["lr"] == rate == start["config"]["optimizer"]["lr"]
+    assert start["lr_find"]["phase"]["number"] == 1
+    names = [event.name for event in events]
+    assert names[0] == "lr_find" and names.index("run_start") == names.count("lr_find")
+
+
+def test_a_resumed_run_keeps_its_rate_and_searches_no_more(
+    auto: RunValues, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = api.fit(auto(run_dir=str(tmp_path / "whole")))
+
+    class Stop(Exception):
+        pass
+
+    def stop(event: siamkit.Event) -> None:
+        if event.name == "step" and event.data["step"] == 5:
+            raise Stop
+
+    with pytest.raises(Stop):
+        api.fit(auto(), listeners=[stop])
+    monkeypatch.setattr(search, "run_range_test", None)
+    events: list[siamkit.Event] = []
+    resumed = api.resume(tmp_path / "run", listeners=[events.append])
+    assert resumed["history"] == whole["history"]
+    (start,) = (event.data for event in events if event.name == "run_start")
+    assert start["lr_find"]["lr"] == start["config"]["optimizer"]["lr"]
+    for one, other in zip(
+        last_tensors(resumed["run_dir"]), last_tensors(whole["run_dir"]), strict=True
+    ):
+        assert all(torch.equal(one[name], tensor) for name, tensor in other.items())
+
+
+def test_a_loss_that_never_falls_is_refused_and_leaves_no_run(
+    auto: RunValues, tmp_path: Path
+) -> None:
+    values = auto()
+    values["loss"] = {"name": "triplet", "margin": 1e-6}  # no triplet violates it
+    values["head"] = {"name": "identity", "normalize": True}
+    with pytest.raises(ConfigError, match="lr: no learning rate was found: "):
+        api.fit(values)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_search_leaves_files_of_others_in_the_directory(
+    auto: RunValues, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        (tmp_path / "run" / "notes.txt").write_text("mine")
+        raise ConfigError("no")
+
+    monkeypatch.setattr(search, "run_range_test", fails)
+    with pytest.raises(ConfigError, match="no"):
+        api.fit(auto())
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_begin_or_continue_takes_auto_for_a_run_that_found_its_rate(
+    auto: RunValues, tmp_path: Path
+) -> None:
+    from siamkit.api.continuing import begin_or_continue
+
+    values = auto()
+    first = begin_or_continue([values], str)
+    again = begin_or_continue([values], str)
+    assert again["history"] == first["history"]
+
+
+def test_inspect_shows_multiples_of_auto(auto: RunValues, render_inspection: Any = None) -> None:
+    from rich.console import Console
+
+    result = siamkit.inspect(auto())
+    rows = {stage["name"]: stage for stage in result.phases[1]["stages"]}
+    assert rows["head"]["lr"] is None and rows["layer4"]["lr_mult"] == pytest.approx(0.1)
+    console = Console(width=160)
+    with console.capture() as captured:
+        console.print(result)
+    assert "auto x 0.1" in captured.get()

@@ -1,0 +1,202 @@
+"""The range test: its rates, its batches, and what it leaves as it was."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from siamkit import api
+from siamkit.api.entries import registries
+from siamkit.config import TrainConfig
+from siamkit.data.images import ImageSet, Tuples, image_set_of
+from siamkit.data.opening import load_data
+from siamkit.data.splits import Splits
+from siamkit.engine.settings import Reports
+from siamkit.training.build import Setup, build
+from siamkit.training.range_test import (
+    REPEATS,
+    WATCHED,
+    Outcome,
+    planned_steps,
+    run_range_test,
+    tried_rates,
+    visited,
+)
+
+RunValues = Callable[..., dict[str, Any]]
+
+
+@given(st.floats(1e-9, 1e-2), st.floats(10, 1e6), st.integers(20, 300))
+def test_each_rate_is_the_same_multiple_of_the_one_before(low, ratio, steps):
+    rates = tried_rates(low, low * ratio, steps)
+    assert len(rates) == steps
+    assert rates[0] == pytest.approx(low) and rates[-1] == pytest.approx(low * ratio)
+    growth = ratio ** (1 / (steps - 1))
+    assert [b / a for a, b in pairwise(rates)] == pytest.approx([growth] * (steps - 1))
+
+
+LABELLED = image_set_of([f"class{n // 6}" for n in range(48)])
+CONFIG = TrainConfig(epochs=3, batch_size=8, images_per_class=2)
+
+
+def test_the_steps_are_those_of_a_training_from_that_epoch_on():
+    from siamkit.training.batching import epoch_steps
+
+    steps = planned_steps(CONFIG, LABELLED, 2, 15)
+    expected = [parts for e in range(2, 6) for parts in epoch_steps(CONFIG, LABELLED, e)]
+    assert steps == expected[:15]
+    assert len(epoch_steps(CONFIG, LABELLED, 2)) < 15  # one epoch has too few
+
+
+def test_only_visited_images_are_kept_and_labels_stay():
+    steps = planned_steps(CONFIG, LABELLED, 0, 3)
+    images, moved = visited(LABELLED, steps)
+    assert len(images) < len(LABELLED) and images.classes == LABELLED.classes
+    for before, after in zip(steps, moved, strict=True):
+        for old, new in zip(before, after, strict=True):
+            assert [LABELLED.samples[i] for i in old.images] == [
+                images.samples[i] for i in new.images
+            ]
+
+
+def test_known_pairs_stay_pairs():
+    pairs = Tuples(((0, 1), (0, 7), (2, 3), (4, 9), (5, 6), (10, 11)), (True, False) * 3)
+    images = ImageSet(LABELLED.samples[:12], LABELLED.classes, tuples=pairs)
+    steps = planned_steps(TrainConfig(batch_size=4, images_per_class=2), images, 0, 2)
+    kept, moved = visited(images, steps)
+    for before, after in zip(steps, moved, strict=True):
+        (old,), (new,) = before, after
+        assert new.tuples is old.tuples and new.size == old.size
+        assert [kept.samples[i].key for i in new.images] == [
+            images.samples[i].key for i in old.images
+        ]
+
+
+# --- on a network --------------------------------------------------------------------------------
+
+
+def parts_of(values: dict[str, Any]) -> tuple[Setup, Splits]:
+    config = api.load_config({k: v for k, v in values.items() if k != "run_dir"})
+    splits = load_data(config.data, config.train.seed)
+    return build(config, registries(), len(splits.train.classes)), splits
+
+
+def tested(setup: Setup, splits: Splits, phase: int = 0, **more: Any) -> Outcome:
+    rates = more.pop("rates", tried_rates(1e-6, 10.0, 20))
+    progress = more.pop("progress", lambda _done, _total: None)
+    reports = Reports(lambda _name, _data: None, lambda: None)
+    chosen = setup.schedule.phases()[phase]
+    return run_range_test(setup, registries(), splits, chosen, rates, reports, progress)
+
+
+def generators() -> tuple[Any, ...]:
+    return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
+
+
+def tensors(setup: Setup) -> dict[str, torch.Tensor]:
+    state = {**setup.net.state_dict(), **setup.loss.state_dict(prefix="loss.")}
+    return {name: tensor.clone() for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("phase", [0, 1])
+@pytest.mark.parametrize("cache", ["off", "always"])
+def test_weights_buffers_and_generators_stay(run_values: RunValues, phase: int, cache: str) -> None:
+    values = run_values(
+        engine={"cache": cache},
+        head={"name": "bnneck"},
+        freeze={"name": "stages", "warmup": 1, "norm": "train"},
+        loss={"name": "proxy-anchor"},
+    )
+    setup, splits = parts_of(values)
+    before, drawn = tensors(setup), generators()
+    result = tested(setup, splits, phase)
+    assert generators() == drawn
+    after = tensors(setup)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert len(result.curves) == REPEATS
+    losses = result.curves[0].losses
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2) and losses[-1] != losses[0]
+
+
+def test_the_repeats_start_alike_and_differ(run_values: RunValues) -> None:
+    result = tested(*parts_of(run_values()))
+    first = {curve.losses[0] for curve in result.curves}
+    assert len(first) == 1
+    assert len({curve.losses for curve in result.curves}) == REPEATS
+
+
+def test_the_frozen_part_is_cached_and_agrees_with_the_whole_network(
+    run_values: RunValues,
+) -> None:
+    common = {"dtype": "float32"}
+    cached = tested(*parts_of(run_values(engine={"cache": "always", **common})), phase=1)
+    whole = tested(*parts_of(run_values(engine={"cut": "off", **common})), phase=1)
+    assert (cached.decision.mode, whole.decision.mode) == ("cached", "whole")
+    for one, other in zip(cached.curves, whole.curves, strict=True):
+        size = min(len(one.losses), len(other.losses)) // 2
+        assert one.losses[:size] == pytest.approx(other.losses[:size], rel=1e-3)
+
+
+def test_a_loss_that_is_not_finite_ends_a_pass(run_values: RunValues) -> None:
+    values = run_values(
+        freeze={"name": "full", "lr_mult": 1.0, "norm": "frozen"},
+        head={"name": "identity", "normalize": False},
+        optimizer={"name": "sgd"},
+        loss={"name": "contrastive"},
+    )
+    seen: list[tuple[int, int]] = []
+    rates = tried_rates(1e-3, 1000.0, 30)
+    setup, splits = parts_of(values)
+    before = tensors(setup)
+    result = tested(setup, splits, rates=rates, progress=lambda *at: seen.append(at))
+    assert all(len(curve.rates) < 30 for curve in result.curves)
+    assert all(np.isfinite(curve.losses).all() for curve in result.curves)
+    assert seen[0] == (0, 30 * REPEATS) and seen[-1] == (30 * REPEATS, 30 * REPEATS)
+    assert seen == sorted(seen)
+    assert all(torch.equal(tensors(setup)[name], tensor) for name, tensor in before.items())
+
+
+def test_micro_batches_count_as_one_step(run_values: RunValues) -> None:
+    values = run_values(train={"micro_batch": 4}, loss={"name": "proxy-anchor"})
+    result = tested(*parts_of(values), rates=tried_rates(1e-5, 1e-1, 20))
+    assert len(result.curves[0].losses) == 21
+
+
+def test_the_rates_of_the_stages_are_multiples_of_the_tested_rate(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from siamkit.training import range_test
+
+    seen: list[dict[str, float]] = []
+    original = range_test.set_rates
+
+    def watch(optimizer: Any, rates: Any, default: float) -> None:
+        original(optimizer, rates, default)
+        seen.append({g["stage"]: g["lr"] for g in optimizer.param_groups})
+
+    monkeypatch.setattr(range_test, "set_rates", watch)
+    setup, splits = parts_of(
+        run_values(loss={"name": "proxy-anchor"}, optimizer={"loss_lr_mult": 10.0})
+    )
+    rates = tried_rates(1e-5, 1e-3, 20)
+    tested(setup, splits, phase=1, rates=rates)
+    assert len(seen) == 20 * REPEATS
+    for rate, groups in zip(rates, seen, strict=False):
+        assert groups["head"] == pytest.approx(rate)
+        assert groups["layer4"] == pytest.approx(rate / 10)
+        assert groups["loss"] == pytest.approx(rate * 10)
+
+
+def test_the_watched_batches_are_not_trained_on_first(run_values: RunValues) -> None:
+    setup, splits = parts_of(run_values())
+    steps = planned_steps(setup.config.train, splits.train, 0, WATCHED + REPEATS * 20)
+    assert len(steps) == WATCHED + REPEATS * 20
+    assert steps[0] != steps[WATCHED]
