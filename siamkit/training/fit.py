@@ -20,7 +20,8 @@ from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener, emitter
 from siamkit.runs.open import OpenRun
 from siamkit.spelling import command, setting
-from siamkit.training.build import Setup, build, identity, prepare_images, providers
+from siamkit.training.begin import write_records
+from siamkit.training.build import Setup, build, identity, prepare_images
 from siamkit.training.finish import best_network, calibrated, embed_held_out
 from siamkit.training.loading import VAL
 from siamkit.training.loop import Trainer
@@ -75,10 +76,7 @@ def fit(
     with run_dir.locked():
         if restart:
             run_dir.restart()
-        run_dir.write_config(config)
-        run_dir.write_plugins(providers(config, registries))
-        if splits.skipped and config.data.on_unreadable == "quarantine":
-            run_dir.write_quarantine(splits.skipped)
+        write_records(run_dir, config, splits, registries)
         state = RunState(weights=setup.weights, identity=identity(config, splits, registries))
         emit = emitter(run_dir, listeners, [*observers, *trackers])
         with closing(trackers, emit):
