@@ -179,6 +179,23 @@ class Pruning:
             ) from None
 
 
+    def is_applied(self, backbone: nn.Module) -> bool:
+        """Return whether a backbone lacks the pruned channels already."""
+        modules = dict(backbone.named_modules())
+        return all(
+            _has(getattr(modules.get(name), tensor, None), cuts)
+            for name, layer in self.layers.items()
+            for tensor, cuts in layer.tensors.items()
+        )
+
+
+def _has(tensor: object, cuts: Sequence[Cut | None]) -> bool:
+    """Return whether a tensor has the size that is left."""
+    if not isinstance(tensor, Tensor) or tensor.ndim != len(cuts):
+        return False
+    return all(c is None or len(c.kept) == n for c, n in zip(cuts, tensor.shape, strict=True))
+
+
 def _shrink(module: nn.Module, layer: PrunedLayer) -> None:
     for name, cuts in layer.tensors.items():
         tensor = getattr(module, name)
