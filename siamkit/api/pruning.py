@@ -43,7 +43,7 @@ def prune(
 ) -> PruningResult:
     """Remove channels from the network of a run, fine-tune what is left, and return both compared.
 
-    The result is a new run. The channels that matter least to the run's loss, per operation that
+    The result is a new run. The channels that matter least to the run's loss, for the time that
     they cost, are removed; the width of the features and of the embeddings stays.
 
     Args:

@@ -1,4 +1,4 @@
-"""The choice of channels: the least important ones per operation that they cost."""
+"""The choice of channels: the least important ones for the time that they cost."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def choose(
 ) -> dict[str, list[int]]:
     """Return the channels to remove, by the name of their group.
 
-    All channels of the network compete: those with the least importance per operation go first, as
-    in a knapsack. The number of channels that stay in a large group is a multiple of 8, which the
-    kernels of CPUs and GPUs are made for.
+    All channels of the network compete: those with the least importance for the time that they cost
+    go first, as in a knapsack. The number of channels that stay in a large group is a multiple of 8,
+    which the kernels of CPUs and GPUs are made for.
 
     Args:
         groups: The pruning groups.
         importance: The importance of each channel of each group; comparable between groups.
-        costs: The operations of the network.
+        costs: The operations and the memory traffic of the network.
         target: The number of operations that may be left.
 
     Returns:
@@ -38,7 +38,7 @@ def choose(
     worth = {
         group.name: [value / price for value in importance[group.name]]
         for group in groups
-        if (price := _price(group, costs)) > 0
+        if (price := costs.price(group)) > 0
     }
     limits = sorted({value for values in worth.values() for value in values})
     low, high = 0, len(limits)  # the fewest limits that reach the target lie in [low, high]
@@ -70,14 +70,3 @@ def rounded(wanted: int, size: int) -> int:
     unit = _MULTIPLE if size >= _SMALL else 1
     least = max(1, math.ceil(size * SHARE))
     return min(math.ceil(max(wanted, least) / unit) * unit, size)
-
-
-def _price(group: Group, costs: Costs) -> float:
-    """Return the operations that one channel of a group costs, over all layers that have it."""
-    price = 0.0
-    for member in group.members:
-        if member.layer in costs.layers:
-            side = costs.reads if member.side == "reads" else costs.writes
-            share = len(member.places) / group.size / side[member.layer]
-            price += costs.layers[member.layer] * share
-    return price

@@ -11,6 +11,13 @@ from torch import Tensor, nn
 from siamkit.compress.groups import Group
 from siamkit.model.trace import evaluating
 
+_VALUE = 200
+"""The operations that take as long as one value takes to pass through memory.
+
+Measured on a CPU: of 10, 30, 100 and 300, the larger ones gave faster networks of as many
+operations and of the same quality.
+"""
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -21,12 +28,34 @@ class Costs:
         layers: The operations of each convolution and linear layer.
         reads: The number of channels that each layer reads.
         writes: The number of channels that each layer writes.
+        inputs: The values per channel that each layer reads, such as the pixels of its map.
+        outputs: The values per channel that each layer writes.
     """
 
     total: float
     layers: Mapping[str, float]
     reads: Mapping[str, int]
     writes: Mapping[str, int]
+    inputs: Mapping[str, float]
+    outputs: Mapping[str, float]
+
+    def price(self, group: Group) -> float:
+        """Return what one channel of a group costs in time, in operations.
+
+        Besides the operations, its values pass through memory, in and out of each layer. That
+        decides the speed of early layers and of depthwise convolutions.
+        """
+        price = 0.0
+        for member in group.members:
+            if member.layer not in self.layers:
+                continue
+            places = len(member.places) / group.size
+            read, write = self.inputs[member.layer], self.outputs[member.layer]
+            values = {"reads": read, "writes": write, "through": read + write}[member.side]
+            side = self.reads if member.side == "reads" else self.writes
+            operations = self.layers[member.layer] / side[member.layer]
+            price += places * (operations + _VALUE * values)
+        return price
 
     def after(self, groups: Sequence[Group], removed: Mapping[str, Sequence[int]]) -> float:
         """Return the operations that are left if some channels are removed.
@@ -59,15 +88,21 @@ def costs_of(backbone: nn.Module, images: Tensor, total: float) -> Costs:
     layers: dict[str, float] = {}
     reads: dict[str, int] = {}
     writes: dict[str, int] = {}
+    values: tuple[dict[str, float], dict[str, float]] = ({}, {})
 
-    def watch(name: str, layer: nn.Conv2d | nn.Linear) -> None:
-        linear = isinstance(layer, nn.Linear)
-        reads[name] = layer.in_features if linear else layer.in_channels
-        writes[name] = layer.out_features if linear else layer.out_channels
+    def watch(name: str, layer: nn.modules.conv._ConvNd | nn.Linear) -> None:
+        if isinstance(layer, nn.Linear):
+            reads[name], writes[name] = layer.in_features, layer.out_features
+        else:
+            reads[name], writes[name] = layer.in_channels, layer.out_channels
         each = 2 * layer.weight.numel() / writes[name]  # operations per output value
 
-        def count(_layer: nn.Module, _inputs: object, output: Tensor) -> None:
+        def count(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             layers[name] = layers.get(name, 0.0) + each * output.numel() / len(images)
+            for side, tensor, channels in zip(
+                values, (inputs[0], output), (reads[name], writes[name]), strict=True
+            ):
+                side[name] = tensor.numel() / len(images) / channels
 
         hooks.append(layer.register_forward_hook(count))
 
@@ -81,4 +116,4 @@ def costs_of(backbone: nn.Module, images: Tensor, total: float) -> Costs:
     finally:
         for hook in hooks:
             hook.remove()
-    return Costs(total, layers, reads, writes)
+    return Costs(total, layers, reads, writes, *values)

@@ -226,8 +226,15 @@ def _refusing() -> Iterator[None]:
 
 def by_input(layer: nn.Module) -> Tensor:
     """Return a view ``[C, ...]`` of the weights of a dense layer, by the C channels it reads."""
-    weight: Any = layer.weight
+    weight = weight_of(layer)
     return weight if getattr(layer, "transposed", False) else weight.transpose(0, 1)
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    """Return the weights of a dense layer."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 def _is_safe(layer: nn.Module) -> bool:

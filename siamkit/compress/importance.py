@@ -3,7 +3,7 @@
 The importance of a channel is the squared change of the loss, to the first order, if every layer
 that reads the channel ignored it, summed over batches (Molchanov et al. 2019,
 https://arxiv.org/abs/1906.10771). If the loss has no gradient, because no pair or triplet violates
-a margin any more, it is the size of the channel's weights instead.
+a margin any more, it is the channel's share in the outputs of these layers instead.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from siamkit.compress.groups import Dependencies, Group, by_input
+from siamkit.compress.groups import Dependencies, Group, by_input, weight_of
 
-Kind = Literal["taylor", "magnitude"]
+Kind = Literal["taylor", "activation"]
 
 Scores = Mapping[str, list[float]]
 """The importance of each channel of each group."""
@@ -30,12 +30,7 @@ def taylor(dependencies: Dependencies, losses: Iterable[Callable[[nn.Module], Te
         losses: One function per batch, from the backbone to the batch's loss.
     """
     backbone, groups = dependencies.backbone, dependencies.groups
-    weights = {
-        member.layer: backbone.get_submodule(member.layer).weight
-        for group in groups
-        for member in group.members
-        if member.side == "reads"
-    }
+    weights = {name: weight_of(backbone.get_submodule(name)) for name in readers(groups)}
     scores = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in groups}
     for loss in losses:
         value = loss(backbone)
@@ -60,20 +55,26 @@ def _changes(layer: nn.Module, gradient: Tensor | None) -> Tensor:
     return (weight.detach() * along).flatten(1).double().sum(1).cpu()
 
 
-def magnitude(dependencies: Dependencies) -> Scores:
-    """Return the importance of each channel by the weights of the layers that read it."""
-    backbone = dependencies.backbone
-    scores = {}
-    for group in dependencies.groups:
-        sizes = {
-            member.layer: by_input(backbone.get_submodule(member.layer))
-            .detach().flatten(1).double().square().sum(1).cpu()
-            for member in group.members
-            if member.side == "reads"
-        }  # fmt: skip
-        values = _summed(group, sizes)
-        scores[group.name] = (values / values.mean().clamp_min(1e-30)).tolist()
-    return scores
+def activation(dependencies: Dependencies, found: Mapping[str, Tensor]) -> Scores:
+    """Return the importance of each channel by the outputs of the layers that read it.
+
+    Args:
+        dependencies: The pruning groups.
+        found: The second moments ``[C, C]`` of the channels that each of these layers reads.
+    """
+    shares = {}
+    for name in readers(dependencies.groups):
+        weight = by_input(dependencies.backbone.get_submodule(name)).detach()
+        squares = weight.flatten(1).double().square().sum(1).cpu()
+        energy = found[name].diagonal().cpu() * squares  # of the output, from each channel
+        shares[name] = energy / energy.sum().clamp_min(1e-30)
+    return {group.name: _summed(group, shares).tolist() for group in dependencies.groups}
+
+
+def readers(groups: Iterable[Group]) -> tuple[str, ...]:
+    """Return the names of the layers that read the channels of groups."""
+    members = (member for group in groups for member in group.members)
+    return tuple(dict.fromkeys(m.layer for m in members if m.side == "reads"))
 
 
 def _summed(group: Group, values: Mapping[str, Tensor]) -> Tensor:

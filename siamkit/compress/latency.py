@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from siamkit.model.trace import evaluating
 
 BATCH = 32
-_SECONDS, _LEAST = 3.0, 5  # time and number of measurements for each batch size
+_LEAST = 5  # measurements of each network for each batch size
 
 
-def speeds(networks: Mapping[str, nn.Module], image: Tensor) -> dict[str, dict[str, float]]:
+def speeds(
+    networks: Mapping[str, nn.Module], image: Tensor, seconds: float = 3.0
+) -> dict[str, dict[str, float]]:
     """Return the speed of each network, by its name.
 
     The networks take turns, so that a load of the machine hits all of them.
@@ -23,6 +25,7 @@ def speeds(networks: Mapping[str, nn.Module], image: Tensor) -> dict[str, dict[s
     Args:
         networks: The networks, on the device of ``image``.
         image: One image ``[1, C, H, W]``.
+        seconds: The time to measure each batch size.
 
     Returns:
         ``latency_ms``: the median time of one image, in milliseconds; ``images_per_second``: in
@@ -32,16 +35,16 @@ def speeds(networks: Mapping[str, nn.Module], image: Tensor) -> dict[str, dict[s
     for size in (1, BATCH):
         images = image.expand(size, *image.shape[1:]).contiguous()
         times: dict[str, list[float]] = {name: [] for name in networks}
-        end = time.perf_counter() + _SECONDS
+        end = time.perf_counter() + seconds
         while time.perf_counter() < end or min(map(len, times.values())) < _LEAST:
             for name, network in networks.items():
                 times[name].append(_seconds(network, images))
         for name, values in times.items():
-            seconds = median(values[1:])  # the first call sets up kernels
-            key, value = ("latency_ms", seconds * 1e3) if size == 1 else (
-                "images_per_second", size / seconds
-            )  # fmt: skip
-            result[name][key] = value
+            typical = median(values[1:])  # the first call sets up kernels
+            if size == 1:
+                result[name]["latency_ms"] = typical * 1e3
+            else:
+                result[name]["images_per_second"] = size / typical
     return result
 
 

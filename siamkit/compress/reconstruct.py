@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from siamkit.compress.groups import weight_of
 from siamkit.model.pruning import Cut, Pruning, selected
 from siamkit.model.trace import evaluating
 
@@ -93,9 +94,8 @@ def absorb(
         axis = _axis(layer)
         axes = list(record.layers[name].tensors["weight"])
         axes[axis] = Cut(cut.of, _lost(cut))
-        weight = layer.weight
-        assert isinstance(weight, Tensor) and isinstance(before.weight, Tensor)
-        lost = selected(before.weight.detach(), axes).double().movedim(axis, -1)  # [..., lost]
+        weight = weight_of(layer)
+        lost = selected(weight_of(before).detach(), axes).double().movedim(axis, -1)  # [..., lost]
         share = combination(found[name], cut).to(lost.device)  # [lost, kept]
         with torch.no_grad():
             weight += (lost @ share).movedim(-1, axis).to(weight.dtype)
@@ -111,10 +111,9 @@ def combination(moments: Tensor, cut: Cut) -> Tensor:
     kept, lost = list(cut.kept), list(_lost(cut))
     among = moments[kept][:, kept]
     ridge = _RIDGE * among.diagonal().mean().clamp_min(1e-30)
-    return torch.linalg.solve(
-        among + ridge * torch.eye(len(kept), dtype=among.dtype, device=among.device),
-        moments[kept][:, lost],
-    ).T
+    regular = among + ridge * torch.eye(len(kept), dtype=among.dtype, device=among.device)
+    solved: Tensor = torch.linalg.solve(regular, moments[kept][:, lost])
+    return solved.T
 
 
 def _lost(cut: Cut) -> tuple[int, ...]:

@@ -15,8 +15,8 @@ from siamkit.batches import Batch, zipped
 from siamkit.compress.choose import choose
 from siamkit.compress.costs import Costs, costs_of
 from siamkit.compress.groups import Dependencies, Group
-from siamkit.compress.importance import Kind, Scores, magnitude, taylor
-from siamkit.compress.reconstruct import absorb, moments, reading
+from siamkit.compress.importance import Kind, Scores, activation, readers, taylor
+from siamkit.compress.reconstruct import absorb, moments
 from siamkit.engine.flops import count_flops
 from siamkit.engine.sources import TRAIN
 from siamkit.errors import ConfigError
@@ -97,12 +97,12 @@ def shrink(
     groups = [g for g in dependencies.groups if _is_in(part, g, trains)]
     costs = costs_of(net.backbone, images, operations(net, setup.device))
     require_reach(groups, costs, target, part)
-    kind, scores = importance_of(setup, sets, dependencies)
+    found = moments(net.backbone, readers(dependencies.groups), _plain(setup, sets[PROBE]))
+    kind, scores = importance_of(setup, sets, dependencies, found)
     removed = choose(groups, scores, costs, target)
     record = dependencies.without(removed)
     pruned = copy.deepcopy(net)
     record.apply(pruned.backbone, "the new record")
-    found = moments(net.backbone, reading(net.backbone, record), _plain(setup, sets[PROBE]))
     absorb(pruned.backbone, net.backbone, record, found)
     kept = {g.name: (g.size, g.size - len(removed.get(g.name, ()))) for g in groups}
     return Shrunk(pruned, record, kind, kept, sum(name not in trains for name in record.layers))
@@ -152,13 +152,23 @@ def _is_in(part: Part, group: Group, trains: frozenset[str]) -> bool:
 
 
 def importance_of(
-    setup: Setup, sets: Mapping[str, LoadedSet], dependencies: Dependencies
+    setup: Setup,
+    sets: Mapping[str, LoadedSet],
+    dependencies: Dependencies,
+    found: Mapping[str, Tensor],
 ) -> tuple[Kind, Scores]:
-    """Return the kind of importance, and the importance of each channel of each group."""
+    """Return the kind of importance, and the importance of each channel of each group.
+
+    Args:
+        setup: The parts of the run.
+        sets: The image sets of the run.
+        dependencies: The pruning groups.
+        found: The second moments of the channels that each layer reads.
+    """
     scores = taylor(dependencies, _losses(setup, sets))
     if any(value > 0 for values in scores.values() for value in values):
         return "taylor", scores
-    return "magnitude", magnitude(dependencies)
+    return "activation", activation(dependencies, found)
 
 
 def _losses(setup: Setup, sets: Mapping[str, LoadedSet]) -> Iterator[Callable[[nn.Module], Tensor]]:
@@ -179,9 +189,12 @@ def _losses(setup: Setup, sets: Mapping[str, LoadedSet]) -> Iterator[Callable[[n
 
 def _loss(setup: Setup, batch: Batch, part: MicroBatch, backbone: nn.Module) -> Tensor:
     embeddings = setup.net.project(backbone(batch.inputs)).float()
+    loss: Tensor
     if part.tuples is None:
-        return setup.loss(embeddings, batch.labels)
-    return setup.loss(embeddings, None, moved(part.tuples, setup.device))
+        loss = setup.loss(embeddings, batch.labels)
+    else:
+        loss = setup.loss(embeddings, None, moved(part.tuples, setup.device))
+    return loss
 
 
 def _plain(setup: Setup, images: LoadedSet) -> Iterator[Tensor]:

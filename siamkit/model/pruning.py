@@ -178,7 +178,6 @@ class Pruning:
                 hint="build the backbone by the name and options that the pruned run has",
             ) from None
 
-
     def is_applied(self, backbone: nn.Module) -> bool:
         """Return whether a backbone lacks the pruned channels already."""
         modules = dict(backbone.named_modules())

@@ -16,7 +16,7 @@ Json = Mapping[str, Any]
 
 _IMPORTANCE = {
     "taylor": "their effect on the run's loss (first-order Taylor)",
-    "magnitude": "the size of their weights, because the run's loss has no gradient",
+    "activation": "their share in the layers' outputs, because the run's loss has no gradient",
 }
 
 _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (

@@ -5,7 +5,7 @@
 
 ``quality`` trains a run on half of the classes (or takes one), prunes it, and prints both on the
 quarter of the classes that took no part in any choice. ``speed`` prunes a network of random weights
-by their size, without data. Both networks are timed in turns in one process: the figures are ratios
+by its outputs for noise. Both networks are timed in turns in one process: the figures are ratios
 of medians.
 """
 
@@ -30,6 +30,8 @@ import siamkit
 def quality(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
+    from siamkit.compress.latency import speeds
+
     torch.set_num_threads(options.threads)
     options.cache.mkdir(parents=True, exist_ok=True)
     run = options.run
@@ -41,7 +43,9 @@ def quality(options: argparse.Namespace) -> dict[str, Any]:
                 data={"path": str(root), "image_size": options.size, "workers": 0},
                 backbone=options.backbone, seed=options.seed, run_dir=run, report=False,
             )  # fmt: skip
-    settings: dict[str, Any] = {"freeze": json.loads(options.freeze), "report": False}
+    settings: dict[str, Any] = {"report": False}
+    if options.freeze is not None:
+        settings["freeze"] = options.freeze
     if options.lr is not None:
         settings["lr"] = options.lr
     with tempfile.TemporaryDirectory(dir=options.cache) as folder:
@@ -52,13 +56,15 @@ def quality(options: argparse.Namespace) -> dict[str, Any]:
         )  # fmt: skip
         print(result)
         epochs = siamkit.api.open_run(result.run_dir).history
+        nets = {"before": siamkit.load_model(run), "after": siamkit.load_model(result.run_dir)}
+        size = nets["before"].preprocessing.size
+        fast = speeds(nets, torch.randn(1, 3, *size), seconds=20)
     before, after = result.before, result.after
     return {
         "ratio": options.ratio,
         "flops": after["flops"] / before["flops"],
         "parameters": after["parameters"] / before["parameters"],
-        "faster_batch_1": before["latency_ms"] / after["latency_ms"],
-        "faster_batch_32": after["images_per_second"] / before["images_per_second"],
+        **ratios(fast),
         "recall_before": before["recall@1"],
         "recall_after": after["recall@1"],
         "map_before": before["map@r"],
@@ -70,14 +76,23 @@ def quality(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def ratios(measured: dict[str, dict[str, float]]) -> dict[str, float]:
+    before, after = measured["before"], measured["after"]
+    return {
+        "faster_batch_1": before["latency_ms"] / after["latency_ms"],
+        "faster_batch_32": after["images_per_second"] / before["images_per_second"],
+    }
+
+
 def speed(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from siamkit.compress.choose import choose
     from siamkit.compress.costs import costs_of
     from siamkit.compress.groups import Dependencies
-    from siamkit.compress.importance import magnitude
+    from siamkit.compress.importance import activation, readers
     from siamkit.compress.latency import speeds
+    from siamkit.compress.reconstruct import moments
     from siamkit.compress.shrink import operations
 
     torch.set_num_threads(options.threads)
@@ -86,17 +101,17 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     found = Dependencies(net.backbone, image.expand(2, -1, -1, -1))
     total = operations(net, torch.device("cpu"))
     costs = costs_of(net.backbone, image, total)
-    removed = choose(found.groups, magnitude(found), costs, total * (1 - options.ratio))
+    noise = [torch.randn(16, 3, options.size, options.size)]
+    scores = activation(found, moments(net.backbone, readers(found.groups), noise))
+    removed = choose(found.groups, scores, costs, total * (1 - options.ratio))
     pruned = copy.deepcopy(net)
     found.without(removed).apply(pruned.backbone, "the benchmark")
-    measured = speeds({"before": net.eval(), "after": pruned.eval()}, image)
-    before, after = measured["before"], measured["after"]
+    measured = speeds({"before": net.eval(), "after": pruned.eval()}, image, seconds=20)
     return {
         "backbone": options.backbone,
         "ratio": options.ratio,
         "flops": operations(pruned, torch.device("cpu")) / total,
-        "faster_batch_1": before["latency_ms"] / after["latency_ms"],
-        "faster_batch_32": after["images_per_second"] / before["images_per_second"],
+        **ratios(measured),
         **{f"{name}_{key}": v for name, each in measured.items() for key, v in each.items()},
     }
 
@@ -113,7 +128,7 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, default=0.5)
     parser.add_argument("--iterations", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=None)
-    parser.add_argument("--freeze", default='{"name": "full"}', help="the fine-tuning's, as JSON")
+    parser.add_argument("--freeze", help="policy of the fine-tuning, instead of the run's own")
     parser.add_argument("--lr", type=float, default=None)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--seed", type=int, default=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +25,8 @@ COSTS = Costs(
     {"one": 100.0, "two": 400.0, "three": 300.0},
     {"one": 3, "two": 16, "three": 24},
     {"one": 16, "two": 24, "three": 8},
+    {"one": 0.0, "two": 0.0, "three": 0.0},
+    {"one": 0.0, "two": 0.0, "three": 0.0},
 )
 
 
@@ -43,6 +47,13 @@ def test_what_costs_more_goes_before_what_costs_less() -> None:
     # A channel of a costs (100 + 400) / 16 = 31, one of b (400 + 300) / 24 = 29.
     removed = choose(GROUPS, {"a": [1.0] * 16, "b": [1.0] * 24}, COSTS, 900)
     assert set(removed) == {"a"}
+
+
+def test_what_passes_through_memory_costs_too() -> None:
+    busy = replace(COSTS, inputs={**COSTS.inputs, "three": 1.0})
+    assert busy.price(GROUPS[1]) > COSTS.price(GROUPS[1])
+    assert busy.price(GROUPS[0]) == COSTS.price(GROUPS[0])
+    assert set(choose(GROUPS, {"a": [1.0] * 16, "b": [1.0] * 24}, busy, 900)) == {"b"}
 
 
 @given(

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 import siamkit
 from siamkit.compress.groups import Dependencies
-from siamkit.compress.importance import magnitude, taylor
+from siamkit.compress.importance import activation, readers, taylor
+from siamkit.compress.reconstruct import moments
 
 pytest.importorskip("torch_pruning")
 
@@ -63,12 +64,18 @@ def test_a_loss_without_gradient_gives_no_importance(dependencies: Dependencies)
     assert all(value == 0 for values in found.values() for value in values)
 
 
-def test_magnitude_is_that_of_the_weights_that_read(dependencies: Dependencies) -> None:
+def test_activation_is_the_share_in_the_output_of_the_layer_that_reads(
+    dependencies: Dependencies,
+) -> None:
     group = next(g for g in dependencies.groups if len(g.members) == 3)
-    reader = next(m.layer for m in group.members if m.side == "reads")
-    layer = dependencies.backbone.get_submodule(reader)
+    (name,) = readers([group])
+    layer = dependencies.backbone.get_submodule(name)
     assert isinstance(layer, nn.Conv2d)
     with torch.no_grad():
         layer.weight[:, 3] = 0
-    values = magnitude(dependencies)[group.name]
-    assert values[3] == 0 == min(values)
+        layer.weight[:, 5] *= 100
+    images = [torch.randn(4, 3, 32, 32)]
+    found = moments(dependencies.backbone, readers(dependencies.groups), images)
+    values = activation(dependencies, found)[group.name]
+    assert values[3] == 0 == min(values) and values[5] == max(values) > 0.9
+    assert sum(values) == pytest.approx(1)

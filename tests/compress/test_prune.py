@@ -148,7 +148,7 @@ def test_frozen_tensors_keep_their_values_if_only_trainable_layers_are_pruned(
     trained: Path, tmp_path: Path
 ) -> None:
     result = siamkit.prune(
-        trained, tmp_path / "new", ratio=0.2, part="trainable", finetune_epochs=1
+        trained, tmp_path / "new", ratio=0.05, part="trainable", finetune_epochs=1
     )
     saved = api.open_run(result.run_dir).checkpoint("last")
     full, small = siamkit.load_model(trained), siamkit.load_model(result.run_dir, "last")
