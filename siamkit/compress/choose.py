@@ -23,8 +23,8 @@ def choose(
     """Return the channels to remove, by the name of their group.
 
     All channels of the network compete: those with the least importance for the time that they cost
-    go first, as in a knapsack. The number of channels that stay in a large group is a multiple of 8,
-    which the kernels of CPUs and GPUs are made for.
+    go first, as in a knapsack. In a large group, a multiple of 8 channels stays, which the kernels
+    of CPUs and GPUs are made for.
 
     Args:
         groups: The pruning groups.
