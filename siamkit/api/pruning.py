@@ -52,7 +52,7 @@ def prune(
         ratio: The share of the network's operations (FLOPs) to remove, between 0 and 1.
         finetune_epochs: Epochs of fine-tuning after each round; None: as many as the run has.
         part: ``trainable``: remove channels only from layers that train in the fine-tuning, so
-            that frozen tensors keep their values. ``frozen``: only from the others. ``all``: from
+            that frozen layers keep their values. ``frozen``: only from the others. ``all``: from
             both.
         iterations: The number of rounds; each removes a part of the operations and is fine-tuned.
         listeners: Called with every :class:`siamkit.Event` of the fine-tuning.
@@ -63,7 +63,7 @@ def prune(
             ``calibration``, ``track``, ``report``, or the new place of ``data``.
 
     Returns:
-        The output of ``siamkit prune --json``, by attribute or by key.
+        The output of ``siamkit prune RUN --json``, by attribute or by key.
 
     Raises:
         ConfigError: The network cannot be pruned or not that far, an argument is wrong, or

@@ -74,8 +74,8 @@ class Dependencies:
     def __init__(self, backbone: nn.Module, images: Tensor) -> None:
         self._pruning = torch_pruning()
         self._original, self._images = backbone, images
-        self.backbone = copy.deepcopy(backbone).eval().requires_grad_(True)
         with _refusing(), torch.enable_grad():
+            self.backbone = copy.deepcopy(backbone).eval().requires_grad_(True)
             self._graph: Any = self._pruning.DependencyGraph().build_dependency(
                 self.backbone,
                 example_inputs=images,

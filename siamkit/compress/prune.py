@@ -115,7 +115,8 @@ def _compared(source: Source, pruned: OpenRun, after: Setup) -> dict[str, dict[s
 
 def _embedded(source: Source, setup: Setup, part: str) -> Tensor:
     loaded = load_sets(setup, source.splits)[part]
-    return evaluator_of(setup, loaded.images).embed(loaded.source, setup.net)
+    with loaded.source:
+        return evaluator_of(setup, loaded.images).embed(loaded.source, setup.net)
 
 
 def _quality(embeddings: Tensor, images: ImageSet) -> dict[str, float | None]:

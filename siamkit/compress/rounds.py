@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -164,7 +165,11 @@ def _shrunk(source: Source, setup: Setup, config: RunConfig, target: float, wish
         config.train.monitored,
         config.freeze.name,
     )
-    return shrink(setup, load_sets(setup, source.splits), schedule, target, wish.part)
+    with ExitStack() as closing:
+        sets = load_sets(setup, source.splits)
+        for loaded in sets.values():
+            closing.enter_context(loaded.source)
+        return shrink(setup, sets, schedule, target, wish.part)
 
 
 def _about(source: Source, wish: Wish) -> dict[str, object]:

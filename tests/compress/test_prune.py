@@ -153,7 +153,11 @@ def test_frozen_tensors_keep_their_values_if_only_trainable_layers_are_pruned(
     saved = api.open_run(result.run_dir).checkpoint("last")
     full, small = siamkit.load_model(trained), siamkit.load_model(result.run_dir, "last")
     assert saved.frozen and fingerprints(small, saved.frozen) == saved.frozen
-    assert fingerprints(full, saved.frozen) == saved.frozen, "the frozen part is that of the run"
+    frozen = ("stem", "layer1", "layer2")
+    parts = [f"{m}." for s in full.stages() if s.name in frozen for m in s.modules]
+    early = [name for name in saved.frozen if name.startswith(tuple(parts))]
+    assert len(early) > 10
+    assert fingerprints(full, early) == {name: saved.frozen[name] for name in early}
     assert not result.notices or "did not train" not in " ".join(result.notices)
 
 
@@ -223,15 +227,15 @@ def test_a_run_without_labels_for_each_image_is_pruned(
     tmp_path: Path, image_folder: Path, values_of: RunValues
 ) -> None:
     rows = [
-        f"{image_folder}/class{a}/{i}.png,{image_folder}/class{b}/{j}.png,{int(a == b)}"
+        f"class{a}/{i}.png,class{b}/{j}.png,{int(a == b)}"
         for a in range(8)
         for i in range(5)
         for b, j in ((a, i + 1), ((a + 1 + i) % 8, i))
     ]
     table = tmp_path / "pairs.csv"
-    table.write_text("path_a,path_b,same\n" + "\n".join(rows) + "\n")
+    table.write_text("a,b,same\n" + "\n".join(rows) + "\n")
     values = values_of(tmp_path / "run", loss="contrastive", train={"epochs": 1})
-    values["data"]["path"] = str(table)
+    values["data"] |= {"path": str(table), "root": str(image_folder)}
     api.fit(values)
     result = siamkit.prune(tmp_path / "run", tmp_path / "new", ratio=0.3)
     assert result.after["recall@1"] is None and 0 <= result.after["eer"] <= 1

@@ -24,7 +24,7 @@ def network() -> nn.Sequential:
 
 def record(kept: tuple[int, ...], of: int = 6) -> Pruning:
     cut = Cut(of, kept)
-    norm = {name: (cut,) for name in ("weight", "bias", "running_mean", "running_var")}
+    norm = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (cut,))
     return Pruning(
         {
             "0": PrunedLayer(
