@@ -139,9 +139,10 @@ class Dependencies:
             ConfigError: The pruned network does not work.
         """
         full = {f"{m}.{t}": v.shape for m, t, v in _tensors(self.backbone)}
+        self.backbone.cpu()  # some devices have no float64
         for _, _, tensor in _tensors(self.backbone):
             # Each value is its own place, so that the pruned tensors tell which places are left.
-            places = torch.arange(tensor.numel(), dtype=torch.float64, device=tensor.device)
+            places = torch.arange(tensor.numel(), dtype=torch.float64)
             tensor.data = places.reshape(tensor.shape)
             tensor.grad = None
         sizes = {name: _sizes(module) for name, module in self.backbone.named_modules()}

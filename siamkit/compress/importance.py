@@ -52,7 +52,7 @@ def _changes(layer: nn.Module, gradient: Tensor | None) -> Tensor:
     if gradient is None:
         return torch.zeros(len(weight), dtype=torch.float64)
     along = gradient if getattr(layer, "transposed", False) else gradient.transpose(0, 1)
-    return (weight.detach() * along).flatten(1).double().sum(1).cpu()
+    return (weight.detach() * along).flatten(1).cpu().double().sum(1)
 
 
 def activation(dependencies: Dependencies, found: Mapping[str, Tensor]) -> Scores:
@@ -65,8 +65,8 @@ def activation(dependencies: Dependencies, found: Mapping[str, Tensor]) -> Score
     shares = {}
     for name in readers(dependencies.groups):
         weight = by_input(dependencies.backbone.get_submodule(name)).detach()
-        squares = weight.flatten(1).double().square().sum(1).cpu()
-        energy = found[name].diagonal().cpu() * squares  # of the output, from each channel
+        squares = weight.flatten(1).cpu().double().square().sum(1)
+        energy = found[name].diagonal() * squares  # of the output, from each channel
         shares[name] = energy / energy.sum().clamp_min(1e-30)
     return {group.name: _summed(group, shares).tolist() for group in dependencies.groups}
 

@@ -60,7 +60,7 @@ def moments(
             values = inputs[0].detach()
             axis = -1 if isinstance(layer, nn.Linear) else 1
             rows = values.movedim(axis, -1).flatten(0, -2)  # [positions, C]
-            rows = rows[:: max(1, len(rows) // _POSITIONS)].double()
+            rows = rows[:: max(1, len(rows) // _POSITIONS)].cpu().double()
             found[name] = found.get(name, 0) + rows.T @ rows
 
         hooks.append(layer.register_forward_pre_hook(add))
@@ -95,10 +95,11 @@ def absorb(
         axes = list(record.layers[name].tensors["weight"])
         axes[axis] = Cut(cut.of, _lost(cut))
         weight = weight_of(layer)
-        lost = selected(weight_of(before).detach(), axes).double().movedim(axis, -1)  # [..., lost]
-        share = combination(found[name], cut).to(lost.device)  # [lost, kept]
+        # On the CPU, because some devices have no float64.
+        lost = selected(weight_of(before).detach().cpu(), axes).double().movedim(axis, -1)
+        share = combination(found[name], cut)  # [lost, kept]
         with torch.no_grad():
-            weight += (lost @ share).movedim(-1, axis).to(weight.dtype)
+            weight += (lost @ share).movedim(-1, axis).to(weight)
 
 
 def combination(moments: Tensor, cut: Cut) -> Tensor:
@@ -111,7 +112,7 @@ def combination(moments: Tensor, cut: Cut) -> Tensor:
     kept, lost = list(cut.kept), list(_lost(cut))
     among = moments[kept][:, kept]
     ridge = _RIDGE * among.diagonal().mean().clamp_min(1e-30)
-    regular = among + ridge * torch.eye(len(kept), dtype=among.dtype, device=among.device)
+    regular = among + ridge * torch.eye(len(kept), dtype=among.dtype)
     solved: Tensor = torch.linalg.solve(regular, moments[kept][:, lost])
     return solved.T
 
