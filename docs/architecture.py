@@ -27,6 +27,7 @@ ROOMS = {
     "testing": "The conformance kit for plugins. It takes names or objects.",
     "objects": "Python objects given instead of names: adapters, entries and identity.",
     "report": "Tables, the log of a run, and the HTML report.",
+    "compress": "Pruning: groups, importance, choice, reconstruction, and the rounds.",
     "training": "Fit, the epoch loop, the step, the optimizer, the rates and the batches.",
     "inference": "The embedder, embedding files, lists of pairs, and galleries to search.",
     "runs": "The run directory, checkpoints, held-out embeddings, calibration and events.",

@@ -50,6 +50,10 @@ CANNOT_BE_PROVOKED = ("error: small: the feature cache needs",)
 """The beginnings of shown messages that only a full disk causes."""
 
 BEFORE = {
+    "prune.md": (
+        "siamkit train photos --backbone efficientnet-lite0 --image-size 64 --epochs 2 "
+        "--run-dir runs/a",
+    ),
     "reproduce.md": ("siamkit train photos --run-dir runs/a",),
     "search.md": (
         "python examples/logo_pairs.py logos",

@@ -33,6 +33,7 @@ FUNCTIONS: Mapping[str, str] = {
     "evaluate": "evaluate",
     "calibrate": "calibrate",
     "verify": "verify_pairs",
+    "prune": "prune",
     "report": "write_report",
     "index": "build_index",
     "data check": "check_data",

@@ -15,7 +15,7 @@ NAMES = [
     "create_model", "create_policy", "evaluate", "find_lr", "fit", "from_pretrained", "hookimpl",
     "inspect", "list_backbones", "list_freeze_policies", "list_heads", "list_losses",
     "list_optimizers", "list_schedulers", "list_trackers", "load_embedder", "load_index",
-    "load_model", "phases", "push_to_hub", "register_backbone", "register_freeze_policy",
+    "load_model", "phases", "prune", "push_to_hub", "register_backbone", "register_freeze_policy",
     "register_head", "register_loss", "register_optimizer", "register_scheduler",
     "register_tracker", "resume", "save_pretrained", "verify_pairs", "write_report",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from siamkit.api.entries import (
 from siamkit.api.galleries import build_index, embed, load_index, search
 from siamkit.api.models import load_embedder, load_model, open_run
 from siamkit.api.pretrained import from_pretrained, save_pretrained
+from siamkit.api.pruning import prune
 from siamkit.api.quality import calibrate, check_data, evaluate, verify_pairs
 from siamkit.api.rates import find_lr
 from siamkit.api.registering import (
@@ -57,6 +58,7 @@ __all__ = [
     "load_model",
     "open_run",
     "phases",
+    "prune",
     "push_to_hub",
     "register_backbone",
     "register_freeze_policy",

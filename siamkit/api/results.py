@@ -15,6 +15,7 @@ from siamkit.report.data import data_report
 from siamkit.report.evaluation import evaluation
 from siamkit.report.inspection import inspection, span
 from siamkit.report.lr_find import rate_report
+from siamkit.report.pruning import pruning
 from siamkit.report.terminal import cells, make_table
 from siamkit.showing import RichRepr
 
@@ -172,6 +173,33 @@ class RateResult(Result):
 
     def __rich__(self) -> RenderableType:
         return rate_report(self._values)
+
+
+class PruningResult(Result):
+    """The result of :func:`siamkit.prune`."""
+
+    @property
+    def run_dir(self) -> Path:
+        """The new run's directory."""
+        return Path(self["run_dir"])
+
+    @property
+    def before(self) -> Json:
+        """The size, the speed and the quality of the run that was pruned."""
+        return dict(self["before"])
+
+    @property
+    def after(self) -> Json:
+        """The same of the new run."""
+        return dict(self["after"])
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """The notices for the user."""
+        return list(self["notices"])
+
+    def __rich__(self) -> RenderableType:
+        return pruning(self._values)
 
 
 class DataResult(Result):

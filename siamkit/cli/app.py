@@ -25,6 +25,7 @@ from siamkit.cli.list import list_
 from siamkit.cli.lr_find import lr_find
 from siamkit.cli.output import emit_error, emit_text, restored_stdout, say, stdout, usable_streams
 from siamkit.cli.plugins import plugins
+from siamkit.cli.prune import prune
 from siamkit.cli.report import report
 from siamkit.cli.run_flags import flag_of
 from siamkit.cli.search import search
@@ -83,6 +84,13 @@ app.command(
         "siamkit verify runs/a --pairs pairs.csv -o verdicts.csv",
     ),
 )(verify)
+app.command(
+    "prune",
+    examples=(
+        "siamkit prune runs/a --ratio 0.5 --freeze-policy full",
+        "siamkit prune runs/a -o runs/small --finetune-epochs 8 --iterations 3",
+    ),
+)(prune)
 app.command(
     "report",
     examples=(

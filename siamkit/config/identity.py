@@ -18,15 +18,19 @@ FREE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "backbone.weights",
+    "backbone.pruning",
     "engine.cache",
     "engine.cache_dir",
 )
 """Config keys that do not affect the results of a run, so a user may change them.
 
-The path of the data is among them: data is compared by its names, labels and contents.
+The path of the data is among them: data is compared by its names, labels and contents. So is the
+path of a pruning record, which is compared by its content.
 """
 
-RESUMABLE = tuple(key for key in FREE if key not in ("run_dir", "backbone.weights"))
+RESUMABLE = tuple(
+    key for key in FREE if key not in ("run_dir", "backbone.weights", "backbone.pruning")
+)
 """Config keys that may be changed when a run is resumed."""
 
 CHOSEN = ("train.monitor", "data.fit", "data.range", "optimizer.lr")

@@ -51,6 +51,11 @@ class BackboneConfig(Component):
     weights: AbsolutePath | None = Field(
         None, description="File with the backbone's weights: .safetensors or .pth."
     )
+    pruning: AbsolutePath | None = Field(
+        None,
+        description="Record of pruned channels, pruning.json of a run that 'siamkit prune' made: "
+        "the backbone is built without them.",
+    )
     granularity: Literal["stage", "block"] = Field(
         "stage", description="Unit that freeze policies freeze and unfreeze."
     )

@@ -14,6 +14,7 @@ from siamkit.interfaces import BackboneContext, Preprocessing
 from siamkit.model.build import build_backbone
 from siamkit.model.heads import Head, as_head
 from siamkit.model.origin import NamedPart, Origin
+from siamkit.model.pruning import Pruning
 from siamkit.model.siamese import SiameseNet
 from siamkit.registry import Entry, Registry, whose
 
@@ -53,6 +54,10 @@ def create_net(
         weights=None if weights == "none" else config.backbone.weights,
         pretrained=config.backbone.pretrained if weights == "all" else False,
     )
+    pruning = None
+    if config.backbone.pruning is not None:
+        pruning = Pruning.load(config.backbone.pruning)
+        pruning.apply(built.backbone, str(config.backbone.pruning))
     head_entry, head_options = options_of(config.head, registries["head"])
     head = build_head(config.head.name, head_entry, head_options, built.backbone.embedding_dim)
     net = SiameseNet(
@@ -61,6 +66,7 @@ def create_net(
         normalize=config.head.normalize,
         preprocessing=prepared(built.backbone.preprocessing, config.data),
     )
+    net.pruning = pruning
     net.origin = Origin(
         NamedPart.of(config.backbone.name, entry, options),
         NamedPart.of(config.head.name, head_entry, head_options),

@@ -13,6 +13,7 @@ from siamkit.interfaces import HEAD, Backbone, Preprocessing, Stage
 from siamkit.model.grouping import norm_parameters
 from siamkit.model.heads import Head
 from siamkit.model.origin import Origin
+from siamkit.model.pruning import Pruning
 from siamkit.model.trace import autocasting, dtype_of, evaluating
 from siamkit.model.unit import unit
 from siamkit.registry import whose
@@ -34,6 +35,7 @@ class SiameseNet(TextRepr, nn.Module):
             the value range that suit the training data.
         origin: The names and options that the network was built from; None if it was built from
             Python objects alone.
+        pruning: The record of the channels that the backbone lacks; None if it is whole.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class SiameseNet(TextRepr, nn.Module):
         self.normalize = normalize
         self.preprocessing = preprocessing or backbone.preprocessing
         self.origin: Origin | None = None
+        self.pruning: Pruning | None = None
 
     def __repr__(self) -> str:
         """Return a summary of the network; ``print(net.backbone)`` shows its modules."""

@@ -42,9 +42,10 @@ class RunDir:
 
     A run starts with ``config.yaml`` (the resolved config), ``plugins.json`` (the providers of its
     components) and ``events.jsonl``. Training adds ``checkpoints/``, ``embeddings/`` (of the
-    held-out images), ``calibration.json``, ``metrics.json`` and ``report.html``. If unreadable
-    images were left out, ``quarantine.csv`` lists them. A process that uses the run locks
-    ``.lock``, which stays, and describes itself in ``.owner.json``, which it removes at its end.
+    held-out images), ``calibration.json``, ``metrics.json`` and ``report.html``. A pruned run
+    has ``pruning.json``. If unreadable images were left out, ``quarantine.csv`` lists them. A
+    process that uses the run locks ``.lock``, which stays, and describes itself in
+    ``.owner.json``, which it removes at its end.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,6 +58,7 @@ class RunDir:
         self.checkpoints = path / "checkpoints"
         self.embeddings = path / "embeddings"
         self.calibration = path / "calibration.json"
+        self.pruning = path / "pruning.json"
         self.lock = path / ".lock"
         self.owner = path / ".owner.json"
 
@@ -80,23 +82,36 @@ class RunDir:
             ResourceError: The directory cannot be read or written.
         """
         run = cls(
-            config.run_dir or _free(Path("runs") / _default_name(config, now or datetime.now(UTC)))
+            config.run_dir or unused(Path("runs") / _default_name(config, now or datetime.now(UTC)))
         )
-        path = run.path
+        run.require_free(restart=restart)
+        with writing(run.path):
+            run.path.mkdir(parents=True, exist_ok=True)
+        return run
+
+    def require_free(self, *, restart: bool = False) -> None:
+        """Check that a new run can have this directory: it is empty, or does not exist.
+
+        Args:
+            restart: As for :meth:`reserve`.
+
+        Raises:
+            ConfigError: The directory is not empty.
+            ResourceError: The directory cannot be read.
+        """
+        path = self.path
         with writing(path):
-            if not run._is_free(restart):
+            if not self._is_free(restart):
                 hint = f"choose another {setting('run_dir')}"
-                if run.has_begun:
+                if self.has_begun:
                     hint += f", or continue the run with {command('train --resume', path)}"
-                elif run.config.is_file():
+                elif self.config.is_file():
                     hint += f", or start this run again with {start_again(path)}"
                 raise ConfigError(
                     "the run directory is not empty" if path.is_dir() else "is not a directory",
                     where=str(path),
                     hint=hint,
                 )
-            path.mkdir(parents=True, exist_ok=True)
-        return run
 
     @property
     def has_begun(self) -> bool:
@@ -249,7 +264,7 @@ class RunDir:
             return "another process"
 
 
-def _free(path: Path) -> Path:
+def unused(path: Path) -> Path:
     """Return ``path``, or the first of ``path-2``, ``path-3``... that doesn't exist."""
     numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
     return next(p for p in itertools.chain([path], numbered) if not p.exists())
@@ -262,10 +277,13 @@ def _default_name(config: RunConfig, now: datetime) -> str:
 
 def _kept(config: RunConfig, run: Path) -> RunConfig:
     """Return the config to store: without ``run_dir``, and with paths in the run made relative."""
-    data = config.data
-    for key in ("path", "root"):
-        value = getattr(data, key)
-        if value is not None and Path(value).is_relative_to(run.absolute()):
-            relative = os.path.relpath(value, run.absolute())
-            data = data.model_copy(update={key: relative})
-    return config.model_copy(update={"run_dir": None, "data": data})
+    update: dict[str, Any] = {"run_dir": None}
+    for section, keys in (("data", ("path", "root")), ("backbone", ("pruning",))):
+        part = getattr(config, section)
+        for key in keys:
+            value = getattr(part, key)
+            if value is not None and Path(value).is_relative_to(run.absolute()):
+                relative = type(value)(os.path.relpath(value, run.absolute()))
+                part = part.model_copy(update={key: relative})
+        update[section] = part
+    return config.model_copy(update=update)

@@ -19,6 +19,7 @@ from siamkit.errors import CheckpointError, ConfigError, SiamkitError
 from siamkit.evaluation.calibration import Calibration
 from siamkit.files import is_there, read_bytes, reading
 from siamkit.json_files import read_sealed
+from siamkit.model.pruning import Pruning
 from siamkit.registry import Registry
 from siamkit.runs import checkpoint
 from siamkit.runs.calibration import calibrate_hint, calibration_of, read_calibration
@@ -104,6 +105,15 @@ class OpenRun:
         return None
 
     def _require_config(self, config: RunConfig, saved: SavedCheckpoint) -> None:
+        record = config.backbone.pruning
+        pruned = None if record is None else Pruning.load(record).digest
+        if pruned != saved.state["identity"].get("pruning"):
+            raise CheckpointError(
+                "the run's backbone has other pruned channels",
+                where=str(self.dir.config if record is None else record),
+                hint=f"restore the run's {self.dir.pruning.name}, and backbone.pruning in its "
+                "config.yaml",
+            )
         now = {f"config {key}": value for key, value in decisive(config).items()}
         before = {k: v for k, v in saved.state["identity"].items() if k.startswith("config ")}
         changed = sorted(key for key in before if key not in now or now[key] != before[key])

@@ -28,6 +28,7 @@ from siamkit.interfaces import FreezePolicy, Loss, LossContext, Scheduler, Stage
 from siamkit.model.create import Weights, create_net, prepared
 from siamkit.model.device import place, resolve_device
 from siamkit.model.generators import seeded
+from siamkit.model.pruning import Pruning
 from siamkit.model.siamese import SiameseNet, plugins_of
 from siamkit.registry import GIVEN, HERE, Provider, Registry, whose
 from siamkit.training.optimizer import named_groups, require_groups
@@ -220,10 +221,12 @@ def identity(
 ) -> dict[str, Any]:
     """Return the facts that a resumed run must share with the run that it continues.
 
-    They are the settings that affect results, the name, label and content of each image file, and
-    each plugin's version.
+    They are the settings that affect results, the name, label and content of each image file, each
+    plugin's version, and the channels that the backbone was pruned to.
     """
     result = {f"config {key}": value for key, value in decisive(config).items()}
+    if config.backbone.pruning is not None:
+        result["pruning"] = Pruning.load(config.backbone.pruning).digest
     sets = {"train": splits.train, "val": splits.val, "test": splits.test}
     for name, images in sets.items():
         result[f"data {name}"] = digest(images)

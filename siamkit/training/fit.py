@@ -21,14 +21,8 @@ from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener, emitter
 from siamkit.runs.open import OpenRun
 from siamkit.spelling import command, setting
-from siamkit.training.build import (
-    Setup,
-    build,
-    build_optimizer,
-    identity,
-    prepare_images,
-    providers,
-)
+from siamkit.training.begin import write_records
+from siamkit.training.build import Setup, build, build_optimizer, identity, prepare_images
 from siamkit.training.find_lr import rate_of_run
 from siamkit.training.finish import best_network, calibrated, embed_held_out
 from siamkit.training.loading import VAL
@@ -92,10 +86,7 @@ def fit(
                 found = rate_of_run(config, registries, splits, listeners)
             setup, splits = _with_rate(setup, splits, registries, found)
             config = setup.config
-        run_dir.write_config(config)
-        run_dir.write_plugins(providers(config, registries))
-        if splits.skipped and config.data.on_unreadable == "quarantine":
-            run_dir.write_quarantine(splits.skipped)
+        write_records(run_dir, config, splits, registries)
         facts = identity(config, splits, registries)
         state = RunState(weights=setup.weights, identity=facts, lr_find=found)
         emit = emitter(run_dir, listeners, [*observers, *trackers])

@@ -269,9 +269,11 @@ class _Test:
                 outputs.append(promoted(self.execution.forward(batch.inputs.to(setup.device))))
         embeddings = by_view(outputs, views)
         if part.tuples is not None:
-            return setup.loss(embeddings, None, moved(part.tuples, setup.device))
-        labels = by_view([batch.labels for batch in batches], views).to(setup.device)
-        return setup.loss(embeddings, labels)
+            loss: Tensor = setup.loss(embeddings, None, moved(part.tuples, setup.device))
+        else:
+            labels = by_view([batch.labels for batch in batches], views).to(setup.device)
+            loss = setup.loss(embeddings, labels)
+        return loss
 
 
 @contextmanager

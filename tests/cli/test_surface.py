@@ -30,6 +30,10 @@ SURFACE = {
         "RUN", "DATA", "--root", "--target", "--far", "--seed", "--device", "--json",
     ],
     "siamkit verify": ["RUN", "A", "B", "--pairs", "--output -o", "--device", "--json"],
+    "siamkit prune": [
+        "RUN", "--run-dir -o", "--ratio", "--finetune-epochs", "--part", "--iterations",
+        "--freeze-policy", "--lr", "--device", "--set", "--quiet -q", "--json",
+    ],
     "siamkit report": ["RUN", "--output -o", "--open/--no-open", "--json"],
     "siamkit embed": ["RUN", "IMAGES", "--output -o", "--batch-size", "--last", "--device",
                       "--workers", "--force", "--json"],

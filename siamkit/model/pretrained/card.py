@@ -160,6 +160,8 @@ def _model(saved: Saved, license: str | None) -> CardSection:
         ("started from", saved.weights or "not recorded"),
         ("licence", license or "not stated"),
     ]
+    if saved.pruning is not None:
+        rows.append(("pruned", "yes: `config.json` lists the channels that are left"))
     if base := base_license(saved):
         rows.append(("licence of the base weights", base))
     rows += [

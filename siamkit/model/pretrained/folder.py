@@ -98,6 +98,7 @@ class Saved(_Frozen):
         calibration: The calibration, as :meth:`siamkit.Calibration.from_json` reads it; None if
             there is none.
         files: The SHA-256 of each file of tensors.
+        pruning: The record of the channels that the backbone lacks; None if it is whole.
     """
 
     format: Literal[2]
@@ -112,6 +113,7 @@ class Saved(_Frozen):
     fingerprint: Digest
     calibration: dict[str, Any] | None
     files: dict[str, Digest]
+    pruning: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from siamkit.model.copying import copied
 from siamkit.model.create import build_head
 from siamkit.model.heads import Head, as_head
 from siamkit.model.pretrained.folder import Folder, Saved, SavedPart
+from siamkit.model.pruning import Pruning
 from siamkit.model.weights import load_exactly
 from siamkit.registry import Registry
 
@@ -57,8 +58,21 @@ def rebuild_backbone(folder: Folder, tensors: Tensors, given: nn.Module | None) 
         backbone = build_backbone(entry, options, context, pretrained=False).backbone
     else:
         raise _not_given("backbone", part, folder)
+    record = pruning_of(folder)
+    if record is not None and not record.is_applied(backbone):
+        record.apply(backbone, str(folder.path))
     load_exactly(inner(backbone), tensors, f"backbone {part.name!r} of {folder.path}")
     return backbone
+
+
+def pruning_of(folder: Folder) -> Pruning | None:
+    """Return the record of the channels that the backbone of a folder lacks; None if it is whole.
+
+    Raises:
+        CheckpointError: The record is of another format.
+    """
+    values = folder.saved.pruning
+    return None if values is None else Pruning.from_json(values, str(folder.path))
 
 
 def rebuild_head(

@@ -101,6 +101,7 @@ def save_net(
             fingerprint=fingerprint_of(net),
             calibration=None if calibration is None else dict(calibration),
             files={},
+            pruning=None if net.pruning is None else net.pruning.to_json(),
         )
         chosen, copy = _tried(net, Folder(temporary, draft, {}))
         _write(head | {CHECK: copy.embed(check_images(copy))}, temporary / REST, "head")
@@ -205,6 +206,8 @@ def _by_timm(net: SiameseNet, draft: Folder) -> Folder | None:
     backbone, part = net.backbone, draft.saved.backbone
     config = getattr(inner(backbone), "pretrained_cfg", None)
     if not isinstance(backbone, WrappedBackbone) or not isinstance(config, dict):
+        return None
+    if net.pruning is not None:  # timm builds the full network only
         return None
     if not timm.is_model(config.get("architecture") or ""):
         return None

@@ -1,0 +1,1 @@
+"""Compression: makes a trained network smaller, and gives it back as a run."""

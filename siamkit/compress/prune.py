@@ -1,0 +1,151 @@
+"""Pruning: turns a run into a run with a smaller backbone, and fine-tunes that.
+
+The new run is written in one step, before its first step of training. So a kill while channels are
+chosen leaves nothing, and a kill later leaves a run that resumes like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from siamkit.compress.groups import torch_pruning
+from siamkit.compress.latency import speeds
+from siamkit.compress.rounds import Progress, Source, Wish, frozen_notice, trained, write_pruned
+from siamkit.compress.shrink import Shrunk, operations
+from siamkit.config import RunConfig
+from siamkit.data.images import ImageSet
+from siamkit.data.opening import load_data
+from siamkit.errors import CheckpointError, DataError
+from siamkit.evaluation.pairs import known_pairs, pairs_of, scores
+from siamkit.evaluation.retrieval import retrieval_of
+from siamkit.evaluation.verification import verification
+from siamkit.freezing.memory import probe_images
+from siamkit.runs.directory import RunDir
+from siamkit.runs.events import Listener
+from siamkit.runs.open import OpenRun
+from siamkit.training.build import Setup
+from siamkit.training.fit import resume
+from siamkit.training.loading import TEST, VAL, load_sets
+from siamkit.training.validation import evaluator_of
+
+Result = dict[str, Any]
+
+_CHOSE = "the quality is that on the images that chose the best epoch: use a test split for more"
+
+
+def prune(
+    run: OpenRun,
+    target: Path,
+    config: RunConfig,
+    wish: Wish,
+    listeners: Sequence[Listener] = (),
+    observers: Sequence[Listener] = (),
+    progress: Progress = lambda step, done, total: None,
+) -> Result:
+    """Prune the best epoch's network of a run, and return the result of ``siamkit prune --json``.
+
+    Args:
+        run: The run, which is only read.
+        target: The directory of the new run.
+        config: The config of the new run.
+        wish: How to prune.
+        listeners: Called with every event of the fine-tuning.
+        observers: Plugins, called with every event of the fine-tuning.
+        progress: Called when a round begins.
+
+    Raises:
+        ConfigError: The network cannot be pruned, or not that far; nothing was written.
+        SiamkitError: The fine-tuning failed.
+    """
+    torch_pruning()
+    RunDir(target).require_free()
+    tensors = run.checkpoint("best").model
+    splits = load_data(config.data, config.train.seed)
+    run.require_images("val", splits.val)
+    if splits.test:
+        run.require_images("test", splits.test)
+    source = Source(run, trained(run.config, run.registries, splits, tensors), splits)
+    rounds = write_pruned(source, target, config, wish, listeners, progress)
+    resume(target, run.registries, listeners, observers)
+    pruned = OpenRun(target, lambda: run.registries)
+    after = trained(pruned.config, run.registries, splits, pruned.checkpoint("best").model)
+    notices = [] if splits.test else [_CHOSE]
+    notices += [text] if (text := frozen_notice(rounds)) else []
+    return {
+        "run_dir": str(target),
+        "source": str(run.path),
+        "ratio": wish.ratio,
+        "part": wish.part,
+        "iterations": wish.iterations,
+        "epochs": config.train.epochs,
+        "importance": rounds[-1].importance,
+        "images": f"the run's {'test' if splits.test else 'validation'} images",
+        "device": str(after.device),
+        **_compared(source, pruned, after),
+        "groups": _groups(rounds),
+        "notices": notices,
+    }
+
+
+def _compared(source: Source, pruned: OpenRun, after: Setup) -> dict[str, dict[str, Any]]:
+    """Return the size, the speed and the quality of both networks."""
+    splits, before = source.splits, source.setup
+    part, images = (TEST, splits.test) if splits.test else (VAL, splits.val)
+    preprocessing = before.net.preprocessing
+    image = probe_images(preprocessing.channels, preprocessing.size, before.device)[:1]
+    fast = speeds({"before": before.net, "after": after.net}, image)
+    rows = {}
+    for name, run, setup in (("before", source.run, before), ("after", pruned, after)):
+        kept = run.held_out(part)
+        embeddings = _embedded(source, setup, part) if kept is None else kept.embeddings
+        rows[name] = {
+            "parameters": sum(p.numel() for p in setup.net.parameters()),
+            "flops": operations(setup.net, setup.device),
+            **fast[name],
+            **_quality(embeddings, images),
+            "threshold": _threshold(run),
+        }
+    return rows
+
+
+def _embedded(source: Source, setup: Setup, part: str) -> Tensor:
+    loaded = load_sets(setup, source.splits)[part]
+    with loaded.source:
+        return evaluator_of(setup, loaded.images).embed(loaded.source, setup.net)
+
+
+def _quality(embeddings: Tensor, images: ImageSet) -> dict[str, float | None]:
+    """Return recall@1, MAP@R and EER; None for one that these images do not have."""
+    recall = map_at_r = error = None
+    if images.tuples is None:
+        ranked = retrieval_of(embeddings, images, ks=(1,))
+        recall, map_at_r = ranked.recall[1], ranked.map_at_r
+    known = images.tuples
+    try:
+        pairs = known_pairs(known) if known else pairs_of(torch.tensor(images.labels), seed=0)
+        error = verification(scores(embeddings, pairs), pairs.same, fars=()).eer
+    except DataError:  # there are no same pairs, or no different ones
+        pass
+    return {"recall@1": recall, "map@r": map_at_r, "eer": error}
+
+
+def _threshold(run: OpenRun) -> float | None:
+    try:
+        return run.calibration().threshold
+    except CheckpointError:
+        return None
+
+
+def _groups(rounds: Sequence[Shrunk]) -> list[dict[str, Any]]:
+    """Return, for each pruning group, the channels before the first round and after the last."""
+    first, last = rounds[0].kept, rounds[-1].kept
+    return [
+        {"name": name, "before": first[name][0], "after": last[name][1]}
+        for name in first
+        if name in last
+    ]

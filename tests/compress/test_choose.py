@@ -1,0 +1,81 @@
+"""The choice of channels, on groups that are written by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from siamkit.compress.choose import SHARE, choose, rounded
+from siamkit.compress.costs import Costs
+from siamkit.compress.groups import Group, Member
+
+
+def group(name: str, size: int, writer: str, reader: str) -> Group:
+    every = tuple(range(size))
+    return Group(
+        name, size, (Member(writer, "writes", every, every), Member(reader, "reads", every, every))
+    )
+
+
+GROUPS = (group("a", 16, "one", "two"), group("b", 24, "two", "three"))
+COSTS = Costs(
+    1000.0,
+    {"one": 100.0, "two": 400.0, "three": 300.0},
+    {"one": 3, "two": 16, "three": 24},
+    {"one": 16, "two": 24, "three": 8},
+    {"one": 0.0, "two": 0.0, "three": 0.0},
+    {"one": 0.0, "two": 0.0, "three": 0.0},
+)
+
+
+def test_the_operations_of_a_layer_are_a_product_of_both_sides() -> None:
+    assert COSTS.after(GROUPS, {}) == 1000
+    left = COSTS.after(GROUPS, {"a": range(8), "b": range(12)})
+    assert left == 1000 - 100 * 0.5 - 400 * 0.75 - 300 * 0.5
+
+
+def test_channels_of_no_importance_go_first() -> None:
+    importance = {"a": [0.0] * 4 + [1.0] * 12, "b": [1.0] * 24}
+    removed = choose(GROUPS, importance, COSTS, 880)
+    assert removed == {"a": [0, 1, 2, 3]}
+    assert COSTS.after(GROUPS, removed) <= 880
+
+
+def test_what_costs_more_goes_before_what_costs_less() -> None:
+    # A channel of a costs (100 + 400) / 16 = 31, one of b (400 + 300) / 24 = 29.
+    removed = choose(GROUPS, {"a": [1.0] * 16, "b": [1.0] * 24}, COSTS, 900)
+    assert set(removed) == {"a"}
+
+
+def test_what_passes_through_memory_costs_too() -> None:
+    busy = replace(COSTS, inputs={**COSTS.inputs, "three": 1.0})
+    assert busy.price(GROUPS[1]) > COSTS.price(GROUPS[1])
+    assert busy.price(GROUPS[0]) == COSTS.price(GROUPS[0])
+    assert set(choose(GROUPS, {"a": [1.0] * 16, "b": [1.0] * 24}, busy, 900)) == {"b"}
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=40, max_size=40),
+    st.floats(0.35, 1),
+)
+def test_the_target_is_reached_with_channels_to_spare(values: list[float], share: float) -> None:
+    importance = {"a": values[:16], "b": values[16:]}
+    target = 1000 * share
+    removed = choose(GROUPS, importance, COSTS, target)
+    assert COSTS.after(GROUPS, removed) <= target or all(
+        len(removed[g.name]) == g.size - rounded(0, g.size) for g in GROUPS
+    )
+    for each in GROUPS:
+        lost = set(removed.get(each.name, ()))
+        assert each.size - len(lost) >= SHARE * each.size
+        kept = set(range(each.size)) - lost
+        worst = max((importance[each.name][c] for c in lost), default=0.0)
+        assert all(importance[each.name][c] >= worst for c in kept)
+
+
+def test_large_groups_keep_multiples_of_eight() -> None:
+    assert [rounded(n, 96) for n in (0, 9, 50, 96)] == [16, 16, 56, 96]
+    assert [rounded(n, 24) for n in (0, 9, 24)] == [3, 9, 24]
+    assert rounded(99, 100) == 100

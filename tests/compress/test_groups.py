@@ -1,0 +1,84 @@
+"""Pruning groups of real architectures, and the refusal of what cannot be pruned."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import siamkit
+from siamkit.compress.groups import Dependencies
+from siamkit.errors import ConfigError
+from siamkit.model.pruning import Pruning
+
+pytest.importorskip("torch_pruning")
+
+
+def dependencies(backbone: nn.Module, size: int = 64) -> Dependencies:
+    return Dependencies(backbone, torch.randn(2, 3, size, size))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "timm:test_resnet",  # additions
+        "timm:test_efficientnet",  # depthwise convolutions, squeeze and excitation
+        "timm:resnet18",
+        pytest.param("timm:densenet121", marks=pytest.mark.slow),  # concatenations
+        pytest.param("timm:mobilenetv3_small_050", marks=pytest.mark.slow),
+    ],
+)
+def test_removed_channels_are_as_if_nobody_read_them(name: str) -> None:
+    # Dependencies compares the pruned network with the full one that ignores the lost channels.
+    torch.manual_seed(0)
+    net = siamkit.create_model(name, pretrained=False, image_size=64).backbone
+    for module in net.modules():  # statistics that are not all 0 and 1
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            nn.init.normal_(module.weight)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    found = dependencies(net)
+    record = found.without({g.name: range(0, g.size, 3) for g in found.groups})
+    assert all(torch.equal(net.state_dict()[key], value) for key, value in before.items())
+    smaller = siamkit.create_model(name, pretrained=False, image_size=64).backbone
+    Pruning.from_json(record.to_json(), "a test").apply(smaller, "a test")
+    assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in net.parameters())
+    assert smaller(torch.randn(2, 3, 64, 64)).shape == (2, net.embedding_dim)
+
+
+def test_attention_keeps_its_shapes_and_its_mlp_is_pruned() -> None:
+    net = siamkit.create_model("timm:test_vit", pretrained=False).backbone
+    found = Dependencies(net, torch.randn(2, 3, *net.preprocessing.size))
+    assert found.groups
+    assert all(".mlp." in member.layer for group in found.groups for member in group.members)
+
+
+class Odd(nn.Module):
+    """A network whose forward depends on a number that no layer states."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Linear(8 * 4, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.first(images)
+        cells = nn.functional.adaptive_avg_pool2d(features, 2)
+        return self.second(cells.reshape(-1, 2, 4, 4).flatten(1))
+
+
+def test_a_network_that_breaks_is_refused_with_the_reason() -> None:
+    net = siamkit.create_model(Odd(), image_size=32).backbone
+    try:
+        found = dependencies(net, 32)
+    except ConfigError as error:
+        assert "cannot prune this network" in str(error) or "no channels" in str(error)
+        return
+    with pytest.raises(ConfigError, match="cannot prune this network"):
+        found.without({group.name: [1, 2] for group in found.groups})
+
+
+def test_a_network_without_channels_to_remove_is_refused() -> None:
+    one = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ConfigError, match="no channels of the backbone can be removed"):
+        dependencies(siamkit.create_model(one, image_size=32).backbone, 32)

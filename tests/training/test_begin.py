@@ -1,0 +1,48 @@
+"""A run that begins from given tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from siamkit import api
+from siamkit.data.opening import load_data
+from siamkit.errors import CheckpointError
+from siamkit.training.begin import FIRST, begin
+
+RunValues = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def trained(run_values: RunValues) -> Path:
+    values = run_values(train={"epochs": 1})
+    api.fit(values)
+    return Path(values["run_dir"])
+
+
+def test_it_can_be_resumed_from_its_first_step(trained: Path, tmp_path: Path) -> None:
+    run = api.open_run(trained)
+    splits = load_data(run.config.data, run.config.train.seed)
+    tensors = run.checkpoint("best").model
+    folder = tmp_path / "new"
+    folder.mkdir()
+    begin(folder, run.config, run.registries, splits, tensors, "those of a test")
+    begun = api.open_run(folder)
+    assert begun.checkpoint("last").name == FIRST
+    assert all(torch.equal(begun.checkpoint("last").model[n], t) for n, t in tensors.items())
+    heard: list[Any] = []
+    result = api.resume(folder, listeners=[heard.append])
+    assert heard[0].name == "run_start" and heard[0].data["weights"] == "those of a test"
+    assert result.epochs == 1 and api.open_run(folder).calibration()
+
+
+def test_tensors_of_another_network_are_refused(trained: Path, tmp_path: Path) -> None:
+    run = api.open_run(trained)
+    splits = load_data(run.config.data, run.config.train.seed)
+    with pytest.raises(CheckpointError, match="do not fit"):
+        begin(tmp_path, run.config, run.registries, splits, {"a": torch.ones(1)}, "a test")
+    assert not (tmp_path / "config.yaml").exists()
