@@ -18,7 +18,6 @@ from siamkit.checks import require_unused, whole_number
 from siamkit.config import DataConfig, Layer, calibration_config
 from siamkit.data.check import check
 from siamkit.data.digest import digest
-from siamkit.data.folders import listed
 from siamkit.data.images import ImageSet, Sample, image_set_of
 from siamkit.data.leaks import no_progress
 from siamkit.data.memory import Item, content_of, items_of, label_text
@@ -31,6 +30,7 @@ from siamkit.inference.embedder import Embedder
 from siamkit.inference.pair_lists import PairVerdicts, read_pairs, require_new
 from siamkit.inference.pair_lists import verify_pairs as pairs_verified
 from siamkit.portable.calibration import Calibration
+from siamkit.portable.folders import listed
 from siamkit.runs.calibration import calibrate_run
 from siamkit.runs.held_out import HeldOut
 from siamkit.runs.open import OpenRun

@@ -19,7 +19,6 @@ import numpy as np
 from PIL import Image
 
 from siamkit.config import MAX_PIXELS
-from siamkit.data.decode import Decoding, prepare, require_size, upright
 from siamkit.data.images import Box
 from siamkit.data.manifest import OPTIONAL, REQUIRED
 from siamkit.data.opening import open_source
@@ -27,6 +26,7 @@ from siamkit.data.overlap import Content
 from siamkit.data.sources import ManifestSource, TupleSource
 from siamkit.errors import DataError, SiamkitError
 from siamkit.files import path_of, write_atomic, writing
+from siamkit.portable.decode import Decoding, prepare, require_size, upright
 
 SPLITS = ("train", "val", "test")
 TABLE = "images.csv"

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from siamkit.checks import whole_number
 from siamkit.config import MAX_PIXELS
-from siamkit.data.decode import Decoding, decode, prepare
 from siamkit.data.images import ImageSet, Sample
 from siamkit.data.inputs import Paths, is_file, listed, samples_of
 from siamkit.data.loader import Loader, ViewDataset, default_workers
@@ -38,6 +37,7 @@ from siamkit.model.pretrained.load import load_net
 from siamkit.model.siamese import SiameseNet, plugins_of
 from siamkit.model.trace import evaluating
 from siamkit.portable.calibration import Calibration, Verdict
+from siamkit.portable.decode import Decoding, decode, prepare
 from siamkit.showing import Bar, TextRepr, shown
 from siamkit.spelling import command
 

@@ -13,8 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from siamkit.data.cells import Cells
-from siamkit.data.decode import RGB, Decoding
-from siamkit.data.folders import listed
 from siamkit.data.looking import unreadable
 from siamkit.data.tables import read_table, require_columns
 from siamkit.data.tuple_table import TupleTable
@@ -25,6 +23,8 @@ from siamkit.files import replacing
 from siamkit.inference.embedder import Embedder
 from siamkit.inference.usable import require_direction
 from siamkit.portable.calibration import Calibration
+from siamkit.portable.decode import RGB, Decoding
+from siamkit.portable.folders import listed
 from siamkit.spelling import argument
 from siamkit.words import inert, plural
 
