@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from siamkit.config import RunConfig
     from siamkit.errors import SiamkitError
     from siamkit.inference.embedder import Embedded, Embedder
-    from siamkit.inference.gallery.index import Index, Neighbours
+    from siamkit.inference.gallery.index import Index
     from siamkit.interfaces import (
         Backbone,
         BackboneContext,
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     )
     from siamkit.model.siamese import SiameseNet
     from siamkit.portable.calibration import Calibration, Verdict
+    from siamkit.portable.gallery import Neighbours
 
 _HOME = {
     "siamkit.api": (
@@ -84,7 +85,8 @@ _HOME = {
         "verify_pairs", "write_report",
     ),
     "siamkit.config": ("RunConfig",),
-    "siamkit.inference.gallery.index": ("Index", "Neighbours"),
+    "siamkit.inference.gallery.index": ("Index",),
+    "siamkit.portable.gallery": ("Neighbours",),
     "siamkit.inference.embedder": ("Embedded", "Embedder"),
     "siamkit.errors": ("SiamkitError",),
     "siamkit.portable.calibration": ("Calibration", "Verdict"),

@@ -11,11 +11,11 @@ from siamkit.checks import whole_number
 from siamkit.data.inputs import files_of
 from siamkit.errors import CheckpointError
 from siamkit.files import path_of
-from siamkit.inference.embedder import BATCH_SIZE
 from siamkit.inference.embedding_files import embed_to_file
 from siamkit.inference.filling import OnProgress
 from siamkit.inference.gallery import build as building
 from siamkit.inference.gallery.index import Index
+from siamkit.portable.embedding import BATCH_SIZE
 from siamkit.spelling import argument
 
 _RECALL_QUERIES = 100  # queries of an approximate search that are compared with exact search

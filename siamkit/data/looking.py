@@ -8,8 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from siamkit.config import MAX_PIXELS, DataConfig
-from siamkit.data.images import Box
+from siamkit.config import DataConfig
 from siamkit.errors import DataError
 from siamkit.portable.decode import (
     REPAIR,
@@ -22,6 +21,8 @@ from siamkit.portable.decode import (
     require_inside,
 )
 from siamkit.portable.depth import is_deep, to_eight_bit
+from siamkit.portable.geometry import Box
+from siamkit.portable.preprocessing import MAX_PIXELS
 from siamkit.portable.threads import in_threads
 
 _THREADS = 8

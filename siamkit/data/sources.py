@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from siamkit.data.class_folders import class_images
-from siamkit.data.images import Box, ImageSet
+from siamkit.data.images import ImageSet
 from siamkit.data.manifest import SPLITS, Record, image_set
 from siamkit.data.splits import (
     HoldOut,
@@ -19,6 +19,7 @@ from siamkit.data.tuple_splits import split_tuples
 from siamkit.data.tuple_table import TupleTable
 from siamkit.errors import DataError
 from siamkit.portable.folders import Scan, briefly
+from siamkit.portable.geometry import Box
 from siamkit.words import plural
 
 Parts = dict[str, ImageSet]

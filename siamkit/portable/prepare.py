@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +71,7 @@ class Preparer:
 
 
 def _resampling(name: str) -> Image.Resampling:
-    methods: dict[str, Any] = {method.name.lower(): method for method in Image.Resampling}
+    methods = {method.name.lower(): method for method in Image.Resampling}
     if name not in methods:
         raise ConfigError(
             "the backbone has an unknown interpolation",

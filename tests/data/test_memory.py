@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from siamkit.data.memory import Item, items_of, picture_of, write_items
+from siamkit.data.memory import Item, items_of, write_items
+from siamkit.portable.pictures import picture_of
 from siamkit.data.opening import open_source
 from siamkit.errors import ConfigError, DataError
 from siamkit.portable.decode import Decoding, decode
