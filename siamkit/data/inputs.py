@@ -72,7 +72,7 @@ def listed(images: Any) -> Any:
     """
     if isinstance(images, str | Path):
         if not str(images):
-            raise DataError("must be a path", where="images", got=str(images))
+            raise DataError("the path is empty", where="images")
         return images
     if hasattr(images, "is_floating_point") and images.is_floating_point():
         return images

@@ -201,8 +201,9 @@ def _not_a_folder(path: Path) -> DataError:
         return DataError(
             "not a folder",
             where=str(path),
-            hint="pass a folder of class folders (unpack an archive first), a table of images or "
-            "pairs (.csv, .tsv, .parquet), LFW's pairs.txt, or 'sample'",
+            hint="pass a folder of class folders (unpack an archive first), a table of images, "
+            "pairs or triplets (.csv, .tsv, .parquet), LFW's pairs.txt, or 'sample' for the "
+            "built-in images",
         )
     return DataError(
         "no such file or folder",
