@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from siamkit.model.siamese import SiameseNet
     from siamkit.portable.calibration import Calibration, Verdict
     from siamkit.portable.gallery import Neighbours
+    from siamkit.portable.model import ExportedModel
 
 _HOME = {
     "siamkit.api": (
@@ -87,6 +88,7 @@ _HOME = {
     "siamkit.config": ("RunConfig",),
     "siamkit.inference.gallery.index": ("Index",),
     "siamkit.portable.gallery": ("Neighbours",),
+    "siamkit.portable.model": ("ExportedModel",),
     "siamkit.inference.embedder": ("Embedded", "Embedder"),
     "siamkit.errors": ("SiamkitError",),
     "siamkit.portable.calibration": ("Calibration", "Verdict"),
@@ -107,6 +109,7 @@ __all__ = [
     "Embedded",
     "Embedder",
     "Event",
+    "ExportedModel",
     "FreezePlan",
     "FreezePolicy",
     "Index",

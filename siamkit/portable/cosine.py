@@ -19,6 +19,7 @@ STEPS = 1 << 20
 """The number of steps from a score of 0 to a score of 1."""
 
 Floats = NDArray[np.float32]
+_PAIRS = 1 << 14  # whose vectors are gathered at once
 _SHORTEST = np.float32(1e-12)  # as in torch.nn.functional.normalize
 
 
@@ -68,6 +69,24 @@ def cosine(products: NDArray[np.float32]) -> NDArray[np.float32]:
     # STEPS is a power of two, so the products are exact and only the rounding changes values.
     scores: NDArray[np.float32] = np.clip(np.rint(products * STEPS) / STEPS, -1, 1)
     return scores
+
+
+def pair_cosines(
+    embeddings: NDArray[Any], first: NDArray[np.int64], second: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the cosine similarities ``[P]`` of pairs of embeddings.
+
+    Args:
+        embeddings: ``[N, E]``, normalised or not.
+        first: ``[P]``, the index of each pair's first embedding.
+        second: ``[P]``, the index of each pair's second embedding.
+    """
+    vectors = directions(embeddings)
+    products = np.empty(len(first), np.float32)
+    for at in range(0, len(first), _PAIRS):
+        some = slice(at, at + _PAIRS)
+        products[some] = np.einsum("pe,pe->p", vectors[first[some]], vectors[second[some]])
+    return cosine(products).astype(np.float64)
 
 
 def require_direction(embeddings: NDArray[Any], names: Sequence[object]) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from .calibration import Calibration
+
 BATCH_SIZE = 64
 """The default number of images per forward pass."""
 
@@ -32,6 +34,14 @@ class Embeds(Protocol):
     @property
     def fingerprint(self) -> str:
         """A SHA-256 that says whose embeddings can be compared."""
+
+    @property
+    def calibration(self) -> Calibration:
+        """The threshold, and the map from scores to probabilities.
+
+        Raises:
+            CheckpointError: There is none.
+        """
 
     @property
     def numerics(self) -> str:

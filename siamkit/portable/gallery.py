@@ -181,13 +181,15 @@ class Gallery:
                 hint=f"{_hint()}, or use the run that built it",
             )
 
-    def search(self, embeddings: Any, k: int = 10) -> Neighbours:
+    def search(self, embeddings: Any, k: int = 10, *, exact: bool = True) -> Neighbours:
         """Return the k images most similar to each query, by exact search.
 
         Args:
             embeddings: ``[Q, E]``, an array from the network that built the index, normalised or
                 not.
             k: The number of results per query; all images if the index has fewer.
+            exact: Has no effect: without torch, the search is exact even if the index is
+                approximate.
 
         Raises:
             ConfigError: k is not positive.
@@ -200,6 +202,10 @@ class Gallery:
         if queries.ndim == 2:  # the search refuses other shapes
             require_direction(queries, [f"query {number}" for number in range(len(queries))])
         return self.neighbours(*nearest(queries, self.embeddings, k))
+
+    def recall(self, embeddings: Any, k: int = 10) -> float:
+        """Return the recall@k of :meth:`search`: 1, since the search is exact."""
+        return 1.0
 
     def neighbours(self, scores: Any, indices: Any) -> Neighbours:
         """Return results with the paths and labels of the images.

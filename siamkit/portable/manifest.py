@@ -303,8 +303,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_json(path, values)
 
 
-def is_export(path: str | Path) -> bool:
-    """Return whether a path is an exported folder, damaged or not."""
+def is_export(path: Any) -> bool:
+    """Return whether something is the path of an exported folder, damaged or not."""
+    if not isinstance(path, str | os.PathLike):
+        return False
     try:
         put_back(Path(path))
         return os.path.lexists(os.path.join(path, MANIFEST))  # noqa: PTH118
