@@ -8,17 +8,20 @@ lie in memory. So a score is the product, rounded to steps of 2^-20 (about 1e-6)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError, NonFiniteError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float32]
 
 STEPS = 1 << 20
 """The number of steps from a score of 0 to a score of 1."""
 
-Floats = NDArray[np.float32]
 _PAIRS = 1 << 14  # whose vectors are gathered at once
 _SHORTEST = np.float32(1e-12)  # as in torch.nn.functional.normalize
 

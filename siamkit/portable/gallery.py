@@ -13,7 +13,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -105,7 +106,81 @@ class Neighbours:
         ]
 
 
-class Gallery:
+class Searched(ABC):
+    """Embeddings of images that can be searched.
+
+    Attributes:
+        embeddings: The embeddings ``[N, E]``, L2-normalised.
+    """
+
+    embeddings: np.ndarray[Any, Any]
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    @abstractmethod
+    def item(self, index: int) -> tuple[Path, str | None]:
+        """Return the path and the label of the image at a position, which counts from 0."""
+
+    def search(self, embeddings: Any, k: int = 10, *, exact: bool = True) -> Neighbours:
+        """Return the k images most similar to each query, by exact search.
+
+        Args:
+            embeddings: ``[Q, E]``, an array from the network that built the index, normalised or
+                not.
+            k: The number of results per query; all images if the index has fewer.
+            exact: Has no effect: without torch, the search is exact even if the index is
+                approximate.
+
+        Raises:
+            ConfigError: k is not positive.
+            DataError: The embeddings are no vectors of the width of the index, or one consists of
+                zeros, so it is equally similar to all images.
+            NonFiniteError: An embedding contains NaN or infinity.
+        """
+        k = whole_number(k, "k", least=1)
+        queries = directions(embeddings)
+        if queries.ndim == 2:  # the search refuses other shapes
+            require_direction(queries, [f"query {number}" for number in range(len(queries))])
+        return self.neighbours(*nearest(queries, self.embeddings, k))
+
+    def recall(self, embeddings: Any, k: int = 10) -> float:
+        """Return the recall@k of :meth:`search`: 1, since the search is exact."""
+        return 1.0
+
+    def neighbours(self, scores: Any, indices: Any) -> Neighbours:
+        """Return results with the paths and labels of the images.
+
+        Args:
+            scores: ``[Q, k]``.
+            indices: ``[Q, k]``; -1 for a missing result.
+        """
+        entries = [[self.item(i) for i in row if i >= 0] for row in indices.tolist()]
+        return Neighbours(
+            scores,
+            indices,
+            [[path for path, _ in row] for row in entries],
+            [[label for _, label in row] for row in entries],
+        )
+
+
+class ListedGallery(Searched):
+    """Embeddings in memory, with the paths and labels of their images.
+
+    Args:
+        embeddings: The embeddings ``[N, E]``, normalised or not.
+        items: The path and the label of each image.
+    """
+
+    def __init__(self, embeddings: Any, items: Sequence[tuple[Path, str | None]]) -> None:
+        self.embeddings, self._items = directions(embeddings), items
+
+    def item(self, index: int) -> tuple[Path, str | None]:
+        """Return the path and the label of the image at a position, which counts from 0."""
+        return self._items[index]
+
+
+class Gallery(Searched):
     """The embeddings of a gallery, opened for search without torch.
 
     Args:
@@ -123,7 +198,7 @@ class Gallery:
         with reading(self.path, _hint()):
             self.meta = _read_meta(self.path)
             _check(self.path, self.meta, verify)
-        self.embeddings: np.ndarray[Any, Any] = _mapped(self.path / EMBEDDINGS)
+        self.embeddings = _mapped(self.path / EMBEDDINGS)
         self._offsets = _mapped(self.path / OFFSETS)
         shapes = (self.embeddings.shape, self._offsets.shape)
         if shapes != ((self.meta.count, self.meta.dim), (self.meta.count + 1,)):
@@ -180,47 +255,6 @@ class Gallery:
                 where=str(self.path),
                 hint=f"{_hint()}, or use the run that built it",
             )
-
-    def search(self, embeddings: Any, k: int = 10, *, exact: bool = True) -> Neighbours:
-        """Return the k images most similar to each query, by exact search.
-
-        Args:
-            embeddings: ``[Q, E]``, an array from the network that built the index, normalised or
-                not.
-            k: The number of results per query; all images if the index has fewer.
-            exact: Has no effect: without torch, the search is exact even if the index is
-                approximate.
-
-        Raises:
-            ConfigError: k is not positive.
-            DataError: The embeddings are no vectors of the width of the index, or one consists of
-                zeros, so it is equally similar to all images.
-            NonFiniteError: An embedding contains NaN or infinity.
-        """
-        k = whole_number(k, "k", least=1)
-        queries = directions(embeddings)
-        if queries.ndim == 2:  # the search refuses other shapes
-            require_direction(queries, [f"query {number}" for number in range(len(queries))])
-        return self.neighbours(*nearest(queries, self.embeddings, k))
-
-    def recall(self, embeddings: Any, k: int = 10) -> float:
-        """Return the recall@k of :meth:`search`: 1, since the search is exact."""
-        return 1.0
-
-    def neighbours(self, scores: Any, indices: Any) -> Neighbours:
-        """Return results with the paths and labels of the images.
-
-        Args:
-            scores: ``[Q, k]``.
-            indices: ``[Q, k]``; -1 for a missing result.
-        """
-        entries = [[self.item(i) for i in row if i >= 0] for row in indices.tolist()]
-        return Neighbours(
-            scores,
-            indices,
-            [[path for path, _ in row] for row in entries],
-            [[label for _, label in row] for row in entries],
-        )
 
 
 def _opened_again(kind: type[Gallery], path: Path) -> Gallery:

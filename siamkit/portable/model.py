@@ -6,10 +6,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from ..checks import whole_number
@@ -20,13 +19,18 @@ from .cosine import cosine, directions, require_direction, require_finite
 from .decode import Decoding, opened, pixels_of, prepare, quiet
 from .embedding import BATCH_SIZE
 from .folders import files_in
-from .gallery import Gallery, Neighbours
 from .manifest import Manifest, read_files, read_manifest
 from .pictures import picture_of
 from .prepare import Preparer
 from .sessions import KERNELS, open_session
 
-Floats = NDArray[np.float32]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .gallery import Gallery, Neighbours
+
+    Floats = NDArray[np.float32]
+
 ImageLike = str | Path | Image.Image | np.ndarray[Any, Any]
 Images = ImageLike | Iterable[ImageLike]
 
@@ -224,6 +228,8 @@ class ExportedModel:
             CheckpointError: The index is damaged, or was built with another network.
             DataError: A query cannot be read.
         """
+        from .gallery import Gallery  # takes a while to import, and verify() needs none
+
         opened_gallery = gallery if isinstance(gallery, Gallery) else Gallery(gallery)
         opened_gallery.require_model(self.fingerprint)
         return opened_gallery.search(self.embed(queries), k)

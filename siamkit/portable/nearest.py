@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import DataError, NonFiniteError
-from .cosine import Floats, cosine
+from .cosine import cosine
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .cosine import Floats
 
 _PRODUCTS = 1 << 20  # per block
 _MOST_QUERIES = 256  # per block

@@ -6,16 +6,19 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import CheckpointError, ConfigError, is_out_of_memory
 from .manifest import MANIFEST, Manifest
 
-Floats = NDArray[np.float32]
-Session = Callable[[Floats], Floats]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+Session = Callable[["Floats"], "Floats"]
 """A function from prepared images ``[N, C, H, W]`` to embeddings ``[N, E]``, both float32."""
 
 KERNELS = {"onnx": "onnxruntime", "openvino": "openvino"}

@@ -20,7 +20,8 @@ from siamkit.portable.manifest import (
     write_manifest,
 )
 from siamkit.portable.preprocessing import Preprocessing
-from tests.portable.exports import SHA, folder_of, manifest_of
+
+from .exports import SHA, folder_of, manifest_of
 
 
 @pytest.fixture

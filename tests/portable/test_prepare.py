@@ -13,7 +13,8 @@ from siamkit.data.views import EvalView
 from siamkit.portable.decode import Decoding, decode
 from siamkit.portable.prepare import Preparer
 from siamkit.portable.preprocessing import Preprocessing
-from tests.portable.odd import odd_images
+
+from .odd import odd_images
 
 IMAGENET = Preprocessing(size=(64, 64))
 MEANS = {1: (0.449,), 2: (0.449, 0.5), 3: IMAGENET.mean, 4: (*IMAGENET.mean, 0.7)}
