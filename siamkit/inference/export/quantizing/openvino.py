@@ -1,0 +1,63 @@
+"""The quantizer of OpenVINO models: NNCF's post-training quantization."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from siamkit.engine.kernels.quiet import quiet
+from siamkit.inference.export.openvino import write_openvino
+from siamkit.inference.export.runners import Array, Runner, openvino_runner
+from siamkit.inference.export.untracked import untracked
+
+_COMPUTING = {
+    "Add", "AvgPool", "Convolution", "GroupConvolution", "MatMul", "Multiply", "MVN", "ReduceMean",
+    "ScaledDotProductAttention", "Subtract",
+}  # fmt: skip
+_ATTENTION = {"Softmax", "ScaledDotProductAttention"}
+
+
+class OpenVinoQuantizer:
+    """A :class:`.quantizer.Quantizer` of an ``openvino.Model``.
+
+    Args:
+        model: The float32 model.
+        images: ``[N, C, H, W]``, the prepared training images to calibrate on.
+    """
+
+    def __init__(self, model: Any, images: Array) -> None:
+        self._model, self._images = model, images
+        operations = [(op.get_friendly_name(), op.get_type_name()) for op in model.get_ordered_ops()]
+        self._layers = tuple(name for name, kind in operations if kind in _COMPUTING)
+        self._attention = any(kind in _ATTENTION for _, kind in operations)
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """The names of the operations that compute."""
+        return self._layers
+
+    def quantized(self, floats: Collection[str]) -> Runner:
+        """Return the network in int8, but with the layers ``floats`` in float32."""
+        return openvino_runner(self._built(floats))
+
+    def write(self, floats: Collection[str], path: Path) -> None:
+        """Write that network to ``path``."""
+        write_openvino(self._built(floats), path)
+
+    def _built(self, floats: Collection[str]) -> Any:
+        with quiet(), untracked():
+            nncf = import_module("nncf")
+            advanced = import_module("nncf.quantization.advanced_parameters")
+            return nncf.quantize(
+                self._model,
+                nncf.Dataset([image[None] for image in self._images]),
+                subset_size=len(self._images),
+                target_device=nncf.TargetDevice.CPU,
+                model_type=nncf.ModelType.TRANSFORMER if self._attention else None,
+                ignored_scope=nncf.IgnoredScope(names=sorted(floats), validate=False),
+                advanced_parameters=advanced.AdvancedQuantizationParameters(
+                    overflow_fix=advanced.OverflowFix.ENABLE
+                ),
+            )
