@@ -14,13 +14,15 @@ from siamkit.inference.export.capture import INPUT, OUTPUT
 from siamkit.inference.export.untracked import untracked
 
 
-def to_openvino(program: ExportedProgram) -> Any:
-    """Return a captured network as an ``openvino.Model``.
+def write_openvino(program: ExportedProgram, path: Path) -> None:
+    """Write a captured network in float32: the graph to ``path``, the weights to a ``.bin`` file.
 
     Args:
         program: The network, as :func:`.capture.capture` returns it.
+        path: The new ``.xml`` file.
 
     Raises:
+        ResourceError: The disk is full or not writable.
         Exception: OpenVINO cannot convert the network.
     """
     with quiet(), untracked():
@@ -28,19 +30,13 @@ def to_openvino(program: ExportedProgram) -> Any:
     (source,), (result,) = model.inputs, model.outputs
     source.get_tensor().set_names({INPUT})
     result.get_tensor().set_names({OUTPUT})
-    return model
+    example = next(iter(program.example_inputs[0]))  # [N, C, H, W]
+    model.reshape({INPUT: [-1, *example.shape[1:]]})  # only the batch is dynamic
+    save(model, path)
 
 
-def write_openvino(model: Any, path: Path) -> None:
-    """Write an ``openvino.Model`` to ``path`` and to the ``.bin`` file beside it, in float32.
-
-    Args:
-        model: The model.
-        path: The new ``.xml`` file.
-
-    Raises:
-        ResourceError: The disk is full or not writable.
-    """
+def save(model: Any, path: Path) -> None:
+    """Write an ``openvino.Model`` in its own precision, with the errors of write_openvino."""
     with writing(path), untracked():
         # By default, OpenVINO would store the weights in float16.
         import_module("openvino").save_model(model, path, compress_to_fp16=False)

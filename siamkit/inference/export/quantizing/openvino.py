@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from siamkit.engine.kernels.quiet import quiet
-from siamkit.inference.export.openvino import write_openvino
+from siamkit.inference.export.openvino import save
 from siamkit.inference.export.runners import Array, Runner, openvino_runner
 from siamkit.inference.export.untracked import untracked
 
@@ -20,16 +20,20 @@ _ATTENTION = {"Softmax", "ScaledDotProductAttention"}
 
 
 class OpenVinoQuantizer:
-    """A :class:`.quantizer.Quantizer` of an ``openvino.Model``.
+    """A :class:`.quantizer.Quantizer` of an OpenVINO model.
 
     Args:
-        model: The float32 model.
+        model: The float32 model's ``.xml`` file.
         images: ``[N, C, H, W]``, the prepared training images to calibrate on.
+        place: Not used: NNCF needs no files.
     """
 
-    def __init__(self, model: Any, images: Array) -> None:
-        self._model, self._images = model, images
-        operations = [(op.get_friendly_name(), op.get_type_name()) for op in model.get_ordered_ops()]
+    def __init__(self, model: Path, images: Array, place: Path) -> None:
+        with untracked():
+            self._model = import_module("openvino").Core().read_model(model)
+        self._images = images
+        every = self._model.get_ordered_ops()
+        operations = [(op.get_friendly_name(), op.get_type_name()) for op in every]
         self._layers = tuple(name for name, kind in operations if kind in _COMPUTING)
         self._attention = any(kind in _ATTENTION for _, kind in operations)
 
@@ -44,7 +48,7 @@ class OpenVinoQuantizer:
 
     def write(self, floats: Collection[str], path: Path) -> None:
         """Write that network to ``path``."""
-        write_openvino(self._built(floats), path)
+        save(self._built(floats), path)
 
     def _built(self, floats: Collection[str]) -> Any:
         with quiet(), untracked():
