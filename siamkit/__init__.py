@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     )
     from siamkit.config import RunConfig
     from siamkit.errors import SiamkitError
-    from siamkit.evaluation.calibration import Calibration, Verdict
     from siamkit.inference.embedder import Embedded, Embedder
     from siamkit.inference.gallery.index import Index, Neighbours
     from siamkit.interfaces import (
@@ -70,6 +69,7 @@ if TYPE_CHECKING:
         Triplets,
     )
     from siamkit.model.siamese import SiameseNet
+    from siamkit.portable.calibration import Calibration, Verdict
 
 _HOME = {
     "siamkit.api": (
@@ -87,7 +87,7 @@ _HOME = {
     "siamkit.inference.gallery.index": ("Index", "Neighbours"),
     "siamkit.inference.embedder": ("Embedded", "Embedder"),
     "siamkit.errors": ("SiamkitError",),
-    "siamkit.evaluation.calibration": ("Calibration", "Verdict"),
+    "siamkit.portable.calibration": ("Calibration", "Verdict"),
     "siamkit.interfaces": (
         "Backbone", "BackboneContext", "Event", "FreezePlan", "FreezePolicy", "Loss",
         "LossContext", "Pairs", "Phase", "Preprocessing", "Progress", "Scheduler",

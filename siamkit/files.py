@@ -23,8 +23,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siamkit.errors import CheckpointError, ConfigError, ResourceError
-from siamkit.spelling import setting
+from .errors import CheckpointError, ConfigError, ResourceError
+from .spelling import setting
 
 if TYPE_CHECKING:
     from filelock import FileLock

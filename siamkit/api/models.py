@@ -10,7 +10,6 @@ from torch import nn
 from siamkit.api.arguments import objects_of
 from siamkit.api.entries import registries
 from siamkit.errors import CheckpointError
-from siamkit.evaluation.calibration import Calibration
 from siamkit.files import path_of
 from siamkit.inference.embedder import Embedder
 from siamkit.model.create import create_net
@@ -18,6 +17,7 @@ from siamkit.model.device import place, resolve_device
 from siamkit.model.siamese import SiameseNet
 from siamkit.model.weights import load_net_tensors
 from siamkit.objects.overlay import overlaid, require_same
+from siamkit.portable.calibration import Calibration
 from siamkit.runs.open import OpenRun
 
 RUN = "a run's directory"

@@ -25,12 +25,12 @@ from siamkit.data.memory import Item, content_of, items_of, label_text
 from siamkit.data.opening import load_data, unseen_images
 from siamkit.data.overlap import Image
 from siamkit.errors import CheckpointError, ConfigError, DataError
-from siamkit.evaluation.calibration import Calibration
 from siamkit.evaluation.summary import summarize
 from siamkit.files import path_of
 from siamkit.inference.embedder import Embedder
 from siamkit.inference.pair_lists import PairVerdicts, read_pairs, require_new
 from siamkit.inference.pair_lists import verify_pairs as pairs_verified
+from siamkit.portable.calibration import Calibration
 from siamkit.runs.calibration import calibrate_run
 from siamkit.runs.held_out import HeldOut
 from siamkit.runs.open import OpenRun

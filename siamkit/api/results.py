@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from siamkit.evaluation.calibration import Calibration
 from siamkit.interfaces import Phase, Stage
+from siamkit.portable.calibration import Calibration
 from siamkit.report.console import summary
 from siamkit.report.data import data_report
 from siamkit.report.evaluation import evaluation

@@ -28,7 +28,6 @@ from siamkit.data.memory import picture_of
 from siamkit.data.views import EvalView
 from siamkit.engine.kernels import KERNELS, Choice, Precision, choose, kernel_class, run
 from siamkit.errors import CheckpointError, ConfigError, DataError
-from siamkit.evaluation.calibration import Calibration, Verdict
 from siamkit.evaluation.cosine import cosine, directions
 from siamkit.guard import attributing
 from siamkit.inference.usable import require_direction, require_finite
@@ -38,6 +37,7 @@ from siamkit.model.pretrained.identity import fingerprint_of
 from siamkit.model.pretrained.load import load_net
 from siamkit.model.siamese import SiameseNet, plugins_of
 from siamkit.model.trace import evaluating
+from siamkit.portable.calibration import Calibration, Verdict
 from siamkit.showing import Bar, TextRepr, shown
 from siamkit.spelling import command
 

@@ -19,12 +19,12 @@ from siamkit.data.looking import unreadable
 from siamkit.data.tables import read_table, require_columns
 from siamkit.data.tuple_table import TupleTable
 from siamkit.errors import ConfigError, DataError
-from siamkit.evaluation.calibration import Calibration
 from siamkit.evaluation.pairs import cosines
 from siamkit.evaluation.verification import errors_at
 from siamkit.files import replacing
 from siamkit.inference.embedder import Embedder
 from siamkit.inference.usable import require_direction
+from siamkit.portable.calibration import Calibration
 from siamkit.spelling import argument
 from siamkit.words import inert, plural
 

@@ -16,9 +16,9 @@ from siamkit.config import RunConfig, decisive, flat, resolve
 from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet
 from siamkit.errors import CheckpointError, ConfigError, SiamkitError
-from siamkit.evaluation.calibration import Calibration
 from siamkit.files import is_there, read_bytes, reading
 from siamkit.json_files import read_sealed
+from siamkit.portable.calibration import Calibration
 from siamkit.registry import Registry
 from siamkit.runs import checkpoint
 from siamkit.runs.calibration import calibrate_hint, calibration_of, read_calibration

@@ -32,8 +32,8 @@ from siamkit.data.images import ImageSet
 from siamkit.errors import DataError
 from siamkit.evaluation.calibrating import fit_threshold
 from siamkit.evaluation.pairs import pairs_of, scores
-from siamkit.evaluation.prediction import Rate
 from siamkit.inference.embedder import Embedder
+from siamkit.portable.calibration import Rate
 
 TARGETS = (("eer", None), ("accuracy", None), ("far", 1e-1), ("far", 1e-2), ("far", 1e-3))
 

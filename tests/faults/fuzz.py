@@ -25,11 +25,11 @@ from siamkit.data.decode import Decoding, decode
 from siamkit.data.looking import look
 from siamkit.data.opening import open_source
 from siamkit.errors import SiamkitError
-from siamkit.evaluation.calibration import Calibration
 from siamkit.inference.gallery.index import Index
 from siamkit.inference.pair_lists import read_pairs
 from siamkit.json_files import read_json, read_sealed, sealed
 from siamkit.model.weights import read_tensors
+from siamkit.portable.calibration import Calibration
 from siamkit.runs import checkpoint
 from siamkit.runs.directory import RunDir
 from siamkit.runs.held_out import HeldOut

@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from siamkit.errors import CheckpointError, ConfigError
-from siamkit.evaluation.calibration import Calibration, Provenance, Rate
 from siamkit.json_files import sealed
+from siamkit.portable.calibration import Calibration, Provenance, Rate
 from siamkit.report.calibration import verdict as printed
 
 ABOUT = Provenance(

@@ -9,24 +9,37 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from scipy.special import expit, logit
-
-from siamkit.errors import CheckpointError, ConfigError
-from siamkit.evaluation.prediction import Rate
-from siamkit.json_files import read_json, unsealed, write_sealed
-from siamkit.spelling import command
+from ..errors import CheckpointError, ConfigError
+from ..json_files import read_json, unsealed, write_sealed
+from ..spelling import command
+from .records import Invalid, Within, record
 
 FORMAT = 2
 _BELOW_HALF = math.nextafter(0.5, 0)
 
 Target = Literal["eer", "far", "accuracy"]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Within(0)]
+Share = Annotated[float, Within(0, 1)]
 
 _MOST = 1 + 1e-6
 """The largest valid threshold: the largest cosine, 1, and room for rounding."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """An error rate, and a 95 % prediction interval for the rate on as many unseen identities.
+
+    Attributes:
+        rate: The measured rate, in [0, 1].
+        low: The lower end of the interval.
+        high: The upper end of the interval.
+    """
+
+    rate: Share
+    low: Share
+    high: Share
 
 
 @dataclass(frozen=True)
@@ -112,14 +125,12 @@ class Calibration:
         provenance: The images that the calibration was fitted on.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
-
     target: Target
-    far_asked: Annotated[float, Field(gt=0, le=1)] | None
-    threshold: Annotated[float, Field(ge=-_MOST, le=_MOST)]
+    far_asked: Annotated[float, Within(above=0, most=1)] | None
+    threshold: Annotated[float, Within(-_MOST, _MOST)]
     far: Rate
     frr: Rate
-    slope: Annotated[float, Field(gt=0)]
+    slope: Annotated[float, Within(above=0)]
     intercept: float
     provenance: Provenance
 
@@ -144,8 +155,9 @@ class Calibration:
                 raise ConfigError(
                     "must lie between 0 and 1", where="prior", got=prior, hint="such as 0.1"
                 )
-            return float(expit(self.slope * score + self.intercept + logit(prior)))
-        probability = float(expit(self.slope * (score - self.threshold)))
+            odds = math.log(prior) - math.log1p(-prior)
+            return _logistic(self.slope * score + self.intercept + odds)
+        probability = _logistic(self.slope * (score - self.threshold))
         # A score just below the threshold can give 0.5, because of rounding.
         return probability if self.decide(score) else min(probability, _BELOW_HALF)
 
@@ -156,7 +168,7 @@ class Calibration:
         If the data has this share of same pairs, a pair with a score at the threshold is as likely
         same as different. A strict threshold suits data in which same pairs are rare.
         """
-        return float(expit(-(self.slope * self.threshold + self.intercept)))
+        return _logistic(-(self.slope * self.threshold + self.intercept))
 
     def verdict(self, score: float) -> Verdict:
         """Return the decision on a pair with this score, and the probability of a match."""
@@ -192,13 +204,9 @@ class Calibration:
             )  # fmt: skip
         fields = {key: value for key, value in values.items() if key != "format"}
         try:
-            return TypeAdapter(cls).validate_python(fields)
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            key = ".".join(str(part) for part in problem["loc"])
-            raise CheckpointError(
-                f"the file is damaged: {key}: {problem['msg']}", where=where, hint=hint
-            ) from None
+            return record(cls, fields)
+        except Invalid as error:
+            raise CheckpointError(f"the file is damaged: {error}", where=where, hint=hint) from None
 
     def save(self, path: Path) -> None:
         """Write the calibration to a file, replacing an earlier one.
@@ -224,6 +232,14 @@ class Calibration:
         if isinstance(values, dict) and values.get("format") == FORMAT:
             values = unsealed(values, str(path), hint)
         return cls.from_json(values, str(path), hint)
+
+
+def _logistic(value: float) -> float:
+    """Return 1 / (1 + exp(-value)), without an overflow."""
+    if value >= 0:
+        return 1 / (1 + math.exp(-value))
+    power = math.exp(value)
+    return power / (1 + power)
 
 
 def _hint() -> str:
