@@ -191,9 +191,7 @@ def _seal(
     """Write the state of a checkpoint, and the manifest with the SHA-256 of each file."""
     write_json(folder / _STATE, state)
     digests[_STATE] = sha256_of(folder / _STATE)
-    write_sealed(
-        folder / _MANIFEST, {"format": FORMAT, "files": digests, "frozen": dict(frozen)}
-    )
+    write_sealed(folder / _MANIFEST, {"format": FORMAT, "files": digests, "frozen": dict(frozen)})
 
 
 def _write(folder: Path, checkpoint: Checkpoint, twin: Path | None) -> None:

@@ -19,15 +19,6 @@ from siamkit.inference.export.machine import this_machine
 from siamkit.inference.export.measuring import TORCH, bytes_of, measured, refitted, size_of
 from siamkit.inference.export.onnx import write_onnx
 from siamkit.inference.export.openvino import write_openvino
-from siamkit.inference.export.quantizing.deciding import (
-    calibration_images,
-    choice_of,
-    notices_on,
-    require_quality,
-)
-from siamkit.inference.export.quantizing.onnx import OnnxQuantizer
-from siamkit.inference.export.quantizing.openvino import OpenVinoQuantizer
-from siamkit.inference.export.quantizing.quantizer import Quantizer
 from siamkit.inference.export.runners import (
     Array,
     Runner,
@@ -37,6 +28,15 @@ from siamkit.inference.export.runners import (
 )
 from siamkit.inference.export.subject import Converted, Row, Subject
 from siamkit.inference.export.thresholds import Threshold, for_int8
+from siamkit.inference.quantizing.deciding import (
+    calibration_images,
+    choice_of,
+    notices_on,
+    require_quality,
+)
+from siamkit.inference.quantizing.onnx import OnnxQuantizer
+from siamkit.inference.quantizing.openvino import OpenVinoQuantizer
+from siamkit.inference.quantizing.quantizer import Quantizer
 
 
 @dataclass(frozen=True)

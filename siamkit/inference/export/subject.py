@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from siamkit.evaluation.calibration import Calibration
+from siamkit.inference.export.capture import INPUT, OUTPUT
 from siamkit.inference.export.images import PreparedImages
 from siamkit.inference.export.quality import Metrics
 from siamkit.inference.export.thresholds import Threshold
 from siamkit.model.siamese import SiameseNet
+from siamkit.portable.calibration import Calibration
+from siamkit.portable.manifest import Kind, Precision
 
 Say = Callable[[str], None]
 """Tells the user what is done at the moment."""
@@ -54,8 +56,8 @@ class Row:
         throughput: Images per second in batches of 32.
     """
 
-    kind: str
-    precision: str
+    kind: Kind
+    precision: Precision
     metrics: Metrics
     bytes: int
     latency: float
@@ -78,10 +80,12 @@ class Converted:
         floats: The layers of an int8 network that stay in float32.
         layers: The number of layers that could be quantized; None for float32.
         notices: What a user of the network should know.
+        input: The name of the network's input.
+        output: The name of the network's output.
     """
 
-    kind: str
-    precision: str
+    kind: Kind
+    precision: Precision
     model: str
     width: int
     normalized: bool
@@ -90,4 +94,6 @@ class Converted:
     threshold: Threshold
     floats: tuple[str, ...] = ()
     layers: int | None = None
-    notices: tuple[str, ...] = field(default=())
+    notices: tuple[str, ...] = ()
+    input: str = INPUT
+    output: str = OUTPUT

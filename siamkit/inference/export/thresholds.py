@@ -10,7 +10,7 @@ from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet
 from siamkit.errors import DataError
 from siamkit.evaluation.calibrating import calibrate
-from siamkit.evaluation.calibration import Calibration
+from siamkit.portable.calibration import Calibration
 
 MOVED = 1e-3
 """The difference of two thresholds up to which a threshold counts as unmoved."""

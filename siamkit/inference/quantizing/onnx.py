@@ -41,13 +41,21 @@ class OnnxQuantizer:
             shapes.quant_pre_process(model, self._float, skip_symbolic_shape=True)
         registry = import_module("onnxruntime.quantization.registry")
         known = {*registry.QLinearOpsRegistry, *registry.QDQRegistry} - _MOVING
-        nodes = import_module("onnx").load(self._float, load_external_data=False).graph.node
-        self._layers = tuple(node.name for node in nodes if node.op_type in known)
+        graph = import_module("onnx").load(self._float).graph
+        nodes = [node for node in graph.node if node.op_type in known]
+        weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 1}
+        self._layers = tuple(node.name for node in nodes)
+        self._weightless = frozenset(n.name for n in nodes if not weights.intersection(n.input))
 
     @property
     def layers(self) -> Sequence[str]:
         """The names of the nodes that compute."""
         return self._layers
+
+    @property
+    def weightless(self) -> Collection[str]:
+        """Those of the layers that hold no weights, such as additions and softmax."""
+        return self._weightless
 
     def quantized(self, floats: Collection[str]) -> Runner:
         """Return the network in int8, but with the layers ``floats`` in float32."""

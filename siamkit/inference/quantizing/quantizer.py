@@ -24,6 +24,10 @@ class Quantizer(Protocol):
     def layers(self) -> Sequence[str]:
         """The names of the layers that can be quantized, in the order of the graph."""
 
+    @property
+    def weightless(self) -> Collection[str]:
+        """Those of the layers that hold no weights, such as additions and softmax."""
+
     def quantized(self, floats: Collection[str]) -> Runner:
         """Return the network in int8, but with the layers ``floats`` in float32."""
 

@@ -32,15 +32,23 @@ class OpenVinoQuantizer:
         with untracked():
             self._model = import_module("openvino").Core().read_model(model)
         self._images = images
-        every = self._model.get_ordered_ops()
-        operations = [(op.get_friendly_name(), op.get_type_name()) for op in every]
-        self._layers = tuple(name for name, kind in operations if kind in _COMPUTING)
-        self._attention = any(kind in _ATTENTION for _, kind in operations)
+        layers = [op for op in self._model.get_ordered_ops() if op.get_type_name() in _COMPUTING]
+        self._layers = tuple(op.get_friendly_name() for op in layers)
+        self._weightless = frozenset(
+            op.get_friendly_name() for op in layers if not _has_weights(op)
+        )
+        kinds = {op.get_type_name() for op in self._model.get_ops()}
+        self._attention = bool(kinds & _ATTENTION)
 
     @property
     def layers(self) -> Sequence[str]:
         """The names of the operations that compute."""
         return self._layers
+
+    @property
+    def weightless(self) -> Collection[str]:
+        """Those of the layers that hold no weights, such as additions and softmax."""
+        return self._weightless
 
     def quantized(self, floats: Collection[str]) -> Runner:
         """Return the network in int8, but with the layers ``floats`` in float32."""
@@ -65,3 +73,9 @@ class OpenVinoQuantizer:
                     overflow_fix=advanced.OverflowFix.ENABLE
                 ),
             )
+
+
+def _has_weights(op: Any) -> bool:
+    if op.get_type_name() not in ("Convolution", "GroupConvolution", "MatMul"):
+        return False
+    return op.input_value(1).get_node().get_type_name() == "Constant"

@@ -1,11 +1,13 @@
 """The search for the layers that must stay in float32, by measurement and in bounded time.
 
 1. The network with all layers in int8 is measured on validation images. If it keeps the quality,
-   all layers stay in int8.
-2. Otherwise the layers are ranked by sensitivity: the error of the embeddings of training images if
+   that is the choice.
+2. Likewise the network in which only the layers with weights are in int8. Additions, softmax and
+   the like often cost the most quality in networks with attention, and none of the size.
+3. Otherwise the layers are ranked by sensitivity: the error of the embeddings of training images if
    only this layer is in int8. Where there are too many layers for the time, neighbours are measured
    together.
-3. The most sensitive layers stay in float32: 1, 2, 4, ... groups, until validation images show the
+4. The most sensitive layers stay in float32: 1, 2, 4, ... groups, until validation images show the
    quality of float32. Then bisection finds the smallest number that still does.
 """
 
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 TOLERANCE = 0.01
 """The loss of a metric on validation images up to which the quality counts as kept."""
@@ -33,14 +35,12 @@ class Choice:
         floats: The layers, in the order of the graph.
         loss: The largest loss of a metric on the validation images of the search.
         layers: The number of layers that could be quantized.
-        tried: The measured loss by the number of layers in float32.
         in_time: Whether the search ended before its time was up.
     """
 
     floats: tuple[str, ...]
     loss: float
     layers: int
-    tried: dict[int, float] = field(default_factory=dict)
     in_time: bool = True
 
 
@@ -49,6 +49,7 @@ def choose(
     loss: Measure,
     error: Measure,
     *,
+    weightless: Collection[str] = (),
     tolerance: float = TOLERANCE,
     seconds: float = SECONDS,
     clock: Callable[[], float] = time.monotonic,
@@ -60,6 +61,7 @@ def choose(
         loss: Returns the loss of quality on validation images, of a network with these layers in
             float32.
         error: Returns the error of the embeddings of training images, likewise.
+        weightless: The layers without weights.
         tolerance: The loss that is accepted.
         seconds: The time for the search.
         clock: Returns the time in seconds.
@@ -69,58 +71,72 @@ def choose(
         is, or if the time is up.
     """
     end = clock() + seconds
-    tried = {0: loss(())}
-    if tried[0] <= tolerance or not layers:
-        return Choice((), tried[0], len(layers), tried)
-    ranked = _ranked(layers, error, clock() + seconds / 2, clock)
-    floats: dict[int, tuple[str, ...]] = {
-        count: tuple(name for group in ranked[:count] for name in group)
-        for count in range(len(ranked))  # one group less than all: with all, nothing is in int8
-    }
+    tried: dict[frozenset[str], float] = {}
 
-    def fits(count: int) -> bool:
-        tried[count] = loss(floats[count])
-        return tried[count] <= tolerance
+    def fits(floats: Collection[str]) -> bool:
+        key = frozenset(floats)
+        if key not in tried:
+            tried[key] = loss(key)
+        return tried[key] <= tolerance
+
+    def choice(floats: Collection[str]) -> Choice:
+        chosen = frozenset(floats)
+        names = tuple(name for name in layers if name in chosen)
+        return Choice(names, tried[chosen], len(layers), in_time=clock() < end)
+
+    for floats in ((), weightless):
+        if len(floats) < max(len(layers), 1) and fits(floats):
+            return choice(floats)
+    base = min(tried, key=lambda floats: (tried[floats], len(floats)))
+    ranked = _ranked(
+        [name for name in layers if name not in base],
+        frozenset(layers), error, clock() + (end - clock()) / 2, clock,
+    )  # fmt: skip
+
+    def kept(count: int) -> frozenset[str]:
+        return base.union(*ranked[:count])
 
     failed, passed, count = 0, None, 1
-    while passed is None and count in floats and clock() < end:
-        if fits(count):
+    while passed is None and count < len(ranked) and clock() < end:
+        if fits(kept(count)):
             passed = count
         else:
             failed, count = count, 2 * count
     while passed is not None and passed - failed > 1 and clock() < end:
         middle = (failed + passed) // 2
-        if fits(middle):
+        if fits(kept(middle)):
             passed = middle
         else:
             failed = middle
-    best = min(tried, key=lambda count: (tried[count], count)) if passed is None else passed
-    chosen = set(floats[best])
-    return Choice(
-        tuple(name for name in layers if name in chosen),
-        tried[best],
-        len(layers),
-        {len(floats[count]): value for count, value in tried.items()},
-        in_time=clock() < end,
-    )
+    if passed is not None:
+        return choice(kept(passed))
+    return choice(min(tried, key=lambda floats: (tried[floats], len(floats))))
 
 
 def _ranked(
-    layers: Sequence[str], error: Measure, end: float, clock: Callable[[], float]
+    layers: Sequence[str],
+    every: frozenset[str],
+    error: Measure,
+    end: float,
+    clock: Callable[[], float],
 ) -> list[tuple[str, ...]]:
-    """Return the layers in groups of neighbours, the most sensitive group first.
+    """Return layers in groups of neighbours, the most sensitive group first.
 
     The first measurement tells how many groups there is time for.
+
+    Args:
+        layers: The layers to rank, in the order of the graph.
+        every: All layers that can be quantized.
+        error: As for :func:`choose`.
+        end: The time at which the ranking should end.
+        clock: As for :func:`choose`.
     """
-    every = frozenset(layers)
     start = clock()
-    first = (layers[0],)
-    errors = {first: error(every - set(first))}
+    errors = {(name,): error(every - {name}) for name in layers[:1]}
     each = max(clock() - start, 1e-9)
     most = max(3, int((end - clock()) / each))
-    rest = layers[1:]
-    size = max(1, -(-len(rest) // most))
-    groups = [tuple(rest[i : i + size]) for i in range(0, len(rest), size)]
-    for group in groups:
+    size = max(1, -(-len(layers[1:]) // most))
+    for place in range(1, len(layers), size):
+        group = tuple(layers[place : place + size])
         errors[group] = error(every - set(group))
     return sorted(errors, key=lambda group: -errors[group])

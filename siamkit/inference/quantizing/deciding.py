@@ -12,10 +12,10 @@ from siamkit.inference.export.formats import INT8
 from siamkit.inference.export.images import BATCH, Array, drawn, embedded, part_of
 from siamkit.inference.export.machine import Machine
 from siamkit.inference.export.quality import AUC, RETRIEVAL, lost, metrics_of
-from siamkit.inference.export.quantizing.quantizer import CALIBRATION_IMAGES, Quantizer
-from siamkit.inference.export.quantizing.search import Choice, choose
 from siamkit.inference.export.runners import Runner
 from siamkit.inference.export.subject import Row, Subject
+from siamkit.inference.quantizing.quantizer import CALIBRATION_IMAGES, Quantizer
+from siamkit.inference.quantizing.search import Choice, choose
 from siamkit.spelling import argument
 
 LIMIT = 0.02
@@ -30,9 +30,7 @@ def calibration_images(subject: Subject) -> Array:
     return subject.train.together(drawn(subject.train.images, count, subject.seed))
 
 
-def choice_of(
-    subject: Subject, quantizer: Quantizer, plain: Runner, calibration: Array
-) -> Choice:
+def choice_of(subject: Subject, quantizer: Quantizer, plain: Runner, calibration: Array) -> Choice:
     """Return the layers that stay in float32; see :mod:`.search`.
 
     Args:
@@ -61,7 +59,7 @@ def choice_of(
         return float(1 - cosines(got, wanted).mean()) if np.isfinite(got).all() else 2.0
 
     subject.say(f"quantizes, calibrated on {len(calibration)} training images")
-    return choose(quantizer.layers, loss, error)
+    return choose(quantizer.layers, loss, error, weightless=quantizer.weightless)
 
 
 def _finite(embeddings: object) -> bool:
