@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from siamkit.config import RunConfig
     from siamkit.errors import SiamkitError
     from siamkit.inference.embedder import Embedded, Embedder
-    from siamkit.inference.gallery.index import Index, Neighbours
+    from siamkit.inference.gallery.index import Index
     from siamkit.interfaces import (
         Backbone,
         BackboneContext,
@@ -71,6 +71,8 @@ if TYPE_CHECKING:
     )
     from siamkit.model.siamese import SiameseNet
     from siamkit.portable.calibration import Calibration, Verdict
+    from siamkit.portable.gallery import Neighbours
+    from siamkit.portable.model import ExportedModel
 
 _HOME = {
     "siamkit.api": (
@@ -85,7 +87,9 @@ _HOME = {
         "verify_pairs", "write_report",
     ),
     "siamkit.config": ("RunConfig",),
-    "siamkit.inference.gallery.index": ("Index", "Neighbours"),
+    "siamkit.inference.gallery.index": ("Index",),
+    "siamkit.portable.gallery": ("Neighbours",),
+    "siamkit.portable.model": ("ExportedModel",),
     "siamkit.inference.embedder": ("Embedded", "Embedder"),
     "siamkit.errors": ("SiamkitError",),
     "siamkit.portable.calibration": ("Calibration", "Verdict"),
@@ -106,6 +110,7 @@ __all__ = [
     "Embedded",
     "Embedder",
     "Event",
+    "ExportedModel",
     "FreezePlan",
     "FreezePolicy",
     "Index",

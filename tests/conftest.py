@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import colorsys
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,25 @@ hypothesis.settings.load_profile("untimed")
 torch.set_num_threads(1)
 
 BACKBONE = "timm:test_resnet"
+
+
+MakeImages = Callable[..., Path]
+
+
+@pytest.fixture
+def make_images(tmp_path: Path) -> MakeImages:
+    """Return a function that fills a folder with ``{class folder: number of images}``."""
+
+    def make(counts: Mapping[str, int], root: Path = tmp_path / "images", size: int = 12) -> Path:
+        rng = np.random.default_rng(0)
+        for folder, count in counts.items():
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / folder / f"{i}.png")
+        return root
+
+    return make
 
 
 def draw(path: Path, kind: int, index: int, size: int = 40) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from siamkit.cli import output as out
-from siamkit.cli.imports import heavy_imports
+from siamkit.cli.imports import api_of
 from siamkit.cli.options import BatchSize, Device, Force, Json, Last, Run, Workers
 
 Images = Annotated[
@@ -41,8 +41,7 @@ def embed(
 
     If the command is interrupted, the same command continues its work.
     """
-    with heavy_imports():
-        from siamkit import api
+    api = api_of(run)
     from siamkit.report.progress import ImageProgress
     from siamkit.report.terminal import make_console
 

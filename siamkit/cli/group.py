@@ -39,7 +39,7 @@ class _Given:
                     raise ConfigError(
                         "must not be empty",
                         where=name_of(parameter),
-                        hint="a shell variable that is not set gives an empty value",
+                        hint="a quoted shell variable that is not set gives an empty value",
                     )
         return super().parse_args(ctx, args)  # type: ignore[misc]
 

@@ -8,7 +8,7 @@ import typer
 
 from siamkit.cli import completion
 from siamkit.cli import output as out
-from siamkit.cli.imports import heavy_imports
+from siamkit.cli.imports import api_of
 from siamkit.cli.options import BatchSize, Device, Force, Json, Last, Run, Workers
 
 Gallery = Annotated[
@@ -55,8 +55,7 @@ def index(
 
     If the command is interrupted, the same command continues its work.
     """
-    with heavy_imports():
-        from siamkit import api
+    api = api_of(run)
     from siamkit.report.progress import ImageProgress
     from siamkit.report.terminal import make_console
 

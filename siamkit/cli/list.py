@@ -56,7 +56,8 @@ def list_(
     timm: Annotated[
         str | None,
         typer.Option(
-            metavar="PATTERN", help="List the timm models that match, such as 'convnext*'."
+            metavar="PATTERN",
+            help="With 'backbones': list the timm models whose names match, such as 'convnext*'.",
         ),
     ] = None,
     json: Json = False,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from siamkit.cli import output
-from siamkit.cli.imports import heavy_imports
+from siamkit.cli.imports import api_of
 from siamkit.cli.options import Device, Json, Run
 from siamkit.errors import ConfigError
 
@@ -56,9 +56,7 @@ def verify(
         raise ConfigError(
             "works only with a list of pairs", where="--output", hint="add --pairs FILE"
         )
-    with heavy_imports():
-        from siamkit import api
-
+    api = api_of(run)
     if pairs is not None:
         _print_list(api.verify_pairs(run, pairs, output=out, device=device), out, json)
         return

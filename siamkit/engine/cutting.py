@@ -101,7 +101,8 @@ class CutResult:
 
     Attributes:
         cut: The cut; None if the network must run whole.
-        reasons: The reason why each deeper boundary was rejected, deepest first.
+        reasons: Why the boundaries deeper than the cut were rejected, deepest first. Without a cut:
+            why all boundaries were rejected, or that nothing is frozen at the network's start.
     """
 
     cut: Cut | None
@@ -133,7 +134,7 @@ def cut(module: nn.Module, stages: Iterable[Stage], plan: FreezePlan, images: Te
         images: Real, different images ``[N, C, H, W]``, two or more, on the network's device.
 
     Returns:
-        The cut, and the reasons why deeper boundaries were rejected.
+        The cut or None, and the reasons against the deeper boundaries.
 
     Raises:
         ConfigError: The plan was not applied to the network, or a wrong cut could look exact on

@@ -114,15 +114,16 @@ class Calibration:
     probability never contradict each other.
 
     Attributes:
-        target: The criterion that the threshold was chosen by.
+        target: The criterion for choosing the threshold.
         far_asked: The requested false accept rate for the target ``far``; None for other targets.
         threshold: A pair counts as same if its score is at or above this threshold.
-        far: The false accept rate at the threshold, with its prediction for unseen identities.
-        frr: The false reject rate at the threshold, with its prediction for unseen identities.
-        slope: The slope of the log-likelihood ratio over the score; greater than 0.
-        intercept: The log-likelihood ratio at a score of 0. If half of all pairs are the same, it
-            is also the log-odds that a pair with a score of 0 is the same.
-        provenance: The images that the calibration was fitted on.
+        far: The false accept rate at the threshold, with a 95 % prediction interval for as many
+            unseen identities.
+        frr: The false reject rate at the threshold, with the same kind of interval.
+        slope: The change of the log-likelihood ratio per unit of score; greater than 0.
+        intercept: The log-likelihood ratio at a score of 0. If half of all pairs show the same
+            class, it is also the log-odds that a pair with a score of 0 does.
+        provenance: The images, the checkpoint and the network that the calibration was fitted on.
     """
 
     target: Target
@@ -143,9 +144,10 @@ class Calibration:
 
         Args:
             score: The cosine similarity. Higher scores give higher probabilities.
-            prior: The share of same pairs in the user's data. With None, :attr:`prior` is used, and
-                the probability is 0.5 or more exactly for the scores that :meth:`decide` accepts.
-                With another share, the probability at the threshold is not 0.5.
+            prior: The share of same pairs in the user's data. None stands for the attribute
+                :attr:`prior`; then the probability is 0.5 or more exactly for the scores that
+                :meth:`decide` accepts. With another share, the probability at the threshold is not
+                0.5.
 
         Raises:
             ConfigError: The share is not between 0 and 1.

@@ -24,7 +24,7 @@ from ..errors import CheckpointError, ConfigError
 from ..files import open_regular, put_back, reading
 from ..json_files import digest_of, read_json, sealed, unsealed, write_json
 from .calibration import Calibration
-from .preprocessing import Fit, Preprocessing
+from .preprocessing import PILLOWS_LIMIT, Fit, Preprocessing
 from .records import Invalid, Matches, NotEmpty, Within, record
 
 MANIFEST = "export.json"
@@ -37,7 +37,6 @@ Kind = Literal["onnx", "openvino", "torch", "timm"]
 
 Precision = Literal["float32", "int8"]
 
-_PILLOWS_LIMIT = 178_956_970  # pixels; Pillow itself refuses larger images
 _HINT = "export the run again, or copy the folder again from its source"
 
 Digest = Annotated[str, Matches("[0-9a-f]{64}")]
@@ -82,7 +81,7 @@ class Images:
     crop_pct: Positive
     fit: Fit
     value_range: Annotated[int, Within(1, 16)] | tuple[float, float] | None
-    max_pixels: Annotated[int, Within(1, _PILLOWS_LIMIT)]
+    max_pixels: Annotated[int, Within(1, PILLOWS_LIMIT)]
 
     @classmethod
     def of(cls, preprocessing: Preprocessing, max_pixels: int) -> Self:
@@ -325,8 +324,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_json(path, values)
 
 
-def is_export(path: str | Path) -> bool:
-    """Return whether a path is an exported folder, damaged or not."""
+def is_export(path: Any) -> bool:
+    """Return whether something is the path of an exported folder, damaged or not."""
+    if not isinstance(path, str | os.PathLike):
+        return False
     try:
         put_back(Path(path))
         return os.path.lexists(os.path.join(path, MANIFEST))  # noqa: PTH118

@@ -12,6 +12,13 @@ ValueRange = int | tuple[float, float] | None
 """The values that become black and white; see :class:`Preprocessing`."""
 
 
+MAX_PIXELS = 100_000_000
+"""The default of ``data.max_pixels``. Decoding so many pixels takes up to 2 GB and 10 seconds."""
+
+PILLOWS_LIMIT = 178_956_970
+"""The number of pixels above which Pillow itself refuses an image."""
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """The preparation of images for a backbone.

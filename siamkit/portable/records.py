@@ -92,11 +92,12 @@ def record(kind: type[T], values: Any, key: str = "") -> T:
     """
     if not isinstance(values, Mapping):
         raise Invalid(key, "is not an object")
-    types, prefix = _types(kind), f"{key}." if key else ""
+    fields_of: Any = kind
+    types, prefix = _types(fields_of), f"{key}." if key else ""
     if unknown := sorted(set(values) - set(types)):
         raise Invalid(f"{prefix}{unknown[0]}", "is an unknown key")
     given = {}
-    for field in fields(kind):  # type: ignore[arg-type]
+    for field in fields(fields_of):
         if field.name in values:
             inner = f"{prefix}{field.name}"
             given[field.name] = _value(types[field.name], values[field.name], inner)
@@ -106,7 +107,7 @@ def record(kind: type[T], values: Any, key: str = "") -> T:
 
 
 @cache
-def _types(kind: type) -> dict[str, Any]:
+def _types(kind: Any) -> dict[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in fields(kind)}
 

@@ -89,12 +89,13 @@ def calibration_of(run: RunDir, saved: SavedCheckpoint) -> Calibration:
         raise CheckpointError("the run has no threshold", where=str(run.path), hint=hint)
     made = calibration.provenance
     if (made.checkpoint, made.network) != (saved.name, saved.network):
+        changed = made.checkpoint == saved.name
+        is_best = saved.name == saved.state["best_checkpoint"]
         raise CheckpointError(
-            "the threshold was fitted for another network of the run",
+            f"the threshold was fitted for another network, that of checkpoint {made.checkpoint}"
+            + (" before it changed" if changed else f", and checkpoint {saved.name} is in use"),
             where=str(run.calibration),
-            got=made.checkpoint,
-            allowed=saved.name,
-            hint=hint,
+            hint=hint if is_best or changed else "use the network of the best epoch",
         )
     return calibration
 

@@ -40,10 +40,11 @@ from siamkit.words import inert
 class RunDir:
     """The directory of one run.
 
-    It holds ``config.yaml`` (resolved), ``plugins.json`` (the providers of its components),
-    ``events.jsonl``, ``metrics.json``, ``checkpoints/``, ``embeddings/`` of the held-out images and
-    ``calibration.json``; ``quarantine.csv`` if unreadable images were left out; and ``.lock`` with
-    ``.owner.json`` while a process uses the run.
+    A run starts with ``config.yaml`` (the resolved config), ``plugins.json`` (the providers of its
+    components) and ``events.jsonl``. Training adds ``checkpoints/``, ``embeddings/`` (of the
+    held-out images), ``calibration.json``, ``metrics.json`` and ``report.html``. If unreadable
+    images were left out, ``quarantine.csv`` lists them. A process that uses the run locks
+    ``.lock``, which stays, and describes itself in ``.owner.json``, which it removes at its end.
     """
 
     def __init__(self, path: Path) -> None:

@@ -12,11 +12,11 @@ from PIL import Image
 from siamkit.batches import Batch
 from siamkit.config import AugmentConfig
 from siamkit.data import loader as loader_module
-from siamkit.data.folders import scan
 from siamkit.data.loader import Loader, ViewDataset, default_workers
 from siamkit.data.views import EvalView, TrainView
 from siamkit.errors import DataError, ResourceError, SiamkitError
 from siamkit.interfaces import Preprocessing
+from siamkit.portable.folders import scan
 
 PRE = Preprocessing(size=(16, 16))
 BATCHES = [[0, 5, 1], [7, 2], [3, 3, 6, 4]]

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from siamkit.config import AugmentConfig
-from siamkit.data.folders import scan
 from siamkit.data.images import ImageSet, Sample
 from siamkit.data.loader import ViewDataset
 from siamkit.data.rowkeys import KEY_BYTES, FileDigest, RowKeys
 from siamkit.data.views import EvalView, TrainView
 from siamkit.errors import DataError
 from siamkit.interfaces import Preprocessing
+from siamkit.portable.folders import scan
 
 PREPROCESSING = Preprocessing(size=(32, 32), interpolation="bicubic", crop_pct=0.9)
 

@@ -53,8 +53,9 @@ def test_the_threshold_belongs_to_one_network(run_values: RunValues) -> None:
     if result["metrics"]["best"]["epoch"] == 3:
         assert last.calibration == siamkit.load_embedder(values["run_dir"]).calibration
     else:
-        with pytest.raises(CheckpointError, match="another network"):
+        with pytest.raises(CheckpointError, match="another network") as caught:
             _ = last.calibration
+        assert caught.value.hint == "use the network of the best epoch"
 
 
 def test_without_kept_embeddings_the_images_are_embedded_again(run_values: RunValues) -> None:

@@ -42,14 +42,14 @@ class StageState:
 
 @dataclass(frozen=True)
 class Band:
-    """A phase: epochs with one plan.
+    """A phase: consecutive epochs with one freeze plan.
 
     Attributes:
         start: The first epoch, counted from 0.
         end: The epoch after the last.
         trainable: The number of parameters that train.
-        parameters: The number of all parameters.
-        stages: The stages, in the order of the network.
+        parameters: The number of parameters of the network.
+        stages: The state of each stage by name, in the order of the network.
         engine: The ``engine`` event, which says how the phase was computed; empty if unknown.
     """
 

@@ -1,4 +1,4 @@
-"""The charts of held-out embeddings: error rates, scores, the map."""
+"""The charts of held-out images: error rates (ROC, DET), scores, and a 2-D map of embeddings."""
 
 from __future__ import annotations
 

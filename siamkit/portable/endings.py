@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from siamkit.data.decode import FORMATS
+from .decode import FORMATS
 
 _SIGNATURE = 16  # the first bytes of a file, by which Pillow tells formats apart
 

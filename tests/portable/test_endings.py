@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from siamkit.data.decode import FORMATS, Decoding, decode
-from siamkit.data.endings import holds_image, image_endings, is_image_name, is_other_image_name
+from siamkit.portable.decode import FORMATS, Decoding, decode
+from siamkit.portable.endings import holds_image, image_endings, is_image_name, is_other_image_name
 
 
 def test_every_ending_of_a_format_that_is_read_counts(tmp_path: Path) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from siamkit.errors import DataError
-from siamkit.spelling import setting
-
-ValueRange = int | tuple[float, float] | None
-"""The values that become black and white; see :class:`siamkit.Preprocessing`."""
+from ..errors import DataError
+from ..spelling import setting
+from .preprocessing import ValueRange
 
 DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 """Pillow's modes of one channel of more than 8 bits."""

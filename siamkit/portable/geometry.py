@@ -14,6 +14,9 @@ from PIL import Image
 Size = tuple[int, int]
 """Width and height in pixels."""
 
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom in pixels of the upright image; right and bottom are exclusive."""
+
 
 class Region(NamedTuple):
     """A part of an image, in pixels. It may extend beyond the image's border."""

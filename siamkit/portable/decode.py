@@ -19,16 +19,10 @@ from typing import Self
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from siamkit.config import MAX_PIXELS, DataConfig
-from siamkit.data.depth import (
-    ValueRange,
-    is_deep_grey,
-    require_range,
-    to_eight_bit,
-)
-from siamkit.data.images import Box
-from siamkit.errors import DataError, SiamkitError
-from siamkit.interfaces import Preprocessing
+from ..errors import DataError, SiamkitError
+from .depth import is_deep_grey, require_range, to_eight_bit
+from .geometry import Box
+from .preprocessing import MAX_PIXELS, Preprocessing, ValueRange
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """The formats that are decoded. A file's format is found from its content, not its name."""
@@ -37,7 +31,6 @@ _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 REPAIR = "repair or remove the file"
 """The next step for a damaged file."""
 
-_THREADS = 8
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -71,11 +64,6 @@ class Decoding:
     def of(cls, images: Preprocessing, max_pixels: int = MAX_PIXELS) -> Self:
         """Return how to decode images for a network with this preprocessing."""
         return cls(images.channels, images.value_range, max_pixels)
-
-    @classmethod
-    def of_data(cls, data: DataConfig) -> Self:
-        """Return how to decode images according to the section ``data`` of a config."""
-        return cls(data.in_chans, data.value_range, data.max_pixels)
 
 
 RGB = Decoding()

@@ -4,15 +4,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from siamkit.data import folders
-from siamkit.data.folders import scan
+from siamkit.data.class_folders import class_images
 from siamkit.data.images import ImageSet, Sample
 from siamkit.errors import DataError
+from siamkit.portable import folders
+from siamkit.portable.folders import scan
 
 
 def test_a_class_is_a_folder_that_directly_holds_images(make_images):
     root = make_images({"cat": 2, "dog/big": 1, "dog/small": 3})
-    images = scan(root).images()
+    images = class_images(scan(root))
     assert images.classes == ("cat", "dog/big", "dog/small")
     assert images.labels == [0, 0, 1, 2, 2, 2]
     assert images.counts == {"cat": 2, "dog/big": 1, "dog/small": 3}
@@ -23,17 +24,17 @@ def test_classes_within_a_folder_are_named_from_there_and_keys_from_the_root(mak
     root = make_images({"train/cat": 1, "train/dog/big": 1, "val/cat": 1})
     found = scan(root)
     assert found.top == {"train", "val"}
-    images = found.images("train")
+    images = class_images(found, "train")
     assert images.classes == ("cat", "dog/big")
     assert [sample.key for sample in images.samples] == ["train/cat/0.png", "train/dog/big/0.png"]
 
 
 def test_order_is_by_name_whatever_the_file_system_says(make_images, monkeypatch):
     root = make_images({"b": 3, "a": 12, "C": 1})
-    images = scan(root).images()
+    images = class_images(scan(root))
     listing = os.scandir
     monkeypatch.setattr("os.scandir", lambda path: reversed(list(listing(path))))
-    assert scan(root).images() == images
+    assert class_images(scan(root)) == images
     assert images.classes == ("C", "a", "b")
 
 
@@ -44,7 +45,7 @@ def test_every_image_ending_counts_in_any_case(make_images, tmp_path):
     for i, ending in enumerate(endings):
         image_format = "PPM" if ending in ("ppm", "pgm") else "PNG"
         Image.new("RGB", (1, 1)).save(folder / f"{i}.{ending}", image_format)
-    assert len(scan(tmp_path / "images").images()) == len(endings)
+    assert len(class_images(scan(tmp_path / "images"))) == len(endings)
 
 
 def test_clutter_is_ignored_and_reported(make_images):
@@ -54,7 +55,7 @@ def test_clutter_is_ignored_and_reported(make_images):
     (root / "labels.csv").touch()
     (root / "empty/inner").mkdir(parents=True)
     found = scan(root)
-    assert found.images().counts == {"cat": 2, "dog": 1}
+    assert class_images(found).counts == {"cat": 2, "dog": 1}
     assert found.notices == (
         "ignored 3 hidden files or folders: .DS_Store, cat/._0.png, cat/.ipynb_checkpoints",
         "ignored 1 file that is not an image: labels.csv",
@@ -92,30 +93,30 @@ def test_clean_folders_give_no_notices(make_images):
 
 @pytest.mark.parametrize("name", ["<img onerror=x>", "[/bold]", "a b\n", "ünï", "-x"])
 def test_class_names_are_data(make_images, name):
-    assert scan(make_images({name: 1})).images().classes == (name,)
+    assert class_images(scan(make_images({name: 1}))).classes == (name,)
 
 
 def test_file_names_need_not_be_unicode(make_images):
     root = make_images({"a": 1})
     (root / "a/0.png").rename(root / "a" / os.fsdecode(b"\xff.png"))
-    assert scan(root).images().samples[0].path.exists()
+    assert class_images(scan(root)).samples[0].path.exists()
 
 
 def test_images_in_no_class_folder_are_counted(make_images):
     found = scan(make_images({".": 3, "a": 1}))
-    assert (found.loose(), len(found.images())) == (3, 1)
+    assert (found.loose(), len(class_images(found))) == (3, 1)
 
 
 def test_links_within_the_root_are_followed(make_images):
     root = make_images({"a": 1, "b": 1})
     (root / "b/1.png").symlink_to("../a/0.png")
     (root / "c").symlink_to("a")
-    assert scan(root).images().counts == {"a": 1, "b": 2, "c": 1}
+    assert class_images(scan(root)).counts == {"a": 1, "b": 2, "c": 1}
 
 
 def test_the_root_itself_may_be_a_link(make_images, tmp_path):
     (tmp_path / "link").symlink_to(make_images({"a": 1}))
-    assert len(scan(tmp_path / "link").images()) == 1
+    assert len(class_images(scan(tmp_path / "link"))) == 1
 
 
 def test_links_out_of_the_root_are_rejected(make_images, tmp_path):
@@ -132,7 +133,7 @@ def test_links_that_go_round_are_not_walked(make_images):
     (root / "a/b/up").symlink_to("..")
     (root / "a/self.txt").symlink_to("self.txt")
     found = scan(root)
-    assert found.images().classes == ("a/b",)
+    assert class_images(found).classes == ("a/b",)
     assert "ignored 1 link to a folder around it: a/b/up" in found.notices
 
 

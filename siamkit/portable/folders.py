@@ -1,4 +1,4 @@
-"""Folders: scans a folder of class folders for images."""
+"""Folders: scans a folder, at any depth, for images."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from siamkit.data.endings import holds_image, image_endings, is_image_name, is_other_image_name
-from siamkit.data.images import ImageSet
-from siamkit.errors import DataError
-from siamkit.words import plural
+from ..errors import DataError
+from ..words import plural
+from .endings import holds_image, image_endings, is_image_name, is_other_image_name
 
 _LISTED = 10
 _SNIFFED = 1000  # the most files with unknown endings whose content is looked at
@@ -38,21 +37,6 @@ class Scan:
     def top(self) -> frozenset[str]:
         """Names of the folders directly in ``root`` that hold images at any depth."""
         return frozenset(parts[0] for parts in self.folders if parts)
-
-    def images(self, within: str | None = None) -> ImageSet:
-        """Return the images below ``root``, or below the folder ``within`` in ``root``.
-
-        A class is a folder that directly holds images. The class is named after the folder's path
-        relative to ``root`` or ``within``. Images outside class folders are left out; see
-        :meth:`loose`.
-        """
-        prefix: Parts = () if within is None else (within,)
-        below = {
-            "/".join(parts[len(prefix) :]): ["/".join((*parts, name)) for name in names]
-            for parts, names in self.folders.items()
-            if len(parts) > len(prefix) and parts[: len(prefix)] == prefix
-        }
-        return ImageSet.of(self.root, below)
 
     def paths(self) -> list[Path]:
         """Return the paths of all image files."""
@@ -217,8 +201,9 @@ def _not_a_folder(path: Path) -> DataError:
         return DataError(
             "not a folder",
             where=str(path),
-            hint="pass a folder of class folders (unpack an archive first), a table of images or "
-            "pairs (.csv, .tsv, .parquet), LFW's pairs.txt, or 'sample'",
+            hint="pass a folder of class folders (unpack an archive first), a table of images, "
+            "pairs or triplets (.csv, .tsv, .parquet), LFW's pairs.txt, or 'sample' for the "
+            "built-in images",
         )
     return DataError(
         "no such file or folder",
@@ -226,6 +211,21 @@ def _not_a_folder(path: Path) -> DataError:
         hint="pass a folder of class folders, a table of images or pairs, or 'sample' for the "
         "built-in images",
     )
+
+
+def files_in(path: Path) -> list[Path]:
+    """Return the image files of a folder at any depth, sorted by path; or the file at the path.
+
+    Raises:
+        DataError: There is no such file or folder, or the folder holds no images.
+    """
+    if not path.is_dir():
+        if not path.exists():
+            raise DataError("no such file or folder", where=str(path))
+        return [path]
+    folder = scan(path)
+    keys = sorted((*parts, name) for parts, names in folder.folders.items() for name in names)
+    return [folder.root.joinpath(*key) for key in keys]
 
 
 def briefly(names: Sequence[str], limit: int = 3) -> str:

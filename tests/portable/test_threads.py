@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from siamkit.data.threads import in_threads
+from siamkit.portable.threads import in_threads
 
 
 def test_results_come_in_order() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from siamkit.data.geometry import (
+from siamkit.portable.geometry import (
     Region,
     border_colour,
     centre_crop,
