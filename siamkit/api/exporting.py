@@ -22,7 +22,7 @@ from siamkit.data.opening import load_data
 from siamkit.errors import DataError
 from siamkit.files import path_of, write_atomic
 from siamkit.inference.export.card import graph_card, quality_section
-from siamkit.inference.export.folder import require_free, write_export
+from siamkit.inference.export.folder import require_free, require_readable, write_export
 from siamkit.inference.export.formats import INT8, format_of
 from siamkit.inference.export.graphs import export_graph
 from siamkit.inference.export.images import PreparedImages
@@ -109,6 +109,7 @@ def export(
         else:
             write_card(folder, sections, license)
         manifest = write_export(folder, made, subject, machine, origin)
+        require_readable(folder, manifest, subject, made)
     return ExportResult(
         {
             "run_dir": str(run_dir),

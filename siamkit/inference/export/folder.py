@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.files import is_there, reading
+from siamkit.inference.export.checking import BATCHES, require_same, require_steady
 from siamkit.inference.export.machine import Machine
+from siamkit.inference.export.runners import torch_runner
 from siamkit.inference.export.subject import Converted, Subject
 from siamkit.portable.manifest import (
     CARD,
@@ -18,10 +22,12 @@ from siamkit.portable.manifest import (
     Quality,
     Tensors,
     is_export,
+    read_files,
     read_manifest,
     seal_of,
     write_manifest,
 )
+from siamkit.portable.sessions import KERNELS, open_session
 from siamkit.spelling import argument
 from siamkit.version import VERSION
 
@@ -118,3 +124,24 @@ def write_export(
     )
     write_manifest(folder, manifest)
     return manifest
+
+
+def require_readable(folder: Path, manifest: Manifest, subject: Subject, made: Converted) -> None:
+    """Check that a complete folder works for its readers, with the code that reads exports.
+
+    Args:
+        folder: The folder, with its manifest.
+        manifest: The manifest.
+        subject: The network and the images.
+        made: The exported network.
+
+    Raises:
+        CheckpointError: The folder cannot be read, or computes something else than the network.
+    """
+    if made.kind not in KERNELS:  # loaded by siamkit and timm, and compared before
+        return
+    files = read_files(folder, read_manifest(folder))
+    session = open_session(manifest, files, str(folder), torch.get_num_threads())
+    check = require_same if made.precision == "float32" else require_steady
+    images = subject.val.cycled(max(BATCHES))
+    check(session, torch_runner(subject.net), images, f"{made.kind} {made.precision}")
