@@ -17,6 +17,7 @@ from siamkit.api.results import ExportResult
 from siamkit.checks import whole_number
 from siamkit.config import SAMPLE, decisive
 from siamkit.config.base import expanded
+from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet
 from siamkit.data.opening import load_data
 from siamkit.errors import DataError
@@ -165,6 +166,7 @@ def _images(run: OpenRun) -> tuple[ImageSet, ImageSet]:
 
 def _origin(run: OpenRun, subject: Subject) -> Origin:
     digests = {part: run.digest_of(part) for part in _PARTS}
+    nothing = digest(ImageSet((), ()))
     return Origin(
         run=run.path.absolute().name,
         which="best",
@@ -172,7 +174,7 @@ def _origin(run: OpenRun, subject: Subject) -> Origin:
         epoch=run.best.state["best_epoch"] + 1,
         fingerprint=fingerprint_of(subject.net),
         config=digest_of(decisive(run.config)),
-        data={part: value for part, value in digests.items() if value is not None},
+        data={part: value for part, value in digests.items() if value not in (None, nothing)},
     )
 
 

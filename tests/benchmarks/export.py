@@ -5,8 +5,8 @@
 
 Trains `--backbone` on the data (or takes `--run`), and exports the run to each format in float32
 and int8. Then every network embeds the same prepared batches of 32 images, round by round, one
-network after the other. The table shows the medians over the rounds, the ratio to torch, the size, the time
-of the export and the recall@1 that the export measured on the validation images.
+network after the other. The table shows the medians over the rounds, the ratio to torch, the size,
+the time of the export, and the recall@1 that the export measured on the validation images.
 """
 
 from __future__ import annotations
