@@ -50,6 +50,10 @@ CANNOT_BE_PROVOKED = ("error: small: the feature cache needs",)
 """The beginnings of shown messages that only a full disk causes."""
 
 BEFORE = {
+    "export.md": (
+        "siamkit train sample --backbone efficientnet-lite0 --image-size 64 --epochs 3 "
+        "--run-dir runs/emoji",
+    ),
     "reproduce.md": ("siamkit train photos --run-dir runs/a",),
     "search.md": (
         "python examples/logo_pairs.py logos",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         create_model,
         create_policy,
         evaluate,
+        export,
         fit,
         from_pretrained,
         inspect,
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
 _HOME = {
     "siamkit.api": (
         "build_index", "calibrate", "check_data", "create_model", "create_policy",
-        "evaluate", "fit", "from_pretrained", "inspect",
+        "evaluate", "export", "fit", "from_pretrained", "inspect",
         "list_backbones", "list_freeze_policies", "list_heads", "list_losses", "list_optimizers",
         "list_schedulers", "list_trackers",
         "load_embedder", "load_index", "load_model", "phases", "push_to_hub",
@@ -135,6 +136,7 @@ __all__ = [
     "create_model",
     "create_policy",
     "evaluate",
+    "export",
     "fit",
     "from_pretrained",
     "hookimpl",

@@ -33,6 +33,7 @@ FUNCTIONS: Mapping[str, str] = {
     "calibrate": "calibrate",
     "verify": "verify_pairs",
     "report": "write_report",
+    "export": "export",
     "index": "build_index",
     "data check": "check_data",
     "list backbones": "list_backbones",

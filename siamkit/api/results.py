@@ -13,6 +13,7 @@ from siamkit.portable.calibration import Calibration
 from siamkit.report.console import summary
 from siamkit.report.data import data_report
 from siamkit.report.evaluation import evaluation
+from siamkit.report.export import exported
 from siamkit.report.inspection import inspection, span
 from siamkit.report.terminal import cells, make_table
 from siamkit.showing import RichRepr
@@ -116,6 +117,28 @@ class EvaluationResult(Result):
 
     def __rich__(self) -> RenderableType:
         return evaluation(self._values)
+
+
+class ExportResult(Result):
+    """The result of :func:`siamkit.export`."""
+
+    @property
+    def output(self) -> Path:
+        """The folder of the exported model."""
+        return Path(self["output"])
+
+    @property
+    def quality(self) -> Sequence[Json]:
+        """The quality table: metrics, size and speed of torch's network and the exported one."""
+        return list(self["quality"])
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """The notices for the user."""
+        return list(self["notices"])
+
+    def __rich__(self) -> RenderableType:
+        return exported(self._values)
 
 
 class InspectionResult(Result):

@@ -162,6 +162,25 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What the quality table was measured on.
+
+    Attributes:
+        part: The part of the run's data: ``val``.
+        images: The number of images.
+        classes: The number of their classes.
+        cpu: The name of the CPU.
+        threads: The number of threads that each network used.
+    """
+
+    part: str
+    images: Annotated[int, Within(1)]
+    classes: Annotated[int, Within(1)]
+    cpu: str
+    threads: Annotated[int, Within(1)]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The content of ``export.json``.
 
@@ -176,6 +195,7 @@ class Manifest:
         calibration: The threshold and the probabilities; None if the run has none.
         origin: The run that the network is from.
         quality: The quality table.
+        measured: What the quality table was measured on.
         notices: What a user of the model should know.
     """
 
@@ -189,6 +209,7 @@ class Manifest:
     calibration: Calibration | None
     origin: Origin
     quality: tuple[Quality, ...] = ()
+    measured: Measured | None = None
     notices: tuple[str, ...] = field(default=())
 
     @property

@@ -26,7 +26,7 @@ from siamkit.runs.checkpoint import SavedCheckpoint
 from siamkit.runs.directory import RunDir
 from siamkit.runs.held_out import HeldOut
 from siamkit.runs.log import Log, read_log
-from siamkit.spelling import command
+from siamkit.spelling import command, setting
 
 Which = Literal["best", "last"]
 """The network of the best epoch, or the last one that was saved."""
@@ -174,6 +174,16 @@ class OpenRun:
                 "has saved no checkpoint yet",
                 where=str(self.path),
                 hint=f"{command('train --resume', self.path)} continues the run",
+            )
+        state = self._newest.state
+        if self._newest.is_slim and self._newest.name != checkpoint.name_of(
+            state["epoch"], state["step"]
+        ):
+            raise CheckpointError(
+                "the run is slim: it kept only the network of its best epoch",
+                where=str(self.path),
+                hint="leave the last network out, or train again with "
+                + setting("train.keep", "all"),
             )
         return self._newest.name
 
