@@ -112,6 +112,23 @@ def values_of(image_folder: Path) -> Callable[..., dict[str, Any]]:
     return values
 
 
+@pytest.fixture(scope="session")
+def exported_run(
+    values_of: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """A run of a second or two, and its network exported to ONNX."""
+    import siamkit
+    from siamkit.inference.export import measuring
+    from siamkit.inference.export.timing import Pace
+
+    folder = tmp_path_factory.mktemp("exported_run")
+    siamkit.fit(values_of(folder / "run", train={"epochs": 2}))
+    with pytest.MonkeyPatch.context() as patch:  # how fast it is does not matter
+        patch.setattr(measuring, "paces", lambda runners, _: {n: Pace(1e-3, 9.0) for n in runners})
+        siamkit.export(folder / "run", folder / "model")
+    return folder / "run", folder / "model"
+
+
 @pytest.fixture
 def run_values(
     values_of: Callable[..., dict[str, Any]], tmp_path: Path

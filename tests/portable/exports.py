@@ -1,13 +1,9 @@
 """Manifests for tests."""
 
 import hashlib
-import warnings
 from pathlib import Path
 
-import torch
-
 from siamkit.interfaces import Preprocessing
-from siamkit.model.pretrained.identity import fingerprint_of
 from siamkit.portable.calibration import Calibration, Provenance, Rate
 from siamkit.portable.manifest import (
     CARD,
@@ -53,37 +49,3 @@ def folder_of(folder: Path, **changes) -> Path:
     (folder / CARD).write_text("# A card\n")
     write_manifest(folder, manifest_of(folder, **changes))
     return folder
-
-
-def real_export(folder: Path, net, **changes) -> Path:
-    """Write an exported folder with the real network ``net`` in ONNX, and return the folder."""
-    folder.mkdir()
-    pre = net.preprocessing
-    images = torch.zeros(2, pre.channels, *pre.size)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            _Embed(net).eval(), (images,), dynamo=True, verbose=False,
-            input_names=["images"], output_names=["embeddings"],
-            dynamic_shapes={"images": {0: torch.export.Dim.DYNAMIC}},
-        )  # fmt: skip
-        program.save(folder / "model.onnx")
-    (folder / CARD).write_text("# A card\n")
-    about = {
-        "images": Images.of(pre, 1_000_000),
-        "tensors": Tensors(
-            "images", (pre.channels, *pre.size), "embeddings", net.embedding_dim, net.normalize
-        ),
-        "origin": Origin("a", "best", "epoch-1", 1, fingerprint_of(net), SHA, {"train": SHA}),
-    }
-    write_manifest(folder, manifest_of(folder, **{**about, **changes}))
-    return folder
-
-
-class _Embed(torch.nn.Module):
-    def __init__(self, net) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.net(images)
