@@ -9,7 +9,7 @@ import typer
 from siamkit.cli import completion
 from siamkit.cli import output as out
 from siamkit.cli.imports import api_of
-from siamkit.cli.options import BatchSize, Device, Force, Json, Last, Run, Workers
+from siamkit.cli.options import BatchSize, Device, Force, Json, Last, RunOrModel, Workers
 
 Gallery = Annotated[
     Path,
@@ -40,7 +40,7 @@ Kind = Annotated[
 
 
 def index(
-    run: Run,
+    run: RunOrModel,
     gallery: Gallery,
     output: Output,
     kind: Kind = "exact",

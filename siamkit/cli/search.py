@@ -20,7 +20,7 @@ OtherRun = Annotated[
     Path | None,
     typer.Option(
         metavar="RUN",
-        help="The directory of the run that built the index, if the run has been moved.",
+        help="The run or the exported model that built the index, if it has been moved.",
         show_default=False,
         autocompletion=completion.runs,
     ),

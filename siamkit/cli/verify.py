@@ -10,7 +10,7 @@ import typer
 
 from siamkit.cli import output
 from siamkit.cli.imports import api_of
-from siamkit.cli.options import Device, Json, Run
+from siamkit.cli.options import Device, Json, RunOrModel
 from siamkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ Out = Annotated[
 
 
 def verify(
-    run: Run,
+    run: RunOrModel,
     a: A = None,
     b: B = None,
     pairs: PairsFile = None,

@@ -10,6 +10,7 @@ from .report.plain import NEIGHBOUR_COLUMNS, neighbour_cells, search_line
 from .words import printable
 
 _NUMBERS = ("rank", "score")
+_GAP = " " * 3  # between two columns
 
 
 def searched(result: Mapping[str, Any]) -> str:
@@ -33,9 +34,9 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
             else cell + " " * (width - _width(cell))
             for column, cell, width in zip(columns, row, widths, strict=True)
         )
-        return "  ".join(cells).rstrip()
+        return _GAP.join(cells).rstrip()
 
-    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
+    rule = "─" * (sum(widths) + len(_GAP) * (len(widths) - 1))
     return [line(columns), rule, *map(line, rows)]
 
 

@@ -63,11 +63,14 @@ def exported(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     from siamkit.inference.export.timing import Pace
 
     folder = tmp_path_factory.mktemp("exported")
-    siamkit.fit(
-        photos, backbone="timm:test_resnet", head={"name": "mlp", "hidden": 16, "dim": 8},
-        image_size=32, epochs=1, train={"images_per_class": 2}, batch_size=4,
-        run_dir=folder / "run", device="cpu", data={"workers": 0},
-    )  # fmt: skip
+    config = {
+        "data": {"path": str(photos), "image_size": 32, "workers": 0},
+        "backbone": {"name": "timm:test_resnet", "pretrained": False},
+        "head": {"name": "mlp", "hidden": 16, "dim": 8},
+        "train": {"epochs": 1, "batch_size": 4, "images_per_class": 2, "device": "cpu"},
+        "run_dir": str(folder / "run"),
+    }
+    siamkit.fit(config)
     with pytest.MonkeyPatch.context() as patch:  # how fast it is does not matter
         patch.setattr(measuring, "paces", lambda runners, _: {n: Pace(1e-3, 9.0) for n in runners})
         siamkit.export(folder / "run", folder / "model")
