@@ -36,7 +36,9 @@ def main() -> None:
         "siamkit-runtime verify MODEL": [
             given.python, "-m", "siamkit_runtime", "verify", model, *images, "--json",
         ],
-        "siamkit verify MODEL": [sys.executable, "-m", "siamkit", "verify", model, *images, "--json"],
+        "siamkit verify MODEL": [
+            sys.executable, "-m", "siamkit", "verify", model, *images, "--json",
+        ],
         "siamkit verify RUN": [
             sys.executable, "-m", "siamkit", "verify", run, *images, "--device", "cpu", "--json",
         ],

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -183,6 +184,19 @@ def test_a_network_that_gives_nan_is_refused(model, image_folder, monkeypatch):
     monkeypatch.setattr(model, "_run", lambda images: np.zeros((len(images), 8), "f"))
     with pytest.raises(DataError, match="consists of zeros"):
         model.verify(path, path)
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
+def test_openvino_gives_the_same_embeddings(exported_run, model, image_folder, tmp_path):
+    siamkit.export(exported_run[0], tmp_path / "model", format="openvino")
+    by_openvino = ExportedModel(tmp_path / "model", threads=1)
+    assert by_openvino.kernel_name == "openvino"
+    np.testing.assert_allclose(
+        by_openvino.embed(image_folder), model.embed(image_folder), atol=2e-6
+    )
+    resealed(tmp_path / "model", tensors(width=9))
+    with pytest.raises(CheckpointError, match=r"outputs embeddings f32 \[N, 8\]"):
+        ExportedModel(tmp_path / "model")
 
 
 @pytest.mark.parametrize("kind", ["torch", "timm"])
