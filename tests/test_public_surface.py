@@ -8,7 +8,8 @@ import pytest
 import siamkit
 
 NAMES = [
-    "Backbone", "BackboneContext", "Calibration", "Embedded", "Embedder", "Event", "ExportedModel", "FreezePlan",
+    "Backbone", "BackboneContext", "Calibration", "Embedded", "Embedder", "Event", "ExportedModel",
+    "FreezePlan",
     "FreezePolicy", "Index", "Loss", "LossContext", "Neighbours", "Options", "Pairs", "Phase",
     "Preprocessing", "Progress", "RunConfig", "Scheduler", "SiameseNet", "SiamkitError",
     "Stage", "Triplets", "Verdict", "__version__", "build_index", "calibrate", "check_data",

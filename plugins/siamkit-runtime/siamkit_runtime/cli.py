@@ -71,6 +71,8 @@ def _run(args: list[str]) -> int:
 
 
 def _verify(given: argparse.Namespace) -> None:
+    # Two images need no threads for matrix products, and starting them takes a while.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     verdict = _load(given).verify(given.a, given.b).to_json()
     if given.json:
         names = {"run_dir": str(given.model), "a": str(given.a), "b": str(given.b)}
