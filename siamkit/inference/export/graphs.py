@@ -45,7 +45,7 @@ class _Backend:
     """How a format is written, run and quantized.
 
     Attributes:
-        write: Writes a captured network to a file, for images of a size (C, H, W).
+        write: Writes a captured network to a file, and perhaps to a second one beside it.
         run: Returns the runner of a written network.
         quantizer: Returns the quantizer of a written network, given calibration images and a folder
             for temporary files.

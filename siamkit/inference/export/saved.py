@@ -19,7 +19,7 @@ from siamkit.inference.export.runners import torch_runner
 from siamkit.inference.export.subject import Converted, Subject
 from siamkit.inference.export.thresholds import Threshold
 from siamkit.model.pretrained.card import CardSection, card
-from siamkit.model.pretrained.folder import BACKBONE, CARD, CONFIG, REST, read_folder
+from siamkit.model.pretrained.folder import BACKBONE, CARD, REST, read_folder
 from siamkit.model.pretrained.load import load_net
 from siamkit.model.pretrained.rebuild import timm_model
 from siamkit.model.pretrained.save import save_net
@@ -128,7 +128,3 @@ def write_card(folder: Path, sections: Sequence[CardSection], license: str | Non
         sections=sections,
     )  # fmt: skip
     write_atomic(folder / CARD, text)
-
-
-FILES = (CONFIG, BACKBONE, REST, CARD)
-"""The files of a saved network."""
