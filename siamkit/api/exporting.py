@@ -140,9 +140,9 @@ def _subject(run: OpenRun, seed: int, say: Callable[[str], None]) -> tuple[CardF
     net = model_of(run).float()
     facts = facts_of(run)
     train, val = _images(run)
-    prepared = (net.preprocessing, run.config.data.max_pixels)
-    images = (PreparedImages(part, *prepared) for part in (train, val))
-    return facts, Subject(net, facts.calibration, *images, seed=seed, say=say)
+    images, most = net.preprocessing, run.config.data.max_pixels
+    of_train, of_val = (PreparedImages(part, images, most) for part in (train, val))
+    return facts, Subject(net, facts.calibration, of_train, of_val, seed=seed, say=say)
 
 
 def _images(run: OpenRun) -> tuple[ImageSet, ImageSet]:

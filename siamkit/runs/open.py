@@ -205,8 +205,12 @@ class OpenRun:
         try:
             return load()
         except CheckpointError as error:
-            newest = checkpoint.newest_first(self.dir.checkpoints)[0].name
-            if name == newest:
+            newest, *older = checkpoint.newest_first(self.dir.checkpoints)
+            if name == newest.name and not older:
+                hint = (
+                    "it is the only checkpoint of the run: restore it from a copy, or train again"
+                )
+            elif name == newest.name:
                 hint = f"{command('train --resume', self.path)} goes back to the checkpoint before"
             else:
                 hint = "the network of the best epoch is lost; use the network of the last epoch"

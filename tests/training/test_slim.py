@@ -84,3 +84,11 @@ def test_a_finished_run_becomes_slim_when_it_is_resumed_so(runs, tmp_path):
 def test_another_word_is_refused(values_of, tmp_path):
     with pytest.raises(ConfigError, match="keep"):
         siamkit.fit(values_of(tmp_path / "run", train={"keep": "some"}))
+
+
+def test_a_damaged_slim_run_does_not_promise_an_older_checkpoint(slim):
+    (network,) = (slim / "checkpoints").glob("*/model.safetensors")
+    network.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="the only checkpoint of the run: restore it"):
+        siamkit.load_model(slim)
+    assert main(["train", "--resume", str(slim)]) == 4

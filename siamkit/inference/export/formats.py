@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Final
 
 from siamkit.errors import ConfigError
+from siamkit.portable.manifest import Kind
 from siamkit.spelling import argument
 
-INT8 = "int8"
+INT8: Final = "int8"
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Format:
         quantizers: The packages that quantize the format; None if it cannot be quantized.
     """
 
-    name: str
+    name: Kind
     model: str
     packages: tuple[str, ...] = ()
     quantizers: tuple[str, ...] | None = None

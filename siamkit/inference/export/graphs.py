@@ -11,12 +11,13 @@ import torch
 from torch.export import ExportedProgram
 
 from siamkit.errors import SiamkitError
+from siamkit.files import writing
 from siamkit.inference.export.capture import capture, not_exportable
 from siamkit.inference.export.checking import BATCHES, require_same, require_steady
 from siamkit.inference.export.formats import INT8, Format
 from siamkit.inference.export.images import BATCH
 from siamkit.inference.export.machine import this_machine
-from siamkit.inference.export.measuring import TORCH, bytes_of, measured, refitted, size_of
+from siamkit.inference.export.measuring import TORCH, Key, bytes_of, measured, refitted, size_of
 from siamkit.inference.export.onnx import write_onnx
 from siamkit.inference.export.openvino import write_openvino
 from siamkit.inference.export.runners import (
@@ -44,7 +45,7 @@ class _Backend:
     """How a format is written, run and quantized.
 
     Attributes:
-        write: Writes a captured network to a file, for images of a size (C, H, W).
+        write: Writes a captured network to a file, and perhaps to a second one beside it.
         run: Returns the runner of a written network.
         quantizer: Returns the quantizer of a written network, given calibration images and a folder
             for temporary files.
@@ -96,7 +97,7 @@ def _float32(
 ) -> Converted:
     reference = torch_runner(subject.net)
     runner, cosine = _written(subject, format, backend, images, model)
-    key = (format.name, "float32")
+    key: Key = (format.name, "float32")
     found = measured(
         subject,
         {TORCH: reference, key: runner},
@@ -113,16 +114,18 @@ def _int8(
     runner, _ = _written(subject, format, backend, images, plain)
     calibration = calibration_images(subject)
     try:
-        quantizer = backend.quantizer(plain, calibration, place)
-        choice = choice_of(subject, quantizer, runner, calibration)
-        quantizer.write(choice.floats, model)
+        with writing(model):
+            quantizer = backend.quantizer(plain, calibration, place)
+            choice = choice_of(subject, quantizer, runner, calibration)
+            quantizer.write(choice.floats, model)
     except SiamkitError:
         raise
     except Exception as error:  # the libraries raise exceptions of many types
         raise not_exportable(subject.net, "its graph cannot be quantized", error) from error
     reference, int8 = torch_runner(subject.net), backend.run(model)
     require_steady(int8, reference, images, f"{format.name} in int8")
-    float32, key = (format.name, "float32"), (format.name, INT8)
+    float32: Key = (format.name, "float32")
+    key: Key = (format.name, INT8)
     found = measured(
         subject,
         {TORCH: reference, float32: runner, key: int8},
@@ -160,7 +163,7 @@ def _written(
 
 def _converted(
     subject: Subject,
-    key: tuple[str, str],
+    key: Key,
     format: Format,
     rows: tuple[Row, ...],
     cosine: float | None,

@@ -96,7 +96,7 @@ def drawn(images: ImageSet, count: int, seed: int) -> list[int]:
     """
     rng = np.random.default_rng(seed)
     rank: dict[int, int] = {}
-    keyed = []
+    keyed: list[tuple[int, int, int]] = []
     labels = images.labels
     for index in rng.permutation(len(labels)).tolist():
         number = rank[labels[index]] = rank.get(labels[index], -1) + 1

@@ -13,8 +13,9 @@ from siamkit.inference.export.quality import metrics_of
 from siamkit.inference.export.runners import Array, Runner
 from siamkit.inference.export.subject import Row, Subject
 from siamkit.inference.export.timing import paces
+from siamkit.portable.manifest import Kind, Precision
 
-Key = tuple[str, str]
+Key = tuple[Kind, Precision]
 """A format and a precision."""
 
 TORCH: Key = ("torch", "float32")
@@ -54,7 +55,7 @@ def measured(
             nothing.
     """
     subject.say(f"measures the quality on {len(subject.val)} validation images")
-    names = {f"{kind} {precision}": (kind, precision) for kind, precision in runners}
+    names: dict[str, Key] = {" ".join(key): key for key in runners}
     found = embedded({n: runners[key] for n, key in names.items()}, subject.val.batches())
     embeddings = {key: found[name] for name, key in names.items()}
     subject.say("measures the speed")

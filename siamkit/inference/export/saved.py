@@ -14,15 +14,16 @@ from siamkit.errors import ConfigError
 from siamkit.files import write_atomic
 from siamkit.inference.export.checking import BATCHES, require_same
 from siamkit.inference.export.images import BATCH
-from siamkit.inference.export.measuring import TORCH, bytes_of, measured
+from siamkit.inference.export.measuring import TORCH, Key, bytes_of, measured
 from siamkit.inference.export.runners import torch_runner
 from siamkit.inference.export.subject import Converted, Subject
 from siamkit.inference.export.thresholds import Threshold
 from siamkit.model.pretrained.card import CardSection, card
-from siamkit.model.pretrained.folder import BACKBONE, CARD, CONFIG, REST, read_folder
+from siamkit.model.pretrained.folder import BACKBONE, CARD, REST, read_folder
 from siamkit.model.pretrained.load import load_net
 from siamkit.model.pretrained.rebuild import timm_model
 from siamkit.model.pretrained.save import save_net
+from siamkit.portable.manifest import Kind
 from siamkit.spelling import argument
 
 
@@ -43,7 +44,7 @@ class Saving:
     objects: Mapping[str, nn.Module | None]
 
 
-def export_saved(subject: Subject, kind: str, folder: Path, saving: Saving) -> Converted:
+def export_saved(subject: Subject, kind: Kind, folder: Path, saving: Saving) -> Converted:
     """Write a network as a saved network, load it again as its users do, and measure that.
 
     Args:
@@ -97,7 +98,7 @@ def _by_timm(subject: Subject, folder: Path, tensors: int, images: Any) -> Conve
     runner = torch_runner(backbone)
     cosine = require_same(runner, torch_runner(net.backbone), images, "timm")
     alone = len(net.head) == 0
-    key = ("timm", "float32")
+    key: Key = ("timm", "float32")
     rows = measured(
         subject,
         {TORCH: torch_runner(net), key: runner},
@@ -105,7 +106,7 @@ def _by_timm(subject: Subject, folder: Path, tensors: int, images: Any) -> Conve
         images,
         unrelated=() if alone else (key,),
     ).rows
-    notices = ()
+    notices: tuple[str, ...] = ()
     if not alone:
         notices = (
             "plain timm loads the backbone without the head, so it gives other embeddings than "
@@ -127,7 +128,3 @@ def write_card(folder: Path, sections: Sequence[CardSection], license: str | Non
         sections=sections,
     )  # fmt: skip
     write_atomic(folder / CARD, text)
-
-
-FILES = (CONFIG, BACKBONE, REST, CARD)
-"""The files of a saved network."""

@@ -9,10 +9,10 @@ import numpy as np
 from siamkit.errors import ConfigError
 from siamkit.inference.export.checking import cosines
 from siamkit.inference.export.formats import INT8
-from siamkit.inference.export.images import BATCH, Array, drawn, embedded, part_of
+from siamkit.inference.export.images import BATCH, drawn, embedded, part_of
 from siamkit.inference.export.machine import Machine
 from siamkit.inference.export.quality import AUC, RETRIEVAL, lost, metrics_of
-from siamkit.inference.export.runners import Runner
+from siamkit.inference.export.runners import Array, Runner
 from siamkit.inference.export.subject import Row, Subject
 from siamkit.inference.quantizing.quantizer import CALIBRATION_IMAGES, Quantizer
 from siamkit.inference.quantizing.search import Choice, choose

@@ -78,4 +78,4 @@ class OpenVinoQuantizer:
 def _has_weights(op: Any) -> bool:
     if op.get_type_name() not in ("Convolution", "GroupConvolution", "MatMul"):
         return False
-    return op.input_value(1).get_node().get_type_name() == "Constant"
+    return bool(op.input_value(1).get_node().get_type_name() == "Constant")

@@ -84,10 +84,13 @@ def choose(
         names = tuple(name for name in layers if name in chosen)
         return Choice(names, tried[chosen], len(layers), in_time=clock() < end)
 
+    def by_loss(floats: frozenset[str]) -> tuple[float, int]:
+        return tried[floats], len(floats)
+
     for floats in ((), weightless):
         if len(floats) < max(len(layers), 1) and fits(floats):
             return choice(floats)
-    base = min(tried, key=lambda floats: (tried[floats], len(floats)))
+    base = min(tried, key=by_loss)
     ranked = _ranked(
         [name for name in layers if name not in base],
         frozenset(layers), error, clock() + (end - clock()) / 2, clock,
@@ -110,7 +113,7 @@ def choose(
             failed = middle
     if passed is not None:
         return choice(kept(passed))
-    return choice(min(tried, key=lambda floats: (tried[floats], len(floats))))
+    return choice(min(tried, key=by_loss))
 
 
 def _ranked(
@@ -132,7 +135,7 @@ def _ranked(
         clock: As for :func:`choose`.
     """
     start = clock()
-    errors = {(name,): error(every - {name}) for name in layers[:1]}
+    errors: dict[tuple[str, ...], float] = {(name,): error(every - {name}) for name in layers[:1]}
     each = max(clock() - start, 1e-9)
     most = max(3, int((end - clock()) / each))
     size = max(1, -(-len(layers[1:]) // most))
