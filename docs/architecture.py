@@ -34,9 +34,9 @@ ROOMS = {
     "engine": "The cut network, the planner, the kernels and the cache: frozen parts run once.",
     "freezing": "The schedule, the controller, eval mode, fingerprints and the memory of a step.",
     "model": "Backbones, their stages, the heads and `SiameseNet`.",
-    "portable": "What an exported model needs to run, without torch.",
     "data": "Folders, tables, images in memory, splits, views, batches and checks.",
     "config": "The configuration: its sections, and the layers that it is resolved from.",
+    "portable": "What an exported model needs to run, without torch.",
     "builtins": "The built-in plugins: backbones, policies, heads, losses, optimizers, ...",
 }
 """What lives in each folder of the package."""

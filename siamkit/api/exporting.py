@@ -75,7 +75,7 @@ def export(
         head: The module that the run was started with, if its head is an object.
 
     Returns:
-        The output of ``siamkit export --json``, by attribute or by key.
+        The output of ``siamkit export RUN -o DIR --json``, by attribute or by key.
 
     Raises:
         ConfigError: An argument is wrong, a package is missing, the folder is not free, the network

@@ -111,9 +111,8 @@ def choose(
             passed = middle
         else:
             failed = middle
-    if passed is not None:
-        return choice(kept(passed))
-    return choice(min(tried, key=by_loss))
+    best: frozenset[str] = min(tried, key=by_loss) if passed is None else kept(passed)
+    return choice(best)
 
 
 def _ranked(

@@ -13,9 +13,12 @@ def subject_of(image_folder):
     """A function that returns a network as the subject of an export, with drawn images."""
 
     def subject(net, **changes) -> Subject:
-        from siamkit.data.opening import open_source
+        from siamkit.data.images import ImageSet
 
-        images = open_source(str(image_folder)).images()
+        keys: dict[str, list[str]] = {}
+        for file in image_folder.rglob("*.png"):
+            keys.setdefault(file.parent.name, []).append(f"{file.parent.name}/{file.name}")
+        images = ImageSet.of(image_folder, keys)
         train = images.subset(i for i, label in enumerate(images.labels) if label < 5)
         val = images.subset(i for i, label in enumerate(images.labels) if label >= 5)
         parts = (PreparedImages(part, net.preprocessing, 10**6) for part in (train, val))
