@@ -29,7 +29,7 @@ ROOMS = {
     "report": "Tables, the log of a run, and the HTML report.",
     "compress": "Pruning: groups, importance, choice, reconstruction, and the rounds.",
     "training": "Fit, the epoch loop, the step, the optimizer, the rates and the batches.",
-    "inference": "The embedder, embedding files, lists of pairs, and galleries to search.",
+    "inference": "The embedder, embedding files, pair lists, galleries to search, and exports.",
     "runs": "The run directory, checkpoints, held-out embeddings, calibration and events.",
     "evaluation": "Retrieval, verification and few-shot metrics, with intervals.",
     "engine": "The cut network, the planner, the kernels and the cache: frozen parts run once.",
@@ -37,6 +37,7 @@ ROOMS = {
     "model": "Backbones, their stages, the heads and `SiameseNet`.",
     "data": "Folders, tables, images in memory, splits, views, batches and checks.",
     "config": "The configuration: its sections, and the layers that it is resolved from.",
+    "portable": "What an exported model needs to run, without torch.",
     "builtins": "The built-in plugins: backbones, policies, heads, losses, optimizers, ...",
 }
 """What lives in each folder of the package."""

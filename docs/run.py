@@ -54,7 +54,15 @@ BEFORE = {
         "siamkit train photos --backbone efficientnet-lite0 --image-size 64 --epochs 2 "
         "--run-dir runs/a",
     ),
+    "export.md": (
+        "siamkit train sample --backbone efficientnet-lite0 --image-size 64 --epochs 3 "
+        "--run-dir runs/emoji",
+    ),
     "reproduce.md": ("siamkit train photos --run-dir runs/a",),
+    "runtime.md": (
+        "siamkit train sample --backbone efficientnet-lite0 --image-size 64 --epochs 3 "
+        "--run-dir runs/emoji",
+    ),
     "search.md": (
         "python examples/logo_pairs.py logos",
         "siamkit train logos/pairs.csv --backbone efficientnet-lite0 --image-size 64 "

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         create_model,
         create_policy,
         evaluate,
+        export,
         find_lr,
         fit,
         from_pretrained,
@@ -51,9 +52,8 @@ if TYPE_CHECKING:
     )
     from siamkit.config import RunConfig
     from siamkit.errors import SiamkitError
-    from siamkit.evaluation.calibration import Calibration, Verdict
     from siamkit.inference.embedder import Embedded, Embedder
-    from siamkit.inference.gallery.index import Index, Neighbours
+    from siamkit.inference.gallery.index import Index
     from siamkit.interfaces import (
         Backbone,
         BackboneContext,
@@ -72,11 +72,14 @@ if TYPE_CHECKING:
         Triplets,
     )
     from siamkit.model.siamese import SiameseNet
+    from siamkit.portable.calibration import Calibration, Verdict
+    from siamkit.portable.gallery import Neighbours
+    from siamkit.portable.model import ExportedModel
 
 _HOME = {
     "siamkit.api": (
         "build_index", "calibrate", "check_data", "create_model", "create_policy",
-        "evaluate", "find_lr", "fit", "from_pretrained", "inspect",
+        "evaluate", "export", "find_lr", "fit", "from_pretrained", "inspect",
         "list_backbones", "list_freeze_policies", "list_heads", "list_losses", "list_optimizers",
         "list_schedulers", "list_trackers",
         "load_embedder", "load_index", "load_model", "phases", "prune",
@@ -87,10 +90,12 @@ _HOME = {
         "verify_pairs", "write_report",
     ),
     "siamkit.config": ("RunConfig",),
-    "siamkit.inference.gallery.index": ("Index", "Neighbours"),
+    "siamkit.inference.gallery.index": ("Index",),
+    "siamkit.portable.gallery": ("Neighbours",),
+    "siamkit.portable.model": ("ExportedModel",),
     "siamkit.inference.embedder": ("Embedded", "Embedder"),
     "siamkit.errors": ("SiamkitError",),
-    "siamkit.evaluation.calibration": ("Calibration", "Verdict"),
+    "siamkit.portable.calibration": ("Calibration", "Verdict"),
     "siamkit.interfaces": (
         "Backbone", "BackboneContext", "Event", "FreezePlan", "FreezePolicy", "Loss",
         "LossContext", "Pairs", "Phase", "Preprocessing", "Progress", "Scheduler",
@@ -108,6 +113,7 @@ __all__ = [
     "Embedded",
     "Embedder",
     "Event",
+    "ExportedModel",
     "FreezePlan",
     "FreezePolicy",
     "Index",
@@ -133,6 +139,7 @@ __all__ = [
     "create_model",
     "create_policy",
     "evaluate",
+    "export",
     "find_lr",
     "fit",
     "from_pretrained",

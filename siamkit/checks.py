@@ -6,7 +6,7 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
-from siamkit.errors import ConfigError
+from .errors import ConfigError
 
 
 def whole_number(value: Any, where: str, least: int | None = None) -> int:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
-from siamkit.words import printable
+from .words import printable
 
 
 class SiamkitError(Exception):

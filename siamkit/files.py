@@ -14,7 +14,6 @@ import hashlib
 import io
 import os
 import re
-import secrets
 import shutil
 import stat
 import time
@@ -23,8 +22,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siamkit.errors import CheckpointError, ConfigError, ResourceError
-from siamkit.spelling import setting
+from .errors import CheckpointError, ConfigError, ResourceError
+from .spelling import setting
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -318,7 +317,7 @@ def _claimed(folder: Path) -> tuple[Path, FileLock]:
     Until the private folder is locked, it has a name that :func:`sweep` leaves alone for an hour,
     so no other process takes it for the folder of a killed writer.
     """
-    token = secrets.token_hex(8)
+    token = os.urandom(8).hex()
     unlocked, place = folder / f"{_UNLOCKED}{token}", folder / f"{_PREFIX}{token}"
     unlocked.mkdir(mode=0o700)
     lock = _lock(unlocked)

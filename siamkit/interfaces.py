@@ -22,15 +22,14 @@ from torch import Tensor, nn
 
 from siamkit.errors import ConfigError, did_you_mean
 from siamkit.options import Options as Options
+from siamkit.portable.preprocessing import Fit as Fit
+from siamkit.portable.preprocessing import Preprocessing as Preprocessing
 
 HEAD = "head"
 """The name of the head's stage, which comes last."""
 
 DEFAULT_MONITOR = "recall@1"
 """The validation metric that picks the best epoch on labelled images by default."""
-
-Fit = Literal["crop", "pad", "squash"]
-"""How an image is fitted into the network's input."""
 
 NormMode = Literal["frozen", "affine", "train"]
 """The behaviour of a norm layer *inside a trainable stage*.
@@ -207,43 +206,6 @@ class Scheduler(ABC):
 
 
 # --- backbones -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """The preparation of images for a backbone.
-
-    Attributes:
-        mean: The mean of each channel, for pixel values in [0, 1].
-        std: The standard deviation of each channel, for pixel values in [0, 1].
-        size: Height and width in pixels.
-        interpolation: ``bilinear``, ``bicubic`` or ``nearest``.
-        crop_pct: For evaluation with the fit ``crop``: the side of the centre crop, as a share of
-            the resized shorter side.
-        fit: How an image of another shape is fitted into ``size``. ``crop`` keeps the centre,
-            ``pad`` adds margins in the median colour of the image's border, ``squash`` changes the
-            aspect ratio.
-        value_range: The pixel values that become black and white, for images of more than 8 bits
-            per channel. None: 0 and the largest 16-bit value. A number of bits, such as 12: 0 and
-            4095; larger values are refused. (low, high): values outside become black or white.
-    """
-
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    size: tuple[int, int] = (224, 224)
-    interpolation: str = "bilinear"
-    crop_pct: float = 0.875
-    fit: Fit = "crop"
-    value_range: int | tuple[float, float] | None = None
-
-    @property
-    def channels(self) -> int:
-        """The number of image channels."""
-        return len(self.mean)
-
-    def fitted_as(self, other: Preprocessing) -> Preprocessing:
-        """Return this preparation with the ``fit`` and the ``value_range`` of ``other``."""
-        return replace(self, fit=other.fit, value_range=other.value_range)
 
 
 @dataclass(frozen=True)

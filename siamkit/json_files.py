@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from siamkit.errors import CheckpointError
-from siamkit.files import read_bytes, reading, write_atomic
+from .errors import CheckpointError
+from .files import read_bytes, reading, write_atomic
 
 SEAL = "sha256"
 

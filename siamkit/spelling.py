@@ -35,6 +35,7 @@ FUNCTIONS: Mapping[str, str] = {
     "verify": "verify_pairs",
     "prune": "prune",
     "report": "write_report",
+    "export": "export",
     "index": "build_index",
     "data check": "check_data",
     "list backbones": "list_backbones",

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import colorsys
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,25 @@ hypothesis.settings.load_profile("untimed")
 torch.set_num_threads(1)
 
 BACKBONE = "timm:test_resnet"
+
+
+MakeImages = Callable[..., Path]
+
+
+@pytest.fixture
+def make_images(tmp_path: Path) -> MakeImages:
+    """Return a function that fills a folder with ``{class folder: number of images}``."""
+
+    def make(counts: Mapping[str, int], root: Path = tmp_path / "images", size: int = 12) -> Path:
+        rng = np.random.default_rng(0)
+        for folder, count in counts.items():
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / folder / f"{i}.png")
+        return root
+
+    return make
 
 
 def draw(path: Path, kind: int, index: int, size: int = 40) -> None:
@@ -91,6 +110,23 @@ def values_of(image_folder: Path) -> Callable[..., dict[str, Any]]:
         return result
 
     return values
+
+
+@pytest.fixture(scope="session")
+def exported_run(
+    values_of: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """A run of a second or two, and its network exported to ONNX."""
+    import siamkit
+    from siamkit.inference.export import measuring
+    from siamkit.inference.export.timing import Pace
+
+    folder = tmp_path_factory.mktemp("exported_run")
+    siamkit.fit(values_of(folder / "run", train={"epochs": 2}))
+    with pytest.MonkeyPatch.context() as patch:  # how fast it is does not matter
+        patch.setattr(measuring, "paces", lambda runners, _: {n: Pace(1e-3, 9.0) for n in runners})
+        siamkit.export(folder / "run", folder / "model")
+    return folder / "run", folder / "model"
 
 
 @pytest.fixture

@@ -8,11 +8,13 @@ import pytest
 import siamkit
 
 NAMES = [
-    "Backbone", "BackboneContext", "Calibration", "Embedded", "Embedder", "Event", "FreezePlan",
+    "Backbone", "BackboneContext", "Calibration", "Embedded", "Embedder", "Event", "ExportedModel",
+    "FreezePlan",
     "FreezePolicy", "Index", "Loss", "LossContext", "Neighbours", "Options", "Pairs", "Phase",
     "Preprocessing", "Progress", "RunConfig", "Scheduler", "SiameseNet", "SiamkitError",
     "Stage", "Triplets", "Verdict", "__version__", "build_index", "calibrate", "check_data",
-    "create_model", "create_policy", "evaluate", "find_lr", "fit", "from_pretrained", "hookimpl",
+    "create_model", "create_policy", "evaluate", "export", "find_lr", "fit", "from_pretrained",
+    "hookimpl",
     "inspect", "list_backbones", "list_freeze_policies", "list_heads", "list_losses",
     "list_optimizers", "list_schedulers", "list_trackers", "load_embedder", "load_index",
     "load_model", "phases", "prune", "push_to_hub", "register_backbone", "register_freeze_policy",

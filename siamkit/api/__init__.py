@@ -13,6 +13,7 @@ from siamkit.api.entries import (
     load_config,
     registries,
 )
+from siamkit.api.exporting import export
 from siamkit.api.galleries import build_index, embed, load_index, search
 from siamkit.api.models import load_embedder, load_model, open_run
 from siamkit.api.pretrained import from_pretrained, save_pretrained
@@ -41,6 +42,7 @@ __all__ = [
     "create_policy",
     "embed",
     "evaluate",
+    "export",
     "find_lr",
     "fit",
     "from_pretrained",

@@ -9,10 +9,9 @@ from typing import Any
 
 from siamkit.config import RunConfig
 from siamkit.errors import CheckpointError
-from siamkit.evaluation.calibration import Calibration
-from siamkit.evaluation.prediction import Rate
 from siamkit.evaluation.summary import summarize
 from siamkit.model.pretrained.card import CardSection
+from siamkit.portable.calibration import Calibration, Rate
 from siamkit.runs.held_out import HeldOut
 from siamkit.runs.log import Log
 

@@ -6,19 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from siamkit.api.models import RUN, load_embedder
+from siamkit.api.models import load_embedder
 from siamkit.checks import whole_number
-from siamkit.data.inputs import files_of
-from siamkit.errors import CheckpointError
 from siamkit.files import path_of
-from siamkit.inference.embedder import BATCH_SIZE
+from siamkit.inference import exported
 from siamkit.inference.embedding_files import embed_to_file
 from siamkit.inference.filling import OnProgress
 from siamkit.inference.gallery import build as building
 from siamkit.inference.gallery.index import Index
-from siamkit.spelling import argument
-
-_RECALL_QUERIES = 100  # queries of an approximate search that are compared with exact search
+from siamkit.inference.gallery.searching import run_of, search_index
+from siamkit.portable.embedding import BATCH_SIZE, Embeds
 
 
 def embed(
@@ -36,7 +33,7 @@ def embed(
     """Embed images into a file, like ``siamkit embed``, and return its ``--json`` output.
 
     Args:
-        run_dir: The run's directory.
+        run_dir: The run's directory, or a folder that :func:`siamkit.export` wrote.
         images: A folder of images, an image file, or a sequence of image files.
         output: The file: ``.npy`` (with the paths in a ``.csv`` beside it) or ``.parquet``.
         which: ``best``: the network of the best epoch; ``last``: the last saved one.
@@ -55,7 +52,7 @@ def embed(
     """
     target = path_of(output, "output", "a new file")
     size = whole_number(batch_size, "batch_size", least=1)
-    embedder = load_embedder(run_dir, which, device=device, workers=workers)
+    embedder = _embedder(run_dir, which, device, workers)
     return embed_to_file(embedder, images, target, batch_size=size, force=force, progress=progress)
 
 
@@ -75,7 +72,7 @@ def build_index(
     """Build an index, like ``siamkit index``, and return its ``--json`` output.
 
     Args:
-        run_dir: The run's directory.
+        run_dir: The run's directory, or a folder that :func:`siamkit.export` wrote.
         gallery: A folder of images, an image file, or a sequence of image files. The label of an
             image is the name of its subfolder.
         output: The folder of the index.
@@ -96,11 +93,19 @@ def build_index(
     """
     target = path_of(output, "output", "a folder")
     size = whole_number(batch_size, "batch_size", least=1)
-    embedder = load_embedder(run_dir, which, device=device, workers=workers)
+    embedder = _embedder(run_dir, which, device, workers)
     return building.build_index(
         embedder, gallery, target, run=Path(run_dir), which=which, kind=kind,
         batch_size=size, force=force, progress=progress,
     )  # fmt: skip
+
+
+def _embedder(
+    run_dir: str | Path, which: Literal["best", "last"], device: str, workers: int | None
+) -> Embeds:
+    if exported.runs_here(run_dir):
+        return exported.load_embedder(run_dir, which, device=device, workers=workers)
+    return load_embedder(run_dir, which, device=device, workers=workers)
 
 
 def load_index(path: str | Path, *, verify: bool = True) -> Index:
@@ -135,7 +140,7 @@ def search(
         index: The folder of an index.
         queries: A folder of images, an image file, or a sequence of image files.
         k: Results per query.
-        run_dir: The directory of the run that built the index, if the run was moved since.
+        run_dir: The run or the exported model that built the index, if it was moved since.
         exact: Compare with every image, even if the index is approximate.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
@@ -149,28 +154,10 @@ def search(
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
     k = whole_number(k, "k", least=1)
-    opened = load_index(path_of(index, "index", "an index"))
-    run = Path(opened.meta.run) if run_dir is None else path_of(run_dir, "run_dir", RUN)
-    if not run.exists():
-        raise CheckpointError(
-            "the run that built the index is missing",
-            where=str(run),
-            hint=f"pass its new directory as {argument('run_dir', flag='--run')}",
-        )
-    embedder = load_embedder(run, opened.meta.which, device=device)
-    opened.require_model(embedder.fingerprint)
-    paths = files_of(queries)
-    embeddings = embedder.embed(paths)
-    nearest = opened.search(embeddings, k, exact=exact)
-    approximate = opened.meta.kind != "exact" and not exact
-    return {
-        "index": str(index),
-        "kind": opened.meta.kind if approximate else "exact",
-        "images": len(opened),
-        "k": k,
-        "recall@10": opened.recall(embeddings[:_RECALL_QUERIES]) if approximate else None,
-        "queries": [
-            {"path": str(path), "neighbours": neighbours}
-            for path, neighbours in zip(paths, nearest.rows(), strict=True)
-        ],
-    }
+    path = path_of(index, "index", "an index")
+    if exported.searches(path, run_dir):
+        return exported.search(index, queries, k, run_dir=run_dir, exact=exact, device=device)
+    opened = load_index(path)
+    embedder = load_embedder(run_of(opened, run_dir), opened.meta.which, device=device)
+    only = exact or opened.meta.kind == "exact"
+    return {"index": str(index), **search_index(opened, embedder, queries, k, exact=only)}

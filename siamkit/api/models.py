@@ -9,15 +9,19 @@ from torch import nn
 
 from siamkit.api.arguments import objects_of
 from siamkit.api.entries import registries
-from siamkit.errors import CheckpointError
-from siamkit.evaluation.calibration import Calibration
+from siamkit.checks import require_unused
+from siamkit.errors import CheckpointError, ConfigError
 from siamkit.files import path_of
 from siamkit.inference.embedder import Embedder
 from siamkit.model.create import create_net
 from siamkit.model.device import place, resolve_device
+from siamkit.model.pretrained.load import load_net
 from siamkit.model.siamese import SiameseNet
 from siamkit.model.weights import load_net_tensors
 from siamkit.objects.overlay import overlaid, require_same
+from siamkit.portable.calibration import Calibration
+from siamkit.portable.manifest import Manifest, is_export, read_manifest, require_whole
+from siamkit.portable.sessions import KERNELS
 from siamkit.runs.open import OpenRun
 
 RUN = "a run's directory"
@@ -87,7 +91,7 @@ def load_embedder(
     """Return an embedder of images with the trained network of a run, and its calibration.
 
     Args:
-        run_dir: The run's directory.
+        run_dir: The run's directory, or a folder that :func:`siamkit.export` wrote for torch.
         which: ``best``: the network of the best epoch; ``last``: the last saved one.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         kernel: The kernel that runs the network: a name for ``engine.prefix``, or ``auto`` to
@@ -97,11 +101,42 @@ def load_embedder(
         head: As for :func:`load_model`.
 
     Raises:
-        ConfigError: ``which``, ``device`` or ``kernel`` is unknown.
+        ConfigError: ``which``, ``device`` or ``kernel`` is unknown; or ``run_dir`` is a model that
+            was exported to run without torch.
         CheckpointError: There is no such checkpoint, or it is damaged.
     """
+    if is_export(run_dir):
+        require_unused({"which": None if which == "best" else which}, "an exported model")
+        net, manifest = _exported_net(Path(run_dir), backbone, head)
+        return Embedder(
+            place(net, resolve_device(device)), kernel=kernel, workers=workers,
+            calibration=manifest.calibration, max_pixels=manifest.images.max_pixels,
+        )  # fmt: skip
     run = open_run(run_dir, backbone=backbone, head=head)
     return embedder_of(run, which, device=device, kernel=kernel, workers=workers)
+
+
+def _exported_net(
+    folder: Path, backbone: nn.Module | None, head: nn.Module | None
+) -> tuple[SiameseNet, Manifest]:
+    """Return the network of an exported folder, and the folder's manifest.
+
+    Raises:
+        ConfigError: The folder is not for siamkit with torch.
+        CheckpointError: A file is damaged, or of another version or export.
+    """
+    manifest = read_manifest(folder)
+    if manifest.kind != "torch":
+        runs = manifest.kind in KERNELS
+        raise ConfigError(
+            f"the model was exported for {manifest.kind}"
+            + (", and runs without torch" if runs else ", and not for siamkit"),
+            where=str(folder),
+            hint="siamkit.ExportedModel(FOLDER) opens it" if runs
+            else "export the run again for torch or onnx",
+        )  # fmt: skip
+    require_whole(folder, manifest)
+    return load_net(folder, backbone=backbone, head=head).net, manifest
 
 
 def embedder_of(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -13,6 +12,7 @@ from siamkit.files import is_there, path_of
 from siamkit.model.pretrained.load import load_net
 from siamkit.model.pretrained.save import save_net
 from siamkit.model.siamese import SiameseNet
+from siamkit.runs.open import OpenRun
 
 
 def save_pretrained(
@@ -45,7 +45,8 @@ def save_pretrained(
     """
     target = path_of(folder, "folder", "a new folder")
     objects = {"backbone": backbone, "head": head}
-    net, facts = _read(path_of(run_dir, "run_dir", RUN), objects)
+    run = open_run(path_of(run_dir, "run_dir", RUN), **objects)
+    net, facts = model_of(run), facts_of(run)
     return save_net(
         net,
         target,
@@ -84,13 +85,16 @@ def from_pretrained(
     return load_net(folder, backbone=backbone, head=head).net
 
 
-def _read(path: Path, objects: dict[str, Any]) -> tuple[SiameseNet, CardFacts]:
-    """Return the network of a run's best epoch, and the facts for the model card."""
-    run = open_run(path, **objects)
-    net = model_of(run)
+def facts_of(run: OpenRun) -> CardFacts:
+    """Return the facts of a run for its model card.
+
+    Raises:
+        CheckpointError: The calibration is damaged or belongs to another network, or a record of
+            the run is damaged.
+    """
     calibration = None
     if is_there(run.dir.calibration):  # damaged, or another network's: never published in silence
         calibration = run.calibration()
     held = run.held_out("test") or run.held_out("val")
     epoch: int = run.best.state["best_epoch"]
-    return net, CardFacts.of(run.log, run.dir.events, run.config, calibration, held, epoch)
+    return CardFacts.of(run.log, run.dir.events, run.config, calibration, held, epoch)

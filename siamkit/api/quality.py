@@ -18,19 +18,22 @@ from siamkit.checks import require_unused, whole_number
 from siamkit.config import DataConfig, Layer, calibration_config
 from siamkit.data.check import check
 from siamkit.data.digest import digest
-from siamkit.data.folders import listed
 from siamkit.data.images import ImageSet, Sample, image_set_of
 from siamkit.data.leaks import no_progress
 from siamkit.data.memory import Item, content_of, items_of, label_text
 from siamkit.data.opening import load_data, unseen_images
 from siamkit.data.overlap import Image
 from siamkit.errors import CheckpointError, ConfigError, DataError
-from siamkit.evaluation.calibration import Calibration
 from siamkit.evaluation.summary import summarize
 from siamkit.files import path_of
+from siamkit.inference import exported
 from siamkit.inference.embedder import Embedder
-from siamkit.inference.pair_lists import PairVerdicts, read_pairs, require_new
-from siamkit.inference.pair_lists import verify_pairs as pairs_verified
+from siamkit.inference.pair_lists import PairVerdicts, verify_list
+from siamkit.portable.calibration import Calibration
+from siamkit.portable.decode import decode
+from siamkit.portable.folders import listed
+from siamkit.portable.manifest import is_export
+from siamkit.portable.model import ExportedModel
 from siamkit.runs.calibration import calibrate_run
 from siamkit.runs.held_out import HeldOut
 from siamkit.runs.open import OpenRun
@@ -38,9 +41,11 @@ from siamkit.runs.seen import chosen_texts, notices_on, seen_by, unknown_texts
 from siamkit.spelling import argument, command, setting
 from siamkit.words import plural
 
+_AT_ONCE = 256  # images that an exported model gets at a time
+
 
 def evaluate(
-    run: str | Path | Embedder | None = None,
+    run: str | Path | Embedder | ExportedModel | None = None,
     data: Any = None,
     *,
     root: str | Path | None = None,
@@ -54,7 +59,8 @@ def evaluate(
     """Measure retrieval, verification and few-shot learning, with chance levels and intervals.
 
     Args:
-        run: A run's directory, or an embedder; None with ``embeddings``.
+        run: A run's directory, an embedder, or an exported model or its folder; None with
+            ``embeddings``. Only a run has data of its own.
         data: Data as for :func:`siamkit.fit`. The test split is used, else the validation split,
             else everything. None: the run's own test images, else its validation images.
         root: The folder that the paths of a table in ``data`` are relative to; None: the table's
@@ -95,14 +101,22 @@ def evaluate(
         raise ConfigError("is missing: pass a run, or embeddings and labels", where="run")
     require_unused({"labels": labels}, "a run or an embedder, whose data has its labels")
     folder = _root(root, data)
-    if isinstance(run, Embedder):
+    opened: OpenRun | None = None
+    embedder: Embedder | ExportedModel
+    if isinstance(run, Embedder | ExportedModel):
         require_unused(of_a_run, "an embedder, which has its network on its device")
-        opened, embedder = None, run
+        embedder = run
+    elif is_export(run):
+        portable = exported.runs_here(run)
+        require_unused(objects if portable else {}, "an exported model, which needs no objects")
+        loading: Any = exported.load_embedder if portable else load_embedder
+        embedder = loading(run, which, device=device, **objects)
     else:
         opened = _opened(run, objects)
         embedder = embedder_of(opened, which, device=device)
     result = _evaluated(opened, embedder, data, folder, which, seed)
-    return EvaluationResult({"run_dir": None if opened is None else str(run), **result})
+    place = str(run) if isinstance(run, str | os.PathLike) else None
+    return EvaluationResult({"run_dir": place, **result})
 
 
 def _opened(run: Any, objects: Mapping[str, Any]) -> OpenRun:
@@ -121,7 +135,7 @@ def _opened(run: Any, objects: Mapping[str, Any]) -> OpenRun:
 
 def _evaluated(
     run: OpenRun | None,
-    embedder: Embedder,
+    embedder: Embedder | ExportedModel,
     data: Any,
     folder: Path | None,
     which: Literal["best", "last"],
@@ -131,7 +145,7 @@ def _evaluated(
     notices: list[str] = []
     images, inputs, about = _images(run, embedder, data, folder, notices)
     calibration = _calibration(embedder, notices)
-    embeddings = embedder.embed(inputs)
+    embeddings = _embeddings(embedder, inputs)
     entries = [_entry(image, number) for number, image in enumerate(inputs)]
     seen = seen_by(run, images, which, calibration, entries)
     notices += notices_on(seen)
@@ -147,7 +161,7 @@ def _evaluated(
 
 def _images(
     run: OpenRun | None,
-    embedder: Embedder,
+    embedder: Embedder | ExportedModel,
     data: Any,
     folder: Path | None,
     notices: list[str],
@@ -155,7 +169,9 @@ def _images(
     """Return the images to evaluate on, their inputs for the embedder, and their origin."""
     if data is None:
         if run is None:
-            raise ConfigError("is missing: an embedder needs data", where="data")
+            raise ConfigError(
+                "is missing: an embedder or an exported model has no data of its own", where="data"
+            )
         splits = load_data(run.config.data, run.config.train.seed)
         images = splits.test or splits.val
         run.require_images("test" if splits.test else "val", images)
@@ -173,6 +189,23 @@ def _images(
     query, gallery = _flags(i.query for i in chosen), _flags(i.gallery for i in chosen)
     images = replace(images, query=query, gallery=gallery)
     return images, [_input(i) for i in chosen], {"path": "images", "part": split or "all"}
+
+
+def _embeddings(embedder: Embedder | ExportedModel, inputs: Sequence[Any]) -> Tensor:
+    if isinstance(embedder, Embedder):
+        return embedder.embed(inputs)
+    parts = [
+        torch.from_numpy(embedder.embed([_whole(image, embedder) for image in some]))
+        for some in (inputs[at : at + _AT_ONCE] for at in range(0, len(inputs), _AT_ONCE))
+    ]
+    return torch.cat(parts)
+
+
+def _whole(image: Any, embedder: ExportedModel) -> Any:
+    """Return an image without a box, as an exported model takes it."""
+    if not isinstance(image, Sample):
+        return image
+    return image.path if image.box is None else decode(image.path, embedder.decoding, image.box)
 
 
 def _flags(flags: Iterable[bool | None]) -> tuple[bool, ...] | None:
@@ -233,7 +266,7 @@ def _root(root: Any, data: Any) -> Path | None:
     return None if root is None else path_of(root, "root", "a folder")
 
 
-def _calibration(embedder: Embedder, notices: list[str]) -> Calibration | None:
+def _calibration(embedder: Embedder | ExportedModel, notices: list[str]) -> Calibration | None:
     """Return the calibration of the embedder's network; a notice says why there is none."""
     try:
         return embedder.calibration
@@ -263,16 +296,8 @@ def verify_pairs(
         CheckpointError: There is no run, or its network has no threshold.
         DataError: Some rows are unusable; the message lists them, and no image is embedded.
     """
-    path = path_of(pairs, "pairs", "a table of pairs")
-    target = None if output is None else path_of(output, "output", "a new CSV file")
-    if target is not None:
-        require_new(target)
-    embedder = load_embedder(run_dir, device=device)
-    table = read_pairs(path, embedder.decoding)
-    verdicts = pairs_verified(embedder, table, path)
-    if target is not None:
-        verdicts.save(target)
-    return verdicts
+    loading = exported.load_embedder if exported.runs_here(run_dir) else load_embedder
+    return verify_list(lambda: loading(run_dir, device=device), pairs, output)
 
 
 def check_data(

@@ -8,11 +8,12 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from siamkit.evaluation.calibration import Calibration
 from siamkit.interfaces import Phase, Stage
+from siamkit.portable.calibration import Calibration
 from siamkit.report.console import summary
 from siamkit.report.data import data_report
 from siamkit.report.evaluation import evaluation
+from siamkit.report.export import exported
 from siamkit.report.inspection import inspection, span
 from siamkit.report.lr_find import rate_report
 from siamkit.report.pruning import pruning
@@ -118,6 +119,28 @@ class EvaluationResult(Result):
 
     def __rich__(self) -> RenderableType:
         return evaluation(self._values)
+
+
+class ExportResult(Result):
+    """The result of :func:`siamkit.export`."""
+
+    @property
+    def output(self) -> Path:
+        """The folder of the exported model."""
+        return Path(self["output"])
+
+    @property
+    def quality(self) -> Sequence[Json]:
+        """The quality table: metrics, size and speed of torch's network and the exported one."""
+        return list(self["quality"])
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """The notices for the user."""
+        return list(self["notices"])
+
+    def __rich__(self) -> RenderableType:
+        return exported(self._values)
 
 
 class InspectionResult(Result):

@@ -17,6 +17,7 @@ from siamkit.cli.config import app as config_app
 from siamkit.cli.data import app as data_app
 from siamkit.cli.embed import embed
 from siamkit.cli.evaluate import evaluate
+from siamkit.cli.export import export
 from siamkit.cli.failures import as_siamkit_error
 from siamkit.cli.group import App, SiamkitGroup
 from siamkit.cli.index import index
@@ -119,6 +120,13 @@ app.command(
         "siamkit search photos.index queries --json",
     ),
 )(search)
+app.command(
+    "export",
+    examples=(
+        "siamkit export runs/a -o model",
+        "siamkit export runs/a -o model --quantize int8",
+    ),
+)(export)
 app.command(
     "list",
     examples=(

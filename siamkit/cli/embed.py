@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from siamkit.cli import output as out
-from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import BatchSize, Device, Force, Json, Last, Run, Workers
+from siamkit.cli.imports import api_of
+from siamkit.cli.options import BatchSize, Device, Force, Json, Last, RunOrModel, Workers
 
 Images = Annotated[
     Path, typer.Argument(metavar="IMAGES", help="An image, or a folder of images at any depth.")
@@ -27,7 +27,7 @@ Output = Annotated[
 
 
 def embed(
-    run: Run,
+    run: RunOrModel,
     images: Images,
     output: Output,
     batch_size: BatchSize = 64,
@@ -41,8 +41,7 @@ def embed(
 
     If the command is interrupted, the same command continues its work.
     """
-    with heavy_imports():
-        from siamkit import api
+    api = api_of(run)
     from siamkit.report.progress import ImageProgress
     from siamkit.report.terminal import make_console
 

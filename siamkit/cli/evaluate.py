@@ -6,7 +6,7 @@ import typer
 
 from siamkit.cli import output
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import Device, Json, Last, Root, Run
+from siamkit.cli.options import Device, Json, Last, Root, RunOrModel
 
 Data = Annotated[
     str | None,
@@ -14,7 +14,7 @@ Data = Annotated[
         metavar="DATA",
         help="Other data, of any kind that 'siamkit train' takes: its test split or, without one, "
         "its validation split or, without splits, all images. Default: the run's own test images "
-        "or, without any, its validation images.",
+        "or, without any, its validation images. An exported model has no images of its own.",
         show_default=False,
     ),
 ]
@@ -22,7 +22,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the random pairs, folds 
 
 
 def evaluate(
-    run: Run,
+    run: RunOrModel,
     data: Data = None,
     root: Root = None,
     last: Last = False,

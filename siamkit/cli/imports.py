@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 
 def _say_loading(announced: bool) -> bool:
@@ -42,3 +44,31 @@ def heavy_imports(*, announced: bool = False) -> Iterator[None]:
         gc.enable()
         gc.freeze()
         atexit.register(gc.freeze)
+
+
+def api_of(model: Path) -> Any:
+    """Return the module whose functions run a model: ``siamkit.api`` for a run.
+
+    For an exported model, it is a module with the same functions, whose import needs no torch.
+    """
+    from siamkit.inference import exported
+
+    return exported if exported.runs_here(model) else _api()
+
+
+def api_of_index(index: Path, model: Path | None) -> Any:
+    """Return the module whose ``search`` searches an index; see :func:`api_of`.
+
+    Args:
+        index: The index.
+        model: The run or the exported model that the user gave; None for the one of the index.
+    """
+    from siamkit.inference import exported
+
+    return exported if exported.searches(index, model) else _api()
+
+
+def _api() -> Any:
+    with heavy_imports():
+        from siamkit import api
+    return api

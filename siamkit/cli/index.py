@@ -8,8 +8,8 @@ import typer
 
 from siamkit.cli import completion
 from siamkit.cli import output as out
-from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import BatchSize, Device, Force, Json, Last, Run, Workers
+from siamkit.cli.imports import api_of
+from siamkit.cli.options import BatchSize, Device, Force, Json, Last, RunOrModel, Workers
 
 Gallery = Annotated[
     Path,
@@ -40,7 +40,7 @@ Kind = Annotated[
 
 
 def index(
-    run: Run,
+    run: RunOrModel,
     gallery: Gallery,
     output: Output,
     kind: Kind = "exact",
@@ -55,8 +55,7 @@ def index(
 
     If the command is interrupted, the same command continues its work.
     """
-    with heavy_imports():
-        from siamkit import api
+    api = api_of(run)
     from siamkit.report.progress import ImageProgress
     from siamkit.report.terminal import make_console
 

@@ -51,6 +51,14 @@ Run = Annotated[
     Path,
     typer.Argument(metavar="RUN", help="The directory of a run.", autocompletion=completion.runs),
 ]
+RunOrModel = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="The directory of a run, or of a model that 'siamkit export' wrote.",
+        autocompletion=completion.runs,
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(help=DEVICES, autocompletion=completion.choices("auto", "cpu", "cuda", "mps")),

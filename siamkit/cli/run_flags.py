@@ -162,6 +162,16 @@ class RunFlags:
             rich_help_panel=_TRAINING,
         ),
     ] = None
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|slim",
+            help="What the finished run keeps. all: checkpoints to train further from. slim: only "
+            "the best epoch's network, without the optimizer's state. Default: all.",
+            autocompletion=completion.choices("all", "slim"),
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None
     views: Annotated[
         int | None,
         typer.Option(
@@ -333,6 +343,7 @@ KEYS = {
     "seed": "train.seed",
     "device": "train.device",
     "checkpoint_every": "train.checkpoint_every",
+    "keep": "train.keep",
     "views": "data.views",
     "cache": "engine.cache",
     "far": "calibration.far",

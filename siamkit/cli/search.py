@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from siamkit.cli import completion, output
-from siamkit.cli.imports import heavy_imports
+from siamkit.cli.imports import api_of_index
 from siamkit.cli.options import Device, Json
 
 IndexFolder = Annotated[
@@ -20,7 +20,7 @@ OtherRun = Annotated[
     Path | None,
     typer.Option(
         metavar="RUN",
-        help="The directory of the run that built the index, if the run has been moved.",
+        help="The run or the exported model that built the index, if it has been moved.",
         show_default=False,
         autocompletion=completion.runs,
     ),
@@ -46,9 +46,7 @@ def search(
 
     Scores are cosine similarities; equal embeddings score 1.
     """
-    with heavy_imports():
-        from siamkit import api
-
+    api = api_of_index(index, run)
     result = api.search(index, query, k, run_dir=run, exact=exact, device=device)
     if json:
         output.emit_json("search", result)

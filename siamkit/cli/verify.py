@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from siamkit.cli import output
-from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import Device, Json, Run
+from siamkit.cli.imports import api_of
+from siamkit.cli.options import Device, Json, RunOrModel
 from siamkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ Out = Annotated[
 
 
 def verify(
-    run: Run,
+    run: RunOrModel,
     a: A = None,
     b: B = None,
     pairs: PairsFile = None,
@@ -56,9 +56,7 @@ def verify(
         raise ConfigError(
             "works only with a list of pairs", where="--output", hint="add --pairs FILE"
         )
-    with heavy_imports():
-        from siamkit import api
-
+    api = api_of(run)
     if pairs is not None:
         _print_list(api.verify_pairs(run, pairs, output=out, device=device), out, json)
         return

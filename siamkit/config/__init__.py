@@ -10,7 +10,7 @@ same config.
 from __future__ import annotations
 
 from siamkit.config.base import SAMPLE, Component, Section, Values
-from siamkit.config.data import MAX_PIXELS, AugmentConfig, DataConfig
+from siamkit.config.data import AugmentConfig, DataConfig
 from siamkit.config.identity import CHOSEN, FREE, RESUMABLE, decisive, flat
 from siamkit.config.layers import (
     Layer,
@@ -52,7 +52,6 @@ __all__ = [
     "DEFAULT_RATE",
     "ENTRY_MODELS",
     "FREE",
-    "MAX_PIXELS",
     "RESUMABLE",
     "SAMPLE",
     "AugmentConfig",

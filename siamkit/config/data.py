@@ -8,12 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from siamkit.config.base import SAMPLE, AbsolutePath, Section, absolute
-
-MAX_PIXELS = 100_000_000
-"""The default of ``data.max_pixels``. Decoding so many pixels takes up to 2 GB and 10 seconds."""
-
-PILLOWS_LIMIT = 178_956_970
-"""The number of pixels above which Pillow itself refuses an image."""
+from siamkit.portable.preprocessing import MAX_PIXELS, PILLOWS_LIMIT
 
 Bits = Annotated[int, Field(ge=9, le=16)]
 

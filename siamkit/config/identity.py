@@ -17,6 +17,7 @@ FREE = (
     "train.device",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.keep",
     "backbone.weights",
     "backbone.pruning",
     "engine.cache",

@@ -200,6 +200,12 @@ class TrainConfig(Section):
         description="Number of newest checkpoints to keep; the best epoch's is always kept. With "
         "1, there may be no older checkpoint if the newest is damaged.",
     )
+    keep: Literal["all", "slim"] = Field(
+        "all",
+        description="What a finished run keeps. all: the newest checkpoints and the best epoch's. "
+        "slim: only the network of the best epoch, without the optimizer's state, so that the run "
+        "is small but cannot be trained further.",
+    )
     unfreeze_warmup: int = Field(
         0,
         ge=0,

@@ -10,11 +10,9 @@ from statistics import median
 from typing import Any
 
 from siamkit.config import DataConfig
-from siamkit.data.decode import Decoding
-from siamkit.data.folders import briefly
 from siamkit.data.images import ImageSet
 from siamkit.data.leaks import Contents, Group, OnProgress, counted, no_progress
-from siamkit.data.looking import Facts, look
+from siamkit.data.looking import Facts, decoding_of, look
 from siamkit.data.opening import (
     Usable,
     left_out_notice,
@@ -26,6 +24,8 @@ from siamkit.data.opening import (
 from siamkit.data.preparation import preparation
 from siamkit.data.sources import Source
 from siamkit.errors import DataError
+from siamkit.portable.decode import Decoding
+from siamkit.portable.folders import briefly
 from siamkit.spelling import argument
 from siamkit.words import plural
 
@@ -69,7 +69,7 @@ def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> 
     files = opened.files()
     boxes = {path: box for path, box in files.items() if box is not None}
     facts = _Files()
-    looks = look(list(files), Decoding.of_data(config), boxes=boxes, full=True)
+    looks = look(list(files), decoding_of(config), boxes=boxes, full=True)
     for found in counted(looks, progress, "read images", len(files)):
         facts.add(found)
     bad = facts.unusable

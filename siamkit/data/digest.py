@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from siamkit.data.images import ImageSet
-from siamkit.data.threads import in_threads
 from siamkit.files import open_regular
+from siamkit.portable.threads import in_threads
 
 _WHOLE = 64 << 10  # bytes of a file that is read whole
 _BLOCK = 16 << 10

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from siamkit.portable.geometry import Box
 from siamkit.words import plural
-
-Box = tuple[float, float, float, float]
-"""Left, top, right and bottom in pixels of the upright image; right and bottom are exclusive."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from siamkit.data.folders import scan
 from siamkit.data.images import Sample
 from siamkit.errors import DataError
 from siamkit.files import path_of
+from siamkit.portable.folders import files_in
 
 Paths = str | Path | Iterable[str | Path] | Sequence[Sample]
 
@@ -57,14 +56,7 @@ def files_of(images: Paths) -> list[Path]:
             image.path if isinstance(image, Sample) else path_of(image, f"images item {number}")
             for number, image in enumerate(images)
         ]
-    path = path_of(images, "images", "a folder or a file")
-    if not path.is_dir():
-        if not path.exists():
-            raise DataError("no such file or folder", where=str(path))
-        return [path]
-    folder = scan(path)
-    keys = sorted((*parts, name) for parts, names in folder.folders.items() for name in names)
-    return [folder.root.joinpath(*key) for key in keys]
+    return files_in(path_of(images, "images", "a folder or a file"))
 
 
 def is_file(image: Any) -> bool:
@@ -82,7 +74,7 @@ def listed(images: Any) -> Any:
         if not str(images):
             raise DataError("the path is empty", where="images")
         return images
-    if isinstance(images, Tensor) and images.is_floating_point():
+    if hasattr(images, "is_floating_point") and images.is_floating_point():
         return images
     if isinstance(images, Image.Image) or (_is_array(images) and images.ndim in (2, 3)):
         return [images]
@@ -97,4 +89,5 @@ def listed(images: Any) -> Any:
 
 
 def _is_array(images: Any) -> bool:
-    return isinstance(images, np.ndarray | Tensor)
+    # Not by torch's type: files are listed without torch too.
+    return isinstance(images, np.ndarray) or hasattr(images, "is_floating_point")

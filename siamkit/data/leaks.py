@@ -15,13 +15,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from siamkit.data.decode import RGB, Decoding, decode
-from siamkit.data.folders import listed
 from siamkit.data.hamming import near_groups
 from siamkit.data.images import ImageSet, Sample
 from siamkit.data.rowkeys import each_digest
-from siamkit.data.threads import in_threads
 from siamkit.errors import DataError
+from siamkit.portable.decode import RGB, Decoding, decode
+from siamkit.portable.folders import listed
+from siamkit.portable.threads import in_threads
 from siamkit.spelling import command
 from siamkit.words import plural
 

@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from siamkit.batches import Batch
-from siamkit.config import MAX_PIXELS
-from siamkit.data.decode import Decoding, decode
 from siamkit.data.images import ImageSet
 from siamkit.data.views import EvalView, TrainView, view_seed
 from siamkit.errors import ResourceError, SiamkitError
+from siamkit.portable.decode import Decoding, decode
+from siamkit.portable.preprocessing import MAX_PIXELS
 
 Key = tuple[int, int]
 """The index of an image, and the number of the view."""

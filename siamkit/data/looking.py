@@ -8,8 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from siamkit.config import MAX_PIXELS
-from siamkit.data.decode import (
+from siamkit.config import DataConfig
+from siamkit.errors import DataError
+from siamkit.portable.decode import (
     REPAIR,
     RGB,
     Decoding,
@@ -19,10 +20,10 @@ from siamkit.data.decode import (
     quiet,
     require_inside,
 )
-from siamkit.data.depth import is_deep, to_eight_bit
-from siamkit.data.images import Box
-from siamkit.data.threads import in_threads
-from siamkit.errors import DataError
+from siamkit.portable.depth import is_deep, to_eight_bit
+from siamkit.portable.geometry import Box
+from siamkit.portable.preprocessing import MAX_PIXELS
+from siamkit.portable.threads import in_threads
 
 _THREADS = 8
 
@@ -52,6 +53,11 @@ class Facts:
     oriented: bool = True
     deep: bool = False
     hint: str | None = None
+
+
+def decoding_of(data: DataConfig) -> Decoding:
+    """Return how to decode images according to the section ``data`` of a config."""
+    return Decoding(data.in_chans, data.value_range, data.max_pixels)
 
 
 def look(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamkit.data.cells import Cells
-from siamkit.data.images import Box, ImageSet, Sample
+from siamkit.data.images import ImageSet, Sample
 from siamkit.data.tables import Table, missing_notices, require_columns
+from siamkit.portable.geometry import Box
 
 REQUIRED = ("path", "label")
 BOX = ("x1", "y1", "x2", "y2")

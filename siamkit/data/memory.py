@@ -15,23 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from siamkit.config import MAX_PIXELS
-from siamkit.data.decode import Decoding, prepare, require_size, upright
-from siamkit.data.images import Box
 from siamkit.data.manifest import OPTIONAL, REQUIRED
 from siamkit.data.opening import open_source
 from siamkit.data.overlap import Content
 from siamkit.data.sources import ManifestSource, TupleSource
 from siamkit.errors import DataError, SiamkitError
 from siamkit.files import path_of, write_atomic, writing
+from siamkit.portable.geometry import Box
+from siamkit.portable.pictures import picture_of
 
 SPLITS = ("train", "val", "test")
 TABLE = "images.csv"
 _COLUMNS = (*REQUIRED, *OPTIONAL)
-_LOSSLESS = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # modes that PNG stores unchanged
 
 
 @dataclass(frozen=True)
@@ -298,87 +293,3 @@ def content_of(image: Any, number: int) -> Content:
     target = io.BytesIO()
     _save(image, number, target)
     return Content(target.tell(), hashlib.sha256(target.getbuffer()).digest())
-
-
-def picture_of(image: Any, where: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Return a Pillow image or an array as a Pillow image that PNG stores without loss.
-
-    Args:
-        image: A Pillow image, a numpy array ``[H, W]`` or ``[H, W, C]``, or a torch tensor
-            ``[H, W]`` or ``[C, H, W]``. Arrays and tensors hold bool, uint8, uint16 (grey images
-            only), or floats in [0, 1], which become 8 bits.
-        where: The name of the image in messages.
-        max_pixels: The most pixels that a Pillow image may have. Larger images are refused before
-            they are decoded.
-
-    Raises:
-        DataError: The argument is none of these, or has too many pixels.
-    """
-    if isinstance(image, Image.Image):
-        require_size(image, where, max_pixels)
-        turned = _upright(image, where)
-        if turned.mode in _LOSSLESS:
-            return turned
-        if turned.mode == "I":  # Pillow's form of 16-bit grey from some formats
-            values = np.asarray(turned)
-            if 0 <= values.min() and values.max() <= 65535:
-                return turned.convert("I;16")
-        return prepare(turned, Decoding(max_pixels=max_pixels), where=where)
-    if hasattr(image, "detach"):  # a torch tensor, without importing torch
-        array = image.detach().cpu().numpy()
-        array = np.moveaxis(array, 0, -1) if array.ndim == 3 else array
-        layout = "[H, W] or [C, H, W] for a torch tensor"
-    elif isinstance(image, np.ndarray):
-        array, layout = image, "[H, W] or [H, W, C] for a numpy array"
-    else:
-        raise DataError(
-            "is not an image",
-            where=where,
-            got=type(image).__name__,
-            allowed="a path, a Pillow image, a numpy array or a torch tensor",
-        )
-    array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
-    usable = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (2, 3, 4))
-    if not (usable and array.size):
-        raise DataError(
-            "the array is not an image",
-            where=where,
-            got=f"shape {list(image.shape)}",
-            allowed=f"{layout}, with 1 to 4 channels and at least one pixel",
-        )
-    return Image.fromarray(_bytes(array, where))
-
-
-def _upright(image: Image.Image, where: str) -> Image.Image:
-    """Return a Pillow image turned upright. Pixels that are not yet loaded are read from the file.
-
-    Raises:
-        DataError: The image's file cannot be read.
-    """
-    try:
-        return upright(image)[0].copy()
-    except (OSError, SyntaxError, ValueError) as error:  # the type depends on the image's format
-        raise DataError(f"the image cannot be read: {error}", where=where) from error
-
-
-def _bytes(array: np.ndarray[Any, Any], where: str) -> np.ndarray[Any, Any]:
-    if array.dtype == bool:
-        return array.astype(np.uint8) * 255
-    if array.dtype == np.uint8 or (array.dtype == np.uint16 and array.ndim == 2):
-        return np.ascontiguousarray(array)
-    if np.issubdtype(array.dtype, np.floating):
-        low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
-        if not (low >= 0 and high <= 1):  # NaN is refused as well
-            raise DataError(
-                "floating-point pixels must be between 0 and 1",
-                where=where,
-                got=f"{low:g} to {high:g}",
-                hint="pass images before normalisation: siamkit normalises them for the backbone",
-            )
-        return np.ascontiguousarray(np.rint(array * 255).astype(np.uint8))
-    raise DataError(
-        "unsupported type of pixels",
-        where=where,
-        got=str(array.dtype),
-        allowed="uint8, uint16 for grey images, or floats in [0, 1]",
-    )

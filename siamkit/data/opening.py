@@ -9,11 +9,9 @@ from pathlib import Path
 from siamkit.config import SAMPLE, DataConfig
 from siamkit.config.base import expanded
 from siamkit.data.cells import Cells
-from siamkit.data.decode import Decoding
-from siamkit.data.folders import briefly, listed, scan
 from siamkit.data.images import ImageSet
 from siamkit.data.leaks import require_apart
-from siamkit.data.looking import Facts, look
+from siamkit.data.looking import Facts, decoding_of, look
 from siamkit.data.manifest import OPTIONAL, REQUIRED, read_manifest
 from siamkit.data.sample import sample_dir
 from siamkit.data.sources import FolderSource, ManifestSource, Source, TupleSource
@@ -23,6 +21,8 @@ from siamkit.data.tuple_splits import require_both_kinds
 from siamkit.data.tuple_table import OPTIONAL as KNOWN_OPTIONAL
 from siamkit.data.tuple_table import PAIR, TRIPLET, read_lfw, read_tuples
 from siamkit.errors import DataError
+from siamkit.portable.decode import Decoding
+from siamkit.portable.folders import briefly, listed, scan
 from siamkit.spelling import setting
 from siamkit.words import plural
 
@@ -140,7 +140,7 @@ def usable(source: Source, config: DataConfig, how: Decoding | None = None) -> U
     files = source.files()
     boxes = {path: box for path, box in files.items() if box is not None}
     tolerant = config.on_unreadable != "error"
-    how = how or Decoding.of_data(config)
+    how = how or decoding_of(config)
     looks = look(list(files), how, boxes=boxes, full=tolerant)
     facts = {found.path: found for found in looks}
     bad = [(path, found.problem) for path, found in facts.items() if found.problem]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamkit.data.images import Sample
-from siamkit.data.threads import in_threads
+from siamkit.portable.threads import in_threads
 
 _THREADS = 8
 

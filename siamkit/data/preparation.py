@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from siamkit.config import DataConfig
-from siamkit.data.depth import DEEP_GREY
-from siamkit.data.geometry import Size, kept_by_crop
 from siamkit.data.images import ImageSet
 from siamkit.data.looking import Facts, largest_value
 from siamkit.interfaces import Fit
+from siamkit.portable.depth import DEEP_GREY
+from siamkit.portable.geometry import Size, kept_by_crop
 from siamkit.spelling import setting
 from siamkit.words import plural
 

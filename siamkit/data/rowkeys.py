@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from siamkit.data.loader import ViewDataset
-from siamkit.data.threads import in_threads
 from siamkit.errors import DataError
 from siamkit.keys import KEY_BYTES
+from siamkit.portable.threads import in_threads
 
 _THREADS = 8
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from siamkit.data.folders import Scan, briefly
-from siamkit.data.images import Box, ImageSet
+from siamkit.data.class_folders import class_images
+from siamkit.data.images import ImageSet
 from siamkit.data.manifest import SPLITS, Record, image_set
 from siamkit.data.splits import (
     HoldOut,
@@ -18,6 +18,8 @@ from siamkit.data.splits import (
 from siamkit.data.tuple_splits import split_tuples
 from siamkit.data.tuple_table import TupleTable
 from siamkit.errors import DataError
+from siamkit.portable.folders import Scan, briefly
+from siamkit.portable.geometry import Box
 from siamkit.words import plural
 
 Parts = dict[str, ImageSet]
@@ -338,7 +340,7 @@ def _split_folders(scan: Scan) -> Mapping[str, str]:
 
 
 def _class_folders(scan: Scan, folder: str | None) -> ImageSet:
-    images = scan.images(folder)
+    images = class_images(scan, folder)
     if not (images or scan.loose(folder)):
         raise DataError("no image is left", where=str(scan.root / (folder or "")))
     if not images:

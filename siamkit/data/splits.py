@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
-from siamkit.data.folders import briefly
 from siamkit.data.images import ImageSet
 from siamkit.data.looking import Facts
 from siamkit.errors import DataError
+from siamkit.portable.folders import briefly
 from siamkit.words import plural
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from siamkit.data.decode import missing
 from siamkit.errors import ConfigError, DataError, did_you_mean
+from siamkit.portable.decode import missing
 from siamkit.spelling import setting
 from siamkit.words import plural
 

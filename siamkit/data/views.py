@@ -15,12 +15,11 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandomResizedCrop, v2
-from torchvision.transforms.v2 import functional as F
 
 from siamkit.config import AugmentConfig
-from siamkit.data.geometry import Region, border_colour, centre_crop, padded, resampled
-from siamkit.errors import ConfigError
 from siamkit.interfaces import Preprocessing
+from siamkit.portable.geometry import Region, border_colour
+from siamkit.portable.prepare import Preparer
 
 # In pixels, at any image size: the range of SimCLR (Chen et al., ICML 2020).
 _BLUR_SIGMA = (0.1, 2.0)
@@ -53,9 +52,8 @@ class EvalView:
     """
 
     def __init__(self, preprocessing: Preprocessing) -> None:
-        height, width = preprocessing.size
-        self.preprocessing, self._size = preprocessing, (width, height)
-        self._resample = Image.Resampling[_interpolation(preprocessing).name]
+        self.preprocessing = preprocessing
+        self._prepare = Preparer(preprocessing)
 
     is_random = False
     """Whether the seed changes the result."""
@@ -67,24 +65,11 @@ class EvalView:
 
     def __call__(self, image: Image.Image, seed: int = 0) -> Tensor:
         """Return the view ``[C, H, W]`` (float32) of ``image``; ``seed`` has no effect."""
-        return _to_tensor(self.resize(image), self.preprocessing)
+        return torch.from_numpy(self._prepare(image))
 
     def resize(self, image: Image.Image) -> Image.Image:
-        """Return ``image`` as the network sees it: fitted into the input, but not yet normalised.
-
-        With ``crop``, the result equals a resize followed by a crop, up to rounding, but only the
-        pixels that remain are computed. So an image of 2 x 10,000 pixels does not grow to 300
-        megapixels in between.
-        """
-        if self.preprocessing.fit == "crop":
-            region = centre_crop(image.size, self._size, self.preprocessing.crop_pct)
-            return resampled(image, region, self._size, self._resample)
-        return self.fitted(image, Region(0, 0, *image.size))
-
-    def fitted(self, image: Image.Image, part: Region) -> Image.Image:
-        """Return a part of ``image`` at the input size, squashed or padded."""
-        region = padded(part, self._size) if self.preprocessing.fit == "pad" else part
-        return resampled(image, region, self._size, self._resample)
+        """Return ``image`` as the network sees it: fitted into the input, not yet normalised."""
+        return self._prepare.resized(image)
 
 
 class TrainView:
@@ -105,11 +90,12 @@ class TrainView:
         self.preprocessing = preprocessing
         self._augment = augment
         self._eval = EvalView(preprocessing)
+        self._prepare = Preparer(preprocessing)
         self._crop = v2.RandomResizedCrop(
             preprocessing.size,
             scale=augment.crop_scale,
             ratio=augment.crop_ratio,
-            interpolation=_interpolation(preprocessing),
+            interpolation=InterpolationMode(preprocessing.interpolation),
         )
         self._flip = v2.RandomHorizontalFlip(augment.horizontal_flip)
         jitter = v2.ColorJitter(
@@ -140,7 +126,7 @@ class TrainView:
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would seed every accelerator too.
             torch.default_generator.manual_seed(seed)
-            return _to_tensor(self._change(image), self.preprocessing)
+            return torch.from_numpy(self._prepare.normalised(self._change(image)))
 
     def _cropped(self, image: Image.Image) -> Image.Image:
         """Return a random crop of ``image``, resized to the input size.
@@ -160,7 +146,7 @@ class TrainView:
         top, left, height, width = RandomResizedCrop.get_params(square, list(scale), list(ratio))
         x, y = image.width / side, image.height / side
         part = Region(left * x, top * y, (left + width) * x, (top + height) * y)
-        return self._eval.fitted(image, part)
+        return self._prepare.fitted(image, part)
 
     def _change(self, image: Image.Image) -> Image.Image:
         image = self._cropped(image)
@@ -181,24 +167,5 @@ class TrainView:
         return image
 
 
-def _interpolation(preprocessing: Preprocessing) -> InterpolationMode:
-    try:
-        return InterpolationMode(preprocessing.interpolation)
-    except ValueError:
-        raise ConfigError(
-            "the backbone has an unknown interpolation",
-            got=preprocessing.interpolation,
-            allowed="bilinear, bicubic, nearest",
-        ) from None
-
-
 def _uniform(low: float, high: float) -> float:
     return float(torch.empty(()).uniform_(low, high))
-
-
-def _to_tensor(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    pixels = F.pil_to_tensor(image).contiguous()  # [C, H, W]; bytes are the cheapest to reorder
-    pixels = F.to_dtype(pixels, torch.float32, scale=True)
-    mean, std = list(preprocessing.mean), list(preprocessing.std)
-    result: Tensor = F.normalize(pixels, mean, std, inplace=True)
-    return result

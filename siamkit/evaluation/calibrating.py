@@ -15,9 +15,8 @@ from torch import Tensor
 
 from siamkit.data.images import ImageSet
 from siamkit.errors import ConfigError, DataError
-from siamkit.evaluation.calibration import Calibration, Provenance, Target
 from siamkit.evaluation.pairs import MOST, known_pairs, pairs_of, scores
-from siamkit.evaluation.prediction import Rate, predicted_rate
+from siamkit.evaluation.prediction import predicted_rate
 from siamkit.evaluation.verification import (
     LEAST_FALSE_ACCEPTS,
     Roc,
@@ -25,6 +24,7 @@ from siamkit.evaluation.verification import (
     roc,
     threshold_at,
 )
+from siamkit.portable.calibration import Calibration, Provenance, Rate, Target
 
 _MOST_AT_ALL = 20_000_000  # pairs; each takes about 100 bytes
 

@@ -34,38 +34,20 @@ end, and the logit interval the better upper end. At each end, the result is the
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy.special import expit, logit
 from scipy.stats import t as student
+
+from siamkit.portable.calibration import Rate
 
 COVERAGE = 0.95
 _FAMILIES = 1.5
 """The factor on the variance, because identities of one family are not independent."""
 
-Share = Annotated[float, Field(ge=0, le=1)]
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Rate:
-    """An error rate, and a 95 % prediction interval for the rate on as many unseen identities.
-
-    Attributes:
-        rate: The measured rate, in [0, 1].
-        low: The lower end of the interval.
-        high: The upper end of the interval.
-    """
-
-    rate: Share
-    low: Share
-    high: Share
 
 
 def predicted_rate(wrong: NDArray[np.bool_], first: Ints, second: Ints) -> Rate:

@@ -19,16 +19,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from siamkit.checks import whole_number
-from siamkit.config import MAX_PIXELS
-from siamkit.data.decode import Decoding, decode, prepare
 from siamkit.data.images import ImageSet, Sample
 from siamkit.data.inputs import Paths, is_file, listed, samples_of
 from siamkit.data.loader import Loader, ViewDataset, default_workers
-from siamkit.data.memory import picture_of
 from siamkit.data.views import EvalView
 from siamkit.engine.kernels import KERNELS, Choice, Precision, choose, kernel_class, run
 from siamkit.errors import CheckpointError, ConfigError, DataError
-from siamkit.evaluation.calibration import Calibration, Verdict
 from siamkit.evaluation.cosine import cosine, directions
 from siamkit.guard import attributing
 from siamkit.inference.usable import require_direction, require_finite
@@ -38,14 +34,16 @@ from siamkit.model.pretrained.identity import fingerprint_of
 from siamkit.model.pretrained.load import load_net
 from siamkit.model.siamese import SiameseNet, plugins_of
 from siamkit.model.trace import evaluating
+from siamkit.portable.calibration import Calibration, Verdict
+from siamkit.portable.decode import Decoding, decode, prepare
+from siamkit.portable.embedding import BATCH_SIZE
+from siamkit.portable.pictures import picture_of
+from siamkit.portable.preprocessing import MAX_PIXELS
 from siamkit.showing import Bar, TextRepr, shown
 from siamkit.spelling import command
 
 ImageLike = str | Path | Image.Image | np.ndarray[Any, Any]
 Images = ImageLike | Iterable[ImageLike] | Sequence[Sample] | Tensor
-
-BATCH_SIZE = 64
-"""The default number of images per forward pass."""
 
 _BATCHES_AT_ONCE = 256  # the loader gets the image indices of this many batches at a time
 
@@ -248,6 +246,11 @@ class Embedder(TextRepr):
     def numerics(self) -> str:
         """The kind of device and the precision. Embeddings of one kind are equal up to rounding."""
         return kernel_class(self._device, self._precision)
+
+    @property
+    def kernel_name(self) -> str | None:
+        """The name of the kernel in use; None before the first image."""
+        return None if self._choice is None else self._choice.kernel.name
 
     @property
     def choice(self) -> Choice | None:

@@ -15,15 +15,15 @@ import numpy as np
 from siamkit.data.inputs import files_of
 from siamkit.errors import ConfigError, DataError
 from siamkit.files import open_regular, reading, writing
-from siamkit.inference.embedder import BATCH_SIZE, Embedder
 from siamkit.inference.filling import HINT, OnProgress, fill, publish, working, workplace
+from siamkit.portable.embedding import BATCH_SIZE, Embeds
 from siamkit.spelling import argument
 
 _ROWS_AT_ONCE = 16_384
 
 
 def embed_to_file(
-    embedder: Embedder,
+    embedder: Embeds,
     images: str | Path | Sequence[str | Path],
     output: Path,
     *,
@@ -72,7 +72,6 @@ def embed_to_file(
             publish(_checked(_write_list(folder / "paths.csv", paths), sidecar, force), sidecar)
             publish(rows, output)
         shutil.rmtree(folder)
-    choice = embedder.choice
     return {
         "output": str(output),
         "paths": None if sidecar is None else str(sidecar),
@@ -80,7 +79,7 @@ def embed_to_file(
         "dim": embedder.embedding_dim,
         "resumed_at": before,
         "seconds": time.perf_counter() - started,
-        "kernel": None if choice is None else choice.kernel.name,
+        "kernel": embedder.kernel_name,
     }
 
 

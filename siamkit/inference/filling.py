@@ -23,10 +23,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from siamkit.errors import CheckpointError, DataError, Interrupted, ResourceError
-from siamkit.evaluation.cosine import directions
 from siamkit.files import fsync, open_regular, sweep, writing
-from siamkit.inference.embedder import BATCH_SIZE, Embedder
 from siamkit.json_files import read_sealed, write_sealed
+from siamkit.portable.cosine import directions
+from siamkit.portable.embedding import BATCH_SIZE, Embeds
 from siamkit.spelling import argument
 from siamkit.words import plural
 
@@ -111,7 +111,7 @@ def _require_own(folder: Path) -> None:
 
 def fill(
     folder: Path,
-    embedder: Embedder,
+    embedder: Embeds,
     paths: Sequence[Path],
     *,
     normalize: bool = False,
@@ -155,8 +155,8 @@ def fill(
     with file.opened():
         try:
             for part in embedder.stream(paths[before:], batch_size=batch_size):
-                vectors = directions(part.embeddings) if normalize else part.embeddings
-                file.append(vectors.numpy())
+                vectors = np.asarray(part.embeddings)
+                file.append(directions(vectors) if normalize else vectors)
                 report(file.done, len(paths))
         except KeyboardInterrupt:
             raise Interrupted(

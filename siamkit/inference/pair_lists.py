@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from siamkit.data.cells import Cells
-from siamkit.data.decode import RGB, Decoding
-from siamkit.data.folders import listed
 from siamkit.data.looking import unreadable
 from siamkit.data.tables import read_table, require_columns
 from siamkit.data.tuple_table import TupleTable
 from siamkit.errors import ConfigError, DataError
-from siamkit.evaluation.calibration import Calibration
-from siamkit.evaluation.pairs import cosines
-from siamkit.evaluation.verification import errors_at
-from siamkit.files import replacing
-from siamkit.inference.embedder import Embedder
-from siamkit.inference.usable import require_direction
+from siamkit.files import path_of, replacing
+from siamkit.portable.calibration import Calibration
+from siamkit.portable.cosine import pair_cosines, require_direction
+from siamkit.portable.decode import RGB, Decoding
+from siamkit.portable.embedding import Embeds
+from siamkit.portable.folders import listed
 from siamkit.spelling import argument
 from siamkit.words import inert, plural
 
 COLUMNS = ("a", "b")
+
+
+class Verifies(Embeds, Protocol):
+    """An embedder that says how it decodes files."""
+
+    @property
+    def decoding(self) -> Decoding:
+        """How image files are decoded."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class PairVerdicts:
 
     def summary(self) -> dict[str, Any]:
         """Return the counts, the threshold, and, if the list has a column ``same``, error rates."""
+        from siamkit.evaluation.verification import errors_at  # imports scikit-learn
+
         threshold = self.calibration.threshold
         known = self.pairs.same
         return {
@@ -171,7 +178,7 @@ def _root(file: Path) -> Path:
     return file.absolute().parent.resolve()
 
 
-def verify_pairs(embedder: Embedder, pairs: TupleTable, file: Path) -> PairVerdicts:
+def verify_pairs(embedder: Embeds, pairs: TupleTable, file: Path) -> PairVerdicts:
     """Verify each pair of a list.
 
     Args:
@@ -187,7 +194,32 @@ def verify_pairs(embedder: Embedder, pairs: TupleTable, file: Path) -> PairVerdi
     return PairVerdicts(pairs, pair_scores(embedder, pairs, _root(file)), calibration)
 
 
-def pair_scores(embedder: Embedder, pairs: TupleTable, root: Path) -> NDArray[np.float64]:
+def verify_list(
+    load: Callable[[], Verifies], pairs: str | Path, output: str | Path | None
+) -> PairVerdicts:
+    """Verify each pair of a list, and write the verdicts to a file if one is given.
+
+    Args:
+        load: Returns the network; called once the arguments are known to be usable.
+        pairs: The list; see :func:`read_pairs`.
+        output: A new CSV file for the verdicts; None writes no file.
+
+    Raises:
+        ConfigError: ``output`` exists, or its folder doesn't.
+        SiamkitError: As for :func:`read_pairs` and :func:`verify_pairs`.
+    """
+    path = path_of(pairs, "pairs", "a table of pairs")
+    target = None if output is None else path_of(output, "output", "a new CSV file")
+    if target is not None:
+        require_new(target)
+    embedder = load()
+    verdicts = verify_pairs(embedder, read_pairs(path, embedder.decoding), path)
+    if target is not None:
+        verdicts.save(target)
+    return verdicts
+
+
+def pair_scores(embedder: Embeds, pairs: TupleTable, root: Path) -> NDArray[np.float64]:
     """Return the cosine similarities ``[P]`` of the pairs. Each image is embedded once.
 
     Args:
@@ -199,7 +231,7 @@ def pair_scores(embedder: Embedder, pairs: TupleTable, root: Path) -> NDArray[np
         SiamkitError: As for :meth:`.Embedder.embed`.
     """
     names = pairs.paths
-    vectors = torch.empty(len(names), embedder.embedding_dim)
+    vectors = np.empty((len(names), embedder.embedding_dim), np.float32)
     done = 0
     for part in embedder.stream([root / name for name in names]):
         vectors[done : done + len(part.paths)] = part.embeddings
@@ -207,4 +239,4 @@ def pair_scores(embedder: Embedder, pairs: TupleTable, root: Path) -> NDArray[np
     require_direction(vectors, names)
     place = {name: index for index, name in enumerate(names)}
     first, second = np.array([[place[name] for name in row] for row in pairs.rows], np.int64).T
-    return cosines(vectors, first, second)
+    return pair_cosines(vectors, first, second)

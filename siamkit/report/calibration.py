@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from siamkit.report import units
+from siamkit.report.plain import prior_text, verdict_lines
 from siamkit.report.terminal import cells, make_table, styled, whole
 from siamkit.words import plural
 
@@ -66,30 +67,12 @@ def calibration(values: Json, before: Json | None = None) -> RenderableType:
 
 def verdict(values: Json) -> RenderableType:
     """Return the printed verdict on one pair."""
-    same = values["same"]
-    score, threshold = apart(values["score"], values["threshold"])
-    probability, _ = apart(values["probability"], 0.5)
+    decision, numbers, prior = verdict_lines(values)
     return Group(
-        styled("same" if same else "different", "bold green" if same else "bold red"),
-        styled(f"score {score}, threshold {threshold}, probability {probability}"),
-        styled(f"The probability holds {_prior(values['prior'])}", "dim"),
+        styled(decision, "bold green" if values["same"] else "bold red"),
+        styled(numbers),
+        styled(prior, "dim"),
     )
-
-
-def _prior(prior: float) -> str:
-    return (
-        f"for data in which {units.percent(prior)} of the pairs are the same; there, the "
-        "probability is 0.5 at the threshold."
-    )
-
-
-def apart(value: float, bound: float) -> tuple[str, str]:
-    """Return two numbers as text, with as many digits as it takes to tell them apart."""
-    for digits in range(4, 18):
-        text, other = f"{value:.{digits}f}", f"{bound:.{digits}f}"
-        if float(text) != float(other) or value == bound:
-            return text, other
-    return repr(value), repr(bound)
 
 
 def pair_list(values: Json) -> RenderableType:
@@ -107,7 +90,7 @@ def pair_list(values: Json) -> RenderableType:
         ]
         kinds = f"{errors['same']} same and {errors['different']} different pairs"
         lines.append(f"compared with the labels of the list ({kinds}): {', '.join(rates)}")
-    lines.append(f"The probabilities hold {_prior(values['prior'])}")
+    lines.append(f"The probabilities hold {prior_text(values['prior'])}")
     if values["out"]:
         lines.append(f"written to {values['out']}")
     return whole("\n".join(lines))

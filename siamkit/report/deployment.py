@@ -9,6 +9,13 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from siamkit.report import units
+from siamkit.report.plain import (
+    NEIGHBOUR_COLUMNS,
+    embedded_text,
+    neighbour_cells,
+    pace,
+    search_line,
+)
 from siamkit.report.terminal import cells, make_table, styled, whole
 from siamkit.words import plural
 
@@ -17,11 +24,7 @@ Json = Mapping[str, Any]
 
 def embedded(result: Json) -> RenderableType:
     """Return what ``siamkit embed`` prints."""
-    count = plural(result["images"], "embedding")
-    text = f"{count} of {result['dim']} dimensions, float32: {result['output']}"
-    if result["paths"] is not None:
-        text += f"\nimage paths: {result['paths']}"
-    return whole(f"{text}\n{_pace(result)}")
+    return whole(embedded_text(result))
 
 
 def indexed(result: Json) -> RenderableType:
@@ -36,36 +39,15 @@ def indexed(result: Json) -> RenderableType:
             f"approximate search ({result['kind']}): recall@10 {result['recall@10']:.3f} on a "
             f"sample of the gallery, built in {units.duration(result['build_seconds'])}"
         )
-    return whole("\n".join([*lines, _pace(result)]))
+    return whole("\n".join([*lines, pace(result)]))
 
 
 def searched(result: Json) -> RenderableType:
     """Return what ``siamkit search`` prints."""
-    how = f"{result['kind']} search among {plural(result['images'], 'image')}"
-    if result["recall@10"] is not None:
-        how += f"; recall@10 against exact search: {result['recall@10']:.3f}"
-    parts: list[RenderableType] = [styled(how)]
+    parts: list[RenderableType] = [styled(search_line(result))]
     for query in result["queries"]:
-        table = make_table("rank", "score", "label", "path", numbers=("rank", "score"))
+        table = make_table(*NEIGHBOUR_COLUMNS, numbers=("rank", "score"))
         for neighbour in query["neighbours"]:
-            table.add_row(
-                *cells(
-                    neighbour["rank"],
-                    f"{neighbour['score']:.4f}",
-                    neighbour["label"],
-                    neighbour["path"],
-                )
-            )
+            table.add_row(*cells(*neighbour_cells(neighbour)))
         parts += [Text(), whole(styled(query["path"], "bold")), table]
     return Group(*parts)
-
-
-def _pace(result: Json) -> str:
-    new = result["images"] - result["resumed_at"]
-    if not new or result["kernel"] is None:
-        return "all images were embedded before"
-    seconds = result["seconds"] - (result.get("build_seconds") or 0.0)
-    rate = units.per_second(new / max(seconds, 1e-9))
-    return (
-        f"{plural(new, 'image')} embedded in {units.duration(seconds)} ({rate}, {result['kernel']})"
-    )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from siamkit.config import CalibrationConfig
 from siamkit.errors import CheckpointError
 from siamkit.evaluation.calibrating import calibrate
-from siamkit.evaluation.calibration import Calibration
 from siamkit.files import is_there, reading
+from siamkit.portable.calibration import Calibration
 from siamkit.runs.checkpoint import SavedCheckpoint
 from siamkit.runs.directory import RunDir
 from siamkit.runs.held_out import HeldOut

@@ -10,6 +10,9 @@ does not depend on them.
 
 Frozen tensors do not change from one checkpoint to the next. So the file that holds them is written
 twice per phase, and later checkpoints share it by hard links.
+
+A slim run (:func:`slim`) has one checkpoint: the best epoch's network with the run's last state. It
+has no optimizer's state, so it cannot be trained further.
 """
 
 from __future__ import annotations
@@ -92,6 +95,11 @@ class SavedCheckpoint:
         return self.folder.name
 
     @property
+    def is_slim(self) -> bool:
+        """Whether the checkpoint has no optimizer's state; see :func:`slim`."""
+        return _OPTIMIZER not in self.files
+
+    @property
     def network(self) -> str:
         """A SHA-256 over the files of the network; equal networks of one epoch have the same."""
         return digest_of([self.files[_FROZEN], self.files[_MODEL]])
@@ -138,6 +146,54 @@ def publish(
     return target
 
 
+def name_of(epoch: int, step: int) -> str:
+    """Return the name of the checkpoint after some finished epochs and steps."""
+    return f"epoch-{epoch:05d}-step-{step:08d}"
+
+
+def slim(root: Path, best: SavedCheckpoint, state: Mapping[str, Any]) -> None:
+    """Keep only the network of the best epoch, without the optimizer's state.
+
+    The files of the network do not change, so what was computed with the network, such as the
+    calibration, stays valid. A kill at any moment leaves the old checkpoints, or the slim one and
+    perhaps some old ones; then the same call finishes the work.
+
+    Args:
+        root: The folder of all checkpoints.
+        best: The checkpoint of the best epoch.
+        state: The last state of the run, which the slim checkpoint gets.
+
+    Raises:
+        ResourceError: The disk is full or not writable.
+    """
+    with replacing(best.folder) as folder:
+        folder.mkdir()
+        for name in (_MODEL, _FROZEN):
+            _link_or_copy(best.folder / name, folder / name)
+        _seal(folder, state, {n: best.files[n] for n in (_MODEL, _FROZEN)}, best.frozen)
+    for pointer in (BEST, LATEST):
+        write_atomic(root / pointer, best.name + "\n")
+    for path in newest_first(root):
+        if path.name != best.name:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _link_or_copy(file: Path, new: Path) -> None:
+    try:
+        os.link(file, new)
+    except OSError:  # some file systems have no hard links
+        shutil.copyfile(file, new)
+
+
+def _seal(
+    folder: Path, state: Mapping[str, Any], digests: dict[str, str], frozen: Mapping[str, str]
+) -> None:
+    """Write the state of a checkpoint, and the manifest with the SHA-256 of each file."""
+    write_json(folder / _STATE, state)
+    digests[_STATE] = sha256_of(folder / _STATE)
+    write_sealed(folder / _MANIFEST, {"format": FORMAT, "files": digests, "frozen": dict(frozen)})
+
+
 def _write(folder: Path, checkpoint: Checkpoint, twin: Path | None) -> None:
     """Write the files of a checkpoint. Those of tensors are written and hashed side by side."""
     tensors = {
@@ -151,10 +207,7 @@ def _write(folder: Path, checkpoint: Checkpoint, twin: Path | None) -> None:
         digests = dict(pool.map(lambda name: (name, _saved(tensors[name], folder / name)), tensors))
     if linked:
         digests[_FROZEN] = linked
-    write_json(folder / _STATE, checkpoint.state)
-    digests[_STATE] = sha256_of(folder / _STATE)
-    manifest = {"format": FORMAT, "files": digests, "frozen": dict(checkpoint.frozen)}
-    write_sealed(folder / _MANIFEST, manifest)
+    _seal(folder, checkpoint.state, digests, checkpoint.frozen)
 
 
 def _saved(tensors: Mapping[str, Tensor], path: Path) -> str:
@@ -271,6 +324,8 @@ def latest_intact(root: Path, *, strict: bool = False) -> tuple[SavedCheckpoint,
 def load(folder: Path) -> SavedCheckpoint:
     """Check the hash of every file of a checkpoint, and return it.
 
+    A slim checkpoint has no optimizer's state, and is returned without it.
+
     Raises:
         CheckpointError: A file is missing, damaged, or of another format; the message names it.
     """
@@ -298,7 +353,7 @@ def load_state(folder: Path) -> SavedCheckpoint:
 def _checked(folder: Path, names: set[str]) -> SavedCheckpoint:
     manifest = _manifest(folder)
     files: dict[str, str] = manifest["files"]
-    for name in sorted(names):
+    for name in sorted(names & files.keys()):
         path = folder / name
         with reading(path):
             whole = sha256_of(path) == files[name]
@@ -316,6 +371,6 @@ def _manifest(folder: Path) -> dict[str, Any]:
             allowed=str(FORMAT),
         )  # fmt: skip
     manifest = unsealed(values, str(path))
-    if set(manifest["files"]) != _FILES:
+    if set(manifest["files"]) not in (_FILES, _FILES - {_OPTIMIZER}):
         raise CheckpointError("the file is damaged", where=str(path))
     return manifest

@@ -16,10 +16,10 @@ from siamkit.config import RunConfig, decisive, flat, resolve
 from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet
 from siamkit.errors import CheckpointError, ConfigError, SiamkitError
-from siamkit.evaluation.calibration import Calibration
 from siamkit.files import is_there, read_bytes, reading
 from siamkit.json_files import read_sealed
 from siamkit.model.pruning import Pruning
+from siamkit.portable.calibration import Calibration
 from siamkit.registry import Registry
 from siamkit.runs import checkpoint
 from siamkit.runs.calibration import calibrate_hint, calibration_of, read_calibration
@@ -27,7 +27,7 @@ from siamkit.runs.checkpoint import SavedCheckpoint
 from siamkit.runs.directory import RunDir
 from siamkit.runs.held_out import HeldOut
 from siamkit.runs.log import Log, read_log
-from siamkit.spelling import command
+from siamkit.spelling import command, setting
 
 Which = Literal["best", "last"]
 """The network of the best epoch, or the last one that was saved."""
@@ -185,6 +185,16 @@ class OpenRun:
                 where=str(self.path),
                 hint=f"{command('train --resume', self.path)} continues the run",
             )
+        state = self._newest.state
+        if self._newest.is_slim and self._newest.name != checkpoint.name_of(
+            state["epoch"], state["step"]
+        ):
+            raise CheckpointError(
+                "the run is slim: it kept only the network of its best epoch",
+                where=str(self.path),
+                hint="leave the last network out, or train again with "
+                + setting("train.keep", "all"),
+            )
         return self._newest.name
 
     def checkpoint(self, which: Which = "best") -> SavedCheckpoint:
@@ -205,8 +215,12 @@ class OpenRun:
         try:
             return load()
         except CheckpointError as error:
-            newest = checkpoint.newest_first(self.dir.checkpoints)[0].name
-            if name == newest:
+            newest, *older = checkpoint.newest_first(self.dir.checkpoints)
+            if name == newest.name and not older:
+                hint = (
+                    "it is the only checkpoint of the run: restore it from a copy, or train again"
+                )
+            elif name == newest.name:
                 hint = f"{command('train --resume', self.path)} goes back to the checkpoint before"
             else:
                 hint = "the network of the best epoch is lost; use the network of the last epoch"

@@ -14,7 +14,7 @@ from siamkit.data.opening import load_data, open_source, split, unseen_images
 from siamkit.data.overlap import Content, Image, found_in
 from siamkit.data.splits import Splits
 from siamkit.errors import SiamkitError
-from siamkit.evaluation.calibration import Calibration, Provenance
+from siamkit.portable.calibration import Calibration, Provenance
 from siamkit.runs.held_out import HeldOut
 from siamkit.runs.open import OpenRun, Which
 from siamkit.spelling import argument, command

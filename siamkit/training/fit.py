@@ -14,6 +14,7 @@ from siamkit.data.splits import Splits
 from siamkit.engine.settings import Emit
 from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted
 from siamkit.guard import attributing
+from siamkit.json_files import read_sealed
 from siamkit.registry import Registry
 from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import SavedCheckpoint
@@ -153,12 +154,27 @@ def resume(
         require_same(state.identity, identity(config, splits, registries), run_dir)
         if changes:
             run_dir.write_config(config)
+        if saved.is_slim:
+            return _slim_result(run_dir, saved, emit)
         setup = build(config, registries, len(splits.train.classes), weights="none")
         setup.weights = state.weights
         if not state.is_over(config.train.epochs):
             there = len(checkpoint.newest_first(run_dir.checkpoints))
             require_space(run_dir.path, setup, there)
         return _run(setup, splits, state, run_dir, emit, saved)
+
+
+def _slim_result(run_dir: RunDir, saved: SavedCheckpoint, emit: Emit) -> Result:
+    """Return the stored result of a slim run, which is over and cannot be trained further."""
+    checkpoint.slim(run_dir.checkpoints, saved, saved.state)  # a kill may have left old checkpoints
+    emit("notice", {"text": f"the run is slim ({setting('train.keep', 'slim')}): the optimizer's "
+                    "state and all networks but the best epoch's are gone, so nothing is left to "
+                    "continue; this is the stored result"})  # fmt: skip
+    result: Result = read_sealed(
+        run_dir.metrics,
+        f"{command('evaluate', run_dir.path)} measures the network; a slim run cannot be resumed",
+    )
+    return result
 
 
 def _changed(run: OpenRun, changes: Layer) -> RunConfig:
@@ -217,6 +233,10 @@ def _run(
         calibration = calibrated(trainer, best, held_out[VAL], emit)
         result = {**run_result(trainer, held_out), "calibration": calibration}
         run_dir.write_metrics(result)
+        if setup.config.train.keep == "slim":
+            newest = checkpoint.newest_first(run_dir.checkpoints)[0]
+            last = checkpoint.load_state(newest)
+            checkpoint.slim(run_dir.checkpoints, best, last.state)
         at_best = state.history[state.best_epoch or 0]
         if notice := below_baseline(state.untrained, at_best, setup.schedule.monitor):
             emit("notice", {"text": notice})

@@ -277,7 +277,7 @@ class Trainer:
         changing = {n: t for n, t in tensors.items() if n not in frozen}
         require_finite(changing, self.train.precision)
         state.scaler = self.epoch.stepper.scaler.state_dict()
-        name = f"epoch-{state.epoch:05d}-step-{state.step:08d}"
+        name = checkpoint.name_of(state.epoch, state.step)
         if best:
             state.best_checkpoint = name
         path = checkpoint.publish(

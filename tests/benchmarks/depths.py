@@ -20,10 +20,10 @@ from fits import options_of, recall, samples_of
 from PIL import Image
 
 import siamkit
-from siamkit.data.decode import Decoding, decode
 from siamkit.data.images import Sample
 from siamkit.data.preparation import bits_for
 from siamkit.inference.embedder import Embedder
+from siamkit.portable.decode import Decoding, decode
 
 BITS = (10, 12, 14)
 

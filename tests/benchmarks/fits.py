@@ -18,10 +18,11 @@ import torch
 from PIL import Image
 
 import siamkit
-from siamkit.data.folders import scan
-from siamkit.data.geometry import kept_by_crop
+from siamkit.data.class_folders import class_images
 from siamkit.data.images import Sample
 from siamkit.inference.embedder import Embedder
+from siamkit.portable.folders import scan
+from siamkit.portable.geometry import kept_by_crop
 
 FITS = {
     "crop": {},
@@ -35,7 +36,7 @@ def samples_of(folder: Path, most: int) -> list[Sample]:
     """Return at most ``most`` images of each class."""
     seen: Counter[int] = Counter()
     chosen = []
-    for sample in scan(folder).images().samples:
+    for sample in class_images(scan(folder)).samples:
         seen[sample.label] += 1
         if seen[sample.label] <= most:
             chosen.append(sample)

@@ -27,13 +27,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from siamkit import api
-from siamkit.data.folders import scan
+from siamkit.data.class_folders import class_images
 from siamkit.data.images import ImageSet
 from siamkit.errors import DataError
 from siamkit.evaluation.calibrating import fit_threshold
 from siamkit.evaluation.pairs import pairs_of, scores
-from siamkit.evaluation.prediction import Rate
 from siamkit.inference.embedder import Embedder
+from siamkit.portable.calibration import Rate
+from siamkit.portable.folders import scan
 
 TARGETS = (("eer", None), ("accuracy", None), ("far", 1e-1), ("far", 1e-2), ("far", 1e-3))
 
@@ -120,7 +121,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--frozen", action="store_true", help="embed once, without training")
     args = parser.parse_args()
-    images = scan(args.data).images()
+    images = class_images(scan(args.data))
     print(f"{args.data.name}: {len(images)} images of {len(images.classes)} identities, a third "
           f"each to train, fit and test; {'frozen' if args.frozen else 'trained'}")  # fmt: skip
     print("seed  target    threshold   FAR: fitted [interval] -> seen         "

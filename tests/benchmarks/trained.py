@@ -24,14 +24,15 @@ from depths import deep
 from fits import samples_of
 from peers.measure import process
 
-from siamkit.data.folders import scan
+from siamkit.data.class_folders import class_images
+from siamkit.portable.folders import scan
 
 PARTS = ("train", "train", "val", "test")
 
 
 def split(folder: Path, bits: int | None, per_class: int, target: Path) -> Path:
     """Copy a set into train, val and test by half, a quarter and a quarter of its classes."""
-    names = scan(folder).images().classes
+    names = class_images(scan(folder)).classes
     samples = samples_of(folder, per_class)
     if bits:
         samples, _ = deep(samples, bits, target)

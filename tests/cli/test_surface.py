@@ -13,7 +13,8 @@ from siamkit.config import RunConfig
 RUN = [
     "DATA", "--backbone", "--pretrained/--no-pretrained", "--weights", "--head", "--image-size",
     "--in-chans", "--freeze-policy", "--loss", "--optimizer", "--scheduler", "--epochs",
-    "--batch-size", "--lr", "--seed", "--device", "--checkpoint-every", "--views", "--cache",
+    "--batch-size", "--lr", "--seed", "--device", "--checkpoint-every", "--keep", "--views",
+    "--cache",
     "--far", "--root", "--path-column", "--label-column", "--run-dir",
     "--report/--no-report", "--track", "--workers", "--preset", "--config", "--set",
 ]  # fmt: skip
@@ -40,6 +41,8 @@ SURFACE = {
     "siamkit index": ["RUN", "GALLERY", "--output -o", "--kind", "--batch-size", "--last",
                       "--device", "--workers", "--force", "--json"],
     "siamkit search": ["INDEX", "QUERY", "-k", "--run", "--exact", "--device", "--json"],
+    "siamkit export": ["RUN", "--output -o", "--format", "--quantize", "--license", "--seed",
+                       "--force", "--json"],
     "siamkit data": [],
     "siamkit data check": ["DATA", "--root", "--path-column", "--label-column", "--set", "--seed",
                            "--strict", "--json"],

@@ -12,11 +12,12 @@ from PIL import Image
 from siamkit.batches import Batch
 from siamkit.config import AugmentConfig
 from siamkit.data import loader as loader_module
-from siamkit.data.folders import scan
+from siamkit.data.class_folders import class_images
 from siamkit.data.loader import Loader, ViewDataset, default_workers
 from siamkit.data.views import EvalView, TrainView
 from siamkit.errors import DataError, ResourceError, SiamkitError
 from siamkit.interfaces import Preprocessing
+from siamkit.portable.folders import scan
 
 PRE = Preprocessing(size=(16, 16))
 BATCHES = [[0, 5, 1], [7, 2], [3, 3, 6, 4]]
@@ -24,7 +25,7 @@ BATCHES = [[0, 5, 1], [7, 2], [3, 3, 6, 4]]
 
 @pytest.fixture
 def images(make_images):
-    return scan(make_images({"a": 4, "b": 4})).images()
+    return class_images(scan(make_images({"a": 4, "b": 4})))
 
 
 def dataset(images, seed=0, **augment):
@@ -60,7 +61,7 @@ def test_without_augmentation_all_views_are_one(images):
 def test_images_get_views_of_their_own(make_images):
     root = make_images({"a": 1, "b": 1})
     (root / "b/0.png").write_bytes((root / "a/0.png").read_bytes())
-    data = dataset(scan(root).images())
+    data = dataset(class_images(scan(root)))
     assert not torch.equal(data[0, 0], data[1, 0])
 
 

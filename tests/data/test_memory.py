@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from siamkit.data.decode import Decoding, decode
-from siamkit.data.memory import Item, items_of, picture_of, write_items
+from siamkit.data.memory import Item, items_of, write_items
 from siamkit.data.opening import open_source
 from siamkit.errors import ConfigError, DataError
+from siamkit.portable.decode import Decoding, decode
+from siamkit.portable.pictures import picture_of
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)  # [H, W, C]
 

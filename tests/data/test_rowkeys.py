@@ -8,20 +8,21 @@ from pathlib import Path
 import pytest
 
 from siamkit.config import AugmentConfig
-from siamkit.data.folders import scan
+from siamkit.data.class_folders import class_images
 from siamkit.data.images import ImageSet, Sample
 from siamkit.data.loader import ViewDataset
 from siamkit.data.rowkeys import KEY_BYTES, FileDigest, RowKeys
 from siamkit.data.views import EvalView, TrainView
 from siamkit.errors import DataError
 from siamkit.interfaces import Preprocessing
+from siamkit.portable.folders import scan
 
 PREPROCESSING = Preprocessing(size=(32, 32), interpolation="bicubic", crop_pct=0.9)
 
 
 def keys(root: Path, *, view: EvalView | TrainView | None = None, seed: int = 0) -> RowKeys:
     chosen = view or TrainView(PREPROCESSING, AugmentConfig())
-    return RowKeys(ViewDataset(scan(root).images(), chosen, seed))
+    return RowKeys(ViewDataset(class_images(scan(root)), chosen, seed))
 
 
 def test_every_image_and_view_has_a_name_of_its_own(image_folder: Path) -> None:
@@ -110,7 +111,7 @@ def test_one_changed_byte_changes_the_name_of_that_image_alone(
 
 
 def test_digests_are_taken_once_and_shared(image_folder: Path) -> None:
-    dataset = ViewDataset(scan(image_folder).images(), EvalView(PREPROCESSING), 0)
+    dataset = ViewDataset(class_images(scan(image_folder)), EvalView(PREPROCESSING), 0)
     known: dict[Path, FileDigest] = {}
     first = RowKeys(dataset, known)(0, 0)
     assert len(known) == 48
@@ -121,7 +122,7 @@ def test_digests_are_taken_once_and_shared(image_folder: Path) -> None:
 
 def test_a_file_that_went_is_named(tmp_path: Path, image_folder: Path) -> None:
     shutil.copytree(image_folder / "class0", tmp_path / "images" / "class0")
-    images: ImageSet = scan(tmp_path / "images").images()
+    images: ImageSet = class_images(scan(tmp_path / "images"))
     images.samples[2].path.unlink()
     with pytest.raises(DataError, match=images.samples[2].path.name):
         RowKeys(ViewDataset(images, EvalView(PREPROCESSING), 0))
@@ -131,7 +132,7 @@ def test_a_file_that_is_written_or_removed_later_is_noticed(
     tmp_path: Path, image_folder: Path
 ) -> None:
     shutil.copytree(image_folder / "class0", tmp_path / "images" / "class0")
-    images = scan(tmp_path / "images").images()
+    images = class_images(scan(tmp_path / "images"))
     key = RowKeys(ViewDataset(images, EvalView(PREPROCESSING), 0))
     key.require_unchanged(range(6))
     path = images.samples[1].path
@@ -157,5 +158,7 @@ def test_reading_can_be_stopped_between_two_files(image_folder: Path) -> None:
             raise Stopped
 
     with pytest.raises(Stopped):
-        RowKeys(ViewDataset(scan(image_folder).images(), EvalView(PREPROCESSING), 0), check=check)
+        RowKeys(
+            ViewDataset(class_images(scan(image_folder)), EvalView(PREPROCESSING), 0), check=check
+        )
     assert calls == 3

@@ -12,11 +12,11 @@ from PIL import Image
 
 import siamkit
 from siamkit import api
-from siamkit.data.decode import Decoding, decode
 from siamkit.data.inputs import files_of
 from siamkit.data.views import EvalView
 from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
 from siamkit.inference.embedder import Embedder
+from siamkit.portable.decode import Decoding, decode
 
 RunValues = Callable[..., dict[str, Any]]
 
@@ -178,8 +178,7 @@ def test_similarity_is_the_cosine_of_each_to_each(
 
 
 def test_verify_decides_by_the_calibration(net: siamkit.SiameseNet, image_folder: Path) -> None:
-    from siamkit.evaluation.calibration import Calibration, Provenance
-    from siamkit.evaluation.prediction import Rate
+    from siamkit.portable.calibration import Calibration, Provenance, Rate
 
     rate, about = Rate(0.1, 0, 1), Provenance("d", "val", "", 2, 2, 1, 1, True, "c", "n", 0, "0")
     calibration = Calibration("eer", None, 0.9999, rate, rate, 5.0, -1.0, about)

@@ -12,11 +12,10 @@ import torch
 from PIL import Image, ImageCms
 
 from siamkit.data.images import ImageSet, Sample, Tuples
-from siamkit.evaluation.calibration import Calibration, Provenance
 from siamkit.evaluation.embedding_map import embedding_map
-from siamkit.evaluation.prediction import Rate
 from siamkit.evaluation.summary import summarize
 from siamkit.interfaces import Preprocessing
+from siamkit.portable.calibration import Calibration, Provenance, Rate
 from siamkit.report.html import context
 from siamkit.report.html import thumbnails as thumbs
 from siamkit.report.html.heldout import held_out_facts

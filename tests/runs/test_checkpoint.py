@@ -269,3 +269,49 @@ def test_a_loaded_checkpoint_does_not_hold_the_space_of_its_files(tmp_path: Path
     saved = load(publish(tmp_path, "epoch-1", make(1), best=None))
     copies = {name: tensor.clone() for name, tensor in saved.model.items()}
     assert copies and ".safetensors" not in Path("/proc/self/maps").read_text()
+
+
+# --- slim ----------------------------------------------------------------------------------------
+
+
+def run_of(root: Path) -> None:
+    for i in range(1, 5):
+        publish(root, f"epoch-{i}", make(i), best="epoch-2" if i >= 2 else None)
+
+
+def test_a_slim_run_keeps_the_best_network_the_last_state_and_nothing_else(tmp_path: Path) -> None:
+    run_of(tmp_path)
+    before = checkpoint.load_network(tmp_path / "epoch-2")
+    checkpoint.slim(tmp_path, before, {"epoch": 4})
+    assert [p.name for p in newest_first(tmp_path)] == ["epoch-2"]
+    saved = load(tmp_path / "epoch-2")
+    assert saved.is_slim and not before.is_slim
+    assert saved.network == before.network, "what belongs to the network stays valid"
+    assert saved.state == {"epoch": 4} and torch.equal(saved.model["w"], make(2).model["w"])
+    assert {p.name for p in saved.folder.iterdir()} == {
+        "model.safetensors", "frozen.safetensors", "state.json", "manifest.json",
+    }  # fmt: skip
+    assert pointed_to(tmp_path, LATEST) == pointed_to(tmp_path, BEST) == "epoch-2"
+
+
+def test_slimming_that_was_killed_is_finished_by_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_of(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            checkpoint, "write_atomic", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.slim(tmp_path, load(tmp_path / "epoch-2"), {"epoch": 4})
+    assert load(tmp_path / "epoch-2").is_slim and not load(tmp_path / "epoch-4").is_slim
+    checkpoint.slim(tmp_path, load(tmp_path / "epoch-2"), {"epoch": 4})
+    assert [p.name for p in newest_first(tmp_path)] == ["epoch-2"]
+
+
+def test_a_slim_checkpoint_is_checked_like_others(tmp_path: Path) -> None:
+    run_of(tmp_path)
+    checkpoint.slim(tmp_path, load(tmp_path / "epoch-2"), {"epoch": 4})
+    (tmp_path / "epoch-2" / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(tmp_path / "epoch-2")

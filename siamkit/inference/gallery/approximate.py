@@ -16,19 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from siamkit.errors import CheckpointError, ConfigError
+from siamkit.errors import CheckpointError
 from siamkit.evaluation.cosine import cosine
 from siamkit.evaluation.nearest import Vectors, exact_search, not_a_number
-from siamkit.spelling import argument
-
-KINDS = ("auto", "exact", "faiss")
-"""The kinds of search."""
-
-WORTH = 128_000_000
-"""``auto`` uses an approximate index from this size of a gallery (embeddings x width).
-
-An exact search of this size takes about 0.1 s per query on two cores, which is fast enough.
-"""
+from siamkit.inference.gallery.kinds import faiss_package
 
 RECALL = 0.99
 """The recall@10 that a new index must reach on a sample of queries."""
@@ -42,47 +33,6 @@ _SEED = 0
 Array = np.ndarray[Any, Any]
 Search = Callable[[Tensor, int], Tensor]
 """A function that returns indices ``[Q, k]`` for queries ``[Q, E]`` and k; -1 for missing ones."""
-
-
-def choose_kind(wanted: str, count: int, dim: int) -> tuple[str, str | None]:
-    """Return the kind of search to use, and a notice for the user or None.
-
-    Args:
-        wanted: One of :data:`KINDS`. ``auto`` means ``faiss`` for large galleries if faiss is
-            installed, and ``exact`` otherwise.
-        count: The number of embeddings.
-        dim: The width of the embeddings.
-
-    Returns:
-        ``exact`` or ``faiss``; and a notice if ``auto`` lacks faiss.
-
-    Raises:
-        ConfigError: There is no such kind, or faiss is wanted but not installed.
-    """
-    if wanted not in KINDS:
-        known = ", ".join(KINDS)
-        raise ConfigError("no such kind", where=argument("kind"), got=wanted, allowed=known)
-    if wanted == "exact" or (wanted == "auto" and count * dim < WORTH):
-        return "exact", None
-    try:
-        _faiss()
-    except ConfigError as error:
-        if wanted == "faiss":
-            raise
-        return "exact", f"using exact search: {error}"
-    return "faiss", None
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError:
-        raise ConfigError(
-            "an approximate index needs the package faiss",
-            where=argument("kind"),
-            hint="pip install 'siamkit[search]'",
-        ) from None
-    return faiss
 
 
 def cells(count: int) -> int:
@@ -100,7 +50,7 @@ def build(embeddings: Array, path: Path) -> tuple[int, float]:
     Returns:
         The number of cells to search per query, and the recall@10 that it reaches on a sample.
     """
-    faiss = _faiss()
+    faiss = faiss_package()
     count, dim = embeddings.shape
     number = cells(count)
     index = faiss.IndexIVFFlat(
@@ -164,7 +114,7 @@ def opened(path: Path, looked: int) -> Search:
         ConfigError: faiss is missing.
         CheckpointError: The file is not a faiss index.
     """
-    faiss = _faiss()
+    faiss = faiss_package()
     try:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
         index.nprobe = looked

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +16,11 @@ import numpy as np
 from siamkit.data.inputs import files_of
 from siamkit.errors import ConfigError
 from siamkit.files import replacing
-from siamkit.inference.embedder import BATCH_SIZE, Embedder
 from siamkit.inference.filling import HINT, OnProgress, fill, working
-from siamkit.inference.gallery import approximate as ann
-from siamkit.inference.gallery.index import (
+from siamkit.inference.gallery.kinds import WORTH, choose_kind
+from siamkit.json_files import write_sealed
+from siamkit.portable.embedding import BATCH_SIZE, Embeds
+from siamkit.portable.gallery import (
     CELLS,
     EMBEDDINGS,
     FORMAT,
@@ -27,15 +29,14 @@ from siamkit.inference.gallery.index import (
     OFFSETS,
     Meta,
     is_index,
-    seal,
 )
-from siamkit.json_files import write_sealed
+from siamkit.portable.manifest import seal_of
 from siamkit.spelling import argument
 from siamkit.version import VERSION
 
 
 def build_index(
-    embedder: Embedder,
+    embedder: Embeds,
     gallery: str | Path | Sequence[str | Path],
     output: Path,
     *,
@@ -78,7 +79,7 @@ def build_index(
         Interrupted: Ctrl-C was pressed. The finished part is kept.
         ResourceError: The disk is full, or another process builds the same index.
     """
-    ann.choose_kind(kind, ann.WORTH, 1)  # a missing package is an error now, not at the end
+    choose_kind(kind, WORTH, 1)  # a missing package is an error now, not at the end
     _require_free(output, force)
     started = time.perf_counter()
     root, paths = _listed(gallery)
@@ -87,7 +88,7 @@ def build_index(
             folder, embedder, paths, normalize=True, batch_size=batch_size, anew=force,
             progress=progress,
         )  # fmt: skip
-        chosen, notice = ann.choose_kind(kind, len(paths), embedder.embedding_dim)
+        chosen, notice = choose_kind(kind, len(paths), embedder.embedding_dim)
         with replacing(output, HINT) as new:
             new.mkdir()
             _share(rows, new / EMBEDDINGS)
@@ -97,11 +98,10 @@ def build_index(
                 format=FORMAT, siamkit=VERSION, kind=chosen, run=str(run.absolute()),
                 which=which, model=embedder.fingerprint, dim=embedder.embedding_dim,
                 count=len(paths), root=str(root or ""), cells=cells, recall=recall,
-                files={path.name: seal(path) for path in sorted(new.iterdir())},
+                files={path.name: seal_of(path) for path in sorted(new.iterdir())},
             )  # fmt: skip
-            write_sealed(new / META, meta.model_dump(mode="json"))
+            write_sealed(new / META, asdict(meta))
         shutil.rmtree(folder)
-    choice = embedder.choice
     return {
         "index": str(output),
         "images": len(paths),
@@ -113,7 +113,7 @@ def build_index(
         "resumed_at": before,
         "seconds": time.perf_counter() - started,
         "build_seconds": building,
-        "kernel": None if choice is None else choice.kernel.name,
+        "kernel": embedder.kernel_name,
     }
 
 
@@ -175,6 +175,8 @@ def _approximate(folder: Path, kind: str) -> tuple[int | None, float | None, flo
     """
     if kind == "exact":
         return None, None, None
+    from siamkit.inference.gallery import approximate as ann  # imports torch
+
     started = time.perf_counter()
     embeddings = np.load(folder / EMBEDDINGS, mmap_mode="r", allow_pickle=False)
     looked, recall = ann.build(embeddings, folder / CELLS)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from siamkit.errors import SiamkitError
-from siamkit.evaluation.calibration import Calibration
 from siamkit.evaluation.embedding_map import Map, embedding_map
+from siamkit.portable.calibration import Calibration
 from siamkit.report.html import timing
 from siamkit.report.html.facts import RunFacts, facts_of
 from siamkit.report.html.heldout import HeldOutFacts, held_out_facts

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from siamkit.errors import DataError
-from siamkit.evaluation.calibration import Calibration
 from siamkit.evaluation.neighbourhood import (
     Neighbourhood,
     ScoredPair,
@@ -24,6 +23,7 @@ from siamkit.evaluation.neighbourhood import (
 from siamkit.evaluation.pairs import MOST
 from siamkit.evaluation.retrieval import Retrieval, retrieval_of, roles_of
 from siamkit.evaluation.verified import Verified, verify_images
+from siamkit.portable.calibration import Calibration
 from siamkit.runs.held_out import HeldOut
 
 IMAGES = 10_000

@@ -10,8 +10,8 @@ from typing import Any
 from siamkit.data.images import Sample
 from siamkit.evaluation.embedding_map import Map
 from siamkit.evaluation.neighbourhood import ScoredPair
-from siamkit.evaluation.prediction import Rate
 from siamkit.evaluation.verified import Verified
+from siamkit.portable.calibration import Rate
 from siamkit.report import units
 from siamkit.report.gains import verdict
 from siamkit.report.html.facts import RunFacts

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from siamkit.data.decode import RGB, Decoding, decode, upright
 from siamkit.data.images import Sample
 from siamkit.data.views import EvalView
 from siamkit.errors import DataError
 from siamkit.interfaces import Preprocessing
+from siamkit.portable.decode import RGB, Decoding, decode, upright
 
 LARGE, SMALL = 96, 56
 BUDGET = 4_400_000

@@ -1,10 +1,10 @@
-"""Approximate search: the kind, the number of cells to search, and the order of the results."""
+"""Approximate search: the number of cells to search, and the order of the results."""
 
 import numpy as np
 import pytest
 import torch
 
-from siamkit.errors import CheckpointError, ConfigError
+from siamkit.errors import CheckpointError
 from siamkit.evaluation.nearest import exact_search
 from siamkit.inference.gallery import approximate as ann
 
@@ -14,23 +14,6 @@ def clustered(count: int, seed: int = 0, dim: int = 16) -> np.ndarray:
     centres = np.random.default_rng(99).normal(size=(200, dim))
     found = centres[rng.integers(200, size=count)] + 0.3 * rng.normal(size=(count, dim))
     return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
-
-
-def test_auto_goes_by_the_size():
-    assert ann.choose_kind("auto", 999_999, 128) == ("exact", None)
-    assert ann.choose_kind("auto", 1_000_000, 128) == ("faiss", None)
-    assert ann.choose_kind("exact", 10**9, 128) == ("exact", None)
-    assert ann.choose_kind("faiss", 1, 1) == ("faiss", None)
-    with pytest.raises(ConfigError, match="exact, faiss"):
-        ann.choose_kind("hnsw", 1, 1)
-
-
-def test_without_the_package_auto_searches_exactly_and_says_so(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
-    kind, notice = ann.choose_kind("auto", 10**7, 128)
-    assert kind == "exact" and notice is not None and "faiss" in notice
-    with pytest.raises(ConfigError, match=r"siamkit\[search\]"):
-        ann.choose_kind("faiss", 1, 1)
 
 
 def test_cells_can_be_filled():

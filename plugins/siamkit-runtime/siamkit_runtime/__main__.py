@@ -1,0 +1,7 @@
+"""``python -m siamkit_runtime``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

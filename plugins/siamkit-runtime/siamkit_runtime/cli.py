@@ -1,0 +1,273 @@
+"""The command ``siamkit-runtime``: the options, the verbs, and the exit code of every command.
+
+Results go to stdout, everything else to stderr, and errors have the exit codes of siamkit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import spelling
+from .errors import ConfigError, Interrupted, ResourceError, SiamkitError, is_out_of_memory
+from .version import VERSION
+from .words import printable
+
+NAME = "siamkit-runtime"
+_DEBUG = "SIAMKIT_DEBUG"
+
+_EXAMPLES = """examples:
+  siamkit-runtime verify my-model one.jpg other.jpg
+  siamkit-runtime embed my-model photos -o photos.npy
+  siamkit-runtime search my-model photos.index query.jpg -k 4"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code.
+
+    Args:
+        argv: The arguments, without the program's name. Default: the process's own.
+    """
+    args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # no character may be lost for lack of an encoding
+            stream.reconfigure(errors="backslashreplace")
+    with spelling.command_line(lambda key: key):
+        try:
+            return _run(args)
+        except BrokenPipeError:
+            return _mute()
+
+
+def _run(args: list[str]) -> int:
+    try:
+        given = _parser().parse_args(args)
+        given.verb(given)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except SystemExit as end:  # argparse has printed the help or the version
+        return int(end.code or 0)
+    except (Exception, KeyboardInterrupt) as error:
+        failure = _as_siamkit_error(error)
+        if os.environ.get(_DEBUG, "0") not in ("", "0"):
+            traceback.print_exception(error)
+        print("error:", printable(failure), file=sys.stderr)
+        if "--json" in args:
+            _emit_json("error", {"error": failure.to_dict()})
+            sys.stdout.flush()
+        return failure.exit_code
+    return 0
+
+
+# --- verbs ---------------------------------------------------------------------------------------
+
+
+def _verify(given: argparse.Namespace) -> None:
+    # Two images need no threads for matrix products, and starting them takes a while.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    verdict = _load(given).verify(given.a, given.b).to_json()
+    if given.json:
+        names = {"run_dir": str(given.model), "a": str(given.a), "b": str(given.b)}
+        _emit_json("verify", {**names, **verdict})
+        return
+    from .report.plain import verdict_lines
+
+    print(*verdict_lines(verdict), sep="\n")
+
+
+def _embed(given: argparse.Namespace) -> None:
+    from .embedding_files import embed_to_file, require_usable
+
+    require_usable(given.output, given.force)
+    started = time.perf_counter()
+    model = _load(given)
+    count, names = embed_to_file(
+        model, given.images, given.output, batch_size=given.batch_size, force=given.force
+    )
+    result = {
+        "output": str(given.output),
+        "paths": str(names),
+        "images": count,
+        "dim": model.embedding_dim,
+        "resumed_at": 0,
+        "seconds": time.perf_counter() - started,
+        "kernel": model.kernel_name,
+    }
+    if given.json:
+        _emit_json("embed", result)
+        return
+    from .report.plain import embedded_text
+
+    print(printable(embedded_text(result)))
+
+
+def _search(given: argparse.Namespace) -> None:
+    from .galleries import open_gallery
+    from .portable.folders import files_in
+
+    model = _load(given)
+    gallery, notice = open_gallery(model, given.gallery)
+    if notice is not None:
+        print("notice:", printable(notice), file=sys.stderr)
+    paths = files_in(given.query)
+    nearest = gallery.search(model.embed(paths), given.k)
+    result = {
+        "index": str(given.gallery),
+        "kind": "exact",
+        "images": len(gallery),
+        "k": given.k,
+        "recall@10": None,
+        "queries": [
+            {"path": str(path), "neighbours": neighbours}
+            for path, neighbours in zip(paths, nearest.rows(), strict=True)
+        ],
+    }
+    if given.json:
+        _emit_json("search", result)
+        return
+    from .texts import searched
+
+    print(searched(result))
+
+
+def _load(given: argparse.Namespace) -> Any:
+    from .portable.model import ExportedModel  # numpy and Pillow take a while to import
+
+    return ExportedModel(given.model, threads=given.threads)
+
+
+# --- options -------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are siamkit's."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the error."""
+        raise ConfigError(message, where=self.prog, hint=f"'{self.prog} --help' shows the usage")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=NAME,
+        description="Run a model that 'siamkit export' wrote, without PyTorch.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", "-V", action="version", version=f"{NAME} {VERSION}")
+    verbs = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    verify = _verb(verbs, "verify", _verify, "Decide whether two images show the same class.")
+    verify.add_argument("a", metavar="A", type=_path, help="The first image.")
+    verify.add_argument("b", metavar="B", type=_path, help="The second image.")
+
+    embed = _verb(verbs, "embed", _embed, "Write the embeddings of images to a file.")
+    embed.add_argument(
+        "images", metavar="IMAGES", type=_path, help="An image, or a folder of images at any depth."
+    )
+    embed.add_argument(
+        "--output", "-o", metavar="FILE", type=_path, required=True,
+        help="A .npy file for the embeddings, with the image paths in a .csv file of the same "
+        "name.",
+    )  # fmt: skip
+    embed.add_argument(
+        "--batch-size", metavar="N", type=_positive, default=64,
+        help="Images per forward pass. Default: 64.",
+    )  # fmt: skip
+    embed.add_argument("--force", action="store_true", help="Replace existing output.")
+
+    search = _verb(
+        verbs, "search", _search, "Find the images of a gallery that are most similar to a query."
+    )
+    search.add_argument(
+        "gallery", metavar="GALLERY", type=_path,
+        help="An index that 'siamkit index' built; a .npy file that 'embed' wrote; or a folder of "
+        "images, which are embedded each time.",
+    )  # fmt: skip
+    search.add_argument(
+        "query", metavar="QUERY", type=_path, help="An image, or a folder of images at any depth."
+    )
+    search.add_argument(
+        "-k", metavar="N", type=_positive, default=10, help="Results per query. Default: 10."
+    )
+    return parser
+
+
+def _verb(verbs: Any, name: str, function: Any, about: str) -> Any:
+    parser = verbs.add_parser(name, help=about, description=about, allow_abbrev=False)
+    parser.set_defaults(verb=function)
+    parser.add_argument(
+        "model", metavar="MODEL", type=_path, help="A folder that 'siamkit export' wrote."
+    )
+    parser.add_argument(
+        "--threads", metavar="N", type=_positive, default=None,
+        help="Threads of one forward pass. Default: chosen by the library.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--json", action="store_true",
+        help="Print the result, or the error, as one JSON object to stdout.",
+    )  # fmt: skip
+    return parser
+
+
+def _path(text: str) -> Path:
+    if not text:  # an unset shell variable; as a path, it would mean the current folder
+        raise argparse.ArgumentTypeError(
+            "must not be empty (a shell variable that is not set gives an empty value)"
+        )
+    return Path(text)
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, got {text!r}")
+    return number
+
+
+# --- output --------------------------------------------------------------------------------------
+
+
+def _emit_json(kind: str, body: Mapping[str, Any]) -> None:
+    from .report.units import finite
+
+    result = {"schema": f"siamkit.{kind}/1", **finite(body)}
+    print(json.dumps(result, indent=2, allow_nan=False))
+
+
+def _mute() -> int:
+    """Discard all further output: the reader of stdout has left, which is no error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _as_siamkit_error(error: BaseException) -> SiamkitError:
+    if isinstance(error, SiamkitError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("interrupted", exit_code=130)
+    if is_out_of_memory(error):
+        return ResourceError("out of memory", hint="try a smaller --batch-size")
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        return ResourceError(
+            f"cannot be used: {error.strerror}",
+            where=str(error.filename),
+            hint="check who may read and write it",
+        )
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return SiamkitError(
+        f"unexpected {type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})",
+        hint=f"this is a bug in {NAME}; {_DEBUG}=1 shows where it happened",
+    )

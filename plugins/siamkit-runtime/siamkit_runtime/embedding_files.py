@@ -1,0 +1,163 @@
+"""Embedding files: a ``.npy`` file with embeddings, and a ``.csv`` file with the images' paths.
+
+The files have the form of those that ``siamkit embed`` writes.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import CheckpointError, ConfigError, DataError
+from .files import fsync, open_regular, reading, writing
+from .portable.cosine import require_finite
+from .portable.folders import files_in
+from .portable.model import ExportedModel
+from .spelling import argument
+
+_HINT = "free some space, or choose another place"
+_HEADER = "path"
+
+
+def list_of(output: Path) -> Path:
+    """Return the path of the list of images that belongs to a file of embeddings."""
+    return output.with_suffix(".csv")
+
+
+def embed_to_file(
+    model: ExportedModel, images: Path, output: Path, *, batch_size: int, force: bool
+) -> tuple[int, Path]:
+    """Write the embeddings of images; the files appear when all images are embedded.
+
+    Args:
+        model: The model.
+        images: A folder, or a file.
+        output: The ``.npy`` file: float32 ``[N, E]``.
+        batch_size: The number of images per forward pass.
+        force: Whether to replace existing files.
+
+    Returns:
+        The number of images, and the list of images.
+
+    Raises:
+        ConfigError: The name has another ending, or a file exists.
+        DataError: An image is missing or cannot be decoded.
+        ResourceError: The disk is full or not writable.
+    """
+    names = list_of(output)
+    require_usable(output, force)
+    paths = [path.absolute() for path in files_in(images)]
+    with writing(output, _HINT):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with _replacing(output) as rows, _replacing(names) as listed:
+            shape = (len(paths), model.embedding_dim)
+            array = np.lib.format.open_memmap(rows, "w+", np.dtype("<f4"), shape)
+            at = 0
+            for part in model.stream(paths, batch_size=batch_size):
+                array[at : at + len(part.paths)] = part.embeddings
+                at += len(part.paths)
+            array.flush()
+            del array
+            _write_list(listed, paths)
+    return len(paths), names
+
+
+def require_usable(output: Path, force: bool) -> None:
+    """Check that the output can be written, before anything is computed.
+
+    Raises:
+        ConfigError: The output cannot be written.
+    """
+    if output.suffix != ".npy":
+        raise ConfigError(
+            "must end in .npy", where=argument("output"), got=str(output),
+            hint="'siamkit embed' writes .parquet too",
+        )  # fmt: skip
+    for path in (output, list_of(output)):
+        if path.is_dir():
+            raise ConfigError("is a folder", where=str(path), hint="choose another name")
+        if not path.exists():
+            continue
+        if not force:
+            raise ConfigError(
+                "the file already exists",
+                where=str(path),
+                hint=f"choose another name, or overwrite it with {argument('force', True)}",
+            )
+        if path.suffix == ".csv" and not _is_list(path):
+            raise ConfigError(
+                "is no list of images that siamkit wrote, so it is not overwritten",
+                where=str(path),
+                hint="choose another name for the embeddings, or move the file",
+            )
+
+
+def read_embeddings(path: Path, width: int) -> tuple[Any, list[Path]]:
+    """Return the embeddings ``[N, E]`` of a file, mapped into memory, and the images' paths.
+
+    Args:
+        path: The ``.npy`` file; the ``.csv`` file lies beside it.
+        width: The width that the embeddings must have.
+
+    Raises:
+        CheckpointError: A file is missing or damaged.
+        DataError: The embeddings have another width.
+        NonFiniteError: An embedding is NaN or infinite.
+    """
+    hint = "embed the images again"
+    names = list_of(path)
+    with reading(names, hint), open_regular(names) as file:
+        text = file.read().decode("utf-8", errors="surrogateescape")
+    lines = [line for line in csv.reader(text.splitlines()) if line]
+    with reading(path, hint):
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError):
+            raise CheckpointError("the file is damaged", where=str(path), hint=hint) from None
+    if not lines or lines[0] != [_HEADER] or any(len(line) != 1 for line in lines):
+        raise CheckpointError("is no list of images", where=str(names), hint=hint)
+    if array.ndim != 2 or array.dtype != np.float32 or len(array) != len(lines) - 1:
+        raise CheckpointError(
+            "does not match the list of images beside it", where=str(path),
+            got=f"{array.dtype} {list(array.shape)}, {len(lines) - 1} images", hint=hint,
+        )  # fmt: skip
+    if array.shape[1] != width:
+        raise DataError(
+            "the embeddings have another width than those of the model", where=str(path),
+            got=array.shape[1], allowed=str(width), hint=hint,
+        )  # fmt: skip
+    paths = [Path(line[0]) for line in lines[1:]]
+    require_finite(array, paths)
+    return array, paths
+
+
+def _is_list(path: Path) -> bool:
+    header = f"{_HEADER}\n".encode()
+    with reading(path), open_regular(path) as file:
+        return file.read(len(header)) == header
+
+
+def _write_list(path: Path, images: Sequence[Path]) -> None:
+    # Names that are not UTF-8 are written as their original bytes.
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([_HEADER])
+        writer.writerows([str(image)] for image in images)
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Yield a path beside the target, whose file replaces the target at the end of the block."""
+    new = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        yield new
+        fsync(new)
+        new.replace(target)
+    finally:
+        new.unlink(missing_ok=True)

@@ -1,0 +1,186 @@
+"""Export: a run's network as a folder that runs without the run, and mostly without torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from siamkit.api.cards import CardFacts, sections_of
+from siamkit.api.models import RUN, model_of, open_run
+from siamkit.api.pretrained import facts_of
+from siamkit.api.results import ExportResult
+from siamkit.checks import whole_number
+from siamkit.config import SAMPLE, decisive
+from siamkit.config.base import expanded
+from siamkit.data.digest import digest
+from siamkit.data.images import ImageSet
+from siamkit.data.opening import load_data
+from siamkit.errors import DataError
+from siamkit.files import path_of, write_atomic
+from siamkit.inference.export.card import graph_card, quality_section
+from siamkit.inference.export.folder import require_free, require_readable, write_export
+from siamkit.inference.export.formats import INT8, format_of
+from siamkit.inference.export.graphs import export_graph
+from siamkit.inference.export.images import PreparedImages
+from siamkit.inference.export.machine import this_machine
+from siamkit.inference.export.saved import Saving, export_saved, write_card
+from siamkit.inference.export.subject import Converted, Subject
+from siamkit.json_files import digest_of
+from siamkit.model.pretrained.folder import new_folder
+from siamkit.model.pretrained.identity import fingerprint_of
+from siamkit.portable.manifest import CARD, Origin
+from siamkit.runs.open import OpenRun
+from siamkit.spelling import command, setting
+
+_PARTS = ("train", "val", "test")
+
+
+def export(
+    run_dir: str | Path,
+    output: str | Path,
+    *,
+    format: Literal["onnx", "openvino", "torch", "timm"] = "onnx",
+    quantize: Literal["int8"] | None = None,
+    license: str | None = None,
+    force: bool = False,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+    backbone: nn.Module | None = None,
+    head: nn.Module | None = None,
+) -> ExportResult:
+    """Export the network of a run's best epoch to a folder, and measure the exported network.
+
+    The folder holds the network, a manifest (``export.json``) with the preprocessing, the
+    threshold, the quality table and the SHA-256 of each file, and a card to read. The exported
+    network is compared with torch at batch sizes 1, 2 and 7 on images of the run. If they differ,
+    nothing is written. The run stays as it is.
+
+    Args:
+        run_dir: The run's directory. Its data must still be where the run found it.
+        output: A folder that does not exist yet, or is empty.
+        format: ``onnx``: for ONNX Runtime. ``openvino``: for OpenVINO. ``torch``: tensors and a
+            config, for siamkit. ``timm``: the same, and plain timm loads the backbone too.
+        quantize: ``int8``: weights and activations in 8 bits, calibrated on training images. Layers
+            that cost quality stay in float32. Only for ``onnx`` and ``openvino``.
+        license: The licence of the weights, for the card, spelled as on the hub.
+        force: Replace an exported model that is in the folder.
+        seed: Seed of the choice of calibration images.
+        progress: Called with a text for each step of the work.
+        backbone: The module that the run was started with, if its backbone is an object.
+        head: The module that the run was started with, if its head is an object.
+
+    Returns:
+        The output of ``siamkit export RUN -o DIR --json``, by attribute or by key.
+
+    Raises:
+        ConfigError: An argument is wrong, a package is missing, the folder is not free, the network
+            cannot be exported, or int8 costs too much quality.
+        CheckpointError: There is no such run, it has no best epoch yet, it is damaged, or the
+            exported network computes something else.
+        DataError: The run's images are gone or cannot be decoded.
+        ResourceError: The disk is full or not writable.
+    """
+    start = time.perf_counter()
+    wanted = format_of(format, quantize)
+    target = expanded(path_of(output, "output", "a new folder"))
+    require_free(target, force)
+    seed = whole_number(seed, "seed", least=0)
+    objects = {"backbone": backbone, "head": head}
+    run = open_run(path_of(run_dir, "run_dir", RUN), **objects)
+    facts, subject = _subject(run, seed, progress or (lambda _: None))
+    origin = _origin(run, subject)
+    machine = this_machine()
+    with new_folder(target) as folder:
+        if wanted.packages:
+            made = export_graph(subject, wanted, folder, int8=quantize == INT8)
+        else:
+            saving = Saving(license, facts.weights, sections_of(facts), objects)
+            made = export_saved(subject, wanted.name, folder, saving)
+        if made.threshold.refitted:
+            facts = replace(facts, calibration=made.threshold.calibration)
+        sections = [quality_section(made, subject, machine), *sections_of(facts)]
+        if wanted.packages:
+            text = graph_card(folder.name, made, subject, origin.fingerprint, sections, license)
+            write_atomic(folder / CARD, text)
+        else:
+            write_card(folder, sections, license)
+        manifest = write_export(folder, made, subject, machine, origin)
+        require_readable(folder, manifest, subject, made)
+    return ExportResult(
+        {
+            "run_dir": str(run_dir),
+            "output": str(target),
+            "format": made.kind,
+            "precision": made.precision,
+            "model": made.model,
+            "bytes": sum(seal.bytes for seal in manifest.files.values()),
+            "fingerprint": manifest.fingerprint,
+            "threshold": None if manifest.calibration is None else manifest.calibration.threshold,
+            "refitted": made.threshold.refitted,
+            "cosine": made.cosine,
+            "quality": [asdict(row) for row in made.rows],
+            "images": len(subject.val),
+            "classes": len(subject.val.images.classes),
+            "layers": made.layers,
+            "float_layers": list(made.floats),
+            "machine": asdict(machine),
+            "notices": list(_notices(made, run)),
+            "seconds": time.perf_counter() - start,
+        }
+    )
+
+
+def _subject(run: OpenRun, seed: int, say: Callable[[str], None]) -> tuple[CardFacts, Subject]:
+    """Return the facts for the card, the network of a run's best epoch, and the run's images."""
+    net = model_of(run).float()
+    facts = facts_of(run)
+    train, val = _images(run)
+    images, most = net.preprocessing, run.config.data.max_pixels
+    of_train, of_val = (PreparedImages(part, images, most) for part in (train, val))
+    return facts, Subject(net, facts.calibration, of_train, of_val, seed=seed, say=say)
+
+
+def _images(run: OpenRun) -> tuple[ImageSet, ImageSet]:
+    """Return the training and the validation images of a run, which must not have changed."""
+    config = run.config
+    try:
+        splits = load_data(config.data, config.train.seed)
+    except DataError as error:
+        if Path(config.data.path).exists() or config.data.path == SAMPLE:
+            raise
+        raise DataError(
+            f"{error.what}; an export is calibrated and measured on the run's images",
+            where=error.where,
+            hint=f"if the data was moved, {setting('data.path', 'PLACE')} in "
+            f"{command('train --resume', run.path)} sets its new place",
+        ) from None
+    for name, images in (("train", splits.train), ("val", splits.val)):
+        run.require_images(name, images)
+    return splits.train, splits.val
+
+
+def _origin(run: OpenRun, subject: Subject) -> Origin:
+    digests = {part: run.digest_of(part) for part in _PARTS}
+    nothing = digest(ImageSet((), ()))
+    return Origin(
+        run=run.path.absolute().name,
+        which="best",
+        checkpoint=run.best.name,
+        epoch=run.best.state["best_epoch"] + 1,
+        fingerprint=fingerprint_of(subject.net),
+        config=digest_of(decisive(run.config)),
+        data={part: value for part, value in digests.items() if value not in (None, nothing)},
+    )
+
+
+def _notices(made: Converted, run: OpenRun) -> Mapping[str, None]:
+    notices = dict.fromkeys(made.notices)
+    if made.threshold.calibration is None and made.kind != "timm":
+        notices["the run has no threshold, so the exported model cannot verify pairs; "
+                f"{command('calibrate', run.path)} fits one"] = None  # fmt: skip
+    return notices

@@ -1,0 +1,28 @@
+"""Untracked: uses OpenVINO and NNCF without the usage data that they send by default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_OFF = {"CI": "true", "NNCF_CI": "1"}  # the only switches of openvino-telemetry and of NNCF
+
+
+@contextmanager
+def untracked() -> Iterator[None]:
+    """Switch off the telemetry of OpenVINO and NNCF within the block.
+
+    They send an event when they are imported and when a model is converted, unless the user opted
+    out. Nobody who exports a network expects that.
+    """
+    before = {name: os.environ.get(name) for name in _OFF}
+    os.environ.update(_OFF)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

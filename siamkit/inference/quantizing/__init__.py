@@ -1,0 +1,1 @@
+"""Quantizing: int8 networks, in which layers that cost quality stay in float32."""

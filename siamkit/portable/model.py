@@ -1,0 +1,295 @@
+"""The exported model: a trained network that embeds and compares images, without torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from ..checks import whole_number
+from ..errors import CheckpointError, DataError
+from ..files import path_of
+from .calibration import Calibration, Verdict
+from .cosine import cosine, directions, require_direction, require_finite
+from .decode import Decoding, opened, pixels_of, prepare, quiet
+from .embedding import BATCH_SIZE
+from .folders import files_in
+from .manifest import Manifest, read_files, read_manifest
+from .pictures import picture_of
+from .prepare import Preparer
+from .sessions import KERNELS, open_session
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .gallery import Gallery, Neighbours
+
+    Floats = NDArray[np.float32]
+
+ImageLike = str | Path | Image.Image | np.ndarray[Any, Any]
+Images = ImageLike | Iterable[ImageLike]
+
+_THREADS = min(8, os.cpu_count() or 1)  # that decode images
+_FEW = 2  # images that are decoded one after the other, since threads take longer to start
+
+
+@dataclass(frozen=True)
+class EmbeddedFiles:
+    """Image files, and their embeddings.
+
+    Attributes:
+        paths: The N files.
+        embeddings: The embeddings ``[N, E]`` of the files, float32.
+    """
+
+    paths: tuple[Path, ...]
+    embeddings: Floats
+
+
+class ExportedModel:
+    """A model that ``siamkit export`` wrote: embeds images, verifies pairs, searches galleries.
+
+    Every file of the folder is compared with the manifest, and the network that was compared is the
+    network that runs.
+
+    Args:
+        folder: The folder.
+        threads: The threads of one forward pass; None to let ONNX Runtime or OpenVINO choose.
+
+    Attributes:
+        folder: The folder.
+        manifest: The content of ``export.json``.
+
+    Raises:
+        ConfigError: There is no exported model in the folder, it was exported for torch, or a
+            package is missing.
+        CheckpointError: A file is damaged, was edited, or is of another version or export.
+    """
+
+    def __init__(self, folder: str | Path, *, threads: int | None = None) -> None:
+        self.folder = path_of(folder, "folder", "an exported model")
+        count = None if threads is None else whole_number(threads, "threads", least=1)
+        self.manifest: Manifest = read_manifest(self.folder)
+        files = read_files(self.folder, self.manifest)
+        self._run = open_session(self.manifest, files, str(self.folder), count)
+        self._prepare = Preparer(self.manifest.images.preprocessing)
+
+    def __repr__(self) -> str:
+        """Return a description with the format, the run and the threshold."""
+        made, calibration = self.manifest, self.manifest.calibration
+        verifies = (
+            "no threshold, so verify() is unavailable"
+            if calibration is None
+            else f"same at a similarity of {calibration.threshold:.4f} or more"
+        )
+        return (
+            f"ExportedModel: {made.kind} {made.precision}, {self.embedding_dim} dimensions, of the "
+            f"run {made.origin.run!r}, in {self.folder}\n  {verifies}"
+        )
+
+    @property
+    def embedding_dim(self) -> int:
+        """The width E of the embeddings."""
+        return self.manifest.tensors.width
+
+    @property
+    def fingerprint(self) -> str:
+        """A SHA-256 that says whose embeddings can be compared; see :attr:`.Manifest.fingerprint`.
+
+        A float32 model has the fingerprint of its run, whose indexes it can search.
+        """
+        return self.manifest.fingerprint
+
+    @property
+    def numerics(self) -> str:
+        """The package and the precision. Embeddings of one kind are equal up to rounding."""
+        return f"{self.kernel_name}-{self.manifest.precision}"
+
+    @property
+    def kernel_name(self) -> str:
+        """The package that runs the network."""
+        return KERNELS[self.manifest.kind]
+
+    @property
+    def calibration(self) -> Calibration:
+        """The threshold, and the map from scores to probabilities.
+
+        Raises:
+            CheckpointError: The run had none when it was exported.
+        """
+        if self.manifest.calibration is None:
+            raise CheckpointError(
+                "the exported model has no threshold",
+                where=str(self.folder),
+                hint="run 'siamkit calibrate RUN', then export the run again",
+            )
+        return self.manifest.calibration
+
+    @property
+    def decoding(self) -> Decoding:
+        """How image files are decoded."""
+        images = self.manifest.images
+        return Decoding.of(images.preprocessing, images.max_pixels)
+
+    def embed(self, images: Images) -> Floats:
+        """Return the embeddings ``[N, E]`` of images, float32.
+
+        Args:
+            images: A folder (its images at any depth, sorted by path), a file, a Pillow image, a
+                uint8 array ``[H, W]`` or ``[H, W, C]``, or several files, images and arrays.
+
+        Raises:
+            DataError: An image is missing or cannot be decoded. The message names the image.
+            NonFiniteError: An embedding is NaN or infinite. The message names the image.
+        """
+        items = _listed(images)
+        parts = [self._embed(items[at : at + BATCH_SIZE], at) for at in _starts(items, BATCH_SIZE)]
+        return np.concatenate(parts) if parts else np.empty((0, self.embedding_dim), np.float32)
+
+    def stream(
+        self, images: str | Path | Sequence[str | Path], *, batch_size: int = BATCH_SIZE
+    ) -> Iterator[EmbeddedFiles]:
+        """Yield the embeddings of image files, batch by batch, in bounded memory.
+
+        Args:
+            images: A folder, a file, or several files.
+            batch_size: The number of images per forward pass, and per result.
+
+        Raises:
+            ConfigError: ``batch_size`` is not positive.
+            DataError: An image is missing or cannot be decoded. The message names the image.
+            NonFiniteError: An embedding is NaN or infinite. The message names the image.
+        """
+        size = whole_number(batch_size, "batch_size", least=1)
+        paths = [path_of(item, "images") for item in _listed(images)]
+        return self._batches(paths, size)
+
+    def _batches(self, paths: Sequence[Path], size: int) -> Iterator[EmbeddedFiles]:
+        for start in _starts(paths, size):
+            some = paths[start : start + size]
+            yield EmbeddedFiles(tuple(some), self._embed(some, start))
+
+    def similarity(self, a: Images, b: Images) -> Floats:
+        """Return the cosine similarities ``[A, B]`` of each image of ``a`` with each one of ``b``.
+
+        Similarities are in [-1, 1]. An embedding of zeros has a similarity of 0 with every image.
+
+        Args:
+            a: Images as for :meth:`embed`.
+            b: Images as for :meth:`embed`.
+
+        Raises:
+            SiamkitError: As for :meth:`embed`.
+        """
+        one, other = (directions(self.embed(side)) for side in (a, b))
+        return cosine(one @ other.T)
+
+    def verify(self, a: Images, b: Images) -> Verdict:
+        """Decide whether two images show the same class.
+
+        Args:
+            a: One image as for :meth:`embed`.
+            b: The other image.
+
+        Raises:
+            CheckpointError: The exported model has no threshold.
+            DataError: ``a`` or ``b`` is not exactly one image, an embedding consists of zeros, or
+                as for :meth:`embed`.
+        """
+        calibration = self.calibration
+        sides = _listed(a), _listed(b)
+        if any(len(side) != 1 for side in sides):
+            raise DataError(
+                "verify() compares one image with one other image",
+                got=" and ".join(str(len(side)) for side in sides),
+                hint="similarity() compares several images",
+            )
+        # One by one, as siamkit does: the last bits of an embedding depend on the batch.
+        vectors = np.concatenate([self.embed(side) for side in sides])
+        require_direction(vectors, ("a", "b"))
+        one, other = directions(vectors)
+        return calibration.verdict(float(cosine(np.atleast_1d(one @ other))[0]))
+
+    def search(self, queries: Images, gallery: str | Path | Gallery, k: int = 10) -> Neighbours:
+        """Return the images of an index that are most similar to each query, by exact search.
+
+        Args:
+            queries: Images as for :meth:`embed`.
+            gallery: The folder of an index that ``siamkit index`` built with this model or, if this
+                model is in float32, with its run; or the opened :class:`.Gallery`.
+            k: The number of results per query.
+
+        Raises:
+            CheckpointError: The index is damaged, or was built with another network.
+            DataError: A query cannot be read.
+        """
+        from .gallery import Gallery  # takes a while to import, and verify() needs none
+
+        opened_gallery = gallery if isinstance(gallery, Gallery) else Gallery(gallery)
+        opened_gallery.require_model(self.fingerprint)
+        return opened_gallery.search(self.embed(queries), k)
+
+    def _embed(self, items: Sequence[ImageLike], start: int) -> Floats:
+        """Return the embeddings of some images; the first one is number ``start`` of the call."""
+        names = [
+            str(item) if isinstance(item, str | Path) else f"image {number}"
+            for number, item in enumerate(items, start)
+        ]
+        embeddings = self._run(np.stack(self._inputs(items, names)))
+        if embeddings.shape != (len(items), self.embedding_dim):
+            raise CheckpointError(
+                "the network returns embeddings of another shape",
+                where=str(self.folder),
+                got=str(embeddings.shape),
+                allowed=f"({len(items)}, {self.embedding_dim})",
+            )
+        require_finite(embeddings, names)
+        return embeddings
+
+    def _inputs(self, items: Sequence[ImageLike], names: Sequence[str]) -> list[Floats]:
+        with quiet():
+            if len(items) <= _FEW:
+                return [self._input(item, name) for item, name in zip(items, names, strict=True)]
+            from .threads import in_threads  # takes a while to import
+
+            return list(in_threads(lambda pair: self._input(*pair), zip(items, names), _THREADS))  # noqa: B905
+
+    def _input(self, item: ImageLike, name: str) -> Floats:
+        how = self.decoding
+        if isinstance(item, str | Path):
+            with opened(path_of(item, "images"), how) as image:
+                return self._prepare(pixels_of(image, how, None, name)[0])
+        picture = picture_of(item, name, max_pixels=how.max_pixels)
+        return self._prepare(prepare(picture, how, where=name))
+
+
+def _starts(items: Sequence[Any], size: int) -> range:
+    return range(0, len(items), size)
+
+
+def _listed(images: Images) -> list[ImageLike]:
+    """Return images as a list of files, Pillow images and arrays.
+
+    Raises:
+        DataError: There is no such folder, or the argument does not hold images.
+    """
+    if isinstance(images, str | Path):
+        return list(files_in(path_of(images, "images", "a folder or a file")))
+    single = isinstance(images, Image.Image) or (
+        isinstance(images, np.ndarray) and images.ndim in (2, 3)
+    )
+    if single:
+        return [images]  # type: ignore[list-item]
+    if not isinstance(images, Iterable):
+        raise DataError(
+            "is not an image",
+            where="images",
+            got=type(images).__name__,
+            allowed="a path, a Pillow image or an array, or several of them",
+        )
+    return list(images)

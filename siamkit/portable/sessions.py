@@ -1,0 +1,187 @@
+"""Sessions: run the network of an exported model with ONNX Runtime or OpenVINO, on the CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import CheckpointError, ConfigError, is_out_of_memory
+from .manifest import MANIFEST, Manifest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+Session = Callable[["Floats"], "Floats"]
+"""A function from prepared images ``[N, C, H, W]`` to embeddings ``[N, E]``, both float32."""
+
+KERNELS = {"onnx": "onnxruntime", "openvino": "openvino"}
+"""The package that runs each format without torch."""
+
+_HINT = "export the run again"
+_OPT_OUT = {"CI": "true"}  # the only switch of openvino-telemetry
+
+
+def open_session(
+    manifest: Manifest, files: Mapping[str, bytes], where: str, threads: int | None = None
+) -> Session:
+    """Return the session of an exported model.
+
+    Args:
+        manifest: The manifest.
+        files: The content of the model's files, which were checked against the manifest.
+        where: The folder, for messages.
+        threads: The threads of one forward pass; None to let the package choose.
+
+    Raises:
+        ConfigError: The format needs torch, or a package is missing.
+        CheckpointError: The network cannot be loaded, or is not the one that the manifest states.
+    """
+    if manifest.kind not in KERNELS:
+        raise ConfigError(
+            f"the model was exported for {manifest.kind}, which cannot run without torch",
+            where=where,
+            hint="export the run again with --format onnx or --format openvino",
+        )
+    name = KERNELS[manifest.kind]
+    package = _package(name, where)
+    opening = _onnx if manifest.kind == "onnx" else _openvino
+    try:
+        return opening(package, manifest, files, where, threads)
+    except (CheckpointError, MemoryError):
+        raise
+    except Exception as error:  # the types are the packages' own
+        if is_out_of_memory(error):
+            raise
+        raise CheckpointError(
+            f"{name} cannot load the network: {_brief(error)}", where=where, hint=_HINT
+        ) from error
+
+
+def _package(name: str, where: str) -> Any:
+    try:
+        with _untracked():
+            return import_module(name)  # by name, because it has no type information
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == name
+        raise ConfigError(
+            f"needs the package {name}" + ("" if missing else f", which does not load: {error}"),
+            where=where,
+            hint=f"pip install {name}",
+        ) from None
+
+
+def _onnx(
+    package: Any, manifest: Manifest, files: Mapping[str, bytes], where: str, threads: int | None
+) -> Session:
+    options = package.SessionOptions()
+    options.log_severity_level = 4  # errors are raised; the log would repeat them on stderr
+    options.intra_op_num_threads = threads or 0
+    # Waiting threads must not spin: image decoding needs the cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = package.InferenceSession(
+        files[manifest.model], options, providers=["CPUExecutionProvider"]
+    )
+    inputs = {one.name: (one.type, one.shape) for one in session.get_inputs()}
+    outputs = {one.name: (one.type, one.shape) for one in session.get_outputs()}
+    _require_match(manifest, inputs, outputs, "tensor(float)", where)
+    tensors = manifest.tensors
+
+    def run(images: Floats) -> Floats:
+        embeddings: Floats = session.run([tensors.output], {tensors.input: images})[0]
+        return embeddings
+
+    return run
+
+
+def _openvino(
+    package: Any, manifest: Manifest, files: Mapping[str, bytes], where: str, threads: int | None
+) -> Session:
+    core = package.Core()
+    weights = manifest.model.removesuffix(".xml") + ".bin"
+    blob = np.frombuffer(files.get(weights, b""), np.uint8)
+    model = core.read_model(files[manifest.model], package.Tensor(blob))
+    inputs = {one.any_name: _described(one) for one in model.inputs}
+    outputs = {one.any_name: _described(one) for one in model.outputs}
+    _require_match(manifest, inputs, outputs, "f32", where)
+    # Some CPUs would compute in bfloat16.
+    how: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if threads:
+        how["INFERENCE_NUM_THREADS"] = threads
+    compiled = core.compile_model(model, "CPU", how)
+    output = compiled.output(manifest.tensors.output)
+
+    def run(images: Floats) -> Floats:
+        return np.array(compiled({manifest.tensors.input: images})[output])  # its memory is reused
+
+    return run
+
+
+def _described(port: Any) -> tuple[str, list[int | None]]:
+    shape = [dim.get_length() if dim.is_static else None for dim in port.partial_shape]
+    return str(port.element_type.get_type_name()), shape
+
+
+def _require_match(
+    manifest: Manifest,
+    inputs: Mapping[str, tuple[str, list[Any]]],
+    outputs: Mapping[str, tuple[str, list[Any]]],
+    kind: str,
+    where: str,
+) -> None:
+    """Check that the network has the input and the output that the manifest states."""
+    tensors = manifest.tensors
+    got, made = inputs.get(tensors.input), outputs.get(tensors.output)
+    fits = (
+        len(inputs) == 1
+        and got is not None
+        and got[0] == kind
+        and got[1][1:] == list(tensors.shape)
+        and not isinstance(got[1][0], int)  # any size of a batch
+        and made is not None
+        and made[0] == kind
+        and made[1][1:] == [tensors.width]
+    )
+    if not fits:
+        raise CheckpointError(
+            f"the network does not match {MANIFEST}",
+            where=where,
+            got=f"inputs {_listed(inputs)}; outputs {_listed(outputs)}",
+            allowed=f"the input {tensors.input} {kind} [N, "
+            f"{', '.join(map(str, tensors.shape))}]; the output {tensors.output} {kind} "
+            f"[N, {tensors.width}]",
+            hint=_HINT,
+        )
+
+
+def _listed(ports: Mapping[str, tuple[str, list[Any]]]) -> str:
+    return ", ".join(
+        f"{name} {kind} [{', '.join('N' if not isinstance(n, int) else str(n) for n in shape)}]"
+        for name, (kind, shape) in ports.items()
+    )
+
+
+def _brief(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+@contextmanager
+def _untracked() -> Iterator[None]:
+    """Switch off the telemetry that OpenVINO sends when it is imported."""
+    before = {name: os.environ.get(name) for name in _OPT_OUT}
+    os.environ.update(_OPT_OUT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,77 @@
+"""The sentences of `siamkit verify`, `embed` and `search`, which siamkit-runtime prints too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..words import plural
+from . import units
+
+Json = Mapping[str, Any]
+
+
+def verdict_lines(values: Json) -> tuple[str, str, str]:
+    """Return the verdict on one pair, its numbers, and what the probability holds for."""
+    score, threshold = apart(values["score"], values["threshold"])
+    probability, _ = apart(values["probability"], 0.5)
+    return (
+        "same" if values["same"] else "different",
+        f"score {score}, threshold {threshold}, probability {probability}",
+        f"The probability holds {prior_text(values['prior'])}",
+    )
+
+
+def prior_text(prior: float) -> str:
+    """Return what a probability holds for, as the end of a sentence."""
+    return (
+        f"for data in which {units.percent(prior)} of the pairs are the same; there, the "
+        "probability is 0.5 at the threshold."
+    )
+
+
+def apart(value: float, bound: float) -> tuple[str, str]:
+    """Return two numbers as text, with as many digits as it takes to tell them apart."""
+    for digits in range(4, 18):
+        text, other = f"{value:.{digits}f}", f"{bound:.{digits}f}"
+        if float(text) != float(other) or value == bound:
+            return text, other
+    return repr(value), repr(bound)
+
+
+def embedded_text(result: Json) -> str:
+    """Return what ``siamkit embed`` prints."""
+    count = plural(result["images"], "embedding")
+    text = f"{count} of {result['dim']} dimensions, float32: {result['output']}"
+    if result["paths"] is not None:
+        text += f"\nimage paths: {result['paths']}"
+    return f"{text}\n{pace(result)}"
+
+
+def pace(result: Json) -> str:
+    """Return how many images were embedded, and how fast."""
+    new = result["images"] - result["resumed_at"]
+    if not new or result["kernel"] is None:
+        return "all images were embedded before"
+    seconds = result["seconds"] - (result.get("build_seconds") or 0.0)
+    rate = units.per_second(new / max(seconds, 1e-9))
+    return (
+        f"{plural(new, 'image')} embedded in {units.duration(seconds)} ({rate}, {result['kernel']})"
+    )
+
+
+def search_line(result: Json) -> str:
+    """Return the first line of what ``siamkit search`` prints."""
+    how = f"{result['kind']} search among {plural(result['images'], 'image')}"
+    if result["recall@10"] is not None:
+        how += f"; recall@10 against exact search: {result['recall@10']:.3f}"
+    return how
+
+
+NEIGHBOUR_COLUMNS = ("rank", "score", "label", "path")
+
+
+def neighbour_cells(neighbour: Json) -> tuple[str, str, str, str]:
+    """Return the cells of a result of a search; see :data:`NEIGHBOUR_COLUMNS`."""
+    label, score = neighbour["label"], f"{neighbour['score']:.4f}"
+    return str(neighbour["rank"]), score, "" if label is None else label, neighbour["path"]

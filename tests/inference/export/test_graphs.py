@@ -1,0 +1,134 @@
+"""Networks of several architectures, converted and run by both runtimes."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from siamkit import api
+from siamkit.errors import CheckpointError, ConfigError
+from siamkit.inference.export import graphs
+from siamkit.inference.export.checking import COSINE, cosines
+from siamkit.inference.export.formats import FORMATS
+from siamkit.inference.export.graphs import export_graph
+from siamkit.inference.export.runners import torch_runner
+from siamkit.inference.quantizing.deciding import calibration_images
+
+NAMES = [
+    "timm:test_resnet",
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in (
+            "timm:resnet18", "timm:tf_efficientnet_lite0", "timm:vit_tiny_patch16_224",
+            "timm:convnext_atto", "timm:mobilenetv3_small_050",
+        )
+    ),
+]  # fmt: skip
+FORMATS_TO_RUN = ["onnx", pytest.param("openvino", marks=pytest.mark.slow)]
+
+
+def network(name, **options):
+    torch.manual_seed(0)
+    return api.create_model(name, pretrained=False, image_size=32, **options).eval()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("format", FORMATS_TO_RUN)
+def test_an_exported_network_computes_what_torch_computes(format, name, subject_of, tmp_path):
+    subject = subject_of(network(name))
+    made = export_graph(subject, FORMATS[format], tmp_path, int8=False)
+    assert made.cosine >= COSINE
+    assert [(row.kind, row.precision) for row in made.rows] == [
+        ("torch", "float32"), (format, "float32"),
+    ]  # fmt: skip
+    torch_row, row = made.rows
+    for metric, value in torch_row.metrics.items():
+        assert row.metrics[metric] == pytest.approx(value, abs=1e-3) if value else True
+    assert row.bytes < 1.1 * torch_row.bytes + 500_000, "weights are stored once"
+    assert {path.name for path in tmp_path.iterdir()} == (
+        {"model.onnx"} if format == "onnx" else {"model.xml", "model.bin"}
+    )
+    assert made.width == subject.net.embedding_dim and made.normalized
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("format", FORMATS_TO_RUN)
+def test_int8_is_smaller_and_close_to_float32(format, name, subject_of, tmp_path):
+    subject = subject_of(network(name))
+    backend, spec = graphs._BACKENDS[format], FORMATS[format]
+    images = subject.val.cycled(32)
+    plain, int8 = tmp_path / spec.model, tmp_path / "int8" / spec.model
+    int8.parent.mkdir()
+    runner, _ = graphs._written(subject, spec, backend, images, plain)
+    quantizer = backend.quantizer(plain, calibration_images(subject), tmp_path)
+    assert quantizer.layers and set(quantizer.weightless) < set(quantizer.layers)
+    assert len(set(quantizer.layers)) == len(quantizer.layers)
+    quantizer.write(quantizer.weightless, int8)
+    assert cosines(backend.run(int8)(images), runner(images)).min() > 0.95
+    if plain.stat().st_size > 10_000_000:
+        assert backend.size(int8) < backend.size(plain) / 3
+    # All layers in float32: nothing is lost.
+    same = quantizer.quantized(quantizer.layers)
+    assert cosines(same(images), runner(images)).min() > 0.9999
+    assert np.array_equal(quantizer.quantized(())(images), quantizer.quantized(())(images))
+
+
+def test_embeddings_that_are_not_normalised_keep_their_length(subject_of, tmp_path):
+    net = network("timm:test_resnet")
+    net.normalize = False
+    made = export_graph(subject_of(net), FORMATS["onnx"], tmp_path, int8=False)
+    assert not made.normalized and made.cosine >= COSINE
+
+
+def test_the_file_holds_no_paths_of_this_machine(subject_of, tmp_path):
+    export_graph(subject_of(network("timm:test_resnet")), FORMATS["onnx"], tmp_path, int8=False)
+    content = (tmp_path / "model.onnx").read_bytes()
+    assert b"site-packages" not in content and b".py" not in content
+
+
+class Branching(nn.Module):
+    """A network whose path depends on the content of the images."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 8)
+
+    def forward(self, images):
+        pooled = self.layer(images.mean((2, 3)))
+        return pooled * 2 if bool(images.sum() > 0) else pooled
+
+
+def test_a_network_that_cannot_be_captured_is_refused_with_the_reason(subject_of, tmp_path):
+    net = api.create_model(Branching(), head="identity", image_size=32)
+    with pytest.raises(
+        ConfigError, match="cannot be exported: torch cannot record it as a graph: "
+    ) as e:
+        export_graph(subject_of(net), FORMATS["onnx"], tmp_path, int8=False)
+    assert "format='torch' works with every network" in str(e.value)
+    assert len(str(e.value)) < 700 and not list(tmp_path.iterdir())
+
+
+def test_a_converted_network_that_differs_is_refused(subject_of, tmp_path, monkeypatch):
+    subject = subject_of(network("timm:test_resnet"))
+    right = graphs._BACKENDS["onnx"]
+
+    def damaged(program, path):
+        weight = next(iter(subject.net.backbone.parameters()))
+        with torch.no_grad():
+            weight.add_(0.5)  # the graph shares its tensors with the network
+        right.write(program, path)
+        with torch.no_grad():
+            weight.sub_(0.5)
+
+    wrong = graphs._Backend(damaged, right.run, right.quantizer)
+    monkeypatch.setattr(graphs, "_BACKENDS", {"onnx": wrong})
+    with pytest.raises(CheckpointError, match="computes other embeddings than torch"):
+        export_graph(subject, FORMATS["onnx"], tmp_path, int8=False)
+
+
+def test_the_runner_of_torch_leaves_no_gradients():
+    net = network("timm:test_resnet")
+    net.train()
+    run = torch_runner(net)
+    assert run(np.zeros((1, 3, 32, 32), np.float32)).shape == (1, net.embedding_dim)
+    assert not net.training

@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from siamkit.data.images import ImageSet, Sample, Tuples, image_set_of
+from siamkit.data.views import EvalView
+from siamkit.inference.export.images import PreparedImages, drawn, embedded, part_of
+from siamkit.interfaces import Preprocessing
+
+labels = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=60)
+
+
+@given(labels, st.integers(1, 70), st.integers(0, 3))
+def test_drawn_images_are_distinct_and_spread_over_the_classes(names, count, seed):
+    images = image_set_of(names)
+    chosen = drawn(images, count, seed)
+    assert len(chosen) == len(set(chosen)) == min(count, len(images))
+    assert chosen == drawn(images, count, seed)
+    # Each class gives its fair share: a class with fewer images than another is used up.
+    numbers = np.bincount([images.labels[i] for i in chosen], minlength=len(images.classes))
+    have = np.bincount(images.labels, minlength=len(images.classes))
+    most = numbers.max()
+    assert all(number >= min(total, most - 1) for number, total in zip(numbers, have, strict=True))
+
+
+@given(labels, st.integers(2, 70))
+def test_a_part_has_whole_classes_and_at_least_two(names, most):
+    images = image_set_of(names)
+    part = part_of(images, most, seed=0)
+    if len(images) <= most:
+        assert part is images
+        return
+    assert all(part.counts[name] == images.counts[name] for name in part.classes)
+    assert len(part.classes) >= min(2, len(images.classes))
+    assert len(part) <= most or len(part.classes) <= 2
+
+
+def test_a_part_of_pairs_keeps_both_kinds():
+    samples = tuple(Sample(Path(f"{n}.png"), n % 4, f"{n}.png") for n in range(40))
+    rows = tuple((n, (n + 4) % 40) for n in range(36))
+    tuples = Tuples(rows, tuple(n % 3 > 0 for n in range(36)))
+    images = ImageSet(samples, ("a", "b", "c", "d"), tuples)
+    part = part_of(images, 10, seed=1)
+    assert len(part) <= 22  # about a quarter of the pairs, each with two images
+    assert set(part.tuples.same) == {True, False}
+
+
+def test_images_are_prepared_as_the_embedder_prepares_them(image_folder):
+    from PIL import Image
+
+    files = sorted(image_folder.rglob("*.png"))
+    images = ImageSet(tuple(Sample(f, 0, f.name) for f in files), ("all",))
+    preprocessing = Preprocessing(size=(32, 32))
+    prepared = PreparedImages(images, preprocessing, 10**6)
+    together = prepared.together()
+    assert together.shape == (48, 3, 32, 32) and together.dtype == np.float32
+    view = EvalView(preprocessing)
+    with Image.open(files[37]) as image:
+        assert np.array_equal(together[37], view(image.convert("RGB")).numpy())
+    assert np.array_equal(prepared.cycled(50)[48:], together[:2])
+    assert [len(batch) for batch in prepared.batches()] == [32, 16]
+
+
+def test_every_runner_sees_every_image_once():
+    batches = [np.ones((2, 1, 1, 1), np.float32), np.zeros((3, 1, 1, 1), np.float32)]
+    found = embedded({"same": lambda x: x[:, 0, 0], "twice": lambda x: 2 * x[:, 0, 0]}, batches)
+    assert found["same"].flatten().tolist() == [1, 1, 0, 0, 0]
+    assert found["twice"].flatten().tolist() == [2, 2, 0, 0, 0]

@@ -1,0 +1,348 @@
+import os
+import struct
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from siamkit.data.looking import look, unreadable
+from siamkit.errors import DataError
+from siamkit.portable.decode import Decoding, decode, prepare, upright
+
+RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "image"
+
+
+def pixels(image: Image.Image) -> list:
+    return np.asarray(image).tolist()
+
+
+def test_eight_bit_images_are_unchanged(path):
+    Image.new("RGB", (2, 1), (10, 20, 30)).save(path, "PNG")
+    image = decode(path, Decoding(3))
+    assert image.mode == "RGB"
+    assert pixels(image) == [[[10, 20, 30], [10, 20, 30]]]
+
+
+@pytest.mark.parametrize("channels, mode", [(1, "L"), (2, "LA"), (3, "RGB"), (4, "RGBA")])
+@pytest.mark.parametrize("source", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "LAB"])
+def test_every_mode_becomes_every_channel_count(path, channels, mode, source):
+    Image.new(source, (3, 2)).save(path, "TIFF")
+    image = decode(path, Decoding(channels))
+    assert (image.mode, image.size) == (mode, (3, 2))
+
+
+@pytest.mark.parametrize("channels, expected", [
+    (1, [76, 150]),
+    (2, [[76, 255], [150, 255]]),
+    (3, [RED, GREEN]),
+    (4, [(*RED, 255), (*GREEN, 255)]),
+])  # fmt: skip
+def test_opaque_colours(path, channels, expected):
+    image = Image.new("RGB", (2, 1), RED)
+    image.putpixel((1, 0), GREEN)
+    image.save(path, "PNG")
+    assert np.array_equal(pixels(decode(path, Decoding(channels)))[0], expected)
+
+
+@pytest.mark.parametrize("channels, expected", [
+    (1, [255, 165]),
+    (2, [[76, 0], [76, 128]]),
+    (3, [WHITE, (255, 127, 127)]),
+    (4, [(*RED, 0), (*RED, 128)]),
+])  # fmt: skip
+def test_transparency_lies_on_white_or_stays(path, channels, expected):
+    image = Image.new("RGBA", (2, 1), (*RED, 0))
+    image.putpixel((1, 0), (*RED, 128))
+    image.save(path, "PNG")
+    assert np.array_equal(pixels(decode(path, Decoding(channels)))[0], expected)
+
+
+def test_transparent_grey_lies_on_white(path):
+    Image.new("LA", (1, 1), (0, 0)).save(path, "PNG")
+    assert pixels(decode(path, Decoding(1))) == [[255]]
+    assert pixels(decode(path, Decoding(3))) == [[list(WHITE)]]
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "GIF"])
+def test_transparent_palette_entry_lies_on_white(path, file_format):
+    image = Image.new("P", (2, 1), 0)
+    image.putpalette([*RED, *GREEN])
+    image.putpixel((1, 0), 1)
+    image.save(path, file_format, transparency=0)
+    assert np.array_equal(pixels(decode(path, Decoding(3)))[0], [WHITE, GREEN])
+    assert pixels(decode(path, Decoding(4)))[0][0][3] == 0
+
+
+def test_transparent_colour_key_lies_on_white(path):
+    image = Image.new("RGB", (2, 1), RED)
+    image.putpixel((1, 0), GREEN)
+    image.save(path, "PNG", transparency=RED)
+    assert np.array_equal(pixels(decode(path, Decoding(3)))[0], [WHITE, GREEN])
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bit_grey_is_scaled_not_clipped(path, file_format):
+    values = np.array([[0, 128, 129, 257, 32768, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(path, file_format)
+    assert pixels(decode(path, Decoding(1))) == [[0, 0, 1, 1, 128, 255]]
+    assert pixels(decode(path, Decoding(3)))[0][4] == [128, 128, 128]
+
+
+def test_cmyk_becomes_rgb(path):
+    Image.new("CMYK", (1, 1), (0, 255, 255, 0)).save(path, "TIFF")
+    assert pixels(decode(path, Decoding(3))) == [[list(RED)]]
+
+
+def test_one_bit_becomes_black_and_white(path):
+    image = Image.new("1", (2, 1), 0)
+    image.putpixel((1, 0), 1)
+    image.save(path, "PNG")
+    assert pixels(decode(path, Decoding(1))) == [[0, 255]]
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_an_animation_is_its_first_frame(path, file_format):
+    frames = [Image.new("RGB", (2, 2), colour) for colour in (RED, GREEN)]
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    frames[0].save(path, file_format, save_all=True, append_images=frames[1:], **options)
+    assert pixels(decode(path, Decoding(3)))[0][0] == list(RED)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation, expected", [
+    (1, [[1, 2]]), (2, [[2, 1]]), (3, [[2, 1]]), (4, [[1, 2]]),
+    (5, [[1], [2]]), (6, [[1], [2]]), (7, [[2], [1]]), (8, [[2], [1]]),
+])  # fmt: skip
+def test_exif_orientation_is_applied_once(path, file_format, orientation, expected):
+    image = Image.fromarray(np.array([[1, 2]], dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    image.save(path, file_format, exif=exif, **options)
+    assert pixels(decode(path, Decoding(1))) == expected
+
+
+def test_damaged_exif_does_not_hide_the_image(path):
+    Image.new("RGB", (2, 2), RED).save(path, "PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
+    assert pixels(decode(path, Decoding(3)))[0][0] == list(RED)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "JPEG"])
+def test_an_unreadable_exif_block_makes_the_image_upright_in_check_and_use(path, file_format):
+    image = Image.new("RGB", (3, 2), RED)
+    image.save(path, file_format, exif=b"Exif\0\0garbage!")
+    assert decode(path, Decoding(3)).size == (3, 2)
+    [facts] = look([path], full=True)
+    assert (facts.problem, facts.oriented) == (None, False)
+    assert prepare(Image.open(path), Decoding(3)).size == (3, 2)
+    assert unreadable([path], boxes={path: (0, 0, 3, 2)}) == []
+    image.save(path, file_format)
+    assert [facts.oriented for facts in look([path], full=True)] == [True]
+
+
+@given(
+    exif=st.binary(max_size=80),
+    start=st.sampled_from([b"", b"Exif\0\0", b"Exif\0\0II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"]),
+    file_format=st.sampled_from(["PNG", "WEBP", "JPEG"]),
+)
+def test_no_exif_data_hides_an_image_or_parts_check_and_use(
+    tmp_path_factory, exif, start, file_format
+):
+    path = tmp_path_factory.mktemp("exif") / "image"
+    Image.new("RGB", (3, 2), RED).save(path, file_format, exif=start + exif)
+    assert sorted(decode(path, Decoding(3)).size) == [2, 3]
+    assert unreadable([path], full=True) == unreadable([path]) == []
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "BMP", "GIF", "JPEG", "TIFF", "WEBP"])
+def test_what_passes_the_full_check_can_be_used(path, file_format):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, file_format, exif=Image.Exif())
+    whole, rng = path.read_bytes(), np.random.default_rng(1)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] = rng.integers(256)
+        path.write_bytes(damaged)
+        problem = dict(unreadable([path], full=True)).get(path)
+        try:
+            decode(path, Decoding(3))
+        except DataError as error:
+            assert error.what == problem
+        else:
+            assert problem is None
+
+
+def test_an_image_is_turned_once_however_often_it_is_prepared(path):
+    image = Image.new("RGB", (3, 2), RED)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(path, "PNG", exif=exif)
+    turned, _ = upright(Image.open(path))
+    assert turned.size == (2, 3) == prepare(turned, Decoding(3)).size
+
+
+def test_a_box_outside_the_image_is_refused_by_check_and_use(path):
+    Image.new("RGB", (3, 2)).save(path, "PNG")
+    box = (0, 0, 4, 2)
+    with pytest.raises(DataError, match=r"its box ends at 4,2, but the image ends at 3,2"):
+        decode(path, Decoding(3), box)
+    for full in (False, True):
+        [(_, problem)] = unreadable([path], boxes={path: box}, full=full)
+        assert problem == "its box ends at 4,2, but the image ends at 3,2"
+
+
+def test_a_single_pixel_is_an_image(path):
+    Image.new("L", (1, 1), 7).save(path, "PNG")
+    assert pixels(decode(path, Decoding(1))) == [[7]]
+
+
+def failure(path: Path, **options) -> DataError:
+    with pytest.raises(DataError) as caught:
+        decode(path, Decoding(3, **options))
+    assert caught.value.where == str(path)
+    assert caught.value.hint
+    assert caught.value.exit_code == 3
+    return caught.value
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_truncated_files_are_errors(path, file_format):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, file_format)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "cannot read the image" in failure(path).what or "not an image" in failure(path).what
+
+
+def test_an_empty_file_is_an_error(path):
+    path.touch()
+    assert "empty" in failure(path).what
+
+
+def test_no_file_is_an_error(path):
+    assert "no such file" in failure(path).what
+    path.symlink_to("nowhere")
+    assert "symbolic link to nothing" in failure(path).what
+
+
+@pytest.mark.parametrize("content", [b"hello", b"%PDF-1.7\n", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
+def test_other_formats_under_an_images_name_are_errors(path, content):
+    path = path.with_suffix(".jpg")
+    path.write_bytes(content)
+    assert "not an image" in failure(path).what
+
+
+def test_a_format_that_pillow_knows_but_the_allowlist_does_not_is_an_error(path):
+    Image.new("RGB", (4, 4)).save(path, "PCX")
+    assert "not an image" in failure(path).what
+
+
+def test_the_format_is_told_by_content(tmp_path):
+    Image.new("RGB", (1, 1), RED).save(tmp_path / "photo.jpg", "PNG")
+    assert pixels(decode(tmp_path / "photo.jpg", Decoding(3))) == [[list(RED)]]
+
+
+def test_a_pipe_is_an_error_and_does_not_block(path):
+    os.mkfifo(path)
+    assert "not a regular file" in failure(path).what
+    assert unreadable([path]) == [(path, "not a regular file")]
+
+
+@pytest.mark.parametrize("values, what", [
+    (np.zeros((1, 1), np.float32), "32-bit floats"),
+    (np.full((1, 1), 70_000, np.int32), "32-bit integers"),
+    (np.full((1, 1), -1, np.int32), "32-bit integers"),
+])  # fmt: skip
+def test_pixels_without_a_defined_range_are_errors(path, values, what):
+    Image.fromarray(values).save(path, "TIFF")
+    assert what in failure(path).what
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    ihdr = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    idat = chunk(b"IDAT", zlib.compress(b"\0" * 16))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + idat + chunk(b"IEND", b"")
+
+
+def test_bombs_are_refused_before_decoding(path):
+    path.write_bytes(png_header(20_000, 20_000))
+    assert "too many pixels" in failure(path).what
+    assert unreadable([path]) == [(path, "the image has too many pixels: more than 100,000,000")]
+
+
+def test_the_pixel_cap_can_be_lowered_and_is_exact(path):
+    Image.new("RGB", (10, 10)).save(path, "PNG")
+    assert decode(path, Decoding(3, max_pixels=100)).size == (10, 10)
+    error = failure(path, max_pixels=99)
+    assert error.what == "the image has too many pixels: 100"
+    assert error.allowed == "up to 99 (data.max_pixels)"
+    for full in (False, True):
+        assert unreadable([path], Decoding(max_pixels=99), full=full) == [(path, error.what)]
+
+
+def test_a_small_file_with_very_many_pixels_is_refused_by_its_header(path):
+    path.write_bytes(png_header(12_800, 12_800))  # within Pillow's own limit
+    began = time.perf_counter()
+    assert failure(path).what == "the image has too many pixels: 163,840,000"
+    assert time.perf_counter() - began < 1
+
+
+def test_large_images_below_the_cap_are_fine_without_a_warning(path):
+    path.write_bytes(png_header(10_000, 10_000))  # Pillow warns from 89 megapixels on
+    assert unreadable([path]) == []
+
+
+def test_unreadable_lists_the_bad_files_in_order(tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(20)]
+    for i, path in enumerate(paths):
+        Image.new("L", (1, 1)).save(path) if i % 3 else path.touch()
+    assert unreadable(paths) == [(path, "the file is empty") for path in paths[::3]]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("source", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "LAB"])
+def test_an_opened_image_becomes_what_its_file_does(path, channels, source):
+    Image.new(source, (3, 2)).save(path, "TIFF")
+    prepared, decoded = (
+        prepare(Image.open(path), Decoding(channels)),
+        decode(path, Decoding(channels)),
+    )
+    assert prepared.mode == decoded.mode and pixels(prepared) == pixels(decoded)
+
+
+def test_an_opened_image_is_turned_upright_and_stays_as_it_is(path):
+    image = Image.new("RGB", (3, 2), RED)
+    image.putpixel((0, 0), GREEN)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(path, "PNG", exif=exif)
+    opened = Image.open(path)
+    prepared = prepare(opened, Decoding(3))
+    assert prepared.size == (2, 3) and pixels(prepared) == pixels(decode(path, Decoding(3)))
+    assert opened.size == (3, 2) and opened.getexif()[0x0112] == 6
+
+
+def test_what_is_wrong_with_an_opened_image_is_told(path):
+    with pytest.raises(DataError, match="image 7: the pixels are 32-bit floats"):
+        prepare(Image.new("F", (2, 2)), Decoding(3), where="image 7")
+    with pytest.raises(DataError, match=r"too many pixels: 100, allowed: up to 99"):
+        prepare(Image.new("L", (10, 10)), Decoding(max_pixels=99))
+    with pytest.raises(DataError, match="the image is empty, got '0x2'"):
+        prepare(Image.new("L", (0, 2)), Decoding(3))
+    Image.new("RGB", (50, 50)).save(path, "PNG")
+    path.write_bytes(path.read_bytes()[:-30])
+    with Image.open(path) as image, pytest.raises(DataError, match="cannot read the image"):
+        prepare(image, Decoding(3))

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import siamkit
+from siamkit.errors import CheckpointError, ConfigError, DataError
+from siamkit.inference import exported
+from siamkit.json_files import sealed
+from siamkit.portable.gallery import META, Gallery, ListedGallery
+from siamkit.portable.model import ExportedModel
+
+
+@pytest.fixture(scope="module")
+def built(exported_run, image_folder, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("gallery") / "index"
+    exported.build_index(exported_run[1], image_folder, path)
+    return path
+
+
+@pytest.fixture
+def folder(built, tmp_path) -> Path:
+    """A copy that a test may damage."""
+    return shutil.copytree(built, tmp_path / "index")
+
+
+def test_it_holds_what_was_embedded(built, exported_run, image_folder):
+    gallery, model = Gallery(built), ExportedModel(exported_run[1], threads=1)
+    assert len(gallery) == 48 and gallery.embedding_dim == 8
+    assert gallery.item(0) == (image_folder / "class0/0.png", "class0")
+    np.testing.assert_allclose(gallery.embeddings, model.embed(image_folder), atol=1e-6)
+    gallery.require_model(model.fingerprint)
+    with pytest.raises(ConfigError, match=r"index: there is no such image, got 48"):
+        gallery.item(48)
+
+
+def test_it_gives_the_neighbours_that_the_index_gives(built):
+    queries = np.random.default_rng(0).normal(size=(5, 8))
+    ours, theirs = Gallery(built).search(queries, 7), siamkit.load_index(built).search(queries, 7)
+    assert ours.indices.tolist() == theirs.indices.tolist() and ours.paths == theirs.paths
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=2e-6)
+    rows, wanted = (found.rows()[0][0] for found in (ours, theirs))
+    assert list(rows) == ["rank", "score", "label", "path"] and rows["path"] == wanted["path"]
+
+
+def test_a_copy_opens_the_same_files(built):
+    again = copy.deepcopy(Gallery(built))
+    assert type(again) is Gallery and len(again) == 48
+    assert type(copy.deepcopy(siamkit.load_index(built))) is siamkit.Index
+
+
+def test_queries_without_a_direction_are_refused(built):
+    with pytest.raises(DataError, match="query 1: the embedding consists of zeros"):
+        Gallery(built).search([[1.0] * 8, [0.0] * 8])
+    with pytest.raises(DataError, match="same number of columns"):
+        Gallery(built).search(np.ones((2, 9)))
+    with pytest.raises(ConfigError, match="k: must be a whole number, got 0"):
+        Gallery(built).search(np.ones((2, 8)), 0)
+
+
+def test_a_flipped_bit_in_any_file_is_refused(folder):
+    rng = np.random.default_rng(0)
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        for place in rng.integers(0, len(content), 20).tolist():
+            path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+            try:
+                gallery = Gallery(folder)
+            except CheckpointError as error:
+                assert path.name in str(error)
+            else:  # only the layout of the JSON changed
+                assert path.name == META and gallery.meta == Gallery(folder).meta
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 1}, "unknown index format, got 1, allowed: 2"),
+        ({"kind": "hnsw"}, "kind: must be one of exact, faiss"),
+        ({"dim": 0}, "dim: is out of bounds: 0"),
+        ({"count": 47}, "does not match the other files"),
+        ({"extra": 1}, "extra: is an unknown key"),
+        ({"files": {}}, "the file is damaged"),
+    ],
+)
+def test_metadata_that_makes_no_sense_is_refused(change, message, folder):
+    values = json.loads((folder / META).read_text())
+    del values["sha256"]
+    (folder / META).write_text(json.dumps(sealed({**values, **change})))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        Gallery(folder)
+    assert META in str(caught.value)
+
+
+def test_embeddings_in_memory_are_searched_too():
+    items = [(Path(f"{n}.png"), None if n else "first") for n in range(4)]
+    gallery = ListedGallery(np.eye(4) * 7, items)
+    found = gallery.search([[1, 0.5, 0, 0]], 2)
+    assert found.paths == [[Path("0.png"), Path("1.png")]] and found.labels == [["first", None]]
+    assert found.scores[0] == pytest.approx([0.894427, 0.447214], abs=2e-6)

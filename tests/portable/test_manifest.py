@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from siamkit.errors import CheckpointError, ConfigError
+from siamkit.json_files import sealed
+from siamkit.portable.manifest import (
+    CARD,
+    MANIFEST,
+    Images,
+    is_export,
+    read_files,
+    read_manifest,
+    write_manifest,
+)
+from siamkit.portable.preprocessing import Preprocessing
+
+from .exports import SHA, folder_of, manifest_of
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return folder_of(tmp_path / "export")
+
+
+def test_what_was_written_is_read(folder: Path):
+    read = read_manifest(folder)
+    assert read == manifest_of(folder)
+    assert read_files(folder, read) == {"model.onnx": b"a network", CARD: b"# A card\n"}
+    assert is_export(folder) and not is_export(folder.parent)
+
+
+@pytest.mark.parametrize("value_range", [None, 12, (0.0, 1.5)])
+def test_the_preprocessing_survives(value_range):
+    given = Preprocessing((0.5,), (0.25,), (64, 96), "bicubic", 0.9, "pad", value_range)
+    assert Images.of(given, 1000).preprocessing == given
+
+
+def test_a_folder_may_have_no_threshold(tmp_path: Path):
+    assert read_manifest(folder_of(tmp_path / "export", calibration=None)).calibration is None
+
+
+def test_every_changed_byte_of_every_file_is_refused(folder: Path):
+    manifest = read_manifest(folder)
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        for place in range(len(content)):
+            path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+            if path.name == MANIFEST:
+                refused_or_same(folder, manifest)
+            else:
+                with pytest.raises(CheckpointError, match=path.name):
+                    read_files(folder, manifest)
+        path.write_bytes(content[:-2])
+        with pytest.raises(CheckpointError, match=path.name):
+            read_files(folder, read_manifest(folder))
+        path.write_bytes(content)
+
+
+def refused_or_same(folder: Path, manifest) -> None:
+    """A changed byte of the layout, such as a blank that becomes a newline, changes no value."""
+    try:
+        assert read_manifest(folder) == manifest
+    except CheckpointError as error:
+        assert MANIFEST in str(error)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"calibration": {**manifest_of(Path("/nowhere")).calibration.to_json(), "threshold": 0.1}},
+        {"precision": "int8"},
+        {"tensors": {"input": "x", "shape": [3, 64, 64], "output": "y", "width": 1,
+                     "normalized": False}},
+    ],
+)  # fmt: skip
+def test_an_edited_value_is_refused_although_it_is_within_bounds(change, folder: Path):
+    path = folder / MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(CheckpointError, match="damaged or was edited") as caught:
+        read_manifest(folder)
+    assert str(path) in str(caught.value) and "export the run again" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, r"another version of the format, got 2, allowed: 1; .*0\.1\.0"),
+        ({"format": True}, "another version"),
+        ({"kind": "pickle"}, "kind: must be one of onnx"),
+        ({"model": "other.onnx"}, "model: is not among the files"),
+        ({"files": {"../model.onnx": {"bytes": 1, "sha256": SHA}}}, "model: is not among"),
+        ({"model": "../x", "files": {"../x": {"bytes": 1, "sha256": SHA}}}, "model: is malformed"),
+        ({"model": "a", "files": {k: {"bytes": 1, "sha256": SHA} for k in ("a", "/etc/p")}},
+         "files: is malformed: '/etc/p'"),
+        ({"origin": None}, "origin: is not an object"),
+        ({"notices": [1]}, r"notices\.0: must be text, and is 1"),
+        ({"surprise": 1}, "surprise: is an unknown key"),
+        ({"calibration": {"format": 1}}, "unknown calibration format"),
+        ({"calibration": 3}, "is not a calibration"),
+    ],
+)  # fmt: skip
+def test_a_sealed_manifest_that_makes_no_sense_is_refused(change, message, folder: Path):
+    values = {**read_manifest(folder).to_json(), **change}
+    (folder / MANIFEST).write_text(json.dumps(sealed(values)))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_manifest(folder)
+    assert MANIFEST in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ({"max_pixels": 0}, r"images\.max_pixels: is out of bounds"),
+        ({"std": (1.0, 1.0, 0.0)}, r"images\.std\.2: is out of bounds"),
+        ({"mean": (0.5,), "std": (0.5,)}, "does not match the images"),
+        ({"size": (32, 64)}, "does not match the images"),
+        ({"value_range": (1.0, 0.0)}, "is not ascending"),
+        ({"value_range": 17}, r"images\.value_range"),
+        ({"fit": "stretch"}, r"images\.fit: must be one of crop, pad, squash"),
+    ],
+)
+def test_the_writer_refuses_what_a_reader_would_refuse(images, message, folder: Path):
+    manifest = read_manifest(folder)
+    wrong = replace(manifest, images=replace(manifest.images, **images))
+    before = (folder / MANIFEST).read_bytes()
+    with pytest.raises(CheckpointError, match=message):
+        write_manifest(folder, wrong)
+    assert (folder / MANIFEST).read_bytes() == before
+
+
+def test_the_writer_refuses_files_that_changed_since_they_were_sealed(folder: Path):
+    manifest = read_manifest(folder)
+    (folder / "model.onnx").write_bytes(b"another network")
+    with pytest.raises(CheckpointError, match=r"model\.onnx.*does not match export\.json"):
+        write_manifest(folder, manifest)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"{}", b"\xff", b"[" * 100_000])
+def test_what_is_no_manifest_is_refused(content: bytes, folder: Path):
+    (folder / MANIFEST).write_bytes(content)
+    with pytest.raises(CheckpointError, match=MANIFEST):
+        read_manifest(folder)
+
+
+def test_a_folder_without_a_manifest_is_no_export(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"has no export\.json; .*siamkit export"):
+        read_manifest(tmp_path)
+    with pytest.raises(ConfigError, match="no such folder"):
+        read_manifest(tmp_path / "none")
+
+
+def test_embeddings_of_float32_compare_with_those_of_the_run_and_those_of_int8_do_not(folder: Path):
+    manifest = read_manifest(folder)
+    assert manifest.fingerprint == manifest.origin.fingerprint
+    assert replace(manifest, precision="int8").fingerprint != manifest.origin.fingerprint
+
+
+def test_the_room_needs_neither_torch_nor_pydantic():
+    code = (
+        "import sys, siamkit.portable.manifest;"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "pydantic", "timm", "scipy"} & set(loaded.stdout.split())

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import math
+
+from siamkit.report.plain import apart, embedded_text, neighbour_cells, search_line, verdict_lines
+
+
+def test_numbers_that_differ_are_printed_apart():
+    assert apart(0.123411, 0.12342) == ("0.12341", "0.12342")
+    assert apart(0.5, 0.5) == ("0.5000", "0.5000")
+    assert apart(math.nextafter(0.5, 0), 0.5)[0] < "0.5"
+
+
+def test_a_verdict_has_three_lines():
+    found = {"same": True, "score": 0.5, "threshold": 0.5, "probability": 0.5, "prior": 0.25}
+    decision, numbers, prior = verdict_lines(found)
+    assert (decision, numbers) == ("same", "score 0.5000, threshold 0.5000, probability 0.5000")
+    assert prior.startswith(
+        "The probability holds for data in which 25 % of the pairs are the same"
+    )
+
+
+def test_an_embedding_says_where_it_is_and_how_fast_it_was():
+    found = {"images": 10, "dim": 8, "output": "a.npy", "paths": "a.csv", "resumed_at": 0,
+             "seconds": 2.0, "kernel": "eager"}  # fmt: skip
+    assert embedded_text(found).splitlines() == [
+        "10 embeddings of 8 dimensions, float32: a.npy",
+        "image paths: a.csv",
+        "10 images embedded in 2.0 s (5.0 img/s, eager)",
+    ]
+    before = {**found, "paths": None, "resumed_at": 10}
+    assert embedded_text(before).splitlines()[1:] == ["all images were embedded before"]
+
+
+def test_a_search_says_how_it_was_made():
+    found = {"kind": "faiss", "images": 1, "recall@10": 0.9876}
+    assert search_line(found) == (
+        "faiss search among 1 image; recall@10 against exact search: 0.988"
+    )
+    assert neighbour_cells({"rank": 1, "score": 1.0, "label": None, "path": "a"}) == (
+        "1", "1.0000", "", "a",
+    )  # fmt: skip
