@@ -328,7 +328,7 @@ def test_every_config_that_is_written_is_read_back(config, tmp_path_factory, nam
 def test_an_unknown_key_gets_the_nearest_wherever_it_is(refusal):
     assert refusal(parse_sets(["trian.epochs=3"])).endswith("did you mean 'train'?")
     text = refusal(parse_sets(["train.epoch=3"]))
-    assert text.startswith("--set train.epoch: unknown key, allowed: batch_size, ")
+    assert text.startswith("--set train.epoch: unknown key, allowed: accumulation, batch_size, ")
     assert text.endswith("did you mean 'epochs'?")
     text = refusal({"data": {"augment": {"blurr": 1}}})
     assert text.startswith("data.augment.blurr: unknown key")

@@ -104,12 +104,17 @@ def _texts(path: Path) -> list[tuple[int, str]]:
     ]  # fmt: skip
 
 
+PORTABLE = "portable/"
+"""siamkit-runtime packs this room. It names siamkit's commands, which are those of another program
+there, and has no part in how siamkit spells its own."""
+
+
 def test_no_message_spells_a_flag_or_a_command_itself():
     root = Path(siamkit.__file__).parent
     wrong = [
         f"{path.relative_to(root)}:{line}: {text}"
         for path in sorted(root.rglob("*.py"))
-        if not path.relative_to(root).as_posix().startswith(OF_THE_COMMAND_LINE)
+        if not path.relative_to(root).as_posix().startswith((*OF_THE_COMMAND_LINE, PORTABLE))
         for line, text in _texts(path)
         if FLAG.search(text)
         and not (path.relative_to(root).as_posix() in HELP and "description" in text)

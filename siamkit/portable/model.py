@@ -83,7 +83,7 @@ class ExportedModel:
         """Return a description with the format, the run and the threshold."""
         made, calibration = self.manifest, self.manifest.calibration
         verifies = (
-            "no threshold, so verify() is unavailable"
+            "no threshold, so pairs cannot be verified"
             if calibration is None
             else f"same at a similarity of {calibration.threshold:.4f} or more"
         )
@@ -205,9 +205,9 @@ class ExportedModel:
         sides = _listed(a), _listed(b)
         if any(len(side) != 1 for side in sides):
             raise DataError(
-                "verify() compares one image with one other image",
+                "verify compares one image with one other image",
                 got=" and ".join(str(len(side)) for side in sides),
-                hint="similarity() compares several images",
+                hint="similarity compares several images",
             )
         # One by one, as siamkit does: the last bits of an embedding depend on the batch.
         vectors = np.concatenate([self.embed(side) for side in sides])
