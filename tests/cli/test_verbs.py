@@ -157,7 +157,7 @@ def test_every_flag_reaches_its_key(cli, tmp_path):
         (["--loss", "tripplet"], "--loss: unknown loss 'tripplet'; did you mean 'triplet'? "
          "'siamkit list losses' lists them"),
         (["--epochs", "0"], "--epochs: must be greater than or equal to 1, got 0"),
-        (["--lr", "-1"], "--lr: must be greater than 0, got -1.0"),
+        (["--lr", "-1"], "--lr: must be greater than 0, got '-1'"),
         (["--set", "loss.margin=-1", "--loss", "triplet"],
          "--set loss.margin: must be greater than 0, got -1 (loss 'triplet')"),
     ],
