@@ -16,7 +16,7 @@ from siamkit.plugins import OWN, Plugins
 
 VERBS = (
     "cache", "calibrate", "config", "data", "embed", "evaluate", "export", "index", "inspect",
-    "list", "plugins", "report", "search", "train", "verify",
+    "list", "lr-find", "plugins", "prune", "report", "search", "train", "verify",
 )  # fmt: skip
 """siamkit's own commands. A plugin's command with one of these names would never run."""
 

@@ -247,6 +247,13 @@ class TrainConfig(Section):
             )
         return value
 
+    @field_validator("micro_batch", mode="before")
+    @classmethod
+    def _images_or_auto(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "auto" and not _is_number(value):
+            raise ValueError("must be an integer, auto or null")
+        return value
+
     @field_validator("micro_batch")
     @classmethod
     def _within_batch(

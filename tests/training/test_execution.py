@@ -344,9 +344,9 @@ def test_a_suffix_that_fails_in_mid_epoch_gives_way_to_the_whole_network(
     whole = fit_object(net, image_folder, tmp_path / "whole", cut="off")
     forward, step, steps = Suffix.forward, Stepper.__call__, [0]
 
-    def counted(self: Stepper, work: Any) -> float:
+    def counted(self: Stepper, work: Any, seed: int = 0) -> float:
         steps[0] += 1
-        return step(self, work)
+        return step(self, work, seed)
 
     def failing(self: Suffix, activations: torch.Tensor) -> Any:
         if steps[0] == 2:

@@ -8,7 +8,7 @@ only.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,10 +20,9 @@ from siamkit.interfaces import Loss, LossContext, Options
 _COLDEST = 0.025
 
 
-class MemoryOptions(Options):
-    """Options of losses that can compare with earlier batches."""
-
-    memory: int | None = Field(
+def _memory() -> Any:
+    """Return the field of losses that can compare with earlier batches."""
+    return Field(
         None,
         ge=2,
         description="Number of embeddings of earlier batches to compare with as well (cross-batch "
@@ -31,7 +30,7 @@ class MemoryOptions(Options):
     )
 
 
-class TripletOptions(MemoryOptions):
+class TripletOptions(Options):
     """Options of ``triplet``."""
 
     margin: float = Field(
@@ -55,9 +54,10 @@ class TripletOptions(MemoryOptions):
         "anchor's.",
     )
     smooth: bool = Field(False, description="Use softplus instead of the hinge.")
+    memory: int | None = _memory()
 
 
-class ContrastiveOptions(MemoryOptions):
+class ContrastiveOptions(Options):
     """Options of ``contrastive``."""
 
     pos_margin: float = Field(
@@ -71,6 +71,7 @@ class ContrastiveOptions(MemoryOptions):
     distance: Literal["euclidean", "cosine"] = Field(
         "euclidean", description="Distance between embeddings; cosine is 1 - cosine similarity."
     )
+    memory: int | None = _memory()
 
     @model_validator(mode="after")
     def _ordered(self) -> ContrastiveOptions:
@@ -79,7 +80,7 @@ class ContrastiveOptions(MemoryOptions):
         return self
 
 
-class MultiSimilarityOptions(MemoryOptions):
+class MultiSimilarityOptions(Options):
     """Options of ``multi-similarity``."""
 
     alpha: float = Field(2.0, gt=0, description="Sharpness of the weighting of positive pairs.")
@@ -98,9 +99,10 @@ class MultiSimilarityOptions(MemoryOptions):
         "easier than the anchor's hardest pair of the other kind by more than this margin. null: "
         "keep all pairs.",
     )
+    memory: int | None = _memory()
 
 
-class SupConOptions(MemoryOptions):
+class SupConOptions(Options):
     """Options of ``supcon``."""
 
     temperature: float = Field(
@@ -108,9 +110,10 @@ class SupConOptions(MemoryOptions):
         ge=_COLDEST,
         description="Divisor of the cosine similarities; smaller values stress hard pairs.",
     )
+    memory: int | None = _memory()
 
 
-class NTXentOptions(MemoryOptions):
+class NTXentOptions(Options):
     """Options of ``ntxent``."""
 
     temperature: float = Field(
@@ -118,9 +121,10 @@ class NTXentOptions(MemoryOptions):
         ge=_COLDEST,
         description="Divisor of the cosine similarities; smaller values stress hard pairs.",
     )
+    memory: int | None = _memory()
 
 
-class CircleOptions(MemoryOptions):
+class CircleOptions(Options):
     """Options of ``circle``."""
 
     margin: float = Field(
@@ -131,6 +135,7 @@ class CircleOptions(MemoryOptions):
         "below m for negative pairs.",
     )
     scale: float = Field(80.0, gt=0, description="Sharpness (gamma).")
+    memory: int | None = _memory()
 
 
 class ProxyAnchorOptions(Options):
