@@ -89,7 +89,7 @@ def parts_of(values: dict[str, Any]) -> tuple[Setup, Splits]:
     return build(config, registries(), len(splits.train.classes)), splits
 
 
-def tested(setup: Setup, splits: Splits, phase: int = 0, **more: Any) -> Outcome:
+def outcome_of(setup: Setup, splits: Splits, phase: int = 0, **more: Any) -> Outcome:
     rates = more.pop("rates", tried_rates(1e-6, 10.0, 20))
     progress = more.pop("progress", lambda _done, _total: None)
     reports = Reports(lambda _name, _data: None, lambda: None)
@@ -117,17 +117,19 @@ def test_weights_buffers_and_generators_stay(run_values: RunValues, phase: int, 
     )
     setup, splits = parts_of(values)
     before, drawn = tensors(setup), generators()
-    result = tested(setup, splits, phase)
+    result = outcome_of(setup, splits, phase)
     assert generators() == drawn
     after = tensors(setup)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert len(result.curves) == REPEATS
     losses = result.curves[0].losses
-    assert losses[1] == pytest.approx(losses[0], rel=1e-2) and losses[-1] != losses[0]
+    assert losses[-1] != losses[0]
+    if phase == 0:  # later, one step changes the statistics of the backbone's batch norms
+        assert losses[1] == pytest.approx(losses[0], rel=1e-2)
 
 
 def test_the_repeats_start_alike_and_differ(run_values: RunValues) -> None:
-    result = tested(*parts_of(run_values()))
+    result = outcome_of(*parts_of(run_values()))
     first = {curve.losses[0] for curve in result.curves}
     assert len(first) == 1
     assert len({curve.losses for curve in result.curves}) == REPEATS
@@ -137,8 +139,8 @@ def test_the_frozen_part_is_cached_and_agrees_with_the_whole_network(
     run_values: RunValues,
 ) -> None:
     common = {"dtype": "float32"}
-    cached = tested(*parts_of(run_values(engine={"cache": "always", **common})), phase=1)
-    whole = tested(*parts_of(run_values(engine={"cut": "off", **common})), phase=1)
+    cached = outcome_of(*parts_of(run_values(engine={"cache": "always", **common})), phase=1)
+    whole = outcome_of(*parts_of(run_values(engine={"cut": "off", **common})), phase=1)
     assert (cached.decision.mode, whole.decision.mode) == ("cached", "whole")
     for one, other in zip(cached.curves, whole.curves, strict=True):
         size = min(len(one.losses), len(other.losses)) // 2
@@ -156,7 +158,7 @@ def test_a_loss_that_is_not_finite_ends_a_pass(run_values: RunValues) -> None:
     rates = tried_rates(1e-3, 1000.0, 30)
     setup, splits = parts_of(values)
     before = tensors(setup)
-    result = tested(setup, splits, rates=rates, progress=lambda *at: seen.append(at))
+    result = outcome_of(setup, splits, rates=rates, progress=lambda *at: seen.append(at))
     assert all(len(curve.rates) < 30 for curve in result.curves)
     assert all(np.isfinite(curve.losses).all() for curve in result.curves)
     assert seen[0] == (0, 30 * REPEATS) and seen[-1] == (30 * REPEATS, 30 * REPEATS)
@@ -166,7 +168,7 @@ def test_a_loss_that_is_not_finite_ends_a_pass(run_values: RunValues) -> None:
 
 def test_micro_batches_count_as_one_step(run_values: RunValues) -> None:
     values = run_values(train={"micro_batch": 4}, loss={"name": "proxy-anchor"})
-    result = tested(*parts_of(values), rates=tried_rates(1e-5, 1e-1, 20))
+    result = outcome_of(*parts_of(values), rates=tried_rates(1e-5, 1e-1, 20))
     assert len(result.curves[0].losses) == 21
 
 
@@ -187,7 +189,7 @@ def test_the_rates_of_the_stages_are_multiples_of_the_tested_rate(
         run_values(loss={"name": "proxy-anchor"}, optimizer={"loss_lr_mult": 10.0})
     )
     rates = tried_rates(1e-5, 1e-3, 20)
-    tested(setup, splits, phase=1, rates=rates)
+    outcome_of(setup, splits, phase=1, rates=rates)
     assert len(seen) == 20 * REPEATS
     for rate, groups in zip(rates, seen, strict=False):
         assert groups["head"] == pytest.approx(rate)
