@@ -162,7 +162,8 @@ def run_events(
     yield Event(
         "run_start",
         {
-            "run_dir": str(run_dir), "config": config, "weights": "random", "data": {},
+            "run_dir": str(run_dir), "config": config, "weights": "random", "lr_find": None,
+            "data": {},
             "notices": ["class '[/bold]' has one image"], "versions": {"siamkit": "0"},
             "epochs": 2, "steps_per_epoch": 2, "device": "cpu",
             "finished_epochs": start, "finished_steps": 2 * start,

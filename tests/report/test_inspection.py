@@ -6,8 +6,7 @@ from siamkit.report.inspection import inspection, span
 
 MEMORY = {
     "weights": 98_000_000, "gradients": 4_459_008, "optimizer": 8_918_016,
-    "activations": 92_300_000, "total": 203_677_024,
-}  # fmt: skip
+    "activations": 92_300_000, "total": 203_677_024, "peak": 150_000_000}  # fmt: skip
 
 
 FLOPS = {"forward": 8_180_000_000, "prefix": 3_620_000_000, "backward": 8_690_000_000}
@@ -87,7 +86,7 @@ def test_the_footer_tells_the_share_and_the_memory(render):
     assert "1.11 M of 24.6 M parameters train (4.53 %)" in text
     assert (
         "memory at batch size 64: 204 MB (weights 98.0 MB, gradients 4.46 MB, optimizer 8.92 MB, "
-        "activations 92.3 MB)"
+        "activations 92.3 MB); predicted peak 150 MB"
     ) in text
 
 
