@@ -41,7 +41,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class PrunedLayer:
-    """What is left of a layer.
+    """The channels of a layer that pruning kept.
 
     Attributes:
         sizes: The layer's attributes that state its size, such as ``out_channels``.

@@ -163,7 +163,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the quality table was measured on.
+    """The images and the machine of the quality table.
 
     Attributes:
         part: The part of the run's data: ``val``.
@@ -195,7 +195,7 @@ class Manifest:
         calibration: The threshold and the probabilities; None if the run has none.
         origin: The run that the network is from.
         quality: The quality table.
-        measured: What the quality table was measured on.
+        measured: The images and the machine of the quality table.
         notices: What a user of the model should know.
     """
 

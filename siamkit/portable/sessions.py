@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from ..errors import CheckpointError, ConfigError, is_out_of_memory
 from .manifest import MANIFEST, Manifest
+from .untracked import untracked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +24,6 @@ KERNELS = {"onnx": "onnxruntime", "openvino": "openvino"}
 """The package that runs each format without torch."""
 
 _HINT = "export the run again"
-_OPT_OUT = {"CI": "true"}  # the only switch of openvino-telemetry
 
 
 def open_session(
@@ -66,7 +64,7 @@ def open_session(
 
 def _package(name: str, where: str) -> Any:
     try:
-        with _untracked():
+        with untracked():
             return import_module(name)  # by name, because it has no type information
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == name
@@ -170,18 +168,3 @@ def _listed(ports: Mapping[str, tuple[str, list[Any]]]) -> str:
 def _brief(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
-
-
-@contextmanager
-def _untracked() -> Iterator[None]:
-    """Switch off the telemetry that OpenVINO sends when it is imported."""
-    before = {name: os.environ.get(name) for name in _OPT_OUT}
-    os.environ.update(_OPT_OUT)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

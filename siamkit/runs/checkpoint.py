@@ -96,7 +96,7 @@ class SavedCheckpoint:
 
     @property
     def is_slim(self) -> bool:
-        """Whether the checkpoint has no optimizer's state; see :func:`slim`."""
+        """True if the checkpoint has no optimizer state, as :func:`slim` leaves it."""
         return _OPTIMIZER not in self.files
 
     @property

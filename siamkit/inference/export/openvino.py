@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from siamkit.engine.kernels.quiet import quiet
 from siamkit.files import writing
 from siamkit.inference.export.capture import INPUT, OUTPUT
-from siamkit.inference.export.untracked import untracked
+from siamkit.portable.untracked import untracked
 
 
 def write_openvino(program: ExportedProgram, path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from siamkit.inference.export.untracked import untracked
+from siamkit.portable.untracked import untracked
 
 Array = NDArray[np.float32]
 Runner = Callable[[Array], Array]

@@ -29,7 +29,7 @@ from siamkit.spelling import argument
 
 @dataclass(frozen=True)
 class Saving:
-    """What a saved network needs besides the network.
+    """The files and facts that are saved beside a network.
 
     Attributes:
         license: The licence of the weights, for the card.
@@ -52,7 +52,7 @@ def export_saved(subject: Subject, kind: Kind, folder: Path, saving: Saving) -> 
         kind: ``torch``: for siamkit, as :func:`siamkit.save_pretrained` writes it. ``timm``: the
             same folder, which must also work with plain timm.
         folder: The folder, which is empty.
-        saving: What the folder needs besides the network.
+        saving: The files and facts that are saved beside the network.
 
     Raises:
         ConfigError: ``kind`` is ``timm``, and plain timm cannot build the backbone.

@@ -19,7 +19,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is exported, and how it is measured.
+    """The network to export, and the images to measure it on.
 
     Attributes:
         net: The network, on the CPU and in eval mode.

@@ -10,7 +10,7 @@ from typing import Any
 from siamkit.engine.kernels.quiet import quiet
 from siamkit.inference.export.openvino import save
 from siamkit.inference.export.runners import Array, Runner, openvino_runner
-from siamkit.inference.export.untracked import untracked
+from siamkit.portable.untracked import untracked
 
 _COMPUTING = {
     "Add", "AvgPool", "Convolution", "GroupConvolution", "MatMul", "Multiply", "MVN", "ReduceMean",
