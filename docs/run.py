@@ -156,8 +156,8 @@ def steps(text: str) -> list[Step]:
     """Return the steps of a page.
 
     Raises:
-        ValueError: A ``text`` block follows no command. Folders and tables belong into ``tree`` and
-            ``csv`` blocks.
+        ValueError: A ``text`` block follows no command. Folders, tables and charts belong into
+            ``tree``, ``csv`` and ``chart`` blocks.
     """
     result: list[Step] = []
     end, before = 0, ""
