@@ -6,6 +6,7 @@ load the plugins and look among their verbs.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,17 @@ class App(typer.Typer):
             options: Other arguments of ``typer.Typer.command``.
         """
         lines = "\n\n".join(f"$ {line}" for line in examples)
-        return super().command(name, cls=SiamkitCommand, epilog=lines or None, **options)
+
+        def decorate(function: CommandFunctionType) -> CommandFunctionType:
+            paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+            # Typer would break the lines of the help where the docstring breaks them.
+            text = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
+            add = super(App, self).command(
+                name, cls=SiamkitCommand, help=text, epilog=lines or None, **options
+            )
+            return add(function)
+
+        return decorate
 
 
 class SiamkitGroup(Group):

@@ -87,6 +87,11 @@ def test_every_command_and_option_has_a_help_text():
             assert parameter.help, f"{path} {spelled(parameter)}"
 
 
+def test_the_lines_of_a_help_text_break_where_the_terminal_ends():
+    for path, command in walk(typer.main.get_command(app), "siamkit"):
+        assert "\n" not in command.help.replace("\n\n", ""), path
+
+
 def test_the_short_flag_shows_the_version(capsys):
     assert main(["-V"]) == 0
     assert capsys.readouterr().out.startswith("siamkit ")

@@ -1,4 +1,4 @@
-"""Damage to every kind of file of a run, a cache, an index and a pretrained folder.
+"""Damage to every kind of file of a run, an export, a cache, an index and a pretrained folder.
 
 A command that reads the damaged file must end with an error of :mod:`siamkit.errors`, or give the
 result for the undamaged file. Each command runs in a process of its own. A command that does not
@@ -130,9 +130,10 @@ def copied(source: Path, target: Path) -> Path:
 
 
 def targets(kills: Kills) -> list[Target]:
-    """Make the folders to damage: a run, an interrupted run, a saved network, an index, a cache.
+    """Make the folders to damage, with the commands that read each.
 
-    The commands that read each folder come with it.
+    They are a run, a pruned run, an interrupted run, an export, a pretrained folder, an index and
+    a cache.
     """
     folder = kills.folder / "damage"
     folder.mkdir(exist_ok=True)
@@ -141,10 +142,15 @@ def targets(kills: Kills) -> list[Target]:
     whole, _, _ = kills.whole(subject)
     run = copied(whole, folder / "run")
     a, b = images / "class0/0.png", images / "class1/0.png"
-    made = kills.programs.run(
-        ["index", run, images, "-o", folder / "index", "--workers", "0"], folder / "none"
-    )
-    assert made.code == 0, made.err
+    pruned, export = folder / "pruned", folder / "export"
+    for args in (
+        ["index", run, images, "-o", folder / "index", "--workers", "0"],
+        ["prune", run, "--finetune-epochs", "1", "--run-dir", pruned,
+         "--set", "report=false"],
+        ["export", run, "-o", export],
+    ):
+        made = kills.programs.run(args, folder / "none")
+        assert made.code == 0, made.err
     cache = copied(whole.parent / "cache", folder / "cache")
     config = write_config(subject, images, folder / "config.yaml")
     pretrained = folder / "pretrained"
@@ -163,6 +169,9 @@ def targets(kills: Kills) -> list[Target]:
     }  # fmt: skip
     return [
         Target("run", run, reading),
+        Target("pruned run", pruned, {name: reading[name] for name in (
+            "evaluate", "verify", "inspect", "report", "resume")}),
+        Target("export", export, {name: reading[name] for name in ("verify", "embed")}),
         Target("interrupted run", _interrupted(kills, config, folder), {
             "resume": lambda at, out: ["train", "--resume", at, "--no-report"],
             "resume auto": lambda at, out: [
