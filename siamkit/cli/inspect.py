@@ -61,9 +61,11 @@ def _run_dir(flags: RunFlags) -> Path | None:
     Raises:
         ConfigError: DATA is a run, and flags were given that would change its configuration.
     """
-    if flags.data is None or not (Path(flags.data) / "config.yaml").is_file():
+    from siamkit.runs.directory import RunDir
+
+    run = Path(flags.data or "")
+    if flags.data is None or not RunDir.is_run(run):
         return None
-    run = Path(flags.data)
     if given := [name for name in flags.given() if name != "DATA"]:
         raise ConfigError(
             f"is the directory of a run, so it cannot be combined with {', '.join(given)}",

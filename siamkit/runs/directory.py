@@ -158,13 +158,25 @@ class RunDir:
         run = cls(path)
         with reading(path):
             known = is_there(run.config)
-        if not known:
+        if known:
+            return run
+        if cls.is_run(path):
             raise CheckpointError(
-                "is not a run directory: it has no config.yaml",
+                "the run's config.yaml is missing",
                 where=str(path),
-                hint=f"{command('train')} creates one and reports its path",
+                hint="restore the file from a copy of the run",
             )
-        return run
+        raise CheckpointError(
+            "is not a run directory: it has no config.yaml",
+            where=str(path),
+            hint=f"{command('train')} creates one and reports its path",
+        )
+
+    @classmethod
+    def is_run(cls, path: Path) -> bool:
+        """Return whether a folder is the directory of a run, be it damaged."""
+        run = cls(path)
+        return os.path.lexists(run.config) or os.path.lexists(run.events)
 
     def read_config(self, *, trackers: bool = False) -> Layer:
         """Return the values of the run's config.

@@ -78,6 +78,18 @@ def test_inspect_takes_a_run_or_flags_but_not_both(cli, run):
     assert "is the directory of a run, so it cannot be combined with --epochs" in done.err
 
 
+@pytest.mark.parametrize("broken_link", [False, True])
+def test_a_run_without_its_config_is_not_taken_for_images(cli, tmp_path, broken_link):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "events.jsonl").touch()
+    if broken_link:
+        (run / "config.yaml").symlink_to("nowhere")
+    done = cli("inspect", run)
+    assert done.code == 4
+    assert "config.yaml" in done.err
+
+
 def test_inspect_agrees_with_the_flags_of_train(cli):
     report = cli("inspect", *SMALL, "--epochs", "3", "--parameters", "--json").json
     first, second = report["phases"]

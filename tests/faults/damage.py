@@ -317,7 +317,7 @@ def _judged(
         return f"exit {code}", None
     if result == right:
         return "the undamaged result", None
-    if command in ("report", "evaluate") and result["notices"] != right["notices"]:
+    if command in ("report", "evaluate", "inspect") and result["notices"] != right["notices"]:
         return "it is left out, and a notice says so", None
     if command.startswith("cache "):  # it lists what there is
         return "it is listed", None
