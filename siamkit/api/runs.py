@@ -175,13 +175,13 @@ def fit(
     Args:
         config: A config, nested values, or a YAML file; None: the defaults. The arguments below
             override it.
-        data: One of: a folder or a table, as on the command line; a sequence or a torch
-            ``Dataset`` of pairs (image, label); a mapping from ``train``, ``val`` and ``test`` to
-            such pairs, a folder of class folders, or a table of images. An image is a path, a
-            Pillow image, a numpy array ``[H, W, C]`` or a torch tensor ``[C, H, W]``. Files stay
-            where they are. Images in memory are saved in the run as PNG; floats in [0, 1] become
-            8 bits. A label is a name or a number; 1 and 1.0 are one class, and so are names that
-            differ only in surrounding spaces.
+        data: One of: a folder or a table, as on the command line; a sequence or a torch ``Dataset``
+            of pairs (image, label); a mapping with the keys ``train``, ``val`` and ``test``, whose
+            values are such pairs, a folder of class folders, or a table of images. An image is a
+            path, a Pillow image, a numpy array ``[H, W, C]`` or a torch tensor ``[C, H, W]``. Files
+            stay where they are. Images in memory are saved in the run as PNG files; floats in [0,
+            1] are converted to 8 bits. A label is a name or a number; 1 and 1.0 are one class, and
+            so are names that differ only in surrounding spaces.
         backbone: As an object: a ``torch.nn.Module`` from images ``[N, C, H, W]`` to features. The
             module is copied.
         head: As an object: a ``torch.nn.Module`` from features ``[N, D]`` to embeddings. The module
@@ -205,8 +205,9 @@ def fit(
         listeners: Called with every :class:`siamkit.Event`.
         progress: Whether to show the log of the run and a progress bar; None: only in a terminal or
             a notebook.
-        **sections: Other sections of the config as mappings: ``train={"patience": 3}``, ``engine``,
-            ``calibration``, ``track``, ``report``.
+        **sections: Other keys of the config. ``train``, ``engine`` and ``calibration`` are
+            mappings, such as ``train={"patience": 3}``; ``track`` is a list of trackers; ``report``
+            is True or False.
 
     Returns:
         The output of ``siamkit train --json``, by attribute or by key.

@@ -166,7 +166,7 @@ def _unbuilt(
     if weights is not None:
         read_tensors(weights)  # raises if the file is damaged
         return CheckpointError(
-            f"timm cannot load its weights: {reason}", where=f"{where}: {weights}"
+            f"timm cannot load this weights file: {reason}", where=f"{where}: {weights}"
         )
     arguments = ", ".join(f"{key}={value}" for key, value in given.items() if key != "num_classes")
     return ConfigError(

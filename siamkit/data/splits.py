@@ -149,7 +149,7 @@ def require_usable(images: ImageSet, where: str, part: str) -> None:
             where=where,
             got=str(images),
             allowed="a class with two images or more",
-            hint="check that not every image has its own folder or label",
+            hint="give all images of one class the same folder or label",
         )
 
 

@@ -53,15 +53,16 @@ class CutPhase:
     Attributes:
         cut: The cut network.
         rejected_boundaries: The reasons why deeper boundaries are not used.
-        times: The measured times of both parts.
+        times: The measured times of the prefix and the suffix.
         dtype: The type of cached rows.
         cache: The cached rows of the phase; None if the phase may not be cached.
         views: Views per image; None for a new view in every epoch.
         work: The work that is left in the phase.
         costs: The measured costs.
         plan: Whether the phase is cached or live.
-        choice: The prefix's kernel; None while the prefix need not run.
-        decode_spread: The relative uncertainty of the seconds to load an image.
+        choice: The kernel chosen for the prefix, with the measurements; None while the prefix
+            need not run.
+        decode_spread: The relative spread of the measured times to load an image.
     """
 
     cut: Cut

@@ -72,6 +72,6 @@ NEIGHBOUR_COLUMNS = ("rank", "score", "label", "path")
 
 
 def neighbour_cells(neighbour: Json) -> tuple[str, str, str, str]:
-    """Return the cells of a result of a search; see :data:`NEIGHBOUR_COLUMNS`."""
+    """Return the table cells of one search result, in the order of :data:`NEIGHBOUR_COLUMNS`."""
     label, score = neighbour["label"], f"{neighbour['score']:.4f}"
     return str(neighbour["rank"]), score, "" if label is None else label, neighbour["path"]

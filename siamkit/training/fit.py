@@ -1,4 +1,4 @@
-"""The run: starts a new run from a config, or resumes a run from its latest checkpoint."""
+"""Training runs: start one from a config, or resume one from its latest checkpoint."""
 
 from __future__ import annotations
 

@@ -145,8 +145,7 @@ def targets(kills: Kills) -> list[Target]:
     pruned, export = folder / "pruned", folder / "export"
     for args in (
         ["index", run, images, "-o", folder / "index", "--workers", "0"],
-        ["prune", run, "--finetune-epochs", "1", "--run-dir", pruned,
-         "--set", "report=false"],
+        ["prune", run, "--finetune-epochs", "1", "--run-dir", pruned, "--set", "report=false"],
         ["export", run, "-o", export],
     ):
         made = kills.programs.run(args, folder / "none")
