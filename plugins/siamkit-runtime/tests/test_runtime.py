@@ -297,3 +297,6 @@ def test_prepared_images_have_the_bits_of_training(runtime, exported, tmp_path, 
     for kind, path in files.items():
         (ours,) = model._inputs([path], [str(path)])
         assert ours.tobytes() == view(decode(path, how)).numpy().tobytes(), kind
+        with Image.open(path) as opened:
+            (in_memory,) = model._inputs([opened], ["image"])
+        assert in_memory.tobytes() == ours.tobytes(), kind
