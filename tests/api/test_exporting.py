@@ -302,6 +302,16 @@ def test_no_export_is_written_into_a_run(run, tmp_path, place):
     assert not target.exists()
 
 
+def test_a_complete_folder_is_checked_as_its_readers_open_it(run, tmp_path, monkeypatch):
+    from siamkit.inference.export import folder
+
+    wrong = lambda *_: lambda images: np.ones((len(images), 32), np.float32)  # noqa: E731
+    monkeypatch.setattr(folder, "open_session", wrong)
+    with pytest.raises(CheckpointError, match="computes other embeddings than torch"):
+        siamkit.export(run, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failure_leaves_the_old_export(run, onnx, tmp_path, monkeypatch):
     from siamkit.api import exporting
 
