@@ -153,6 +153,22 @@ def test_search_prints_what_siamkit_prints(flags, both, exported, photos, tmp_pa
         assert direct[1] == expected[1]
 
 
+def test_an_index_is_told_from_a_folder_of_images_when_it_is_damaged(
+    both, exported, photos, tmp_path
+):
+    index, query = tmp_path / "index", photos / "class0/0.png"
+    siamkit.build_index(exported[1], photos, index)
+    # As a writer that was killed between its two moves leaves it.
+    place = tmp_path / ".siamkit-0123456789abcdef" / "old"
+    place.mkdir(parents=True)
+    index.rename(place / "index")
+    ours, _ = both(["search", exported[1], index, query, "-k", "1"], ["-V"])
+    assert ours[0] == 0 and not place.exists()
+    (index / "meta.json").unlink()
+    ours, _ = both(["search", exported[1], index, query], ["-V"])
+    assert ours[0] == 4 and "is not an index: it has no meta.json" in ours[2]
+
+
 def test_a_file_of_embeddings_is_searched_with_a_notice(both, exported, photos, tmp_path):
     out, query = tmp_path / "out.npy", photos / "class0/0.png"
     both(["embed", exported[1], photos, "-o", out], ["-V"])
