@@ -177,9 +177,8 @@ def test_int8_that_costs_too_much_is_refused_and_nothing_is_written(run, tmp_pat
 def test_openvino_is_exported_too(run, tmp_path, quantize):
     result = siamkit.export(run, tmp_path / "model", format="openvino", quantize=quantize)
     assert set(read_manifest(result.output).files) == {"model.xml", "model.bin", "README.md"}
-    assert result.quality[-1]["metrics"]["recall@1"] == pytest.approx(
-        result.quality[0]["metrics"]["recall@1"], abs=0.02
-    )
+    before, after = (row["metrics"]["recall@1"] for row in result.quality[-2:])
+    assert after >= before - 0.02 if quantize else after == pytest.approx(before)
 
 
 def test_torch_is_a_folder_that_siamkit_loads(run, tmp_path, image_folder):
