@@ -29,7 +29,7 @@ ROOMS = {
     "report": "Tables, the log of a run, and the HTML report.",
     "compress": "Pruning: groups, importance, choice, reconstruction, and the rounds.",
     "training": "Fit, the epoch loop, the step, the optimizer, the rates and the batches.",
-    "inference": "The embedder, embedding files, pair lists, galleries to search, and exports.",
+    "inference": "The embedder, embedding files, galleries to search, and exports.",
     "runs": "The run directory, checkpoints, held-out embeddings, calibration and events.",
     "evaluation": "Retrieval, verification and few-shot metrics, with intervals.",
     "engine": "The cut network, the planner, the kernels and the cache: frozen parts run once.",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import ConfigError
+from .spelling import argument
 
 
 def whole_number(value: Any, where: str, least: int | None = None) -> int:
@@ -34,6 +35,21 @@ def whole_number(value: Any, where: str, least: int | None = None) -> int:
     return number
 
 
+def optional_text(value: Any, where: str) -> str | None:
+    """Return a text that a user may leave out, after checking that it is one.
+
+    Args:
+        value: The text, or None.
+        where: The name of the argument, for errors.
+
+    Raises:
+        ConfigError: ``value`` is neither, or is empty.
+    """
+    if value is not None and not (isinstance(value, str) and value.strip()):
+        raise ConfigError("must be text", where=where, got=value)
+    return value
+
+
 def require_unused(given: Mapping[str, Any], beside: str) -> None:
     """Refuse arguments that would have no effect.
 
@@ -48,4 +64,25 @@ def require_unused(given: Mapping[str, Any], beside: str) -> None:
     if names := [name for name, value in given.items() if value is not None]:
         raise ConfigError(
             f"cannot be used with {beside}", where=", ".join(names), hint="leave it out"
+        )
+
+
+def require_pair_or_list(
+    a: object | None, b: object | None, pairs: object | None, output: object | None
+) -> None:
+    """Check the arguments of the command ``verify``: two images, or a list of pairs.
+
+    Raises:
+        ConfigError: Both or neither are given, or only one image, or an output without a list.
+    """
+    both, neither = a is not None and b is not None, a is None and b is None
+    if not ((both and pairs is None) or (neither and pairs is not None)):
+        raise ConfigError(
+            f"needs either two images, A and B, or a list of pairs: {argument('pairs', 'FILE')}"
+        )
+    if output is not None and pairs is None:
+        raise ConfigError(
+            "works only with a list of pairs",
+            where=argument("output"),
+            hint=f"add {argument('pairs', 'FILE')}",
         )

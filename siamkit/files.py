@@ -16,17 +16,20 @@ import os
 import re
 import shutil
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import CheckpointError, ConfigError, ResourceError
 from .spelling import setting
 
-if TYPE_CHECKING:
-    from filelock import FileLock
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 _PREFIX = ".siamkit-"
 _UNLOCKED = f"{_PREFIX}new-"
@@ -293,12 +296,11 @@ def sweep(folder: Path) -> None:
     for place in folder.glob(f"{_PREFIX}*"):
         if not is_leftover(place) or place.is_symlink():
             continue
-        with suppress(OSError):  # in use (a Timeout), another user's, or gone meanwhile
+        with suppress(OSError):  # in use, another user's, or gone meanwhile
             if place.name.startswith(_UNLOCKED):
                 if time.time() - place.stat().st_mtime < _UNLOCKED_SECONDS:
                     continue  # its writer is about to lock it
-            lock = _lock(place)
-            lock.acquire(timeout=0)
+            lock = _Lock(place)
             _settle(place)
             shutil.rmtree(place, ignore_errors=True)
             lock.release()
@@ -311,7 +313,7 @@ def put_back(target: Path) -> None:
             sweep(target.parent)
 
 
-def _claimed(folder: Path) -> tuple[Path, FileLock]:
+def _claimed(folder: Path) -> tuple[Path, _Lock]:
     """Return a new private folder in ``folder``, and its lock, which this process holds.
 
     Until the private folder is locked, it has a name that :func:`sweep` leaves alone for an hour,
@@ -320,16 +322,41 @@ def _claimed(folder: Path) -> tuple[Path, FileLock]:
     token = os.urandom(8).hex()
     unlocked, place = folder / f"{_UNLOCKED}{token}", folder / f"{_PREFIX}{token}"
     unlocked.mkdir(mode=0o700)
-    lock = _lock(unlocked)
-    lock.acquire(timeout=0)
+    lock = _Lock(unlocked)
     unlocked.rename(place)
     return place, lock
 
 
-def _lock(place: Path) -> FileLock:
-    from filelock import FileLock  # slow to import, and --help locks nothing
+class _Lock:
+    """The lock of a private folder, which the system releases when its process dies.
 
-    return FileLock(place / _LOCK)
+    The package filelock has such locks too, but siamkit-runtime does without it.
+
+    Args:
+        place: The private folder.
+
+    Raises:
+        OSError: Another process holds the lock, or the system refuses it.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self._file = (place / _LOCK).open("wb")
+        try:
+            self._set(True)
+        except OSError:
+            self._file.close()
+            raise
+
+    def release(self) -> None:
+        """Release the lock, also for forked processes, which share it."""
+        with self._file:
+            self._set(False)
+
+    def _set(self, on: bool) -> None:
+        if sys.platform == "win32":
+            msvcrt.locking(self._file.fileno(), msvcrt.LK_NBLCK if on else msvcrt.LK_UNLCK, 1)
+        else:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB if on else fcntl.LOCK_UN)
 
 
 def _flush(path: Path) -> None:

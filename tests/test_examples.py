@@ -93,3 +93,24 @@ def test_the_pairs_of_the_how_to_train_and_are_verified(
     images = [str(logos / "1f331-seedling" / name) for name in ("noto.png", "twemoji.png")]
     assert main(["verify", run, *images]) == 0
     assert "probability" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_chain_to_a_small_model_runs(
+    image_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("torch_pruning")
+    pytest.importorskip("siamkit_runtime")
+    monkeypatch.setattr(
+        sys, "argv",
+        ["small_model.py", str(image_folder), "-o", str(tmp_path / "out"), "--no-pretrained",
+         "--backbone", "timm:test_resnet", "--image-size", "32", "--epochs", "1",
+         "--batch-size", "16", "--micro-batch", "8", "--ratio", "0.3"],
+    )  # fmt: skip
+    runpy.run_path(str(EXAMPLES / "small_model.py"), run_name="__main__")
+    out = capsys.readouterr().out
+    for text in ("| whole, torch |", "| pruned, int8 |", "threshold", "CPU time of one verify"):
+        assert text in out

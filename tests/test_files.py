@@ -251,6 +251,18 @@ def test_the_next_writer_tidies_up_after_a_killed_one_and_loses_nothing(
     assert names(target) == {left, ".git"}
 
 
+def test_a_reader_tidies_up_without_other_packages(tmp_path: Path) -> None:
+    """siamkit-runtime brings no package for locks."""
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "net"), "within"])
+    code = (
+        "import sys; sys.modules['filelock'] = None; from pathlib import Path;"
+        "from siamkit.portable.manifest import is_export; print(is_export(Path(sys.argv[1])))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "gone")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "False\n" and not names(tmp_path), done.stderr
+
+
 def test_what_a_living_process_writes_stays(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from siamkit.files import replacing\n"

@@ -1,40 +1,84 @@
-"""siamkit in Python: the functions behind the command line."""
+"""siamkit in Python: the functions behind the command line.
 
-from siamkit.api.configuring import Config
-from siamkit.api.continuing import resume
-from siamkit.api.entries import (
-    list_backbones,
-    list_freeze_policies,
-    list_heads,
-    list_losses,
-    list_optimizers,
-    list_schedulers,
-    list_trackers,
-    load_config,
-    registries,
-)
-from siamkit.api.exporting import export
-from siamkit.api.galleries import build_index, embed, load_index, search
-from siamkit.api.models import load_embedder, load_model, open_run
-from siamkit.api.pretrained import from_pretrained, save_pretrained
-from siamkit.api.pruning import prune
-from siamkit.api.quality import calibrate, check_data, evaluate, verify_pairs
-from siamkit.api.rates import find_lr
-from siamkit.api.registering import (
-    register_backbone,
-    register_freeze_policy,
-    register_head,
-    register_loss,
-    register_optimizer,
-    register_scheduler,
-    register_tracker,
-)
-from siamkit.api.reports import write_report
-from siamkit.api.runs import create_model, create_policy, fit, inspect, phases
-from siamkit.model.pretrained.push import push_to_hub
+They load on first use, because most of them import torch, and those that run an exported model do
+not.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from siamkit.api.configuring import Config
+    from siamkit.api.continuing import resume
+    from siamkit.api.entries import (
+        list_backbones,
+        list_freeze_policies,
+        list_heads,
+        list_losses,
+        list_optimizers,
+        list_schedulers,
+        list_trackers,
+        load_config,
+        registries,
+    )
+    from siamkit.api.exporting import export
+    from siamkit.api.galleries import (
+        any_embedder,
+        build_index,
+        embed,
+        load_index,
+        search,
+        verify_pairs,
+    )
+    from siamkit.api.models import load_embedder, load_model, open_run
+    from siamkit.api.pretrained import from_pretrained, save_pretrained
+    from siamkit.api.pruning import prune
+    from siamkit.api.quality import calibrate, check_data, evaluate
+    from siamkit.api.rates import find_lr
+    from siamkit.api.registering import (
+        register_backbone,
+        register_freeze_policy,
+        register_head,
+        register_loss,
+        register_optimizer,
+        register_scheduler,
+        register_tracker,
+    )
+    from siamkit.api.reports import write_report
+    from siamkit.api.runs import create_model, create_policy, fit, inspect, phases
+    from siamkit.model.pretrained.push import push_to_hub
+
+_HOME = {
+    "siamkit.api.configuring": ("Config",),
+    "siamkit.api.continuing": ("resume",),
+    "siamkit.api.entries": (
+        "list_backbones", "list_freeze_policies", "list_heads", "list_losses",
+        "list_optimizers", "list_schedulers", "list_trackers", "load_config", "registries",
+    ),
+    "siamkit.api.exporting": ("export",),
+    "siamkit.api.galleries": (
+        "any_embedder", "build_index", "embed", "load_index", "search", "verify_pairs",
+    ),
+    "siamkit.api.models": ("load_embedder", "load_model", "open_run"),
+    "siamkit.api.pretrained": ("from_pretrained", "save_pretrained"),
+    "siamkit.api.pruning": ("prune",),
+    "siamkit.api.quality": ("calibrate", "check_data", "evaluate"),
+    "siamkit.api.rates": ("find_lr",),
+    "siamkit.api.registering": (
+        "register_backbone", "register_freeze_policy", "register_head", "register_loss",
+        "register_optimizer", "register_scheduler", "register_tracker",
+    ),
+    "siamkit.api.reports": ("write_report",),
+    "siamkit.api.runs": ("create_model", "create_policy", "fit", "inspect", "phases"),
+    "siamkit.model.pretrained.push": ("push_to_hub",),
+}  # fmt: skip
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Config",
+    "any_embedder",
     "build_index",
     "calibrate",
     "check_data",
@@ -76,3 +120,19 @@ __all__ = [
     "verify_pairs",
     "write_report",
 ]
+
+
+def load_all() -> None:
+    """Load all names now, so that the first use of a name imports nothing."""
+    for module in _HOME:
+        importlib.import_module(module)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'siamkit.api' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -14,7 +14,7 @@ from siamkit.api.cards import CardFacts, sections_of
 from siamkit.api.models import RUN, model_of, open_run
 from siamkit.api.pretrained import facts_of
 from siamkit.api.results import ExportResult
-from siamkit.checks import whole_number
+from siamkit.checks import optional_text, whole_number
 from siamkit.config import SAMPLE, decisive
 from siamkit.config.base import expanded
 from siamkit.data.digest import digest
@@ -33,7 +33,8 @@ from siamkit.inference.export.subject import Converted, Subject
 from siamkit.json_files import digest_of
 from siamkit.model.pretrained.folder import new_folder
 from siamkit.model.pretrained.identity import fingerprint_of
-from siamkit.portable.manifest import CARD, Origin
+from siamkit.portable.manifest import CARD, Manifest, Origin
+from siamkit.portable.sessions import KERNELS
 from siamkit.runs.open import OpenRun
 from siamkit.spelling import command, setting
 
@@ -89,50 +90,71 @@ def export(
     wanted = format_of(format, quantize)
     target = expanded(path_of(output, "output", "a new folder"))
     require_free(target, force)
-    seed = whole_number(seed, "seed", least=0)
+    seed, license = whole_number(seed, "seed", least=0), optional_text(license, "license")
     objects = {"backbone": backbone, "head": head}
     run = open_run(path_of(run_dir, "run_dir", RUN), **objects)
     facts, subject = _subject(run, seed, progress or (lambda _: None))
-    origin = _origin(run, subject)
-    machine = this_machine()
+    saving = Saving(license, facts.weights, sections_of(facts), objects)
     with new_folder(target) as folder:
         if wanted.packages:
             made = export_graph(subject, wanted, folder, int8=quantize == INT8)
         else:
-            saving = Saving(license, facts.weights, sections_of(facts), objects)
             made = export_saved(subject, wanted.name, folder, saving)
-        if made.threshold.refitted:
-            facts = replace(facts, calibration=made.threshold.calibration)
-        sections = [quality_section(made, subject, machine), *sections_of(facts)]
-        if wanted.packages:
-            text = graph_card(folder.name, made, subject, origin.fingerprint, sections, license)
-            write_atomic(folder / CARD, text)
-        else:
-            write_card(folder, sections, license)
-        manifest = write_export(folder, made, subject, machine, origin)
-        require_readable(folder, manifest, subject, made)
+        manifest = _completed(folder, run, subject, made, facts, license)
+        require_free(target, force)  # minutes later, something else may be there
     return ExportResult(
         {
             "run_dir": str(run_dir),
             "output": str(target),
-            "format": made.kind,
-            "precision": made.precision,
-            "model": made.model,
-            "bytes": sum(seal.bytes for seal in manifest.files.values()),
-            "fingerprint": manifest.fingerprint,
-            "threshold": None if manifest.calibration is None else manifest.calibration.threshold,
-            "refitted": made.threshold.refitted,
-            "cosine": made.cosine,
-            "quality": [asdict(row) for row in made.rows],
-            "images": len(subject.val),
-            "classes": len(subject.val.images.classes),
-            "layers": made.layers,
-            "float_layers": list(made.floats),
-            "machine": asdict(machine),
+            **_results(made, manifest, subject),
             "notices": list(_notices(made, run)),
             "seconds": time.perf_counter() - start,
         }
     )
+
+
+def _completed(
+    folder: Path,
+    run: OpenRun,
+    subject: Subject,
+    made: Converted,
+    facts: CardFacts,
+    license: str | None,
+) -> Manifest:
+    """Write the card and the manifest of an exported network, and check the complete folder."""
+    machine, origin = this_machine(), _origin(run, subject)
+    if made.threshold.refitted:
+        facts = replace(facts, calibration=made.threshold.calibration)
+    sections = [quality_section(made, subject, machine), *sections_of(facts)]
+    if made.kind in KERNELS:
+        text = graph_card(folder.name, made, subject, origin.fingerprint, sections, license)
+        write_atomic(folder / CARD, text)
+    else:
+        write_card(folder, sections, license)
+    manifest = write_export(folder, made, subject, machine, origin)
+    require_readable(folder, manifest, subject, made)
+    return manifest
+
+
+def _results(made: Converted, manifest: Manifest, subject: Subject) -> dict[str, Any]:
+    """Return what ``siamkit export --json`` says about an exported network."""
+    calibration, images = made.threshold.calibration, subject.val.images
+    return {
+        "format": made.kind,
+        "precision": made.precision,
+        "model": made.model,
+        "bytes": sum(seal.bytes for seal in manifest.files.values()),
+        "fingerprint": manifest.fingerprint,
+        "threshold": None if calibration is None else calibration.threshold,
+        "refitted": made.threshold.refitted,
+        "cosine": made.cosine,
+        "quality": [asdict(row) for row in made.rows],
+        "images": len(images),
+        "classes": len(images.classes),
+        "layers": made.layers,
+        "float_layers": list(made.floats),
+        "machine": asdict(this_machine()),
+    }
 
 
 def _subject(run: OpenRun, seed: int, say: Callable[[str], None]) -> tuple[CardFacts, Subject]:

@@ -1,21 +1,27 @@
-"""Embedding files, indexes and search."""
+"""Embedding files, indexes, search and lists of pairs, with a run or an exported model.
+
+Torch is imported only for a run, and for a model that was exported for torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from siamkit.api.models import load_embedder
 from siamkit.checks import whole_number
 from siamkit.files import path_of
 from siamkit.inference import exported
 from siamkit.inference.embedding_files import embed_to_file
 from siamkit.inference.filling import OnProgress
 from siamkit.inference.gallery import build as building
-from siamkit.inference.gallery.index import Index
 from siamkit.inference.gallery.searching import run_of, search_index
-from siamkit.portable.embedding import BATCH_SIZE, Embeds
+from siamkit.portable.embedding import BATCH_SIZE
+from siamkit.portable.gallery import Gallery
+from siamkit.portable.pair_lists import PairVerdicts, verify_list
+
+if TYPE_CHECKING:
+    from siamkit.inference.gallery.index import Index
 
 
 def embed(
@@ -52,7 +58,7 @@ def embed(
     """
     target = path_of(output, "output", "a new file")
     size = whole_number(batch_size, "batch_size", least=1)
-    embedder = _embedder(run_dir, which, device, workers)
+    embedder = any_embedder(run_dir, which, device=device, workers=workers)
     return embed_to_file(embedder, images, target, batch_size=size, force=force, progress=progress)
 
 
@@ -93,18 +99,38 @@ def build_index(
     """
     target = path_of(output, "output", "a folder")
     size = whole_number(batch_size, "batch_size", least=1)
-    embedder = _embedder(run_dir, which, device, workers)
+    embedder = any_embedder(run_dir, which, device=device, workers=workers)
     return building.build_index(
         embedder, gallery, target, run=Path(run_dir), which=which, kind=kind,
         batch_size=size, force=force, progress=progress,
     )  # fmt: skip
 
 
-def _embedder(
-    run_dir: str | Path, which: Literal["best", "last"], device: str, workers: int | None
-) -> Embeds:
+def any_embedder(
+    run_dir: str | Path,
+    which: Literal["best", "last"] = "best",
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+) -> Any:
+    """Return the embedder of a run, or an exported model, which needs no torch.
+
+    Args:
+        run_dir: The run's directory, or a folder that :func:`siamkit.export` wrote.
+        which: As for :func:`siamkit.load_embedder`.
+        device: As for :func:`siamkit.load_embedder`.
+        workers: As for :func:`siamkit.load_embedder`.
+
+    Returns:
+        A :class:`siamkit.Embedder` or a :class:`siamkit.ExportedModel`.
+
+    Raises:
+        SiamkitError: See :mod:`siamkit.errors` for which.
+    """
     if exported.runs_here(run_dir):
         return exported.load_embedder(run_dir, which, device=device, workers=workers)
+    from siamkit.api.models import load_embedder  # imports torch
+
     return load_embedder(run_dir, which, device=device, workers=workers)
 
 
@@ -119,6 +145,8 @@ def load_index(path: str | Path, *, verify: bool = True) -> Index:
     Raises:
         CheckpointError: The folder is no index, or a file is damaged; the message names the file.
     """
+    from siamkit.inference.gallery.index import Index  # imports torch
+
     return Index(path_of(path, "path", "an index"), verify=verify)
 
 
@@ -141,7 +169,8 @@ def search(
         queries: A folder of images, an image file, or a sequence of image files.
         k: Results per query.
         run_dir: The run or the exported model that built the index, if it was moved since.
-        exact: Compare with every image, even if the index is approximate.
+        exact: Compare with every image, even if the index is approximate. An exported model that
+            runs without torch always does.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
     Returns:
@@ -155,9 +184,33 @@ def search(
     """
     k = whole_number(k, "k", least=1)
     path = path_of(index, "index", "an index")
-    if exported.searches(path, run_dir):
-        return exported.search(index, queries, k, run_dir=run_dir, exact=exact, device=device)
-    opened = load_index(path)
-    embedder = load_embedder(run_of(opened, run_dir), opened.meta.which, device=device)
-    only = exact or opened.meta.kind == "exact"
+    without_torch = exported.searches(path, run_dir)
+    opened = Gallery(path) if without_torch else load_index(path)
+    which = "best" if without_torch else opened.meta.which  # an export has one network
+    embedder = any_embedder(run_of(opened, run_dir), which, device=device)
+    only = exact or without_torch or opened.meta.kind == "exact"
     return {"index": str(index), **search_index(opened, embedder, queries, k, exact=only)}
+
+
+def verify_pairs(
+    run_dir: str | Path,
+    pairs: str | Path,
+    *,
+    output: str | Path | None = None,
+    device: str = "auto",
+) -> PairVerdicts:
+    """Verify each pair of a list, like ``siamkit verify RUN --pairs FILE``.
+
+    Args:
+        run_dir: The run's directory. The network of its best epoch and its threshold decide.
+        pairs: A table with the columns ``a``, ``b`` and optionally ``same``; paths are relative to
+            the table's folder.
+        output: A new CSV file for the verdicts; None writes no file.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+
+    Raises:
+        ConfigError: ``output`` exists, or its folder doesn't.
+        CheckpointError: There is no run, or its network has no threshold.
+        DataError: Some rows are unusable; the message lists them, and no image is embedded.
+    """
+    return verify_list(lambda: any_embedder(run_dir, device=device), pairs, output)

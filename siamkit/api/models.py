@@ -20,7 +20,7 @@ from siamkit.model.siamese import SiameseNet
 from siamkit.model.weights import load_net_tensors
 from siamkit.objects.overlay import overlaid, require_same
 from siamkit.portable.calibration import Calibration
-from siamkit.portable.manifest import Manifest, is_export, read_manifest, require_whole
+from siamkit.portable.manifest import is_export, read_manifest, require_whole
 from siamkit.portable.sessions import KERNELS
 from siamkit.runs.open import OpenRun
 
@@ -91,7 +91,8 @@ def load_embedder(
     """Return an embedder of images with the trained network of a run, and its calibration.
 
     Args:
-        run_dir: The run's directory, or a folder that :func:`siamkit.export` wrote for torch.
+        run_dir: The run's directory, or a folder that :func:`siamkit.export` wrote for torch
+            or timm.
         which: ``best``: the network of the best epoch; ``last``: the last saved one.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         kernel: The kernel that runs the network: a name for ``engine.prefix``, or ``auto`` to
@@ -107,36 +108,42 @@ def load_embedder(
     """
     if is_export(run_dir):
         require_unused({"which": None if which == "best" else which}, "an exported model")
-        net, manifest = _exported_net(Path(run_dir), backbone, head)
-        return Embedder(
-            place(net, resolve_device(device)), kernel=kernel, workers=workers,
-            calibration=manifest.calibration, max_pixels=manifest.images.max_pixels,
-        )  # fmt: skip
+        return _exported(Path(run_dir), device, kernel, workers, backbone, head)
     run = open_run(run_dir, backbone=backbone, head=head)
     return embedder_of(run, which, device=device, kernel=kernel, workers=workers)
 
 
-def _exported_net(
-    folder: Path, backbone: nn.Module | None, head: nn.Module | None
-) -> tuple[SiameseNet, Manifest]:
-    """Return the network of an exported folder, and the folder's manifest.
+def _exported(
+    folder: Path,
+    device: str,
+    kernel: str,
+    workers: int | None,
+    backbone: nn.Module | None,
+    head: nn.Module | None,
+) -> Embedder:
+    """Return the embedder of a folder that was exported for torch or timm.
 
     Raises:
-        ConfigError: The folder is not for siamkit with torch.
+        ConfigError: The folder was exported to run without torch.
         CheckpointError: A file is damaged, or of another version or export.
     """
     manifest = read_manifest(folder)
-    if manifest.kind != "torch":
-        runs = manifest.kind in KERNELS
+    if manifest.kind in KERNELS:
         raise ConfigError(
-            f"the model was exported for {manifest.kind}"
-            + (", and runs without torch" if runs else ", and not for siamkit"),
+            f"the model was exported for {manifest.kind}, and runs without torch",
             where=str(folder),
-            hint="siamkit.ExportedModel(FOLDER) opens it" if runs
-            else "export the run again for torch or onnx",
-        )  # fmt: skip
+            hint="siamkit.ExportedModel(FOLDER) opens it",
+        )
     require_whole(folder, manifest)
-    return load_net(folder, backbone=backbone, head=head).net, manifest
+    loaded = load_net(folder, backbone=backbone, head=head)
+    kept = loaded.folder.saved.calibration  # for timm, the manifest has none: timm has no head
+    return Embedder(
+        place(loaded.net, resolve_device(device)),
+        kernel=kernel,
+        workers=workers,
+        calibration=None if kept is None else Calibration.from_json(kept, str(folder)),
+        max_pixels=manifest.images.max_pixels,
+    )
 
 
 def embedder_of(

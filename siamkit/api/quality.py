@@ -28,7 +28,6 @@ from siamkit.evaluation.summary import summarize
 from siamkit.files import path_of
 from siamkit.inference import exported
 from siamkit.inference.embedder import Embedder
-from siamkit.inference.pair_lists import PairVerdicts, verify_list
 from siamkit.portable.calibration import Calibration
 from siamkit.portable.decode import decode
 from siamkit.portable.folders import listed
@@ -273,31 +272,6 @@ def _calibration(embedder: Embedder | ExportedModel, notices: list[str]) -> Cali
     except CheckpointError as error:
         notices.append(f"no error rates at a threshold: {error}")
         return None
-
-
-def verify_pairs(
-    run_dir: str | Path,
-    pairs: str | Path,
-    *,
-    output: str | Path | None = None,
-    device: str = "auto",
-) -> PairVerdicts:
-    """Verify each pair of a list, like ``siamkit verify RUN --pairs FILE``.
-
-    Args:
-        run_dir: The run's directory. The network of its best epoch and its threshold decide.
-        pairs: A table with the columns ``a``, ``b`` and optionally ``same``; paths are relative to
-            the table's folder.
-        output: A new CSV file for the verdicts; None writes no file.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-
-    Raises:
-        ConfigError: ``output`` exists, or its folder doesn't.
-        CheckpointError: There is no run, or its network has no threshold.
-        DataError: Some rows are unusable; the message lists them, and no image is embedded.
-    """
-    loading = exported.load_embedder if exported.runs_here(run_dir) else load_embedder
-    return verify_list(lambda: loading(run_dir, device=device), pairs, output)
 
 
 def check_data(

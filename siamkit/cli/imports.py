@@ -5,7 +5,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ def _say_loading(announced: bool) -> bool:
 
 @contextmanager
 def heavy_imports(*, announced: bool = False) -> Iterator[None]:
-    """Print that the imports of the block take a while, and pause the garbage collector meanwhile.
+    """Import siamkit.api with all that it needs, after the imports of the block.
+
+    It is printed that this takes a while, and the garbage collector pauses meanwhile.
 
     Importing torch creates a million objects that live as long as the process. The collector
     would scan them repeatedly, during the import and again at exit, which takes a third of the
@@ -34,10 +36,13 @@ def heavy_imports(*, announced: bool = False) -> Iterator[None]:
     if "torch" in sys.modules or not gc.isenabled():
         yield
         return
+    from siamkit import api
+
     gc.disable()
     shown = _say_loading(announced)
     try:
         yield
+        api.load_all()
     finally:
         if shown:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
@@ -47,17 +52,17 @@ def heavy_imports(*, announced: bool = False) -> Iterator[None]:
 
 
 def api_of(model: Path) -> Any:
-    """Return the module whose functions run a model: ``siamkit.api`` for a run.
+    """Return ``siamkit.api``, whose functions run a model.
 
-    For an exported model, it is a module with the same functions, whose import needs no torch.
+    Torch is imported now if the functions will need it: not for most exported models.
     """
     from siamkit.inference import exported
 
-    return exported if exported.runs_here(model) else _api()
+    return _api(torch=not exported.runs_here(model))
 
 
 def api_of_index(index: Path, model: Path | None) -> Any:
-    """Return the module whose ``search`` searches an index; see :func:`api_of`.
+    """Return ``siamkit.api``, whose ``search`` searches an index; see :func:`api_of`.
 
     Args:
         index: The index.
@@ -65,10 +70,10 @@ def api_of_index(index: Path, model: Path | None) -> Any:
     """
     from siamkit.inference import exported
 
-    return exported if exported.searches(index, model) else _api()
+    return _api(torch=not exported.searches(index, model))
 
 
-def _api() -> Any:
-    with heavy_imports():
+def _api(*, torch: bool) -> Any:
+    with heavy_imports() if torch else nullcontext():
         from siamkit import api
     return api

@@ -100,7 +100,7 @@ def _train(
             "continues with the run's own configuration, so it cannot be combined with "
             f"{'--config' if flags.config else '--preset'}",
             where="--resume",
-            hint=f"'siamkit train --config {resume / 'config.yaml'}' starts a new run from that file",
+            hint=f"'siamkit train --config {resume / 'config.yaml'}' starts another run like it",
         )
     with heavy_imports(announced=not quiet):
         from siamkit import api

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from siamkit.checks import require_pair_or_list
 from siamkit.cli import output
 from siamkit.cli.imports import api_of
 from siamkit.cli.options import Device, Json, RunOrModel
-from siamkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from siamkit.inference.pair_lists import PairVerdicts
+    from siamkit.portable.pair_lists import PairVerdicts
 
 A = Annotated[Path | None, typer.Argument(metavar="A", help="The first image.", show_default=False)]
 B = Annotated[
@@ -50,18 +50,13 @@ def verify(
 
     The threshold was fitted when training ended, or later by 'siamkit calibrate'.
     """
-    if (pairs is None) != (a is not None and b is not None) or (pairs and a is not None):
-        raise ConfigError("needs either two images, A and B, or a list of pairs: --pairs FILE")
-    if out is not None and pairs is None:
-        raise ConfigError(
-            "works only with a list of pairs", where="--output", hint="add --pairs FILE"
-        )
+    require_pair_or_list(a, b, pairs, out)
     api = api_of(run)
     if pairs is not None:
         _print_list(api.verify_pairs(run, pairs, output=out, device=device), out, json)
         return
     assert a is not None and b is not None
-    verdict = api.load_embedder(run, device=device).verify(a, b).to_json()
+    verdict = api.any_embedder(run, device=device).verify(a, b).to_json()
     if json:
         output.emit_json("verify", {"run_dir": str(run), "a": str(a), "b": str(b), **verdict})
         return

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from siamkit.compress.groups import torch_pruning
@@ -18,13 +17,10 @@ from siamkit.compress.latency import speeds
 from siamkit.compress.rounds import Progress, Source, Wish, frozen_notice, trained, write_pruned
 from siamkit.compress.shrink import Shrunk, operations
 from siamkit.config import RunConfig
-from siamkit.data.images import ImageSet
 from siamkit.data.opening import load_data
-from siamkit.errors import CheckpointError, DataError
-from siamkit.evaluation.pairs import known_pairs, pairs_of, scores
-from siamkit.evaluation.retrieval import retrieval_of
-from siamkit.evaluation.verification import verification
+from siamkit.errors import CheckpointError
 from siamkit.freezing.memory import probe_images
+from siamkit.inference.export.quality import EER, MAP, RETRIEVAL, metrics_of
 from siamkit.runs.directory import RunDir
 from siamkit.runs.events import Listener
 from siamkit.runs.open import OpenRun
@@ -103,11 +99,12 @@ def _compared(source: Source, pruned: OpenRun, after: Setup) -> dict[str, dict[s
     for name, run, setup in (("before", source.run, before), ("after", pruned, after)):
         kept = run.held_out(part)
         embeddings = _embedded(source, setup, part) if kept is None else kept.embeddings
+        found = metrics_of(embeddings, images, None)
         rows[name] = {
             "parameters": sum(p.numel() for p in setup.net.parameters()),
             "flops": operations(setup.net, setup.device),
             **fast[name],
-            **_quality(embeddings, images),
+            **{name: found.get(name) for name in (RETRIEVAL, MAP, EER)},
             "threshold": _threshold(run),
         }
     return rows
@@ -117,21 +114,6 @@ def _embedded(source: Source, setup: Setup, part: str) -> Tensor:
     loaded = load_sets(setup, source.splits)[part]
     with loaded.source:
         return evaluator_of(setup, loaded.images).embed(loaded.source, setup.net)
-
-
-def _quality(embeddings: Tensor, images: ImageSet) -> dict[str, float | None]:
-    """Return recall@1, MAP@R and EER; None for one that these images do not have."""
-    recall = map_at_r = error = None
-    if images.tuples is None:
-        ranked = retrieval_of(embeddings, images, ks=(1,))
-        recall, map_at_r = ranked.recall[1], ranked.map_at_r
-    known = images.tuples
-    try:
-        pairs = known_pairs(known) if known else pairs_of(torch.tensor(images.labels), seed=0)
-        error = verification(scores(embeddings, pairs), pairs.same, fars=()).eer
-    except DataError:  # there are no same pairs, or no different ones
-        pass
-    return {"recall@1": recall, "map@r": map_at_r, "eer": error}
 
 
 def _threshold(run: OpenRun) -> float | None:

@@ -142,6 +142,7 @@ def write_pruned(
             begin(folder, own, source.registries, source.splits, tensors, f"pruned: {source.about}")
             if not last:
                 setup = _tuned(folder, source, listeners)
+        RunDir(target).require_free()  # hours later, something else may be there
     return done
 
 

@@ -12,7 +12,6 @@ from typing import Any
 from siamkit.config import DataConfig
 from siamkit.data.images import ImageSet
 from siamkit.data.leaks import Contents, Group, OnProgress, counted, no_progress
-from siamkit.data.looking import Facts, decoding_of, look
 from siamkit.data.opening import (
     Usable,
     left_out_notice,
@@ -21,11 +20,12 @@ from siamkit.data.opening import (
     root_hint,
     split,
 )
-from siamkit.data.preparation import preparation
+from siamkit.data.preparation import decoding_of, preparation
 from siamkit.data.sources import Source
 from siamkit.errors import DataError
 from siamkit.portable.decode import Decoding
 from siamkit.portable.folders import briefly
+from siamkit.portable.looking import Facts, look
 from siamkit.spelling import argument
 from siamkit.words import plural
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from siamkit.data.cells import Cells
 from siamkit.data.images import ImageSet, Sample
-from siamkit.data.tables import Table, missing_notices, require_columns
+from siamkit.portable.cells import Cells
 from siamkit.portable.geometry import Box
+from siamkit.portable.tables import Table, missing_notices, require_columns
 
 REQUIRED = ("path", "label")
 BOX = ("x1", "y1", "x2", "y2")

@@ -8,21 +8,22 @@ from pathlib import Path
 
 from siamkit.config import SAMPLE, DataConfig
 from siamkit.config.base import expanded
-from siamkit.data.cells import Cells
 from siamkit.data.images import ImageSet
 from siamkit.data.leaks import require_apart
-from siamkit.data.looking import Facts, decoding_of, look
 from siamkit.data.manifest import OPTIONAL, REQUIRED, read_manifest
+from siamkit.data.preparation import decoding_of
 from siamkit.data.sample import sample_dir
 from siamkit.data.sources import FolderSource, ManifestSource, Source, TupleSource
 from siamkit.data.splits import HoldOut, Splits, lone_notice, require_queries, require_usable
-from siamkit.data.tables import ENDINGS, Table, missing_notices, read_table
 from siamkit.data.tuple_splits import require_both_kinds
 from siamkit.data.tuple_table import OPTIONAL as KNOWN_OPTIONAL
 from siamkit.data.tuple_table import PAIR, TRIPLET, read_lfw, read_tuples
 from siamkit.errors import DataError
+from siamkit.portable.cells import Cells
 from siamkit.portable.decode import Decoding
 from siamkit.portable.folders import briefly, listed, scan
+from siamkit.portable.looking import Facts, look
+from siamkit.portable.tables import ENDINGS, Table, missing_notices, read_table
 from siamkit.spelling import setting
 from siamkit.words import plural
 

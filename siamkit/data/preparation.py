@@ -9,10 +9,11 @@ from typing import Literal
 
 from siamkit.config import DataConfig
 from siamkit.data.images import ImageSet
-from siamkit.data.looking import Facts, largest_value
 from siamkit.interfaces import Fit
+from siamkit.portable.decode import Decoding
 from siamkit.portable.depth import DEEP_GREY
 from siamkit.portable.geometry import Size, kept_by_crop
+from siamkit.portable.looking import Facts, largest_value
 from siamkit.spelling import setting
 from siamkit.words import plural
 
@@ -94,6 +95,11 @@ def choose_fit(wanted: Literal["auto"] | Fit, own: Fit, elongated: float) -> Fit
     if wanted != "auto":
         return wanted
     return "squash" if own == "crop" and elongated > MANY else own
+
+
+def decoding_of(data: DataConfig) -> Decoding:
+    """Return how to decode images according to the section ``data`` of a config."""
+    return Decoding(data.in_chans, data.value_range, data.max_pixels)
 
 
 def bits_for(value: float) -> int | None:

@@ -13,9 +13,9 @@ from hashlib import blake2b
 from pathlib import Path
 
 from siamkit.data.images import ImageSet
-from siamkit.data.looking import Facts
 from siamkit.errors import DataError
 from siamkit.portable.folders import briefly
+from siamkit.portable.looking import Facts
 from siamkit.words import plural
 
 

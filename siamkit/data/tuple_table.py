@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from siamkit.data.cells import Cells
 from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.data.manifest import read_split
-from siamkit.data.tables import Table, missing_notices, require_columns
 from siamkit.errors import DataError
+from siamkit.portable.cells import Cells
 from siamkit.portable.decode import missing
+from siamkit.portable.tables import Table, missing_notices, require_columns
 from siamkit.words import plural
 
 PAIR = ("a", "b", "same")

@@ -264,24 +264,6 @@ def threshold_at(curve: Roc, index: int) -> float:
     return float(middle if index and middle > lower else upper)
 
 
-def errors_at(scores: ArrayLike, same: ArrayLike, threshold: float) -> dict[str, Any]:
-    """Return accuracy, FAR and FRR at a threshold; a rate is None without pairs of that kind.
-
-    Args:
-        scores: ``[P]``, higher for more similar pairs.
-        same: ``[P]`` bool, true for pairs of one class.
-        threshold: The threshold. A pair is accepted if its score is at or above the threshold.
-    """
-    accepted, flags = np.asarray(scores) >= threshold, np.asarray(same, dtype=bool)
-    return {
-        "accuracy": float((accepted == flags).mean()),
-        "far": float(accepted[~flags].mean()) if (~flags).any() else None,
-        "frr": float((~accepted[flags]).mean()) if flags.any() else None,
-        "same": int(flags.sum()),
-        "different": int((~flags).sum()),
-    }
-
-
 def _checked(scores: ArrayLike, same: ArrayLike) -> tuple[Floats, Bools]:
     values, flags = np.asarray(scores, dtype=np.float64), np.asarray(same, dtype=bool)
     if values.shape != flags.shape or values.ndim != 1:

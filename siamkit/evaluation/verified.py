@@ -15,7 +15,8 @@ from siamkit.data.images import ImageSet
 from siamkit.errors import DataError
 from siamkit.evaluation.bootstrap import Statistic, area, eer, identity_intervals, tar_at
 from siamkit.evaluation.pairs import MOST, ImagePairs, known_pairs, pairs_of, scores
-from siamkit.evaluation.verification import Roc, Verification, errors_at, roc, verification
+from siamkit.evaluation.verification import Roc, Verification, roc, verification
+from siamkit.portable.rates import errors_at
 
 _DRAWS = 200
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,28 @@ if TYPE_CHECKING:
 Session = Callable[["Floats"], "Floats"]
 """A function from prepared images ``[N, C, H, W]`` to embeddings ``[N, E]``, both float32."""
 
+Ports = Mapping[str, tuple[str, list[Any]]]
+"""The type and the shape of inputs or outputs, by name."""
+
 KERNELS = {"onnx": "onnxruntime", "openvino": "openvino"}
 """The package that runs each format without torch."""
 
 _HINT = "export the run again"
+
+
+@dataclass(frozen=True)
+class Network:
+    """An opened network.
+
+    Attributes:
+        run: The session.
+        inputs: The type and the shape of each input, by its name.
+        outputs: The same of each output.
+    """
+
+    run: Session
+    inputs: Ports
+    outputs: Ports
 
 
 def open_session(
@@ -48,11 +67,15 @@ def open_session(
             hint="export the run again with --format onnx or --format openvino",
         )
     name = KERNELS[manifest.kind]
-    package = _package(name, where)
-    opening = _onnx if manifest.kind == "onnx" else _openvino
+    _require_package(name, where)
+    model = files[manifest.model]
     try:
-        return opening(package, manifest, files, where, threads)
-    except (CheckpointError, MemoryError):
+        if manifest.kind == "onnx":
+            network = onnx_network(model, threads)
+        else:
+            weights = manifest.model.removesuffix(".xml") + ".bin"
+            network = openvino_network(openvino_model(model, files.get(weights, b"")), threads)
+    except MemoryError:
         raise
     except Exception as error:  # the types are the packages' own
         if is_out_of_memory(error):
@@ -60,12 +83,14 @@ def open_session(
         raise CheckpointError(
             f"{name} cannot load the network: {_brief(error)}", where=where, hint=_HINT
         ) from error
+    kind = "tensor(float)" if manifest.kind == "onnx" else "f32"
+    _require_match(manifest, network, kind, where)
+    return network.run
 
 
-def _package(name: str, where: str) -> Any:
+def _require_package(name: str, where: str) -> None:
     try:
-        with untracked():
-            return import_module(name)  # by name, because it has no type information
+        _package(name)
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == name
         raise ConfigError(
@@ -75,50 +100,73 @@ def _package(name: str, where: str) -> Any:
         ) from None
 
 
-def _onnx(
-    package: Any, manifest: Manifest, files: Mapping[str, bytes], where: str, threads: int | None
-) -> Session:
+def _package(name: str) -> Any:
+    with untracked():
+        return import_module(name)  # by name, because it has no type information
+
+
+def onnx_network(content: bytes, threads: int | None) -> Network:
+    """Open an ONNX file with one input and one output.
+
+    Args:
+        content: The content of the file.
+        threads: The threads of one forward pass; None to let ONNX Runtime choose.
+
+    Raises:
+        Exception: ONNX Runtime cannot load the file.
+    """
+    package = _package("onnxruntime")
     options = package.SessionOptions()
     options.log_severity_level = 4  # errors are raised; the log would repeat them on stderr
     options.intra_op_num_threads = threads or 0
     # Waiting threads must not spin: image decoding needs the cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = package.InferenceSession(
-        files[manifest.model], options, providers=["CPUExecutionProvider"]
-    )
+    session = package.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     inputs = {one.name: (one.type, one.shape) for one in session.get_inputs()}
     outputs = {one.name: (one.type, one.shape) for one in session.get_outputs()}
-    _require_match(manifest, inputs, outputs, "tensor(float)", where)
-    tensors = manifest.tensors
+    (source, *_), (result, *_) = inputs, outputs
 
     def run(images: Floats) -> Floats:
-        embeddings: Floats = session.run([tensors.output], {tensors.input: images})[0]
+        embeddings: Floats = session.run([result], {source: images})[0]
         return embeddings
 
-    return run
+    return Network(run, inputs, outputs)
 
 
-def _openvino(
-    package: Any, manifest: Manifest, files: Mapping[str, bytes], where: str, threads: int | None
-) -> Session:
-    core = package.Core()
-    weights = manifest.model.removesuffix(".xml") + ".bin"
-    blob = np.frombuffer(files.get(weights, b""), np.uint8)
-    model = core.read_model(files[manifest.model], package.Tensor(blob))
-    inputs = {one.any_name: _described(one) for one in model.inputs}
-    outputs = {one.any_name: _described(one) for one in model.outputs}
-    _require_match(manifest, inputs, outputs, "f32", where)
+def openvino_model(graph: bytes, weights: bytes) -> Any:
+    """Return the ``openvino.Model`` of a ``.xml`` file and its ``.bin`` file.
+
+    Raises:
+        Exception: OpenVINO cannot read them.
+    """
+    package = _package("openvino")
+    blob = package.Tensor(np.frombuffer(weights, np.uint8))
+    return package.Core().read_model(graph, blob)
+
+
+def openvino_network(model: Any, threads: int | None) -> Network:
+    """Open an ``openvino.Model`` with one input and one output, on the CPU.
+
+    Args:
+        model: The model.
+        threads: The threads of one forward pass; None to let OpenVINO choose.
+
+    Raises:
+        Exception: OpenVINO cannot compile the model.
+    """
     # Some CPUs would compute in bfloat16.
     how: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         how["INFERENCE_NUM_THREADS"] = threads
-    compiled = core.compile_model(model, "CPU", how)
-    output = compiled.output(manifest.tensors.output)
+    compiled = _package("openvino").Core().compile_model(model, "CPU", how)
 
     def run(images: Floats) -> Floats:
-        return np.array(compiled({manifest.tensors.input: images})[output])  # its memory is reused
+        return np.array(compiled(images)[0])  # a copy: the next call reuses the memory
 
-    return run
+    inputs, outputs = (
+        {one.any_name: _described(one) for one in ports} for ports in (model.inputs, model.outputs)
+    )
+    return Network(run, inputs, outputs)
 
 
 def _described(port: Any) -> tuple[str, list[int | None]]:
@@ -126,18 +174,12 @@ def _described(port: Any) -> tuple[str, list[int | None]]:
     return str(port.element_type.get_type_name()), shape
 
 
-def _require_match(
-    manifest: Manifest,
-    inputs: Mapping[str, tuple[str, list[Any]]],
-    outputs: Mapping[str, tuple[str, list[Any]]],
-    kind: str,
-    where: str,
-) -> None:
+def _require_match(manifest: Manifest, network: Network, kind: str, where: str) -> None:
     """Check that the network has the input and the output that the manifest states."""
-    tensors = manifest.tensors
+    tensors, inputs, outputs = manifest.tensors, network.inputs, network.outputs
     got, made = inputs.get(tensors.input), outputs.get(tensors.output)
     fits = (
-        len(inputs) == 1
+        len(inputs) == len(outputs) == 1
         and got is not None
         and got[0] == kind
         and got[1][1:] == list(tensors.shape)
@@ -158,7 +200,7 @@ def _require_match(
         )
 
 
-def _listed(ports: Mapping[str, tuple[str, list[Any]]]) -> str:
+def _listed(ports: Ports) -> str:
     return ", ".join(
         f"{name} {kind} [{', '.join('N' if not isinstance(n, int) else str(n) for n in shape)}]"
         for name, (kind, shape) in ports.items()

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from siamkit.report import units
-from siamkit.report.plain import prior_text, verdict_lines
+from siamkit.report.plain import pair_list_text, verdict_lines
 from siamkit.report.terminal import cells, make_table, styled, whole
 from siamkit.words import plural
 
@@ -77,23 +77,7 @@ def verdict(values: Json) -> RenderableType:
 
 def pair_list(values: Json) -> RenderableType:
     """Return the printed summary of the verdicts on a list of pairs."""
-    lines = [
-        f"{plural(values['pairs'], 'pair')} of {plural(values['images'], 'image')}: "
-        f"{values['accepted']} same, "
-        f"{values['pairs'] - values['accepted']} different at threshold {values['threshold']:.4f}"
-    ]
-    if errors := values["errors"]:
-        rates = [
-            f"{name} {units.percent(errors[key])}"
-            for name, key in (("accuracy", "accuracy"), ("FAR", "far"), ("FRR", "frr"))
-            if errors[key] is not None
-        ]
-        kinds = f"{errors['same']} same and {errors['different']} different pairs"
-        lines.append(f"compared with the labels of the list ({kinds}): {', '.join(rates)}")
-    lines.append(f"The probabilities hold {prior_text(values['prior'])}")
-    if values["out"]:
-        lines.append(f"written to {values['out']}")
-    return whole("\n".join(lines))
+    return whole(pair_list_text(values))
 
 
 def _target(values: Json) -> str:

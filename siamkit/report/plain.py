@@ -30,6 +30,27 @@ def prior_text(prior: float) -> str:
     )
 
 
+def pair_list_text(values: Json) -> str:
+    """Return the summary of the verdicts on a list of pairs."""
+    lines = [
+        f"{plural(values['pairs'], 'pair')} of {plural(values['images'], 'image')}: "
+        f"{values['accepted']} same, "
+        f"{values['pairs'] - values['accepted']} different at threshold {values['threshold']:.4f}"
+    ]
+    if errors := values["errors"]:
+        rates = [
+            f"{name} {units.percent(errors[key])}"
+            for name, key in (("accuracy", "accuracy"), ("FAR", "far"), ("FRR", "frr"))
+            if errors[key] is not None
+        ]
+        kinds = f"{errors['same']} same and {errors['different']} different pairs"
+        lines.append(f"compared with the labels of the list ({kinds}): {', '.join(rates)}")
+    lines.append(f"The probabilities hold {prior_text(values['prior'])}")
+    if values["out"]:
+        lines.append(f"written to {values['out']}")
+    return "\n".join(lines)
+
+
 def apart(value: float, bound: float) -> tuple[str, str]:
     """Return two numbers as text, with as many digits as it takes to tell them apart."""
     for digits in range(4, 18):

@@ -31,10 +31,22 @@ from siamkit.files import (
     writing,
 )
 from siamkit.json_files import read_json, sealed, write_json, write_sealed
+from siamkit.portable.manifest import is_export
 from siamkit.registry import Provider
 from siamkit.runs.checkpoint import newest_first, start_again
 from siamkit.spelling import command, setting
 from siamkit.words import inert
+
+
+def run_around(path: Path) -> Path | None:
+    """Return the directory of the run that a path lies in; None if it lies in none."""
+    folders = Path(os.path.realpath(path)).parents
+    return next((folder for folder in folders if _is_run(folder)), None)
+
+
+def _is_run(folder: Path) -> bool:
+    run = RunDir(folder)
+    return run.config.is_file() and run.events.is_file()
 
 
 class RunDir:
@@ -169,7 +181,9 @@ class RunDir:
         raise CheckpointError(
             "is not a run directory: it has no config.yaml",
             where=str(path),
-            hint=f"{command('train')} creates one and reports its path",
+            hint="it is an exported model: name the run that it was exported from"
+            if is_export(path)
+            else f"{command('train')} creates one and reports its path",
         )
 
     @classmethod

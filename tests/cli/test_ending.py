@@ -94,7 +94,7 @@ def test_an_error_prints_names_literally(cli, failing):
          "list backbones', without a NAME"),
         (["train", "--resume", "r", "--config", "c.yaml"], "--resume: continues "
          "with the run's own configuration, so it cannot be combined with --config; "
-         "'siamkit train --config r/config.yaml' starts a new run from that file"),
+         "'siamkit train --config r/config.yaml' starts another run like it"),
         (["train", "--strict"], "--strict: works only with --resume"),
         (["train", "sample", "--resume", "auto"], "--run-dir: is missing: it says where "
          "to look for a run to continue"),

@@ -149,9 +149,12 @@ def test_the_functions_in_python_take_an_exported_model_too(exported_run, image_
         siamkit.load_embedder(model)
 
 
-def test_a_model_that_was_exported_for_torch_is_an_embedder(exported_run, image_folder, tmp_path):
+@pytest.mark.parametrize("format", ["torch", "timm"])
+def test_a_model_that_was_exported_for_torch_is_an_embedder(
+    format, exported_run, image_folder, tmp_path
+):
     run, target = exported_run[0], tmp_path / "torch"
-    siamkit.export(run, target, format="torch")
+    siamkit.export(run, target, format=format)
     ours, theirs = (siamkit.load_embedder(place, device="cpu") for place in (target, run))
     one = image_folder / "class0/0.png"
     assert np.allclose(ours.embed(one), theirs.embed(one))

@@ -19,11 +19,11 @@ import torch
 import siamkit
 from siamkit import api
 from siamkit.api.results import PruningResult
+from siamkit.compress import rounds
 from siamkit.compress.rounds import Wish
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.freezing.proof import fingerprints
 from siamkit.inference.embedder import Embedder
-from siamkit.training.optimizer import named_groups
 
 pytest.importorskip("torch_pruning")
 
@@ -241,15 +241,34 @@ def test_a_run_without_labels_for_each_image_is_pruned(
     assert result.after["recall@1"] is None and 0 <= result.after["eer"] <= 1
 
 
-def test_a_loss_with_its_own_parameters_keeps_them(tmp_path: Path, values_of: RunValues) -> None:
+def test_a_loss_with_its_own_parameters_keeps_them(
+    tmp_path: Path, values_of: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
     api.fit(values_of(tmp_path / "run", loss="proxy-anchor", train={"epochs": 1}))
-    heard: list[Any] = []
-    siamkit.prune(tmp_path / "run", tmp_path / "new", ratio=0.3, listeners=[heard.append])
-    first = next(event for event in heard if event.name == "untrained")
-    assert first
-    names = api.open_run(tmp_path / "new").checkpoint("last").model
-    assert any(name.startswith("loss.") for name in names)
-    assert named_groups  # the optimizer owns them under the same names
+    begun: list[Any] = []
+    begin = rounds.begin
+    monkeypatch.setattr(rounds, "begin", lambda *args: begun.append(args[4]) or begin(*args))
+    siamkit.prune(tmp_path / "run", tmp_path / "new", ratio=0.3)
+    before = api.open_run(tmp_path / "run").checkpoint("best").model
+    own = {name: tensor for name, tensor in before.items() if name.startswith("loss.")}
+    assert own and all(torch.equal(begun[0][name], tensor) for name, tensor in own.items())
+    assert own.keys() <= api.open_run(tmp_path / "new").checkpoint("last").model.keys()
+
+
+def test_what_appears_in_the_place_during_the_pruning_is_not_replaced(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = rounds.begin
+
+    def somebody_else(*args: Any) -> Any:
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new" / "notes.txt").write_text("mine")
+        return begin(*args)
+
+    monkeypatch.setattr(rounds, "begin", somebody_else)
+    with pytest.raises(ConfigError, match="the run directory is not empty"):
+        siamkit.prune(trained, tmp_path / "new", ratio=0.3)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["notes.txt"]
 
 
 # --- kills ---------------------------------------------------------------------------------------

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from siamkit.data.cells import Cells
 from siamkit.data.images import Sample
 from siamkit.data.manifest import Record, image_set, read_manifest
-from siamkit.data.tables import read_table
 from siamkit.errors import DataError
+from siamkit.portable.cells import Cells
+from siamkit.portable.tables import read_table
 
 
 def read(tmp_path: Path, text: str) -> tuple[tuple[Record, ...], tuple[str, ...], list[str]]:

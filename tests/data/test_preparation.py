@@ -12,9 +12,9 @@ from PIL import Image
 
 from siamkit.config import DataConfig
 from siamkit.data.images import Box, ImageSet, Sample
-from siamkit.data.looking import look
 from siamkit.data.preparation import Preparation, bits_for, choose_fit, preparation
 from siamkit.interfaces import Fit
+from siamkit.portable.looking import look
 
 
 def found(

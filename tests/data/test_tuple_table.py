@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamkit.data.cells import Cells
 from siamkit.data.images import Tuples
-from siamkit.data.tables import read_table
 from siamkit.data.tuple_table import TupleTable, connected, read_lfw, read_tuples
 from siamkit.errors import DataError
+from siamkit.portable.cells import Cells
+from siamkit.portable.tables import read_table
 
 
 def read(tmp_path: Path, text: str) -> tuple[TupleTable, tuple[str, ...], list[str]]:

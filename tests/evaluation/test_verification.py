@@ -9,13 +9,13 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from siamkit.errors import DataError
 from siamkit.evaluation.verification import (
     best_threshold,
-    errors_at,
     index_at_far,
     k_fold_accuracy,
     roc,
     threshold_at,
     verification,
 )
+from siamkit.portable.rates import errors_at
 
 
 def scored(same=2000, different=20_000, apart=2.0, seed=0):

@@ -21,15 +21,15 @@ from records import Record
 from siamkit.api import load_config
 from siamkit.config import RunConfig
 from siamkit.config.layers import parse_sets, read_file
-from siamkit.data.looking import look
 from siamkit.data.opening import open_source
 from siamkit.errors import SiamkitError
 from siamkit.inference.gallery.index import Index
-from siamkit.inference.pair_lists import read_pairs
 from siamkit.json_files import read_json, read_sealed, sealed
 from siamkit.model.weights import read_tensors
 from siamkit.portable.calibration import Calibration
 from siamkit.portable.decode import Decoding, decode
+from siamkit.portable.looking import look
+from siamkit.portable.pair_lists import read_pairs
 from siamkit.runs import checkpoint
 from siamkit.runs.directory import RunDir
 from siamkit.runs.held_out import HeldOut

@@ -46,6 +46,7 @@ def odd_images(folder: Path) -> dict[str, Path]:
     save(Image.fromarray(deep), "sixteen_bit_tiff", "tif")
     save(Image.fromarray(noise(4, 700)), "long", "png")
     save(Image.fromarray(noise(700, 3)), "tall", "png")
+    save(Image.fromarray(noise(300, 1)), "thin", "png")
     save(Image.fromarray(noise(1, 1)), "one_pixel", "png")
     frames = [Image.fromarray(noise(40, 40)) for _ in range(3)]
     save(frames[0], "animated", "gif", save_all=True, append_images=frames[1:])

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from siamkit.data.looking import look, unreadable
 from siamkit.errors import DataError
 from siamkit.portable.decode import Decoding, decode, prepare, upright
+from siamkit.portable.looking import look, unreadable
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 

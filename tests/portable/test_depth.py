@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from siamkit.data.looking import largest_value, look, unreadable
 from siamkit.errors import DataError
 from siamkit.portable.decode import Decoding, decode, prepare
 from siamkit.portable.depth import to_eight_bit
+from siamkit.portable.looking import largest_value, look, unreadable
 
 RAMP = np.linspace(0, 4095, 64 * 64).astype(np.uint16).reshape(64, 64)
 

@@ -10,7 +10,6 @@ import pytest
 
 import siamkit
 from siamkit.errors import CheckpointError, ConfigError, DataError
-from siamkit.inference import exported
 from siamkit.json_files import sealed
 from siamkit.portable.gallery import META, Gallery, ListedGallery
 from siamkit.portable.model import ExportedModel
@@ -19,7 +18,7 @@ from siamkit.portable.model import ExportedModel
 @pytest.fixture(scope="module")
 def built(exported_run, image_folder, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("gallery") / "index"
-    exported.build_index(exported_run[1], image_folder, path)
+    siamkit.build_index(exported_run[1], image_folder, path)
     return path
 
 

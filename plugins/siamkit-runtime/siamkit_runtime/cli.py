@@ -6,6 +6,7 @@ Results go to stdout, everything else to stderr, and errors have the exit codes 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import spelling
+from .checks import require_pair_or_list
 from .errors import ConfigError, Interrupted, ResourceError, SiamkitError, is_out_of_memory
 from .version import VERSION
 from .words import printable
@@ -25,6 +27,7 @@ _DEBUG = "SIAMKIT_DEBUG"
 
 _EXAMPLES = """examples:
   siamkit-runtime verify my-model one.jpg other.jpg
+  siamkit-runtime verify my-model --pairs pairs.csv -o verdicts.csv
   siamkit-runtime embed my-model photos -o photos.npy
   siamkit-runtime search my-model photos.index query.jpg -k 4"""
 
@@ -71,6 +74,10 @@ def _run(args: list[str]) -> int:
 
 
 def _verify(given: argparse.Namespace) -> None:
+    require_pair_or_list(given.a, given.b, given.pairs, given.output)
+    if given.pairs is not None:
+        _verify_list(given)
+        return
     # Two images need no threads for matrix products, and starting them takes a while.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     verdict = _load(given).verify(given.a, given.b).to_json()
@@ -81,6 +88,28 @@ def _verify(given: argparse.Namespace) -> None:
     from .report.plain import verdict_lines
 
     print(*verdict_lines(verdict), sep="\n")
+
+
+def _verify_list(given: argparse.Namespace) -> None:
+    from .portable.pair_lists import verify_list
+
+    verdicts = verify_list(lambda: _load(given), given.pairs, given.output)
+    summary = {
+        **verdicts.summary(),
+        "out": None if given.output is None else str(given.output),
+    }
+    if given.json:
+        rows = {} if given.output else {"verdicts": list(verdicts.rows())}
+        _emit_json("verify", {**summary, **rows})
+        return
+    from .report.plain import pair_list_text
+
+    if given.output is None:
+        table = io.StringIO()
+        verdicts.write(table)
+        text = table.getvalue()
+        print(printable(text) if sys.stdout.isatty() else text, end="")
+    print(printable(pair_list_text(summary)), file=None if given.output else sys.stderr)
 
 
 def _embed(given: argparse.Namespace) -> None:
@@ -166,9 +195,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", "-V", action="version", version=f"{NAME} {VERSION}")
     verbs = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    verify = _verb(verbs, "verify", _verify, "Decide whether two images show the same class.")
-    verify.add_argument("a", metavar="A", type=_path, help="The first image.")
-    verify.add_argument("b", metavar="B", type=_path, help="The second image.")
+    verify = _verb(
+        verbs, "verify", _verify,
+        "Decide whether two images show the same class, for one pair or for a list of pairs.",
+    )  # fmt: skip
+    verify.add_argument("a", metavar="A", type=_path, nargs="?", help="The first image.")
+    verify.add_argument("b", metavar="B", type=_path, nargs="?", help="The second image.")
+    verify.add_argument(
+        "--pairs", metavar="FILE", type=_path,
+        help="Verify each pair of a table with the columns a, b and optionally same. Paths are "
+        "relative to the table's folder.",
+    )  # fmt: skip
+    verify.add_argument(
+        "--output", "-o", metavar="FILE", type=_path,
+        help="Write the verdicts to FILE instead of stdout.",
+    )  # fmt: skip
 
     embed = _verb(verbs, "embed", _embed, "Write the embeddings of images to a file.")
     embed.add_argument(

@@ -6,16 +6,15 @@ The files have the form of those that ``siamkit embed`` writes.
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .errors import CheckpointError, ConfigError, DataError
-from .files import fsync, open_regular, reading, writing
+from .files import open_regular, reading, replacing, writing
 from .portable.cosine import require_finite
 from .portable.folders import files_in
 from .portable.model import ExportedModel
@@ -55,16 +54,16 @@ def embed_to_file(
     paths = [path.absolute() for path in files_in(images)]
     with writing(output, _HINT):
         output.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(output) as rows, _replacing(names) as listed:
-            shape = (len(paths), model.embedding_dim)
-            array = np.lib.format.open_memmap(rows, "w+", np.dtype("<f4"), shape)
-            at = 0
+    with replacing(output, _HINT) as rows, replacing(names, _HINT) as listed:
+        _write_list(listed, paths)
+        shape = (len(paths), model.embedding_dim)
+        # Not through a memory map, in which a full disk would kill the process.
+        with rows.open("xb") as file:
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "<f4", "fortran_order": False, "shape": shape}
+            )
             for part in model.stream(paths, batch_size=batch_size):
-                array[at : at + len(part.paths)] = part.embeddings
-                at += len(part.paths)
-            array.flush()
-            del array
-            _write_list(listed, paths)
+                file.write(np.ascontiguousarray(part.embeddings, "<f4").tobytes())
     return len(paths), names
 
 
@@ -114,7 +113,8 @@ def read_embeddings(path: Path, width: int) -> tuple[Any, list[Path]]:
     names = list_of(path)
     with reading(names, hint), open_regular(names) as file:
         text = file.read().decode("utf-8", errors="surrogateescape")
-    lines = [line for line in csv.reader(text.splitlines()) if line]
+    # Not splitlines, which would split at more characters than newlines, and lose those in names.
+    lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line]
     with reading(path, hint):
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -149,15 +149,3 @@ def _write_list(path: Path, images: Sequence[Path]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([_HEADER])
         writer.writerows([str(image)] for image in images)
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """Yield a path beside the target, whose file replaces the target at the end of the block."""
-    new = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        yield new
-        fsync(new)
-        new.replace(target)
-    finally:
-        new.unlink(missing_ok=True)

@@ -20,7 +20,9 @@ sys.path.insert(0, sys.argv.pop(1))
 
 class OnlyRuntime:
     def find_spec(self, name, *_):
-        if name.partition(".")[0] in ("torch", "siamkit", "pydantic", "timm", "rich", "typer"):
+        if name.partition(".")[0] in (
+            "torch", "siamkit", "pydantic", "timm", "rich", "typer", "filelock", "sklearn"
+        ):
             raise ImportError(f"{name} was imported")
 
 sys.meta_path.insert(0, OnlyRuntime())
@@ -57,13 +59,26 @@ def timeless(text: str) -> dict:
     return {key: value for key, value in json.loads(text).items() if key != "seconds"}
 
 
-def test_nothing_but_the_runtime_is_needed(site, exported, photos, tmp_path):
+@pytest.fixture
+def listing(photos, tmp_path):
+    """A list of pairs beside a copy of the photos; one name looks like a formula."""
+    shutil.copytree(photos, tmp_path / "images")
+    shutil.copy(photos / "class0/0.png", tmp_path / "=1+1.png")
+    path = tmp_path / "pairs.csv"
+    names = ("images/class0/0.png", "images/class0/1.png", "images/class5/0.png", "=1+1.png")
+    rows = [f"{a};{b};{int(a[:13] == b[:13])}" for a in names for b in names]
+    path.write_text("\n".join(["a;b;same", *rows]))
+    return path
+
+
+def test_nothing_but_the_runtime_is_needed(site, exported, photos, listing, tmp_path):
     one, other = photos / "class0/0.png", photos / "class1/0.png"
     for words in (
         ["verify", exported[1], one, other],
         ["embed", exported[1], photos, "-o", tmp_path / "out.npy"],
         ["search", exported[1], tmp_path / "out.npy", one, "--json"],
         ["search", exported[1], photos, one],
+        ["verify", exported[1], "--pairs", listing, "-o", tmp_path / "verdicts.csv"],
     ):
         run = [sys.executable, "-c", FORBIDDEN, str(site), *map(str, words)]
         done = subprocess.run(run, capture_output=True, text=True)
@@ -77,6 +92,24 @@ def test_verify_prints_what_siamkit_prints(flags, both, exported, photos):
         ours, theirs = both(["verify", exported[1], a, b, *flags],
                             ["verify", exported[1], a, b, *flags])  # fmt: skip
         assert ours == theirs and ours[0] == 0
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_list_of_pairs_gets_the_verdicts_of_siamkit(flags, both, exported, listing, tmp_path):
+    command, out = ["verify", exported[1], "--pairs", listing, *flags], tmp_path / "out.csv"
+    ours, theirs = both(command, command)
+    assert ours == theirs and ours[0] == 0
+    ours, _ = both([*command, "-o", out], ["-V"])
+    text = out.read_text()
+    out.unlink()
+    _, theirs = both(["-V"], [*command, "-o", out])
+    assert ours == theirs and ours[0] == 0 and text == out.read_text()
+    assert text.splitlines()[-1].startswith("./=1+1.png,./=1+1.png,1,1,1.0,")
+    ours, theirs = both([*command, "-o", out], [*command, "-o", out])
+    assert ours == theirs and ours[0] == 2 and "the file already exists" in ours[2]
+    listing.write_text("a,b\nimages/class0/0.png,gone.png\n../x.png,=1+1.png\n")
+    ours, theirs = both(command, command)
+    assert ours == theirs and ours[0] == 3 and "row 2: gone.png: no such file" in ours[2]
 
 
 def test_embed_writes_what_siamkit_writes(both, exported, photos, tmp_path):
@@ -120,6 +153,22 @@ def test_search_prints_what_siamkit_prints(flags, both, exported, photos, tmp_pa
         assert direct[1] == expected[1]
 
 
+def test_an_index_is_told_from_a_folder_of_images_when_it_is_damaged(
+    both, exported, photos, tmp_path
+):
+    index, query = tmp_path / "index", photos / "class0/0.png"
+    siamkit.build_index(exported[1], photos, index)
+    # As a writer that was killed between its two moves leaves it.
+    place = tmp_path / ".siamkit-0123456789abcdef" / "old"
+    place.mkdir(parents=True)
+    index.rename(place / "index")
+    ours, _ = both(["search", exported[1], index, query, "-k", "1"], ["-V"])
+    assert ours[0] == 0 and not place.exists()
+    (index / "meta.json").unlink()
+    ours, _ = both(["search", exported[1], index, query], ["-V"])
+    assert ours[0] == 4 and "is not an index: it has no meta.json" in ours[2]
+
+
 def test_a_file_of_embeddings_is_searched_with_a_notice(both, exported, photos, tmp_path):
     out, query = tmp_path / "out.npy", photos / "class0/0.png"
     both(["embed", exported[1], photos, "-o", out], ["-V"])
@@ -136,6 +185,18 @@ def test_a_file_of_embeddings_is_searched_with_a_notice(both, exported, photos, 
     out.write_bytes(b"x")
     ours, _ = both(["search", exported[1], out, query], ["-V"])
     assert ours[0] == 4 and "the file is damaged" in ours[2]
+
+
+def test_a_name_with_odd_separators_is_kept(both, exported, photos, tmp_path):
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    names = {"a\nb.png", "c\u2028d.png", "e\x0bf.png", 'g"h.png'}
+    for name in names:
+        shutil.copy(photos / "class0/0.png", odd / name)
+    both(["embed", exported[1], odd, "-o", tmp_path / "out.npy"], ["-V"])
+    ours, _ = both(["search", exported[1], tmp_path / "out.npy", odd, "--json"], ["-V"])
+    found = {Path(one["path"]).name for one in json.loads(ours[1])["queries"][0]["neighbours"]}
+    assert found == names
 
 
 def test_errors_are_those_of_siamkit(both, exported, photos, tmp_path):
@@ -162,7 +223,10 @@ def test_errors_are_those_of_siamkit(both, exported, photos, tmp_path):
         ([], 0, ""),
         (["--version"], 0, ""),
         (["sing"], 2, "invalid choice: 'sing'"),
-        (["verify"], 2, "the following arguments are required: MODEL, A, B"),
+        (["verify"], 2, "the following arguments are required: MODEL"),
+        (["verify", "m", "a"], 2, "needs either two images, A and B, or a list of pairs"),
+        (["verify", "m", "a", "--pairs", "p"], 2, "needs either two images, A and B, or a list"),
+        (["verify", "m", "a", "b", "-o", "x"], 2, "--output: works only with a list of pairs"),
         (["verify", "", "a", "b"], 2, "must not be empty"),
         (["verify", "nowhere", "a", "b"], 2, "nowhere: no such folder"),
         (["verify", ".", "a", "b"], 2, "is not an exported model: it has no export.json"),
@@ -249,3 +313,6 @@ def test_prepared_images_have_the_bits_of_training(runtime, exported, tmp_path, 
     for kind, path in files.items():
         (ours,) = model._inputs([path], [str(path)])
         assert ours.tobytes() == view(decode(path, how)).numpy().tobytes(), kind
+        with Image.open(path) as opened:
+            (in_memory,) = model._inputs([opened], ["image"])
+        assert in_memory.tobytes() == ours.tobytes(), kind

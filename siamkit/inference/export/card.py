@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from siamkit.config import yaml_text
+from siamkit.data.digest import digest
 from siamkit.inference.export.capture import INPUT, OUTPUT
 from siamkit.inference.export.formats import FORMATS
 from siamkit.inference.export.machine import Machine
@@ -32,9 +34,12 @@ def quality_section(made: Converted, subject: Subject, machine: Machine) -> Card
     shown = [name for name in METRICS if any(name in row.metrics for row in made.rows)]
     rows = [(*_cells(row, shown),) for row in made.rows]
     threshold = "" if subject.threshold is None else f" ({subject.threshold:.4f})"
+    chosen = "The best epoch was chosen by them"
+    if subject.calibration and subject.calibration.provenance.digest == digest(images):
+        chosen += ", and the threshold was fitted on them"
     lines = [
-        f"Measured on the run's validation data: {images}. The best epoch was chosen by them, so "
-        "the metrics are slightly optimistic for other images.",
+        f"Measured on the run's validation data: {images}. {chosen}, so the metrics are slightly "
+        "optimistic for other images.",
         f"False accepts: the share of different pairs at or above the stored threshold{threshold}.",
         f"Speed: on {machine.cpu}, with {plural(machine.threads, 'thread')}. It includes neither "
         "decoding nor preparing images.",
@@ -100,10 +105,10 @@ def _use(name: str, made: Converted) -> CardSection:
     verb = "verify" if made.threshold.calibration is not None else "embed"
     images = "one.jpg other.jpg" if verb == "verify" else "photos -o photos.npy"
     extra = "" if made.kind == "onnx" else f"[{made.kind}]"
+    command = f"{verb} {shlex.quote(name)} {images}"
     lines = [
-        f"```console\n$ pip install 'siamkit-runtime{extra}'\n"
-        f"$ siamkit-runtime {verb} {name} {images}\n```",
-        f"`siamkit {verb} {name} {images}` does the same where siamkit is installed.",
+        f"```console\n$ pip install 'siamkit-runtime{extra}'\n$ siamkit-runtime {command}\n```",
+        f"`siamkit {command}` does the same where siamkit is installed.",
     ]
     return CardSection("Use", lines)
 

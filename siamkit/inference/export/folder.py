@@ -28,6 +28,7 @@ from siamkit.portable.manifest import (
     write_manifest,
 )
 from siamkit.portable.sessions import KERNELS, open_session
+from siamkit.runs.directory import run_around
 from siamkit.spelling import argument
 from siamkit.version import VERSION
 
@@ -38,16 +39,19 @@ def require_free(path: Path, force: bool) -> None:
     """Check that a network may be exported to a path without the loss of other files.
 
     The path must not exist, or be an empty folder. With ``force``, it may also be an export, if it
-    holds no files but those that its manifest names, and those of git.
+    holds no files but those that its manifest names, and those of git. It must not lie in a run,
+    whose directory holds nothing else.
 
     Raises:
         ConfigError: Something else is at the path.
         CheckpointError: The path cannot be read.
     """
+    where, other = str(path), f"choose another {argument('output')}"
+    if run := run_around(path):
+        raise ConfigError(f"lies in the run {run}", where=where, hint=other)
     with reading(path):
         if not is_there(path) or (path.is_dir() and not any(path.iterdir())):
             return
-    where, other = str(path), f"choose another {argument('output')}"
     if not path.is_dir():
         raise ConfigError("is a file, not a folder", where=where, hint=other)
     if not is_export(path):

@@ -11,7 +11,8 @@ from siamkit.data.images import ImageSet
 from siamkit.errors import DataError
 from siamkit.evaluation.pairs import known_pairs, pairs_of, scores
 from siamkit.evaluation.retrieval import retrieval_of
-from siamkit.evaluation.verification import errors_at, verification
+from siamkit.evaluation.verification import verification
+from siamkit.portable.rates import errors_at
 
 Metrics = dict[str, float | None]
 

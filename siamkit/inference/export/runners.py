@@ -1,13 +1,13 @@
 """Runners: functions from prepared images to embeddings, one for each format.
 
 A runner maps float32 images ``[N, C, H, W]`` to float32 embeddings ``[N, E]``, both numpy arrays.
-All runners use as many threads as torch does, so that their speeds can be compared.
+Exported networks run as they do for their users, in the sessions of :mod:`siamkit.portable`. All
+runners use as many threads as torch does, so that their speeds can be compared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from siamkit.portable.untracked import untracked
+from siamkit.portable.sessions import onnx_network, openvino_model, openvino_network
 
 Array = NDArray[np.float32]
 Runner = Callable[[Array], Array]
@@ -35,43 +35,20 @@ def torch_runner(net: nn.Module) -> Runner:
 
 
 def onnx_runner(path: Path) -> Runner:
-    """Return a runner of an ONNX file, by ONNX Runtime.
+    """Return a runner of an ONNX file.
 
     Raises:
         Exception: ONNX Runtime cannot load the file.
     """
-    onnxruntime = import_module("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        path.read_bytes(), options, providers=["CPUExecutionProvider"]
-    )
-    name = session.get_inputs()[0].name
-
-    def run(images: Array) -> Array:
-        embeddings: Array = session.run(None, {name: images})[0]
-        return embeddings
-
-    return run
+    return onnx_network(path.read_bytes(), torch.get_num_threads()).run
 
 
 def openvino_runner(model: Any) -> Runner:
-    """Return a runner of an ``openvino.Model`` or its ``.xml`` file, by OpenVINO on the CPU.
+    """Return a runner of an ``openvino.Model`` or its ``.xml`` file.
 
     Raises:
         Exception: OpenVINO cannot load the model.
     """
-    with untracked():
-        core = import_module("openvino").Core()
-    how = {
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": "f32",  # some CPUs would compute in bfloat16
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    compiled = core.compile_model(model, "CPU", how)
-
-    def run(images: Array) -> Array:
-        return np.array(compiled(images)[0])  # a copy: the next call reuses the memory
-
-    return run
+    if isinstance(model, Path):
+        model = openvino_model(model.read_bytes(), model.with_suffix(".bin").read_bytes())
+    return openvino_network(model, torch.get_num_threads()).run

@@ -100,7 +100,8 @@ def notices_on(plain: Row, int8: Row, choice: Choice, machine: Machine) -> tuple
     if choice.floats:
         notices.append(
             f"{len(choice.floats)} of {choice.layers} layers stay in float32, because they cost "
-            "quality in int8"
+            "quality in int8; the validation images chose them, so the figures of int8 are "
+            "slightly optimistic"
         )
     if not choice.in_time:
         notices.append(

@@ -249,12 +249,13 @@ def require_free(path: Path, force: bool) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder that replaces ``path`` when the block ends without an error.
 
-    If ``path`` is a clone from the hub, its ``.git`` is kept.
+    If ``path`` is a clone from the hub, its ``.git`` is kept. If it is a link to a folder, that
+    folder is replaced.
 
     Raises:
         ResourceError: The disk is full or not writable.
     """
-    path = path.absolute()
+    path = path.resolve() if path.is_dir() else path.absolute()
     with writing(path, _HINT):
         path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, _HINT) as new:

@@ -13,6 +13,7 @@ import torch
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
+from siamkit.checks import optional_text
 from siamkit.config.base import expanded
 from siamkit.errors import NonFiniteError, PluginError, SiamkitError
 from siamkit.files import path_of, sha256_of, write_atomic
@@ -81,6 +82,7 @@ def save_net(
         ResourceError: The disk is full or not writable.
     """
     path = expanded(path_of(folder, "folder", "a new folder"))
+    license = optional_text(license, "license")
     require_free(path, force)
     _require_finite(net)
     origin = net.origin

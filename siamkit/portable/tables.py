@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from siamkit.errors import ConfigError, DataError, did_you_mean
-from siamkit.portable.decode import missing
-from siamkit.spelling import setting
-from siamkit.words import plural
+from ..errors import ConfigError, DataError, did_you_mean
+from ..spelling import setting
+from ..words import plural
+from .decode import missing
 
 ENDINGS = (".csv", ".tsv", ".parquet")
 """The file name endings of tables, in lower case."""
@@ -211,7 +211,7 @@ def _parquet_rows(path: Path, names: Mapping[str, str]) -> Rows:
         raise ConfigError(
             "Parquet files need pyarrow",
             where=str(path),
-            hint="pip install 'siamkit[parquet]', or save the table as CSV",
+            hint="pip install pyarrow, or save the table as CSV",
         ) from None
     try:
         if problem := missing(path):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from siamkit.data.cells import Cells
+from siamkit.portable.cells import Cells
 
 
 @pytest.mark.parametrize("cell, problem", [

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from siamkit.config import DataConfig
-from siamkit.errors import DataError
-from siamkit.portable.decode import (
+from ..errors import DataError
+from .decode import (
     REPAIR,
     RGB,
     Decoding,
@@ -20,10 +19,10 @@ from siamkit.portable.decode import (
     quiet,
     require_inside,
 )
-from siamkit.portable.depth import is_deep, to_eight_bit
-from siamkit.portable.geometry import Box
-from siamkit.portable.preprocessing import MAX_PIXELS
-from siamkit.portable.threads import in_threads
+from .depth import is_deep, to_eight_bit
+from .geometry import Box
+from .preprocessing import MAX_PIXELS
+from .threads import in_threads
 
 _THREADS = 8
 
@@ -53,11 +52,6 @@ class Facts:
     oriented: bool = True
     deep: bool = False
     hint: str | None = None
-
-
-def decoding_of(data: DataConfig) -> Decoding:
-    """Return how to decode images according to the section ``data`` of a config."""
-    return Decoding(data.in_chans, data.value_range, data.max_pixels)
 
 
 def look(

@@ -6,24 +6,26 @@ import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from siamkit.data.cells import Cells
-from siamkit.data.looking import unreadable
-from siamkit.data.tables import read_table, require_columns
-from siamkit.data.tuple_table import TupleTable
-from siamkit.errors import ConfigError, DataError
-from siamkit.files import path_of, replacing
-from siamkit.portable.calibration import Calibration
-from siamkit.portable.cosine import pair_cosines, require_direction
-from siamkit.portable.decode import RGB, Decoding
-from siamkit.portable.embedding import Embeds
-from siamkit.portable.folders import listed
-from siamkit.spelling import argument
-from siamkit.words import inert, plural
+from ..errors import ConfigError, DataError
+from ..files import path_of, replacing
+from ..spelling import argument
+from ..words import inert, plural
+from .calibration import Calibration
+from .cells import Cells
+from .cosine import pair_cosines, require_direction
+from .decode import RGB, Decoding
+from .embedding import Embeds
+from .folders import listed
+from .looking import unreadable
+from .rates import errors_at
+from .tables import read_table, require_columns
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 COLUMNS = ("a", "b")
 
@@ -37,16 +39,34 @@ class Verifies(Embeds, Protocol):
 
 
 @dataclass(frozen=True)
+class ListedPairs:
+    """The pairs of a list.
+
+    Attributes:
+        rows: The two paths of each pair, relative to the folder of the list.
+        same: Whether each pair shows one class, as the list says; None if it doesn't.
+    """
+
+    rows: tuple[tuple[str, str], ...]
+    same: tuple[bool, ...] | None
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths in ``rows``, each once, in the order of the rows."""
+        return list(dict.fromkeys(path for row in self.rows for path in row))
+
+
+@dataclass(frozen=True)
 class PairVerdicts:
     """The decisions on a list of pairs.
 
     Attributes:
-        pairs: The pairs of paths, as listed.
+        pairs: The pairs, as listed.
         scores: ``[P]``, the cosine similarity of each pair.
         calibration: The calibration that decides.
     """
 
-    pairs: TupleTable
+    pairs: ListedPairs
     scores: NDArray[np.float64]
     calibration: Calibration
 
@@ -55,8 +75,6 @@ class PairVerdicts:
 
     def summary(self) -> dict[str, Any]:
         """Return the counts, the threshold, and, if the list has a column ``same``, error rates."""
-        from siamkit.evaluation.verification import errors_at  # imports scikit-learn
-
         threshold = self.calibration.threshold
         known = self.pairs.same
         return {
@@ -129,7 +147,7 @@ def require_new(path: Path) -> None:
         )
 
 
-def read_pairs(file: Path, how: Decoding = RGB) -> TupleTable:
+def read_pairs(file: Path, how: Decoding = RGB) -> ListedPairs:
     """Read a list of pairs, and check the header of every listed image.
 
     Unlike in training data, a row may repeat another row, or compare an image with itself.
@@ -147,19 +165,16 @@ def read_pairs(file: Path, how: Decoding = RGB) -> TupleTable:
     cells = Cells(_root(file))
     has_same = "same" in table.columns
     first_row: dict[str, int] = {}
-    rows: list[tuple[str, ...]] = []
-    numbers: list[int] = []
+    rows: list[tuple[str, str]] = []
     same: list[bool] = []
     for number, row in table.rows:
-        pair = [cells.path(number, row[name], name) for name in COLUMNS]
+        a, b = (cells.path(number, row[name], name) for name in COLUMNS)
         flag = cells.flag(number, row["same"], "same") if has_same else False
-        paths = tuple(path for path in pair if path is not None)
-        if len(paths) < len(COLUMNS) or flag is None:
+        if a is None or b is None or flag is None:
             continue
-        for path in paths:
+        for path in (a, b):
             first_row.setdefault(path, number)
-        rows.append(paths)
-        numbers.append(number)
+        rows.append((a, b))
         same.append(flag)
     bad = dict(unreadable([cells.root / name for name in first_row], how))
     problems = [*table.problems, *cells.problems]
@@ -171,14 +186,14 @@ def read_pairs(file: Path, how: Decoding = RGB) -> TupleTable:
         raise DataError(f"{count}:{listed(problems)}", where=str(file))
     if not rows:
         raise DataError("the list has no pairs", where=str(file))
-    return TupleTable(tuple(rows), tuple(numbers), tuple(same) if has_same else None)
+    return ListedPairs(tuple(rows), tuple(same) if has_same else None)
 
 
 def _root(file: Path) -> Path:
     return file.absolute().parent.resolve()
 
 
-def verify_pairs(embedder: Embeds, pairs: TupleTable, file: Path) -> PairVerdicts:
+def verify_pairs(embedder: Embeds, pairs: ListedPairs, file: Path) -> PairVerdicts:
     """Verify each pair of a list.
 
     Args:
@@ -219,7 +234,7 @@ def verify_list(
     return verdicts
 
 
-def pair_scores(embedder: Embeds, pairs: TupleTable, root: Path) -> NDArray[np.float64]:
+def pair_scores(embedder: Embeds, pairs: ListedPairs, root: Path) -> NDArray[np.float64]:
     """Return the cosine similarities ``[P]`` of the pairs. Each image is embedded once.
 
     Args:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siamkit.data.tables import read_table, require_columns
 from siamkit.errors import DataError
+from siamkit.portable.tables import read_table, require_columns
 
 
 def write(path: Path, data: bytes | str) -> Path:

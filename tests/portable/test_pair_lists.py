@@ -9,7 +9,15 @@ import siamkit
 from siamkit import api
 from siamkit.errors import CheckpointError, ConfigError, DataError
 from siamkit.inference.embedder import Embedder
-from siamkit.inference.pair_lists import pair_scores, read_pairs, verify_pairs
+from siamkit.portable.pair_lists import pair_scores, read_pairs, verify_pairs
+
+
+@pytest.fixture(scope="module", params=["run", "export"])
+def embedder(request, exported_run):
+    run, model = exported_run
+    if request.param == "export":
+        return siamkit.ExportedModel(model)
+    return siamkit.load_embedder(run, device="cpu", workers=0)
 
 
 @pytest.fixture
@@ -121,7 +129,8 @@ def test_verdicts_are_those_of_single_pairs(embedder, folder):
         verdicts.save(folder / "out.csv")
 
 
-def test_a_list_is_verified_from_python_by_a_run(trained, folder):
+def test_a_list_is_verified_from_python_by_a_run(exported_run, folder):
+    trained = exported_run[0]
     path = listing(folder, "a,b\nx.png,x.png\n")
     found = siamkit.verify_pairs(trained, path, output=folder / "v.csv", device="cpu")
     assert [row["same"] for row in found.rows()] == [True]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from siamkit.portable.geometry import Box
+from .geometry import Box
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no")
