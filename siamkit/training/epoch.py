@@ -90,16 +90,32 @@ class EpochTrainer:
             self._made = epoch, made
         return self._made[1]
 
-    def fit_memory(self) -> None:
-        """Choose the size of forward passes for the plan that was applied, if it is ``auto``."""
-        if self.settings.micro_batch != "auto":
-            return
+    def begin_phase(self) -> None:
+        """Choose the size of forward passes for the plan that was applied.
+
+        Raises:
+            ConfigError: With the size in the config, the result would change.
+        """
+        state, settings = self.state, self.settings
+        before, error = state.largest_pass, self._cannot_split()
+        if error:
+            if settings.accumulation == "exact" and settings.pass_size < settings.batch_size:
+                raise error
+            state.largest_pass = None
+        if settings.micro_batch == "auto":
+            self._fit_memory(may_split=error is None)
+        elif error and before is not None:
+            self._notice(f"a forward pass takes the whole batch again: {error.what}")
+        if state.largest_pass != before:
+            self._made = None
+
+    def _fit_memory(self, may_split: bool) -> None:
+        """Choose the size of forward passes by the free memory."""
         fit = fitting_pass(self.setup)
-        before = self.state.largest_pass
         if fit is None:
             self._notice(
-                "the memory of a step cannot be predicted for this network: a forward pass takes "
-                "the whole batch, and smaller parts if the memory runs out"
+                "the memory of a step cannot be predicted for this network: forward passes become "
+                "smaller if the memory runs out"
             )
             return
         needs = (
@@ -108,7 +124,7 @@ class EpochTrainer:
         )
         if fit.images == self.settings.batch_size:
             self.state.largest_pass = None
-        elif self._cannot_split():
+        elif not may_split:
             self._notice(f"{needs}; smaller passes would change the result")
         else:
             self.state.largest_pass = fit.images
@@ -116,8 +132,6 @@ class EpochTrainer:
                 f"{needs}: a forward pass has at most {plural(fit.images, 'image')}, which needs "
                 f"about {_gb(fit.needed)}"
             )
-        if self.state.largest_pass != before:
-            self._made = None
 
     def _cannot_split(self) -> ConfigError | None:
         """Return why the applied plan allows no smaller forward passes; None if it does."""
@@ -172,7 +186,7 @@ class EpochTrainer:
         view = execution.view(state.epoch)
         names = (TRAIN, SECOND) if self.setup.loss.second_view else (TRAIN,)
         loaded = Awaited(zipped([execution.sources[n].batches(flat, view) for n in names]))
-        self.stepper.use(execution.forward)
+        self.stepper.forward = execution.forward
         unfrozen = self.rates.unfrozen_at()
         net.train()
         # The modules to restore before a step is repeated. Held modules do not change.

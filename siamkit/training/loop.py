@@ -163,7 +163,7 @@ class Trainer:
             before = state.decision if state.phase_start == phase.start_epoch else None
             execution = self.engine.enter(range(state.epoch, phase.end_epoch), before)
             if before is None:
-                self.epoch.fit_memory()
+                self.epoch.begin_phase()
             state.phase_start = phase.start_epoch
             self._keep(execution)
         ready = self.engine.prepare(execution, state.epoch)

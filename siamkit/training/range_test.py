@@ -231,7 +231,7 @@ class _Test:
                 self.reports.check()
                 base = config.optimizer.model_copy(update={"lr": rate})
                 set_rates(optimizer, rates(base, phase.plan, 1.0), rate)
-                stepper.use(self.execution.forward)
+                stepper.forward = self.execution.forward
                 setup.net.train()
                 try:
                     seed = derive(config.train.seed, "range test", number)
