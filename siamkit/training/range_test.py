@@ -176,6 +176,7 @@ class _Test:
         reports: Reports,
     ) -> None:
         self.setup, self.registries, self.reports = setup, registries, reports
+        self._fresh = Snapshot(setup.loss.modules())
         every = load_sets(setup, splits, reports.check)
         self.sets = {name: part for name, part in every.items() if part.trains}
         self.names = [TRAIN, SECOND] if setup.loss.second_view else [TRAIN]
@@ -246,9 +247,14 @@ class _Test:
         return Curve(tuple(rate for rate, _ in steps[: len(losses) - 1]), tuple(losses))
 
     def _loss(self) -> float:
-        """Return the loss of the watched batches, weighted as the parts of one step."""
+        """Return the loss of the watched batches, weighted as the parts of one step.
+
+        A loss may remember batches. Here it forgets those of the steps: with each of them it would
+        compare more embeddings, which changes its value at any rate.
+        """
         setup, total, size = self.setup, 0.0, 0
-        kept = Snapshot(setup.loss.modules())  # a loss may remember batches
+        kept = Snapshot(setup.loss.modules())
+        self._fresh.restore()
         with evaluating(setup.net):
             for batches, part in self._watched:
                 total += float(self._loss_of(batches, part)) * part.size
