@@ -75,14 +75,17 @@ def choose(batch: int, whole: int, small: int, free: int) -> Fit:
 
 
 def predictor(setup: Setup) -> Callable[[int], int | None]:
-    """Return a function that predicts the peak of a step by the images in a forward pass."""
+    """Return a function that predicts the peak of a step by the images in a forward pass.
+
+    A loss may compare two views of each image, which then pass together.
+    """
     preprocessing = setup.net.preprocessing
     image = probe_images(preprocessing.channels, preprocessing.size, setup.device)[:1]
-    state = state_size(setup.optimizer)
+    state, views = state_size(setup.optimizer), 1 + setup.loss.second_view
 
     def predict(images: int) -> int | None:
         return peak_of_step(
-            setup.net, image, images, state,
+            setup.net, image, images * views, state,
             lambda: autocast(setup.device, setup.config.train.precision),
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 import siamkit
 from siamkit import api
@@ -87,3 +88,19 @@ def test_inspect_predicts_the_peak_of_each_phase(
     values = run_values(freeze={"name": "stages"}, train={"epochs": 6})
     head, last = (phase["memory"]["peak"] for phase in siamkit.inspect(values)["phases"])
     assert 0 < head < last, "more stages, more memory"
+
+
+def test_a_second_view_of_each_image_counts(run_values: Callable[..., dict[str, Any]]) -> None:
+    class TwoViews(siamkit.Loss):
+        second_view = True
+
+        def forward(self, embeddings: Tensor, labels: Any, tuples: Any = None) -> Tensor:
+            first, second = embeddings.chunk(2)
+            return (1 - (first * second).sum(dim=1)).mean()
+
+    def memory(batch: int, loss: Any) -> dict[str, int]:
+        values = run_values(freeze={"name": "full"}, train={"epochs": 1, "batch_size": batch})
+        found: dict[str, int] = siamkit.inspect(values, loss=loss).phases[0]["memory"]
+        return found
+
+    assert memory(8, TwoViews()) == memory(16, "supcon")
