@@ -123,7 +123,7 @@ class Stepper:
         self._pass = 0
         self._checked: list[object] = []
         self.overflowed = False
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.scaler = self._new_scaler()
 
     def __call__(self, work: Iterable[LossWork], seed: int = 0) -> float:
         """Do one step over all losses and return their weighted sum.
@@ -140,9 +140,18 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         self._embedded.clear()
         self._seed, self._pass = seed, 0
-        total = sum(self._backward(part) for part in work)
-        self._update()
+        try:
+            total = sum(self._backward(part) for part in work)
+            self._update()
+        except Exception:
+            # The scaler may have divided the gradients already, and refuses to do so twice.
+            state, self.scaler = self.scaler.state_dict(), self._new_scaler()
+            self.scaler.load_state_dict(state)
+            raise
         return total
+
+    def _new_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def _backward(self, work: LossWork) -> float:
         """Add the gradients of one loss, and return its weighted value."""
