@@ -111,8 +111,11 @@ def _available() -> int:
 
 
 def _left_in_container() -> int:
+    """Return what a container's limit leaves. Cached files count as used, but give way."""
     try:
-        limit = int((_CGROUP / "memory.max").read_text())
-        return limit - int((_CGROUP / "memory.current").read_text())
+        limit, used = (int((_CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        rows = (line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        files = sum(int(n) for name, n in rows if name in ("inactive_file", "active_file"))
     except (OSError, ValueError):  # no limit
         return 2**63
+    return limit - max(used - files, 0)

@@ -49,8 +49,9 @@ def test_the_free_memory_is_what_the_system_and_the_container_leave(
     monkeypatch.setattr(fitting, "_CGROUP", tmp_path)
     assert 0 < free_bytes(CPU) <= everything
     (tmp_path / "memory.max").write_text("1000\n")
-    (tmp_path / "memory.current").write_text("400\n")
-    assert free_bytes(CPU) == 600
+    (tmp_path / "memory.current").write_text("900\n")
+    (tmp_path / "memory.stat").write_text("anon 400\ninactive_file 300\nactive_file 200\n")
+    assert free_bytes(CPU) == 600, "cached files give way"
     (tmp_path / "memory.max").write_text("max\n")
     assert free_bytes(CPU) > 600
 
