@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
-import torch
 from torch import nn
 
 from siamkit.batches import Batch, zipped
@@ -17,17 +15,16 @@ from siamkit.engine.execution import Engine
 from siamkit.engine.phase import Execution
 from siamkit.engine.settings import Emit
 from siamkit.engine.sources import TRAIN, Awaited
-from siamkit.errors import ConfigError, NonFiniteError, ResourceError, is_out_of_memory
+from siamkit.errors import NonFiniteError, is_out_of_memory
 from siamkit.freezing.hold import unheld
 from siamkit.interfaces import Phase
 from siamkit.model.generators import generators_restored
 from siamkit.model.undisturbed import Snapshot
 from siamkit.runs.directory import RunDir
-from siamkit.spelling import setting
 from siamkit.training.batching import LossBatch, epoch_steps, largest_pass, loss_works
 from siamkit.training.build import Setup
-from siamkit.training.exactness import require_no_batch_statistics
-from siamkit.training.fitting import fitting_pass
+from siamkit.training.exactness import obstacle
+from siamkit.training.fitting import fitting_pass, halved_pass
 from siamkit.training.loading import SECOND
 from siamkit.training.rates import Rates
 from siamkit.training.seeding import derive
@@ -97,7 +94,7 @@ class EpochTrainer:
             ConfigError: With the size in the config, the result would change.
         """
         state, settings = self.state, self.settings
-        before, error = state.largest_pass, self._cannot_split()
+        before, error = state.largest_pass, obstacle(self.setup.controller, self._phase())
         if error:
             if settings.accumulation == "exact" and settings.pass_size < settings.batch_size:
                 raise error
@@ -133,16 +130,10 @@ class EpochTrainer:
                 f"about {_gb(fit.needed)}"
             )
 
-    def _cannot_split(self) -> ConfigError | None:
-        """Return why the applied plan allows no smaller forward passes; None if it does."""
-        state, plan = self.state, self.setup.controller.plan
+    def _phase(self) -> Phase:
+        plan = self.setup.controller.plan
         assert plan is not None
-        try:
-            phase = Phase(state.epoch, state.epoch + 1, plan)
-            require_no_batch_statistics(self.setup.controller, [phase])
-        except ConfigError as error:
-            return error
-        return None
+        return Phase(self.state.epoch, self.state.epoch + 1, plan)
 
     def _notice(self, text: str) -> None:
         self.emit("notice", {"text": text})
@@ -170,12 +161,8 @@ class EpochTrainer:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            self._shrink()
         # The exception held the tensors of the failed step until here.
-        self.setup.optimizer.zero_grad(set_to_none=True)
-        gc.collect()
-        if self.setup.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._shrink()
         return False
 
     def _train(self, execution: Execution, engine: Engine) -> None:
@@ -290,21 +277,7 @@ class EpochTrainer:
         state = self.state
         largest = largest_pass(self.steps()[state.epoch_step :])
         where = f"in epoch {state.epoch + 1}, step {state.epoch_step + 1}"
-        hint = (
-            f"use smaller images ({setting('data.image_size')}), freeze more, or recompute "
-            f"activations ({setting('train.grad_checkpointing', True)})"
-        )
-        if largest == 1:
-            raise ResourceError(
-                f"out of memory {where}, with one image per forward pass", hint=hint
-            )
-        if error := self._cannot_split():
-            raise ResourceError(
-                f"out of memory {where}, with {largest} images per forward pass; smaller passes "
-                f"would change the result: {error.what}",
-                hint=f"{error.hint}; or {hint}",
-            )
-        state.largest_pass = -(-largest // 2)
+        state.largest_pass = halved_pass(self.setup, self._phase(), largest, where)
         self._made = None
         self._notice(
             f"out of memory {where}, with {largest} images per forward pass: from here on, a "

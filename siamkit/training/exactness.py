@@ -57,15 +57,20 @@ def require_no_batch_statistics(controller: FreezeController, phases: Sequence[P
         ConfigError: A norm layer uses the statistics of a pass.
     """
     for phase in phases:
-        names = batch_statistics(controller.net, controller.training_modules(phase.plan))
-        if names:
-            others = f" and {len(names) - 1} others" if len(names) > 1 else ""
-            raise ConfigError(
-                f"exact accumulation is not possible in epoch {phase.start_epoch + 1}: the norm "
-                f"layer {names[0]}{others} would use the statistics of a micro-batch",
-                where="train.micro_batch",
-                hint=ways_out(),
-            )
+        if error := obstacle(controller, phase):
+            raise error
+
+
+def obstacle(controller: FreezeController, phase: Phase) -> ConfigError | None:
+    """Return why a phase allows no smaller forward passes; None if it does."""
+    names = batch_statistics(controller.net, controller.training_modules(phase.plan))
+    if not names:
+        return None
+    others = f" and {len(names) - 1} others" if len(names) > 1 else ""
+    return _not_exact(
+        f"the norm layer {names[0]}{others} would use the statistics of a micro-batch",
+        f" in epoch {phase.start_epoch + 1}",
+    )
 
 
 def require_repeated(before: Tensor, again: Tensor, precision: str) -> None:
@@ -134,9 +139,11 @@ def require_independent(
         before.restore()
 
 
-def _not_exact(why: str) -> ConfigError:
+def _not_exact(why: str, when: str = "") -> ConfigError:
     return ConfigError(
-        f"exact accumulation is not possible: {why}", where="train.micro_batch", hint=ways_out()
+        f"exact accumulation is not possible{when}: {why}",
+        where="train.micro_batch",
+        hint=ways_out(),
     )
 
 

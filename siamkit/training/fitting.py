@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +10,13 @@ from pathlib import Path
 
 import torch
 
+from siamkit.errors import ResourceError
 from siamkit.freezing.memory import probe_images
 from siamkit.freezing.peak import peak_of_step
+from siamkit.interfaces import Phase
+from siamkit.spelling import setting
 from siamkit.training.build import Setup
+from siamkit.training.exactness import obstacle
 from siamkit.training.optimizer import state_size
 from siamkit.training.step import autocast
 
@@ -51,6 +56,39 @@ def fitting_pass(setup: Setup) -> Fit | None:
         return None
     free = free_bytes(setup.device)
     return choose(batch, whole, small, free)
+
+
+def halved_pass(setup: Setup, phase: Phase, largest: int, where: str) -> int:
+    """Return the size of forward passes after the memory ran out, and free what torch keeps.
+
+    Args:
+        setup: The parts of the run.
+        phase: The phase that was applied.
+        largest: The most images in a forward pass so far.
+        where: The place in the run, for errors.
+
+    Raises:
+        ResourceError: The passes cannot be smaller.
+    """
+    hint = (
+        f"use smaller images ({setting('data.image_size')}) or batches "
+        f"({setting('train.batch_size')}), freeze more, or recompute activations "
+        f"({setting('train.grad_checkpointing', True)})"
+    )
+    if largest == 1:
+        raise ResourceError(f"out of memory {where}, with one image per forward pass", hint=hint)
+    if error := obstacle(setup.controller, phase):
+        raise ResourceError(
+            f"out of memory {where}, with {largest} images per forward pass; smaller passes would "
+            f"change the result: {error.what}",
+            hint=f"keep norm layers in eval mode ({setting('freeze.norm', 'affine')}), choose a "
+            f"head or a backbone without them, or {hint}",
+        )
+    setup.optimizer.zero_grad(set_to_none=True)
+    gc.collect()
+    if setup.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return -(-largest // 2)
 
 
 def choose(batch: int, whole: int, small: int, free: int) -> Fit:

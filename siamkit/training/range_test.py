@@ -27,14 +27,16 @@ from siamkit.engine.execution import Engine
 from siamkit.engine.phase import Execution
 from siamkit.engine.settings import Reports
 from siamkit.engine.sources import TRAIN
-from siamkit.errors import NonFiniteError
+from siamkit.errors import NonFiniteError, is_out_of_memory
 from siamkit.interfaces import Phase
 from siamkit.model.generators import generators_restored
 from siamkit.model.trace import evaluating
 from siamkit.model.undisturbed import Snapshot, undisturbed
 from siamkit.registry import Registry
-from siamkit.training.batching import LossBatch, epoch_steps, loss_works
+from siamkit.training.batching import LossBatch, epoch_steps, largest_pass, loss_works
 from siamkit.training.build import Setup, build_optimizer
+from siamkit.training.exactness import obstacle
+from siamkit.training.fitting import fitting_pass, halved_pass
 from siamkit.training.loading import SECOND, engine_of, load_sets
 from siamkit.training.optimizer import rates, set_rates
 from siamkit.training.seeding import derive
@@ -71,12 +73,24 @@ def tried_rates(lowest: float, highest: float, steps: int) -> tuple[float, ...]:
 
 
 def planned_steps(
-    config: TrainConfig, images: ImageSet, first_epoch: int, needed: int
+    config: TrainConfig,
+    images: ImageSet,
+    first_epoch: int,
+    needed: int,
+    largest: int | None = None,
 ) -> list[Step]:
-    """Return the first steps of a training that begins with an epoch, over as many as it needs."""
+    """Return the first steps of a training that begins with an epoch, over as many as it needs.
+
+    Args:
+        config: The training's settings.
+        images: The training images.
+        first_epoch: The epoch, from 0.
+        needed: The number of steps.
+        largest: The most images in a forward pass; None for no bound but that of the settings.
+    """
     found: list[Step] = []
     for epoch in count(first_epoch):
-        found += epoch_steps(config, images, epoch)
+        found += epoch_steps(config, images, epoch, largest)
         if len(found) >= needed:
             return found[:needed]
     raise AssertionError("an epoch has a step")
@@ -120,19 +134,31 @@ def run_range_test(
 
     Raises:
         NonFiniteError: The loss is not finite before the first step.
+        ResourceError: The memory ran out, and forward passes cannot be smaller.
     """
     needed = WATCHED + REPEATS * len(rates_to_try)
-    planned = planned_steps(setup.config.train, splits.train, phase.start_epoch, needed)
-    images, planned = visited(splits.train, planned)
     setup.controller.apply(phase.plan)
-    small = replace(splits, train=images, test=None)
-    try:
-        return _tested(setup, registries, small, planned, phase, rates_to_try, reports, progress)
-    except SuffixError as error:
-        reports.emit("notice", {"text": f"the test runs the whole network: {error.what}"})
-        engine = setup.config.engine.model_copy(update={"cut": "off"})
-        setup.config = setup.config.model_copy(update={"engine": engine})
-        return _tested(setup, registries, small, planned, phase, rates_to_try, reports, progress)
+    largest: int | None = None
+    if setup.config.train.micro_batch == "auto" and not obstacle(setup.controller, phase):
+        fit = fitting_pass(setup)
+        largest = fit.images if fit else None
+    while True:
+        steps = planned_steps(setup.config.train, splits.train, phase.start_epoch, needed, largest)
+        images, planned = visited(splits.train, steps)
+        small = replace(splits, train=images, test=None)
+        try:
+            return _tested(
+                setup, registries, small, planned, phase, rates_to_try, reports, progress
+            )
+        except SuffixError as error:
+            reports.emit("notice", {"text": f"the test runs the whole network: {error.what}"})
+            engine = setup.config.engine.model_copy(update={"cut": "off"})
+            setup.config = setup.config.model_copy(update={"engine": engine})
+            continue
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        largest = halved_pass(setup, phase, largest_pass(planned), "in the range test")
 
 
 def _tested(
