@@ -168,7 +168,7 @@ class Trainer:
             self._keep(execution)
         ready = self.engine.prepare(execution, state.epoch)
         first = self.epoch.steps()[0][0]
-        self.execution = self.engine.checked(ready, state.epoch, first.passes[0])
+        self.execution = self.engine.checked(ready, state.epoch, first.sample)
         if self.execution is not execution:
             self._keep(self.execution)
         return self.execution

@@ -212,7 +212,7 @@ class _Test:
         self.epoch = epoch
         entered = self.engine.enter(range(epoch, epoch + 1))
         ready = self.engine.prepare(entered, epoch)
-        self.execution: Execution = self.engine.checked(ready, epoch, planned[0][0].passes[0])
+        self.execution: Execution = self.engine.checked(ready, epoch, planned[0][0].sample)
         watched = planned[:WATCHED]
         self._watched: list[tuple[list[Batch], LossBatch]] = []
         for step, batches in zip(watched, self._loaded(watched), strict=True):
