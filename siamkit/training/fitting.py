@@ -54,8 +54,10 @@ def fitting_pass(setup: Setup) -> Fit | None:
     whole, small = predict(batch), predict(max(batch // 4, 1))
     if whole is None or small is None:
         return None
-    free = free_bytes(setup.device)
-    return choose(batch, whole, small, free)
+    height, width = setup.net.preprocessing.size
+    image = 4 * setup.net.preprocessing.channels * height * width * (1 + setup.loss.second_view)
+    held = image if setup.device.type == "cpu" else 0
+    return choose(batch, whole, small, free_bytes(setup.device), held)
 
 
 def halved_pass(setup: Setup, phase: Phase, largest: int, where: str) -> int:
@@ -91,7 +93,7 @@ def halved_pass(setup: Setup, phase: Phase, largest: int, where: str) -> int:
     return -(-largest // 2)
 
 
-def choose(batch: int, whole: int, small: int, free: int) -> Fit:
+def choose(batch: int, whole: int, small: int, free: int, held: int = 0) -> Fit:
     """Return the largest pass whose predicted peak fits into a share of the free memory.
 
     The peak grows about linearly with the number of images.
@@ -101,15 +103,20 @@ def choose(batch: int, whole: int, small: int, free: int) -> Fit:
         whole: The peak with a pass of ``batch`` images, in bytes.
         small: The peak with a pass of a quarter of that (at least 1 image).
         free: The free memory.
+        held: The bytes of an image, if images wait in this memory until their pass is repeated.
     """
     fewer = max(batch // 4, 1)
     per_image = max(whole - small, 0) / max(batch - fewer, 1)
     fixed = whole - per_image * batch
+
+    def need(images: int) -> int:
+        return round(fixed + per_image * images + held * (batch - images))
+
     images = batch
-    while images > 1 and fixed + per_image * images > _SHARE * free:
+    while images > 1 and need(images) > _SHARE * free:
         # Halves, as after an error: the parts of a batch are then equal.
         images = -(-images // 2)
-    return Fit(images, round(fixed + per_image * images), whole, free)
+    return Fit(images, need(images), whole, free)
 
 
 def predictor(setup: Setup) -> Callable[[int], int | None]:

@@ -16,7 +16,7 @@ from siamkit import api
 from siamkit.interfaces import Event
 from siamkit.runs import checkpoint
 from siamkit.training import fitting
-from siamkit.training.fitting import choose, free_bytes
+from siamkit.training.fitting import Fit, choose, free_bytes
 
 CPU = torch.device("cpu")
 
@@ -40,6 +40,12 @@ def test_the_largest_half_that_fits_is_chosen(batch: int, fixed: int, each: int,
     if fit.images < batch:
         assert need(halves[halves.index(fit.images) - 1]) >= 0.8 * free - slack
     assert fit.needed == pytest.approx(need(fit.images), rel=1e-6, abs=2) or batch == 1
+
+
+def test_images_that_wait_for_their_pass_take_memory() -> None:
+    assert choose(512, 5120, 1280, 800) == Fit(64, 640, 5120, 800)
+    assert choose(512, 5120, 1280, 800, held=1) == Fit(8, 584, 5120, 800)
+    assert choose(512, 5120, 1280, 1200, held=1) == Fit(32, 800, 5120, 1200)
 
 
 def test_the_free_memory_is_what_the_system_and_the_container_leave(
