@@ -144,7 +144,7 @@ def _complete(
             hint=f"{entry.distribution} must rename it",
         )
     options = entry.validate(
-        component.options, lambda key: name(f"{section}.{key}"), kind=registry.kind
+        component.options, lambda key: name(f"{section}.{key}".rstrip(".")), kind=registry.kind
     )
     plain = {key: getattr(component, key) for key in own}
     return type(component).model_validate(plain | options.model_dump(mode="json"))

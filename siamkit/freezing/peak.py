@@ -75,14 +75,11 @@ def peak_of_step(
     trained: int = sum(p.numel() * p.element_size() for p in net.parameters() if p.requires_grad)
     weights: int = sum(t.numel() * t.element_size() for t in own)
     try:
-        with undisturbed(net), _fake(net) as run, _Watch() as watch:
+        with undisturbed(net), _fake(net) as step, _Watch() as watch:
             batch = torch.empty(
                 batch_size, *images.shape[1:], dtype=images.dtype, device=images.device
             )
-            with computing():
-                output = run(batch)
-            if output.requires_grad:
-                output.float().square().sum().backward()
+            step(batch, computing)
     except Exception:  # an operation that needs values, or that has no fake form
         return None
     tensors: int = weights + watch.peak + trained * state_per_parameter
@@ -91,18 +88,33 @@ def peak_of_step(
     return round(_CPU_FACTOR * tensors + _CPU_BYTES)
 
 
+class _Step(nn.Module):
+    """A forward and a backward pass. Checkpointed layers run forward again in the backward pass."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, batch: Tensor, computing: Callable[[], Any]) -> None:
+        with computing():
+            output = self.net(batch)
+        if output.requires_grad:
+            output.float().square().sum().backward()
+
+
 @contextmanager
-def _fake(net: nn.Module) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Yield the forward of a network on fake copies of its parameters and buffers."""
+def _fake(net: nn.Module) -> Iterator[Callable[..., None]]:
+    """Yield a step of a network on fake copies of its parameters and buffers."""
+    step = _Step(net)
     with FakeTensorMode() as mode:
         state: dict[str, Tensor] = {}
         made: dict[int, Tensor] = {}
         named = [
-            *net.named_parameters(remove_duplicate=False),
-            *net.named_buffers(remove_duplicate=False),
+            *step.named_parameters(remove_duplicate=False),
+            *step.named_buffers(remove_duplicate=False),
         ]
         for name, tensor in named:
             if id(tensor) not in made:
                 made[id(tensor)] = mode.from_tensor(tensor)
             state[name] = made[id(tensor)]
-        yield lambda batch: torch.func.functional_call(net, state, (batch,))
+        yield lambda *inputs: torch.func.functional_call(step, state, inputs)

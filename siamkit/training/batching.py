@@ -40,6 +40,11 @@ class LossBatch:
     size: int
     passes: tuple[list[int], ...]
 
+    @property
+    def sample(self) -> list[int]:
+        """As many images as a forward pass has, but at least two, to check the computation on."""
+        return self.images[: max(len(self.passes[0]), 2)]
+
 
 def batch_notices(config: TrainConfig, images: ImageSet) -> tuple[str, ...]:
     """Return notices for the user about the batches.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
-import torch
 from torch import nn
 
 from siamkit.batches import Batch, zipped
@@ -17,17 +15,16 @@ from siamkit.engine.execution import Engine
 from siamkit.engine.phase import Execution
 from siamkit.engine.settings import Emit
 from siamkit.engine.sources import TRAIN, Awaited
-from siamkit.errors import ConfigError, NonFiniteError, ResourceError, is_out_of_memory
+from siamkit.errors import NonFiniteError, is_out_of_memory
 from siamkit.freezing.hold import unheld
 from siamkit.interfaces import Phase
 from siamkit.model.generators import generators_restored
 from siamkit.model.undisturbed import Snapshot
 from siamkit.runs.directory import RunDir
-from siamkit.spelling import setting
 from siamkit.training.batching import LossBatch, epoch_steps, largest_pass, loss_works
 from siamkit.training.build import Setup
-from siamkit.training.exactness import require_no_batch_statistics
-from siamkit.training.fitting import fitting_pass
+from siamkit.training.exactness import obstacle
+from siamkit.training.fitting import fitting_pass, halved_pass
 from siamkit.training.loading import SECOND
 from siamkit.training.rates import Rates
 from siamkit.training.seeding import derive
@@ -90,16 +87,32 @@ class EpochTrainer:
             self._made = epoch, made
         return self._made[1]
 
-    def fit_memory(self) -> None:
-        """Choose the size of forward passes for the plan that was applied, if it is ``auto``."""
-        if self.settings.micro_batch != "auto":
-            return
+    def begin_phase(self) -> None:
+        """Choose the size of forward passes for the plan that was applied.
+
+        Raises:
+            ConfigError: With the size in the config, the result would change.
+        """
+        state, settings = self.state, self.settings
+        before, error = state.largest_pass, obstacle(self.setup.controller, self._phase())
+        if error:
+            if settings.accumulation == "exact" and settings.pass_size < settings.batch_size:
+                raise error
+            state.largest_pass = None
+        if settings.micro_batch == "auto":
+            self._fit_memory(may_split=error is None)
+        elif error and before is not None:
+            self._notice(f"a forward pass takes the whole batch again: {error.what}")
+        if state.largest_pass != before:
+            self._made = None
+
+    def _fit_memory(self, may_split: bool) -> None:
+        """Choose the size of forward passes by the free memory."""
         fit = fitting_pass(self.setup)
-        before = self.state.largest_pass
         if fit is None:
             self._notice(
-                "the memory of a step cannot be predicted for this network: a forward pass takes "
-                "the whole batch, and smaller parts if the memory runs out"
+                "the memory of a step cannot be predicted for this network: forward passes become "
+                "smaller if the memory runs out"
             )
             return
         needs = (
@@ -108,7 +121,7 @@ class EpochTrainer:
         )
         if fit.images == self.settings.batch_size:
             self.state.largest_pass = None
-        elif self._cannot_split():
+        elif not may_split:
             self._notice(f"{needs}; smaller passes would change the result")
         else:
             self.state.largest_pass = fit.images
@@ -116,19 +129,11 @@ class EpochTrainer:
                 f"{needs}: a forward pass has at most {plural(fit.images, 'image')}, which needs "
                 f"about {_gb(fit.needed)}"
             )
-        if self.state.largest_pass != before:
-            self._made = None
 
-    def _cannot_split(self) -> ConfigError | None:
-        """Return why the applied plan allows no smaller forward passes; None if it does."""
-        state, plan = self.state, self.setup.controller.plan
+    def _phase(self) -> Phase:
+        plan = self.setup.controller.plan
         assert plan is not None
-        try:
-            phase = Phase(state.epoch, state.epoch + 1, plan)
-            require_no_batch_statistics(self.setup.controller, [phase])
-        except ConfigError as error:
-            return error
-        return None
+        return Phase(self.state.epoch, self.state.epoch + 1, plan)
 
     def _notice(self, text: str) -> None:
         self.emit("notice", {"text": text})
@@ -156,12 +161,8 @@ class EpochTrainer:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            self._shrink()
         # The exception held the tensors of the failed step until here.
-        self.setup.optimizer.zero_grad(set_to_none=True)
-        gc.collect()
-        if self.setup.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._shrink()
         return False
 
     def _train(self, execution: Execution, engine: Engine) -> None:
@@ -172,7 +173,7 @@ class EpochTrainer:
         view = execution.view(state.epoch)
         names = (TRAIN, SECOND) if self.setup.loss.second_view else (TRAIN,)
         loaded = Awaited(zipped([execution.sources[n].batches(flat, view) for n in names]))
-        self.stepper.use(execution.forward)
+        self.stepper.forward = execution.forward
         unfrozen = self.rates.unfrozen_at()
         net.train()
         # The modules to restore before a step is repeated. Held modules do not change.
@@ -276,21 +277,7 @@ class EpochTrainer:
         state = self.state
         largest = largest_pass(self.steps()[state.epoch_step :])
         where = f"in epoch {state.epoch + 1}, step {state.epoch_step + 1}"
-        hint = (
-            f"use smaller images ({setting('data.image_size')}), freeze more, or recompute "
-            f"activations ({setting('train.grad_checkpointing', True)})"
-        )
-        if largest == 1:
-            raise ResourceError(
-                f"out of memory {where}, with one image per forward pass", hint=hint
-            )
-        if error := self._cannot_split():
-            raise ResourceError(
-                f"out of memory {where}, with {largest} images per forward pass; smaller passes "
-                f"would change the result: {error.what}",
-                hint=f"{error.hint}; or {hint}",
-            )
-        state.largest_pass = -(-largest // 2)
+        state.largest_pass = halved_pass(self.setup, self._phase(), largest, where)
         self._made = None
         self._notice(
             f"out of memory {where}, with {largest} images per forward pass: from here on, a "

@@ -15,7 +15,7 @@ from siamkit.engine.difference import relative_difference
 from siamkit.errors import ConfigError
 from siamkit.freezing.controller import FreezeController
 from siamkit.interfaces import Phase
-from siamkit.model.generators import generators_restored
+from siamkit.model.generators import generators_restored, seed_generators
 from siamkit.model.names import named_modules
 from siamkit.model.undisturbed import Snapshot
 from siamkit.spelling import setting
@@ -57,15 +57,20 @@ def require_no_batch_statistics(controller: FreezeController, phases: Sequence[P
         ConfigError: A norm layer uses the statistics of a pass.
     """
     for phase in phases:
-        names = batch_statistics(controller.net, controller.training_modules(phase.plan))
-        if names:
-            others = f" and {len(names) - 1} others" if len(names) > 1 else ""
-            raise ConfigError(
-                f"exact accumulation is not possible in epoch {phase.start_epoch + 1}: the norm "
-                f"layer {names[0]}{others} would use the statistics of a micro-batch",
-                where="train.micro_batch",
-                hint=ways_out(),
-            )
+        if error := obstacle(controller, phase):
+            raise error
+
+
+def obstacle(controller: FreezeController, phase: Phase) -> ConfigError | None:
+    """Return why a phase allows no smaller forward passes; None if it does."""
+    names = batch_statistics(controller.net, controller.training_modules(phase.plan))
+    if not names:
+        return None
+    others = f" and {len(names) - 1} others" if len(names) > 1 else ""
+    return _not_exact(
+        f"the norm layer {names[0]}{others} would use the statistics of a micro-batch",
+        f" in epoch {phase.start_epoch + 1}",
+    )
 
 
 def require_repeated(before: Tensor, again: Tensor, precision: str) -> None:
@@ -81,12 +86,10 @@ def require_repeated(before: Tensor, again: Tensor, precision: str) -> None:
     """
     apart = relative_difference(again, before, equal_nan=True)
     if apart > _TOLERANCE[precision]:
-        raise ConfigError(
-            "exact accumulation is not possible: the network gives other embeddings when a forward "
-            f"pass is repeated (by {apart:.1e} of the largest value), so it keeps a state, or "
-            "draws random numbers from a generator of its own",
-            where="train.micro_batch",
-            hint=ways_out(),
+        raise _not_exact(
+            f"the network gives other embeddings when a forward pass is repeated (by {apart:.1e} "
+            "of the largest value), so it keeps a state, or draws random numbers from a generator "
+            "of its own"
         )
 
 
@@ -95,8 +98,8 @@ def require_independent(
 ) -> None:
     """Check on a real batch that the embedding of an image does not depend on its batch.
 
-    The check is skipped if the forward pass draws random numbers, which a smaller batch would
-    distribute differently.
+    Half of the images pass once with the others, and once with copies of one image instead of the
+    others. Both passes have the same size and draw the same random numbers, such as for dropout.
 
     Args:
         net: The network, in the mode of the training.
@@ -107,35 +110,40 @@ def require_independent(
     Raises:
         ConfigError: It does, or the forward pass changes a buffer.
     """
-    half = len(inputs) // 2
-    if not half:
-        return
     kept = {name: buffer.clone() for name, buffer in net.named_buffers()}
     before = Snapshot(net.modules())
+
+    def outputs(images: Tensor) -> Tensor:
+        seed_generators(0)
+        return forward(images)
+
     try:
         with generators_restored(), torch.no_grad():
-            state = torch.get_rng_state()
-            whole = forward(inputs)
-            draws = not torch.equal(state, torch.get_rng_state())
-            changed = [
-                name
-                for name, buffer in net.named_buffers()
-                if name not in kept or not _equal(buffer, kept[name])
-            ]
-            parts = torch.cat([forward(inputs[:half]), forward(inputs[half:])])
+            whole = outputs(inputs)
+            for name, buffer in net.named_buffers():
+                if name not in kept or not _equal(buffer, kept[name]):
+                    raise _not_exact(
+                        f"a forward pass changes the buffer {name}, and exact accumulation runs it "
+                        "twice"
+                    )
+            half = len(inputs) // 2
+            others = torch.cat([inputs[:half], inputs[:1].expand_as(inputs[half:])])
+            apart = relative_difference(outputs(others)[:half], whole[:half], equal_nan=True)
+            if apart > _TOLERANCE[precision]:
+                require_repeated(whole, outputs(inputs), precision)
+                raise _not_exact(
+                    "the embedding of an image depends on the other images of its forward pass (by "
+                    f"{apart:.1e} of the largest value)"
+                )
     finally:
         before.restore()
-    apart = 0.0 if draws else relative_difference(parts, whole, equal_nan=True)
-    if not changed and apart <= _TOLERANCE[precision]:
-        return
-    why = (
-        f"a forward pass changes the buffer {changed[0]}, and exact accumulation runs it twice"
-        if changed
-        else "the embedding of an image depends on the other images of its forward pass (by "
-        f"{apart:.1e} of the largest value)"
-    )
-    raise ConfigError(
-        f"exact accumulation is not possible: {why}", where="train.micro_batch", hint=ways_out()
+
+
+def _not_exact(why: str, when: str = "") -> ConfigError:
+    return ConfigError(
+        f"exact accumulation is not possible{when}: {why}",
+        where="train.micro_batch",
+        hint=ways_out(),
     )
 
 

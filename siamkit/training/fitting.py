@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +10,13 @@ from pathlib import Path
 
 import torch
 
+from siamkit.errors import ResourceError
 from siamkit.freezing.memory import probe_images
 from siamkit.freezing.peak import peak_of_step
+from siamkit.interfaces import Phase
+from siamkit.spelling import setting
 from siamkit.training.build import Setup
+from siamkit.training.exactness import obstacle
 from siamkit.training.optimizer import state_size
 from siamkit.training.step import autocast
 
@@ -49,11 +54,46 @@ def fitting_pass(setup: Setup) -> Fit | None:
     whole, small = predict(batch), predict(max(batch // 4, 1))
     if whole is None or small is None:
         return None
-    free = free_bytes(setup.device)
-    return choose(batch, whole, small, free)
+    height, width = setup.net.preprocessing.size
+    image = 4 * setup.net.preprocessing.channels * height * width * (1 + setup.loss.second_view)
+    held = image if setup.device.type == "cpu" else 0
+    return choose(batch, whole, small, free_bytes(setup.device), held)
 
 
-def choose(batch: int, whole: int, small: int, free: int) -> Fit:
+def halved_pass(setup: Setup, phase: Phase, largest: int, where: str) -> int:
+    """Return the size of forward passes after the memory ran out, and free what torch keeps.
+
+    Args:
+        setup: The parts of the run.
+        phase: The phase that was applied.
+        largest: The most images in a forward pass so far.
+        where: The place in the run, for errors.
+
+    Raises:
+        ResourceError: The passes cannot be smaller.
+    """
+    hint = (
+        f"use smaller images ({setting('data.image_size')}) or batches "
+        f"({setting('train.batch_size')}), freeze more, or recompute activations "
+        f"({setting('train.grad_checkpointing', True)})"
+    )
+    if largest == 1:
+        raise ResourceError(f"out of memory {where}, with one image per forward pass", hint=hint)
+    if error := obstacle(setup.controller, phase):
+        raise ResourceError(
+            f"out of memory {where}, with {largest} images per forward pass; smaller passes would "
+            f"change the result: {error.what}",
+            hint=f"keep norm layers in eval mode ({setting('freeze.norm', 'affine')}), choose a "
+            f"head or a backbone without them, or {hint}",
+        )
+    setup.optimizer.zero_grad(set_to_none=True)
+    gc.collect()
+    if setup.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return -(-largest // 2)
+
+
+def choose(batch: int, whole: int, small: int, free: int, held: int = 0) -> Fit:
     """Return the largest pass whose predicted peak fits into a share of the free memory.
 
     The peak grows about linearly with the number of images.
@@ -63,26 +103,34 @@ def choose(batch: int, whole: int, small: int, free: int) -> Fit:
         whole: The peak with a pass of ``batch`` images, in bytes.
         small: The peak with a pass of a quarter of that (at least 1 image).
         free: The free memory.
+        held: The bytes of an image, if images wait in this memory until their pass is repeated.
     """
     fewer = max(batch // 4, 1)
     per_image = max(whole - small, 0) / max(batch - fewer, 1)
     fixed = whole - per_image * batch
+
+    def need(images: int) -> int:
+        return round(fixed + per_image * images + held * (batch - images))
+
     images = batch
-    while images > 1 and fixed + per_image * images > _SHARE * free:
+    while images > 1 and need(images) > _SHARE * free:
         # Halves, as after an error: the parts of a batch are then equal.
         images = -(-images // 2)
-    return Fit(images, round(fixed + per_image * images), whole, free)
+    return Fit(images, need(images), whole, free)
 
 
 def predictor(setup: Setup) -> Callable[[int], int | None]:
-    """Return a function that predicts the peak of a step by the images in a forward pass."""
+    """Return a function that predicts the peak of a step by the images in a forward pass.
+
+    A loss may compare two views of each image, which then pass together.
+    """
     preprocessing = setup.net.preprocessing
     image = probe_images(preprocessing.channels, preprocessing.size, setup.device)[:1]
-    state = state_size(setup.optimizer)
+    state, views = state_size(setup.optimizer), 1 + setup.loss.second_view
 
     def predict(images: int) -> int | None:
         return peak_of_step(
-            setup.net, image, images, state,
+            setup.net, image, images * views, state,
             lambda: autocast(setup.device, setup.config.train.precision),
         )  # fmt: skip
 
@@ -108,8 +156,11 @@ def _available() -> int:
 
 
 def _left_in_container() -> int:
+    """Return what a container's limit leaves. Cached files count as used, but give way."""
     try:
-        limit = int((_CGROUP / "memory.max").read_text())
-        return limit - int((_CGROUP / "memory.current").read_text())
+        limit, used = (int((_CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        rows = (line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        files = sum(int(n) for name, n in rows if name in ("inactive_file", "active_file"))
     except (OSError, ValueError):  # no limit
         return 2**63
+    return limit - max(used - files, 0)

@@ -178,7 +178,7 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
             setup.net,
             phase.plan,
             images,
-            config.train.pass_size,
+            config.train.pass_size * (1 + setup.loss.second_view),
             state_size(setup.optimizer),
             setup.loss,
         )

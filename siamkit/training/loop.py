@@ -163,12 +163,12 @@ class Trainer:
             before = state.decision if state.phase_start == phase.start_epoch else None
             execution = self.engine.enter(range(state.epoch, phase.end_epoch), before)
             if before is None:
-                self.epoch.fit_memory()
+                self.epoch.begin_phase()
             state.phase_start = phase.start_epoch
             self._keep(execution)
         ready = self.engine.prepare(execution, state.epoch)
         first = self.epoch.steps()[0][0]
-        self.execution = self.engine.checked(ready, state.epoch, first.passes[0])
+        self.execution = self.engine.checked(ready, state.epoch, first.sample)
         if self.execution is not execution:
             self._keep(self.execution)
         return self.execution

@@ -27,14 +27,16 @@ from siamkit.engine.execution import Engine
 from siamkit.engine.phase import Execution
 from siamkit.engine.settings import Reports
 from siamkit.engine.sources import TRAIN
-from siamkit.errors import NonFiniteError
+from siamkit.errors import NonFiniteError, is_out_of_memory
 from siamkit.interfaces import Phase
 from siamkit.model.generators import generators_restored
 from siamkit.model.trace import evaluating
 from siamkit.model.undisturbed import Snapshot, undisturbed
 from siamkit.registry import Registry
-from siamkit.training.batching import LossBatch, epoch_steps, loss_works
+from siamkit.training.batching import LossBatch, epoch_steps, largest_pass, loss_works
 from siamkit.training.build import Setup, build_optimizer
+from siamkit.training.exactness import obstacle
+from siamkit.training.fitting import fitting_pass, halved_pass
 from siamkit.training.loading import SECOND, engine_of, load_sets
 from siamkit.training.optimizer import rates, set_rates
 from siamkit.training.seeding import derive
@@ -71,12 +73,24 @@ def tried_rates(lowest: float, highest: float, steps: int) -> tuple[float, ...]:
 
 
 def planned_steps(
-    config: TrainConfig, images: ImageSet, first_epoch: int, needed: int
+    config: TrainConfig,
+    images: ImageSet,
+    first_epoch: int,
+    needed: int,
+    largest: int | None = None,
 ) -> list[Step]:
-    """Return the first steps of a training that begins with an epoch, over as many as it needs."""
+    """Return the first steps of a training that begins with an epoch, over as many as it needs.
+
+    Args:
+        config: The training's settings.
+        images: The training images.
+        first_epoch: The epoch, from 0.
+        needed: The number of steps.
+        largest: The most images in a forward pass; None for no bound but that of the settings.
+    """
     found: list[Step] = []
     for epoch in count(first_epoch):
-        found += epoch_steps(config, images, epoch)
+        found += epoch_steps(config, images, epoch, largest)
         if len(found) >= needed:
             return found[:needed]
     raise AssertionError("an epoch has a step")
@@ -120,19 +134,31 @@ def run_range_test(
 
     Raises:
         NonFiniteError: The loss is not finite before the first step.
+        ResourceError: The memory ran out, and forward passes cannot be smaller.
     """
     needed = WATCHED + REPEATS * len(rates_to_try)
-    planned = planned_steps(setup.config.train, splits.train, phase.start_epoch, needed)
-    images, planned = visited(splits.train, planned)
     setup.controller.apply(phase.plan)
-    small = replace(splits, train=images, test=None)
-    try:
-        return _tested(setup, registries, small, planned, phase, rates_to_try, reports, progress)
-    except SuffixError as error:
-        reports.emit("notice", {"text": f"the test runs the whole network: {error.what}"})
-        engine = setup.config.engine.model_copy(update={"cut": "off"})
-        setup.config = setup.config.model_copy(update={"engine": engine})
-        return _tested(setup, registries, small, planned, phase, rates_to_try, reports, progress)
+    largest: int | None = None
+    if setup.config.train.micro_batch == "auto" and not obstacle(setup.controller, phase):
+        fit = fitting_pass(setup)
+        largest = fit.images if fit else None
+    while True:
+        steps = planned_steps(setup.config.train, splits.train, phase.start_epoch, needed, largest)
+        images, planned = visited(splits.train, steps)
+        small = replace(splits, train=images, test=None)
+        try:
+            return _tested(
+                setup, registries, small, planned, phase, rates_to_try, reports, progress
+            )
+        except SuffixError as error:
+            reports.emit("notice", {"text": f"the test runs the whole network: {error.what}"})
+            engine = setup.config.engine.model_copy(update={"cut": "off"})
+            setup.config = setup.config.model_copy(update={"engine": engine})
+            continue
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        largest = halved_pass(setup, phase, largest_pass(planned), "in the range test")
 
 
 def _tested(
@@ -176,6 +202,7 @@ class _Test:
         reports: Reports,
     ) -> None:
         self.setup, self.registries, self.reports = setup, registries, reports
+        self._fresh = Snapshot(setup.loss.modules())
         every = load_sets(setup, splits, reports.check)
         self.sets = {name: part for name, part in every.items() if part.trains}
         self.names = [TRAIN, SECOND] if setup.loss.second_view else [TRAIN]
@@ -185,7 +212,7 @@ class _Test:
         self.epoch = epoch
         entered = self.engine.enter(range(epoch, epoch + 1))
         ready = self.engine.prepare(entered, epoch)
-        self.execution: Execution = self.engine.checked(ready, epoch, planned[0][0].passes[0])
+        self.execution: Execution = self.engine.checked(ready, epoch, planned[0][0].sample)
         watched = planned[:WATCHED]
         self._watched: list[tuple[list[Batch], LossBatch]] = []
         for step, batches in zip(watched, self._loaded(watched), strict=True):
@@ -231,7 +258,7 @@ class _Test:
                 self.reports.check()
                 base = config.optimizer.model_copy(update={"lr": rate})
                 set_rates(optimizer, rates(base, phase.plan, 1.0), rate)
-                stepper.use(self.execution.forward)
+                stepper.forward = self.execution.forward
                 setup.net.train()
                 try:
                     seed = derive(config.train.seed, "range test", number)
@@ -246,9 +273,14 @@ class _Test:
         return Curve(tuple(rate for rate, _ in steps[: len(losses) - 1]), tuple(losses))
 
     def _loss(self) -> float:
-        """Return the loss of the watched batches, weighted as the parts of one step."""
+        """Return the loss of the watched batches, weighted as the parts of one step.
+
+        A loss may remember batches. Here it forgets those of the steps: with each of them it would
+        compare more embeddings, which changes its value at any rate.
+        """
         setup, total, size = self.setup, 0.0, 0
-        kept = Snapshot(setup.loss.modules())  # a loss may remember batches
+        kept = Snapshot(setup.loss.modules())
+        self._fresh.restore()
         with evaluating(setup.net):
             for batches, part in self._watched:
                 total += float(self._loss_of(batches, part)) * part.size

@@ -93,7 +93,7 @@ class Stepper:
     the graph of one pass is in memory at a time.
 
     Attributes:
-        forward: Maps a batch's inputs to embeddings: the whole network, or the suffix.
+        forward: Maps a batch's inputs to embeddings: the whole network, or the suffix. May be set.
         overflowed: Whether the gradients of the last step overflowed in fp16. The step updated
             nothing then, and the scale of the loss is smaller from then on.
 
@@ -121,14 +121,9 @@ class Stepper:
         self._embedded: list[Tensor] = []  # of this step, to explain an error
         self._seed = 0
         self._pass = 0
-        self._checked = False
+        self._checked: list[object] = []
         self.overflowed = False
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-
-    def use(self, forward: Callable[[Tensor], Tensor]) -> None:
-        """Set :attr:`forward`. A new one is checked before several passes make one loss."""
-        self._checked = self._checked and forward is self.forward
-        self.forward = forward
+        self.scaler = self._new_scaler()
 
     def __call__(self, work: Iterable[LossWork], seed: int = 0) -> float:
         """Do one step over all losses and return their weighted sum.
@@ -145,9 +140,18 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         self._embedded.clear()
         self._seed, self._pass = seed, 0
-        total = sum(self._backward(part) for part in work)
-        self._update()
+        try:
+            total = sum(self._backward(part) for part in work)
+            self._update()
+        except Exception:
+            # The scaler may have divided the gradients already, and refuses to do so twice.
+            state, self.scaler = self.scaler.state_dict(), self._new_scaler()
+            self.scaler.load_state_dict(state)
+            raise
         return total
+
+    def _new_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def _backward(self, work: LossWork) -> float:
         """Add the gradients of one loss, and return its weighted value."""
@@ -156,9 +160,8 @@ class Stepper:
         outputs: list[Tensor] = []
         for batch in islice(work.batches, work.passes):
             batches.append(batch)
-            if work.passes > 1 and not self._checked:
-                require_independent(self.net, self._output, batch.inputs, self.precision)
-                self._checked = True
+            if work.passes > 1:
+                self._require_independent(batch)
             # The last pass keeps its graph, so that it need not run again.
             with torch.set_grad_enabled(len(batches) == work.passes):
                 outputs.append(self._embed(batch, first + len(outputs)))
@@ -178,6 +181,13 @@ class Stepper:
                 require_repeated(before, output, self.precision)
                 self._propagate(output, leaves[place])
         return value
+
+    def _require_independent(self, batch: Batch) -> None:
+        """Check that the passes can be split, once for each forward and each plan."""
+        modes = [getattr(module, "training", None) for module in self.net.modules()]
+        if self._checked != [self.forward, *modes]:
+            require_independent(self.net, self._output, batch.inputs, self.precision)
+            self._checked = [self.forward, *modes]
 
     def _embed(self, batch: Batch, place: int) -> Tensor:
         """Return the output of a forward pass. The same place draws the same random numbers."""

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 import siamkit
-from siamkit.errors import ConfigError
+from siamkit.errors import ConfigError, ResourceError
 
 RunValues = Callable[..., dict[str, Any]]
 
@@ -70,6 +70,41 @@ def test_objects_and_images_in_memory_are_tested_and_stay(tmp_path: Path) -> Non
     assert len(result.loss) > 5
     assert all(torch.equal(a, b) for a, b in zip(before, backbone.parameters(), strict=True))
     assert loss.seen == 0  # the caller's object was copied
+
+
+def test_passes_become_smaller_where_the_memory_runs_out(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Small(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 8, 3, stride=4)
+            self.limit = 3
+
+        def forward(self, images: Tensor) -> Tensor:
+            if self.training and torch.is_grad_enabled() and len(images) > self.limit:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")
+            return self.conv(images).mean((2, 3))  # type: ignore[no-any-return]
+
+    def find(limit: int) -> Any:
+        torch.manual_seed(0)
+        backbone = Small()
+        backbone.limit = limit
+        return siamkit.find_lr(values, backbone=backbone, freeze="full", steps=20,
+                               engine={"cut": "off"})  # fmt: skip
+
+    assert find(3).loss[:8] == pytest.approx(find(1000).loss[:8], rel=1e-3)
+    with pytest.raises(ResourceError, match=r"in the range test, with one image per forward pass"):
+        find(0)
+    monkeypatch.setattr("siamkit.training.fitting.free_bytes", lambda device: 1)
+    values = {**values, "train": {**values["train"], "micro_batch": "auto"}}
+    find(1)
+
+
+def test_batch_statistics_are_refused_first(values: dict[str, Any]) -> None:
+    values = {**values, "train": {**values["train"], "micro_batch": 4}}
+    with pytest.raises(ConfigError, match="would use the statistics of a micro-batch"):
+        siamkit.find_lr(values, head="bnneck")
 
 
 def test_known_pairs_are_tested(tmp_path: Path, draw_image: Callable[..., None]) -> None:

@@ -106,7 +106,7 @@ def _stepper(net: Any, optimizer: Any) -> Any:
 
     loss = built(LossConfig(name="supcon"), api.registries()["loss"], Loss, LossContext(128, 10))
     stepper = Stepper(net, loss, optimizer, torch.device("cpu"))
-    stepper.use(lambda images: F.normalize(net(images)))
+    stepper.forward = lambda images: F.normalize(net(images))
     return stepper
 
 

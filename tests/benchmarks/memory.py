@@ -2,6 +2,7 @@
 
     python tests/benchmarks/memory.py
     python tests/benchmarks/memory.py --backbones resnet50 timm:vit_small_patch16_224 --sizes 224
+    python tests/benchmarks/memory.py --checkpointing --policies full
 
 Each phase of a policy runs in a process of its own: three steps of the whole network on random
 images. On a CPU, the peak is that of the resident set above the start; on CUDA, it is
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--policies", nargs="+", default=["stages", "full"])
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--phase", type=int)
     options = parser.parse_args()
     if options.phase is not None:
@@ -45,6 +47,7 @@ def main() -> None:
                         sys.executable, __file__, "--backbones", backbone, "--sizes", str(size),
                         "--policies", policy, "--batch", str(options.batch),
                         "--device", options.device, "--phase", str(phase),
+                        *["--checkpointing"] * options.checkpointing,
                     ]  # fmt: skip
                     found = json.loads(process(command, threads=2).printed)
                     ratio = found["predicted"] / found["peak"]
@@ -79,7 +82,12 @@ def measure(options: argparse.Namespace) -> dict[str, int]:
             "backbone": {"name": backbone, "pretrained": False},
             "data": {"path": "sample", "image_size": size},
             "freeze": {"name": policy},
-            "train": {"epochs": 6, "batch_size": options.batch, "device": options.device},
+            "train": {
+                "epochs": 6,
+                "batch_size": options.batch,
+                "device": options.device,
+                "grad_checkpointing": options.checkpointing,
+            },
         },
         str,
     )

@@ -71,6 +71,18 @@ def test_a_memory_smaller_than_the_batch_is_refused_before_anything_is_written(
     assert not Path(values["run_dir"]).exists()
 
 
+@pytest.mark.parametrize("options", [{}, {"mining": "hard"}, {"mining": "all", "smooth": True}])
+def test_triplets_of_a_batch_and_a_full_memory(options: dict[str, Any]) -> None:
+    loss = loss_of("triplet", memory=20, **options)
+    for seed in range(6):
+        assert torch.isfinite(loss(batch(seed), LABELS))
+
+
+def test_swap_needs_distances_that_a_memory_does_not_have() -> None:
+    with pytest.raises(ConfigError, match=r"memory: cannot be combined with swap"):
+        loss_of("triplet", memory=20, swap=True)
+
+
 def test_known_pairs_are_refused() -> None:
     loss = loss_of("contrastive", memory=16)
     pairs = Pairs(torch.tensor([0]), torch.tensor([1]), torch.tensor([True]))

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 import timm
 import torch
+from timm.layers import set_reentrant_ckpt
 from torch import Tensor, nn
 
 from siamkit.freezing.peak import _CPU_BYTES, _CPU_FACTOR, peak_of_step
@@ -36,6 +37,14 @@ def test_what_is_frozen_needs_no_gradient_and_keeps_no_activations() -> None:
     frozen = allocated(net, images, 16, state=2)
     weights = sum(4 * p.numel() for p in net.parameters())
     assert frozen + 3 * weights < trained
+
+
+def test_recomputed_activations_need_less() -> None:
+    net = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    kept = allocated(net, torch.zeros(1, 3, 224, 224), 8)
+    set_reentrant_ckpt(False)
+    net.set_grad_checkpointing(True)
+    assert allocated(net, torch.zeros(1, 3, 224, 224), 8) < 0.6 * kept
 
 
 def test_the_network_stays_as_it_was() -> None:

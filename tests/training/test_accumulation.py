@@ -19,6 +19,7 @@ from siamkit import api
 from siamkit.errors import ConfigError, ResourceError
 from siamkit.interfaces import Event
 from siamkit.runs import checkpoint
+from siamkit.training import fitting
 
 Values = Callable[..., dict[str, Any]]
 
@@ -67,6 +68,39 @@ def test_batch_statistics_are_refused_before_anything_is_written(
     assert "accumulation" in str(caught.value) and "micro_batch" in str(caught.value)
     naive = {"micro_batch": 8, "epochs": 1, "accumulation": "naive"}
     api.fit({**given, "train": {**given["train"], **naive}})
+
+
+def test_a_later_phase_with_batch_statistics_is_refused_at_its_start(run_values: Values) -> None:
+    """Nobody knows the phases of a metric-driven policy before the training."""
+    values = run_values(
+        freeze={
+            "name": "gradual-unfreeze", "trigger": "plateau", "patience": 1, "min_delta": 2.0,
+            "norm": "train",
+        },
+        engine={"cut": "off"}, train={"epochs": 4, "micro_batch": 4},
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"in epoch 3: the norm layer .* of a micro-batch"):
+        api.fit(values)
+
+
+@pytest.mark.parametrize("cut", ["auto", "off"])
+def test_a_phase_with_batch_statistics_takes_the_whole_batch(
+    run_values: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    monkeypatch.setattr(fitting, "free_bytes", lambda device: 1)  # a machine that is full
+    told: list[str] = []
+    runs = []
+    for micro in (None, "auto"):
+        values = run_values(
+            freeze={"name": "stages", "warmup": 1, "norm": "train"}, engine={"cut": cut},
+            train={"epochs": 2, "micro_batch": micro}, optimizer={"name": "sgd", "lr": 0.01},
+        )  # fmt: skip
+        values["run_dir"] = str(tmp_path / f"run-{micro}")
+        runs.append(api.fit(values, listeners=[lambda e: told.append(e.data.get("text", ""))]))
+    assert any("a forward pass has at most 1 image" in text for text in told)
+    assert any("smaller passes would change the result" in text for text in told)
+    for one, other in zip(*(run["history"] for run in runs), strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
 
 
 class Small(nn.Module):
@@ -129,6 +163,34 @@ def test_one_image_that_does_not_fit_ends_the_run(image_folder: Path, tmp_path: 
 def test_batch_statistics_forbid_smaller_passes(image_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match=r"smaller passes would change the result.*norm layer"):
         fit(image_folder, tmp_path / "run", make(5), head="bnneck")
+
+
+class Normed(Small):
+    """Has no memory for more than 8 images while it is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        trains = bool(self.norm.weight.requires_grad)
+        if torch.is_grad_enabled() and not trains and len(images) > self.limit:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")
+        return self.conv(self.norm(images)).mean((2, 3))
+
+
+def test_passes_that_became_smaller_become_whole_where_they_must(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    siamkit.fit(
+        data=image_folder, backbone=Normed(), epochs=2, batch_size=16, image_size=32,
+        freeze={"name": "stages", "warmup": 1, "norm": "train"}, run_dir=tmp_path / "run",
+        engine={"cut": "off"}, listeners=[events.append],
+    )  # fmt: skip
+    told = [e.data["text"] for e in events if "forward pass" in e.data.get("text", "")]
+    assert "has at most 8 images" in told[0]
+    assert told[1].startswith("a forward pass takes the whole batch again: ")
 
 
 def test_a_resumed_run_keeps_its_smaller_passes(image_folder: Path, tmp_path: Path) -> None:

@@ -99,6 +99,16 @@ def test_labelled_images_come_in_classes() -> None:
     assert batch_notices(config, images) == ()
 
 
+def test_what_is_computed_is_checked_on_two_images_or_more() -> None:
+    """One image says nothing about what depends on its batch."""
+    samples = tuple(Sample(Path(str(i)), i // 4, str(i)) for i in range(16))
+    images = ImageSet(samples, ("a", "b", "c", "d"))
+    for micro, count in ((None, 8), (3, 3), (1, 2)):
+        config = TrainConfig(batch_size=8, images_per_class=4, micro_batch=micro)
+        part = epoch_steps(config, images, 0)[0][0]
+        assert part.sample == part.images[:count]
+
+
 def test_a_batch_must_hold_a_triplet() -> None:
     images = image_set(Tuples(((0, 1, 2),)))
     config = TrainConfig(batch_size=4, images_per_class=2)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -220,10 +221,21 @@ class Drifts(nn.Module):
         return features + noise * torch.rand(1).add(1).to(features)  # it draws, too
 
 
+class Own(nn.Module):
+    """A dropout that draws from a generator that is not torch's, as on a GPU."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features * torch.from_numpy(np.random.rand(*features.shape)).to(features)
+
+
 @pytest.mark.parametrize(
     ("module", "message"),
     [
         (PerBatch, "depends on the other images of its forward pass"),
+        (
+            lambda: nn.Sequential(nn.Dropout(0.1), PerBatch()),
+            "depends on the other images of its forward pass",
+        ),
         (Counter, "changes the buffer 1.count"),
         (Drifts, "other embeddings when a forward pass is repeated"),
     ],
@@ -235,3 +247,29 @@ def test_a_network_that_cannot_be_split_is_refused(
     with pytest.raises(ConfigError, match=f"exact accumulation is not possible.*{message}"):
         gradients(net, built_loss("supcon"), [16, 16])
     gradients(net, built_loss("supcon"), [32])  # one pass is fine
+
+
+@pytest.mark.parametrize("cuts", [[16, 16], [1] * 32], ids=str)
+def test_random_numbers_of_any_generator_do_not_forbid_parts(cuts: list[int]) -> None:
+    gradients(nn.Sequential(network(), Own()), built_loss("supcon"), cuts)
+
+
+def test_a_buffer_that_changes_is_noticed_in_passes_of_one_image() -> None:
+    with pytest.raises(ConfigError, match=r"changes the buffer 1\.count"):
+        gradients(nn.Sequential(network(), Counter()), built_loss("supcon"), [1] * 32)
+
+
+def test_a_plan_that_changes_the_modes_is_checked_again() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.BatchNorm1d(6)).double()
+    net[2].train = lambda mode=True: net[2]  # type: ignore[method-assign]
+    net[2].training = False
+    stepper = Stepper(net, built_loss("supcon"), torch.optim.SGD(net.parameters(), 0.0), CPU)  # type: ignore[arg-type]
+
+    def step() -> None:
+        parts = zip(*(t.split(16) for t in (images(), LABELS, torch.arange(32))), strict=True)
+        stepper([LossWork((Batch(*part) for part in parts), 2, None, 1.0)])
+
+    step()
+    net[2].training = True
+    with pytest.raises(ConfigError, match=r"changes the buffer 2\.running_mean"):
+        step()

@@ -9,13 +9,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 import siamkit
 from siamkit import api
 from siamkit.interfaces import Event
 from siamkit.runs import checkpoint
 from siamkit.training import fitting
-from siamkit.training.fitting import choose, free_bytes
+from siamkit.training.fitting import Fit, choose, free_bytes
 
 CPU = torch.device("cpu")
 
@@ -41,6 +42,12 @@ def test_the_largest_half_that_fits_is_chosen(batch: int, fixed: int, each: int,
     assert fit.needed == pytest.approx(need(fit.images), rel=1e-6, abs=2) or batch == 1
 
 
+def test_images_that_wait_for_their_pass_take_memory() -> None:
+    assert choose(512, 5120, 1280, 800) == Fit(64, 640, 5120, 800)
+    assert choose(512, 5120, 1280, 800, held=1) == Fit(8, 584, 5120, 800)
+    assert choose(512, 5120, 1280, 1200, held=1) == Fit(32, 800, 5120, 1200)
+
+
 def test_the_free_memory_is_what_the_system_and_the_container_leave(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,8 +55,9 @@ def test_the_free_memory_is_what_the_system_and_the_container_leave(
     monkeypatch.setattr(fitting, "_CGROUP", tmp_path)
     assert 0 < free_bytes(CPU) <= everything
     (tmp_path / "memory.max").write_text("1000\n")
-    (tmp_path / "memory.current").write_text("400\n")
-    assert free_bytes(CPU) == 600
+    (tmp_path / "memory.current").write_text("900\n")
+    (tmp_path / "memory.stat").write_text("anon 400\ninactive_file 300\nactive_file 200\n")
+    assert free_bytes(CPU) == 600, "cached files give way"
     (tmp_path / "memory.max").write_text("max\n")
     assert free_bytes(CPU) > 600
 
@@ -87,3 +95,19 @@ def test_inspect_predicts_the_peak_of_each_phase(
     values = run_values(freeze={"name": "stages"}, train={"epochs": 6})
     head, last = (phase["memory"]["peak"] for phase in siamkit.inspect(values)["phases"])
     assert 0 < head < last, "more stages, more memory"
+
+
+def test_a_second_view_of_each_image_counts(run_values: Callable[..., dict[str, Any]]) -> None:
+    class TwoViews(siamkit.Loss):
+        second_view = True
+
+        def forward(self, embeddings: Tensor, labels: Any, tuples: Any = None) -> Tensor:
+            first, second = embeddings.chunk(2)
+            return (1 - (first * second).sum(dim=1)).mean()
+
+    def memory(batch: int, loss: Any) -> dict[str, int]:
+        values = run_values(freeze={"name": "full"}, train={"epochs": 1, "batch_size": batch})
+        found: dict[str, int] = siamkit.inspect(values, loss=loss).phases[0]["memory"]
+        return found
+
+    assert memory(8, TwoViews()) == memory(16, "supcon")

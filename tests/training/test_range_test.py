@@ -166,6 +166,17 @@ def test_a_loss_that_is_not_finite_ends_a_pass(run_values: RunValues) -> None:
     assert all(torch.equal(tensors(setup)[name], tensor) for name, tensor in before.items())
 
 
+@pytest.mark.parametrize("name", ["supcon", "multi-similarity"])
+def test_a_memory_of_earlier_batches_does_not_change_the_loss_that_is_watched(
+    run_values: RunValues, name: str
+) -> None:
+    rates = tried_rates(1e-9, 1e-7, 20)  # nothing is learned
+    for memory in (None, 16, 64):
+        setup, splits = parts_of(run_values(loss={"name": name, "memory": memory}))
+        for curve in outcome_of(setup, splits, rates=rates).curves:
+            assert curve.losses == pytest.approx([curve.losses[0]] * 21, rel=1e-3)
+
+
 def test_micro_batches_count_as_one_step(run_values: RunValues) -> None:
     values = run_values(train={"micro_batch": 4}, loss={"name": "proxy-anchor"})
     result = outcome_of(*parts_of(values), rates=tried_rates(1e-5, 1e-1, 20))

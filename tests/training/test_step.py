@@ -185,6 +185,25 @@ def test_a_step_that_overflows_in_fp16_updates_nothing_and_the_next_ones_do() ->
     assert not all(torch.equal(v, net.state_dict()[k]) for k, v in before.items())
 
 
+def test_a_step_in_fp16_that_failed_can_be_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-6)
+    stepper = Stepper(net, MeanSquare(), optimizer, CPU, "fp16")  # type: ignore[arg-type]
+
+    def no_memory(*_: object) -> Tensor:
+        raise MemoryError
+
+    for _ in range(2):
+        stepper(batches(torch.ones(4, 3), torch.arange(4), [4]))
+    before = stepper.scaler.state_dict()
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(nn.utils, "get_total_norm", no_memory)
+        stepper(batches(torch.ones(4, 3), torch.arange(4), [4]))
+    assert stepper.scaler.state_dict() == before
+    stepper(batches(torch.ones(4, 3), torch.arange(4), [4]))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_error_names_features_of_zeros_and_advises_what_can_help(precision: str) -> None:
     stepper = make()

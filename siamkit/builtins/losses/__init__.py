@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from siamkit.hookspecs import Register, hookimpl
 from siamkit.interfaces import Loss, LossContext, Options
@@ -55,6 +55,14 @@ class TripletOptions(Options):
     )
     smooth: bool = Field(False, description="Use softplus instead of the hinge.")
     memory: int | None = _memory()
+
+    @field_validator("memory")
+    @classmethod
+    def _no_swap(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("swap"):
+            # The criterion has the distances of the batch to the memory only.
+            raise ValueError("cannot be combined with swap")
+        return value
 
 
 class ContrastiveOptions(Options):
