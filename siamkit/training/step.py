@@ -169,7 +169,7 @@ class Stepper:
         trains = outputs[-1].requires_grad
         leaves = [promoted(output.detach()).requires_grad_(trains) for output in outputs]
         self._embedded += [leaf.detach() for leaf in leaves]
-        loss = self._loss(leaves, batches, work.tuples) * work.weight
+        loss = self._loss(leaves, batches, work.tuples, first) * work.weight
         value = float(loss.detach())
         if not math.isfinite(value):
             raise self._not_finite("the loss", value)
@@ -199,9 +199,15 @@ class Stepper:
             return self.forward(inputs.to(self.device, non_blocking=True))
 
     def _loss(
-        self, embeddings: Sequence[Tensor], batches: Sequence[Batch], known: BatchTuples | None
+        self,
+        embeddings: Sequence[Tensor],
+        batches: Sequence[Batch],
+        known: BatchTuples | None,
+        first: int,
     ) -> Tensor:
         views = 2 if self.loss.second_view else 1
+        # A loss that draws at random draws the same, whatever the number of passes before it.
+        seed_generators((self._seed + first + 2**62) % 2**63)
         # Distances of nearly equal embeddings need full precision.
         everything = by_view(embeddings, views)
         if known is None:

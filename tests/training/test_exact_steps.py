@@ -89,6 +89,13 @@ def test_the_gradients_of_every_loss(name: str, cuts: list[int]) -> None:
     assert apart(parts[1], whole[1]) < tolerance
 
 
+def test_a_loss_that_draws_at_random_draws_the_same() -> None:
+    loss = MetricLearningLoss(losses.TripletMarginLoss(margin=2.0, triplets_per_anchor=1))
+    whole, parts = gradients(network(), loss, [32]), gradients(network(), loss, [4] * 8)
+    assert parts[0] == pytest.approx(whole[0], rel=ROOT)
+    assert apart(parts[1], whole[1]) < ROOT
+
+
 def test_a_loss_for_each_part_is_another_function() -> None:
     """The comparison above can fail: naive accumulation gives other gradients."""
     net, loss = network(), built_loss("supcon")
