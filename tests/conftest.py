@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import colorsys
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from torch.utils.data._utils import signal_handling
 
 from siamkit import plugins
 
@@ -63,6 +65,19 @@ def draw(path: Path, kind: int, index: int, size: int = 40) -> None:
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep tests out of the user's cache, and out of each other's."""
     monkeypatch.setenv("SIAMKIT_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def own_signal_handlers() -> Iterator[None]:
+    """Remove the handler that torch leaves in the process once a loader had workers.
+
+    With it, a later test's subprocess ended the test process with a segmentation fault, after some
+    dozen networks of ONNX Runtime and OpenVINO: the kernel could not deliver SIGCHLD.
+    """
+    yield
+    if signal.getsignal(signal.SIGCHLD) not in (signal.SIG_DFL, None):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal_handling._SIGCHLD_handler_set = False  # the next loader installs it again
 
 
 @pytest.fixture(autouse=True)
