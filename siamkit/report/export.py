@@ -28,6 +28,8 @@ def exported(result: Mapping[str, Any]) -> RenderableType:
     shown = [name for name in _METRICS if any(name in row["metrics"] for row in rows)]
     numbers = (*(_METRICS[name] for name in shown), "size", "one image", "batches of 32")
     table = make_table("network", *numbers, numbers=numbers)
+    table.padding = (0, 1, 0, 0)  # so that a terminal of 80 columns breaks no cell
+    table.columns[0].no_wrap = True
     for row in rows:
         metrics = [row["metrics"].get(name) for name in shown]
         table.add_row(
