@@ -29,6 +29,7 @@ NOT_TRIED = {
     "progress", "verify", "force", "parameters", "measure", "private", "token", "revision",
     "create_pr", "message",
 }  # fmt: skip
+LONG = ("prune", "find_lr", "export", "build_index", "create_model", "evaluate", "resume")
 FUNCTIONS = [
     name
     for name in siamkit.__all__
@@ -59,7 +60,14 @@ def right(run: Path, image_folder: Path, values_of: Callable[..., Any]) -> dict[
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Some of the wrong values are right for some arguments; then the long work is done.
+        pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
+        for name in FUNCTIONS
+    ],
+)
 def test_wrong_arguments_are_errors_of_siamkit(
     name: str, right: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

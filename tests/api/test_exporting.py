@@ -103,6 +103,7 @@ def test_the_card_says_what_it_is_and_holds_no_paths(run, onnx, image_folder):
         assert str(run.parent) not in text
 
 
+@pytest.mark.slow
 def test_the_run_stays_as_it_is(run, tmp_path):
     before = hashes(run)
     siamkit.export(run, tmp_path / "model")
@@ -116,6 +117,7 @@ def int8(run, tmp_path_factory):
     return siamkit.export(run, target, quantize="int8", progress=said.append), said
 
 
+@pytest.mark.slow
 def test_int8_keeps_the_quality_and_is_told_apart(run, int8):
     result, said = int8
     assert [(row["kind"], row["precision"]) for row in result.quality] == [
@@ -143,6 +145,7 @@ def test_a_threshold_that_moved_is_fitted_again_and_said(run, int8):
         assert result.quality[2]["metrics"]["far_refitted"] is not None
 
 
+@pytest.mark.slow
 def test_a_layer_that_stays_in_float_is_named_and_said(run, tmp_path, monkeypatch):
     import onnx
 
@@ -161,6 +164,7 @@ def test_a_layer_that_stays_in_float_is_named_and_said(run, tmp_path, monkeypatc
     assert plain == result["float_layers"] and len(convolutions) > 1
 
 
+@pytest.mark.slow
 def test_int8_that_costs_too_much_is_refused_and_nothing_is_written(run, tmp_path, monkeypatch):
     from siamkit.inference.quantizing import deciding
 
@@ -210,6 +214,7 @@ def test_timm_is_a_folder_that_plain_timm_loads(run, tmp_path):
     assert manifest.quality[1].kind == "timm" and manifest.quality[1].metrics["far"] is None
 
 
+@pytest.mark.slow
 def test_a_backbone_that_timm_lacks_is_refused_for_timm(values_of, tmp_path):
     from torch import nn
 
@@ -229,6 +234,7 @@ def test_a_backbone_that_timm_lacks_is_refused_for_timm(values_of, tmp_path):
 # --- folders -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_export_is_only_replaced_on_request(run, onnx, tmp_path):
     target = shutil.copytree(onnx.output, tmp_path / "model")
     with pytest.raises(ConfigError, match=r"already holds an exported model; .*force=True"):
@@ -264,6 +270,7 @@ def test_other_folders_and_files_are_never_replaced(run, tmp_path, force):
     assert (tmp_path / "photos" / "a.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_the_cards_commands_work_for_odd_names(run, tmp_path):
     siamkit.export(run, tmp_path / "my $model")
     card = (tmp_path / "my $model/README.md").read_text()
@@ -301,6 +308,7 @@ def test_no_export_is_written_into_a_run(run, tmp_path, place):
     assert not target.exists()
 
 
+@pytest.mark.slow
 def test_a_complete_folder_is_checked_as_its_readers_open_it(run, tmp_path, monkeypatch):
     from siamkit.inference.export import folder
 
@@ -311,6 +319,7 @@ def test_a_complete_folder_is_checked_as_its_readers_open_it(run, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_failure_leaves_the_old_export(run, onnx, tmp_path, monkeypatch):
     from siamkit.api import exporting
 
@@ -327,6 +336,7 @@ def test_a_failure_leaves_the_old_export(run, onnx, tmp_path, monkeypatch):
 # --- runs ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_without_a_threshold_is_exported_and_says_so(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / "calibration.json").unlink()
@@ -382,6 +392,7 @@ def test_a_slim_run_is_exported_like_others(values_of, tmp_path):
 # --- the command ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table_or_json(run, tmp_path, capsys):
     assert main(["export", str(run), "-o", str(tmp_path / "a")]) == 0
     printed = capsys.readouterr()

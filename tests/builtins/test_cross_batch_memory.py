@@ -90,6 +90,7 @@ def test_known_pairs_are_refused() -> None:
         loss(batch(0), None, pairs)
 
 
+@pytest.mark.slow
 def test_a_run_with_a_memory_resumes_bit_equal(
     run_values: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:

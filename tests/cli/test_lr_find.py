@@ -31,6 +31,7 @@ def test_the_chart_and_the_rate_are_printed(quick: Cli) -> None:
     assert max(map(len, lines[1:18])) <= 100
 
 
+@pytest.mark.slow
 def test_json_and_the_page(quick: Cli, tmp_path: Path) -> None:
     page = tmp_path / "lr.html"
     result = quick(
@@ -78,6 +79,7 @@ def test_a_wrong_rate_is_refused(quick: Cli, value: str, message: str) -> None:
         assert f"error: {message}" in result.err
 
 
+@pytest.mark.slow
 def test_train_finds_its_rate_and_says_so(quick: Cli, tmp_path: Path) -> None:
     run = tmp_path / "run"
     result = quick("train", "--lr", "auto", "--run-dir", run)
@@ -91,6 +93,7 @@ def test_train_finds_its_rate_and_says_so(quick: Cli, tmp_path: Path) -> None:
     assert "Loss by learning rate" in page and "found by a range test" in page
 
 
+@pytest.mark.slow
 def test_a_resumed_run_takes_no_auto(quick: Cli, cli: Cli, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert quick("train", "--run-dir", run, "--no-report").code == 0

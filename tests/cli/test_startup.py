@@ -69,6 +69,7 @@ def test_completion_works_and_imports_nothing_heavy(words, expected):
         assert done.stdout.split() == expected
 
 
+@pytest.mark.slow
 def test_this_check_can_fail():
     assert heavy(run("--help", before="import torch")) == "torch"
 

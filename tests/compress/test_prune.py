@@ -135,6 +135,7 @@ def test_a_config_without_the_record_is_refused(done: PruningResult, tmp_path: P
         siamkit.load_model(run)
 
 
+@pytest.mark.slow
 def test_a_pruned_run_is_pruned_again(done: PruningResult) -> None:
     again = siamkit.prune(
         done.run_dir, done.run_dir.with_name("smaller"), ratio=0.3, finetune_epochs=1
@@ -144,6 +145,7 @@ def test_a_pruned_run_is_pruned_again(done: PruningResult) -> None:
     assert siamkit.load_model(again.run_dir).pruning is not None
 
 
+@pytest.mark.slow
 def test_frozen_tensors_keep_their_values_if_only_trainable_layers_are_pruned(
     trained: Path, tmp_path: Path
 ) -> None:
@@ -161,6 +163,7 @@ def test_frozen_tensors_keep_their_values_if_only_trainable_layers_are_pruned(
     assert not result.notices or "did not train" not in " ".join(result.notices)
 
 
+@pytest.mark.slow
 def test_the_frozen_part_can_be_pruned_and_is_then_proved_anew(
     trained: Path, tmp_path: Path
 ) -> None:
@@ -175,6 +178,7 @@ def test_the_frozen_part_can_be_pruned_and_is_then_proved_anew(
     assert all(shapes[0][n].shape == shapes[1][n].shape for n in trains)
 
 
+@pytest.mark.slow
 def test_more_rounds_remove_as_much(trained: Path, tmp_path: Path) -> None:
     heard: list[str] = []
     result = siamkit.prune(
@@ -223,6 +227,7 @@ def test_a_directory_in_use_is_refused(trained: Path, done: PruningResult) -> No
     assert contents(done.run_dir) == before
 
 
+@pytest.mark.slow
 def test_a_run_without_labels_for_each_image_is_pruned(
     tmp_path: Path, image_folder: Path, values_of: RunValues
 ) -> None:
@@ -241,6 +246,7 @@ def test_a_run_without_labels_for_each_image_is_pruned(
     assert result.after["recall@1"] is None and 0 <= result.after["eer"] <= 1
 
 
+@pytest.mark.slow
 def test_a_loss_with_its_own_parameters_keeps_them(
     tmp_path: Path, values_of: RunValues, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def laughs(item: str, more: str) -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [
     laughs("[x]", "[*, *]"), laughs("{x: 1}", "{<<: [*, *]}"), laughs("{x: 1}", "{l: *, r: *}"),
     "[" + "x, " * MOST_VALUES + "]",

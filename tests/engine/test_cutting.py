@@ -51,6 +51,7 @@ def test_all_frozen_is_cut_at_the_features():
     assert found.prefix(images()).shape == (5, net.backbone.embedding_dim)
 
 
+@pytest.mark.slow
 def test_branches_that_cross_the_boundary_are_all_kept():
     net, boundaries = apply("hrnet_w18_small", None)
     found, rejected = first_exact_cut(net, boundaries, images())

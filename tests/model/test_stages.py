@@ -448,6 +448,7 @@ def test_a_late_parameter_belongs_to_the_last_stage_and_early_ones_to_the_stem()
     assert "proj" in stages[-1].blocks[-1].parameters
 
 
+@pytest.mark.slow
 def test_clips_image_encoder_has_five_stages():
     transformers = pytest.importorskip("transformers")
     config = transformers.CLIPVisionConfig(

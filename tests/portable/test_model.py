@@ -186,6 +186,7 @@ def test_a_network_that_gives_nan_is_refused(model, image_folder, monkeypatch):
         model.verify(path, path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
 def test_openvino_gives_the_same_embeddings(exported_run, model, image_folder, tmp_path):
     siamkit.export(exported_run[0], tmp_path / "model", format="openvino")

@@ -56,6 +56,7 @@ def train(run_values: RunValues, tmp_path: Path) -> Callable[..., Run]:
     return train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["triplet", "multi-similarity"])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_cached_and_live_runs_learn_the_same(
@@ -172,6 +173,7 @@ def test_a_changed_weight_misses_the_cache(
     assert decided["missing"] == decided["rows"]
 
 
+@pytest.mark.slow
 def test_half_precision_maps_change_little(train: Callable[..., Run]) -> None:
     common: dict[str, Any] = {"freeze": POLICIES["unfreeze-blocks"], "data": {"views": 2}}
     exact = train("exact", engine={"cache": "always"}, **common)
@@ -415,6 +417,7 @@ def test_a_best_epoch_of_another_frozen_part_is_embedded_whole(
     assert embeddings[0] is not None and embeddings[1] is None
 
 
+@pytest.mark.slow
 def test_a_run_that_died_before_its_end_embeds_the_same_on_resuming(
     train: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ def found(values: dict[str, Any], **more: Any) -> dict[str, Any]:
     return find_lr(config, registries(), **{"steps": 20, **more})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "number", "epochs"),
     [
@@ -72,6 +73,7 @@ def test_wrong_arguments_are_refused(
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.slow
 def test_the_result_is_the_same_for_a_seed_and_holds_the_curves(run_values: RunValues) -> None:
     values = run_values(engine={"cache": "off", "prefix": "folded"})
     first, second = found(values), found(values)
@@ -109,6 +111,7 @@ def last_tensors(run_dir: str) -> tuple[dict[str, torch.Tensor], dict[str, torch
     return loaded.model, loaded.optimizer
 
 
+@pytest.mark.slow
 def test_a_run_with_auto_equals_one_with_the_number(auto: RunValues, tmp_path: Path) -> None:
     events: list[siamkit.Event] = []
     first = api.fit(auto(), listeners=[events.append])
@@ -131,6 +134,7 @@ def test_a_run_with_auto_equals_one_with_the_number(auto: RunValues, tmp_path: P
     assert names[0] == "lr_find" and names.index("run_start") == names.count("lr_find")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_rate_and_searches_no_more(
     auto: RunValues, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +161,7 @@ def test_a_resumed_run_keeps_its_rate_and_searches_no_more(
         assert all(torch.equal(one[name], tensor) for name, tensor in other.items())
 
 
+@pytest.mark.slow
 def test_a_loss_that_never_falls_is_refused_and_leaves_no_run(
     auto: RunValues, tmp_path: Path
 ) -> None:
@@ -181,6 +186,7 @@ def test_a_search_leaves_files_of_others_in_the_directory(
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_begin_or_continue_takes_auto_for_a_run_that_found_its_rate(
     auto: RunValues, tmp_path: Path
 ) -> None:

@@ -507,6 +507,7 @@ def test_a_changed_config_is_refused_and_the_field_named(
         api.resume(values["run_dir"])
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_before_its_first_epoch_can_be_resumed(run_values: RunValues) -> None:
     values = run_values()
     with pytest.raises(Killed):

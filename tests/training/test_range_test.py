@@ -106,6 +106,7 @@ def tensors(setup: Setup) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in state.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", [0, 1])
 @pytest.mark.parametrize("cache", ["off", "always"])
 def test_weights_buffers_and_generators_stay(run_values: RunValues, phase: int, cache: str) -> None:
@@ -135,6 +136,7 @@ def test_the_repeats_start_alike_and_differ(run_values: RunValues) -> None:
     assert len({curve.losses for curve in result.curves}) == REPEATS
 
 
+@pytest.mark.slow
 def test_the_frozen_part_is_cached_and_agrees_with_the_whole_network(
     run_values: RunValues,
 ) -> None:
@@ -166,6 +168,7 @@ def test_a_loss_that_is_not_finite_ends_a_pass(run_values: RunValues) -> None:
     assert all(torch.equal(tensors(setup)[name], tensor) for name, tensor in before.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["supcon", "multi-similarity"])
 def test_a_memory_of_earlier_batches_does_not_change_the_loss_that_is_watched(
     run_values: RunValues, name: str
@@ -177,6 +180,7 @@ def test_a_memory_of_earlier_batches_does_not_change_the_loss_that_is_watched(
             assert curve.losses == pytest.approx([curve.losses[0]] * 21, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_micro_batches_count_as_one_step(run_values: RunValues) -> None:
     values = run_values(train={"micro_batch": 4}, loss={"name": "proxy-anchor"})
     result = outcome_of(*parts_of(values), rates=tried_rates(1e-5, 1e-1, 20))
