@@ -81,6 +81,8 @@ class GuardedLoss(Guarded):
         Raises:
             PluginError: The forward raised.
         """
+        if getattr(embeddings, "is_leaf", False) and embeddings.requires_grad:
+            embeddings = embeddings.view_as(embeddings)  # a leaf has no node of its own to mark
         node = getattr(embeddings, "grad_fn", None)
         if node is not None:
             node.metadata[_MARK] = True
