@@ -79,10 +79,11 @@ def export(
         The output of ``siamkit export RUN -o DIR --json``, by attribute or by key.
 
     Raises:
-        ConfigError: An argument is wrong, a package is missing, the folder is not free, the network
-            cannot be exported, or int8 costs too much quality.
+        ConfigError: An argument is wrong, a package is missing, the output folder is not empty and
+            may not be replaced (``force``), the network cannot be exported, or int8
+            costs too much quality.
         CheckpointError: There is no such run, it has no best epoch yet, it is damaged, or the
-            exported network computes something else.
+            output of the exported network differs from that of the run's network.
         DataError: The run's images are gone or cannot be decoded.
         ResourceError: The disk is full or not writable.
     """

@@ -40,13 +40,9 @@ from siamkit.words import inert
 
 def run_around(path: Path) -> Path | None:
     """Return the directory of the run that a path lies in; None if it lies in none."""
-    folders = Path(os.path.realpath(path)).parents
-    return next((folder for folder in folders if _is_run(folder)), None)
-
-
-def _is_run(folder: Path) -> bool:
-    run = RunDir(folder)
-    return run.config.is_file() and run.events.is_file()
+    runs = (RunDir(folder) for folder in Path(os.path.realpath(path)).parents)
+    # Both files, because a project's folder above the path may have a config.yaml of its own.
+    return next((run.path for run in runs if run.config.is_file() and run.events.is_file()), None)
 
 
 class RunDir:
