@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import colorsys
 import os
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from torch.utils.data._utils import signal_handling
 
 from siamkit import plugins
 
@@ -65,19 +63,6 @@ def draw(path: Path, kind: int, index: int, size: int = 40) -> None:
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep tests out of the user's cache, and out of each other's."""
     monkeypatch.setenv("SIAMKIT_CACHE_DIR", str(tmp_path / "cache"))
-
-
-@pytest.fixture(autouse=True)
-def own_signal_handlers() -> Iterator[None]:
-    """Remove the handler that torch leaves in the process once a loader had workers.
-
-    With it, a later test's subprocess ended the test process with a segmentation fault, after some
-    dozen networks of ONNX Runtime and OpenVINO: the kernel could not deliver SIGCHLD.
-    """
-    yield
-    if signal.getsignal(signal.SIGCHLD) not in (signal.SIG_DFL, None):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal_handling._SIGCHLD_handler_set = False  # the next loader installs it again
 
 
 @pytest.fixture(autouse=True)
@@ -150,12 +135,3 @@ def run_values(
 ) -> Callable[..., dict[str, Any]]:
     """The same for a run in a folder of the test's own."""
     return partial(values_of, tmp_path / "run")
-
-
-@pytest.fixture(autouse=True)
-def nothing_registered_here() -> Iterator[None]:
-    """Forget the names that a test registers in this process."""
-    yield
-    if plugins._registered_here:
-        plugins._registered_here.clear()
-        plugins.get.cache_clear()

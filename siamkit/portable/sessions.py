@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +134,17 @@ def onnx_network(content: bytes, threads: int | None) -> Network:
     return Network(run, inputs, outputs)
 
 
+@cache
+def openvino_core() -> Any:
+    """Return the process's one ``openvino.Core``.
+
+    Each core gives the thread a stack for signal handlers, and puts the one before back when it
+    goes. Of two cores, the first to come must not be the first to go: the second would put back a
+    stack that is no more, and the next signal (Ctrl-C too) would end the process.
+    """
+    return _package("openvino").Core()
+
+
 def openvino_model(graph: bytes, weights: bytes) -> Any:
     """Return the ``openvino.Model`` of a ``.xml`` file and its ``.bin`` file.
 
@@ -141,7 +153,7 @@ def openvino_model(graph: bytes, weights: bytes) -> Any:
     """
     package = _package("openvino")
     blob = package.Tensor(np.frombuffer(weights, np.uint8))
-    return package.Core().read_model(graph, blob)
+    return openvino_core().read_model(graph, blob)
 
 
 def openvino_network(model: Any, threads: int | None) -> Network:
@@ -158,7 +170,7 @@ def openvino_network(model: Any, threads: int | None) -> Network:
     how: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         how["INFERENCE_NUM_THREADS"] = threads
-    compiled = _package("openvino").Core().compile_model(model, "CPU", how)
+    compiled = openvino_core().compile_model(model, "CPU", how)
 
     def run(images: Floats) -> Floats:
         return np.array(compiled(images)[0])  # a copy: the next call reuses the memory

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class OnnxQuantizer:
             shapes.quant_pre_process(model, self._float, skip_symbolic_shape=True)
         registry = import_module("onnxruntime.quantization.registry")
         known = {*registry.QLinearOpsRegistry, *registry.QDQRegistry} - _MOVING
-        graph = import_module("onnx").load(self._float).graph
+        graph = _named(self._float)
         nodes = [node for node in graph.node if node.op_type in known]
         weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 1}
         self._layers = tuple(node.name for node in nodes)
@@ -73,6 +74,24 @@ class OnnxQuantizer:
                 activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8,
                 nodes_to_exclude=sorted(floats), calibration_cache_path=self._ranges,
             )  # fmt: skip
+
+
+def _named(path: Path) -> Any:
+    """Give the nodes of an ONNX file names of their own, and return its graph.
+
+    ONNX Runtime leaves some that it fuses without one, and quantization tells nodes by their names.
+    """
+    onnx = import_module("onnx")
+    model = onnx.load(path)
+    taken = {node.name for node in model.graph.node}
+    for index, node in enumerate(model.graph.node):
+        if not node.name:
+            node.name = next(
+                name for n in count(index) if (name := f"{node.op_type}_{n}") not in taken
+            )
+            taken.add(node.name)
+    onnx.save(model, path)
+    return model.graph
 
 
 def _reader(images: Array) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ from typing import Any
 from siamkit.engine.kernels.quiet import quiet
 from siamkit.inference.export.openvino import save
 from siamkit.inference.export.runners import Array, Runner, openvino_runner
+from siamkit.portable.sessions import openvino_core
 from siamkit.portable.untracked import untracked
 
 _COMPUTING = {
     "Add", "AvgPool", "Convolution", "GroupConvolution", "MatMul", "Multiply", "MVN", "ReduceMean",
     "ScaledDotProductAttention", "Subtract",
 }  # fmt: skip
+# L2 normalization consists of these. In int8 it would make every embedding's length wrong.
+_NORMALIZING = ["Divide", "Maximum", "NormalizeL2", "Power", "ReduceL2", "ReduceSum", "Sqrt"]
 _ATTENTION = {"Softmax", "ScaledDotProductAttention"}
 
 
@@ -29,8 +33,7 @@ class OpenVinoQuantizer:
     """
 
     def __init__(self, model: Path, images: Array, place: Path) -> None:
-        with untracked():
-            self._model = import_module("openvino").Core().read_model(model)
+        self._model = openvino_core().read_model(model)
         self._images = images
         layers = [op for op in self._model.get_ordered_ops() if op.get_type_name() in _COMPUTING]
         self._layers = tuple(op.get_friendly_name() for op in layers)
@@ -59,7 +62,7 @@ class OpenVinoQuantizer:
         save(self._built(floats), path)
 
     def _built(self, floats: Collection[str]) -> Any:
-        with quiet(), untracked():
+        with quiet(), untracked(), _one_core():
             nncf = import_module("nncf")
             advanced = import_module("nncf.quantization.advanced_parameters")
             return nncf.quantize(
@@ -68,7 +71,9 @@ class OpenVinoQuantizer:
                 subset_size=len(self._images),
                 target_device=nncf.TargetDevice.CPU,
                 model_type=nncf.ModelType.TRANSFORMER if self._attention else None,
-                ignored_scope=nncf.IgnoredScope(names=sorted(floats), validate=False),
+                ignored_scope=nncf.IgnoredScope(
+                    names=sorted(floats), types=_NORMALIZING, validate=False
+                ),
                 advanced_parameters=advanced.AdvancedQuantizationParameters(
                     overflow_fix=advanced.OverflowFix.ENABLE
                 ),
@@ -79,3 +84,14 @@ def _has_weights(op: Any) -> bool:
     if op.get_type_name() not in ("Convolution", "GroupConvolution", "MatMul"):
         return False
     return bool(op.input_value(1).get_node().get_type_name() == "Constant")
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    """Let NNCF use the process's one core; it would make several (see :func:`openvino_core`)."""
+    package: Any = import_module("openvino")
+    theirs, package.Core = package.Core, openvino_core
+    try:
+        yield
+    finally:
+        package.Core = theirs
