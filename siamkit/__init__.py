@@ -6,10 +6,10 @@ siamkit (as the command line does for ``--help``) doesn't import torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from siamkit.hookspecs import hookimpl
+from siamkit.lazy import lazily
 from siamkit.version import VERSION as __version__
 
 if TYPE_CHECKING:
@@ -104,7 +104,6 @@ _HOME = {
     "siamkit.model.siamese": ("SiameseNet",),
     "siamkit.options": ("Options",),
 }  # fmt: skip
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Backbone",
@@ -171,12 +170,4 @@ __all__ = [
     "write_report",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'siamkit' has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULE_OF[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOME)

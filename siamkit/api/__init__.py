@@ -7,7 +7,9 @@ not.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from siamkit.lazy import lazily
 
 if TYPE_CHECKING:
     from siamkit.api.configuring import Config
@@ -74,7 +76,6 @@ _HOME = {
     "siamkit.api.runs": ("create_model", "create_policy", "fit", "inspect", "phases"),
     "siamkit.model.pretrained.push": ("push_to_hub",),
 }  # fmt: skip
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Config",
@@ -121,18 +122,10 @@ __all__ = [
     "write_report",
 ]
 
+__getattr__, __dir__ = lazily(__name__, _HOME)
+
 
 def load_all() -> None:
     """Load all names now, so that the first use of a name imports nothing."""
     for module in _HOME:
         importlib.import_module(module)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'siamkit.api' has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULE_OF[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -8,8 +8,9 @@ siamkit doesn't import torch.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from siamkit.lazy import lazily
 
 if TYPE_CHECKING:
     from siamkit.engine.blank import SuffixError
@@ -21,22 +22,14 @@ if TYPE_CHECKING:
     from siamkit.engine.kernels import run as run_kernel
 
 _HOME = {
-    "KERNELS": ("kernels", "KERNELS"),
-    "Boundary": ("boundary", "Boundary"),
-    "CachedRows": ("feature_cache", "CachedRows"),
-    "Choice": ("kernels", "Choice"),
-    "Cut": ("cutting", "Cut"),
-    "CutResult": ("cutting", "CutResult"),
-    "FeatureCache": ("feature_cache", "FeatureCache"),
-    "Kernel": ("kernels", "Kernel"),
-    "SuffixError": ("blank", "SuffixError"),
-    "build_kernel": ("kernels", "build_kernel"),
-    "choose_kernel": ("kernels", "choose"),
-    "cut": ("cutting", "cut"),
-    "find_boundaries": ("boundary", "find_boundaries"),
-    "first_exact_cut": ("cutting", "first_exact_cut"),
-    "run_kernel": ("kernels", "run"),
-}
+    "siamkit.engine.blank": ("SuffixError",),
+    "siamkit.engine.boundary": ("Boundary", "find_boundaries"),
+    "siamkit.engine.cutting": ("Cut", "CutResult", "cut", "first_exact_cut"),
+    "siamkit.engine.feature_cache": ("CachedRows", "FeatureCache"),
+    "siamkit.engine.kernels": (
+        "KERNELS", "Choice", "Kernel", "build_kernel", "choose_kernel", "run_kernel",
+    ),
+}  # fmt: skip
 
 __all__ = [
     "KERNELS",
@@ -56,13 +49,6 @@ __all__ = [
     "run_kernel",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _HOME[name]
-    return getattr(import_module(f"{__name__}.{module}"), attribute)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(
+    __name__, _HOME, renamed={"choose_kernel": "choose", "run_kernel": "run"}
+)

@@ -15,8 +15,9 @@ The names load on first use, so that importing siamkit doesn't import torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from siamkit.lazy import lazily
 
 if TYPE_CHECKING:
     from siamkit.freezing.controller import FreezeController
@@ -26,16 +27,11 @@ if TYPE_CHECKING:
     from siamkit.model.stages import discover_stages
 
 _HOME = {
-    "FreezeController": "siamkit.freezing.controller",
-    "FreezePlan": "siamkit.interfaces",
-    "FreezePolicy": "siamkit.interfaces",
-    "FreezeSchedule": "siamkit.freezing.schedule",
-    "Phase": "siamkit.interfaces",
-    "Progress": "siamkit.interfaces",
-    "Stage": "siamkit.interfaces",
-    "discover_stages": "siamkit.model.stages",
-    "tied_parameters": "siamkit.model.names",
-    "unwrap": "siamkit.model.names",
+    "siamkit.freezing.controller": ("FreezeController",),
+    "siamkit.freezing.schedule": ("FreezeSchedule",),
+    "siamkit.interfaces": ("FreezePlan", "FreezePolicy", "Phase", "Progress", "Stage"),
+    "siamkit.model.names": ("tied_parameters", "unwrap"),
+    "siamkit.model.stages": ("discover_stages",),
 }
 
 __all__ = [
@@ -51,12 +47,4 @@ __all__ = [
     "unwrap",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'siamkit.freezing' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOME)
