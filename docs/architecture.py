@@ -62,6 +62,7 @@ MODULES = {
     "errors": "Exceptions and exit codes.",
     "keys": "The key of a view of an image.",
     "spelling": "Spells settings for Python or for the CLI.",
+    "lazy": "Public names that load on their first use.",
     "words": "Numbers with nouns; texts that are safe to print.",
     "options": "The base of options models.",
     "version": "The version of siamkit, and those of the libraries behind a result.",

@@ -28,6 +28,6 @@ def lazily(
         return getattr(importlib.import_module(module_of[name]), own.get(name, name))
 
     def __dir__() -> list[str]:
-        return sorted(module_of)
+        return list(importlib.import_module(package).__all__)
 
     return __getattr__, __dir__
