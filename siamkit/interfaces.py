@@ -271,8 +271,8 @@ class Pairs:
     """Explicit pairs, as indices into a batch of embeddings.
 
     Attributes:
-        first: ``[P]`` int64.
-        second: ``[P]`` int64.
+        first: ``[P]`` int64, the row of each pair's first embedding in the batch.
+        second: ``[P]`` int64, the row of its second embedding.
         same: ``[P]`` bool, True if both show the same identity.
     """
 

@@ -168,7 +168,7 @@ def register(
     """
     entry = checked_entry(kind, HERE, name, build, **given)
     if not isinstance(replace, bool):
-        raise PluginError(f"replace of {name!r} must be True or False", got=replace)
+        raise PluginError(f"the argument replace of {name!r} must be True or False", got=replace)
     registry = get().registries[kind]
     other = registry.entries.get(name)
     if other is not None and other.distribution != HERE:

@@ -146,7 +146,7 @@ class TrainConfig(Section):
         12,
         ge=1,
         le=100_000,
-        description="Passes over the training images; every epoch uses each image.",
+        description="The number of epochs. An epoch uses every training image at least once.",
     )
     batch_size: int = Field(
         64, ge=2, description="Images per optimizer step: P classes x K images per class."

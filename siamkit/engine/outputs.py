@@ -122,7 +122,7 @@ class Count(Leaf):
     """The number of images."""
 
     def make(self, images: int, activations: Mapping[int, Tensor]) -> int:
-        """Return the number."""
+        """Return the number of images."""
         return images
 
 

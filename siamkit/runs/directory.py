@@ -98,16 +98,24 @@ class RunDir:
         return run
 
     def require_free(self, *, restart: bool = False) -> None:
-        """Check that a new run can have this directory: it is empty, or does not exist.
+        """Check that a new run can have this directory.
+
+        It is empty or does not exist, and lies in no other run, with which it would be removed.
 
         Args:
             restart: As for :meth:`reserve`.
 
         Raises:
-            ConfigError: The directory is not empty.
+            ConfigError: The directory is not empty, or lies in a run.
             ResourceError: The directory cannot be read.
         """
         path = self.path
+        if outer := run_around(path):
+            raise ConfigError(
+                f"lies in the run {outer}",
+                where=str(path),
+                hint=f"choose another {setting('run_dir')}",
+            )
         with writing(path):
             if not self._is_free(restart):
                 hint = f"choose another {setting('run_dir')}"

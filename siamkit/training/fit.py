@@ -245,6 +245,6 @@ def _run(
         raise Interrupted(
             f"stopped by {stop.name} when the training was complete; only the report is missing",
             exit_code=stop.exit_code,
-            hint=f"{command('report', run_dir.path)} writes it",
+            hint=f"{command('report', run_dir.path)} writes the report",
         )
     return result

@@ -134,3 +134,14 @@ def test_a_read_only_directory_is_refused_before_anything_is_done(tmp_path: Path
     finally:
         os.seteuid(0)
     assert not run.config.exists()
+
+
+def test_a_run_in_another_run_is_refused(tmp_path: Path) -> None:
+    config = RunConfig.model_validate({"run_dir": tmp_path / "run"})
+    run = RunDir.reserve(config)
+    run.write_config(config)
+    run.append_event("notice", {"text": "began"})
+    inner = RunConfig.model_validate({"run_dir": tmp_path / "run" / "deep" / "inner"})
+    with pytest.raises(ConfigError, match=r"inner: lies in the run .*run; choose another run_dir"):
+        RunDir.reserve(inner)
+    assert not (tmp_path / "run" / "deep").exists()

@@ -107,12 +107,12 @@ class Epoch:
 
 @dataclass(frozen=True)
 class LoggedStep:
-    """An optimizer step.
+    """An optimizer step in the log of a run.
 
     Attributes:
-        at: The number of epochs, with their fraction, that were complete after the step.
-        loss: The loss.
-        rates: The learning rate of each stage.
+        at: The progress after the step, in epochs; 2.5 is the middle of the third epoch.
+        loss: The loss of this step's batch.
+        rates: The learning rate of each stage in this step.
     """
 
     at: float
