@@ -257,8 +257,8 @@ def _require_once(items: Sequence[Item], paths: Sequence[Path]) -> None:
                 "this file is given twice",
                 where=str(path),
                 got=" and ".join(splits),
-                hint="give each image once; an image in two splits would be measured on "
-                "what it trained on",
+                hint="give each image once, in one split; otherwise the network is measured on "
+                "images that it trained on",
             )
 
 

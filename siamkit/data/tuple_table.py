@@ -109,7 +109,7 @@ def connected(paths: Iterable[str], edges: Iterable[Sequence[str]]) -> dict[str,
 def read_tuples(table: Table, cells: Cells) -> tuple[TupleTable, tuple[str, ...]]:
     """Return the pairs or triplets of a table, and notices for the user.
 
-    Problems are added to ``cells``.
+    A wrong value in a cell is not raised here: it is added to ``cells``, which reports all of them.
 
     Raises:
         DataError: A required column is missing.

@@ -75,7 +75,7 @@ def find_frontier(net: nn.Module, boundary: Boundary, images: Tensor, seen: Reco
     calls = calls_until(record.calls, last)
     again = calls_until(seen.calls, last)
     if calls.keys() != again.keys():
-        raise SiamkitError("the set of modules that run depends on the number of images")
+        raise SiamkitError("the network runs other modules for another number of images")
     counts = (TRACED, seen.images)
     outputs = {c: _Output.between(c, value, again[c], counts, flow) for c, value in calls.items()}
     use = _Use(net, boundary, outputs, black)

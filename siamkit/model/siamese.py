@@ -95,7 +95,7 @@ class SiameseNet(TextRepr, nn.Module):
     def forward(
         self, images: Tensor, others: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the embeddings ``[N, E]`` of images ``[N, C, H, W]``, or of both sides of pairs.
+        """Return the embeddings ``[N, E]`` of images, or those of both images of pairs.
 
         Both sides of the pairs form one batch if their shapes are the same, so that a norm layer in
         training mode sees both.
@@ -103,6 +103,10 @@ class SiameseNet(TextRepr, nn.Module):
         Args:
             images: ``[N, C, H, W]``, the images, or the first images of N pairs.
             others: ``[N, C, H, W]``, the second images of the pairs; None to embed ``images`` only.
+
+        Returns:
+            The embeddings ``[N, E]``. For pairs, two such tensors: one of ``images``, one of
+            ``others``.
         """
         if others is None:
             return self.project(self.backbone(images))

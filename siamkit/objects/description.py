@@ -40,20 +40,20 @@ _DECLARED = re.compile(r"  (\w+) : ")
 
 
 class Description:
-    """Describes objects. Use a new instance for each object that a user passes.
+    """Computes the hash of an object that a user passes. Use a new instance for each object.
 
     The hash covers:
 
-    - the source of functions and of the methods of classes, with the values that they close over,
-      their default arguments, and the global variables that they read, if these are plain values,
-      or functions and classes of the same module;
+    - the source of functions and of the methods of classes, with the values that they close over
+      and their default arguments. Of the global variables that they read, it covers plain values,
+      and functions and classes of the same module;
     - the attributes of objects, recursively, by value; arrays and tensors by their bytes;
     - the structure of modules and the shapes of their parameters and buffers. The values of
       parameters and buffers are left out, because a checkpoint restores them.
 
-    Code of Python, torch and siamkit is covered by its name alone, and so are global functions and
-    classes of other modules. Other global objects, and the state of objects written in C that
-    cannot be pickled, are not covered.
+    Of code of Python, torch and siamkit, and of global functions and classes of other modules, it
+    covers the name alone. It does not cover other global objects, nor the state of objects that are
+    written in C and cannot be pickled.
     """
 
     def __init__(self) -> None:

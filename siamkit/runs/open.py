@@ -105,15 +105,7 @@ class OpenRun:
         return None
 
     def _require_config(self, config: RunConfig, saved: SavedCheckpoint) -> None:
-        record = config.backbone.pruning
-        pruned = None if record is None else Pruning.load(record).digest
-        if pruned != saved.state["identity"].get("pruning"):
-            raise CheckpointError(
-                "the run's backbone has other pruned channels",
-                where=str(self.dir.config if record is None else record),
-                hint=f"restore the run's {self.dir.pruning.name}, and backbone.pruning in its "
-                "config.yaml",
-            )
+        self._require_pruning(config.backbone.pruning, saved.state["identity"].get("pruning"))
         now = {f"config {key}": value for key, value in decisive(config).items()}
         before = {k: v for k, v in saved.state["identity"].items() if k.startswith("config ")}
         changed = sorted(key for key in before if key not in now or now[key] != before[key])
@@ -128,6 +120,25 @@ class OpenRun:
             hint="restore the file, or start a new run with the new settings: "
             + command("train", config=self.dir.config),
         )
+
+    def _require_pruning(self, record: Path | None, digest: str | None) -> None:
+        """Check that the config names the record of the channels that the run's network lost."""
+        if (record is None) != (digest is None):
+            raise CheckpointError(
+                "backbone.pruning changed since the run was saved",
+                where=str(self.dir.config),
+                got=None if record is None else str(record),
+                allowed="none: the run's network is not pruned" if digest is None
+                else "the file with the channels that the run's network lost",
+                hint="restore the file",
+            )  # fmt: skip
+        if record is not None and Pruning.load(record).digest != digest:
+            raise CheckpointError(
+                "the run's backbone has other pruned channels",
+                where=str(record),
+                hint=f"restore the run's {self.dir.pruning.name}, and backbone.pruning in its "
+                "config.yaml",
+            )
 
     # --- checkpoints ---
 

@@ -109,6 +109,16 @@ def test_a_bit_of_the_config_is_refused_or_changes_no_result(run: Path, sample: 
                     assert digest(found) == digest(load_data(whole.data, whole.train.seed).val)
 
 
+def test_a_config_that_names_pruned_channels_which_the_run_has_not_is_refused(run: Path) -> None:
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("pruning: null", "pruning: n.json"))
+    with pytest.raises(
+        CheckpointError,
+        match=r"config\.yaml: backbone\.pruning changed.*got .*n\.json; allowed none",
+    ):
+        _ = api.open_run(run).config
+
+
 def test_a_bit_of_a_manifest_is_gone_back_from(run: Path) -> None:
     newest, older, *_ = checkpoint.newest_first(run / ROOT)
     path = newest / "manifest.json"
