@@ -110,7 +110,8 @@ class OptimizerConfig(Component):
         1e-4,
         ge=0,
         le=1000,
-        description="Weight decay. It is not applied to biases, norm layers and other one-dimensional parameters.",
+        description="Weight decay. It is not applied to biases, norm layers and other "
+        "one-dimensional parameters.",
     )
     loss_lr_mult: float = Field(
         1.0,

@@ -128,7 +128,7 @@ class OpenRun:
                 "backbone.pruning changed since the run was saved",
                 where=str(self.dir.config),
                 got=None if record is None else str(record),
-                allowed="none: the run's network is not pruned" if digest is None
+                allowed="no value, because the run's network is not pruned" if digest is None
                 else "the file with the channels that the run's network lost",
                 hint="restore the file",
             )  # fmt: skip
