@@ -266,6 +266,7 @@ def test_a_value_that_is_no_yaml_is_refused():
         parse_sets(["a.b=[1"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("raw", ["{a: 1, a: 2}", "!!int ''", "!!timestamp x", "[" * 5000])
 def test_what_the_yaml_reader_itself_trips_over_is_refused(tmp_path, raw):
     with pytest.raises(ConfigError, match=r"^--set x: the value is not YAML: .*, got "):

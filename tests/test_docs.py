@@ -330,6 +330,7 @@ def test_the_readmes_objects_train(image_folder, tmp_path, monkeypatch, capsys):
     assert "untrained" in printed and "retrieval: " in printed
 
 
+@pytest.mark.slow
 def test_the_objects_of_the_howto_train_and_resume(image_folder, tmp_path, monkeypatch, capsys):
     (tmp_path / "photos").symlink_to(image_folder)
     monkeypatch.chdir(tmp_path)
@@ -387,6 +388,7 @@ def test_the_plans_of_the_policy_howto_are_printed(capsys):
     assert [line[:3] for line in capsys.readouterr().out.splitlines()] == ["0 2", "2 8"]
 
 
+@pytest.mark.slow
 def test_the_loop_howto_runs(image_folder, tmp_path, monkeypatch, capsys):
     (tmp_path / "photos").symlink_to(image_folder)
     monkeypatch.chdir(tmp_path)

@@ -18,6 +18,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 BUILT_IN = ("--backbone", "timm:resnet10t", "--no-pretrained")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["quickstart.yaml", "greyscale_domain_shift.yaml"])
 def test_an_example_config_trains(name: str, image_folder: Path, tmp_path: Path) -> None:
     code = main(

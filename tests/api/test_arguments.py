@@ -29,7 +29,16 @@ NOT_TRIED = {
     "progress", "verify", "force", "parameters", "measure", "private", "token", "revision",
     "create_pr", "message",
 }  # fmt: skip
-LONG = ("prune", "find_lr", "export", "build_index", "create_model", "evaluate", "resume")
+LONG = (
+    "prune",
+    "find_lr",
+    "export",
+    "build_index",
+    "create_model",
+    "evaluate",
+    "resume",
+    "load_embedder",
+)
 FUNCTIONS = [
     name
     for name in siamkit.__all__

@@ -87,6 +87,7 @@ def test_what_is_left_out_or_chosen_by_the_run_is_no_change(run_values: RunValue
     assert begin(values)["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_what_decides_nothing_may_change(
     run_values: RunValues, image_folder: Path, tmp_path: Path
 ) -> None:

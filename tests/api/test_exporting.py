@@ -48,6 +48,7 @@ def hashes(folder: Path) -> dict[str, bytes]:
             for p in folder.rglob("*") if p.is_file()}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_export_is_one_folder_with_network_manifest_and_card(run, onnx):
     assert {path.name for path in onnx.output.iterdir()} == {"model.onnx", "README.md", MANIFEST}
     manifest = read_manifest(onnx.output)

@@ -134,6 +134,7 @@ def test_a_second_view_is_another_view_of_the_same_images(
     assert len(seen[cached][0]) == 16
 
 
+@pytest.mark.slow
 def test_a_run_with_objects_resumes_when_they_are_given_again(
     fit: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -176,6 +177,7 @@ def test_a_run_refuses_objects_with_other_settings(
     assert siamkit.resume(run, **objects())["epochs"] == 1
 
 
+@pytest.mark.slow
 def test_the_images_of_a_run_stay_with_it(
     fit: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -187,6 +189,7 @@ def test_the_images_of_a_run_stay_with_it(
     assert siamkit.evaluate(moved)["retrieval"]["recall@1"] >= 0
 
 
+@pytest.mark.slow
 def test_a_run_on_a_folder_a_table_and_pictures_is_a_run_like_any_other(
     fit: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -362,6 +365,7 @@ class WithPart(nn.Module):
         return features
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_torchscript_and_lazy_layers_train_and_quantised_ones_are_refused(
     fit: Callable[..., dict[str, Any]], tmp_path: Path
@@ -443,6 +447,7 @@ def memory_of(net: nn.Module) -> list[list[str]]:
     return [names for names in shared.values() if len(names) > 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", ["full", "freeze-all"])
 @pytest.mark.parametrize("kind", [Tied, Repeated, Viewing])
 def test_tensors_that_share_memory_are_saved_and_restored(

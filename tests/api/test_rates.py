@@ -22,6 +22,7 @@ def values(run_values: RunValues) -> dict[str, Any]:
     return {k: v for k, v in run_values(loss="triplet").items() if k != "run_dir"}
 
 
+@pytest.mark.slow
 def test_the_result_is_typed(values: dict[str, Any]) -> None:
     result = siamkit.find_lr(values, steps=30)
     assert result.lr == result["lr"] and isinstance(result.lr, float)
@@ -72,6 +73,7 @@ def test_objects_and_images_in_memory_are_tested_and_stay(tmp_path: Path) -> Non
     assert loss.seen == 0  # the caller's object was copied
 
 
+@pytest.mark.slow
 def test_passes_become_smaller_where_the_memory_runs_out(
     values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +109,7 @@ def test_batch_statistics_are_refused_first(values: dict[str, Any]) -> None:
         siamkit.find_lr(values, head="bnneck")
 
 
+@pytest.mark.slow
 def test_known_pairs_are_tested(tmp_path: Path, draw_image: Callable[..., None]) -> None:
     rows = ["a,b,same"]
     for kind in range(6):

@@ -38,6 +38,7 @@ class Squeeze(nn.Module):
         return squeezed
 
 
+@pytest.mark.slow
 def test_a_registered_name_works_like_a_plugins(run_values: Callable[..., dict[str, Any]]) -> None:
     siamkit.register_head("squeeze", lambda o, n: Squeeze(n, o.width), options=Width)
     siamkit.register_optimizer("plain-sgd", lambda options, groups: torch.optim.SGD(groups))
@@ -119,6 +120,7 @@ def test_embeddings_of_any_network_are_evaluated() -> None:
         siamkit.evaluate("run", embeddings=vectors, labels=[0])
 
 
+@pytest.mark.slow
 def test_an_embedder_is_evaluated_on_pictures(
     run_values: Callable[..., dict[str, Any]], image_folder: Path
 ) -> None:

@@ -133,6 +133,7 @@ def test_tracking_changes_nothing_of_what_is_learned(done, values_of, tmp_path):
     assert not (tmp_path / "plain" / "tensorboard").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [2, 9])
 def test_a_resumed_run_goes_on_with_the_curves_and_repeats_no_step(
     done, values_of, tmp_path, stop_at
@@ -158,6 +159,7 @@ def test_a_resumed_run_goes_on_with_the_curves_and_repeats_no_step(
     assert resumed.points("loss/step") == Curves(done[0]["run_dir"], "training").points("loss/step")
 
 
+@pytest.mark.slow
 def test_it_can_be_added_to_a_run_that_is_resumed(values_of, tmp_path):
     run_dir = tmp_path / "run"
     with pytest.raises(RuntimeError, match="crash"):

@@ -130,6 +130,7 @@ def test_json_has_no_nan(capsys):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", [["--help"], ["plugins", "--json"]], ids=" ".join)
 def test_a_reader_that_goes_away_is_no_error(args):
     reader, writer = os.pipe()

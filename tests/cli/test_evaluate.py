@@ -37,6 +37,7 @@ def test_images_that_chose_the_epoch_and_the_threshold_are_told(cli, run):
     assert cli("evaluate", run, "--last", "--json").json["data"]["chose"] == ["threshold"]
 
 
+@pytest.mark.slow
 def test_images_that_the_run_used_are_told_wherever_they_are(cli, run, image_folder, tmp_path):
     copies = shutil.copytree(image_folder, tmp_path / "copies")
     linked = tmp_path / "linked"

@@ -36,6 +36,7 @@ def pairs(image_folder: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_verify_embed_index_and_search_run_without_torch(
     exported_run, image_folder, pairs, tmp_path
 ):
@@ -149,6 +150,7 @@ def test_the_functions_in_python_take_an_exported_model_too(exported_run, image_
         siamkit.load_embedder(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["torch", "timm"])
 def test_a_model_that_was_exported_for_torch_is_an_embedder(
     format, exported_run, image_folder, tmp_path

@@ -21,6 +21,7 @@ def quick(cli: Cli, image_folder: Path) -> Cli:
     return lambda verb, *more: cli(verb, image_folder, *QUICK, *more)
 
 
+@pytest.mark.slow
 def test_the_chart_and_the_rate_are_printed(quick: Cli) -> None:
     result = quick("lr-find", "--steps", "30")
     assert result.code == 0, result.err

@@ -68,6 +68,7 @@ def test_a_run_is_read_once(cli, run, image_folder, tmp_path, counts, command, r
     assert counts == {"resolve": resolved, "load": loaded}
 
 
+@pytest.mark.slow
 def test_a_training_resolves_its_config_once(cli, run_values, tmp_path, counts):
     from siamkit.config import yaml_text
 

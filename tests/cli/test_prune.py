@@ -20,6 +20,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, values_of: Any) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_table_shows_both_networks(cli: Any, run: Path) -> None:
     done = cli("prune", run, "--ratio", "0.4", "--finetune-epochs", "1", "--freeze-policy", "full")
     assert done.code == 0, done.err

@@ -16,6 +16,7 @@ def config(tmp_path, run_values) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_training_ends_with_a_report_and_the_verb_writes_another(cli, config, tmp_path):
     done = cli("train", "--config", config, "--json")
     report = tmp_path / "run" / "report.html"

@@ -27,6 +27,7 @@ def run(images, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str
     return folder, done
 
 
+@pytest.mark.slow
 def test_train_prints_one_object_with_the_run_and_its_metrics(run):
     folder, done = run
     result = json.loads(done.stdout)
@@ -65,6 +66,7 @@ def test_for_people_train_prints_the_summary_on_stdout(cli, run):
     assert "resumed after epoch 3" in done.err
 
 
+@pytest.mark.slow
 def test_inspect_takes_a_run(cli, run):
     done = cli("inspect", run[0], "--json")
     assert done.json["schema"] == "siamkit.inspect/1"

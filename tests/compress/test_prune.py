@@ -55,6 +55,7 @@ def done(trained: Path) -> PruningResult:
     return siamkit.prune(trained, trained.with_name("small"), ratio=0.5, freeze="full")
 
 
+@pytest.mark.slow
 def test_the_new_run_is_smaller_and_the_old_one_is_untouched(trained: Path) -> None:
     before = contents(trained)
     result = siamkit.prune(trained, trained.with_name("other"), ratio=0.4, finetune_epochs=1)
@@ -70,6 +71,7 @@ def test_the_new_run_is_smaller_and_the_old_one_is_untouched(trained: Path) -> N
     assert any("did not train in the fine-tuning" in text for text in result.notices)
 
 
+@pytest.mark.slow
 def test_the_result_holds_what_both_runs_say(trained: Path, done: PruningResult) -> None:
     assert done["importance"] == "taylor" and done["epochs"] == 2
     for side, run in ((done.before, trained), (done.after, done.run_dir)):
@@ -83,6 +85,7 @@ def test_the_result_holds_what_both_runs_say(trained: Path, done: PruningResult)
         assert side["latency_ms"] > 0 and side["images_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_every_command_works_on_the_new_run(done: PruningResult, tmp_path: Path) -> None:
     run = done.run_dir
     inspected = siamkit.inspect(run)

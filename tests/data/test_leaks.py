@@ -48,6 +48,7 @@ def test_copies_are_one_group_and_no_near_one(tmp_path: Path) -> None:
     assert contents.near_duplicates() == []
 
 
+@pytest.mark.slow
 def test_many_copies_take_time_and_memory_in_proportion(tmp_path: Path) -> None:
     picture(1).save(tmp_path / "1.png")
     copies = 20_000

@@ -186,6 +186,7 @@ class Stuck(Slow):
     seconds = 60
 
 
+@pytest.mark.slow
 def test_a_worker_killed_while_the_caller_waits_is_an_error_and_not_a_hang(images):
     start = time.monotonic()
     with Loader(ViewDataset(images, Slower(PRE), 0), 2) as loader:

@@ -42,6 +42,7 @@ def only(size=8, **augment):
 # --- seeds ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.integers(0, 10**6), st.text())
 def test_view_seeds_are_63_bit_and_repeatable(run_seed, view, key):
     seed = view_seed(run_seed, view, key)

@@ -29,6 +29,7 @@ def images(size=64, count=5):
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "vit_tiny_patch16_224", "densenet121"],

@@ -48,6 +48,7 @@ def test_it_is_wider_than_if_pairs_were_independent():
     assert by_identity[1] - by_identity[0] > 1.5 * (high - low)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     truth = np.mean([verification(s, a == b).auc for s, a, b in map(_draw, range(100, 200))])
     covered = 0

@@ -46,6 +46,7 @@ def test_a_killed_run_ends_as_if_nothing_was(kills: Kills, number: int) -> None:
     assert record.count >= 1, "the trap was sprung"
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_otherwise_is_found(kills: Kills) -> None:
     """The comparison can fail."""
     whole, expected, _ = kills.whole(Subject("stages", True))
@@ -55,6 +56,7 @@ def test_a_run_that_goes_on_otherwise_is_found(kills: Kills) -> None:
     assert any(key.startswith("tensors.last") for key in differences(outcome(other), expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_a_full_disk_loses_nothing(kills: Kills, number: int) -> None:
     record = full_disk(kills, number, seed=0)
@@ -79,6 +81,7 @@ def test_damage_that_changes_a_result_is_found() -> None:
     assert _judged("verify", "state.json", 4, None, {}, "damaged")[1] is None
 
 
+@pytest.mark.slow
 def test_every_reader_raises_errors_of_ours_only(kills: Kills) -> None:
     for _, attempt in fuzzed(kills, 300, 0):
         record = attempt()

@@ -69,6 +69,7 @@ def test_a_forward_that_reads_values_cannot_be_predicted() -> None:
     assert peak_of_step(ReadsValues(), torch.zeros(1, 4), 4, 2, nullcontext) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "convnext_atto", "efficientnet_lite0"])
 def test_common_networks_can_be_predicted_and_grow_with_the_batch(name: str) -> None:
     net = timm.create_model(name, num_classes=0)

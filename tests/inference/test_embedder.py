@@ -32,6 +32,7 @@ def plain(net: siamkit.SiameseNet, paths: list[Path]) -> torch.Tensor:
     return torch.cat([net.embed(view(decode(path, Decoding(3)))[None]) for path in paths])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["auto", "eager", "folded", "onnxruntime"])
 def test_embeddings_are_those_of_the_network(
     net: siamkit.SiameseNet, image_folder: Path, kernel: str
@@ -224,7 +225,7 @@ def state_of(net: siamkit.SiameseNet) -> list[Any]:
     """Return all that a training needs of a network: modes, what trains, and tensors."""
     modes = [module.training for module in net.modules()]
     trains = [parameter.requires_grad for parameter in net.parameters()]
-    return [modes, trains, [tensor.tolist() for tensor in net.state_dict().values()]]
+    return [modes, trains, [tensor.numpy().tobytes() for tensor in net.state_dict().values()]]
 
 
 @pytest.mark.parametrize("kernel", [

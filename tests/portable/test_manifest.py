@@ -46,6 +46,7 @@ def test_a_folder_may_have_no_threshold(tmp_path: Path):
     assert read_manifest(folder_of(tmp_path / "export", calibration=None)).calibration is None
 
 
+@pytest.mark.slow
 def test_every_changed_byte_of_every_file_is_refused(folder: Path):
     manifest = read_manifest(folder)
     for path in sorted(folder.iterdir()):

@@ -107,6 +107,7 @@ def test_scores_are_the_similarities_and_no_image_is_embedded_twice(folder, monk
     assert [path.name for path in seen] == ["x.png", "y.png", "z.png"]
 
 
+@pytest.mark.slow
 def test_verdicts_are_those_of_single_pairs(embedder, folder):
     path = listing(folder, "a,b,same\nx.png,y.png,1\ny.png,y.png,0\nx.png,z.png,0\n")
     verdicts = verify_pairs(embedder, read_pairs(path), path)

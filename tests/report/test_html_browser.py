@@ -132,6 +132,7 @@ def test_every_chart_is_drawn(page):
     assert all(width > 300 and paths > 2 for _, width, paths in charts), charts
 
 
+@pytest.mark.slow
 def test_charts_take_the_colours_of_the_scheme(browser, address):
     script = """return [getComputedStyle(document.querySelector(".xtick text")).fill,
                         getComputedStyle(document.querySelector(".xtitle")).fill,
@@ -163,6 +164,7 @@ def test_the_tip_stays_on_a_small_screen(browser, address):
         assert box["left"] >= 0 and box["right"] <= 375
 
 
+@pytest.mark.slow
 def test_the_map_is_walked_with_the_keyboard(page):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
@@ -338,6 +340,7 @@ def printed(page):
     return base64.b64decode(result["data"])
 
 
+@pytest.mark.slow
 def test_paper_has_few_pages_of_readable_text(page):
     import re
 
@@ -355,6 +358,7 @@ def test_paper_has_few_pages_of_readable_text(page):
     assert page.execute_script(OVERLAPS) == []
 
 
+@pytest.mark.slow
 def test_the_screen_is_as_before_after_printing(page):
     script = """return [...document.querySelectorAll("[data-chart]")].map((plot) => {
       const box = plot.querySelector(".main-svg").getBoundingClientRect();
@@ -385,6 +389,7 @@ def test_paper_is_light_whatever_the_screen_is(browser, address):
     assert colours == ["rgb(255, 255, 255)", "rgb(23, 27, 33)", "rgb(74, 82, 93)"]
 
 
+@pytest.mark.slow
 def test_it_prints_every_chart_within_the_paper(page):
     import base64
 

@@ -37,6 +37,7 @@ def data_of(text, name):
     return json.loads(found[1])
 
 
+@pytest.mark.slow
 def test_it_is_one_file_of_moderate_size_that_loads_nothing(written):
     result, text = written
     assert result["bytes"] == len(text.encode()) < 8_000_000

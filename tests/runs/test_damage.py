@@ -73,6 +73,7 @@ sweep = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @sweep
 def test_a_bit_of_the_calibration_is_refused_or_changes_nothing(run: Path, sample: bool) -> None:
     path = run / "calibration.json"
@@ -149,6 +150,7 @@ def test_no_bit_of_a_manifest_passes_its_seal(run: Path) -> None:
             assert unsealed(parsed(bytes(damaged)), "manifest") == whole
 
 
+@pytest.mark.slow
 @sweep
 def test_a_bit_of_another_record_is_refused_or_changes_nothing(run: Path, sample: bool) -> None:
     def held_out() -> Any:

@@ -33,6 +33,7 @@ def test_the_written_config_reads_back_as_the_same_config(tmp_path: Path) -> Non
     assert again == config.model_copy(update={"run_dir": None})
 
 
+@pytest.mark.slow
 def test_a_run_in_use_is_refused_and_its_owner_named(tmp_path: Path) -> None:
     program = (
         "import sys, pathlib\n"

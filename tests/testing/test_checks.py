@@ -569,6 +569,7 @@ def test_trackers(register, tracker, message):
     fails(testing.check_tracker, "wrong", match=message)
 
 
+@pytest.mark.slow
 def test_the_events_that_trackers_are_checked_with_are_those_of_a_run(run_values, tmp_path):
     from siamkit.testing.trackers import run_events
 

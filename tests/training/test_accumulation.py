@@ -29,6 +29,7 @@ def tensors_of(run: str) -> dict[str, Tensor]:
     return {**saved.model, **{f"optimizer.{n}": t for n, t in saved.optimizer.items()}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["off", "always"])
 @pytest.mark.parametrize("policy", ["freeze-all", "full"])
 def test_micro_batches_give_the_run_of_the_whole_batch(
@@ -83,6 +84,7 @@ def test_a_later_phase_with_batch_statistics_is_refused_at_its_start(run_values:
         api.fit(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", ["auto", "off"])
 def test_a_phase_with_batch_statistics_takes_the_whole_batch(
     run_values: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
@@ -137,6 +139,7 @@ def make(limit: int, when: int = 0) -> Small:
     return Small(limit, when)
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_passes_and_not_the_batch(
     image_folder: Path, tmp_path: Path
 ) -> None:
@@ -155,6 +158,7 @@ def test_out_of_memory_halves_the_passes_and_not_the_batch(
     assert ours["step"] == theirs["step"]
 
 
+@pytest.mark.slow
 def test_one_image_that_does_not_fit_ends_the_run(image_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match=r"out of memory .*one image per forward pass"):
         fit(image_folder, tmp_path / "run", make(0))
@@ -193,6 +197,7 @@ def test_passes_that_became_smaller_become_whole_where_they_must(
     assert told[1].startswith("a forward pass takes the whole batch again: ")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_smaller_passes(image_folder: Path, tmp_path: Path) -> None:
     """Bit-equal to the run that was not interrupted."""
     fit(image_folder, tmp_path / "whole", make(5))

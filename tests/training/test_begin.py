@@ -24,6 +24,7 @@ def trained(run_values: RunValues) -> Path:
     return Path(values["run_dir"])
 
 
+@pytest.mark.slow
 def test_it_can_be_resumed_from_its_first_step(trained: Path, tmp_path: Path) -> None:
     run = api.open_run(trained)
     splits = load_data(run.config.data, run.config.train.seed)

@@ -39,6 +39,7 @@ def tensors(run_dir: str | Path) -> dict[str, torch.Tensor]:
     return {**saved.model, **{f"o/{name}": t for name, t in saved.optimizer.items()}}
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_the_middle_of_an_epoch(
     run_values: RunValues, tmp_path: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_without_an_interval_only_epochs_are_saved(run_values: RunValues) -> Non
     assert saved_steps(values) == ["00000/00000000", "00001/00000003", "00002/00000006"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_as_many_checkpoints_are_kept_as_wished_and_the_best(
     run_values: RunValues, keep: int
@@ -102,6 +104,7 @@ def test_as_many_checkpoints_are_kept_as_wished_and_the_best(
     assert len(names) <= keep + 1
 
 
+@pytest.mark.slow
 def test_how_often_and_how_many_may_change_when_a_run_goes_on(run_values: RunValues) -> None:
     values = run_values()
     with pytest.raises(Killed):
@@ -133,6 +136,7 @@ def damaged(run_values: RunValues) -> Path:
     return Path(values["run_dir"])
 
 
+@pytest.mark.slow
 def test_strict_ends_instead_of_going_back(damaged: Path) -> None:
     before = {p: p.read_bytes() for p in (damaged / "checkpoints").rglob("*") if p.is_file()}
     with pytest.raises(CheckpointError, match=r"model\.safetensors: the file is damaged"):
@@ -155,6 +159,7 @@ def test_strict_ends_if_the_best_network_is_lost(
         api.resume(run, strict=True)
 
 
+@pytest.mark.slow
 def test_the_best_network_is_not_lost_with_the_optimizer_of_its_epoch(
     run_values: RunValues, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,7 @@ def test_cached_and_live_runs_learn_the_same(
         torch.testing.assert_close(cached.tensors[name], tensor, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_second_run_computes_no_prefix(train: Callable[..., Run]) -> None:
     common = {"freeze": POLICIES["freeze-all"], "engine": {"cache": "always"}, "data": {"views": 2}}
     first, second = train("first", **common), train("second", **common)
@@ -92,6 +93,7 @@ def test_a_second_run_computes_no_prefix(train: Callable[..., Run]) -> None:
     assert second.losses == first.losses
 
 
+@pytest.mark.slow
 def test_the_same_images_in_another_folder_hit_the_cache(
     train: Callable[..., Run], image_folder: Path, tmp_path: Path
 ) -> None:
@@ -121,6 +123,7 @@ def fixed(image_folder: Path, tmp_path: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "change", "missing"),
     [
@@ -143,6 +146,7 @@ def test_what_changes_the_rows_misses_the_cache(
     assert (second["missing"], second["rows"]) == (missing, 72)
 
 
+@pytest.mark.slow
 def test_a_changed_image_misses_the_cache(
     train: Callable[..., Run], image_folder: Path, tmp_path: Path
 ) -> None:
@@ -157,6 +161,7 @@ def test_a_changed_image_misses_the_cache(
     assert train("second", data=data, **common).of("engine")[0]["missing"] == 1
 
 
+@pytest.mark.slow
 def test_a_changed_weight_misses_the_cache(
     train: Callable[..., Run], run_values: RunValues, tmp_path: Path
 ) -> None:
@@ -182,6 +187,7 @@ def test_half_precision_maps_change_little(train: Callable[..., Run]) -> None:
     assert half.losses != exact.losses
 
 
+@pytest.mark.slow
 def test_a_small_run_makes_no_files_outside_its_folder(
     train: Callable[..., Run], tmp_path: Path
 ) -> None:
@@ -230,6 +236,7 @@ def fit_object(
     return {**result, "losses": losses, "decisions": decisions, "notices": notices}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["off", "always"])
 @pytest.mark.parametrize("on", ["content", "size"])
 def test_a_forward_that_branches_trains_as_the_whole_network_does(
@@ -243,6 +250,7 @@ def test_a_forward_that_branches_trains_as_the_whole_network_does(
     assert cut["metrics"]["last"] == pytest.approx(whole["metrics"]["last"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["off", "always"])
 def test_a_cut_that_differs_on_a_training_batch_is_said_and_not_used(
     image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
@@ -288,6 +296,7 @@ class Later(Branching):
         return features * mask if later and self.on == "mask" else features
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:To copy construct from a tensor")
 @pytest.mark.parametrize("on", ["nan", "mask", "infinite", "evaluation"])
 @pytest.mark.parametrize("cache", ["off", "always"])

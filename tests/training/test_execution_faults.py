@@ -58,6 +58,7 @@ def assert_bit_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> 
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
 
 
+@pytest.mark.slow
 def test_a_cache_that_differs_from_the_network_is_told_and_not_used(
     run_values: RunValues, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +81,7 @@ def test_a_cache_that_differs_from_the_network_is_told_and_not_used(
     assert losses(run) == losses(live)
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_is_found_told_and_filled_again(
     run_values: RunValues, tmp_path: Path
 ) -> None:
@@ -213,6 +215,7 @@ def test_without_a_cache_no_file_is_hashed(
     assert decided["mode"] == "live" and decided["missing"] == decided["rows"] > 0
 
 
+@pytest.mark.slow
 def test_an_image_that_changes_meanwhile_ends_the_run_before_it_is_kept(
     run_values: RunValues, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -251,6 +254,7 @@ def test_a_phase_that_lasts_longer_than_foreseen_goes_on(
     assert len(of(events, "phase_start")) == 1
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(
     run_values: RunValues, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

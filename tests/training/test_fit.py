@@ -110,6 +110,7 @@ def test_epochs_count_from_one_in_all_that_people_see_or_parse(done: Done) -> No
     assert [(p["first_epoch"], p["last_epoch"]) for p in phases] == [(1, 1), (2, 3)]
 
 
+@pytest.mark.slow
 def test_training_learns_held_out_classes(run_values: RunValues) -> None:
     values = run_values(
         # One that has much to learn: a small random network tells these colours apart already.
@@ -147,6 +148,7 @@ def test_phase_changes_are_told_as_they_happen(done: Done) -> None:
     assert lr["layer4"] == pytest.approx(head / 10)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(run_values: RunValues) -> None:
     values = run_values(train={"epochs": 1})
     runs = [
@@ -293,6 +295,7 @@ def resumable(folder: Path, run_dir: Path, workers: int = 0) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("event", "count"),
     [("checkpoint", 1), ("checkpoint", 2), ("step", 2), ("step", 8), ("epoch_end", 3)],
@@ -309,11 +312,13 @@ def test_a_resumed_run_is_bit_equal_to_one_never_interrupted(
     assert resumed["phases"] == whole["phases"]
 
 
+@pytest.mark.slow
 def test_resuming_a_run_that_is_over_gives_its_result_again(run_values: RunValues) -> None:
     result = api.fit(run_values())
     assert api.resume(result["run_dir"]) == result
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(
     whole: dict[str, Any], image_folder: Path, tmp_path: Path
 ) -> None:
@@ -396,6 +401,7 @@ def test_a_poisoned_buffer_is_caught_before_it_is_saved(run_values: RunValues) -
         )
 
 
+@pytest.mark.slow
 def test_the_worker_count_changes_nothing(run_values: RunValues) -> None:
     values = run_values(train={"epochs": 1})
     first = api.fit(values)
@@ -457,6 +463,7 @@ def test_the_optimizer_has_the_rates_of_plan_schedule_and_ramp(run_values: RunVa
         assert step["lr"] == pytest.approx(0.01 * scale)
 
 
+@pytest.mark.slow
 def test_best_is_right_even_if_the_run_dies_between_its_two_pointers(
     run_values: RunValues, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,7 @@ def test_the_free_memory_is_what_the_system_and_the_container_leave(
     assert free_bytes(CPU) > 600
 
 
+@pytest.mark.slow
 def test_auto_takes_what_fits_says_so_and_changes_only_the_rounding(
     run_values: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

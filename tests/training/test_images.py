@@ -69,6 +69,7 @@ def test_wide_images_are_seen_whole_by_default(run_values: Values, tmp_path: Pat
     assert siamkit.inspect(result["run_dir"]).to_json()  # reads the recorded config
 
 
+@pytest.mark.slow
 def test_a_crop_shows_its_loss(run_values: Values, tmp_path: Path) -> None:
     folder = wide_folder(tmp_path / "wide")
     result, notices = run(run_values, folder, fit="crop")
@@ -78,6 +79,7 @@ def test_a_crop_shows_its_loss(run_values: Values, tmp_path: Path) -> None:
     assert len(torch.unique(embedder.embed(sorted(folder.rglob("0.png"))), dim=0)) == 1
 
 
+@pytest.mark.slow
 def test_deep_images_give_what_their_8_bits_give(
     run_values: Values, values_of: Values, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -100,6 +102,7 @@ def test_deep_images_give_what_their_8_bits_give(
         other.embed(sorted(eight.rglob("0.png")))
 
 
+@pytest.mark.slow
 def test_the_choice_outlives_its_run(run_values: Values, tmp_path: Path) -> None:
     folder = wide_folder(tmp_path / "wide")
     result, _ = run(run_values, folder)

@@ -155,6 +155,7 @@ def test_a_resumed_run_holds_no_space_of_a_checkpoint_that_was_deleted(
     assert maps and not any(".safetensors" in text for text in maps)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_needs_room_for_its_checkpoints(
     run_values: RunValues, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def data_of(kind: str, folder: Path, root: Path) -> dict[str, Any]:
     return {"path": str(path), "root": str(root)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, loss", [
     ("pairs", "contrastive"), ("pairs", "multi-similarity"), ("triplets", "triplet"),
 ])  # fmt: skip
@@ -80,6 +81,7 @@ def test_known_tuples_train_and_are_verified(
     assert other["data"]["part"] == "all"
 
 
+@pytest.mark.slow
 def test_pairs_teach_what_they_say(run_values: Values, image_folder: Path, tmp_path: Path) -> None:
     """The same pairs with opposite answers pull the other way."""
     between = {}
@@ -102,6 +104,7 @@ def test_pairs_teach_what_they_say(run_values: Values, image_folder: Path, tmp_p
     assert between[True] > between[False] + 0.2, between
 
 
+@pytest.mark.slow
 def test_cached_pairs_train_as_live_ones_do(
     run_values: Values, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -118,6 +121,7 @@ def test_cached_pairs_train_as_live_ones_do(
         assert cached == pytest.approx(live, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_micro_batches_share_a_step(run_values: Values, image_folder: Path, tmp_path: Path) -> None:
     """Four parts of a step are averaged, not added up."""
     losses = []
@@ -132,6 +136,7 @@ def test_micro_batches_share_a_step(run_values: Values, image_folder: Path, tmp_
     assert losses[1] == pytest.approx(losses[0], rel=0.5)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_of_pairs_is_bit_equal(
     run_values: Values, image_folder: Path, tmp_path: Path
 ) -> None:
@@ -175,6 +180,7 @@ def test_labelled_images_have_no_auc(run_values: Values) -> None:
         api.fit(run_values(train={"monitor": "auc"}))
 
 
+@pytest.mark.slow
 def test_boxes_and_roles_of_a_manifest_count(
     run_values: Values, image_folder: Path, tmp_path: Path
 ) -> None:

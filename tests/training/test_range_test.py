@@ -149,6 +149,7 @@ def test_the_frozen_part_is_cached_and_agrees_with_the_whole_network(
         assert one.losses[:size] == pytest.approx(other.losses[:size], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_a_pass(run_values: RunValues) -> None:
     values = run_values(
         freeze={"name": "full", "lr_mult": 1.0, "norm": "frozen"},
@@ -187,6 +188,7 @@ def test_micro_batches_count_as_one_step(run_values: RunValues) -> None:
     assert len(result.curves[0].losses) == 21
 
 
+@pytest.mark.slow
 def test_the_rates_of_the_stages_are_multiples_of_the_tested_rate(
     run_values: RunValues, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ def slim(runs, tmp_path):
     return shutil.copytree(runs / "slim", tmp_path / "slim")
 
 
+@pytest.mark.slow
 def test_a_slim_run_is_small_and_gives_the_same_embeddings(runs, image_folder):
     assert size(runs / "slim" / "checkpoints") < size(runs / "all" / "checkpoints") / 3
     assert not list((runs / "slim").rglob("optimizer.safetensors"))

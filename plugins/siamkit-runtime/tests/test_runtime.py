@@ -71,6 +71,7 @@ def listing(photos, tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_nothing_but_the_runtime_is_needed(site, exported, photos, listing, tmp_path):
     one, other = photos / "class0/0.png", photos / "class1/0.png"
     for words in (

@@ -81,6 +81,7 @@ INFO = st.builds(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(st.lists(INFO, max_size=8), st.integers(-10, 400))
 def test_no_store_goes_in_vain_and_none_that_is_used(stores, limit):
     gone = choose(stores, limit)

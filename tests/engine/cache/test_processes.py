@@ -12,6 +12,7 @@ import pytest
 from siamkit.engine.cache.budget import clear, list_stores
 
 
+@pytest.mark.slow
 def test_a_kill_loses_only_what_was_not_published(cache, start):
     child = start("""
 with opened(root) as store, store.filling() as fill:
@@ -67,6 +68,7 @@ with opened(root) as store:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_fill_one_store_and_each_row_is_computed_once(cache, program):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     children = [subprocess.Popen(program(FILL), **pipes) for _ in range(2)]
@@ -81,6 +83,7 @@ def test_two_processes_fill_one_store_and_each_row_is_computed_once(cache, progr
     cache.check(range(40))
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_filling_lets_the_waiting_one_go_on(cache, start):
     first = start("""
 with opened(root) as store, store.filling() as fill:
@@ -100,6 +103,7 @@ with opened(root) as store:
     assert second.stdout.readline() == "[1]\n"
 
 
+@pytest.mark.slow
 def test_a_process_that_waits_can_be_stopped(cache, start):
     class Stopped(Exception):
         pass
@@ -141,6 +145,7 @@ with opened(root) as store:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_of_ours_and_what_was_published_is_intact(program):
     # Python ignores SIGXFSZ: a file over the limit is an OSError, as on a full disk.
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))"

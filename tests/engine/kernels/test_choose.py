@@ -204,6 +204,7 @@ def test_without_an_image_there_is_no_choice(small: nn.Module) -> None:
         _choose(small, torch.rand(0, 3, 32, 32))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(available("cpu")["onnxruntime"] is not None, reason="needs ONNX Runtime")
 def test_dear_kernels_are_built_only_for_many_images(
     small: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch

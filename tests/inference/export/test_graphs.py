@@ -40,6 +40,7 @@ def with_biases(net):
     return net
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("format", FORMATS_TO_RUN)
 def test_an_exported_network_computes_what_torch_computes(format, name, subject_of, tmp_path):
@@ -59,6 +60,7 @@ def test_an_exported_network_computes_what_torch_computes(format, name, subject_
     assert made.width == subject.net.embedding_dim and made.normalized
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("format", FORMATS_TO_RUN)
 def test_int8_is_smaller_and_close_to_float32(format, name, subject_of, tmp_path):
@@ -81,6 +83,7 @@ def test_int8_is_smaller_and_close_to_float32(format, name, subject_of, tmp_path
     assert np.array_equal(quantizer.quantized(())(images), quantizer.quantized(())(images))
 
 
+@pytest.mark.slow
 def test_embeddings_that_are_not_normalised_keep_their_length(subject_of, tmp_path):
     net = network("timm:test_resnet")
     net.normalize = False
@@ -88,6 +91,7 @@ def test_embeddings_that_are_not_normalised_keep_their_length(subject_of, tmp_pa
     assert not made.normalized and made.cosine >= COSINE
 
 
+@pytest.mark.slow
 def test_the_file_holds_no_paths_of_this_machine(subject_of, tmp_path):
     export_graph(subject_of(network("timm:test_resnet")), FORMATS["onnx"], tmp_path, int8=False)
     content = (tmp_path / "model.onnx").read_bytes()
@@ -116,6 +120,7 @@ def test_a_network_that_cannot_be_captured_is_refused_with_the_reason(subject_of
     assert len(str(e.value)) < 700 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_converted_network_that_differs_is_refused(subject_of, tmp_path, monkeypatch):
     subject = subject_of(network("timm:test_resnet"))
     right = graphs._BACKENDS["onnx"]
