@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -17,13 +15,12 @@ from siamkit.interfaces import Phase
 from siamkit.spelling import setting
 from siamkit.training.build import Setup
 from siamkit.training.exactness import obstacle
+from siamkit.training.free_memory import free_bytes
 from siamkit.training.optimizer import state_size
 from siamkit.training.step import autocast
 
 _SHARE = 0.8
 """The share of the free memory to use. Batches, caches and other processes need some too."""
-
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -135,32 +132,3 @@ def predictor(setup: Setup) -> Callable[[int], int | None]:
         )  # fmt: skip
 
     return predict
-
-
-def free_bytes(device: torch.device) -> int:
-    """Return the free memory of a device. On a CPU, the limit of a container counts too."""
-    if device.type == "cuda":
-        free: int = torch.cuda.mem_get_info(device)[0]
-        # What torch keeps for later use is free for this process.
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return min(_available(), _left_in_container())
-
-
-def _available() -> int:
-    try:
-        text = Path("/proc/meminfo").read_text()
-        line = next(line for line in text.splitlines() if line.startswith("MemAvailable:"))
-        return int(line.split()[1]) * 1024
-    except (OSError, StopIteration):  # not Linux: assume that half is free
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-
-
-def _left_in_container() -> int:
-    """Return what a container's limit leaves. Cached files count as used, but give way."""
-    try:
-        limit, used = (int((_CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
-        rows = (line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-        files = sum(int(n) for name, n in rows if name in ("inactive_file", "active_file"))
-    except (OSError, ValueError):  # no limit
-        return 2**63
-    return limit - max(used - files, 0)

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -16,9 +14,7 @@ from siamkit import api
 from siamkit.interfaces import Event
 from siamkit.runs import checkpoint
 from siamkit.training import fitting
-from siamkit.training.fitting import Fit, choose, free_bytes
-
-CPU = torch.device("cpu")
+from siamkit.training.fitting import Fit, choose
 
 
 @given(
@@ -46,20 +42,6 @@ def test_images_that_wait_for_their_pass_take_memory() -> None:
     assert choose(512, 5120, 1280, 800) == Fit(64, 640, 5120, 800)
     assert choose(512, 5120, 1280, 800, held=1) == Fit(8, 584, 5120, 800)
     assert choose(512, 5120, 1280, 1200, held=1) == Fit(32, 800, 5120, 1200)
-
-
-def test_the_free_memory_is_what_the_system_and_the_container_leave(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    everything = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    monkeypatch.setattr(fitting, "_CGROUP", tmp_path)
-    assert 0 < free_bytes(CPU) <= everything
-    (tmp_path / "memory.max").write_text("1000\n")
-    (tmp_path / "memory.current").write_text("900\n")
-    (tmp_path / "memory.stat").write_text("anon 400\ninactive_file 300\nactive_file 200\n")
-    assert free_bytes(CPU) == 600, "cached files give way"
-    (tmp_path / "memory.max").write_text("max\n")
-    assert free_bytes(CPU) > 600
 
 
 @pytest.mark.slow

@@ -1,0 +1,85 @@
+"""Free memory: what a device, the system and the limits of control groups leave to this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+_CGROUP = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
+_UNLIMITED = 2**63
+
+
+class _Names(NamedTuple):
+    """The files of a control group with its memory, and the cached files in its statistics."""
+
+    limit: str
+    used: str
+    files: tuple[str, str]
+
+
+_V1 = _Names(
+    "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")
+)
+_V2 = _Names("memory.max", "memory.current", ("inactive_file", "active_file"))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the free memory of a device. On a CPU, the limit of a container counts too."""
+    if device.type == "cuda":
+        free: int = torch.cuda.mem_get_info(device)[0]
+        # What torch keeps for later use is free for this process.
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min(_available(), _left_in_container())
+
+
+def _available() -> int:
+    try:
+        text = Path("/proc/meminfo").read_text()
+        line = next(line for line in text.splitlines() if line.startswith("MemAvailable:"))
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration):  # not Linux: assume that half is free
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _left_in_container() -> int:
+    """Return what the limits of this process's control groups leave; huge without a limit."""
+    return min((_left(folder, names) for folder, names in _groups()), default=_UNLIMITED)
+
+
+def _groups() -> Iterator[tuple[Path, _Names]]:
+    """Yield the process's control groups that may limit memory, from its own to the root.
+
+    In a container, the root is that of the container.
+    """
+    try:
+        lines = _OWN_GROUPS.read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            names, root = _V2, _CGROUP
+        elif "memory" in controllers.split(","):
+            names, root = _V1, _CGROUP / "memory"
+        else:
+            continue
+        own = root / path.lstrip("/")
+        yield from (
+            (folder, names) for folder in (own, *own.parents) if folder.is_relative_to(root)
+        )
+
+
+def _left(folder: Path, names: _Names) -> int:
+    """Return what a group's limit leaves. Cached files count as used, but give way."""
+    try:
+        limit, used = (int((folder / name).read_text()) for name in (names.limit, names.used))
+        rows = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        files = sum(int(n) for name, n in rows if name in names.files)
+    except (OSError, ValueError):  # no limit
+        return _UNLIMITED
+    return limit - max(used - files, 0)
