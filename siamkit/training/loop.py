@@ -122,7 +122,9 @@ class Trainer:
         started = time.perf_counter()
         try:
             while not self.epoch.train(execution, self.engine):
-                pass  # out of memory: the epoch goes on with smaller forward passes
+                # Out of memory: the epoch goes on with smaller forward passes. A resumed run takes
+                # them from this step on too, even if it has more memory.
+                self.save(best=False)
             self._end_epoch(execution, started)
         except SuffixError as error:
             # The failed step updated nothing, so the whole network repeats it.

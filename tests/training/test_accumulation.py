@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -219,6 +220,59 @@ def test_a_resumed_run_keeps_its_smaller_passes(image_folder: Path, tmp_path: Pa
     with pytest.raises(Stop):
         begin(tmp_path / "run")
     siamkit.resume(tmp_path / "run", backbone=make(5))
+    whole, resumed = tensors_of(str(tmp_path / "whole")), tensors_of(str(tmp_path / "run"))
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+
+
+MACHINE = SimpleNamespace(images=1000)  # how many images fit into its memory
+
+
+class Here(Small):
+    """A network for which the machine's memory counts, which is no property of the network."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.limit, limit = MACHINE.images, self.limit
+        try:
+            return super().forward(images)
+        finally:
+            self.limit = limit
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", ["checkpoint", "step"])
+def test_a_run_killed_after_it_took_smaller_passes_goes_on_with_them_on_a_larger_machine(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: str
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def run(folder: Path, end: bool) -> None:
+        torch.manual_seed(0)
+        monkeypatch.setattr(MACHINE, "images", 1000)
+        shrunk: list[int] = []
+
+        def listen(event: Event) -> None:
+            if event.name == "step" and event.data["step"] == 2:
+                MACHINE.images = 5
+            if "out of memory" in event.data.get("text", ""):
+                shrunk.append(1)
+            if end and len(shrunk) == 2 and event.name == stop:
+                raise Stop
+
+        siamkit.fit(
+            data=image_folder, backbone=Here(), freeze="full", epochs=2, batch_size=16,
+            image_size=32, run_dir=folder, engine={"cut": "off"},
+            optimizer={"name": "sgd", "lr": 0.01}, listeners=[listen],
+        )  # fmt: skip
+
+    run(tmp_path / "whole", end=False)
+    with pytest.raises(Stop):
+        run(tmp_path / "run", end=True)
+    MACHINE.images = 1000
+    siamkit.resume(tmp_path / "run", backbone=Here())
     whole, resumed = tensors_of(str(tmp_path / "whole")), tensors_of(str(tmp_path / "run"))
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
 
