@@ -222,3 +222,40 @@ def test_sigterm_after_the_training_loses_nothing_and_says_what_is_missing(
     assert run.metrics and run.calibration() and run.log.events[-1]["event"] == "run_end"
     if program == IN_THE_REPORT:
         assert json.loads(done.stdout)["history"]
+
+
+IN_THE_RANGE_TEST = """
+import os, signal, sys
+from siamkit.training import find_lr
+run_range_test = find_lr.run_range_test
+def asked(*given):
+    number = int(os.environ["SIGNAL"])
+    def advance(done, total):
+        if done == 3:
+            os.kill(os.getpid(), number)
+    return run_range_test(*given[:-1], advance)
+find_lr.run_range_test = asked
+from siamkit.cli.app import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["term", "int"]
+)
+def test_a_signal_in_the_range_test_of_a_run_leaves_nothing(
+    run_values: RunValues, tmp_path: Path, number: int, code: int
+) -> None:
+    values = run_values(train={"epochs": 1}, optimizer={"name": "adamw", "lr": "auto"})
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml_text.dump(values))
+    done = subprocess.run(
+        [sys.executable, "-c", IN_THE_RANGE_TEST, "train", "--config", str(config)],
+        capture_output=True, text=True, timeout=120,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "SIGNAL": str(int(number))},
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not Path(values["run_dir"]).exists()
+    assert api.fit(values)["history"], "the command can be run again"
