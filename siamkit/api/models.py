@@ -95,7 +95,7 @@ def load_embedder(
             or timm.
         which: ``best``: the network of the best epoch; ``last``: the last saved one.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        kernel: The kernel that runs the network: a name for ``engine.prefix``, or ``auto`` to
+        kernel: The kernel that runs the network: a value of ``engine.prefix``, or ``auto`` to
             choose one by measurement.
         workers: Processes that decode images; None: chosen by the number of cores and images.
         backbone: As for :func:`load_model`.

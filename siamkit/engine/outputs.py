@@ -80,7 +80,7 @@ class Shape:
         return self.axis == 0 and self.sizes[0] == 1 and len(self.sizes) > 1
 
     def rows(self, tensor: Tensor) -> Tensor:
-        """Return a tensor of this shape as one row per image ``[N, values]``."""
+        """Flatten a tensor that has this shape to ``[N, values]``, one row per image."""
         assert self.axis is not None
         first = tensor.movedim(self.axis, 0)
         return first.reshape(len(first) // self.sizes[self.axis], self.values)

@@ -84,7 +84,7 @@ class Embedder(TextRepr):
 
     Args:
         net: The network. Its mode and its parameters' ``requires_grad`` stay as they are.
-        kernel: The kernel that runs the network: a name for ``engine.prefix``, or ``auto`` to
+        kernel: The kernel that runs the network: a value of ``engine.prefix``, or ``auto`` to
             measure which one is fastest.
         precision: The numeric type on a GPU.
         workers: The number of processes that decode images; None to choose it by the number of
@@ -155,13 +155,13 @@ class Embedder(TextRepr):
                 the hub.
             device: The device to run on: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto`` to use
                 a GPU if there is one.
-            kernel: The kernel that runs the network: a name for ``engine.prefix``, or ``auto`` to
+            kernel: The kernel that runs the network: a value of ``engine.prefix``, or ``auto`` to
                 measure which one is fastest.
             workers: The number of processes that decode images; None to choose it by the number of
                 cores and images.
-            backbone: A module into which the backbone's tensors are loaded, needed if the backbone
-                was saved as a Python object.
-            head: Likewise, a module for the head's tensors.
+            backbone: A module to load the backbone's tensors into. It is needed if the saved
+                network's backbone was a Python object, which siamkit cannot build from a name.
+            head: The same for the head.
 
         Raises:
             ConfigError: There is no such folder or device, or ``backbone`` or ``head`` is needed

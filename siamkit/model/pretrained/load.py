@@ -39,9 +39,9 @@ def load_net(
 
     Args:
         folder: The folder, or ``hf-hub:ORG/NAME`` for a network on the hub.
-        backbone: A module into which the backbone's tensors are loaded, needed if the backbone was
-            saved as a Python object. The module is copied.
-        head: Likewise, a module for the head's tensors.
+        backbone: A module to load the backbone's tensors into. It is needed if the saved network's
+            backbone was a Python object, which siamkit cannot build from a name. It is copied.
+        head: The same for the head.
 
     Raises:
         ConfigError: There is no such folder, or ``backbone`` or ``head`` is needed but not given.
