@@ -47,10 +47,14 @@ path = Path(sys.argv[1]) / "model.xml"
 openvino.save_model(openvino.Model([op.relu(convolved)], [images], "net"), path)
 data = draws.normal(size=(4, 3, 8, 8)).astype(np.float32)
 
+Core, made = openvino.Core, []
+openvino.Core = lambda: made.append(1) or Core()  # NNCF makes cores of its own, if it can
+
 def quantized():
     return OpenVinoQuantizer(path, data, path.parent).quantized(())
 
 first, second = quantized(), quantized()
+assert len(made) == 1, f"{len(made)} cores"
 """
 
 
