@@ -93,7 +93,10 @@ def draw(count: int, seed: int) -> list[Mutant]:
 
 
 def tests_of(file: str) -> list[list[str]]:
-    """Return the groups of tests to run for a file, in order: its own tests, then its package's."""
+    """Return the arguments of each call of pytest for a file.
+
+    The tests of the file itself come first, then the fast tests of its package, then the slow ones.
+    """
     path = Path(file).relative_to("siamkit")
     room = path.parts[0] if len(path.parts) > 1 else ""
     inner = path.with_suffix("").parts[1:] if room else (path.stem,)
@@ -107,7 +110,7 @@ def tests_of(file: str) -> list[list[str]]:
         if room and folder.is_dir()
         else sorted(str(p.relative_to(ROOT)) for p in (ROOT / "tests").glob("test_*.py"))
     )
-    return [group for group in (first, whole) if group]
+    return [*([first] if first else []), ["-m", "not slow", *whole], ["-m", "slow", *whole]]
 
 
 def tried(mutant: Mutant, tree: Path) -> tuple[str, float]:
