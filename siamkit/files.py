@@ -186,6 +186,22 @@ def reading(path: Path, hint: str | None = None) -> Iterator[None]:
         raise CheckpointError(what, where=where, hint=hint) from None
 
 
+def refused_by_system(error: BaseException) -> ResourceError | None:
+    """Return the error about a file that the system refuses to use; None for other errors."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    if error.errno == errno.ENOSPC:
+        return ResourceError("no space left on disk", where=error.filename, hint="free some space")
+    if error.filename is None:
+        return None
+    denied = error.errno in (errno.EACCES, errno.EPERM)
+    return ResourceError(
+        f"cannot be used: {_reason(error)}",
+        where=str(error.filename),
+        hint="check its permissions" if denied else None,
+    )
+
+
 def _reason(error: OSError) -> str:
     return error.strerror or os.strerror(error.errno or 0)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from siamkit.errors import CheckpointError, ConfigError, SiamkitError
+from siamkit.errors import CheckpointError, ConfigError, ResourceError, SiamkitError
 
 HUB = "hf-hub:"
 """The prefix of the names of models on the hub: ``hf-hub:ORG/NAME`` or ``...@REVISION``."""
@@ -123,7 +123,7 @@ def refused(
     offline: str | None = None,
     hint: str | None = None,
     *,
-    doing: str = "be fetched from",
+    pushing: bool = False,
 ) -> SiamkitError:
     """Return siamkit's error for an error that the hub's client raised.
 
@@ -132,7 +132,7 @@ def refused(
         name: The model's name.
         offline: Why the hub is unreachable; None if it is reachable.
         hint: The next step, for errors without a more precise one.
-        doing: The words between "cannot" and "the hub" in the message.
+        pushing: Whether a model was being pushed, not fetched.
     """
     from huggingface_hub.errors import LocalTokenNotFoundError
 
@@ -154,10 +154,11 @@ def refused(
             where=HUB + name,
             hint=f"check the name; for a private model, {LOG_IN}",
         )
-    return _unfetched(name, offline or reason(error), hint, doing)
+    if pushing:
+        why = offline or reason(error)
+        return ResourceError(f"cannot be pushed to the hub: {why}", where=HUB + name, hint=hint)
+    return _unfetched(name, offline or reason(error), hint)
 
 
-def _unfetched(
-    name: str, why: str, hint: str | None, doing: str = "be fetched from"
-) -> CheckpointError:
-    return CheckpointError(f"cannot {doing} the hub: {why}", where=HUB + name, hint=hint)
+def _unfetched(name: str, why: str, hint: str | None) -> CheckpointError:
+    return CheckpointError(f"cannot be fetched from the hub: {why}", where=HUB + name, hint=hint)

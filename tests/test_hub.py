@@ -210,6 +210,15 @@ def test_only_whole_folders_are_pushed(hub, folder, tmp_path):
     assert hub.files == {}
 
 
+def test_the_connection_breaks_during_a_push(hub, folder, monkeypatch):
+    def broken(*args, **kwargs):
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_commit", broken)
+    with pytest.raises(ResourceError, match=r"cannot be pushed to the hub: .*reset by peer"):
+        siamkit.push_to_hub(folder, "someone/birds", token=TOKEN)
+
+
 def test_offline(hub, folder, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ResourceError, match="HF_HUB_OFFLINE is set; unset it"):

@@ -90,11 +90,11 @@ def facts_of(run: OpenRun) -> CardFacts:
 
     Raises:
         CheckpointError: The calibration is damaged or belongs to another network, or a record of
-            the run is damaged.
+            the run is damaged or missing.
     """
     calibration = None
     if is_there(run.dir.calibration):  # damaged, or another network's: never published in silence
         calibration = run.calibration()
-    held = run.held_out("test") or run.held_out("val")
+    held = run.final_held_out("test") or run.final_held_out("val")
     epoch: int = run.best.state["best_epoch"]
     return CardFacts.of(run.log, run.dir.events, run.config, calibration, held, epoch)

@@ -1,6 +1,5 @@
 """The translation of any exception that stops a command into an error of siamkit."""
 
-import errno
 import traceback
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ from siamkit.errors import (
     did_you_mean,
     is_out_of_memory,
 )
+from siamkit.files import refused_by_system
 
 
 def as_siamkit_error(error: BaseException) -> SiamkitError:
-    """Return the error of siamkit that explains ``error`` to the user."""
+    """Return the siamkit error that explains ``error`` to the user."""
     if isinstance(error, SiamkitError):
         return error
     if isinstance(error, KeyboardInterrupt | typer.Abort):
@@ -27,13 +27,8 @@ def as_siamkit_error(error: BaseException) -> SiamkitError:
     # method.
     if hasattr(error, "format_message"):
         return _usage_error(error)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return ResourceError("no space left on disk", where=error.filename)
-    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-        what = f"cannot be used: {error.strerror}"
-        return ResourceError(
-            what, where=str(error.filename), hint="check who may read and write it"
-        )
+    if refused := refused_by_system(error):
+        return refused
     if is_out_of_memory(error):
         return ResourceError(
             "out of memory",

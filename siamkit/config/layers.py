@@ -55,9 +55,10 @@ class Layer(dict[str, Any]):
 
 
 def read_file(path: Path) -> Layer:
-    """Return the values of a YAML config file. Relative paths start at the file's folder.
+    """Return the values of a YAML config file. Relative paths become absolute.
 
-    That holds for each path of a section. An option of a plugin stays as it is.
+    They are resolved against the file's folder. This applies to siamkit's own keys that hold paths;
+    a path in a plugin's options is not changed.
 
     Raises:
         ConfigError: The file cannot be read, is not YAML, or is not a mapping of sections.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from siamkit.errors import DataError, NonFiniteError
+from siamkit.evaluation.cosine import cosine
 
 _GROUP, _LARGE_GROUP = 16, 64  # columns per group; large groups are for rows with a lower limit
 _SCORES = 1 << 21  # per block: 8 MB, which stay in the CPU caches between the two passes
@@ -150,14 +151,15 @@ def _require_numbers(values: Tensor, where: str | None) -> None:
 
 
 def exact_search(queries: Vectors, gallery: Vectors, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k largest dot products of each query, and their indices in the gallery.
+    """Return the k most similar vectors of each query: their scores and indices in the gallery.
 
-    The search is exact. Among equal scores, the lower index comes first. For vectors of length 1,
-    the scores are cosine similarities.
+    The search is exact. The scores are those of :func:`.cosine`, which are rounded, so it does not
+    depend on the machine or the block which of two equally similar vectors is among the first k:
+    among equal scores, the lower index comes first.
 
     Args:
-        queries: ``[Q, E]``.
-        gallery: ``[N, E]``; a NumPy memory map is read block by block.
+        queries: Unit vectors ``[Q, E]``.
+        gallery: Unit vectors ``[N, E]``; a NumPy memory map is read block by block.
         k: The number of results; all vectors if the gallery has fewer.
 
     Returns:
@@ -185,7 +187,7 @@ def _search(queries: Tensor, gallery: Vectors, k: int) -> tuple[Tensor, Tensor]:
     at = torch.empty(count, 0, dtype=torch.int64, device=queries.device)
     size = min(max(_SCORES // count // _ALIGNED, 1) * _ALIGNED, _MOST_ROWS)
     for start, block in _blocks(gallery, size):
-        scores = queries @ block.T  # [Q, B]
+        scores = cosine(queries @ block.T)  # [Q, B]
         where = f"rows {start} to {start + len(block) - 1} of the gallery"
         worst = best[:, -1] if best.shape[1] == k else None
         new, columns = largest(scores, min(k, len(block)), above=worst, where=where)

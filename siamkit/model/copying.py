@@ -6,7 +6,8 @@ from copy import deepcopy
 from types import MethodType
 from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from siamkit.errors import ConfigError
 
@@ -21,7 +22,8 @@ def copied(thing: T, where: str) -> T:
         where: The argument by which the object was given, for errors.
 
     Raises:
-        ConfigError: The object cannot be copied. The message names the attribute at fault.
+        ConfigError: The object cannot be copied. The message names the attribute at fault. Or two
+            tensors of the copy would no longer share memory.
     """
     try:
         twin = deepcopy(thing)
@@ -37,6 +39,7 @@ def copied(thing: T, where: str) -> T:
         ) from error
     if isinstance(thing, nn.Module) and isinstance(twin, nn.Module):
         _detach(thing, twin)
+        _require_same_sharing(thing, twin, where)
     return twin
 
 
@@ -45,6 +48,46 @@ def _detach(module: nn.Module, twin: nn.Module) -> None:
     for original, parameter in zip(module.parameters(), twin.parameters(), strict=True):
         if not parameter.is_leaf:
             parameter.detach_().requires_grad_(original.requires_grad)
+
+
+def _require_same_sharing(module: nn.Module, twin: nn.Module, where: str) -> None:
+    """Check that tensors that share memory share it in the copy too.
+
+    A copy of a parameter has memory of its own, so a buffer that is a view of the parameter would
+    keep the values of before the training.
+    """
+    lost = sorted(_sharing(module) - _sharing(twin))
+    if lost:
+        one, other = lost[0]
+        raise ConfigError(
+            f"{one} and {other} share memory, and copies of them would not, but a run works on a "
+            "copy",
+            where=where,
+            hint=f"compute {other} from {one} in forward, or use one nn.Parameter under both names",
+        )
+
+
+def _sharing(module: nn.Module) -> set[tuple[str, str]]:
+    """Return the names of neighbouring parameters and buffers that lie in the same memory."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    places = sorted(
+        (tensor.data_ptr(), _end(tensor), name)
+        for name, tensor in tensors
+        if tensor.layout == torch.strided and tensor.device.type != "meta" and tensor.numel()
+    )
+    shared, reach, owner = set(), 0, ""
+    for start, end, name in places:
+        if start < reach:
+            shared.add((owner, name))
+        if end > reach:
+            reach, owner = end, name
+    return shared
+
+
+def _end(tensor: Tensor) -> int:
+    """Return the address after the last value of a tensor."""
+    last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.data_ptr() + (last + 1) * tensor.element_size()
 
 
 def _uncopyable(thing: Any) -> str | None:

@@ -24,8 +24,7 @@ def nearest(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return the k nearest vectors of each query, the most similar first.
 
-    The search is exact. The largest products are kept; then scores (:func:`.cosine`) are sorted,
-    and among equal scores, the lower index comes first.
+    The search is exact. Among equal scores (:func:`.cosine`), the lower index comes first.
 
     Args:
         queries: Unit vectors ``[Q, E]``.
@@ -53,9 +52,8 @@ def nearest(
     if not found:
         return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
     keys = np.concatenate(found)
-    scores, indices = cosine(_product(keys)), keys & ((1 << _INDEX_BITS) - 1)
-    order = np.lexsort((indices, -scores), axis=1)
-    return np.take_along_axis(scores, order, 1), np.take_along_axis(indices, order, 1)
+    keys.sort(axis=1)
+    return _score(keys), keys & ((1 << _INDEX_BITS) - 1)
 
 
 def _search(queries: Floats, gallery: Floats, k: int) -> NDArray[np.int64]:
@@ -63,33 +61,34 @@ def _search(queries: Floats, gallery: Floats, k: int) -> NDArray[np.int64]:
     best = np.empty((len(queries), 0), np.int64)
     rows = max(_PRODUCTS // len(queries), 1)
     for start in range(0, len(gallery), rows):
-        products = queries @ np.asarray(gallery[start : start + rows], np.float32).T  # [Q, B]
-        if np.isnan(products).any():
+        block = np.asarray(gallery[start : start + rows], np.float32)
+        scores = cosine(queries @ block.T)  # [Q, B]
+        if np.isnan(scores).any():
             raise NonFiniteError(
                 "a score is NaN, so a query or a gallery vector contains NaN or infinity",
-                where=f"rows {start} to {start + products.shape[1] - 1} of the gallery",
+                where=f"rows {start} to {start + scores.shape[1] - 1} of the gallery",
                 hint="embed the images again",
             )
-        best = np.concatenate([best, _keys(products, start)], axis=1)
+        best = np.concatenate([best, _keys(scores, start)], axis=1)
         if best.shape[1] > k:
             best = np.partition(best, k - 1, axis=1)[:, :k]
     return best
 
 
-def _keys(products: NDArray[np.float32], start: int) -> NDArray[np.int64]:
-    """Return one integer per product: the smaller, the larger the product or the lower the index.
+def _keys(scores: NDArray[np.float32], start: int) -> NDArray[np.int64]:
+    """Return one integer per score: the smaller, the larger the score or the lower the index.
 
     The bits of a float, read as an integer, are in the order of the floats; those of negative
     floats are reversed. So integers can be partitioned with ties in a defined order.
     """
-    bits = np.add(products, 0, dtype=np.float32).view(np.int32).astype(np.int64)  # -0 becomes 0
+    bits = np.add(scores, 0, dtype=np.float32).view(np.int32).astype(np.int64)  # -0 becomes 0
     ordered = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
-    return (-ordered << _INDEX_BITS) | np.arange(start, start + products.shape[1])
+    return (-ordered << _INDEX_BITS) | np.arange(start, start + scores.shape[1])
 
 
-def _product(keys: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the product of each key of :func:`_keys`."""
+def _score(keys: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the score of each key of :func:`_keys`."""
     ordered = -(keys >> _INDEX_BITS)
     sizes = np.abs(ordered).astype(np.int32).view(np.float32)
-    products: NDArray[np.float32] = np.where(ordered < 0, -sizes, sizes)
-    return products
+    scores: NDArray[np.float32] = np.where(ordered < 0, -sizes, sizes)
+    return scores

@@ -57,7 +57,7 @@ class HeldOut:
 
         Earlier embeddings of the same part are replaced.
         """
-        path = run.embeddings / f"{self.part}.safetensors"
+        path = self.file(run, self.part)
         about = json.dumps(
             {
                 "part": self.part,
@@ -83,6 +83,11 @@ class HeldOut:
             save_tensors({"embeddings": embeddings}, new, metadata)
         return path
 
+    @staticmethod
+    def file(run: RunDir, part: str) -> Path:
+        """Return the file of the embeddings of ``val`` or ``test``."""
+        return run.embeddings / f"{part}.safetensors"
+
     @classmethod
     def load(cls, run: RunDir, part: str) -> HeldOut | None:
         """Return the held-out images that :meth:`save` wrote, or None if the run has no such part.
@@ -90,7 +95,7 @@ class HeldOut:
         Raises:
             CheckpointError: The file cannot be read, or is damaged.
         """
-        path = run.embeddings / f"{part}.safetensors"
+        path = cls.file(run, part)
         hint = f"remove it, and {command('train --resume', run.path)} writes it again"
         with reading(path, hint):
             if not is_there(path):

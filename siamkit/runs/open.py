@@ -288,6 +288,23 @@ class OpenRun:
             return kept
         return kept if kept.network == self.best.network else None
 
+    def final_held_out(self, part: str) -> HeldOut | None:
+        """Return the stored embeddings of ``val`` or ``test``, like :meth:`held_out`.
+
+        Raises:
+            CheckpointError: The file, or the best epoch's checkpoint, is damaged. Or the file is
+                missing, although the run has ended and had such images.
+        """
+        kept = self.held_out(part)
+        had_images = self.digest_of(part) not in (None, digest(None))
+        if kept is None and had_images and self.ended:
+            raise CheckpointError(
+                "the file is missing",
+                where=str(HeldOut.file(self.dir, part)),
+                hint=f"{command('train --resume', self.path)} writes it again",
+            )
+        return kept
+
     def require_images(self, part: str, images: ImageSet) -> None:
         """Check that images are those that the run held out of its training.
 
@@ -320,16 +337,24 @@ class OpenRun:
         """The events that were logged."""
         return read_log(self.dir.events)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the run is complete, by its event log."""
+        names = [event["event"] for event in self.log.events]
+        last = max((i for i, name in enumerate(names) if name == "run_start"), default=0)
+        return "run_end" in names[last:]
+
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """The ``metrics`` of ``metrics.json``; empty if the run has not ended.
 
         Raises:
-            CheckpointError: The file cannot be read, or is damaged.
+            CheckpointError: The file cannot be read, is damaged, or is missing although the run has
+                ended.
         """
         hint = f"{command('train --resume', self.path)} writes it again"
         with reading(self.dir.metrics, hint):
-            if not is_there(self.dir.metrics):
+            if not is_there(self.dir.metrics) and not self.ended:
                 return {}
         values: dict[str, Any] = read_sealed(self.dir.metrics, hint)["metrics"]
         return values

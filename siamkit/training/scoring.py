@@ -99,8 +99,9 @@ class Scorer:
         Args:
             name: The image set.
             module: Maps images to the vectors to score.
-            kernel: The name of the phase's kernel, which is used for large image sets. It is not
-                measured again, so that a resumed run gives bit-equal results.
+            kernel: The name of the kernel that the phase chose, which is used for large image sets;
+                None for plain PyTorch. No new choice is made: another timing could choose another
+                kernel, and a resumed run would then not be bit-equal.
         """
         part = self.sets[name]
         count = len(part.images)

@@ -60,7 +60,8 @@ def test_what_is_missing_is_told(run: OpenRun, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"metrics\.json: the file is damaged"):
             _ = api.open_run(run.path).metrics
     run.dir.metrics.unlink()
-    assert api.open_run(run.path).metrics == {}
+    with pytest.raises(CheckpointError, match=r"metrics\.json: the file is missing"):
+        _ = api.open_run(run.path).metrics
     shutil.rmtree(run.dir.checkpoints)
     other = api.open_run(run.path)
     assert other.history == []
@@ -68,6 +69,25 @@ def test_what_is_missing_is_told(run: OpenRun, tmp_path: Path) -> None:
         other.checkpoint("last")
     with pytest.raises(CheckpointError, match="has no best epoch yet"):
         other.checkpoint("best")
+
+
+def test_a_file_that_only_an_unfinished_run_may_lack(run: OpenRun) -> None:
+    assert run.ended and run.final_held_out("test") is None
+    assert run.final_held_out("val") is not None
+    (run.dir.embeddings / "val.safetensors").unlink()
+    run.dir.metrics.unlink()
+    with pytest.raises(CheckpointError, match=r"val\.safetensors: the file is missing"):
+        run.final_held_out("val")
+    notices = gather(api.open_run(run.path)).notices
+    assert "final metrics are left out" in notices[-1]
+    assert "embeddings of the held-out images are left out" in notices[-2]
+    with pytest.raises(CheckpointError, match=r"val\.safetensors: the file is missing"):
+        api.save_pretrained(run.path, run.path / "saved")
+    lines = run.dir.events.read_text().splitlines(keepends=True)
+    run.dir.events.write_text("".join(line for line in lines if '"run_end"' not in line))
+    unfinished = api.open_run(run.path)
+    assert not unfinished.ended and unfinished.final_held_out("val") is None
+    assert unfinished.metrics == {}
 
 
 def test_the_report_and_evaluate_give_the_same_figures(run: OpenRun) -> None:

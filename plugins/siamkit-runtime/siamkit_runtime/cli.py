@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from . import spelling
 from .checks import require_pair_or_list
 from .errors import ConfigError, Interrupted, ResourceError, SiamkitError, is_out_of_memory
+from .files import refused_by_system
 from .version import VERSION
 from .words import printable
 
@@ -301,12 +302,8 @@ def _as_siamkit_error(error: BaseException) -> SiamkitError:
         return Interrupted("interrupted", exit_code=130)
     if is_out_of_memory(error):
         return ResourceError("out of memory", hint="try a smaller --batch-size")
-    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-        return ResourceError(
-            f"cannot be used: {error.strerror}",
-            where=str(error.filename),
-            hint="check who may read and write it",
-        )
+    if refused := refused_by_system(error):
+        return refused
     place = traceback.extract_tb(error.__traceback__)[-1]
     return SiamkitError(
         f"unexpected {type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from siamkit.checks import whole_number
 from siamkit.errors import DataError
-from siamkit.evaluation.cosine import cosine, directions
+from siamkit.evaluation.cosine import directions
 from siamkit.evaluation.nearest import exact_search
 from siamkit.inference.gallery import approximate as ann
 from siamkit.inference.usable import require_direction
@@ -61,8 +61,7 @@ class Index(TextRepr, Gallery):
         queries = _queries(embeddings)
         approximate = None if exact else self._approximate
         if approximate is None:
-            products, indices = exact_search(queries, self.embeddings, k)
-            scores, indices = ann.ordered(cosine(products), indices)
+            scores, indices = exact_search(queries, self.embeddings, k)
         else:
             self._require_usable(queries, k)
             indices = approximate(queries, min(k, len(self)))
@@ -74,7 +73,7 @@ class Index(TextRepr, Gallery):
 
         Args:
             embeddings: The queries ``[Q, E]``, normalised or not.
-            k: The number of images per query, which are compared with those of exact search.
+            k: The number of results per query, to be compared with the k results of exact search.
         """
         queries = _queries(embeddings)
         best = exact_search(queries, self.embeddings, k)[1]

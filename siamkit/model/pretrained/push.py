@@ -37,10 +37,12 @@ def push_to_hub(
         message: The message of the commit.
 
     Raises:
-        ConfigError: ``repo_id`` is invalid, siamkit did not write the folder, you are not logged
-            in, or the token has no write access.
-        CheckpointError: A file of the folder is damaged, or the hub has no such revision.
-        ResourceError: The hub is unreachable.
+        ConfigError: ``repo_id`` is invalid, there is no such folder, timm or a run wrote it, it has
+            no model card, you are not logged in, or the token has no write access.
+        CheckpointError: The folder is not a saved network, a file of it is missing or damaged, or
+            the hub has no such revision.
+        DataError: The model card is not UTF-8.
+        ResourceError: The hub is unreachable, or the connection broke.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants
 
@@ -68,7 +70,7 @@ def push_to_hub(
             repo_id, operations, commit_message=message, revision=revision, create_pr=create_pr
         )
     except Exception as error:  # of the client, or of the transport that it uses
-        raise refused(error, repo_id, doing="be pushed to") from error
+        raise refused(error, repo_id, pushing=True) from error
     return str(commit.pr_url or commit.commit_url)
 
 

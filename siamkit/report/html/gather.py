@@ -86,7 +86,7 @@ def _held_out(run: OpenRun, facts: RunFacts, notices: list[str]) -> tuple[HeldOu
     problem = ""
     for part in ("test", "val"):
         try:
-            kept = run.held_out(part)
+            kept = run.final_held_out(part)
         except SiamkitError as error:
             problem = problem or str(error)
             notices.append(f"the embeddings of the held-out images are left out: {error}")
