@@ -4,9 +4,10 @@
 
 Each mutant changes one operator, number, condition or loop, by Cosmic Ray's operators. The tests of
 the changed file run first, then all tests of its package (``siamkit/data``: ``tests/data``). A
-mutant that no test notices survives; the end of the output shows each survivor as a diff. An
-existing log is continued, so the same command continues an interrupted draw. The same seed draws
-the same mutants of the same code. The script needs ``pip install -e '.[dev,mutation]'``.
+mutant that no test notices survives; the end of the output shows each survivor as a diff. A test
+that notices must pass with the unchanged code; otherwise the script stops. An existing log is
+continued, so the same command continues an interrupted draw. The same seed draws the same mutants
+of the same code. The script needs ``pip install -e '.[dev,mutation]'``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -26,6 +28,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -35,6 +38,12 @@ from cosmic_ray.plugins import get_operator, operator_names
 
 ROOT = Path(__file__).resolve().parent.parent
 CAUGHT, SURVIVED, TOO_LONG = "caught", "survived", "too long"
+PROCESSES = multiprocessing.get_context("forkserver")
+# Processes for tests start with these already imported.
+_IMPORTED = [
+    *("torch", "torchvision", "timm", "transformers", "sklearn", "scipy.stats", "PIL.Image"),
+    *("pytorch_metric_learning", "hypothesis", "pytest", "pydantic", "typer", "rich"),
+]
 _TIMEOUT = 1200  # seconds for the tests of a package
 _LEFT_OUT = (
     "BitOr_",  # in annotations, which are never computed
@@ -113,31 +122,75 @@ def tests_of(file: str) -> list[list[str]]:
     return [*([first] if first else []), ["-m", "not slow", *whole], ["-m", "slow", *whole]]
 
 
-def tried(mutant: Mutant, tree: Path) -> tuple[str, float]:
-    """Return whether the tests notice a mutant, and the seconds that they took."""
+def tried(mutant: Mutant, tree: Path, sound: dict[str, bool]) -> tuple[str, str, float]:
+    """Return whether the tests notice a mutant, the test that does, and the seconds that it took.
+
+    Args:
+        mutant: The change.
+        tree: The copy of the repository in which to change the code.
+        sound: For each test, whether it passes with the unchanged code; filled as needed.
+    """
     target = tree / mutant.file
     before = target.read_text(encoding="utf-8")
-    target.write_text(mutant.code(tree), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     started = time.monotonic()
+    target.write_text(mutant.code(tree), encoding="utf-8")
     try:
         for group in tests_of(mutant.file):
-            run = subprocess.run(
-                [*command, *group],
-                cwd=tree,
-                env=environment,
-                capture_output=True,
-                timeout=_TIMEOUT,
-                check=False,
-            )
-            if run.returncode not in (0, 5):  # 5: the group has no tests
-                return CAUGHT, time.monotonic() - started
-        return SURVIVED, time.monotonic() - started
-    except subprocess.TimeoutExpired:
-        return TOO_LONG, time.monotonic() - started
+            outcome, test = _run(tree, group)
+            if outcome != SURVIVED:
+                break
     finally:
         target.write_text(before, encoding="utf-8")
+    seconds = time.monotonic() - started
+    if test:
+        if test not in sound:
+            sound[test] = _run(tree, [test])[0] == SURVIVED
+        if not sound[test]:
+            raise SystemExit(f"{test} fails with the unchanged code too")
+    return outcome, test, seconds
+
+
+def _run(tree: Path, args: list[str]) -> tuple[str, str]:
+    """Run tests in a process of their own, up to the first failure; return the test that failed."""
+    receiver, sender = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=_tests, args=(str(tree), args, sender))
+    process.start()
+    sender.close()
+    process.join(_TIMEOUT)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        return TOO_LONG, ""
+    try:
+        failed = receiver.recv() if receiver.poll() else ""
+    except EOFError:  # no test failed
+        failed = ""
+    # 5: the group has no tests
+    return (SURVIVED, "") if process.exitcode in (0, 5) else (CAUGHT, failed)
+
+
+def _tests(tree: str, args: list[str], failures: Connection) -> None:
+    """Run pytest in a copy of the repository, and send the name of the first test that fails."""
+    import pytest
+
+    class Recorder:
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            if report.failed:
+                failures.send(report.nodeid)
+
+        def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+            if report.failed:
+                failures.send(report.nodeid)
+
+    os.chdir(tree)
+    os.environ.update(PYTHONPATH=tree, OMP_NUM_THREADS="1")
+    sys.path.insert(0, tree)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+    options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # plugins are imported already
+    sys.exit(int(pytest.main([*options, *args], plugins=[Recorder()])))
 
 
 @contextmanager
@@ -184,20 +237,28 @@ def main() -> None:
     outcomes = {Mutant(**entry["mutant"]): entry["outcome"] for entry in map(json.loads, lines)}
     mutants = draw(options.count, options.seed)
     left = [mutant for mutant in mutants if mutant not in outcomes]
+    sound: dict[str, bool] = {}
+    PROCESSES.set_forkserver_preload(_IMPORTED)
 
     with copies(options.jobs) as trees, ThreadPoolExecutor(options.jobs) as pool:
 
         def run(mutant: Mutant) -> None:
             tree = trees.get()
             try:
-                outcome, seconds = tried(mutant, tree)
+                outcome, test, seconds = tried(mutant, tree, sound)
             finally:
                 trees.put(tree)
             outcomes[mutant] = outcome
-            entry = {"mutant": asdict(mutant), "outcome": outcome, "seconds": round(seconds, 1)}
+            entry = {
+                "mutant": asdict(mutant),
+                "outcome": outcome,
+                "test": test,
+                "seconds": round(seconds, 1),
+            }
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
-            print(f"{outcome:9} {seconds:6.1f} s  {mutant.file}:{mutant.line}  {mutant.operator}")
+            place = f"{mutant.file}:{mutant.line}"
+            print(f"{outcome:9} {seconds:6.1f} s  {place}  {mutant.operator}  {test}", flush=True)
 
         list(pool.map(run, left))
 
