@@ -74,6 +74,9 @@ def test_what_is_missing_is_told(run: OpenRun, tmp_path: Path) -> None:
 def test_a_file_that_only_an_unfinished_run_may_lack(run: OpenRun) -> None:
     assert run.ended and run.final_held_out("test") is None
     assert run.final_held_out("val") is not None
+    run.dir.calibration.unlink()
+    notices = gather(api.open_run(run.path)).notices
+    assert "threshold is not the run's own" in notices[-1] and "calibrate" in notices[-1]
     (run.dir.embeddings / "val.safetensors").unlink()
     run.dir.metrics.unlink()
     with pytest.raises(CheckpointError, match=r"val\.safetensors: the file is missing"):

@@ -12,6 +12,7 @@ from siamkit.portable.calibration import Calibration
 from siamkit.report.html import timing
 from siamkit.report.html.facts import RunFacts, facts_of
 from siamkit.report.html.heldout import HeldOutFacts, held_out_facts
+from siamkit.runs.calibration import calibrate_hint
 from siamkit.runs.held_out import HeldOut
 from siamkit.runs.open import OpenRun
 from siamkit.runs.seen import Seen, seen_of
@@ -104,9 +105,12 @@ def _held_out(run: OpenRun, facts: RunFacts, notices: list[str]) -> tuple[HeldOu
 
 
 def _calibration(run: OpenRun, kept: HeldOut, notices: list[str]) -> Calibration | None:
-    """Return the calibration; None, with a notice, if it is damaged or does not fit."""
+    """Return the calibration; None, with a notice, if it is missing, damaged or does not fit."""
+    why: object = f"{run.dir.calibration}: the file is missing; {calibrate_hint(run.dir)}"
     try:
-        return run.calibration_for(kept)
+        if (own := run.calibration_for(kept)) is not None:
+            return own
     except SiamkitError as error:
-        notices.append(f"the threshold is not the run's own: {error}")
-        return None
+        why = error
+    notices.append(f"the threshold is not the run's own: {why}")
+    return None
