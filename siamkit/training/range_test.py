@@ -29,7 +29,7 @@ from siamkit.engine.settings import Reports
 from siamkit.engine.sources import TRAIN
 from siamkit.errors import NonFiniteError, is_out_of_memory
 from siamkit.interfaces import Phase
-from siamkit.model.generators import generators_restored
+from siamkit.model.generators import generators_restored, seed_generators
 from siamkit.model.trace import evaluating
 from siamkit.model.undisturbed import Snapshot, undisturbed
 from siamkit.registry import Registry
@@ -185,7 +185,7 @@ def _tested(
             def advance(done: int, before: int = before) -> None:
                 progress(before + done, REPEATS * count_of_rates)
 
-            curves.append(test.sweep(list(steps), phase, advance))
+            curves.append(test.sweep(list(steps), phase, before, advance))
         return Outcome(tuple(curves), test.execution.decision)
 
 
@@ -236,9 +236,18 @@ class _Test:
         self,
         steps: Sequence[tuple[float, Step]],
         phase: Phase,
+        before: int,
         advance: Callable[[int], None],
     ) -> Curve:
-        """Try the rates once, until the loss rises after its first valley."""
+        """Try the rates once, until the loss rises after its first valley.
+
+        Args:
+            steps: The rate and the micro-batches of each step.
+            phase: The phase to test under.
+            before: The number of steps of earlier repeats, so that no step draws the same random
+                numbers as another.
+            advance: Called with the number of steps done.
+        """
         setup, config = self.setup, self.setup.config
         optimizer = build_optimizer(
             config.optimizer,
@@ -261,7 +270,7 @@ class _Test:
                 stepper.forward = self.execution.forward
                 setup.net.train()
                 try:
-                    seed = derive(config.train.seed, "range test", number)
+                    seed = derive(config.train.seed, "range test", before + number)
                     stepper(loss_works(step, iter(batches)), seed)
                     losses.append(self._loss())
                 except NonFiniteError:
@@ -282,7 +291,9 @@ class _Test:
         kept = Snapshot(setup.loss.modules())
         self._fresh.restore()
         with evaluating(setup.net):
-            for batches, part in self._watched:
+            for place, (batches, part) in enumerate(self._watched):
+                # A loss that draws at random draws the same each time.
+                seed_generators(derive(setup.config.train.seed, "watched", place))
                 total += float(self._loss_of(batches, part)) * part.size
                 size += part.size
         kept.restore()
@@ -298,7 +309,9 @@ class _Test:
         outputs = []
         for batch in batches:
             with autocast(setup.device, setup.config.train.precision):
-                outputs.append(promoted(self.execution.forward(batch.inputs.to(setup.device))))
+                # A copy, because a network may change its input, and the batch is used again.
+                inputs = batch.inputs.to(setup.device, copy=True)
+                outputs.append(promoted(self.execution.forward(inputs)))
         embeddings = by_view(outputs, views)
         if part.tuples is not None:
             loss: Tensor = setup.loss(embeddings, None, moved(part.tuples, setup.device))

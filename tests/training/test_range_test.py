@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from siamkit import api
 from siamkit.api.entries import registries
@@ -179,6 +180,44 @@ def test_a_memory_of_earlier_batches_does_not_change_the_loss_that_is_watched(
         setup, splits = parts_of(run_values(loss={"name": name, "memory": memory}))
         for curve in outcome_of(setup, splits, rates=rates).curves:
             assert curve.losses == pytest.approx([curve.losses[0]] * 21, rel=1e-3)
+
+
+class Noisy(nn.Module):
+    """A loss with a random factor."""
+
+    second_view = False
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, *args: Any) -> torch.Tensor:
+        return self.loss(*args) * (0.5 + torch.rand(()))
+
+
+def test_a_loss_that_draws_at_random_is_watched_with_the_same_numbers(
+    run_values: RunValues,
+) -> None:
+    setup, splits = parts_of(run_values())
+    setup.loss = Noisy(setup.loss)  # type: ignore[assignment]
+    rates = tried_rates(1e-9, 1e-7, 20)  # nothing is learned
+    curves = outcome_of(setup, splits, rates=rates).curves
+    for curve in curves:
+        assert curve.losses == pytest.approx([curve.losses[0]] * 21, rel=1e-3)
+
+
+def _halve_input(_net: nn.Module, args: tuple[torch.Tensor]) -> None:
+    args[0].mul_(0.5)
+
+
+def test_a_network_that_changes_its_input_does_not_change_the_watched_batches(
+    run_values: RunValues,
+) -> None:
+    setup, splits = parts_of(run_values(engine={"cut": "off"}))
+    setup.net.register_forward_pre_hook(_halve_input)
+    rates = tried_rates(1e-9, 1e-7, 20)  # nothing is learned
+    for curve in outcome_of(setup, splits, rates=rates).curves:
+        assert curve.losses == pytest.approx([curve.losses[0]] * 21, rel=1e-3)
 
 
 @pytest.mark.slow
