@@ -12,7 +12,7 @@ from siamkit import spelling
 from siamkit.api.arguments import read
 from siamkit.api.entries import registries
 from siamkit.cli import app
-from siamkit.cli.run_flags import KEYS, flag_of
+from siamkit.cli.flag_keys import KEYS, flag_of
 from siamkit.errors import SiamkitError
 from siamkit.spelling import argument, command, setting, settings
 

@@ -19,6 +19,7 @@ from siamkit.cli.embed import embed
 from siamkit.cli.evaluate import evaluate
 from siamkit.cli.export import export
 from siamkit.cli.failures import as_siamkit_error
+from siamkit.cli.flag_keys import flag_of
 from siamkit.cli.group import App, SiamkitGroup
 from siamkit.cli.index import index
 from siamkit.cli.inspect import inspect_
@@ -28,7 +29,6 @@ from siamkit.cli.output import emit_error, emit_text, restored_stdout, say, stdo
 from siamkit.cli.plugins import plugins
 from siamkit.cli.prune import prune
 from siamkit.cli.report import report
-from siamkit.cli.run_flags import flag_of
 from siamkit.cli.search import search
 from siamkit.cli.train import train
 from siamkit.cli.verify import verify

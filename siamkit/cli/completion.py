@@ -69,7 +69,7 @@ def _index() -> dict[str, Any]:
 
 
 def _given(ctx: typer.Context, key: str) -> str | None:
-    from siamkit.cli.run_flags import KEYS
+    from siamkit.cli.flag_keys import KEYS
 
     flag = next(name for name, of in KEYS.items() if of == key)
     return ctx.params.get(flag)

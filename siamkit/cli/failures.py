@@ -32,7 +32,7 @@ def as_siamkit_error(error: BaseException) -> SiamkitError:
     if is_out_of_memory(error):
         return ResourceError(
             "out of memory",
-            hint="try a smaller --batch-size or --image-size, or --set train.micro_batch=N",
+            hint="try a smaller --batch-size or --image-size, or --micro-batch N",
         )
     return _bug(error)
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from siamkit.cli import completion, output
+from siamkit.cli.flag_keys import flag_of
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import OUTPUT, Json, Run
-from siamkit.cli.run_flags import flag_of
 from siamkit.cli.signals import EXIT_CODE, Terminated, sigterm_raises
 from siamkit.errors import Interrupted
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from siamkit.cli import completion
+from siamkit.cli.flag_keys import KEYS, dashed, flag_of
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import DATA, DEVICES, LABEL_COLUMN, PATH_COLUMN, ROOT
 
@@ -125,6 +126,26 @@ class RunFlags:
     batch_size: Annotated[
         int | None,
         typer.Option(help="Images per optimizer step. Default: 64.", rich_help_panel=_TRAINING),
+    ] = None
+    micro_batch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IMAGES|auto",
+            help="Images per forward pass, so that a large batch fits into the memory. auto: as "
+            "many as fit. Default: the whole batch.",
+            autocompletion=completion.choices("auto"),
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None
+    accumulation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="exact|naive",
+            help="How micro-batches make one step. exact: one loss over the whole batch. naive: a "
+            "loss for each micro-batch. Default: exact.",
+            autocompletion=completion.choices("exact", "naive"),
+            rich_help_panel=_TRAINING,
+        ),
     ] = None
     lr: Annotated[
         str | None,
@@ -280,7 +301,7 @@ class RunFlags:
             if value is None or value == []:
                 continue
             no = "no-" if value is False else ""
-            names.append("DATA" if flag.name == "data" else f"--{no}{_dashed(flag.name)}")
+            names.append("DATA" if flag.name == "data" else f"--{no}{dashed(flag.name)}")
         return names
 
     def layers(self) -> list[Layer]:
@@ -320,53 +341,6 @@ class RunFlags:
             from siamkit import api
 
         return api.load_config(*self.layers())
-
-
-KEYS = {
-    "data": "data.path",
-    "root": "data.root",
-    "path_column": "data.path_column",
-    "label_column": "data.label_column",
-    "backbone": "backbone.name",
-    "pretrained": "backbone.pretrained",
-    "weights": "backbone.weights",
-    "head": "head.name",
-    "image_size": "data.image_size",
-    "in_chans": "data.in_chans",
-    "freeze_policy": "freeze.name",
-    "loss": "loss.name",
-    "optimizer": "optimizer.name",
-    "scheduler": "scheduler.name",
-    "epochs": "train.epochs",
-    "batch_size": "train.batch_size",
-    "lr": "optimizer.lr",
-    "seed": "train.seed",
-    "device": "train.device",
-    "checkpoint_every": "train.checkpoint_every",
-    "keep": "train.keep",
-    "views": "data.views",
-    "cache": "engine.cache",
-    "far": "calibration.far",
-    "run_dir": "run_dir",
-    "report": "report",
-    "track": "track",
-    "workers": "data.workers",
-}
-"""The configuration key that each flag sets."""
-
-_FLAGS = {key: name for name, key in KEYS.items()}
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
-
-
-def flag_of(key: str) -> str:
-    """Return the flag that sets a config key; the key itself if there is none."""
-    name = _FLAGS.get(key) or _FLAGS.get(key.partition(".")[0])  # such as track.0
-    if name is None:
-        return key
-    return "DATA" if name == "data" else f"--{_dashed(name)}"
 
 
 def run_flags(verb: Callable[..., None]) -> Callable[..., None]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from siamkit.cli import completion, output
+from siamkit.cli.flag_keys import flag_of
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import OUTPUT, Json
 from siamkit.cli.report import end_with_report
-from siamkit.cli.run_flags import RunFlags, flag_of, run_flags
+from siamkit.cli.run_flags import RunFlags, run_flags
 from siamkit.cli.signals import EXIT_CODE, Terminated, sigterm_raises
 from siamkit.errors import ConfigError, Interrupted
 

@@ -33,6 +33,7 @@ BUCKETS = 4
 
 _Names = list[str]
 _NORM_CLASS = re.compile(r"norm|filterresponse", re.IGNORECASE)
+_OF_WEIGHTS = re.compile(r"spectral_?norm|weight_?norm", re.IGNORECASE)
 _TORCH_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
@@ -42,7 +43,7 @@ def is_norm(module: nn.Module) -> bool:
     torch's own layers are recognised by class (timm's ``BatchNormAct2d`` and ``LayerNorm2d`` are
     subclasses). Other layers are recognised by the name of their class (``RmsNorm``,
     ``SimpleNorm``, ``FilterResponseNormTlu2d``), if their own parameters are all vectors. So
-    ``NormFreeBlock`` does not count.
+    ``NormFreeBlock`` does not count, nor does what normalises weights, such as a spectral norm.
     """
     if isinstance(module, _TORCH_NORMS):
         return True
@@ -51,7 +52,8 @@ def is_norm(module: nn.Module) -> bool:
     name = (
         getattr(module, "original_name", "") if isinstance(module, torch.jit.ScriptModule) else ""
     )
-    return bool(_NORM_CLASS.search(name or type(module).__name__)) and vectors
+    name = name or type(module).__name__
+    return vectors and bool(_NORM_CLASS.search(name)) and not _OF_WEIGHTS.search(name)
 
 
 def norm_parameters(module: nn.Module) -> frozenset[str]:

@@ -62,11 +62,12 @@ def test_it_gives_what_pytorch_metric_learning_gives() -> None:
         assert torch.equal(ours(batch(seed), LABELS), theirs(batch(seed), LABELS))
 
 
-def test_a_memory_smaller_than_the_batch_is_refused_before_anything_is_written(
-    run_values: Callable[..., dict[str, Any]],
+@pytest.mark.parametrize("memory", [4, 8])
+def test_a_memory_without_earlier_batches_is_refused_before_anything_is_written(
+    run_values: Callable[..., dict[str, Any]], memory: int
 ) -> None:
-    values = run_values(loss={"name": "supcon", "memory": 4})
-    with pytest.raises(ConfigError, match=r"loss\.memory.*must be at least the batch size, got 4"):
+    values = run_values(loss={"name": "supcon", "memory": memory})
+    with pytest.raises(ConfigError, match=rf"loss\.memory.*larger than the batch.*got {memory}"):
         api.fit(values)
     assert not Path(values["run_dir"]).exists()
 

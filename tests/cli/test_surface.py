@@ -6,15 +6,15 @@ import pytest
 import typer
 
 from siamkit.cli.app import app, main
+from siamkit.cli.flag_keys import KEYS
 from siamkit.cli.output import restored_stdout
-from siamkit.cli.run_flags import KEYS
 from siamkit.config import RunConfig
 
 RUN = [
     "DATA", "--backbone", "--pretrained/--no-pretrained", "--weights", "--head", "--image-size",
     "--in-chans", "--freeze-policy", "--loss", "--optimizer", "--scheduler", "--epochs",
-    "--batch-size", "--lr", "--seed", "--device", "--checkpoint-every", "--keep", "--views",
-    "--cache",
+    "--batch-size", "--micro-batch", "--accumulation", "--lr", "--seed", "--device",
+    "--checkpoint-every", "--keep", "--views", "--cache",
     "--far", "--root", "--path-column", "--label-column", "--run-dir",
     "--report/--no-report", "--track", "--workers", "--preset", "--config", "--set",
 ]  # fmt: skip

@@ -146,6 +146,7 @@ def test_every_flag_reaches_its_key(cli, tmp_path):
         "loss": ("loss.name", "supcon"), "scheduler": ("scheduler.name", "constant"),
         "optimizer": ("optimizer.name", "sgd"),
         "epochs": ("train.epochs", 7), "batch-size": ("train.batch_size", 48),
+        "micro-batch": ("train.micro_batch", 16), "accumulation": ("train.accumulation", "naive"),
         "lr": ("optimizer.lr", 0.5), "seed": ("train.seed", 11), "device": ("train.device", "cpu"),
         "run-dir": ("run_dir", str(tmp_path)), "workers": ("data.workers", 0),
     }  # fmt: skip

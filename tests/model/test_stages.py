@@ -369,6 +369,14 @@ def test_tied_parameters_count_once():
     assert [s.parameters for s in stages_of(Tied())] == [("a.weight", "a.bias"), ("b.bias",)]
 
 
+def test_what_normalises_weights_is_no_norm_layer():
+    from siamkit.model.grouping import is_norm
+
+    for wrap in (nn.utils.parametrizations.spectral_norm, nn.utils.parametrizations.weight_norm):
+        (inner,) = wrap(nn.Linear(3, 4)).parametrizations.weight
+        assert not is_norm(inner)
+
+
 def test_norms_are_found_by_family_and_by_name():
     class RmsNorm(nn.Module):
         def __init__(self):

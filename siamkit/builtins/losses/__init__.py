@@ -25,8 +25,9 @@ def _memory() -> Any:
     return Field(
         None,
         ge=2,
-        description="Number of embeddings of earlier batches to compare with as well (cross-batch "
-        "memory; Wang et al. 2020); at least the batch size. null: compare within the batch only.",
+        description="Number of the latest embeddings to compare each batch with, its own among "
+        "them (cross-batch memory; Wang et al. 2020). They have no gradient. Larger than the batch "
+        "size. null: compare within the batch only.",
     )
 
 

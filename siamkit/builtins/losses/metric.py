@@ -152,14 +152,14 @@ class CrossBatchMemory(losses.CrossBatchMemory):  # type: ignore[misc]
         """Return the loss, and keep the embeddings ``[N, D]``.
 
         Raises:
-            ConfigError: The memory is smaller than the batch.
+            ConfigError: The memory holds nothing but the batch.
         """
-        if len(embeddings) > self.memory_size:
+        if len(embeddings) >= self.memory_size:
             raise ConfigError(
-                "must be at least the batch size",
+                "must be larger than the batch size, because the batch's own embeddings count",
                 where="loss.memory",
                 got=self.memory_size,
-                allowed=f"{len(embeddings)} or more",
+                allowed=f"more than {len(embeddings)}",
             )
         count = int(self.count)
         self.queue_idx, self.has_been_filled = count % self.memory_size, count >= self.memory_size
