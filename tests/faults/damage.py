@@ -313,7 +313,7 @@ def _judged(
 ) -> tuple[str, str | None]:
     """Return what happened, and the problem if it should not have happened; else None."""
     allowed = (*REFUSED, *CONFIG) if Path(file).name == "config.yaml" else REFUSED
-    if code not in (0, *allowed) or "unexpected " in err or "Traceback" in err:
+    if code not in (0, *allowed) or "this is a bug" in err or "Traceback" in err:
         return f"exit {code}", f"exit {code}: {err[-400:]}"
     if code:
         return f"exit {code}", None
