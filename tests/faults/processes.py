@@ -86,7 +86,7 @@ class Ended:
     @property
     def problem(self) -> str | None:
         """The exit code and stderr of a command that crashed or printed a traceback; else None."""
-        if "Traceback" in self.err or "unexpected " in self.err or self.code in (1, -11, -7):
+        if "Traceback" in self.err or "this is a bug" in self.err or self.code in (1, -11, -7):
             return f"exit {self.code}: {self.err.strip()[-500:]}"
         return None
 
