@@ -38,14 +38,19 @@ def _section(kind: str, records: Sequence[Record]) -> str:
     total = sum(record.count for record in records)
     wrong = sum(record.problem is not None for record in records)
     lines = [f"### {title}", "", f"{total} {counted} in {len(records)} cases; {wrong} wrong.", ""]
-    lines += [f"| {first} | cases | {counted} | what happened |", "| --- | --- | --- | --- |"]
+    both = kind == "kill"  # a case may have two kills, or none
+    lines += [
+        f"| {first} |{' cases |' * both} {counted} | what happened |",
+        f"| --- |{' --- |' * both} --- | --- |",
+    ]
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         groups[record.group].append(record)
     for group, members in sorted(groups.items()):
         count = sum(record.count for record in members)
         happened = _happened(kind, members)
-        lines.append(f"| {group} | {len(members)} | {count} | {happened} |")
+        cases = f" {len(members)} |" * both
+        lines.append(f"| {group} |{cases} {count} | {happened} |")
     examples = [record for record in records if record.problem is None][:3]
     if kind in ("kill", "damage", "disk") and examples:
         lines += ["", "For example:", ""]

@@ -108,4 +108,5 @@ def test_a_journal_goes_on_and_becomes_a_page(tmp_path: Path) -> None:
     assert again.records == journal.records
     assert again.has("kill", "0/1") and not again.has("kill", "0/2")
     text = tables(again.records)
-    assert "2 kills in 1 cases; 0 wrong." in text and "| YAML | 9 | 4 read, 5 refused |" in text
+    assert "2 kills in 1 cases; 0 wrong." in text and "| saving | 1 | 2 | bit-equal: 1 |" in text
+    assert "| YAML | 9 | 4 read, 5 refused |" in text
