@@ -1,10 +1,10 @@
-"""The configuration of a run: defaults < preset < file < ``--set`` < flags.
+"""The configuration of a run: defaults < preset < file < ``--set`` < flags; later values win.
 
 The sections ``backbone``, ``head``, ``freeze``, ``loss``, ``optimizer`` and ``scheduler`` are
-*components*: a registered name plus that entry's options, side by side (``loss: {name: triplet,
-margin: 0.3}``, or just ``loss: triplet``). Likewise, ``data: photos`` sets ``data.path``. The entry
-checks its options, so a resolved config is complete: written to a file and read back, it gives the
-same config.
+*components*. Each holds a registered name and the options of what is registered under it:
+``loss: {name: triplet, margin: 0.3}``, or just ``loss: triplet``. Likewise, ``data: photos`` sets
+``data.path``. A resolved config holds every option, checked and with its default filled in. Written
+to a file and read back, it gives the same config.
 """
 
 from __future__ import annotations

@@ -23,7 +23,10 @@ Values = dict[str, Any]
 
 
 def expanded(path: Path) -> Path:
-    """Return a path with the home directory for ``~``; an unknown ``~user`` stays as it is."""
+    """Return a path with ``~`` replaced by the home directory; an unknown ``~user`` stays.
+
+    Raises:
+        ValueError: The path contains a NUL character or is too long."""
     if "\0" in str(path):
         raise ValueError("must not contain a NUL character")
     if is_too_long(path):
@@ -32,12 +35,15 @@ def expanded(path: Path) -> Path:
 
 
 def absolute(path: Path) -> Path:
-    """Return ``path`` as an absolute path, which means the same wherever the config is read."""
+    """Return ``path`` as an absolute path, which does not depend on the current folder.
+
+    Raises:
+        ValueError: The path contains a NUL character or is too long."""
     return Path(os.path.normpath(expanded(path).absolute()))
 
 
 def _given(path: Any) -> Any:
-    if path == "":  # from an unset shell variable; it would mean the current folder
+    if path == "":  # an unset shell variable gives "", which would mean the current folder
         raise ValueError("must not be empty")
     return path
 
@@ -48,13 +54,13 @@ AbsolutePath = Annotated[GivenPath, AfterValidator(absolute)]
 
 
 class Section(Checked):
-    """The base of every section. They are immutable, and unknown keys are errors."""
+    """The base class of config sections. Sections are immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Component(Checked):
-    """The base of a section that holds a registered name and the options of that entry."""
+    """The base class of sections such as ``loss``: a registered name, and the options of that name."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -67,5 +73,5 @@ class Component(Checked):
 
     @property
     def options(self) -> Values:
-        """The entry's options: every key that isn't the section's own."""
+        """The options of the registered name: the keys that are not fields of the section itself."""
         return dict(self.model_extra or {})

@@ -14,9 +14,9 @@ Bits = Annotated[int, Field(ge=9, le=16)]
 
 
 class AugmentConfig(Section):
-    """Random changes to training images. A view is one deterministic draw of them."""
+    """Random changes to training images. One draw of these changes gives a view of an image."""
 
-    enabled: bool = Field(True, description="false trains on the unaugmented evaluation view.")
+    enabled: bool = Field(True, description="false: train on images without random changes, prepared as for evaluation.")
     crop_scale: tuple[float, float] = Field(
         (0.5, 1.0), description="Area of the random crop as a share of the image: [low, high]."
     )
@@ -25,19 +25,19 @@ class AugmentConfig(Section):
     )
     rotate: float = Field(0.0, ge=0, le=180, description="Largest rotation in degrees.")
     brightness: float = Field(
-        0.4, ge=0, le=1, description="x: a random factor in [1 - x, 1 + x] on the brightness."
+        0.4, ge=0, le=1, description="A value x multiplies the brightness by a random factor in [1 - x, 1 + x]."
     )
     contrast: float = Field(
-        0.4, ge=0, le=1, description="x: a random factor in [1 - x, 1 + x] on the contrast."
+        0.4, ge=0, le=1, description="A value x multiplies the contrast by a random factor in [1 - x, 1 + x]."
     )
     saturation: float = Field(
-        0.4, ge=0, le=1, description="x: a random factor in [1 - x, 1 + x] on the saturation."
+        0.4, ge=0, le=1, description="A value x multiplies the saturation by a random factor in [1 - x, 1 + x]."
     )
     hue: float = Field(
         0.1,
         ge=0,
         le=0.5,
-        description="x: a random shift of the hue by up to x turns of the colour wheel.",
+        description="A value x shifts the hue by up to x turns of the colour wheel, either way.",
     )
     grayscale: float = Field(0.2, ge=0, le=1, description="Probability of a conversion to grey.")
     blur: float = Field(0.0, ge=0, le=1, description="Probability of a Gaussian blur.")
@@ -96,8 +96,8 @@ class DataConfig(Section):
         "auto",
         description="How an image that is not square becomes square. crop: only its centre is "
         "used. pad: the whole image, with a border. squash: the whole image, with another aspect "
-        "ratio. auto: the backbone's own way; but squash if that is crop and many images are "
-        "longer than 5:3.",
+        "ratio. auto: as the backbone was pretrained; but squash instead of crop if more than 5 % "
+        "of the training images are longer than 5:3.",
     )
     range: Literal["auto", "full"] | Bits | tuple[float, float] = Field(
         "auto",
@@ -139,24 +139,25 @@ class DataConfig(Section):
         lt=1,
         description="Largest share of unreadable images to leave out; more is an error.",
     )
-    strict: bool = Field(False, description="Refuse the run if an image is in two splits.")
+    strict: bool = Field(False, description="Refuse the run if an image or a group is in two splits.")
     views: int | None = Field(
         None,
         ge=1,
-        description="Augmented views per image; each epoch uses the next one. null: 8 while a part "
-        "of the network is frozen, so that the part's output can be cached; else a new view every "
-        "epoch.",
+        description="Number of augmented versions (views) of each image; each epoch uses the next one. "
+        "null: 8 while a part of the network is frozen, so that the part's output can be cached; "
+        "else a new view every epoch.",
     )
     workers: int | None = Field(
         None,
         ge=0,
-        description="Processes that decode images; null: depends on the cores and the images.",
+        description="Number of processes that decode images; null: chosen by the number of cores and "
+        "images.",
     )
     augment: AugmentConfig = AugmentConfig()
 
     @property
     def value_range(self) -> int | tuple[float, float] | None:
-        """``range`` as :class:`siamkit.Preprocessing` takes it; None for ``auto`` and ``full``."""
+        """``range`` as a number of bits or (low, high); None for ``auto`` and ``full``."""
         return None if isinstance(self.range, str) else self.range
 
     @property
@@ -170,7 +171,7 @@ class DataConfig(Section):
     def _below_folds(cls, value: int, info: ValidationInfo) -> int:
         folds = info.data.get("folds")
         if folds is None and value:
-            raise ValueError("needs data.folds")
+            raise ValueError("has an effect only with data.folds, which is not set")
         if folds is not None and value >= folds:
             raise ValueError(f"must be less than data.folds ({folds})")
         return value

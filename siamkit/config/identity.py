@@ -25,8 +25,8 @@ FREE = (
 )
 """Config keys that do not affect the results of a run, so a user may change them.
 
-The path of the data is among them: data is compared by its names, labels and contents. So is the
-path of a pruning record, which is compared by its content.
+The path of the data is one of these keys, because data is compared by its names, labels and
+contents. So is the path of a pruning record, which is compared by its content.
 """
 
 RESUMABLE = tuple(

@@ -24,9 +24,9 @@ class Layer(dict[str, Any]):
 
     Args:
         values: Nested values.
-        where: A function from a dotted key (``loss.margin``) to its place (``run.yaml:
-            loss.margin``).
-        providers: For a run's config: the distribution of each component, by section.
+        where: Returns what error messages show for a dotted key: ``run.yaml: loss.margin`` for
+            ``loss.margin``.
+        providers: The distribution that registered each component of a run, by config section.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Layer(dict[str, Any]):
         node: Any = self
         parts = path.split(".")
         for depth, part in enumerate(parts):
-            if isinstance(node, str):  # a section given as the value of its main key
+            if isinstance(node, str):  # such as ``loss: triplet``, which sets ``loss.name``
                 return parts[depth:] == [MAIN_KEYS.get(parts[0])]
             if not isinstance(node, Mapping):
                 return True
@@ -57,8 +57,8 @@ class Layer(dict[str, Any]):
 def read_file(path: Path) -> Layer:
     """Return the values of a YAML config file. Relative paths become absolute.
 
-    They are resolved against the file's folder. This applies to siamkit's own keys that hold paths;
-    a path in a plugin's options is not changed.
+    A relative path counts from the file's folder. Only siamkit's own keys that hold paths are
+    changed; a path in a plugin's options is not.
 
     Raises:
         ConfigError: The file cannot be read, is not YAML, or is not a mapping of sections.
@@ -122,7 +122,8 @@ def _path_keys(model: type[BaseModel], outer: tuple[str, ...] = ()) -> Iterator[
 
 _DATA, _BACKBONE = ("data", "path"), ("backbone", "name")
 _PATHS = (_DATA, _BACKBONE, *_path_keys(RunConfig))
-"""The keys that hold a path. The first two may hold other text, so their types do not say so."""
+"""The keys that hold a path. The first two are listed by name, since their type is ``str``: they may
+also hold other text."""
 
 
 def _anchor(values: Values, keys: Sequence[str], folder: Path) -> None:
@@ -172,9 +173,9 @@ def parse_sets(assignments: Iterable[str]) -> Layer:
 def merge(*layers: Mapping[str, Any]) -> Values:
     """Return the layers merged, lowest first; a higher layer overrides a lower one.
 
-    A layer may give options for a component and name its entry. If a higher layer names another
-    entry, these options are dropped, since they belong to the replaced entry. Options of a layer
-    that names no entry apply to the entry that is chosen in the end.
+    A layer may set a component's name, such as that of the loss, and options. If a higher layer
+    sets another name, the lower layer's options are dropped, since they belong to the replaced
+    name. Options of a layer without a name apply to the name that is chosen in the end.
     """
     values: Values = {}
     for layer in fitting(layers):
@@ -183,7 +184,7 @@ def merge(*layers: Mapping[str, Any]) -> Values:
 
 
 def fitting(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the layers without the options of entries that a higher layer replaces."""
+    """Return the layers without options of components whose name a higher layer replaces."""
     fitting = list(layers)
     for section, model in COMPONENT_MODELS.items():
         parts = [_whole(section, layer.get(section)) for layer in layers]

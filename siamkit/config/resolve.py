@@ -37,7 +37,8 @@ def resolve(
 
     Raises:
         ConfigError: An unknown key or name, or a value out of range.
-        PluginError: Two plugins claim a name, or the plugin that a run used is not installed.
+        PluginError: Two plugins register the same name, a plugin's option has the name of a key of
+            the section, or the plugin that a run used is not installed.
     """
     kept = fitting([RunConfig().to_values(), *layers])
     values = merge(*kept)
@@ -68,7 +69,7 @@ def resolve(
 
 
 def _components(values: Values, config: RunConfig | None) -> dict[str, list[Component]]:
-    """Return each section's components. Without a valid config: the valid ones, no trackers."""
+    """Return the components of each section; if ``config`` is None, the valid ones among ``values``."""
     if config is not None:
         return {
             **{section: [getattr(config, section)] for section in COMPONENTS},
@@ -76,7 +77,7 @@ def _components(values: Values, config: RunConfig | None) -> dict[str, list[Comp
         }
     valid: dict[str, list[Component]] = {}
     for section in COMPONENTS:
-        with suppress(ValidationError):  # the config's own validation reports it
+        with suppress(ValidationError):  # the validation of the whole config reports the error
             valid[section] = [COMPONENT_MODELS[section].model_validate(values.get(section))]
     return valid
 
@@ -98,7 +99,8 @@ def calibration_config(
     """Return a checked section ``calibration``.
 
     Raises:
-        ConfigError: There is no such target, or a rate is missing or given where none belongs.
+        ConfigError: There is no such target, the target ``far`` has no rate, or another target has
+            one.
     """
     try:
         return CalibrationConfig.model_validate({"target": target, "far": far})
@@ -125,7 +127,7 @@ def _complete(
     name: Namer,
     layers: Sequence[Mapping[str, Any]],
 ) -> Component:
-    """Fill in and check one component's options."""
+    """Return a component with its options checked and defaults filled in."""
     try:
         entry = registry.get(component.name)
     except ConfigError as error:
@@ -151,7 +153,7 @@ def _complete(
 
 
 def options_of(component: Component, registry: Registry) -> tuple[Any, BaseModel]:
-    """Return the entry of ``component`` and its options object."""
+    """Return what the registry holds under the component's name, and the checked options."""
     entry = registry.get(component.name)
     return entry, entry.validate(component.options, component.name)
 

@@ -21,7 +21,7 @@ from siamkit.config.data import DataConfig
 from siamkit.config.interval import Interval
 
 LOCAL_DIR = "timm:local-dir:"
-"""The prefix of a backbone's name that a folder follows."""
+"""A backbone's name that starts with this prefix ends with the path of a folder of weights."""
 
 COMPONENTS = ("backbone", "head", "freeze", "loss", "optimizer", "scheduler")
 
@@ -53,7 +53,7 @@ class BackboneConfig(Component):
     )
     pruning: AbsolutePath | None = Field(
         None,
-        description="Record of pruned channels, pruning.json of a run that 'siamkit prune' made: "
+        description="File pruning.json of a run that 'siamkit prune' made. It lists pruned channels; "
         "the backbone is built without them.",
     )
     granularity: Literal["stage", "block"] = Field(
@@ -125,16 +125,17 @@ class OptimizerConfig(Component):
 
     @property
     def rate(self) -> float:
-        """The learning rate. While it is ``auto``, the default, since an optimizer needs a number.
+        """The learning rate as a number; the default rate if ``lr`` is ``auto``.
 
-        No step is taken at that default: a run that is ``auto`` finds its rate first.
+        The optimizer needs a number when it is built. With ``auto``, a range test replaces it
+        before the first step.
         """
         return DEFAULT_RATE if self.lr == "auto" else self.lr
 
     @field_validator("lr", mode="before")
     @classmethod
     def _a_number_or_auto(cls, value: Any) -> Any:
-        # A union would report its members one by one.
+        # Otherwise, pydantic would report one error for each type of the union.
         if isinstance(value, str) and value != "auto" and not _is_number(value):
             raise ValueError("must be a number, or auto")
         return value
@@ -158,7 +159,7 @@ class TrainConfig(Section):
         description="Gradient accumulation over micro-batches. exact: the loss compares all images "
         "of the batch, so the step equals that of the whole batch, but most images pass through "
         "the network twice. naive: each micro-batch has a loss of its own, without the negatives "
-        "of the others.",
+        "in other micro-batches.",
     )
     micro_batch: int | Literal["auto"] | None = Field(
         None,
@@ -210,12 +211,13 @@ class TrainConfig(Section):
     unfreeze_warmup: int = Field(
         0,
         ge=0,
-        description="Optimizer steps in which a newly unfrozen stage warms up to its rate.",
+        description="Optimizer steps over which the rate of a newly unfrozen stage rises to its full "
+        "value.",
     )
 
     @property
     def pass_size(self) -> int:
-        """The most images in a forward pass, where the memory sets no other bound."""
+        """The largest number of images per forward pass, if memory does not force a smaller one."""
         return self.micro_batch if isinstance(self.micro_batch, int) else self.batch_size
 
     @property
@@ -264,7 +266,7 @@ class TrainConfig(Section):
         naive = info.data.get("accumulation") == "naive"
         if value == "auto" and naive:
             raise ValueError(
-                "auto needs exact accumulation: with naive, the size changes the result"
+                "auto needs exact accumulation, because the size changes the result of naive accumulation"
             )
         if not isinstance(value, int):
             return value
@@ -289,8 +291,8 @@ class EngineConfig(Section):
 
     cut: Literal["auto", "off"] = Field(
         "auto",
-        description="auto: run the frozen part separately if that is exact. off: always run the "
-        "whole network.",
+        description="auto: run the frozen part separately if that does not change the results. "
+        "off: always run the whole network.",
     )
     cache: Literal["auto", "off", "always"] = Field(
         "auto",
@@ -299,7 +301,9 @@ class EngineConfig(Section):
     )
     prefix: Literal["auto", "eager", "folded", "inductor", "onnxruntime"] = Field(
         "auto",
-        description="Kernel that runs the frozen part; auto: measure which one is fastest.",
+        description="Kernel (implementation) that runs the frozen part. eager: the network as it is. "
+        "folded: batch norm folded into convolutions. inductor: torch.compile. onnxruntime: ONNX "
+        "Runtime. auto: the fastest one by measurement.",
     )
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
         "float16",
@@ -407,10 +411,10 @@ COMPONENT_MODELS: dict[str, type[Component]] = {
     "optimizer": OptimizerConfig,
     "scheduler": SchedulerConfig,
 }
-"""The model of each component section: the keys that the section takes for every entry."""
+"""The model of each component section: the keys that exist whatever name is chosen."""
 
 MAIN_KEYS = {"data": "path", **dict.fromkeys(COMPONENT_MODELS, "name")}
-"""The key that a plain value of a section sets, as in ``data: photos`` or ``loss: triplet``."""
+"""The key of a section that text in place of the section sets, as in ``loss: triplet``."""
 
 ENTRY_MODELS: dict[str, type[Component]] = {**COMPONENT_MODELS, "track": TrackerConfig}
 """The models that hold a registered name: those of the component sections and of a tracker."""

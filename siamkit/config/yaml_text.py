@@ -1,4 +1,4 @@
-"""YAML: text to plain values and back, by the core schema of YAML 1.2.
+"""YAML: reads and writes plain values, by the core schema of YAML 1.2.
 
 Only ``true`` and ``false`` are booleans, ``0o17`` is octal, and dates are text. So ``off``,
 ``1:30`` and ``2020-01-01`` stay as they were typed. A key given twice, a tag of a type outside the
@@ -59,8 +59,8 @@ def load(text: str) -> Any:
     A merge key (``<<: *base``) adds the keys of ``base`` that the mapping does not have itself.
 
     Raises:
-        NotYaml: The text is not YAML, gives a key twice, or has more than :data:`MOST_VALUES`
-            values.
+        NotYaml: The text is not YAML, gives a key twice, has a type outside the core schema, is
+            nested too deeply, or has more than :data:`MOST_VALUES` values.
     """
     yaml = YAML(typ="safe", pure=True)
     yaml.Resolver = _CoreResolver

@@ -33,12 +33,12 @@ _SQUARE = (1, 1)
 
 
 def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> dict[str, Any]:
-    """Return the report of a data set, as JSON values.
+    """Check a data set, and return a report of it as JSON values.
 
     Every image is decoded, hashed, and compared across the splits that a run would make.
 
     Args:
-        config: The place of the data, and how to split the data.
+        config: The section ``data`` of a config: where the data is, and how to split it.
         seed: The seed of the split.
         progress: Called at the start of each step and after each image.
 
@@ -47,20 +47,26 @@ def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> 
 
         ``problems``: the reasons why the data cannot be used; empty if there are none.
 
-        ``warnings``: summaries of images in two splits and of images with two labels.
+        ``warnings``: summaries of images and groups that are in two splits, and of images with the
+        same content but different labels.
 
-        ``parts``, ``how`` and ``notices``: the splits that a run would make.
+        ``parts``, ``how`` and ``notices``: the sizes of the splits that a run would make, a
+        description of these splits, and notices for the user.
 
         ``files``, ``unreadable``, ``formats``, ``modes`` and ``shorter_side``: facts about the
         files.
 
-        ``leaks``, ``near_duplicates`` and ``conflicts``: groups of images.
+        ``leaks``: groups of images in two or more splits that have the same content.
 
-        ``preparation``: how a run would fit images into the input (``fit``), which pixel values
-        would become black and white (``range``), the share of elongated images (``elongated``), and
+        ``near_duplicates``: groups of images in two or more splits that look the same.
+
+        ``conflicts``: groups of images that have the same content but different labels.
+
+        ``preparation``: how a run would fit images into the network's input (``fit``), which pixel
+        values would become black and white (``range``), the share of elongated images (``elongated``), and
         the share of the area of elongated images that a centre crop leaves out (``lost``).
 
-        ``split_groups``: the groups that are in two of the data's own splits.
+        ``split_groups``: the groups that are in more than one of the data's own splits.
 
     Raises:
         DataError: The data cannot be read, for example because of a missing file or bad rows.
@@ -101,7 +107,7 @@ def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> 
 
 
 def _refused(report: Mapping[str, Any]) -> list[str]:
-    """Return why ``data.strict`` refuses the data; nothing if it doesn't."""
+    """Return the problems that ``data.strict`` adds; an empty list if there are none."""
     kinds = {"leaks": ("group of copies", "groups of copies"), "split_groups": ("group", "groups")}
     return [
         f"{plural(len(report[key]), *nouns)} in two splits ({argument('strict')})"
@@ -122,7 +128,7 @@ def _splits(
     empty: dict[str, Any] = {"how": None, "parts": {}, "notices": list(source.notices)}
     empty["preparation"] = None
     empty |= {"leaks": [], "near_duplicates": [], "conflicts": []}
-    if not checked.facts:  # no image can be read, which is a problem already
+    if not checked.facts:  # no image can be read, and ``problems`` says so already
         return empty
     try:
         left_out = left_out_notice(opened, checked)

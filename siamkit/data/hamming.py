@@ -1,4 +1,4 @@
-"""Near pairs: all pairs of 64-bit hashes that differ in few bits, without comparing every pair."""
+"""Near pairs: finds all pairs of 64-bit hashes that differ in few bits, faster than one by one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def near_pairs(hashes: Hashes, most: int) -> Iterator[tuple[Indices, Indices]]:
         first = np.arange(len(hashes))
         for step in range(1, len(hashes)):
             first = first[first + step < len(hashes)]
-            # Keys are sorted: an item that differs here also differs from all later items.
+            # Keys are sorted: a key that differs from this one differs from all later ones too.
             first = first[key[first] == key[first + step]]
             if not len(first):
                 break
@@ -46,11 +46,13 @@ def near_pairs(hashes: Hashes, most: int) -> Iterator[tuple[Indices, Indices]]:
 
 
 def near_groups(hashes: Hashes, most: int, *, kept: int = _MOST_LINKS) -> NDArray[np.int32]:
-    """Return the group number ``[N]`` of each hash. A group holds all hashes that pairs connect.
+    """Return the group number ``[N]`` of each hash.
+
+    Two hashes are in one group if a chain of near pairs (:func:`near_pairs`) connects them.
 
     Args:
         hashes: The hashes ``[N]``, all different.
-        most: As for :func:`near_pairs`.
+        most: The largest number of bits in which the hashes of a near pair may differ.
         kept: The number of pairs that are held in memory before they are merged into groups.
     """
     group: NDArray[np.int32] = np.arange(len(hashes), dtype=np.int32)

@@ -59,7 +59,7 @@ class Tuples:
 
     @property
     def columns(self) -> tuple[tuple[int, ...], ...]:
-        """The image indices by position in the pair or triplet, such as all anchors first."""
+        """The image indices by position: for triplets, all anchors, all positives, all negatives."""
         return tuple(zip(*self.rows, strict=True)) or ((),) * self.width
 
     def __str__(self) -> str:
@@ -84,8 +84,8 @@ class Tuples:
     def pairs(self) -> Tuples:
         """Return triplets as pairs; pairs are returned unchanged.
 
-        The anchor and the positive of a triplet are a same pair, the anchor and the negative a
-        different pair. A pair of several triplets is returned once.
+        The anchor and the positive of a triplet are a same pair, and the anchor and the
+        negative are a different pair. A pair that several triplets contain is returned once.
         """
         if self.same is not None:
             return self
@@ -98,13 +98,14 @@ class Tuples:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images, ordered by class and name.
+    """Images with their classes. Sets that are read from files are ordered by class and key.
 
     Attributes:
         samples: The images.
         classes: The class names. The label of a sample is an index into them.
-        tuples: The known pairs or triplets; None for labelled images. With tuples, a class is an
-            identity: as named by the file, or the images that same pairs connect.
+        tuples: The known pairs or triplets; None for labelled images. With tuples, each class is an
+            identity. If the file does not name the identities, images that a chain of same pairs
+            connects are one identity.
         query: Whether each image is a query; None if all are.
         gallery: Whether each image is in the gallery; None if all are.
     """
@@ -177,7 +178,7 @@ class ImageSet:
 
 
 def image_set_of(labels: Sequence[str]) -> ImageSet:
-    """Return an image set of images that are not files: one per label, in the given order."""
+    """Return a set of images that are not files, one image per label, in the order of the labels."""
     classes = tuple(sorted(set(labels)))
     index = {name: place for place, name in enumerate(classes)}
     samples = (

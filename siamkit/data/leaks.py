@@ -1,6 +1,6 @@
-"""Leaks: finds images that are in two splits. Metrics on such images show memory, not skill.
+"""Leaks: finds images that are in two splits. Metrics on these images are too optimistic.
 
-The result lists groups, not pairs: a file with N copies gives one group of N images, not N² pairs.
+The result lists groups, not pairs: a file with N copies gives one group of N images, not about N²/2 pairs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ _THREADS = 4
 T = TypeVar("T")
 Sets = Mapping[str, ImageSet]
 OnProgress = Callable[[str, int, int], None]
-"""Called with a step's name, its number of finished images and its number of images; may raise."""
+"""Called with a step's name, its number of finished images and its number of images. It may raise
+to stop the work."""
 
 
 def no_progress(step: str, done: int, total: int) -> None:
@@ -42,7 +43,7 @@ def no_progress(step: str, done: int, total: int) -> None:
 
 
 def counted(items: Iterable[T], progress: OnProgress, step: str, total: int) -> Iterator[T]:
-    """Yield the items of a step, and report the progress with each item."""
+    """Yield the items of a step, and call ``progress`` before the first item and with each item."""
     if total:
         progress(step, 0, total)
     for done, item in enumerate(items, 1):
@@ -95,11 +96,11 @@ class Group:
 class Contents:
     """The images of several image sets, compared by content. Two boxes of a file are two images.
 
-    A file is only read if another file has the same size.
+    To compare contents, a file is read only if another file has the same size.
 
     Args:
         sets: The image sets.
-        progress: Called after each file that is read.
+        progress: Called before the first file is read, and after each one.
         how: How the images are decoded.
 
     Raises:
@@ -113,7 +114,7 @@ class Contents:
         self._samples = [sample for images in sets.values() for sample in images.samples]
         self._parts = list(sets)
         self._part = np.repeat(np.arange(len(sets)), [len(images) for images in sets.values()])
-        self._number = _numbers(self._samples, progress)  # [N], of the content of each image
+        self._number = _numbers(self._samples, progress)  # [N]: images with the same content have the same number
 
     def leaks(self) -> list[Group]:
         """Return the groups of images that have the same content and are in two or more sets."""
@@ -142,7 +143,10 @@ class Contents:
         :meth:`leaks`.
 
         Args:
-            progress: Called after each image.
+            progress: Called before the first image, and after each one.
+
+        Raises:
+            DataError: An image cannot be decoded.
         """
         contents, first = np.unique(self._number, return_index=True)
         hashes = np.zeros(len(contents), np.uint64)
@@ -152,7 +156,7 @@ class Contents:
         for index, value in enumerate(counted(values, progress, "compare images", len(samples))):
             hashes[index] = value
         distinct, place = np.unique(hashes, return_inverse=True)
-        group = near_groups(distinct, NEAR_BITS)[place]  # the group of each content
+        group = near_groups(distinct, NEAR_BITS)[place]  # [contents], the number of each content's group
         of_image = np.where(hashes == 0, -1, group)[self._number]
         return [
             members
@@ -227,18 +231,18 @@ def require_apart(sets: Sets, where: str, *, strict: bool) -> list[str]:
 
     Args:
         sets: The image sets by split.
-        where: The place of the data, for errors.
+        where: The path of the data, for error messages.
         strict: Whether to raise an error instead.
 
     Raises:
-        DataError: The same image is in two splits, and ``strict`` is set.
+        DataError: A file cannot be read. Or the same image is in two splits, and ``strict`` is set.
     """
     shared = Contents(sets).leaks()
     if not shared:
         return []
     what = f"{plural(len(shared), 'group')} of images with the same content"
     what += f" {'is' if len(shared) == 1 else 'are'} in two splits:"
-    hint = "metrics on these images show memory, not skill"
+    hint = "the network may have seen these images in training, so metrics are too optimistic"
     if strict:
         raise DataError(what + listed([str(group) for group in shared]), where=where, hint=hint)
     few = listed([str(group) for group in shared[:3]])

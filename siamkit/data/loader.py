@@ -1,6 +1,7 @@
 """The loader: yields batches of images from worker processes.
 
-A loaded view is a pure function of (image, seed, view), independent of the number of workers.
+A view is an image after random augmentation, or after the preparation for evaluation. It depends
+only on the image, the run's seed and the number of the view, not on the number of workers.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ _PATIENCE = 1.0  # seconds
 
 
 class ViewDataset(Dataset[Tensor]):
-    """Views of images, found by (index of the image, number of the view).
+    """A torch data set of views: images after augmentation, or after preparation for evaluation.
+
+    The key of an item is (index of the image, number of the view).
 
     Args:
         images: The images.
-        view: The view to compute: an ``EvalView`` or a ``TrainView``.
+        view: Computes the views: an ``EvalView`` or a ``TrainView``.
         seed: The run's seed.
         max_pixels: The most pixels that an image may have; see :class:`.Decoding`.
     """
@@ -74,7 +77,7 @@ class ViewDataset(Dataset[Tensor]):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Everything that determines a view besides the image and the seed, as JSON values."""
+        """The settings that determine a view together with the image and the seed, as JSON values."""
         return self._view.identity
 
 
@@ -124,6 +127,7 @@ class Loader:
         Raises:
             DataError: An image cannot be decoded.
             ResourceError: A worker process died.
+            SiamkitError: The iteration continues after a later call of this method.
         """
         wanted = [list(indices) for indices in batches]
         keys = [[(index, view) for index in indices] for indices in wanted]

@@ -26,7 +26,7 @@ class Record:
 
     Attributes:
         number: The row's number. The header is row 1.
-        path: The image's path, relative to the root.
+        path: The image's path, relative to the data's root folder.
         label: The image's class.
         split: ``train``, ``val`` or ``test``; None if the table has no such column.
         group: The group, such as a patient or a writer, whose images must stay in one split; None
@@ -54,7 +54,12 @@ class Record:
 
 
 def read_manifest(table: Table, cells: Cells) -> tuple[tuple[Record, ...], tuple[str, ...]]:
-    """Return the rows of a manifest, and notices for the user. Problems are added to ``cells``.
+    """Return the rows of a manifest, and notices for the user.
+
+    Args:
+        table: The table.
+        cells: Reads the cells and collects their problems. Rows with problems may be missing in the
+            result.
 
     Raises:
         DataError: A required column is missing.
@@ -89,7 +94,7 @@ def read_manifest(table: Table, cells: Cells) -> tuple[tuple[Record, ...], tuple
 
 
 def read_split(number: int, word: str, cells: Cells) -> str | None:
-    """Return the split that a word names; None, with a problem of the row, if it names no split."""
+    """Return the split that ``word`` names. If it names none, add a problem and return None."""
     split = SPLITS.get(word.lower())
     if split is None:
         cells.wrong(number, f"split must be train, val or test, got {word!r}")
@@ -97,7 +102,7 @@ def read_split(number: int, word: str, cells: Cells) -> str | None:
 
 
 def image_set(root: Path, records: Iterable[Record]) -> ImageSet:
-    """Return the images of some rows, sorted by label and key."""
+    """Return the images of the rows, sorted by label and key, as a set. ``root`` is their folder."""
     ordered: Sequence[Record] = sorted(records, key=lambda r: (r.label, r.key))
     classes = tuple(sorted({record.label for record in ordered}))
     number = {name: label for label, name in enumerate(classes)}

@@ -68,8 +68,9 @@ def items_of(data: Any, notices: list[str], *, training: bool = True) -> list[It
         training: Whether a mapping must have the key ``train``.
 
     Raises:
-        DataError: There are no items, or an item is not a pair of image and label. The message
-            names the item.
+        DataError: There are no items, an item cannot be read, or an item is not a pair of image and
+            label; the message names the item. Or a mapping has other keys, or the folder or table
+            of a split holds pairs, triplets or splits of its own.
     """
     if not isinstance(data, Mapping):
         return _items(data, None)
@@ -94,7 +95,7 @@ def items_of(data: Any, notices: list[str], *, training: bool = True) -> list[It
 
 
 def _listed(path: Any, split: str, notices: list[str]) -> list[Item]:
-    """Return the images of the folder or the table that holds one split."""
+    """Return the images of a folder or a table. All of them belong to ``split``."""
     where = f"data[{split!r}]"
     source = open_source(str(path_of(path, where)))
     parts = source.parts()
@@ -178,7 +179,7 @@ def _label(label: Any, names: Any, where: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and isinstance(names, list | tuple):
         if not 0 <= value < len(names):
             raise DataError(
-                "the data names no class for this label",
+                "the data's attribute 'classes' has no name for this label",
                 where=where,
                 got=value,
                 allowed=f"0 to {len(names) - 1}",
@@ -188,7 +189,9 @@ def _label(label: Any, names: Any, where: str) -> str:
 
 
 def label_text(label: Any) -> str | None:
-    """Return a label as text without surrounding spaces; None if it is no name and no number.
+    """Return a label as text without surrounding spaces; None for labels that cannot be used.
+
+    A label must be a number or text. NaN and empty text cannot be used.
 
     Equal numbers give the same text: 1 and 1.0 are one class.
     """
@@ -285,10 +288,10 @@ def content_of(image: Any, number: int) -> Content:
 
     Args:
         image: The image.
-        number: Its number, for errors.
+        number: The image's number in the data, for error messages.
 
     Raises:
-        DataError: It is not an image.
+        DataError: ``image`` is not an image.
     """
     target = io.BytesIO()
     _save(image, number, target)

@@ -41,12 +41,12 @@ def open_source(
         path: A folder of class folders; a table (CSV or Parquet) of images, pairs or triplets;
             LFW's ``pairs.txt``; or ``sample`` for the built-in images.
         root: The folder that a table's paths are relative to; None for the folder of the table.
-        names: Maps siamkit's name of a column to the name in the table's header, for the columns
-            that have another name there.
+        names: Maps siamkit's name of a column (``path``, ``label``) to the name in the table's
+            header. Columns that are not in the mapping have siamkit's names.
         names_optional: Whether to ignore ``names`` if the data is not a table with these columns.
 
     Raises:
-        DataError: The data is none of these, or has problems. The message lists the problems.
+        DataError: The data has none of these forms, or has problems, which the message lists.
     """
     if path == SAMPLE:
         return FolderSource(scan(sample_dir()))
@@ -132,11 +132,11 @@ def usable(source: Source, config: DataConfig, how: Decoding | None = None) -> U
     Args:
         source: The data.
         config: How to treat unusable images.
-        how: How the images are decoded; None: by the config.
+        how: How to decode the images; None to decode them as the config says.
 
     Raises:
-        DataError: There are unusable images, and ``on_unreadable`` is ``error`` or their share is
-            above ``max_skipped``.
+        DataError: There are unusable images, and ``data.on_unreadable`` is ``error`` or their share
+            is above ``data.max_skipped``.
     """
     files = source.files()
     boxes = {path: box for path, box in files.items() if box is not None}
@@ -173,12 +173,12 @@ def usable(source: Source, config: DataConfig, how: Decoding | None = None) -> U
 
 
 def may_skip(config: DataConfig, bad: int, files: int) -> bool:
-    """Return whether a number of unusable images, of some files, is left out and no error."""
+    """Return whether the config lets ``bad`` unusable images of ``files`` files be left out."""
     return config.on_unreadable != "error" and bad <= config.max_skipped * files
 
 
 def row_text(number: int | None) -> str:
-    """Return the start of a problem's text, ``row N: ``; empty if there is no row number."""
+    """Return ``row N: ``, with which a problem's text starts; empty if there is no row number."""
     return "" if number is None else f"row {number}: "
 
 
@@ -224,7 +224,7 @@ def load_data(config: DataConfig, seed: int) -> Splits:
     """Open the data at ``config.path``, check the images, and split them.
 
     Args:
-        config: The place of the data, and how to split the data.
+        config: Where the data is, and how to split it.
         seed: The seed of the split.
 
     Raises:
@@ -243,7 +243,7 @@ def load_data(config: DataConfig, seed: int) -> Splits:
 
 
 def left_out_notice(opened: Source, checked: Usable) -> list[str]:
-    """Return a notice of the images that were left out, if there are any.
+    """Return a notice that names the images that were left out; an empty list if there are none.
 
     Raises:
         DataError: No image of one of the data's splits is left.
@@ -254,7 +254,7 @@ def left_out_notice(opened: Source, checked: Usable) -> list[str]:
         raise DataError(
             f"no image of {', '.join(sorted(lost))} can be read",
             where=opened.where,
-            hint="repair or remove them",
+            hint="repair the images, or remove the split from the data",
         )
     names = briefly([f"{path} ({why})" for path, why in checked.skipped], 2)
     return [f"left out {plural(len(checked.skipped), 'unreadable image')}: {names}"]
@@ -268,7 +268,7 @@ def _of_two_samples(path: str) -> list[str]:
 
 
 def _about(source: Source) -> list[str]:
-    """Return the notices about a source, whatever its images are used for."""
+    """Return the notices about a source that apply to both training and evaluation."""
     labelled = [images for images in source.parts().values() if images.tuples is None]
     names = (images.classes[sample.label] for images in labelled for sample in images.samples)
     return [*source.notices, *missing_notices("class", names)]
@@ -327,7 +327,7 @@ def split(source: Source, config: DataConfig, seed: int) -> Splits:
             name = source.name_of(part) if part in parts else "the held-out part"
             require_queries(splits.sets[part], source.where, name)
     if train.tuples is None:
-        notices += lone_notice(train, "training", "can only be a negative or its own positive")
+        notices += lone_notice(train, "training", "can be a negative, but has no other image as a positive")
         for part, name in (("val", "validation"), ("test", "test")):
             if part in splits.sets:
                 images = splits.sets[part]
@@ -358,7 +358,7 @@ class Unseen:
 
     Attributes:
         images: The images.
-        part: The name of their part of the data.
+        part: The name of the split that the images are from, or ``all``.
         notices: Notices for the user.
     """
 
@@ -375,16 +375,15 @@ def unseen_images(
 ) -> Unseen:
     """Return the images of ``path`` to evaluate on.
 
-    The part is the test split of the data; without one, the validation split; without both, all
-    images.
+    These are the images of the test split, else of the validation split, else all images.
 
     Args:
-        path: As for :func:`open_source`.
-        root: As for :func:`open_source`.
+        path: The data: a folder, a table or ``sample``, as for :func:`open_source`.
+        root: The folder that a table's paths are relative to; None for the folder of the table.
         config: The section ``data`` of the run. It says how to treat unreadable images, and how
-            columns are named, unless the table has no such columns. None for the defaults:
+            columns are named. The names are ignored if the table has no such columns. None for the defaults:
             unreadable images raise an error, and columns have siamkit's names.
-        how: How the images are decoded; None: by the config.
+        how: How to decode the images; None to decode them as the config says.
 
     Raises:
         DataError: There are no usable images.

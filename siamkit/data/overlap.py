@@ -1,4 +1,4 @@
-"""Overlap: finds the images of one set in another, by their place or by their content."""
+"""Overlap: finds the images of one set in another set, by path or by content."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _THREADS = 8
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The content of an image file that need not exist.
+    """The content of an image that is not stored in a file, as the file would have it.
 
     Attributes:
-        size: Its size in bytes.
-        sha256: The SHA-256 of its bytes.
+        size: The size of the file in bytes.
+        sha256: The SHA-256 of the file's bytes.
     """
 
     size: int
@@ -31,17 +31,18 @@ Image = Sample | Content
 
 
 def found_in(images: Sequence[Image], known: Sequence[Sample]) -> list[bool | None]:
-    """Return for each image whether it is one of some known images.
+    """Return for each image whether it is one of the known images.
 
-    It is, if it is the same part of the same file, or of a file with the same content. Only files
-    of equal size are read, and none that have the same path.
+    Two images are the same if they have the same box, and the same file or files with the same
+    content. A file is read only if its size equals that of a file of the other set.
 
     Args:
         images: The images.
         known: The known images.
 
     Returns:
-        None for an image that is not found, if its file or one of the known files is out of reach.
+        For each image, True if it is known and False if it is not. None if it was not found, but
+        its file or one of the known files cannot be read.
     """
     places = {(_place(sample), sample.box) for sample in known}
     same_place = [isinstance(i, Sample) and (_place(i), i.box) in places for i in images]
@@ -69,7 +70,7 @@ def found_in(images: Sequence[Image], known: Sequence[Sample]) -> list[bool | No
 
 
 def _place(sample: Sample) -> str:
-    return os.path.abspath(sample.path)  # noqa: PTH100 - a link to a file has its content
+    return os.path.abspath(sample.path)  # noqa: PTH100 - keeps links, whose content is compared anyway
 
 
 def _sizes(images: Sequence[Image]) -> Mapping[Path, int | None]:

@@ -1,4 +1,4 @@
-"""The preparation of a data set: how images are fitted into the input, and what white is."""
+"""The preparation of a data set: how images are fitted into the input, and which value is white."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from siamkit.words import plural
 
 ELONGATED = 0.6
 """An image is elongated if a centre crop keeps at most this share of its area. For a square input,
-these are images of 5:3 and longer."""
+these are images with an aspect ratio of 5:3 or more."""
 
 MANY = 0.05
 """Above this share of elongated images, ``data.fit: auto`` squashes images instead of cropping."""
@@ -62,7 +62,7 @@ def preparation(
             the range.
         facts: The facts about each file.
         target: Width and height of the network's input.
-        own: The backbone's own fit.
+        own: The fit that the backbone was pretrained with.
 
     Raises:
         DataError: An image cannot be read.
@@ -89,7 +89,7 @@ def choose_fit(wanted: Literal["auto"] | Fit, own: Fit, elongated: float) -> Fit
 
     Args:
         wanted: The value of ``data.fit``.
-        own: The backbone's own fit.
+        own: The fit that the backbone was pretrained with.
         elongated: The share of the images that are elongated.
     """
     if wanted != "auto":

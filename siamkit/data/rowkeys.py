@@ -1,6 +1,7 @@
-"""Row keys: the keys of views, computed from the file's bytes, the box, the transform and the seed.
+"""Row keys: identify views (prepared or augmented images) in the feature cache.
 
-A key does not depend on the folder of the data. So the same data in another folder has the same
+A key is a hash of the file's bytes, the box, the transform and the seed. It does not depend on the
+folder of the data. So the same data in another folder has the same
 keys, and a changed file, box, transform or seed gives another key.
 """
 
@@ -75,10 +76,10 @@ def _digest(path: Path) -> FileDigest:
 
 
 class RowKeys:
-    """The keys of the views of one data set.
+    """Computes the keys of the views of one data set; see the module.
 
     Args:
-        dataset: The data set.
+        dataset: The views.
         known: The digests of files by path. Digests that are missing are computed and added, so
             that several data sets can share one mapping. None to compute all digests.
         check: Called after each file that is read; may raise to stop.
@@ -117,7 +118,7 @@ class RowKeys:
         """Check that the files of images have not changed since their keys were computed.
 
         Raises:
-            DataError: A file changed. The message names the file.
+            DataError: A file changed or cannot be read. The message names the file.
         """
         for index in indices:
             path, digest = self._paths[index], self._digests[index]

@@ -19,18 +19,20 @@ from siamkit.spelling import setting
 from siamkit.words import plural
 
 _MANY = 3.0
-"""How many times the images of the set an epoch may show without a notice."""
+"""An epoch that shows more than this many times the number of training images gets a notice."""
 
 
 def pk_shape(
     labels: Sequence[int], batch_size: int, images_per_class: int
 ) -> tuple[int, int, tuple[str, ...]]:
-    """Return P, K, and notices for the user if they differ from what was requested.
+    """Return P (classes per batch), K (images per class), and notices for the user.
+
+    Too few classes or images can make P and K smaller than requested.
 
     Args:
         labels: The class of each training image.
-        batch_size: Requested number of images per batch.
-        images_per_class: Requested K.
+        batch_size: The requested number of images per batch, P x K.
+        images_per_class: The requested K.
 
     Raises:
         DataError: There are fewer than two classes, or no class has two images.
@@ -41,7 +43,7 @@ def pk_shape(
         raise DataError(
             "batches need at least two classes, and two images in one of them",
             got=f"{plural(len(counts), 'class')}, {plural(largest, 'image')} in the largest",
-            hint="add images",
+            hint="add classes or images",
         )
     notices = []
     k = min(images_per_class, largest)
@@ -61,14 +63,14 @@ def pk_shape(
     if small := sum(count < k for count in counts.values()):
         notices.append(
             f"{small} of {len(counts)} classes have fewer than {k} images: some of these images "
-            f"come twice in a batch; add images, or set {setting('train.images_per_class')} lower"
+            f"appear more than once in a batch; add images, or set {setting('train.images_per_class')} lower"
         )
     steps, shown = _count(counts.values(), p, k), len(labels)
     if steps > -(-_visits(counts.values(), k) // p) and steps * p * k > _MANY * shown:
         notices.append(
             f"an epoch shows {steps * p * k} images, {steps * p * k / shown:.1f} times as many as "
-            f"there are, because each of its {plural(steps, 'batch')} has {k} of the {largest} "
-            f"images of the largest class and repeats others: use fewer images of this class, set "
+            f"there are, because it takes {plural(steps, 'batch')} to show all {largest} images of the "
+            f"largest class and repeats the other images: use fewer images of this class, set "
             f"{setting('train.images_per_class')} higher, or {setting('train.batch_size')} lower"
         )
     return p, k, tuple(notices)
@@ -83,7 +85,7 @@ def _count(sizes: Collection[int], p: int, k: int) -> int:
 
 
 def _visits(sizes: Iterable[int], k: int) -> int:
-    """Return how often a class must come to a batch, summed over the classes."""
+    """Return the number of groups of ``k`` images that hold all images, summed over the classes."""
     return sum(-(-size // k) for size in sizes)
 
 
@@ -131,16 +133,18 @@ def pk_batches(
 
 
 class _Deck:
-    """Items drawn in random order, each once before any repeats."""
+    """Items that are drawn in random order; each is drawn once before any is drawn again."""
 
     def __init__(self, items: Collection[int], rng: np.random.Generator) -> None:
         self._items = list(items)
         self._rng = rng
         self._pile: list[int] = []  # the next item is the last
-        self._owed: Counter[int] = Counter()  # left out when they came: they are drawn first
+        self._owed: Counter[int] = Counter()  # passed over because of ``without``: they are drawn first
 
     def draw(self, count: int, without: Collection[int] = ()) -> list[int]:
-        """Return ``count`` items, all different unless the deck has fewer."""
+        """Return ``count`` items, none of them in ``without``.
+
+        They are all different if the deck has enough other items."""
         drawn: list[int] = []
         free = len(self._items) - len(set(without))
         while len(drawn) < count:
@@ -148,7 +152,7 @@ class _Deck:
         return drawn
 
     def _different(self, count: int, barred: set[int]) -> list[int]:
-        """Return ``count`` different items that are not barred, in time for them and the barred."""
+        """Return ``count`` different items that are not in ``barred``, and add them to ``barred``."""
         drawn = list(islice((item for item in self._owed if item not in barred), count))
         barred.update(drawn)
         for item in drawn:

@@ -36,7 +36,7 @@ class Source(Protocol):
 
     @property
     def where(self) -> str:
-        """The place of the data, for messages."""
+        """The path of the data, for messages."""
         ...
 
     @property
@@ -50,7 +50,7 @@ class Source(Protocol):
         ...
 
     def files(self) -> dict[Path, Box | None]:
-        """Return every image file with the smallest box around its boxes; None without boxes."""
+        """Map each image file to the smallest box around all its boxes; to None if it has none."""
         ...
 
     def rows(self) -> Mapping[Path, int]:
@@ -94,12 +94,12 @@ class FolderSource:
 
     @property
     def where(self) -> str:
-        """The folder."""
+        """The path of the folder, for messages."""
         return str(self.scan.root)
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """The files and folders that were ignored."""
+        """Notices about the files and folders that were ignored."""
         folders = _split_folders(self.scan).values() or (None,)
         loose = {str(self.scan.root / (f or "")): self.scan.loose(f) for f in folders}
         ignored = (
@@ -110,7 +110,7 @@ class FolderSource:
         return (*self.scan.notices, *ignored)
 
     def files(self) -> dict[Path, Box | None]:
-        """Return every image file. No file has boxes."""
+        """Map each image file to None, because no file has boxes."""
         return dict.fromkeys(self.scan.paths())
 
     def rows(self) -> Mapping[Path, int]:
@@ -160,7 +160,7 @@ class ManifestSource:
         return str(self.table)
 
     def files(self) -> dict[Path, Box | None]:
-        """Return every image file with the smallest box around its boxes; None without boxes."""
+        """Map each image file to the smallest box around all its boxes; to None if it has none."""
         extents: dict[Path, Box | None] = {}
         for record in self.records:
             path = self.root / record.path
@@ -235,7 +235,7 @@ class TupleSource:
         return str(self.table)
 
     def files(self) -> dict[Path, Box | None]:
-        """Return every image file. No file has boxes."""
+        """Map each image file to None, because no file has boxes."""
         return dict.fromkeys(self.root / path for path in self.known.paths)
 
     def rows(self) -> Mapping[Path, int]:
@@ -284,7 +284,7 @@ class TupleSource:
 
 
 def _without_roles(images: ImageSet) -> ImageSet:
-    """Return images without query and gallery roles if no image has one of the two roles.
+    """Return images without query and gallery roles if no image is a query or none is in a gallery.
 
     Tables often give roles to the test images only.
     """
@@ -305,7 +305,7 @@ def _split_groups(rows: Iterable[tuple[str | None, str | None]]) -> list[str]:
 
 
 def _split_folders(scan: Scan) -> Mapping[str, str]:
-    """Map ``train``, ``val`` and ``test`` to the split's folder; empty without split folders."""
+    """Map ``train``, ``val`` and ``test`` to their folders; empty if there are no split folders."""
     kinds = {name: SPLITS.get(name.lower()) for name in sorted(scan.top)}
     others = [name for name, kind in kinds.items() if kind is None]
     if others:
@@ -342,7 +342,7 @@ def _split_folders(scan: Scan) -> Mapping[str, str]:
 def _class_folders(scan: Scan, folder: str | None) -> ImageSet:
     images = class_images(scan, folder)
     if not (images or scan.loose(folder)):
-        raise DataError("no image is left", where=str(scan.root / (folder or "")))
+        raise DataError("there is no readable image in the folder", where=str(scan.root / (folder or "")))
     if not images:
         raise DataError(
             f"all images ({scan.loose(folder)}) are directly in this folder, outside class folders",

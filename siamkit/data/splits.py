@@ -55,7 +55,7 @@ class Splits:
 class HoldOut:
     """The rule that chooses the names to hold out if the data has no validation split.
 
-    What is held out by name are classes, groups, identities or images.
+    The names are those of classes, groups, identities or images.
 
     Attributes:
         fraction: The share of the names to hold out, in (0, 1).
@@ -85,7 +85,7 @@ class HoldOut:
         most = len(ranked) // least
         if self.folds > most:
             raise DataError(
-                "there are too few classes or groups for this number of folds",
+                "there are too few classes, groups or images for this number of folds",
                 where="data.folds",
                 got=self.folds,
                 allowed=f"up to {most}",
@@ -180,12 +180,12 @@ def split_classes(
 ) -> tuple[ImageSet, ImageSet, str]:
     """Return (train, val, how), with held-out classes, or held-out images if classes are too few.
 
-    Classes with one image are always in the training set: held out, that image could never be a
-    query with a match.
+    Classes with one image are always in the training set. If such an image were held out, it could
+    never be a query with a match.
 
     Args:
         images: The images.
-        where: The place of the data, for errors.
+        where: The path of the data, for error messages.
         choice: The rule that chooses the classes or images to hold out.
         notices: A list to which notices for the user are added.
 
@@ -233,7 +233,7 @@ def split_groups(
     Args:
         images: The images.
         groups: The group of each image.
-        where: The place of the data, for errors.
+        where: The path of the data, for error messages.
         choice: The rule that chooses the groups to hold out.
 
     Raises:
@@ -269,7 +269,7 @@ def lone_notice(images: ImageSet, part: str, means: str) -> list[str]:
     Args:
         images: The images.
         part: The name of the images' part of the data.
-        means: What happens to a lone image; the notice continues "which" with it.
+        means: What happens to such an image: the words that follow "which" in the notice.
     """
     lone = [name for name, count in images.counts.items() if count == 1]
     if not lone:

@@ -22,9 +22,9 @@ def split_tuples(
     Pairs and triplets across the two sets are left out.
 
     Args:
-        images: Images with tuples.
+        images: The images, with known pairs or triplets.
         groups: The group of each pair or triplet; None if the data has no groups.
-        where: The place of the data, for errors.
+        where: The path of the data, for error messages.
         choice: The rule that chooses the names to hold out.
 
     Raises:
@@ -45,7 +45,7 @@ def split_tuples(
             f"no {_tuples(images).noun} can be held out for validation",
             where=where,
             got=f"{images}, of {plural(len(images.classes), 'identity')}",
-            allowed="pairs of both kinds in each part, with no image in both parts",
+            allowed="same and different pairs in each part, with no image in both parts",
             hint="add a column 'split' (train, val, test) or 'group' (a writer, a patient)",
         )
     fair = _FAIR * choice.share * len(rows)
@@ -64,7 +64,7 @@ def split_tuples(
 def _cut(
     images: ImageSet, units: Sequence[frozenset[str]], choice: HoldOut
 ) -> tuple[ImageSet, ImageSet] | None:
-    """Return (train, val), or None if one of the sets lacks same or different pairs."""
+    """Return (train, val); None if there are too few names, or a set lacks a kind of pairs."""
     names = sorted(frozenset().union(*units))
     if len(names) < max(2, choice.folds or 0):
         return None
@@ -76,8 +76,10 @@ def _cut(
 
 
 _FAIR = 0.5
-"""The first kind of split is taken whose smaller set has this share of the intended number of pairs
-or triplets; if there is none, the kind whose smaller set is largest."""
+"""The least acceptable size of a split's smaller set, as a share of the intended number of tuples.
+
+The first kind of split that reaches this size is used. If none does, the kind with the largest
+smaller set is used."""
 
 
 def _size(candidate: tuple[int, str, ImageSet, ImageSet]) -> int:
@@ -85,7 +87,7 @@ def _size(candidate: tuple[int, str, ImageSet, ImageSet]) -> int:
 
 
 def _units(images: ImageSet, groups: Sequence[str] | None) -> dict[str, list[frozenset[str]]]:
-    """Return the units of each pair or triplet, by kind of split.
+    """Return, for each kind of split, the units of each pair or triplet.
 
     A unit is a name that a split assigns to one of the two sets: a group, an identity, or a set of
     connected images. A pair or triplet goes to the set that has all units of its images, and is

@@ -24,13 +24,13 @@ class TupleTable:
     """The pairs or triplets of a file.
 
     Attributes:
-        rows: The paths of each pair or triplet, relative to the root.
+        rows: The paths of each pair or triplet, relative to the data's root folder.
         numbers: The number of each row or line in the file.
         same: Whether each pair shows one identity; None for triplets.
         splits: The split of each pair or triplet; None if not given.
         groups: The group of each pair or triplet; None if not given.
         folds: The fold of each pair; None if not given.
-        names: The identity of each path; None if not given. Then the pairs or triplets decide which
+        names: The identity of each path. None if not given; then the pairs or triplets decide which
             paths show one identity.
     """
 
@@ -109,7 +109,7 @@ def connected(paths: Iterable[str], edges: Iterable[Sequence[str]]) -> dict[str,
 def read_tuples(table: Table, cells: Cells) -> tuple[TupleTable, tuple[str, ...]]:
     """Return the pairs or triplets of a table, and notices for the user.
 
-    A wrong value in a cell is not raised here: it is added to ``cells``, which reports all of them.
+    A wrong value in a cell raises no error here: it is added to the problems of ``cells``.
 
     Raises:
         DataError: A required column is missing.
@@ -159,7 +159,7 @@ def read_tuples(table: Table, cells: Cells) -> tuple[TupleTable, tuple[str, ...]
 
 
 def _contradictions(known: TupleTable) -> list[str]:
-    """Return a notice if same pairs connect the two images of a different pair."""
+    """Return a notice if a chain of same pairs connects the two images of a different pair."""
     identity = known.identities()
     if known.same is None:
         wrong = [row for row in known.rows if identity[row[0]] == identity[row[2]]]
@@ -169,8 +169,8 @@ def _contradictions(known: TupleTable) -> list[str]:
     if not wrong:
         return []
     return [
-        f"contradiction: same pairs connect the images of {plural(len(wrong), 'different pair')}, "
-        f"such as {wrong[0][0]} and {wrong[0][-1]}"
+        f"contradiction: chains of same pairs connect the images of "
+        f"{plural(len(wrong), 'different pair')}, such as {wrong[0][0]} and {wrong[0][-1]}"
     ]
 
 
@@ -182,7 +182,7 @@ def read_lfw(path: Path, cells: Cells) -> TupleTable:
     by lines ``name1 n1 name2 n2`` for pairs of two persons. Image 1 of a person is the file
     ``name/name_0001.jpg``. (Huang et al., Labeled Faces in the Wild, 2007.)
 
-    Other problems are added to ``cells``.
+    Problems in the lines after the first are added to the problems of ``cells``.
 
     Raises:
         DataError: The file is missing, or its first line is not that of an LFW file.
@@ -236,6 +236,6 @@ def read_lfw(path: Path, cells: Cells) -> TupleTable:
 
 def _lfw_path(number: int, name: str, image: str, cells: Cells) -> str | None:
     if not (image.isdecimal() and len(image) < 10):
-        cells.wrong(number, f"must have the number of an image, got {image!r}")
+        cells.wrong(number, f"must have an image number, got {image!r}")
         return None
     return cells.path(number, f"{name}/{name}_{int(image):04d}.jpg")

@@ -1,4 +1,4 @@
-"""Views: deterministic augmentations of images.
+"""Views: images as the network gets them, after augmentation or preparation for evaluation.
 
 A view is a pure function of (image, seed). All random operations work on 8-bit images with Pillow's
 integer arithmetic, so a view depends neither on the number of threads nor on the worker process
@@ -39,7 +39,7 @@ def view_seed(run_seed: int, view: int, key: str) -> int:
 
 
 class EvalView:
-    """The view for evaluation: the image, fitted into the input (:mod:`geometry`) and normalised.
+    """Computes the view for evaluation: the image, fitted into the input size and normalised.
 
     Attributes:
         preprocessing: How the backbone wants images to be prepared.
@@ -60,7 +60,7 @@ class EvalView:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Everything that determines the view of an image, as JSON values."""
+        """The settings that determine the view of an image, as JSON values."""
         return {"view": 1, **asdict(self.preprocessing)}
 
     def __call__(self, image: Image.Image, seed: int = 0) -> Tensor:
@@ -73,14 +73,15 @@ class EvalView:
 
 
 class TrainView:
-    """The random views for training: crop, rotation, flip, colours, greyscale, blur.
+    """Computes random views for training: crop, rotation, flip, colours, greyscale, blur.
 
-    Of the colours of grey images, only brightness and contrast change. The colour operations do not
+    For grey images, the colour operations change only brightness and contrast. The colour operations do not
     change an alpha channel. Corners that a rotation exposes get the median colour of the border.
 
     Args:
         preprocessing: How the backbone wants images to be prepared.
-        augment: The strength of each change; ``enabled=False`` gives the evaluation view.
+        augment: The strength of each change; with ``enabled=False``, the views are those of
+            :class:`EvalView`.
 
     Raises:
         ConfigError: The preprocessing names an unknown interpolation.
@@ -111,7 +112,7 @@ class TrainView:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Everything that determines the view of an image, as JSON values."""
+        """The settings that determine the view of an image, as JSON values."""
         if not self._augment.enabled:
             return self._eval.identity
         return {**self._eval.identity, "augment": self._augment.model_dump(mode="json")}
@@ -139,7 +140,7 @@ class TrainView:
         if self.preprocessing.fit == "crop":
             cropped: Image.Image = self._crop(image)
             return cropped
-        # The box is drawn in a square that stands for the image.
+        # The crop is drawn in a square. Its sides then scale to the width and height of the image.
         side = max(image.size)
         square = torch.empty(1, side, side, device="meta")
         scale, ratio = self._augment.crop_scale, self._augment.crop_ratio

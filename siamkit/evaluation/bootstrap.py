@@ -25,17 +25,17 @@ Statistic = Callable[[Roc], float]
 
 
 def area(curve: Roc) -> float:
-    """Return the area under a curve."""
+    """Return the area under a ROC curve."""
     return float(np.trapezoid(curve.tar, curve.far))
 
 
 def eer(curve: Roc) -> float:
-    """Return the equal error rate of a curve."""
+    """Return the equal error rate of a ROC curve."""
     return equal_error_rate(curve)[0]
 
 
 def tar_at(far: float) -> Statistic:
-    """Return a statistic: the share of same pairs that are accepted at the false accept rate."""
+    """Return a function from a ROC curve to the share of accepted same pairs at a FAR of ``far``."""
     return lambda curve: float(curve.tar[index_at_far(curve, far)])
 
 
@@ -57,18 +57,18 @@ def identity_intervals(
             that is listed as different may be of one identity.
         first: ``[P]``, the identity of each pair's first image.
         second: ``[P]``, the identity of each pair's second image.
-        statistics: The functions that compute a statistic from a curve, by name.
+        statistics: The functions that compute a statistic from a ROC curve, by name.
         draws: The number of resamples.
         seed: The seed of the resamples.
 
     Raises:
-        DataError: There are no same pairs, no different pairs, or too few identities.
+        DataError: There are no same pairs, no different pairs, or too few identities to resample.
     """
     names, codes = np.unique(np.stack([first, second]), return_inverse=True)
     a, b = codes.reshape(2, -1)
     flags, within = np.asarray(same, dtype=bool), a == b
     if len(names) < 2 or not flags.any() or flags.all():
-        raise DataError("needs same and different pairs of at least two identities")
+        raise DataError("there must be same and different pairs, of at least two identities")
     order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
     ranked = np.asarray(scores, dtype=np.float64)[order]
     a, b, flags, within = a[order], b[order], flags[order], within[order]

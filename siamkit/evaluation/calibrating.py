@@ -1,4 +1,4 @@
-"""The fit of a threshold and a probability to scored pairs."""
+"""Calibration: fits a threshold and a probability to scored pairs."""
 
 from __future__ import annotations
 
@@ -123,17 +123,18 @@ def fit_threshold(
         first: ``[P]`` int, the identity of each pair's first image, or the image's index if
             identities are unknown.
         second: ``[P]`` int, likewise for each pair's second image.
-        target: As for :func:`calibrate`.
-        far: As for :func:`calibrate`.
+        target: What the threshold is to achieve; see :func:`calibrate`.
+        far: The false accept rate for the target ``far``; None for other targets.
 
     Raises:
-        SiamkitError: As for :func:`calibrate`.
+        ConfigError: ``target`` is ``far`` without a rate, or another target is given a rate.
+        DataError: There are no same or no different pairs, or too few pairs for the rate.
     """
     if (target == "far") != (far is not None):
         raise ConfigError(
             "the target 'far' needs a false accept rate; other targets take none",
             got=f"target {target!r} and far {far}",
-            hint="give the target 'far' and a rate, or neither of the two",
+            hint="give a rate with the target 'far', and only with it",
         )
     curve = roc(scores, same)
     values, flags = np.asarray(scores, dtype=np.float64), np.asarray(same, dtype=bool)

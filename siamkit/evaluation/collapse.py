@@ -1,4 +1,4 @@
-"""Collapse: describes in words whether embeddings hardly differ or consist of zeros."""
+"""Collapse: notices embeddings that hardly differ or consist of zeros."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ The features of untrained backbones reach 0.98, because a ReLU leaves only posit
 
 
 def collapse(embeddings: Tensor) -> str | None:
-    """Return what is wrong with the embeddings ``[N, E]`` of different images, or None."""
+    """Return a notice if embeddings ``[N, E]`` consist of zeros or hardly differ; None otherwise.
+
+    The embeddings must be those of different images."""
     vectors = directions(embeddings)
     count = len(vectors)
     zeros = int((~vectors.any(dim=1)).sum())
     if zeros:
         return (
-            f"{zeros} of {plural(count, 'embedding')} consist of zeros: the network finds nothing "
-            "in these images, so they are similar to no image"
+            f"{zeros} of {plural(count, 'embedding')} consist of zeros: the network extracts "
+            "no features from these images, so their similarity to every image is 0"
         )
     similar = mean_cosine(vectors)
     if similar < COLLAPSED:

@@ -22,11 +22,11 @@ def directions(embeddings: Tensor) -> Tensor:
     """Return embeddings ``[N, E]`` as unit vectors, float32, on the CPU; zeros stay zeros.
 
     Raises:
-        DataError: They are complex numbers.
+        DataError: The embeddings are complex numbers.
     """
     if embeddings.is_complex():
         raise DataError(
-            "are complex numbers", where="embeddings", got=str(embeddings.dtype), allowed="floats"
+            "must be real numbers", where="embeddings", got=str(embeddings.dtype), allowed="floats"
         )
     vectors = embeddings.detach().cpu()
     wide = vectors if vectors.dtype == torch.float64 else vectors.float()
@@ -53,6 +53,6 @@ def cosine(products: Tensor) -> Tensor:
 
 
 def steps(products: Tensor) -> Tensor:
-    """Return products of unit vectors, rounded to a number of steps. Infinity stays infinity."""
+    """Return products of unit vectors as a whole number of steps. Infinity stays infinity."""
     # STEPS is a power of two, so the product is exact and only the rounding changes the value.
     return torch.mul(products, STEPS).round_()

@@ -89,7 +89,8 @@ def few_shot(
         scores = cosine(vectors[np.concatenate(asked)] @ means.T)
         nearest = scores == scores.amax(1, keepdim=True)  # [Q, ways]
         own = nearest.gather(1, torch.from_numpy(np.concatenate(target))[:, None])[:, 0]
-        # If several means are equally near, one of them would be chosen at random.
+        # Of several equally near means, one would be chosen at random: the image counts by the
+        # chance that this one is the mean of its class.
         accuracies.append(float((own / nearest.sum(1)).mean()))
     spread = float(np.std(accuracies, ddof=1)) if episodes > 1 else float("nan")
     margin = _NORMAL_95 * spread / float(np.sqrt(episodes))

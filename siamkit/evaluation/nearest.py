@@ -86,7 +86,7 @@ def _in_order(top: Tensor, columns: Tensor) -> Tensor:
 
 
 def _first_of_equals(values: Tensor, top: Tensor, columns: Tensor) -> Tensor:
-    """Return ``columns`` such that, of all values that equal the last, the lowest columns stay."""
+    """Return ``columns``, where the values that equal the row's last value have the lowest columns."""
     last = top[:, -1:]
     places = top == last  # [B, count], to be replaced
     width = values.shape[1]
@@ -115,7 +115,7 @@ def _largest(
     Args:
         values: ``[B, M]``, floats.
         count: The number of values, at most M.
-        above: As for :func:`largest`.
+        above: A lower limit ``[B]`` for each row, or None; see :func:`largest`.
         where: The name of the values in messages; None skips the check for NaN.
         in_order: Whether to return the largest value's column first; otherwise, in any order.
     """
@@ -153,9 +153,8 @@ def _require_numbers(values: Tensor, where: str | None) -> None:
 def exact_search(queries: Vectors, gallery: Vectors, k: int) -> tuple[Tensor, Tensor]:
     """Return the k most similar vectors of each query: their scores and indices in the gallery.
 
-    The search is exact. The scores are those of :func:`.cosine`, which are rounded, so it does not
-    depend on the machine or the block which of two equally similar vectors is among the first k:
-    among equal scores, the lower index comes first.
+    The search is exact. Scores are rounded by :func:`.cosine`, and among equal scores the lower
+    index comes first. So the results depend neither on the machine nor on the size of the blocks.
 
     Args:
         queries: Unit vectors ``[Q, E]``.
@@ -167,7 +166,7 @@ def exact_search(queries: Vectors, gallery: Vectors, k: int) -> tuple[Tensor, Te
         gallery's device (the CPU for arrays).
 
     Raises:
-        DataError: The shapes do not fit, or k is not positive.
+        DataError: An argument is not a matrix, the numbers of columns differ, or k is not positive.
         NonFiniteError: A score is NaN, which has no order.
     """
     require_fit(queries, gallery, k)
@@ -217,7 +216,7 @@ def require_fit(queries: Vectors, gallery: Vectors, k: int) -> None:
     """Check that queries and gallery fit together.
 
     Raises:
-        DataError: The shapes do not fit, or k is not positive.
+        DataError: An argument is not a matrix, the numbers of columns differ, or k is not positive.
     """
     if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
         raise DataError(

@@ -170,7 +170,7 @@ def hardest(
 def gallery_queries(
     near: Neighbourhood, right: int, wrong: int, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Sample queries whose nearest image is surely of their class, and other queries.
+    """Return a random sample of queries whose nearest image is of their class, and of others.
 
     Args:
         near: The neighbours.

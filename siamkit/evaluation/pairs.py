@@ -16,7 +16,7 @@ MOST = 500_000
 _FOLDS = 10
 _BLOCK_BYTES = 4 << 20  # of vectors or products per block, which fits in the CPU cache
 _DENSE = 64
-"""If at least one in this many products is needed, computing all of them is faster."""
+"""If pairs need at least one in this many of all products, computing all of them is faster."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -47,7 +47,7 @@ def known_pairs(tuples: Tuples) -> ImagePairs:
 
 
 def pairs_of(labels: Tensor, *, most: int = MOST, seed: int = 0) -> ImagePairs:
-    """Return all pairs of images; if there are too many, a sample that is up to half same pairs.
+    """Return all pairs of images; if there are too many, a sample with at most half same pairs.
 
     Args:
         labels: ``[N]`` int64.
@@ -72,7 +72,7 @@ class _Sorted:
     """The images sorted by class.
 
     Attributes:
-        order: ``[N]``, the index of the image at each place.
+        order: ``[N]``, the indices of the images, sorted by class. A place is a position in it.
         starts: ``[C]``, the first place of each class.
         ends: ``[C]``, the place after the last one of each class.
     """
@@ -96,9 +96,9 @@ class _Sorted:
         with the number of pairs.
 
         Args:
-            places: The first place of the pairs.
-            partners: For each of them, the first place that it makes a pair with.
-            counts: The number of consecutive places that it makes a pair with.
+            places: ``[M]``, the places of images. Each makes pairs with consecutive other places.
+            partners: ``[M]``, the first of these other places.
+            counts: ``[M]``, the number of these other places.
             most: The largest number of pairs.
             rng: Draws the pairs.
         """
@@ -162,7 +162,7 @@ def _one_by_one(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 
 def _by_matrix(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Return the products of the pairs, picked from all products of one block of rows at a time."""
+    """Return the products of the pairs, picked from the products of all vectors, block by block."""
     order = first.argsort(stable=True)
     rows = first[order].contiguous()
     picked = torch.empty(len(first))

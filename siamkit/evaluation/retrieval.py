@@ -1,4 +1,4 @@
-"""Retrieval metrics, by exact search in bounded memory, as expected values over tied images."""
+"""Retrieval metrics, by exact search in bounded memory. Ties count by their expected value."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def retrieval_of(embeddings: Tensor, images: ImageSet, *, ks: Sequence[int] = KS
     Args:
         embeddings: ``[N, E]``, normalised or not.
         images: The images, in the same order.
-        ks: The k of recall@k.
+        ks: The values of k for recall@k.
 
     Raises:
         DataError: No query has another image of its class in the gallery.
@@ -103,7 +103,7 @@ def retrieval(
     Args:
         embeddings: ``[N, E]``, normalised or not.
         labels: ``[N]`` int64.
-        ks: The k of recall@k.
+        ks: The values of k for recall@k.
         query: ``[N]`` bool, the queries; None: all images.
         gallery: ``[N]`` bool, the images to search; None: all images. A query never matches itself.
 
@@ -154,8 +154,8 @@ def _blocks(costs: Tensor) -> Iterator[slice]:
     """Yield parts of queries that fit into a block.
 
     Args:
-        costs: ``[Q]``, the bytes that each query takes, ascending. In a block, each takes as much
-            as the last one.
+        costs: ``[Q]``, the bytes that each query takes, ascending. In a block, every query takes
+            as much as the block's last one.
     """
     start = 0
     while start < len(costs):
@@ -175,9 +175,9 @@ def _block(
         found: ``[M]``, the labels of the gallery.
         asked: ``[B]``, the labels of the queries.
         r: ``[B]``, the number of images of each query's class.
-        ks: The k of recall@k.
+        ks: The values of k for recall@k.
     """
-    # One more than matter, which shows whether the last rank is tied.
+    # One more rank than needed shows whether the last needed rank is tied.
     depth = min(max(int(r.max()), *ks) + 1, similarity.shape[1])
     columns = unordered(similarity, depth, where="similarities")
     top = steps(similarity.gather(1, columns))

@@ -48,8 +48,8 @@ def summarize(
     retrieval, triplets, shots = None, None, []
     if tuples is None and len(images.classes) < 2:
         notices.append(
-            "all images are of one class, so every neighbour is right and the retrieval metrics "
-            "show nothing"
+            "all images are of one class, so every retrieved image is correct and the retrieval "
+            "metrics say nothing about the network"
         )
     if tuples is None:
         ranked = retrieval_of(embeddings, images)

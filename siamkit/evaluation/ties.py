@@ -26,23 +26,23 @@ def expected(
 ) -> Tensor:
     """Return the sums over rankings of the expected metrics ``[len(ks) + 2]``, float64.
 
-    They are recall@k for each k, average precision at R and R-precision. Only the ranks in groups
-    of equal scores that hold both hits and others differ from the usual metrics.
+    They are recall@k for each k, average precision at R and R-precision. They differ
+    from the usual metrics only where a group of equal scores holds hits and other images.
 
     Args:
         scores: ``[Q, D]``, descending; D is more than R and the largest k, or all images.
         hits: ``[Q, D]`` bool, true for images of the query's class.
         r: ``[Q]``, the number of images of the query's class.
         ks: The k of recall@k.
-        whole: Returns the number of images, and of hits, in the last group of a ranking, which may
-            go on after rank D; None if no group does.
+        whole: Returns, for a ranking's row, the number of images and of hits in its last group of
+            equal scores, which may go on after rank D. None if no group goes on.
     """
     rank = torch.arange(1, scores.shape[1] + 1)
     counted = hits.cumsum(1, dtype=torch.int32)
     right = hits & (rank <= r[:, None])
     gains = (counted / rank.double()).mul_(right)
     average, found = gains.sum(1), right.sum(1).double()
-    no_hit = (~hits[:, : max(ks)]).double()  # given that no rank before it holds a hit
+    no_hit = (~hits[:, : max(ks)]).double()  # probability, given no hit at a rank before
 
     limit = r.clamp(min=max(ks))
     at, before, hits_before, size, group_hits = _mixed(scores, hits, counted, limit, whole)
@@ -50,7 +50,7 @@ def expected(
     inside = place < r[row]
     position = place - before  # in the group, from 0
     share = group_hits / size.double() * inside
-    # Of the ranks before it in the group, the rank's own hit leaves hits - 1 of size - 1.
+    # Given a hit at this rank, the group's other size - 1 ranks hold hits - 1 hits.
     others = position * (group_hits - 1) / (size - 1).double()
     precision = (hits_before + 1 + others) / (place + 1)
     average.index_add_(0, row, share * precision - gains[at])
@@ -70,18 +70,18 @@ def _mixed(
     limit: Tensor,
     whole: Callable[[int], tuple[int, int]] | None,
 ) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor, Tensor, Tensor]:
-    """Return the ranks in groups of equal scores that hold both hits and others.
+    """Return the ranks in groups of equal scores that hold both hits and other images.
 
     Args:
-        scores: As for :func:`expected`.
-        hits: As for :func:`expected`.
+        scores: ``[Q, D]``, descending.
+        hits: ``[Q, D]`` bool, true for images of the query's class.
         counted: ``[Q, D]``, the hits up to each rank.
         limit: ``[Q]``, the number of ranks that matter.
-        whole: As for :func:`expected`.
+        whole: The sizes of a ranking's last group; see :func:`expected`.
 
     Returns:
-        The ranking and the rank of each, from 0; and of its group, the number of images before it,
-        the hits before it, its images, and its hits.
+        For each of these ranks: the ranking and the rank, from 0; the number of images and of hits
+        before its group; and the number of images and of hits in its group.
     """
     equal = scores[:, 1:] == scores[:, :-1]
     begins, member = torch.ones_like(hits), torch.zeros_like(hits)

@@ -95,12 +95,12 @@ def verification(
     """Return the metrics of scored pairs.
 
     Args:
-        scores: As for :func:`roc`.
-        same: As for :func:`roc`.
+        scores: ``[P]``, higher for more similar pairs.
+        same: ``[P]`` bool, true for pairs of one class.
         fars: The false accept rates for :attr:`Verification.tar_at_far`.
 
     Raises:
-        DataError: As for :func:`roc`.
+        DataError: There are no same or no different pairs, or a score is not finite.
     """
     values, flags = _checked(scores, same)
     curve = roc(values, flags)
@@ -172,7 +172,9 @@ class OperatingPoint:
 def operating_points(
     curve: Roc, different: int, fars: Sequence[float] = POINTS
 ) -> list[OperatingPoint]:
-    """Return the points of a curve at those false accept rates for which there are enough pairs.
+    """Return the points of a curve at the given false accept rates, if there are enough pairs.
+
+    A rate is left out if :func:`tar_at_far` gives None for it.
 
     Args:
         curve: The curve.

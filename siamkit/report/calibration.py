@@ -19,7 +19,7 @@ _TARGETS = {"eer": "equal error rate", "accuracy": "best accuracy"}
 
 
 def calibration_line(values: Json) -> Text:
-    """Return one line: the threshold, and the error rates that are expected at it."""
+    """Return one line: the threshold, and the error rates that are predicted for it."""
     far, frr = (f"{name.upper()} {_rate(values[name])}" for name in ("far", "frr"))
     return styled(
         f"threshold {values['threshold']:.4f} ({_target(values)}); expected on the same number of "

@@ -33,7 +33,7 @@ class ConsoleListener:
     """Prints one line per epoch, one table per phase, and the progress of the run.
 
     On a terminal, a progress bar shows the throughput and the time left. Elsewhere, a line shows
-    them every ``interval`` seconds. Epoch 0 is the untrained model.
+    them every ``interval`` seconds. Epoch 0 is the untrained backbone, without the head.
 
     Use it as a context manager, which removes the bar at the end, also after an error.
 
@@ -148,7 +148,7 @@ class ConsoleListener:
         self._console.print(styled(title + reason, "bold"))
         if data["changes"]:
             self._console.print(_changes(data["changes"]))
-        if self._console.is_terminal:  # until the event 'engine' tells how the phase is computed
+        if self._console.is_terminal:  # until the event ``engine`` says how the phase is computed
             self._bar.show("measuring", 0, 1, "how to compute the frozen part")
 
     def _on_engine(self, data: Json) -> None:

@@ -11,7 +11,9 @@ from siamkit.words import plural
 
 
 def engine_text(data: Mapping[str, Any]) -> str:
-    """Return how a phase is computed, and why: one line, then one line per rejected boundary."""
+    """Return how a phase is computed, and why: one line, then one per rejected boundary.
+
+    A boundary is a place where the network could be cut into a frozen and a trainable part."""
     if data["mode"] == "whole":
         return f"the whole network runs for every batch: {data['reason']}"
     where = f"frozen up to {data['boundary']}"
@@ -28,7 +30,7 @@ def engine_text(data: Mapping[str, Any]) -> str:
         f"{units.duration(data['live'])} without, give or take {_uncertainty(data['spread'])}"
     )
     text = f"{where}: {how}; {views}; {data['reason']} ({estimate})"
-    rejected = (f"no boundary at {reason}" for reason in data["rejected_boundaries"])
+    rejected = (f"the network cannot be cut at {reason}" for reason in data["rejected_boundaries"])
     return "\n".join((text, *rejected))
 
 

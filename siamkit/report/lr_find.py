@@ -106,12 +106,15 @@ class RateChart:
 
 
 def _shown(losses: Sequence[float], low: float, high: float, size: int) -> list[float]:
-    """Return the losses of a repeat within a range, and NaN for each rate that it left out."""
+    """Return a repeat's losses, clipped to [low, high], and NaN for rates that it did not reach."""
     return [min(max(loss, low), high) for loss in losses] + [math.nan] * (size - len(losses))
 
 
 def shown_range(losses: Sequence[float]) -> tuple[float, float]:
-    """Return the range of losses to show, given their mean. What a test ends with is cut off."""
+    """Return the range (low, high) of losses to show. The steep rise at a test's end is cut off.
+
+    Args:
+        losses: The mean losses over the repeats, before the first step and at each rate."""
     known = [loss for loss in losses if math.isfinite(loss)]
     low, first = min(known), known[0]
     high = min(max(known), first + max(first - low, 0.05 * abs(first)))

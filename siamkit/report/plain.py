@@ -12,7 +12,7 @@ Json = Mapping[str, Any]
 
 
 def verdict_lines(values: Json) -> tuple[str, str, str]:
-    """Return the verdict on one pair, its numbers, and what the probability holds for."""
+    """Return three lines on one pair: the verdict, its numbers, and what the probability assumes."""
     score, threshold = apart(values["score"], values["threshold"])
     probability, _ = apart(values["probability"], 0.5)
     return (
@@ -23,7 +23,7 @@ def verdict_lines(values: Json) -> tuple[str, str, str]:
 
 
 def prior_text(prior: float) -> str:
-    """Return what a probability holds for, as the end of a sentence."""
+    """Return the share of same pairs that a probability assumes, as the end of a sentence."""
     return (
         f"for data in which {units.percent(prior)} of the pairs are the same; there, the "
         "probability is 0.5 at the threshold."
@@ -52,7 +52,7 @@ def pair_list_text(values: Json) -> str:
 
 
 def apart(value: float, bound: float) -> tuple[str, str]:
-    """Return two numbers as text, with as many digits as it takes to tell them apart."""
+    """Return two numbers as text, with enough digits to tell them apart."""
     for digits in range(4, 18):
         text, other = f"{value:.{digits}f}", f"{bound:.{digits}f}"
         if float(text) != float(other) or value == bound:

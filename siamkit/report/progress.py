@@ -23,8 +23,8 @@ _PARTS = 40
 class Pace:
     """An estimate of the time that work takes, from the quartiles of its latest 40 units.
 
-    So a few units that other work on the machine held up do not count, and the estimate follows
-    when the machine becomes slower or faster.
+    So a few units that took long because of other work on the machine do not count. When the machine
+    becomes slower or faster, the estimate follows.
     """
 
     def __init__(self) -> None:
@@ -35,10 +35,10 @@ class Pace:
         self._seconds.append(seconds)
 
     def ahead(self, count: int) -> tuple[float, float]:
-        """Return the likely least and the likely most seconds that ``count`` more units take.
+        """Return a low and a high estimate of the seconds that ``count`` more units take.
 
-        They follow from the lower and the upper quartile of the latest units. Before the first
-        unit, both are 0.
+        The estimates are ``count`` times the lower and the upper quartile of the latest units'
+        times. Before the first unit, both are 0.
         """
         if len(self._seconds) < 2:
             return (count * sum(self._seconds),) * 2

@@ -15,8 +15,9 @@ from siamkit.words import plural
 Json = Mapping[str, Any]
 
 _IMPORTANCE = {
-    "taylor": "their effect on the run's loss (first-order Taylor)",
-    "activation": "their share in the layers' outputs, because the run's loss has no gradient",
+    "taylor": "the effect of each channel on the run's loss (first-order Taylor)",
+    "activation": "the share of each channel in its layer's output, because the run's loss has no "
+    "gradient",
 }
 
 _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
@@ -37,8 +38,8 @@ def pruning(values: Json) -> RenderableType:
     all_of = sum(group["before"] for group in values["groups"])
     which = "" if values["part"] == "all" else f" of the {values['part']} part"
     head = (
-        f"{left} of {all_of} channels{which} are left in {plural(len(values['groups']), 'group')}; "
-        f"they were chosen by {_IMPORTANCE[values['importance']]}"
+        f"{left} of {all_of} channels{which} are left in {plural(len(values['groups']), 'group')} of "
+        f"linked layers; importance is {_IMPORTANCE[values['importance']]}"
     )
     table = make_table("", "before", "after", "change", numbers=("before", "after", "change"))
     for key, name, shown in _ROWS:

@@ -15,7 +15,7 @@ Json = Mapping[str, Any]
 
 
 def entries_table(kind: str, entries: Sequence[Json]) -> RenderableType:
-    """Return the table of registered entries."""
+    """Return the table of registered entries, such as losses or backbones."""
     backbones = kind == "backbones"
     table = make_table("name", "summary", *(["weights"] if backbones else []), "from")
     for entry in entries:
@@ -37,7 +37,7 @@ def presets_table(presets: Mapping[str, str]) -> RenderableType:
 
 
 def entry_details(entry: Json, section: str, flag: str, name: str) -> RenderableType:
-    """Return an entry's summary and options, and how to choose the entry and set an option.
+    """Return a registered entry's summary and options, and how to choose it and set an option.
 
     Args:
         entry: The entry.

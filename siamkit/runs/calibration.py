@@ -36,12 +36,12 @@ def calibrate_run(
         best: The checkpoint of the run's best epoch.
         held_out: Images that the run did not train on, embedded by the network of ``best``.
         wanted: The threshold's target.
-        data: The path of the data, for the record.
-        notices: What is to be known about the images, for the record.
+        data: The path of the data, which is stored with the threshold.
+        notices: Notes about the images, which are stored with the threshold.
         seed: Seed for drawing pairs.
 
     Raises:
-        DataError: The images do not allow a threshold; nothing is written.
+        DataError: No threshold can be fitted on these images; nothing is written.
         ResourceError: The disk is full or not writable.
     """
     calibration = calibrate(
@@ -101,7 +101,9 @@ def calibration_of(run: RunDir, saved: SavedCheckpoint) -> Calibration:
 
 
 def calibrate_hint(run: RunDir) -> str:
-    """Return the hint on how to fit another threshold. The file itself must not be edited."""
+    """Return the hint on how to fit another threshold.
+
+    The hint does not suggest to edit the file, whose hash would no longer match."""
     return (
         f"{command('calibrate', run.path)} fits a threshold for the best epoch's network; its "
         "options choose another target or other images"

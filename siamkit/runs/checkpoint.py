@@ -1,8 +1,8 @@
 """Checkpoints: directories of safetensors and JSON, published in one step.
 
 A checkpoint has a sealed manifest that holds the SHA-256 of every other file. It is written to a
-temporary folder, flushed to the disk and renamed into place; then older checkpoints are removed. A
-kill at any moment leaves the previous checkpoint in force.
+temporary folder, flushed to the disk and renamed into place; then older checkpoints are removed. If
+the process is killed at any moment, the previous checkpoint can still be used.
 
 Names sort by age, so the newest folder is the latest checkpoint, and its state names the best one.
 The files ``LATEST`` and ``BEST`` name the same two for people and other programs; reading a run
@@ -195,7 +195,7 @@ def _seal(
 
 
 def _write(folder: Path, checkpoint: Checkpoint, twin: Path | None) -> None:
-    """Write the files of a checkpoint. Those of tensors are written and hashed side by side."""
+    """Write the files of a checkpoint. Files of tensors are written and hashed in parallel."""
     tensors = {
         _MODEL: {n: t for n, t in checkpoint.model.items() if n not in checkpoint.frozen},
         _OPTIMIZER: checkpoint.optimizer,
@@ -219,10 +219,10 @@ def _saved(tensors: Mapping[str, Tensor], path: Path) -> str:
 
 
 def _twin(root: Path, name: str, checkpoint: Checkpoint) -> Path | None:
-    """Return an older checkpoint with the same frozen tensors, to share their file; None without.
+    """Return an older checkpoint whose file of frozen tensors can be shared; None if there is none.
 
-    The checkpoint just before is never returned, so that damage to one shared file leaves an intact
-    checkpoint.
+    The newest older checkpoint is never returned. So one of the two newest checkpoints stays intact
+    if a shared file is damaged.
     """
     older = [folder for folder in newest_first(root) if _age(folder.name) < _age(name)]
     for folder in older[1:]:
@@ -342,7 +342,7 @@ def load_network(folder: Path) -> SavedCheckpoint:
 
 
 def load_state(folder: Path) -> SavedCheckpoint:
-    """Return a checkpoint after checking its state only, which takes no time.
+    """Return a checkpoint after checking only its manifest and state, which is fast.
 
     Raises:
         CheckpointError: The manifest or the state is missing or damaged; the message names it.

@@ -48,8 +48,8 @@ def run_around(path: Path) -> Path | None:
 class RunDir:
     """The directory of one run.
 
-    A run starts with ``config.yaml`` (the resolved config), ``plugins.json`` (the providers of its
-    components) and ``events.jsonl``. Training adds ``checkpoints/``, ``embeddings/`` (of the
+    A run starts with ``config.yaml`` (the resolved config), ``plugins.json`` (the distribution that
+    registered each component) and ``events.jsonl``. Training adds ``checkpoints/``, ``embeddings/`` (of the
     held-out images), ``calibration.json``, ``metrics.json`` and ``report.html``. A pruned run
     has ``pruning.json``. If unreadable images were left out, ``quarantine.csv`` lists them. A
     process that uses the run locks ``.lock``, which stays, and describes itself in
@@ -86,7 +86,7 @@ class RunDir:
             restart: Whether the directory may hold a run without a checkpoint (:attr:`has_begun`).
 
         Raises:
-            ConfigError: The directory is not empty.
+            ConfigError: The directory is not empty, or lies in another run.
             ResourceError: The directory cannot be read or written.
         """
         run = cls(
@@ -100,10 +100,11 @@ class RunDir:
     def require_free(self, *, restart: bool = False) -> None:
         """Check that a new run can have this directory.
 
-        It is empty or does not exist, and lies in no other run, with which it would be removed.
+        The directory must be empty or missing. It must not lie in another run: it would be removed
+        together with that run.
 
         Args:
-            restart: As for :meth:`reserve`.
+            restart: Whether the directory may hold a run without a checkpoint.
 
         Raises:
             ConfigError: The directory is not empty, or lies in a run.
@@ -131,7 +132,7 @@ class RunDir:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the run has saved a checkpoint, so that there is something to continue.
+        """Whether the run has saved a checkpoint, so that it can be continued.
 
         Raises:
             CheckpointError: The folder of checkpoints cannot be read.
@@ -149,10 +150,12 @@ class RunDir:
         return not names
 
     def restart(self) -> None:
-        """Remove the records of a run that has not begun. The run must be locked.
+        """Remove the event log and ``quarantine.csv`` of a run without a checkpoint.
+
+        The run must be locked.
 
         Raises:
-            ResourceError: The run has begun meanwhile, or a file cannot be removed.
+            ResourceError: Another process has saved a checkpoint, or a file cannot be removed.
         """
         if self.has_begun:
             raise ResourceError(
@@ -192,7 +195,7 @@ class RunDir:
 
     @classmethod
     def is_run(cls, path: Path) -> bool:
-        """Return whether a folder is the directory of a run, be it damaged."""
+        """Return whether a folder is the directory of a run, even if files of the run are damaged."""
         run = cls(path)
         return os.path.lexists(run.config) or os.path.lexists(run.events)
 
@@ -215,13 +218,13 @@ class RunDir:
         return Layer(kept, layer.where, self._providers())
 
     def write_plugins(self, providers: Mapping[str, Provider]) -> None:
-        """Write the provider of each component, by its section of the config."""
+        """Write which distribution registered the component of each config section."""
         write_json(
             self.plugins, {section: asdict(provider) for section, provider in providers.items()}
         )
 
     def _providers(self) -> dict[str, Provider]:
-        """Return the providers of the components; empty if unreadable, as only errors use them."""
+        """Return the distribution of each component. Empty if unreadable: only messages use it."""
         try:
             values = read_json(self.plugins)
             return {section: Provider(**fields) for section, fields in values.items()}
@@ -276,7 +279,7 @@ class RunDir:
 
     @contextmanager
     def discarded_on_error(self) -> Iterator[None]:
-        """Remove the directory if the block raises and nothing of a run is in it yet."""
+        """Remove the directory if the block raises and the directory holds no file of a run yet."""
         try:
             yield
         except BaseException:

@@ -39,9 +39,10 @@ class HeldOut:
         images: The images.
         embeddings: ``[N, E]``, float32, by the best epoch's network.
         epoch: The best epoch, from 0.
-        network: The ``SavedCheckpoint.network`` of the network that made the embeddings.
-        preprocessing: The preparation of the images.
-        digest: The digest of the images when they were embedded.
+        network: The hash of the network that made the embeddings; see
+            :attr:`.SavedCheckpoint.network`.
+        preprocessing: How the images were prepared.
+        digest: The hash of the images when they were embedded; see :func:`siamkit.data.digest.digest`.
     """
 
     part: str

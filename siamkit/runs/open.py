@@ -1,8 +1,8 @@
 """Open runs: the one place where a run is read. Each file is read at most once, and checked.
 
-Whatever decides a result is compared: a checkpoint with the hashes in its sealed manifest, the
-config with the one that the checkpoints were trained with, held-out embeddings and the calibration
-with the network that they belong to, and the data with the data of the training.
+Everything that decides a result is checked. The files of a checkpoint must have the hashes of its
+sealed manifest. The config must be the one that the checkpoints were trained with. Held-out
+embeddings and the calibration must belong to the network. The data must be that of the training.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class OpenRun:
                 _ = self.config
         except CheckpointError as error:
             return str(error)
-        except SiamkitError:  # a plugin or an object is not here, or a key is damaged
+        except SiamkitError:  # a plugin or a registered object is missing, or a key is damaged
             return f"{self.dir.config}: cannot be compared with the run's checkpoints"
         return None
 
@@ -134,7 +134,7 @@ class OpenRun:
             )  # fmt: skip
         if record is not None and Pruning.load(record).digest != digest:
             raise CheckpointError(
-                "the run's backbone has other pruned channels",
+                "the file does not list the channels that were pruned from the run's network",
                 where=str(record),
                 hint=f"restore the run's {self.dir.pruning.name}, and backbone.pruning in its "
                 "config.yaml",
@@ -203,7 +203,7 @@ class OpenRun:
             raise CheckpointError(
                 "the run is slim: it kept only the network of its best epoch",
                 where=str(self.path),
-                hint="leave the last network out, or train again with "
+                hint="use the network of the best epoch, or train again with "
                 + setting("train.keep", "all"),
             )
         return self._newest.name
@@ -292,8 +292,8 @@ class OpenRun:
         """Return the stored embeddings of ``val`` or ``test``, like :meth:`held_out`.
 
         Raises:
-            CheckpointError: The file, or the best epoch's checkpoint, is damaged. Or the file is
-                missing, although the run has ended and had such images.
+            CheckpointError: The file or the best epoch's checkpoint is damaged. Or the file is missing,
+                although the run has ended and had such images.
         """
         kept = self.held_out(part)
         had_images = self.digest_of(part) not in (None, digest(None))
@@ -323,7 +323,7 @@ class OpenRun:
             )
 
     def digest_of(self, part: str) -> str | None:
-        """Return the digest of a part of the data at the training; None without a checkpoint.
+        """Return the hash of a part of the data as it was in training; None without a checkpoint.
 
         Args:
             part: ``train``, ``val`` or ``test``.

@@ -23,11 +23,11 @@ from siamkit.words import plural
 
 @dataclass(frozen=True)
 class Use:
-    """The images, of some, that a run used for one purpose.
+    """Which images of a set a run used for one purpose, such as to train.
 
     Attributes:
-        found: The positions of the images that it used.
-        unknown: Why it may have used more of them; empty if it used no others.
+        found: The positions, in the set, of the images that the run used.
+        unknown: Why the run may have used more images of the set; empty if it used no others.
     """
 
     found: tuple[int, ...] = ()
@@ -35,19 +35,19 @@ class Use:
 
     @property
     def number(self) -> int | None:
-        """The number of images; None if it is not known."""
+        """The number of images that the run used; None if it is not known."""
         return None if self.unknown else len(self.found)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The uses that a run made of some images.
+    """What a run used the images of a set for.
 
     Attributes:
-        images: The number of the images.
-        trained: Those that it trained on.
-        epoch: Those that chose its best epoch.
-        threshold: Those that its threshold was fitted on.
+        images: The number of images in the set.
+        trained: The images that the run trained on.
+        epoch: The images on which the best epoch was chosen.
+        threshold: The images on which the threshold was fitted.
     """
 
     images: int
@@ -74,9 +74,11 @@ def seen_by(
     Args:
         run: The run that made the network; None if it is unknown.
         images: The images.
-        which: The network that is used.
+        which: The run's network to evaluate, ``best`` or ``last``. Images can have chosen only the
+            best.
         calibration: The network's threshold; None without one.
-        entries: The places or contents of the images; None: those of ``images``.
+        entries: The images as samples, or as contents if they are in memory; None: the samples of
+            ``images``.
     """
     entries = images.samples if entries is None else entries
     made = None if calibration is None else calibration.provenance
@@ -90,7 +92,9 @@ def seen_by(
 
 
 def seen_of(run: OpenRun, held_out: HeldOut, calibration: Calibration | None) -> Seen:
-    """Return what a run's own held-out images chose. Copies of training images are not looked for.
+    """Return what a run used its own held-out images for.
+
+    Copies of training images among them are not looked for.
 
     Args:
         run: The run.
@@ -121,26 +125,27 @@ def threshold_use(
         run: The run that has the threshold; None if it is unknown.
         images: The images.
         made: The provenance of the threshold; None without one.
-        entries: The places or contents of the images; None: those of ``images``.
+        entries: The images as samples, or as contents if they are in memory; None: the samples of
+            ``images``.
     """
     if made is None:
         return Use()
     entries = images.samples if entries is None else entries
     use = _use(run, entries, *_fitted_images(run, made))
-    # Equal keys, labels and sizes say it too where the files are out of reach.
+    # If files cannot be compared, an equal digest shows that all images are the same.
     if use.unknown and made.digest == digest(images):
         return Use(tuple(range(len(images))))
     return use
 
 
 def _use(run: OpenRun | None, entries: Sequence[Image], known: Sequence[Sample], why: str) -> Use:
-    """Return which of some images are known ones.
+    """Return which of some images a run used, given the images that are known to be used.
 
     Args:
-        run: The run.
+        run: The run; None if it is unknown.
         entries: The images.
-        known: The known images.
-        why: Why there may be more of them; empty if these are all.
+        known: The images that the run used, as far as they are known.
+        why: Why the run may have used more images; empty if ``known`` holds all of them.
     """
     found = found_in(entries, known)
     places = tuple(place for place, is_known in enumerate(found) if is_known)
@@ -178,7 +183,7 @@ def _fitted_images(run: OpenRun | None, made: Provenance) -> Known:
 
 
 def _run_images(run: OpenRun, part: str) -> Known:
-    """Return the images of a part of a run's data, at its training."""
+    """Return the images of a part of a run's data, as it was in training."""
     if part != "train":
         with suppress(SiamkitError):
             if (kept := HeldOut.load(run.dir, part)) is not None:
@@ -204,7 +209,7 @@ def _listed(run: OpenRun) -> Splits:
 
 
 def _usable(run: OpenRun) -> Splits:
-    """Split the usable images of a run's data, as a run does that leaves out the others."""
+    """Split the usable images of a run's data, as a run that leaves out unreadable images does."""
     return load_data(run.config.data, run.config.train.seed)
 
 
@@ -227,7 +232,7 @@ def notices_on(seen: Seen) -> list[str]:
 
 
 def chosen_texts(seen: Seen) -> list[str]:
-    """Return sentences that say what the images chose; none for nothing."""
+    """Return sentences such as ``these images chose the best epoch``; none if they chose nothing."""
     chose: dict[int, list[str]] = {}
     for name in seen.chose:
         use: Use = getattr(seen, name)
@@ -239,7 +244,7 @@ def chosen_texts(seen: Seen) -> list[str]:
 
 
 def unknown_texts(seen: Seen) -> list[str]:
-    """Return sentences that say what cannot be known about the images, and why."""
+    """Return sentences about uses of the images that cannot be checked, with the reasons."""
     what = {"trained": "trained the network", "epoch": "chose the best epoch",
             "threshold": "chose the threshold"}  # fmt: skip
     unknown: dict[str, list[str]] = {}

@@ -75,8 +75,8 @@ def context_of(
     notices = list(gathered.notices)
     if lost := sum(text is None for text in thumbs.values()):
         notices.append(
-            f"{lost} of the {plural(len(thumbs), 'image')} shown cannot be read: moved, removed or "
-            "damaged since the run"
+            f"{lost} of the {plural(len(thumbs), 'image')} shown cannot be read: the files were "
+            "moved, removed or damaged since the run"
         )
     return {
         **head(gathered),
@@ -105,8 +105,8 @@ def _run(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
     )
     if live:
         note += (
-            " Where the frozen prefix runs for every batch, the prefix's share of the waiting time "
-            "is estimated from the time per image that was measured when the phase began."
+            " In a phase whose frozen part runs for every batch, this part's share of the waiting "
+            "time is estimated from a time per image that was measured when the phase began."
         )
     return {
         "learning": learning,
@@ -163,7 +163,7 @@ def _verification(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
 
 
 def _seen_note(seen: Seen | None) -> str:
-    """Return what the images of the page chose, as sentences that continue a text."""
+    """Return sentences about what the page's images were used for, such as to choose the best epoch."""
     if seen is None:
         return ""
     note = "".join(
@@ -223,9 +223,12 @@ def _pictures(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
         seen=seen_text(held.held.preprocessing),
     )
     if held.verified is not None:
-        note = "Different pairs that the network finds alike, and same pairs that it finds unlike."
+        note = (
+            "These are the different pairs with the highest similarity and the same pairs with the "
+            "lowest."
+        )
         if held.held.images.tuples is None:
-            note += " Each class, or pair of classes, is shown once at most."
+            note += " Each class, or pair of classes, is shown at most once."
         context.update(
             hardest_note=note,
             accepts=model.shown_pairs(held, held.accepts),

@@ -93,9 +93,9 @@ class Epoch:
     Attributes:
         number: The number of the epoch, from 0.
         loss: The mean training loss.
-        metrics: The metrics on held-out classes.
-        train_metrics: The metrics on the same number of training classes.
-        best: The epoch was the best so far.
+        metrics: The metrics on held-out images.
+        train_metrics: The metrics on a sample of training images.
+        best: Whether the epoch was the best so far.
     """
 
     number: int
@@ -131,8 +131,8 @@ class RunFacts:
         steps: The optimizer steps; a step that was repeated after a crash counts once.
         bands: The phases so far.
         sessions: The number of times the run was started or resumed.
-        ended: The run is complete.
-        stopped_early: Early stopping ended the run.
+        ended: Whether the run is complete.
+        stopped_early: Whether early stopping ended the run.
         notices: The notices, each once, in order.
     """
 
@@ -184,7 +184,7 @@ def facts_of(events: Sequence[LoggedEvent]) -> RunFacts:
 
 
 def _standing(named: Sequence[tuple[str, LoggedEvent]]) -> list[tuple[str, LoggedEvent]]:
-    """Return the events but for those that were undone by resuming from an older checkpoint."""
+    """Return the events, except those that resuming from an older checkpoint has undone."""
     standing: list[tuple[str, LoggedEvent]] = []
     for name, event in named:
         if name == "run_start":

@@ -42,8 +42,8 @@ class Key:
         name: The name of the trace that the entry stands for.
         colour: The trace's colour.
         dashes: The lengths of the line's dashes and gaps, in SVG's format; empty for a solid line.
-        line: The trace is drawn as a line.
-        area: The trace is drawn as an area.
+        line: Whether the trace is drawn as a line.
+        area: Whether the trace is drawn as an area.
         mark: The character for the trace's marks; empty without marks.
     """
 
@@ -66,7 +66,8 @@ class Chart:
         figure: The plotly figure.
         columns: The heads of the table.
         rows: The rows of the table.
-        keyed: Each row of the table stands for a trace, so that the table serves as the legend.
+        keyed: Whether each row of the table stands for a trace, so that the table serves as the
+            legend.
     """
 
     id: str
@@ -145,7 +146,7 @@ def label(text: str, most: int = _LABEL) -> str:
 
 
 def rate_text(value: float) -> str:
-    """Return a rate with three digits, which hide that schedules begin just below the full rate."""
+    """Return a rate with three digits. More would show that a schedule starts below the full rate."""
     return f"{value:.3g}"
 
 

@@ -31,7 +31,8 @@ class Gathered:
         config: The text of the run's configuration.
         held: The facts about the held-out embeddings; None without embeddings.
         why: The reason why there are no held-out embeddings.
-        seen: What the images of the embeddings chose; None without embeddings.
+        seen: What the run used the embedded images for, such as to choose the best epoch; None
+            without embeddings.
         map: The map of the embeddings; None for too few embeddings.
         notices: The notices for the reader.
     """

@@ -78,14 +78,14 @@ def _lead(gathered: Gathered, config: Mapping[str, Any]) -> str:
 
 
 def _status(gathered: Gathered, config: Mapping[str, Any], figures: list[model.Json]) -> list[str]:
-    """Return short warnings, such as ``not finished`` or ``below its baseline``."""
+    """Return short warnings, such as ``not finished`` or ``stopped early``."""
     facts = gathered.facts
     texts = [] if facts.ended else ["not finished"]
     if facts.ended and facts.stopped_early:
         texts.append("stopped early")
     monitor = (config.get("train") or {}).get("monitor")
     if any(f["name"] == monitor and f["verdict"] == "loss" for f in figures):
-        texts.append("below its baseline")
+        texts.append("worse than the untrained backbone")
     return texts
 
 

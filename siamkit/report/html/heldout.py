@@ -60,8 +60,8 @@ class HeldOutFacts:
         held: The images that the page may show, with their embeddings; of a very large set, a
             random sample.
         total: The number of all held-out images; the metrics use all of them.
-        labels: The classes ``[N]`` of the images in ``held``.
-        near: The neighbours of the images in ``held``; None with fewer than two images.
+        labels: The class indices ``[N]`` of the images in ``held``.
+        near: The neighbours of the images in ``held``; None if there are fewer than two images.
         retrieval: Retrieval metrics; None if no query has another image of its class, or if the
             data lists pairs or triplets.
         right: Queries whose nearest image is of their class; empty if the data lists pairs or

@@ -66,7 +66,7 @@ def rate_search_chart(found: Json) -> Chart:
     """Return the chart of the loss by learning rate: each repeat, their mean, and the rate.
 
     Args:
-        found: The result of ``siamkit.find_lr``, or what a run keeps of it.
+        found: The result of ``siamkit.find_lr``, or the part of it that a run stores.
     """
     rates, mean, suggested = found["rates"], found["loss"], found["lr"]
     low, high = text.shown_range(mean)

@@ -30,7 +30,7 @@ class Shown:
         name: The image's key.
         label: The image's class.
         score: The cosine similarity to the image's query; None for the query itself or a pair.
-        right: The image is of the query's class; None without a query.
+        right: Whether the image is of the query's class; None without a query.
     """
 
     number: int
@@ -143,7 +143,7 @@ def thumbnail_wishes(
 
 
 def map_items(facts: HeldOutFacts, places: Map) -> list[Json]:
-    """Return the values of each point for the page's script: position, image, class, verdict."""
+    """Return each point's position, image, class and a text about its nearest image, for the script."""
     near, samples = facts.near, facts.held.images.samples
     assert near is not None
     items: list[Json] = []
@@ -154,7 +154,7 @@ def map_items(facts: HeldOutFacts, places: Map) -> list[Json]:
         elif not near.query[index]:
             verdict = "not a query"
         elif not near.findable[index]:
-            verdict = "the only image of its class"
+            verdict = "the gallery has no other image of its class"
         elif near.right[index] == 1:
             verdict = "nearest image: same class"
         elif near.right[index] > 0:

@@ -1,4 +1,4 @@
-"""The page: templates, style, script, and a content security policy that forbids all else."""
+"""The page: rendered from templates, style and script, with a strict content security policy."""
 
 from __future__ import annotations
 

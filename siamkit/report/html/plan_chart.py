@@ -101,7 +101,7 @@ def plan_chart(facts: RunFacts) -> Chart | None:
     plot.update_yaxes(title_text="train, %", range=[0, 105], dtick=50, row=1, col=1)
     return Chart(
         "plan", "Freeze plan", _plan_finding(bands), plot,
-        ("phase", "epochs", "trains", "parameters", "share", "frozen prefix", "computed"),
+        ("phase", "epochs", "trains", "parameters", "share", "frozen up to", "how it is computed"),
         [_band_row(number, band) for number, band in enumerate(bands, start=1)],
     )  # fmt: skip
 
@@ -129,7 +129,8 @@ def _plan_finding(bands: Sequence[Band]) -> str:
         else ""
     )
     return (
-        f"Stages from the image (bottom) to the embedding (top). Trained: {'; '.join(parts)}{more}."
+        f"The stages run from the image (bottom) to the embedding (top). "
+        f"Trained: {'; '.join(parts)}{more}."
     )
 
 

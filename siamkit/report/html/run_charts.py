@@ -157,7 +157,7 @@ def _metric_rows(facts: RunFacts, name: str) -> list[tuple[Cell, ...]]:
 
 
 def rate_chart(facts: RunFacts) -> Chart | None:
-    """Return the chart of the rate of each stage; stages with equal rates share a line."""
+    """Return the chart of each stage's learning rate; stages with equal rates share a line."""
     stages = list(dict.fromkeys(name for step in facts.steps for name in step.rates))
     if not stages:
         return None

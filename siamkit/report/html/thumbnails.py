@@ -34,12 +34,13 @@ def thumbnails(
 ) -> dict[int, str | None]:
     """Return a small WebP of each image's evaluation view, in base64; None for unreadable files.
 
-    All have the highest quality at which they fit into :data:`BUDGET` together.
+    All have the same quality: the highest at which they fit into :data:`BUDGET` together, or the
+    lowest if none fits.
 
     Args:
         images: The images by number.
         sizes: The longest side of each thumbnail in pixels, by number.
-        preprocessing: The preparation of the images.
+        preprocessing: How the network's images are prepared.
     """
     views = {size: _view(preprocessing, size) for size in set(sizes.values())}
     small = {n: _small(image, views[sizes[n]]) for n, image in images.items()}

@@ -15,10 +15,10 @@ SETUP, FILL, WAIT, PREFIX, SUFFIX, STEPS, EVALUATION, SAVING = (
     "setup", "fill", "wait", "prefix", "suffix", "steps", "evaluation", "saving"
 )  # fmt: skip
 KINDS = {
-    SETUP: "Setup: start, choosing the boundary, measuring",
-    FILL: "Frozen prefix: filling the cache",
+    SETUP: "Setup: start, choosing what to cache, measuring",
+    FILL: "Frozen part: filling the cache",
     WAIT: "Waiting for images or cached features",
-    PREFIX: "Frozen prefix: running for every batch",
+    PREFIX: "Frozen part: running for every batch",
     SUFFIX: "Trainable part: forward, backward, update",
     STEPS: "Training steps (no details logged)",
     EVALUATION: "Evaluation",
@@ -82,7 +82,7 @@ def _spans(events: Sequence[LoggedEvent]) -> Iterator[tuple[int, str, float]]:
 
 
 def _step(event: LoggedEvent, engine: LoggedEvent, seconds: float) -> dict[str, float]:
-    """Return a step's time by kind of work; the prefix's is estimated from its cost per image."""
+    """Return a step's time by kind of work. That of the frozen part is estimated per image."""
     if "input_seconds" not in event:
         return {STEPS: seconds}
     waited = min(float(event["input_seconds"]), seconds)
