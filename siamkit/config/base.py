@@ -26,7 +26,8 @@ def expanded(path: Path) -> Path:
     """Return a path with ``~`` replaced by the home directory; an unknown ``~user`` stays.
 
     Raises:
-        ValueError: The path contains a NUL character or is too long."""
+        ValueError: The path contains a NUL character or is too long.
+    """
     if "\0" in str(path):
         raise ValueError("must not contain a NUL character")
     if is_too_long(path):
@@ -38,7 +39,8 @@ def absolute(path: Path) -> Path:
     """Return ``path`` as an absolute path, which does not depend on the current folder.
 
     Raises:
-        ValueError: The path contains a NUL character or is too long."""
+        ValueError: The path contains a NUL character or is too long.
+    """
     return Path(os.path.normpath(expanded(path).absolute()))
 
 
@@ -60,7 +62,7 @@ class Section(Checked):
 
 
 class Component(Checked):
-    """The base class of sections such as ``loss``: a registered name, and the options of that name."""
+    """The base class of sections such as ``loss``: a registered name and the options for it."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -73,5 +75,5 @@ class Component(Checked):
 
     @property
     def options(self) -> Values:
-        """The options of the registered name: the keys that are not fields of the section itself."""
+        """The options for the registered name: the keys that are not fields of the section."""
         return dict(self.model_extra or {})

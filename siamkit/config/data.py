@@ -16,7 +16,10 @@ Bits = Annotated[int, Field(ge=9, le=16)]
 class AugmentConfig(Section):
     """Random changes to training images. One draw of these changes gives a view of an image."""
 
-    enabled: bool = Field(True, description="false: train on images without random changes, prepared as for evaluation.")
+    enabled: bool = Field(
+        True,
+        description="false: train on images without random changes, prepared as for evaluation.",
+    )
     crop_scale: tuple[float, float] = Field(
         (0.5, 1.0), description="Area of the random crop as a share of the image: [low, high]."
     )
@@ -25,13 +28,22 @@ class AugmentConfig(Section):
     )
     rotate: float = Field(0.0, ge=0, le=180, description="Largest rotation in degrees.")
     brightness: float = Field(
-        0.4, ge=0, le=1, description="A value x multiplies the brightness by a random factor in [1 - x, 1 + x]."
+        0.4,
+        ge=0,
+        le=1,
+        description="A value x multiplies the brightness by a random factor in [1 - x, 1 + x].",
     )
     contrast: float = Field(
-        0.4, ge=0, le=1, description="A value x multiplies the contrast by a random factor in [1 - x, 1 + x]."
+        0.4,
+        ge=0,
+        le=1,
+        description="A value x multiplies the contrast by a random factor in [1 - x, 1 + x].",
     )
     saturation: float = Field(
-        0.4, ge=0, le=1, description="A value x multiplies the saturation by a random factor in [1 - x, 1 + x]."
+        0.4,
+        ge=0,
+        le=1,
+        description="A value x multiplies the saturation by a random factor in [1 - x, 1 + x].",
     )
     hue: float = Field(
         0.1,
@@ -139,19 +151,21 @@ class DataConfig(Section):
         lt=1,
         description="Largest share of unreadable images to leave out; more is an error.",
     )
-    strict: bool = Field(False, description="Refuse the run if an image or a group is in two splits.")
+    strict: bool = Field(
+        False, description="Refuse the run if an image or a group is in two splits."
+    )
     views: int | None = Field(
         None,
         ge=1,
-        description="Number of augmented versions (views) of each image; each epoch uses the next one. "
+        description="Number of augmented versions (views) per image; each epoch uses the next one. "
         "null: 8 while a part of the network is frozen, so that the part's output can be cached; "
         "else a new view every epoch.",
     )
     workers: int | None = Field(
         None,
         ge=0,
-        description="Number of processes that decode images; null: chosen by the number of cores and "
-        "images.",
+        description="Number of processes that decode images; null: depends on the number of cores "
+        "and images.",
     )
     augment: AugmentConfig = AugmentConfig()
 

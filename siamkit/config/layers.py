@@ -122,8 +122,8 @@ def _path_keys(model: type[BaseModel], outer: tuple[str, ...] = ()) -> Iterator[
 
 _DATA, _BACKBONE = ("data", "path"), ("backbone", "name")
 _PATHS = (_DATA, _BACKBONE, *_path_keys(RunConfig))
-"""The keys that hold a path. The first two are listed by name, since their type is ``str``: they may
-also hold other text."""
+"""The keys that hold a path. The first two are listed by name, because they may also hold other
+text and their type is ``str``."""
 
 
 def _anchor(values: Values, keys: Sequence[str], folder: Path) -> None:

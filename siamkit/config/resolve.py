@@ -69,7 +69,7 @@ def resolve(
 
 
 def _components(values: Values, config: RunConfig | None) -> dict[str, list[Component]]:
-    """Return the components of each section; if ``config`` is None, the valid ones among ``values``."""
+    """Return each section's components; if ``config`` is None, the valid ones in ``values``."""
     if config is not None:
         return {
             **{section: [getattr(config, section)] for section in COMPONENTS},

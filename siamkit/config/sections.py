@@ -53,8 +53,8 @@ class BackboneConfig(Component):
     )
     pruning: AbsolutePath | None = Field(
         None,
-        description="File pruning.json of a run that 'siamkit prune' made. It lists pruned channels; "
-        "the backbone is built without them.",
+        description="File pruning.json of a run that 'siamkit prune' made. It lists pruned "
+        "channels; the backbone is built without them.",
     )
     granularity: Literal["stage", "block"] = Field(
         "stage", description="Unit that freeze policies freeze and unfreeze."
@@ -211,8 +211,8 @@ class TrainConfig(Section):
     unfreeze_warmup: int = Field(
         0,
         ge=0,
-        description="Optimizer steps over which the rate of a newly unfrozen stage rises to its full "
-        "value.",
+        description="Optimizer steps over which the rate of a newly unfrozen stage rises to its "
+        "full value.",
     )
 
     @property
@@ -266,7 +266,7 @@ class TrainConfig(Section):
         naive = info.data.get("accumulation") == "naive"
         if value == "auto" and naive:
             raise ValueError(
-                "auto needs exact accumulation, because the size changes the result of naive accumulation"
+                "auto needs exact accumulation, because with naive the size changes the result"
             )
         if not isinstance(value, int):
             return value
@@ -301,9 +301,9 @@ class EngineConfig(Section):
     )
     prefix: Literal["auto", "eager", "folded", "inductor", "onnxruntime"] = Field(
         "auto",
-        description="Kernel (implementation) that runs the frozen part. eager: the network as it is. "
-        "folded: batch norm folded into convolutions. inductor: torch.compile. onnxruntime: ONNX "
-        "Runtime. auto: the fastest one by measurement.",
+        description="Kernel (implementation) that runs the frozen part. eager: the network as it "
+        "is. folded: batch norm folded into convolutions. inductor: torch.compile. onnxruntime: "
+        "ONNX Runtime. auto: the fastest one by measurement.",
     )
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
         "float16",

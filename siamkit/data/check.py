@@ -63,8 +63,8 @@ def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> 
         ``conflicts``: groups of images that have the same content but different labels.
 
         ``preparation``: how a run would fit images into the network's input (``fit``), which pixel
-        values would become black and white (``range``), the share of elongated images (``elongated``), and
-        the share of the area of elongated images that a centre crop leaves out (``lost``).
+        values would become black and white (``range``), the share of elongated images
+        (``elongated``), and the share of their area that a centre crop leaves out (``lost``).
 
         ``split_groups``: the groups that are in more than one of the data's own splits.
 

@@ -59,7 +59,7 @@ class Tuples:
 
     @property
     def columns(self) -> tuple[tuple[int, ...], ...]:
-        """The image indices by position: for triplets, all anchors, all positives, all negatives."""
+        """The image indices by position: for triplets, the anchors, positives and negatives."""
         return tuple(zip(*self.rows, strict=True)) or ((),) * self.width
 
     def __str__(self) -> str:
@@ -178,7 +178,7 @@ class ImageSet:
 
 
 def image_set_of(labels: Sequence[str]) -> ImageSet:
-    """Return a set of images that are not files, one image per label, in the order of the labels."""
+    """Return a set of images that are not files: one image per label, in the same order."""
     classes = tuple(sorted(set(labels)))
     index = {name: place for place, name in enumerate(classes)}
     samples = (

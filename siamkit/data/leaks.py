@@ -1,6 +1,7 @@
 """Leaks: finds images that are in two splits. Metrics on these images are too optimistic.
 
-The result lists groups, not pairs: a file with N copies gives one group of N images, not about N²/2 pairs.
+The result lists groups, not pairs: a file with N copies gives one group of N + 1 images, not about
+N²/2 pairs.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class Contents:
         self._samples = [sample for images in sets.values() for sample in images.samples]
         self._parts = list(sets)
         self._part = np.repeat(np.arange(len(sets)), [len(images) for images in sets.values()])
-        self._number = _numbers(self._samples, progress)  # [N]: images with the same content have the same number
+        self._number = _numbers(self._samples, progress)  # [N]: equal for equal contents
 
     def leaks(self) -> list[Group]:
         """Return the groups of images that have the same content and are in two or more sets."""
@@ -156,7 +157,7 @@ class Contents:
         for index, value in enumerate(counted(values, progress, "compare images", len(samples))):
             hashes[index] = value
         distinct, place = np.unique(hashes, return_inverse=True)
-        group = near_groups(distinct, NEAR_BITS)[place]  # [contents], the number of each content's group
+        group = near_groups(distinct, NEAR_BITS)[place]  # the group of each different content
         of_image = np.where(hashes == 0, -1, group)[self._number]
         return [
             members

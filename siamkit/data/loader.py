@@ -77,7 +77,7 @@ class ViewDataset(Dataset[Tensor]):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The settings that determine a view together with the image and the seed, as JSON values."""
+        """The settings that, with the image and the seed, determine a view, as JSON values."""
         return self._view.identity
 
 

@@ -102,7 +102,7 @@ def read_split(number: int, word: str, cells: Cells) -> str | None:
 
 
 def image_set(root: Path, records: Iterable[Record]) -> ImageSet:
-    """Return the images of the rows, sorted by label and key, as a set. ``root`` is their folder."""
+    """Return the images of the rows, sorted by label and key. ``root`` is the data's folder."""
     ordered: Sequence[Record] = sorted(records, key=lambda r: (r.label, r.key))
     classes = tuple(sorted({record.label for record in ordered}))
     number = {name: label for label, name in enumerate(classes)}

@@ -327,7 +327,7 @@ def split(source: Source, config: DataConfig, seed: int) -> Splits:
             name = source.name_of(part) if part in parts else "the held-out part"
             require_queries(splits.sets[part], source.where, name)
     if train.tuples is None:
-        notices += lone_notice(train, "training", "can be a negative, but has no other image as a positive")
+        notices += lone_notice(train, "training", "can be a negative, but has no other positive")
         for part, name in (("val", "validation"), ("test", "test")):
             if part in splits.sets:
                 images = splits.sets[part]
@@ -381,8 +381,8 @@ def unseen_images(
         path: The data: a folder, a table or ``sample``, as for :func:`open_source`.
         root: The folder that a table's paths are relative to; None for the folder of the table.
         config: The section ``data`` of the run. It says how to treat unreadable images, and how
-            columns are named. The names are ignored if the table has no such columns. None for the defaults:
-            unreadable images raise an error, and columns have siamkit's names.
+            columns are named. The names are ignored if the table has no such columns. None for the
+            defaults: unreadable images raise an error, and columns have siamkit's names.
         how: How to decode the images; None to decode them as the config says.
 
     Raises:

@@ -63,14 +63,15 @@ def pk_shape(
     if small := sum(count < k for count in counts.values()):
         notices.append(
             f"{small} of {len(counts)} classes have fewer than {k} images: some of these images "
-            f"appear more than once in a batch; add images, or set {setting('train.images_per_class')} lower"
+            f"appear more than once in a batch; add images, or set "
+            f"{setting('train.images_per_class')} lower"
         )
     steps, shown = _count(counts.values(), p, k), len(labels)
     if steps > -(-_visits(counts.values(), k) // p) and steps * p * k > _MANY * shown:
         notices.append(
             f"an epoch shows {steps * p * k} images, {steps * p * k / shown:.1f} times as many as "
-            f"there are, because it takes {plural(steps, 'batch')} to show all {largest} images of the "
-            f"largest class and repeats the other images: use fewer images of this class, set "
+            f"there are. It takes {plural(steps, 'batch')} to show all {largest} images of the largest "
+            f"class, and repeats images of other classes: use fewer images of this class, set "
             f"{setting('train.images_per_class')} higher, or {setting('train.batch_size')} lower"
         )
     return p, k, tuple(notices)
@@ -139,12 +140,13 @@ class _Deck:
         self._items = list(items)
         self._rng = rng
         self._pile: list[int] = []  # the next item is the last
-        self._owed: Counter[int] = Counter()  # passed over because of ``without``: they are drawn first
+        self._owed: Counter[int] = Counter()  # passed over as barred: they come first
 
     def draw(self, count: int, without: Collection[int] = ()) -> list[int]:
         """Return ``count`` items, none of them in ``without``.
 
-        They are all different if the deck has enough other items."""
+        They are all different if the deck has enough other items.
+        """
         drawn: list[int] = []
         free = len(self._items) - len(set(without))
         while len(drawn) < count:
@@ -152,7 +154,7 @@ class _Deck:
         return drawn
 
     def _different(self, count: int, barred: set[int]) -> list[int]:
-        """Return ``count`` different items that are not in ``barred``, and add them to ``barred``."""
+        """Return ``count`` different items outside ``barred``, and add them to ``barred``."""
         drawn = list(islice((item for item in self._owed if item not in barred), count))
         barred.update(drawn)
         for item in drawn:

@@ -342,7 +342,7 @@ def _split_folders(scan: Scan) -> Mapping[str, str]:
 def _class_folders(scan: Scan, folder: str | None) -> ImageSet:
     images = class_images(scan, folder)
     if not (images or scan.loose(folder)):
-        raise DataError("there is no readable image in the folder", where=str(scan.root / (folder or "")))
+        raise DataError("there is no readable image", where=str(scan.root / (folder or "")))
     if not images:
         raise DataError(
             f"all images ({scan.loose(folder)}) are directly in this folder, outside class folders",

@@ -75,8 +75,8 @@ class EvalView:
 class TrainView:
     """Computes random views for training: crop, rotation, flip, colours, greyscale, blur.
 
-    For grey images, the colour operations change only brightness and contrast. The colour operations do not
-    change an alpha channel. Corners that a rotation exposes get the median colour of the border.
+    For grey images, the colour operations change only brightness and contrast. They do not change
+    an alpha channel. Corners that a rotation exposes get the median colour of the border.
 
     Args:
         preprocessing: How the backbone wants images to be prepared.

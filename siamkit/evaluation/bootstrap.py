@@ -35,7 +35,7 @@ def eer(curve: Roc) -> float:
 
 
 def tar_at(far: float) -> Statistic:
-    """Return a function from a ROC curve to the share of accepted same pairs at a FAR of ``far``."""
+    """Return a function that returns the true accept rate of a ROC curve at a given FAR."""
     return lambda curve: float(curve.tar[index_at_far(curve, far)])
 
 

@@ -18,7 +18,8 @@ The features of untrained backbones reach 0.98, because a ReLU leaves only posit
 def collapse(embeddings: Tensor) -> str | None:
     """Return a notice if embeddings ``[N, E]`` consist of zeros or hardly differ; None otherwise.
 
-    The embeddings must be those of different images."""
+    The embeddings must be those of different images.
+    """
     vectors = directions(embeddings)
     count = len(vectors)
     zeros = int((~vectors.any(dim=1)).sum())

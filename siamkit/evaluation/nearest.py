@@ -86,7 +86,7 @@ def _in_order(top: Tensor, columns: Tensor) -> Tensor:
 
 
 def _first_of_equals(values: Tensor, top: Tensor, columns: Tensor) -> Tensor:
-    """Return ``columns``, where the values that equal the row's last value have the lowest columns."""
+    """Return ``columns``, with the lowest columns for the values that equal a row's last value."""
     last = top[:, -1:]
     places = top == last  # [B, count], to be replaced
     width = values.shape[1]

@@ -19,7 +19,8 @@ Json = Mapping[str, Any]
 def cache_table(folder: str, stores: Sequence[Json]) -> RenderableType:
     """Return the table of the feature cache's stores, and their total size.
 
-    A store is a folder with the cached features of one frozen part of a network."""
+    A store is a folder with the cached features of one frozen part of a network.
+    """
     if not stores:
         return whole(f"no cached features in {folder}")
     total = sum(store["bytes"] for store in stores)
@@ -31,7 +32,7 @@ def cache_table(folder: str, stores: Sequence[Json]) -> RenderableType:
 
 
 def removed_table(folder: str, removed: Sequence[Json], left: Sequence[Json]) -> RenderableType:
-    """Return the table of the removed stores, and the number and size of removed and left stores."""
+    """Return the table of the removed stores, and the totals of removed and of left stores."""
     freed = sum(store["bytes"] for store in removed)
     stay = sum(store["bytes"] for store in left)
     used = sum(store["in_use"] for store in left)

@@ -13,7 +13,8 @@ from siamkit.words import plural
 def engine_text(data: Mapping[str, Any]) -> str:
     """Return how a phase is computed, and why: one line, then one per rejected boundary.
 
-    A boundary is a place where the network could be cut into a frozen and a trainable part."""
+    A boundary is a place where the network could be cut into a frozen and a trainable part.
+    """
     if data["mode"] == "whole":
         return f"the whole network runs for every batch: {data['reason']}"
     where = f"frozen up to {data['boundary']}"

@@ -48,7 +48,7 @@ def exported(result: Mapping[str, Any]) -> RenderableType:
     )
     lines: list[RenderableType] = [table, Text(), styled(about, "dim")]
     if result["cosine"] is not None:
-        lines.append(styled(f"least cosine similarity to PyTorch's embeddings: {result['cosine']:.7f}"))
+        lines.append(styled(f"least cosine similarity to torch: {result['cosine']:.7f}"))
     lines += [styled(f"note: {text}", "yellow") for text in result["notices"]]
     size = units.size(result["bytes"])
     return Group(*lines, whole(f"written to {result['output']} ({size})"))

@@ -82,7 +82,7 @@ def _phase(phase: Json, index: int, phases: int) -> Table:
 
 
 def _rate(stage: Json) -> str:
-    """Return a stage's learning rate, or ``auto`` and the multiplier if a range test finds the rate."""
+    """Return a stage's rate, or ``auto`` and its multiplier if a range test finds the rate."""
     if stage["lr"] is not None:
         return units.rate(stage["lr"])
     return "auto" if stage["lr_mult"] == 1 else f"auto x {stage['lr_mult']:g}"

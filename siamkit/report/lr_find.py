@@ -114,7 +114,8 @@ def shown_range(losses: Sequence[float]) -> tuple[float, float]:
     """Return the range (low, high) of losses to show. The steep rise at a test's end is cut off.
 
     Args:
-        losses: The mean losses over the repeats, before the first step and at each rate."""
+        losses: The mean losses over the repeats, before the first step and at each rate.
+    """
     known = [loss for loss in losses if math.isfinite(loss)]
     low, first = min(known), known[0]
     high = min(max(known), first + max(first - low, 0.05 * abs(first)))

@@ -12,7 +12,7 @@ Json = Mapping[str, Any]
 
 
 def verdict_lines(values: Json) -> tuple[str, str, str]:
-    """Return three lines on one pair: the verdict, its numbers, and what the probability assumes."""
+    """Return lines on a pair: the verdict, its numbers, and what the probability assumes."""
     score, threshold = apart(values["score"], values["threshold"])
     probability, _ = apart(values["probability"], 0.5)
     return (

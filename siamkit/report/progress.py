@@ -23,8 +23,8 @@ _PARTS = 40
 class Pace:
     """An estimate of the time that work takes, from the quartiles of its latest 40 units.
 
-    So a few units that took long because of other work on the machine do not count. When the machine
-    becomes slower or faster, the estimate follows.
+    So a few units that took long because of other work on the machine do not count. When the
+    machine becomes slower or faster, the estimate follows.
     """
 
     def __init__(self) -> None:

@@ -38,8 +38,8 @@ def pruning(values: Json) -> RenderableType:
     all_of = sum(group["before"] for group in values["groups"])
     which = "" if values["part"] == "all" else f" of the {values['part']} part"
     head = (
-        f"{left} of {all_of} channels{which} are left in {plural(len(values['groups']), 'group')} of "
-        f"linked layers; importance is {_IMPORTANCE[values['importance']]}"
+        f"{left} of {all_of} channels{which} are left in {plural(len(values['groups']), 'group')}; "
+        f"the least important ones were removed, by {_IMPORTANCE[values['importance']]}"
     )
     table = make_table("", "before", "after", "change", numbers=("before", "after", "change"))
     for key, name, shown in _ROWS:

@@ -103,7 +103,8 @@ def calibration_of(run: RunDir, saved: SavedCheckpoint) -> Calibration:
 def calibrate_hint(run: RunDir) -> str:
     """Return the hint on how to fit another threshold.
 
-    The hint does not suggest to edit the file, whose hash would no longer match."""
+    The hint does not suggest to edit the file, whose hash would no longer match.
+    """
     return (
         f"{command('calibrate', run.path)} fits a threshold for the best epoch's network; its "
         "options choose another target or other images"

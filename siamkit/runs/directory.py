@@ -49,11 +49,11 @@ class RunDir:
     """The directory of one run.
 
     A run starts with ``config.yaml`` (the resolved config), ``plugins.json`` (the distribution that
-    registered each component) and ``events.jsonl``. Training adds ``checkpoints/``, ``embeddings/`` (of the
-    held-out images), ``calibration.json``, ``metrics.json`` and ``report.html``. A pruned run
-    has ``pruning.json``. If unreadable images were left out, ``quarantine.csv`` lists them. A
-    process that uses the run locks ``.lock``, which stays, and describes itself in
-    ``.owner.json``, which it removes at its end.
+    registered each component) and ``events.jsonl``. Training adds ``checkpoints/``,
+    ``embeddings/`` (of the held-out images), ``calibration.json``, ``metrics.json`` and
+    ``report.html``. A pruned run has ``pruning.json``. If unreadable images were left out,
+    ``quarantine.csv`` lists them. A process that uses the run locks ``.lock``, which stays, and
+    describes itself in ``.owner.json``, which it removes at its end.
     """
 
     def __init__(self, path: Path) -> None:
@@ -195,7 +195,7 @@ class RunDir:
 
     @classmethod
     def is_run(cls, path: Path) -> bool:
-        """Return whether a folder is the directory of a run, even if files of the run are damaged."""
+        """Return whether a folder is the directory of a run, even if files in it are damaged."""
         run = cls(path)
         return os.path.lexists(run.config) or os.path.lexists(run.events)
 

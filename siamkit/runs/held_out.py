@@ -42,7 +42,8 @@ class HeldOut:
         network: The hash of the network that made the embeddings; see
             :attr:`.SavedCheckpoint.network`.
         preprocessing: How the images were prepared.
-        digest: The hash of the images when they were embedded; see :func:`siamkit.data.digest.digest`.
+        digest: The hash of the images when they were embedded; see
+            :func:`siamkit.data.digest.digest`.
     """
 
     part: str

@@ -292,8 +292,8 @@ class OpenRun:
         """Return the stored embeddings of ``val`` or ``test``, like :meth:`held_out`.
 
         Raises:
-            CheckpointError: The file or the best epoch's checkpoint is damaged. Or the file is missing,
-                although the run has ended and had such images.
+            CheckpointError: The file or the best epoch's checkpoint is damaged. Or the file is
+                missing, although the run has ended and had such images.
         """
         kept = self.held_out(part)
         had_images = self.digest_of(part) not in (None, digest(None))

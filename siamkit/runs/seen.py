@@ -232,7 +232,7 @@ def notices_on(seen: Seen) -> list[str]:
 
 
 def chosen_texts(seen: Seen) -> list[str]:
-    """Return sentences such as ``these images chose the best epoch``; none if they chose nothing."""
+    """Return sentences such as ``these images chose the best epoch``; none for no choice."""
     chose: dict[int, list[str]] = {}
     for name in seen.chose:
         use: Use = getattr(seen, name)

@@ -163,7 +163,7 @@ def _verification(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
 
 
 def _seen_note(seen: Seen | None) -> str:
-    """Return sentences about what the page's images were used for, such as to choose the best epoch."""
+    """Return sentences about what the run used the page's images for, to append to a text."""
     if seen is None:
         return ""
     note = "".join(

@@ -146,7 +146,7 @@ def label(text: str, most: int = _LABEL) -> str:
 
 
 def rate_text(value: float) -> str:
-    """Return a rate with three digits. More would show that a schedule starts below the full rate."""
+    """Return a rate with three digits. More would show that schedules start below the full rate."""
     return f"{value:.3g}"
 
 

@@ -143,7 +143,7 @@ def thumbnail_wishes(
 
 
 def map_items(facts: HeldOutFacts, places: Map) -> list[Json]:
-    """Return each point's position, image, class and a text about its nearest image, for the script."""
+    """Return each point's position, image, class and a text about its nearest image."""
     near, samples = facts.near, facts.held.images.samples
     assert near is not None
     items: list[Json] = []
