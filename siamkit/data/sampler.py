@@ -70,8 +70,8 @@ def pk_shape(
     if steps > -(-_visits(counts.values(), k) // p) and steps * p * k > _MANY * shown:
         notices.append(
             f"an epoch shows {steps * p * k} images, {steps * p * k / shown:.1f} times as many as "
-            f"there are. It takes {plural(steps, 'batch')} to show all {largest} images of the largest "
-            f"class, and repeats images of other classes: use fewer images of this class, set "
+            f"there are. It takes {plural(steps, 'batch')} to show all {largest} images of the "
+            f"largest class and repeats images of the others: use fewer images of this class, set "
             f"{setting('train.images_per_class')} higher, or {setting('train.batch_size')} lower"
         )
     return p, k, tuple(notices)

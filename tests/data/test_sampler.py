@@ -106,7 +106,7 @@ def test_an_epoch_of_a_balanced_set_shows_each_image_once():
     ([3] * 40, 64, 4, (21, 3), ["batches have 3 images per class instead of 4, because no class",
                                 "batches have 21 classes x 3 images = 63 images instead of 64"]),
     ([400] + [8] * 15, 64, 4, (16, 4),
-     ["an epoch shows 6400 images, 12.3 times as many as there are, because each of its 100"]),
+     ["an epoch shows 6400 images, 12.3 times as many as there are. It takes 100 batches"]),
     ([20] + [8] * 15, 64, 4, (16, 4), []),
     ([8, 8, 2, 1], 16, 4, (4, 4), ["2 of 4 classes have fewer than 4 images: some of these"]),
     ([8] * 4, 5, 4, (2, 4), ["batches have 2 classes x 4 images = 8 images instead of 5"]),

@@ -57,7 +57,7 @@ def test_every_bad_row_is_told(tmp_path: Path) -> None:
 def test_a_different_pair_that_same_pairs_connect_is_told(tmp_path: Path) -> None:
     _, notices, problems = read(tmp_path, "a,b,same\nx,y,1\ny,z,1\nx,z,0\n")
     assert problems == []
-    assert "same pairs connect the images of 1 different pair" in notices[0]
+    assert "chains of same pairs connect the images of 1 different pair" in notices[0]
     assert "x and z" in notices[0]
     _, notices, _ = read(tmp_path, "anchor,positive,negative\nx,y,z\ny,z,w\n")
     assert "1 different pair," in notices[0] and "x and z" in notices[0]
@@ -120,7 +120,7 @@ def test_lfw_problems_are_told_by_row(tmp_path: Path) -> None:
     read_lfw(tmp_path / "pairs.txt", cells)
     assert cells.problems == [
         "the first line announces 4 pairs, but there are 3",
-        "row 3: must have the number of an image, got 'x'",
+        "row 3: must have an image number, got 'x'",
         "row 4: must have 4 words, got 3",
     ]
 

@@ -39,7 +39,7 @@ def test_what_was_rejected_boundaries_follows_with_its_reason():
     reason = "layer3: what comes after it needs more than its output (differ by 0.3)"
     assert (
         engine_text({**CACHED, "rejected_boundaries": [reason]}).splitlines()[1]
-        == f"no boundary at {reason}"
+        == f"the network cannot be cut at {reason}"
     )
 
 

@@ -146,7 +146,7 @@ def test_a_run_below_its_baseline_says_so_at_the_top(hostile_run, tmp_path, chan
     (run / "events.jsonl").write_text("".join(kept))
     write_report(run)
     top = body_of((run / "report.html").read_text()).partition("<h1>")[0]
-    assert ('<span class="status">below its baseline</span>' in top) == told
+    assert ('<span class="status">worse than the untrained backbone</span>' in top) == told
 
 
 def test_it_says_what_the_network_sees(hostile_run, tmp_path):
