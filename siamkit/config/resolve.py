@@ -159,7 +159,7 @@ def options_of(component: Component, registry: Registry) -> tuple[Any, BaseModel
 
 
 def json_schema(registries: Mapping[str, Registry]) -> Values:
-    """Return the JSON schema of a config file, including the options of every entry."""
+    """Return the JSON schema of a config file, including the options of every registered name."""
     schema = RunConfig.model_json_schema()
     for section, registry in registries.items():
         definition = schema["$defs"][ENTRY_MODELS[section].__name__]

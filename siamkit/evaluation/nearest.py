@@ -86,7 +86,10 @@ def _in_order(top: Tensor, columns: Tensor) -> Tensor:
 
 
 def _first_of_equals(values: Tensor, top: Tensor, columns: Tensor) -> Tensor:
-    """Return ``columns``, with the lowest columns for the values that equal a row's last value."""
+    """Return ``columns`` ``[B, count]`` with the lowest columns chosen among ties at the end.
+
+    If more values of a row equal its last chosen value than fit, those in the lowest columns stay.
+    """
     last = top[:, -1:]
     places = top == last  # [B, count], to be replaced
     width = values.shape[1]

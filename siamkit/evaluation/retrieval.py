@@ -73,7 +73,7 @@ def retrieval_of(embeddings: Tensor, images: ImageSet, *, ks: Sequence[int] = KS
 
 
 def chance_of(images: ImageSet) -> dict[str, float]:
-    """Return the :func:`random_baseline` of images, with the data's query and gallery."""
+    """Return the expected metrics of a random ranking of images; see :func:`random_baseline`."""
     query, gallery = roles_of(images)
     return random_baseline(torch.tensor(images.labels), query=query, gallery=gallery)
 

@@ -233,9 +233,10 @@ def _twin(root: Path, name: str, checkpoint: Checkpoint) -> Path | None:
 
 
 def _linked(twin: Path, folder: Path) -> str | None:
-    """Link the twin's file of frozen tensors; return its SHA-256, or None if that is impossible.
+    """Hard-link the frozen tensors' file of ``twin`` into ``folder``, and return its SHA-256.
 
-    A damaged file is not linked: new checkpoints would be damaged too.
+    Return None if that is impossible. A damaged file is not linked, because the new checkpoint
+    would be damaged too.
     """
     with suppress(CheckpointError, OSError):  # some file systems have no hard links
         digest: str = _manifest(twin)["files"][_FROZEN]

@@ -130,7 +130,7 @@ class HeldOut:
 
 
 def _digest(about: str, embeddings: Tensor) -> str:
-    """Return the SHA-256 of the facts about the images and of the embeddings, type and shape."""
+    """Return the SHA-256 of ``about`` and of the embeddings with their type and shape."""
     head = json.dumps([about, str(embeddings.dtype), list(embeddings.shape)])
     result = hashlib.sha256(head.encode())
     content: Any = embeddings.view(-1).view(torch.uint8).numpy()

@@ -122,14 +122,14 @@ class OpenRun:
         )
 
     def _require_pruning(self, record: Path | None, digest: str | None) -> None:
-        """Check that the config names the record of the channels that the run's network lost."""
+        """Check that the config names the record of the channels pruned from the run's network."""
         if (record is None) != (digest is None):
             raise CheckpointError(
                 "backbone.pruning changed since the run was saved",
                 where=str(self.dir.config),
                 got=None if record is None else str(record),
                 allowed="no value, because the run's network is not pruned" if digest is None
-                else "the file with the channels that the run's network lost",
+                else "the file that lists the channels pruned from the run's network",
                 hint="restore the file",
             )  # fmt: skip
         if record is not None and Pruning.load(record).digest != digest:

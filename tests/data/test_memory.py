@@ -166,7 +166,7 @@ def test_a_label_without_a_class_is_refused(label: int) -> None:
     class Named(list[Any]):
         classes = ("cat", "dog")
 
-    with pytest.raises(DataError, match=f"data item 1: .*no name for this label, got {label}, allowed: 0 to 1"):
+    with pytest.raises(DataError, match=f"data item 1: .*no name.*got {label}, allowed: 0 to 1"):
         items_of(Named([(RGB, 0), (RGB, label)]), [])
 
 

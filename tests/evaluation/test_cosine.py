@@ -42,5 +42,5 @@ def test_an_evaluation_does_not_depend_on_the_length_of_embeddings(vectors, scal
 
 
 def test_complex_embeddings_are_refused(vectors):
-    with pytest.raises(DataError, match=r"embeddings: must be real numbers, got 'torch\.complex64'"):
+    with pytest.raises(DataError, match=r"must be real numbers, got 'torch\.complex64'"):
         siamkit.evaluate(embeddings=torch.complex(vectors, vectors), labels=list(range(100)))

@@ -126,7 +126,7 @@ class RunFacts:
 
     Attributes:
         start: The latest ``run_start`` event; empty if the run stopped before it.
-        untrained: Held-out metrics before training.
+        untrained: The metrics of the untrained backbone on held-out images.
         epochs: The finished epochs.
         steps: The optimizer steps; a step that was repeated after a crash counts once.
         bands: The phases so far.
