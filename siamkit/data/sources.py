@@ -288,7 +288,8 @@ def _without_roles(images: ImageSet) -> ImageSet:
 
     Tables often give roles to the test images only.
     """
-    if any(images.query or ()) and any(images.gallery or ()):
+    # Without a column, every image has the role.
+    if all(role is None or any(role) for role in (images.query, images.gallery)):
         return images
     return replace(images, query=None, gallery=None)
 

@@ -160,6 +160,13 @@ def test_roles_may_be_given_for_the_test_images_alone(people: Path, blank: str) 
     assert splits.test is not None and sum(splits.test.query or ()) == 4
 
 
+def test_one_column_of_roles_alone_counts(people: Path) -> None:
+    rows = [(p, label, int(p[-5] > "0")) for p, label in rows_of(people)]
+    splits = load(table(people / "m.csv", "path,label,is_gallery", rows))
+    assert splits.val.query is None
+    assert splits.val.gallery == tuple(s.path.name > "1" for s in splits.val.samples)
+
+
 def test_a_split_that_cannot_be_read_does_not_vanish(people: Path) -> None:
     rows = [(p, label, "val" if label == "c7" else "train") for p, label in rows_of(people)]
     path = table(people / "m.csv", "path,label,split", rows)
