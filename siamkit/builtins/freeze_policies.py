@@ -50,7 +50,7 @@ def _matching(pattern: str, names: Iterable[str]) -> set[str]:
                 matching.add(name)
         except TimeoutError:
             raise ConfigError(
-                f"the pattern takes more than {_SECONDS:g} s to search for",
+                f"searching all parameter names for the pattern takes more than {_SECONDS:g} s",
                 where="freeze.patterns",
                 got=pattern,
                 hint="avoid repeats within repeats, such as (a+)+",
@@ -178,7 +178,8 @@ class FewOptions(Options):
     )
     norm: Literal["affine", "train"] = Field(
         "affine",
-        description="Running statistics of the norm layers. affine: keep them. train: update them.",
+        description="Running statistics of the norm layers that train. affine: keep them. train: "
+        "update them.",
     )
 
 

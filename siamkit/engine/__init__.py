@@ -1,9 +1,10 @@
 """The engine: lets the frozen part of a network run once per image instead of in every epoch.
 
-The functions work on any ``torch.nn.Module``. Start with :func:`cut`, which returns a prefix and a
-suffix. :class:`FeatureCache` stores the prefix's output on the disk, and :func:`choose_kernel`
-finds the fastest kernel that computes it exactly. The names load on first use, so that importing
-siamkit doesn't import torch.
+The functions work on any ``torch.nn.Module``. Start with :func:`cut`, which splits a network into a
+prefix (its frozen first layers) and a suffix (the rest). :class:`FeatureCache` stores the prefix's
+output on the disk. :func:`choose_kernel` picks the fastest implementation of the prefix (a
+*kernel*, such as ``torch.compile``) whose output agrees with the plain network's. The names load on
+first use, so that importing siamkit doesn't import torch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Blank tensors: placeholders for outputs of the prefix that nothing used when the cut was tried.
+"""Blank tensors: placeholders for outputs of the frozen prefix that the suffix does not need.
 
-A forward may compute with blank tensors, and the results are blank again. An exception ends the
+An output gets a placeholder if the rest of the network did not use it in the trial of the cut. A
+forward may compute with blank tensors, and the results are blank again. An exception ends the
 forward as soon as a blank tensor matters: when Python code reads one of its values, when it is
 written into another tensor, or when the network returns it. So a path that the forward takes only
 later, or only for some images, is noticed instead of computed with wrong values.
@@ -24,7 +25,7 @@ _READS = frozenset(
 """Functions that give values of a tensor to Python code."""
 
 _STATISTICS = frozenset(("batch_norm", "instance_norm"))
-"""Functions that update running statistics, which are not their first argument."""
+"""Functions that update running statistics in place, which are arguments after the first."""
 
 
 class SuffixError(SiamkitError):

@@ -2,7 +2,8 @@
 
 Before the boundary, the network is a fixed function of the image. No parameter trains there. Every
 norm, dropout and drop-path module is held in eval mode, so no buffer changes. The input needs no
-gradient. So the output at the boundary can be computed once per image and view.
+gradient. So the output at the boundary can be computed once per image and view (an augmented
+version of the image).
 """
 
 from __future__ import annotations
@@ -60,11 +61,11 @@ def find_boundaries(
 ) -> tuple[Boundary, ...]:
     """Return the possible boundaries under the plan that was applied to ``net``, deepest first.
 
-    There is a boundary after each stage and block of the frozen start of the network. A module
-    around such stages or blocks gives a deeper boundary if the module is completely frozen and held
-    in eval mode: operations after the module's last part, such as pooling and flattening, then lie
-    before the boundary. Use the first boundary that passes its trial
-    (:func:`siamkit.engine.first_exact_cut`).
+    There is a boundary after each stage and block at the frozen start of the network. A module that
+    contains such stages or blocks gives a deeper boundary if it is completely frozen and held in
+    eval mode. Operations at the end of its forward, such as pooling and flattening, then lie before
+    the boundary. A boundary is only possible, not proven: :func:`siamkit.engine.first_exact_cut`
+    finds the first one at which the cut network equals the whole one.
 
     Args:
         net: The network, with ``plan`` applied.
@@ -103,8 +104,8 @@ def row_elements(
 ) -> tuple[int | None, ...]:
     """Return, for each boundary, the number of values in its module's output for one image.
 
-    The number is None if the output holds no tensor or the module never runs. If other tensors
-    cross the boundary too, activations hold more values.
+    The number is None if the output holds no tensor or the module never runs. If several tensors
+    cross the boundary (such as skip connections), a cached row holds more values than this number.
 
     Args:
         net: The network.
@@ -123,7 +124,7 @@ def row_elements(
 
 
 def _deepest_first(boundaries: Sequence[Boundary]) -> tuple[Boundary, ...]:
-    """Return the boundaries, deepest first. Of several at one module, the deepest is kept."""
+    """Return the boundaries, deepest first. Per module, only the deepest boundary is kept."""
     kept: dict[str, Boundary] = {}
     for boundary in reversed(boundaries):
         kept.setdefault(boundary.module, boundary)
@@ -152,6 +153,6 @@ def _is_fixed(net: nn.Module, name: str) -> bool:
 
 
 def _adds_to_its_parts(module: nn.Module) -> bool:
-    """Return whether a module is called and may change the output of its last part."""
+    """Return whether a module's own forward may change the output of its last child."""
     called = type(module).forward is not nn.Module.forward
     return called and not isinstance(module, nn.Sequential)

@@ -42,7 +42,7 @@ _LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
 
 
 class Leave(BaseException):
-    """An exception that ends a forward early. ``except Exception`` in the forward misses it."""
+    """An exception that ends a forward early. ``except Exception`` does not catch it."""
 
 
 def targets_of(net: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
@@ -58,9 +58,9 @@ def targets_of(net: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
 def intercepting(
     net: nn.Module, targets: Mapping[str, nn.Module], answer: Answer
 ) -> Iterator[None]:
-    """Let ``answer`` return the output of each outermost call of ``targets`` within the block.
+    """Within the block, let ``answer`` return the output of each outermost call of ``targets``.
 
-    Calls inside such a call are neither replaced nor counted. Compiled modules run eagerly.
+    A call inside an intercepted call is neither replaced nor counted. Compiled modules run eagerly.
 
     Args:
         net: The network.

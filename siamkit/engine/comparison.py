@@ -1,4 +1,4 @@
-"""The comparison of a cut network with the whole one: when a run makes it, on how many images."""
+"""The comparison of a cut network with the whole one: when it is due, and on how many images."""
 
 from __future__ import annotations
 
@@ -33,10 +33,12 @@ def images_to_compare(prefix_seconds: float, batch: int) -> int:
 
 
 def guarded(suffix: Callable[[Tensor], Tensor], activations: Tensor) -> Tensor:
-    """Return the suffix's output.
+    """Return the suffix's output for ``activations [N, ...]``.
 
     Raises:
-        SuffixError: The suffix failed. siamkit's own errors and a lack of memory pass unchanged.
+        SuffixError: The suffix failed.
+        SiamkitError: The suffix raised an error of siamkit; it is raised unchanged.
+        Exception: The memory ran out; torch's error is raised unchanged.
     """
     try:
         return suffix(activations)

@@ -1,4 +1,7 @@
-"""The cut: splits a network at the deepest boundary where both parts together equal the whole."""
+"""The cut: splits a network into a frozen prefix and a suffix that together equal the whole.
+
+The split is at the deepest boundary (end of a frozen prefix) at which this is true.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ NOTHING_FROZEN = "no part at the start of the network is frozen"
 
 _UNLIKE = "the suffix differs from the whole network {}: {}"
 _RECORDED = 3
-"""The number of images in a second recording, for the case that :data:`TRACED` images are given."""
+"""The number of images in an additional forward, made if the caller gives :data:`TRACED` images.
+
+The shapes of two forwards are compared, so the forwards must have different numbers of images.
+"""
 
 
 @dataclass(frozen=True)
@@ -71,10 +77,10 @@ class Cut:
 
         Args:
             images: A batch ``[N, C, H, W]``.
-            activations: The activations to use instead of the prefix's output, such as cached
+            activations: Stored outputs of the prefix ``[N, ...]`` for these images, such as cached
                 rows; None to run the prefix.
-            tolerance: The largest relative difference that is accepted. Rows of half precision
-                need more than the default.
+            tolerance: The largest relative difference that is accepted. Activations that were
+                stored in half precision need a larger value than the default.
 
         Returns:
             The difference as text; None if there is none.
@@ -121,9 +127,10 @@ def cut(module: nn.Module, stages: Iterable[Stage], plan: FreezePlan, images: Te
                 activations = result.cut.prefix(images)
             loss = criterion(result.cut.suffix(activations), labels)
 
-    Boundaries are tried on ``images``, deepest first, until one is exact: outputs, gradients and
-    buffers must equal those of the whole network, in training mode and in eval mode, for several
-    numbers of images. :meth:`Cut.differs` repeats the comparison on training batches.
+    The possible ends of the prefix (boundaries) are tried on ``images``, deepest first, until one
+    is exact. In training mode, outputs, gradients and buffers must equal those of the whole
+    network; in eval mode, outputs and buffers for a single image. :meth:`Cut.differs` repeats the
+    comparison on training batches.
 
     Args:
         module: Any network whose forward takes images. Wrappers (``DistributedDataParallel``,
@@ -131,22 +138,22 @@ def cut(module: nn.Module, stages: Iterable[Stage], plan: FreezePlan, images: Te
         stages: The network's stages (:func:`siamkit.model.stages.discover_stages`).
         plan: The plan that a :class:`~siamkit.freezing.controller.FreezeController` applied to the
             network.
-        images: Real, different images ``[N, C, H, W]``, two or more, on the network's device.
+        images: Two or more real images ``[N, C, H, W]``, not all equal, on the network's device.
 
     Returns:
         The cut or None, and the reasons against the deeper boundaries.
 
     Raises:
-        ConfigError: The plan was not applied to the network, or a wrong cut could look exact on
-            ``images``.
+        ConfigError: The plan was not applied to the network; or ``images`` is no tensor
+            ``[N, C, H, W]``, holds NaN or infinity, or holds no two different images.
     """
     _require_images(images)
     net = unwrap(module)
     trains = {name for name, p in named_parameters(net) if p.requires_grad}
     if wrong := sorted(trains ^ plan.trainable):
         raise ConfigError(
-            "the plan was not applied to the network: "
-            f"{plural(len(wrong), 'parameter')} differ, such as {wrong[0]!r}",
+            "the plan was not applied to the network: requires_grad differs from the plan for "
+            f"{plural(len(wrong), 'parameter')}, such as {wrong[0]!r}",
             hint="call FreezeController(module, stages).apply(plan) first",
         )
     boundaries = find_boundaries(net, tuple(stages), plan)
@@ -156,10 +163,10 @@ def cut(module: nn.Module, stages: Iterable[Stage], plan: FreezePlan, images: Te
 
 def _require_images(images: Tensor) -> None:
     """Refuse images on which a wrong cut could look exact."""
-    allowed = "two or more different images [N, C, H, W], a tensor of numbers"
+    allowed = "a tensor [N, C, H, W] of two or more different images, without NaN"
     if not isinstance(images, Tensor) or images.ndim != 4:
         got = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise ConfigError("cannot be used", where="images", got=got, allowed=allowed)
+        raise ConfigError("are no batch of images", where="images", got=got, allowed=allowed)
     if not bool(images.isfinite().all()):
         raise ConfigError("contain NaN or infinity", where="images", allowed=allowed)
     if all_alike(images):
@@ -168,7 +175,7 @@ def _require_images(images: Tensor) -> None:
 
 
 def all_alike(images: Tensor) -> bool:
-    """Return whether there are no two different images."""
+    """Return whether all images are equal, or there are fewer than two."""
     return len(images) < 2 or bool((images[1:] == images[0]).all())
 
 
@@ -218,7 +225,7 @@ def _tried(net: nn.Module, boundary: Boundary, images: Tensor) -> tuple[Cut, str
     cut = Cut(boundary, frontier, Prefix(net, boundary, frontier), Suffix(net, boundary, frontier))
     changed = [b for b in frontier.buffers if f"the buffer {b!r}" in whole.values]
     if changed:
-        return cut, f"it depends on a buffer that changes in training, {changed[0]!r}"
+        return cut, f"its output depends on the buffer {changed[0]!r}, which changes in training"
     return cut, _trial(cut, images, whole)
 
 

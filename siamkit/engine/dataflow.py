@@ -43,7 +43,8 @@ class Dataflow(AbstractContextManager["Dataflow"]):
     """Follows marked tensors through everything that runs while it is active.
 
     Attributes:
-        reads: The labels of each value that Python code read, and the line that read it.
+        reads: For each value that Python code read: the labels of the marked tensors that the value
+            depends on, and the line of code that read it.
         written: The labels of the marked tensors that were changed in place.
     """
 
@@ -63,7 +64,7 @@ class Dataflow(AbstractContextManager["Dataflow"]):
         self._marked.setdefault(key, set()).add(label)
 
     def labels(self, values: Any) -> frozenset[Label]:
-        """Return the labels that any tensor in ``values`` depends on."""
+        """Return the labels of all marked tensors that a tensor in ``values`` depends on."""
         tensors = [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
         return _NONE.union(*(self._labels.get(self._key(t), _NONE) for t in tensors))
 
@@ -131,7 +132,10 @@ class _Operations(TorchDispatchMode):
 
 
 class _Departures(TorchFunctionMode):
-    """Reports values that leave PyTorch to the tracker. Leaving is not an operation of PyTorch."""
+    """Reports to the tracker when code outside PyTorch gets a tensor's values (``.numpy()``).
+
+    PyTorch does not dispatch these methods as operations, so :class:`_Operations` misses them.
+    """
 
     def __init__(self, flow: Dataflow) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
-"""The phase decision: how a phase is computed, and the numbers behind it.
+"""The phase decision: how the engine computes a phase, and the numbers behind it.
 
-The decision is part of a run's state, so that a resumed run continues in the same way.
+A phase is a span of epochs with one freeze plan. The decision is part of a run's state, so that a
+resumed run continues in the same way.
 """
 
 from __future__ import annotations
@@ -16,20 +17,24 @@ Mode = Literal["cached", "live", "whole"]
 class PhaseDecision:
     """How a phase is computed.
 
+    The *prefix* is the frozen first part of the network, and a *row* is its output for one image in
+    one view (augmented version). A *kernel* is an implementation of the prefix.
+
     Attributes:
-        mode: ``cached``, ``live`` (the prefix runs for every batch) or ``whole`` (no cut).
-        reason: The reason, in a few words.
+        mode: ``cached`` (the prefix's outputs are stored and read), ``live`` (the prefix runs for
+            every batch) or ``whole`` (the network is not split).
+        reason: The reason for the mode, in a few words.
         boundary: The last stage or block of the prefix; None if ``whole``.
-        module: The boundary's module; None if ``whole``.
-        rejected_boundaries: The reasons why deeper boundaries are not used.
-        kernel: The kernel that runs the prefix; None while nothing must be computed.
+        module: The module whose output ends the prefix; None if ``whole``.
+        rejected_boundaries: The reasons why the prefix does not reach deeper.
+        kernel: The name of the kernel that runs the prefix; None while no row must be computed.
         kernels: Seconds per image of each measured kernel.
         setup_seconds: Seconds for building and first running each measured kernel.
         rejected: The reason why each other kernel was not tried or not used.
         views: Views per training image; None for a new view in every epoch.
         dtype: Type of the cached rows; None if ``whole``.
-        rows: Number of rows that the rest of the phase reads.
-        missing: Number of those rows that the cache did not hold.
+        rows: Number of different rows that the rest of the phase needs.
+        missing: Number of these rows that the cache does not hold when the decision is made.
         row_bytes: Bytes per row.
         bytes: Bytes of all ``rows``.
         decode_seconds: Seconds to load an image.

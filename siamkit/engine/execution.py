@@ -1,9 +1,10 @@
 """The engine: decides how each phase is computed, and carries it out.
 
-At the start of a phase, the engine cuts the network at the boundary and tests the cut. It measures
-both parts and decides (:mod:`siamkit.engine.planner`) whether the frozen prefix runs for every
-batch or once per image and view. Either way, the same batches give the same losses, within the
-tolerance of the arithmetic.
+A phase is a span of epochs with one freeze plan. At its start, the engine splits (cuts) the network
+into its frozen first part (the prefix) and the rest (the suffix), and tests the cut. It measures
+both parts and decides (:mod:`siamkit.engine.planner`) whether the prefix runs for every batch or
+once per image and view (an augmented version of the image). Either way, the same batches give the
+same losses, up to the rounding of the arithmetic and of the stored outputs.
 """
 
 from __future__ import annotations
@@ -83,6 +84,9 @@ class Engine:
         Args:
             epochs: The epochs left in the phase.
             before: The decision at the start of the phase; None if the phase starts now.
+
+        Returns:
+            The sources of the phase's batches, and the function that embeds them.
         """
         self.close()
         phase = self.decide(epochs, before)
@@ -101,14 +105,14 @@ class Engine:
         return Execution(phase.decision(before), epochs, sources, forward, phase)
 
     def prepare(self, execution: Execution, epoch: int) -> Execution:
-        """Compute the rows that an epoch reads and the cache does not hold.
+        """Compute and store the prefix's outputs that an epoch reads and the cache lacks.
 
         Args:
             execution: The execution of the phase.
             epoch: The epoch.
 
         Returns:
-            The execution; a new one if the cache cannot be used.
+            The execution; a new one if the cache cannot be used as planned.
         """
         phase = execution.parts
         if phase is None or phase.plan.mode == "live":
@@ -147,7 +151,7 @@ class Engine:
         return execution if reason is None else self.whole(execution, epoch, reason)
 
     def difference(self, execution: Execution, epoch: int, batch: Sequence[int]) -> str | None:
-        """Return how the cut network differs from the whole one on images; None if not at all.
+        """Return how the cut network differs from the whole one on images; None if they agree.
 
         Args:
             execution: The execution of the phase, prepared for the epoch.
@@ -162,7 +166,7 @@ class Engine:
         images = laid_out_for(self.net, images)
         activations, tolerance = None, TOLERANCE
         if phase.cache is not None and phase.plan.mode == "cached" and phase.dtype.itemsize > 2:
-            # With rows of full precision, the prefix need not run, and the rows are checked too.
+            # Rows of full precision replace the prefix's run, and are checked by the comparison.
             (rows,) = execution.sources[TRAIN].batches([indices], view)
             activations, tolerance = rows.inputs.to(images.device), phase.cache.tolerance
         return phase.cut.differs(images, activations, tolerance)
@@ -189,7 +193,7 @@ class Engine:
     def decide(
         self, epochs: range, before: PhaseDecision | None = None
     ) -> CutPhase | PhaseDecision:
-        """Cut, measure and decide.
+        """Cut the network, measure both parts, and decide how the rest of a phase is computed.
 
         Args:
             epochs: The epochs left in the phase.
@@ -359,7 +363,7 @@ class Engine:
             except ConfigError as error:
                 if wanted == self.settings.kernel:
                     raise
-                text = f"the phase's first kernel cannot be used any more: {error}"
+                text = f"the kernel that the phase started with is replaced by another: {error}"
                 self.reports.emit("notice", {"text": text})
                 return run()
 
@@ -390,9 +394,10 @@ class Engine:
             apart = cache.discrepancy(view, rows[TRAIN])
             if not apart <= cache.tolerance:
                 return (
-                    f"the cache in {self.settings.root} differs from the network by {apart:.1e} of "
-                    f"the largest value, more than the allowed {cache.tolerance:.0e}: this phase "
-                    f"runs without the cache ({command('cache clear')} empties it)"
+                    f"what the cache in {self.settings.root} holds differs from the network by "
+                    f"{apart:.1e} of the largest value, more than the allowed "
+                    f"{cache.tolerance:.0e}: this phase runs without the cache "
+                    f"({command('cache clear')} empties it)"
                 )
         for name, v in views.items():
             sources[name].show(v, rows[name])
@@ -400,7 +405,7 @@ class Engine:
 
 
 def _different(images: Tensor) -> Tensor:
-    """Return images to try a cut on: ``images``, or one and random ones if all are equal."""
+    """Return images to try a cut on: ``images``; if all are equal, the first and random ones."""
     if not all_alike(images):
         return images
     generator = torch.Generator().manual_seed(0)

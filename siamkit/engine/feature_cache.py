@@ -43,7 +43,7 @@ Load = Callable[[list[int]], Tensor]
 
 
 class CachedRows(Dataset[Tensor]):
-    """The activations of some images, in the order of their keys: a map-style dataset.
+    """The prefix's outputs for some images, in the order of their keys: a map-style dataset.
 
     ``rows[3]`` is the row of one image; ``rows[1:9]``, ``rows[[4, 2]]`` and ``rows[tensor]`` are
     rows ``[n, ...]``, in float32 on the CPU. A ``DataLoader`` can read
@@ -94,11 +94,12 @@ class FeatureCache:
             for batch in batches:
                 loss = criterion(result.cut.suffix(rows[batch]), labels[batch])
 
-    Rows are in a *store*. A store is a folder whose name depends on the prefix's weights, buffers,
-    structure and code, its boundary, the images' shape, the type of the rows and the kind of
-    arithmetic. A network that differs in any of these has another store. ``siamkit cache`` lists
-    and prunes stores. Several processes can use one store: the first fills it, and the others wait
-    and read. While a key's row is stored, each read gives the same bits.
+    A *row* is the prefix's output for one image. Rows are in a *store*: a folder whose name depends
+    on the prefix's weights, buffers, structure and code, its boundary, the images' shape, the type
+    of the rows and the kind of arithmetic. A network that differs in any of these has another
+    store. ``siamkit cache`` lists and prunes stores. Several processes can use one store: the first
+    fills it, and the others wait and read. While a key's row is stored, each read gives the same
+    bits.
 
     The cache belongs to the plan under which it was made. After a plan that freezes another prefix
     is applied, the cache raises an error; make a new cut and a new cache then.
@@ -112,8 +113,9 @@ class FeatureCache:
             evicted, but none that the same call of :meth:`rows` needs.
         dtype: The type of the rows: ``torch.float16``, ``torch.float32`` or ``torch.bfloat16``. By
             default, float32 for vectors, and float16 for feature maps, which halves their size.
-        kernel: The kernel that computes rows, one of :data:`siamkit.engine.KERNELS`. ``auto`` picks
-            the fastest one whose setup pays off for the missing images. Every kernel is checked.
+        kernel: The implementation of the prefix that computes rows, one of
+            :data:`siamkit.engine.KERNELS`. ``auto`` picks the fastest one whose setup pays off for
+            the missing images. The output of every kernel is checked against the plain network's.
         precision: The type that autocast computes in, on a GPU: ``fp32``, ``bf16`` or ``fp16``.
 
     Attributes:
@@ -136,9 +138,9 @@ class FeatureCache:
     ) -> None:
         if not isinstance(cut, Cut):
             raise ConfigError(
-                "needs a cut network", where="cut", got=type(cut).__name__,
-                hint="pass the cut of siamkit.engine.cut(...); where that is None, run the whole "
-                "network",
+                "must be a cut network", where="cut", got=type(cut).__name__,
+                hint="pass siamkit.engine.cut(...).cut; if it is None, run the whole network "
+                "without a FeatureCache",
             )  # fmt: skip
         if not isinstance(budget, int | float) or not budget > 0:
             raise ConfigError("must be a number of bytes above 0", where="budget", got=budget)
@@ -205,7 +207,8 @@ class FeatureCache:
         the call computed, and the last row whose key occurs twice in ``keys``. Of the calls that
         compute no row, only the 1st, 2nd, 4th, 8th, ... compare: one stored row, and the row with a
         key that occurs twice. This detects most keys that stand for two different images, and a
-        ``load`` that returns random images. If a row differs, all rows of the store are removed.
+        ``load`` that returns random images. If a row differs, all rows of the store are removed,
+        and DataError is raised.
 
         Args:
             keys: A key per image and view. Anything that changes the pixels must change the key:
@@ -360,7 +363,7 @@ def _checked(load: Load, like: Tensor) -> Load:
 
 
 def _last_repeated(keys: Sequence[bytes]) -> int | None:
-    """Return the last position whose key also stands at an earlier position; None without one."""
+    """Return the last position whose key occurred earlier; None if no key occurs twice."""
     first = {key: at for at, key in reversed(list(enumerate(keys)))}
     return next((at for at in range(len(keys) - 1, -1, -1) if first[keys[at]] != at), None)
 
@@ -374,7 +377,7 @@ def _digest(key: str | bytes) -> bytes:
     else:
         raise ConfigError(
             "a key must be text or bytes", where="keys", got=key,
-            hint="anything that changes the pixels must change the key; a bare number would stand "
-            "for another image in another data set",
+            hint="make the key from all that determines the pixels (file content, preprocessing, "
+            "view); a bare number would stand for different images in different data sets",
         )  # fmt: skip
     return hashlib.blake2b(content, digest_size=KEY_BYTES).digest()

@@ -1,4 +1,4 @@
-"""The search for a frontier, by following forwards of the network.
+"""The search for a frontier: the tensors that cross from a frozen prefix to the rest of a network.
 
 The network's own ``forward`` runs on black images while
 :class:`~siamkit.engine.dataflow.Dataflow` follows it. This shows the outputs of the frozen modules,
@@ -49,13 +49,14 @@ _KNOWN = (Tensor, int, float, str, type(None), torch.Size, torch.dtype, torch.de
 
 
 def find_frontier(net: nn.Module, boundary: Boundary, images: Tensor, seen: Recording) -> Frontier:
-    """Return the frontier of a boundary.
+    """Return the frontier of a boundary: the tensors that cross it.
 
     Args:
         net: The network, with a plan applied.
         boundary: The boundary.
         images: Images ``[N, C, H, W]``; only their shape and type matter.
-        seen: The recording of a forward with a number of images other than :data:`TRACED`.
+        seen: The frozen modules' outputs in a forward on another number of images than
+            :data:`TRACED`.
 
     Raises:
         SiamkitError: The network cannot be cut at the boundary; the message says why.
@@ -75,7 +76,7 @@ def find_frontier(net: nn.Module, boundary: Boundary, images: Tensor, seen: Reco
     calls = calls_until(record.calls, last)
     again = calls_until(seen.calls, last)
     if calls.keys() != again.keys():
-        raise SiamkitError("the network runs other modules for another number of images")
+        raise SiamkitError("which modules the network runs depends on the number of images")
     counts = (TRACED, seen.images)
     outputs = {c: _Output.between(c, value, again[c], counts, flow) for c, value in calls.items()}
     use = _Use(net, boundary, outputs, black)
@@ -86,7 +87,14 @@ def find_frontier(net: nn.Module, boundary: Boundary, images: Tensor, seen: Reco
 
 @dataclass(frozen=True)
 class _Output:
-    """The output of a call: its structure, and its leaves with their values for two images."""
+    """The output of a module call.
+
+    Attributes:
+        spec: The nesting of the output: tuples, lists and dicts.
+        leaves: The template of each value in the output.
+        values: The values in the output for :data:`TRACED` images.
+        labels: The marked tensors that each value depends on.
+    """
 
     spec: TreeSpec
     leaves: tuple[Leaf, ...]
@@ -136,7 +144,7 @@ def _leaf(traced: Any, other: Any, counts: tuple[int, int], labels: frozenset[La
 
 
 class _Use:
-    """The outputs before a boundary that the rest of a forward uses.
+    """Finds the outputs before a boundary that the rest of a forward uses.
 
     Attributes:
         used: The labels of the leaves that are used, and of the image if it is used.
@@ -151,7 +159,7 @@ class _Use:
         self.written: set[Label] = set()
 
     def run(self, training: bool) -> None:
-        """Run the part of the network after the boundary."""
+        """Run the part of the network after the boundary, and record what it uses."""
         flow = Dataflow()
         image = self._image.clone()
         flow.mark(image, IMAGE)

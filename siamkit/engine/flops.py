@@ -21,7 +21,7 @@ class Flops:
 
     Attributes:
         forward: The whole network's forward.
-        prefix: The part of the forward before the boundary; 0 if the network is not cut.
+        prefix: The share of ``forward`` in the frozen prefix; 0 if the network is not cut.
         backward: The backward of a training step.
     """
 
@@ -35,9 +35,9 @@ class Flops:
 
 
 def count_flops(net: nn.Module, cut: Cut | None, images: Tensor) -> Flops:
-    """Count the operations of a step, as ``torch.utils.flop_counter`` does.
+    """Return the floating-point operations of a training step, per image.
 
-    Only matrix products and convolutions count.
+    They are counted by ``torch.utils.flop_counter``: only matrix products and convolutions count.
 
     Args:
         net: The network, with a plan applied; it is unchanged afterwards.
@@ -68,7 +68,7 @@ def _counter() -> Any:
 def _convolution_backward(grad: Any, images: Any, weight: Any, *rest: Any, out_shape: Any) -> int:
     """Count each of the two gradients like the forward.
 
-    torch's own count takes the gradients of a grouped convolution for those of a dense one.
+    torch's own formula counts a grouped convolution's gradients as if it were dense.
     """
     del out_shape
     transposed, wanted = rest[-4], rest[-1]

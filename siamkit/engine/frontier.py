@@ -25,8 +25,8 @@ class Port:
     """A tensor that crosses the boundary.
 
     Attributes:
-        call: The call that returns the tensor; None for the images themselves.
-        leaf: The tensor's position in the call's output.
+        call: The module call that returns the tensor; None for the images themselves.
+        leaf: The tensor's position among the values in the call's output.
         shape: The tensor's shape.
         dtype: The tensor's type.
         written: Whether later operations change the tensor in place.
@@ -66,7 +66,7 @@ class Frontier:
 
     @property
     def last(self) -> Call | None:
-        """The last call that must be computed."""
+        """The last module call that the prefix must compute; None if only the images cross."""
         return next((p.call for p in reversed(self.ports) if p.call is not None), None)
 
     def pack(self, tensors: Mapping[int, Tensor]) -> Tensor:

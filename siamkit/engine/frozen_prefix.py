@@ -25,8 +25,8 @@ class FrozenPrefix:
         cut: The cut network.
 
     Raises:
-        ConfigError: The controller and the cut have different networks, or the plan trains a part
-            of the prefix.
+        ConfigError: The controller and the cut have different networks, no plan was applied, or the
+            plan trains a part of the prefix.
     """
 
     def __init__(self, controller: FreezeController, cut: Cut) -> None:
@@ -68,15 +68,17 @@ class FrozenPrefix:
         """Check that the prefix has not changed.
 
         Raises:
-            ConfigError: A plan was applied that doesn't freeze the same prefix.
+            ConfigError: A plan was applied that doesn't freeze the same prefix, or the prefix had
+                other weights or buffers when it was applied.
             FrozenDriftError: A frozen tensor changed.
         """
         controller = self._controller
         if controller.fingerprints is not self._seen:
             if prefix_fingerprints(controller, self._cut) != self._expected:
                 raise ConfigError(
-                    "another plan was applied, which does not freeze the prefix up to "
-                    f"{self._cut.boundary.name!r} that computed the cached rows",
+                    "another plan was applied: it does not freeze the whole prefix (up to "
+                    f"{self._cut.boundary.name!r}), or the prefix no longer has the weights that "
+                    "computed the cached rows",
                     hint=_ANEW,
                 )
             self._seen = controller.fingerprints

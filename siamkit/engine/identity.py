@@ -1,4 +1,4 @@
-"""The identity of a prefix: everything but the image that determines its output."""
+"""The identity of a prefix: all facts, apart from the image, that determine its output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def describe(
         controller: The controller that froze the network.
         cut: The cut network.
         dtype: The type of the rows.
-        numerics: The class of the kernels (:func:`siamkit.engine.kernels.kernel_class`).
+        numerics: The name of the kernels' arithmetic
+            (:func:`siamkit.engine.kernels.kernel_class`).
     """
     boundary = cut.boundary
     weights = hashlib.sha256()
@@ -61,7 +62,7 @@ def prefix_fingerprints(controller: FreezeController, cut: Cut) -> dict[str, str
 def describe_network(cut: Cut, image: Tensor) -> dict[str, Any]:
     """Return further facts that determine a cached row, as JSON values.
 
-    They are for networks that no config describes.
+    They identify a network that was not built from a siamkit config.
 
     Args:
         cut: The cut network.
@@ -78,7 +79,8 @@ def describe_network(cut: Cut, image: Tensor) -> dict[str, Any]:
 def _code(cut: Cut) -> str:
     """Return a hash of the source code of the prefix's classes and of the modules around them.
 
-    A module's repr does not change when its forward is edited.
+    The prefix's structure is compared by the modules' reprs, which an edited forward leaves as
+    they are.
     """
     names = set(cut.boundary.names)
     for name in cut.boundary.names:

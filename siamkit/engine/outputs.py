@@ -1,8 +1,8 @@
-"""Output templates: a module's output for any number of images.
+"""Output templates: rebuild a module's output for any number of images.
 
-Two outputs, for two numbers of images, show which dimension of each tensor counts images. So the
-output can be rebuilt for any number of images. Values that matter come from activations, values
-that do not matter are NaN, and constants stay as they are.
+Outputs for two numbers of images show which dimension of each tensor grows with the number of
+images. So the output can be rebuilt for any number. Values that the suffix needs come from the
+activations, values that it does not need are NaN, and constants stay as they are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from siamkit.engine.blank import blank
 from siamkit.errors import SiamkitError
 
 TRACED = 2
-"""The number of images in the forward that is followed."""
+"""The number of images in the forward that the data-flow tracker follows."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class Shape:
     """The shape of a tensor for any number of images.
 
     Attributes:
-        sizes: The size of each dimension; for a dimension that counts images, its size per image.
-        counts: For each dimension, whether it counts images.
+        sizes: The size of each dimension; of a dimension that grows with the number of images, the
+            size per image.
+        counts: For each dimension, whether its size is proportional to the number of images.
     """
 
     sizes: tuple[int, ...]
@@ -66,7 +67,7 @@ class Shape:
 
     @property
     def axis(self) -> int | None:
-        """The dimension that counts images, if there is exactly one."""
+        """The dimension that grows with the number of images, if there is exactly one."""
         return self.counts.index(True) if sum(self.counts) == 1 else None
 
     @property
@@ -76,7 +77,7 @@ class Shape:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a tensor of this shape holds one row per image, of one dimension or more."""
+        """Whether the shape is ``[N, ...]``: one row per image, and two dimensions or more."""
         return self.axis == 0 and self.sizes[0] == 1 and len(self.sizes) > 1
 
     def rows(self, tensor: Tensor) -> Tensor:
@@ -100,7 +101,8 @@ class Leaf:
 
         Args:
             images: The number of images.
-            activations: The tensors that the activations hold, by the number of their port.
+            activations: The tensors that cross the boundary, by their number (see
+                :attr:`~siamkit.engine.frontier.Frontier.ports`).
         """
         raise NotImplementedError
 
@@ -132,7 +134,7 @@ class Repeated(Leaf):
 
     Attributes:
         value: The value for one image.
-        axis: The dimension that counts images.
+        axis: The dimension that grows with the number of images.
         written: Whether later operations change the value in place.
     """
 
@@ -154,7 +156,7 @@ class Repeated(Leaf):
 class Blank(Leaf):
     """A tensor whose values do not matter; see :mod:`siamkit.engine.blank`.
 
-    The values are NaN, for operations whose result is no longer a blank tensor.
+    The values are NaN, so that a use still shows after an operation that returns a plain tensor.
     """
 
     BLANK: ClassVar[float] = float("nan")
@@ -177,7 +179,7 @@ class Given(Leaf):
     """A tensor that the activations hold.
 
     Attributes:
-        port: The tensor's number among the tensors in the activations.
+        port: The tensor's number among the tensors that cross the boundary.
     """
 
     port: int

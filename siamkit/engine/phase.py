@@ -1,4 +1,4 @@
-"""The execution of a phase: turns the batches of its sources into embeddings."""
+"""The execution of a phase (epochs with one freeze plan): turns its batches into embeddings."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ class CutPhase:
         plan: Whether the phase is cached or live.
         choice: The kernel chosen for the prefix, with the measurements; None while the prefix
             need not run.
-        decode_spread: The relative spread of the measured times to load an image.
+        decode_spread: The spread of the measured times to load an image, as a share of their
+            median.
     """
 
     cut: Cut

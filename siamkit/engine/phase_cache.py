@@ -1,4 +1,4 @@
-"""The phase cache: computes the rows of a phase, stores them on the disk and reads them."""
+"""The phase cache: computes the prefix's outputs for a phase, and stores and reads them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _PROGRESS = 1.0  # seconds between two reports of a fill
 
 
 class PhaseCache:
-    """The cached rows that a phase reads. The store of the rows stays in use until :meth:`close`.
+    """The prefix's outputs (rows) that a phase reads from the cache.
+
+    The rows lie in a folder on the disk (a store). Once opened, no other process can remove the
+    store until :meth:`close`.
 
     Args:
         description: Everything but the image and view that determines a row; see
@@ -50,7 +53,10 @@ class PhaseCache:
         self._wanted: list[bytes] = []
 
     def want(self, views: Iterable[int]) -> tuple[int, int]:
-        """Set the views of the training images that the phase reads. No store is created.
+        """Set which views of the training images the phase reads. No store is created.
+
+        Args:
+            views: The numbers of the views.
 
         Returns:
             The number of different rows, and the number of missing rows.
@@ -106,7 +112,7 @@ class PhaseCache:
         return {name: self._store.rows(self.inputs[name].keys(v)) for name, v in views.items()}
 
     def discrepancy(self, view: int, rows: Rows) -> float:
-        """Return the relative difference between rows and the plain network's output now.
+        """Return the relative difference between cached rows and the network's current output.
 
         Args:
             view: A view of the training images.

@@ -1,9 +1,9 @@
 """The planner: decides whether the frozen prefix runs once per image or for every batch.
 
-The prefix is a fixed function, so its output can be stored for each image and view. The *cached*
-mode fills the cache once and then reads it. The *live* mode runs the prefix for every batch. The
-network learns the same in both modes, so the planner only compares their costs. It measures and
-stores nothing itself.
+The prefix is a fixed function, so its output (a *row*) can be stored for each image and view (an
+augmented version of the image). The *cached* mode fills the cache once and then reads it. The
+*live* mode runs the prefix for every batch. The network learns the same in both modes, so the
+planner only compares their costs. It measures and stores nothing itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WORTHWHILE = 3.0
 """Seconds that caching must save, so that very short runs write no files."""
 
 _WRITE = 250e6  # bytes per second, flushed and checksummed; measured on a laptop-class SSD
-_READ = 800e6  # bytes per second of the checksum, which is computed once for each row
+_READ = 800e6  # bytes per second of reading, and of the checksum, which is computed once per row
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,10 @@ def place(
     """Return the boundary to cache at, and the number of views per image.
 
     The deepest boundary saves the most time. If the activations at the deepest boundary do not fit
-    the budget, a shallower boundary with smaller activations is used. The result depends on the
-    config and the data alone, never on a measurement, because views affect what the run learns,
-    which must not differ between machines.
+    the budget, a shallower boundary with smaller activations is used. If none fits and the config
+    leaves the number of views open, the boundary with room for the most views gets that number, if
+    it is at least two. The result depends on the config and the data alone, never on a measurement,
+    because views affect what the run learns, which must not differ between machines.
 
     Args:
         row_bytes: Bytes of one image's activations at each boundary, deepest first.

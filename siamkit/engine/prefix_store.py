@@ -1,4 +1,4 @@
-"""The prefix store: the cached rows of one prefix, kept within a budget and checked."""
+"""The prefix store: the cached outputs (rows) of one prefix, kept within a budget and checked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from siamkit.model.trace import evaluating
 from siamkit.words import plural
 
 Loaded = Generator[tuple[Sequence[int], Tensor], None, None]
-"""Yields positions of images with their images ``[n, C, H, W]``, in parts."""
+"""Yields, batch by batch, the positions of images and the images ``[n, C, H, W]``."""
 
 _ROUNDING = {torch.float32: 1e-3, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 """Largest allowed difference of a row from the network's output, relative to the output's largest
@@ -32,7 +32,9 @@ value: the rounding to the row's type, and a margin for the arithmetic of other 
 
 
 class PrefixStore:
-    """The rows of one prefix by key. The store on the disk is in use from first use to ``close``.
+    """The cached outputs (rows) of one prefix, by key, in a folder on the disk.
+
+    From the first use until :meth:`close`, no other process can remove the folder.
 
     Args:
         cut: The cut network.
@@ -40,7 +42,7 @@ class PrefixStore:
             :mod:`siamkit.engine.identity`.
         shape: The shape of the prefix's output for one image.
         dtype: The type of the rows.
-        numerics: The class of the kernels that compute rows.
+        numerics: The name of the kernels' arithmetic, such as ``cpu-fp32``.
         root: The folder of all stores.
     """
 
@@ -93,7 +95,7 @@ class PrefixStore:
             kernel: Runs the prefix.
             load: Takes positions in ``keys``, and yields each position with its image.
             budget: Bytes that all stores may take together. Other stores and rows are evicted if
-            they would take more.
+                they would take more.
             keep: Keys whose rows are not evicted.
             strict: Whether to raise an error if the budget is exceeded because other processes use
                 the stores that would be evicted.
@@ -128,7 +130,7 @@ class PrefixStore:
         return self._opened().rows(keys)
 
     def discrepancy(self, rows: Tensor, images: Tensor) -> float:
-        """Return the difference between rows and the plain network's output for their images.
+        """Return the difference between stored rows and the network's output for their images.
 
         Args:
             rows: Stored rows ``[N, ...]``.

@@ -117,11 +117,11 @@ class TracedCalls:
                 handle.remove()
 
     def last(self) -> Call:
-        """Return the boundary's last call.
+        """Return the last frozen call of the boundary's module, at which the prefix ends.
 
         Raises:
-            SiamkitError: There is no such call, or the code before it branches on values of the
-                images.
+            SiamkitError: The module has no frozen call, or the code before the call branches on
+                values of the images.
         """
         if not self.ends:
             raise SiamkitError(self.reason)

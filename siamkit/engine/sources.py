@@ -18,7 +18,9 @@ TRAIN = "train"
 
 
 class Inputs(Protocol):
-    """Inputs of a network that can be read again: in batches, one by one, and by key.
+    """The images of one data set, which the engine reads in batches or one by one.
+
+    Each view (augmented version) of an image has a key, by which its cached row is found.
 
     Attributes:
         trains: True if the run trains on the inputs, with one view per epoch; False if the inputs
@@ -100,7 +102,7 @@ class CachedSource:
     def batches(self, batches: Iterable[Sequence[int]], view: int = 0) -> Iterator[Batch]:
         """Yield the activations of each batch. Call :meth:`show` first."""
         if self._rows is None or view != self._view:
-            raise LookupError(f"view {view} of the images is not shown")
+            raise LookupError(f"there are no rows of view {view}; call show() first")
         for indices in batches:
             index = torch.tensor(indices, dtype=torch.int64)
             yield Batch(unpack(self._rows.gather(index)), self._labels[index], index)

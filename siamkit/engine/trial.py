@@ -1,4 +1,4 @@
-"""The trial of a cut: compares a step of the suffix with a step of the whole network."""
+"""The trial of a cut: compares a training step of the suffix with one of the whole network."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def step(
         net: The network.
         forward: Runs the network, whole or cut.
         images: The batch.
-        inside: Modules whose attributes are left out, because the suffix does not run them.
+        inside: Names of the prefix's modules. Their attributes are left out, because the suffix
+            does not run these modules.
         training: Whether to run in training mode and backward.
     """
     with undisturbed(net), seeded(0):  # so that dropout drops the same values

@@ -129,7 +129,7 @@ class FreezeController:
         return frozenset(parameters | buffers)
 
     def training_modules(self, plan: FreezePlan) -> frozenset[str]:
-        """Return the names of the modules that ``plan`` leaves in training mode in ``train()``."""
+        """Return the names of the modules that are not held in eval mode under ``plan``."""
         plan = self._own(plan)
         return frozenset(
             name

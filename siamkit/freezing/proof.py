@@ -27,10 +27,10 @@ def verify(net: nn.Module, expected: Mapping[str, str], when: str) -> None:
     Args:
         net: The network.
         expected: The fingerprints taken when the tensors were frozen.
-        when: The time of the check, for the message, such as ``epoch 3``.
+        when: The time of the check, for the message, such as ``the end of epoch 3``.
 
     Raises:
-        FrozenDriftError: A tensor changed. The message names it.
+        FrozenDriftError: A tensor changed or is gone. The message names the first five of them.
     """
     tensors = named_tensors(net)
     drifted = [
@@ -42,7 +42,7 @@ def verify(net: nn.Module, expected: Mapping[str, str], when: str) -> None:
         gone = any(name not in tensors for name in drifted)
         more = f" and {len(drifted) - 5} more" if len(drifted) > 5 else ""
         raise FrozenDriftError(
-            f"{plural(len(drifted), 'frozen tensor')} changed by {when}: "
+            f"{plural(len(drifted), 'frozen tensor')} had changed at {when}: "
             f"{', '.join(drifted[:5])}{more}",
             hint="the network has no tensor of such a name any more, so a module was replaced or "
             "parametrised while it was frozen"

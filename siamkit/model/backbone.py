@@ -26,11 +26,12 @@ PREFIX = "model."
 class WrappedBackbone(Backbone):
     """A wrapper around a module that is not a :class:`Backbone`.
 
-    The module's forward returns features ``[N, D]``, or a tensor with more axes, over which it is
-    averaged. The length of the channels' axis does not depend on the image size, so forwards at
-    several image sizes show which axis holds the channels. If they do not show it, the layout must
-    be stated, as an argument or as an attribute ``layout`` of the module. If the forward returns
-    several tensors, the one to use must be stated likewise as ``select``.
+    The module's forward returns features ``[N, D]``, or a tensor with more axes. Such a tensor is
+    averaged over all axes except the images and the channels. Forwards at several image sizes show
+    which axis holds the channels: its length does not depend on the image size. If this is not
+    clear, the layout must be stated, as an argument or as an attribute ``layout`` of the module. If
+    the forward returns several tensors, the one to use must be stated as an argument or an
+    attribute ``select``.
 
     Attributes:
         model: The wrapped module, without ``torch.compile`` and ``DistributedDataParallel``
@@ -43,9 +44,9 @@ class WrappedBackbone(Backbone):
         model: A module that maps images ``[N, C, H, W]`` to features.
         preprocessing: How the module wants images to be prepared.
         layout: The axes of the module's output, such as ``NHWC`` (:mod:`siamkit.model.layout`).
-            None for the module's own attribute, or else to find them.
+            None to use the module's attribute ``layout``, or to find the axes if it has none.
         select: The part of the module's output to use, if there are several: a key, an index or a
-            function of the output. None for the module's own attribute.
+            function of the output. None to use the module's attribute ``select``, if it has one.
 
     Raises:
         PluginError: The forward does not return features, their width depends on the image size,
@@ -192,7 +193,8 @@ _FITS: dict[str, Fit] = {mode: fit for fit, mode in CROP_MODES.items()}
 def _to_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     """Fit statistics to another number of channels, by their mean over channels.
 
-    If there are fewer channels, all get the mean. If there are more, the additional ones get it.
+    With fewer channels than ``values``, every channel gets the mean. With more, the additional
+    channels get it.
     """
     if channels == len(values):
         return values
@@ -214,7 +216,7 @@ def _prefixed(stage: Stage) -> Stage:
 
 
 def _stated(module: nn.Module, name: str, kinds: tuple[type, ...]) -> Any:
-    """Return the attribute ``name`` of a module; None if it is not callable or of ``kinds``."""
+    """Return the attribute ``name`` of a module; None unless it is callable or of ``kinds``."""
     value = getattr(module, name, None)
     return value if isinstance(value, kinds) or callable(value) else None
 

@@ -1,4 +1,4 @@
-"""The builder of backbones: builds a registered entry and loads its weights."""
+"""The builder of backbones: builds the backbone of a registered name, and loads its weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from siamkit.spelling import setting
 _CHUNK = 1 << 20
 
 OWN = "siamkit"
-"""The distribution whose own backbones are timm's, with timm's pretrained weights."""
+"""siamkit's own distribution. Its backbones are timm's models with timm's pretrained weights."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ def build_backbone(
         ``random (tinyconv has no pretrained weights)``.
 
     Raises:
-        ConfigError: Pretrained weights are required, but the entry has none.
+        ConfigError: Pretrained weights are required, but the entry has none; or the backbone cannot
+            be built with its options, or fails on images of the requested size or channels.
         CheckpointError: The weights cannot be loaded or do not fit.
         PluginError: The plugin failed.
     """

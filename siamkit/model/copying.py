@@ -35,7 +35,7 @@ def copied(thing: T, where: str) -> T:
             + f"{type(error).__name__}: {error}",
             where=where,
             got=type(thing),
-            hint="remove what cannot be copied from the object, or define __deepcopy__",
+            hint="take the part that cannot be copied out of the object, or define __deepcopy__",
         ) from error
     if isinstance(thing, nn.Module) and isinstance(twin, nn.Module):
         _detach(thing, twin)

@@ -37,7 +37,7 @@ def create_net(
 
     Args:
         config: A resolved config.
-        registries: The registry of each component section.
+        registries: The registry of each component section, such as ``backbone`` and ``head``.
         weights: Which weights to load. Pass ``none`` if they will be replaced anyway.
 
     Raises:

@@ -36,7 +36,9 @@ def resolve_device(name: str) -> torch.device:
             "this machine has no such device",
             where="train.device",
             got=name,
-            allowed="auto, cpu" + (", cuda" if torch.cuda.is_available() else ""),
+            allowed="auto, cpu"
+            + (", cuda" if torch.cuda.is_available() else "")
+            + (", mps" if torch.backends.mps.is_available() else ""),
         )
     return device
 
@@ -44,9 +46,8 @@ def resolve_device(name: str) -> torch.device:
 def place(net: Module, device: torch.device) -> Module:
     """Move a network to a device, and bring its weights into the fastest memory layout.
 
-    This is channels_last, in which convolutions are fastest. But if the backbone's attribute
-    ``channels_last`` is False, the backbone does not accept such images, and the layout stays as it
-    is.
+    Convolutions are fastest in channels_last. The layout stays as it is if the backbone's attribute
+    ``channels_last`` is False, because such a backbone does not accept images in channels_last.
     """
     net = net.to(device)
     if not getattr(getattr(net, "backbone", net), "channels_last", True):

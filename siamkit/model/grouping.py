@@ -26,10 +26,10 @@ from siamkit.model.names import (
 from siamkit.model.trace import Trace
 
 MAX_STAGES = 8
-"""If there are more groups than this, they are merged: a transformer's blocks are not stages."""
+"""More groups than this are merged, because a single block of a transformer is not a stage."""
 
 BUCKETS = 4
-"""If groups are merged, this is the number of stages after the stem: quarters of the depth."""
+"""The number of stages after the stem if groups are merged: quarters of the network's depth."""
 
 _Names = list[str]
 _NORM_CLASS = re.compile(r"norm|filterresponse", re.IGNORECASE)
@@ -42,8 +42,8 @@ def is_norm(module: nn.Module) -> bool:
 
     torch's own layers are recognised by class (timm's ``BatchNormAct2d`` and ``LayerNorm2d`` are
     subclasses). Other layers are recognised by the name of their class (``RmsNorm``,
-    ``SimpleNorm``, ``FilterResponseNormTlu2d``), if their own parameters are all vectors. So
-    ``NormFreeBlock`` does not count, nor does what normalises weights, such as a spectral norm.
+    ``SimpleNorm``, ``FilterResponseNormTlu2d``), if their own parameters are all vectors. Modules
+    that normalise weights instead of activations, such as a spectral norm, do not count.
     """
     if isinstance(module, _TORCH_NORMS):
         return True
@@ -102,9 +102,9 @@ def fine_groups(module: nn.Module) -> list[_Names]:
 def place(names: Iterable[str], groups: Sequence[_Names], trace: Trace) -> list[_Names]:
     """Return ``groups`` with each of ``names`` added to the group that runs at its first use.
 
-    This is the group that began last before the first use. So position embeddings join the stem,
-    and a projection after the last block joins the last group. A parameter that was not used, or
-    used before all groups, joins the first group.
+    This is the group that, of all groups that began before the first use, began last. So position
+    embeddings join the stem, and a projection after the last block joins the last group. A
+    parameter that was not used, or was used before all groups, joins the first group.
     """
     begins = [
         min((t for name in group if (t := trace.first_use(name)) is not None), default=None)
@@ -183,11 +183,11 @@ def structural_groups(module: nn.Module, name: str) -> list[_Names]:
 
 
 def unit_name(group: _Names, everything: Iterable[str], taken: Iterable[str] = ()) -> str:
-    """Return a name for a unit (a stage or a block): that of a module with parameters of it only.
+    """Return a name for a unit (a stage or a block): the name of a module that lies in it.
 
-    The shortest such name is used, and a name that ends in a number is preferred. So a block with
-    its downsampling is ``stages.1.blocks.0``, not ``stages.1.downsample``. A unit of several
-    numbered modules is named ``blocks.3-4``.
+    All parameters of the module belong to the unit. The shortest such name is used, and a name that
+    ends in a number is preferred. So a block with its downsampling is ``stages.1.blocks.0``, not
+    ``stages.1.downsample``. A unit of several numbered modules is named ``blocks.3-4``.
 
     Args:
         group: The names of the unit's parameters, in order.
@@ -224,8 +224,8 @@ def run_name(first: str, last: str) -> str:
 def _descend(module: nn.Module, prefix: str = "") -> tuple[nn.Module, str]:
     """Return the innermost module that contains all modules with parameters, and its name.
 
-    A plugin's module is often only a wrapper around one network. If a module on the way inwards has
-    a ``group_matcher``, that module is returned.
+    A plugin's module is often only a wrapper around one network. The search stops at a module with
+    a ``group_matcher`` (timm's grouping of parameters) and returns that module.
     """
     children = [(n, c) for n, c in module.named_children() if _has_parameters(c)]
     sealed = isinstance(module, torch.jit.ScriptModule)  # its modules cannot be watched

@@ -87,7 +87,7 @@ def probe(
             "the width of the backbone's features depends on the image size",
             got=_at_sizes(widths),
             allowed=WAYS,
-            hint="average over the positions in the forward, or state the channels' axis by layout",
+            hint="average over the positions in the forward, or name the output's axes by layout=",
         )
     return layout, int(widths[0][1]), channels_last
 

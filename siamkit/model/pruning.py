@@ -28,11 +28,11 @@ Channels = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Cut:
-    """The part of an axis of a tensor that is left.
+    """The channels that pruning left on one axis of a tensor.
 
     Attributes:
         of: The size of the axis in the full network.
-        kept: The places on the axis that are left, in order.
+        kept: The indices on the axis that are left, in increasing order.
     """
 
     of: int
@@ -44,9 +44,10 @@ class PrunedLayer:
     """The channels of a layer that pruning kept.
 
     Attributes:
-        sizes: The layer's attributes that state its size, such as ``out_channels``.
-        tensors: The layer's parameters and buffers that lost channels, by name. Each has one entry
-            per axis: None for an axis that is whole.
+        sizes: The new values of the layer's attributes that state its size, such as
+            ``out_channels``, by the attribute's name.
+        tensors: For each parameter and buffer of the layer that lost channels, by name: the
+            channels that are left on each axis; None for an axis that is whole.
     """
 
     sizes: Mapping[str, int | tuple[int, ...]]
@@ -179,7 +180,7 @@ class Pruning:
             ) from None
 
     def is_applied(self, backbone: nn.Module) -> bool:
-        """Return whether a backbone lacks the pruned channels already."""
+        """Return whether the pruned channels have already been removed from a backbone."""
         modules = dict(backbone.named_modules())
         return all(
             _has(getattr(modules.get(name), tensor, None), cuts)
@@ -189,7 +190,7 @@ class Pruning:
 
 
 def _has(tensor: object, cuts: Sequence[Cut | None]) -> bool:
-    """Return whether a tensor has the size that is left."""
+    """Return whether a tensor already has the size that the record leaves it."""
     if not isinstance(tensor, Tensor) or tensor.ndim != len(cuts):
         return False
     return all(c is None or len(c.kept) == n for c, n in zip(cuts, tensor.shape, strict=True))

@@ -97,8 +97,8 @@ class SiameseNet(TextRepr, nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the embeddings ``[N, E]`` of images, or those of both images of pairs.
 
-        Both sides of the pairs form one batch if their shapes are the same, so that a norm layer in
-        training mode sees both.
+        If the first and the second images have the same shape, all of them form one batch, so that
+        the statistics of norm layers in training mode come from both.
 
         Args:
             images: ``[N, C, H, W]``, the images, or the first images of N pairs.
@@ -168,9 +168,10 @@ class SiameseNet(TextRepr, nn.Module):
 
 
 def plugins_of(net: SiameseNet) -> dict[str, nn.Module]:
-    """Map the names of the backbone's and the head's entries, as in messages, to the modules.
+    """Return the backbone and the head by the names of their plugins in messages.
 
-    The result is empty if the network was not built from entries.
+    Such a name is ``head 'mlp' of siamkit``. The result is empty if the network was not built from
+    registered names.
     """
     if net.origin is None:
         return {}

@@ -1,4 +1,4 @@
-"""Batching: the losses of each step, with their images, known pairs or triplets, and passes.
+"""Batching: which images, known pairs or triplets each optimizer step of an epoch trains on.
 
 Batches are pure functions of (images, sizes, seed, epoch), so a resumed run needs only its epoch
 and step to continue with the same batches.
@@ -50,7 +50,7 @@ def batch_notices(config: TrainConfig, images: ImageSet) -> tuple[str, ...]:
     """Return notices for the user about the batches.
 
     Raises:
-        DataError: No batch can be made.
+        DataError: The data or the batch size allows no batch.
     """
     if images.tuples is None:
         _, _, notices = pk_shape(images.labels, config.batch_size, config.images_per_class)
@@ -78,7 +78,7 @@ def epoch_steps(
         config: The training's settings.
         images: The training images.
         epoch: The number of the epoch, from 0.
-        largest: The most images in a forward pass; None for no bound but that of the settings.
+        largest: The most images in a forward pass; None if only the settings bound it.
     """
     own = config.micro_batch if config.accumulation == "exact" else None
     cut = partial(_cut, limit=min((n for n in (own, largest) if isinstance(n, int)), default=None))
@@ -95,10 +95,10 @@ def largest_pass(steps: Iterable[Iterable[LossBatch]]) -> int:
 
 
 def loss_works(parts: Sequence[LossBatch], batches: Iterator[Batch]) -> Iterator[LossWork]:
-    """Yield the work of each loss of a step.
+    """Yield each loss of a step with its batches, as the optimizer step takes them.
 
     Args:
-        parts: The losses of the step.
+        parts: The images and tuples of each loss of the step.
         batches: Yields the batch of each forward pass of the step.
     """
     size = sum(part.size for part in parts)
@@ -149,7 +149,7 @@ def _evenly(items: Sequence[int], size: int) -> list[list[int]]:
 
 
 def part_of(tuples: Tuples, chosen: Sequence[int]) -> LossBatch:
-    """Return the loss of some tuples. An image in several tuples comes once."""
+    """Return the batch of some known pairs or triplets. An image in several of them comes once."""
     rows = [tuples.rows[i] for i in chosen]
     images = list(dict.fromkeys(image for row in rows for image in row))
     position = {image: place for place, image in enumerate(images)}

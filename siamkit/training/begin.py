@@ -26,7 +26,7 @@ FIRST = "epoch-00000-step-00000000"
 def write_records(
     run: RunDir, config: RunConfig, splits: Splits, registries: Mapping[str, Registry]
 ) -> None:
-    """Write the config of a run, the providers of its components, and the images left out.
+    """Write a run's config, the plugins that provide its components, and the images left out.
 
     Args:
         run: The run.

@@ -28,7 +28,7 @@ from siamkit.training.suggestion import mean_curve, suggested
 from siamkit.words import plural
 
 STEPS, LOWEST, HIGHEST = 100, 1e-7, 10.0
-"""The number of rates that are tried, and their ends."""
+"""By default: the number of rates to try, the lowest rate and the highest rate."""
 
 LEAST_STEPS, MOST_STEPS = 20, 10_000
 
@@ -52,7 +52,7 @@ def find_lr(
     splits: Splits | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Return the result object of ``siamkit lr-find --json``.
+    """Run a learning-rate range test, and return the JSON object of ``siamkit lr-find --json``.
 
     The test builds a network of its own, so nothing that a training uses changes, except that the
     cache then holds the features of the images that the test used.
@@ -126,8 +126,8 @@ def rate_of_run(
         config: The config of a run that has not started.
         registries: The registry of each component section.
         splits: The data of the run.
-        listeners: Called with the event ``lr_find``. It is not part of the run's log, because the
-            run begins when its rate is known.
+        listeners: Called with the event ``lr_find``. The run's log does not hold this event,
+            because the run begins only when its rate is known.
 
     Raises:
         ConfigError: The range test suggests no rate.
@@ -158,7 +158,8 @@ def _require_range(steps: int, lowest: float, highest: float) -> None:
     """Check the rates to try.
 
     Raises:
-        ConfigError: They are no rising rates that a run could use.
+        ConfigError: ``steps`` or a rate is out of range, or the highest rate is less than 10 times
+            the lowest.
     """
     count = whole_number(steps, argument("steps"), least=LEAST_STEPS)
     if count > MOST_STEPS:

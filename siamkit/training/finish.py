@@ -65,6 +65,9 @@ def calibrated(
     """Fit a threshold on the validation images, or emit a notice if they do not allow it.
 
     An existing threshold for the same network stays, because the user may have chosen its target.
+
+    Returns:
+        The threshold and its metrics as JSON values; None if no threshold could be fitted.
     """
     run_dir, config = trainer.run_dir, trainer.setup.config
     try:

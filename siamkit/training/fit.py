@@ -61,7 +61,7 @@ def fit(
         observers: Plugins, called with every event too. A plugin that raises is left out from then
             on.
         notices: Notices about the data, for the event ``run_start``.
-        reserved: The run's directory, if it was reserved and already holds the run's data.
+        reserved: The run's directory, if the caller has made it and written the run's data into it.
         restart: Whether the directory may hold a run that was stopped before its first checkpoint.
             Such a run starts again.
 
@@ -98,7 +98,7 @@ def fit(
 def _with_rate(
     setup: Setup, splits: Splits, registries: Mapping[str, Registry], found: Mapping[str, Any]
 ) -> tuple[Setup, Splits]:
-    """Return a run's parts and its data, given the outcome of the search for its rate."""
+    """Return a run's parts with the found learning rate, and its data with the search's notices."""
     optimizer = setup.config.optimizer.model_copy(update={"lr": found["lr"]})
     config = setup.config.model_copy(update={"optimizer": optimizer})
     registry, net = registries["optimizer"], setup.net
@@ -147,7 +147,10 @@ def resume(
         except CheckpointError as error:
             if strict:
                 raise
-            lost = f"the best epoch's network is lost unless a later epoch is better: {error}"
+            lost = (
+                "the best epoch's network is lost, so the run can only finish if a later epoch is "
+                f"better: {error}"
+            )
             emit("notice", {"text": lost})
         splits = _load_again(config, run_dir)
         state = RunState.from_json(saved.state)

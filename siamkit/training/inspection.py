@@ -105,8 +105,8 @@ def _inspected(
     phases = setup.schedule.phases(history)
     if setup.schedule.policy.metric_driven:
         notices.append(
-            f"policy {setup.config.freeze.name!r} follows {setup.schedule.monitor}: these phases "
-            "are a forecast from the finished epochs alone"
+            f"policy {setup.config.freeze.name!r} unfreezes depending on {setup.schedule.monitor}, "
+            "which is known for finished epochs only: later phases are a forecast"
         )
     rows = []
     with one_thread():  # a few images at a time

@@ -106,10 +106,10 @@ def require_groups(
             )
         owned.update(zip(names, map(id, group["params"]), strict=True))
     if owned != wanted:
-        missing = sorted(wanted.keys() - owned.keys()) or sorted(owned.keys() ^ wanted.keys())
+        missing, extra = sorted(wanted.keys() - owned.keys()), sorted(owned.keys() - wanted.keys())
         raise PluginError(
             f"{whose}: the optimizer does not own every parameter exactly once",
-            got=f"without {missing[0]}" if missing else None,
+            got=f"without {missing[0]}" if missing else f"with {extra[0]}" if extra else None,
             hint="frozen parameters must belong to the optimizer too: they cost nothing without a "
             "gradient, and a later phase may unfreeze them",
         )
@@ -247,7 +247,7 @@ def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
 
 
 def _like(before: object, value: Any) -> Any:
-    """Return a restored value of a group, as what it takes the place of."""
+    """Return a restored value of a group with the device or type of the value that it replaces."""
     if isinstance(value, Tensor):
         return value.to(before.device if isinstance(before, Tensor) else "cpu", copy=True)
     return tuple(value) if isinstance(before, tuple) else value
@@ -259,6 +259,6 @@ def _restored(value: Any, key: str, parameter: Tensor, group: Mapping[str, Any])
     if value.shape == parameter.shape and key != "step":
         # Use the parameter's memory layout, as the optimizer itself does.
         return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-    # A fused Adam counts its steps on the device. A copy, in either case: the tensor may be mapped,
-    # and would hold the space of its file.
+    # A fused Adam counts its steps on the device. The value is always copied: a memory-mapped
+    # tensor would keep its deleted file on the disk.
     return value.to(parameter.device if group.get("fused") else value.device, copy=True)

@@ -1,4 +1,4 @@
-"""The range test: trains with a rate that rises from step to step, and watches a fixed loss.
+"""The range test: trains with a rising learning rate, and measures the loss on fixed batches.
 
 Smith (2017), "Cyclical Learning Rates for Training Neural Networks", https://arxiv.org/abs/1506.01186.
 The loss of the batch that was just trained on says little here: batches of a metric loss differ
@@ -79,14 +79,16 @@ def planned_steps(
     needed: int,
     largest: int | None = None,
 ) -> list[Step]:
-    """Return the first steps of a training that begins with an epoch, over as many as it needs.
+    """Return the first ``needed`` steps of a training that begins with an epoch.
+
+    If an epoch has too few steps, those of the next epochs follow.
 
     Args:
         config: The training's settings.
         images: The training images.
         first_epoch: The epoch, from 0.
         needed: The number of steps.
-        largest: The most images in a forward pass; None for no bound but that of the settings.
+        largest: The most images in a forward pass; None if only the settings bound it.
     """
     found: list[Step] = []
     for epoch in count(first_epoch):
@@ -128,7 +130,7 @@ def run_range_test(
         registries: The registry of each component section.
         splits: The data of the run.
         phase: The phase of the plan to test under.
-        rates_to_try: The head's rate in each step. It rises.
+        rates_to_try: The head's learning rate in each step, rising.
         reports: Callbacks during long work.
         progress: Called with the number of steps done and the number of all steps.
 
@@ -151,7 +153,8 @@ def run_range_test(
                 setup, registries, small, planned, phase, rates_to_try, reports, progress
             )
         except SuffixError as error:
-            reports.emit("notice", {"text": f"the test runs the whole network: {error.what}"})
+            text = f"the range test runs the whole network, without a cache: {error.what}"
+            reports.emit("notice", {"text": text})
             engine = setup.config.engine.model_copy(update={"cut": "off"})
             setup.config = setup.config.model_copy(update={"engine": engine})
             continue
@@ -284,8 +287,8 @@ class _Test:
     def _loss(self) -> float:
         """Return the loss of the watched batches, weighted as the parts of one step.
 
-        A loss may remember batches. Here it forgets those of the steps: with each of them it would
-        compare more embeddings, which changes its value at any rate.
+        A loss with a cross-batch memory is measured with the memory of before the first step. Each
+        step adds embeddings to the memory, which would change the measured loss at any rate.
         """
         setup, total, size = self.setup, 0.0, 0
         kept = Snapshot(setup.loss.modules())

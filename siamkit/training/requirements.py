@@ -1,4 +1,4 @@
-"""The requirements of a run, checked before it starts or goes on."""
+"""The requirements of a run, checked before it starts or is resumed."""
 
 from __future__ import annotations
 
@@ -102,6 +102,9 @@ def require_space(path: Path, setup: Setup, there: int = 0) -> None:
         path: The run's directory.
         setup: The parts of the run.
         there: The number of checkpoints of the run that are on the disk already.
+
+    Raises:
+        ResourceError: The disk has too little free space.
     """
     weights = sum(t.numel() * t.element_size() for t in model_tensors(setup).values())
     state = state_size(setup.optimizer) * weights

@@ -1,4 +1,4 @@
-"""The objects that a run reports: at its start, and at its end."""
+"""The JSON objects that a run reports at its start and at its end."""
 
 from __future__ import annotations
 

@@ -9,6 +9,12 @@ import hashlib
 
 
 def derive(seed: int, what: str, index: int = 0) -> int:
-    """Return a 63-bit seed for one purpose, such as ``init`` or ``step``."""
+    """Return a 63-bit seed for one draw.
+
+    Args:
+        seed: The run's seed.
+        what: The purpose of the draw, such as ``init`` or ``step``.
+        index: The number of the draw for this purpose, such as the number of the step.
+    """
     digest = hashlib.blake2b(f"{seed}/{what}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

@@ -1,10 +1,11 @@
-"""The suggestion: the learning rate that the curves of a range test speak for.
+"""The suggestion: picks a learning rate from the curves of a range test.
 
-The loss first falls as the rate rises, then rises again. The suggested rate is the one at which the
-loss begins to fall: by a quarter of that valley's depth, and by 3 % at most. The bottom of the
-valley is too high, since a training stays at its rate for longer than the test does. How deep the
-valley is says little either: a network learns the few images of the test by heart, and a collapsed
-embedding leaves a loss few pairs to mine. ``docs/defaults.md`` compares this rule with others.
+As the rate rises, the loss first falls and then rises again: its curve has a valley. The suggested
+rate is the first at which the loss has fallen by a quarter of the valley's depth, or by 3 % if that
+is less. The rate at the bottom of the valley is too high, since a training stays at its rate for
+longer than the test does. The depth of the valley says little: a network learns the few images of
+the test by heart, and a collapsed embedding leaves a loss few pairs to mine. ``docs/defaults.md``
+compares this rule with others.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ MOST = 0.03
 
 _LEAST = 0.02  # the least depth of a valley, as a share of the loss before the first step
 _RISE = 0.3  # the share of its depth by which the loss rises at the end of a valley
-_EXPLODED = 3.0  # the multiple of the loss before the first step that ends a pass
-_APART = 10.0  # the ratio of the repeats' rates above which they say nothing
+_EXPLODED = 3.0  # the multiple of the loss before the first step that ends a repeat
+_APART = 10.0  # the ratio of the repeats' highest and lowest rate above which none is suggested
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The loss by learning rate of one pass over the rates.
+    """The loss by learning rate in one repeat of a range test.
 
     Attributes:
         rates: The rate of each step, rising.
@@ -45,9 +46,9 @@ class Suggestion:
     """The outcome of a range test.
 
     Attributes:
-        lr: The suggested rate; None if the curves speak for none.
-        low: The lowest rate that one pass alone speaks for; None without a suggestion.
-        high: The highest such rate; None without a suggestion.
+        lr: The suggested rate; None if the curves suggest none.
+        low: The lowest rate that a single repeat suggests; None without a suggestion.
+        high: The highest rate that a single repeat suggests; None without a suggestion.
         reason: How the rate was found, or why there is none.
     """
 
@@ -58,10 +59,13 @@ class Suggestion:
 
 
 def suggested(curves: Sequence[Curve]) -> Suggestion:
-    """Return the rate that the passes of a range test speak for: the median of their rates.
+    """Return the median of the rates that the repeats of a range test suggest.
+
+    There is no suggestion if half of the repeats or more suggest none, or if the rates are far
+    apart.
 
     Args:
-        curves: The passes, over the same rates and from the same weights.
+        curves: The curves of the repeats, over the same rates and from the same weights.
     """
     each = [_suggestion(curve) for curve in curves]
     rates = sorted(one.lr for one in each if one.lr is not None)
@@ -76,7 +80,7 @@ def suggested(curves: Sequence[Curve]) -> Suggestion:
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """Return the mean of several passes over the same rates, up to where the first one ended."""
+    """Return the mean of several curves over the same rates, up to the end of the shortest."""
     shortest = min(curves, key=lambda curve: len(curve.rates))
     columns = zip(*(curve.losses[: len(shortest.losses)] for curve in curves), strict=True)
     return Curve(shortest.rates, tuple(sum(column) / len(column) for column in columns))
@@ -98,7 +102,7 @@ def _suggestion(curve: Curve) -> Suggestion:
     bottom, ended = _valley(losses)
     first, depth = losses[0], losses[0] - losses[bottom]
     if not any(losses[: bottom + 1]):
-        return _none("the loss is 0 before the first step, so nothing is learned from")
+        return _none("the loss is 0 before the first step, so there is nothing to learn from")
     if depth <= _LEAST * abs(first):
         return _none(f"the loss falls by less than {_LEAST:.0%} at every rate")
     fall = min(SHARE * depth, MOST * abs(first))
@@ -119,7 +123,7 @@ def _none(reason: str) -> Suggestion:
 
 
 def _valley(losses: Sequence[float]) -> tuple[int, bool]:
-    """Return the place of the first valley's bottom, and whether the loss rises after it."""
+    """Return the index of the first valley's bottom, and whether the loss rises after it."""
     bottom = 0
     for place, loss in enumerate(losses):
         if loss < losses[bottom]:

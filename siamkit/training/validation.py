@@ -90,7 +90,7 @@ class Evaluator:
 
 
 def probe(train: ImageSet, val: ImageSet, seed: int) -> ImageSet:
-    """Return a part of the training set that is as hard to search as the validation set.
+    """Return a part of the training set, in size like the validation set, to measure metrics on.
 
     Recall depends on the number of classes and images to choose from, so training and validation
     metrics are comparable only on sets of equal size. The part has as many classes as ``val`` (or

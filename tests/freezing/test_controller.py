@@ -114,7 +114,7 @@ def test_a_parameter_that_is_gone_is_drift_and_ends_the_next_plan() -> None:
     stages = controller.stages
     controller.apply(FreezePlan.of(stages, ["head"]))
     nn.utils.parametrizations.weight_norm(controller.net.backbone.model.conv1[0])
-    with pytest.raises(FrozenDriftError, match=r"changed by epoch 1: backbone\..*conv1\.0\.weight"):
+    with pytest.raises(FrozenDriftError, match=r"changed at epoch 1: backbone\..*conv1\.0\.weight"):
         controller.verify("epoch 1")
     with pytest.raises(ConfigError, match="a parameter that the network doesn't have"):
         controller.apply(FreezePlan.of(stages, ["head"]))

@@ -43,7 +43,9 @@ def test_drift_is_an_error_that_names_the_tensor() -> None:
     expected = fingerprints(net, ["weight", "running_mean"])
     verify(net, expected, "now")
     net.running_mean.add_(1)
-    with pytest.raises(FrozenDriftError, match=r"1 frozen tensor changed by epoch 3: running_mean"):
+    with pytest.raises(
+        FrozenDriftError, match=r"1 frozen tensor had changed at epoch 3: running_mean"
+    ):
         verify(net, expected, "epoch 3")
 
 
@@ -58,5 +60,5 @@ def test_a_tensor_that_is_gone_has_drifted(how: str) -> None:
     else:
         net[0] = nn.Identity()
     name = "0.bias" if how == "no bias" else "0.weight"
-    with pytest.raises(FrozenDriftError, match=rf"changed by epoch 1: .*{name}.*no tensor of such"):
+    with pytest.raises(FrozenDriftError, match=rf"changed at epoch 1: .*{name}.*no tensor of such"):
         verify(net, expected, "epoch 1")

@@ -25,9 +25,10 @@ def _memory() -> Any:
     return Field(
         None,
         ge=2,
-        description="Number of the latest embeddings to compare each batch with, its own among "
-        "them (cross-batch memory; Wang et al. 2020). They have no gradient. Larger than the batch "
-        "size. null: compare within the batch only.",
+        description="Size of the cross-batch memory (Wang et al. 2020): each batch is compared "
+        "with this number of the latest embeddings, the batch's own included. They are constants, "
+        "without a gradient. Must be larger than the batch size. null: compare within the batch "
+        "only.",
     )
 
 
@@ -98,7 +99,8 @@ class MultiSimilarityOptions(Options):
         0.5,
         ge=-1,
         le=1,
-        description="Cosine similarity around which the loss of a pair sets in (lambda).",
+        description="Cosine similarity (lambda) that separates the two kinds of pairs: a positive "
+        "pair well above it or a negative pair well below it has nearly no loss.",
     )
     epsilon: float | None = Field(
         0.1,

@@ -34,8 +34,8 @@ class MetricLoss(Loss):
         name: The registered name, for errors.
         criterion: The loss; its parameters become this module's.
         unit: The smallest group of embeddings that the loss compares.
-        miner: Picks tuples from labels; None lets the criterion use all of them. Explicit tuples
-            are used as they are.
+        miner: Picks pairs or triplets by label; None lets the criterion use all in the batch.
+            Explicit tuples are used as they are.
         as_triplets: Pass triplets to the criterion as (anchor, positive, negative); by default, as
             positive pairs and negative pairs.
     """
@@ -57,7 +57,10 @@ class MetricLoss(Loss):
         self.as_triplets = as_triplets
 
     def with_memory(self, size: int | None, embedding_dim: int) -> MetricLoss:
-        """Return this loss, comparing also with the last ``size`` embeddings; None: unchanged."""
+        """Make this loss compare each batch with the last ``size`` embeddings, and return it.
+
+        With None, the loss compares within the batch only, as before.
+        """
         if size is not None:
             self.criterion = CrossBatchMemory(self.criterion, embedding_dim, size, self.miner)
             self.miner = None
@@ -70,7 +73,7 @@ class MetricLoss(Loss):
 
         Raises:
             ConfigError: The loss cannot use the kind of tuples in ``tuples``, or got neither labels
-                nor tuples.
+                nor tuples; or its cross-batch memory is not larger than the batch.
         """
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = embeddings.to(working_dtype(self.criterion, embeddings))  # [N, D]
@@ -91,7 +94,7 @@ class MetricLoss(Loss):
                 "compares with earlier batches by label, so it cannot use explicit pairs or "
                 "triplets",
                 where="loss.memory",
-                hint="set it to null",
+                hint="set loss.memory to null",
             )
         if self.unit == "class":
             raise ConfigError(
@@ -138,7 +141,7 @@ def _never_one(indices: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
 
 
 class CrossBatchMemory(losses.CrossBatchMemory):  # type: ignore[misc]
-    """A cross-batch memory whose position is a buffer, so that checkpoints hold it.
+    """A cross-batch memory whose write position is a buffer, so that checkpoints hold it.
 
     Wang et al. 2020, Cross-Batch Memory for Embedding Learning, arXiv 1912.06798.
     """
@@ -152,7 +155,7 @@ class CrossBatchMemory(losses.CrossBatchMemory):  # type: ignore[misc]
         """Return the loss, and keep the embeddings ``[N, D]``.
 
         Raises:
-            ConfigError: The memory holds nothing but the batch.
+            ConfigError: The memory is not larger than the batch.
         """
         if len(embeddings) >= self.memory_size:
             raise ConfigError(
@@ -181,7 +184,11 @@ class ArcFace(losses.ArcFaceLoss):  # type: ignore[misc]
 
 
 def distance(name: Literal["euclidean", "squared-euclidean", "cosine"]) -> nn.Module:
-    """Return the distance of that name, on embeddings that are not normalised further."""
+    """Return pytorch-metric-learning's measure for a distance.
+
+    For ``cosine``, this is the cosine similarity: the criteria know that it grows as embeddings
+    come closer. The Euclidean distances do not normalise the embeddings.
+    """
     if name == "cosine":
         similarity: nn.Module = distances.CosineSimilarity()
         return similarity

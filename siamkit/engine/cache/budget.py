@@ -1,4 +1,7 @@
-"""The cache's budget: lists stores, and evicts the least recently used ones as a whole."""
+"""The cache's budget: lists stores (folders of cached rows), and evicts the least recently used.
+
+A store is always evicted as a whole.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,7 @@ def list_stores(root: Path) -> list[StoreInfo]:
 
 
 def make_room(root: Path, budget_bytes: int, needed_bytes: int = 0) -> list[StoreInfo]:
-    """Evict stores until ``needed_bytes`` more fit the budget and the disk; return them.
+    """Evict stores until ``needed_bytes`` more fit the budget and the disk; return the evicted.
 
     The least recently used stores go first. Stores that a running process has open stay, so the
     space may still not suffice; check it with :func:`require_room`.
@@ -87,9 +90,14 @@ def make_room(root: Path, budget_bytes: int, needed_bytes: int = 0) -> list[Stor
 def prune(
     root: Path, budget_bytes: int | None = None, older_than_days: float | None = None
 ) -> list[StoreInfo]:
-    """Evict stores that were not used for some days, then others down to a budget; return them.
+    """Evict unused stores, then others until the rest fits a budget; return the evicted stores.
 
     Stores that a running process has open stay.
+
+    Args:
+        root: The folder of all stores.
+        budget_bytes: The most bytes that all stores may take; None for no bound.
+        older_than_days: Evict all stores that were not used for this many days; None to keep them.
     """
     now = time.time()
 
@@ -104,7 +112,7 @@ def prune(
 
 
 def clear(root: Path) -> list[StoreInfo]:
-    """Delete all stores except those that a running process has open; return them."""
+    """Delete the stores that no running process has open, and return the deleted stores."""
     return _evict(root, lambda stores: [s for s in stores if not s.in_use])
 
 
@@ -122,7 +130,7 @@ def choose(stores: Iterable[StoreInfo], limit: int) -> list[StoreInfo]:
 
 
 def available_bytes(root: Path) -> int:
-    """Return the bytes that a store could get: the disk's free space and evictable stores.
+    """Return the bytes that a store could get: the disk's free space, and all evictable stores.
 
     0 is returned if the folder is not writable.
     """

@@ -112,6 +112,8 @@ class ShardHeader:
 
     Attributes:
         store: The digest of the store that the shard belongs to.
+        dtype: The type of the rows: ``F32``, ``F16`` or ``BF16``.
+        shape: The shape of a row.
         count: The number of rows.
         sha256: The hash of everything after the header.
     """
@@ -165,7 +167,7 @@ class ShardHeader:
             raw = file.read(DATA_START)
             size = os.fstat(file.fileno()).st_size
         if len(raw) < DATA_START or int.from_bytes(raw[:8], "little") != DATA_START - 8:
-            raise ValueError("not a shard")
+            raise ValueError("it is not a file of cached rows")
         try:
             values = parsed(raw[8:])
             rows, tags = values["rows"], values["__metadata__"]

@@ -109,7 +109,7 @@ class _File:
     def read_into(self, target: memoryview, offset: int) -> None:
         if os.preadv(self._descriptor, [target], offset) != len(target):
             raise ResourceError(
-                "the shard shrank while it was in use",
+                "this file of cached rows shrank while it was in use",
                 where=str(self._path),
                 hint="run again: siamkit detects the damage and computes the rows again",
             )

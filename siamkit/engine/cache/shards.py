@@ -65,7 +65,9 @@ class Shard:
         return cls(path, header, np.frombuffer(keys, dtype=f"S{KEY_BYTES}"))
 
     def verify(self) -> bool:
-        """Return whether the file has its checksum. The file is read once.
+        """Return whether the file's content matches its checksum.
+
+        A file that matched once is not read again.
 
         Raises:
             OSError: The system cannot read it now, which says nothing about its content.

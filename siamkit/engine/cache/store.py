@@ -162,7 +162,7 @@ class FeatureStore:
         shard_bytes: int = SHARD_BYTES,
         shard_seconds: float = SHARD_SECONDS,
     ) -> Iterator[Fill]:
-        """Add rows, as the only process that does so.
+        """Yield the right to add rows, which only one process has at a time.
 
         Added rows are published regularly and at the end, also after an exception. Call
         :meth:`Fill.missing` first, because another process may have added the rows.

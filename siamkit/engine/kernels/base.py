@@ -32,10 +32,10 @@ def batch_size(device: torch.device | str) -> int:
 
 
 def kernel_class(device: torch.device | str, precision: Precision = "fp32") -> str:
-    """Return the name of the arithmetic that all kernels on ``device`` share.
+    """Return the name of the arithmetic that all kernels on ``device`` share, such as ``cpu-fp32``.
 
-    Outputs of kernels of one class agree within the class's tolerance, so a cache may mix them.
-    Outputs of different classes must not be mixed. A CPU always runs float32.
+    Kernels with the same name form a class. Their outputs agree within the class's tolerance, so a
+    cache may mix them. Outputs of different classes must not be mixed. A CPU always runs float32.
     """
     kind = torch.device(device).type
     if kind == "cpu":
@@ -54,7 +54,7 @@ class Kernel(ABC):
     A kernel may share the network's tensors or copy them, so it is valid until the tensors change.
 
     Args:
-        batch_size: The number of rows that every run computes.
+        batch_size: The number of images that every run computes.
         device: The device that the kernel runs on.
         precision: The type that autocast computes in, on a GPU.
     """
@@ -69,8 +69,8 @@ class Kernel(ABC):
     def __call__(self, images: Tensor) -> Tensor:
         """Return the prefix's output for ``images``, in float32 and without a gradient.
 
-        Smaller batches are padded to the batch size. So the arithmetic is always the same, and a
-        row at the same position gives bit-equal results.
+        Smaller batches are padded to the batch size. So the arithmetic is always the same, and an
+        image at the same position of a batch gives bit-equal results.
 
         Args:
             images: ``[N, C, H, W]``, float32, N from 1 to ``batch_size``, on the kernel's device.
@@ -79,7 +79,7 @@ class Kernel(ABC):
             ``[N, ...]``
 
         Raises:
-            ValueError: The number of rows is out of range.
+            ValueError: The number of images is not in the range from 1 to ``batch_size``.
         """
         rows = len(images)
         if not 1 <= rows <= self.batch_size:

@@ -23,7 +23,11 @@ from siamkit.engine.kernels.onnxruntime import OnnxRuntimeKernel
 from siamkit.errors import SiamkitError
 
 KERNELS = ("eager", "folded", "onnxruntime", "inductor")
-"""All kernels, in the order of their setup time."""
+"""All kernels, in the order of their setup time.
+
+``eager`` is the plain network. The others run its captured graph with batch norms merged into the
+convolutions before them: as it is (``folded``), in ONNX Runtime, or compiled by ``torch.compile``.
+"""
 
 
 def available(device: torch.device | str) -> dict[str, str | None]:

@@ -25,7 +25,11 @@ batch norm differs by more than 1e-3.
 
 
 def tolerance(kernel_class: str) -> float:
-    """Return the largest allowed relative difference of kernels of a class."""
+    """Return the largest relative difference from the plain network that a kernel may have.
+
+    Args:
+        kernel_class: The name of the kernel's arithmetic, such as ``cpu-fp32``.
+    """
     return TOLERANCE[kernel_class.rpartition("-")[2]]
 
 

@@ -14,7 +14,7 @@ from siamkit.engine.kernels.base import Kernel, KernelError, Precision
 from siamkit.engine.kernels.quiet import quiet
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-# The most bytes of a protobuf message, which a model in memory is.
+# The bytes of the largest protobuf message. A model in memory is one message.
 _LARGEST_MODEL = 2**31 - 1
 
 

@@ -43,7 +43,7 @@ _INDUCTOR_GPU = Cost(fixed=10.0, per_node=0.15, per_gigabyte=0.0, gain=1.3)
 
 
 def expected(name: str, device: str) -> Cost | None:
-    """Return the expected cost of a kernel on a type of device; None without a setup cost."""
+    """Return the expected cost of a kernel on a type of device; None if it needs no setup."""
     match name:
         case "onnxruntime":
             return _ONNXRUNTIME
