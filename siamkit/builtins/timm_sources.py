@@ -100,7 +100,7 @@ def _config(folder: Path, where: str, pretrained: bool) -> Mapping[str, Any]:
         raise ConfigError(
             "its config.json names no architecture, so timm cannot build it",
             where=f"{where}: {folder}",
-            hint=whole if ours else "timm.models.save_for_hf writes one",
+            hint=whole if ours else "timm.models.save_for_hf writes such a folder",
         )  # fmt: skip
     if not timm.is_model(architecture):
         raise ConfigError(
@@ -142,7 +142,7 @@ def _require_channels(config: Mapping[str, Any], context: BackboneContext, where
     channels = _channels(config)
     if context.pretrained and context.in_chans not in (1, channels) and channels != 3:
         raise ConfigError(
-            f"its weights are for images of {channels} channels, and cannot be adapted",
+            f"its weights are for images of {channels} channels, and timm cannot adapt them",
             where=where, got=context.in_chans, allowed=f"1 or {channels}",
             hint=f"use {setting('data.in_chans', channels)}",
         )  # fmt: skip

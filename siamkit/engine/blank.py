@@ -33,7 +33,7 @@ class SuffixError(SiamkitError):
 
 
 class BlankTensor(Tensor):
-    """A tensor whose values are unknown."""
+    """A placeholder for a tensor that was not computed. A use of its values raises SuffixError."""
 
     @classmethod
     def __torch_function__(
@@ -74,8 +74,8 @@ def require_no_blank(value: Any) -> None:
 
 def _used(how: str) -> SuffixError:
     return SuffixError(
-        "the forward uses an output of the prefix that it did not use when the cut was tried "
-        f"({how})",
+        "the network needs an output of its frozen prefix that the cut network does not compute, "
+        f"because the trial of the cut did not need it ({how})",
         hint="run the whole network on this batch; from then on, do not use the cut",
     )
 

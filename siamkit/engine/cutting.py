@@ -47,7 +47,7 @@ The shapes of two forwards are compared, so the forwards must have different num
 
 @dataclass(frozen=True)
 class Cut:
-    """A network cut at a boundary that passed its trial.
+    """A network that was split into a frozen prefix and a suffix, and tested to be exact.
 
     Attributes:
         boundary: The end of the prefix.

@@ -151,7 +151,9 @@ class FeatureCache:
             )
         if dtype is not None and dtype not in DTYPES:
             names = ", ".join(map(str, DTYPES))
-            raise ConfigError("rows cannot have this type", where="dtype", got=dtype, allowed=names)
+            raise ConfigError(
+                "cached rows cannot have this type", where="dtype", got=dtype, allowed=names
+            )
         self._cut, self._budget = cut, int(min(budget, 2**62))
         self._wanted, self._precision = kernel, precision
         self._frozen = FrozenPrefix(controller, cut)

@@ -93,7 +93,7 @@ class Frontier:
         return result
 
     def describe(self) -> str:
-        """Return the content of a row of activations as text."""
+        """Return a text that lists the tensors in a row of activations, with their shapes."""
         return ", ".join(
             f"{port.call or 'the images'} {list(port.shape.of(1))}" for port in self.ports
         )

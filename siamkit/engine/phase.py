@@ -19,7 +19,7 @@ from siamkit.engine.timing import PartTimes
 
 @dataclass
 class Execution:
-    """The way in which a phase computes embeddings.
+    """How a phase computes embeddings: its sources of batches, and the function that embeds them.
 
     Attributes:
         decision: The engine's decision.
@@ -48,7 +48,7 @@ class Execution:
 
 @dataclass
 class CutPhase:
-    """A phase of a cut network.
+    """A phase whose network is cut: the two parts, their measured costs, and the engine's plan.
 
     Attributes:
         cut: The cut network.

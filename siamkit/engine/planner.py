@@ -50,7 +50,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Costs:
-    """The measured costs.
+    """The measured costs per image.
 
     Attributes:
         decode: Seconds to load an image and compute a view of it.

@@ -94,7 +94,7 @@ class TracedCalls:
 
     @contextmanager
     def watching(self, net: nn.Module, names: Sequence[str]) -> Iterator[None]:
-        """Notice when the first module that trains starts.
+        """Within the block, set ``trained`` as soon as a module that trains starts.
 
         Modules around the prefix's modules start earlier and do not count. Their own parameters,
         such as class tokens, are followed by labels instead.
@@ -133,7 +133,7 @@ class TracedCalls:
 
 
 def mark_state(net: nn.Module, flow: Dataflow) -> None:
-    """Follow a network's buffers, and the parameters that train."""
+    """Let the data-flow tracker follow a network's buffers, and the parameters that train."""
     for name, parameter in named_parameters(net):
         if parameter.requires_grad:
             flow.mark(parameter, ("parameter", name))
@@ -142,7 +142,7 @@ def mark_state(net: nn.Module, flow: Dataflow) -> None:
 
 
 def state_of(label: Label, kind: str) -> str | None:
-    """Return the name in a label of a kind, ``parameter`` or ``buffer``; None for other labels."""
+    """Return the tensor's name in a label of a kind (``parameter`` or ``buffer``), or None."""
     return label[1] if isinstance(label, tuple) and label[0] == kind else None
 
 

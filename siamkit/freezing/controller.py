@@ -220,7 +220,8 @@ def _check(stages: Sequence[Stage], sizes: Mapping[str, int], network: str) -> N
         )
     if twice := [name for name, count in held.items() if count > 1]:
         raise ConfigError(
-            "the stages hold a parameter twice; a tied one belongs to the first stage that uses it",
+            "the stages hold a parameter twice; a parameter with several names (tied weights) "
+            "belongs only to the first stage that uses it",
             got=twice[0],
             of=f"network {network}",
             hint=hint,

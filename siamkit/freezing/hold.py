@@ -36,7 +36,7 @@ class _StayInEval:
     def __call__(self, mode: bool = True) -> nn.Module:
         if self.module is None:
             raise SiamkitError(
-                "this copy of a frozen module lost its reference to the module",
+                "train() does not work on this copy of a frozen module",
                 hint="apply the freeze plan to the copy",
             )
         return type(self.module).train(self.module, False)

@@ -44,7 +44,7 @@ def verify(net: nn.Module, expected: Mapping[str, str], when: str) -> None:
         raise FrozenDriftError(
             f"{plural(len(drifted), 'frozen tensor')} had changed at {when}: "
             f"{', '.join(drifted[:5])}{more}",
-            hint="the network has no tensor of such a name any more, so a module was replaced or "
+            hint="the network no longer has a tensor of each name, so a module was replaced or "
             "parametrised while it was frozen"
             if gone
             else "a plugin, a hook or a module's forward writes to frozen tensors",

@@ -68,7 +68,7 @@ def _require_same_sharing(module: nn.Module, twin: nn.Module, where: str) -> Non
 
 
 def _sharing(module: nn.Module) -> set[tuple[str, str]]:
-    """Return the names of neighbouring parameters and buffers that lie in the same memory."""
+    """Return pairs of names of parameters and buffers that overlap in memory."""
     tensors = [*module.named_parameters(), *module.named_buffers()]
     places = sorted(
         (tensor.data_ptr(), _end(tensor), name)

@@ -267,10 +267,10 @@ def _owner(module: nn.Module, name: str) -> str:
 
 
 def _by_use(module: nn.Module, trace: Trace) -> list[_Names]:
-    """Return the groups of a network without layers, by the operation that uses a parameter first.
+    """Return the groups of a network without layers, by the operations that use its parameters.
 
-    Parameters that one operation uses first are a group. Vectors (a bias, a scale) join the group
-    before them.
+    A group holds the parameters that were first used by the same operation. Vectors (a bias, a
+    scale) join the group before them.
     """
     vectors = frozenset(name for name, p in named_parameters(module) if p.ndim < 2)
     by_tick: dict[int, _Names] = {}
@@ -295,10 +295,10 @@ def _matched(module: nn.Module, *, coarse: bool) -> list[_Names]:
 
 
 def _cut_at_features(module: nn.Module, trace: Trace, prefix: str) -> list[_Names]:
-    """Return groups that end where the modules that ``feature_info`` names end.
+    """Return groups that each end with a module that timm's ``feature_info`` names.
 
-    A first group ends before the first of these modules. Names that are not modules (HRNet's) or
-    did not run are ignored.
+    An additional first group ends before the first of these modules. Names that are not modules
+    (HRNet's) or did not run are ignored.
     """
     info: Any = getattr(module, "feature_info", None)
     info = getattr(info, "info", info)

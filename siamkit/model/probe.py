@@ -45,7 +45,7 @@ def why_it_failed(
         return PluginError(
             f"{reason}. It accepts images of type uint8",
             hint="make the forward accept floats; with the attribute preprocessing = "
-            "siamkit.Preprocessing(mean=(0,) * 3, std=(1 / 255,) * 3), they are pixels 0 to 255",
+            "siamkit.Preprocessing(mean=(0,) * 3, std=(1 / 255,) * 3), it gets values 0 to 255",
         )
     if context.image_size is not None and not isinstance(error, TypeError):
         return ConfigError(

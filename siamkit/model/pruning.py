@@ -68,7 +68,7 @@ class Pruning:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the record, which decides the architecture."""
+        """The SHA-256 of the record's JSON values."""
         return digest_of(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class Pruning:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> Pruning:
-        """Return the record of JSON values.
+        """Return the record that JSON values describe.
 
         Args:
             values: The values that :meth:`to_json` returned.
@@ -213,7 +213,7 @@ def _shrink(module: nn.Module, layer: PrunedLayer) -> None:
 
 
 def selected(tensor: Tensor, cuts: Sequence[Cut | None]) -> Tensor:
-    """Return the part of a tensor that is left, as a copy.
+    """Return a copy of a tensor with only the channels that pruning kept.
 
     Raises:
         ValueError: The tensor does not have the recorded size.
@@ -267,10 +267,10 @@ def as_ranges(numbers: Iterable[int]) -> str:
 
 
 def of_ranges(text: str) -> Channels:
-    """Return the numbers of a text of :func:`as_ranges`.
+    """Return the numbers that a text such as ``0-3,7`` stands for.
 
     Raises:
-        ValueError: The text is of another form, or names an absurd number of channels.
+        ValueError: The text is of another form, or holds a range of more than 2^20 numbers.
     """
     numbers: list[int] = []
     for part in text.split(","):

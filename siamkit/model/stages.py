@@ -255,7 +255,10 @@ class _Units:
         return last if last in self.order.ends else None
 
     def with_blocks(self, stage: Stage, taken: Sequence[str], fine: Sequence[list[str]]) -> Stage:
-        """Return ``stage`` with its blocks: timm's, or else the members of the stage's sequence.
+        """Return ``stage`` with its blocks.
+
+        They are the blocks that timm defines, or else the members of a ``Sequential`` or
+        ``ModuleList`` in the stage.
 
         Args:
             stage: A stage without blocks. It is returned unchanged if no blocks are found.

@@ -252,5 +252,5 @@ _LOOKS = frozenset(
 
 
 def _modes(module: nn.Module) -> list[tuple[nn.Module, bool]]:
-    """Return whether each module is in training mode. A frozen TorchScript module has no mode."""
+    """Return each module with True if it is in training mode. Frozen TorchScript has no mode."""
     return [(m, m.training) for m in module.modules() if hasattr(m, "training")]

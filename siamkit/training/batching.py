@@ -42,7 +42,7 @@ class LossBatch:
 
     @property
     def sample(self) -> list[int]:
-        """As many images as a forward pass has, but at least two, to check the computation on."""
+        """The first images, as many as in a forward pass but at least two, for exactness checks."""
         return self.images[: max(len(self.passes[0]), 2)]
 
 
@@ -69,7 +69,7 @@ def batch_notices(config: TrainConfig, images: ImageSet) -> tuple[str, ...]:
 def epoch_steps(
     config: TrainConfig, images: ImageSet, epoch: int, largest: int | None = None
 ) -> list[list[LossBatch]]:
-    """Return the losses of each step of an epoch.
+    """Return the batches of an epoch: a list of optimizer steps, each with its losses' images.
 
     With labels, each step is a P x K batch. Known pairs or triplets each come once per epoch, in
     random order; a step has at most ``batch_size`` images in its pairs (2 each) or triplets (3).

@@ -90,10 +90,10 @@ def _group(
 def require_groups(
     optimizer: torch.optim.Optimizer, groups: Sequence[Mapping[str, Any]], whose: str
 ) -> None:
-    """Check that an optimizer kept its parameter groups.
+    """Check that a plugin's optimizer kept the parameter groups that it was built with.
 
     Raises:
-        PluginError: A parameter is missing, or a group lost its stage or its names.
+        PluginError: A parameter is missing or added, or a group lost its stage or its names.
     """
     wanted = {name: id(p) for g in groups for name, p in zip(g["names"], g["params"], strict=True)}
     owned: dict[str, int] = {}
@@ -101,7 +101,7 @@ def require_groups(
         names = group.get("names", ())
         if "stage" not in group or len(names) != len(group["params"]):
             raise PluginError(
-                f"{whose}: a group lost its 'stage' or the 'names' of its parameters",
+                f"{whose}: a parameter group lost its key 'stage' or 'names'",
                 hint="pass the groups on unchanged: rates and checkpoints use these keys",
             )
         owned.update(zip(names, map(id, group["params"]), strict=True))

@@ -23,8 +23,8 @@ def start_data(trainer: Trainer) -> dict[str, Any]:
     notices = [*splits.notices, *trainer.notices]
     if trainer.setup.weights.startswith("random"):
         notices.append(
-            "the backbone starts from random weights, so freezing any part of it keeps noise: "
-            "train all of it, and its norm statistics, with "
+            "the backbone starts from random weights, so a frozen part of it computes useless "
+            "features: train all of it, and its norm statistics, with "
             + settings({"freeze.name": "full", "freeze.norm": "train"})
         )
     size = config.train.pass_size

@@ -57,7 +57,9 @@ def load_model_tensors(setup: Setup, tensors: Mapping[str, Tensor]) -> None:
 
 
 def require_finite(tensors: Mapping[str, Tensor], precision: str) -> None:
-    """Check that no tensor holds NaN or infinity. A buffer may, even if every loss is finite.
+    """Check that no tensor holds NaN or infinity.
+
+    A buffer can hold NaN although every loss was finite.
 
     Args:
         tensors: The tensors by name.

@@ -1,4 +1,4 @@
-"""Trackers: built before the run writes anything, and closed when the run ends."""
+"""Trackers (plugins that record a run's events): builds them before a run, and closes them."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_looking_at_its_shape_and_type_is_no_use(unknown: Tensor) -> None:
     ],
 )
 def test_reading_its_values_is_a_use(unknown: Tensor, read) -> None:
-    with pytest.raises(SuffixError, match="did not use when the cut was tried"):
+    with pytest.raises(SuffixError, match="the trial of the cut did not need it"):
         read(unknown)
 
 

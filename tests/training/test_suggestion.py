@@ -78,7 +78,10 @@ def test_a_pass_that_ends_with_its_valley_suggests_the_same():
 @pytest.mark.parametrize(
     ("curves", "reason"),
     [
-        ([Curve(RATES, (0.0,) * 72)], "the loss is 0 before the first step, so nothing is"),
+        (
+            [Curve(RATES, (0.0,) * 72)],
+            "the loss is 0 before the first step, so there is nothing to learn from",
+        ),
         ([Curve(RATES, (1.0,) * 72)], "the loss falls by less than 2% at every rate"),
         ([Curve(RATES, tuple(1.0 + i for i in range(72)))], "the loss falls by less than 2%"),
         ([cut(valley(depth=0.1), 36)], "the loss still falls at the last rate; raise highest"),

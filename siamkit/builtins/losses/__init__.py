@@ -21,7 +21,7 @@ _COLDEST = 0.025
 
 
 def _memory() -> Any:
-    """Return the field of losses that can compare with earlier batches."""
+    """Return the option ``memory`` of losses that can compare with earlier batches."""
     return Field(
         None,
         ge=2,

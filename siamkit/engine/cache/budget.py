@@ -34,7 +34,7 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """The description, size and age of a store, read without opening it.
+    """The description, size and age of a store (a folder of cached rows), read without opening it.
 
     Attributes:
         path: The store's folder.

@@ -12,7 +12,7 @@ from siamkit.engine.cache.shards import Keys, Shard
 
 
 class RowIndex:
-    """Maps keys to shards and rows, in arrays of 28 bytes per row.
+    """Maps the keys of cached rows to files (shards) and positions, in arrays of 28 bytes per row.
 
     Args:
         shards: The shards. If two have the same key, the first one's row counts.

@@ -51,7 +51,7 @@ def default_root() -> Path:
 
 @dataclass(frozen=True)
 class StoreSpec:
-    """The specification of a store. Equal specifications mean the same store.
+    """The specification of a store (a folder of cached rows). Equal ones mean the same store.
 
     Attributes:
         description: The facts that determine the rows, as JSON values.
@@ -108,7 +108,7 @@ class StoreSpec:
 
 @dataclass(frozen=True)
 class ShardHeader:
-    """The header of a shard, a safetensors file with ``rows`` and then ``keys``.
+    """The header of a shard: a safetensors file of cached ``rows`` and, after them, their ``keys``.
 
     Attributes:
         store: The digest of the store that the shard belongs to.
@@ -186,7 +186,7 @@ class ShardHeader:
 
 
 def is_shard_name(name: str) -> bool:
-    """Return whether a file of this name should be a shard."""
+    """Return whether a file's name is that of a shard (a file of cached rows)."""
     return _SHARD.fullmatch(name) is not None
 
 

@@ -36,7 +36,7 @@ def root_locked(root: Path) -> Iterator[None]:
 def fill_locked(
     store: Path, on_wait: Callable[[], None] | None, check: Callable[[], None]
 ) -> Iterator[None]:
-    """Hold the lock that adding rows needs.
+    """Within the block, let only this process add rows to a store.
 
     Args:
         store: The store's folder.
@@ -61,7 +61,10 @@ def fill_locked(
 
 
 class Use:
-    """The mark that this process has a store open. Create one only while the root is locked."""
+    """A mark that this process has a store (a folder of cached rows) open.
+
+    Create it only within :func:`root_locked`.
+    """
 
     def __init__(self, store: Path) -> None:
         folder = store / USERS

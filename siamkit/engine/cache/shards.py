@@ -41,7 +41,7 @@ def pack(keys: Sequence[bytes]) -> Keys:
 
 @dataclass(eq=False)
 class Shard:
-    """A published shard: its keys are in memory, its rows are not."""
+    """A published shard (a file of cached rows): its keys are in memory, its rows are not."""
 
     path: Path
     header: ShardHeader
@@ -84,7 +84,7 @@ class Shard:
 
 
 class ShardWriter:
-    """A shard that is being written. No reader sees the shard before :meth:`publish`.
+    """A file of cached rows that is being written. No reader sees it before :meth:`publish`.
 
     Rows are written to the file at once, so memory use does not depend on the size of the shard.
     """

@@ -84,7 +84,7 @@ def open_store(
 
 
 class FeatureStore:
-    """An open store. Use it as a context manager, or call :meth:`close`.
+    """An open store: a folder of cached rows, by key. Use it in ``with``, or call :meth:`close`.
 
     Attributes:
         path: The store's folder, named by the digest of the store's spec.

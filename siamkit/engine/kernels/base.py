@@ -18,7 +18,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class KernelError(ConfigError):
-    """A kernel cannot be built for this network, does not run, or is not exact enough."""
+    """A kernel (prefix implementation) cannot be built, does not run, or is not exact enough."""
 
 
 def batch_size(device: torch.device | str) -> int:
@@ -83,7 +83,9 @@ class Kernel(ABC):
         """
         rows = len(images)
         if not 1 <= rows <= self.batch_size:
-            raise ValueError(f"a kernel of {self.batch_size} rows got a batch of {rows}")
+            raise ValueError(
+                f"a kernel for batches of 1 to {self.batch_size} images got a batch of {rows}"
+            )
         if rows < self.batch_size:
             padding = images[:1].expand(self.batch_size - rows, *images.shape[1:])
             images = torch.cat([images, padding])
