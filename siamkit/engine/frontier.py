@@ -43,7 +43,9 @@ class Port:
 
 @dataclass(frozen=True)
 class Frontier:
-    """The tensors that cross a boundary, and templates of all outputs before it.
+    """The tensors that cross a boundary, and templates of all module outputs before it.
+
+    From a template, the suffix rebuilds a module's output without running the module.
 
     Attributes:
         ports: The tensors that activations hold, in execution order.

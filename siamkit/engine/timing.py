@@ -55,7 +55,7 @@ class PartTimes:
 
     Attributes:
         activations: The prefix's output ``[N, ...]`` for the images.
-        prefix: Seconds per image in the prefix, run without a kernel.
+        prefix: Seconds per image in the prefix, run by the plain network.
         suffix: Seconds per image in the suffix, backward included.
         spread: The spread of the prefix's or the suffix's times, whichever is larger.
     """

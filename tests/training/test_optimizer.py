@@ -18,6 +18,7 @@ from siamkit.training.optimizer import (
     named_groups,
     no_decay,
     rates,
+    require_groups,
     set_rates,
     state_tensors,
 )
@@ -125,6 +126,21 @@ class Hoarding(torch.optim.SGD):
         for group in self.param_groups:
             for parameter in group["params"]:
                 self.state[parameter]["history"] = {1, 2}
+
+
+def test_a_parameter_that_is_left_out_or_added_is_named() -> None:
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    groups = [
+        {"stage": "head", "names": [name], "params": [p]}
+        for name, p in zip("ab", parameters, strict=True)
+    ]
+    fewer = torch.optim.SGD([dict(groups[0])], lr=0.1)
+    more = torch.optim.SGD([dict(group) for group in groups], lr=0.1)
+    require_groups(more, groups, "sgd")
+    with pytest.raises(PluginError, match="got 'without b'"):
+        require_groups(fewer, groups, "sgd")
+    with pytest.raises(PluginError, match="got 'with b'"):
+        require_groups(more, groups[:1], "sgd")
 
 
 def test_state_that_cannot_be_saved_is_refused(net: SiameseNet) -> None:
