@@ -50,7 +50,7 @@ def _matching(pattern: str, names: Iterable[str]) -> set[str]:
                 matching.add(name)
         except TimeoutError:
             raise ConfigError(
-                f"searching all parameter names for the pattern takes more than {_SECONDS:g} s",
+                f"the pattern takes more than {_SECONDS:g} s to find in all parameter names",
                 where="freeze.patterns",
                 got=pattern,
                 hint="avoid repeats within repeats, such as (a+)+",
