@@ -394,7 +394,7 @@ class Engine:
             apart = cache.discrepancy(view, rows[TRAIN])
             if not apart <= cache.tolerance:
                 return (
-                    f"what the cache in {self.settings.root} holds differs from the network by "
+                    f"the cached outputs in {self.settings.root} differ from the network's by "
                     f"{apart:.1e} of the largest value, more than the allowed "
                     f"{cache.tolerance:.0e}: this phase runs without the cache "
                     f"({command('cache clear')} empties it)"
