@@ -73,7 +73,7 @@ def test_a_cache_that_differs_from_the_network_is_told_and_not_used(
 
     monkeypatch.setattr(prefix_store, "run", spoil)
     run = fit(run_values(**CACHED, run_dir=str(tmp_path / "wrong")))
-    (notice,) = [n["text"] for n in of(run, "notice") if "differs from" in n["text"]]
+    (notice,) = [n["text"] for n in of(run, "notice") if "differ from" in n["text"]]
     assert "differ from the network's by" in notice and "without the cache" in notice
     first, decided = of(run, "engine")
     assert first["mode"] == "cached"
