@@ -1,18 +1,17 @@
-"""The measured speed of two networks, on the device of the run."""
+"""The measured speed of networks, on the device of the run."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from statistics import median
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from siamkit.inference.export.images import BATCH
+from siamkit.inference.export.timing import medians
 from siamkit.model.trace import evaluating
-
-BATCH = 32
-_LEAST = 5  # measurements of each network for each batch size
 
 
 def speeds(
@@ -25,36 +24,28 @@ def speeds(
     Args:
         networks: The networks, on the device of ``image``.
         image: One image ``[1, C, H, W]``.
-        seconds: The time to measure each batch size.
+        seconds: The time to measure each network with each batch size.
 
     Returns:
         ``latency_ms``: the median time of one image, in milliseconds; ``images_per_second``: in
         batches of 32, by the median time.
     """
-    result: dict[str, dict[str, float]] = {name: {} for name in networks}
-    for size in (1, BATCH):
-        images = image.expand(size, *image.shape[1:]).contiguous()
-        times: dict[str, list[float]] = {name: [] for name in networks}
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end or min(map(len, times.values())) < _LEAST:
-            for name, network in networks.items():
-                times[name].append(_seconds(network, images))
-        for name, values in times.items():
-            typical = median(values[1:])  # the first call sets up kernels
-            if size == 1:
-                result[name]["latency_ms"] = typical * 1e3
-            else:
-                result[name]["images_per_second"] = size / typical
-    return result
+    with ExitStack() as modes, torch.no_grad():
+        for network in networks.values():
+            modes.enter_context(evaluating(network))
+        alone, batch = (
+            medians({name: partial(_run, net, images) for name, net in networks.items()}, seconds)
+            for images in (image, image.expand(BATCH, *image.shape[1:]).contiguous())
+        )
+    return {
+        name: {"latency_ms": alone[name] * 1e3, "images_per_second": BATCH / batch[name]}
+        for name in networks
+    }
 
 
-def _seconds(network: nn.Module, images: Tensor) -> float:
-    with evaluating(network), torch.no_grad():
-        _wait(images.device)
-        started = time.perf_counter()
-        network(images)
-        _wait(images.device)
-        return time.perf_counter() - started
+def _run(network: nn.Module, images: Tensor) -> None:
+    network(images)
+    _wait(images.device)
 
 
 def _wait(device: torch.device) -> None:

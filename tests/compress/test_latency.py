@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from siamkit.compress.latency import BATCH, speeds
+from siamkit.compress.latency import speeds
+from siamkit.inference.export.images import BATCH
 
 
 class Watched(nn.Module):

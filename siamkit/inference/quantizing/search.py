@@ -7,8 +7,8 @@
 3. Otherwise the layers are ranked by sensitivity: the error of the embeddings of training images if
    only this layer is in int8. Where there are too many layers for the time, neighbours are measured
    together.
-4. The most sensitive layers stay in float32: 1, 2, 4, ... groups, until validation images show the
-   quality of float32. Then bisection finds the smallest number that still does.
+4. The most sensitive layers stay in float32: 1, 2, 4, ... groups, up to all but one, until validation
+   images show the quality of float32. Then bisection finds the smallest number that still does.
 """
 
 from __future__ import annotations
@@ -99,12 +99,14 @@ def choose(
     def kept(count: int) -> frozenset[str]:
         return base.union(*ranked[:count])
 
-    failed, passed, count = 0, None, 1
-    while passed is None and count < len(ranked) and clock() < end:
+    most = len(ranked) - 1  # something must be in int8
+    failed, passed = 0, None
+    while passed is None and failed < most and clock() < end:
+        count = min(max(2 * failed, 1), most)
         if fits(kept(count)):
             passed = count
         else:
-            failed, count = count, 2 * count
+            failed = count
     while passed is not None and passed - failed > 1 and clock() < end:
         middle = (failed + passed) // 2
         if fits(kept(middle)):

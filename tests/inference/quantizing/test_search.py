@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +58,16 @@ def test_the_best_choice_is_returned_if_none_keeps_the_quality():
     loss, error, _, _ = network({"a": 1.0, "b": 0.5, "c": 0.25})
     chosen = choose(["a", "b", "c"], loss, error, tolerance=0.01)
     assert chosen.floats == ("a", "b") and chosen.loss == 0.25
+
+
+@pytest.mark.parametrize("layers", [2, 3, 5, 10, 16, 17, 33])
+def test_any_number_of_layers_may_stay_in_float(layers):
+    names = [f"layer{number}" for number in range(layers)]
+    for need in range(1, layers):
+        # The first ones are the most sensitive, and all of them must stay in float32.
+        loss, _, _, _ = network({name: 1.0 for name in names[:need]})
+        _, error, _, _ = network({name: 1.0 / (place + 1) for place, name in enumerate(names)})
+        assert choose(names, loss, error).floats == tuple(names[:need])
 
 
 def test_neighbours_are_ranked_together_where_time_is_short():
