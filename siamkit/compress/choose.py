@@ -23,8 +23,9 @@ def choose(
     """Return the channels to remove, by the name of their group.
 
     All channels of the network compete: those with the least importance for the time that they cost
-    go first, as in a knapsack. In a large group, a multiple of 8 channels stays, which the kernels
-    of CPUs and GPUs are made for.
+    go first, as in a knapsack. Among equals, such as channels that nothing depends on, those of the
+    group that lost the smaller share go first. In a large group, a multiple of 8 channels stays,
+    which the kernels of CPUs and GPUs are made for.
 
     Args:
         groups: The pruning groups.
@@ -33,35 +34,48 @@ def choose(
         target: The number of operations that may be left.
 
     Returns:
-        The channels. If the target is out of reach, as many as possible.
+        The channels; one channel fewer would not do. If the target is out of reach, as many as
+        possible.
     """
-    worth = {
-        group.name: [value / price for value in importance[group.name]]
-        for group in groups
-        if (price := costs.price(group)) > 0
-    }
-    limits = sorted({value for values in worth.values() for value in values})
-    low, high = 0, len(limits)  # the fewest limits that reach the target lie in [low, high]
+    order = _in_order(groups, importance, costs)
+    low, high = 0, len(order)  # the fewest channels that reach the target lie in [low, high]
     while low < high:
         middle = (low + high) // 2
-        if costs.after(groups, _below(groups, worth, limits[middle])) <= target:
+        if costs.after(groups, _rounded(groups, order[:middle])) <= target:
             high = middle
         else:
             low = middle + 1
-    return _below(groups, worth, limits[min(low, len(limits) - 1)]) if limits else {}
+    return _rounded(groups, order[:low])
 
 
-def _below(
-    groups: Sequence[Group], worth: Mapping[str, Sequence[float]], limit: float
-) -> dict[str, list[int]]:
-    """Return the channels whose worth is at most ``limit``, after rounding each group's number."""
+def _in_order(
+    groups: Sequence[Group], importance: Mapping[str, Sequence[float]], costs: Costs
+) -> list[tuple[str, int]]:
+    """Return all channels with their group's name, in the order in which they go."""
+    keyed = []
+    for place, group in enumerate(groups):
+        price = costs.price(group)
+        if price <= 0:
+            continue
+        values = importance[group.name]
+        order = sorted(range(group.size), key=lambda channel: (values[channel], channel))
+        for rank, channel in enumerate(order):
+            key = (values[channel] / price, rank / group.size, place)
+            keyed.append((key, group.name, channel))
+    return [(name, channel) for _, name, channel in sorted(keyed)]
+
+
+def _rounded(groups: Sequence[Group], first: Sequence[tuple[str, int]]) -> dict[str, list[int]]:
+    """Return the first channels that go, after rounding the number that stays in each group."""
+    going: dict[str, list[int]] = {}
+    for name, channel in first:
+        going.setdefault(name, []).append(channel)
     removed = {}
     for group in groups:
-        values = worth.get(group.name, ())
-        stays = rounded(sum(value > limit for value in values), group.size)
-        order = sorted(range(len(values)), key=lambda channel: (values[channel], channel))
-        if lost := sorted(order[: max(len(values) - stays, 0)]):
-            removed[group.name] = lost
+        channels = going.get(group.name, [])
+        count = group.size - rounded(group.size - len(channels), group.size)
+        if count:
+            removed[group.name] = sorted(channels[:count])
     return removed
 
 

@@ -75,6 +75,32 @@ def test_the_target_is_reached_with_channels_to_spare(values: list[float], share
         assert all(importance[each.name][c] >= worst for c in kept)
 
 
+@given(
+    st.lists(st.sampled_from([0.0, 1e-30, 1.0]), min_size=200, max_size=200),
+    st.floats(0.2, 1),
+)
+def test_equal_importance_removes_no_more_than_one_step_too_much(
+    values: list[float], share: float
+) -> None:
+    groups = (group("a", 64, "one", "two"), group("b", 128, "two", "three"))
+    reads, writes = {"one": 3, "two": 64, "three": 128}, {"one": 64, "two": 128, "three": 8}
+    costs = replace(COSTS, reads=reads, writes=writes)
+    target = 1000 * share
+    removed = choose(groups, {"a": values[:64], "b": values[64:192]}, costs, target)
+    left = costs.after(groups, removed)
+    # One channel fewer, which is a step of 8 in one of the groups, would not do.
+    steps = [costs.price(group) * 8 for group in groups]
+    assert target - max(steps) <= left
+    assert left <= target or all(len(removed[g.name]) == g.size - g.size // 8 for g in groups)
+
+
+def test_equal_channels_go_from_all_groups_alike() -> None:
+    groups = (group("a", 20, "one", "two"), group("b", 20, "one", "two"))
+    costs = replace(COSTS, reads={**COSTS.reads, "two": 40}, writes={**COSTS.writes, "one": 40})
+    removed = choose(groups, {"a": [0.0] * 20, "b": [0.0] * 20}, costs, 700)
+    assert abs(len(removed["a"]) - len(removed["b"])) <= 1
+
+
 def test_large_groups_keep_multiples_of_eight() -> None:
     assert [rounded(n, 96) for n in (0, 9, 50, 96)] == [16, 16, 56, 96]
     assert [rounded(n, 24) for n in (0, 9, 24)] == [3, 9, 24]

@@ -7,8 +7,9 @@
 3. Otherwise the layers are ranked by sensitivity: the error of the embeddings of training images if
    only this layer is in int8. Where there are too many layers for the time, neighbours are measured
    together.
-4. The most sensitive layers stay in float32: 1, 2, 4, ... groups, up to all but one, until validation
-   images show the quality of float32. Then bisection finds the smallest number that still does.
+4. The most sensitive layers stay in float32: 1, 2, 4, ... groups, up to all but one, until
+   validation images show the quality of float32. Then bisection finds the smallest number that
+   still does.
 """
 
 from __future__ import annotations

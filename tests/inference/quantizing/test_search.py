@@ -65,7 +65,7 @@ def test_any_number_of_layers_may_stay_in_float(layers):
     names = [f"layer{number}" for number in range(layers)]
     for need in range(1, layers):
         # The first ones are the most sensitive, and all of them must stay in float32.
-        loss, _, _, _ = network({name: 1.0 for name in names[:need]})
+        loss, _, _, _ = network(dict.fromkeys(names[:need], 1.0))
         _, error, _, _ = network({name: 1.0 / (place + 1) for place, name in enumerate(names)})
         assert choose(names, loss, error).floats == tuple(names[:need])
 
