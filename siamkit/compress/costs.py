@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from siamkit.compress.groups import Group
+from siamkit.compress.layers import Dense, width
 from siamkit.model.trace import evaluating
 
 _VALUE = 300
@@ -90,25 +91,24 @@ def costs_of(backbone: nn.Module, images: Tensor, total: float) -> Costs:
     writes: dict[str, int] = {}
     values: tuple[dict[str, float], dict[str, float]] = ({}, {})
 
-    def watch(name: str, layer: nn.modules.conv._ConvNd | nn.Linear) -> None:
-        if isinstance(layer, nn.Linear):
-            reads[name], writes[name] = layer.in_features, layer.out_features
-        else:
-            reads[name], writes[name] = layer.in_channels, layer.out_channels
-        each = 2 * layer.weight.numel() / writes[name]  # operations per output value
+    def watch(name: str, layer: Dense) -> None:
+        reads[name], writes[name] = width(layer, "reads"), width(layer, "writes")
 
         def count(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            layers[name] = layers.get(name, 0.0) + each * output.numel() / len(images)
             for side, tensor, channels in zip(
                 values, (inputs[0], output), (reads[name], writes[name]), strict=True
             ):
                 side[name] = tensor.numel() / len(images) / channels
+            # Each weight is used once per position: of the map that a transposed convolution
+            # reads, and of the one that any other layer writes.
+            positions = values[0 if getattr(layer, "transposed", False) else 1][name]
+            layers[name] = layers.get(name, 0.0) + 2 * layer.weight.numel() * positions
 
         hooks.append(layer.register_forward_hook(count))
 
     hooks: list[torch.utils.hooks.RemovableHandle] = []
     for name, module in backbone.named_modules():
-        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
+        if isinstance(module, Dense):
             watch(name, module)
     try:
         with evaluating(backbone), torch.no_grad():

@@ -14,7 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from siamkit.compress.groups import Dependencies, Group, by_input, weight_of
+from siamkit.compress.dependencies import Dependencies
+from siamkit.compress.groups import Group
+from siamkit.compress.layers import by_input, weight_of
 
 Kind = Literal["taylor", "activation"]
 
@@ -51,8 +53,7 @@ def _changes(layer: nn.Module, gradient: Tensor | None) -> Tensor:
     weight = by_input(layer)
     if gradient is None:
         return torch.zeros(len(weight), dtype=torch.float64)
-    along = gradient if getattr(layer, "transposed", False) else gradient.transpose(0, 1)
-    return (weight.detach() * along).flatten(1).cpu().double().sum(1)
+    return (weight.detach() * by_input(layer, gradient)).flatten(1).cpu().double().sum(1)
 
 
 def activation(dependencies: Dependencies, found: Mapping[str, Tensor]) -> Scores:

@@ -12,9 +12,17 @@ from typing import Any
 
 from torch import Tensor
 
-from siamkit.compress.groups import torch_pruning
+from siamkit.compress.graph import torch_pruning
 from siamkit.compress.latency import speeds
-from siamkit.compress.rounds import Progress, Source, Wish, frozen_notice, trained, write_pruned
+from siamkit.compress.rounds import (
+    Progress,
+    Source,
+    Wish,
+    frozen_notice,
+    ratio_notice,
+    trained,
+    write_pruned,
+)
 from siamkit.compress.shrink import Shrunk, operations
 from siamkit.config import RunConfig
 from siamkit.data.opening import load_data
@@ -70,8 +78,9 @@ def prune(
     resume(target, run.registries, listeners, observers)
     pruned = OpenRun(target, lambda: run.registries)
     after = trained(pruned.config, run.registries, splits, pruned.checkpoint("best").model)
-    notices = [] if splits.test else [_CHOSE]
-    notices += [text] if (text := frozen_notice(rounds)) else []
+    compared = _compared(source, pruned, after)
+    gone = 1 - compared["after"]["flops"] / compared["before"]["flops"]
+    texts = (None if splits.test else _CHOSE, ratio_notice(wish, gone), frozen_notice(rounds))
     return {
         "run_dir": str(target),
         "source": str(run.path),
@@ -82,9 +91,9 @@ def prune(
         "importance": rounds[-1].importance,
         "images": f"the run's {'test' if splits.test else 'validation'} images",
         "device": str(after.device),
-        **_compared(source, pruned, after),
+        **compared,
         "groups": _groups(rounds),
-        "notices": notices,
+        "notices": [text for text in texts if text is not None],
     }
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from siamkit.compress.groups import weight_of
+from siamkit.compress.layers import input_axis, is_dense, weight_of
 from siamkit.model.pruning import Cut, Pruning, selected
 from siamkit.model.trace import evaluating
 
@@ -35,11 +35,8 @@ def reading(backbone: nn.Module, record: Pruning) -> dict[str, Cut]:
     cuts = {}
     for name, pruned in record.layers.items():
         layer, axes = backbone.get_submodule(name), pruned.tensors.get("weight")
-        dense = isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)
-        if axes and dense and getattr(layer, "groups", 1) == 1:
-            cut = axes[_axis(layer)]
-            if cut is not None:
-                cuts[name] = cut
+        if axes and is_dense(layer) and (cut := axes[input_axis(layer)]) is not None:
+            cuts[name] = cut
     return cuts
 
 
@@ -91,7 +88,7 @@ def absorb(
     """
     for name, cut in reading(full, record).items():
         layer, before = pruned.get_submodule(name), full.get_submodule(name)
-        axis = _axis(layer)
+        axis = input_axis(layer)
         axes = list(record.layers[name].tensors["weight"])
         axes[axis] = Cut(cut.of, _lost(cut))
         weight = weight_of(layer)
@@ -120,8 +117,3 @@ def combination(moments: Tensor, cut: Cut) -> Tensor:
 def _lost(cut: Cut) -> tuple[int, ...]:
     kept = frozenset(cut.kept)
     return tuple(place for place in range(cut.of) if place not in kept)
-
-
-def _axis(layer: nn.Module) -> int:
-    """Return the axis of a layer's weights that belongs to the channels it reads."""
-    return 0 if getattr(layer, "transposed", False) else 1

@@ -28,6 +28,9 @@ from siamkit.training.loading import load_sets
 from siamkit.training.tensors import load_model_tensors, model_tensors
 from siamkit.words import plural
 
+TOLERANCE = 0.03
+"""The share of the operations that may be removed too much or too little without a notice."""
+
 Progress = Callable[[str, int, int], None]
 """Receives the name of a step, the number of finished rounds, and the number of all rounds."""
 
@@ -144,6 +147,23 @@ def write_pruned(
                 setup = _tuned(folder, source, listeners)
         RunDir(target).require_free()  # hours later, something else may be there
     return done
+
+
+def ratio_notice(wish: Wish, gone: float) -> str | None:
+    """Return a notice if another share of the operations is gone than was asked for; else None.
+
+    Args:
+        wish: How to prune.
+        gone: The share that is gone, counted in the finished network.
+    """
+    if abs(gone - wish.ratio) <= TOLERANCE:
+        return None
+    why = (
+        "channels are removed in steps of 8 in large layers, and in groups"
+        if gone > wish.ratio
+        else "some operations depend on the channels in a way that was not foreseen"
+    )
+    return f"{gone:.0%} of the operations were removed instead of {wish.ratio:.0%}: {why}"
 
 
 def frozen_notice(rounds: Sequence[Shrunk]) -> str | None:

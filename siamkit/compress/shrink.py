@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from siamkit.batches import Batch, zipped
 from siamkit.compress.choose import choose
 from siamkit.compress.costs import Costs, costs_of
-from siamkit.compress.groups import Dependencies, Group
+from siamkit.compress.dependencies import Dependencies
+from siamkit.compress.groups import Group
 from siamkit.compress.importance import Kind, Scores, activation, readers, taylor
 from siamkit.compress.reconstruct import absorb, moments
 from siamkit.engine.flops import count_flops
@@ -40,7 +41,6 @@ PARTS: tuple[Part, ...] = ("all", "trainable", "frozen")
 IMAGES = 1024
 """The importance is measured on about this many training images."""
 
-_TOLERANCE = 0.02  # of the operations, since the numbers of channels are rounded
 _PREFIX = "backbone."
 
 

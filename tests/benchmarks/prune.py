@@ -89,7 +89,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
 
     from siamkit.compress.choose import choose
     from siamkit.compress.costs import costs_of
-    from siamkit.compress.groups import Dependencies
+    from siamkit.compress.dependencies import Dependencies
     from siamkit.compress.importance import activation, readers
     from siamkit.compress.latency import speeds
     from siamkit.compress.reconstruct import moments

@@ -9,7 +9,7 @@ import torch
 
 import siamkit
 from siamkit.compress.costs import costs_of
-from siamkit.compress.groups import Dependencies
+from siamkit.compress.dependencies import Dependencies
 from siamkit.engine.flops import count_flops
 
 pytest.importorskip("torch_pruning")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import siamkit
-from siamkit.compress.groups import Dependencies
+from siamkit.compress.dependencies import Dependencies
 from siamkit.compress.importance import activation, readers, taylor
 from siamkit.compress.reconstruct import moments
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import siamkit
-from siamkit.compress.groups import Dependencies
+from siamkit.compress.dependencies import Dependencies
 from siamkit.errors import ConfigError
 from siamkit.model.pruning import Pruning
 
