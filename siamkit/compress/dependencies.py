@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from siamkit.compress.graph import groups_of
 from siamkit.compress.groups import Group, record_of, silence
-from siamkit.errors import ConfigError, is_nobodys_fault
+from siamkit.errors import ConfigError, is_out_of_memory
 from siamkit.model.pruning import Pruning
 from siamkit.model.trace import evaluating
 
@@ -47,7 +47,7 @@ class Dependencies:
             found = groups_of(self.backbone, images)
         self.groups = self._working(found)
         if not self.groups:
-            tried = f". Without some, it fails: {self._reasons[0]}" if self._reasons else ""
+            tried = f"; without some, it fails ({self._reasons[0]})" if self._reasons else ""
             raise ConfigError(
                 "no channels of the backbone can be removed: all of them decide the width of the "
                 "features, or belong to attention, grouped convolutions, cut channels or layers "
@@ -80,7 +80,8 @@ class Dependencies:
             if len(groups) > 1:
                 half = len(groups) // 2
                 return self._working(groups[:half]) + self._working(groups[half:])
-            self._reasons.append(error.what)
+            cause = error.__cause__ or error
+            self._reasons.append(f"{type(cause).__name__}: {cause}")
             return ()
         return groups
 
@@ -91,7 +92,7 @@ class Dependencies:
         pruned, silent = copy.deepcopy(self._original), copy.deepcopy(self._original)
         record.apply(pruned, "the new record")
         silence(silent, groups, removed)
-        with evaluating(pruned), evaluating(silent), torch.no_grad():
+        with evaluating(pruned), evaluating(silent):
             features, wanted = pruned(self._images), silent(self._images)
         if features.shape != wanted.shape:
             raise ValueError(f"its features have another shape: {list(features.shape)}")
@@ -107,7 +108,7 @@ def _refusing() -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if is_nobodys_fault(error):
+            if isinstance(error, ConfigError) or is_out_of_memory(error):
                 raise
             raise ConfigError(
                 f"cannot prune this network ({type(error).__name__}: {error})",

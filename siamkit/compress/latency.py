@@ -30,7 +30,7 @@ def speeds(
         ``latency_ms``: the median time of one image, in milliseconds; ``images_per_second``: in
         batches of 32, by the median time.
     """
-    with ExitStack() as modes, torch.no_grad():
+    with ExitStack() as modes:
         for network in networks.values():
             modes.enter_context(evaluating(network))
         alone, batch = (

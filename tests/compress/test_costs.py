@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 import siamkit
 from siamkit.compress.costs import costs_of
@@ -28,6 +29,21 @@ def test_what_is_left_is_predicted_to_the_operation(name: str) -> None:
     found.without(removed).apply(pruned, "a test")
     counted = count_flops(pruned, None, images).forward
     assert costs.after(found.groups, removed) == pytest.approx(counted, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.ConvTranspose2d(8, 8, 4, stride=2),
+        nn.ConvTranspose2d(8, 8, 2, stride=2, groups=8),
+        nn.Conv2d(8, 8, 3, stride=2, groups=4),
+    ],
+)
+def test_layers_of_every_kind_cost_what_torch_counts(layer: nn.Module) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), layer, nn.Conv2d(8, 4, 3)).eval()
+    images = torch.randn(2, 3, 16, 16)
+    costs = costs_of(net, images, 0.0)
+    assert sum(costs.layers.values()) == count_flops(net, None, images).forward
 
 
 def test_counting_leaves_the_network_as_it_is() -> None:

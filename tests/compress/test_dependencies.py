@@ -1,4 +1,4 @@
-"""Pruning groups of real architectures, and the refusal of what cannot be pruned."""
+"""Pruning groups that were tried, and the refusal of what cannot be pruned."""
 
 from __future__ import annotations
 
@@ -54,28 +54,59 @@ def test_attention_keeps_its_shapes_and_its_mlp_is_pruned() -> None:
     assert all(".mlp." in member.layer for group in found.groups for member in group.members)
 
 
-class Odd(nn.Module):
-    """A network whose forward depends on a number that no layer states."""
+class Rolled(nn.Module):
+    """A network that moves each channel to the next place, which no graph of gradients tells.
 
-    def __init__(self) -> None:
+    Args:
+        more: Whether layers follow that can be pruned.
+    """
+
+    def __init__(self, more: bool) -> None:
         super().__init__()
-        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Linear(8 * 4, 5)
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 5, 3)
+        self.more = nn.Sequential(nn.Conv2d(5, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+        if not more:
+            self.more = nn.Sequential()
 
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.first(images)
-        cells = nn.functional.adaptive_avg_pool2d(features, 2)
-        return self.second(cells.reshape(-1, 2, 4, 4).flatten(1))
+        x = self.second(self.first(images).relu().roll(1, dims=1))
+        features: Tensor = self.more(x).mean((2, 3))
+        return features
+
+
+def rolled(more: bool) -> nn.Module:
+    torch.manual_seed(0)
+    return siamkit.create_model(Rolled(more), image_size=32).backbone
+
+
+def test_a_group_that_breaks_the_network_is_left_out() -> None:
+    found = dependencies(rolled(more=True), 32)
+    assert [group.name.rpartition("model.")[2] for group in found.groups] == ["more.0", "second"]
+    record = found.without({group.name: [1, 2] for group in found.groups})
+    assert not any(name.endswith("first") for name in record.layers)
 
 
 def test_a_network_that_breaks_is_refused_with_the_reason() -> None:
-    net = siamkit.create_model(Odd(), image_size=32).backbone
-    try:
-        found = dependencies(net, 32)
-    except ConfigError as error:
-        assert "cannot prune this network" in str(error) or "no channels" in str(error)
-        return
-    with pytest.raises(ConfigError, match="cannot prune this network"):
+    with pytest.raises(ConfigError, match=r"no channels .* it fails \(ValueError: removing "):
+        dependencies(rolled(more=False), 32)
+
+
+def test_channels_whose_removal_breaks_the_network_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Dependencies, "_working", lambda self, groups: groups)
+    found = dependencies(rolled(more=True), 32)
+    with pytest.raises(ConfigError, match=r"cannot prune this network \(\w+: .*\)"):
         found.without({group.name: [1, 2] for group in found.groups})
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Dependencies, "_check", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        dependencies(siamkit.create_model("timm:test_resnet", pretrained=False).backbone)
 
 
 def test_a_network_without_channels_to_remove_is_refused() -> None:

@@ -33,3 +33,4 @@ def test_networks_take_turns_and_stay_as_they_are() -> None:
     for name, network in networks.items():
         assert found[name]["latency_ms"] > 0 and found[name]["images_per_second"] > 0
         assert network.training and not network.norm.num_batches_tracked
+    assert torch.is_grad_enabled()
