@@ -82,7 +82,8 @@ class GuardedLoss(Guarded):
             PluginError: The forward raised.
         """
         if getattr(embeddings, "is_leaf", False) and embeddings.requires_grad:
-            embeddings = embeddings.view_as(embeddings)  # a leaf has no node of its own to mark
+            # A leaf has no node of its own to mark, and must not be changed in place.
+            embeddings = embeddings.clone()
         node = getattr(embeddings, "grad_fn", None)
         if node is not None:
             node.metadata[_MARK] = True

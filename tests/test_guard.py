@@ -217,3 +217,14 @@ def test_a_name_that_its_distribution_no_longer_has(mine, run_values, monkeypatc
     monkeypatch.delitem(plugins.get().schedulers.entries, "mine")
     with pytest.raises(PluginError, match=r"the installed version .* does not register"):
         api.load_model(run_dir)
+
+
+def test_a_loss_may_change_its_embeddings_in_place():
+    class Doubles(Loss):
+        def forward(self, embeddings, labels, tuples=None):
+            return embeddings.mul_(2.0).sum()
+
+    embeddings = torch.ones(3, 2, requires_grad=True)
+    guard(Doubles(), WHOSE)(embeddings, None).backward()
+    assert torch.equal(embeddings.grad, torch.full((3, 2), 2.0))
+    assert torch.equal(embeddings, torch.ones(3, 2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -43,20 +43,18 @@ class Snapshot:
     """
 
     def __init__(self, modules: Iterable[nn.Module], contents: bool = True) -> None:
-        self._modules: list[tuple[nn.Module, dict[str, Any], dict[str, Any]]] = []
-        self._undo: list[Callable[[], object]] = []
-        seen: set[int] = set()
-        for module in modules:
-            own = attributes(module)
-            if not isinstance(module, torch.jit.ScriptModule):
-                self._modules.append((module, dict(module._buffers), own))
-            if contents:
-                for value in (*module.buffers(recurse=False), *own.values()):
-                    _keep(value, seen, self._undo)
+        self._modules = [(module, dict(_buffers(module)), attributes(module)) for module in modules]
+        self._contents: dict[int, tuple[Any, Any]] = {}  # by identity: an object and its content
+        if contents:
+            for _, buffers, own in self._modules:
+                for value in (*buffers.values(), *own.values()):
+                    _keep(value, self._contents)
 
     def restore(self) -> None:
         """Restore buffers and attributes. Those that were added after the snapshot are removed."""
         for module, buffers, own in self._modules:
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # its buffers cannot be replaced by others
             if module._buffers.keys() != buffers.keys():
                 module._non_persistent_buffers_set &= buffers.keys()
             module._buffers.clear()
@@ -66,8 +64,45 @@ class Snapshot:
                 del values[key]
             values.update(own)
         with torch.no_grad():
-            for undo in self._undo:
-                undo()
+            for value, content in self._contents.values():
+                _refill(value, content)
+
+    def changed(self) -> Iterator[tuple[nn.Module, str]]:
+        """Yield each buffer and attribute that has another value now: its module and its name.
+
+        The snapshot must have been taken with contents. Objects whose contents are not kept have
+        another value if they are not equal.
+        """
+        for module, *parts in self._modules:
+            now = {**_buffers(module), **attributes(module)}
+            before = {**parts[0], **parts[1]}
+            for name in {**before, **now}:
+                both = name in before and name in now
+                if not both or not self._same(now[name], before[name]):
+                    yield module, name
+
+    def _same(self, now: Any, before: Any, path: tuple[int, ...] = ()) -> bool:
+        """Return whether ``now`` has the content that ``before`` had.
+
+        Args:
+            now: An object.
+            before: The object that was in its place when the snapshot was taken.
+            path: The identities of the containers that hold ``before``.
+        """
+        if id(before) in path:  # a container that holds itself
+            return now is before
+        _, content = self._contents.get(id(before), (None, before))
+        if type(now) is not type(before):
+            return False
+        same = partial(self._same, path=(*path, id(before)))
+        match content:
+            case list():
+                return len(now) == len(content) and all(map(same, now, content))
+            case dict():
+                return now.keys() == content.keys() and all(
+                    same(now[key], value) for key, value in content.items()
+                )
+        return now is content or _equal(now, content)
 
 
 @contextmanager
@@ -96,40 +131,63 @@ def undisturbed(net: nn.Module) -> Iterator[None]:
         snapshot.restore()
 
 
-def _keep(value: Any, seen: set[int], undo: list[Callable[[], object]]) -> None:
-    """Append to ``undo`` the functions that restore the contents of ``value``, at any depth."""
-    if id(value) in seen or isinstance(value, nn.Module | nn.Parameter) or is_lazy(value):
+def _buffers(module: nn.Module) -> dict[str, Tensor | None]:
+    """Return a module's own buffers by name."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return dict(module.named_buffers(recurse=False))
+    return module._buffers
+
+
+def _keep(value: Any, contents: dict[int, tuple[Any, Any]]) -> None:
+    """Add ``value`` and what is inside it to ``contents``, each with a copy of its content."""
+    if id(value) in contents or isinstance(value, nn.Module | nn.Parameter) or is_lazy(value):
         return
+    content: Any
     inside: Iterable[Any] = ()
     match value:
         case Tensor():
-            copy = value.detach().clone()
-            undo.append(lambda: value.detach().copy_(copy))
+            content = value.detach().clone()
         case np.ndarray():
-            array = value.copy()
-            undo.append(lambda: np.copyto(value, array))
-        case list():
-            items = inside = list(value)
-            undo.append(lambda: value.__setitem__(slice(None), items))
+            content = value.copy()
+        case list() | deque() | tuple():
+            content = inside = list(value)
         case dict():
-            pairs = dict(value)
-            inside = pairs.values()
-            undo.append(partial(_refill, value, value.update, pairs))
+            content = dict(value)
+            inside = content.values()
         case set():
-            members = set(value)
-            undo.append(partial(_refill, value, value.update, members))
-        case deque():
-            queue = inside = list(value)
-            undo.append(partial(_refill, value, value.extend, queue))
-        case tuple():
-            inside = value
+            content = set(value)
         case _:
             return
-    seen.add(id(value))
+    contents[id(value)] = value, content
     for item in inside:
-        _keep(item, seen, undo)
+        _keep(item, contents)
 
 
-def _refill(container: Any, fill: Callable[[Any], object], content: Any) -> None:
-    container.clear()
-    fill(content)
+def _refill(value: Any, content: Any) -> None:
+    """Give ``value`` back its content."""
+    match value:
+        case Tensor():
+            value.detach().copy_(content)
+        case np.ndarray():
+            np.copyto(value, content)
+        case list():
+            value[:] = content
+        case dict() | set():
+            value.clear()
+            value.update(content)
+        case deque():
+            value.clear()
+            value.extend(content)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Return whether two objects of one type are equal. In tensors and arrays, NaN equals NaN."""
+    try:
+        match a:
+            case Tensor():
+                return bool((a.shape == b.shape) and ((a == b) | ((a != a) & (b != b))).all())
+            case np.ndarray():
+                return bool(a.shape == b.shape and a.tobytes() == b.tobytes())
+        return bool(a == b)
+    except Exception:  # whatever a foreign object raises
+        return False

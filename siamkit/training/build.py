@@ -31,6 +31,7 @@ from siamkit.model.generators import seeded
 from siamkit.model.pruning import Pruning
 from siamkit.model.siamese import SiameseNet, plugins_of
 from siamkit.registry import GIVEN, HERE, Provider, Registry, whose
+from siamkit.training.exactness import require_exact
 from siamkit.training.optimizer import named_groups, require_groups
 from siamkit.training.seeding import derive
 
@@ -109,13 +110,9 @@ def build(
     )
     phases = schedule.phases()
     schedule.require_trainable(phases)
+    controller = FreezeController(net, schedule.stages)
+    require_exact(config.train, controller, phases)
     if config.train.grad_checkpointing:
-        if any(phase.plan.norm == "train" for phase in phases):
-            raise ConfigError(
-                "recomputing activations would update the norm layers' statistics twice per step",
-                where="train.grad_checkpointing",
-                hint="set it to false, or freeze.norm to affine",
-            )
         checkpoint_activations(net)
     return Setup(
         config=config,
@@ -128,7 +125,7 @@ def build(
         optimizer=build_optimizer(
             config.optimizer, registries["optimizer"], net, loss, schedule.stages
         ),
-        controller=FreezeController(net, schedule.stages),
+        controller=controller,
     )
 
 

@@ -17,17 +17,18 @@ from siamkit.engine.settings import Emit
 from siamkit.engine.sources import TRAIN, Awaited
 from siamkit.errors import NonFiniteError, is_out_of_memory
 from siamkit.freezing.hold import unheld
-from siamkit.interfaces import Phase
+from siamkit.interfaces import FreezePlan, Phase
 from siamkit.model.generators import generators_restored
 from siamkit.model.undisturbed import Snapshot
 from siamkit.runs.directory import RunDir
 from siamkit.training.batching import LossBatch, epoch_steps, largest_pass, loss_works
 from siamkit.training.build import Setup
-from siamkit.training.exactness import obstacle
+from siamkit.training.exactness import cuts_batches, not_exact, obstacle, require_exact
 from siamkit.training.fitting import fitting_pass, halved_pass
 from siamkit.training.loading import SECOND
 from siamkit.training.rates import Rates
 from siamkit.training.seeding import derive
+from siamkit.training.splitting import Splitting, try_splitting
 from siamkit.training.state import RunState
 from siamkit.training.step import Stepper
 from siamkit.words import plural
@@ -76,6 +77,7 @@ class EpochTrainer:
         self.in_step = False
         self._changing: list[nn.Module] = []
         self._made: tuple[int, list[list[LossBatch]]] | None = None  # the steps of one epoch
+        self._tried: tuple[tuple[object, FreezePlan], Splitting] | None = None
         self.steps_per_epoch = len(self.steps())
         self.rates = Rates(setup, state, self.steps_per_epoch)
 
@@ -87,26 +89,21 @@ class EpochTrainer:
             self._made = epoch, made
         return self._made[1]
 
-    def begin_phase(self) -> None:
+    def begin_phase(self, execution: Execution) -> None:
         """Choose the size of forward passes for the plan that was applied.
 
-        Raises:
-            ConfigError: With the size in the config, the result would change.
-        """
-        state, settings = self.state, self.settings
-        before, error = state.largest_pass, obstacle(self.setup.controller, self._phase())
-        if error:
-            if settings.accumulation == "exact" and settings.pass_size < settings.batch_size:
-                raise error
-            state.largest_pass = None
-        if settings.micro_batch == "auto":
-            self._fit_memory(may_split=error is None)
-        elif error and before is not None:
-            self._notice(f"a forward pass takes the whole batch again: {error.what}")
-        if state.largest_pass != before:
-            self._made = None
+        Args:
+            execution: The execution of the phase, prepared for the epoch.
 
-    def _fit_memory(self, may_split: bool) -> None:
+        Raises:
+            ConfigError: With the settings, the result would change.
+        """
+        require_exact(self.settings, self.setup.controller, [self._phase()])
+        if self.settings.micro_batch == "auto":
+            self._fit_memory(execution)
+        self._require_splitting(execution)
+
+    def _fit_memory(self, execution: Execution) -> None:
         """Choose the size of forward passes by the free memory."""
         fit = fitting_pass(self.setup)
         if fit is None:
@@ -115,20 +112,53 @@ class EpochTrainer:
                 "smaller if the memory runs out"
             )
             return
+        self._bound(None)
+        if fit.images == self.settings.batch_size:
+            return
         needs = (
             f"a step with all {self.settings.batch_size} images in a forward pass needs about "
-            f"{_gb(fit.whole)} of memory, and {_gb(fit.free)} are free"
+            f"{_size(fit.whole)} of memory, and {_size(fit.free)} are free"
         )
-        if fit.images == self.settings.batch_size:
-            self.state.largest_pass = None
-        elif not may_split:
-            self._notice(f"{needs}; smaller passes would change the result")
-        else:
-            self.state.largest_pass = fit.images
-            self._notice(
-                f"{needs}: a forward pass has at most {plural(fit.images, 'image')}, which needs "
-                f"about {_gb(fit.needed)}"
-            )
+        if obstacle := self._splitting(execution).obstacle:
+            self._notice(f"{needs}; smaller passes would change the result: {obstacle}")
+            return
+        self._bound(fit.images)
+        short = "" if fit.needed < fit.free else ", so the memory may run out"
+        self._notice(
+            f"{needs}: a forward pass has at most {plural(fit.images, 'image')}, which needs about "
+            f"{_size(fit.needed)}{short}"
+        )
+
+    def _require_splitting(self, execution: Execution) -> None:
+        """Take the whole batch if smaller passes would change the result, or refuse to go on.
+
+        Raises:
+            NotExactError: The config sets smaller passes.
+        """
+        passes = max(len(part.passes) for step in self.steps() for part in step)
+        obstacle = self._splitting(execution).obstacle if passes > 1 else None
+        if obstacle is None:
+            return
+        if cuts_batches(self.settings):
+            raise not_exact(obstacle, f" in epoch {self.state.epoch + 1}")
+        self._bound(None)
+        self._notice(f"a forward pass takes the whole batch again: {obstacle}")
+
+    def _splitting(self, execution: Execution) -> Splitting:
+        """Return whether forward passes may be smaller. Each execution is tried once."""
+        plan = self._phase().plan
+        if self._tried is None or self._tried[0] != (execution.forward, plan):
+            found = Splitting(obstacle(self.setup.controller, plan))
+            if found.obstacle is None:
+                batch = self.steps()[self.state.epoch_step][0].images
+                found = try_splitting(self.setup, execution, self.state.epoch, batch)
+            self._tried = (execution.forward, plan), found
+        return self._tried[1]
+
+    def _bound(self, largest: int | None) -> None:
+        """Bound the forward passes that are left; None for no bound but that of the settings."""
+        if self.state.largest_pass != largest:
+            self.state.largest_pass, self._made = largest, None
 
     def _phase(self) -> Phase:
         plan = self.setup.controller.plan
@@ -154,6 +184,7 @@ class EpochTrainer:
             ResourceError: The memory ran out, and forward passes cannot be smaller.
             SuffixError: The cut network failed. The failed step updated nothing.
         """
+        self._require_splitting(execution)
         try:
             with generators_restored():  # each step seeds them
                 self._train(execution, engine)
@@ -162,7 +193,7 @@ class EpochTrainer:
             if not is_out_of_memory(error):
                 raise
         # The exception held the tensors of the failed step until here.
-        self._shrink()
+        self._shrink(execution)
         return False
 
     def _train(self, execution: Execution, engine: Engine) -> None:
@@ -268,7 +299,7 @@ class EpochTrainer:
             hint=f"{error.hint}; {self.run_dir.events} lists the batch's images",
         )
 
-    def _shrink(self) -> None:
+    def _shrink(self, execution: Execution) -> None:
         """Halve the size of the forward passes, and emit a notice.
 
         Raises:
@@ -277,14 +308,23 @@ class EpochTrainer:
         state = self.state
         largest = largest_pass(self.steps()[state.epoch_step :])
         where = f"in epoch {state.epoch + 1}, step {state.epoch_step + 1}"
-        state.largest_pass = halved_pass(self.setup, self._phase(), largest, where)
-        self._made = None
+        splitting = self._splitting(execution)
+        smaller = halved_pass(self.setup, splitting.obstacle, largest, where)
+        self._bound(smaller)
         self._notice(
             f"out of memory {where}, with {largest} images per forward pass: from here on, a "
-            f"forward pass has at most {plural(state.largest_pass, 'image')}. The loss still "
-            "compares the same images, so the result is the same up to rounding"
+            f"forward pass has at most {plural(smaller, 'image')}. The loss still compares the "
+            f"same images, so the result is {_SAME[splitting.draws]}"
         )
 
 
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
+_SAME = {
+    False: "the same up to rounding",
+    True: "the same up to rounding and the random numbers of dropout or stochastic depth, which "
+    "each pass draws for itself",
+}
+"""What stays the same with smaller forward passes, by whether the network draws at random."""
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -1,76 +1,98 @@
-"""Exact accumulation: the conditions under which several forward passes equal a single one.
+"""Exactness: the plans under which a forward pass may be split or repeated.
 
-A pass over a part of a batch must give each image the embedding that a pass over the whole batch
-gives it, and a repeated pass must give the same embeddings again.
+Smaller forward passes run the images of a step in parts, most of them twice. Recomputed activations
+run a part of the network twice. Both give the result of a single pass over all images only if no
+layer uses what other images a pass has, or counts the passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
-import torch
 from torch import Tensor, nn
 
+from siamkit.config import TrainConfig
 from siamkit.engine.difference import relative_difference
 from siamkit.errors import ConfigError
 from siamkit.freezing.controller import FreezeController
-from siamkit.interfaces import Phase
-from siamkit.model.generators import generators_restored, seed_generators
+from siamkit.interfaces import FreezePlan, Phase
 from siamkit.model.names import named_modules
-from siamkit.model.undisturbed import Snapshot
 from siamkit.spelling import setting
+from siamkit.words import plural
 
-_TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 1e-2}
+TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 1e-2}
 """Largest relative difference between two passes over the same images, by precision. GPUs do not
 add up in a fixed order."""
 
-
-def ways_out() -> str:
-    """Return what a user can do whose network does not allow exact accumulation, for messages."""
-    return (
-        f"keep norm layers in eval mode ({setting('freeze.norm', 'affine')}), choose a head or a "
-        "backbone without them, run the whole batch at once "
-        f"(without {setting('train.micro_batch')}), or accept a loss for each micro-batch "
-        f"({setting('train.accumulation', 'naive')})"
-    )
+_BACKBONE = "backbone."
 
 
-def batch_statistics(net: nn.Module, training: Collection[str]) -> list[str]:
-    """Return the names of the norm layers whose output for an image depends on its batch.
+class NotExactError(ConfigError):
+    """Forward passes over parts of a batch would give another result than a pass over all of it."""
+
+
+def not_exact(why: str, when: str = "") -> NotExactError:
+    """Return the error about a reason, with what the user can do.
 
     Args:
-        net: The network.
-        training: The names of the modules in training mode.
+        why: The reason.
+        when: The time, such as `` in epoch 3``.
     """
-    return [
-        name
-        for name, module in named_modules(net)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        and (name in training or module.running_mean is None)
-    ]
+    return NotExactError(
+        f"exact accumulation is not possible{when}: {why}",
+        where="train.micro_batch",
+        hint=f"keep norm layers in eval mode ({setting('freeze.norm', 'affine')}), choose a head "
+        "or a backbone without them, run the whole batch at once "
+        f"(without {setting('train.micro_batch')}), or accept a loss for each micro-batch "
+        f"({setting('train.accumulation', 'naive')})",
+    )
 
 
-def require_no_batch_statistics(controller: FreezeController, phases: Sequence[Phase]) -> None:
-    """Refuse phases in which a forward pass over a part of a batch would give other embeddings.
+def require_exact(
+    train: TrainConfig, controller: FreezeController, phases: Sequence[Phase]
+) -> None:
+    """Refuse phases in which the configured way to save memory would change the result.
 
     Raises:
-        ConfigError: A norm layer uses the statistics of a pass.
+        ConfigError: A norm layer forbids smaller forward passes, or recomputed activations.
     """
     for phase in phases:
-        if error := obstacle(controller, phase):
-            raise error
+        when = f" in epoch {phase.start_epoch + 1}"
+        if cuts_batches(train) and (why := obstacle(controller, phase.plan)):
+            raise not_exact(why, when)
+        if train.grad_checkpointing and (why := obstacle_to_recomputing(controller, phase.plan)):
+            raise ConfigError(
+                f"activations cannot be recomputed{when}: {why}",
+                where="train.grad_checkpointing",
+                hint="set it to false, or freeze.norm to affine",
+            )
 
 
-def obstacle(controller: FreezeController, phase: Phase) -> ConfigError | None:
-    """Return why a phase allows no smaller forward passes; None if it does."""
-    names = batch_statistics(controller.net, controller.training_modules(phase.plan))
-    if not names:
-        return None
-    others = f" and {len(names) - 1} others" if len(names) > 1 else ""
-    return _not_exact(
-        f"the norm layer {names[0]}{others} would use the statistics of a micro-batch",
-        f" in epoch {phase.start_epoch + 1}",
-    )
+def cuts_batches(train: TrainConfig) -> bool:
+    """Return whether the settings split a batch that a loss compares into several passes."""
+    return train.accumulation == "exact" and train.pass_size < train.batch_size
+
+
+def obstacle(controller: FreezeController, plan: FreezePlan) -> str | None:
+    """Return why a plan allows no smaller forward passes; None if its norm layers allow them."""
+    training = controller.training_modules(plan)
+    names = [
+        name
+        for name, module in named_modules(controller.net)
+        if _counts(name, module, training) or _compares(module)
+    ]
+    return _listed(names, "would use the statistics of a micro-batch")
+
+
+def obstacle_to_recomputing(controller: FreezeController, plan: FreezePlan) -> str | None:
+    """Return why a plan allows no recomputed activations of the backbone; None if it does."""
+    training = controller.training_modules(plan)
+    names = [
+        name
+        for name, module in named_modules(controller.net)
+        if name.startswith(_BACKBONE) and _counts(name, module, training)
+    ]
+    return _listed(names, "would count each image twice in the statistics")
 
 
 def require_repeated(before: Tensor, again: Tensor, precision: str) -> None:
@@ -82,71 +104,39 @@ def require_repeated(before: Tensor, again: Tensor, precision: str) -> None:
         precision: The numeric type of the passes.
 
     Raises:
-        ConfigError: They differ.
+        NotExactError: They differ.
     """
     apart = relative_difference(again, before, equal_nan=True)
-    if apart > _TOLERANCE[precision]:
-        raise _not_exact(
-            f"the network gives other embeddings when a forward pass is repeated (by {apart:.1e} "
-            "of the largest value), so it keeps a state, or draws random numbers from a generator "
-            "of its own"
-        )
+    if apart > TOLERANCE[precision]:
+        raise not_exact(not_repeated(apart))
 
 
-def require_independent(
-    net: nn.Module, forward: Callable[[Tensor], Tensor], inputs: Tensor, precision: str
-) -> None:
-    """Check on a real batch that the embedding of an image does not depend on its batch.
-
-    Half of the images pass once with the others, and once with copies of one image instead of the
-    others. Both passes have the same size and draw the same random numbers, such as for dropout.
+def not_repeated(apart: float) -> str:
+    """Return the reason of a network that gives other embeddings for the same images.
 
     Args:
-        net: The network, in the mode of the training.
-        forward: Maps inputs to embeddings.
-        inputs: The inputs of a forward pass.
-        precision: The numeric type of the pass.
-
-    Raises:
-        ConfigError: It does, or the forward pass changes a buffer.
+        apart: The relative difference of the embeddings.
     """
-    kept = {name: buffer.clone() for name, buffer in net.named_buffers()}
-    before = Snapshot(net.modules())
-
-    def outputs(images: Tensor) -> Tensor:
-        seed_generators(0)
-        return forward(images)
-
-    try:
-        with generators_restored(), torch.no_grad():
-            whole = outputs(inputs)
-            for name, buffer in net.named_buffers():
-                if name not in kept or not _equal(buffer, kept[name]):
-                    raise _not_exact(
-                        f"a forward pass changes the buffer {name}, and exact accumulation runs it "
-                        "twice"
-                    )
-            half = len(inputs) // 2
-            others = torch.cat([inputs[:half], inputs[:1].expand_as(inputs[half:])])
-            apart = relative_difference(outputs(others)[:half], whole[:half], equal_nan=True)
-            if apart > _TOLERANCE[precision]:
-                require_repeated(whole, outputs(inputs), precision)
-                raise _not_exact(
-                    "the embedding of an image depends on the other images of its forward pass (by "
-                    f"{apart:.1e} of the largest value)"
-                )
-    finally:
-        before.restore()
-
-
-def _not_exact(why: str, when: str = "") -> ConfigError:
-    return ConfigError(
-        f"exact accumulation is not possible{when}: {why}",
-        where="train.micro_batch",
-        hint=ways_out(),
+    return (
+        f"the network gives other embeddings when a forward pass is repeated (by {apart:.1e} of "
+        "the largest value), so it keeps a state, or draws random numbers from a generator of its "
+        "own"
     )
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
-    """Return whether two tensors are equal, where NaN equals NaN."""
-    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+def _counts(name: str, module: nn.Module, training: Collection[str]) -> bool:
+    """Return whether a module is a norm layer that counts each pass in its statistics."""
+    norm = isinstance(module, nn.modules.batchnorm._NormBase)
+    return norm and name in training and module.running_mean is not None
+
+
+def _compares(module: nn.Module) -> bool:
+    """Return whether a module is a norm layer that always uses the statistics of a pass."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None
+
+
+def _listed(names: Sequence[str], does: str) -> str | None:
+    if not names:
+        return None
+    others = f" and {plural(len(names) - 1, 'other')}" if len(names) > 1 else ""
+    return f"the norm layer {names[0]}{others} {does}"

@@ -23,7 +23,7 @@ from siamkit.spelling import argument, command, setting
 from siamkit.training.batching import batch_notices
 from siamkit.training.build import Setup, build, prepare_images
 from siamkit.training.range_test import REPEATS, run_range_test, tried_rates
-from siamkit.training.requirements import require_accumulation, require_loss, with_monitor
+from siamkit.training.requirements import require_loss, with_monitor
 from siamkit.training.suggestion import mean_curve, suggested
 from siamkit.words import plural
 
@@ -85,7 +85,6 @@ def find_lr(
     setup = build(with_monitor(config, splits), registries, len(splits.train.classes))
     prepare_images(setup, splits)
     require_loss(setup, splits)
-    require_accumulation(setup)
     chosen = _chosen(setup.schedule, phase, epoch)
     setup.schedule.require_trainable([chosen])
     rates = tried_rates(lowest, highest, steps)

@@ -29,7 +29,6 @@ from siamkit.training.finish import best_network, calibrated, embed_held_out
 from siamkit.training.loading import VAL
 from siamkit.training.loop import Trainer
 from siamkit.training.requirements import (
-    require_accumulation,
     require_best,
     require_loss,
     require_same,
@@ -75,7 +74,6 @@ def fit(
     splits = replace(splits, notices=(*notices, *splits.notices, *about_images))
     config = setup.config
     require_loss(setup, splits)
-    require_accumulation(setup)
     require_space(config.run_dir or Path.cwd(), setup)
     run_dir = reserved or RunDir.reserve(config, restart=restart)
     with run_dir.locked():

@@ -11,10 +11,8 @@ import torch
 from siamkit.errors import ResourceError
 from siamkit.freezing.memory import probe_images
 from siamkit.freezing.peak import peak_of_step
-from siamkit.interfaces import Phase
 from siamkit.spelling import setting
 from siamkit.training.build import Setup
-from siamkit.training.exactness import obstacle
 from siamkit.training.free_memory import free_bytes
 from siamkit.training.optimizer import state_size
 from siamkit.training.step import autocast
@@ -57,12 +55,12 @@ def fitting_pass(setup: Setup) -> Fit | None:
     return choose(batch, whole, small, free_bytes(setup.device), held)
 
 
-def halved_pass(setup: Setup, phase: Phase, largest: int, where: str) -> int:
+def halved_pass(setup: Setup, obstacle: str | None, largest: int, where: str) -> int:
     """Return the size of forward passes after the memory ran out, and free what torch keeps.
 
     Args:
         setup: The parts of the run.
-        phase: The phase that was applied.
+        obstacle: Why smaller passes would change the result; None if they would not.
         largest: The most images in a forward pass so far.
         where: The place in the run, for errors.
 
@@ -76,10 +74,10 @@ def halved_pass(setup: Setup, phase: Phase, largest: int, where: str) -> int:
     )
     if largest == 1:
         raise ResourceError(f"out of memory {where}, with one image per forward pass", hint=hint)
-    if error := obstacle(setup.controller, phase):
+    if obstacle is not None:
         raise ResourceError(
             f"out of memory {where}, with {largest} images per forward pass; smaller passes would "
-            f"change the result: {error.what}",
+            f"change the result: {obstacle}",
             hint=f"keep norm layers in eval mode ({setting('freeze.norm', 'affine')}), choose a "
             f"head or a backbone without them, or {hint}",
         )

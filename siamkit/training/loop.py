@@ -76,7 +76,8 @@ class Trainer:
         self.execution: Execution | None = None
         self.fresh = True
         self._interval = self.train.checkpoint_interval
-        self._saved = time.monotonic(), state.step  # the time and step of the latest checkpoint
+        # The time, the step and the bound of forward passes of the latest checkpoint.
+        self._saved = time.monotonic(), state.step, state.largest_pass
         self._remarked: set[str] = set()
 
     # --- the run ---
@@ -122,9 +123,7 @@ class Trainer:
         started = time.perf_counter()
         try:
             while not self.epoch.train(execution, self.engine):
-                # Out of memory: the epoch goes on with smaller forward passes. A resumed run takes
-                # them from this step on too, even if it has more memory.
-                self.save(best=False)
+                pass  # out of memory: the epoch goes on with smaller forward passes
             self._end_epoch(execution, started)
         except SuffixError as error:
             # The failed step updated nothing, so the whole network repeats it.
@@ -155,7 +154,7 @@ class Trainer:
     def _start_phase(self, plan: FreezePlan) -> Execution:
         """Return the execution of the current epoch, prepared and checked."""
         controller, state = self.setup.controller, self.state
-        execution = self.execution
+        execution, begins = self.execution, False
         if controller.plan != plan:
             self._apply(plan)
             execution = None
@@ -164,11 +163,13 @@ class Trainer:
             phase = self.setup.schedule.phase_at(state.epoch, state.history)
             before = state.decision if state.phase_start == phase.start_epoch else None
             execution = self.engine.enter(range(state.epoch, phase.end_epoch), before)
-            if before is None:
-                self.epoch.begin_phase()
+            # A run that stopped before the first step of a phase has not begun it.
+            begins = before is None or (state.epoch, state.epoch_step) == (phase.start_epoch, 0)
             state.phase_start = phase.start_epoch
             self._keep(execution)
         ready = self.engine.prepare(execution, state.epoch)
+        if begins:
+            self.epoch.begin_phase(ready)
         first = self.epoch.steps()[0][0]
         self.execution = self.engine.checked(ready, state.epoch, first.sample)
         if self.execution is not execution:
@@ -265,10 +266,15 @@ class Trainer:
         self._save_if_due()
 
     def _save_if_due(self) -> None:
-        """Save within an epoch, if the interval between checkpoints is over."""
-        when, step = self._saved
+        """Save within an epoch, if the interval between checkpoints is over.
+
+        Also save after the first step with another bound of forward passes. A resumed run then
+        keeps the bound, even if it has more memory.
+        """
+        when, step, largest = self._saved
         seconds, steps = time.monotonic() - when, self.state.step - step
-        if self._interval is not None and self._interval.has_passed(seconds, steps):
+        over = self._interval is not None and self._interval.has_passed(seconds, steps)
+        if over or self.state.largest_pass != largest:
             self.save(best=False)
 
     def save(self, *, best: bool) -> None:
@@ -294,7 +300,7 @@ class Trainer:
             best=state.best_checkpoint,
             keep=self.train.keep_checkpoints,
         )
-        self._saved = time.monotonic(), state.step
+        self._saved = time.monotonic(), state.step, state.largest_pass
         self.emit("checkpoint", {"path": str(path), "epoch": state.epoch, "best": best})
 
     def restore(self, saved: SavedCheckpoint) -> None:

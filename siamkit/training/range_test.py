@@ -35,11 +35,12 @@ from siamkit.model.undisturbed import Snapshot, undisturbed
 from siamkit.registry import Registry
 from siamkit.training.batching import LossBatch, epoch_steps, largest_pass, loss_works
 from siamkit.training.build import Setup, build_optimizer
-from siamkit.training.exactness import obstacle
+from siamkit.training.exactness import cuts_batches, not_exact, obstacle
 from siamkit.training.fitting import fitting_pass, halved_pass
 from siamkit.training.loading import SECOND, engine_of, load_sets
 from siamkit.training.optimizer import rates, set_rates
 from siamkit.training.seeding import derive
+from siamkit.training.splitting import try_splitting
 from siamkit.training.step import Stepper, advice, autocast, by_view, moved, promoted
 from siamkit.training.suggestion import Curve, is_over
 
@@ -141,7 +142,8 @@ def run_range_test(
     needed = WATCHED + REPEATS * len(rates_to_try)
     setup.controller.apply(phase.plan)
     largest: int | None = None
-    if setup.config.train.micro_batch == "auto" and not obstacle(setup.controller, phase):
+    found = obstacle(setup.controller, phase.plan)
+    if setup.config.train.micro_batch == "auto" and found is None:
         fit = fitting_pass(setup)
         largest = fit.images if fit else None
     while True:
@@ -158,10 +160,19 @@ def run_range_test(
             engine = setup.config.engine.model_copy(update={"cut": "off"})
             setup.config = setup.config.model_copy(update={"engine": engine})
             continue
+        except _Indivisible as error:
+            if cuts_batches(setup.config.train):
+                raise not_exact(error.args[0]) from None
+            found, largest = error.args[0], None
+            continue
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-        largest = halved_pass(setup, phase, largest_pass(planned), "in the range test")
+        largest = halved_pass(setup, found, largest_pass(planned), "in the range test")
+
+
+class _Indivisible(Exception):
+    """Smaller forward passes would change the result, for the given reason."""
 
 
 def _tested(
@@ -216,6 +227,10 @@ class _Test:
         entered = self.engine.enter(range(epoch, epoch + 1))
         ready = self.engine.prepare(entered, epoch)
         self.execution: Execution = self.engine.checked(ready, epoch, planned[0][0].sample)
+        if any(len(part.passes) > 1 for step in planned for part in step):
+            tried = try_splitting(setup, self.execution, epoch, planned[0][0].images)
+            if tried.obstacle is not None:
+                raise _Indivisible(tried.obstacle)
         watched = planned[:WATCHED]
         self._watched: list[tuple[list[Batch], LossBatch]] = []
         for step, batches in zip(watched, self._loaded(watched), strict=True):

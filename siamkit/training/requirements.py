@@ -20,7 +20,6 @@ from siamkit.runs.directory import RunDir
 from siamkit.spelling import setting
 from siamkit.training.batching import epoch_steps, part_of
 from siamkit.training.build import Setup
-from siamkit.training.exactness import require_no_batch_statistics
 from siamkit.training.optimizer import state_size
 from siamkit.training.step import moved
 from siamkit.training.tensors import model_tensors
@@ -67,17 +66,6 @@ def require_loss(setup: Setup, splits: Splits) -> None:
         rows = torch.randn(views * len(part.images), setup.net.embedding_dim)
         embeddings = unit(rows).to(setup.device).requires_grad_()
         setup.loss(embeddings, None if given is None else given.repeat(views), known)
-
-
-def require_accumulation(setup: Setup) -> None:
-    """Check that exact accumulation is possible in all phases that are known before the training.
-
-    Raises:
-        ConfigError: A norm layer would use the statistics of a micro-batch.
-    """
-    train = setup.config.train
-    if train.accumulation == "exact" and train.pass_size < train.batch_size:
-        require_no_batch_statistics(setup.controller, setup.schedule.phases())
 
 
 def require_same(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: RunDir) -> None:

@@ -26,7 +26,7 @@ from siamkit.model.generators import seed_generators
 from siamkit.model.siamese import SiameseNet
 from siamkit.model.unit import SHORTEST
 from siamkit.spelling import setting
-from siamkit.training.exactness import require_independent, require_repeated
+from siamkit.training.exactness import require_repeated
 from siamkit.words import plural
 
 BatchTuples = Pairs | Triplets
@@ -66,6 +66,31 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
+def embedded(
+    forward: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    device: torch.device,
+    precision: str,
+    *,
+    again: bool = False,
+) -> Tensor:
+    """Return the embeddings of inputs in the precision of a run.
+
+    Args:
+        forward: Maps inputs to embeddings.
+        inputs: The inputs, on any device.
+        device: The device to compute on.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        again: Whether the inputs are needed again. They then stay as they are, also if the network
+            changes its input in place.
+    """
+    moved = inputs.to(device, non_blocking=True)
+    if again and moved is inputs:
+        moved = inputs.clone()
+    with autocast(device, precision):
+        return forward(moved)
+
+
 @dataclass(frozen=True)
 class LossWork:
     """The work of one loss in a step.
@@ -90,7 +115,8 @@ class Stepper:
     (GradCache; Gao et al. 2021, arXiv 2101.06983). First, all passes but the last give embeddings
     without a graph. The loss compares all embeddings, and gives the gradient of each. Then each
     pass runs once more, with the same random numbers, and propagates its gradients back. So only
-    the graph of one pass is in memory at a time.
+    the graph of one pass is in memory at a time. Whether a network allows this is decided before
+    (:mod:`siamkit.training.splitting`).
 
     Attributes:
         forward: Maps a batch's inputs to embeddings: the whole network, or the suffix. May be set.
@@ -121,7 +147,6 @@ class Stepper:
         self._embedded: list[Tensor] = []  # of this step, to explain an error
         self._seed = 0
         self._pass = 0
-        self._checked: list[object] = []
         self.overflowed = False
         self.scaler = self._new_scaler()
 
@@ -136,6 +161,8 @@ class Stepper:
             ConfigError: A forward pass cannot be repeated, so its gradient would be wrong; nothing
                 was updated.
             NonFiniteError: The loss or the gradient is NaN or infinite; nothing was updated.
+            PluginError: The loss gives no gradient.
+            ResourceError: The memory is too small for the loss alone, or ran out in the update.
         """
         self.optimizer.zero_grad(set_to_none=True)
         self._embedded.clear()
@@ -160,20 +187,29 @@ class Stepper:
         outputs: list[Tensor] = []
         for batch in islice(work.batches, work.passes):
             batches.append(batch)
-            if work.passes > 1:
-                self._require_independent(batch)
             # The last pass keeps its graph, so that it need not run again.
-            with torch.set_grad_enabled(len(batches) == work.passes):
-                outputs.append(self._embed(batch, first + len(outputs)))
+            last = len(batches) == work.passes
+            with torch.set_grad_enabled(last):
+                outputs.append(self._embed(batch, first + len(outputs), again=not last))
         self._pass += work.passes
         trains = outputs[-1].requires_grad
         leaves = [promoted(output.detach()).requires_grad_(trains) for output in outputs]
         self._embedded += [leaf.detach() for leaf in leaves]
-        loss = self._loss(leaves, batches, work.tuples, first) * work.weight
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise self._not_finite("the loss", value)
-        self.scaler.scale(loss).backward()
+
+        def compare() -> float:
+            loss = self._loss(leaves, batches, work.tuples, first) * work.weight
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise self._not_finite("the loss", value)
+            self.scaler.scale(loss).backward()
+            return value
+
+        value = _if_it_fits(compare)
+        if value is None:
+            outputs.clear()  # and with them the graph of the last pass
+            if _if_it_fits(compare) is None:
+                raise self._loss_too_large(sum(len(leaf) for leaf in leaves))
+            raise MemoryError("the loss does not fit next to the last forward pass")
         if trains:
             self._propagate(outputs.pop(), leaves[-1])
             for place, before in enumerate(outputs):
@@ -182,21 +218,10 @@ class Stepper:
                 self._propagate(output, leaves[place])
         return value
 
-    def _require_independent(self, batch: Batch) -> None:
-        """Check that the passes can be split, once for each forward and each plan."""
-        modes = [getattr(module, "training", None) for module in self.net.modules()]
-        if self._checked != [self.forward, *modes]:
-            require_independent(self.net, self._output, batch.inputs, self.precision)
-            self._checked = [self.forward, *modes]
-
-    def _embed(self, batch: Batch, place: int) -> Tensor:
+    def _embed(self, batch: Batch, place: int, *, again: bool = False) -> Tensor:
         """Return the output of a forward pass. The same place draws the same random numbers."""
         seed_generators((self._seed + place) % 2**63)
-        return self._output(batch.inputs)
-
-    def _output(self, inputs: Tensor) -> Tensor:
-        with autocast(self.device, self.precision):
-            return self.forward(inputs.to(self.device, non_blocking=True))
+        return embedded(self.forward, batch.inputs, self.device, self.precision, again=again)
 
     def _loss(
         self,
@@ -215,7 +240,10 @@ class Stepper:
             loss = self.loss(everything, labels)
         else:
             loss = self.loss(everything, None, moved(known, self.device))
-        return _scalar(loss, name_of(self.loss, f"loss {type(self.loss).__name__}"))
+        return _scalar(loss, self._name_of_loss())
+
+    def _name_of_loss(self) -> str:
+        return name_of(self.loss, f"loss {type(self.loss).__name__}")
 
     @staticmethod
     def _propagate(output: Tensor, leaf: Tensor) -> None:
@@ -225,17 +253,24 @@ class Stepper:
 
     def _update(self) -> None:
         parameters = [p for p in self._parameters() if p.grad is not None]
+        if not parameters:
+            raise _without_gradient(self._name_of_loss())
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = total_norm([p.grad for p in parameters if p.grad is not None])
         self.overflowed = not torch.isfinite(norm)
         if self.overflowed:
-            # The fp16 scaler provokes this on purpose. It skips the step and halves its scale;
-            # below a scale of one, that no longer helps.
+            # The fp16 scaler provokes this on purpose, and halves its scale. Below a scale of one,
+            # that no longer helps.
             if not self.scaler.is_enabled() or self.scaler.get_scale() < 1:
                 self.optimizer.zero_grad(set_to_none=True)
                 raise self._not_finite("the gradient", float(norm))
-        elif self.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+        else:
+            if self.clip_norm is not None:
+                nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+            self._step()
+        self.scaler.update()
+
+    def _step(self) -> None:
         try:
             self.scaler.step(self.optimizer)
         except Exception as error:
@@ -246,7 +281,14 @@ class Stepper:
                 hint="use an optimizer with less state (sgd), or freeze more; the run can be "
                 "resumed from its latest checkpoint",
             ) from None
-        self.scaler.update()
+
+    def _loss_too_large(self, embeddings: int) -> ResourceError:
+        return ResourceError(
+            f"out of memory in {self._name_of_loss()}, which compares "
+            f"{plural(embeddings, 'embedding')} at once; smaller forward passes would not help",
+            hint=f"use a smaller batch ({setting('train.batch_size')}), or a loss that compares "
+            "fewer pairs or triplets; the run can be resumed from its latest checkpoint",
+        )
 
     def _not_finite(self, what: str, got: float) -> NonFiniteError:
         """Return the error about a value, with its cause where the embeddings show it."""
@@ -279,6 +321,17 @@ def promoted(embeddings: Tensor) -> Tensor:
     return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
 
 
+def total_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the norm of all gradients together; not finite only if a gradient is not finite."""
+    norm: Tensor = nn.utils.get_total_norm(gradients)
+    if torch.isfinite(norm):
+        return norm
+    # The squares of float32 may overflow where the gradients do not.
+    each = [gradient.double().norm().to(norm.device) for gradient in gradients]
+    exact: Tensor = torch.stack(each).norm()
+    return exact
+
+
 def by_view(parts: Sequence[Tensor], views: int) -> Tensor:
     """Join the parts of a batch. Each part holds the first views of its images, then the second.
 
@@ -309,12 +362,29 @@ def _scalar(loss: object, whose: str) -> Tensor:
     if not loss.is_floating_point():
         raise PluginError(f"{whose} must return a real number", got=str(loss.dtype))
     if not loss.requires_grad:
-        raise PluginError(
-            f"{whose} returned a value without a gradient, so nothing would be trained",
-            hint="compute it from the embeddings, without detach(), item() or torch.no_grad(); a "
-            "batch with nothing to learn from gives embeddings.sum() * 0",
-        )
+        raise _without_gradient(whose)
     return loss
+
+
+def _without_gradient(whose: str) -> PluginError:
+    return PluginError(
+        f"{whose} returned a value without a gradient, so nothing would be trained",
+        hint="compute it from the embeddings, without detach(), item() or torch.no_grad(); a "
+        "batch with nothing to learn from gives embeddings.sum() * 0",
+    )
+
+
+def _if_it_fits(compute: Callable[[], float]) -> float | None:
+    """Return the result of ``compute``; None if the memory ran out.
+
+    What ``compute`` held is free again then, because its exception has ended.
+    """
+    try:
+        return compute()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
 
 
 def moved(known: BatchTuples, device: torch.device) -> BatchTuples:

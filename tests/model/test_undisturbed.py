@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict, deque
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -89,3 +90,44 @@ def test_torchscript_is_left_to_its_buffers() -> None:
     with undisturbed(net):
         net(torch.randn(4, 3))
     assert not net.running_mean.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda net: net.count.add_(1), "count"),
+        (lambda net: net.norm.running_mean.add_(1), "running_mean"),
+        (lambda net: setattr(net, "calls", 1), "calls"),
+        (lambda net: setattr(net, "mean", 0.9 * net.mean + 1), "mean"),
+        (lambda net: net.mean.add_(1), "mean"),
+        (lambda net: np.add(net.array, 1, out=net.array), "array"),
+        (lambda net: net.log[0].add_(1), "log"),
+        (lambda net: net.log[1]["seen"].append(1), "log"),
+        (lambda net: net.log.append(1), "log"),
+        (lambda net: net.table.update(b=torch.ones(1)), "table"),
+        (lambda net: net.names.add("y"), "names"),
+        (lambda net: net.last.append(2), "last"),
+        (lambda net: setattr(net, "fresh", 1), "fresh"),
+        (lambda net: delattr(net, "calls"), "calls"),
+        (lambda net: net.register_buffer("born", torch.zeros(1)), "born"),
+        (lambda net: setattr(net, "twice", (0, 1)), "twice"),
+    ],
+)
+def test_what_changed_is_named(change: Callable[[Keeps], object], name: str) -> None:
+    net = Keeps()
+    net.twice = (0, 0)
+    snapshot = Snapshot(net.modules())
+    assert not list(snapshot.changed())
+    change(net)
+    assert [found for _, found in snapshot.changed()] == [name]
+    snapshot.restore()
+    assert not list(snapshot.changed())
+
+
+def test_an_equal_value_in_the_place_of_another_is_no_change() -> None:
+    net = Keeps()
+    net.log.append(net.log)  # a list that holds itself
+    net.mean = torch.tensor([torch.nan, 1.0])
+    snapshot = Snapshot(net.modules())
+    net.mean, net.array, net.table = net.mean.clone(), net.array.copy(), net.table.copy()
+    assert not list(snapshot.changed())

@@ -125,12 +125,21 @@ class Small(nn.Module):
         return self.conv(images).mean((2, 3))
 
 
-def fit(data: Path, run: Path, backbone: nn.Module, **values: Any) -> tuple[Any, list[Event]]:
+MACHINE = SimpleNamespace(images=1000)  # how many images fit into its memory
+
+
+def fit(
+    data: Path,
+    run: Path,
+    backbone: nn.Module,
+    listen: Callable[[Event], None] = lambda event: None,
+    **values: Any,
+) -> tuple[Any, list[Event]]:
     events: list[Event] = []
     result = siamkit.fit(
         data=data, backbone=backbone, freeze="full", epochs=2, batch_size=16, image_size=32,
         run_dir=run, engine={"cut": "off"}, optimizer={"name": "sgd", "lr": 0.01},
-        listeners=[events.append], **values,
+        listeners=[events.append, listen], **values,
     )  # fmt: skip
     return result, events
 
@@ -163,6 +172,103 @@ def test_out_of_memory_halves_the_passes_and_not_the_batch(
 def test_one_image_that_does_not_fit_ends_the_run(image_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match=r"out of memory .*one image per forward pass"):
         fit(image_folder, tmp_path / "run", make(0))
+
+
+class Own(Small):
+    """A norm of its own making, over the images of a pass."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = super().forward(images)
+        return features - features.mean(0)
+
+
+class OwnHere(Own):
+    """The same, with the machine's memory."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.limit, limit = MACHINE.images, self.limit
+        try:
+            return super().forward(images)
+        finally:
+            self.limit = limit
+
+
+@pytest.mark.parametrize("micro", [1, 8])
+def test_a_network_that_compares_the_images_of_a_pass_cannot_be_split(
+    image_folder: Path, tmp_path: Path, micro: int
+) -> None:
+    with pytest.raises(ConfigError, match=r"in epoch 1: .* the other images of its forward pass"):
+        fit(image_folder, tmp_path / "run", Own(1000), train={"micro_batch": micro})
+
+
+def test_auto_takes_the_whole_batch_of_a_network_that_cannot_be_split(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "free_bytes", lambda device: 1)  # a machine that is full
+    result, events = fit(image_folder, tmp_path / "run", Own(1000), train={"micro_batch": "auto"})
+    (told,) = [e.data["text"] for e in events if "forward pass" in e.data.get("text", "")]
+    assert "smaller passes would change the result: the embedding of an image depends" in told
+    assert len(result["history"]) == 2
+
+
+@pytest.mark.slow
+def test_a_run_that_lacked_memory_and_cannot_be_split_goes_on_with_more_memory(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MACHINE, "images", 1000)
+    fit(image_folder, tmp_path / "whole", OwnHere())
+
+    def listen(event: Event) -> None:
+        if event.name == "step" and event.data["step"] == 2:
+            MACHINE.images = 8
+
+    message = r"out of memory .*smaller passes would change the result: the embedding of an image"
+    with pytest.raises(ResourceError, match=message):
+        fit(image_folder, tmp_path / "run", OwnHere(), listen)
+    MACHINE.images = 1000
+    siamkit.resume(tmp_path / "run", backbone=OwnHere())
+    ours, theirs = tensors_of(str(tmp_path / "run")), tensors_of(str(tmp_path / "whole"))
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+
+
+class Dropping(Small):
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(images), 0.3, self.training)
+
+
+def test_smaller_passes_draw_other_random_numbers_and_the_run_says_so(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    _, events = fit(image_folder, tmp_path / "run", Dropping(8))
+    (told,) = [e.data["text"] for e in events if "out of memory" in e.data.get("text", "")]
+    assert "the random numbers of dropout" in told
+
+
+class TooLarge(siamkit.Loss):
+    """A loss whose memory runs out after a few steps, whatever the size of the passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = 3
+
+    def forward(self, embeddings: Tensor, labels: Any, tuples: Any = None) -> Tensor:
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")
+        return embeddings.square().sum()
+
+
+def test_a_loss_too_large_for_the_memory_ends_the_run_at_once(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    with pytest.raises(ResourceError, match="which compares 16 embeddings at once"):
+        fit(image_folder, tmp_path / "run", make(1000), events.append, loss=TooLarge())
+    assert not any("from here on" in event.data.get("text", "") for event in events)
 
 
 def test_batch_statistics_forbid_smaller_passes(image_folder: Path, tmp_path: Path) -> None:
@@ -224,9 +330,6 @@ def test_a_resumed_run_keeps_its_smaller_passes(image_folder: Path, tmp_path: Pa
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
 
 
-MACHINE = SimpleNamespace(images=1000)  # how many images fit into its memory
-
-
 class Here(Small):
     """A network for which the machine's memory counts, which is no property of the network."""
 
@@ -253,13 +356,16 @@ def test_a_run_killed_after_it_took_smaller_passes_goes_on_with_them_on_a_larger
         torch.manual_seed(0)
         monkeypatch.setattr(MACHINE, "images", 1000)
         shrunk: list[int] = []
+        saved: list[int] = []
 
         def listen(event: Event) -> None:
             if event.name == "step" and event.data["step"] == 2:
                 MACHINE.images = 5
             if "out of memory" in event.data.get("text", ""):
                 shrunk.append(1)
-            if end and len(shrunk) == 2 and event.name == stop:
+            if len(shrunk) == 2 and event.name == "checkpoint":
+                saved.append(1)
+            if end and saved and event.name == stop:
                 raise Stop
 
         siamkit.fit(

@@ -633,7 +633,7 @@ def test_recomputation_with_trained_statistics_is_refused(run_values: RunValues)
     values = run_values(
         freeze={"name": "full", "norm": "train"}, train={"grad_checkpointing": True}
     )
-    with pytest.raises(ConfigError, match=r"train\.grad_checkpointing.*statistics twice per step"):
+    with pytest.raises(ConfigError, match=r"train\.grad_checkpointing.*each image twice in the"):
         api.fit(values)
 
 

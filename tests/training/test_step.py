@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from siamkit.batches import Batch
-from siamkit.errors import ConfigError, NonFiniteError, PluginError
+from siamkit.errors import ConfigError, NonFiniteError, PluginError, ResourceError
 from siamkit.interfaces import Loss, Pairs, Triplets
 from siamkit.training.step import LossWork, Stepper, autocast, micro_batches
 
@@ -34,11 +35,11 @@ class MeanSquare(Loss):
         return (embeddings.sum(1) - labels).square().mean()
 
 
-def make(clip_norm: float | None = None) -> Stepper:
+def make(clip_norm: float | None = None, precision: str = "fp32") -> Stepper:
     torch.manual_seed(0)
     net = Net()
     optimizer = torch.optim.SGD([{"params": list(net.parameters())}], lr=0.1)
-    return Stepper(net, MeanSquare(), optimizer, CPU, clip_norm=clip_norm)  # type: ignore[arg-type]
+    return Stepper(net, MeanSquare(), optimizer, CPU, precision, clip_norm)  # type: ignore[arg-type]
 
 
 def split(images: Tensor, labels: Tensor, cuts: Sequence[int]) -> list[Batch]:
@@ -78,14 +79,16 @@ class Given(Loss):
         (lambda e: 1.0, "must return a scalar tensor, got 'float'"),
         (lambda e: e.detach().sum(), r"without a gradient.*without detach\(\).*sum\(\) \* 0"),
         (lambda e: torch.tensor(e.sum().item()), "without a gradient, so nothing would be"),
+        (lambda e: torch.zeros((), requires_grad=True), "without a gradient, so nothing would be"),
         (lambda e: e.sum().to(torch.cfloat), "must return a real number, got 'torch.complex64'"),
         (lambda e: e.sum().long(), "must return a real number, got 'torch.int64'"),
     ],
 )
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_loss_that_training_cannot_follow_is_refused(
-    function: Callable[[Tensor], object], message: str
+    function: Callable[[Tensor], object], message: str, precision: str
 ) -> None:
-    stepper = make()
+    stepper = make(precision=precision)
     stepper.loss = Given(function)
     with pytest.raises(PluginError, match=f"loss Given .*{message}"):
         stepper(batches(torch.randn(4, 3), torch.arange(4), [4]))
@@ -144,6 +147,62 @@ def test_the_gradient_norm_is_clipped() -> None:
         [(a - b.detach()).flatten() for a, b in zip(before, stepper.net.parameters(), strict=True)]
     )
     assert float(moved.norm()) == pytest.approx(0.1 * 1e-3, rel=1e-2)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_norm_too_large_for_float32_is_clipped_if_the_gradients_are_finite(
+    precision: str,
+) -> None:
+    class Steep(Loss):
+        def __init__(self) -> None:
+            super().__init__()
+            self.own = nn.Parameter(torch.zeros(2))
+
+        def forward(self, embeddings: Tensor, *_: object) -> Tensor:
+            return embeddings.sum() * 0 + self.own.sum() * 3e19  # its square exceeds 3.4e38
+
+    net, loss = Net(), Steep()
+    optimizer = torch.optim.SGD([*net.parameters(), *loss.parameters()], lr=1.0)
+    stepper = Stepper(net, loss, optimizer, CPU, precision, clip_norm=1.0)  # type: ignore[arg-type]
+    stepper(batches(torch.randn(4, 3), torch.arange(4), [4]))
+    assert not stepper.overflowed
+    assert loss.own.norm().item() == pytest.approx(1.0)
+
+
+class Large(Loss):
+    """A loss that has no memory for ``limit`` embeddings while a graph of the network exists."""
+
+    def __init__(self, fits: Callable[[], bool]) -> None:
+        super().__init__()
+        self.fits = fits
+
+    def forward(self, embeddings: Tensor, *_: object) -> Tensor:
+        if not self.fits():
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")
+        return embeddings.square().sum()
+
+
+def test_a_loss_that_alone_exceeds_the_memory_is_not_answered_with_smaller_passes() -> None:
+    stepper = make()
+    stepper.loss = Large(lambda: False)
+    with pytest.raises(ResourceError, match=r"loss Large, which compares 4 embeddings.*batch_size"):
+        stepper(passes(torch.randn(4, 3), torch.arange(4), [2, 2]))
+
+
+def test_a_loss_that_only_lacks_memory_next_to_a_pass_is() -> None:
+    stepper = make()
+    outputs: list[weakref.ref[Tensor]] = []
+    forward = stepper.forward
+
+    def watched(images: Tensor) -> Tensor:
+        output = forward(images)
+        outputs.append(weakref.ref(output))
+        return output
+
+    stepper.forward = watched
+    stepper.loss = Large(lambda: all(output() is None for output in outputs))
+    with pytest.raises(MemoryError):
+        stepper(passes(torch.randn(4, 3), torch.arange(4), [4]))
 
 
 def test_bf16_computes_in_bf16_and_hands_the_loss_float32() -> None:
