@@ -24,7 +24,7 @@ from siamkit.runs.directory import RunDir
 from siamkit.training.batching import LossBatch, epoch_steps, largest_pass, loss_works
 from siamkit.training.build import Setup
 from siamkit.training.exactness import cuts_batches, not_exact, obstacle, require_exact
-from siamkit.training.fitting import fitting_pass, halved_pass
+from siamkit.training.fitting import fitting_pass, free_memory, halved_pass
 from siamkit.training.loading import SECOND
 from siamkit.training.rates import Rates
 from siamkit.training.seeding import derive
@@ -308,6 +308,7 @@ class EpochTrainer:
         state = self.state
         largest = largest_pass(self.steps()[state.epoch_step :])
         where = f"in epoch {state.epoch + 1}, step {state.epoch_step + 1}"
+        free_memory(self.setup)
         splitting = self._splitting(execution)
         smaller = halved_pass(self.setup, splitting.obstacle, largest, where)
         self._bound(smaller)

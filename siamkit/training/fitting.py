@@ -56,7 +56,7 @@ def fitting_pass(setup: Setup) -> Fit | None:
 
 
 def halved_pass(setup: Setup, obstacle: str | None, largest: int, where: str) -> int:
-    """Return the size of forward passes after the memory ran out, and free what torch keeps.
+    """Return the size of forward passes after the memory ran out.
 
     Args:
         setup: The parts of the run.
@@ -81,11 +81,15 @@ def halved_pass(setup: Setup, obstacle: str | None, largest: int, where: str) ->
             hint=f"keep norm layers in eval mode ({setting('freeze.norm', 'affine')}), choose a "
             f"head or a backbone without them, or {hint}",
         )
+    return -(-largest // 2)
+
+
+def free_memory(setup: Setup) -> None:
+    """Free the gradients of a step that failed, and what torch keeps for later use."""
     setup.optimizer.zero_grad(set_to_none=True)
     gc.collect()
     if setup.device.type == "cuda":
         torch.cuda.empty_cache()
-    return -(-largest // 2)
 
 
 def choose(batch: int, whole: int, small: int, free: int, held: int = 0) -> Fit:

@@ -36,7 +36,7 @@ from siamkit.registry import Registry
 from siamkit.training.batching import LossBatch, epoch_steps, largest_pass, loss_works
 from siamkit.training.build import Setup, build_optimizer
 from siamkit.training.exactness import cuts_batches, not_exact, obstacle
-from siamkit.training.fitting import fitting_pass, halved_pass
+from siamkit.training.fitting import fitting_pass, free_memory, halved_pass
 from siamkit.training.loading import SECOND, engine_of, load_sets
 from siamkit.training.optimizer import rates, set_rates
 from siamkit.training.seeding import derive
@@ -168,6 +168,7 @@ def run_range_test(
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+        free_memory(setup)
         largest = halved_pass(setup, found, largest_pass(planned), "in the range test")
 
 
