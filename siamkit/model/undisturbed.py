@@ -20,6 +20,10 @@ _OWN = frozenset(vars(nn.Module())) | {"train", "forward"}
 module in eval mode, and ``forward`` to intercept calls."""
 
 
+_Contents = dict[int, tuple[Any, Any]]
+"""Objects by their identity, each with its content."""
+
+
 def attributes(module: nn.Module) -> dict[str, Any]:
     """Return a module's own attributes, without parameters, buffers and children.
 
@@ -40,15 +44,19 @@ class Snapshot:
         modules: The modules. Children of a module are only included if they are listed too.
         contents: Whether to keep the contents of buffers and attributes. Otherwise, only the
             references to these objects are kept.
+        over: An earlier snapshot that is not needed any more. The contents of tensors are copied
+            over its copies, which takes a third of the time of new ones.
     """
 
-    def __init__(self, modules: Iterable[nn.Module], contents: bool = True) -> None:
+    def __init__(
+        self, modules: Iterable[nn.Module], contents: bool = True, over: Snapshot | None = None
+    ) -> None:
         self._modules = [(module, dict(_buffers(module)), attributes(module)) for module in modules]
-        self._contents: dict[int, tuple[Any, Any]] = {}  # by identity: an object and its content
+        self._contents: _Contents = {}
         if contents:
             for _, buffers, own in self._modules:
                 for value in (*buffers.values(), *own.values()):
-                    _keep(value, self._contents)
+                    _keep(value, self._contents, over._contents if over is not None else {})
 
     def restore(self) -> None:
         """Restore buffers and attributes. Those that were added after the snapshot are removed."""
@@ -138,15 +146,21 @@ def _buffers(module: nn.Module) -> dict[str, Tensor | None]:
     return module._buffers
 
 
-def _keep(value: Any, contents: dict[int, tuple[Any, Any]]) -> None:
-    """Add ``value`` and what is inside it to ``contents``, each with a copy of its content."""
+def _keep(value: Any, contents: _Contents, over: _Contents) -> None:
+    """Add ``value`` and what is inside it to ``contents``, each with a copy of its content.
+
+    Args:
+        value: Any object.
+        contents: What is kept.
+        over: What was kept before, whose tensors may be overwritten.
+    """
     if id(value) in contents or isinstance(value, nn.Module | nn.Parameter) or is_lazy(value):
         return
     content: Any
     inside: Iterable[Any] = ()
     match value:
         case Tensor():
-            content = value.detach().clone()
+            content = _copied(value.detach(), over.get(id(value), (None, None))[1])
         case np.ndarray():
             content = value.copy()
         case list() | deque() | tuple():
@@ -160,7 +174,15 @@ def _keep(value: Any, contents: dict[int, tuple[Any, Any]]) -> None:
             return
     contents[id(value)] = value, content
     for item in inside:
-        _keep(item, contents)
+        _keep(item, contents, over)
+
+
+def _copied(tensor: Tensor, over: Any) -> Tensor:
+    """Return a copy of a tensor: ``over``, if that is a tensor of the same kind."""
+    if isinstance(over, Tensor) and over.shape == tensor.shape and over.dtype == tensor.dtype:
+        if over.device == tensor.device and over.stride() == tensor.stride():
+            return over.copy_(tensor)
+    return tensor.clone()
 
 
 def _refill(value: Any, content: Any) -> None:

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
-from torch import nn
-
 from siamkit.batches import Batch, zipped
 from siamkit.data.splits import Splits
 from siamkit.engine.blank import SuffixError
@@ -75,7 +73,6 @@ class EpochTrainer:
         if state.scaler:
             self.stepper.scaler.load_state_dict(state.scaler)
         self.in_step = False
-        self._changing: list[nn.Module] = []
         self._made: tuple[int, list[list[LossBatch]]] | None = None  # the steps of one epoch
         self._tried: tuple[tuple[object, FreezePlan], Splitting] | None = None
         self.steps_per_epoch = len(self.steps())
@@ -208,12 +205,14 @@ class EpochTrainer:
         unfrozen = self.rates.unfrozen_at()
         net.train()
         # The modules to restore before a step is repeated. Held modules do not change.
-        self._changing = [*unheld(net), *self.setup.loss.modules()]
+        changing = [*unheld(net), *self.setup.loss.modules()]
+        before: Snapshot | None = None
         for step in left:
             images = sum(len(part.images) for part in step)
             started, waited = time.perf_counter(), loaded.seconds
             self.rates.set(unfrozen)
-            loss = self._step(loaded, step, execution, engine)
+            before = Snapshot(changing, over=before)  # a loss may have a memory of 100 MB
+            loss = self._step(loaded, step, execution, engine, before)
             state.step += 1
             state.epoch_step += 1
             state.loss_sum += loss * images
@@ -244,8 +243,8 @@ class EpochTrainer:
         parts: Sequence[LossBatch],
         execution: Execution,
         engine: Engine,
+        before: Snapshot,
     ) -> float:
-        before = Snapshot(self._changing)
         try:
             return self._attempt(batches, parts)
         except Exception as raised:

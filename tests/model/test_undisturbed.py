@@ -131,3 +131,20 @@ def test_an_equal_value_in_the_place_of_another_is_no_change() -> None:
     snapshot = Snapshot(net.modules())
     net.mean, net.array, net.table = net.mean.clone(), net.array.copy(), net.table.copy()
     assert not list(snapshot.changed())
+
+
+def test_a_snapshot_over_an_earlier_one_reuses_its_memory() -> None:
+    net = Keeps()
+    first = Snapshot(net.modules())
+    copies = {id(content) for _, content in first._contents.values() if torch.is_tensor(content)}
+    net(torch.randn(4, 3))
+    net.mean = torch.ones(5)  # of another shape
+    again = Snapshot(net.modules(), over=first)
+    reused = {id(content) for _, content in again._contents.values()} & copies
+    assert len(reused) >= len(copies) - 1
+    before = state(net)
+    net.count.add_(1)
+    net.mean.mul_(2)
+    net.norm.running_mean.add_(1)
+    again.restore()
+    assert state(net) == before
