@@ -18,9 +18,9 @@ from torch import Tensor, nn
 import siamkit
 from siamkit import api
 from siamkit.errors import ConfigError, ResourceError
-from siamkit.interfaces import Event
+from siamkit.interfaces import Event, FreezePlan
 from siamkit.runs import checkpoint
-from siamkit.training import fitting
+from siamkit.training import fitting, range_test, splitting
 
 Values = Callable[..., dict[str, Any]]
 
@@ -420,3 +420,62 @@ def test_a_process_whose_memory_really_runs_out_goes_on(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "out of memory in epoch 1" in done.stdout
     assert "per forward pass: from here on" in done.stdout
+
+
+def turns_norms_on(stages: Any, progress: Any) -> FreezePlan:
+    """A policy whose second phase is not known before: it trains the statistics of norms."""
+    names = [stage.name for stage in stages]
+    return FreezePlan.of(stages, names, norm="train" if progress.history else "affine")
+
+
+turns_norms_on.metric_driven = True  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"grad_checkpointing": True}, "activations cannot be recomputed in epoch 2"),
+        ({"micro_batch": 4}, "exact accumulation is not possible in epoch 2"),
+    ],
+)
+def test_what_a_later_plan_forbids_is_refused_at_its_start(
+    image_folder: Path, tmp_path: Path, train: dict[str, Any], message: str
+) -> None:
+    backbone = {"name": "timm:test_resnet", "pretrained": False}
+    with pytest.raises(ConfigError, match=message):
+        siamkit.fit(
+            data=image_folder, backbone=backbone, freeze=turns_norms_on, epochs=2, batch_size=16,
+            image_size=32, run_dir=tmp_path / "run", engine={"cut": "off"}, train=train,
+        )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_an_execution_is_tried_once(run_values: Values, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[object] = []
+    real = splitting.compare
+    monkeypatch.setattr(splitting, "compare", lambda *args: tried.append(1) or real(*args))
+    api.fit(run_values(freeze={"name": "full"}, train={"epochs": 2}))
+    assert not tried, "with one pass per step, nothing is tried"
+    values = run_values(
+        freeze={"name": "stages", "warmup": 2}, train={"epochs": 4, "micro_batch": 4},
+    )  # fmt: skip
+    api.fit({**values, "run_dir": values["run_dir"] + "2"})
+    assert len(tried) == 2, "once for each phase"
+
+
+@pytest.mark.slow
+def test_a_rate_is_found_with_the_whole_batch_if_passes_cannot_be_smaller(
+    image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(range_test, "fitting_pass", lambda *_: fitting.Fit(4, 1, 1, 1))
+
+    def find(micro: Any) -> Any:
+        torch.manual_seed(0)
+        return siamkit.find_lr(
+            data=image_folder, backbone=Own(1000), freeze="full", batch_size=16, image_size=32,
+            steps=20, engine={"cut": "off"}, train={"micro_batch": micro},
+        )["losses"]  # fmt: skip
+
+    assert find("auto") == find(None)
+    with pytest.raises(ConfigError, match="the other images of its forward pass"):
+        find(4)
