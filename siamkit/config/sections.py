@@ -159,8 +159,7 @@ class TrainConfig(Section):
         description="Gradient accumulation over micro-batches. exact: the loss compares all images "
         "of the batch, so the step equals that of the whole batch (but each pass draws its own "
         "dropout), and most images pass through the network twice. naive: each micro-batch has a "
-        "loss of its own, without the negatives in other "
-        "micro-batches.",
+        "loss of its own, without the negatives in other micro-batches.",
     )
     micro_batch: int | Literal["auto"] | None = Field(
         None,

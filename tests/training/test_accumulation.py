@@ -301,7 +301,8 @@ def test_passes_that_became_smaller_become_whole_where_they_must(
     )  # fmt: skip
     told = [e.data["text"] for e in events if "forward pass" in e.data.get("text", "")]
     assert "has at most 8 images" in told[0]
-    assert told[1].startswith("a forward pass takes the whole batch again: ")
+    assert told[1].startswith("a forward pass takes the whole batch again: ") and len(told) == 2
+    assert checkpoint.latest_intact(tmp_path / "run/checkpoints")[0].state["largest_pass"] is None
 
 
 @pytest.mark.slow
