@@ -1,6 +1,6 @@
 """siamkit in Python: the functions behind the command line.
 
-They load on first use, because most of them import torch, and those that run an exported model do
+Each function loads on first use. Most of them import torch; those that run an exported model do
 not.
 """
 

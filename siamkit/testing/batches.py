@@ -31,7 +31,7 @@ class Batches:
     views: int = 1
 
     def __call__(self, labels: Tensor, *, same: bool = False) -> tuple[Tensor, Tensor]:
-        """Return embeddings ``[N, dim]`` and labels ``[N]``: first all first views, then the second.
+        """Return embeddings ``[N, dim]`` and labels ``[N]``: all first views, then the second.
 
         Args:
             labels: The label of each image. N is their number times the number of views.
