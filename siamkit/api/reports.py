@@ -23,7 +23,7 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> dict[
         that the report shows: ``test``, ``val`` or None) and ``notices``.
 
     Raises:
-        CheckpointError: There is no run, or its config is damaged.
+        CheckpointError: There is no run.
         ConfigError: ``output`` is a folder.
         ResourceError: The file cannot be written.
     """

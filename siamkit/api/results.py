@@ -71,7 +71,7 @@ class TrainingResult(Result):
 
     @property
     def metrics(self) -> Mapping[str, Metrics]:
-        """Held-out metrics: ``untrained``, ``best``, ``last``; ``test`` if there is such a split."""
+        """Held-out metrics: ``untrained``, ``best``, ``last``, and ``test`` for a test split."""
         return dict(self["metrics"])
 
     @property

@@ -1,4 +1,4 @@
-"""``siamkit cache``: list, prune, clear."""
+"""``siamkit cache``: lists or removes cached features."""
 
 from __future__ import annotations
 
@@ -121,7 +121,8 @@ def clear(
             )
         size = units.size(sum(store.bytes for store in stores))
         typer.confirm(
-            f"Remove {plural(len(stores), 'store')} ({size}) in {printable(root)}?",
+            f"Remove {plural(len(stores), 'store')} of cached features ({size}) in "
+            f"{printable(root)}?",
             abort=True,
             err=True,
         )
@@ -130,7 +131,7 @@ def clear(
 
 def _require_number(value: float | None, flag: str) -> None:
     if value is not None and not value <= _MOST:  # NaN is not
-        raise ConfigError("is no limit", where=flag, got=value, allowed=f"0 to {_MOST:,}")
+        raise ConfigError("is not a valid limit", where=flag, got=value, allowed=f"0 to {_MOST:,}")
 
 
 def _root(cache_dir: Path | None) -> Path:
