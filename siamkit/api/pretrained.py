@@ -80,9 +80,8 @@ def from_pretrained(
 
     Raises:
         ConfigError: There is no such folder, an object is missing, or the hub refuses access.
-        CheckpointError: A file is damaged, the hub cannot be reached, or the rebuilt network's
-            output differs from the saved network's.
-        PluginError: A plugin is missing.
+        CheckpointError: A file is damaged, a plugin is missing, the hub is unreachable, or the
+            rebuilt network's output differs from the saved network's.
     """
     return load_net(folder, backbone=backbone, head=head).net
 
