@@ -358,7 +358,7 @@ class Loss(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class Event:
-    """An event of a run. Listeners, trackers and the hook ``siamkit_event`` receive it.
+    """An event of a run, which listeners, trackers and observer plugins receive.
 
     Attributes:
         name: ``lr_find``, ``run_start``, ``phase_start``, ``fill``, ``engine``, ``untrained``,
