@@ -25,7 +25,7 @@ ROOMS = {
     "cli": "The commands, one file each: they parse, call `api` and print.",
     "api": "The functions behind the commands. They take names, mappings or objects.",
     "testing": "The conformance kit for plugins. It takes names or objects.",
-    "objects": "Python objects that users pass instead of names: adapters, registry entries, hashes.",
+    "objects": "Python objects passed instead of names: adapters, registry entries and hashes.",
     "report": "Tables, the log of a run, and the HTML report.",
     "compress": "Pruning: groups and importance of channels, their choice, and the rounds.",
     "training": "Fit, the epoch loop, the step, the optimizer, the rates and the batches.",

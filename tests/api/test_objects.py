@@ -238,7 +238,9 @@ def test_inspection_counts_the_classes_of_data_in_memory() -> None:
     given = {"backbone": Plain(), "head": "identity", "freeze": "full", "image_size": 32}
     found = siamkit.inspect(data=pictures(), loss=loss, **given)
     assert found["loss"]["parameters"] == 64
-    with pytest.raises(ConfigError, match="loss: ArcFaceLoss is made for another number of classes"):
+    with pytest.raises(
+        ConfigError, match="loss: ArcFaceLoss is made for another number of classes"
+    ):
         siamkit.inspect(data=pictures(classes=10), loss=loss, **given)
 
 
