@@ -46,7 +46,7 @@ def optional_text(value: Any, where: str) -> str | None:
         ConfigError: ``value`` is neither None nor text, or is blank.
     """
     if value is not None and not (isinstance(value, str) and value.strip()):
-        raise ConfigError("must be text", where=where, got=value)
+        raise ConfigError("must be text that is not blank", where=where, got=value)
     return value
 
 

@@ -141,7 +141,9 @@ def refused(
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, LocalTokenNotFoundError) or status == 401:
         return ConfigError(
-            "not logged in to the hub, or no such model", where=HUB + name, hint=LOG_IN
+            "not logged in to the hub, or no such model",
+            where=HUB + name,
+            hint=f"check the name, or {LOG_IN}",
         )
     if status == 403:
         return ConfigError(

@@ -2,7 +2,7 @@
 
 With several processes, one process fills the cache and the others wait for it. In each phase, the
 loop first applies the plan and then wraps the module to train: the part after the frozen part, or
-the whole network. So ``DistributedDataParallel`` averages the gradients of all trainable parameters.
+the whole network. So ``DistributedDataParallel`` averages all trainable parameters' gradients.
 """
 
 import torch

@@ -131,7 +131,7 @@ def _exported(
     manifest = read_manifest(folder)
     if manifest.kind in KERNELS:
         raise ConfigError(
-            f"the model was exported for {manifest.kind}, and runs without torch",
+            f"the model was exported for {manifest.kind}, so a siamkit.Embedder cannot load it",
             where=str(folder),
             hint="siamkit.ExportedModel(FOLDER) opens it",
         )

@@ -35,8 +35,8 @@ def find_lr(
 
     Args:
         config: As for :func:`fit`.
-        phase: The number of the phase, from 1; None: the first.
-        epoch: The number of an epoch in the phase, from 1, instead of ``phase``.
+        phase: The number of the phase to test, from 1; None: the first.
+        epoch: An epoch of the run, from 1, instead of ``phase``: its phase is tested.
         steps: The number of rates to try, at least 20.
         lowest: The first rate.
         highest: The last rate; at least 10 times the first.

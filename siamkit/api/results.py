@@ -176,7 +176,7 @@ class RateResult(Result):
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The lowest and the highest rate that a repeat alone suggests; None without any."""
+        """The lowest and the highest rate that a repeat alone suggests; None if ``lr`` is None."""
         return None if self["low"] is None else (float(self["low"]), float(self["high"]))
 
     @property
