@@ -54,7 +54,8 @@ def require_unused(given: Mapping[str, Any], beside: str) -> None:
     """Refuse arguments that would have no effect.
 
     Args:
-        given: The arguments by name as the user spells them; those that are None were not given.
+        given: The arguments by name, as the user spells them. None means that an argument was not
+            given.
         beside: The other argument, which makes these useless. It ends the message ``cannot be used
             with ...``: for example, ``an embedder, which has its network``.
 

@@ -106,7 +106,7 @@ def require_name(repo: str) -> None:
     """Check that ``repo`` can be the name of a model on the hub.
 
     Raises:
-        ConfigError: ``repo`` cannot be such a name.
+        ConfigError: ``repo`` cannot be the name of a model on the hub.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id

@@ -77,7 +77,7 @@ def read(given: Mapping[str, Any], registries: Mapping[str, Registry]) -> Argume
 
 
 def objects_of(given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Check the objects that are passed to an existing run, and return those that are not None.
+    """Check the objects that are passed to an existing run; return all that are not None.
 
     Args:
         given: The objects by the name of their argument.

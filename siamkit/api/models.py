@@ -33,7 +33,7 @@ def open_run(run_dir: str | Path, **objects: Any) -> OpenRun:
     Args:
         run_dir: The run's directory.
         **objects: Objects that the run was started with, under the same names as in
-            :func:`siamkit.fit`. Pass only those that the caller uses; None counts as not passed.
+            :func:`siamkit.fit`. Pass only the objects that are needed; None counts as not passed.
 
     Raises:
         CheckpointError: There is no run, or an object differs from the one that the run was

@@ -52,14 +52,14 @@ def prune(
         ratio: The share of the network's operations (FLOPs) to remove, between 0 and 1.
         finetune_epochs: Epochs of fine-tuning after each round; None: as many as the run has.
         part: The layers to remove channels from. ``trainable``: only those that train in the
-            fine-tuning, so that frozen layers keep their values. ``frozen``: only those that do not
-            train. ``all``: all layers.
+            fine-tuning, so that frozen layers keep their values. ``frozen``: only the frozen
+            layers. ``all``: all layers.
         iterations: The number of rounds. Each round removes a part of the operations and then
             fine-tunes.
         listeners: Called with every :class:`siamkit.Event` of the fine-tuning.
         progress: As for :func:`fit`.
-        **given: Objects that the run was started with, such as ``backbone``. And new settings of
-            the fine-tuning under the same names as in :func:`fit`: ``freeze``, ``optimizer``,
+        **given: Objects that the run was started with, such as ``backbone``. Also new settings of
+            the fine-tuning, under the same names as in :func:`fit`: ``freeze``, ``optimizer``,
             ``scheduler``, ``lr``, ``batch_size``, ``device``, ``train``, ``engine``,
             ``calibration``, ``track``, ``report``, or the new path of ``data``.
 

@@ -292,8 +292,8 @@ def check_data(
         root: The folder that a table's paths are relative to; None: the table's folder.
         path_column: The column of a table with the images' paths; None: ``path``.
         label_column: The column of a table with the images' classes; None: ``label``.
-        strict: Whether an image or a group in two splits is a problem; None: no, unless ``data``
-            sets it.
+        strict: Whether an image or a group in two splits is a problem; None: as ``data`` says, by
+            default no.
         seed: Seed of the choice of held-out classes.
         progress: Called with the name of a step, the number of finished images, and the number of
             all images.

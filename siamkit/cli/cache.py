@@ -79,7 +79,7 @@ def prune(
     cache_dir: CacheDir = None,
     json: Json = False,
 ) -> None:
-    """Remove old features, except those that a running process uses."""
+    """Remove old cached features. Features that a running process uses stay."""
     from siamkit.engine.cache import budget
 
     if max_gb is None and older_than is None:
@@ -106,7 +106,7 @@ def clear(
     cache_dir: CacheDir = None,
     json: Json = False,
 ) -> None:
-    """Remove all cached features, except those that a running process uses."""
+    """Remove all cached features. Features that a running process uses stay."""
     from siamkit.engine.cache import budget
     from siamkit.report import units
 

@@ -59,7 +59,7 @@ def write() -> None:
 
 
 def _start_writing() -> None:
-    """Start a process that writes the index, unless such a process is running."""
+    """Start a process that writes the index, if none is running."""
     marker = _file().with_suffix(".writing")
     try:
         if marker.exists() and time.time() - marker.stat().st_mtime < _STALE:

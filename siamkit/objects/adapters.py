@@ -209,7 +209,7 @@ def _fan(like: Tensor, positive: float, negative: float) -> Tensor:
 def wants_second_view(criterion: nn.Module) -> bool:
     """Return whether a loss of pytorch-metric-learning compares two views of each image.
 
-    The forward of such a loss takes reference embeddings and no labels; or the loss is a
+    It does so if its forward takes reference embeddings (``ref_emb``) and no labels, or if it is a
     ``VICRegLoss``.
     """
     parameters = inspect.signature(criterion.forward).parameters
