@@ -1,8 +1,9 @@
 """The classic recipe in Python: python examples/classic_recipe.py [DATA] [--weights FILE].
 
-The network is a ResNet50 without its classifier, with a 2048-512-128 head and triplet loss. The
-convolutional base is frozen at first. After three epochs its last two stages train too, at a tenth
-of the rate. Gradients add up over four micro-batches of 32.
+The network is a ResNet50 without its classifier, with a 2048-512-128 head and triplet loss. At
+first the ResNet50 is frozen, and only the head trains. After three epochs the last two stages of
+the ResNet50 train too, at a tenth of the rate. A batch of 128 images is processed in four
+micro-batches of 32, with one loss over the whole batch.
 """
 
 import argparse

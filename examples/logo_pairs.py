@@ -1,9 +1,10 @@
 """Write a verification set of logo-like signs: images, pairs.csv and new.csv (a,b,same).
 
 Six artists drew every sign of the built-in images. So a pair of drawings poses the same question as
-a pair of logos or signatures: do they show the same sign? Signs are compared within sheets of five,
-as signatures are compared within writers. new.csv has the last four of the twelve sheets: use it to
-evaluate a model that was trained on pairs.csv, which never saw the signs of these sheets.
+a pair of logos or signatures: do they show the same sign? The signs are divided into twelve sheets
+of five. All pairs are within a sheet, as pairs of signatures are within a writer. pairs.csv has the
+pairs of eight sheets. new.csv has those of the other four: use it to evaluate a model that was
+trained on pairs.csv, because this model never saw the signs of these sheets.
 
     python examples/logo_pairs.py logos
 """
@@ -21,7 +22,7 @@ SHEET, NEW = 5, 4
 
 
 def write(folder: Path, seed: int = 0) -> dict[str, int]:
-    """Copy the images into ``folder``, write the tables, and return how many pairs each has."""
+    """Copy the images into ``folder``, write the tables, and return the number of pairs in each."""
     signs = sorted(path for path in sample_dir().iterdir() if path.is_dir())
     for sign in signs:
         shutil.copytree(sign, folder / sign.name)
@@ -39,7 +40,7 @@ def write(folder: Path, seed: int = 0) -> dict[str, int]:
 
 
 def pairs_of(sheet: list[Path], draw: random.Random) -> list[tuple[str, str, int]]:
-    """Return every same pair of a sheet, and equally many different pairs, drawn at random."""
+    """Return all same pairs of a sheet, and equally many different pairs, drawn at random."""
     drawings = {s.name: sorted(f"{s.name}/{p.name}" for p in s.iterdir()) for s in sheet}
     same = [pair for names in drawings.values() for pair in itertools.combinations(names, 2)]
     different = [

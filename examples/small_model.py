@@ -1,10 +1,11 @@
-"""A small model to hand over: large exact batches, pruning, int8, and use without PyTorch.
+"""A small model to deploy: training with large batches, pruning, int8, and use without PyTorch.
 
     python examples/small_model.py [DATA] -o FOLDER [--python PYTHON]
 
-Trains with a large batch in micro-batches, prunes the network, exports both networks to ONNX, and
-the small one in int8 too, and prints what each is worth. Then siamkit-runtime verifies two images:
-with PYTHON, the interpreter of an environment that has siamkit-runtime and no PyTorch.
+The script trains with a large batch in micro-batches, prunes the network, exports both networks to
+ONNX, and exports the pruned network in int8 too. It prints the size, quality and speed of each
+network. Then siamkit-runtime verifies two images. PYTHON is the Python interpreter to run
+siamkit-runtime with, for example that of an environment without PyTorch.
 """
 
 import argparse
@@ -30,12 +31,12 @@ parser.add_argument("--epochs", type=int, default=8)
 parser.add_argument("--batch-size", type=int, default=120)
 parser.add_argument("--micro-batch", type=int, default=24)
 parser.add_argument("--ratio", type=float, default=0.5)
-parser.add_argument("--python", default=sys.executable, help="with siamkit-runtime")
+parser.add_argument("--python", default=sys.executable, help="a Python with siamkit-runtime")
 args = parser.parse_args()
 
 
 def cpu_seconds(*command: str) -> tuple[float, str]:
-    """Run a command, and return the seconds of CPU that it took, and its output."""
+    """Run a command, and return the seconds of CPU time that it took, and its stdout."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,7 +1,7 @@
 """siamkit: fine-tune pretrained vision backbones into embedding models.
 
-The names below are the public surface. All but ``hookimpl`` load on first use, so that importing
-siamkit (as the command line does for ``--help``) doesn't import torch.
+``__all__`` lists the public names. All but ``hookimpl`` and ``__version__`` load on first use, so
+importing siamkit does not import torch. This keeps ``siamkit --help`` fast.
 """
 
 from __future__ import annotations

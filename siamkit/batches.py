@@ -12,12 +12,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs that pass through a network, or through its suffix, together.
+    """The inputs of one forward pass: images, or the cached output of the network's frozen part.
 
     Attributes:
-        inputs: Images ``[N, C, H, W]`` float32, normalised; or activations ``[N, ...]``.
+        inputs: Images ``[N, C, H, W]`` float32, normalised; or the frozen part's output
+            ``[N, ...]``.
         labels: ``[N]`` int64.
-        indices: ``[N]`` int64, positions in the image set.
+        indices: ``[N]`` int64, the positions of the images in the image set.
     """
 
     inputs: Tensor
@@ -40,14 +41,14 @@ class Batch:
 
 
 class BatchSource(Protocol):
-    """A source of batches of one image set. A batch holds images, or activations at a boundary."""
+    """Yields batches of one image set: images, or the output of the network's frozen part."""
 
     def batches(self, batches: Iterable[Sequence[int]], view: int = 0) -> Iterator[Batch]:
         """Yield a batch for each of ``batches``, in order.
 
         Args:
             batches: The image indices of each batch.
-            view: The number of the view to yield of every image, from 0.
+            view: The number, from 0, of the view (augmentation) of every image to yield.
         """
         ...
 

@@ -36,17 +36,17 @@ def whole_number(value: Any, where: str, least: int | None = None) -> int:
 
 
 def optional_text(value: Any, where: str) -> str | None:
-    """Return a text that a user may leave out, after checking that it is one.
+    """Check an optional text that a user gave, and return it.
 
     Args:
         value: The text, or None.
         where: The name of the argument, for errors.
 
     Raises:
-        ConfigError: ``value`` is neither, or is empty.
+        ConfigError: ``value`` is neither None nor text, or is blank.
     """
     if value is not None and not (isinstance(value, str) and value.strip()):
-        raise ConfigError("must be text", where=where, got=value)
+        raise ConfigError("must be text that is not blank", where=where, got=value)
     return value
 
 
@@ -54,16 +54,19 @@ def require_unused(given: Mapping[str, Any], beside: str) -> None:
     """Refuse arguments that would have no effect.
 
     Args:
-        given: The arguments by name as the user spells them; those that are None were not given.
-        beside: What makes them useless, as the end of a sentence, such as ``an embedder, which has
-            its network``.
+        given: The arguments by name, as the user spells them. None means that an argument was not
+            given.
+        beside: The other argument, which makes these useless. It ends the message ``cannot be used
+            with ...``: for example, ``an embedder, which has its network``.
 
     Raises:
         ConfigError: One of them was given.
     """
     if names := [name for name, value in given.items() if value is not None]:
         raise ConfigError(
-            f"cannot be used with {beside}", where=", ".join(names), hint="leave it out"
+            f"cannot be used with {beside}",
+            where=", ".join(names),
+            hint="leave it out" if len(names) == 1 else "leave them out",
         )
 
 
@@ -72,8 +75,15 @@ def require_pair_or_list(
 ) -> None:
     """Check the arguments of the command ``verify``: two images, or a list of pairs.
 
+    Args:
+        a: The first image; None without one.
+        b: The second image; None without one.
+        pairs: The list of pairs; None without one.
+        output: The file for the verdicts; None without one.
+
     Raises:
-        ConfigError: Both or neither are given, or only one image, or an output without a list.
+        ConfigError: Images and a list are given, or neither; only one image is given; or an output
+            file is given without a list.
     """
     both, neither = a is not None and b is not None, a is None and b is None
     if not ((both and pairs is None) or (neither and pairs is not None)):

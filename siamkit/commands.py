@@ -1,4 +1,4 @@
-"""Plugin commands: collects the commands that plugins add. A broken plugin does not hide others."""
+"""Collects the commands that plugins add. A broken plugin does not hide the others' commands."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Added:
     Attributes:
         plugin: The entry point's name.
         distribution: The distribution that declares the entry point.
-        commands: The plugin's commands by name; those with a name in :data:`VERBS` never run.
-        problems: The problems of the commands, as sentences.
+        commands: The plugin's commands by name. A command with a name in :data:`VERBS` never runs.
+        problems: What is wrong with the commands; one text per problem.
         failure: The reason why the plugin's commands cannot be loaded; None if they can.
     """
 
@@ -66,7 +66,7 @@ def added(plugins: Plugins) -> Iterator[Added]:
 
 
 def conflicts(commands: list[Added]) -> dict[str, list[str]]:
-    """Return the distributions that claim each command, for commands that several claim."""
+    """Return the commands that several distributions add, each with these distributions' names."""
     claims: dict[str, list[str]] = {verb: [OWN] for verb in VERBS}
     for one in commands:
         for name in one.commands:

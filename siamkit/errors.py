@@ -2,13 +2,13 @@
 
 ::
 
-    SiamkitError              exit 1   a bug, or a plugin that broke its contract
+    SiamkitError              exit 1   a bug in siamkit or in a plugin
     ├── ConfigError           exit 2   usage, configuration, unknown names
     ├── DataError             exit 3   images, labels, splits
-    ├── CheckpointError       exit 4   weights files and checkpoints
-    ├── PluginError           exit 5   a plugin that does not load, or two with one name
-    ├── NonFiniteError        exit 6   NaN or infinity in a loss or gradient
-    ├── ResourceError         exit 7   disk or memory
+    ├── CheckpointError       exit 4   runs, checkpoints, weights, exports and indexes
+    ├── PluginError           exit 5   a plugin that does not load, fails or breaks its contract
+    ├── NonFiniteError        exit 6   NaN or infinity in a loss, a gradient or an embedding
+    ├── ResourceError         exit 7   disk, memory, file access, a run in use, no hub to push to
     ├── FrozenDriftError      exit 1   a frozen tensor changed: the freezing proof failed
     └── Interrupted           exit 130 or 143, a signal stopped the command
 """
@@ -24,11 +24,11 @@ from .words import printable
 
 
 class SiamkitError(Exception):
-    """The base of everything siamkit raises on purpose.
+    """The base class of all errors that siamkit raises on purpose.
 
     Args:
         what: The problem, as a sentence without a full stop.
-        where: The place that the user can change: a file, a key, an option or a row.
+        where: What the user can change: a file, a config key, an option or a row of a table.
         got: The offending value.
         of: The thing that the value belongs to, such as ``loss 'triplet'``.
         allowed: The values that would have been accepted.
@@ -110,25 +110,25 @@ class DataError(SiamkitError):
 
 
 class CheckpointError(SiamkitError):
-    """A weights file or a checkpoint is damaged, foreign, or does not fit."""
+    """A run, checkpoint, weights file, export or index is missing, damaged, or does not fit."""
 
     exit_code = 4
 
 
 class PluginError(SiamkitError):
-    """A plugin failed to load, or two plugins claim one name."""
+    """A plugin does not load, raises an exception, breaks its contract, or claims a taken name."""
 
     exit_code = 5
 
 
 class NonFiniteError(SiamkitError):
-    """A loss or a gradient is NaN or infinite."""
+    """A loss, a gradient or an embedding is NaN or infinite."""
 
     exit_code = 6
 
 
 class ResourceError(SiamkitError):
-    """The machine ran out of disk space or memory."""
+    """Disk space, memory or access to a file is lacking, or another process uses the run."""
 
     exit_code = 7
 
@@ -171,22 +171,23 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_nobodys_fault(error: BaseException) -> bool:
     """Return whether an exception that a plugin's code raised is not the plugin's fault.
 
-    Such exceptions are siamkit's own errors, which a plugin may raise on purpose; the user's
-    interruption; and a lack of memory. They pass unchanged.
+    These exceptions are siamkit's own errors, which a plugin may raise on purpose; an interruption
+    by the user; and a lack of memory.
     """
     return isinstance(error, SiamkitError | KeyboardInterrupt) or is_out_of_memory(error)
 
 
 @contextmanager
 def calling(whose: str, doing: str = "failed") -> Iterator[None]:
-    """Turn any exception of a plugin, ``SystemExit`` included, into an error that names the plugin.
+    """Turn an exception of a plugin, even ``SystemExit``, into an error that names the plugin.
 
     Args:
         whose: The plugin's entry, such as ``loss 'triplet' of siamkit-mine``.
         doing: The words after ``whose`` in the message, such as ``failed to build``.
 
     Raises:
-        PluginError: The block raised an exception that :func:`is_nobodys_fault` does not excuse.
+        PluginError: The block raised an exception. Exceptions for which :func:`is_nobodys_fault`
+            returns True pass unchanged.
     """
     try:
         yield

@@ -1,10 +1,11 @@
 """Files: checks users' paths, reads regular files only, and replaces files and folders at once.
 
 :func:`replacing` writes a new file or folder inside a private folder beside the target, then moves
-it to the target. A crash leaves the old target or the new one. Only a crash between the two moves
-that replace a folder leaves none, until the next writer, or a reader by :func:`put_back`, moves the
-old one back. The private folder is locked while its process lives, so the next writer recognises
-the private folders of killed processes and removes them.
+it to the target. After a crash, the old target or the new one is there. There is one exception: a
+folder is replaced by two moves, and after a crash between them the target is missing. The next
+writer then moves the old folder back, and so does a reader that calls :func:`put_back`. A process
+locks its private folder while it lives, so the next writer recognises the private folders of killed
+processes and removes them.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def path_of(value: Any, where: str, what: str = "a file or a folder") -> Path:
     Args:
         value: The path: text, or an object such as a ``pathlib.Path``.
         where: The name of the argument, for errors.
-        what: What the path must lead to, for errors, such as ``a run's directory``.
+        what: The expected kind of file or folder, for errors, such as ``a run's directory``.
 
     Raises:
         ConfigError: ``value`` is no path, is too long, is empty (for example, an unset shell
@@ -66,11 +67,11 @@ def path_of(value: Any, where: str, what: str = "a file or a folder") -> Path:
             f"must be the path of {what}", where=where, got=kind, allowed="text or a pathlib.Path"
         )
     if not value or "\0" in value:
-        problem = "hold a NUL character" if value else "be empty"
-        raise ConfigError(f"must be the path of {what}, and not {problem}", where=where, got=value)
+        problem = "contains a NUL character" if value else "is empty"
+        raise ConfigError(f"must be the path of {what}, but {problem}", where=where, got=value)
     if is_too_long(value):
         raise ConfigError(
-            f"must be the path of {what}, and is longer than the system allows",
+            f"must be the path of {what}, but is longer than the system allows",
             where=where,
             got=f"{value[:40]}...",
         )
@@ -107,7 +108,7 @@ def is_there(path: Path) -> bool:
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """Open a regular file for reading. Refuse anything else at once, since a FIFO would block.
+    """Open a regular file for reading. Refuse anything else at once, because a FIFO would block.
 
     Raises:
         OSError: The file cannot be opened, or ``path`` is no regular file.
@@ -124,7 +125,7 @@ def open_regular(path: Path) -> io.BufferedReader:
 def append_line(path: Path, line: str) -> None:
     """Append a line to a text file, which is created if it does not exist.
 
-    If a crash cut the last line off, the new one does not continue it.
+    If a crash cut off the file's last line, the new line still starts on a line of its own.
 
     Raises:
         OSError: The file cannot be written, or ``path`` is no regular file.
@@ -169,7 +170,8 @@ def reading(path: Path, hint: str | None = None) -> Iterator[None]:
     """Turn an OSError of the block, which reads a run or an index, into a CheckpointError.
 
     Args:
-        path: The file or folder that is being read; named in the message if the OSError names none.
+        path: The file or folder that is being read. The message names it if the OSError names no
+            file.
         hint: The next step, for the message.
 
     Raises:
@@ -187,7 +189,7 @@ def reading(path: Path, hint: str | None = None) -> Iterator[None]:
 
 
 def refused_by_system(error: BaseException) -> ResourceError | None:
-    """Return the error about a file that the system refuses to use; None for other errors."""
+    """Return a ResourceError for an OSError about a full disk or a refused file; otherwise None."""
     if not isinstance(error, OSError) or error.errno is None:
         return None
     if error.errno == errno.ENOSPC:
@@ -215,7 +217,7 @@ def writing(path: Path, hint: str | None = None) -> Iterator[None]:
 
     Args:
         path: The file or folder that is being written, for the message.
-        hint: The next step, for the message; None: the advice for a file of a run.
+        hint: The next step, for the message; None: a hint for a file in a run's directory.
 
     Raises:
         ResourceError: The disk is full, over quota or not writable, or the path is unusable.
@@ -231,7 +233,8 @@ def writing(path: Path, hint: str | None = None) -> Iterator[None]:
             f"cannot write: {_reason(error)}",
             where=str(path),
             hint=hint
-            or f"free some space or choose another {setting('run_dir')}; earlier files are intact",
+            or "check the free space and the permissions, or choose another "
+            f"{setting('run_dir')}; earlier files are intact",
         ) from None
 
 
@@ -273,7 +276,7 @@ def replacing(target: Path, hint: str | None = None) -> Iterator[Path]:
         hint: The next step if ``target`` cannot be written; see :func:`writing`.
 
     Raises:
-        ResourceError: ``target`` cannot be written, or cannot be replaced, such as a device.
+        ResourceError: ``target`` cannot be written, or is a device or a FIFO.
     """
     with writing(target, hint):
         _require_replaceable(target)
@@ -300,14 +303,15 @@ def _require_replaceable(target: Path) -> None:
 
 
 def is_leftover(path: Path) -> bool:
-    """Return whether a path has the name of a writer's private folder; the writer may still run."""
+    """Return whether a path is named like a writer's private folder. The writer may still run."""
     return _PLACE.fullmatch(path.name) is not None
 
 
 def sweep(folder: Path) -> None:
-    """Remove the private folders of killed writers from a folder; those of living writers stay.
+    """Remove the private folders that killed writers left in a folder.
 
-    A folder that a killed writer had moved away is put back first.
+    The private folders of running writers stay. If a killed writer had moved a folder away to
+    replace it, that folder is put back first.
     """
     for place in folder.glob(f"{_PREFIX}*"):
         if not is_leftover(place) or place.is_symlink():
@@ -323,8 +327,8 @@ def sweep(folder: Path) -> None:
 
 
 def put_back(target: Path) -> None:
-    """Put back a folder whose replacement a killed process did not finish; readers call this."""
-    with suppress(OSError):  # then it is missing, as the reader will say
+    """Put a folder back if a killed process had moved it away to replace it. Readers call this."""
+    with suppress(OSError):  # if this fails, the reader reports that the target is missing
         if not is_there(target):
             sweep(target.parent)
 
@@ -332,8 +336,8 @@ def put_back(target: Path) -> None:
 def _claimed(folder: Path) -> tuple[Path, _Lock]:
     """Return a new private folder in ``folder``, and its lock, which this process holds.
 
-    Until the private folder is locked, it has a name that :func:`sweep` leaves alone for an hour,
-    so no other process takes it for the folder of a killed writer.
+    Before the private folder is locked, another process could take it for the folder of a killed
+    writer. So it first has a name that :func:`sweep` leaves alone for an hour.
     """
     token = os.urandom(8).hex()
     unlocked, place = folder / f"{_UNLOCKED}{token}", folder / f"{_PREFIX}{token}"
@@ -346,7 +350,7 @@ def _claimed(folder: Path) -> tuple[Path, _Lock]:
 class _Lock:
     """The lock of a private folder, which the system releases when its process dies.
 
-    The package filelock has such locks too, but siamkit-runtime does without it.
+    The package filelock has the same kind of lock, but siamkit-runtime does not depend on it.
 
     Args:
         place: The private folder.
@@ -391,7 +395,7 @@ def _publish(new: Path, target: Path, old: Path) -> None:
 
 
 def _settle(place: Path) -> None:
-    """Put back a folder that was moved away, or move its hidden entries to the new folder."""
+    """Put back a folder that was moved away; if there is a new one, give it the hidden entries."""
     for old in (place / _OLD).glob("*"):
         target = place.parent / old.name
         with suppress(OSError):

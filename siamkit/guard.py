@@ -1,4 +1,4 @@
-"""The guard: makes errors and wrong results of a plugin in a run name the plugin.
+"""The guard: adds a plugin's name to the errors of its code, and to errors about its results.
 
 :func:`guard` wraps one method of an object in :func:`siamkit.errors.calling`. The wrapper replaces
 the method on the object itself, so the object keeps its type, attributes and parameters, and no
@@ -48,7 +48,8 @@ class Guarded:
     Args:
         call: The function.
         whose: The plugin's entry, for errors.
-        check: Called with the result and the arguments; raises if the result breaks the contract.
+        check: Called with the result and the arguments. It raises PluginError if the result breaks
+            the contract; None: no check.
     """
 
     def __init__(
@@ -70,9 +71,9 @@ class Guarded:
 
 
 class GuardedLoss(Guarded):
-    """A loss's forward. A call marks where the loss begins in autograd's graph.
+    """A loss's forward. Each call marks where the loss begins in autograd's graph.
 
-    The mark tells an error in the loss's backward from one in the network's.
+    The mark shows whether an error in backward comes from the loss or from the network.
     """
 
     def __call__(self, embeddings: Any, *args: Any, **kwargs: Any) -> Any:
@@ -91,9 +92,14 @@ class GuardedLoss(Guarded):
 
 
 def guard(made: Any, whose: str) -> Any:
-    """Guard the method of a policy, scheduler, loss or optimizer, and return the object.
+    """Wrap the method of a plugin's object that a run calls, and return the object.
 
-    Other objects, and objects that are guarded already, are returned unchanged.
+    The method is a policy's ``plan``, a scheduler's ``lr_scale``, a loss's ``forward`` or an
+    optimizer's ``step``. Other objects, and objects that are guarded already, stay unchanged.
+
+    Args:
+        made: The object.
+        whose: The plugin's entry, for errors, such as ``loss 'triplet' of siamkit-mine``.
     """
     check: Callable[..., None] | None = None
     wrapper = Guarded
@@ -121,7 +127,7 @@ def _is_optimizer(made: object) -> bool:
 
 
 def name_of(made: object, otherwise: str) -> str:
-    """Return the entry that made a guarded object, for errors; ``otherwise`` for other objects."""
+    """Return the text for a guarded policy, scheduler or loss in errors; else ``otherwise``."""
     for method in ("plan", "lr_scale", "forward"):
         guarded = getattr(made, method, None)
         if isinstance(guarded, Guarded):
@@ -137,9 +143,12 @@ def _require_scale(whose: str, scale: Any, progress: Progress) -> None:
 class Repeats:
     """Checks that a policy returns the same plan for the same arguments throughout a run.
 
-    A resumed run computes its plans from the policy again. A policy that then returns another
-    plan would train other parameters than the record says. The schedule checks two calls in a
-    row; this class also compares calls that are far apart.
+    A resumed run asks the policy for its plans again. If the policy then returned another plan,
+    the run would train other parameters than its record says. The schedule compares two calls in
+    a row; this class also compares calls that are far apart.
+
+    Args:
+        whose: The plugin's entry, for errors.
     """
 
     def __init__(self, whose: str) -> None:
@@ -183,17 +192,17 @@ def _moment(progress: Progress) -> tuple[Any, ...]:
 
 @contextmanager
 def attributing(modules: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Turn an exception of a plugin's module, in forward or backward, into one naming the plugin.
+    """Turn an exception of a plugin's module in forward or backward into one that names the plugin.
 
     Args:
-        modules: The modules of a run by the texts that name their entries in errors, such as
+        modules: The modules of a run, each by the text that names it in errors, such as
             ``backbone 'tinyconv' of siamkit-tinyconv``.
 
     Raises:
-        PluginError: The block raised an exception inside the forward of one of ``modules``, or in
-            code that autograd called, from the Python module or package that defines one of them.
-            Other exceptions pass unchanged, and so do those that are nobody's fault (see
-            :func:`siamkit.errors.is_nobodys_fault`).
+        PluginError: The exception came from the forward of one of ``modules``; or it came from code
+            that autograd called, and this code is in the Python module or package that defines one
+            of ``modules``. Other exceptions pass unchanged, and so do those for which
+            :func:`siamkit.errors.is_nobodys_fault` returns True.
     """
     try:
         yield
@@ -205,7 +214,7 @@ def attributing(modules: Mapping[str, nn.Module]) -> Iterator[None]:
 
 
 def _place(error: BaseException, modules: Mapping[str, nn.Module]) -> str | None:
-    """Return a text that says which entry failed in forward or backward; None if no entry did."""
+    """Return a text such as ``loss 'x' of y failed in backward``; None if no plugin failed."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     for frame in frames:
         if frame.f_globals.get("__name__") == _CALL:
@@ -226,15 +235,15 @@ def _place(error: BaseException, modules: Mapping[str, nn.Module]) -> str | None
 def _on_its_side(
     frames: Sequence[FrameType], owners: list[str], modules: Mapping[str, nn.Module]
 ) -> list[str]:
-    """Return only the loss's entry, or only the network's, by the node that failed in backward.
+    """Return those of ``owners`` that are on the failed node's side of the graph: loss or network.
 
-    The node belongs to the loss if the loss's input, which is marked, lies before the node in the
-    graph. All of ``owners`` are returned if that excludes all of them or no node is known.
+    The node belongs to the loss if it depends on the loss's input, which is marked. If no node is
+    known, or no owner is on the node's side, all of ``owners`` are returned.
     """
     nodes = [
         frame.f_locals.get("self") for frame in frames if frame.f_globals.get("__name__") == _APPLY
     ]
-    if not nodes:  # a hook failed, and not a node
+    if not nodes:  # a hook failed, not a node
         return owners
     within = _reaches_mark(nodes[-1])
     return [whose for whose in owners if isinstance(modules[whose], Loss) is within] or owners
@@ -254,7 +263,7 @@ def _reaches_mark(node: Any) -> bool:
 
 
 def _owners(name: str, modules: Mapping[str, nn.Module]) -> list[str]:
-    """Return the entries whose code the Python module ``name`` holds; several may share it."""
+    """Return the texts for all of ``modules`` whose code is in the Python module ``name``."""
     sources = {
         whose: {source for part in module.modules() if (source := type(part).__module__)}
         for whose, module in modules.items()

@@ -43,11 +43,11 @@ class Register(Protocol):
             build: ``build(options, context)`` for backbones and losses, ``build(options,
                 in_features)`` for heads, ``build(options, groups)`` for optimizers,
                 ``build(options)`` for freeze policies, schedulers and trackers.
-            options: A pydantic model of the entry's options. Without it, the entry has none.
-            summary: One line for ``siamkit list``. Without it, the first line of ``build``'s
-                docstring is used.
+            options: A pydantic model of the entry's options; None: the entry has no options.
+            summary: One line for ``siamkit list``; empty: the first line of ``build``'s docstring.
             pretrained: For backbones: whether ``build`` can load pretrained weights. If it cannot,
-                training starts from random weights and reports this.
+                training starts from random weights and reports this, and a user who requires
+                pretrained weights gets an error.
         """
 
 
@@ -80,7 +80,7 @@ def siamkit_register_optimizers(register: Register) -> None:
 
     Each group is a dict with ``params``, ``lr``, ``weight_decay``, the ``names`` of the parameters
     and the ``stage`` that they belong to. The optimizer must keep the groups as they are, because
-    siamkit sets the rates by stage. The optimizer holds every parameter from the start, frozen ones
+    siamkit sets the rates by stage. The groups hold every parameter from the start, frozen ones
     too.
     """
 

@@ -15,16 +15,18 @@ HUB = "hf-hub:"
 """The prefix of the names of models on the hub: ``hf-hub:ORG/NAME`` or ``...@REVISION``."""
 
 TIMEOUT = 5.0
-"""Seconds after which a model hub that does not answer counts as unreachable."""
+"""A model hub that does not answer within this many seconds counts as unreachable."""
 
 LOG_IN = "log in with 'hf auth login', or set HF_TOKEN"
 
 
 @contextmanager
 def quick_to_fail() -> Iterator[str | None]:
-    """Use only the local cache in the block if the hub is unreachable; yield the reason, or None.
+    """Within the block, use only the local cache if the hub is unreachable.
 
-    Without this, the hub's client retries for 45 seconds, even if the file is in the cache.
+    Yields the reason, for errors about files that are not in the cache; None if the hub is
+    reachable. Without this, the hub's client retries for 45 seconds, even if the file is in the
+    cache.
     """
     from huggingface_hub import constants
 
@@ -68,12 +70,12 @@ def fetch(name: str, *files: Sequence[str], hint: str | None = None) -> Path:
 
     Args:
         name: ``ORG/NAME`` or ``ORG/NAME@REVISION``.
-        *files: For each file, its possible names; the first one that the model has is taken.
+        *files: For each file to fetch, its possible names. The first one that the model has counts.
         hint: The next step, for messages.
 
     Raises:
-        ConfigError: ``name`` cannot be the name of a model.
-        CheckpointError: The hub is unreachable, or has no such model or file.
+        ConfigError: ``name`` cannot be the name of a model, or the hub refuses access to it.
+        CheckpointError: The hub is unreachable, or has no such model, revision or file.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -104,7 +106,7 @@ def require_name(repo: str) -> None:
     """Check that ``repo`` can be the name of a model on the hub.
 
     Raises:
-        ConfigError: ``repo`` cannot be such a name.
+        ConfigError: ``repo`` cannot be the name of a model on the hub.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
@@ -113,7 +115,7 @@ def require_name(repo: str) -> None:
         validate_repo_id(repo)
     except HFValidationError as error:
         raise ConfigError(
-            f"not a name of a model on the hub ({reason(error)})", got=repo, allowed="ORG/NAME"
+            f"not the name of a model on the hub ({reason(error)})", got=repo, allowed="ORG/NAME"
         ) from None
 
 
@@ -139,7 +141,9 @@ def refused(
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, LocalTokenNotFoundError) or status == 401:
         return ConfigError(
-            "not logged in to the hub, or no such model", where=HUB + name, hint=LOG_IN
+            "not logged in to the hub, or no such model",
+            where=HUB + name,
+            hint=f"check the name, or {LOG_IN}",
         )
     if status == 403:
         return ConfigError(

@@ -32,7 +32,7 @@ DEFAULT_MONITOR = "recall@1"
 """The validation metric that picks the best epoch on labelled images by default."""
 
 NormMode = Literal["frozen", "affine", "train"]
-"""The behaviour of a norm layer *inside a trainable stage*.
+"""The behaviour of norm layers *inside a trainable stage*.
 
 ``frozen``: neither the affine parameters (scale and shift) nor the running statistics change.
 ``affine``: the affine parameters train, and the running statistics stay (the module is in
@@ -53,7 +53,7 @@ class Stage:
         modules: Names of the outermost modules that belong to the stage, in execution order. They
             include modules without parameters, such as activations and dropout.
         output: Name of the module whose output is the stage's output.
-        norms: The names in ``parameters`` that belong to normalisation layers.
+        norms: Names of those ``parameters`` that belong to normalisation layers.
         blocks: The blocks that the stage consists of, in execution order; empty if it has none.
     """
 
@@ -178,8 +178,8 @@ class FreezePolicy(ABC):
     A policy is pure: the same arguments give the same plan.
 
     Attributes:
-        metric_driven: True if ``plan`` reads ``progress.history``, so that the phases cannot be
-            known before the run.
+        metric_driven: True if ``plan`` reads ``progress.history``. The phases are then not known
+            before the run.
     """
 
     metric_driven: bool = False
@@ -202,7 +202,7 @@ class Scheduler(ABC):
 
     @abstractmethod
     def lr_scale(self, progress: Progress) -> float:
-        """Return the rate multiplier (>= 0, finite) for the step after ``progress.step`` steps."""
+        """Return the rate multiplier (>= 0, finite) for the step that follows ``progress.step``."""
 
 
 # --- backbones -----------------------------------------------------------------------------------
@@ -253,13 +253,17 @@ class Backbone(nn.Module, ABC):
     @property
     @abstractmethod
     def preprocessing(self) -> Preprocessing:
-        """The preparation of images."""
+        """How images are prepared: mean, standard deviation, size, interpolation and crop."""
 
     @abstractmethod
     def stages(self, granularity: Literal["stage", "block"] = "stage") -> Sequence[Stage]:
         """Return the stages, from the stem to the deepest.
 
         The stages are disjoint and cover every parameter.
+
+        Args:
+            granularity: ``stage``: whole stages, such as ``layer3``. ``block``: each block of a
+                stage is a unit of its own.
         """
 
 
@@ -272,8 +276,8 @@ class Pairs:
 
     Attributes:
         first: ``[P]`` int64, the row of each pair's first embedding in the batch.
-        second: ``[P]`` int64, the row of its second embedding.
-        same: ``[P]`` bool, True if both show the same identity.
+        second: ``[P]`` int64, the row of each pair's second embedding.
+        same: ``[P]`` bool, True if both images of the pair show the same identity.
     """
 
     first: Tensor
@@ -354,7 +358,7 @@ class Loss(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class Event:
-    """An event of a run, as listeners and observers receive it.
+    """An event of a run, which listeners, trackers and observer plugins receive.
 
     Attributes:
         name: ``lr_find``, ``run_start``, ``phase_start``, ``fill``, ``engine``, ``untrained``,

@@ -1,7 +1,7 @@
-"""JSON files: read by one reader, and sealed where they decide a result.
+"""Reads and writes JSON files. A file that decides a result is sealed with a SHA-256.
 
 A sealed object holds the SHA-256 of its other values under the key ``sha256``. The digest covers
-the values, not the text, so the file may be reformatted, but any changed value is noticed.
+the values, not the text: the file may be reformatted, but a changed value is an error.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def parsed(text: str | bytes) -> Any:
 
 
 def digest_of(value: Any) -> str:
-    """Return the SHA-256 of a JSON value; the order of keys and the layout do not count."""
+    """Return the SHA-256 of a JSON value, independent of the order of keys and of the layout."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -44,7 +44,7 @@ def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(values: Any, where: str, hint: str | None = None) -> dict[str, Any]:
-    """Check the digest of a sealed object, and return the object without it.
+    """Check the digest of a sealed object, and return the object without the digest.
 
     Args:
         values: The sealed object.

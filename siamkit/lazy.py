@@ -12,12 +12,12 @@ Getter = Callable[[str], Any]
 def lazily(
     package: str, home: Mapping[str, Iterable[str]], renamed: Mapping[str, str] | None = None
 ) -> tuple[Getter, Callable[[], list[str]]]:
-    """Return ``__getattr__`` and ``__dir__`` of a package whose names load late (PEP 562).
+    """Return ``__getattr__`` and ``__dir__`` for a package that loads its names late (PEP 562).
 
     Args:
         package: The package's name.
         home: The public names by the module that defines them.
-        renamed: The names whose module calls them otherwise: the public name to the module's.
+        renamed: The name in its module, for each public name that differs from it.
     """
     module_of = {name: module for module, names in home.items() for name in names}
     own = renamed or {}

@@ -9,14 +9,14 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
 class Checked(BaseModel):
-    """Base class of values that a user gives. NaN, infinity and booleans as numbers are errors."""
+    """Base class of models of user values. They refuse NaN, infinity and booleans as numbers."""
 
     model_config = ConfigDict(frozen=True, validate_default=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_boolean_as_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        # pydantic reads true as 1. It converts text and whole floats exactly, so they may stay.
+        # pydantic reads true as 1. It converts text and whole floats exactly, so these are allowed.
         types = set(types_in(cls.model_fields[info.field_name or ""].annotation))
         if types & {int, float} and bool not in types and _holds_boolean(value):
             raise ValueError("must be a number, not true or false")

@@ -35,8 +35,10 @@ _SECTION = re.compile(rf"^\s*\[{hookspecs.GROUP}\]\s*$", re.MULTILINE)
 class PluginInfo:
     """One entry point of the group ``siamkit``, loaded or not.
 
+    It also stands for a distribution whose ``entry_points.txt`` is malformed.
+
     Attributes:
-        name: The entry point's name.
+        name: The entry point's name; the distribution's name if its file is malformed.
         distribution: The distribution that declares the entry point.
         version: The distribution's version.
         registers: The names that the plugin registered, by kind.
@@ -58,7 +60,7 @@ class Plugins:
 
     Attributes:
         manager: pluggy's manager, which calls the hooks.
-        infos: Every entry point, loaded or not.
+        infos: A record of every entry point, loaded or not.
         registries: The registry of each kind.
     """
 
@@ -132,7 +134,7 @@ _selection: Selection | None = None
 
 
 def select(selection: Selection) -> None:
-    """Set which plugins :func:`get` loads; for the command line's global options."""
+    """Set which plugins :func:`get` loads. The command line's global options call this."""
     global _selection
     _selection = selection
     get.cache_clear()
@@ -160,8 +162,9 @@ def register(
         kind: One of :data:`siamkit.registry.KINDS`.
         name: The name that the user types.
         build: The build function; see :class:`siamkit.hookspecs.Register`.
-        replace: Replace an earlier entry of this process with the same name.
-        **given: ``options``, ``summary`` and ``pretrained``; see the same class.
+        replace: Whether to replace an entry that this process registered under the same name.
+        **given: ``options``, ``summary`` and ``pretrained``; see
+            :class:`siamkit.hookspecs.Register`.
 
     Raises:
         PluginError: An argument is wrong, or the name is registered already.
@@ -179,16 +182,18 @@ def register(
     if other is not None and not replace:
         raise PluginError(
             f"{registry.kind} {name!r} is registered already by this process",
-            hint="choose another name, or pass replace=True where a notebook's cell runs again",
+            hint="choose another name, or pass replace=True to replace it (when a notebook's cell "
+            "runs again, for example)",
         )
     _registered_here[kind, name] = entry
     registry.entries[name] = entry
 
 
 def find() -> tuple[list[importlib.metadata.EntryPoint], list[PluginInfo]]:
-    """Return the group's entry points, and the distributions whose declaration is malformed.
+    """Return the entry points of the group ``siamkit``, and records of malformed distributions.
 
-    If several distributions have one name, the first on ``sys.path`` counts, as for imports.
+    A distribution is malformed if its ``entry_points.txt`` cannot be read. If several distributions
+    have one name, the first on ``sys.path`` counts, as for imports.
     """
     entry_points: list[importlib.metadata.EntryPoint] = []
     malformed: list[PluginInfo] = []
@@ -237,8 +242,8 @@ def _comes_first(name: str, place: str) -> bool:
     """Return whether ``place`` holds the first distribution ``name`` on ``sys.path``."""
     try:
         return str(importlib.metadata.distribution(name).locate_file("")) == place
-    # importlib looks a distribution up by the name of its folder. If the folder of this one is
-    # named otherwise, importlib finds no other either, so this one comes first.
+    # importlib looks a distribution up by the name of its folder. If the folder has another name,
+    # importlib finds no distribution at all, so this one comes first.
     except Exception:
         return True
 

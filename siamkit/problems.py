@@ -1,4 +1,4 @@
-"""Validation errors: pydantic's, turned into siamkit's."""
+"""Turns pydantic's validation errors into siamkit's ConfigError."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from siamkit.errors import ConfigError, did_you_mean
 
 Namer = Callable[[str], str]
-"""Returns the place where the user can change a dotted key, such as ``loss.margin``."""
+"""Returns where the user can change a dotted key: ``--lr``, for example, for ``optimizer.lr``."""
 
 # Replacements for pydantic's words, applied in this order.
 _WORDING = (
@@ -36,7 +36,7 @@ def config_error(
         error: The validation error.
         model: The model that was validated.
         where: The text before a key, such as ``run.yaml:`` or ``loss``; or a function that
-            returns the place of a dotted key.
+            returns where the user can change a dotted key.
         of: The thing that the values belong to, such as ``loss 'triplet'``.
     """
     name = where if callable(where) else partial(_join, where)
@@ -78,8 +78,8 @@ def _problem(
     hint = None
     if kind == "literal_error" and isinstance(got, str):
         hint = did_you_mean(got, re.findall(r"'([^']+)'", message)) or None
-    # A check of a whole section got the whole section, which is too long to print. The message of
-    # the check names the conflict.
+    # If a validator checks a whole section, pydantic reports the whole section as the input, which
+    # is too long to print. The validator's message names the conflict.
     whole = kind == "value_error" and isinstance(got, dict | BaseModel)
     return ConfigError(what, where=where, got=None if whole else got, of=of, hint=hint)
 

@@ -65,7 +65,10 @@ def checked_entry(kind: str, distribution: str, name: Any, build: Any, **given: 
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise PluginError(
-            "this name cannot be registered", got=name, allowed="a-z, 0-9, '-', '_' and '.'"
+            "this name cannot be registered",
+            got=name,
+            allowed="a-z and 0-9, and after the first character also '-', '_' and '.'; a ':' at "
+            "the end only",
         )
     for keyword in given:
         if keyword not in _KEYWORDS:
@@ -117,12 +120,12 @@ def _require_build(kind: str, name: str, build: Any) -> None:
 
 
 def _require_options(name: str, options: Any) -> None:
-    """Refuse options that cannot be listed, checked, or written to a config file."""
+    """Refuse an options model that cannot be listed, checked, or written to a config file."""
     if isinstance(options, BaseModel):
         raise PluginError(
             f"options of {name!r} must be a class, not an instance of it",
             got=options,
-            hint=f"options={type(options).__name__}",
+            hint=f"pass options={type(options).__name__}",
         )
     if not isinstance(options, type) or not issubclass(options, BaseModel):
         raise PluginError(
@@ -131,10 +134,13 @@ def _require_options(name: str, options: Any) -> None:
             hint="derive a class from siamkit.Options, with one field per option",
         )
     if issubclass(options, RootModel) or "name" in options.model_fields:
-        what = "an option called 'name'" if "name" in options.model_fields else "one nameless value"
+        named = "name" in options.model_fields
+        what = "an option called 'name'" if named else "one value without a name"
         raise PluginError(
             f"options of {name!r} cannot hold {what}: a config lists the options beside 'name'",
-            hint="give the option another name",
+            hint="give the option another name"
+            if named
+            else "derive a class from siamkit.Options, with one field per option",
         )
     try:
         options.model_json_schema()

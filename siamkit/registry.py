@@ -118,7 +118,11 @@ class Entry:
     distribution: str = "siamkit"
 
     def provider(self, name: str) -> Provider:
-        """Return the provider of the entry, under the ``name`` that the user typed."""
+        """Return the origin of the entry, for the record of a run.
+
+        Args:
+            name: The name that the user typed.
+        """
         try:
             version = importlib.metadata.version(self.distribution)
         except importlib.metadata.PackageNotFoundError:
@@ -133,11 +137,12 @@ class Entry:
         Args:
             values: Option values by name.
             where: Dotted path of the options, for errors, such as ``run.yaml: loss``; or a
-                function that returns the place of an option.
+                function that returns where the user can change an option.
             kind: The entry's kind, for errors, such as ``loss``.
 
         Raises:
-            ConfigError: A value is out of range, or an option is unknown.
+            ConfigError: A value is out of range, an option is unknown, or options are given for an
+                object, which takes none.
             PluginError: A validator of the plugin raises anything but a validation error.
         """
         given = self.distribution == GIVEN
@@ -159,7 +164,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Provider:
-    """The provider of a registered name, as a run records it.
+    """The origin of a registered name: the distribution and its version. A run records it.
 
     Attributes:
         name: The name that the user typed.
@@ -172,7 +177,7 @@ class Provider:
     version: str
 
     def missing(self, kind: str, where: str) -> PluginError:
-        """Return the error for the name if it is not registered; the message says what to install.
+        """Return the error for a name that is not registered here; it says what to install.
 
         Args:
             kind: The kind of the entry, such as ``backbone``.
@@ -180,7 +185,7 @@ class Provider:
         """
         if self.distribution == HERE:
             function = f"siamkit.register_{kind.replace(' ', '_')}"
-            what = f"{kind} {self.name!r} was registered by the process that made it"
+            what = f"{kind} {self.name!r} was registered by a Python process, not by a plugin"
             return PluginError(what, where=where, hint=f"call {function}({self.name!r}, ...) first")
         version = "" if self.version == "unknown" else f" {self.version}"
         came = f"{kind} {self.name!r} came from distribution {self.distribution!r}{version}"
@@ -205,7 +210,7 @@ class Registry:
         kind: The kind's name in messages, such as ``freeze policy``.
         command: The command that lists the entries.
         entries: The entries by name.
-        conflicts: The distributions that claim a name, for each name that several claim.
+        conflicts: The names that several distributions registered, each with these distributions.
         failures: Returns the plugins that failed to load, for messages.
     """
 
@@ -216,7 +221,7 @@ class Registry:
     failures: Callable[[], list[str]] = list
 
     def add(self, entry: Entry) -> None:
-        """Add an entry. A name that two distributions claim cannot be used any more."""
+        """Add an entry. If its name is taken already, :meth:`get` refuses the name from then on."""
         other = self.entries.get(entry.name)
         if other is not None:
             claims = self.conflicts.setdefault(entry.name, [other.distribution])
@@ -258,7 +263,7 @@ class Registry:
         raise ConfigError(f"unknown {self.kind} {name!r}", hint=hint)
 
     def _missing_object(self, name: str) -> Callable[..., Any]:
-        """Return a ``build`` that raises, because the object of the run was not passed again."""
+        """Return a ``build`` that raises: the object of the run was not passed again."""
         argument = self.kind.partition(" ")[0]  # "freeze" for "freeze policy"
 
         def build(*_: Any) -> Any:

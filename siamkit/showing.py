@@ -52,7 +52,7 @@ class RichRepr:
 
 
 def mute(stream: IO[str]) -> None:
-    """Discard further output to a stream whose reader has left (``| head``), which is no error."""
+    """Discard further output to a stream whose reader has left (``| head``). This is no error."""
     with suppress(OSError, ValueError):  # a stream of a test may have no descriptor
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
@@ -76,7 +76,7 @@ class Bar:
     """A progress bar over a number of images, as a context manager.
 
     Args:
-        what: The word before the bar.
+        what: The text before the bar.
         visible: Whether to show the bar.
     """
 

@@ -4,7 +4,7 @@ A message that names an argument or a command asks these functions for its spell
 reads ``lr=0.001`` in Python and ``--lr 0.001`` on the command line. Python's spelling is the
 default; the command line switches to its own while it runs.
 
-A value in capitals, such as ``FILE``, stands for one that the user fills in.
+A value in capitals, such as ``FILE``, is a placeholder that the user replaces.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EVERYDAY: Mapping[str, str] = {
     "lr": "optimizer.lr",
     "run_dir": "run_dir",
 }
-"""The arguments of ``siamkit.fit`` that stand for one key of the config."""
+"""The arguments of ``siamkit.fit`` that set one key of the config, each with its key."""
 
 FUNCTIONS: Mapping[str, str] = {
     "train": "fit",
@@ -46,7 +46,7 @@ FUNCTIONS: Mapping[str, str] = {
     "list schedulers": "list_schedulers",
     "list trackers": "list_trackers",
 }
-"""The function in ``siamkit`` that does what a command does. Other commands have none."""
+"""The function in ``siamkit`` for each command that has one."""
 
 FlagOf = Callable[[str], str]
 """Returns the flag of a dotted config key, or the key itself if the key has no flag."""
@@ -109,8 +109,8 @@ def command(words: str, *values: Any, **options: Any) -> str:
     """Return how the user runs a command: ``'siamkit calibrate runs/a'`` in quotes, or a call.
 
     Args:
-        words: The command, such as ``calibrate``; one that is not among :data:`FUNCTIONS` is
-            spelled as on the command line in Python too.
+        words: The command, such as ``calibrate``. A command that is not among :data:`FUNCTIONS` is
+            spelled as on the command line, even in Python.
         values: The command's positional arguments.
         options: The command's options, by their names in Python.
     """

@@ -21,8 +21,8 @@ def save_tensors(
 ) -> None:
     """Write tensors to a file in a folder that only this process writes to.
 
-    Each of several tensors that share memory is written whole, because the format knows no shared
-    memory. The tensors of a network that loads them share theirs again.
+    Tensors that share memory are each written whole, because the format cannot express shared
+    memory. In a network that loads the file, the same tensors share memory again.
 
     Raises:
         OSError: The disk is full or not writable.
@@ -44,7 +44,7 @@ def save_tensors(
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous tensors on the CPU of which no two share memory."""
+    """Return contiguous tensors on the CPU, no two of which share memory."""
     result: dict[str, Tensor] = {}
     known: set[int] = set()
     for name, tensor in tensors.items():
@@ -57,7 +57,9 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
-    """Return the tensors of a file, memory-mapped: the file's disk space is in use while they live.
+    """Return the tensors of a file, mapped into memory.
+
+    While the tensors live, deleting the file does not free its disk space.
 
     Raises:
         CheckpointError: The file is missing, cannot be read, or is damaged.

@@ -1,4 +1,4 @@
-"""The version of siamkit, stated only here (the build reads it), and the versions in results."""
+"""The version of siamkit, which the build reads too, and the versions that results record."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ VERSION = "0.1.0"
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of siamkit, torch and timm, to be kept with a result."""
+    """Return the versions of siamkit, torch and timm. Results record them."""
     import importlib.metadata  # slow to import, and --help needs VERSION only
 
     return {

@@ -322,7 +322,7 @@ def test_several_processes_may_write_one_file_at_once(tmp_path: Path, attempt: i
 
 def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path: Path) -> None:
     write_atomic(tmp_path / "file", "old")
-    with pytest.raises(ResourceError, match="No space left on device; free some space"):
+    with pytest.raises(ResourceError, match="No space left on device; check the free space"):
         with replacing(tmp_path / "file"):
             raise OSError(28, "No space left on device")
     assert (tmp_path / "file").read_text() == "old"

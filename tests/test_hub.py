@@ -190,7 +190,7 @@ def test_the_token_has_no_right(hub, folder):
 
 @pytest.mark.parametrize("name", ["", "a/b/c", "with space/x", "../x", "a--b/c"])
 def test_names_that_are_none(hub, folder, name):
-    with pytest.raises(ConfigError, match="not a name of a model on the hub"):
+    with pytest.raises(ConfigError, match="not the name of a model on the hub"):
         siamkit.push_to_hub(folder, name, token=TOKEN)
 
 

@@ -195,7 +195,7 @@ class Single(RootModel[int]):
         (("x", print), {"options": {"margin": 1}}, "options of 'x' must be a pydantic model"),
         (("x", print), {"options": ()}, "options of 'x' must be a pydantic model"),
         (("x", print), {"options": Options()}, "not an instance of it.*options=Options"),
-        (("x", print), {"options": Single}, "cannot hold one nameless value"),
+        (("x", print), {"options": Single}, "cannot hold one value without a name"),
         (("x", print), {"optoins": Options}, "no argument 'optoins'.*did you mean 'options'"),
         (("x", print), {"summary": None}, "summary of 'x' must be text"),
         (("x", print), {"pretrained": 1}, "pretrained of 'x' must be True or False, got 1"),

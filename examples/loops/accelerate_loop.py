@@ -1,8 +1,8 @@
 """Freeze and cache with Accelerate: [accelerate launch] examples/loops/accelerate_loop.py [FOLDER].
 
-With several processes, one fills the cache and the others wait for it. In each phase, the loop
-applies the plan first and then wraps the module that runs: the suffix, or the whole network. So
-``DistributedDataParallel`` averages the gradients of the trainable parameters only.
+With several processes, one process fills the cache and the others wait for it. In each phase, the
+loop first applies the plan and then wraps the module to train: the part after the frozen part, or
+the whole network. So ``DistributedDataParallel`` averages all trainable parameters' gradients.
 """
 
 import torch

@@ -10,7 +10,7 @@ class FineTuning(lightning.LightningModule):
         super().__init__()
         self.images, self.net, self.controller, self.schedule = setup(folder, epochs)
         self.cached, self.losses = cached, []
-        self.now = ()  # the phase's module and data; a tuple does not register a submodule
+        self.now = ()  # the phase's module and data; in a tuple, the module is no submodule
 
     def train_dataloader(self):
         phase = self.schedule.phase_at(self.current_epoch)

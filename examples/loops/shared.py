@@ -1,4 +1,4 @@
-"""Parts that the three loops share: images with keys, a freeze policy, the start of a phase."""
+"""Shared code of the three loops: images with cache keys, a freeze policy, the start of a phase."""
 
 import argparse
 import hashlib
@@ -23,7 +23,7 @@ from siamkit.freezing import (
 
 
 class Images(ImageFolder):
-    """Class folders of images. A key identifies an image by its file and its transform."""
+    """Images in class folders. Each has a cache key: a hash of its file and of the transform."""
 
     def __init__(self, folder=None, size=64):
         steps = [transforms.Resize((size, size)), transforms.ToTensor()]
@@ -54,7 +54,11 @@ def setup(folder, epochs, name="resnet18"):
 
 
 def enter(phase, controller, images, cached):
-    """Apply the plan; return the module of this phase and the data set that it runs on."""
+    """Apply the phase's plan; return the module to train in this phase, and its data set.
+
+    With the cache, the module is the part after the frozen part, and the data set holds the frozen
+    part's output. Otherwise they are the network and the images.
+    """
     controller.apply(phase.plan)
     net = controller.net
     if cached:
@@ -64,7 +68,7 @@ def enter(phase, controller, images, cached):
             with FeatureCache(result.cut, controller) as cache:
                 rows = cache.rows(images.keys, images.stack)
             return result.cut.suffix, StackDataset(rows, images.targets)
-        print("the whole network runs:", *result.reasons)
+        print("the network cannot be cut, so all of it runs:", *result.reasons)
     return net, images
 
 
@@ -75,7 +79,7 @@ def loader(data, epoch, batch_size=32):
 
 
 def compare(main):
-    """Run a loop without and with the cache; print both times, their ratio, and a check."""
+    """Run a loop without and with the cache; print both times, and whether frozen tensors agree."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", nargs="?", help="class folders of images; default: siamkit's own")
     parser.add_argument("--epochs", type=int, default=12)

@@ -1,7 +1,7 @@
 """siamkit in Python: the functions behind the command line.
 
-They load on first use, because most of them import torch, and those that run an exported model do
-not.
+Each function loads on first use. Most functions import torch. The functions that run an exported
+model do not.
 """
 
 from __future__ import annotations

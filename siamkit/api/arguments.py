@@ -1,4 +1,4 @@
-"""The keyword arguments of Python functions, sorted into config values, objects and data."""
+"""Sorts the keyword arguments of Python functions into config values, objects and data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from siamkit.registry import Registry
 from siamkit.spelling import EVERYDAY, python_argument
 
 SECTIONS = ("train", "engine", "calibration", "track", "report")
-"""Sections of the config that have an argument of the same name, which takes a mapping."""
+"""Sections of the config whose values are passed in an argument of the same name."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Arguments:
     Attributes:
         layer: The arguments that are config values.
         objects: The arguments that are objects, by section.
-        data: The data if it is neither a path nor config values; else None.
+        data: The argument ``data`` if it is neither a path nor config values, such as a list of
+            images in memory; else None.
     """
 
     layer: Layer
@@ -35,7 +36,7 @@ class Arguments:
 
 
 def read(given: Mapping[str, Any], registries: Mapping[str, Registry]) -> Arguments:
-    """Sort keyword arguments; arguments that are None are ignored.
+    """Return keyword arguments, sorted. Arguments that are None are ignored.
 
     Args:
         given: The arguments by name.
@@ -43,7 +44,8 @@ def read(given: Mapping[str, Any], registries: Mapping[str, Registry]) -> Argume
             wrong one.
 
     Raises:
-        ConfigError: An argument is unknown; the message names the right one.
+        ConfigError: An argument is unknown (the message suggests the right one), or a path is not
+            usable.
     """
     values: dict[str, Any] = {}
     objects: dict[str, Any] = {}
@@ -75,7 +77,7 @@ def read(given: Mapping[str, Any], registries: Mapping[str, Registry]) -> Argume
 
 
 def objects_of(given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Check the objects that are passed to an existing run, and return those that are not None.
+    """Check the objects that are passed to an existing run; return all that are not None.
 
     Args:
         given: The objects by the name of their argument.
@@ -138,7 +140,7 @@ def _unknown(
 
 
 def _places(name: str, registries: Mapping[str, Registry]) -> list[str]:
-    """Return the arguments that set a key of the config, or an option of an entry."""
+    """Return the arguments that set ``name``, as a key of the config or an option of an entry."""
     places: list[str] = []
     for section, info in RunConfig.model_fields.items():
         model = ENTRY_MODELS.get(section, info.annotation)

@@ -1,4 +1,4 @@
-"""The model card's sections on a run: the data, the training, the figures and the threshold."""
+"""The sections of a run's model card: the data, the training, the figures and the threshold."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from siamkit.runs.log import Log
 
 _PARTS = {"val": "validation", "test": "test"}
 _TARGETS = {
-    "eer": "as many false accepts as false rejects",
-    "far": "a rate of false accepts of {far}",
-    "accuracy": "the best accuracy on as many same pairs as different ones",
+    "eer": "equal rates of false accepts and false rejects",
+    "far": "a false accept rate of {far}",
+    "accuracy": "the best accuracy, with same and different pairs weighted equally",
 }
 
 
@@ -30,7 +30,7 @@ class CardFacts:
     Attributes:
         config: The run's config.
         weights: The weights that the run started from, in words.
-        data: The data as in the run's event ``run_start``: images, classes and how they were split.
+        data: The value ``data`` of the event ``run_start``: the numbers of images, and the split.
         calibration: The run's threshold; None without one.
         held: The held-out images and their embeddings; None if the run has not ended.
         epoch: The best epoch, from 0.
@@ -137,7 +137,7 @@ def _figures(facts: CardFacts, held: HeldOut) -> CardSection:
             "The best epoch was chosen by these images, so the metrics are slightly optimistic."
         )
     lines.append(
-        "Intervals are 95 %, by resampling classes. Metrics without an interval have an empty cell."
+        "The 95 % intervals come from resampling classes. An empty cell means: no interval."
     )
     rows: list[Sequence[str]] = []
     retrieval, verification = found["retrieval"], found["verification"]
@@ -162,9 +162,9 @@ def _figures(facts: CardFacts, held: HeldOut) -> CardSection:
 
 
 def _rate_of(key: str) -> float | None:
-    """Return the false-accept rate in a metric's name, which is the metric's chance level.
+    """Return the false accept rate in a metric's name, such as 0.01 for ``tar@far=0.01``.
 
-    Guessing accepts the same share of the same pairs as of the different ones.
+    This is the metric's chance level: a guess accepts same and different pairs equally often.
     """
     try:
         return float(key.partition("=")[2])

@@ -1,4 +1,4 @@
-"""The configuration of a call: its arguments and config resolved, and its data in files."""
+"""Resolves the arguments and the config of a call, and writes data in memory to files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,25 @@ from siamkit.registry import Registry
 from siamkit.spelling import python_argument
 
 Config = RunConfig | Mapping[str, Any] | str | Path
-"""A resolved config, nested values, or the path of a YAML file."""
+"""A resolved config, values nested by section, or the path of a YAML file."""
 
 
 def resolved_call(
     config: Config | None, given: Mapping[str, Any]
 ) -> tuple[RunConfig, Mapping[str, Registry], Any]:
-    """Return the config of a call, its registries, and its data in memory."""
+    """Return the resolved config of a call, its registries, and its data in memory.
+
+    Args:
+        config: The call's config; None: the defaults.
+        given: The keyword arguments of the call by name. They override ``config``.
+
+    Returns:
+        The config; the registry of each section, with entries for the objects in ``given``; and
+        the argument ``data`` if it is in memory, else None.
+
+    Raises:
+        ConfigError: An argument or a value is wrong.
+    """
     if (
         isinstance(config, RunConfig)
         and is_resolved(config)

@@ -1,4 +1,4 @@
-"""Continued runs: an interrupted run, or a run that is begun if its directory holds none yet."""
+"""Continues interrupted runs. ``begin_or_continue`` begins a run if there is none to continue."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def resume(
         progress: As for :func:`fit`.
         strict: True: raise if a checkpoint is damaged. False: go back to the checkpoint before it.
         **given: Objects that the run was started with, under the same names as in :func:`fit`:
-            ``backbone``, ``head``, ``freeze``, ``loss``, ``optimizer``, ``scheduler``. And new
-            values of settings that do not affect results, which the run then keeps:
-            ``data="/new/place"`` for data that was moved, or ``data={"path": ..., "root": ...,
+            ``backbone``, ``head``, ``freeze``, ``loss``, ``optimizer``, ``scheduler``. Also new
+            values of settings that do not affect results; the run keeps them. These are
+            ``data="/new/path"`` for data that was moved, or ``data={"path": ..., "root": ...,
             "workers": ...}``; ``device``; ``engine={"cache": ..., "cache_dir": ...}``; ``track``;
             ``report``.
 
     Raises:
-        CheckpointError: There is no run, no intact checkpoint, or the data or an object changed.
+        CheckpointError: There is no run or no intact checkpoint, or the data or an object changed.
         ConfigError: An object that the run was started with is missing, a setting would affect the
             result, or an argument is wrong.
     """
@@ -56,7 +56,7 @@ def resume(
         raise ConfigError(
             "cannot be given again: the run holds its images",
             where="data",
-            allowed="the new place of data that was moved",
+            allowed="the new path of data that was moved",
         )
     return continued(
         run_dir,
@@ -107,9 +107,9 @@ def begin_or_continue(
     listeners: Sequence[Listener] = (),
     progress: bool | None = None,
 ) -> TrainingResult:
-    """Continue the run in the directory that a config names, or begin it.
+    """Continue the run in the directory that a config names, or begin it if there is none.
 
-    So one command can be repeated until the run is finished.
+    So a user can repeat one command until the run is finished.
 
     Args:
         layers: The layers of the config.
@@ -126,7 +126,8 @@ def begin_or_continue(
     config = load_config(*layers)
     if config.run_dir is None:
         raise ConfigError(
-            "is missing: it says where to look for a run to continue", where=setting("run_dir")
+            "is missing: it names the directory of the run to continue or begin",
+            where=setting("run_dir"),
         )
     run = RunDir(config.run_dir)
     if run.has_begun:

@@ -1,4 +1,4 @@
-"""The registered entries, and the configurations that name them."""
+"""Lists the registered names, and resolves configurations that use them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def load_config(*layers: Mapping[str, Any], where: str = "") -> RunConfig:
 
     Args:
         *layers: Config values, nested by section.
-        where: The source of the values, for errors.
+        where: The source of the values, for errors, such as the path of a file.
 
     Raises:
         ConfigError: A layer is no mapping, a key or a name is unknown, or a value is out of range.

@@ -1,4 +1,4 @@
-"""Export: a run's network as a folder that runs without the run, and mostly without torch."""
+"""Exports a run's network to a folder of its own, for ONNX Runtime, OpenVINO, torch or timm."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def export(
 
     The folder holds the network, a manifest (``export.json``) with the preprocessing, the
     threshold, the quality table and the SHA-256 of each file, and a card to read. The exported
-    network is compared with torch at batch sizes 1, 2 and 7 on images of the run. If they differ,
-    nothing is written. The run stays as it is.
+    network is compared with the run's network in torch, at batch sizes 1, 2 and 7 on images of the
+    run. If their outputs differ, nothing is written. The run stays as it is.
 
     Args:
         run_dir: The run's directory. Its data must still be where the run found it.
@@ -68,8 +68,9 @@ def export(
             config, for siamkit. ``timm``: the same, and plain timm loads the backbone too.
         quantize: ``int8``: weights and activations in 8 bits, calibrated on training images. Layers
             that cost quality stay in float32. Only for ``onnx`` and ``openvino``.
-        license: The licence of the weights, for the card, spelled as on the hub.
-        force: Replace an exported model that is in the folder.
+        license: The licence of the weights, for the card, spelled as on the hub, such as
+            ``apache-2.0``.
+        force: Whether to replace an exported model that is in the folder.
         seed: Seed of the choice of calibration images.
         progress: Called with a text for each step of the work.
         backbone: The module that the run was started with, if its backbone is an object.
@@ -102,7 +103,7 @@ def export(
         else:
             made = export_saved(subject, wanted.name, folder, saving)
         manifest = _completed(folder, run, subject, made, facts, license)
-        require_free(target, force)  # minutes later, something else may be there
+        require_free(target, force)  # the export took minutes, and the folder may be in use now
     return ExportResult(
         {
             "run_dir": str(run_dir),
@@ -138,7 +139,7 @@ def _completed(
 
 
 def _results(made: Converted, manifest: Manifest, subject: Subject) -> dict[str, Any]:
-    """Return what ``siamkit export --json`` says about an exported network."""
+    """Return the values of ``siamkit export --json`` that describe an exported network."""
     calibration, images = made.threshold.calibration, subject.val.images
     return {
         "format": made.kind,
@@ -179,8 +180,8 @@ def _images(run: OpenRun) -> tuple[ImageSet, ImageSet]:
         raise DataError(
             f"{error.what}; an export is calibrated and measured on the run's images",
             where=error.where,
-            hint=f"if the data was moved, {setting('data.path', 'PLACE')} in "
-            f"{command('train --resume', run.path)} sets its new place",
+            hint=f"if the data was moved, {setting('data.path', 'PATH')} in "
+            f"{command('train --resume', run.path)} sets its new path",
         ) from None
     for name, images in (("train", splits.train), ("val", splits.val)):
         run.require_images(name, images)
@@ -205,5 +206,5 @@ def _notices(made: Converted, run: OpenRun) -> Mapping[str, None]:
     notices = dict.fromkeys(made.notices)
     if made.threshold.calibration is None and made.kind != "timm":
         notices["the run has no threshold, so the exported model cannot verify pairs; "
-                f"{command('calibrate', run.path)} fits one"] = None  # fmt: skip
+                f"{command('calibrate', run.path)} fits one; then export again"] = None  # fmt: skip
     return notices

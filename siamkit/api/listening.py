@@ -20,7 +20,7 @@ from siamkit.showing import in_notebook, shown
 
 
 def checked(listeners: Any) -> Sequence[Listener]:
-    """Check that listeners are functions, and return them.
+    """Check that listeners are functions, and return them as a sequence.
 
     Raises:
         ConfigError: ``listeners`` is no sequence of functions.
@@ -53,7 +53,7 @@ def log_of(progress: bool | None) -> Iterator[Sequence[Listener]]:
 
 
 def observers() -> list[Listener]:
-    """Return one observer per plugin that observes runs, so that each can fail by itself."""
+    """Return one observer per plugin with the hook ``siamkit_event``. Each can fail by itself."""
     manager = plugins.get().manager
     found: list[Listener] = []
     for caller in manager.hook.siamkit_event.get_hookimpls():

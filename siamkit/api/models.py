@@ -1,4 +1,4 @@
-"""Loading the trained network of a run."""
+"""Opens runs, and loads the trained network of a run."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ def open_run(run_dir: str | Path, **objects: Any) -> OpenRun:
     Args:
         run_dir: The run's directory.
         **objects: Objects that the run was started with, under the same names as in
-            :func:`siamkit.fit`. Only those that are needed must be passed.
+            :func:`siamkit.fit`. Pass only the objects that are needed; None counts as not passed.
 
     Raises:
-        CheckpointError: There is no run, or an object differs from the one at its start.
-        ConfigError: An argument is no path, or no object of a run.
+        CheckpointError: There is no run, or an object differs from the one that the run was
+            started with.
+        ConfigError: ``run_dir`` is no path, or an argument does not name an object of a run.
     """
     path = path_of(run_dir, "run_dir", RUN)
     given = objects_of(objects, "open_run")
@@ -59,13 +60,13 @@ def load_model(
 
     Args:
         run_dir: The run's directory.
-        which: ``best``: the network of the best epoch; ``last``: the last saved one.
+        which: ``best``: the network of the best epoch; ``last``: that of the latest checkpoint.
         backbone: The module that the run was started with, if its backbone is an object.
         head: The module that the run was started with, if its head is an object.
 
     Raises:
         ConfigError: ``which`` is unknown.
-        CheckpointError: There is no such checkpoint, or it is damaged or of another network.
+        CheckpointError: There is no such checkpoint, it is damaged, or it is of another network.
     """
     return model_of(open_run(run_dir, backbone=backbone, head=head), which)
 
@@ -93,10 +94,10 @@ def load_embedder(
     Args:
         run_dir: The run's directory, or a folder that :func:`siamkit.export` wrote for torch
             or timm.
-        which: ``best``: the network of the best epoch; ``last``: the last saved one.
+        which: ``best``: the network of the best epoch; ``last``: that of the latest checkpoint.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        kernel: The kernel that runs the network: a value of ``engine.prefix``, or ``auto`` to
-            choose one by measurement.
+        kernel: How to run the network: ``eager`` (as it is), ``folded``, ``onnxruntime`` or
+            ``inductor``; ``auto``: the fastest one, by measurement.
         workers: Processes that decode images; None: chosen by the number of cores and images.
         backbone: As for :func:`load_model`.
         head: As for :func:`load_model`.
@@ -130,7 +131,7 @@ def _exported(
     manifest = read_manifest(folder)
     if manifest.kind in KERNELS:
         raise ConfigError(
-            f"the model was exported for {manifest.kind}, and runs without torch",
+            f"the model was exported for {manifest.kind}, so a siamkit.Embedder cannot load it",
             where=str(folder),
             hint="siamkit.ExportedModel(FOLDER) opens it",
         )

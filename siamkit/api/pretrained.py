@@ -1,4 +1,4 @@
-"""Saved networks: a folder to share, made from a run or from a network."""
+"""Saves a run's network to a folder to share, and loads saved networks."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ def save_pretrained(
     Args:
         run_dir: The run's directory.
         folder: A folder that does not exist yet, or is empty.
-        license: The licence of the weights, for the card, spelled as on the hub.
-        force: Replace a saved network that is in the folder.
+        license: The licence of the weights, for the card, spelled as on the hub, such as
+            ``apache-2.0``.
+        force: Whether to replace a saved network that is in the folder.
         backbone: The module that the run was started with, if its backbone is an object.
         head: The module that the run was started with, if its head is an object.
 
     Raises:
-        ConfigError: The folder is not empty, or an object is missing.
+        ConfigError: The folder is not empty and may not be replaced, or an object is missing.
         CheckpointError: There is no such run, it has no best epoch yet, or it is damaged.
-        NonFiniteError: The network gives NaN.
+        NonFiniteError: The network's embeddings contain NaN or infinity.
         ResourceError: The disk is full or not writable.
     """
     target = path_of(folder, "folder", "a new folder")
@@ -64,7 +65,7 @@ def from_pretrained(
     backbone: nn.Module | None = None,
     head: nn.Module | None = None,
 ) -> SiameseNet:
-    """Return a saved network, in eval mode, after a check that its output is as when it was saved.
+    """Load a saved network, check that its output is still the same, and return it in eval mode.
 
     :meth:`siamkit.Embedder.from_pretrained` returns an embedder instead, which takes image files
     and has the threshold.
@@ -78,9 +79,9 @@ def from_pretrained(
             copied.
 
     Raises:
-        ConfigError: There is no such folder, or an object is missing.
-        CheckpointError: A file is damaged, a plugin is missing, or the rebuilt network's output
-            differs from the saved network's.
+        ConfigError: There is no such folder, an object is missing, or the hub refuses access.
+        CheckpointError: A file is damaged, a plugin is missing, the hub is unreachable, or the
+            rebuilt network's output differs from the saved network's.
     """
     return load_net(folder, backbone=backbone, head=head).net
 
@@ -93,7 +94,8 @@ def facts_of(run: OpenRun) -> CardFacts:
             the run is damaged or missing.
     """
     calibration = None
-    if is_there(run.dir.calibration):  # damaged, or another network's: never published in silence
+    # If the calibration is damaged or of another network, this raises: the card must not omit it.
+    if is_there(run.dir.calibration):
         calibration = run.calibration()
     held = run.final_held_out("test") or run.final_held_out("val")
     epoch: int = run.best.state["best_epoch"]

@@ -1,4 +1,4 @@
-"""The pruning of a run."""
+"""Prunes the network of a run."""
 
 from __future__ import annotations
 
@@ -41,33 +41,34 @@ def prune(
     progress: bool | None = None,
     **given: Any,
 ) -> PruningResult:
-    """Remove channels from the network of a run, fine-tune what is left, and return both compared.
+    """Remove channels from the network of a run, fine-tune the rest, and compare both networks.
 
-    The result is a new run. The channels that matter least to the run's loss, for the time that
-    they cost, are removed; the width of the features and of the embeddings stays.
+    The pruned network is a new run. The removed channels are those that matter least to the run's
+    loss, relative to the time that they cost. The features and embeddings keep their width.
 
     Args:
         run: The directory of a run, whose best epoch's network is pruned. The run stays as it is.
         run_dir: The directory of the new run; None: ``<run>-pruned``, or ``<run>-pruned-2``...
         ratio: The share of the network's operations (FLOPs) to remove, between 0 and 1.
         finetune_epochs: Epochs of fine-tuning after each round; None: as many as the run has.
-        part: ``trainable``: remove channels only from layers that train in the fine-tuning, so
-            that frozen layers keep their values. ``frozen``: only from the others. ``all``: from
-            both.
-        iterations: The number of rounds; each removes a part of the operations and is fine-tuned.
+        part: The layers to remove channels from. ``trainable``: only those that train in the
+            fine-tuning, so that frozen layers keep their values. ``frozen``: only the frozen
+            layers. ``all``: all layers.
+        iterations: The number of rounds. Each round removes a part of the operations and then
+            fine-tunes.
         listeners: Called with every :class:`siamkit.Event` of the fine-tuning.
         progress: As for :func:`fit`.
-        **given: Objects that the run was started with, such as ``backbone``. And new settings of
-            the fine-tuning under the same names as in :func:`fit`: ``freeze``, ``optimizer``,
+        **given: Objects that the run was started with, such as ``backbone``. Also new settings of
+            the fine-tuning, under the same names as in :func:`fit`: ``freeze``, ``optimizer``,
             ``scheduler``, ``lr``, ``batch_size``, ``device``, ``train``, ``engine``,
-            ``calibration``, ``track``, ``report``, or the new place of ``data``.
+            ``calibration``, ``track``, ``report``, or the new path of ``data``.
 
     Returns:
         The output of ``siamkit prune RUN --json``, by attribute or by key.
 
     Raises:
-        ConfigError: The network cannot be pruned or not that far, an argument is wrong, or
-            torch-pruning is not installed. Nothing was written.
+        ConfigError: The network cannot be pruned, or not by ``ratio``; an argument is wrong; or
+            torch-pruning is not installed. Nothing is written in these cases.
         SiamkitError: See :mod:`siamkit.errors` for which.
     """
     objects = {k: v for k, v in given.items() if k in COMPONENTS and is_object(v)}
@@ -77,8 +78,8 @@ def prune(
     arguments = read(others, opened.registries)
     if arguments.data is not None:
         raise ConfigError(
-            "cannot be given again: the run knows its images", where="data",
-            allowed="the new place of data that was moved",
+            "cannot be given again: the run records its images", where="data",
+            allowed="the new path of data that was moved",
         )  # fmt: skip
     with log_of(progress) as log:
         return pruned(
@@ -110,7 +111,8 @@ def pruned(
         part: As for :func:`prune`.
         iterations: As for :func:`prune`.
         listeners: Called with every :class:`siamkit.Event` of the fine-tuning.
-        progress: Called when a round begins.
+        progress: Called when a round begins, with ``pruning``, the number of finished rounds and
+            the number of all rounds.
     """
     wish = Wish(_share(ratio), part, whole_number(iterations, argument("iterations"), least=1))
     if part not in PARTS:

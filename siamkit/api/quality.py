@@ -1,4 +1,4 @@
-"""Quality: the evaluation of a network, the threshold of a run, and checks of data."""
+"""Evaluates networks, fits the threshold of a run, and checks data."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from siamkit.runs.seen import chosen_texts, notices_on, seen_by, unknown_texts
 from siamkit.spelling import argument, command, setting
 from siamkit.words import plural
 
-_AT_ONCE = 256  # images that an exported model gets at a time
+_AT_ONCE = 256  # images per call of an exported model
 
 
 def evaluate(
@@ -58,13 +58,13 @@ def evaluate(
     """Measure retrieval, verification and few-shot learning, with chance levels and intervals.
 
     Args:
-        run: A run's directory, an embedder, or an exported model or its folder; None with
-            ``embeddings``. Only a run has data of its own.
+        run: A run's directory, an embedder, or an exported model or its folder; None if
+            ``embeddings`` are given. Only a run has data of its own.
         data: Data as for :func:`siamkit.fit`. The test split is used, else the validation split,
             else everything. None: the run's own test images, else its validation images.
         root: The folder that the paths of a table in ``data`` are relative to; None: the table's
             folder.
-        which: ``best``: the network of the best epoch; ``last``: the last saved one.
+        which: ``best``: the network of the best epoch; ``last``: that of the latest checkpoint.
         seed: Seed of the random pairs, folds, resamples and episodes.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         embeddings: Embeddings ``[N, E]`` of any network, normalised or not; a tensor or an array.
@@ -88,7 +88,7 @@ def evaluate(
         others = (run, data, *objects.values())
         if labels is None or any(other is not None for other in others):
             raise ConfigError(
-                "need labels, and no run, data or objects",
+                "need labels, and cannot be combined with a run, data or objects",
                 where="embeddings",
                 hint="siamkit.evaluate(embeddings=E, labels=y)",
             )
@@ -140,7 +140,7 @@ def _evaluated(
     which: Literal["best", "last"],
     seed: int,
 ) -> dict[str, Any]:
-    """Return the quality of an embedder, and what its run used the images for before."""
+    """Return the metrics of an embedder on images, and how its run used these images before."""
     notices: list[str] = []
     images, inputs, about = _images(run, embedder, data, folder, notices)
     calibration = _calibration(embedder, notices)
@@ -165,7 +165,7 @@ def _images(
     folder: Path | None,
     notices: list[str],
 ) -> tuple[ImageSet, Sequence[Any], dict[str, str]]:
-    """Return the images to evaluate on, their inputs for the embedder, and their origin."""
+    """Return the image set to evaluate on, the embedder's input for each image, and its origin."""
     if data is None:
         if run is None:
             raise ConfigError(
@@ -201,7 +201,7 @@ def _embeddings(embedder: Embedder | ExportedModel, inputs: Sequence[Any]) -> Te
 
 
 def _whole(image: Any, embedder: ExportedModel) -> Any:
-    """Return an image without a box, as an exported model takes it."""
+    """Return an image as an exported model takes it: a file, or the decoded part in a box."""
     if not isinstance(image, Sample):
         return image
     return image.path if image.box is None else decode(image.path, embedder.decoding, image.box)
@@ -221,7 +221,7 @@ def _input(item: Item) -> Any:
 
 
 def _entry(image: Any, number: int) -> Image:
-    """Return the place of an image, or the content that it has in a run if it is in memory."""
+    """Return what identifies an image: its file, or, for an image in memory, its content."""
     if isinstance(image, Sample):
         return image
     return Sample(image, 0, str(image)) if isinstance(image, Path) else content_of(image, number)
@@ -240,13 +240,13 @@ def _labelled(embeddings: Any, labels: Any) -> tuple[Tensor, ImageSet]:
         ) from None
     if vectors.ndim != 2 or len(vectors) != len(names):
         raise DataError(
-            "the numbers of embeddings and labels differ",
+            "must be one vector per label",
             where="embeddings",
             got=f"shape {list(vectors.shape)} and {len(names)} labels",
             allowed="[N, E] and N labels",
         )
     if not vectors.numel():
-        raise DataError("there are none", where="embeddings", got=f"shape {list(vectors.shape)}")
+        raise DataError("must not be empty", where="embeddings", got=f"shape {list(vectors.shape)}")
     if not torch.isfinite(vectors).all():
         raise DataError("contain NaN or infinity", where="embeddings")
     known = [name for name in names if name is not None]
@@ -258,7 +258,7 @@ def _labelled(embeddings: Any, labels: Any) -> tuple[Tensor, ImageSet]:
 
 
 def _root(root: Any, data: Any) -> Path | None:
-    """Return the folder that a table's paths are relative to, which only a table has."""
+    """Return the folder that a table's paths are relative to. Only a table may have one."""
     if not isinstance(data, str | os.PathLike):
         beside = "the run's own data" if data is None else "images that are given in Python"
         require_unused({argument("root"): root}, beside)
@@ -266,7 +266,7 @@ def _root(root: Any, data: Any) -> Path | None:
 
 
 def _calibration(embedder: Embedder | ExportedModel, notices: list[str]) -> Calibration | None:
-    """Return the calibration of the embedder's network; a notice says why there is none."""
+    """Return the calibration of the embedder's network; None, with a notice, if it is unusable."""
     try:
         return embedder.calibration
     except CheckpointError as error:
@@ -292,14 +292,16 @@ def check_data(
         root: The folder that a table's paths are relative to; None: the table's folder.
         path_column: The column of a table with the images' paths; None: ``path``.
         label_column: The column of a table with the images' classes; None: ``label``.
-        strict: Whether images or groups in two splits are problems; None: no.
+        strict: Whether an image or a group in two splits is a problem; None: as ``data`` says, by
+            default no.
         seed: Seed of the choice of held-out classes.
         progress: Called with the name of a step, the number of finished images, and the number of
             all images.
 
     Raises:
-        ConfigError: An argument is no path. (Data in memory is checked by :func:`siamkit.fit`.)
-        DataError: The data cannot be read: no such file, bad rows.
+        ConfigError: An argument is wrong, or ``data`` is in memory, which only
+            :func:`siamkit.fit` checks.
+        DataError: The data cannot be read: there is no such file, or a row is wrong.
     """
     section = dict(data) if isinstance(data, Mapping) else {}
     path = section.get("path") if isinstance(data, Mapping) else data
@@ -329,7 +331,8 @@ def calibrate(
 ) -> Calibration:
     """Fit the threshold of a run again, without training, and store it with the run.
 
-    What must be known about the images is in ``provenance.notices`` of the result.
+    ``provenance.notices`` of the result describes limits of the images: for example, that they also
+    chose the best epoch.
 
     Args:
         run_dir: The run's directory.
@@ -344,7 +347,7 @@ def calibrate(
         device: The device to embed on: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
     Raises:
-        ConfigError: The target does not take a rate, or needs one.
+        ConfigError: An argument is wrong, such as a rate for a target that takes none.
         CheckpointError: There is no such run, or it is damaged.
         DataError: The run trained on some of the images, or they do not allow a threshold; an
             earlier threshold is kept.
@@ -367,17 +370,17 @@ def calibrate(
 
 
 def _require_not_trained_on(run: OpenRun, images: ImageSet, path: str) -> list[str]:
-    """Return what must be known about a threshold that is fitted on some images.
+    """Check that a run did not train on images; return notices for a threshold fitted on them.
 
     Raises:
-        DataError: The run trained on some of them.
+        DataError: The run trained on some of the images.
     """
     seen = seen_by(run, images, "best", None)
     if trained := seen.trained.found:
         names = listed([images.samples[place].key for place in trained])
         raise DataError(
             f"the run trained on {len(trained)} of the {plural(len(images), 'image')}, so a "
-            f"threshold that is fitted on them does not suit others:{names}",
+            f"threshold that is fitted on them does not suit other images:{names}",
             where=path,
             hint="use images that the run did not train on; "
             f"{command('calibrate', run.path)} uses its own validation images",

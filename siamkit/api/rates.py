@@ -1,4 +1,4 @@
-"""The search for a learning rate."""
+"""Finds a learning rate by a range test."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ def find_lr(
     """Find a learning rate by a range test, without training a run.
 
     The test trains the network from its initial weights, under the freeze plan of one phase. The
-    rate rises from step to step. The loss of the same few batches is measured after each step. The
-    test is repeated on other batches. Method: Smith (2017), https://arxiv.org/abs/1506.01186.
+    rate rises from step to step. After each step, the test measures the loss on the same few
+    batches. It is repeated with other batches. Method: Smith (2017),
+    https://arxiv.org/abs/1506.01186.
 
     Args:
         config: As for :func:`fit`.
-        phase: The number of the phase, from 1; None: the first.
-        epoch: An epoch of the phase, from 1, instead of ``phase``.
+        phase: The number of the phase to test, from 1; None: the first.
+        epoch: An epoch of the run, from 1, instead of ``phase``: its phase is tested.
         steps: The number of rates to try, at least 20.
         lowest: The first rate.
         highest: The last rate; at least 10 times the first.
@@ -45,7 +46,7 @@ def find_lr(
 
     Returns:
         The output of ``siamkit lr-find --json``, by attribute or by key. ``lr`` is the suggested
-        rate of the head, for ``fit(lr=...)``; None if the loss does not tell.
+        rate of the head, for ``fit(lr=...)``; None if the loss suggests no rate.
 
     Raises:
         ConfigError: An argument is wrong.

@@ -1,7 +1,7 @@
-"""Registration in this process, for entries that a script or a notebook defines.
+"""Registers names that a script or a notebook defines, in this process only.
 
-A plugin registers its entries for everyone who installs it. These functions register entries only
-in the process that calls them. The names then work in configs, in every function and in lists.
+A plugin registers its names for everyone who installs it. These functions register a name only in
+the process that calls them. There, the name works in configs, in every function and in lists.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _Register(Protocol):
 
 
 def _registering(kind: str, what: str, builds: str) -> _Register:
-    """Return the function that registers the entries of one kind.
+    """Return a function that registers an entry of one kind.
 
     Args:
         kind: One of :data:`siamkit.registry.KINDS`.

@@ -27,8 +27,8 @@ Metrics = Mapping[str, float]
 class Result(RichRepr, Mapping[str, Any]):
     """A result: a mapping with the ``--json`` output of the command.
 
-    Its parts are also attributes. A terminal or a notebook shows the result as the command's
-    tables.
+    Subclasses also offer values as attributes. A terminal or a notebook shows the result as the
+    command's tables.
 
     Args:
         values: The ``--json`` output of the command.
@@ -71,7 +71,7 @@ class TrainingResult(Result):
 
     @property
     def metrics(self) -> Mapping[str, Metrics]:
-        """Held-out metrics: ``untrained``, ``best``, ``last``, and ``test`` with a test split."""
+        """Held-out metrics: ``untrained``, ``best``, ``last``, and ``test`` for a test split."""
         return dict(self["metrics"])
 
     @property
@@ -131,7 +131,7 @@ class ExportResult(Result):
 
     @property
     def quality(self) -> Sequence[Json]:
-        """The quality table: metrics, size and speed of torch's network and the exported one."""
+        """The quality table: metrics, size and speed of the network in torch and as exported."""
         return list(self["quality"])
 
     @property
@@ -148,7 +148,7 @@ class InspectionResult(Result):
 
     @property
     def phases(self) -> Sequence[Json]:
-        """The phases, each with its stages, its cost and its boundary."""
+        """The phases, each with its stages, its cost and the end of its frozen part."""
         return list(self["phases"])
 
     @property
@@ -165,7 +165,7 @@ class RateResult(Result):
 
     @property
     def lr(self) -> float | None:
-        """The suggested rate of the head; None if the loss does not tell."""
+        """The suggested rate of the head; None if the loss suggests no rate."""
         value = self["lr"]
         return None if value is None else float(value)
 
@@ -176,17 +176,20 @@ class RateResult(Result):
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The lowest and the highest rate that the repeats suggest; None without a suggestion."""
+        """The lowest and the highest rate that a repeat alone suggests; None if ``lr`` is None."""
         return None if self["low"] is None else (float(self["low"]), float(self["high"]))
 
     @property
     def rates(self) -> Sequence[float]:
-        """The rates that were tried, rising."""
+        """The rates that the longest repeat tried, from low to high."""
         return list(self["rates"])
 
     @property
     def loss(self) -> Sequence[float]:
-        """The mean loss before the first step and after each rate, while all repeats run."""
+        """The loss before the first step and after each rate: the mean of all repeats.
+
+        The values end where the first repeat ended.
+        """
         return list(self["loss"])
 
     @property
@@ -213,7 +216,7 @@ class PruningResult(Result):
 
     @property
     def after(self) -> Json:
-        """The same of the new run."""
+        """The size, the speed and the quality of the new run."""
         return dict(self["after"])
 
     @property

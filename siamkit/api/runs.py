@@ -1,4 +1,4 @@
-"""The functions to build networks and policies, and to train and inspect runs."""
+"""Builds networks and policies, and trains and inspects runs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def create_model(
         backbone: A name of :func:`list_backbones`, ``timm:<model>``, a mapping of name and options,
             or a module from images ``[N, C, H, W]`` to features, which is copied.
         pretrained: Whether to load pretrained weights; None: load them if there are any.
-        weights: A ``.safetensors`` or ``.pth`` file with weights of the backbone to load instead.
+        weights: A file with weights of the backbone, to load instead of pretrained ones:
+            ``.safetensors``, ``.pth``, ``.pt`` or ``.bin``.
         head: A head's name, its name and options (``{"name": "mlp", "dim": 64}``), or a module from
             features ``[N, D]`` to embeddings, which is copied.
         in_chans: Channels per image.
@@ -85,7 +86,7 @@ def create_policy(
         **options: Options of a named policy.
 
     Raises:
-        ConfigError: The name or an option is wrong, or an object is given options.
+        ConfigError: The name or an option is wrong, or there are options for an object.
     """
     if isinstance(policy, FreezePolicy):
         _require_no(options, "policy", "a policy has its options already")
@@ -173,8 +174,8 @@ def fit(
     (``{"name": "triplet", "margin": 0.3}``), or an object.
 
     Args:
-        config: A config, nested values, or a YAML file; None: the defaults. The arguments below
-            override it.
+        config: A config, values nested by section, or a YAML file; None: the defaults. The
+            arguments below override it.
         data: One of: a folder or a table, as on the command line; a sequence or a torch ``Dataset``
             of pairs (image, label); a mapping with the keys ``train``, ``val`` and ``test``, whose
             values are such pairs, a folder of class folders, or a table of images. An image is a
@@ -258,11 +259,12 @@ def inspect(
     """Return the phases of a run without training: the stages that train, and their cost.
 
     Args:
-        config: As for :func:`fit`; or a run directory, for the phases of that run, which takes no
-            ``**sections``.
+        config: As for :func:`fit`; or the directory of a run, to show the phases of that run.
+            ``**sections`` cannot be combined with a run.
         parameters: Also list every parameter.
-        measure: Also load the weights and data, time each phase, and report how the engine would
-            run it: cached or live, with which kernel, and why. Not allowed for a run directory.
+        measure: Also load the weights and data, time each phase, and report how siamkit would
+            compute its frozen part: once from a cache or for every batch, with which kernel, and
+            why. Not allowed for a run directory.
         progress: Called with the name of a step, the number of finished phases, and the number of
             all phases.
         **sections: Arguments as for :func:`fit`: names, mappings or objects.

@@ -1,4 +1,4 @@
-"""The ``siamkit`` command: global options, the verbs, and the exit code of every command."""
+"""The ``siamkit`` program: its global options, its commands, and their exit codes."""
 
 import os
 import sys
@@ -169,7 +169,7 @@ def siamkit_(
 ) -> None:
     """Fine-tune pretrained vision backbones into embedding models.
 
-    Plugins can add commands. They are not listed here; 'siamkit plugins' lists them.
+    Plugins can add commands. These are not listed here; 'siamkit plugins' lists them.
     """
 
 
@@ -177,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
     Args:
-        argv: The arguments, without the program's name. Default: the process's own.
+        argv: The arguments, without the program's name; None: those of the process.
     """
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     with spelling.command_line(flag_of), usable_streams(), restored_stdout():

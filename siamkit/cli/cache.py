@@ -1,4 +1,4 @@
-"""``siamkit cache``: list, prune, clear."""
+"""``siamkit cache``: lists or removes cached features."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def prune(
     cache_dir: CacheDir = None,
     json: Json = False,
 ) -> None:
-    """Remove old features, except those that a running process uses."""
+    """Remove old cached features. Features that a running process uses stay."""
     from siamkit.engine.cache import budget
 
     if max_gb is None and older_than is None:
@@ -106,7 +106,7 @@ def clear(
     cache_dir: CacheDir = None,
     json: Json = False,
 ) -> None:
-    """Remove all cached features, except those that a running process uses."""
+    """Remove all cached features. Features that a running process uses stay."""
     from siamkit.engine.cache import budget
     from siamkit.report import units
 
@@ -121,7 +121,8 @@ def clear(
             )
         size = units.size(sum(store.bytes for store in stores))
         typer.confirm(
-            f"Remove {plural(len(stores), 'store')} ({size}) in {printable(root)}?",
+            f"Remove {plural(len(stores), 'store')} of cached features ({size}) in "
+            f"{printable(root)}?",
             abort=True,
             err=True,
         )
@@ -130,7 +131,7 @@ def clear(
 
 def _require_number(value: float | None, flag: str) -> None:
     if value is not None and not value <= _MOST:  # NaN is not
-        raise ConfigError("is no limit", where=flag, got=value, allowed=f"0 to {_MOST:,}")
+        raise ConfigError("is not a valid limit", where=flag, got=value, allowed=f"0 to {_MOST:,}")
 
 
 def _root(cache_dir: Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""``siamkit calibrate``."""
+"""``siamkit calibrate``: fits the threshold of a run again."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +13,8 @@ Data = Annotated[
     str | None,
     typer.Argument(
         metavar="DATA",
-        help="Other data, of any kind that 'siamkit train' takes: its test split or, without one, "
-        "its validation split or, without splits, all images. Default: the run's own validation "
+        help="Other data, of any kind that 'siamkit train' takes. Its test split is used; without "
+        "one, its validation split; without splits, all images. Default: the run's own validation "
         "images.",
         show_default=False,
     ),
@@ -74,7 +74,7 @@ def calibrate(
 
 
 def _before(run: Path) -> dict[str, Any] | None:
-    """Return the run's calibration before the new one replaces it; None if none is usable."""
+    """Return the run's present calibration; None if it has none that can be used."""
     from siamkit import api
     from siamkit.errors import CheckpointError
 

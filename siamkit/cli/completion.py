@@ -31,7 +31,7 @@ def entries(section: str) -> Callable[[str], Values]:
 
 
 def named(section: str, incomplete: str) -> Values:
-    """Return the names registered for a section or, after ``timm:``, timm's models."""
+    """Return the names registered for a config section; after ``timm:``, timm's models."""
     index = _index()
     values = list(index.get("entries", {}).get(section, {}).items())
     if section == "backbone" and incomplete.startswith("timm:"):
@@ -45,7 +45,7 @@ def presets() -> list[str]:
 
 
 def assignments(ctx: typer.Context, incomplete: str) -> Values:
-    """Return completions of ``--set``: the config's keys or, after ``=``, the key's values."""
+    """Return completions of ``--set``: keys of the config; after ``=``, values of the key."""
     index = _index()
     keys = dict(index.get("keys", {}))
     for section, default in index.get("chosen", {}).items():
@@ -107,7 +107,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def answer(command: Any, name: str) -> None:
-    """Print the completions of the command line that the shell put into the environment."""
+    """Print completions for the command line that the shell passes in environment variables."""
     cut = _glue_words()
     stream = io.StringIO()
     with redirect_stdout(stream):
@@ -120,9 +120,10 @@ def answer(command: Any, name: str) -> None:
 
 
 def _glue_words() -> str:
-    """Join the parts of words that bash split, and return the prefix to cut off each completion.
+    """Undo bash's splits of words at ``=`` and ``:``; return the prefix to cut off completions.
 
-    bash splits ``--set loss.margin=0`` at ``=`` too, and replaces only the part after ``=``.
+    bash splits ``--set loss.margin=0`` at ``=`` too, and replaces only the part after ``=``. So
+    each completion must begin after the ``=``.
     """
     text, place = os.environ.get("COMP_WORDS"), os.environ.get("COMP_CWORD")
     if text is None or place is None or not place.isdigit():

@@ -1,4 +1,4 @@
-"""``siamkit config``: show, validate, schema."""
+"""``siamkit config``: shows, validates or describes configurations."""
 
 from json import dumps
 from pathlib import Path

@@ -51,7 +51,7 @@ def check(
     strict: Annotated[
         bool,
         typer.Option(
-            "--strict", help="Treat an image or a group that is in two splits as an error."
+            "--strict", help="Treat it as an error if an image or a group is in two splits."
         ),
     ] = False,
     json: Json = False,
@@ -70,7 +70,7 @@ def check(
         if not given.startswith("data."):
             raise ConfigError(
                 "must set a key of the section data", where="--set", got=given,
-                hint="such as --set data.range=[0,1]",
+                hint="write, for example, --set data.range=[0,1]",
             )  # fmt: skip
     values = {**config.parse_sets(set or []).get("data", {}), "path": data}
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""``siamkit embed``."""
+"""``siamkit embed``: writes embeddings to a file."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``siamkit evaluate``."""
+"""``siamkit evaluate``: measures a trained network."""
 
 from typing import Annotated
 
@@ -12,9 +12,9 @@ Data = Annotated[
     str | None,
     typer.Argument(
         metavar="DATA",
-        help="Other data, of any kind that 'siamkit train' takes: its test split or, without one, "
-        "its validation split or, without splits, all images. Default: the run's own test images "
-        "or, without any, its validation images. An exported model has no images of its own.",
+        help="Other data, of any kind that 'siamkit train' takes. Its test split is used; without "
+        "one, its validation split; without splits, all images. Default: the run's own test "
+        "images; without any, its validation images. An exported model needs DATA.",
         show_default=False,
     ),
 ]
@@ -32,8 +32,8 @@ def evaluate(
 ) -> None:
     """Evaluate a trained network: retrieval, verification and few-shot.
 
-    For unbiased figures, use classes seen neither in training nor in model selection: add a test/
-    split or pass DATA.
+    The figures are unbiased only on classes that neither training nor the choice of the best epoch
+    used: add a test/ split, or pass DATA.
     """
     with heavy_imports():
         from siamkit import api

@@ -1,4 +1,4 @@
-"""The translation of any exception that stops a command into an error of siamkit."""
+"""Turns any exception that stops a command into an error of siamkit."""
 
 import traceback
 from pathlib import Path
@@ -18,7 +18,7 @@ from siamkit.files import refused_by_system
 
 
 def as_siamkit_error(error: BaseException) -> SiamkitError:
-    """Return the siamkit error that explains ``error`` to the user."""
+    """Return the error of siamkit that explains ``error`` to the user."""
     if isinstance(error, SiamkitError):
         return error
     if isinstance(error, KeyboardInterrupt | typer.Abort):

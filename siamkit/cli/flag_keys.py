@@ -45,7 +45,7 @@ def dashed(name: str) -> str:
 
 
 def flag_of(key: str) -> str:
-    """Return the flag that sets a config key; the key itself if there is none."""
+    """Return the flag that sets a config key; without such a flag, the key itself."""
     name = _FLAGS.get(key) or _FLAGS.get(key.partition(".")[0])  # such as track.0
     if name is None:
         return key

@@ -1,7 +1,7 @@
 """The groups and commands of the command line, which refuse empty values.
 
-The main group looks for a verb among siamkit's own. Only if siamkit has no such verb does the group
-load the plugins and look among their verbs.
+The main group looks for a command among siamkit's own. If siamkit has no such command, the group
+loads the plugins and looks among theirs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class _Given:
     """A mixin for commands and groups that refuses empty values.
 
-    An unset shell variable gives an empty value, which as a path would mean the current folder. No
+    An unset shell variable gives an empty value. As a path, it would mean the current folder. No
     argument or option of siamkit has a use for an empty value.
     """
 
@@ -61,7 +61,7 @@ class SiamkitCommand(_Given, TyperCommand):
 
 
 class Group(_Given, TyperGroup):
-    """A command group that suggests the nearest name for an unknown verb."""
+    """A command group that suggests the nearest name for an unknown command."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that ``args[0]`` names.
@@ -110,14 +110,14 @@ class App(typer.Typer):
 
 
 class SiamkitGroup(Group):
-    """A command group that looks for a verb among siamkit's own, then among those of plugins.
+    """A command group that looks for a command among siamkit's own, then among the plugins'.
 
-    Completion and the list of commands in the help offer only siamkit's own verbs: they must not
-    import torch, which loading plugins may do.
+    Completion and the help list only siamkit's own commands: they must not import torch, and
+    loading plugins may import it.
     """
 
     def invoke(self, ctx: Any) -> Any:
-        """Choose the plugins, then run the verb."""
+        """Choose which plugins load, then run the command."""
         choose_plugins(ctx.params["no_plugins"], ctx.params["plugin"])
         return super().invoke(ctx)
 
@@ -132,7 +132,11 @@ class SiamkitGroup(Group):
 
 
 def choose_plugins(no_plugins: bool, only: list[str] | None) -> None:
-    """Choose which plugins load: by the flags or, without any, by the environment.
+    """Choose which plugins load: by the flags; without flags, by ``SIAMKIT_DISABLE_PLUGINS``.
+
+    Args:
+        no_plugins: Whether to load no third-party plugin.
+        only: The names of the only third-party plugins to load; None or empty: all.
 
     Raises:
         ConfigError: Both flags are given.
@@ -151,7 +155,7 @@ def plugin_command(plugins: Plugins, name: str) -> Any:
     """Return the command ``name`` that a plugin adds, or None.
 
     Raises:
-        PluginError: Two plugins add the name; or none does, and a plugin's hook fails.
+        PluginError: Two plugins add the name; or no plugin adds it, and the hook of one failed.
     """
     from siamkit.commands import added
 
@@ -168,7 +172,7 @@ def plugin_command(plugins: Plugins, name: str) -> Any:
     if len(commands) > 1:
         raise PluginError(
             f"command {name!r} is registered by {' and '.join(commands)}",
-            hint="uninstall one, or leave one out with SIAMKIT_DISABLE_PLUGINS",
+            hint="uninstall one of them, or disable one with SIAMKIT_DISABLE_PLUGINS",
         )
     if not commands and failure is not None:
         raise failure

@@ -22,16 +22,17 @@ def _say_loading(announced: bool) -> bool:
 
 @contextmanager
 def heavy_imports(*, announced: bool = False) -> Iterator[None]:
-    """Import siamkit.api with all that it needs, after the imports of the block.
+    """Run the block's imports, then import all of siamkit.api, with the garbage collector paused.
 
-    It is printed that this takes a while, and the garbage collector pauses meanwhile.
+    Meanwhile, a line on a terminal says that torch and the plugins are loading.
 
     Importing torch creates a million objects that live as long as the process. The collector
     would scan them repeatedly, during the import and again at exit, which takes a third of the
     whole import time.
 
     Args:
-        announced: Print this also if stderr is not a terminal, for commands that log their work.
+        announced: Whether to print the line even if stderr is not a terminal, for commands that
+            log their work.
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield
@@ -52,9 +53,11 @@ def heavy_imports(*, announced: bool = False) -> Iterator[None]:
 
 
 def api_of(model: Path) -> Any:
-    """Return ``siamkit.api``, whose functions run a model.
+    """Return ``siamkit.api``, to run a model. Import torch now if the model needs it.
 
-    Torch is imported now if the functions will need it: not for most exported models.
+    Args:
+        model: The directory of a run, which needs torch, or of an exported model, which needs it
+            only in the formats torch and timm.
     """
     from siamkit.inference import exported
 
@@ -62,11 +65,11 @@ def api_of(model: Path) -> Any:
 
 
 def api_of_index(index: Path, model: Path | None) -> Any:
-    """Return ``siamkit.api``, whose ``search`` searches an index; see :func:`api_of`.
+    """Return ``siamkit.api``, to search an index. Import torch now if the model needs it.
 
     Args:
-        index: The index.
-        model: The run or the exported model that the user gave; None for the one of the index.
+        index: The folder of the index.
+        model: The run or the exported model that the user gave; None: the one that built the index.
     """
     from siamkit.inference import exported
 

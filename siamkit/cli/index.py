@@ -1,4 +1,4 @@
-"""``siamkit index``."""
+"""``siamkit index``: builds an index of a gallery of images."""
 
 import sys
 from pathlib import Path
@@ -33,8 +33,8 @@ Kind = Annotated[
     typer.Option(
         metavar="exact|faiss|auto",
         autocompletion=completion.choices("exact", "faiss", "auto"),
-        help="The kind of search: exact; faiss, which is approximate; or auto, which takes faiss "
-        "if exact search would be slow.",
+        help="The kind of search. exact: compares with every image. faiss: approximate, faster. "
+        "auto: faiss if exact search would be slow.",
     ),
 ]
 
@@ -51,7 +51,7 @@ def index(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Build an index of a gallery for 'siamkit search'.
+    """Build an index of a gallery (a folder of images) for 'siamkit search'.
 
     If the command is interrupted, the same command continues its work.
     """

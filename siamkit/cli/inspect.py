@@ -1,4 +1,4 @@
-"""``siamkit inspect``."""
+"""``siamkit inspect``: shows the phases of a run without training."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,8 +25,8 @@ Measure = Annotated[
     bool,
     typer.Option(
         "--measure",
-        help="Load weights and data, time each phase, and report how siamkit would compute it "
-        "and why.",
+        help="Load weights and data, time each phase, and report how siamkit would run the "
+        "phase, and why.",
         rich_help_panel=OUTPUT,
     ),
 ]

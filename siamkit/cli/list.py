@@ -1,4 +1,4 @@
-"""``siamkit list``."""
+"""``siamkit list``: lists registered names and their options."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def list_(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="Show the options of this entry, or the settings of this preset.",
+            help="Show the options of this name, or the settings of this preset.",
             autocompletion=_complete_name,
         ),
     ] = None,
@@ -62,7 +62,7 @@ def list_(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the registered entries of a kind, or the options of one entry."""
+    """List the registered names of a kind, such as losses, or the options of one name."""
     if kind not in LISTED:
         near = did_you_mean(kind, LISTED) or None
         raise ConfigError(

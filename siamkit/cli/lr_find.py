@@ -1,4 +1,4 @@
-"""``siamkit lr-find``."""
+"""``siamkit lr-find``: suggests a learning rate."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +17,8 @@ PhaseNumber = Annotated[
     typer.Option(
         "--phase",
         metavar="N",
-        help="The phase of the plan to test under, from 1: see 'siamkit inspect'. Default: "
-        "the first.",
+        help="The number of the phase to test, from 1. 'siamkit inspect' shows the phases: epochs "
+        "in which the same stages train. Default: 1.",
         rich_help_panel=_TEST,
     ),
 ]
@@ -27,7 +27,7 @@ Epoch = Annotated[
     typer.Option(
         "--epoch",
         metavar="N",
-        help="Test under the phase of this epoch, from 1, instead of --phase.",
+        help="Test the phase that contains this epoch, from 1. Use it instead of --phase.",
         rich_help_panel=_TEST,
     ),
 ]
@@ -46,7 +46,7 @@ File = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Write the chart to an HTML file too.",
+        help="Also write the chart to this HTML file.",
         show_default=False,
         rich_help_panel=OUTPUT,
     ),

@@ -1,9 +1,9 @@
 """The index of registered names and keys, which shell completion reads.
 
 Loading the plugins imports torch, which takes seconds. So the index is kept in the user's cache
-folder, with a stamp: a digest of what is installed. If the stamp is out of date, for example after
-an installation, a separate process loads the plugins and writes a new index. Completion waits some
-seconds for the new index; if that takes longer, it offers no names until the index is written.
+folder, with a stamp: a digest of the installed packages. If the stamp is out of date, for example
+after an installation, a separate process loads the plugins and writes a new index. Completion waits
+some seconds for the new index. If writing takes longer, completion offers no names until then.
 """
 
 import hashlib
@@ -52,14 +52,14 @@ def _read() -> Index | None:
 
 
 def write() -> None:
-    """Write the index of what is installed. This loads the plugins."""
+    """Write the index for the installed packages. This loads the plugins."""
     stamp = _stamp()
     _file().parent.mkdir(parents=True, exist_ok=True)
     write_atomic(_file(), json.dumps({**build(), "stamp": stamp}))
 
 
 def _start_writing() -> None:
-    """Start a process that writes the index, unless such a process is running."""
+    """Start a process that writes the index, if none is running."""
     marker = _file().with_suffix(".writing")
     try:
         if marker.exists() and time.time() - marker.stat().st_mtime < _STALE:
@@ -72,7 +72,7 @@ def _start_writing() -> None:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
     except OSError:
-        return  # without a place for the index, names are not completed
+        return  # without a folder for the index, names are not completed
 
 
 def _stamp() -> str:
@@ -85,7 +85,7 @@ def _stamp() -> str:
 
 
 def build() -> Index:
-    """Return the index of what is installed, without its stamp."""
+    """Return the index for the installed packages, without its stamp."""
     import timm
     from pydantic import BaseModel
 

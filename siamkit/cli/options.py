@@ -45,7 +45,7 @@ Json = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-"""The ``--json`` flag, which every verb has."""
+"""The ``--json`` flag, which every command has."""
 
 Run = Annotated[
     Path,
@@ -64,7 +64,7 @@ Device = Annotated[
     typer.Option(help=DEVICES, autocompletion=completion.choices("auto", "cpu", "cuda", "mps")),
 ]
 Last = Annotated[
-    bool, typer.Option("--last", help="Use the network of the last epoch, not of the best epoch.")
+    bool, typer.Option("--last", help="Use the network of the last epoch, not the best epoch's.")
 ]
 Root = Annotated[Path | None, typer.Option(metavar="DIR", help=ROOT)]
 PathColumn = Annotated[str | None, typer.Option(metavar="NAME", help=PATH_COLUMN)]

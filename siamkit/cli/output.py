@@ -49,8 +49,8 @@ def usable_streams() -> Iterator[None]:
 
     A character that the stream's encoding lacks is written as an escape, so that no result is lost.
     Output to a closed stream (a daemon's, or ``>&-``) is discarded. The descriptors of closed
-    streams are opened on the null device: otherwise the next file that is opened gets one, and a
-    library's message on stdout would be written into that file.
+    streams are opened on the null device. Otherwise the next file that is opened would get such a
+    descriptor, and a library's message on stdout would be written into that file.
     """
     if any(stream is None for stream in (sys.stdin, sys.stdout, sys.stderr)):
         for descriptor in range(3):
@@ -88,7 +88,8 @@ def restored_stdout() -> Iterator[None]:
 def results() -> Iterator[TextIO]:
     """Yield the stream for results.
 
-    Its reader may leave early (``| head``). That is no error, and does not change the exit code.
+    The stream's reader may leave early (``| head``). This is no error and does not change the exit
+    code.
     """
     stream = stdout()
     try:
@@ -100,7 +101,7 @@ def results() -> Iterator[TextIO]:
 
 @contextmanager
 def texts() -> Iterator[IO[str]]:
-    """Yield the stream for results that are data; on a terminal, control characters are escaped."""
+    """Yield the stream for text from data. On a terminal, control characters are escaped."""
     with results() as stream:
         yield _Escaping(stream) if stream.isatty() else stream
 
@@ -138,18 +139,18 @@ def emit(result: RenderableType) -> None:
     from siamkit.report.terminal import make_console
 
     with results() as stream:
-        make_console(stream).print(result, crop=False)  # some lines must stay whole
+        make_console(stream).print(result, crop=False)  # paths, for example, must not be cut off
 
 
 @contextmanager
 def progress(unit: str = "phase") -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function that shows on stderr which unit of a task is worked on.
+    """Yield a function that shows the progress of a task on stderr.
 
-    The function takes the task, the number of finished units, and the number of all units. On a
-    terminal, it draws a bar. Elsewhere, it prints a line now and then.
+    The function takes the task's name, the number of finished units, and the number of all units.
+    On a terminal, it draws a bar. Elsewhere, it prints a line at most every ten seconds.
 
     Args:
-        unit: The unit in the singular.
+        unit: The name of a unit in the singular.
     """
     from siamkit.report.progress import TransientBar
     from siamkit.report.terminal import make_console

@@ -1,4 +1,4 @@
-"""``siamkit plugins``."""
+"""``siamkit plugins``: lists the installed plugins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def plugins(json: Json = False) -> None:
-    """List the plugins: what each one registers, and why a plugin failed to load."""
+    """List the plugins: what each plugin registers and, if it failed to load, why."""
     from siamkit import commands
     from siamkit import plugins as loading
 

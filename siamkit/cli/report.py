@@ -1,4 +1,4 @@
-"""``siamkit report``."""
+"""``siamkit report``: writes the HTML report of a run."""
 
 import webbrowser
 from collections.abc import Mapping
@@ -52,12 +52,12 @@ def report(run: Run, file: File = None, open_: Open = False, json: Json = False)
 def end_with_report(result: Mapping[str, Any], *, quiet: bool) -> int:
     """Write the report when training ends, and return the exit code.
 
-    The run is complete without the report, so a failure is a notice, and the exit code is 0. Only
-    after SIGTERM, which asks the whole command to end, is it 143.
+    The run is complete without the report, so a failure only prints a notice, and the exit code is
+    0. After SIGTERM, which asks the whole command to end, the exit code is 143.
 
     Args:
         result: The result of the training.
-        quiet: Do not print the path of the report. Notices are still printed.
+        quiet: Whether to leave out the path of the report. Notices are printed in any case.
     """
     retry = f"'siamkit report {result['run_dir']}' writes it"
     try:

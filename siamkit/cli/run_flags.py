@@ -141,8 +141,8 @@ class RunFlags:
         str | None,
         typer.Option(
             metavar="exact|naive",
-            help="How micro-batches make one step. exact: one loss over the whole batch. naive: a "
-            "loss for each micro-batch. Default: exact.",
+            help="How the micro-batches of a step are combined. exact: one loss over the whole "
+            "batch. naive: a loss for each micro-batch. Default: exact.",
             autocompletion=completion.choices("exact", "naive"),
             rich_help_panel=_TRAINING,
         ),
@@ -178,8 +178,8 @@ class RunFlags:
         str | None,
         typer.Option(
             metavar="TIME|STEPS",
-            help="Save within epochs too: after 30s, 5m, 1h or 200steps. Default: only after each "
-            "epoch.",
+            help="Also save within epochs, each time this much has passed, such as 30s, 5m, 1h or "
+            "200steps. Default: save only after each epoch.",
             rich_help_panel=_TRAINING,
         ),
     ] = None
@@ -187,8 +187,8 @@ class RunFlags:
         str | None,
         typer.Option(
             metavar="all|slim",
-            help="What the finished run keeps. all: checkpoints to train further from. slim: only "
-            "the best epoch's network, without the optimizer's state. Default: all.",
+            help="What to keep of the finished run. all: the checkpoints, with the optimizer's "
+            "state. slim: only the best epoch's network. Default: all.",
             autocompletion=completion.choices("all", "slim"),
             rich_help_panel=_TRAINING,
         ),
@@ -196,8 +196,8 @@ class RunFlags:
     views: Annotated[
         int | None,
         typer.Option(
-            help="Augmented views per image; each epoch uses the next one. Default: 8 while a part "
-            "of the network is frozen, else a new view each epoch.",
+            help="Augmented views per image; each epoch uses the next view in turn. Default: 8 "
+            "while a part of the network is frozen, else a new view in every epoch.",
             rich_help_panel=_TRAINING,
         ),
     ] = None
@@ -205,7 +205,7 @@ class RunFlags:
         str | None,
         typer.Option(
             metavar="auto|off|always",
-            help="Cache the output of the network's frozen part on disk. auto: where that saves "
+            help="Cache the output of the network's frozen part on disk. auto: if that saves "
             "time. Default: auto.",
             autocompletion=completion.choices("auto", "off", "always"),
             rich_help_panel=_TRAINING,
@@ -214,8 +214,8 @@ class RunFlags:
     far: Annotated[
         float | None,
         typer.Option(
-            help="Fit the threshold to this false accept rate, such as 1e-3. Default: the equal "
-            "error rate.",
+            help="Fit the run's verification threshold to this false accept rate, such as 1e-3. "
+            "Default: to equal false accept and false reject rates.",
             rich_help_panel=_TRAINING,
         ),
     ] = None
@@ -265,7 +265,7 @@ class RunFlags:
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Start from a configuration that ships with siamkit: 'classic' is the recipe of "
+            help="Start from a configuration that siamkit contains. 'classic' is the recipe of "
             "most tutorials.",
             autocompletion=completion.presets,
             rich_help_panel=_CONFIG,
@@ -294,7 +294,7 @@ class RunFlags:
     ] = None
 
     def given(self) -> list[str]:
-        """Return the names of the flags that were given, as typed."""
+        """Return the flags that were given, as the user types them, such as ``--batch-size``."""
         names = []
         for flag in fields(self):
             value = getattr(self, flag.name)
@@ -334,8 +334,8 @@ class RunFlags:
         """Return the resolved configuration.
 
         Raises:
-            ConfigError: An unknown key or name, or a value out of range.
-            PluginError: A name that two plugins claim.
+            ConfigError: A key or a name is unknown, or a value is out of range.
+            PluginError: Two plugins claim one of the names.
         """
         with heavy_imports():
             from siamkit import api
@@ -346,7 +346,7 @@ class RunFlags:
 def run_flags(verb: Callable[..., None]) -> Callable[..., None]:
     """Give ``verb(flags: RunFlags, ...)`` a parameter for each field of :class:`RunFlags`.
 
-    typer reads a command's parameters from its signature, so they are added there.
+    typer reads a command's parameters from its signature, so the fields are added to the signature.
     """
     own = inspect.signature(verb, eval_str=True)
     hints = typing.get_type_hints(RunFlags, include_extras=True)

@@ -1,4 +1,4 @@
-"""``siamkit search``."""
+"""``siamkit search``: finds the most similar images of an index."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""SIGTERM as an exception, which ends a command with a message outside of the training loop."""
+"""SIGTERM as an exception, so that a command outside of the training loop ends with a message."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ EXIT_CODE = 143
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived. What guards a command against a plugin lets every KeyboardInterrupt pass."""
+    """SIGTERM arrived. As a KeyboardInterrupt, it passes the code that catches plugins' errors."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""``siamkit train``."""
+"""``siamkit train``: trains an embedding model, or continues a run."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _train(
     if (resume is None or auto) and not quiet and not _sets_data(layers):
         output.notice(
             f"no DATA given: {'a new run trains' if auto else 'training'} on 'sample', the "
-            "built-in images. Pass a folder of class folders to train on your own images."
+            "built-in images. To train on your own images, pass a folder of class folders."
         )
     with ConsoleListener(make_console(sys.stderr)) as log:
         listeners = (wish,) if quiet else (wish, log)

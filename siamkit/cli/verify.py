@@ -1,4 +1,4 @@
-"""``siamkit verify``."""
+"""``siamkit verify``: decides whether images show the same class."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ PairsFile = Annotated[
     typer.Option(
         "--pairs",
         metavar="FILE",
-        help="Verify each pair of a table with the columns a, b and optionally same. Paths are "
-        "relative to the table's folder.",
+        help="Verify each pair in this table. Its columns are a, b and optionally same (1 or 0). "
+        "Paths are relative to the table's folder.",
     ),
 ]
 Out = Annotated[

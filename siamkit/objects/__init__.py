@@ -1,1 +1,1 @@
-"""Objects in the place of names: adapters to siamkit's interfaces, and entries for them."""
+"""Python objects that users pass instead of names: adapters to the interfaces, and entries."""

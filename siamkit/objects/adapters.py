@@ -141,8 +141,8 @@ class MetricLearningLoss(Loss):
 
 
 def working_dtype(criterion: nn.Module, embeddings: Tensor) -> torch.dtype:
-    """Return the type that a loss computes in: that of its parameters, or float32 or better."""
-    # The criterion would convert its own parameters to the type of the embeddings, which the
+    """Return the dtype to compute a loss in: its parameters', or else float32 or better."""
+    # With embeddings of another dtype, the criterion would convert its own parameters, and the
     # optimizer would not notice.
     for parameter in criterion.parameters():
         return parameter.dtype
@@ -150,10 +150,10 @@ def working_dtype(criterion: nn.Module, embeddings: Tensor) -> torch.dtype:
 
 
 def explicit_indices(tuples: Pairs | Triplets) -> tuple[Tensor, ...]:
-    """Return tuples in the form that pytorch-metric-learning takes."""
+    """Return tuples as index tensors ``[T]``, in the form that pytorch-metric-learning takes."""
     if isinstance(tuples, Triplets):
         return tuples.anchor, tuples.positive, tuples.negative
-    # A pair has no anchor, so each image serves as one, as for pairs made from labels.
+    # A pair has no anchor, so each of its images is an anchor once, as in pairs made from labels.
     first = torch.cat([tuples.first, tuples.second])
     second = torch.cat([tuples.second, tuples.first])
     same = tuples.same.bool().repeat(2)
@@ -163,16 +163,17 @@ def explicit_indices(tuples: Pairs | Triplets) -> tuple[Tensor, ...]:
 def why_unused(criterion: nn.Module, kind: type, like: Tensor) -> str | None:
     """Return the reason why a loss does not respond to explicit tuples of a kind, or None.
 
-    A triplet loss returns zero for pairs that share no anchor, without an error, so training would
-    change nothing. Only a trial shows this.
+    A triplet loss, for example, returns zero for pairs that share no anchor, without an error, and
+    training would change nothing. So the loss is tried on embeddings in which the positives are
+    near and the negatives far, and on embeddings in which it is the other way round.
 
     Args:
         criterion: The loss; a copy is tried, since a loss may keep state.
         kind: :class:`Pairs` or :class:`Triplets`.
-        like: Embeddings ``[N, D]`` of the width, type and device to try the loss with.
+        like: Embeddings ``[N, D]`` with the width, dtype and device to try the loss with.
     """
     if like.shape[1] < 2:
-        return None  # the trial needs a plane
+        return None  # the trial needs two dimensions
     trial = copy.deepcopy(criterion)
     index = torch.arange(2, device=like.device)
     same, other = torch.ones_like(index).bool(), torch.zeros_like(index).bool()
@@ -188,7 +189,7 @@ def why_unused(criterion: nn.Module, kind: type, like: Tensor) -> str | None:
             )
     except Exception as error:  # the loss's own code
         return f"{type(error).__name__}: {error}"
-    return None if good != bad else "its value is the same for good and bad ones"
+    return None if good != bad else "its value is the same for good and bad embeddings"
 
 
 def _fan(like: Tensor, positive: float, negative: float) -> Tensor:
@@ -208,7 +209,7 @@ def _fan(like: Tensor, positive: float, negative: float) -> Tensor:
 def wants_second_view(criterion: nn.Module) -> bool:
     """Return whether a loss of pytorch-metric-learning compares two views of each image.
 
-    The forward of such a loss takes reference embeddings and no labels; or the loss is a
+    It does so if its forward takes reference embeddings (``ref_emb``) and no labels, or if it is a
     ``VICRegLoss``.
     """
     parameters = inspect.signature(criterion.forward).parameters
@@ -250,8 +251,8 @@ def require_fit(criterion: nn.Module, context: LossContext) -> None:
             sides = (shape, shape[::-1]) if len(shape) == 2 else ()  # [D, C] or [C, D]
             if sides and not any(a == dim and b >= classes * each for a, b in sides):
                 raise ConfigError(
-                    f"{type(module).__name__} is made for other classes or embeddings: the shape "
-                    f"of {name} is wrong",
+                    f"{type(module).__name__} is made for another number of classes or width of "
+                    f"embeddings: the shape of {name} is wrong",
                     where="loss",
                     got=shape,
                     allowed=f"{classes} classes or more, and embeddings of width {dim}",

@@ -1,6 +1,6 @@
-"""The description of an object: its code and settings as a hash that every process agrees on.
+"""The description of an object: a hash of its code and settings that is equal in every process.
 
-The hash depends on no memory address, no counter of the process, and no order of a set.
+Memory addresses, counters of the process and the order of a set do not affect the hash.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Description:
     - the structure of modules and the shapes of their parameters and buffers. The values of
       parameters and buffers are left out, because a checkpoint restores them.
 
-    Of code of Python, torch and siamkit, and of global functions and classes of other modules, it
-    covers the name alone. It does not cover other global objects, nor the state of objects that are
-    written in C and cannot be pickled.
+    Of code of Python, torch and siamkit, and of global functions and classes of other modules, the
+    hash covers the name alone. It covers neither other global objects nor the state of objects that
+    are written in C and cannot be pickled.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Description:
         if type(value) in _PLAIN:
             return _hashed((type(value).__name__, repr(value)))
         key = id(value)
-        if key in self._open:  # value contains itself: hash the number of levels to its outer use
+        if key in self._open:  # value contains itself: hash the levels between its two uses
             return _hashed(("cycle", str(len(self._open) - self._open[key])))
         if key not in self._done:
             self._alive.append(value)
@@ -190,7 +190,7 @@ class Description:
             base = next(kind for kind in _SCALARS if isinstance(value, kind))
             yield base.__repr__(value)
         elif isinstance(value, set | frozenset):
-            # By name first: in a cycle, a hash depends on the objects around it.
+            # Sort by name first, because in a cycle a hash depends on earlier visits.
             yield from sorted(self._all(sorted(value, key=_rank)))
             yield "items"
         elif isinstance(value, list | tuple):

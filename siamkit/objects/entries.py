@@ -1,4 +1,4 @@
-"""The entries for objects: each builds copies of one object, fitted to siamkit's interface."""
+"""Registry entries for Python objects. Each builds copies of one object, adapted to siamkit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TAKES = {
     "scheduler": "a siamkit.Scheduler, or a function progress -> multiplier",
     "track": "a function of a siamkit.Event",
 }
-"""The objects that each section takes."""
+"""For each section of the config, the objects that it takes instead of a name."""
 
 
 def is_object(value: Any) -> bool:
@@ -69,7 +69,7 @@ def entry_of(section: str, thing: Any) -> Entry:
 
 
 def _module(section: str, thing: Any) -> Build | None:
-    # A copy, so that training does not change the caller's module, and each build starts alike.
+    # A copy, so that training does not change the caller's module, and every build starts equal.
     return (lambda *_: copied(thing, section)) if isinstance(thing, nn.Module) else None
 
 

@@ -9,8 +9,8 @@ from siamkit.errors import ConfigError
 from siamkit.objects.description import Description
 
 UNCOMPARED = (
-    "weights, and objects in global variables, in other modules and behind compiled code, are not "
-    "compared"
+    "not compared: weights, the code of other modules, global variables that are not plain values, "
+    "and the state of objects written in C"
 )
 """The parts of an object that :func:`source_hash` does not cover, for messages."""
 

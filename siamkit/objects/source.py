@@ -17,7 +17,7 @@ _FRAMEWORK = ("torch", "siamkit")
 
 @cache
 def is_framework(module: str) -> bool:
-    """Return whether a module is of Python, torch or siamkit: only the names of its code count."""
+    """Return whether a module belongs to Python, torch or siamkit. Its code is compared by name."""
     top = module.partition(".")[0]
     if top in _FRAMEWORK:
         return True
@@ -62,7 +62,7 @@ def _within(place: tuple[int | None, ...], node: ast.expr) -> bool:
 
 
 def parts_of(code: CodeType) -> tuple[Any, ...]:
-    """Return the parts of compiled code that say what it does, without its file and lines."""
+    """Return the parts of compiled code that define what it does, without its file and lines."""
     return (
         code.co_code, code.co_consts, code.co_names, code.co_varnames, code.co_freevars,
         code.co_cellvars, code.co_flags,

@@ -13,7 +13,7 @@ or one test per entry::
     def test_loss(name):
         check_loss(name)
 
-or an object as :func:`siamkit.fit` takes it, without a plugin::
+or objects that :func:`siamkit.fit` takes, without a plugin::
 
     def test_my_objects():
         check_backbone(MyNet(), image_size=64)
@@ -68,9 +68,13 @@ _CHECKS: dict[str, Callable[[str, Values | None], None]] = {
 
 
 def registered(kind: str, distribution: str | None = None) -> list[str]:
-    """Return the names registered under ``kind``, by one distribution or by all.
+    """Return the names of one kind that a distribution registered, or that all did.
 
-    Prefixes such as ``timm:`` are left out, since they stand for many models.
+    Prefixes such as ``timm:`` are left out, because they stand for many models.
+
+    Args:
+        kind: One of :data:`siamkit.registry.KINDS`, such as ``losses``.
+        distribution: The name of the distribution; None: all distributions.
     """
     wanted = None if distribution is None else canonical(distribution)
     return [

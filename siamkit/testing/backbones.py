@@ -67,8 +67,8 @@ def check_backbone(
             _check_gradients(backbone.train(), fresh, images, within)
         within(
             not constants,
-            "tensors that are parameters or buffers",
-            f"{constants}",
+            "every tensor of a module to be a parameter or a buffer",
+            f"plain attributes {constants}",
             "They would stay on the CPU when the network moves to a GPU: use register_buffer.",
         )
         size = 3 * backbone.preprocessing.size[0] // 2
@@ -93,7 +93,7 @@ def _channels(given: str | nn.Module) -> tuple[int, ...]:
 
 
 def pictures(backbone: Backbone, n: int, size: tuple[int, int] | None = None) -> Tensor:
-    """Return images ``[n, C, H, W]`` as in training: pixels in [0, 1], normalised."""
+    """Return random images ``[n, C, H, W]``, normalised as in training from pixels in [0, 1]."""
     how = backbone.preprocessing
     height, width = size or how.size
     pixels = torch.rand(n, how.channels, height, width)
@@ -124,8 +124,9 @@ def _check_preprocessing(backbone: Backbone, chans: int, expect: Expect) -> None
         inside = all(0 <= mean <= 1 for mean in how.mean)
         expect(inside, "a mean within [0, 1], in units of pixels from 0 to 1", how.mean,
                _WRONG_IMAGES)  # fmt: skip
-        expect(all(0 < std <= 1 for std in how.std), "a std above 0, up to 1, in the same units",
-               how.std, _WRONG_IMAGES)  # fmt: skip
+        expect(all(0 < std <= 1 for std in how.std),
+               "a std above 0 and up to 1, in units of pixels from 0 to 1", how.std,
+               _WRONG_IMAGES)  # fmt: skip
         crop = 0 < how.crop_pct <= 1
         expect(crop, "crop_pct to be a share, above 0 and up to 1", how.crop_pct, _STOPS)
         known = how.interpolation in _INTERPOLATIONS
@@ -176,7 +177,8 @@ def _check_size(backbone: Backbone, larger: Backbone, size: int, expect: Expect)
 def _check_own_size(backbone: Backbone, size: int, expect: Expect) -> None:
     """Check the features' width for images of another size, if a ready-made backbone takes them.
 
-    Images of one size always give one width, even if the features are pixels or tokens.
+    Images of a single size cannot show whether the features are pixels or tokens instead of
+    channels.
     """
     with seeded(0), torch.no_grad():
         try:
@@ -189,7 +191,7 @@ def _check_own_size(backbone: Backbone, size: int, expect: Expect) -> None:
 def _check_width(width: int, backbone: Backbone, size: int, expect: Expect) -> None:
     expect(
         width == backbone.embedding_dim,
-        f"features of the same width for images of {size} px, {backbone.embedding_dim}", width,
+        f"features of width {backbone.embedding_dim} for images of {size} px too", width,
         "The features are pixels or tokens instead of channels, so a network for one size would "
         "not fit another. Pool [N, C, H, W] over its pixels, and return tokens as [N, T, C].",
     )  # fmt: skip
@@ -229,7 +231,7 @@ def _check_features(
         expect(
             _near(alone, features[1:]),
             "features that do not depend on the other images in eval mode",
-            (alone - features[1:]).abs().max().item(),
+            f"a difference of {(alone - features[1:]).abs().max():.3g}",
             "An image's embedding would depend on the rest of its batch.",
         )
         if thorough:
@@ -271,7 +273,7 @@ def _check_shape(backbone: Backbone, features: Tensor, expect: Expect) -> None:
     expect(
         not (chances and width > 1),
         "features, not a classifier's probabilities",
-        "rows that sum to one",
+        "values that sum to 1 for each image",
         "The embedding would describe a few classes, and little else.",
     )
 
@@ -326,7 +328,7 @@ def _expect_mode(backbone: Backbone, mode: bool, expect: Expect) -> None:
 
 
 def _constants(backbone: Backbone) -> list[str]:
-    """Return the names of module attributes that are tensors, but not parameters or buffers."""
+    """Return the names of tensors that are plain attributes, neither parameters nor buffers."""
     return sorted(
         f"{name}.{key}".removeprefix(".")
         for name, module in backbone.named_modules()

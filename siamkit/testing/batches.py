@@ -31,11 +31,11 @@ class Batches:
     views: int = 1
 
     def __call__(self, labels: Tensor, *, same: bool = False) -> tuple[Tensor, Tensor]:
-        """Return embeddings ``[N, dim]`` and labels ``[N]`` of all first views, then all second.
+        """Return embeddings ``[N, dim]`` and labels ``[N]``: all first views, then the second.
 
         Args:
-            labels: The label of each image.
-            same: Make all embeddings equal.
+            labels: The label of each image. N is their number times the number of views.
+            same: Whether to make all embeddings equal.
         """
         labels = labels.repeat(self.views)
         if same:
@@ -48,7 +48,7 @@ class Batches:
         return nn.functional.normalize(torch.randn(n, self.dim), dim=1).requires_grad_()
 
     def order(self, images: int) -> Tensor:
-        """Return a random order of a batch that is the same for the first and second views."""
+        """Return a random order ``[N]`` of a batch, the same for the first and the second views."""
         order = torch.randperm(images)
         return torch.cat([order + images * view for view in range(self.views)])
 

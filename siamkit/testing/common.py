@@ -21,13 +21,18 @@ class NotConforming(AssertionError):
 
 
 class Expect:
-    """An expectation: raises :class:`NotConforming` with the consequence for users."""
+    """Checks conditions on one subject; the error names the consequence for users.
+
+    Args:
+        subject: What is checked, such as ``loss 'triplet' of siamkit-mine``. The error begins with
+            it.
+    """
 
     def __init__(self, subject: str) -> None:
         self.subject = subject
 
     def __call__(self, holds: bool, expected: str, got: object, suffers: str) -> None:
-        """Raise an error unless the condition holds.
+        """Raise :class:`NotConforming` if the condition is false.
 
         Args:
             holds: The condition.
@@ -39,11 +44,11 @@ class Expect:
             raise self.failure(expected, got, suffers)
 
     def within(self, detail: str) -> Expect:
-        """Return an expectation about a part of the subject."""
+        """Return an :class:`Expect` for a detail of the subject, such as ``in_chans=3``."""
         return Expect(f"{self.subject}: {detail}")
 
     def failure(self, expected: str, got: object, suffers: str) -> NotConforming:
-        """Return the error."""
+        """Return the error, without raising it."""
         return NotConforming(f"{self.subject}: expected {expected}; got {_shown(got)}. {suffers}")
 
     @contextmanager
@@ -51,9 +56,9 @@ class Expect:
         """Turn any exception of the block, including ``SystemExit``, into :class:`NotConforming`.
 
         Args:
-            doing: The place, such as ``in build``.
+            doing: When the exception was raised, such as ``in build``.
             suffers: A sentence about the consequence for users of the plugin.
-            expected: The expected behaviour. None: "no error".
+            expected: The expected behaviour. None: "no error ``doing``".
         """
         try:
             yield
@@ -91,9 +96,9 @@ History = tuple[dict[str, float], ...]
 
 
 def histories(epochs: int) -> dict[str, tuple[str, History]]:
-    """Return the monitored metric and the history of runs of different kinds, by label.
+    """Return simulated runs by label: each run's monitored metric, and its metrics per epoch.
 
-    The history of a longer run begins with that of a shorter run.
+    With more epochs, the history of a label begins with the same metrics.
     """
     noise = (0.31, 0.62, 0.18, 0.55, 0.07, 0.71, 0.44, 0.29, 0.66, 0.12)
     courses: dict[str, Callable[[int], float]] = {
@@ -133,7 +138,7 @@ def untouched(expect: Expect, moments: list[Progress]) -> Iterator[None]:
 
 
 def loose_leaves(output: Tensor, module: nn.Module, inputs: tuple[Tensor, ...] = ()) -> list[str]:
-    """Return the tensors that gradients reach from ``output``, but that ``module`` does not own."""
+    """Return the leaf tensors that gradients from ``output`` reach, but ``module`` does not own."""
     known = {id(tensor) for tensor in (*module.parameters(), *inputs)}
     names = {
         id(value): key

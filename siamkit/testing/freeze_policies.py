@@ -78,7 +78,7 @@ def check_freeze_policy(
 
 
 def _networks(backbone: str | nn.Module | None) -> Iterator[tuple[str, tuple[Stage, ...]]]:
-    """Yield networks by name, small ones first, since their messages are shorter."""
+    """Yield the name and stages of each network, small ones first: their messages are shorter."""
     if backbone is None:
         for count in (2, 3):
             stages = [_stage(name) for name in ("stem", "layer1", "layer2")[:count]]
@@ -101,7 +101,7 @@ def _stage(name: str, prefix: str = "backbone.") -> Stage:
 
 
 def _stages_of(given: str | nn.Module) -> dict[str, tuple[Stage, ...]]:
-    """Return the stages, and the blocks, of a whole network: a backbone with an ``mlp`` head."""
+    """Return the stages and the blocks of a network: a backbone with the head ``mlp``."""
     entry, options, _ = checked_entry("backbones", given, None)
     name = given if isinstance(given, str) else entry.name
     context = BackboneContext(name, False, image_size=64 if name in _SMALL else None)
@@ -146,9 +146,10 @@ def _check_network(
             known = longest.setdefault(label, runs[label])
             changed = [e for e, plan in enumerate(runs[label]) if plan != known[e]]
             within(
-                not changed, f"plans that do not depend on epochs, as in a run of {len(known)}",
+                not changed, f"the same plans as in a run of {len(known)} epochs",
                 f"other plans in epochs {changed[:5]}",
-                "A longer run would change the phases that are already complete.",
+                "A plan must not depend on progress.epochs: a longer run would change the phases "
+                "that are already complete.",
             )  # fmt: skip
         given = [plans for label, plans in runs.items() if "pairs" not in label]
         expect.within(plural(epochs, "epoch"))(
@@ -172,7 +173,8 @@ def _check_run(
     plans = [_plan(policy, given, moment, expect) for moment in moments]
     kept = [_copy(plan) for plan in plans]
     other = build()
-    # A second policy, called in another order, as in a resumed run or `siamkit inspect`.
+    # A second policy, called in reverse order: a resumed run and `siamkit inspect` call plan in
+    # other orders than a whole run.
     mirrored = [_copy(_plan(other, given, moment, expect)) for moment in moments[::-1]][::-1]
     for moment, plan, again in zip(moments, kept, mirrored, strict=True):
         at = expect.within(f"epoch {moment.epoch}")

@@ -1,4 +1,4 @@
-"""The check of optimizers: groups are kept, frozen parameters stay, and resuming is exact."""
+"""The check of optimizers: they keep groups and frozen parameters, and resume exactly."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _check_frozen(build: Build, net: nn.Sequential, expect: Expect) -> None:
     expect(
         last < first,
         f"a smaller loss after {_STEPS} steps at a rate of {_RATE}",
-        f"{last / 3:.4g} after {first / 3:.4g}",
+        f"{last / 3:.4g} at the end, {first / 3:.4g} at the start",
         "Training would make the network worse.",
     )
 

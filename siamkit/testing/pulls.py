@@ -1,4 +1,4 @@
-"""The check of a loss's direction: it must pull a class together and push classes apart.
+"""The check of a loss's direction: a loss must pull a class together and push classes apart.
 
 A loss can be finite and smooth, with the right shape, and still train a network in the wrong
 direction. So the check moves embeddings by hand and compares the losses, and trains embeddings by
@@ -29,7 +29,7 @@ Tuples = Pairs | Triplets
 
 
 def check_pull(loss: Loss, batch: Batches, expect: Expect) -> None:
-    """Check that training by labels separates the classes or, with two views each, the images."""
+    """Check that training by labels separates classes (images, if the loss compares two views)."""
     n = _CLASSES * _EACH
     labels = torch.arange(n) % (_CLASSES if batch.views == 1 else n // batch.views)
     _check_parting(
@@ -38,7 +38,7 @@ def check_pull(loss: Loss, batch: Batches, expect: Expect) -> None:
 
 
 def check_tuples(loss: Loss, batch: Batches, expect: Expect) -> None:
-    """Check a loss on explicit pairs and triplets. A loss may refuse either with ConfigError."""
+    """Check a loss on explicit pairs and on triplets. It may refuse each kind with ConfigError."""
     expect = expect.within("explicit tuples")
     index = torch.arange(4)
     none = index[:0]

@@ -54,7 +54,7 @@ def _moments(epochs: int, steps: int, monitor: str, history: History) -> list[Pr
 def _check_scales(build: Callable[[], Scheduler], moments: list[Progress], expect: Expect) -> None:
     with untouched(expect, moments):
         scales = _scales(build(), moments, expect)
-        # Another scheduler, called in another order, as in a resumed run.
+        # A second scheduler, called in reverse order: a resumed run starts in the middle.
         mirrored = _scales(build(), moments[::-1], expect)[::-1]
     expect(
         scales == mirrored, "the same scale for the same progress, whatever the earlier calls",

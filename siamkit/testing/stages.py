@@ -15,13 +15,13 @@ from siamkit.model.trace import Trace, trace
 from siamkit.testing.common import Expect
 
 _REFUSED = "Training would be refused, or would freeze other parameters than it reports."
-_MOVES = "Frozen modules would still change: dropout is active, and norms update their statistics."
+_MOVES = "Frozen modules would still change: active dropout, and norm statistics that update."
 _NOT_CACHED = "The frozen part could not be cached, or the cache would contain wrong features."
 _NO_NORMS = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding)
 
 
 def check_stages(backbone: Backbone, images: Tensor, expect: Expect) -> None:
-    """Check the stages of a backbone, and its blocks."""
+    """Check that the stages of a backbone, and its blocks, match the order of one forward pass."""
     with expect.during("in a forward of one image", "Users could not use it."):
         order = trace(backbone, images[:1])
     granularities: tuple[Literal["stage", "block"], ...] = ("stage", "block")
@@ -36,7 +36,8 @@ def _check_units(
         stages = backbone.stages(granularity)
         again = backbone.stages(granularity)
     listed = isinstance(stages, tuple | list)
-    expect(listed, "a sequence of stages", type(stages).__name__, "Its second use would be empty.")
+    expect(listed, "a sequence of stages", type(stages).__name__,
+           "A second loop over it would find no stages.")  # fmt: skip
     ours = [stage for stage in stages if isinstance(stage, Stage)]
     expect(len(ours) == len(stages), "Stage objects only", stages, _REFUSED)
     expect(list(stages) == list(again), "the same stages each time", again,
@@ -151,7 +152,7 @@ def _check_modules(
 
 
 def _owner(name: str, owner: Mapping[str, str], *, inner: bool = False) -> str | None:
-    """Return the stage of the module ``name``, or of the nearest listed module around it."""
+    """Return the name of the stage that lists module ``name`` or the nearest module around it."""
     while name and name not in owner:
         name = parent(name)
     # '' is the root: if it is listed, it contains everything.

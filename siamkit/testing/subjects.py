@@ -1,4 +1,4 @@
-"""The subjects of the checks: registered names, and objects as :func:`siamkit.fit` takes them."""
+"""The subjects of the checks: registered names, and objects that :func:`siamkit.fit` takes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ P = ParamSpec("P")
 S = TypeVar("S")
 
 _COPIED = ("backbones", "heads", "losses")
-"""The kinds whose objects a run copies deeply."""
+"""The kinds of which a run trains a deep copy."""
 
 
 def conformance(check: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:
@@ -41,7 +41,7 @@ def _name(given: Any) -> str:
 
 
 def checked_entry(kind: str, given: Any, values: Values | None) -> tuple[Entry, BaseModel, Expect]:
-    """Return the entry of a name or an object, its checked options, and an ``Expect`` about it."""
+    """Return the entry of a name or an object, its validated options, and an ``Expect`` for it."""
     if isinstance(given, str):
         return _named(kind, given, values)
     return _given(kind, given, values)
@@ -67,7 +67,7 @@ def _given(kind: str, thing: Any, values: Values | None) -> tuple[Entry, BaseMod
     with expect.during("when it is described in the config", "Training would not start."):
         same = source_hash(twin) == source_hash(thing)
     expect(
-        same, "attributes that are the same in a copy", "others, such as a count of the copies",
+        same, "attributes that are the same in a copy", "others, such as a counter of copies",
         "siamkit.resume would take the copy for another object, and refuse to continue the run.",
     )  # fmt: skip
     return entry, entry.options(), expect

@@ -1,4 +1,4 @@
-"""The check of trackers, and of the hooks that observe runs."""
+"""The check of trackers, and of implementations of the hook ``siamkit_event``."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _THREAD_SECONDS = 0.5
 
 @conformance
 def check_tracker(given: str | Watch, options: Values | None = None) -> None:
-    """Check a tracker by sending it the events of runs: complete, resumed, interrupted, unstarted.
+    """Check a tracker with the events of complete, resumed, interrupted and unstarted runs.
 
-    The runs are short, and their temporary folder is the current folder during the check. A tracker
-    that sends events to a service should get a harmless target by ``options``.
+    The runs are short. During the check, the current folder is a temporary one. If the tracker
+    sends events to a service, use ``options`` to give it a harmless target.
 
     Args:
         given: The registered name, or a function of an event, as in ``siamkit.fit(listeners=...)``.
@@ -141,12 +141,13 @@ def _until_step(events: Iterator[Event]) -> Iterator[Event]:
 def run_events(
     run_dir: Path, start: int = 0, metrics: Mapping[str, float] = _LABELLED
 ) -> Iterator[Event]:
-    """Yield the events of a run of two epochs with two steps each, and one with an unknown name.
+    """Yield the events of a run of two epochs with two steps each, and an event of unknown name.
 
     Args:
         run_dir: The folder of the run.
-        start: The epoch to resume from; 0 for a new run.
-        metrics: The held-out metrics. In the first epoch, each has the value ``_MARK`` instead.
+        start: The number of epochs that are finished before the run resumes; 0 for a new run.
+        metrics: The held-out metrics. In the first epoch, each has the value ``_MARK`` instead of
+            the given one.
     """
     metrics = dict(metrics)
     monitor = next(iter(metrics))

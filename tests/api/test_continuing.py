@@ -115,5 +115,5 @@ def test_damage_is_no_reason_to_begin_again(run_values: RunValues) -> None:
 def test_it_needs_a_directory(run_values: RunValues) -> None:
     values = run_values()
     del values["run_dir"]
-    with pytest.raises(ConfigError, match="run_dir: is missing: it says where to look for a run"):
+    with pytest.raises(ConfigError, match="run_dir: is missing: it names the directory of the run"):
         begin(values)

@@ -371,9 +371,9 @@ def test_no_run_and_wrong_arguments_are_refused_before_any_work(run, tmp_path):
         siamkit.export(tmp_path, tmp_path / "model")
     with pytest.raises(ConfigError, match="output: must be the path"):
         siamkit.export(run, None)
-    with pytest.raises(ConfigError, match="license: must be text, got 3"):
+    with pytest.raises(ConfigError, match="license: must be text that is not blank, got 3"):
         siamkit.export(run, tmp_path / "model", license=3)
-    with pytest.raises(ConfigError, match="license: must be text, got 3"):
+    with pytest.raises(ConfigError, match="license: must be text that is not blank, got 3"):
         siamkit.save_pretrained(run, tmp_path / "model", license=3)
     with pytest.raises(ConfigError, match="no such format"):
         siamkit.export(run, tmp_path / "model", format="tflite")

@@ -238,7 +238,9 @@ def test_inspection_counts_the_classes_of_data_in_memory() -> None:
     given = {"backbone": Plain(), "head": "identity", "freeze": "full", "image_size": 32}
     found = siamkit.inspect(data=pictures(), loss=loss, **given)
     assert found["loss"]["parameters"] == 64
-    with pytest.raises(ConfigError, match="loss: ArcFaceLoss is made for other classes"):
+    with pytest.raises(
+        ConfigError, match="loss: ArcFaceLoss is made for another number of classes"
+    ):
         siamkit.inspect(data=pictures(classes=10), loss=loss, **given)
 
 
@@ -261,8 +263,8 @@ def test_a_refused_run_leaves_no_folder(fit: Callable[..., dict[str, Any]], tmp_
         ({"train": {"patience": 0}}, r"train={'patience': \.\.\.}: must be greater"),
         ({"data": {}}, r"data: a mapping of data must have splits as keys, got 'nothing'"),
         ({"data": []}, r"data: there are no images"),
-        ({"data": ""}, r"data: must be the path of a file or a folder, and not be empty"),
-        ({"run_dir": ""}, r"run_dir: must be the path of the run's directory, and not be empty"),
+        ({"data": ""}, r"data: must be the path of a file or a folder, but is empty"),
+        ({"run_dir": ""}, r"run_dir: must be the path of the run's directory, but is empty"),
         ({"config": {"run_dir": ""}, "run_dir": None}, r"run_dir: must not be empty"),
         ({"listeners": print}, r"listeners: must be a list of functions.*listeners=\[print\]"),
         ({"listeners": [3]}, r"listeners: must be a list of functions of a siamkit.Event"),

@@ -83,6 +83,10 @@ def test_a_threshold_that_is_damaged_is_not_published(run, tmp_path):
 def test_a_run_that_has_not_ended_has_no_figures(run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     shutil.rmtree(copy / "embeddings")
+    with pytest.raises(CheckpointError, match="the file is missing"):
+        siamkit.save_pretrained(copy, tmp_path / "lost")
+    events = (copy / "events.jsonl").read_text().splitlines(keepends=True)
+    (copy / "events.jsonl").write_text("".join(e for e in events if '"run_end"' not in e))
     text = (siamkit.save_pretrained(copy, tmp_path / "m") / "README.md").read_text()
     assert "The run has not ended, so it has no figures yet." in text
     (copy / "events.jsonl").write_text("")

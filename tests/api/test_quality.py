@@ -29,7 +29,7 @@ def test_what_would_be_ignored_is_refused(tmp_path: Path) -> None:
     known = {"embeddings": torch.eye(4), "labels": [0, 0, 1, 1]}
     with pytest.raises(ConfigError, match="labels: cannot be used with a run"):
         siamkit.evaluate(tmp_path, labels=[0, 1])
-    with pytest.raises(ConfigError, match="need labels, and no run, data or objects"):
+    with pytest.raises(ConfigError, match="need labels, and cannot be combined with a run"):
         siamkit.evaluate(**known, backbone=nn.Identity())
     for call in (siamkit.evaluate, siamkit.calibrate):
         with pytest.raises(ConfigError, match="root: cannot be used with"):

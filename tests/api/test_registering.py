@@ -114,7 +114,7 @@ def test_embeddings_of_any_network_are_evaluated() -> None:
     result = siamkit.evaluate(embeddings=vectors, labels=[f"c{i // 5}" for i in range(30)])
     assert result.retrieval is not None and result.retrieval["recall@1"] == 1.0
     assert "recall@1" in repr(result) and "<pre>" in result._repr_html_()
-    with pytest.raises(DataError, match="numbers of embeddings and labels differ"):
+    with pytest.raises(DataError, match="embeddings: must be one vector per label"):
         siamkit.evaluate(embeddings=vectors, labels=[0])
     with pytest.raises(ConfigError, match="embeddings: need labels"):
         siamkit.evaluate("run", embeddings=vectors, labels=[0])

@@ -187,7 +187,7 @@ def test_an_old_config_of_one_level(place, model):
 def test_the_hub_offline():
     with pytest.raises(CheckpointError, match=r"HF_HUB_OFFLINE is set, and .*'weights': FILE"):
         siamkit.create_model("timm:hf-hub:someone/model")
-    with pytest.raises(ConfigError, match=r"not a name of a model on the hub.*got 'a/b/c'"):
+    with pytest.raises(ConfigError, match=r"not the name of a model on the hub.*got 'a/b/c'"):
         siamkit.create_model("timm:hf-hub:a/b/c")
 
 

@@ -96,8 +96,8 @@ def test_an_error_prints_names_literally(cli, failing):
          "with the run's own configuration, so it cannot be combined with --config; "
          "'siamkit train --config r/config.yaml' starts another run like it"),
         (["train", "--strict"], "--strict: works only with --resume"),
-        (["train", "sample", "--resume", "auto"], "--run-dir: is missing: it says where "
-         "to look for a run to continue"),
+        (["train", "sample", "--resume", "auto"], "--run-dir: is missing: it names the "
+         "directory of the run to continue or begin"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )  # fmt: skip

@@ -151,5 +151,7 @@ def test_a_loss_for_other_classes_or_widths_is_refused(kind: Any, within: bool) 
     for right in (loss(6, 8), loss(9, 8)):
         entry_of("loss", right).build(None, context)
     for wrong in (loss(5, 8), loss(6, 9)):
-        with pytest.raises(ConfigError, match=r"made for other classes.*num_classes=6.*size=8"):
+        with pytest.raises(
+            ConfigError, match=r"made for another number of classes.*num_classes=6.*size=8"
+        ):
             entry_of("loss", wrong).build(None, context)

@@ -176,7 +176,7 @@ def test_a_save_that_fails_leaves_the_old_one_even_with_keep_one(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "write_json", full)
-    with pytest.raises(ResourceError, match=r"No space left.*free some space"):
+    with pytest.raises(ResourceError, match=r"No space left.*check the free space"):
         publish(tmp_path, "epoch-2", make(2), best=None, keep=1)
     assert latest_intact(tmp_path)[0].state == {"epoch": 1}
     assert not list(tmp_path.glob(".siamkit-*"))

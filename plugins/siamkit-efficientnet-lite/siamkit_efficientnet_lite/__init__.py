@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from siamkit.hookspecs import Register
 
 SIZES = {0: 224, 1: 240, 2: 260}
-"""The image size in pixels that each variant was trained at."""
+"""For each variant, the height and width in pixels of its training images."""
 
 
 STAGES = {
@@ -27,8 +27,8 @@ STAGES = {
         (r"(?:blocks\.[56]|conv_head|bn2)\.", (4,)),
     ],
 }
-"""The stages, in the form of timm's group matchers: one per resolution of the feature maps, as in a
-ResNet. timm's own groups are block sequences, and the last two of these have only the lowest
+"""The stages, in the format of timm's group matchers: one stage per resolution of the feature maps,
+as in a ResNet. timm's own groups are single block sequences; of these, several have the same
 resolution."""
 
 
@@ -47,15 +47,20 @@ def siamkit_register_backbones(register: Register) -> None:
 def build(variant: int, options: BaseModel, context: BackboneContext) -> nn.Module:
     """Return EfficientNet-Lite ``variant``: images ``[N, C, H, W]`` to features ``[N, 1280]``.
 
-    The module's attribute ``preprocessing`` tells siamkit how to prepare the images, and its method
-    ``group_matcher`` tells siamkit where the stages are.
+    siamkit reads the image preparation from the module's attribute ``preprocessing``, and the
+    stages from its method ``group_matcher``.
+
+    Args:
+        variant: 0, 1 or 2.
+        options: Unused; the backbones have no options.
+        context: The number of image channels, and whether to load the ImageNet weights.
     """
     import timm
 
     from siamkit import Preprocessing
     from siamkit_efficientnet_lite.weights import load
 
-    # The tf_ variants pad images as TensorFlow does, and the weights were trained with that.
+    # The tf_ variants pad as TensorFlow does, and the weights were trained with this padding.
     model: nn.Module = timm.create_model(
         f"tf_efficientnet_lite{variant}",
         pretrained=False,

@@ -1,4 +1,4 @@
-"""The packaged weights, renamed as timm names them."""
+"""Loads the packaged weights and renames their keys to timm's names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,16 @@ _OTHER_BLOCKS = {
 
 
 def load(model: nn.Module, variant: int, in_chans: int) -> None:
-    """Load the weights of ``variant``, without those of the classifier, strictly into ``model``."""
+    """Load the weights of ``variant`` into ``model``, without the classifier.
+
+    Args:
+        model: timm's ``tf_efficientnet_lite`` network of the variant, without a classifier.
+        variant: 0, 1 or 2.
+        in_chans: The number of image channels. The first convolution is adapted to it.
+
+    Raises:
+        RuntimeError: A key is missing, unexpected or of another shape.
+    """
     state = convert(packaged(variant), model)
     state = {key: value for key, value in state.items() if not key.startswith("classifier.")}
     state["conv_stem.weight"] = adapt_input_conv(in_chans, state["conv_stem.weight"])
@@ -55,7 +64,7 @@ def packaged(variant: int) -> dict[str, Tensor]:
 def convert(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Return ``state`` with its keys renamed to those of timm's ``model``.
 
-    The package numbers all blocks in one sequence, timm by stage and block.
+    The package numbers all blocks in one sequence. timm numbers them by stage and block.
 
     Raises:
         KeyError: ``state`` has a key that EfficientNet-Lite doesn't have.
