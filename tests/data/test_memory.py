@@ -233,7 +233,7 @@ def test_a_split_with_splits_or_pairs_of_its_own_is_refused(tmp_path: Path) -> N
     (tmp_path / "pairs.csv").write_text("a,b,same\nboth/train/a/0.png,both/val/a/1.png,1\n")
     with pytest.raises(DataError, match=r"data\['val'\]: holds pairs.*pass this data alone: data="):
         items_of({"train": [(RGB, "a")], "val": tmp_path / "pairs.csv"}, [])
-    with pytest.raises(ConfigError, match=r"data\['train'\]: must be the path.*not be empty"):
+    with pytest.raises(ConfigError, match=r"data\['train'\]: must be the path.*but is empty"):
         items_of({"train": ""}, [])
 
 
