@@ -55,7 +55,7 @@ class ExportedModel:
     """A model that ``siamkit export`` wrote: embeds images, verifies pairs, searches galleries.
 
     Every file of the folder is compared with the manifest, and the network that was compared is the
-    network that runs.
+    network that runs. Several threads may use one model at the same time.
 
     Args:
         folder: The folder.
