@@ -41,7 +41,6 @@ _HINT = "export the run again, or copy the folder again from its source"
 
 Digest = Annotated[str, Matches("[0-9a-f]{64}")]
 Size = Annotated[int, Within(1, 1 << 16)]
-Share = Annotated[float, Within(0, 1)]
 Positive = Annotated[float, Within(above=0)]
 FileName = Annotated[str, Matches(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")]
 
@@ -217,11 +216,13 @@ class Manifest:
         """A SHA-256 that says whose embeddings can be compared.
 
         In float32, the exported network computes the run's embeddings up to rounding, so it has the
-        run's fingerprint and can search the run's indexes. An int8 network has one of its own.
+        run's fingerprint and can search the run's indexes. An int8 network has one of its own, of
+        all files but the card.
         """
         if self.precision == "float32":
             return self.origin.fingerprint
-        return digest_of([self.origin.fingerprint, self.files[self.model].sha256])
+        network = {name: seal.sha256 for name, seal in self.files.items() if name != CARD}
+        return digest_of([self.origin.fingerprint, network])
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as JSON values, without its own digest."""
