@@ -36,7 +36,10 @@ _PREFIX = ".siamkit-"
 _UNLOCKED = f"{_PREFIX}new-"
 _PLACE = re.compile(rf"({re.escape(_PREFIX)}|{re.escape(_UNLOCKED)})[0-9a-f]{{16}}")
 _UNLOCKED_SECONDS = 3600.0
-_LOCK, _NEW, _OLD = ".lock", "new", "old"
+_NEW, _OLD = "new", "old"
+LOCK = ".lock"
+"""The name of the lock's file in a private folder."""
+
 _IN_THE_WAY = {errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY, errno.EINVAL}
 
 
@@ -320,7 +323,7 @@ def sweep(folder: Path) -> None:
             if place.name.startswith(_UNLOCKED):
                 if time.time() - place.stat().st_mtime < _UNLOCKED_SECONDS:
                     continue  # its writer is about to lock it
-            lock = _Lock(place)
+            lock = FolderLock(place)
             _settle(place)
             shutil.rmtree(place, ignore_errors=True)
             lock.release()
@@ -333,7 +336,7 @@ def put_back(target: Path) -> None:
             sweep(target.parent)
 
 
-def _claimed(folder: Path) -> tuple[Path, _Lock]:
+def _claimed(folder: Path) -> tuple[Path, FolderLock]:
     """Return a new private folder in ``folder``, and its lock, which this process holds.
 
     Before the private folder is locked, another process could take it for the folder of a killed
@@ -342,12 +345,12 @@ def _claimed(folder: Path) -> tuple[Path, _Lock]:
     token = os.urandom(8).hex()
     unlocked, place = folder / f"{_UNLOCKED}{token}", folder / f"{_PREFIX}{token}"
     unlocked.mkdir(mode=0o700)
-    lock = _Lock(unlocked)
+    lock = FolderLock(unlocked)
     unlocked.rename(place)
     return place, lock
 
 
-class _Lock:
+class FolderLock:
     """The lock of a private folder, which the system releases when its process dies.
 
     The package filelock has the same kind of lock, but siamkit-runtime does not depend on it.
@@ -360,7 +363,7 @@ class _Lock:
     """
 
     def __init__(self, place: Path) -> None:
-        self._file = (place / _LOCK).open("wb")
+        self._file = (place / LOCK).open("wb")
         try:
             self._set(True)
         except OSError:

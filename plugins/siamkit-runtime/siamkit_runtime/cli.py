@@ -10,7 +10,6 @@ import io
 import json
 import os
 import sys
-import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -114,23 +113,12 @@ def _verify_list(given: argparse.Namespace) -> None:
 
 
 def _embed(given: argparse.Namespace) -> None:
-    from .embedding_files import embed_to_file, require_usable
+    from .portable.embedding_files import embed_to_file, require_usable
 
     require_usable(given.output, given.force)
-    started = time.perf_counter()
-    model = _load(given)
-    count, names = embed_to_file(
-        model, given.images, given.output, batch_size=given.batch_size, force=given.force
+    result = embed_to_file(
+        _load(given), given.images, given.output, batch_size=given.batch_size, force=given.force
     )
-    result = {
-        "output": str(given.output),
-        "paths": str(names),
-        "images": count,
-        "dim": model.embedding_dim,
-        "resumed_at": 0,
-        "seconds": time.perf_counter() - started,
-        "kernel": model.kernel_name,
-    }
     if given.json:
         _emit_json("embed", result)
         return
@@ -219,7 +207,8 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument(
         "--output", "-o", metavar="FILE", type=_path, required=True,
         help="A .npy file for the embeddings, with the image paths in a .csv file of the same "
-        "name.",
+        "name; or a .parquet file for both, which needs pyarrow. If the command is interrupted, "
+        "the same command continues its work.",
     )  # fmt: skip
     embed.add_argument(
         "--batch-size", metavar="N", type=_positive, default=64,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .embedding_files import read_embeddings
 from .files import put_back
+from .portable.embedding_files import read_embeddings
 from .portable.folders import files_in
 from .portable.gallery import META, OFFSETS, Gallery, ListedGallery, Searched
 from .portable.model import ExportedModel

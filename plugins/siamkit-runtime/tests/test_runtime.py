@@ -233,7 +233,11 @@ def test_errors_are_those_of_siamkit(both, exported, photos, tmp_path):
         (["verify", ".", "a", "b"], 2, "is not an exported model: it has no export.json"),
         (["verify", "m", "a", "b", "--loud"], 2, "unrecognized arguments: --loud"),
         (["search", "m", "g", "q", "-k", "0"], 2, "must be a whole number of 1 or more, got '0'"),
-        (["embed", "m", "i", "-o", "x.txt"], 2, "--output: must end in .npy, got 'x.txt'"),
+        (
+            ["embed", "m", "i", "-o", "x.txt"],
+            2,
+            "--output: must end in .npy or .parquet",
+        ),
         (["embed", "m", "i"], 2, "the following arguments are required: --output/-o"),
     ],
 )
@@ -257,12 +261,17 @@ def test_existing_files_are_kept(both, exported, photos, tmp_path):
     assert (tmp_path / "out.csv").read_text() == "my notes\n" and not out.exists()
 
 
-def test_an_unreadable_image_leaves_no_partial_file(both, exported, photos, tmp_path):
+def test_the_same_command_goes_on_after_an_unreadable_image(both, exported, photos, tmp_path):
     images = shutil.copytree(photos, tmp_path / "images")
     (images / "class5/9.png").write_bytes(b"no image")
-    ours, _ = both(["embed", exported[1], images, "-o", tmp_path / "out.npy"], ["-V"])
+    command = ["embed", exported[1], images, "-o", tmp_path / "out.npy", "--batch-size", "10"]
+    ours, _ = both(command, ["-V"])
     assert ours[0] == 3 and "9.png: not an image" in ours[2]
-    assert {path.name for path in tmp_path.iterdir()} == {"images"}
+    assert {path.name for path in tmp_path.iterdir()} == {"images", ".out.npy.partial"}
+    shutil.copy(images / "class5/0.png", images / "class5/9.png")
+    ours, _ = both([*command, "--json"], ["-V"])
+    assert json.loads(ours[1])["resumed_at"] == 30
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "out.npy", "out.csv"}
 
 
 def test_a_reader_that_leaves_is_no_error(site, exported, photos):

@@ -13,13 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from siamkit.data.inputs import files_of
 from siamkit.errors import ConfigError
 from siamkit.files import replacing
-from siamkit.inference.filling import HINT, OnProgress, fill, working
 from siamkit.inference.gallery.kinds import WORTH, choose_kind
 from siamkit.json_files import write_sealed
 from siamkit.portable.embedding import BATCH_SIZE, Embeds
+from siamkit.portable.filling import HINT, OnProgress, fill, working
 from siamkit.portable.gallery import (
     CELLS,
     EMBEDDINGS,
@@ -30,6 +29,7 @@ from siamkit.portable.gallery import (
     Meta,
     is_index,
 )
+from siamkit.portable.inputs import files_of
 from siamkit.portable.manifest import seal_of
 from siamkit.spelling import argument
 from siamkit.version import VERSION

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 
 from siamkit import files
-from siamkit.data.inputs import files_of
 from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteError
-from siamkit.inference.filling import workplace
 from siamkit.inference.gallery import build as building
 from siamkit.inference.gallery.build import build_index
 from siamkit.inference.gallery.index import Index
 from siamkit.json_files import sealed, unsealed
+from siamkit.portable.filling import workplace
+from siamkit.portable.inputs import files_of
 
 FILES = ["meta.json", "embeddings.npy", "items.jsonl", "offsets.npy", "cells.faiss"]
 
