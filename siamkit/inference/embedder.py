@@ -406,7 +406,7 @@ class Embedder(TextRepr):
                     opened = decode(sample.path, how, sample.box)
                 else:
                     names.append(f"image {index}")
-                    picture = picture_of(image, names[-1], max_pixels=self._max_pixels)
+                    picture = picture_of(image, names[-1])
                     opened = prepare(picture, how, where=names[-1])
                 views.append(view(opened))
             yield self._run(torch.stack(views), len(images) - start, names)

@@ -290,7 +290,7 @@ class ExportedModel:
         if isinstance(item, str | Path):
             with opened(Path(item), how) as image:
                 return self._prepare(pixels_of(image, how, None, name)[0])
-        picture = picture_of(item, name, max_pixels=how.max_pixels)
+        picture = picture_of(item, name)
         return self._prepare(prepare(picture, how, where=name))
 
 
