@@ -152,8 +152,8 @@ class Embedder(TextRepr):
         """Return an embedder with a saved network, and with the threshold if one was saved.
 
         Args:
-            folder: A folder that ``save_pretrained`` wrote, or ``hf-hub:ORG/NAME`` for a network on
-                the hub.
+            folder: A folder that ``save_pretrained`` wrote or ``siamkit.export`` wrote for torch or
+                timm, or ``hf-hub:ORG/NAME`` for a network on the hub.
             device: The device to run on: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto`` to use
                 a GPU if there is one.
             kernel: The kernel that runs the network: a value of ``engine.prefix``, or ``auto`` to
@@ -175,7 +175,14 @@ class Embedder(TextRepr):
         kept, where = loaded.folder.saved.calibration, str(loaded.folder.path)
         net = place(loaded.net, chosen)
         calibration = None if kept is None else Calibration.from_json(kept, where)
-        return cls(net, kernel=kernel, workers=workers, calibration=calibration)
+        export = loaded.folder.export
+        return cls(
+            net,
+            kernel=kernel,
+            workers=workers,
+            calibration=calibration,
+            max_pixels=MAX_PIXELS if export is None else export.images.max_pixels,
+        )
 
     def __repr__(self) -> str:
         """Return a description with the network, the kernel and the threshold."""

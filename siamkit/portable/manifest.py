@@ -320,8 +320,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     values = sealed(manifest.to_json())
     path = folder / MANIFEST
     read = Manifest.from_json(unsealed(values, str(path)), str(path))
-    for name, seal in read.files.items():
-        _content(folder, name, seal)
+    require_whole(folder, read)
     write_json(path, values)
 
 
@@ -368,7 +367,10 @@ def read_files(folder: Path, manifest: Manifest) -> dict[str, bytes]:
 
 
 def require_whole(folder: Path, manifest: Manifest) -> None:
-    """Check every file of an exported folder, with the errors of :func:`read_files`."""
+    """Check every file of an exported folder, with the errors of :func:`read_files`.
+
+    Unlike there, only one file at a time is in memory.
+    """
     for name, seal in manifest.files.items():
         _content(folder, name, seal)
 

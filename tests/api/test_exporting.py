@@ -43,6 +43,11 @@ def onnx(run, tmp_path_factory):
     return siamkit.export(run, target, license="mit")
 
 
+@pytest.fixture(scope="module")
+def torch_export(run, tmp_path_factory):
+    return siamkit.export(run, tmp_path_factory.mktemp("torch") / "model", format="torch").output
+
+
 def hashes(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes()
             for p in folder.rglob("*") if p.is_file()}  # fmt: skip
@@ -198,6 +203,38 @@ def test_torch_is_a_folder_that_siamkit_loads(run, tmp_path, image_folder):
         "config.json", "model.safetensors", "siamkit.safetensors", "README.md",
     }  # fmt: skip
     assert "| torch float32 |" in (result.output / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "load",
+    [siamkit.load_embedder, siamkit.Embedder.from_pretrained, siamkit.from_pretrained,
+     lambda folder: siamkit.push_to_hub(folder, "me/model"),
+     lambda folder: siamkit.create_model(f"timm:local-dir:{folder}")],
+    ids=["embedder", "from_pretrained", "network", "hub", "backbone"],
+)  # fmt: skip
+def test_a_damaged_export_for_torch_is_refused_by_everyone(run, torch_export, tmp_path, load):
+    folder = shutil.copytree(torch_export, tmp_path / "model")
+    card, manifest = folder / "README.md", folder / MANIFEST
+    text, values = card.read_text(), manifest.read_text()
+    card.write_text(text.replace("#", "##"))
+    with pytest.raises(CheckpointError, match=r"README\.md: does not match export\.json"):
+        load(folder)
+    card.write_text(text)
+    manifest.write_text(json.dumps({**json.loads(values), "format": 7}))
+    with pytest.raises(CheckpointError, match="exported in another version of the format, got 7"):
+        load(folder)
+    changed = json.loads(values)
+    changed["calibration"]["threshold"] = 0.1
+    manifest.write_text(json.dumps(changed))
+    with pytest.raises(CheckpointError, match=r"export\.json: the file is damaged or was edited"):
+        load(folder)
+
+
+def test_every_way_to_load_an_export_for_torch_has_its_limits(torch_export):
+    for load in (siamkit.load_embedder, siamkit.Embedder.from_pretrained):
+        embedder = load(torch_export, device="cpu")
+        assert embedder.decoding.max_pixels == read_manifest(torch_export).images.max_pixels
+        assert embedder.calibration == read_manifest(torch_export).calibration
 
 
 def test_timm_is_a_folder_that_plain_timm_loads(run, tmp_path):

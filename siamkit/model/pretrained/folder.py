@@ -21,6 +21,7 @@ from siamkit.errors import CheckpointError, ConfigError
 from siamkit.files import is_there, put_back, reading, replacing, sha256_of, writing
 from siamkit.interfaces import Preprocessing
 from siamkit.json_files import digest_of, read_json
+from siamkit.portable.manifest import Manifest, is_export, read_manifest, require_whole
 from siamkit.spelling import setting
 
 FORMAT = 2
@@ -124,11 +125,13 @@ class Folder:
         path: The folder.
         saved: The section ``siamkit`` of ``config.json``.
         timm: The rest of ``config.json``, which timm reads.
+        export: The manifest of the folder if ``siamkit export`` wrote it.
     """
 
     path: Path
     saved: Saved
     timm: Mapping[str, Any]
+    export: Manifest | None = None
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -167,6 +170,8 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_folder(path: Path, files: Sequence[str] = (BACKBONE, REST)) -> Folder:
     """Read the config of a folder that siamkit wrote, and check the files.
 
+    If ``siamkit export`` wrote the folder, every file is compared with the export's manifest.
+
     Args:
         path: The folder.
         files: The names of the files of tensors to check.
@@ -183,6 +188,9 @@ def read_folder(path: Path, files: Sequence[str] = (BACKBONE, REST)) -> Folder:
             hint="a folder that timm wrote is a backbone: "
             + setting("backbone.name", f"timm:local-dir:{path}"),
         )
+    export = read_manifest(path) if is_export(path) else None
+    if export is not None:
+        require_whole(path, export)
     section = config.pop(SECTION)
     where = str(path / CONFIG)
     if isinstance(section, dict) and section.get("format") != FORMAT:
@@ -207,7 +215,7 @@ def read_folder(path: Path, files: Sequence[str] = (BACKBONE, REST)) -> Folder:
             whole = sha256_of(file) == saved.files.get(name)
         if not whole:
             raise CheckpointError("the file is damaged", where=str(file), hint=_DAMAGED)
-    return Folder(path, saved, config)
+    return Folder(path, saved, config, export)
 
 
 def config_text(saved: Saved, timm: Mapping[str, Any]) -> str:
