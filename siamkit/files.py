@@ -19,13 +19,13 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError, ConfigError, ResourceError
-from .spelling import setting
+from .spelling import argument, setting
 
 if sys.platform == "win32":
     import msvcrt
@@ -40,6 +40,7 @@ _NEW, _OLD = "new", "old"
 LOCK = ".lock"
 """The name of the lock's file in a private folder."""
 
+_GITS = {".git", ".gitattributes"}
 _IN_THE_WAY = {errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY, errno.EINVAL}
 
 
@@ -295,6 +296,60 @@ def replacing(target: Path, hint: str | None = None) -> Iterator[Path]:
             _settle(place)
             shutil.rmtree(place, ignore_errors=True)
             lock.release()
+
+
+def require_free_folder(
+    path: Path, what: str, own: Callable[[Path], Collection[str] | None], force: bool
+) -> None:
+    """Check that a folder may be written without the loss of other files.
+
+    The path must not exist, or be an empty folder. With ``force``, it may also be a folder of the
+    same kind, if it holds no entries but its own and those of git.
+
+    Args:
+        path: The folder to write.
+        what: The kind of the folder, for messages, such as ``an index``.
+        own: Returns the names of the entries that such a folder has, or None if the folder that
+            lies there is of no such kind. It raises a CheckpointError if this cannot be known.
+        force: Whether the user asked to replace what is there.
+
+    Raises:
+        ConfigError: Something else is at the path.
+        CheckpointError: The path cannot be read.
+    """
+    where, other = str(path), f"choose another {argument('output')}"
+    put_back(path)  # or the next writer would, and then replace it
+    with reading(path):
+        if not is_there(path) or (path.is_dir() and not any(path.iterdir())):
+            return
+        if not path.is_dir():
+            raise ConfigError("is a file, not a folder", where=where, hint=other)
+        names = {entry.name for entry in path.iterdir()}
+    try:
+        known = own(path)
+    except CheckpointError as error:
+        raise ConfigError(
+            f"looks like {what}, but is damaged or of another version, so it is not replaced: "
+            f"{error.what}",
+            where=where,
+            hint=f"remove it yourself, or {other}",
+        ) from None
+    if known is None:
+        raise ConfigError(
+            f"already exists and is not {what}, so it is not replaced", where=where, hint=other
+        )
+    if not force:
+        raise ConfigError(
+            f"already holds {what}",
+            where=where,
+            hint=f"{other}, or replace it with {argument('force', True)}",
+        )
+    if foreign := sorted(names - set(known) - _GITS):
+        raise ConfigError(
+            f"holds more than {what}: {', '.join(foreign[:5])}",
+            where=where,
+            hint=f"{other}, or move these files away",
+        )
 
 
 def _require_replaceable(target: Path) -> None:

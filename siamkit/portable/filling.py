@@ -21,13 +21,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import CheckpointError, DataError, Interrupted, ResourceError
+from ..errors import CheckpointError, DataError, ResourceError
 from ..files import LOCK, FolderLock, open_regular, sweep, writing
 from ..json_files import read_sealed, write_sealed
 from ..spelling import argument
 from ..words import plural
 from .cosine import directions
 from .embedding import BATCH_SIZE, Embeds
+from .signals import interrupted
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of finished images and the number of all images."""
@@ -135,7 +136,7 @@ def fill(
     Raises:
         CheckpointError: The unfinished work is of another network or of other images.
         DataError: An image is missing or cannot be decoded. The finished part is kept.
-        Interrupted: Ctrl-C was pressed. The finished part is kept.
+        Interrupted: Ctrl-C was pressed, or SIGTERM arrived. The finished part is kept.
         ResourceError: The disk is full.
     """
     about = {
@@ -156,12 +157,9 @@ def fill(
                 vectors = np.asarray(part.embeddings)
                 file.append(directions(vectors) if normalize else vectors)
                 report(file.done, len(paths))
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"interrupted after {file.done} of {plural(len(paths), 'image')}, which are kept",
-                exit_code=130,
-                hint="the same command continues from there",
-            ) from None
+        except KeyboardInterrupt as error:
+            done = f" after {file.done} of {plural(len(paths), 'image')}, which are kept"
+            raise interrupted(error, done, "the same command continues from there") from None
     return file.path, before
 
 

@@ -24,7 +24,7 @@ from ..errors import CheckpointError, ConfigError
 from ..files import open_regular, put_back, reading
 from ..json_files import digest_of, read_json, sealed, unsealed, write_json
 from .calibration import Calibration
-from .preprocessing import PILLOWS_LIMIT, Fit, Preprocessing
+from .preprocessing import PILLOWS_LIMIT, Fit, Interpolation, Preprocessing
 from .records import Invalid, Matches, NotEmpty, Within, record
 
 MANIFEST = "export.json"
@@ -76,7 +76,7 @@ class Images:
     mean: Annotated[tuple[float, ...], NotEmpty()]
     std: Annotated[tuple[Positive, ...], NotEmpty()]
     size: tuple[Size, Size]
-    interpolation: str
+    interpolation: Interpolation
     crop_pct: Positive
     fit: Fit
     value_range: Annotated[int, Within(1, 16)] | tuple[float, float] | None

@@ -286,12 +286,26 @@ def test_an_export_is_only_replaced_on_request(run, onnx, tmp_path):
     assert read_files(target, read_manifest(target))
 
 
-def test_a_damaged_export_can_be_replaced(run, onnx, tmp_path):
-    target = shutil.copytree(onnx.output, tmp_path / "model")
-    (target / MANIFEST).write_text("{}")
+def test_a_damaged_export_can_be_replaced(run, torch_export, tmp_path):
+    target = shutil.copytree(torch_export, tmp_path / "model")
+    (target / "config.json").write_text("{}")
+    (target / "README.md").unlink()
     siamkit.export(run, target, format="torch", force=True)
-    assert read_manifest(target).kind == "torch"
-    assert not (target / "model.onnx").exists()
+    assert read_files(target, read_manifest(target))
+
+
+@pytest.mark.parametrize("manifest", ["{}", "x", '{"format": 7, "siamkit": "9"}', '{"a": [1, 2]}'])
+def test_a_folder_whose_manifest_cannot_be_read_is_never_replaced(run, tmp_path, manifest):
+    """It may be somebody else's, and its other files too, whatever their names are."""
+    target = tmp_path / "model"
+    target.mkdir()
+    for name, text in ((MANIFEST, manifest), ("config.json", "mine"), ("README.md", "mine")):
+        (target / name).write_text(text)
+    before = hashes(target)
+    for force in (False, True):
+        with pytest.raises(ConfigError, match=r"so it is not replaced: .*; remove it yourself"):
+            siamkit.export(run, target, format="torch", force=force)
+    assert hashes(target) == before
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -119,6 +119,7 @@ def test_a_sealed_manifest_that_makes_no_sense_is_refused(change, message, folde
 @pytest.mark.parametrize(
     ("images", "message"),
     [
+        ({"interpolation": "random"}, r"images\.interpolation: must be one of nearest, box, bil"),
         ({"max_pixels": 0}, r"images\.max_pixels: is out of bounds"),
         ({"std": (1.0, 1.0, 0.0)}, r"images\.std\.2: is out of bounds"),
         ({"mean": (0.5,), "std": (0.5,)}, "does not match the images"),

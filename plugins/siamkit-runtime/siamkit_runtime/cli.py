@@ -17,8 +17,9 @@ from typing import Any, NoReturn
 
 from . import spelling
 from .checks import require_pair_or_list
-from .errors import ConfigError, Interrupted, ResourceError, SiamkitError, is_out_of_memory
+from .errors import ConfigError, ResourceError, SiamkitError, is_out_of_memory
 from .files import refused_by_system
+from .portable.signals import interrupted, sigterm_raises
 from .version import VERSION
 from .words import printable
 
@@ -51,9 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: list[str]) -> int:
     try:
-        given = _parser().parse_args(args)
-        given.verb(given)
-        sys.stdout.flush()
+        with sigterm_raises():
+            given = _parser().parse_args(args)
+            given.verb(given)
+            sys.stdout.flush()
     except BrokenPipeError:
         raise
     except SystemExit as end:  # argparse has printed the help or the version
@@ -131,11 +133,11 @@ def _search(given: argparse.Namespace) -> None:
     from .galleries import open_gallery
     from .portable.folders import files_in
 
+    paths = files_in(given.query)  # before a gallery is embedded, which can take long
     model = _load(given)
     gallery, notice = open_gallery(model, given.gallery)
     if notice is not None:
         print("notice:", printable(notice), file=sys.stderr)
-    paths = files_in(given.query)
     nearest = gallery.search(model.embed(paths), given.k)
     result = {
         "index": str(given.gallery),
@@ -288,7 +290,7 @@ def _as_siamkit_error(error: BaseException) -> SiamkitError:
     if isinstance(error, SiamkitError):
         return error
     if isinstance(error, KeyboardInterrupt):
-        return Interrupted("interrupted", exit_code=130)
+        return interrupted(error)
     if is_out_of_memory(error):
         return ResourceError("out of memory", hint="try a smaller --batch-size")
     if refused := refused_by_system(error):

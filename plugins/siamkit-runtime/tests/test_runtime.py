@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -170,6 +171,21 @@ def test_an_index_is_told_from_a_folder_of_images_when_it_is_damaged(
     assert ours[0] == 4 and "is not an index: it has no meta.json" in ours[2]
 
 
+def test_a_folder_of_photos_may_have_a_file_of_an_index(both, exported, photos, tmp_path):
+    gallery, query = shutil.copytree(photos, tmp_path / "gallery"), photos / "class0/0.png"
+    (gallery / "meta.json").write_text('{"title": "holiday"}')
+    ours, _ = both(["search", exported[1], gallery, query, "-k", "1"], ["-V"])
+    assert ours[0] == 0 and "gallery/class0/0.png" in ours[1]
+
+
+def test_a_missing_query_is_noticed_before_the_gallery_is_embedded(both, exported, tmp_path):
+    gallery = tmp_path / "gallery"
+    gallery.mkdir()
+    (gallery / "bad.png").write_bytes(b"no image")
+    ours, _ = both(["search", exported[1], gallery, tmp_path / "none.png"], ["-V"])
+    assert ours[0] == 3 and "none.png: no such file or folder" in ours[2]
+
+
 def test_a_file_of_embeddings_is_searched_with_a_notice(both, exported, photos, tmp_path):
     out, query = tmp_path / "out.npy", photos / "class0/0.png"
     both(["embed", exported[1], photos, "-o", out], ["-V"])
@@ -272,6 +288,27 @@ def test_the_same_command_goes_on_after_an_unreadable_image(both, exported, phot
     ours, _ = both([*command, "--json"], ["-V"])
     assert json.loads(ours[1])["resumed_at"] == 30
     assert {path.name for path in tmp_path.iterdir()} == {"images", "out.npy", "out.csv"}
+
+
+def test_sigterm_ends_a_command_and_the_same_command_goes_on(
+    both, exported, photos, tmp_path, monkeypatch
+):
+    from siamkit_runtime.portable import filling
+
+    append, out = filling.GrowingFile.append, tmp_path / "out.npy"
+
+    def stopping(self, vectors):
+        append(self, vectors)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    command = ["embed", exported[1], photos, "-o", out, "--batch-size", "10", "--json"]
+    with monkeypatch.context() as patch:
+        patch.setattr(filling.GrowingFile, "append", stopping)
+        ours, _ = both(command, ["-V"])
+    assert ours[0] == json.loads(ours[1])["error"]["exit_code"] == 143
+    assert "stopped by SIGTERM after 10 of 30 images, which are kept" in ours[2]
+    ours, _ = both(command, ["-V"])
+    assert ours[0] == 0 and json.loads(ours[1])["resumed_at"] == 10
 
 
 def test_a_reader_that_leaves_is_no_error(site, exported, photos):

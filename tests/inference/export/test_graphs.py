@@ -122,6 +122,19 @@ def test_the_file_holds_no_paths_of_this_machine(subject_of, tmp_path):
     assert b"site-packages" not in content and b".py" not in content
 
 
+def test_temporary_files_lie_in_the_new_folder(subject_of, tmp_path, monkeypatch):
+    """So they are swept with it after a kill."""
+    seen = []
+
+    def int8(*given):
+        seen.append(given[-1])
+        assert given[-1].parent == tmp_path and given[-1].is_dir()
+
+    monkeypatch.setattr(graphs, "_int8", int8)
+    export_graph(subject_of(network("timm:test_resnet")), FORMATS["onnx"], tmp_path, int8=True)
+    assert seen and not list(tmp_path.iterdir())
+
+
 class Branching(nn.Module):
     """A network whose path depends on the content of the images."""
 
