@@ -19,13 +19,13 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError, ConfigError, ResourceError
-from .spelling import setting
+from .spelling import argument, setting
 
 if sys.platform == "win32":
     import msvcrt
@@ -36,7 +36,11 @@ _PREFIX = ".siamkit-"
 _UNLOCKED = f"{_PREFIX}new-"
 _PLACE = re.compile(rf"({re.escape(_PREFIX)}|{re.escape(_UNLOCKED)})[0-9a-f]{{16}}")
 _UNLOCKED_SECONDS = 3600.0
-_LOCK, _NEW, _OLD = ".lock", "new", "old"
+_NEW, _OLD = "new", "old"
+LOCK = ".lock"
+"""The name of the lock's file in a private folder."""
+
+_GITS = {".git", ".gitattributes"}
 _IN_THE_WAY = {errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY, errno.EINVAL}
 
 
@@ -294,6 +298,60 @@ def replacing(target: Path, hint: str | None = None) -> Iterator[Path]:
             lock.release()
 
 
+def require_free_folder(
+    path: Path, what: str, own: Callable[[Path], Collection[str] | None], force: bool
+) -> None:
+    """Check that a folder may be written without the loss of other files.
+
+    The path must not exist, or be an empty folder. With ``force``, it may also be a folder of the
+    same kind, if it holds no entries but its own and those of git.
+
+    Args:
+        path: The folder to write.
+        what: The kind of the folder, for messages, such as ``an index``.
+        own: Returns the names of the entries that such a folder has, or None if the folder that
+            lies there is of no such kind. It raises a CheckpointError if this cannot be known.
+        force: Whether the user asked to replace what is there.
+
+    Raises:
+        ConfigError: Something else is at the path.
+        CheckpointError: The path cannot be read.
+    """
+    where, other = str(path), f"choose another {argument('output')}"
+    put_back(path)  # or the next writer would, and then replace it
+    with reading(path):
+        if not is_there(path) or (path.is_dir() and not any(path.iterdir())):
+            return
+        if not path.is_dir():
+            raise ConfigError("is a file, not a folder", where=where, hint=other)
+        names = {entry.name for entry in path.iterdir()}
+    try:
+        known = own(path)
+    except CheckpointError as error:
+        raise ConfigError(
+            f"looks like {what}, but is damaged or of another version, so it is not replaced: "
+            f"{error.what}",
+            where=where,
+            hint=f"remove it yourself, or {other}",
+        ) from None
+    if known is None:
+        raise ConfigError(
+            f"already exists and is not {what}, so it is not replaced", where=where, hint=other
+        )
+    if not force:
+        raise ConfigError(
+            f"already holds {what}",
+            where=where,
+            hint=f"{other}, or replace it with {argument('force', True)}",
+        )
+    if foreign := sorted(names - set(known) - _GITS):
+        raise ConfigError(
+            f"holds more than {what}: {', '.join(foreign[:5])}",
+            where=where,
+            hint=f"{other}, or move these files away",
+        )
+
+
 def _require_replaceable(target: Path) -> None:
     """Refuse to replace a device, such as /dev/null, or a FIFO, because other programs use them."""
     if is_there(target):
@@ -320,7 +378,7 @@ def sweep(folder: Path) -> None:
             if place.name.startswith(_UNLOCKED):
                 if time.time() - place.stat().st_mtime < _UNLOCKED_SECONDS:
                     continue  # its writer is about to lock it
-            lock = _Lock(place)
+            lock = FolderLock(place)
             _settle(place)
             shutil.rmtree(place, ignore_errors=True)
             lock.release()
@@ -333,7 +391,7 @@ def put_back(target: Path) -> None:
             sweep(target.parent)
 
 
-def _claimed(folder: Path) -> tuple[Path, _Lock]:
+def _claimed(folder: Path) -> tuple[Path, FolderLock]:
     """Return a new private folder in ``folder``, and its lock, which this process holds.
 
     Before the private folder is locked, another process could take it for the folder of a killed
@@ -342,12 +400,12 @@ def _claimed(folder: Path) -> tuple[Path, _Lock]:
     token = os.urandom(8).hex()
     unlocked, place = folder / f"{_UNLOCKED}{token}", folder / f"{_PREFIX}{token}"
     unlocked.mkdir(mode=0o700)
-    lock = _Lock(unlocked)
+    lock = FolderLock(unlocked)
     unlocked.rename(place)
     return place, lock
 
 
-class _Lock:
+class FolderLock:
     """The lock of a private folder, which the system releases when its process dies.
 
     The package filelock has the same kind of lock, but siamkit-runtime does not depend on it.
@@ -360,7 +418,7 @@ class _Lock:
     """
 
     def __init__(self, place: Path) -> None:
-        self._file = (place / _LOCK).open("wb")
+        self._file = (place / LOCK).open("wb")
         try:
             self._set(True)
         except OSError:

@@ -129,6 +129,38 @@ def exported_run(
     return folder / "run", folder / "model"
 
 
+@pytest.fixture(scope="session")
+def trained(
+    values_of: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A tiny run."""
+    from siamkit import api
+
+    folder = tmp_path_factory.mktemp("deployed") / "run"
+    api.fit(values_of(folder, train={"epochs": 1}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def embedder(trained: Path) -> Any:
+    """The embedder of that run."""
+    from siamkit import api
+
+    return api.load_embedder(trained, device="cpu", workers=0)
+
+
+@pytest.fixture(scope="session")
+def other(
+    values_of: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """An embedder with a network that has other weights."""
+    from siamkit import api
+
+    folder = tmp_path_factory.mktemp("deployed") / "other"
+    api.fit(values_of(folder, train={"epochs": 1, "seed": 5}))
+    return api.load_embedder(folder, device="cpu", workers=0)
+
+
 @pytest.fixture
 def run_values(
     values_of: Callable[..., dict[str, Any]], tmp_path: Path

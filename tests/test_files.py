@@ -18,8 +18,16 @@ import pytest
 from filelock import Timeout
 
 from siamkit import files
-from siamkit.errors import CheckpointError, ResourceError
-from siamkit.files import append_line, is_there, read_bytes, reading, replacing, write_atomic
+from siamkit.errors import CheckpointError, ConfigError, ResourceError
+from siamkit.files import (
+    append_line,
+    is_there,
+    read_bytes,
+    reading,
+    replacing,
+    require_free_folder,
+    write_atomic,
+)
 
 
 @contextmanager
@@ -331,3 +339,14 @@ def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path: Path) -> None:
 def test_an_error_without_a_number_is_not_the_systems(tmp_path: Path) -> None:
     with pytest.raises(Timeout), files.writing(tmp_path):
         raise Timeout("lock")
+
+
+def test_a_folder_that_a_killed_writer_moved_away_is_not_replaced_unasked(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    place = tmp_path / ".siamkit-0123456789abcdef" / "old"
+    (place / "model").mkdir(parents=True)
+    (place / "model" / "mine").write_text("old")
+    with pytest.raises(ConfigError, match="already holds a model"):
+        require_free_folder(target, "a model", lambda _: {"mine"}, force=False)
+    assert (target / "mine").read_text() == "old"
+    require_free_folder(target, "a model", lambda _: {"mine"}, force=True)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from siamkit.checks import whole_number
 from siamkit.files import path_of
 from siamkit.inference import exported
-from siamkit.inference.embedding_files import embed_to_file
-from siamkit.inference.filling import OnProgress
 from siamkit.inference.gallery import build as building
 from siamkit.inference.gallery.searching import run_of, search_index
 from siamkit.portable.embedding import BATCH_SIZE
+from siamkit.portable.embedding_files import embed_to_file
+from siamkit.portable.filling import OnProgress
 from siamkit.portable.gallery import Gallery
 from siamkit.portable.pair_lists import PairVerdicts, verify_list
 
@@ -51,7 +51,7 @@ def embed(
         progress: Called with the number of finished images and the total.
 
     Returns:
-        See :func:`siamkit.inference.embedding_files.embed_to_file`.
+        See :func:`siamkit.portable.embedding_files.embed_to_file`.
 
     Raises:
         SiamkitError: See :mod:`siamkit.errors` for which.

@@ -15,12 +15,11 @@ from siamkit.files import path_of
 from siamkit.inference.embedder import Embedder
 from siamkit.model.create import create_net
 from siamkit.model.device import place, resolve_device
-from siamkit.model.pretrained.load import load_net
 from siamkit.model.siamese import SiameseNet
 from siamkit.model.weights import load_net_tensors
 from siamkit.objects.overlay import overlaid, require_same
 from siamkit.portable.calibration import Calibration
-from siamkit.portable.manifest import is_export, read_manifest, require_whole
+from siamkit.portable.manifest import is_export, read_manifest
 from siamkit.portable.sessions import KERNELS
 from siamkit.runs.open import OpenRun
 
@@ -109,42 +108,22 @@ def load_embedder(
     """
     if is_export(run_dir):
         require_unused({"which": None if which == "best" else which}, "an exported model")
-        return _exported(Path(run_dir), device, kernel, workers, backbone, head)
+        _require_torch(Path(run_dir))
+        return Embedder.from_pretrained(
+            run_dir, device=device, kernel=kernel, workers=workers, backbone=backbone, head=head
+        )
     run = open_run(run_dir, backbone=backbone, head=head)
     return embedder_of(run, which, device=device, kernel=kernel, workers=workers)
 
 
-def _exported(
-    folder: Path,
-    device: str,
-    kernel: str,
-    workers: int | None,
-    backbone: nn.Module | None,
-    head: nn.Module | None,
-) -> Embedder:
-    """Return the embedder of a folder that was exported for torch or timm.
-
-    Raises:
-        ConfigError: The folder was exported to run without torch.
-        CheckpointError: A file is damaged, or of another version or export.
-    """
-    manifest = read_manifest(folder)
-    if manifest.kind in KERNELS:
+def _require_torch(folder: Path) -> None:
+    kind = read_manifest(folder).kind
+    if kind in KERNELS:
         raise ConfigError(
-            f"the model was exported for {manifest.kind}, so a siamkit.Embedder cannot load it",
+            f"the model was exported for {kind}, so a siamkit.Embedder cannot load it",
             where=str(folder),
             hint="siamkit.ExportedModel(FOLDER) opens it",
         )
-    require_whole(folder, manifest)
-    loaded = load_net(folder, backbone=backbone, head=head)
-    kept = loaded.folder.saved.calibration  # for timm, the manifest has none: timm has no head
-    return Embedder(
-        place(loaded.net, resolve_device(device)),
-        kernel=kernel,
-        workers=workers,
-        calibration=None if kept is None else Calibration.from_json(kept, str(folder)),
-        max_pixels=manifest.images.max_pixels,
-    )
 
 
 def embedder_of(

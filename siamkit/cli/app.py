@@ -32,6 +32,7 @@ from siamkit.cli.report import report
 from siamkit.cli.search import search
 from siamkit.cli.train import train
 from siamkit.cli.verify import verify
+from siamkit.portable.signals import sigterm_raises
 from siamkit.showing import mute
 
 NAME = "siamkit"
@@ -186,8 +187,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(args: list[str]) -> int:
     try:
-        _run(args)
-        stdout().flush()
+        with sigterm_raises():
+            _run(args)
+            stdout().flush()
     except typer.Exit as error:
         return error.exit_code
     except BrokenPipeError:

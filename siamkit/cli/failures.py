@@ -15,14 +15,17 @@ from siamkit.errors import (
     is_out_of_memory,
 )
 from siamkit.files import refused_by_system
+from siamkit.portable.signals import interrupted
 
 
 def as_siamkit_error(error: BaseException) -> SiamkitError:
     """Return the error of siamkit that explains ``error`` to the user."""
     if isinstance(error, SiamkitError):
         return error
-    if isinstance(error, KeyboardInterrupt | typer.Abort):
+    if isinstance(error, typer.Abort):
         return Interrupted("interrupted", exit_code=130)
+    if isinstance(error, KeyboardInterrupt):
+        return interrupted(error)
     # Some versions of typer bundle click, others depend on it. Their exceptions share only this
     # method.
     if hasattr(error, "format_message"):

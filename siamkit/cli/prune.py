@@ -10,8 +10,6 @@ from siamkit.cli import completion, output
 from siamkit.cli.flag_keys import flag_of
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import OUTPUT, Json, Run
-from siamkit.cli.signals import EXIT_CODE, Terminated, sigterm_raises
-from siamkit.errors import Interrupted
 
 NewRun = Annotated[
     Path | None,
@@ -125,15 +123,12 @@ def prune(
             values[section] = {key: value}
     changes = Layer(merge(parse_sets(set or []), values), flag_of)
     wanted: Any = part
-    try:
-        with sigterm_raises(), ConsoleListener(make_console(sys.stderr)) as log:
-            result = pruned(
-                api.open_run(run), run_dir, changes, ratio=ratio, finetune_epochs=finetune_epochs,
-                part=wanted, iterations=iterations, listeners=() if quiet else (log,),
-                progress=_quiet if quiet else _told,
-            )  # fmt: skip
-    except Terminated:
-        raise Interrupted("stopped by SIGTERM", exit_code=EXIT_CODE) from None
+    with ConsoleListener(make_console(sys.stderr)) as log:
+        result = pruned(
+            api.open_run(run), run_dir, changes, ratio=ratio, finetune_epochs=finetune_epochs,
+            part=wanted, iterations=iterations, listeners=() if quiet else (log,),
+            progress=_quiet if quiet else _told,
+        )  # fmt: skip
     if json:
         output.emit_json("prune", result)
     else:

@@ -10,7 +10,7 @@ import typer
 from siamkit.cli import output
 from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import Json, Run
-from siamkit.cli.signals import EXIT_CODE, Terminated
+from siamkit.portable.signals import EXIT_CODE, Terminated
 
 File = Annotated[
     Path | None,

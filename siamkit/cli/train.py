@@ -14,8 +14,7 @@ from siamkit.cli.imports import heavy_imports
 from siamkit.cli.options import OUTPUT, Json
 from siamkit.cli.report import end_with_report
 from siamkit.cli.run_flags import RunFlags, run_flags
-from siamkit.cli.signals import EXIT_CODE, Terminated, sigterm_raises
-from siamkit.errors import ConfigError, Interrupted
+from siamkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,13 +62,9 @@ def train(
     latest and the best epoch.
     """
     wish, code = _ReportWish(), 0
-    with sigterm_raises():
-        try:
-            result = _train(flags, resume, strict, quiet, wish)
-        except Terminated:
-            raise Interrupted("stopped by SIGTERM", exit_code=EXIT_CODE) from None
-        if wish.granted:
-            code = end_with_report(result, quiet=quiet)
+    result = _train(flags, resume, strict, quiet, wish)
+    if wish.granted:
+        code = end_with_report(result, quiet=quiet)
     if json:
         output.emit_json("train", result)
     else:

@@ -1,7 +1,8 @@
 """Data given in Python: writes pairs of image and label to a table in the run's folder.
 
-Images in memory are written to that folder as PNG, which keeps every 8-bit pixel. Image files stay
-where they are. So a run on such data can be resumed, evaluated and reported like any other run.
+Images in memory are written to that folder in a format that keeps every pixel: PNG, if it can.
+Image files stay where they are. So a run on such data can be resumed, evaluated and reported like
+any other run.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from siamkit.data.manifest import OPTIONAL, REQUIRED
 from siamkit.data.opening import open_source
 from siamkit.data.overlap import Content
@@ -22,11 +25,12 @@ from siamkit.data.sources import ManifestSource, TupleSource
 from siamkit.errors import DataError, SiamkitError
 from siamkit.files import path_of, write_atomic, writing
 from siamkit.portable.geometry import Box
-from siamkit.portable.pictures import picture_of
+from siamkit.portable.pictures import storable
 
 SPLITS = ("train", "val", "test")
 TABLE = "images.csv"
 _COLUMNS = (*REQUIRED, *OPTIONAL)
+_ENDINGS = {"PNG": ".png", "PPM": ".pgm", "TIFF": ".tif"}
 
 
 @dataclass(frozen=True)
@@ -273,14 +277,15 @@ def _file(path: Any) -> Path:
 
 
 def _write(item: Item, number: int, folder: Path) -> Path:
-    path = folder / f"{number:07d}.png"
-    _save(item.image, number, path)
+    picture, form = storable(item.image, f"data item {number}")
+    path = folder / f"{number:07d}{_ENDINGS[form]}"
+    _save(picture, form, path)
     return path
 
 
-def _save(image: Any, number: int, target: Path | io.BytesIO) -> None:
-    picture = picture_of(image, f"data item {number}")
-    picture.save(target, "PNG", optimize=False, compress_level=1)
+def _save(picture: Image.Image, form: str, target: Path | io.BytesIO) -> None:
+    options: Mapping[str, Any] = {"optimize": False, "compress_level": 1} if form == "PNG" else {}
+    picture.save(target, form, **options)
 
 
 def content_of(image: Any, number: int) -> Content:
@@ -294,5 +299,5 @@ def content_of(image: Any, number: int) -> Content:
         DataError: ``image`` is not an image.
     """
     target = io.BytesIO()
-    _save(image, number, target)
+    _save(*storable(image, f"data item {number}"), target)
     return Content(target.tell(), hashlib.sha256(target.getbuffer()).digest())

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from siamkit.checks import whole_number
 from siamkit.data.images import ImageSet, Sample
-from siamkit.data.inputs import Paths, is_file, listed, samples_of
+from siamkit.data.inputs import Paths, is_file, samples_of
 from siamkit.data.loader import Loader, ViewDataset, default_workers
 from siamkit.data.views import EvalView
 from siamkit.engine.kernels import KERNELS, Choice, Precision, choose, kernel_class, run
-from siamkit.errors import CheckpointError, ConfigError, DataError
+from siamkit.errors import CheckpointError, ConfigError
 from siamkit.evaluation.cosine import cosine, directions
 from siamkit.guard import attributing
 from siamkit.inference.usable import require_direction, require_finite
@@ -37,6 +37,7 @@ from siamkit.model.trace import evaluating
 from siamkit.portable.calibration import Calibration, Verdict
 from siamkit.portable.decode import Decoding, decode, prepare
 from siamkit.portable.embedding import BATCH_SIZE
+from siamkit.portable.inputs import items_of, of_both, require_one_each, require_prepared, sides_of
 from siamkit.portable.pictures import picture_of
 from siamkit.portable.preprocessing import MAX_PIXELS
 from siamkit.showing import Bar, TextRepr, shown
@@ -151,8 +152,8 @@ class Embedder(TextRepr):
         """Return an embedder with a saved network, and with the threshold if one was saved.
 
         Args:
-            folder: A folder that ``save_pretrained`` wrote, or ``hf-hub:ORG/NAME`` for a network on
-                the hub.
+            folder: A folder that ``save_pretrained`` wrote or ``siamkit.export`` wrote for torch or
+                timm, or ``hf-hub:ORG/NAME`` for a network on the hub.
             device: The device to run on: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto`` to use
                 a GPU if there is one.
             kernel: The kernel that runs the network: a value of ``engine.prefix``, or ``auto`` to
@@ -174,7 +175,14 @@ class Embedder(TextRepr):
         kept, where = loaded.folder.saved.calibration, str(loaded.folder.path)
         net = place(loaded.net, chosen)
         calibration = None if kept is None else Calibration.from_json(kept, where)
-        return cls(net, kernel=kernel, workers=workers, calibration=calibration)
+        export = loaded.folder.export
+        return cls(
+            net,
+            kernel=kernel,
+            workers=workers,
+            calibration=calibration,
+            max_pixels=MAX_PIXELS if export is None else export.images.max_pixels,
+        )
 
     def __repr__(self) -> str:
         """Return a description with the network, the kernel and the threshold."""
@@ -274,7 +282,7 @@ class Embedder(TextRepr):
                 names the image.
             NonFiniteError: An embedding is NaN or infinite. The message names the image.
         """
-        parts, total = self._parts(listed(images))
+        parts, total = self._parts(items_of(images))
         embeddings: list[Tensor] = []
         with Bar("embed", shown(progress)) as bar:
             for part in parts:
@@ -303,7 +311,7 @@ class Embedder(TextRepr):
         Raises:
             SiamkitError: As for :meth:`embed`.
         """
-        one, other = self._sides(a, b)
+        one, other = of_both(self._vectors, sides_of(a, b, self.embedding_dim))
         return cosine(directions(one) @ directions(other).T)
 
     def verify(self, a: Images, b: Images) -> Verdict:
@@ -319,13 +327,9 @@ class Embedder(TextRepr):
                 as for :meth:`embed`.
         """
         calibration = self.calibration
-        one, other = self._sides(a, b)
-        if len(one) != 1 or len(other) != 1:
-            raise DataError(
-                "verify() compares one image with one other image",
-                got=f"{len(one)} and {len(other)}",
-                hint="similarity() compares several images",
-            )
+        sides = sides_of(a, b, self.embedding_dim)
+        require_one_each(*sides)
+        one, other = of_both(self._vectors, sides)
         require_direction(torch.cat([one, other]), ("a", "b"))
         return calibration.verdict(float(cosine(directions(one) @ directions(other).T)))
 
@@ -409,44 +413,22 @@ class Embedder(TextRepr):
                     opened = decode(sample.path, how, sample.box)
                 else:
                     names.append(f"image {index}")
-                    picture = picture_of(image, names[-1], max_pixels=self._max_pixels)
+                    picture = picture_of(image, names[-1])
                     opened = prepare(picture, how, where=names[-1])
                 views.append(view(opened))
             yield self._run(torch.stack(views), len(images) - start, names)
 
     def _tensors(self, images: Tensor) -> Iterator[Tensor]:
         preprocessing = self.net.preprocessing
-        expected = (preprocessing.channels, *preprocessing.size)
-        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            raise DataError(
-                "the tensor of images has another shape than the network expects",
-                got=str(tuple(images.shape)),
-                allowed="(N, {}, {}, {})".format(*expected),
-                hint="pass files or Pillow images, which are resized",
-            )
+        require_prepared(images, (preprocessing.channels, *preprocessing.size))
         for start in range(0, len(images), BATCH_SIZE):
             part = images[start : start + BATCH_SIZE].detach().float()
             names = [f"image {start + index}" for index in range(len(part))]
             yield self._run(part, len(images) - start, names)
 
-    def _sides(self, a: Images, b: Images) -> tuple[Tensor, Tensor]:
-        one = self._vectors(a, "a")
-        # If both sides are the same iterator, it can be read only once.
-        return one, one if b is a else self._vectors(b, "b")
-
-    def _vectors(self, images: Images, side: str) -> Tensor:
-        if isinstance(images, np.ndarray) and images.ndim == 2 and images.dtype != np.uint8:
-            images = torch.from_numpy(images)
-        if isinstance(images, Tensor) and images.ndim == 2:
-            if images.shape[1] != self.embedding_dim:
-                raise DataError(
-                    "the embeddings have another width than those of the network",
-                    got=images.shape[1],
-                    allowed=str(self.embedding_dim),
-                )
-            require_finite(images, [f"{side} item {number}" for number in range(len(images))])
-            return images.detach().cpu()
-        return self.embed(images)
+    def _vectors(self, side: Any) -> Tensor:
+        """Return the embeddings of images; embeddings, which are an array, are only converted."""
+        return torch.from_numpy(side.copy()) if isinstance(side, np.ndarray) else self.embed(side)
 
     def _run(self, images: Tensor, count: int, names: Sequence[object]) -> Tensor:
         """Return the embeddings of ``images``. ``count`` images of this call are yet to be run."""

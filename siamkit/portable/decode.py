@@ -23,6 +23,7 @@ from ..errors import DataError, SiamkitError
 from .depth import is_deep_grey, require_range, to_eight_bit
 from .geometry import Box
 from .preprocessing import MAX_PIXELS, Preprocessing, ValueRange
+from .together import Together
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """The formats that are decoded. A file's format is found from its content, not its name."""
@@ -167,11 +168,17 @@ def require_inside(box: Box | None, size: tuple[int, int], where: str) -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress warnings. Pillow warns about metadata and large images, but only pixels matter."""
+def _without_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+quiet = Together(_without_warnings)
+"""Suppresses warnings within the block, in all threads.
+
+Pillow warns about metadata and large images, but only pixels matter.
+"""
 
 
 @contextmanager

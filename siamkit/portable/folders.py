@@ -72,11 +72,15 @@ class _Walk:
     circular: list[str] = field(default_factory=list)
 
 
-def scan(root: Path) -> Scan:
+def scan(root: Path, hint: str = "put each class's images into a folder of its own") -> Scan:
     """Scan a folder for images.
 
     Hidden entries, files that aren't images and folders without images are left out and named in
     the notices.
+
+    Args:
+        root: The folder.
+        hint: The next step if the folder holds no images, for the message.
 
     Raises:
         DataError: ``root`` isn't a folder, cannot be read, holds no images, or has links that lead
@@ -108,7 +112,7 @@ def scan(root: Path) -> Scan:
             where=str(root),
             got=listing or None,
             allowed=" ".join(sorted(image_endings())),
-            hint=f"{_rename(walk)}put each class's images into a folder of its own",
+            hint=f"{_rename(walk)}{hint}",
         )
     return Scan(root, dict(sorted(walk.folders.items())), _notices(walk))
 
@@ -223,7 +227,7 @@ def files_in(path: Path) -> list[Path]:
         if not path.exists():
             raise DataError("no such file or folder", where=str(path))
         return [path]
-    folder = scan(path)
+    folder = scan(path, "choose a folder that holds images, or an image")
     keys = sorted((*parts, name) for parts, names in folder.folders.items() for name in names)
     return [folder.root.joinpath(*key) for key in keys]
 

@@ -37,6 +37,7 @@ Kind = Literal["exact", "faiss"]
 FORMAT: Literal[2] = 2
 META, EMBEDDINGS, ITEMS = "meta.json", "embeddings.npy", "items.jsonl"
 OFFSETS, CELLS = "offsets.npy", "cells.faiss"
+_ENTRIES = frozenset((META, EMBEDDINGS, ITEMS, OFFSETS, CELLS))
 
 
 @dataclass(frozen=True)
@@ -262,11 +263,14 @@ def _opened_again(kind: type[Gallery], path: Path) -> Gallery:
 
 
 def is_index(path: Path) -> bool:
-    """Return whether a folder is an index, damaged or not."""
-    if not path.is_dir():
-        return False
-    names = {file.name for file in path.iterdir()}
-    return {META, OFFSETS} <= names <= {META, EMBEDDINGS, ITEMS, OFFSETS, CELLS}
+    """Return whether a folder is an index, damaged or not: it has most of an index's files."""
+    put_back(path)
+    return path.is_dir() and len(_ENTRIES & {file.name for file in path.iterdir()}) >= 3
+
+
+def own_entries(path: Path) -> frozenset[str] | None:
+    """Return the names of the files that an index has; None if a folder is no index."""
+    return _ENTRIES if is_index(path) else None
 
 
 def _hint() -> str:

@@ -88,8 +88,7 @@ def look(
         except DataError as error:
             return Facts(path, error.what, hint=None if error.hint == REPAIR else error.hint)
 
-    # Threads hide the latency of network file systems. The filter is set once for all threads,
-    # because warnings.catch_warnings isn't thread-safe.
+    # Threads hide the latency of network file systems.
     with quiet():
         yield from in_threads(facts, paths, _THREADS)
 

@@ -24,7 +24,7 @@ from ..errors import CheckpointError, ConfigError
 from ..files import open_regular, put_back, reading
 from ..json_files import digest_of, read_json, sealed, unsealed, write_json
 from .calibration import Calibration
-from .preprocessing import PILLOWS_LIMIT, Fit, Preprocessing
+from .preprocessing import PILLOWS_LIMIT, Fit, Interpolation, Preprocessing
 from .records import Invalid, Matches, NotEmpty, Within, record
 
 MANIFEST = "export.json"
@@ -41,7 +41,6 @@ _HINT = "export the run again, or copy the folder again from its source"
 
 Digest = Annotated[str, Matches("[0-9a-f]{64}")]
 Size = Annotated[int, Within(1, 1 << 16)]
-Share = Annotated[float, Within(0, 1)]
 Positive = Annotated[float, Within(above=0)]
 FileName = Annotated[str, Matches(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")]
 
@@ -77,7 +76,7 @@ class Images:
     mean: Annotated[tuple[float, ...], NotEmpty()]
     std: Annotated[tuple[Positive, ...], NotEmpty()]
     size: tuple[Size, Size]
-    interpolation: str
+    interpolation: Interpolation
     crop_pct: Positive
     fit: Fit
     value_range: Annotated[int, Within(1, 16)] | tuple[float, float] | None
@@ -217,11 +216,13 @@ class Manifest:
         """A SHA-256 that says whose embeddings can be compared.
 
         In float32, the exported network computes the run's embeddings up to rounding, so it has the
-        run's fingerprint and can search the run's indexes. An int8 network has one of its own.
+        run's fingerprint and can search the run's indexes. An int8 network has one of its own, of
+        all files but the card.
         """
         if self.precision == "float32":
             return self.origin.fingerprint
-        return digest_of([self.origin.fingerprint, self.files[self.model].sha256])
+        network = {name: seal.sha256 for name, seal in self.files.items() if name != CARD}
+        return digest_of([self.origin.fingerprint, network])
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as JSON values, without its own digest."""
@@ -319,8 +320,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     values = sealed(manifest.to_json())
     path = folder / MANIFEST
     read = Manifest.from_json(unsealed(values, str(path)), str(path))
-    for name, seal in read.files.items():
-        _content(folder, name, seal)
+    require_whole(folder, read)
     write_json(path, values)
 
 
@@ -367,7 +367,10 @@ def read_files(folder: Path, manifest: Manifest) -> dict[str, bytes]:
 
 
 def require_whole(folder: Path, manifest: Manifest) -> None:
-    """Check every file of an exported folder, with the errors of :func:`read_files`."""
+    """Check every file of an exported folder, with the errors of :func:`read_files`.
+
+    Unlike there, only one file at a time is in memory.
+    """
     for name, seal in manifest.files.items():
         _content(folder, name, seal)
 

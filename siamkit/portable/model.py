@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,22 @@ import numpy as np
 from PIL import Image
 
 from ..checks import whole_number
-from ..errors import CheckpointError, DataError
+from ..errors import CheckpointError
 from ..files import path_of
 from .calibration import Calibration, Verdict
 from .cosine import cosine, directions, require_direction, require_finite
 from .decode import Decoding, opened, pixels_of, prepare, quiet
 from .embedding import BATCH_SIZE
-from .folders import files_in
+from .inputs import (
+    array_of,
+    files_of,
+    is_prepared,
+    items_of,
+    of_both,
+    require_one_each,
+    require_prepared,
+    sides_of,
+)
 from .manifest import Manifest, read_files, read_manifest
 from .pictures import picture_of
 from .prepare import Preparer
@@ -55,7 +64,7 @@ class ExportedModel:
     """A model that ``siamkit export`` wrote: embeds images, verifies pairs, searches galleries.
 
     Every file of the folder is compared with the manifest, and the network that was compared is the
-    network that runs.
+    network that runs. Several threads may use one model at the same time.
 
     Args:
         folder: The folder.
@@ -140,16 +149,18 @@ class ExportedModel:
         """Return the embeddings ``[N, E]`` of images, float32.
 
         Args:
-            images: A folder (its images at any depth, sorted by path), a file, a Pillow image, a
-                uint8 array ``[H, W]`` or ``[H, W, C]``, or several files, images and arrays.
+            images: The images, in one of these forms. Files: a folder (its images at any depth,
+                sorted by path), a file, or several files. Images in memory, which are prepared like
+                files: one or several Pillow images or uint8 arrays ``[H, W, C]``, a uint8 array
+                ``[N, H, W, C]``, or a uint8 tensor ``[N, C, H, W]``. Prepared images: a float
+                tensor ``[N, C, H, W]`` that was prepared as the manifest says. An iterator is read
+                to its end.
 
         Raises:
             DataError: An image is missing or cannot be decoded. The message names the image.
             NonFiniteError: An embedding is NaN or infinite. The message names the image.
         """
-        items = _listed(images)
-        parts = [self._embed(items[at : at + BATCH_SIZE], at) for at in _starts(items, BATCH_SIZE)]
-        return np.concatenate(parts) if parts else np.empty((0, self.embedding_dim), np.float32)
+        return self._embedded(items_of(images))
 
     def stream(
         self, images: str | Path | Sequence[str | Path], *, batch_size: int = BATCH_SIZE
@@ -166,8 +177,7 @@ class ExportedModel:
             NonFiniteError: An embedding is NaN or infinite. The message names the image.
         """
         size = whole_number(batch_size, "batch_size", least=1)
-        paths = [path_of(item, "images") for item in _listed(images)]
-        return self._batches(paths, size)
+        return self._batches(files_of(images), size)
 
     def _batches(self, paths: Sequence[Path], size: int) -> Iterator[EmbeddedFiles]:
         for start in _starts(paths, size):
@@ -180,21 +190,22 @@ class ExportedModel:
         Similarities are in [-1, 1]. An embedding of zeros has a similarity of 0 with every image.
 
         Args:
-            a: Images as for :meth:`embed`.
-            b: Images as for :meth:`embed`.
+            a: Images as for :meth:`embed`, or embeddings ``[A, E]``.
+            b: Images as for :meth:`embed`, or embeddings ``[B, E]``.
 
         Raises:
             SiamkitError: As for :meth:`embed`.
         """
-        one, other = (directions(self.embed(side)) for side in (a, b))
+        sides = sides_of(a, b, self.embedding_dim)
+        one, other = map(directions, of_both(self._embedded, sides))
         return cosine(one @ other.T)
 
     def verify(self, a: Images, b: Images) -> Verdict:
         """Decide whether two images show the same class.
 
         Args:
-            a: One image as for :meth:`embed`.
-            b: The other image.
+            a: One image as for :meth:`embed`, or its embedding ``[1, E]``.
+            b: The other image, or its embedding ``[1, E]``.
 
         Raises:
             CheckpointError: The exported model has no threshold.
@@ -202,15 +213,10 @@ class ExportedModel:
                 as for :meth:`embed`.
         """
         calibration = self.calibration
-        sides = _listed(a), _listed(b)
-        if any(len(side) != 1 for side in sides):
-            raise DataError(
-                "verify compares one image with one other image",
-                got=" and ".join(str(len(side)) for side in sides),
-                hint="similarity compares several images",
-            )
+        sides = sides_of(a, b, self.embedding_dim)
+        require_one_each(*sides)
         # One by one, as siamkit does: the last bits of an embedding depend on the batch.
-        vectors = np.concatenate([self.embed(side) for side in sides])
+        vectors = np.concatenate(of_both(self._embedded, sides))
         require_direction(vectors, ("a", "b"))
         one, other = directions(vectors)
         return calibration.verdict(float(cosine(np.atleast_1d(one @ other))[0]))
@@ -234,19 +240,39 @@ class ExportedModel:
         opened_gallery.require_model(self.fingerprint)
         return opened_gallery.search(self.embed(queries), k)
 
+    def _embedded(self, items: Any) -> Floats:
+        """Return the embeddings of images; embeddings are returned unchanged."""
+        if isinstance(items, np.ndarray):
+            return items
+        prepared = is_prepared(items)
+        if prepared:
+            require_prepared(items, self.manifest.tensors.shape)
+            items = array_of(items)
+        embed: Callable[[Any, int], Floats] = self._embed_prepared if prepared else self._embed
+        parts = [embed(items[at : at + BATCH_SIZE], at) for at in _starts(items, BATCH_SIZE)]
+        return np.concatenate(parts) if parts else np.empty((0, self.embedding_dim), np.float32)
+
     def _embed(self, items: Sequence[ImageLike], start: int) -> Floats:
         """Return the embeddings of some images; the first one is number ``start`` of the call."""
         names = [
             str(item) if isinstance(item, str | Path) else f"image {number}"
             for number, item in enumerate(items, start)
         ]
-        embeddings = self._run(np.stack(self._inputs(items, names)))
-        if embeddings.shape != (len(items), self.embedding_dim):
+        return self._checked(np.stack(self._inputs(items, names)), names)
+
+    def _embed_prepared(self, images: Any, start: int) -> Floats:
+        names = [f"image {number}" for number in range(start, start + len(images))]
+        return self._checked(np.ascontiguousarray(images, np.float32), names)
+
+    def _checked(self, inputs: Floats, names: Sequence[str]) -> Floats:
+        """Return the network's embeddings of prepared images ``[N, C, H, W]``."""
+        embeddings = self._run(inputs)
+        if embeddings.shape != (len(inputs), self.embedding_dim):
             raise CheckpointError(
                 "the network returns embeddings of another shape",
                 where=str(self.folder),
                 got=str(embeddings.shape),
-                allowed=f"({len(items)}, {self.embedding_dim})",
+                allowed=f"({len(inputs)}, {self.embedding_dim})",
             )
         require_finite(embeddings, names)
         return embeddings
@@ -262,34 +288,11 @@ class ExportedModel:
     def _input(self, item: ImageLike, name: str) -> Floats:
         how = self.decoding
         if isinstance(item, str | Path):
-            with opened(path_of(item, "images"), how) as image:
+            with opened(Path(item), how) as image:
                 return self._prepare(pixels_of(image, how, None, name)[0])
-        picture = picture_of(item, name, max_pixels=how.max_pixels)
+        picture = picture_of(item, name)
         return self._prepare(prepare(picture, how, where=name))
 
 
 def _starts(items: Sequence[Any], size: int) -> range:
     return range(0, len(items), size)
-
-
-def _listed(images: Images) -> list[ImageLike]:
-    """Return images as a list of files, Pillow images and arrays.
-
-    Raises:
-        DataError: There is no such folder, or the argument does not hold images.
-    """
-    if isinstance(images, str | Path):
-        return list(files_in(path_of(images, "images", "a folder or a file")))
-    single = isinstance(images, Image.Image) or (
-        isinstance(images, np.ndarray) and images.ndim in (2, 3)
-    )
-    if single:
-        return [images]  # type: ignore[list-item]
-    if not isinstance(images, Iterable):
-        raise DataError(
-            "is not an image",
-            where="images",
-            got=type(images).__name__,
-            allowed="a path, a Pillow image or an array, or several of them",
-        )
-    return list(images)

@@ -9,35 +9,26 @@ from PIL import Image
 
 from ..errors import DataError
 from .decode import Decoding, prepare, require_size, upright
+from .depth import is_deep_grey
 from .preprocessing import MAX_PIXELS
 
 _LOSSLESS = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # modes that PNG stores unchanged
 
 
-def picture_of(image: Any, where: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Return a Pillow image or an array as a Pillow image that PNG stores without loss.
+def picture_of(image: Any, where: str) -> Image.Image:
+    """Return a Pillow image unchanged, and an array or a tensor as a Pillow image.
 
     Args:
         image: A Pillow image, a numpy array ``[H, W]`` or ``[H, W, C]``, or a torch tensor
             ``[H, W]`` or ``[C, H, W]``. Arrays and tensors hold bool, uint8, uint16 (grey images
             only), or floats in [0, 1], which become 8 bits.
         where: The name of the image in messages.
-        max_pixels: The most pixels that a Pillow image may have. Larger images are refused before
-            they are decoded.
 
     Raises:
-        DataError: The argument is none of these, or has too many pixels.
+        DataError: The argument is none of these.
     """
     if isinstance(image, Image.Image):
-        require_size(image, where, max_pixels)
-        turned = _upright(image, where)
-        if turned.mode in _LOSSLESS:
-            return turned
-        if turned.mode == "I":  # Pillow's form of 16-bit grey from some formats
-            values = np.asarray(turned)
-            if 0 <= values.min() and values.max() <= 65535:
-                return turned.convert("I;16")
-        return prepare(turned, Decoding(max_pixels=max_pixels), where=where)
+        return image
     if hasattr(image, "detach"):  # a torch tensor, without importing torch
         array = image.detach().cpu().numpy()
         array = np.moveaxis(array, 0, -1) if array.ndim == 3 else array
@@ -63,16 +54,39 @@ def picture_of(image: Any, where: str, *, max_pixels: int = MAX_PIXELS) -> Image
     return Image.fromarray(_bytes(array, where))
 
 
-def _upright(image: Image.Image, where: str) -> Image.Image:
-    """Return a Pillow image turned upright. Pixels that are not yet loaded are read from the file.
+def storable(image: Any, where: str) -> tuple[Image.Image, str]:
+    """Return an image in memory, and the format of a file that stores it for the decoder.
+
+    The file decodes to the pixels that :func:`.decode.prepare` returns for the image, whatever the
+    number of channels and the range of values.
+
+    Args:
+        image: The image, as for :func:`picture_of`.
+        where: The name of the image in messages.
+
+    Returns:
+        The image, upright, and ``PNG``, ``PPM`` or ``TIFF``.
 
     Raises:
-        DataError: The image's file cannot be read.
+        DataError: The argument is not an image, has too many pixels, or cannot be read.
     """
+    picture = picture_of(image, where)
+    require_size(picture, where, MAX_PIXELS)
     try:
-        return upright(image)[0].copy()
+        turned = upright(picture)[0].copy()
     except (OSError, SyntaxError, ValueError) as error:  # the type depends on the image's format
         raise DataError(f"the image cannot be read: {error}", where=where) from error
+    if is_deep_grey(turned):
+        if picture.format == "PPM":  # which states its largest value: the range does not apply
+            return turned, "PPM"
+        values = np.asarray(turned)
+        if turned.mode == "F" or not 0 <= values.min() <= values.max() <= 65535:
+            return turned, "TIFF"
+        if turned.mode != "I;16":
+            return Image.fromarray(values.astype(np.uint16)), "PNG"
+    if turned.mode in _LOSSLESS:
+        return turned, "PNG"
+    return prepare(turned, Decoding(), where=where), "PNG"
 
 
 def _bytes(array: np.ndarray[Any, Any], where: str) -> np.ndarray[Any, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from PIL import Image
 
 from ..errors import ConfigError
 from .geometry import Region, centre_crop, padded, resampled
-from .preprocessing import Preprocessing
+from .preprocessing import Interpolation, Preprocessing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,11 +74,10 @@ class Preparer:
 
 
 def _resampling(name: str) -> Image.Resampling:
-    methods = {method.name.lower(): method for method in Image.Resampling}
-    if name not in methods:
+    if name not in get_args(Interpolation):
         raise ConfigError(
             "the backbone has an unknown interpolation",
             got=name,
-            allowed="bilinear, bicubic, nearest",
+            allowed=", ".join(get_args(Interpolation)),
         )
-    return methods[name]
+    return Image.Resampling[name.upper()]

@@ -8,6 +8,9 @@ from typing import Literal
 Fit = Literal["crop", "pad", "squash"]
 """How an image is fitted into the network's input."""
 
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+"""The resamplings that images can be prepared with; every version of Pillow has them."""
+
 ValueRange = int | tuple[float, float] | None
 """The values that become black and white; see :class:`Preprocessing`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -29,6 +30,7 @@ KERNELS = {"onnx": "onnxruntime", "openvino": "openvino"}
 """The package that runs each format without torch."""
 
 _HINT = "export the run again"
+_ONE_CORE = threading.Lock()  # functools.cache can call a function twice
 
 
 @dataclass(frozen=True)
@@ -134,14 +136,19 @@ def onnx_network(content: bytes, threads: int | None) -> Network:
     return Network(run, inputs, outputs)
 
 
-@cache
 def openvino_core() -> Any:
-    """Return the process's one ``openvino.Core``.
+    """Return the process's one ``openvino.Core``, also to threads that ask at the same time.
 
     Each core gives the thread a stack for signal handlers, and puts the one before back when it
     goes. Of two cores, the first to come must not be the first to go: the second would put back a
     stack that is no more, and the next signal (Ctrl-C too) would end the process.
     """
+    with _ONE_CORE:
+        return _core()
+
+
+@cache
+def _core() -> Any:
     return _package("openvino").Core()
 
 
@@ -171,9 +178,13 @@ def openvino_network(model: Any, threads: int | None) -> Network:
     if threads:
         how["INFERENCE_NUM_THREADS"] = threads
     compiled = openvino_core().compile_model(model, "CPU", how)
+    # A compiled model has one request: without the lock, a thread would get the embeddings of
+    # another thread's images. More requests would be no faster, since all use the same threads.
+    lock = threading.Lock()
 
     def run(images: Floats) -> Floats:
-        return np.array(compiled(images)[0])  # a copy: the next call reuses the memory
+        with lock:
+            return np.array(compiled(images)[0])  # a copy: the next call reuses the memory
 
     inputs, outputs = (
         {one.any_name: _described(one) for one in ports} for ports in (model.inputs, model.outputs)

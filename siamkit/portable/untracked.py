@@ -6,16 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .together import Together
+
 _OFF = {"CI": "true", "NNCF_CI": "1"}  # the only switches of openvino-telemetry and of NNCF
 
 
 @contextmanager
-def untracked() -> Iterator[None]:
-    """Switch off the telemetry of OpenVINO and NNCF within the block.
-
-    They send an event when they are imported and when a model is converted, unless the user opted
-    out. Nobody who exports a network expects that.
-    """
+def _switched_off() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in _OFF}
     os.environ.update(_OFF)
     try:
@@ -23,6 +20,14 @@ def untracked() -> Iterator[None]:
     finally:
         for name, value in before.items():
             if value is None:
-                del os.environ[name]
+                os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+untracked = Together(_switched_off)
+"""Switches off the telemetry of OpenVINO and NNCF within the block.
+
+They send an event when they are imported and when a model is converted, unless the user opted out.
+Nobody who exports a network expects that.
+"""

@@ -43,6 +43,11 @@ def onnx(run, tmp_path_factory):
     return siamkit.export(run, target, license="mit")
 
 
+@pytest.fixture(scope="module")
+def torch_export(run, tmp_path_factory):
+    return siamkit.export(run, tmp_path_factory.mktemp("torch") / "model", format="torch").output
+
+
 def hashes(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes()
             for p in folder.rglob("*") if p.is_file()}  # fmt: skip
@@ -200,6 +205,38 @@ def test_torch_is_a_folder_that_siamkit_loads(run, tmp_path, image_folder):
     assert "| torch float32 |" in (result.output / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    "load",
+    [siamkit.load_embedder, siamkit.Embedder.from_pretrained, siamkit.from_pretrained,
+     lambda folder: siamkit.push_to_hub(folder, "me/model"),
+     lambda folder: siamkit.create_model(f"timm:local-dir:{folder}")],
+    ids=["embedder", "from_pretrained", "network", "hub", "backbone"],
+)  # fmt: skip
+def test_a_damaged_export_for_torch_is_refused_by_everyone(run, torch_export, tmp_path, load):
+    folder = shutil.copytree(torch_export, tmp_path / "model")
+    card, manifest = folder / "README.md", folder / MANIFEST
+    text, values = card.read_text(), manifest.read_text()
+    card.write_text(text.replace("#", "##"))
+    with pytest.raises(CheckpointError, match=r"README\.md: does not match export\.json"):
+        load(folder)
+    card.write_text(text)
+    manifest.write_text(json.dumps({**json.loads(values), "format": 7}))
+    with pytest.raises(CheckpointError, match="exported in another version of the format, got 7"):
+        load(folder)
+    changed = json.loads(values)
+    changed["calibration"]["threshold"] = 0.1
+    manifest.write_text(json.dumps(changed))
+    with pytest.raises(CheckpointError, match=r"export\.json: the file is damaged or was edited"):
+        load(folder)
+
+
+def test_every_way_to_load_an_export_for_torch_has_its_limits(torch_export):
+    for load in (siamkit.load_embedder, siamkit.Embedder.from_pretrained):
+        embedder = load(torch_export, device="cpu")
+        assert embedder.decoding.max_pixels == read_manifest(torch_export).images.max_pixels
+        assert embedder.calibration == read_manifest(torch_export).calibration
+
+
 def test_timm_is_a_folder_that_plain_timm_loads(run, tmp_path):
     import timm
 
@@ -249,12 +286,26 @@ def test_an_export_is_only_replaced_on_request(run, onnx, tmp_path):
     assert read_files(target, read_manifest(target))
 
 
-def test_a_damaged_export_can_be_replaced(run, onnx, tmp_path):
-    target = shutil.copytree(onnx.output, tmp_path / "model")
-    (target / MANIFEST).write_text("{}")
+def test_a_damaged_export_can_be_replaced(run, torch_export, tmp_path):
+    target = shutil.copytree(torch_export, tmp_path / "model")
+    (target / "config.json").write_text("{}")
+    (target / "README.md").unlink()
     siamkit.export(run, target, format="torch", force=True)
-    assert read_manifest(target).kind == "torch"
-    assert not (target / "model.onnx").exists()
+    assert read_files(target, read_manifest(target))
+
+
+@pytest.mark.parametrize("manifest", ["{}", "x", '{"format": 7, "siamkit": "9"}', '{"a": [1, 2]}'])
+def test_a_folder_whose_manifest_cannot_be_read_is_never_replaced(run, tmp_path, manifest):
+    """It may be somebody else's, and its other files too, whatever their names are."""
+    target = tmp_path / "model"
+    target.mkdir()
+    for name, text in ((MANIFEST, manifest), ("config.json", "mine"), ("README.md", "mine")):
+        (target / name).write_text(text)
+    before = hashes(target)
+    for force in (False, True):
+        with pytest.raises(ConfigError, match=r"so it is not replaced: .*; remove it yourself"):
+            siamkit.export(run, target, format="torch", force=force)
+    assert hashes(target) == before
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from siamkit.inference import filling
+from siamkit.portable import filling
 
 
 @pytest.fixture(scope="module")

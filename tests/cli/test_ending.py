@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -47,6 +49,22 @@ def test_each_failure_has_its_exit_code_and_one_json_object(cli, failing, error,
     assert done.json["error"]["exit_code"] == code
     assert done.err.startswith("error: ")
     assert "Traceback" not in done.err
+
+
+def test_sigterm_ends_every_command_with_a_message(cli, monkeypatch):
+    from siamkit import plugins
+
+    def get():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(9)
+
+    get.cache_clear = lambda: None
+    monkeypatch.setattr(plugins, "get", get)
+    before = signal.getsignal(signal.SIGTERM)
+    done = cli("plugins", "--json")
+    assert done.code == done.json["error"]["exit_code"] == 143
+    assert done.err == "error: stopped by SIGTERM\n"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_without_json_stdout_stays_empty(cli, failing):

@@ -16,7 +16,7 @@ from siamkit.data.memory import Item, items_of, write_items
 from siamkit.data.opening import open_source
 from siamkit.errors import ConfigError, DataError
 from siamkit.portable.decode import Decoding, decode
-from siamkit.portable.pictures import picture_of
+from siamkit.portable.pictures import storable
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)  # [H, W, C]
 
@@ -56,7 +56,7 @@ def test_modes_decode_as_a_file_of_them_would(mode: str, tmp_path: Path) -> None
 def test_an_image_that_a_camera_turned_stands_upright(tmp_path: Path) -> None:
     turned = Image.fromarray(RGB)
     turned.getexif()[0x0112] = 6
-    assert picture_of(turned, "x").size == (5, 4)
+    assert storable(turned, "x")[0].size == (5, 4)
 
 
 def test_paths_stay_where_they_are(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_split_with_splits_or_pairs_of_its_own_is_refused(tmp_path: Path) -> N
 )
 def test_what_is_no_image_is_refused(image: Any, message: str) -> None:
     with pytest.raises(DataError, match=f"here: .*{message}"):
-        picture_of(image, "here")
+        storable(image, "here")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

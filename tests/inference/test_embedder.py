@@ -12,11 +12,11 @@ from PIL import Image
 
 import siamkit
 from siamkit import api
-from siamkit.data.inputs import files_of
 from siamkit.data.views import EvalView
 from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
 from siamkit.inference.embedder import Embedder
 from siamkit.portable.decode import Decoding, decode
+from siamkit.portable.inputs import files_of
 
 RunValues = Callable[..., dict[str, Any]]
 

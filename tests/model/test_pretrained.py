@@ -322,9 +322,29 @@ def test_nothing_is_overwritten_unasked(net, folder, tmp_path):
     for force in (False, True):
         with pytest.raises(ConfigError, match="already exists and is not a saved network"):
             net.save_pretrained(other, force=force)
-        with pytest.raises(ConfigError, match="already exists and is not a saved network"):
+        with pytest.raises(ConfigError, match="is a file, not a folder"):
             net.save_pretrained(other / "photo.jpg", force=force)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["copy", "other"]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("not even JSON", "is not replaced: .*; remove it yourself"),
+        ('{"hidden_size": 768}', "already exists and is not a saved network"),
+        ('{"siamkit": {"format": 2}}', "is not replaced: .*; remove it yourself"),
+        (None, "is not replaced: the file is damaged or was edited; remove it yourself"),
+    ],
+)
+def test_a_folder_of_another_program_is_never_replaced(net, folder, config, message):
+    """Its files have the same names: those of the hub."""
+    old = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config or old.replace("normalize", "normalise"))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for force in (False, True):
+        with pytest.raises(ConfigError, match=message):
+            net.save_pretrained(folder, force=force)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_failure_leaves_what_was_there(net, folder, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from siamkit.data.class_folders import class_images
 from siamkit.data.images import ImageSet, Sample
 from siamkit.errors import DataError
 from siamkit.portable import folders
-from siamkit.portable.folders import scan
+from siamkit.portable.folders import files_in, scan
 
 
 def test_a_class_is_a_folder_that_directly_holds_images(make_images):
@@ -179,3 +179,9 @@ def test_files_with_unknown_endings_that_were_not_looked_at_are_not_called_other
     (notice_looked_at, notice_unknown) = scan(root).notices
     assert notice_looked_at.startswith("ignored 1 file that is not an image")
     assert notice_unknown.startswith("ignored 2 files with unknown endings")
+
+
+def test_images_to_embed_need_no_class_folders(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no images in .*; choose a folder that holds") as e:
+        files_in(tmp_path)
+    assert "class" not in str(e.value)

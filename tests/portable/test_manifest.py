@@ -13,6 +13,7 @@ from siamkit.json_files import sealed
 from siamkit.portable.manifest import (
     CARD,
     MANIFEST,
+    FileSeal,
     Images,
     is_export,
     read_files,
@@ -118,6 +119,7 @@ def test_a_sealed_manifest_that_makes_no_sense_is_refused(change, message, folde
 @pytest.mark.parametrize(
     ("images", "message"),
     [
+        ({"interpolation": "random"}, r"images\.interpolation: must be one of nearest, box, bil"),
         ({"max_pixels": 0}, r"images\.max_pixels: is out of bounds"),
         ({"std": (1.0, 1.0, 0.0)}, r"images\.std\.2: is out of bounds"),
         ({"mean": (0.5,), "std": (0.5,)}, "does not match the images"),
@@ -161,6 +163,18 @@ def test_embeddings_of_float32_compare_with_those_of_the_run_and_those_of_int8_d
     manifest = read_manifest(folder)
     assert manifest.fingerprint == manifest.origin.fingerprint
     assert replace(manifest, precision="int8").fingerprint != manifest.origin.fingerprint
+
+
+def test_int8_networks_are_the_same_if_all_their_files_but_the_card_are(folder: Path):
+    whole = replace(read_manifest(folder), precision="int8")
+
+    def with_other(name: str) -> str:
+        files = {**whole.files, name: FileSeal(1, "0" * 64)}
+        return replace(whole, files=files).fingerprint
+
+    assert with_other(CARD) == whole.fingerprint
+    prints = [with_other(name) for name in ("model.onnx", "model.bin", "model.xml")]
+    assert len({whole.fingerprint, *prints}) == 4
 
 
 def test_the_room_needs_neither_torch_nor_pydantic():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from siamkit.data.views import EvalView
+from siamkit.errors import ConfigError
 from siamkit.portable.decode import Decoding, decode
 from siamkit.portable.prepare import Preparer
-from siamkit.portable.preprocessing import Preprocessing
+from siamkit.portable.preprocessing import Interpolation, Preprocessing
 
 from .odd import odd_images
 
@@ -57,3 +59,11 @@ def test_the_result_does_not_share_memory_with_the_image():
     before = result.copy()
     image.paste("blue", (0, 0, 8, 8))
     assert (result == before).all() and result.flags.writeable and result.flags.c_contiguous
+
+
+@pytest.mark.parametrize("name", get_args(Interpolation))
+def test_images_are_prepared_with_every_known_interpolation(name: str) -> None:
+    prepared = Preparer(Preprocessing(size=(8, 8), interpolation=name))(Image.new("RGB", (20, 10)))
+    assert prepared.shape == (3, 8, 8)
+    with pytest.raises(ConfigError, match="unknown interpolation, got 'random', allowed: nearest"):
+        Preparer(Preprocessing(interpolation="random"))

@@ -1,10 +1,17 @@
-"""Sessions, in a process of their own: a fault of theirs would end the process."""
+"""Sessions, mostly in a process of their own: a fault of theirs would end the process."""
 
+import functools
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
+
+from siamkit.portable import sessions
+from siamkit.portable.sessions import KERNELS, onnx_network, openvino_network
 
 SIGNAL = """
 import gc, os, signal
@@ -71,3 +78,58 @@ def test_a_signal_is_handled_after_networks_are_gone_in_any_order(networks, tmp_
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.endswith("handled\n")
+
+
+def onnx_sums():
+    onnx = pytest.importorskip("onnx")
+    make, kind = onnx.helper, onnx.TensorProto.FLOAT
+    ones = make.make_tensor("ones", kind, [WIDTH, WIDTH], np.ones(WIDTH * WIDTH, np.float32))
+    graph = make.make_graph(
+        [make.make_node("MatMul", ["images", "ones"], ["sums"])], "sums",
+        [make.make_tensor_value_info("images", kind, ["N", WIDTH])],
+        [make.make_tensor_value_info("sums", kind, ["N", WIDTH])],
+        [ones],
+    )  # fmt: skip
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=9)
+    return onnx_network(model.SerializeToString(), 1)
+
+
+def openvino_sums():
+    openvino = pytest.importorskip("openvino")
+    op = openvino.opset13
+    images = op.parameter([-1, WIDTH], np.float32)
+    sums = op.matmul(images, op.constant(np.ones((WIDTH, WIDTH), np.float32)), False, False)
+    return openvino_network(openvino.Model([sums], [images], "sums"), 1)
+
+
+WIDTH = 64
+SUMS = {"onnx": onnx_sums, "openvino": openvino_sums}
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+def test_each_thread_gets_the_results_of_its_own_images(kind):
+    run = SUMS[kind]().run
+
+    def wrong(number: int) -> int:
+        images = np.full((1 + number % 3, WIDTH), number, np.float32)
+        return sum(not np.array_equal(run(images), images * WIDTH) for _ in range(200))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(wrong, range(4))) == [0] * 4
+
+
+def test_threads_that_ask_at_once_get_one_core(monkeypatch):
+    made, waiting = [], threading.Barrier(2, timeout=0.2)
+
+    def core():
+        made.append(1)
+        try:
+            waiting.wait()  # until the other thread makes a core too
+        except threading.BrokenBarrierError:
+            pass
+        return object()
+
+    monkeypatch.setattr(sessions, "_core", functools.cache(core))
+    with ThreadPoolExecutor(2) as pool:
+        cores = list(pool.map(lambda _: sessions.openvino_core(), range(2)))
+    assert len(made) == 1 and cores[0] is cores[1]

@@ -8,10 +8,10 @@ import pytest
 
 import siamkit
 from siamkit import api, plugins
-from siamkit.cli.signals import Terminated
 from siamkit.config import FREE
 from siamkit.errors import ConfigError, PluginError
 from siamkit.interfaces import Options
+from siamkit.portable.signals import Terminated
 from siamkit.registry import Entry
 from siamkit.runs.events import Observer
 from siamkit.training.tracking import closing

@@ -10,7 +10,6 @@ import io
 import json
 import os
 import sys
-import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +17,9 @@ from typing import Any, NoReturn
 
 from . import spelling
 from .checks import require_pair_or_list
-from .errors import ConfigError, Interrupted, ResourceError, SiamkitError, is_out_of_memory
+from .errors import ConfigError, ResourceError, SiamkitError, is_out_of_memory
 from .files import refused_by_system
+from .portable.signals import interrupted, sigterm_raises
 from .version import VERSION
 from .words import printable
 
@@ -52,9 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: list[str]) -> int:
     try:
-        given = _parser().parse_args(args)
-        given.verb(given)
-        sys.stdout.flush()
+        with sigterm_raises():
+            given = _parser().parse_args(args)
+            given.verb(given)
+            sys.stdout.flush()
     except BrokenPipeError:
         raise
     except SystemExit as end:  # argparse has printed the help or the version
@@ -114,23 +115,12 @@ def _verify_list(given: argparse.Namespace) -> None:
 
 
 def _embed(given: argparse.Namespace) -> None:
-    from .embedding_files import embed_to_file, require_usable
+    from .portable.embedding_files import embed_to_file, require_usable
 
     require_usable(given.output, given.force)
-    started = time.perf_counter()
-    model = _load(given)
-    count, names = embed_to_file(
-        model, given.images, given.output, batch_size=given.batch_size, force=given.force
+    result = embed_to_file(
+        _load(given), given.images, given.output, batch_size=given.batch_size, force=given.force
     )
-    result = {
-        "output": str(given.output),
-        "paths": str(names),
-        "images": count,
-        "dim": model.embedding_dim,
-        "resumed_at": 0,
-        "seconds": time.perf_counter() - started,
-        "kernel": model.kernel_name,
-    }
     if given.json:
         _emit_json("embed", result)
         return
@@ -143,11 +133,11 @@ def _search(given: argparse.Namespace) -> None:
     from .galleries import open_gallery
     from .portable.folders import files_in
 
+    paths = files_in(given.query)  # before a gallery is embedded, which can take long
     model = _load(given)
     gallery, notice = open_gallery(model, given.gallery)
     if notice is not None:
         print("notice:", printable(notice), file=sys.stderr)
-    paths = files_in(given.query)
     nearest = gallery.search(model.embed(paths), given.k)
     result = {
         "index": str(given.gallery),
@@ -219,7 +209,8 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument(
         "--output", "-o", metavar="FILE", type=_path, required=True,
         help="A .npy file for the embeddings, with the image paths in a .csv file of the same "
-        "name.",
+        "name; or a .parquet file for both, which needs pyarrow. If the command is interrupted, "
+        "the same command continues its work.",
     )  # fmt: skip
     embed.add_argument(
         "--batch-size", metavar="N", type=_positive, default=64,
@@ -299,7 +290,7 @@ def _as_siamkit_error(error: BaseException) -> SiamkitError:
     if isinstance(error, SiamkitError):
         return error
     if isinstance(error, KeyboardInterrupt):
-        return Interrupted("interrupted", exit_code=130)
+        return interrupted(error)
     if is_out_of_memory(error):
         return ResourceError("out of memory", hint="try a smaller --batch-size")
     if refused := refused_by_system(error):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .embedding_files import read_embeddings
-from .files import put_back
+from .portable.embedding_files import read_embeddings
 from .portable.folders import files_in
-from .portable.gallery import META, OFFSETS, Gallery, ListedGallery, Searched
+from .portable.gallery import Gallery, ListedGallery, Searched, is_index
 from .portable.model import ExportedModel
 
 
@@ -24,8 +23,7 @@ def open_gallery(model: ExportedModel, path: Path) -> tuple[Searched, str | None
         CheckpointError: The index or the file is damaged, or the index is of another network.
         DataError: There is no such folder, or an image cannot be decoded.
     """
-    put_back(path)
-    if (path / META).is_file() or (path / OFFSETS).is_file():
+    if is_index(path):
         index = Gallery(path)
         index.require_model(model.fingerprint)
         approximate = "an approximate index is searched exactly, which takes longer"

@@ -18,8 +18,7 @@ from siamkit.version import VERSION
 from .conftest import PROJECT
 
 ROOT = Path(siamkit.__file__).parent
-OWN = {"__init__.py", "__main__.py", "cli.py", "embedding_files.py", "galleries.py", "texts.py",
-       "py.typed"}  # fmt: skip
+OWN = {"__init__.py", "__main__.py", "cli.py", "galleries.py", "texts.py", "py.typed"}
 
 
 def packed(wheel: Path) -> dict[str, bytes]:
@@ -40,7 +39,7 @@ def test_the_wheel_holds_its_own_files_and_siamkits_unchanged(wheel):
 
 
 def test_its_files_import_nothing_but_numpy_pillow_and_one_another(wheel):
-    # pyarrow only reads lists of pairs in Parquet files.
+    # pyarrow only reads and writes Parquet files.
     allowed = {*sys.stdlib_module_names, "numpy", "PIL", "pyarrow"}
     for name, content in packed(wheel).items():
         if not name.endswith(".py"):

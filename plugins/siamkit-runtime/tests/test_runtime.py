@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -170,6 +171,21 @@ def test_an_index_is_told_from_a_folder_of_images_when_it_is_damaged(
     assert ours[0] == 4 and "is not an index: it has no meta.json" in ours[2]
 
 
+def test_a_folder_of_photos_may_have_a_file_of_an_index(both, exported, photos, tmp_path):
+    gallery, query = shutil.copytree(photos, tmp_path / "gallery"), photos / "class0/0.png"
+    (gallery / "meta.json").write_text('{"title": "holiday"}')
+    ours, _ = both(["search", exported[1], gallery, query, "-k", "1"], ["-V"])
+    assert ours[0] == 0 and "gallery/class0/0.png" in ours[1]
+
+
+def test_a_missing_query_is_noticed_before_the_gallery_is_embedded(both, exported, tmp_path):
+    gallery = tmp_path / "gallery"
+    gallery.mkdir()
+    (gallery / "bad.png").write_bytes(b"no image")
+    ours, _ = both(["search", exported[1], gallery, tmp_path / "none.png"], ["-V"])
+    assert ours[0] == 3 and "none.png: no such file or folder" in ours[2]
+
+
 def test_a_file_of_embeddings_is_searched_with_a_notice(both, exported, photos, tmp_path):
     out, query = tmp_path / "out.npy", photos / "class0/0.png"
     both(["embed", exported[1], photos, "-o", out], ["-V"])
@@ -233,7 +249,11 @@ def test_errors_are_those_of_siamkit(both, exported, photos, tmp_path):
         (["verify", ".", "a", "b"], 2, "is not an exported model: it has no export.json"),
         (["verify", "m", "a", "b", "--loud"], 2, "unrecognized arguments: --loud"),
         (["search", "m", "g", "q", "-k", "0"], 2, "must be a whole number of 1 or more, got '0'"),
-        (["embed", "m", "i", "-o", "x.txt"], 2, "--output: must end in .npy, got 'x.txt'"),
+        (
+            ["embed", "m", "i", "-o", "x.txt"],
+            2,
+            "--output: must end in .npy or .parquet",
+        ),
         (["embed", "m", "i"], 2, "the following arguments are required: --output/-o"),
     ],
 )
@@ -257,12 +277,38 @@ def test_existing_files_are_kept(both, exported, photos, tmp_path):
     assert (tmp_path / "out.csv").read_text() == "my notes\n" and not out.exists()
 
 
-def test_an_unreadable_image_leaves_no_partial_file(both, exported, photos, tmp_path):
+def test_the_same_command_goes_on_after_an_unreadable_image(both, exported, photos, tmp_path):
     images = shutil.copytree(photos, tmp_path / "images")
     (images / "class5/9.png").write_bytes(b"no image")
-    ours, _ = both(["embed", exported[1], images, "-o", tmp_path / "out.npy"], ["-V"])
+    command = ["embed", exported[1], images, "-o", tmp_path / "out.npy", "--batch-size", "10"]
+    ours, _ = both(command, ["-V"])
     assert ours[0] == 3 and "9.png: not an image" in ours[2]
-    assert {path.name for path in tmp_path.iterdir()} == {"images"}
+    assert {path.name for path in tmp_path.iterdir()} == {"images", ".out.npy.partial"}
+    shutil.copy(images / "class5/0.png", images / "class5/9.png")
+    ours, _ = both([*command, "--json"], ["-V"])
+    assert json.loads(ours[1])["resumed_at"] == 30
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "out.npy", "out.csv"}
+
+
+def test_sigterm_ends_a_command_and_the_same_command_goes_on(
+    both, exported, photos, tmp_path, monkeypatch
+):
+    from siamkit_runtime.portable import filling
+
+    append, out = filling.GrowingFile.append, tmp_path / "out.npy"
+
+    def stopping(self, vectors):
+        append(self, vectors)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    command = ["embed", exported[1], photos, "-o", out, "--batch-size", "10", "--json"]
+    with monkeypatch.context() as patch:
+        patch.setattr(filling.GrowingFile, "append", stopping)
+        ours, _ = both(command, ["-V"])
+    assert ours[0] == json.loads(ours[1])["error"]["exit_code"] == 143
+    assert "stopped by SIGTERM after 10 of 30 images, which are kept" in ours[2]
+    ours, _ = both(command, ["-V"])
+    assert ours[0] == 0 and json.loads(ours[1])["resumed_at"] == 10
 
 
 def test_a_reader_that_leaves_is_no_error(site, exported, photos):

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import torch
 
-from siamkit.errors import CheckpointError, ConfigError
-from siamkit.files import is_there, reading
+from siamkit.errors import ConfigError
+from siamkit.files import require_free_folder
 from siamkit.inference.export.checking import BATCHES, require_same, require_steady
 from siamkit.inference.export.machine import Machine
 from siamkit.inference.export.runners import torch_runner
 from siamkit.inference.export.subject import Converted, Subject
 from siamkit.portable.manifest import (
-    CARD,
     MANIFEST,
     Images,
     Manifest,
@@ -32,58 +31,29 @@ from siamkit.runs.directory import run_around
 from siamkit.spelling import argument
 from siamkit.version import VERSION
 
-_GITS = {".git", ".gitattributes"}
-
 
 def require_free(path: Path, force: bool) -> None:
     """Check that a network may be exported to a path without the loss of other files.
 
-    The path must not exist, or be an empty folder. With ``force``, it may also be an export, if it
-    holds no files but those that its manifest names, and those of git. It must not lie in a run,
+    See :func:`siamkit.files.require_free_folder`. In addition, the path must not lie in a run,
     whose directory holds nothing else.
 
     Raises:
         ConfigError: Something else is at the path.
         CheckpointError: The path cannot be read.
     """
-    where, other = str(path), f"choose another {argument('output')}"
     if run := run_around(path):
-        raise ConfigError(f"lies in the run {run}", where=where, hint=other)
-    with reading(path):
-        if not is_there(path) or (path.is_dir() and not any(path.iterdir())):
-            return
-    if not path.is_dir():
-        raise ConfigError("is a file, not a folder", where=where, hint=other)
+        raise ConfigError(
+            f"lies in the run {run}", where=str(path), hint=f"choose another {argument('output')}"
+        )
+    require_free_folder(path, "an exported model", _own, force)
+
+
+def _own(path: Path) -> set[str] | None:
+    """Return the names of the entries of an exported folder; None for other folders."""
     if not is_export(path):
-        raise ConfigError(
-            "already exists and is not an exported model, so it is not replaced",
-            where=where,
-            hint=other,
-        )
-    if not force:
-        raise ConfigError(
-            "already holds an exported model",
-            where=where,
-            hint=f"{other}, or replace it with {argument('force', True)}",
-        )
-    if foreign := _foreign(path):
-        raise ConfigError(
-            f"holds more than an exported model: {', '.join(foreign[:5])}",
-            where=where,
-            hint=f"{other}, or move these files away",
-        )
-
-
-def _foreign(path: Path) -> list[str]:
-    """Return the names of the entries of an export that are not its own."""
-    try:
-        known = {name.partition("/")[0] for name in read_manifest(path).files}
-    except CheckpointError:  # damaged: what it held cannot be known, so only usual names count
-        known = {
-            CARD, "model.onnx", "model.xml", "model.bin", "config.json", "model.safetensors",
-            "siamkit.safetensors",
-        }  # fmt: skip
-    return sorted({entry.name for entry in path.iterdir()} - known - {MANIFEST} - _GITS)
+        return None
+    return {MANIFEST, *(name.partition("/")[0] for name in read_manifest(path).files)}
 
 
 def write_export(

@@ -88,7 +88,9 @@ def export_graph(subject: Subject, format: Format, folder: Path, *, int8: bool) 
     model = folder / format.model
     if not int8:
         return _float32(subject, format, backend, images, model)
-    with TemporaryDirectory() as name:
+    # In the new folder, which is private until it is complete: the next writer finds what a killed
+    # one leaves there.
+    with TemporaryDirectory(dir=folder) as name:
         return _int8(subject, format, backend, images, model, Path(name))
 
 

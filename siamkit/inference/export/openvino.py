@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from siamkit.engine.kernels.quiet import quiet
 from siamkit.files import writing
 from siamkit.inference.export.capture import INPUT, OUTPUT
 from siamkit.portable.untracked import untracked
+
+_NUMBERED = re.compile(r"[A-Za-z0-9]+_[0-9]+")  # with a number that counts the process's operations
 
 
 def write_openvino(program: ExportedProgram, path: Path) -> None:
@@ -35,8 +38,24 @@ def write_openvino(program: ExportedProgram, path: Path) -> None:
     save(model, path)
 
 
-def save(model: Any, path: Path) -> None:
-    """Write an ``openvino.Model`` in its own precision, with the errors of write_openvino."""
+def save(model: Any, path: Path, kind: str = "float32") -> None:
+    """Write an ``openvino.Model`` in its own precision.
+
+    The same network always gives the same files, whatever the process did before. So the names of
+    operations and of the model that OpenVINO numbers are replaced.
+
+    Args:
+        model: The model, whose names may change.
+        path: The new ``.xml`` file.
+        kind: The start of new names.
+
+    Raises:
+        ResourceError: The disk is full or not writable.
+    """
+    model.set_friendly_name("model")
+    for place, operation in enumerate(model.get_ordered_ops()):
+        if _NUMBERED.fullmatch(operation.get_friendly_name()):
+            operation.set_friendly_name(f"{kind}/{operation.get_type_name()}/{place}")
     with writing(path), untracked():
         # By default, OpenVINO would store the weights in float16.
         import_module("openvino").save_model(model, path, compress_to_fp16=False)

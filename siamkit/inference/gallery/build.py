@@ -13,13 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from siamkit.data.inputs import files_of
-from siamkit.errors import ConfigError
-from siamkit.files import replacing
-from siamkit.inference.filling import HINT, OnProgress, fill, working
+from siamkit.files import replacing, require_free_folder
 from siamkit.inference.gallery.kinds import WORTH, choose_kind
 from siamkit.json_files import write_sealed
 from siamkit.portable.embedding import BATCH_SIZE, Embeds
+from siamkit.portable.filling import HINT, OnProgress, fill, working
 from siamkit.portable.gallery import (
     CELLS,
     EMBEDDINGS,
@@ -28,10 +26,10 @@ from siamkit.portable.gallery import (
     META,
     OFFSETS,
     Meta,
-    is_index,
+    own_entries,
 )
+from siamkit.portable.inputs import files_of
 from siamkit.portable.manifest import seal_of
-from siamkit.spelling import argument
 from siamkit.version import VERSION
 
 
@@ -80,7 +78,7 @@ def build_index(
         ResourceError: The disk is full, or another process builds the same index.
     """
     choose_kind(kind, WORTH, 1)  # a missing package is an error now, not at the end
-    _require_free(output, force)
+    require_free_folder(output, "an index", own_entries, force)
     started = time.perf_counter()
     root, paths = _listed(gallery)
     with working(output) as folder:
@@ -115,26 +113,6 @@ def build_index(
         "build_seconds": building,
         "kernel": embedder.kernel_name,
     }
-
-
-def _require_free(output: Path, force: bool) -> None:
-    """Check that the output overwrites nothing, except an index if ``force`` is set.
-
-    Raises:
-        ConfigError: The output exists.
-    """
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    if not output.is_dir() or not is_index(output):
-        raise ConfigError(
-            "already exists and is not an index", where=str(output), hint="choose another place"
-        )
-    if not force:
-        raise ConfigError(
-            "the index already exists",
-            where=str(output),
-            hint=f"choose another place, or replace it with {argument('force', True)}",
-        )
 
 
 def _listed(gallery: str | Path | Sequence[str | Path]) -> tuple[Path | None, list[Path]]:

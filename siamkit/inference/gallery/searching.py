@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from siamkit.data.inputs import Paths, files_of
+from siamkit.data.inputs import Paths
 from siamkit.errors import CheckpointError
 from siamkit.files import path_of
 from siamkit.portable.embedding import Embeds
 from siamkit.portable.gallery import Gallery
+from siamkit.portable.inputs import files_of
 from siamkit.spelling import argument
 
 _RECALL_QUERIES = 100  # queries of an approximate search that are compared with exact search

@@ -59,7 +59,7 @@ class OpenVinoQuantizer:
 
     def write(self, floats: Collection[str], path: Path) -> None:
         """Write that network to ``path``."""
-        save(self._built(floats), path)
+        save(self._built(floats), path, "int8")
 
     def _built(self, floats: Collection[str]) -> Any:
         with quiet(), untracked(), _one_core():

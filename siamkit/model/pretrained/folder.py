@@ -18,9 +18,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from siamkit.errors import CheckpointError, ConfigError
-from siamkit.files import is_there, put_back, reading, replacing, sha256_of, writing
+from siamkit.files import (
+    is_there,
+    put_back,
+    reading,
+    replacing,
+    require_free_folder,
+    sha256_of,
+    writing,
+)
 from siamkit.interfaces import Preprocessing
 from siamkit.json_files import digest_of, read_json
+from siamkit.portable.manifest import Manifest, is_export, read_manifest, require_whole
 from siamkit.spelling import setting
 
 FORMAT = 2
@@ -30,7 +39,6 @@ BACKBONE, REST = "model.safetensors", "siamkit.safetensors"
 the embeddings by which a loaded network is checked."""
 
 SECTION = "siamkit"
-_GITS = {".git", ".gitattributes"}
 _HINT = "choose another folder with room"
 _DAMAGED = "fetch or save the network again"
 
@@ -124,11 +132,13 @@ class Folder:
         path: The folder.
         saved: The section ``siamkit`` of ``config.json``.
         timm: The rest of ``config.json``, which timm reads.
+        export: The manifest of the folder if ``siamkit export`` wrote it.
     """
 
     path: Path
     saved: Saved
     timm: Mapping[str, Any]
+    export: Manifest | None = None
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -167,6 +177,8 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_folder(path: Path, files: Sequence[str] = (BACKBONE, REST)) -> Folder:
     """Read the config of a folder that siamkit wrote, and check the files.
 
+    If ``siamkit export`` wrote the folder, every file is compared with the export's manifest.
+
     Args:
         path: The folder.
         files: The names of the files of tensors to check.
@@ -183,6 +195,9 @@ def read_folder(path: Path, files: Sequence[str] = (BACKBONE, REST)) -> Folder:
             hint="a folder that timm wrote is a backbone: "
             + setting("backbone.name", f"timm:local-dir:{path}"),
         )
+    export = read_manifest(path) if is_export(path) else None
+    if export is not None:
+        require_whole(path, export)
     section = config.pop(SECTION)
     where = str(path / CONFIG)
     if isinstance(section, dict) and section.get("format") != FORMAT:
@@ -207,7 +222,7 @@ def read_folder(path: Path, files: Sequence[str] = (BACKBONE, REST)) -> Folder:
             whole = sha256_of(file) == saved.files.get(name)
         if not whole:
             raise CheckpointError("the file is damaged", where=str(file), hint=_DAMAGED)
-    return Folder(path, saved, config)
+    return Folder(path, saved, config, export)
 
 
 def config_text(saved: Saved, timm: Mapping[str, Any]) -> str:
@@ -222,27 +237,20 @@ def _seal(timm: Mapping[str, Any], section: Mapping[str, Any]) -> str:
 
 
 def require_free(path: Path, force: bool) -> None:
-    """Check that a network may be saved to a path without the loss of other files.
-
-    The path must not exist, or be an empty folder. With ``force``, the path may also be a folder
-    that holds only the files of a saved network, and those of git.
+    """Check that a network may be saved to a path; see :func:`siamkit.files.require_free_folder`.
 
     Raises:
         ConfigError: Something else is at the path.
+        CheckpointError: The path cannot be read.
     """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    ours = {CONFIG, CARD, BACKBONE, REST}
-    if not path.is_dir() or not (path / CONFIG).is_file():
-        what, hint = "already exists and is not a saved network", "choose another folder"
-    elif foreign := sorted({entry.name for entry in path.iterdir()} - ours - _GITS):
-        what = f"holds more than a saved network: {', '.join(foreign[:5])}"
-        hint = "choose another folder, or move these files away"
-    elif force:
-        return
-    else:
-        what, hint = "already holds a saved network", "choose another folder, or pass force=True"
-    raise ConfigError(what, where=str(path), hint=hint)
+    require_free_folder(path, "a saved network", _own, force)
+
+
+def _own(path: Path) -> set[str] | None:
+    """Return the names of the entries of a saved network's folder; None for other folders."""
+    if not (path / CONFIG).is_file() or SECTION not in read_config(path):
+        return None
+    return {CONFIG, CARD, *read_folder(path, ()).saved.files}
 
 
 @contextmanager

@@ -84,6 +84,30 @@ def test_int8_is_smaller_and_close_to_float32(format, name, subject_of, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("format", FORMATS_TO_RUN)
+def test_the_same_network_and_images_give_the_same_files(format, subject_of, tmp_path):
+    subject = subject_of(with_biases(network("timm:test_resnet")))
+    backend, spec = graphs._BACKENDS[format], FORMATS[format]
+    images = subject.val.cycled(32)
+
+    def files(name: str, seen: int) -> dict[str, bytes]:
+        folder = tmp_path / name
+        (folder / "int8").mkdir(parents=True)  # and a folder of its own for temporary files
+        graphs._written(subject, spec, backend, images, folder / spec.model)
+        quantizer = backend.quantizer(folder / spec.model, images[:seen], folder)
+        quantizer.write(quantizer.weightless, folder / "int8" / spec.model)
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("model*")
+        }
+
+    first, again, other = files("a", 8), files("b", 8), files("c", 2)
+    assert first == again and len(first) == (2 if format == "onnx" else 4)
+    changed = {name for name in first if first[name] != other[name]}
+    assert changed and all(name.startswith("int8/") for name in changed)
+
+
+@pytest.mark.slow
 def test_embeddings_that_are_not_normalised_keep_their_length(subject_of, tmp_path):
     net = network("timm:test_resnet")
     net.normalize = False
@@ -96,6 +120,19 @@ def test_the_file_holds_no_paths_of_this_machine(subject_of, tmp_path):
     export_graph(subject_of(network("timm:test_resnet")), FORMATS["onnx"], tmp_path, int8=False)
     content = (tmp_path / "model.onnx").read_bytes()
     assert b"site-packages" not in content and b".py" not in content
+
+
+def test_temporary_files_lie_in_the_new_folder(subject_of, tmp_path, monkeypatch):
+    """So they are swept with it after a kill."""
+    seen = []
+
+    def int8(*given):
+        seen.append(given[-1])
+        assert given[-1].parent == tmp_path and given[-1].is_dir()
+
+    monkeypatch.setattr(graphs, "_int8", int8)
+    export_graph(subject_of(network("timm:test_resnet")), FORMATS["onnx"], tmp_path, int8=True)
+    assert seen and not list(tmp_path.iterdir())
 
 
 class Branching(nn.Module):

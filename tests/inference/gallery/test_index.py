@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 
 from siamkit import files
-from siamkit.data.inputs import files_of
 from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteError
-from siamkit.inference.filling import workplace
 from siamkit.inference.gallery import build as building
 from siamkit.inference.gallery.build import build_index
 from siamkit.inference.gallery.index import Index
 from siamkit.json_files import sealed, unsealed
+from siamkit.portable.filling import workplace
+from siamkit.portable.inputs import files_of
 
 FILES = ["meta.json", "embeddings.npy", "items.jsonl", "offsets.npy", "cells.faiss"]
 
@@ -158,9 +158,18 @@ def test_what_is_there_is_replaced_with_force_only(index, embedder, trained, ima
 def test_what_is_no_index_is_never_replaced(embedder, trained, image_folder, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     for place in (tmp_path, tmp_path / "mine.txt"):
-        with pytest.raises(ConfigError, match="not an index"):
+        with pytest.raises(ConfigError, match=r"not an index|is a file, not a folder"):
             build_index(embedder, image_folder, place, run=trained, force=True)
     assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_an_index_that_holds_other_files_too_is_never_replaced(
+    index, embedder, trained, image_folder
+):
+    (index / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"holds more than an index: mine\.txt"):
+        build_index(embedder, image_folder, index, run=trained, force=True)
+    assert (index / "mine.txt").read_text() == "mine" and len(Index(index)) == 48
 
 
 def test_a_damaged_index_can_be_replaced(index, embedder, trained, image_folder):

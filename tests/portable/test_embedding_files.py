@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from siamkit.data.inputs import files_of
 from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted, ResourceError
-from siamkit.inference.embedding_files import embed_to_file
-from siamkit.inference.filling import working, workplace
+from siamkit.portable.embedding_files import embed_to_file, read_embeddings
+from siamkit.portable.filling import working, workplace
+from siamkit.portable.inputs import files_of
 
 
 @pytest.fixture
@@ -119,24 +119,60 @@ def test_what_is_there_is_not_written_over(embedder, images, tmp_path, name, tex
 
 
 def test_a_stop_between_the_list_and_the_embeddings(embedder, images, tmp_path, monkeypatch):
-    from siamkit.inference import embedding_files as embed
+    from siamkit.portable import embedding_files as embed
 
     def halfway(path, target):
         if target.suffix == ".npy":
             raise KeyboardInterrupt
         real(path, target)
 
-    real = embed.publish
+    real = embed._publish
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(embed, "publish", halfway)
+        patch.setattr(embed, "_publish", halfway)
         embed_to_file(embedder, images, tmp_path / "out.npy")
     assert (tmp_path / "out.csv").exists()
     assert embed_to_file(embedder, images, tmp_path / "out.npy")["resumed_at"] == 48
 
 
-@pytest.mark.parametrize("name", ["out.txt", "out", "folder.npy"])
+@pytest.mark.parametrize("step", range(6))
+def test_embeddings_never_lie_beside_the_list_of_other_images(
+    embedder, images, tmp_path, monkeypatch, step
+):
+    """Replacing stops before or after each change of a file that others can see."""
+    out, first = tmp_path / "out.npy", images / "class0"
+    embed_to_file(embedder, first, out)
+    steps = iter(range(6))
+
+    def stopping(real):
+        def change(*paths):
+            if next(steps) == step:
+                raise KeyboardInterrupt
+            real(*paths)
+            if next(steps) == step:
+                raise KeyboardInterrupt
+
+        return change
+
+    from siamkit.portable import embedding_files
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        for name in ("_remove", "_publish"):
+            patch.setattr(embedding_files, name, stopping(getattr(embedding_files, name)))
+        embed_to_file(embedder, images / "class5", out, force=True)
+    if out.exists():
+        embeddings, paths = read_embeddings(out, 8)
+        np.testing.assert_allclose(embeddings, embedder.embed(paths).numpy(), atol=1e-5)
+    else:
+        with pytest.raises(CheckpointError, match=r"out\.npy: the file is missing"):
+            read_embeddings(out, 8)
+    embed_to_file(embedder, images / "class5", out, force=True)
+    assert read_embeddings(out, 8)[1] == sorted((images / "class5").iterdir())
+
+
+@pytest.mark.parametrize("name", ["out.txt", "out", "folder.npy", "list.npy"])
 def test_names_that_cannot_be(embedder, images, tmp_path, name):
     (tmp_path / "folder.npy").mkdir()
+    (tmp_path / "list.csv").mkdir()
     with pytest.raises(ConfigError):
         embed_to_file(embedder, images, tmp_path / name)
 
@@ -194,7 +230,7 @@ def test_names_that_are_not_utf_8(embedder, tmp_path):
 SLOW = """
 import sys, time
 from siamkit import api
-from siamkit.inference import filling
+from siamkit.portable import filling
 filling._SAFE_EVERY = 0.0
 def slowly(done, total):
     print(done, flush=True)

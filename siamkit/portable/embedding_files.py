@@ -1,9 +1,14 @@
-"""Embedding files: writes the embeddings of images to files that other programs can read."""
+"""Embedding files: writes the embeddings of images to files that other programs can read.
+
+Embeddings are a ``.npy`` file with the list of the images' paths in a ``.csv`` file beside it, or a
+``.parquet`` file. At no time does a ``.npy`` file lie beside the list of other images.
+"""
 
 from __future__ import annotations
 
 import csv
 import importlib
+import io
 import shutil
 import time
 from collections.abc import Sequence
@@ -12,14 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from siamkit.data.inputs import files_of
-from siamkit.errors import ConfigError, DataError
-from siamkit.files import open_regular, reading, writing
-from siamkit.inference.filling import HINT, OnProgress, fill, publish, working, workplace
-from siamkit.portable.embedding import BATCH_SIZE, Embeds
-from siamkit.spelling import argument
+from ..errors import CheckpointError, ConfigError, DataError
+from ..files import fsync, open_regular, reading, writing
+from ..spelling import argument
+from .cosine import require_finite
+from .embedding import BATCH_SIZE, Embeds
+from .filling import HINT, OnProgress, fill, working, workplace
+from .inputs import files_of
 
 _ROWS_AT_ONCE = 16_384
+_HEADER = "path"
 
 
 def embed_to_file(
@@ -57,8 +64,8 @@ def embed_to_file(
         Interrupted: Ctrl-C was pressed. The finished part is kept.
         ResourceError: The disk is full, or another process writes the same file.
     """
-    sidecar = output.with_suffix(".csv") if output.suffix == ".npy" else None
-    _require_usable(output, sidecar, force)
+    require_usable(output, force)
+    sidecar = _list_of(output) if output.suffix == ".npy" else None
     started = time.perf_counter()
     paths = [path.absolute() for path in files_of(images)]
     with working(output) as folder:
@@ -66,11 +73,14 @@ def embed_to_file(
             folder, embedder, paths, batch_size=batch_size, anew=force, progress=progress
         )
         if sidecar is None:
-            publish(_write_parquet(folder / "embeddings.parquet", rows, paths), output)
+            _publish(_write_parquet(folder / "embeddings.parquet", rows, paths), output)
         else:
-            # The list of paths comes first, so that there are never embeddings without a list.
-            publish(_checked(_write_list(folder / "paths.csv", paths), sidecar, force), sidecar)
-            publish(rows, output)
+            new = _checked(_write_list(folder / "paths.csv", paths), sidecar, force)
+            # Whenever this is interrupted, the old embeddings are gone before the new list comes,
+            # and the new embeddings come last.
+            _remove(output)
+            _publish(new, sidecar)
+            _publish(rows, output)
         shutil.rmtree(folder)
     return {
         "output": str(output),
@@ -83,7 +93,7 @@ def embed_to_file(
     }
 
 
-def _require_usable(output: Path, sidecar: Path | None, force: bool) -> None:
+def require_usable(output: Path, force: bool) -> None:
     """Check that the output can be written, before anything is computed.
 
     Raises:
@@ -98,10 +108,12 @@ def _require_usable(output: Path, sidecar: Path | None, force: bool) -> None:
             raise ConfigError(
                 "writing .parquet needs the package pyarrow",
                 where=str(output),
-                hint="pip install 'siamkit[parquet]', or choose a name that ends in .npy",
+                hint="pip install pyarrow, or choose a name that ends in .npy",
             ) from None
-    if output.is_dir():
-        raise ConfigError("is a folder", where=str(output), hint="choose another name")
+    sidecar = _list_of(output) if output.suffix == ".npy" else None
+    for path in filter(None, (output, sidecar)):
+        if path.is_dir():
+            raise ConfigError("is a folder", where=str(path), hint="choose another name")
     if force:
         if sidecar is not None and sidecar.exists() and not _is_list(sidecar):
             raise ConfigError(
@@ -117,9 +129,53 @@ def _require_usable(output: Path, sidecar: Path | None, force: bool) -> None:
         _require_free(sidecar)
 
 
+def read_embeddings(path: Path, width: int) -> tuple[Any, list[Path]]:
+    """Return the embeddings ``[N, E]`` of a file, mapped into memory, and the images' paths.
+
+    Args:
+        path: The ``.npy`` file; the ``.csv`` file lies beside it.
+        width: The width that the embeddings must have.
+
+    Raises:
+        CheckpointError: A file is missing or damaged.
+        DataError: The embeddings have another width.
+        NonFiniteError: An embedding is NaN or infinite.
+    """
+    hint = "embed the images again"
+    names = _list_of(path)
+    with reading(names, hint), open_regular(names) as file:
+        text = file.read().decode("utf-8", errors="surrogateescape")
+    # Not splitlines, which would split at more characters than newlines, and lose those in names.
+    lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line]
+    with reading(path, hint):
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError):
+            raise CheckpointError("the file is damaged", where=str(path), hint=hint) from None
+    if not lines or lines[0] != [_HEADER] or any(len(line) != 1 for line in lines):
+        raise CheckpointError("is no list of images", where=str(names), hint=hint)
+    if array.ndim != 2 or array.dtype != np.float32 or len(array) != len(lines) - 1:
+        raise CheckpointError(
+            "does not match the list of images beside it", where=str(path),
+            got=f"{array.dtype} {list(array.shape)}, {len(lines) - 1} images", hint=hint,
+        )  # fmt: skip
+    if array.shape[1] != width:
+        raise DataError(
+            "the embeddings have another width than those of the model", where=str(path),
+            got=array.shape[1], allowed=str(width), hint=hint,
+        )  # fmt: skip
+    paths = [Path(line[0]) for line in lines[1:]]
+    require_finite(array, paths)
+    return array, paths
+
+
+def _list_of(output: Path) -> Path:
+    return output.with_suffix(".csv")
+
+
 def _is_list(path: Path) -> bool:
     """Return whether a file begins as the lists that are written beside embeddings."""
-    header = b"path\n"
+    header = f"{_HEADER}\n".encode()
     with reading(path), open_regular(path) as file:
         return file.read(len(header)) == header
 
@@ -131,6 +187,20 @@ def _require_free(path: Path) -> None:
             where=str(path),
             hint=f"choose another name, or overwrite it with {argument('force', True)}",
         )
+
+
+def _remove(path: Path) -> None:
+    with writing(path, HINT):
+        path.unlink(missing_ok=True)
+        fsync(path.parent)
+
+
+def _publish(path: Path, target: Path) -> None:
+    """Move a complete file to its target, such that it survives a crash."""
+    with writing(target, HINT):
+        fsync(path)
+        path.replace(target)
+        fsync(target.parent)
 
 
 def _checked(new: Path, old: Path, force: bool) -> Path:
@@ -151,7 +221,7 @@ def _write_list(path: Path, images: Sequence[Path]) -> Path:
         path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path"])
+        writer.writerow([_HEADER])
         writer.writerows([str(image)] for image in images)
     return path
 

@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from siamkit.errors import CheckpointError, DataError, Interrupted, ResourceError
-from siamkit.files import fsync, open_regular, sweep, writing
-from siamkit.json_files import read_sealed, write_sealed
-from siamkit.portable.cosine import directions
-from siamkit.portable.embedding import BATCH_SIZE, Embeds
-from siamkit.spelling import argument
-from siamkit.words import plural
+from ..errors import CheckpointError, DataError, ResourceError
+from ..files import LOCK, FolderLock, open_regular, sweep, writing
+from ..json_files import read_sealed, write_sealed
+from ..spelling import argument
+from ..words import plural
+from .cosine import directions
+from .embedding import BATCH_SIZE, Embeds
+from .signals import interrupted
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of finished images and the number of all images."""
@@ -75,10 +75,9 @@ def working(target: Path) -> Iterator[Path]:
         sweep(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
         _require_own(folder)
-        lock = FileLock(folder / ".lock", timeout=0)
         try:
-            lock.acquire()
-        except Timeout:
+            lock = FolderLock(folder)
+        except (BlockingIOError, PermissionError):  # the latter on Windows
             raise ResourceError(
                 "another process is writing the same output",
                 where=str(target),
@@ -88,7 +87,7 @@ def working(target: Path) -> Iterator[Path]:
         yield folder
     finally:
         lock.release()
-        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {".lock"}:
+        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK}:
             shutil.rmtree(folder)
 
 
@@ -137,7 +136,7 @@ def fill(
     Raises:
         CheckpointError: The unfinished work is of another network or of other images.
         DataError: An image is missing or cannot be decoded. The finished part is kept.
-        Interrupted: Ctrl-C was pressed. The finished part is kept.
+        Interrupted: Ctrl-C was pressed, or SIGTERM arrived. The finished part is kept.
         ResourceError: The disk is full.
     """
     about = {
@@ -158,12 +157,9 @@ def fill(
                 vectors = np.asarray(part.embeddings)
                 file.append(directions(vectors) if normalize else vectors)
                 report(file.done, len(paths))
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"interrupted after {file.done} of {plural(len(paths), 'image')}, which are kept",
-                exit_code=130,
-                hint="the same command continues from there",
-            ) from None
+        except KeyboardInterrupt as error:
+            done = f" after {file.done} of {plural(len(paths), 'image')}, which are kept"
+            raise interrupted(error, done, "the same command continues from there") from None
     return file.path, before
 
 
@@ -327,11 +323,3 @@ class GrowingFile:
         record = {**self._about, "rows": done.rows, "images": images, "content": content}
         write_sealed(self._record, record, HINT)
         self._saved = time.monotonic()
-
-
-def publish(path: Path, target: Path) -> None:
-    """Move a complete file to its target, such that it survives a crash."""
-    with writing(target, HINT):
-        fsync(path)
-        path.replace(target)
-        fsync(target.parent)
