@@ -176,6 +176,8 @@ ONLY_IN_PYTHON = {
     "api/configuring.py": "a config as an argument",
     "api/quality.py": "embeddings and networks as arguments",
     "api/runs.py": "objects as arguments",
+    "engine/sources.py": "what an author of a loop calls",
+    "freezing/hold.py": "modules in Python",
     "inference/embedder.py": "methods, and the repr, of an embedder",
     "model/pretrained": "saved networks are written and opened in Python",
     "plugins.py": "names that a process registers",

@@ -14,7 +14,6 @@ from siamkit.errors import (
     did_you_mean,
     is_out_of_memory,
 )
-from siamkit.files import refused_by_system
 from siamkit.portable.signals import interrupted
 
 
@@ -30,6 +29,8 @@ def as_siamkit_error(error: BaseException) -> SiamkitError:
     # method.
     if hasattr(error, "format_message"):
         return _usage_error(error)
+    from siamkit.files import refused_by_system  # imports hashlib, which --help does not need
+
     if refused := refused_by_system(error):
         return refused
     if is_out_of_memory(error):

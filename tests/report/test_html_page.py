@@ -103,7 +103,7 @@ def test_the_menu_lists_the_headings_and_the_docs_explain_them(written):
     docs = Path(__file__).parents[2] / "docs/howto/report.md"
     table = docs.read_text().partition("## What it shows")[2].partition("\n\n")[2]
     rows = re.findall(r"^\| (\w[\w ]*) \|", table.partition("\n\n")[0], re.M)
-    assert rows == ["section", "head", *(name for _, name in links)]
+    assert rows == ["section", "top of the page", *(name for _, name in links)]
 
 
 def changed_by(run, to, **changes):
