@@ -77,7 +77,7 @@ def open_source(
         _require_good(target, cells, table.problems)
         return TupleSource(target, root, known, notices)
     if not set(table.columns) & set(REQUIRED):
-        raise _unknown_header(table)
+        raise _unknown_header(table, settable=not names_optional)
     records, notices = read_manifest(table, cells)
     _require_good(target, cells, table.problems)
     return ManifestSource(target, root, records, notices)
@@ -96,7 +96,15 @@ def _require_good(path: Path, cells: Cells, problems: Sequence[str]) -> None:
         raise DataError(f"{plural(len(every), 'problem')}:{listed(every)}", where=str(path))
 
 
-def _unknown_header(table: Table) -> DataError:
+def _unknown_header(table: Table, settable: bool) -> DataError:
+    """Return the error about a header.
+
+    Args:
+        table: The table.
+        settable: Whether the user can say which columns hold the paths and the labels.
+    """
+    keys = "data.path_column", "data.label_column"
+    name, other = (setting(key, "NAME") for key in keys)
     return DataError(
         "unknown header",
         where=str(table.path),
@@ -104,8 +112,9 @@ def _unknown_header(table: Table) -> DataError:
         allowed=f"{','.join(REQUIRED)}[,{','.join(OPTIONAL)}] for images; "
         f"{','.join(PAIR)}[,{','.join(KNOWN_OPTIONAL)}] for pairs; "
         f"{','.join(TRIPLET)}[,{','.join(KNOWN_OPTIONAL)}] for triplets",
-        hint=f"name the columns of images with {setting('data.path_column', 'NAME')} and "
-        f"{setting('data.label_column', 'NAME')}",
+        hint=f"name the columns of images with {name} and {other}"
+        if settable
+        else "rename the columns of the table",
     )
 
 

@@ -126,7 +126,8 @@ def read_tensors(path: Path) -> Mapping[str, Any]:
         CheckpointError: The file cannot be read, or is not a weights file.
     """
     if not path.is_file():
-        raise CheckpointError("no such weights file", where=str(path))
+        what = "is a folder, not a weights file" if path.is_dir() else "no such weights file"
+        raise CheckpointError(what, where=str(path))
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise CheckpointError(

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..errors import DataError
 from ..files import path_of
+from ..spelling import argument
 from .cosine import require_finite
 from .folders import files_in
 
@@ -115,7 +116,7 @@ def require_one_each(one: Any, other: Any) -> None:
         raise DataError(
             "verify compares one image with one other image",
             got=f"{len(one)} and {len(other)}",
-            hint="similarity compares several images",
+            hint=f"{argument('similarity', flag='--pairs')} compares several images",
         )
 
 

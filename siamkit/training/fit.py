@@ -186,11 +186,16 @@ def _changed(run: OpenRun, changes: Layer) -> RunConfig:
     """
     wrong = [key for key, _ in flat(changes) if key not in RESUMABLE]
     if wrong:
+        what = "cannot be changed when a run goes on, because the result would change"
+        hint = f"{command('train', config=run.dir.config)} starts a new run with other settings"
+        if wrong == ["run_dir"]:
+            what = "cannot be changed when a run goes on"
+            hint = "move the folder of the run, and resume the run there"
         raise ConfigError(
-            "cannot be changed when a run goes on",
+            what,
             where=", ".join(changes.where(key) for key in wrong),
             allowed=", ".join(setting(key) for key in RESUMABLE),
-            hint=f"{command('train', config=run.dir.config)} starts a new run with other settings",
+            hint=hint,
         )
     layer = run.dir.read_config(trackers=True)
     return resolve(run.registries, layer, changes, where=str(run.dir.config))

@@ -54,8 +54,8 @@ def recall_of(folder: Path, given: list[str]) -> tuple[float, float]:
             "--run-dir", f"{place}/run", *given,
         ]  # fmt: skip
         done = process(command, SIAMKIT_CACHE_DIR=f"{place}/cache")
-    metrics = json.loads(done.printed)["metrics"]
-    return metrics["test_untrained"]["recall@1"], metrics["test"]["recall@1"]
+    metrics = json.loads(done.printed)["metrics"]["test"]
+    return metrics["untrained"]["recall@1"], metrics["best"]["recall@1"]
 
 
 def main() -> None:
