@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from siamkit.engine.phase import Execution
@@ -14,7 +12,7 @@ from siamkit.errors import ResourceError
 from siamkit.freezing.allocations import Bytes
 from siamkit.spelling import setting
 from siamkit.training.build import Setup
-from siamkit.training.free_memory import free_bytes
+from siamkit.training.free_memory import free_bytes, release_unused
 from siamkit.training.step_memory import forward_of, predictor
 
 _SHARE = 0.8
@@ -93,9 +91,7 @@ def halved_pass(setup: Setup, obstacle: str | None, largest: int, where: str) ->
 def free_memory(setup: Setup) -> None:
     """Free the gradients of a step that failed, and what torch keeps for later use."""
     setup.optimizer.zero_grad(set_to_none=True)
-    gc.collect()
-    if setup.device.type == "cuda":
-        torch.cuda.empty_cache()
+    release_unused(setup.device)
 
 
 def choose(batch: int, need: Callable[[int], int], free: int) -> Fit:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
+from siamkit.engine.kernels import batch_size
 from siamkit.engine.phase import Execution
 from siamkit.freezing.allocations import Bytes
 from siamkit.freezing.memory import Memory, probe_images
@@ -85,7 +87,12 @@ def forward_of(setup: Setup, execution: Execution) -> Forward:
     rows = parts.times.activations[:1]
     if execution.decision.mode == "cached":
         return Forward(execution.forward, rows)
-    return Forward(execution.forward, rows, before=parts.cut.prefix, image=images.example)
+    prefix, size = parts.cut.prefix, batch_size(setup.device)
+
+    def before(images: Tensor) -> Tensor:
+        return torch.cat([prefix(part) for part in images.split(size)])
+
+    return Forward(execution.forward, rows, before, images.example)
 
 
 def _loss_memory(setup: Setup, images: int) -> Bytes:
