@@ -8,14 +8,14 @@ import torch
 
 from siamkit.freezing.allocations import Bytes
 
-_STAYING, _PASSING, _ONCE = 0.42, 0.16, 27_000_000
-"""What a CPU needs beyond the tensors: shares of the small blocks of two kinds, and a constant.
+_STATE, _PASSING, _ONCE = 0.33, 0.25, 31_000_000
+"""What a CPU needs beyond the tensors: shares of two kinds of them, and a constant.
 
 The C library cannot return a freed block while later ones stand behind it, and cannot reuse it for
-a tensor of the same size once the few bytes that align tensors are taken. Blocks that stay (weights
-and the optimizer's state) are in the midst, so they cost more than those that come and go. Large
-blocks have pages of their own. The constant is code of torch that the first step loads, and what
-oneDNN and MKL keep. ``tests/benchmarks/memory.py --fit`` measured the three numbers.
+a tensor of the same size once the few bytes that align tensors are taken. The weights are made
+before and stand apart. The optimizer's state is made in the midst. Large blocks that stay have
+pages of their own. The constant is code of torch that the first step loads, and what oneDNN and MKL
+keep. ``tests/benchmarks/memory.py --fit`` measured the three numbers.
 """
 
 
@@ -48,19 +48,19 @@ class Memory:
         return {**asdict(self), "peak": self.peak}
 
 
-def kept_by_libraries(staying: Bytes, passing: Bytes, device: torch.device) -> int:
+def kept_by_libraries(state: Bytes, passing: Bytes, device: torch.device) -> int:
     """Return the bytes that a device's libraries keep beyond the tensors of a step.
 
     On CUDA, the peak is what ``torch.cuda.max_memory_allocated`` reports, so there are none.
 
     Args:
-        staying: The tensors that live from step to step.
+        state: The optimizer's state.
         passing: The tensors that a step makes and frees.
         device: The device.
     """
     if device.type != "cpu":
         return 0
-    return round(_STAYING * staying.small + _PASSING * passing.small + _ONCE)
+    return round(_STATE * state.small + _PASSING * passing.total + _ONCE)
 
 
 def probe_images(channels: int, size: tuple[int, int], device: torch.device) -> torch.Tensor:

@@ -109,9 +109,7 @@ def memory_of_step(
         gradients=gradients.total,
         optimizer=costs.state.total,
         activations=others.total,
-        libraries=kept_by_libraries(
-            weights + costs.state, gradients + others, forward.example.device
-        ),
+        libraries=kept_by_libraries(costs.state, gradients + others, forward.example.device),
     )
 
 

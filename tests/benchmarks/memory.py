@@ -88,14 +88,14 @@ def fitted(rows: list[dict[str, int]]) -> str:
     """Return the constants that make the relative errors over measurements smallest."""
     import numpy as np
 
-    kinds = ("weights", "optimizer"), ("gradients", "activations")
-    columns = [[sum(row[name] for name in names) for row in rows] for names in kinds]
-    known = np.array([*columns, [1e6] * len(rows)], dtype=float).T  # [rows, 3]
-    measured = np.array([row["measured"] for row in rows], dtype=float)
-    staying, passing, once = np.linalg.lstsq(
-        known / measured[:, None], np.ones(len(rows)), rcond=None
-    )[0]
-    return f"staying {staying - 1:.2f}, passing {passing - 1:.2f}, once {once:.0f} MB"
+    parts = {name: np.array([row[name] for row in rows], float) for name in rows[0]}
+    passing = parts["gradients"] + parts["activations"]
+    tensors = parts["weights"] + parts["optimizer"] + passing
+    more = np.stack([parts["optimizer"], passing, np.full(len(rows), 1e6)], axis=1)  # [rows, 3]
+    measured = parts["measured"]
+    wanted = (measured - tensors) / measured
+    state, share, once = np.linalg.lstsq(more / measured[:, None], wanted, rcond=None)[0]
+    return f"state {state:.2f}, passing {share:.2f}, once {once:.0f} MB"
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
