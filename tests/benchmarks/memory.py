@@ -84,18 +84,18 @@ def main() -> None:
         print(fitted(rows))
 
 
-def fitted(rows: list[dict[str, int]]) -> str:
+def fitted(rows: list[dict[str, float]]) -> str:
     """Return the constants that make the relative errors over measurements smallest."""
     import numpy as np
 
-    parts = {name: np.array([row[name] for row in rows], float) for name in rows[0]}
-    passing = parts["gradients"] + parts["activations"]
-    tensors = parts["weights"] + parts["optimizer"] + passing
-    more = np.stack([parts["optimizer"], passing, np.full(len(rows), 1e6)], axis=1)  # [rows, 3]
-    measured = parts["measured"]
-    wanted = (measured - tensors) / measured
-    state, share, once = np.linalg.lstsq(more / measured[:, None], wanted, rcond=None)[0]
-    return f"state {state:.2f}, passing {share:.2f}, once {once:.0f} MB"
+    measured, known, *terms = (
+        np.array([row[name] for row in rows], float)
+        for name in ("measured", "tensors", "state", "passing")
+    )
+    more = np.stack([*terms, np.full(len(rows), 1e6)], axis=1)  # [rows, 3]
+    weighed = more / measured[:, None], (measured - known) / measured
+    state, passing, once = np.linalg.lstsq(*weighed, rcond=None)[0]
+    return f"state {state:.2f}, passing {passing:.2f}, once {once:.0f} MB"
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -111,6 +111,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from siamkit.config.layers import Layer
     from siamkit.engine.boundary import find_boundaries
     from siamkit.engine.cutting import first_exact_cut
+    from siamkit.freezing import memory
+    from siamkit.freezing import peak as peak_module
+    from siamkit.freezing.allocations import Bytes
     from siamkit.freezing.memory import probe_images
     from siamkit.freezing.peak import Forward
     from siamkit.training.build import build
@@ -174,9 +177,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         stepper(works)
     on_cpu = setup.device.type == "cpu"
     peak = _status("VmHWM") - before if on_cpu else torch.cuda.max_memory_allocated()
+    terms: dict[str, float] = {}
+
+    def noting(state: Bytes, passing: Bytes, device: torch.device) -> int:
+        terms.update(state=state.small, passing=memory.share_of(passing))
+        return memory.kept_by_libraries(state, passing, device)
+
+    peak_module.kept_by_libraries = noting
     predicted = predictor(setup, forward)(config.train.pass_size)
     assert predicted is not None
-    return {**predicted.to_json(), "measured": peak}
+    tensors = predicted.peak - predicted.libraries
+    return {**predicted.to_json(), "measured": peak, "tensors": tensors, **terms}
 
 
 if __name__ == "__main__":
