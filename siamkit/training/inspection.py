@@ -208,7 +208,7 @@ def _memory(setup: Setup, phase: Phase, parts: Cut | None, images: Tensor) -> di
     phase trains from cached features; None if it cannot.
     """
     size = setup.config.train.pass_size
-    if setup.config.train.micro_batch == "auto" and not obstacle(setup.controller, phase):
+    if setup.config.train.micro_batch == "auto" and not obstacle(setup.controller, phase.plan):
         fit = fitting_pass(setup)
         size = fit.images if fit else size
     memory = predictor(setup)(size)
