@@ -126,6 +126,11 @@ def test_a_forward_that_reads_values_is_tried_on_few_images() -> None:
     assert all(p.grad is None for p in net.parameters())
 
 
+def test_a_single_image_is_predicted_though_a_batch_norm_refuses_it() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    assert step(net, torch.zeros(1, 4), 1) == step(net, torch.zeros(1, 4), 2)
+
+
 class AllPairs(nn.Module):
     """Compares all pairs, like a loss that mines."""
 
@@ -156,6 +161,6 @@ def test_common_networks_grow_with_the_batch(name: str) -> None:
     net = timm.create_model(name, num_classes=0)
     size = 224 if name.startswith("vit") else 64
     predict: Callable[[int], int] = lambda n: tensors(net, torch.zeros(1, 3, size, size), n)  # noqa: E731
-    one, four, eight = map(predict, (1, 4, 8))
-    assert one < four < eight
-    assert eight - four == pytest.approx((four - one) * 4 / 3, rel=0.2)
+    two, four, eight = map(predict, (2, 4, 8))
+    assert two < four < eight
+    assert eight - four == pytest.approx(2 * (four - two), rel=0.2)
