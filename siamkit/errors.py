@@ -16,6 +16,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
@@ -156,7 +158,13 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else ""
 
 
-_NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_NO_MEMORY = re.compile(
+    "out of memory|can(no|')t allocate memory|bad_alloc|STATUS_ALLOC_FAILED"
+    # oneDNN says no more than this. For other reasons, it lacks a primitive *descriptor*.
+    "|could not create a primitive$|could not execute a primitive|could not create a memory",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""The texts of a lack of memory, of torch's allocators, the C++ library, cuBLAS, cuDNN, oneDNN."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -165,7 +173,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     # raises a plain RuntimeError.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+    if isinstance(error, OSError):  # a worker process cannot start
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
 
 
 def is_nobodys_fault(error: BaseException) -> bool:

@@ -1,3 +1,4 @@
+import errno
 import inspect
 import pickle
 
@@ -6,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siamkit import errors
-from siamkit.errors import ConfigError, Interrupted, SiamkitError, did_you_mean
+from siamkit.errors import (
+    ConfigError,
+    Interrupted,
+    SiamkitError,
+    did_you_mean,
+    is_out_of_memory,
+)
 
 EXIT_CODES = {
     "SiamkitError": 1, "ConfigError": 2, "DataError": 3, "CheckpointError": 4, "PluginError": 5,
@@ -82,3 +89,37 @@ def test_an_error_comes_back_from_another_process(name: str) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is kind
     assert (str(again), again.to_dict()) == (str(error), error.to_dict())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't "
+                     "allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("could not create a primitive"),  # oneDNN
+        RuntimeError("could not execute a primitive"),
+        RuntimeError("could not create a memory object"),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("unable to mmap 8 bytes from file <x>: Cannot allocate memory (12)"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)  # fmt: skip
+def test_a_lack_of_memory_is_recognised(error):
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("could not create a primitive descriptor for a convolution"),
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        ValueError("out of memory"),
+    ],
+)
+def test_another_error_is_no_lack_of_memory(error):
+    assert not is_out_of_memory(error)

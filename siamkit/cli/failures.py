@@ -36,7 +36,8 @@ def as_siamkit_error(error: BaseException) -> SiamkitError:
     if is_out_of_memory(error):
         return ResourceError(
             "out of memory",
-            hint="try a smaller --batch-size or --image-size, or --micro-batch N",
+            hint="use smaller images (--image-size), a smaller backbone, or smaller forward passes "
+            "(--micro-batch N)",
         )
     return _bug(error)
 

@@ -35,7 +35,7 @@ from siamkit.runs.open import OpenRun
 from siamkit.training.build import Setup
 from siamkit.training.fit import resume
 from siamkit.training.loading import TEST, VAL, load_sets
-from siamkit.training.validation import evaluator_of
+from siamkit.training.validation import MOST, evaluator_of
 
 Result = dict[str, Any]
 
@@ -122,7 +122,8 @@ def _compared(source: Source, pruned: OpenRun, after: Setup) -> dict[str, dict[s
 def _embedded(source: Source, setup: Setup, part: str) -> Tensor:
     loaded = load_sets(setup, source.splits)[part]
     with loaded.source:
-        return evaluator_of(setup, loaded.images).embed(loaded.source, setup.net)
+        size = min(setup.config.train.pass_size, MOST)
+        return evaluator_of(setup, loaded.images).embed(loaded.source, setup.net, size)
 
 
 def _threshold(run: OpenRun) -> float | None:

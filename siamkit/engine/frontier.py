@@ -90,7 +90,7 @@ class Frontier:
             cast = part.to(port.dtype)
             if cast.ndim == 4:
                 cast = cast.contiguous(memory_format=port.layout)
-            shared = cast.untyped_storage().data_ptr() == activations.untyped_storage().data_ptr()
+            shared = cast.untyped_storage()._cdata == activations.untyped_storage()._cdata
             result[at] = cast.clone() if port.written and shared else cast
         return result
 

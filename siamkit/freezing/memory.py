@@ -1,103 +1,75 @@
-"""Memory: measures the bytes that a training step under a plan needs."""
+"""Memory: the bytes that an optimizer step needs at its peak, by their use."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from siamkit.interfaces import FreezePlan
-from siamkit.model.names import named_parameters
-from siamkit.model.undisturbed import undisturbed
+from siamkit.freezing.allocations import Bytes
 
-_PROBE = 2
-"""The number of images of the smaller forward. A batch norm in training mode needs two."""
+_STATE, _PASSING, _ONCE = 0.33, 0.25, 32_000_000
+"""What a CPU needs beyond the tensors: shares of two kinds of them, and a constant.
+
+The C library cannot return a freed block while later ones stand behind it, and cannot reuse it for
+a tensor of the same size once the few bytes that align tensors are taken. The weights are made
+before and stand apart. The optimizer's state is made in the midst. Large blocks have pages of their
+own: those that stay cost nothing more, and those that pass half as much, by measurement. The
+constant is code of torch that the first step loads, and what oneDNN and MKL keep.
+``tests/benchmarks/memory.py --fit`` fits the three numbers.
+"""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """The memory of a training step, in bytes.
+    """The memory at the peak of an optimizer step, in bytes.
 
     Attributes:
-        weights: The bytes of parameters and buffers.
-        gradients: The bytes of the gradients of the parameters that train.
-        optimizer: The bytes of the optimizer's state for the parameters that train.
-        activations: The bytes that autograd saves in the forward pass for the backward pass.
+        weights: Parameters and buffers, those of the loss included.
+        gradients: The gradients that exist at the time of the peak.
+        optimizer: The optimizer's state for the parameters that train.
+        activations: All other tensors: the images, activations that autograd saves for the backward
+            pass, intermediates of the loss, and temporary ones.
+        libraries: What the allocator and the libraries of a CPU keep beyond the tensors.
     """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
+    libraries: int = 0
+
+    @property
+    def peak(self) -> int:
+        """The sum."""
+        return sum(asdict(self).values())
 
     def to_json(self) -> dict[str, int]:
-        """Return the fields and their ``total``."""
-        parts = asdict(self)
-        return {**parts, "total": sum(parts.values())}
+        """Return the fields and the ``peak``."""
+        return {**asdict(self), "peak": self.peak}
 
 
-def training_memory(
-    net: nn.Module,
-    plan: FreezePlan,
-    images: Tensor,
-    batch_size: int,
-    state_per_parameter: int,
-    loss: nn.Module | None = None,
-) -> Memory:
-    """Return the memory of a training step under the plan that was applied to ``net``.
+def kept_by_libraries(state: Bytes, passing: Bytes, device: torch.device) -> int:
+    """Return the bytes that a device's libraries keep beyond the tensors of a step.
+
+    On CUDA, the peak is what ``torch.cuda.max_memory_allocated`` reports, so there are none.
 
     Args:
-        net: The network, with ``plan`` applied.
-        plan: The plan.
-        images: Four images ``[4, C, H, W]``.
-        batch_size: The number of images per forward in training. The bytes that autograd saves are
-            a constant (such as standardised weights) plus a part proportional to the number of
-            images. So they are measured for two and for four images, and computed for this number.
-        state_per_parameter: The number of values that the optimizer keeps for each value of a
-            parameter (2 for Adam).
-        loss: The loss, whose own parameters train in every phase; None if it has none.
+        state: The optimizer's state.
+        passing: The tensors that a step makes and frees.
+        device: The device.
     """
-    own = [] if loss is None else list(loss.parameters())
-    trained = sum(
-        p.numel() * p.element_size()
-        for p in (*own, *(p for n, p in named_parameters(net) if n in plan.trainable))
-    )
-    tensors = [*net.parameters(), *net.buffers(), *own]
-    two, four = (saved_activations(net, images[:n]) for n in (_PROBE, 2 * _PROBE))
-    per_image = (four - two) / _PROBE
-    return Memory(
-        weights=sum(t.numel() * t.element_size() for t in tensors),
-        gradients=trained,
-        optimizer=trained * state_per_parameter,
-        activations=round(two + per_image * (batch_size - _PROBE)),
-    )
+    if device.type != "cpu":
+        return 0
+    return round(_STATE * state.small + _PASSING * share_of(passing) + _ONCE)
 
 
-def saved_activations(net: Any, images: Tensor) -> int:
-    """Return the bytes that autograd saves in a training forward, counting each storage once.
-
-    Parameters and buffers do not count, because they are in memory anyway.
-    """
-    own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
-    saved: dict[int, int] = {}
-    alive: list[Tensor] = []  # keeps every storage alive, so that no address is used twice
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            saved[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
-
-    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t)
-    with undisturbed(net), hooks:
-        net(images)
-    return sum(saved.values())
+def share_of(passing: Bytes) -> float:
+    """Return the bytes of passing tensors, where large blocks count half."""
+    return passing.small + passing.large / 2
 
 
-def probe_images(channels: int, size: tuple[int, int], device: torch.device) -> Tensor:
+def probe_images(channels: int, size: tuple[int, int], device: torch.device) -> torch.Tensor:
     """Return random images ``[4, C, H, W]`` for a measurement."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(2 * _PROBE, channels, *size, generator=generator).to(device)
+    return torch.randn(4, channels, *size, generator=generator).to(device)

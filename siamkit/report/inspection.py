@@ -89,17 +89,29 @@ def _rate(stage: Json) -> str:
 
 
 def _footer(phase: Json, report: Json) -> Text:
-    memory = phase["memory"]
-    peak = "" if memory["peak"] is None else f"; predicted peak {units.size(memory['peak'])}"
-    parts = ", ".join(
-        f"{name} {units.size(memory[name])}"
-        for name in ("weights", "gradients", "optimizer", "activations")
-    )
     return styled(
         f"{units.count(phase['trainable_parameters'])} of {units.count(report['parameters'])} "
         f"parameters train ({units.percent(phase['trainable_share'])})\n"
-        f"memory at batch size {report['batch_size']}: {units.size(memory['total'])} ({parts})"
-        f"{peak}\n" + "\n".join((_prefix(phase), *_measured(phase)))
+        + "\n".join((_memory(phase["memory"], report), _prefix(phase), *_measured(phase)))
+    )
+
+
+def _memory(memory: Json | None, report: Json) -> str:
+    """Return the line about the peak memory of a step."""
+    if memory is None:
+        return f"memory: not known, because loss {report['loss']['name']!r} cannot be tried alone"
+    batch, size = report["batch_size"], memory["pass_size"]
+    passes = "" if size >= batch else f" in passes of {size}"
+    parts = ", ".join(
+        f"{name} {units.size(memory[name])}"
+        for name in ("weights", "gradients", "optimizer", "activations", "libraries")
+        if memory[name]
+    )
+    cached = memory["peak_from_cache"]
+    more = "" if cached is None else f"; from cached features {units.size(cached)}"
+    return (
+        f"predicted peak memory at batch size {batch}{passes}: {units.size(memory['peak'])} "
+        f"({parts}){more}"
     )
 
 

@@ -48,6 +48,7 @@ class Setup:
         schedule: The freeze policy over the network's stages and the run's epochs.
         scheduler: The rate schedule.
         loss: The loss.
+        num_classes: Training classes.
         optimizer: The one optimizer.
         controller: Freezes and unfreezes the network's parameters.
         tensors: Names of the tensors in the run's checkpoints; None until they are first read.
@@ -60,6 +61,7 @@ class Setup:
     schedule: FreezeSchedule
     scheduler: Scheduler
     loss: Loss
+    num_classes: int
     optimizer: torch.optim.Optimizer
     controller: FreezeController
     tensors: frozenset[str] | None = None
@@ -122,6 +124,7 @@ def build(
         schedule=schedule,
         scheduler=built(config.scheduler, registries["scheduler"], Scheduler),
         loss=loss,
+        num_classes=num_classes,
         optimizer=build_optimizer(
             config.optimizer, registries["optimizer"], net, loss, schedule.stages
         ),

@@ -102,7 +102,7 @@ class EpochTrainer:
 
     def _fit_memory(self, execution: Execution) -> None:
         """Choose the size of forward passes by the free memory."""
-        fit = fitting_pass(self.setup)
+        fit = fitting_pass(self.setup, execution)
         if fit is None:
             self._notice(
                 "the memory of a step cannot be predicted for this network: forward passes become "

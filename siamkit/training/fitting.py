@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
+from torch import Tensor
 
+from siamkit.engine.phase import Execution
 from siamkit.errors import ResourceError
-from siamkit.freezing.memory import probe_images
-from siamkit.freezing.peak import peak_of_step
+from siamkit.freezing.allocations import Bytes
 from siamkit.spelling import setting
 from siamkit.training.build import Setup
-from siamkit.training.free_memory import free_bytes
-from siamkit.training.optimizer import state_size
-from siamkit.training.step import autocast
+from siamkit.training.free_memory import free_bytes, release_unused
+from siamkit.training.step_memory import forward_of, predictor
 
 _SHARE = 0.8
 """The share of the free memory to use. Batches, caches and other processes need some too."""
@@ -27,8 +25,9 @@ class Fit:
 
     Attributes:
         images: The number of images in a forward pass.
-        needed: The predicted peak of a step with passes of this size, in bytes.
-        whole: The predicted peak of a step with one pass, in bytes.
+        needed: The memory that a step with passes of this size needs, in bytes, without the weights
+            and the optimizer's state that are present already.
+        whole: The same for a step with one pass.
         free: The free memory at the time of the choice, in bytes.
     """
 
@@ -38,21 +37,26 @@ class Fit:
     free: int
 
 
-def fitting_pass(setup: Setup) -> Fit | None:
+def fitting_pass(setup: Setup, execution: Execution | None = None) -> Fit | None:
     """Return the largest forward pass that fits; None if the memory of a step is not predictable.
 
-    The plan must be applied. What the process holds already, such as the weights, is counted in the
-    prediction, but also missing from the free memory, so the choice is on the safe side.
+    Args:
+        setup: The parts of the run, with the phase's plan applied.
+        execution: The execution of the phase; None for the whole network.
     """
-    batch = setup.config.train.batch_size
-    predict = predictor(setup)
-    whole, small = predict(batch), predict(max(batch // 4, 1))
-    if whole is None or small is None:
+    predict = predictor(setup, forward_of(setup, execution) if execution else None)
+    if predict(setup.config.train.batch_size) is None:
         return None
-    height, width = setup.net.preprocessing.size
-    image = 4 * setup.net.preprocessing.channels * height * width * (1 + setup.loss.second_view)
-    held = image if setup.device.type == "cpu" else 0
-    return choose(batch, whole, small, free_bytes(setup.device), held)
+    tensors = *setup.net.parameters(), *setup.net.buffers(), *setup.loss.parameters()
+    state = (v for values in setup.optimizer.state.values() for v in values.values())
+    present = Bytes.of(*tensors, *(v for v in state if isinstance(v, Tensor))).total
+
+    def need(images: int) -> int:
+        memory = predict(images)
+        assert memory is not None
+        return max(memory.peak - present, 0)
+
+    return choose(setup.config.train.batch_size, need, free_bytes(setup.device))
 
 
 def halved_pass(setup: Setup, obstacle: str | None, largest: int, where: str) -> int:
@@ -87,50 +91,36 @@ def halved_pass(setup: Setup, obstacle: str | None, largest: int, where: str) ->
 def free_memory(setup: Setup) -> None:
     """Free the gradients of a step that failed, and what torch keeps for later use."""
     setup.optimizer.zero_grad(set_to_none=True)
-    gc.collect()
-    if setup.device.type == "cuda":
-        torch.cuda.empty_cache()
+    release_unused(setup.device)
 
 
-def choose(batch: int, whole: int, small: int, free: int, held: int = 0) -> Fit:
+def choose(batch: int, need: Callable[[int], int], free: int) -> Fit:
     """Return the largest pass whose predicted peak fits into a share of the free memory.
 
-    The peak grows about linearly with the number of images.
+    A batch is cut into passes of about equal size, so their number decides.
 
     Args:
         batch: The number of images in a batch.
-        whole: The peak with a pass of ``batch`` images, in bytes.
-        small: The peak with a pass of a quarter of that (at least 1 image).
-        free: The free memory.
-        held: The bytes of an image, if images wait in this memory until their pass is repeated.
+        need: Returns the memory of a step by the most images in a pass. From two passes on, it
+            grows about linearly with them.
+        free: The free memory, in bytes.
     """
-    fewer = max(batch // 4, 1)
-    per_image = max(whole - small, 0) / max(batch - fewer, 1)
-    fixed = whole - per_image * batch
+    allowed = int(_SHARE * free)
+    whole = need(batch)
+    if whole <= allowed or batch == 1:
+        return Fit(batch, whole, whole, free)
+    half, few = -(-batch // 2), max(batch // 8, 1)
+    each = max(need(half) - need(few), 0) / max(half - few, 1)
+    room = allowed - need(few)
+    limit = min(half, int(few + room / each)) if each else half
+    while True:
+        images = _even(batch, max(limit, 1))
+        needed = need(images)
+        if needed <= allowed or images == 1:
+            return Fit(images, needed, whole, free)
+        limit = images * 9 // 10
 
-    def need(images: int) -> int:
-        return round(fixed + per_image * images + held * (batch - images))
 
-    images = batch
-    while images > 1 and need(images) > _SHARE * free:
-        # Halves, as after an error: the parts of a batch are then equal.
-        images = -(-images // 2)
-    return Fit(images, need(images), whole, free)
-
-
-def predictor(setup: Setup) -> Callable[[int], int | None]:
-    """Return a function that predicts the peak of a step by the images in a forward pass.
-
-    A loss may compare two views of each image, which then pass together.
-    """
-    preprocessing = setup.net.preprocessing
-    image = probe_images(preprocessing.channels, preprocessing.size, setup.device)[:1]
-    state, views = state_size(setup.optimizer), 1 + setup.loss.second_view
-
-    def predict(images: int) -> int | None:
-        return peak_of_step(
-            setup.net, image, images * views, state,
-            lambda: autocast(setup.device, setup.config.train.precision),
-        )  # fmt: skip
-
-    return predict
+def _even(batch: int, limit: int) -> int:
+    """Return the size of the largest of the fewest even parts with at most ``limit`` images."""
+    return -(-batch // -(-batch // limit))

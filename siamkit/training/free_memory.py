@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,13 @@ def free_bytes(device: torch.device) -> int:
         # What torch keeps for later use is free for this process.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return min(_available(), _left_in_container())
+
+
+def release_unused(device: torch.device) -> None:
+    """Return the memory to the device that nothing uses, after an exception held it."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _available() -> int:

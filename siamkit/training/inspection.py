@@ -16,7 +16,8 @@ from siamkit.engine.cutting import Cut, first_exact_cut
 from siamkit.engine.decision import PhaseDecision
 from siamkit.engine.flops import count_flops
 from siamkit.engine.settings import Reports
-from siamkit.freezing.memory import probe_images, training_memory
+from siamkit.freezing.memory import probe_images
+from siamkit.freezing.peak import Forward
 from siamkit.freezing.schedule import status
 from siamkit.guard import attributing
 from siamkit.interfaces import Phase, Stage
@@ -26,11 +27,11 @@ from siamkit.model.names import named_parameters
 from siamkit.registry import Registry
 from siamkit.training.batching import epoch_steps
 from siamkit.training.build import Setup, build
-from siamkit.training.fitting import predictor
+from siamkit.training.exactness import obstacle
+from siamkit.training.fitting import fitting_pass
 from siamkit.training.forecast import forecast
 from siamkit.training.loading import engine_of, load_sets
-from siamkit.training.optimizer import state_size
-from siamkit.training.step import autocast
+from siamkit.training.step_memory import predictor
 from siamkit.words import plural
 
 Progress = Callable[[str, int, int], None]
@@ -87,7 +88,7 @@ def inspect(
         "loss": {"name": config.loss.name, "parameters": _count(setup.loss)},
         "freeze": {"name": config.freeze.name, **config.freeze.options},
         "parameters": _count(setup.net) + _count(setup.loss),
-        "batch_size": config.train.pass_size,
+        "batch_size": config.train.batch_size,
         "metric_driven": setup.schedule.policy.metric_driven,
         "phases": rows,
         "notices": notices,
@@ -173,15 +174,6 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
     boundaries = find_boundaries(setup.net, setup.schedule.stages, phase.plan)
     parts, rejected_boundaries = first_exact_cut(setup.net, boundaries, images[:3])
     inside = frozenset(parts.boundary.units if parts else ())
-    with autocast(setup.device, config.train.precision):
-        memory = training_memory(
-            setup.net,
-            phase.plan,
-            images,
-            config.train.pass_size * (1 + setup.loss.second_view),
-            state_size(setup.optimizer),
-            setup.loss,
-        )
     return {
         "first_epoch": phase.start_epoch + 1,
         "last_epoch": phase.end_epoch,
@@ -205,7 +197,32 @@ def _phase(setup: Setup, phase: Phase) -> dict[str, Any]:
         "boundary": _boundary(setup, parts, images) if parts else None,
         "rejected_boundaries": rejected_boundaries,
         "flops": count_flops(setup.net, parts, images[:2]).to_json(),
-        "memory": {**memory.to_json(), "peak": predictor(setup)(config.train.pass_size)},
+        "memory": _memory(setup, phase, parts, images),
+    }
+
+
+def _memory(setup: Setup, phase: Phase, parts: Cut | None, images: Tensor) -> dict[str, Any] | None:
+    """Return the predicted memory of a step; None if the loss cannot be tried.
+
+    ``pass_size`` is the number of images in a forward pass, and ``peak_from_cache`` the peak if the
+    phase trains from cached features; None if it cannot.
+    """
+    size = setup.config.train.pass_size
+    if setup.config.train.micro_batch == "auto" and not obstacle(setup.controller, phase.plan):
+        fit = fitting_pass(setup)
+        size = fit.images if fit else size
+    memory = predictor(setup)(size)
+    if memory is None:
+        return None
+    cached = None
+    if parts is not None:
+        with torch.no_grad():
+            rows = parts.prefix(images[:1])
+        cached = predictor(setup, Forward(parts.suffix, rows))(size)
+    return {
+        **memory.to_json(),
+        "pass_size": size,
+        "peak_from_cache": None if cached is None else cached.peak,
     }
 
 

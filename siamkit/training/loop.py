@@ -64,7 +64,7 @@ class Trainer:
         config = setup.config
         self.train = config.train
         self.sets = load_sets(setup, splits, self._stop_if_asked)
-        self.scorer = Scorer(setup, self.sets)
+        self.scorer = Scorer(setup, self.sets, state, emit)
         self.epoch = EpochTrainer(setup, splits, state, run_dir, emit, self._between_steps)
         self.notices = (
             *batch_notices(self.train, splits.train),

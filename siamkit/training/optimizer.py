@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from siamkit.config import OptimizerConfig
 from siamkit.errors import PluginError
+from siamkit.freezing.allocations import Allocations, Bytes
 from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.names import named_modules, named_parameters
 
@@ -113,6 +115,50 @@ def require_groups(
             hint="frozen parameters must belong to the optimizer too: they cost nothing without a "
             "gradient, and a later phase may unfreeze them",
         )
+
+
+@dataclass(frozen=True)
+class UpdateMemory:
+    """The memory of an optimizer.
+
+    Attributes:
+        state: Its state for the parameters that train.
+        temporary: The most that an update needs beyond the state, the parameters and the gradients.
+    """
+
+    state: Bytes
+    temporary: Bytes
+
+
+def update_memory(optimizer: torch.optim.Optimizer) -> UpdateMemory:
+    """Return the memory of an optimizer for the parameters that train now.
+
+    A new optimizer of the same class updates parameters of the same shapes, without data, twice.
+    """
+    on_cuda = any(p.is_cuda for group in optimizer.param_groups for p in group["params"])
+    groups = []
+    for group in optimizer.param_groups:
+        own = {key: value for key, value in group.items() if key not in ("params", "names")}
+        # As torch chooses on CUDA by itself.
+        own |= {"foreach": True} if on_cuda and own.get("foreach", True) is None else {}
+        trained = [p for p in group["params"] if p.requires_grad]
+        copies = [nn.Parameter(torch.empty_like(p, device="meta")) for p in trained]
+        groups.append({**own, "params": copies, "names": [str(i) for i in range(len(copies))]})
+    everything: list[Tensor] = [p for group in groups for p in group["params"]]
+    for parameter in everything:
+        parameter.grad = torch.empty_like(parameter)
+    kind: Any = type(optimizer)
+    try:
+        with Allocations() as made:
+            trial = kind(groups)
+            trial.step()
+        state = made.now
+        with Allocations() as made:
+            trial.step()
+    except Exception:  # its constructor may need more arguments, or its update reads values
+        state = Bytes.of(*everything) * state_size(optimizer)
+        return UpdateMemory(state, Bytes.of(*everything[:1]))
+    return UpdateMemory(state, made.peak)
 
 
 def state_size(optimizer: torch.optim.Optimizer) -> int:

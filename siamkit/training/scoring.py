@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
 from torch import Tensor, nn
 
+from siamkit.batches import BatchSource
 from siamkit.engine.blank import SuffixError
 from siamkit.engine.identity import prefix_fingerprints
-from siamkit.engine.kernels import choose
+from siamkit.engine.kernels import Kernel, batch_size, choose
 from siamkit.engine.phase import Execution
+from siamkit.engine.settings import Emit
 from siamkit.engine.sources import LiveSource
 from siamkit.engine.timing import load_first
-from siamkit.errors import ConfigError
+from siamkit.errors import ConfigError, ResourceError, is_out_of_memory
 from siamkit.evaluation.collapse import collapse
 from siamkit.freezing.proof import fingerprints
 from siamkit.model.trace import evaluating
+from siamkit.spelling import setting
 from siamkit.training.build import Setup
-from siamkit.training.loading import VAL, LoadedSet
-from siamkit.training.state import Metrics
-from siamkit.training.validation import evaluator_of
+from siamkit.training.free_memory import release_unused
+from siamkit.training.loading import PROBE, VAL, LoadedSet
+from siamkit.training.state import Metrics, RunState
+from siamkit.training.validation import MOST, evaluator_of
+from siamkit.words import plural
+
+_WORDS = {VAL: "validation", PROBE: "training"}
 
 _MANY = 512
 """The number of images from which a kernel pays off for one evaluation of a whole network."""
@@ -30,17 +37,24 @@ _MANY = 512
 class Scorer:
     """Scores the network on the image sets of a run.
 
+    A forward pass has as many images as in training at most. If the memory runs out, it has fewer
+    from then on.
+
     Args:
         setup: The parts of the run.
         sets: The image sets of the run.
+        state: The run's state.
+        emit: Called with notices.
 
     Attributes:
         remarks: The problem of the last embeddings of each image set, or None, by the set's name;
             see :func:`siamkit.evaluation.collapse.collapse`.
     """
 
-    def __init__(self, setup: Setup, sets: Mapping[str, LoadedSet]) -> None:
-        self.setup, self.sets = setup, sets
+    def __init__(
+        self, setup: Setup, sets: Mapping[str, LoadedSet], state: RunState, emit: Emit
+    ) -> None:
+        self.setup, self.sets, self.state, self.emit = setup, sets, state, emit
         self.remarks: dict[str, str | None] = {}
         self._evaluators = {
             name: evaluator_of(setup, part.images) for name, part in sets.items() if not part.trains
@@ -49,14 +63,14 @@ class Scorer:
     def trained(self, execution: Execution, name: str) -> Metrics:
         """Return the current network's metrics on an image set, computed by ``execution``."""
         with evaluating(self.setup.net):
-            embeddings = self._evaluators[name].embed(execution.sources[name], execution.forward)
+            embeddings = self._embed(name, execution.sources[name], execution.forward)
         self.remarks[name] = collapse(embeddings)
         return self.score(name, embeddings)
 
     def untrained(self, execution: Execution) -> Metrics:
         """Return the validation metrics of the backbone's features, without the head."""
         if execution.gives_features:
-            return self._evaluators[VAL].metrics(execution.sources[VAL], _as_it_is)
+            return self.score(VAL, self._embed(VAL, execution.sources[VAL], _as_it_is))
         return self.fixed(VAL, self.setup.net.backbone, execution.decision.kernel)
 
     def fixed(self, name: str, module: nn.Module, kernel: str | None) -> Metrics:
@@ -90,7 +104,7 @@ class Scorer:
         if fingerprints(net, expected) != expected:
             return None
         with evaluating(net), suppress(SuffixError):
-            return self._evaluators[name].embed(execution.sources[name], execution.forward)
+            return self._embed(name, execution.sources[name], execution.forward)
         return None
 
     def embedded(self, name: str, module: nn.Module, kernel: str | None) -> Tensor:
@@ -103,18 +117,68 @@ class Scorer:
                 None for plain PyTorch. No new choice is made: another timing could choose another
                 kernel, and a resumed run would then not be bit-equal.
         """
+        part, rows = self.sets[name], batch_size(self.setup.device)
+        with evaluating(self.setup.net):
+            if self._bound >= rows:  # a kernel always computes as many rows
+                try:
+                    source = LiveSource(part.source, self._kernel(name, module, kernel))
+                    return self._evaluators[name].embed(source, _as_it_is, self._most)
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
+                self._halve(name, rows)
+            return self._embed(name, part.source, module)
+
+    def _kernel(self, name: str, module: nn.Module, wanted: str | None) -> Kernel:
         part = self.sets[name]
         count = len(part.images)
         images = load_first(part, self.setup.net).images
         precision = self.setup.config.train.precision
         run = partial(choose, module, images, count, precision=precision)
-        with evaluating(self.setup.net):
+        try:
+            return run(wanted=wanted if wanted and count >= _MANY else "eager").kernel
+        except ConfigError:  # a kernel for the prefix may not work for the whole network
+            return run(wanted="eager").kernel
+
+    def _embed(self, name: str, source: BatchSource, forward: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the embeddings of an image set, in smaller passes if the memory runs out."""
+        while True:
+            size = self._most
             try:
-                choice = run(wanted=kernel if kernel and count >= _MANY else "eager")
-            except ConfigError:  # a kernel for the prefix may not work for the whole network
-                choice = run(wanted="eager")
-            source = LiveSource(part.source, choice.kernel)
-            return self._evaluators[name].embed(source, _as_it_is)
+                return self._evaluators[name].embed(source, forward, size)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._halve(name, min(size, len(self.sets[name].images)))
+
+    @property
+    def _bound(self) -> int:
+        """The bound that the memory sets to the images in a forward pass."""
+        bounds = self.state.largest_pass, self.state.largest_scored
+        return min((n for n in bounds if n is not None), default=MOST)
+
+    @property
+    def _most(self) -> int:
+        return min(MOST, self.setup.config.train.pass_size, self._bound)
+
+    def _halve(self, name: str, size: int) -> None:
+        """Halve the size of forward passes from now on, and emit a notice.
+
+        Raises:
+            ResourceError: They have one image already.
+        """
+        self.sets[name].source.close()
+        release_unused(self.setup.device)
+        where = f"where the {_WORDS.get(name, name)} images are embedded"
+        if size == 1:
+            raise ResourceError(
+                f"out of memory {where}, with one image per forward pass",
+                hint=f"use smaller images ({setting('data.image_size')}) or a smaller backbone",
+            )
+        self.state.largest_scored = -(-size // 2)
+        text = f"out of memory {where}, with {size} images per forward pass: from here on, such a "
+        text += f"pass has at most {plural(self.state.largest_scored, 'image')}"
+        self.emit("notice", {"text": text})
 
 
 def _as_it_is(outputs: Tensor) -> Tensor:

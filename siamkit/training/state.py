@@ -39,6 +39,8 @@ class RunState:
         best_checkpoint: The name of the checkpoint that was saved after that epoch, or None.
         stopped_early: Whether early stopping ended the run.
         largest_pass: The most images in a forward pass, if the memory sets a bound; else None.
+        largest_scored: The most images in a forward pass of an evaluation, if the memory sets a
+            bound; else None.
         scaler: The state of the fp16 loss scaler.
         phase_start: The first epoch of the current phase.
         decision: The engine's decision for the current phase; None before the first phase.
@@ -59,6 +61,7 @@ class RunState:
     best_checkpoint: str | None = None
     stopped_early: bool = False
     largest_pass: int | None = None
+    largest_scored: int | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
     phase_start: int = 0
     decision: PhaseDecision | None = None

@@ -19,6 +19,9 @@ from siamkit.training.step import advice, autocast
 
 PROBE_IMAGES = 512
 
+MOST = 64
+"""The most images in a forward pass."""
+
 
 class Evaluator:
     """Embeds one image set and scores it, any number of times.
@@ -26,7 +29,6 @@ class Evaluator:
     Args:
         images: The image set.
         device: The device to compute on.
-        batch_size: Images per forward.
         precision: The type that autocast computes in: ``fp32``, ``bf16`` or ``fp16``.
     """
 
@@ -34,27 +36,28 @@ class Evaluator:
         self,
         images: ImageSet,
         device: torch.device,
-        *,
-        batch_size: int = 64,
         precision: str = "fp32",
     ) -> None:
         self.device, self.precision = device, precision
         self.images = images
-        order = list(range(len(images)))
-        self.batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
-    def embed(self, source: BatchSource, forward: Callable[[Tensor], Tensor]) -> Tensor:
+    def embed(
+        self, source: BatchSource, forward: Callable[[Tensor], Tensor], batch_size: int = MOST
+    ) -> Tensor:
         """Return the embeddings ``[N, E]`` (float32, CPU) of all images, in the set's order.
 
         Args:
             source: The images, or their activations.
             forward: Embeds a batch of ``source``; must be in eval mode.
+            batch_size: The most images in a forward pass.
 
         Raises:
             NonFiniteError: An embedding holds NaN or infinity.
         """
         parts: list[Tensor] = []
-        for batch in source.batches(self.batches):
+        order = list(range(len(self.images)))
+        batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        for batch in source.batches(batches):
             moved = batch.to(self.device, non_blocking=True)
             with torch.no_grad(), autocast(self.device, self.precision):
                 parts.append(forward(moved.inputs).float().cpu())
@@ -130,10 +133,4 @@ def _tuple_probe(train: ImageSet, count: int, seed: int) -> ImageSet:
 
 def evaluator_of(setup: Setup, images: ImageSet) -> Evaluator:
     """Return an evaluator of ``images`` with the run's settings."""
-    train = setup.config.train
-    return Evaluator(
-        images,
-        setup.device,
-        batch_size=min(train.pass_size, 64),
-        precision=train.precision,
-    )
+    return Evaluator(images, setup.device, setup.config.train.precision)

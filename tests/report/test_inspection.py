@@ -6,7 +6,8 @@ from siamkit.report.inspection import inspection, span
 
 MEMORY = {
     "weights": 98_000_000, "gradients": 4_459_008, "optimizer": 8_918_016,
-    "activations": 92_300_000, "total": 203_677_024, "peak": 150_000_000}  # fmt: skip
+    "activations": 92_300_000, "libraries": 50_000_000, "peak": 253_677_024, "pass_size": 64,
+    "peak_from_cache": None}  # fmt: skip
 
 
 FLOPS = {"forward": 8_180_000_000, "prefix": 3_620_000_000, "backward": 8_690_000_000}
@@ -85,9 +86,19 @@ def test_the_footer_tells_the_share_and_the_memory(render):
     text = render(inspection(REPORT))
     assert "1.11 M of 24.6 M parameters train (4.53 %)" in text
     assert (
-        "memory at batch size 64: 204 MB (weights 98.0 MB, gradients 4.46 MB, optimizer 8.92 MB, "
-        "activations 92.3 MB); predicted peak 150 MB"
+        "predicted peak memory at batch size 64: 254 MB (weights 98.0 MB, gradients 4.46 MB, "
+        "optimizer 8.92 MB, activations 92.3 MB, libraries 50.0 MB)\n"
     ) in text
+
+
+def test_the_memory_tells_the_passes_and_what_cached_features_save(render):
+    memory = {**MEMORY, "gradients": 0, "pass_size": 16, "peak_from_cache": 80_000_000}
+    phase = {**REPORT["phases"][0], "memory": memory}
+    text = render(inspection({**REPORT, "phases": [phase]}))
+    assert "at batch size 64 in passes of 16: 254 MB (weights 98.0 MB, optimizer" in text
+    assert "libraries 50.0 MB); from cached features 80.0 MB" in text
+    text = render(inspection({**REPORT, "phases": [{**phase, "memory": None}]}))
+    assert "memory: not known, because loss 'triplet' cannot be tried alone" in text
 
 
 def test_the_footer_tells_what_is_computed_once_and_what_an_image_costs(render):

@@ -53,8 +53,10 @@ def test_the_two_phases_of_stages(resnet50: dict[str, Any]) -> None:
 def test_memory_grows_with_what_trains(resnet50: dict[str, Any]) -> None:
     first, second = (phase["memory"] for phase in resnet50["phases"])
     assert first["weights"] == second["weights"]
-    assert second["gradients"] == 23_177_856 * 4 and second["optimizer"] == 23_177_856 * 8
-    assert second["activations"] > 100 * first["activations"] > 0
+    assert (first["optimizer"], second["optimizer"]) == (1_114_752 * 8, 23_177_856 * 8)
+    # The peak is in the backward pass, where a part of the gradients exists.
+    assert 0 == first["gradients"] < second["gradients"] <= 23_177_856 * 4
+    assert second["activations"] > first["activations"] > 0
 
 
 def test_each_phase_says_what_lies_before_the_boundary(resnet50: dict[str, Any]) -> None:
