@@ -51,11 +51,27 @@ def _section(kind: str, records: Sequence[Record]) -> str:
         happened = _happened(kind, members)
         cases = f" {len(members)} |" * both
         lines.append(f"| {group} |{cases} {count} | {happened} |")
+    if kind == "kill":
+        lines += ["", *_by_run(records)]
     examples = [record for record in records if record.problem is None][:3]
     if kind in ("kill", "damage", "disk") and examples:
         lines += ["", "For example:", ""]
         lines += [f"- {record.done}: {record.happened}." for record in examples]
     return "\n".join(lines)
+
+
+def _by_run(records: Sequence[Record]) -> list[str]:
+    """Return a table of the kills of each kind of run: its freeze policy and its cache."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for record in records:
+        run, told, _ = record.done.partition(": killed ")
+        policy, comma, cache = run.partition(", ")
+        if told and comma:
+            counts[policy][cache] += record.count
+    lines = ["| Freeze policy | kills with cached features | kills with live features |"]
+    lines += ["| --- | --- | --- |"]
+    rows = sorted(counts.items())
+    return [*lines, *(f"| {name} | {row['cached']} | {row['live']} |" for name, row in rows)]
 
 
 def _happened(kind: str, records: Sequence[Record]) -> str:
