@@ -65,7 +65,7 @@ def create_model(
     """
     for name, value in {"backbone": backbone, "head": head}.items():
         if value is None:
-            raise ConfigError("is missing", where=name, allowed=f"a name, {TAKES[name]}")
+            raise ConfigError("is missing", where=name, allowed=f"a name, or {TAKES[name]}")
     data = {"in_chans": in_chans, "image_size": image_size}
     own = {"pretrained": pretrained, "weights": weights, **options}
     given = {"backbone": backbone, "head": head, "data": data}
@@ -92,7 +92,7 @@ def create_policy(
         _require_no(options, "policy", "a policy has its options already")
         return policy
     if policy is None:
-        raise ConfigError("is missing", where="policy", allowed=f"a name, {TAKES['freeze']}")
+        raise ConfigError("is missing", where="policy", allowed=f"a name, or {TAKES['freeze']}")
     if is_object(policy):
         _require_no(options, "policy", "a function takes no options")
     config, known, _ = resolved_call({"freeze": options}, {"freeze": policy})
@@ -129,12 +129,12 @@ def _stages(given: Any) -> tuple[Stage, ...]:
     stages = tuple(given) if isinstance(given, Iterable) and not module else ()
     if not stages or not all(isinstance(stage, Stage) for stage in stages):
         raise ConfigError(
-            "has no stages",
+            "is of a wrong type",
             where="net",
             got=type(given),
             allowed="a siamkit.SiameseNet, or the stages of a network",
-            hint="siamkit.create_model(MODULE) makes a SiameseNet; "
-            "siamkit.freezing.discover_stages(MODULE, IMAGES) finds its stages"
+            hint="pass siamkit.create_model(MODULE), or the stages of the module: "
+            "siamkit.freezing.discover_stages(MODULE, IMAGES)"
             if module
             else None,
         )

@@ -105,9 +105,10 @@ def write_pruned(
     listeners: Sequence[Listener],
     progress: Progress,
 ) -> list[Shrunk]:
-    """Do all rounds, and write the new run, which is not fine-tuned after the last round yet.
+    """Do all rounds of pruning, and write the new run, before its last fine-tuning.
 
-    Earlier rounds train in a private folder, which is gone at the end.
+    The caller fine-tunes after the last round. The fine-tuning after the other rounds runs in a
+    private folder, which is removed at the end.
 
     Args:
         source: The run to prune.

@@ -1,4 +1,4 @@
-"""The execution of a phase (epochs with one freeze plan): turns its batches into embeddings."""
+"""How a phase (consecutive epochs with the same freeze plan) computes its embeddings."""
 
 from __future__ import annotations
 

@@ -55,10 +55,10 @@ def entry_of(section: str, thing: Any) -> Entry:
     if build is None:
         got = thing if isinstance(thing, type) else type(thing)
         raise ConfigError(
-            "cannot be used here",
+            "is of a wrong type",
             where=section,
             got=got,
-            allowed=f"a name, a mapping of options, {TAKES[section]}",
+            allowed=f"a name, a mapping of options, or {TAKES[section]}",
             hint=f"pass an instance: {got.__name__}(...)" if isinstance(thing, type) else None,
         )
     name = f"{PYTHON}{qualified_name(thing)}"

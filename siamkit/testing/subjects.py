@@ -53,9 +53,9 @@ def _given(kind: str, thing: Any, values: Values | None) -> tuple[Entry, BaseMod
     try:
         entry = entry_of(about.section, thing)
     except ConfigError as error:
-        hint = "" if error.hint is None else f" Instead, {error.hint}."
+        hint = "" if error.hint is None else f" To mend it, {error.hint}."
         raise expect.failure(
-            f"a name, {TAKES[about.section]}", error.got, f"Training would be refused.{hint}"
+            f"a name, or {TAKES[about.section]}", error.got, f"siamkit would refuse it.{hint}"
         ) from error
     expect = Expect(whose(about.singular, entry.name, entry.distribution))
     expect(not values, "options={...} only together with a name", values,

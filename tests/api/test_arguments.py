@@ -227,11 +227,11 @@ def test_wrong_images_are_errors_of_siamkit(
         ),
         (
             lambda run: siamkit.phases(nn.Linear(1, 1)), ConfigError,
-            r"net: has no stages.*create_model\(MODULE\)",
+            r"net: is of a wrong type.*create_model\(MODULE\)",
         ),
         (
             lambda run: siamkit.create_model(None),  # type: ignore[arg-type]
-            ConfigError, "backbone: is missing, allowed: a name, a torch.nn.Module",
+            ConfigError, "backbone: is missing, allowed: a name, or a torch.nn.Module",
         ),
         (
             lambda run: siamkit.create_policy(siamkit.create_policy("stages"), last=99),

@@ -253,9 +253,9 @@ def test_a_refused_run_leaves_no_folder(fit: Callable[..., dict[str, Any]], tmp_
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"backbone": Plain}, r"backbone: cannot be used here.*pass an instance: Plain\(\.\.\.\)"),
-        ({"loss": 3}, r"loss: cannot be used here, got.*int.*pytorch-metric-learning"),
-        ({"freeze": FreezePlan}, r"freeze: cannot be used here"),
+        ({"backbone": Plain}, r"backbone: is of a wrong type.*pass an instance: Plain\(\.\.\.\)"),
+        ({"loss": 3}, r"loss: is of a wrong type, got.*int.*pytorch-metric-learning"),
+        ({"freeze": FreezePlan}, r"freeze: is of a wrong type"),
         ({"margin": 0.2}, r"margin: no such argument; write loss=.*'margin': 0.2"),
         ({"patience": 3}, r"patience: no such argument; write train={'patience': 3}"),
         ({"learning_rate": 3}, r"learning_rate: no such argument; "),

@@ -180,7 +180,7 @@ def test_objects_are_given_again(tmp_path):
         siamkit.from_pretrained(folder, head=head)
     with pytest.raises(ConfigError, match=r"head was a Python object.*head=\.\.\."):
         siamkit.from_pretrained(folder, backbone=module)
-    with pytest.raises(ConfigError, match="backbone: cannot be used here"):
+    with pytest.raises(ConfigError, match="backbone: is of a wrong type"):
         siamkit.from_pretrained(folder, backbone="resnet50", head=head)
 
 

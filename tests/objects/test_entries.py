@@ -68,7 +68,7 @@ def test_functions_and_losses_become_what_siamkit_calls() -> None:
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_does(section: str, thing: Any) -> None:
-    with pytest.raises(ConfigError, match=f"{section}: cannot be used here, got") as caught:
+    with pytest.raises(ConfigError, match=f"{section}: is of a wrong type, got") as caught:
         entry_of(section, thing)
     assert TAKES[section] in str(caught.value)
     if isinstance(thing, type):

@@ -208,7 +208,7 @@ class OneChannel(Plain):
     ("check", "thing", "message"),
     [
         ("backbones", Plain, "pass an instance: Plain(...)"),
-        ("backbones", 3, "expected a name, a torch.nn.Module; got <class 'int'>"),
+        ("backbones", 3, "expected a name, or a torch.nn.Module; got <class 'int'>"),
         (
             "backbones",
             Locked(),
@@ -217,7 +217,7 @@ class OneChannel(Plain):
         ("backbones", CountsCopies(), "siamkit.resume would take the copy for another"),
         ("backbones", OneChannel(), "in_chans=3: expected no error in build"),
         ("heads", nn.Linear, "pass an instance: Linear(...)"),
-        ("heads", max, "expected a name, a torch.nn.Module"),
+        ("heads", max, "expected a name, or a torch.nn.Module"),
         ("freeze_policies", LastStage, "pass an instance: LastStage(...)"),
         ("freeze_policies", FreezePlan(frozenset()), "or a function (stages, progress)"),
         ("losses", nn.ReLU(), "a loss of pytorch-metric-learning"),
@@ -226,10 +226,10 @@ class OneChannel(Plain):
         ("losses", losses.CrossBatchMemory(losses.ContrastiveLoss(), 8), "a resumed run"),
         ("optimizers", torch.optim.SGD([torch.zeros(1)]), "such as torch.optim.RMSprop"),
         ("optimizers", lambda groups: torch.optim.SGD(groups[1:]), "does not own every parameter"),
-        ("schedulers", 0.1, "expected a name, a siamkit.Scheduler"),
+        ("schedulers", 0.1, "expected a name, or a siamkit.Scheduler"),
         ("schedulers", Falling, "pass an instance: Falling(...)"),
         ("trackers", wrong_trackers.Log, "pass an instance: Log(...)"),
-        ("trackers", None, "expected a name, a function of a siamkit.Event"),
+        ("trackers", None, "expected a name, or a function of a siamkit.Event"),
     ],
 )
 def test_an_object_that_cannot_be_used_says_why(check, thing, message):

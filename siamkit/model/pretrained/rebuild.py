@@ -136,7 +136,7 @@ def wrapped(module: nn.Module, saved: Saved) -> Backbone:
         return module
     if not isinstance(module, nn.Module):
         raise ConfigError(
-            "cannot be used here", where="backbone", got=type(module),
+            "is of a wrong type", where="backbone", got=type(module),
             allowed="a torch.nn.Module of the kind that was saved",
         )  # fmt: skip
     part = saved.backbone
