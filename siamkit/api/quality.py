@@ -18,6 +18,7 @@ from siamkit.checks import require_unused, whole_number
 from siamkit.config import DataConfig, Layer, calibration_config
 from siamkit.data.check import check
 from siamkit.data.digest import digest
+from siamkit.data.inputs import is_file
 from siamkit.data.images import ImageSet, Sample, image_set_of
 from siamkit.data.leaks import no_progress
 from siamkit.data.memory import Item, content_of, items_of, label_text
@@ -31,6 +32,8 @@ from siamkit.inference.embedder import Embedder
 from siamkit.portable.calibration import Calibration
 from siamkit.portable.decode import decode
 from siamkit.portable.folders import listed
+from siamkit.portable.judging import judge_pictures, judge_samples
+from siamkit.portable.looking import Facts, look
 from siamkit.portable.manifest import is_export
 from siamkit.portable.model import ExportedModel
 from siamkit.runs.calibration import calibrate_run
@@ -174,12 +177,13 @@ def _images(
         splits = load_data(run.config.data, run.config.train.seed)
         images = splits.test or splits.val
         run.require_images("test" if splits.test else "val", images)
+        notices += _judged(images.samples, splits.facts, embedder)
         part = "the run's test images" if splits.test else "the run's validation images"
         return images, images.samples, {"path": run.config.data.path, "part": part}
     if isinstance(data, str | os.PathLike):
         path, config = str(path_of(data, "data")), None if run is None else run.config.data
         found = unseen_images(path, folder, config, embedder.decoding)
-        notices += found.notices
+        notices += [*found.notices, *_judged(found.images.samples, found.facts, embedder)]
         return found.images, found.images.samples, {"path": path, "part": found.part}
     items = items_of(data, notices, training=False)
     split = next(s for s in ("test", "val", "train", None) if any(i.split == s for i in items))
@@ -187,7 +191,20 @@ def _images(
     images = image_set_of([item.label for item in chosen])
     query, gallery = _flags(i.query for i in chosen), _flags(i.gallery for i in chosen)
     images = replace(images, query=query, gallery=gallery)
-    return images, [_input(i) for i in chosen], {"path": "images", "part": split or "all"}
+    inputs = [_input(item) for item in chosen]
+    entries = [_entry(image, number) for number, image in enumerate(inputs) if is_file(image)]
+    looks = look([entry.path for entry in entries], embedder.decoding)
+    notices += _judged(entries, {found.path: found for found in looks}, embedder)
+    notices += judge_pictures([image for image in inputs if not is_file(image)], embedder)
+    return images, inputs, {"path": "images", "part": split or "all"}
+
+
+def _judged(
+    samples: Iterable[Sample], facts: Mapping[Path, Facts], embedder: Embedder | ExportedModel
+) -> list[str]:
+    """Return notices about what an embedder's preparation loses of images."""
+    files = [(sample.path, sample.box) for sample in samples]
+    return judge_samples(files, facts, embedder.preprocessing, embedder.decoding)
 
 
 def _embeddings(embedder: Embedder | ExportedModel, inputs: Sequence[Any]) -> Tensor:
@@ -364,7 +381,8 @@ def calibrate(
     path = DataConfig(path=str(path_of(data, "data"))).path
     embedder = embedder_of(run, device=device)
     found = unseen_images(path, folder, run.config.data, embedder.decoding)
-    notices = [*found.notices, *_require_not_trained_on(run, found.images, path)]
+    notices = [*found.notices, *_judged(found.images.samples, found.facts, embedder)]
+    notices += _require_not_trained_on(run, found.images, path)
     held_out = _embedded(run, embedder, found.part, found.images)
     return calibrate_run(run.dir, run.best, held_out, wanted, path, notices=notices, seed=seed)
 

@@ -64,8 +64,6 @@ def index(
             run, gallery, output, which="last" if last else "best", kind=kind,
             batch_size=batch_size, device=device, workers=workers, force=force, progress=progress,
         )  # fmt: skip
-    if result["notice"]:
-        out.notice(result["notice"])
     if json:
         out.emit_json("index", result)
         return

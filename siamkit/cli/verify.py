@@ -56,13 +56,15 @@ def verify(
         _print_list(api.verify_pairs(run, pairs, output=out, device=device), out, json)
         return
     assert a is not None and b is not None
-    verdict = api.any_embedder(run, device=device).verify(a, b).to_json()
-    if json:
-        output.emit_json("verify", {"run_dir": str(run), "a": str(a), "b": str(b), **verdict})
-        return
+    embedder = api.any_embedder(run, device=device)
+    from siamkit.portable.judging import judge_files
     from siamkit.report import calibration as printed
 
-    output.emit(printed.verdict(verdict))
+    verdict = {**embedder.verify(a, b).to_json(), "notices": judge_files([a, b], embedder)}
+    if json:
+        output.emit_json("verify", {"run_dir": str(run), "a": str(a), "b": str(b), **verdict})
+    else:
+        output.emit(printed.verdict(verdict))
 
 
 def _print_list(verdicts: PairVerdicts, out: Path | None, json: bool) -> None:

@@ -23,13 +23,14 @@ from siamkit.data.opening import (
 from siamkit.data.preparation import decoding_of, preparation
 from siamkit.data.sources import Source
 from siamkit.errors import DataError
+from siamkit.interfaces import Preprocessing
 from siamkit.portable.decode import Decoding
 from siamkit.portable.folders import briefly
 from siamkit.portable.looking import Facts, look
 from siamkit.spelling import argument
 from siamkit.words import plural
 
-_SQUARE = (1, 1)
+_SQUARE = Preprocessing(size=(1, 1), crop_pct=1.0)  # the check knows no backbone
 
 
 def check(config: DataConfig, seed: int, progress: OnProgress = no_progress) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def _splits(
     except DataError as error:
         problems.append(str(error))
         return empty
-    prepared = preparation(config, splits.sets, checked.facts, _SQUARE, "crop")
+    prepared = preparation(config, splits.sets, checked.facts, _SQUARE)
     known = None if prepared.range == "full" else prepared.range
     how = Decoding(value_range=known, max_pixels=config.max_pixels)
     contents = Contents(splits.sets, progress, how=how)

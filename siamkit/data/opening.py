@@ -368,11 +368,13 @@ class Unseen:
     Attributes:
         images: The images.
         part: The name of the split that the images are from, or ``all``.
+        facts: The facts about each file.
         notices: Notices for the user.
     """
 
     images: ImageSet
     part: str
+    facts: Mapping[Path, Facts]
     notices: tuple[str, ...]
 
 
@@ -407,4 +409,4 @@ def unseen_images(
     name = "all" if part in ("all", "train") else source.name_of(part)
     notices = [*_about(source), *_require_whole(source, strict=False)]
     notices += [*_of_two_samples(path), *left_out]
-    return Unseen(parts[part], name, tuple(notices))
+    return Unseen(parts[part], name, checked.facts, tuple(notices))

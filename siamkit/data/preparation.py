@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from siamkit.config import DataConfig
 from siamkit.data.images import ImageSet
-from siamkit.interfaces import Fit
+from siamkit.interfaces import Fit, Preprocessing
 from siamkit.portable.decode import Decoding
 from siamkit.portable.depth import DEEP_GREY
-from siamkit.portable.geometry import Size, kept_by_crop
+from siamkit.portable.geometry import kept_by_crop
+from siamkit.portable.judging import judge_samples, size_of
 from siamkit.portable.looking import Facts, largest_value
 from siamkit.spelling import setting
 from siamkit.words import plural
@@ -20,6 +21,8 @@ from siamkit.words import plural
 ELONGATED = 0.6
 """An image is elongated if a centre crop keeps at most this share of its area. For a square input,
 these are images with an aspect ratio of 5:3 or more."""
+
+_NOUNS = {"train": "training image", "val": "validation image", "test": "test image"}
 
 MANY = 0.05
 """Above this share of elongated images, ``data.fit: auto`` squashes images instead of cropping."""
@@ -49,8 +52,7 @@ def preparation(
     config: DataConfig,
     sets: Mapping[str, ImageSet],
     facts: Mapping[Path, Facts],
-    target: Size,
-    own: Fit,
+    own: Preprocessing,
 ) -> Preparation:
     """Return how the images of a data set are prepared.
 
@@ -61,27 +63,29 @@ def preparation(
         sets: The image sets. The training set decides the fit, and the images of all sets decide
             the range.
         facts: The facts about each file.
-        target: Width and height of the network's input.
-        own: The fit that the backbone was pretrained with.
+        own: The preparation that the backbone was pretrained with.
 
     Raises:
         DataError: An image cannot be read.
     """
-    sizes = [
-        facts[sample.path].size if sample.box is None else _size_of(sample.box)
-        for sample in sets["train"].samples
-    ]
+    sizes = [size_of(facts[sample.path], sample.box) for sample in sets["train"].samples]
+    height, width = own.size
     paths = {sample.path for images in sets.values() for sample in images.samples}
     deep = [found for path, found in facts.items() if found.deep and path in paths]
-    kept = [kept_by_crop(size, target) for size in sizes]
+    kept = [kept_by_crop(size, (width, height)) for size in sizes]
     long = [share for share in kept if share <= ELONGATED]
     elongated = len(long) / max(len(kept), 1)
     lost = 1 - sum(long) / len(long) if long else 0.0
-    fit = choose_fit(config.fit, own, elongated)
+    fit = choose_fit(config.fit, own.fit, elongated)
     chosen, notices = _range(config, deep)
-    if long:
-        notices = (_on_shape(config, fit, len(long), len(kept), lost), *notices)
-    return Preparation(fit, chosen, elongated, lost, notices)
+    if long and fit != "crop":
+        notices = [_on_fit(config, fit, len(long), len(kept), lost), *notices]
+    how = decoding_of(config.model_copy(update={"range": chosen}))
+    images = replace(own, fit=fit, value_range=how.value_range)
+    for part, some in sets.items():
+        samples = [(sample.path, sample.box) for sample in some.samples]
+        notices += judge_samples(samples, facts, images, how, _NOUNS[part])
+    return Preparation(fit, chosen, elongated, lost, tuple(notices))
 
 
 def choose_fit(wanted: Literal["auto"] | Fit, own: Fit, elongated: float) -> Fit:
@@ -108,16 +112,9 @@ def bits_for(value: float) -> int | None:
     return bits if bits < 16 else None
 
 
-def _size_of(box: tuple[float, float, float, float]) -> Size:
-    return max(int(box[2] - box[0]), 1), max(int(box[3] - box[1]), 1)
-
-
-def _on_shape(config: DataConfig, fit: Fit, long: int, images: int, lost: float) -> str:
+def _on_fit(config: DataConfig, fit: Fit, long: int, images: int, lost: float) -> str:
     which = f"{long} of {plural(images, 'training image')}"
     what = f"{which} {'is' if long == 1 else 'are'} elongated"
-    if fit == "crop":
-        keys = " or ".join(setting("data.fit", value) for value in ("pad", "squash"))
-        return f"{what}: the centre crop leaves out {lost:.0%} of their area; {keys} keeps all"
     how = "padded" if fit == "pad" else "squashed"
     why = f", because a centre crop would leave out {lost:.0%} of their area"
     return f"{what}: images are {how}{why if config.fit == 'auto' and fit == 'squash' else ''}"
@@ -125,22 +122,15 @@ def _on_shape(config: DataConfig, fit: Fit, long: int, images: int, lost: float)
 
 def _range(
     config: DataConfig, deep: Sequence[Facts]
-) -> tuple[Literal["full"] | int | tuple[float, float], tuple[str, ...]]:
-    notices: list[str] = []
+) -> tuple[Literal["full"] | int | tuple[float, float], list[str]]:
     grey = [facts.path for facts in deep if facts.mode in DEEP_GREY]
-    if colour := len(deep) - len(grey):
-        notices.append(
-            f"{plural(colour, 'colour image has', 'colour images have')} 16 bits per channel, "
-            "of which the upper 8 are used; convert images whose values are small to 8 bits"
-        )
     if config.range != "auto" or not grey:
-        return ("full" if config.range == "auto" else config.range), tuple(notices)
-    largest = largest_value(grey, config.max_pixels)
+        return ("full" if config.range == "auto" else config.range), []
+    largest = largest_value(grey, decoding_of(config))
     bits = bits_for(largest)
     if bits is None:
-        return "full", tuple(notices)
-    notices.append(
+        return "full", []
+    return bits, [
         f"the values of {plural(len(grey), 'image')} of 16 bits end at {largest:g}, so they are "
         f"read as {bits} bits: {2**bits - 1} is white ({setting('data.range')})"
-    )
-    return bits, tuple(notices)
+    ]

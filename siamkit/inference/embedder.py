@@ -39,7 +39,7 @@ from siamkit.portable.decode import Decoding, decode, prepare
 from siamkit.portable.embedding import BATCH_SIZE
 from siamkit.portable.inputs import items_of, of_both, require_one_each, require_prepared, sides_of
 from siamkit.portable.pictures import picture_of
-from siamkit.portable.preprocessing import MAX_PIXELS
+from siamkit.portable.preprocessing import MAX_PIXELS, Preprocessing
 from siamkit.showing import Bar, TextRepr, shown
 from siamkit.spelling import command
 
@@ -209,6 +209,11 @@ class Embedder(TextRepr):
                 hint=f"run {command('calibrate', 'RUN')}, then load the embedder from the run",
             )
         return self._calibration
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How decoded images are prepared."""
+        return self.net.preprocessing
 
     @property
     def decoding(self) -> Decoding:

@@ -39,6 +39,13 @@ def require_range(image: Image.Image, value_range: ValueRange, where: str) -> No
         raise _no_range(where, "32-bit floats")
 
 
+def white_of(value_range: ValueRange) -> tuple[float, float]:
+    """Return the values that become black and white."""
+    if isinstance(value_range, tuple):
+        return value_range
+    return 0, 2 ** (value_range or 16) - 1
+
+
 def to_eight_bit(image: Image.Image, value_range: ValueRange, where: str) -> Image.Image:
     """Return a grey image of more than 8 bits as an image of 8 bits.
 

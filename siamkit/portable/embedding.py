@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .calibration import Calibration
+from .judging import Prepares
 
 BATCH_SIZE = 64
 """The default number of images per forward pass."""
@@ -24,7 +25,7 @@ class Part(Protocol):
         """The embeddings ``[N, E]`` of the files, float32: an array, or a tensor on the CPU."""
 
 
-class Embeds(Protocol):
+class Embeds(Prepares, Protocol):
     """A trained network that embeds image files, such as :class:`siamkit.Embedder`."""
 
     @property

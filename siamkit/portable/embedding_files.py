@@ -24,6 +24,7 @@ from .cosine import require_finite
 from .embedding import BATCH_SIZE, Embeds
 from .filling import HINT, OnProgress, fill, working, workplace
 from .inputs import files_of
+from .judging import judge_files
 
 _ROWS_AT_ONCE = 16_384
 _HEADER = "path"
@@ -55,7 +56,8 @@ def embed_to_file(
 
     Returns:
         ``output``, ``paths`` (the ``.csv``, or None), ``images``, ``dim``, ``resumed_at`` (the
-        number of images that earlier calls finished), ``seconds``, ``kernel``.
+        number of images that earlier calls finished), ``seconds``, ``kernel``, ``notices`` (see
+        :func:`.judge_files`).
 
     Raises:
         ConfigError: The name has another ending, a package is missing, or the file exists.
@@ -68,6 +70,7 @@ def embed_to_file(
     sidecar = _list_of(output) if output.suffix == ".npy" else None
     started = time.perf_counter()
     paths = [path.absolute() for path in files_of(images)]
+    notices = judge_files(paths, embedder)
     with working(output) as folder:
         rows, before = fill(
             folder, embedder, paths, batch_size=batch_size, anew=force, progress=progress
@@ -90,6 +93,7 @@ def embed_to_file(
         "resumed_at": before,
         "seconds": time.perf_counter() - started,
         "kernel": embedder.kernel_name,
+        "notices": notices,
     }
 
 

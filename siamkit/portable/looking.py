@@ -21,7 +21,6 @@ from .decode import (
 )
 from .depth import is_deep, to_eight_bit
 from .geometry import Box
-from .preprocessing import MAX_PIXELS
 from .threads import in_threads
 
 _THREADS = 8
@@ -93,21 +92,21 @@ def look(
         yield from in_threads(facts, paths, _THREADS)
 
 
-def largest_value(paths: Sequence[Path], max_pixels: int = MAX_PIXELS) -> float:
+def largest_value(paths: Sequence[Path], how: Decoding = RGB) -> float:
     """Return the largest pixel value of grey images of more than 8 bits.
 
     Args:
         paths: The files, at least one.
-        max_pixels: The most pixels that an image may have; see :class:`.Decoding`.
+        how: How to decode the files.
 
     Raises:
-        DataError: An image cannot be read, or has values below 0 or above 65535.
+        DataError: An image cannot be read, or its values do not suit the range.
     """
 
     def largest(path: Path) -> float:
-        with opened(path, Decoding(max_pixels=max_pixels)) as image:
+        with opened(path, how) as image:
             image.load()
-            to_eight_bit(image, None, str(path))
+            to_eight_bit(image, how.value_range, str(path))
             return float(image.getextrema()[1])  # type: ignore[arg-type]
 
     with quiet():

@@ -31,6 +31,7 @@ from .inputs import (
 from .manifest import Manifest, read_files, read_manifest
 from .pictures import picture_of
 from .prepare import Preparer
+from .preprocessing import Preprocessing
 from .sessions import KERNELS, open_session
 
 if TYPE_CHECKING:
@@ -138,6 +139,11 @@ class ExportedModel:
                 hint="run 'siamkit calibrate RUN', then export the run again",
             )
         return self.manifest.calibration
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How decoded images are prepared."""
+        return self.manifest.images.preprocessing
 
     @property
     def decoding(self) -> Decoding:

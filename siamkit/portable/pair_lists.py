@@ -6,7 +6,7 @@ import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from .cosine import pair_cosines, require_direction
 from .decode import RGB, Decoding
 from .embedding import Embeds
 from .folders import listed
+from .judging import judge_files
 from .looking import unreadable
 from .rates import errors_at
 from .tables import read_table, require_columns
@@ -28,14 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 COLUMNS = ("a", "b")
-
-
-class Verifies(Embeds, Protocol):
-    """An embedder that says how it decodes files."""
-
-    @property
-    def decoding(self) -> Decoding:
-        """How image files are decoded."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +57,19 @@ class PairVerdicts:
         pairs: The pairs, as listed.
         scores: ``[P]``, the cosine similarity of each pair.
         calibration: The calibration that decides.
+        notices: Notices about the images; see :func:`.judge_files`.
     """
 
     pairs: ListedPairs
     scores: NDArray[np.float64]
     calibration: Calibration
+    notices: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def summary(self) -> dict[str, Any]:
-        """Return the counts, the threshold, and, if the list has a column ``same``, error rates."""
+        """Return the counts, the threshold, the error rates (if known), and the notices."""
         threshold = self.calibration.threshold
         known = self.pairs.same
         return {
@@ -84,6 +79,7 @@ class PairVerdicts:
             "prior": self.calibration.prior,
             "accepted": int((self.scores >= threshold).sum()),
             "errors": None if known is None else errors_at(self.scores, known, threshold),
+            "notices": list(self.notices),
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -206,11 +202,13 @@ def verify_pairs(embedder: Embeds, pairs: ListedPairs, file: Path) -> PairVerdic
         SiamkitError: As for :meth:`.Embedder.embed`.
     """
     calibration = embedder.calibration  # before the embedding, which takes time: it may be missing
-    return PairVerdicts(pairs, pair_scores(embedder, pairs, _root(file)), calibration)
+    root = _root(file)
+    notices = judge_files([root / name for name in pairs.paths], embedder)
+    return PairVerdicts(pairs, pair_scores(embedder, pairs, root), calibration, tuple(notices))
 
 
 def verify_list(
-    load: Callable[[], Verifies], pairs: str | Path, output: str | Path | None
+    load: Callable[[], Embeds], pairs: str | Path, output: str | Path | None
 ) -> PairVerdicts:
     """Verify each pair of a list, and write the verdicts to a file if one is given.
 

@@ -67,11 +67,12 @@ def calibration(values: Json, before: Json | None = None) -> RenderableType:
 
 def verdict(values: Json) -> RenderableType:
     """Return the printed verdict on one pair."""
-    decision, numbers, prior = verdict_lines(values)
+    decision, numbers, prior, *notes = verdict_lines(values)
     return Group(
         styled(decision, "bold green" if values["same"] else "bold red"),
         styled(numbers),
         styled(prior, "dim"),
+        *(styled(note, "yellow") for note in notes),
     )
 
 

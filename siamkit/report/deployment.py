@@ -14,7 +14,8 @@ from siamkit.report.plain import (
     embedded_text,
     neighbour_cells,
     pace,
-    search_line,
+    note_lines,
+    search_lines,
 )
 from siamkit.report.terminal import cells, make_table, styled, whole
 from siamkit.words import plural
@@ -39,12 +40,12 @@ def indexed(result: Json) -> RenderableType:
             f"approximate search ({result['kind']}): recall@10 {result['recall@10']:.3f} on a "
             f"sample of the gallery, built in {units.duration(result['build_seconds'])}"
         )
-    return whole("\n".join([*lines, pace(result)]))
+    return whole("\n".join([*lines, pace(result), *note_lines(result)]))
 
 
 def searched(result: Json) -> RenderableType:
     """Return what ``siamkit search`` prints."""
-    parts: list[RenderableType] = [styled(search_line(result))]
+    parts: list[RenderableType] = [styled(line) for line in search_lines(result)]
     for query in result["queries"]:
         table = make_table(*NEIGHBOUR_COLUMNS, numbers=("rank", "score"))
         for neighbour in query["neighbours"]:

@@ -11,15 +11,21 @@ from . import units
 Json = Mapping[str, Any]
 
 
-def verdict_lines(values: Json) -> tuple[str, str, str]:
-    """Return lines on a pair: the verdict, its numbers, and what the probability assumes."""
+def verdict_lines(values: Json) -> tuple[str, ...]:
+    """Return lines on a pair: the verdict, its numbers, what the probability assumes, and notes."""
     score, threshold = apart(values["score"], values["threshold"])
     probability, _ = apart(values["probability"], 0.5)
     return (
         "same" if values["same"] else "different",
         f"score {score}, threshold {threshold}, probability {probability}",
         f"The probability holds {prior_text(values['prior'])}",
+        *note_lines(values),
     )
+
+
+def note_lines(values: Json) -> list[str]:
+    """Return a line for each notice."""
+    return [f"note: {text}" for text in values["notices"]]
 
 
 def prior_text(prior: float) -> str:
@@ -46,6 +52,7 @@ def pair_list_text(values: Json) -> str:
         kinds = f"{errors['same']} same and {errors['different']} different pairs"
         lines.append(f"compared with the labels of the list ({kinds}): {', '.join(rates)}")
     lines.append(f"The probabilities hold {prior_text(values['prior'])}")
+    lines += note_lines(values)
     if values["out"]:
         lines.append(f"written to {values['out']}")
     return "\n".join(lines)
@@ -66,7 +73,7 @@ def embedded_text(result: Json) -> str:
     text = f"{count} of {result['dim']} dimensions, float32: {result['output']}"
     if result["paths"] is not None:
         text += f"\nimage paths: {result['paths']}"
-    return f"{text}\n{pace(result)}"
+    return "\n".join([text, pace(result), *note_lines(result)])
 
 
 def pace(result: Json) -> str:
@@ -81,12 +88,12 @@ def pace(result: Json) -> str:
     )
 
 
-def search_line(result: Json) -> str:
-    """Return the first line of what ``siamkit search`` prints."""
+def search_lines(result: Json) -> list[str]:
+    """Return the first lines of what ``siamkit search`` prints."""
     how = f"{result['kind']} search among {plural(result['images'], 'image')}"
     if result["recall@10"] is not None:
         how += f"; recall@10 against exact search: {result['recall@10']:.3f}"
-    return how
+    return [how, *note_lines(result)]
 
 
 NEIGHBOUR_COLUMNS = ("rank", "score", "label", "path")

@@ -141,8 +141,7 @@ def prepare_images(setup: Setup, splits: Splits) -> tuple[str, ...]:
         Notices for the user.
     """
     own = setup.net.backbone.preprocessing
-    height, width = own.size
-    found = preparation(setup.config.data, splits.sets, splits.facts, (width, height), own.fit)
+    found = preparation(setup.config.data, splits.sets, splits.facts, own)
     data = setup.config.data.model_copy(update={"fit": found.fit, "range": found.range})
     setup.config = setup.config.model_copy(update={"data": data})
     setup.net.preprocessing = prepared(own, data)

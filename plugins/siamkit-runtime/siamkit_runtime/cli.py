@@ -82,7 +82,11 @@ def _verify(given: argparse.Namespace) -> None:
         return
     # Two images need no threads for matrix products, and starting them takes a while.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    verdict = _load(given).verify(given.a, given.b).to_json()
+    model = _load(given)
+    verdict = model.verify(given.a, given.b).to_json()
+    from .portable.judging import judge_files
+
+    verdict["notices"] = judge_files([given.a, given.b], model)
     if given.json:
         names = {"run_dir": str(given.model), "a": str(given.a), "b": str(given.b)}
         _emit_json("verify", {**names, **verdict})
@@ -132,6 +136,7 @@ def _embed(given: argparse.Namespace) -> None:
 def _search(given: argparse.Namespace) -> None:
     from .galleries import open_gallery
     from .portable.folders import files_in
+    from .portable.judging import judge_files
 
     paths = files_in(given.query)  # before a gallery is embedded, which can take long
     model = _load(given)
@@ -145,6 +150,7 @@ def _search(given: argparse.Namespace) -> None:
         "images": len(gallery),
         "k": given.k,
         "recall@10": None,
+        "notices": judge_files(paths, model),
         "queries": [
             {"path": str(path), "neighbours": neighbours}
             for path, neighbours in zip(paths, nearest.rows(), strict=True)

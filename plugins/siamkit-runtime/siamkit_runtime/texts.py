@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .report.plain import NEIGHBOUR_COLUMNS, neighbour_cells, search_line
+from .report.plain import NEIGHBOUR_COLUMNS, neighbour_cells, search_lines
 from .words import printable
 
 _NUMBERS = ("rank", "score")
@@ -15,7 +15,7 @@ _GAP = " " * 3  # between two columns
 
 def searched(result: Mapping[str, Any]) -> str:
     """Return what ``siamkit search`` prints."""
-    parts = [search_line(result)]
+    parts = [printable(line) for line in search_lines(result)]
     for query in result["queries"]:
         rows = [tuple(map(printable, neighbour_cells(one))) for one in query["neighbours"]]
         parts += ["", printable(query["path"]), *_table(NEIGHBOUR_COLUMNS, rows)]

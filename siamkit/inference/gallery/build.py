@@ -29,6 +29,7 @@ from siamkit.portable.gallery import (
     own_entries,
 )
 from siamkit.portable.inputs import files_of
+from siamkit.portable.judging import judge_files
 from siamkit.portable.manifest import seal_of
 from siamkit.version import VERSION
 
@@ -66,9 +67,9 @@ def build_index(
 
     Returns:
         ``index``, ``images``, ``labels`` (the number of different labels), ``dim``, ``kind``,
-        ``recall@10`` (of an approximate index, on a sample), ``notice``, ``resumed_at`` (the number
-        of images that earlier calls finished), ``seconds``, ``build_seconds`` (of the approximate
-        index), ``kernel``.
+        ``recall@10`` (of an approximate index, on a sample), ``resumed_at`` (the number of images
+        that earlier calls finished), ``seconds``, ``build_seconds`` (of the approximate index),
+        ``kernel``, ``notices``.
 
     Raises:
         ConfigError: There is no such kind, a package is missing, or the output exists.
@@ -81,12 +82,13 @@ def build_index(
     require_free_folder(output, "an index", own_entries, force)
     started = time.perf_counter()
     root, paths = _listed(gallery)
+    notices = judge_files(paths, embedder)
     with working(output) as folder:
         rows, before = fill(
             folder, embedder, paths, normalize=True, batch_size=batch_size, anew=force,
             progress=progress,
         )  # fmt: skip
-        chosen, notice = choose_kind(kind, len(paths), embedder.embedding_dim)
+        chosen, lacks = choose_kind(kind, len(paths), embedder.embedding_dim)
         with replacing(output, HINT) as new:
             new.mkdir()
             _share(rows, new / EMBEDDINGS)
@@ -107,11 +109,11 @@ def build_index(
         "dim": embedder.embedding_dim,
         "kind": chosen,
         "recall@10": recall,
-        "notice": notice,
         "resumed_at": before,
         "seconds": time.perf_counter() - started,
         "build_seconds": building,
         "kernel": embedder.kernel_name,
+        "notices": [*notices, *([lacks] if lacks else [])],
     }
 
 

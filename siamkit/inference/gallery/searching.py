@@ -11,6 +11,7 @@ from siamkit.files import path_of
 from siamkit.portable.embedding import Embeds
 from siamkit.portable.gallery import Gallery
 from siamkit.portable.inputs import files_of
+from siamkit.portable.judging import judge_files
 from siamkit.spelling import argument
 
 _RECALL_QUERIES = 100  # queries of an approximate search that are compared with exact search
@@ -68,6 +69,7 @@ def search_index(
         "images": len(opened),
         "k": k,
         "recall@10": recall,
+        "notices": judge_files(paths, embedder),
         "queries": [
             {"path": str(path), "neighbours": neighbours}
             for path, neighbours in zip(paths, nearest.rows(), strict=True)
