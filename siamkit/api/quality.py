@@ -18,8 +18,8 @@ from siamkit.checks import require_unused, whole_number
 from siamkit.config import DataConfig, Layer, calibration_config
 from siamkit.data.check import check
 from siamkit.data.digest import digest
-from siamkit.data.inputs import is_file
 from siamkit.data.images import ImageSet, Sample, image_set_of
+from siamkit.data.inputs import is_file, samples_of
 from siamkit.data.leaks import no_progress
 from siamkit.data.memory import Item, content_of, items_of, label_text
 from siamkit.data.opening import load_data, unseen_images
@@ -192,9 +192,9 @@ def _images(
     query, gallery = _flags(i.query for i in chosen), _flags(i.gallery for i in chosen)
     images = replace(images, query=query, gallery=gallery)
     inputs = [_input(item) for item in chosen]
-    entries = [_entry(image, number) for number, image in enumerate(inputs) if is_file(image)]
-    looks = look([entry.path for entry in entries], embedder.decoding)
-    notices += _judged(entries, {found.path: found for found in looks}, embedder)
+    files = samples_of([image for image in inputs if is_file(image)])
+    looks = look([file.path for file in files], embedder.decoding)
+    notices += _judged(files, {found.path: found for found in looks}, embedder)
     notices += judge_pictures([image for image in inputs if not is_file(image)], embedder)
     return images, inputs, {"path": "images", "part": split or "all"}
 

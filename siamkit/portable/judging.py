@@ -120,8 +120,8 @@ def judge_files(paths: Sequence[Path], model: Prepares) -> list[str]:
     """
     some = _some(paths, _HEADERS)
     facts = {found.path: found for found in look(some, model.decoding)}
-    samples = [(path, None) for path in some]
-    return judge_samples(samples, facts, model.preprocessing, model.decoding, _noun(len(some), len(paths)))
+    samples, noun = [(path, None) for path in some], _noun(len(some), len(paths))
+    return judge_samples(samples, facts, model.preprocessing, model.decoding, noun)
 
 
 def judge_pictures(images: Sequence[Any], model: Prepares) -> list[str]:

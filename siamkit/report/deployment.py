@@ -13,8 +13,8 @@ from siamkit.report.plain import (
     NEIGHBOUR_COLUMNS,
     embedded_text,
     neighbour_cells,
-    pace,
     note_lines,
+    pace,
     search_lines,
 )
 from siamkit.report.terminal import cells, make_table, styled, whole

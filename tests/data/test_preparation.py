@@ -13,7 +13,7 @@ from PIL import Image
 from siamkit.config import DataConfig
 from siamkit.data.images import Box, ImageSet, Sample
 from siamkit.data.preparation import Preparation, bits_for, choose_fit, preparation
-from siamkit.interfaces import Fit
+from siamkit.interfaces import Fit, Preprocessing
 from siamkit.portable.looking import look
 
 
@@ -21,18 +21,22 @@ def found(
     folder: Path,
     pixels: list[Any],
     boxes: Mapping[int, Box] = {},
-    target: tuple[int, int] = (224, 224),
-    own: Fit = "crop",
+    own: Preprocessing = Preprocessing(crop_pct=1.0),
+    others: Mapping[str, list[Any]] = {},
     **values: Any,
 ) -> Preparation:
-    samples = []
-    for number, image in enumerate(pixels):
-        path = folder / f"{number}.png"
-        Image.fromarray(image).save(path)
-        samples.append(Sample(path, 0, path.name, boxes.get(number)))
-    sets = {"train": ImageSet(tuple(samples), ("a",))}
-    facts = {found.path: found for found in look([sample.path for sample in samples])}
-    return preparation(DataConfig(**values), sets, facts, target, own)
+    sets: dict[str, ImageSet] = {}
+    for part, images in {"train": pixels, **others}.items():
+        samples = []
+        for number, image in enumerate(images):
+            path = folder / f"{part}{number}.png"
+            Image.fromarray(image).save(path)
+            box = boxes.get(number) if part == "train" else None
+            samples.append(Sample(path, 0, path.name, box))
+        sets[part] = ImageSet(tuple(samples), ("a",))
+    paths = [sample.path for images in sets.values() for sample in images.samples]
+    facts = {found.path: found for found in look(paths)}
+    return preparation(DataConfig(**values), sets, facts, own)
 
 
 def grey(width: int, height: int) -> Any:
@@ -57,9 +61,9 @@ def test_a_crop_that_the_user_chose_is_kept_and_its_loss_is_told(tmp_path: Path)
     assert result.fit == "crop"
     (notice,) = result.notices
     assert notice.startswith(
-        "1 of 1 training image is elongated: the centre crop leaves out 75% of"
+        "the centre crop leaves out 75% of the area of 1 of 1 training image; training with "
     )
-    assert "data.fit" in notice or "fit" in notice
+    assert "fit" in notice
 
 
 def test_boxes_have_shapes_of_their_own(tmp_path: Path) -> None:
@@ -69,12 +73,33 @@ def test_boxes_have_shapes_of_their_own(tmp_path: Path) -> None:
 
 
 def test_an_input_that_is_not_square_decides_what_is_elongated(tmp_path: Path) -> None:
-    assert found(tmp_path, [grey(240, 120)], target=(200, 100)).fit == "crop"
-    assert found(tmp_path, [grey(100, 100)], target=(200, 100)).fit == "squash"
+    wide = Preprocessing(size=(100, 200), crop_pct=1.0)
+    assert found(tmp_path, [grey(240, 120)], own=wide).fit == "crop"
+    assert found(tmp_path, [grey(100, 100)], own=wide).fit == "squash"
 
 
 def test_common_photographs_are_cropped(tmp_path: Path) -> None:
-    assert found(tmp_path, [grey(400, 300), grey(300, 200)]).notices == ()
+    assert found(tmp_path, [grey(400, 300), grey(300, 200), grey(500, 333)]).notices == ()
+
+
+def test_the_loss_of_images_below_the_bound_for_squashing_is_told(tmp_path: Path) -> None:
+    for fit in ("auto", "crop"):
+        result = found(tmp_path, [grey(96, 60)] * 2, fit=fit)
+        assert (result.fit, result.elongated) == ("crop", 0)
+        (notice,) = result.notices
+        assert notice.startswith("the centre crop leaves out 38% of the area of 2 of 2 training im")
+    assert found(tmp_path, [grey(96, 60)], fit="squash").notices == ()
+
+
+@pytest.mark.parametrize(("part", "noun"), [("val", "validation image"), ("test", "test image")])
+def test_every_part_of_the_data_is_judged(tmp_path: Path, part: str, noun: str) -> None:
+    result = found(tmp_path, [grey(60, 60)] * 2, others={part: [grey(160, 40), grey(50, 50)]})
+    assert result.fit == "crop"
+    (notice,) = result.notices
+    assert f"leaves out 75% of the area of 1 of 2 {noun}s; " in notice
+    whole, dark = np.full((20, 20), 60_000, np.uint16), np.full((20, 20), 4000, np.uint16)
+    (notice,) = found(tmp_path, [whole], others={part: [dark]}).notices
+    assert notice.startswith(f"the values of 1 {noun} of more than 8 bits end at 4000, but 65535")
 
 
 @pytest.mark.parametrize("own", ["crop", "pad", "squash"])
@@ -107,10 +132,16 @@ def test_values_of_twelve_bits_are_found_and_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wanted", ["full", 14, (0.0, 500.0)])
-def test_a_range_that_the_user_chose_is_kept(tmp_path: Path, wanted: Any) -> None:
+def test_a_range_that_the_user_chose_is_kept_and_darkness_is_told(
+    tmp_path: Path, wanted: Any
+) -> None:
     values = np.full((20, 20), 4000, np.uint16)
     result = found(tmp_path, [values], range=wanted)
-    assert (result.range, result.notices) == (wanted, ())
+    assert result.range == wanted
+    # 4000 is a quarter of the values of 14 bits, and a sixteenth of those of 16.
+    assert ["sees them dark" in text for text in result.notices] == (
+        [] if wanted == (0.0, 500.0) else [True]
+    )
 
 
 def test_values_of_sixteen_bits_have_the_full_range(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from siamkit.report.plain import apart, embedded_text, neighbour_cells, search_line, verdict_lines
+from siamkit.report.plain import apart, embedded_text, neighbour_cells, search_lines, verdict_lines
 
 
 def test_numbers_that_differ_are_printed_apart():
@@ -11,9 +11,11 @@ def test_numbers_that_differ_are_printed_apart():
     assert apart(math.nextafter(0.5, 0), 0.5)[0] < "0.5"
 
 
-def test_a_verdict_has_three_lines():
-    found = {"same": True, "score": 0.5, "threshold": 0.5, "probability": 0.5, "prior": 0.25}
-    decision, numbers, prior = verdict_lines(found)
+def test_a_verdict_has_three_lines_and_its_notes():
+    found = {"same": True, "score": 0.5, "threshold": 0.5, "probability": 0.5, "prior": 0.25,
+             "notices": ["it is dark"]}  # fmt: skip
+    decision, numbers, prior, note = verdict_lines(found)
+    assert note == "note: it is dark"
     assert (decision, numbers) == ("same", "score 0.5000, threshold 0.5000, probability 0.5000")
     assert prior.startswith(
         "The probability holds for data in which 25 % of the pairs are the same"
@@ -22,21 +24,26 @@ def test_a_verdict_has_three_lines():
 
 def test_an_embedding_says_where_it_is_and_how_fast_it_was():
     found = {"images": 10, "dim": 8, "output": "a.npy", "paths": "a.csv", "resumed_at": 0,
-             "seconds": 2.0, "kernel": "eager"}  # fmt: skip
+             "seconds": 2.0, "kernel": "eager", "notices": ["one is cut"]}  # fmt: skip
     assert embedded_text(found).splitlines() == [
         "10 embeddings of 8 dimensions, float32: a.npy",
         "image paths: a.csv",
         "10 images embedded in 2.0 s (5.0 img/s, eager)",
+        "note: one is cut",
     ]
     before = {**found, "paths": None, "resumed_at": 10}
-    assert embedded_text(before).splitlines()[1:] == ["all images were embedded before"]
+    assert embedded_text(before).splitlines()[1:] == [
+        "all images were embedded before",
+        "note: one is cut",
+    ]
 
 
 def test_a_search_says_how_it_was_made():
-    found = {"kind": "faiss", "images": 1, "recall@10": 0.9876}
-    assert search_line(found) == (
-        "faiss search among 1 image; recall@10 against exact search: 0.988"
-    )
+    found = {"kind": "faiss", "images": 1, "recall@10": 0.9876, "notices": ["it is dark"]}
+    assert search_lines(found) == [
+        "faiss search among 1 image; recall@10 against exact search: 0.988",
+        "note: it is dark",
+    ]
     assert neighbour_cells({"rank": 1, "score": 1.0, "label": None, "path": "a"}) == (
         "1", "1.0000", "", "a",
     )  # fmt: skip
