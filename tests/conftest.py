@@ -91,6 +91,21 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def odd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four classes of four images: in two they are 160 x 40 pixels, in two 12 bits in 16."""
+    root = tmp_path_factory.mktemp("odd")
+    for kind in range(4):
+        for index in range(4):
+            draw(root / f"class{kind}" / f"{index}.png", kind, index)
+            path = root / f"class{kind}" / f"{index}.png"
+            with Image.open(path) as image:
+                grey = np.asarray(image.convert("L"))
+            wide, deep = np.tile(grey, (1, 4)), grey.astype(np.uint16) * 16
+            Image.fromarray(wide if kind < 2 else deep).save(path)
+    return root
+
+
+@pytest.fixture(scope="session")
 def values_of(image_folder: Path) -> Callable[..., dict[str, Any]]:
     """A function that returns the config values of a run of a second or two in a folder."""
 

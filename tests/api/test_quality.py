@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,54 @@ def test_a_run_that_refuses_images_says_how_to_read_them(floats: Path, tmp_path:
             data=str(floats), backbone="timm:test_resnet", run_dir=tmp_path / "run",
             image_size=32, epochs=1,
         )  # fmt: skip
+
+
+def told(notices: Any) -> list[str]:
+    starts = ("the centre crop leaves out 75% of", "the values of 8 images of more than 8 bits end")
+    return [start for start in starts if any(text.startswith(start) for text in notices)]
+
+
+def test_images_of_other_shapes_and_depths_than_in_training_are_told(
+    exported_run: tuple[Path, Path], odd_folder: Path, image_folder: Path
+) -> None:
+    for model in exported_run:
+        assert len(told(siamkit.evaluate(model, odd_folder).notices)) == 2
+        assert told(siamkit.evaluate(model, image_folder).notices) == []
+    assert told(siamkit.evaluate(exported_run[0]).notices) == []
+
+
+def test_images_in_memory_are_judged_too(exported_run: tuple[Path, Path], odd_folder: Path) -> None:
+    paths = sorted(odd_folder.rglob("*.png"))
+    files = [(path, path.parent.name) for path in paths]
+    pictures = [(Image.open(path), label) for path, label in files]
+    for data in (files, pictures):
+        assert len(told(siamkit.evaluate(exported_run[0], data).notices)) == 2
+
+
+def test_a_threshold_stores_what_was_lost_of_its_images(
+    exported_run: tuple[Path, Path], odd_folder: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(exported_run[0], tmp_path / "run")
+    found = siamkit.calibrate(run, odd_folder)
+    assert len(told(found.provenance.notices)) == 2
+    assert told(siamkit.calibrate(run).provenance.notices) == []
+
+
+def test_a_run_that_crops_its_own_test_images_says_so_again(
+    values_of: Any, image_folder: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    for kind in range(8):
+        part = "train" if kind < 4 else "val" if kind < 6 else "test"
+        shutil.copytree(image_folder / f"class{kind}", data / part / f"class{kind}")
+    for path in (data / "test").rglob("*.png"):
+        with Image.open(path) as image:
+            wide = Image.fromarray(np.tile(np.asarray(image), (1, 4, 1)))
+        wide.save(path)
+    values = values_of(tmp_path / "run", data={"path": str(data)}, train={"epochs": 1})
+    events: list[Any] = []
+    siamkit.fit(values, listeners=[events.append])
+    start = next(event for event in events if event.name == "run_start")
+    said = "the centre crop leaves out 75% of the area of 12 of 12 test images"
+    assert [text.startswith(said) for text in start.data["notices"]].count(True) == 1
+    assert len(told(siamkit.evaluate(tmp_path / "run").notices)) == 1

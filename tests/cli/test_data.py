@@ -227,3 +227,27 @@ def test_only_settings_of_the_data_are_taken(
         assert "must set a key of the section data" in capsys.readouterr().err
     assert check(image_folder, "--set", "data.rang=[0,1]") == 2
     assert "--set data.rang: unknown key" in capsys.readouterr().err
+
+
+def test_shapes_and_depths_are_told_for_every_part(
+    image_folder: Path, odd_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in range(8):
+        part = "train" if kind < 4 else "val"
+        shutil.copytree(image_folder / f"class{kind}", tmp_path / part / f"class{kind}")
+    shutil.copytree(odd_folder, tmp_path / "test")
+    assert check(tmp_path) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "notice: the centre crop leaves out 75% of the area of 8 of 16 test images; " in text
+    assert "notice: the values of 8 images of 16 bits end at" in text and "read as 12 bits" in text
+    assert check(tmp_path, "--set", "data.range=full", "--set", "data.fit=squash", "--json") == 0
+    [notice] = json.loads(capsys.readouterr().out)["notices"]
+    assert notice.startswith("the values of 8 test images of more than 8 bits end at")
+
+
+def test_a_set_that_is_squashed_says_so(
+    odd_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(odd_folder) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "training images are elongated: images are squashed, because a centre crop" in text

@@ -29,6 +29,7 @@ def test_what_embed_prints(cli, trained, image_folder, tmp_path):
     found = cli("embed", trained, image_folder, "-o", tmp_path / "b.parquet", "--json").json
     assert set(found) == {
         "schema", "output", "paths", "images", "dim", "resumed_at", "seconds", "kernel",
+        "notices",
     }  # fmt: skip
     assert found["schema"] == "siamkit.embed/1" and found["paths"] is None
 
@@ -73,3 +74,28 @@ def test_what_index_prints(cli, trained, image_folder, tmp_path):
     flat = cli("index", trained, tmp_path / "flat", "-o", tmp_path / "d")
     assert "labels" not in flat.out
     assert json.loads((tmp_path / "d/meta.json").read_text())["count"] == 6
+
+
+CROPPED = "note: the centre crop leaves out 75% of the area of 8 of 16 images"
+DARK = "note: the values of 8 images of more than 8 bits end at "
+
+
+def test_images_of_other_shapes_and_depths_than_in_training_are_told(
+    cli, trained, odd_folder, tmp_path
+):
+    for verb, output in (("embed", "a.npy"), ("index", "index")):
+        done = cli(verb, trained, odd_folder, "-o", tmp_path / output)
+        text = " ".join(done.out.split())
+        assert done.code == 0 and CROPPED in text and DARK in text
+        found = cli(verb, trained, odd_folder, "-o", tmp_path / f"b{output}", "--json").json
+        assert [f"note: {text}"[:40] for text in found["notices"]] == [CROPPED[:40], DARK[:40]]
+
+
+def test_an_index_whose_search_is_not_the_wanted_one_says_so(
+    cli, trained, image_folder, tmp_path, monkeypatch
+):
+    from siamkit.inference.gallery import build
+
+    monkeypatch.setattr(build, "choose_kind", lambda *_: ("exact", "using exact search"))
+    done = cli("index", trained, image_folder, "-o", tmp_path / "a")
+    assert "note: using exact search" in done.out

@@ -41,7 +41,16 @@ def test_what_is_printed(cli, index, image_folder):
 def test_a_folder_of_queries_as_json(cli, index, image_folder):
     found = cli("search", index, image_folder / "class1", "-k", 100, "--json").json
     assert found["schema"] == "siamkit.search/1"
-    assert set(found) == {"schema", "index", "kind", "images", "k", "recall@10", "queries"}
+    assert set(found) == {
+        "schema",
+        "index",
+        "kind",
+        "images",
+        "k",
+        "recall@10",
+        "notices",
+        "queries",
+    }
     assert found["recall@10"] == 1.0 and len(found["queries"]) == 6
     for query in found["queries"]:
         assert len(query["neighbours"]) == 48
@@ -93,3 +102,8 @@ def test_errors_have_their_codes(cli, index, tmp_path):
     assert cli("search", index, tmp_path / "none.png").code == 3
     assert cli("search", tmp_path, tmp_path).code == 4
     assert cli("search", index, index, "-k", 0).code == 2
+
+
+def test_queries_of_another_shape_than_in_training_are_told(cli, index, odd_folder):
+    text = " ".join(cli("search", index, odd_folder / "class0/0.png").out.split())
+    assert "note: the centre crop leaves out 75% of the area of 1 of 1 image, and its" in text

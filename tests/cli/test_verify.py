@@ -195,3 +195,12 @@ def test_several_calibrations_at_once_all_succeed(run):
     assert [process.returncode for process in done] == [0, 0, 0]
     assert read(run)["threshold"] in {found["threshold"] for found in printed}
     assert not list(run.glob(".siamkit-*"))
+
+
+def test_images_of_other_shapes_and_depths_than_in_training_are_told(cli, run, odd_folder):
+    wide, deep = odd_folder / "class0/0.png", odd_folder / "class3/0.png"
+    text = " ".join(cli("verify", run, wide, deep).out.split())
+    assert "note: the centre crop leaves out 75% of the area of 1 of 2 images" in text
+    assert "note: the values of 1 image of more than 8 bits end at" in text
+    assert len(cli("verify", run, wide, deep, "--json").json["notices"]) == 2
+    assert cli("verify", run, wide, wide, "--json").json["same"]

@@ -16,12 +16,14 @@ from siamkit.data.preparation import Preparation, bits_for, choose_fit, preparat
 from siamkit.interfaces import Fit, Preprocessing
 from siamkit.portable.looking import look
 
+NO_MARGIN = Preprocessing(crop_pct=1.0)
+
 
 def found(
     folder: Path,
     pixels: list[Any],
     boxes: Mapping[int, Box] = {},
-    own: Preprocessing = Preprocessing(crop_pct=1.0),
+    own: Preprocessing = NO_MARGIN,
     others: Mapping[str, list[Any]] = {},
     **values: Any,
 ) -> Preparation:

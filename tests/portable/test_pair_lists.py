@@ -142,3 +142,13 @@ def test_a_list_is_verified_from_python_by_a_run(exported_run, folder):
         siamkit.verify_pairs(trained, bad, device="cpu")
     with pytest.raises(CheckpointError, match="is not a run directory"):
         siamkit.verify_pairs(folder / "no run", bad)
+
+
+def test_images_of_other_shapes_and_depths_than_in_training_are_told(embedder, odd_folder):
+    path = odd_folder / "list.csv"
+    path.write_text("a,b\n" + "".join(f"class{k}/0.png,class{k}/3.png\n" for k in range(4)))
+    verdicts = verify_pairs(embedder, read_pairs(path), path)
+    shape, depth = verdicts.summary()["notices"]
+    path.unlink()
+    assert "leaves out 75% of the area of 4 of 8 images" in shape
+    assert depth.startswith("the values of 4 images of more than 8 bits end at ")
