@@ -42,15 +42,8 @@ def test_a_folder_of_queries_as_json(cli, index, image_folder):
     found = cli("search", index, image_folder / "class1", "-k", 100, "--json").json
     assert found["schema"] == "siamkit.search/1"
     assert set(found) == {
-        "schema",
-        "index",
-        "kind",
-        "images",
-        "k",
-        "recall@10",
-        "notices",
-        "queries",
-    }
+        "schema", "index", "kind", "images", "k", "recall@10", "notices", "queries",
+    }  # fmt: skip
     assert found["recall@10"] == 1.0 and len(found["queries"]) == 6
     for query in found["queries"]:
         assert len(query["neighbours"]) == 48

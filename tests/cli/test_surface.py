@@ -128,6 +128,28 @@ def test_each_flag_says_its_default():
             assert "Default: " in helps[name], name
 
 
+OPTIONAL = (
+    "pairs", "out", "file", "run", "epoch", "weights", "preset", "config", "set", "track", "target",
+    "far", "timm", "license", "max_gb", "older_than", "resume",
+)  # fmt: skip
+"""Options that add something; without them, the command leaves it out."""
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_the_help_of_each_command_says_the_default_of_each_option(path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert main([*path.split()[1:], "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for parameter in LEAVES[path].params:
+        if parameter.param_type_name != "option" or not takes_a_value(parameter):
+            continue
+        line = next(line for line in lines if parameter.opts[0] in line.split()[:3])
+        if parameter.default is not None:
+            assert f"[default: {parameter.default}]" in line, line
+        elif not parameter.required and parameter.name not in OPTIONAL:
+            assert "Default: " in line, line
+
+
 def takes_a_value(parameter) -> bool:
     return not (getattr(parameter, "is_flag", False) or parameter.name.endswith("_completion"))
 
