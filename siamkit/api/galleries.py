@@ -175,8 +175,9 @@ def search(
 
     Returns:
         ``index``, ``kind``, ``images`` (in the index), ``k``, ``recall@10`` (of an approximate
-        search, on up to 100 queries), and ``queries``. Each query has a ``path`` and
-        ``neighbours`` with ``rank``, ``score``, ``label`` and ``path``.
+        search, on up to 100 queries), ``notices`` (about the queries' shapes and depths), and
+        ``queries``. Each query has a ``path`` and ``neighbours`` with ``rank``, ``score``,
+        ``label`` and ``path``.
 
     Raises:
         CheckpointError: The index is damaged, or its run is missing or has another network now.

@@ -79,11 +79,14 @@ def find_lr(
         if name == "notice":
             notices.append(data["text"])
 
+    alone = splits is None
     if splits is None:
         splits = load_data(config.data, config.train.seed)
-        notices += [*splits.notices, *batch_notices(config.train, splits.train)]
     setup = build(with_monitor(config, splits), registries, len(splits.train.classes))
-    prepare_images(setup, splits)
+    about_images = prepare_images(setup, splits)
+    if alone:  # a run that searches its rate says the same itself
+        batches = batch_notices(config.train, splits.train)
+        notices += [*splits.notices, *batches, *about_images]
     require_loss(setup, splits)
     chosen = _chosen(setup.schedule, phase, epoch)
     setup.schedule.require_trainable([chosen])

@@ -32,7 +32,8 @@ def test_the_table_tells_what_it_was_fitted_on(render):
 
 
 def test_a_verdict_comes_first(render):
-    found = {"same": False, "score": 0.1, "threshold": 0.5, "probability": 0.01, "prior": 0.25}
+    found = {"same": False, "score": 0.1, "threshold": 0.5, "probability": 0.01, "prior": 0.25,
+             "notices": []}  # fmt: skip
     lines = render(verdict(found)).splitlines()
     assert lines[0].strip() == "different" and "probability 0.0100" in lines[1]
     assert "data in which 25 % of the pairs are the same" in lines[2]
@@ -41,11 +42,12 @@ def test_a_verdict_comes_first(render):
 def test_a_list_without_truth_has_no_rates(render):
     found = {
         "pairs": 4, "images": 3, "accepted": 1, "threshold": 0.5, "prior": 0.4, "errors": None,
-        "out": None,
+        "out": None, "notices": ["one is cut"],
     }  # fmt: skip
     lines = render(pair_list(found)).strip().splitlines()
     assert lines[0].strip() == "4 pairs of 3 images: 1 same, 3 different at threshold 0.5000"
     assert lines[1].startswith("The probabilities hold for data in which 40 % of the pairs are")
+    assert lines[-1].strip() == "note: one is cut"
     errors = {"accuracy": 0.75, "far": None, "frr": 0.25, "same": 4, "different": 0}
     text = render(pair_list({**found, "errors": errors}))
     assert "accuracy 75 %, FRR 25 %" in text and "FAR" not in text

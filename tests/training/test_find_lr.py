@@ -73,6 +73,12 @@ def test_wrong_arguments_are_refused(
     assert str(caught.value).startswith(message)
 
 
+def test_what_is_lost_of_the_images_is_told(run_values: RunValues, odd_folder: Path) -> None:
+    values = run_values(data={"path": str(odd_folder), "val_fraction": 0.5})
+    notices = found(values)["notices"]
+    assert any("read as 12 bits" in text for text in notices)
+
+
 @pytest.mark.slow
 def test_the_result_is_the_same_for_a_seed_and_holds_the_curves(run_values: RunValues) -> None:
     values = run_values(engine={"cache": "off", "prefix": "folded"})

@@ -114,6 +114,31 @@ def test_a_list_of_pairs_gets_the_verdicts_of_siamkit(flags, both, exported, lis
     assert ours == theirs and ours[0] == 3 and "row 2: gone.png: no such file" in ours[2]
 
 
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_lost_shapes_and_depths_are_told_as_siamkit_tells_them(
+    flags, both, exported, photos, tmp_path
+):
+    with Image.open(photos / "class0/0.png") as image:
+        grey = np.asarray(image.convert("L"))
+    wide, dark = tmp_path / "wide.png", tmp_path / "dark.png"
+    Image.fromarray(np.tile(grey, (1, 4))).save(wide)
+    Image.fromarray(grey.astype(np.uint16) * 16).save(dark)
+    listing, out = tmp_path / "pairs.csv", tmp_path / "out.npy"
+    listing.write_text("a,b\nwide.png,dark.png\n")
+    verdict = ["verify", exported[1], wide, dark, *flags]
+    pairs = ["verify", exported[1], "--pairs", listing, *flags]
+    for command in (verdict, pairs):
+        ours, theirs = both(command, command)
+        assert ours == theirs and ours[0] == 0
+        text = " ".join((ours[1] + ours[2]).split())
+        assert "leaves out 75% of the area of 1 of 2 images" in text
+        assert "the values of 1 image of more than 8 bits end at" in text
+    ours, _ = both(["embed", exported[1], wide, "-o", out, *flags], ["-V"])
+    assert "leaves out 75% of the area of 1 of 1 image" in " ".join(ours[1].split())
+    ours, _ = both(["search", exported[1], photos, wide, *flags], ["-V"])
+    assert "leaves out 75% of the area of 1 of 1 image" in " ".join(ours[1].split())
+
+
 def test_embed_writes_what_siamkit_writes(both, exported, photos, tmp_path):
     ours, theirs = both(
         ["embed", exported[1], photos, "-o", tmp_path / "ours.npy", "--json"],
