@@ -296,7 +296,7 @@ def test_a_kernel_that_is_gone_is_told_on_resuming(
     api.resume(values["run_dir"], listeners=[events.append])
     texts = [event.data["text"] for event in events if event.name == "notice"]
     (notice,) = [text for text in texts if "kernel" in text]
-    assert "the phase's first kernel" in notice and "not installed" in notice
+    assert "the phase started with is replaced" in notice and "not installed" in notice
 
 
 @pytest.mark.parametrize(
