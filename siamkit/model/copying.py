@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from siamkit.errors import ConfigError
 
@@ -73,7 +74,10 @@ def _sharing(module: nn.Module) -> set[tuple[str, str]]:
     places = sorted(
         (tensor.data_ptr(), _end(tensor), name)
         for name, tensor in tensors
-        if tensor.layout == torch.strided and tensor.device.type != "meta" and tensor.numel()
+        if not is_lazy(tensor)  # it has no memory yet
+        and tensor.layout == torch.strided
+        and tensor.device.type != "meta"
+        and tensor.numel()
     )
     shared, reach, owner = set(), 0, ""
     for start, end, name in places:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from siamkit.engine.kernels import batch_size
 from siamkit.engine.phase import Execution
+from siamkit.errors import is_out_of_memory
 from siamkit.freezing.allocations import Bytes
 from siamkit.freezing.memory import Memory, probe_images
 from siamkit.freezing.peak import Costs, Forward, Passes, memory_of_loss, memory_of_step
@@ -19,7 +20,8 @@ from siamkit.training.optimizer import update_memory
 from siamkit.training.step import autocast
 
 Predict = Callable[[int], Memory | None]
-"""Returns the memory of a step by the most images in a forward pass; None if the loss fails."""
+"""Returns the memory of a step by the most images in a forward pass; None if the loss fails, or
+if the memory runs out for a few images already."""
 
 
 def predictor(setup: Setup, forward: Forward | None = None) -> Predict:
@@ -56,18 +58,22 @@ def predictor(setup: Setup, forward: Forward | None = None) -> Predict:
         outside = costs()
         if outside is None:
             return None
-        passes = -(-compared // largest)
-        return memory_of_step(
-            setup.net,
-            chosen,
-            Passes(
-                images=views * -(-compared // passes),
-                count=passes,
-                losses=-(-train.batch_size // compared),
-            ),
-            outside,
-            lambda: autocast(setup.device, train.precision),
+        count = -(-compared // largest)
+        passes = Passes(
+            images=views * -(-compared // count),
+            count=count,
+            losses=-(-train.batch_size // compared),
         )
+        try:
+            return memory_of_step(
+                setup.net, chosen, passes, outside,
+                lambda: autocast(setup.device, train.precision),
+            )  # fmt: skip
+        except Exception as error:
+            # A network without a fake form is tried on a few real images.
+            if not is_out_of_memory(error):
+                raise
+            return None
 
     return predict
 

@@ -226,6 +226,8 @@ def test_sigterm_after_the_training_loses_nothing_and_says_what_is_missing(
 
 IN_THE_RANGE_TEST = """
 import os, signal, sys
+# A process that was started in the background may ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from siamkit.training import find_lr
 run_range_test = find_lr.run_range_test
 def asked(*given):
