@@ -10,19 +10,19 @@ from siamkit.data.images import ImageSet
 from siamkit.files import open_regular
 from siamkit.portable.threads import in_threads
 
-_WHOLE = 64 << 10  # bytes of a file that is read whole
+_WHOLE = 1 << 20  # bytes of a file that is read whole
 _BLOCK = 16 << 10
-_BLOCKS = 4
+_STEPS = 64  # a larger file has a block at each end, and the blocks begin 1/64 of it apart
 _THREADS = 8
 
 
 def digest(images: ImageSet | None) -> str:
     """Return the SHA-256 of all images' keys, labels and contents, and of their known tuples.
 
-    Files of up to 64 KiB are read whole. Of a larger file, the size and four blocks of 16 KiB
-    count, spread evenly from its start to its end. So the digest notices an image that was replaced
-    or encoded again, but not an edit of a few bytes in a large file. A file out of reach counts as
-    one without content. An empty set and None have a digest too.
+    Files of up to 1 MiB are read whole. Of a larger file, the size and 65 blocks of 16 KiB count,
+    spread evenly from its start to its end. So the digest notices every change of a small file, and
+    in a large file every changed stretch of 1/64 of its bytes, but not every edit of a few bytes. A
+    file out of reach counts as one without content. An empty set and None have a digest too.
     """
     result = hashlib.sha256()
     samples = images.samples if images else ()
@@ -47,8 +47,8 @@ def _content(path: Path) -> str:
             if size <= _WHOLE:
                 content.update(file.read())
             else:
-                for number in range(_BLOCKS):
-                    file.seek(number * (size - _BLOCK) // (_BLOCKS - 1))
+                for number in range(_STEPS + 1):
+                    file.seek(number * (size - _BLOCK) // _STEPS)
                     content.update(file.read(_BLOCK))
     except OSError:
         return "gone"

@@ -40,10 +40,10 @@ def test_images_that_swap_their_pixels_are_noticed(tmp_path: Path, side: int, ki
     assert digest(images) != before
 
 
-@pytest.mark.parametrize("place", [0, 1000, 40_000, -1])
-def test_one_bit_of_a_small_file_is_noticed(tmp_path: Path, place: int) -> None:
+@pytest.mark.parametrize("place", [0, 1000, 100_000, 1_000_000, -1])
+def test_one_bit_of_a_file_of_one_megabyte_is_noticed(tmp_path: Path, place: int) -> None:
     image = tmp_path / "a.png"
-    content = bytearray(64 << 10)
+    content = bytearray(1 << 20)
     image.write_bytes(content)
     images = ImageSet((Sample(image, 0, "a.png"),), ("a",))
     before = digest(images)
@@ -52,19 +52,25 @@ def test_one_bit_of_a_small_file_is_noticed(tmp_path: Path, place: int) -> None:
     assert digest(images) != before
 
 
-@pytest.mark.parametrize("place", [0, 1 / 3, 2 / 3, 1])
-def test_a_large_file_is_noticed_by_its_size_and_by_four_blocks(
-    tmp_path: Path, place: float
-) -> None:
-    image = tmp_path / "a.png"
-    content = bytearray(1_000_001)
-    image.write_bytes(content)
-    images = ImageSet((Sample(image, 0, "a.png"),), ("a",))
+@pytest.mark.parametrize("size", [(1 << 20) + 1, 3_000_000, 100_000_000])
+def test_every_changed_64th_of_a_large_file_is_noticed(tmp_path: Path, size: int) -> None:
+    image = tmp_path / "a.bmp"
+    with image.open("wb") as file:
+        file.truncate(size)  # zeros that take no space on the disk
+    images = ImageSet((Sample(image, 0, "a.bmp"),), ("a",))
     before = digest(images)
-    content[int(place * (len(content) - (16 << 10)) + (8 << 10))] ^= 1
-    image.write_bytes(content)
-    assert digest(images) != before
-    image.write_bytes(bytes(len(content) + 1))
+    stretch = size // 64
+    for start in (0, 1, 20_000, stretch // 2, size // 2, size - stretch - 1, size - stretch):
+        with image.open("r+b") as file:
+            file.seek(start)
+            file.write(b"\1" * stretch)
+        assert digest(images) != before, start
+        with image.open("r+b") as file:
+            file.seek(start)
+            file.write(bytes(stretch))
+    assert digest(images) == before
+    with image.open("r+b") as file:
+        file.truncate(size + 1)
     assert digest(images) != before
 
 
