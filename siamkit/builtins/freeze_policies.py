@@ -8,13 +8,12 @@ depend on the *number* of epochs, so a longer run begins with the same phases.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Generic, Literal, TypeVar
 
-import regex
 from pydantic import AfterValidator, Field
 
+from siamkit.builtins.patterns import matching, require_compilable
 from siamkit.builtins.plateau import plateaus
 from siamkit.errors import ConfigError
 from siamkit.hookspecs import Register, hookimpl
@@ -22,40 +21,6 @@ from siamkit.interfaces import HEAD, FreezePlan, FreezePolicy, NormMode, Options
 from siamkit.spelling import command
 
 _SHOWN = 8
-
-
-_SECONDS = 1.0  # limit of the search for one pattern in all names; it should take milliseconds
-
-
-def _compiles(pattern: str) -> str:
-    try:
-        regex.compile(pattern)
-    except (regex.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"not a regular expression: {error}") from None
-    return pattern
-
-
-def _matching(pattern: str, names: Iterable[str]) -> set[str]:
-    """Return the names in which the pattern is found.
-
-    Raises:
-        ConfigError: The search takes too long, since some patterns take exponential time.
-    """
-    compiled, end = regex.compile(pattern), time.monotonic() + _SECONDS
-    matching = set()
-    for name in names:
-        try:
-            # A timeout of zero or less would mean no timeout.
-            if compiled.search(name, timeout=max(end - time.monotonic(), 1e-3)):
-                matching.add(name)
-        except TimeoutError:
-            raise ConfigError(
-                f"the pattern takes more than {_SECONDS:g} s to find in all parameter names",
-                where="freeze.patterns",
-                got=pattern,
-                hint="avoid repeats within repeats, such as (a+)+",
-            ) from None
-    return matching
 
 
 # --- options -------------------------------------------------------------------------------------
@@ -186,7 +151,7 @@ class FewOptions(Options):
 class RegexOptions(BackboneRate):
     """Options of ``regex``."""
 
-    patterns: tuple[Annotated[str, AfterValidator(_compiles)], ...] = Field(
+    patterns: tuple[Annotated[str, AfterValidator(require_compilable)], ...] = Field(
         ...,
         min_length=1,
         description="Regular expressions that are searched for in the parameter names. Every "
@@ -311,8 +276,8 @@ class Regex(_Policy[RegexOptions]):
         names = _parameters(stages)
         matched: set[str] = set()
         for pattern in self.options.patterns:
-            matching = _matching(pattern, names)
-            if not matching:
+            found = matching(pattern, names, "freeze.patterns")
+            if not found:
                 raise ConfigError(
                     "the pattern matches no parameter",
                     where="freeze.patterns",
@@ -320,7 +285,7 @@ class Regex(_Policy[RegexOptions]):
                     allowed=_some(names),
                     hint=f"{command('inspect', parameters=True)} lists all parameters",
                 )
-            matched |= matching
+            matched |= found
         return _plan_few(stages, matched, self.options)
 
 

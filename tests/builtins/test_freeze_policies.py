@@ -282,17 +282,6 @@ def test_each_pattern_must_match():
     assert "siamkit.inspect(parameters=True)" in message
 
 
-@pytest.mark.parametrize("pattern", [
-    r"^((\w|\.)+)+[!?]", r"([a-z.0-9]+)*[!?]$",  # exponential time in Python's re
-    r"^(.*)(.*)(.*)(.*)(.*)(.*)(.*)\1\2\3\4\5\6\7[!?]$",  # and with every engine
-])  # fmt: skip
-@pytest.mark.timeout(30)
-def test_a_pattern_that_would_search_for_ever_is_refused(pattern):
-    with pytest.raises(ConfigError, match=r"freeze\.patterns: the pattern (takes|matches no)") as e:
-        plan(make("regex", patterns=[pattern]))
-    assert ("\\1" in pattern) == ("repeats within repeats" in str(e.value))
-
-
 def test_patterns_may_look_around():
     p = plan(make("regex", patterns=[r"^(?!.*bn).*stem"]))
     assert p.trainable == {"backbone.stem.conv.weight", *HEAD_STAGE.parameters}
@@ -315,6 +304,11 @@ def test_full_trains_everything_with_layerwise_decay():
         ("full", {"norm": "eval"}, r"freeze\.norm: must be 'frozen', 'affine' or 'train'"),
         ("norm-only", {"norm": "frozen"}, r"freeze\.norm: must be 'affine' or 'train'"),
         ("regex", {"patterns": ["layer["]}, r"freeze\.patterns\.0: not a regular expression"),
+        (
+            "regex",
+            {"patterns": ["((a{1000}){1000}){1000}"]},
+            r"freeze\.patterns\.0: the pattern is",
+        ),
         ("regex", {"patterns": []}, r"freeze\.patterns"),
         ("freeze-all", {"n": 1}, "unknown key"),
     ],
