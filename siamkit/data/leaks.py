@@ -15,12 +15,13 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from siamkit.data.hamming import near_groups
 from siamkit.data.images import ImageSet, Sample
 from siamkit.data.rowkeys import each_digest
 from siamkit.errors import DataError
-from siamkit.portable.decode import RGB, Decoding, decode
+from siamkit.portable.decode import RGB, Decoding, with_decoded
 from siamkit.portable.folders import listed
 from siamkit.portable.threads import in_threads
 from siamkit.spelling import command
@@ -222,9 +223,11 @@ def _perceptual_hash(sample: Sample, how: Decoding) -> int:
     """Return the perceptual hash of an image; 0 for an image of one colour."""
     from imagehash import phash
 
-    image = decode(sample.path, how, sample.box)
-    low, high = image.getextrema()
-    return 0 if low == high else int(str(phash(image)), 16)
+    def hash_of(image: Image.Image) -> int:
+        low, high = image.getextrema()
+        return 0 if low == high else int(str(phash(image)), 16)
+
+    return with_decoded(sample.path, how, sample.box, hash_of)
 
 
 def require_apart(sets: Sets, where: str, *, strict: bool) -> list[str]:

@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..errors import DataError, SiamkitError
 from .depth import is_deep_grey, require_range, to_eight_bit
 from .geometry import Box
+from .pixel_budget import Claim, decoded_at_once
 from .preprocessing import MAX_PIXELS, Preprocessing, ValueRange
 from .together import Together
+
+R = TypeVar("R")
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """The formats that are decoded. A file's format is found from its content, not its name."""
@@ -82,8 +85,22 @@ def decode(path: Path, how: Decoding = RGB, box: Box | None = None) -> Image.Ima
     Raises:
         DataError: The file is missing, empty, truncated, too large, or not in :data:`FORMATS`.
     """
-    with quiet(), opened(path, how) as image:
-        return pixels_of(image, how, box, str(path))[0]
+    return with_decoded(path, how, box, lambda image: image)
+
+
+def with_decoded(path: Path, how: Decoding, box: Box | None, use: Callable[[Image.Image], R]) -> R:
+    """Return what ``use`` returns for an image that is decoded as :func:`decode` does.
+
+    In threads, images do not pile up: their pixels count against :data:`.decoded_at_once` until
+    ``use`` returns.
+    """
+
+    def work(claim: Claim) -> R:
+        with quiet(), opened(path, how) as image:
+            claim(image)
+            return use(pixels_of(image, how, box, str(path))[0])
+
+    return decoded_at_once.share(work)
 
 
 def prepare(image: Image.Image, how: Decoding = RGB, *, where: str = "image") -> Image.Image:
@@ -97,9 +114,14 @@ def prepare(image: Image.Image, how: Decoding = RGB, *, where: str = "image") ->
     Raises:
         DataError: The image is empty, too large, truncated, or of a mode without a defined range.
     """
-    with quiet(), _as_data_error(where, how.max_pixels):
-        _check(image, where, how)
-        return pixels_of(image, how, None, where)[0]
+
+    def work(claim: Claim) -> Image.Image:
+        with quiet(), _as_data_error(where, how.max_pixels):
+            _check(image, where, how)
+            claim(image)
+            return pixels_of(image, how, None, where)[0]
+
+    return decoded_at_once.share(work)
 
 
 def upright(image: Image.Image) -> tuple[Image.Image, bool]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
@@ -21,9 +23,12 @@ from .decode import (
 )
 from .depth import is_deep, to_eight_bit
 from .geometry import Box
+from .pixel_budget import Claim, decoded_at_once
 from .threads import in_threads
 
 _THREADS = 8
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +78,24 @@ def look(
     """
     boxes = boxes or {}
 
-    def facts(path: Path) -> Facts:
+    def facts(path: Path, claim: Claim) -> Facts:
         box = boxes.get(path)
         try:
             with opened(path, how) as image:
                 form, mode, size, oriented = str(image.format), image.mode, image.size, True
                 deep = is_deep(image)
                 if full:
-                    _, oriented = pixels_of(image, how, box, str(path))
+                    claim(image)
+                    oriented = pixels_of(image, how, box, str(path))[1]
                 elif box is not None:
-                    require_inside(box, _upright_size(image), str(path))
+                    require_inside(box, _upright_size(image, claim), str(path))
                 return Facts(path, None, form, mode, size, oriented, deep)
         except DataError as error:
             return Facts(path, error.what, hint=None if error.hint == REPAIR else error.hint)
 
     # Threads hide the latency of network file systems.
     with quiet():
-        yield from in_threads(facts, paths, _THREADS)
+        yield from in_threads(_sharing(facts), paths, _THREADS)
 
 
 def largest_value(paths: Sequence[Path], how: Decoding = RGB) -> float:
@@ -103,14 +109,15 @@ def largest_value(paths: Sequence[Path], how: Decoding = RGB) -> float:
         DataError: An image cannot be read, or its values do not suit the range.
     """
 
-    def largest(path: Path) -> float:
+    def largest(path: Path, claim: Claim) -> float:
         with opened(path, how) as image:
+            claim(image)
             image.load()
             to_eight_bit(image, how.value_range, str(path))
             return float(image.getextrema()[1])  # type: ignore[arg-type]
 
     with quiet():
-        return max(in_threads(largest, paths, _THREADS))
+        return max(in_threads(_sharing(largest), paths, _THREADS))
 
 
 def unreadable(
@@ -125,8 +132,13 @@ def unreadable(
     return [(facts.path, facts.problem) for facts in looks if facts.problem]
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
+def _sharing(work: Callable[[Path, Claim], R]) -> Callable[[Path], R]:
+    return lambda path: decoded_at_once.share(partial(work, path))
+
+
+def _upright_size(image: Image.Image, claim: Claim) -> tuple[int, int]:
     if image.format == "PNG":
+        claim(image)
         image.load()  # in a PNG, the EXIF data may follow the pixels
     width, height = image.size
     # For a TIFF, Pillow's size is already that of the upright image.

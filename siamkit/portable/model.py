@@ -16,7 +16,7 @@ from ..errors import CheckpointError
 from ..files import path_of
 from .calibration import Calibration, Verdict
 from .cosine import cosine, directions, require_direction, require_finite
-from .decode import Decoding, opened, pixels_of, prepare, quiet
+from .decode import Decoding, prepare, quiet, with_decoded
 from .embedding import BATCH_SIZE
 from .inputs import (
     array_of,
@@ -294,8 +294,7 @@ class ExportedModel:
     def _input(self, item: ImageLike, name: str) -> Floats:
         how = self.decoding
         if isinstance(item, str | Path):
-            with opened(Path(item), how) as image:
-                return self._prepare(pixels_of(image, how, None, name)[0])
+            return with_decoded(Path(item), how, None, self._prepare)
         picture = picture_of(item, name)
         return self._prepare(prepare(picture, how, where=name))
 

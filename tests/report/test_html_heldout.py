@@ -242,6 +242,14 @@ def test_a_thumbnail_of_a_deep_image_has_its_range(tmp_path):
     assert grey[12] > 250 and grey[None] < 20
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_an_image_above_the_runs_own_limit_has_no_thumbnail(suffix, tmp_path):
+    Image.new("RGB", (900, 900)).save(tmp_path / f"a.{suffix}")
+    images, sizes = {0: sample(tmp_path / f"a.{suffix}")}, {0: 96}
+    assert thumbs.thumbnails(images, sizes, PAD, 900 * 900)[0]
+    assert thumbs.thumbnails(images, sizes, PAD, 900 * 900 - 1) == {0: None}
+
+
 def test_a_damaged_file_has_no_thumbnail(tmp_path):
     Image.new("RGB", (900, 900)).save(tmp_path / "a.jpg")
     data = (tmp_path / "a.jpg").read_bytes()

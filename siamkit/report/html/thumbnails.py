@@ -18,7 +18,8 @@ from siamkit.data.images import Sample
 from siamkit.data.views import EvalView
 from siamkit.errors import DataError
 from siamkit.interfaces import Preprocessing
-from siamkit.portable.decode import RGB, Decoding, decode, upright
+from siamkit.portable.decode import Decoding, decode, quiet, upright
+from siamkit.portable.preprocessing import MAX_PIXELS
 
 LARGE, SMALL = 96, 56
 BUDGET = 4_400_000
@@ -31,6 +32,7 @@ def thumbnails(
     images: Mapping[int, Sample],
     sizes: Mapping[int, int],
     preprocessing: Preprocessing,
+    max_pixels: int = MAX_PIXELS,
 ) -> dict[int, str | None]:
     """Return a small WebP of each image's evaluation view, in base64; None for unreadable files.
 
@@ -41,9 +43,11 @@ def thumbnails(
         images: The images by number.
         sizes: The longest side of each thumbnail in pixels, by number.
         preprocessing: How the network's images are prepared.
+        max_pixels: The most pixels that an image may have; larger images count as unreadable.
     """
+    how = Decoding(3, preprocessing.value_range, max_pixels)
     views = {size: _view(preprocessing, size) for size in set(sizes.values())}
-    small = {n: _small(image, views[sizes[n]]) for n, image in images.items()}
+    small = {n: _small(image, views[sizes[n]], how) for n, image in images.items()}
     encoded: dict[int, str | None] = {}
     for quality in _QUALITIES:
         encoded = {
@@ -62,10 +66,10 @@ def _view(preprocessing: Preprocessing, size: int) -> EvalView:
     return EvalView(replace(preprocessing, size=small, interpolation="bicubic"))
 
 
-def _small(sample: Sample, view: EvalView) -> Image.Image | None:
+def _small(sample: Sample, view: EvalView, how: Decoding) -> Image.Image | None:
     try:
-        size, how = max(view.preprocessing.size), Decoding(3, view.preprocessing.value_range)
-        whole = _fraction(sample.path, size) if sample.box is None else None
+        size = max(view.preprocessing.size)
+        whole = _fraction(sample.path, size, how) if sample.box is None else None
         image = view.resize(whole or decode(sample.path, how, sample.box))
     except DataError:
         return None
@@ -75,14 +79,14 @@ def _small(sample: Sample, view: EvalView) -> Image.Image | None:
     return clean
 
 
-def _fraction(path: Path, size: int) -> Image.Image | None:
+def _fraction(path: Path, size: int, how: Decoding) -> Image.Image | None:
     """Return a large JPEG decoded at reduced size, which is faster; None for other images."""
     try:
-        with path.open("rb") as stream, Image.open(stream, formats=("JPEG",)) as image:
+        with quiet(), path.open("rb") as stream, Image.open(stream, formats=("JPEG",)) as image:
             # A view that crops keeps no more than a square of the shorter side.
             if image.mode != "RGB" or min(image.size) < 8 * size:
                 return None
-            if image.width * image.height > RGB.max_pixels:
+            if image.width * image.height > how.max_pixels:
                 return None
             image.draft("RGB", (2 * size, 2 * size))
             return upright(image)[0].copy()

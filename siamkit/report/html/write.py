@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from siamkit.errors import ConfigError
+from siamkit.config import flat
+from siamkit.errors import ConfigError, SiamkitError
 from siamkit.files import write_atomic
+from siamkit.portable.preprocessing import MAX_PIXELS
 from siamkit.report.html import model
 from siamkit.report.html.context import charts_of, context_of
 from siamkit.report.html.gather import gather
@@ -31,7 +33,7 @@ def write_html(run: OpenRun, output: Path | None = None) -> dict[str, Any]:
     thumbs: dict[int, str | None] = {}
     if gathered.held is not None and gathered.held.near is not None:
         wishes = model.thumbnail_wishes(gathered.held, gathered.map)
-        thumbs = thumbnails(*wishes, gathered.held.held.preprocessing)
+        thumbs = thumbnails(*wishes, gathered.held.held.preprocessing, _max_pixels(run))
     context = context_of(gathered, charts, thumbs, datetime.now(UTC))
     text = render(charts, context)
     write_atomic(path, text, _HINT)
@@ -43,3 +45,12 @@ def write_html(run: OpenRun, output: Path | None = None) -> dict[str, Any]:
         "part": gathered.held.held.part if gathered.held is not None else None,
         "notices": context["notices"],
     }
+
+
+def _max_pixels(run: OpenRun) -> int:
+    """Return the run's ``data.max_pixels``. The config is not resolved, so no plugin is needed."""
+    try:
+        value = dict(flat(run.dir.read_config())).get("data.max_pixels")
+    except SiamkitError:  # the report has a notice about a damaged config
+        value = None
+    return value if isinstance(value, int) else MAX_PIXELS
