@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from .decode import FORMATS
+from .decode import FORMATS, quiet
 
 _SIGNATURE = 16  # the first bytes of a file, by which Pillow tells formats apart
 
@@ -29,34 +29,42 @@ def is_image_name(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in image_endings()
 
 
-def is_other_image_name(name: str) -> bool | None:
-    """Return whether a file name has the ending of any image format; None for unknown endings.
+def is_other_image_name(name: str) -> bool:
+    """Return whether a file name has the ending of any image format.
 
     This is asked about names that :func:`is_image_name` rejects.
     """
-    kind = _kind(PurePosixPath(name).suffix.lower())
-    return None if kind is None else kind.startswith("image/")
+    return _kind(PurePosixPath(name).suffix.lower()).startswith("image/")
 
 
 def holds_image(path: Path) -> bool:
-    """Return whether a file has the signature of one of :data:`FORMATS`."""
+    """Return whether a file has the signature and the header of one of :data:`FORMATS`."""
     try:
         if not path.is_file():  # a FIFO would block the read for ever
             return False
         with path.open("rb") as file:
             start = file.read(_SIGNATURE)
-    except OSError:
+            if len(start) < _SIGNATURE or not any(_accepts(name, start) for name in FORMATS):
+                return False
+            file.seek(0)
+            # A text that begins with BM or Py has the signature of a BMP or PPM.
+            with quiet(), Image.open(file, formats=FORMATS):
+                return True
+    except Image.DecompressionBombError:
+        return True
+    except MemoryError:
+        raise
+    except Exception:  # damaged headers can raise almost any exception
         return False
-    return len(start) == _SIGNATURE and any(_accepts(name, start) for name in FORMATS)
 
 
 @cache
-def _kind(ending: str) -> str | None:
-    """Return the MIME type or encoding of a file name ending; None if the ending is unknown."""
+def _kind(ending: str) -> str:
+    """Return the MIME type or encoding of a file name ending; empty if the ending is unknown."""
     # A new instance has only Python's own table, so no file of the system changes the result.
     kind, encoding = mimetypes.MimeTypes().guess_type(f"x{ending}", strict=False)
     by_pillow = Image.MIME.get(Image.registered_extensions().get(ending, ""))
-    return encoding or kind or by_pillow
+    return encoding or kind or by_pillow or ""
 
 
 def _accepts(name: str, start: bytes) -> bool:

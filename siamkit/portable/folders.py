@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from ..errors import DataError
 from ..words import plural
 from .endings import holds_image, image_endings, is_image_name, is_other_image_name
+from .tables import ENDINGS
 
 _LISTED = 10
-_SNIFFED = 1000  # the most files with unknown endings whose content is looked at
 
 Parts = tuple[str, ...]
 
@@ -66,8 +66,6 @@ class _Walk:
     hidden: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-    sniffed: int = 0
     escaping: list[str] = field(default_factory=list)
     circular: list[str] = field(default_factory=list)
 
@@ -104,7 +102,7 @@ def scan(root: Path, hint: str = "put each class's images into a folder of its o
             hint="copy the images into the folder, or pass a folder that contains both",
         )
     if not walk.folders:
-        names = [*walk.unread, *walk.others, *walk.unknown]
+        names = [*walk.unread, *walk.others]
         endings = Counter(PurePosixPath(name).suffix.lower() or name for name in names)
         listing = ", ".join(f"{ending} ({n})" for ending, n in endings.most_common(5))
         raise DataError(
@@ -151,12 +149,9 @@ def _visit(
         elif is_image_name(name):
             images.append(name)
         else:
-            is_image = is_other_image_name(name)
-            if is_image is None and walk.sniffed < _SNIFFED:
-                walk.sniffed += 1
-                is_image = holds_image(target)
-            lists = {True: walk.unread, False: walk.others, None: walk.unknown}
-            lists[is_image].append(key)
+            is_table = target.suffix.lower() in ENDINGS
+            is_image = is_other_image_name(name) or (not is_table and holds_image(target))
+            (walk.unread if is_image else walk.others).append(key)
     if images:
         walk.folders[parts] = tuple(sorted(images))
     return inner
@@ -170,7 +165,6 @@ def _notices(walk: _Walk) -> tuple[str, ...]:
     kinds = (
         (walk.hidden, "hidden file or folder", "hidden files or folders"),
         (walk.others, "file that is not an image", "files that are not images"),
-        (walk.unknown, "file with an unknown ending", "files with unknown endings"),
         (walk.circular, "link to a folder around it", "links to folders around them"),
         (empty, "folder without images", "folders without images"),
     )

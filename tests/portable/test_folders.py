@@ -169,16 +169,29 @@ def test_sets_are_sorted():
     assert [sample.key for sample in images.samples] == ["a/1", "b/1", "b/2"]
 
 
-def test_files_with_unknown_endings_that_were_not_looked_at_are_not_called_other_files(
-    make_images, monkeypatch
-):
-    monkeypatch.setattr(folders, "_SNIFFED", 1)
+def test_the_content_decides_whatever_the_ending(make_images):
+    names = ("a.bin", "b.txt", "c.obj", "d.php", "e.json", "f.tar.gz", "g.mp4", "h.odd", "i")
+    root = make_images({"cat": 1, **{f"z{name}": 1 for name in names}})
+    for name in names:
+        (root / f"z{name}/0.png").rename(root / f"z{name}/{name}")
+        (root / "cat" / name).write_text("BM, Python and P0 begin texts, too")
+    [left_out, ignored, empty] = scan(root).notices
+    assert left_out.startswith("left out 9 images whose format or name siamkit does not read: ")
+    assert "; 9 folders lost with them: " in left_out
+    assert ignored.startswith("ignored 9 files that are not images: cat/a.bin, ")
+    assert empty.startswith("ignored 9 folders without images: ")
+
+
+def test_every_file_is_looked_at_except_hidden_ones_and_tables(make_images, monkeypatch):
+    looked_at: list[str] = []
+    monkeypatch.setattr(folders, "holds_image", lambda path: looked_at.append(path.name))
     root = make_images({"a": 1})
-    for name in ("x.odd1", "y.odd1", "z.odd1"):
-        (root / "a" / name).write_text("neither of them is an image")
-    (notice_looked_at, notice_unknown) = scan(root).notices
-    assert notice_looked_at.startswith("ignored 1 file that is not an image")
-    assert notice_unknown.startswith("ignored 2 files with unknown endings")
+    for name in ("t.csv", "t.TSV", "t.parquet", ".hidden"):
+        (root / "a" / name).touch()
+    for number in range(1200):
+        (root / "a" / f"{number}.txt").touch()
+    assert scan(root).notices[1].startswith("ignored 1203 files that are not images")
+    assert len(looked_at) == 1200
 
 
 def test_images_to_embed_need_no_class_folders(tmp_path: Path) -> None:
