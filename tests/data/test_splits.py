@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from siamkit.config import DataConfig
 from siamkit.data.opening import load_data
-from siamkit.data.splits import held_out
+from siamkit.data.splits import HoldOut, held_out
 from siamkit.errors import DataError
 
 TWO = {"a": 2, "b": 2}
@@ -168,6 +168,14 @@ def test_images_beside_class_folders_are_told(make_images):
     assert load(root).notices == (f"ignored 3 images outside class folders: {root}",)
     root = make_images({"train": 1, **below("train", TWO), **below("val", TWO)}, root / "class0/x")
     assert load(root).notices == (f"ignored 1 image outside class folders: {root}/train",)
+
+
+@pytest.mark.parametrize(("choice", "share"), [
+    (HoldOut(folds=2), 0.5), (HoldOut(folds=4), 0.25), (HoldOut(folds=5, fold=3), 0.2),
+    (HoldOut(0.3), 0.3), (HoldOut(0.8), 0.2), (HoldOut(0.3, folds=10), 0.1),
+])  # fmt: skip
+def test_the_smaller_part_gets_its_share_of_the_names(choice, share):
+    assert choice.share == pytest.approx(share)
 
 
 # --- what cannot be used -------------------------------------------------------------------------

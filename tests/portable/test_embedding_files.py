@@ -46,11 +46,14 @@ def test_npy_and_its_list(embedder, images, tmp_path):
         paths = [row["path"] for row in csv.DictReader(file)]
     assert paths == [str(path.absolute()) for path in files_of(images)]
     assert (result["images"], result["dim"], result["resumed_at"]) == (48, 8, 0)
+    assert (result["output"], result["paths"]) == (
+        str(tmp_path / "out.npy"), str(tmp_path / "out.csv"))  # fmt: skip
     assert not workplace(tmp_path / "out.npy").exists()
 
 
 def test_parquet(embedder, images, tmp_path):
-    embed_to_file(embedder, images, tmp_path / "out.parquet")
+    result = embed_to_file(embedder, images, tmp_path / "out.parquet")
+    assert (result["output"], result["paths"]) == (str(tmp_path / "out.parquet"), None)
     table = pq.read_table(tmp_path / "out.parquet")
     found = np.array(table["embedding"].to_pylist(), dtype=np.float32)
     np.testing.assert_allclose(found, embedder.embed(images).numpy(), rtol=1e-4, atol=1e-5)
