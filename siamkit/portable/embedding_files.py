@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import fsync, open_regular, reading, writing
 from ..spelling import argument
+from .arrays import mapped
 from .cosine import require_finite
 from .embedding import BATCH_SIZE, Embeds
 from .filling import HINT, OnProgress, fill, working, workplace
@@ -151,11 +152,7 @@ def read_embeddings(path: Path, width: int) -> tuple[Any, list[Path]]:
         text = file.read().decode("utf-8", errors="surrogateescape")
     # Not splitlines, which would split at more characters than newlines, and lose those in names.
     lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line]
-    with reading(path, hint):
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError):
-            raise CheckpointError("the file is damaged", where=str(path), hint=hint) from None
+    array = mapped(path, hint)
     if not lines or lines[0] != [_HEADER] or any(len(line) != 1 for line in lines):
         raise CheckpointError("is no list of images", where=str(names), hint=hint)
     if array.ndim != 2 or array.dtype != np.float32 or len(array) != len(lines) - 1:

@@ -26,6 +26,7 @@ from ..errors import CheckpointError, ConfigError
 from ..files import is_there, open_regular, path_of, put_back, reading
 from ..json_files import parsed, read_json, unsealed
 from ..spelling import command
+from .arrays import mapped
 from .cosine import directions, require_direction
 from .manifest import FileSeal, seal_of
 from .nearest import nearest
@@ -199,10 +200,11 @@ class Gallery(Searched):
         with reading(self.path, _hint()):
             self.meta = _read_meta(self.path)
             _check(self.path, self.meta, verify)
-        self.embeddings = _mapped(self.path / EMBEDDINGS)
-        self._offsets = _mapped(self.path / OFFSETS)
-        shapes = (self.embeddings.shape, self._offsets.shape)
-        if shapes != ((self.meta.count, self.meta.dim), (self.meta.count + 1,)):
+        self.embeddings = mapped(self.path / EMBEDDINGS, _hint())
+        self._offsets = mapped(self.path / OFFSETS, _hint())
+        arrays = [(a.dtype, a.shape) for a in (self.embeddings, self._offsets)]
+        count, dim = self.meta.count, self.meta.dim
+        if arrays != [(np.float32, (count, dim)), (np.int64, (count + 1,))]:
             raise CheckpointError(
                 "does not match the other files of the index",
                 where=str(self.path / META),
@@ -234,15 +236,18 @@ class Gallery(Searched):
                               allowed=f"0 to {len(self) - 1}")  # fmt: skip
         start, end = self._offsets[index : index + 2].tolist()
         with reading(self.path / ITEMS, _hint()), open_regular(self.path / ITEMS) as file:
-            file.seek(start)
-            line = file.read(end - start)
+            size = os.fstat(file.fileno()).st_size
+            line = b""
+            if 0 <= start <= end <= size:
+                file.seek(start)
+                line = file.read(end - start)
         try:
-            entry = parsed(line)
+            path, label = _item(parsed(line))
         except ValueError:  # possible if only the sizes of files were checked
             raise CheckpointError(
                 "the file is damaged", where=str(self.path / ITEMS), hint=_hint()
             ) from None
-        return Path(self.meta.root, entry["path"]), entry["label"]
+        return Path(self.meta.root, path), label
 
     def require_model(self, fingerprint: str) -> None:
         """Check that the network with this fingerprint made the embeddings of the index.
@@ -314,9 +319,13 @@ def _check(path: Path, meta: Meta, verify: bool) -> None:
             )  # fmt: skip
 
 
-def _mapped(path: Path) -> np.ndarray[Any, Any]:
-    try:
-        array: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
-        raise CheckpointError("the file is damaged", where=str(path), hint=_hint()) from None
-    return array
+def _item(values: Any) -> tuple[str, str | None]:
+    """Return the path and the label in a line of the items.
+
+    Raises:
+        ValueError: The line is damaged.
+    """
+    match values:
+        case {"path": str(path), "label": str() | None as label}:
+            return path, label
+    raise ValueError("not an item of an index")

@@ -11,7 +11,7 @@ import pytest
 import siamkit
 from siamkit.errors import CheckpointError, ConfigError, DataError
 from siamkit.json_files import sealed
-from siamkit.portable.gallery import META, Gallery, ListedGallery
+from siamkit.portable.gallery import EMBEDDINGS, ITEMS, META, OFFSETS, Gallery, ListedGallery
 from siamkit.portable.model import ExportedModel
 
 
@@ -95,6 +95,33 @@ def test_metadata_that_makes_no_sense_is_refused(change, message, folder):
     with pytest.raises(CheckpointError, match=message) as caught:
         Gallery(folder)
     assert META in str(caught.value)
+
+
+@pytest.mark.parametrize("line", [
+    {"path": None}, {"path": "a", "label": 1}, {"path": "a"}, {"label": "a"}, [], None, "a", 1,
+])  # fmt: skip
+def test_a_damaged_item_of_a_file_that_was_not_verified_is_refused(folder, line):
+    start, end = np.load(folder / OFFSETS)[:2].tolist()
+    content = (folder / ITEMS).read_bytes()
+    (folder / ITEMS).write_bytes(json.dumps(line).ljust(end - start).encode() + content[end:])
+    with pytest.raises(CheckpointError, match=r"items\.jsonl: the file is damaged"):
+        Gallery(folder, verify=False).item(0)
+
+
+@pytest.mark.parametrize("offsets", [(-5, 3), (3, 1), (0, 10**9), (10**18, 10**18)])
+def test_offsets_beyond_the_items_are_refused(folder, offsets):
+    array = np.load(folder / OFFSETS)
+    array[:2] = offsets
+    np.save(folder / OFFSETS, array)
+    with pytest.raises(CheckpointError, match="the file is damaged"):
+        Gallery(folder, verify=False).item(0)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [(OFFSETS, np.float64), (EMBEDDINGS, np.int32)])
+def test_arrays_of_another_type_are_refused(folder, name, dtype):
+    np.save(folder / name, np.load(folder / name).astype(dtype))
+    with pytest.raises(CheckpointError, match="does not match the other files"):
+        Gallery(folder, verify=False)
 
 
 def test_embeddings_in_memory_are_searched_too():
