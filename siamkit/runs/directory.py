@@ -253,8 +253,12 @@ class RunDir:
         write_atomic(self.quarantine, readable)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[str | None]:
         """Lock the run for this process. The system releases the lock when the process ends.
+
+        Yields:
+            A notice about a process that used the run and ended without a chance to release the
+            lock; None if there was none.
 
         Raises:
             ResourceError: Another process uses the run, or the directory cannot be written.
@@ -270,8 +274,11 @@ class RunDir:
                 hint=f"wait for it to end, or choose another {setting('run_dir')}",
             ) from None
         try:
+            left = None
+            if os.path.lexists(self.owner):
+                left = f"{self._owner()} was killed while it used the run; its lock is taken over"
             write_json(self.owner, {"pid": os.getpid(), "host": socket.gethostname()})
-            yield
+            yield left
         finally:
             with suppress(OSError):  # it only serves messages
                 self.owner.unlink(missing_ok=True)

@@ -76,7 +76,7 @@ def fit(
     require_loss(setup, splits)
     require_space(config.run_dir or Path.cwd(), setup)
     run_dir = reserved or RunDir.reserve(config, restart=restart)
-    with run_dir.locked():
+    with run_dir.locked() as left:
         if restart:
             run_dir.restart()
         found = None
@@ -90,6 +90,8 @@ def fit(
         state = RunState(weights=setup.weights, identity=facts, lr_find=found)
         emit = emitter(run_dir, listeners, [*observers, *trackers])
         with closing(trackers, emit):
+            if left:
+                emit("notice", {"text": left})
             return _run(setup, splits, state, run_dir, emit, None)
 
 
@@ -134,12 +136,12 @@ def resume(
     if changes:
         config = _changed(run, changes)
     trackers = build_trackers(config, registries["track"])
-    with run_dir.locked(), ExitStack() as ending:
+    with run_dir.locked() as left, ExitStack() as ending:
         emit = emitter(run_dir, listeners, [*observers, *trackers])
         ending.enter_context(closing(trackers, emit))
         saved, notice = checkpoint.latest_intact(run_dir.checkpoints, strict=strict)
-        if notice:
-            emit("notice", {"text": notice})
+        for text in filter(None, (left, notice)):
+            emit("notice", {"text": text})
         try:
             require_best(saved)
         except CheckpointError as error:

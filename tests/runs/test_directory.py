@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -55,11 +56,23 @@ def test_a_run_in_use_is_refused_and_its_owner_named(tmp_path: Path) -> None:
             pass
         holder.kill()
         holder.wait()
-        with RunDir(tmp_path).locked():  # a dead process holds nothing
-            pass
+        with RunDir(tmp_path).locked() as left:  # a dead process holds nothing
+            assert left == (
+                f"process {holder.pid} on {socket.gethostname()} was killed while it used the run; "
+                "its lock is taken over"
+            )
+        with RunDir(tmp_path).locked() as left:
+            assert left is None
     finally:
         holder.kill()
         holder.communicate()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"pid": 1}', "\0"])
+def test_a_dead_process_without_a_description_is_told_too(tmp_path: Path, content: str) -> None:
+    RunDir(tmp_path).owner.write_text(content)
+    with RunDir(tmp_path).locked() as left:
+        assert left == "another process was killed while it used the run; its lock is taken over"
 
 
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
 from collections.abc import Callable
@@ -512,6 +513,24 @@ def test_a_changed_config_is_refused_and_the_field_named(
     config.write_text(api.load_config({**changed, "run_dir": None}).to_yaml())
     with pytest.raises(CheckpointError, match=f"{key}.* changed since the run was saved"):
         api.resume(values["run_dir"])
+
+
+def test_another_version_of_a_plugin_is_refused_and_the_plugin_named(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = run_values(backbone={"name": "tinyconv"})
+    with pytest.raises(Killed):
+        api.fit(values, listeners=[kill_at("checkpoint", 1)])
+    version = importlib.metadata.version
+    with monkeypatch.context() as patch:
+        newer = {"siamkit-tinyconv": "99.0"}
+        patch.setattr(importlib.metadata, "version", lambda name: newer.get(name) or version(name))
+        with pytest.raises(
+            CheckpointError, match=r"plugin siamkit-tinyconv changed since the run was saved"
+        ) as caught:
+            api.resume(values["run_dir"])
+    assert caught.value.exit_code == 4
+    assert api.resume(values["run_dir"])["history"]
 
 
 @pytest.mark.slow

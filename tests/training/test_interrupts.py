@@ -6,10 +6,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,17 @@ from siamkit.runs.directory import RunDir
 RunValues = Callable[..., dict[str, Any]]
 
 
-def start(values: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
+def start(
+    values: dict[str, Any], folder: Path, program: Sequence[str] = ("-m", "siamkit")
+) -> subprocess.Popen[str]:
     config = folder / "config.yaml"
     config.write_text(yaml_text.dump(values))
+    return began([*program, "train", "--config", str(config), "--json"])
+
+
+def began(args: Sequence[object]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "siamkit", "train", "--config", str(config), "--json"],
+        [sys.executable, *map(str, args)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -95,10 +102,77 @@ def test_kill_9_then_resume_gives_the_uninterrupted_run(
     process.communicate()
     assert (run_dir / "checkpoints" / checkpoint.LATEST).exists(), "written before the first step"
     assert RunDir(run_dir).lock.exists(), "a killed process cannot take its lock away"
-    resumed = api.resume(run_dir)
+    told: list[siamkit.Event] = []
+    resumed = api.resume(run_dir, listeners=[told.append])
+    [lock] = [str(e.data["text"]) for e in told if "lock" in str(e.data.get("text"))]
+    assert lock.startswith(f"process {process.pid} on {socket.gethostname()} was killed")
     assert resumed["history"] == whole["history"]
+    require_equal(run_dir, whole)
+
+
+def require_equal(run_dir: Path, whole: dict[str, Any]) -> None:
     a, b = (api.load_model(run, "last").state_dict() for run in (run_dir, whole["run_dir"]))
     assert all(a[name].equal(b[name]) for name in a)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker:UserWarning")
+def test_kill_9_and_another_number_of_workers_give_the_uninterrupted_run(
+    values_of: RunValues, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    values = of_four_epochs(values_of, tmp_path / "run")
+    run_dir = Path(values["run_dir"])
+    process = start(values, tmp_path)
+    wait_for_steps(run_dir, 3)
+    process.kill()
+    process.communicate()
+    before = (run_dir / "events.jsonl").read_text().count('"event": "step"')
+    process = began(
+        ["-m", "siamkit", "train", "--resume", run_dir, "--set", "data.workers=2", "--json"]
+    )
+    wait_for_steps(run_dir, before + 3)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "it was not finished yet"
+    resumed = api.resume(run_dir, data={"workers": 4})
+    assert resumed["history"] == whole["history"]
+    require_equal(run_dir, whole)
+
+
+TWICE = """
+import os, signal, sys
+from siamkit.training import fit
+emitter, steps = fit.emitter, []
+def counting(*given):
+    emit = emitter(*given)
+    def told(name, data):
+        emit(name, data)
+        steps.append(name)
+        if steps.count("step") == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            print("it went on", file=sys.stderr)
+    return told
+fit.emitter = counting
+from siamkit.cli.app import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_second_sigint_stops_at_once_and_the_last_checkpoint_is_valid(
+    values_of: RunValues, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    values = of_four_epochs(values_of, tmp_path / "run")
+    run_dir = Path(values["run_dir"])
+    process = start(values, tmp_path, ["-c", TWICE])
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "it went on" not in err and json.loads(out)["error"]["exit_code"] == 130
+    saved, notice = checkpoint.latest_intact(run_dir / "checkpoints", strict=True)
+    assert notice is None and saved.state["step"] < 3, "the third step was not saved"
+    assert api.resume(run_dir)["history"] == whole["history"]
+    require_equal(run_dir, whole)
 
 
 def workers_of(pid: int) -> list[int]:
