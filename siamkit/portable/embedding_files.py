@@ -151,7 +151,10 @@ def read_embeddings(path: Path, width: int) -> tuple[Any, list[Path]]:
     with reading(names, hint), open_regular(names) as file:
         text = file.read().decode("utf-8", errors="surrogateescape")
     # Not splitlines, which would split at more characters than newlines, and lose those in names.
-    lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line]
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line]
+    except csv.Error:  # such as a quote that never ends
+        lines = []
     array = mapped(path, hint)
     if not lines or lines[0] != [_HEADER] or any(len(line) != 1 for line in lines):
         raise CheckpointError("is no list of images", where=str(names), hint=hint)

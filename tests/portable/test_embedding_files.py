@@ -172,6 +172,13 @@ def test_embeddings_never_lie_beside_the_list_of_other_images(
     assert read_embeddings(out, 8)[1] == sorted((images / "class5").iterdir())
 
 
+def test_a_quote_that_never_ends_is_damage(tmp_path):
+    np.save(tmp_path / "out.npy", np.eye(2, 8, dtype=np.float32))
+    (tmp_path / "out.csv").write_text('path\n"' + "a.png\n" * 40_000)
+    with pytest.raises(CheckpointError, match=r"out\.csv: is no list of images"):
+        read_embeddings(tmp_path / "out.npy", 8)
+
+
 @pytest.mark.parametrize("name", ["out.txt", "out", "folder.npy", "list.npy"])
 def test_names_that_cannot_be(embedder, images, tmp_path, name):
     (tmp_path / "folder.npy").mkdir()
