@@ -106,7 +106,7 @@ def test_pixels_are_normalised_per_channel(channels):
 
 
 def test_an_unknown_interpolation_is_refused():
-    with pytest.raises(ConfigError, match="unknown interpolation, got 'sharp', allowed: bilinear"):
+    with pytest.raises(ConfigError, match="unknown interpolation, got 'sharp', allowed: nearest"):
         EvalView(preprocessing(interpolation="sharp"))
 
 

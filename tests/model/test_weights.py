@@ -246,9 +246,10 @@ def test_a_truncated_file(file, tmp_path, source):
 
 def test_missing_files_folders_and_unknown_suffixes(tmp_path):
     target = backbone()
-    for path in (tmp_path / "none.pth", tmp_path):
-        with pytest.raises(CheckpointError, match="no such weights file"):
-            load_backbone_weights(target, path)
+    with pytest.raises(CheckpointError, match="no such weights file"):
+        load_backbone_weights(target, tmp_path / "none.pth")
+    with pytest.raises(CheckpointError, match="is a folder, not a weights file"):
+        load_backbone_weights(target, tmp_path)
     (tmp_path / "weights.npz").touch()
     with pytest.raises(CheckpointError, match=r"got '\.npz', allowed: \.safetensors"):
         load_backbone_weights(target, tmp_path / "weights.npz")
