@@ -52,10 +52,10 @@ class Group:
 
     @property
     def is_even(self) -> bool:
-        """Whether each channel has the same number of places, at least one, in each member.
+        """True if, in each layer, every channel of the group occurs equally often, at least once.
 
-        Where a layer has only some of the channels, the network cuts them apart at a number that it
-        knows, or the layer could lose all that it has.
+        A layer may hold only some of the channels of a group. Then the network splits them at a
+        fixed number of channels, or the layer could lose all of its channels.
         """
         return all(
             len(counts) == self.size and len(set(counts.values())) == 1

@@ -77,7 +77,7 @@ class Shape:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the shape is ``[N, ...]``: one row per image, and two dimensions or more."""
+        """True if the tensor has two or more dimensions, and the first has one row per image."""
         return self.axis == 0 and self.sizes[0] == 1 and len(self.sizes) > 1
 
     def rows(self, tensor: Tensor) -> Tensor:

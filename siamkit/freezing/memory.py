@@ -9,14 +9,15 @@ import torch
 from siamkit.freezing.allocations import Bytes
 
 _STATE, _PASSING, _ONCE = 0.33, 0.25, 32_000_000
-"""What a CPU needs beyond the tensors: shares of two kinds of them, and a constant.
+"""The memory that a CPU needs in addition to the tensors: two shares of their size, and a constant.
 
-The C library cannot return a freed block while later ones stand behind it, and cannot reuse it for
-a tensor of the same size once the few bytes that align tensors are taken. The weights are made
-before and stand apart. The optimizer's state is made in the midst. Large blocks have pages of their
-own: those that stay cost nothing more, and those that pass half as much, by measurement. The
-constant is code of torch that the first step loads, and what oneDNN and MKL keep.
-``tests/benchmarks/memory.py --fit`` fits the three numbers.
+Most of it is fragmentation. The C library cannot return a freed block to the system while a later
+block is in use, and often cannot reuse it for a tensor of the same size, because tensors are
+aligned. The weights cause none, because they exist before the step. The optimizer's state is
+allocated during the first step, between other tensors. Large blocks have pages of their own:
+permanent ones cause no fragmentation, and temporary ones half as much as small blocks, by
+measurement. The constant covers the code of torch that the first step loads, and the buffers of
+oneDNN and MKL. ``tests/benchmarks/memory.py --fit`` fits the three numbers.
 """
 
 

@@ -132,7 +132,7 @@ class RunDir:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the run has saved a checkpoint, so that it can be continued.
+        """True if the run has saved a checkpoint, so that it can be continued.
 
         Raises:
             CheckpointError: The folder of checkpoints cannot be read.

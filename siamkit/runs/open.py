@@ -339,7 +339,7 @@ class OpenRun:
 
     @property
     def ended(self) -> bool:
-        """Whether the run is complete, by its event log."""
+        """True if the event log says that the run is complete."""
         names = [event["event"] for event in self.log.events]
         last = max((i for i, name in enumerate(names) if name == "run_start"), default=0)
         return "run_end" in names[last:]

@@ -41,7 +41,7 @@ class Use:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a run used the images of a set for.
+    """The images of a set that a run has used, by the purpose.
 
     Attributes:
         images: The number of images in the set.

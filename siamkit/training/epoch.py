@@ -323,7 +323,7 @@ _SAME = {
     True: "the same up to rounding and the random numbers of dropout or stochastic depth, which "
     "each pass draws for itself",
 }
-"""What stays the same with smaller forward passes, by whether the network draws at random."""
+"""How the result with smaller passes compares, by whether the network draws random numbers."""
 
 
 def _size(size: int) -> str:
