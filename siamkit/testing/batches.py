@@ -27,8 +27,8 @@ class Batches:
         views: The number of views per image: 2 for a loss that compares two views, else 1.
     """
 
-    dim: int = DIM
-    views: int = 1
+    dim: int
+    views: int
 
     def __call__(self, labels: Tensor, *, same: bool = False) -> tuple[Tensor, Tensor]:
         """Return embeddings ``[N, dim]`` and labels ``[N]``: all first views, then the second.

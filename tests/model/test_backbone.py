@@ -167,3 +167,17 @@ def test_a_wrapped_backbone_on_another_device_and_type():
     backbone = WrappedBackbone(module, preprocessing_of(module, context()))
     assert backbone(torch.zeros(1, 3, 32, 32, dtype=torch.float64)).dtype == torch.float64
     assert len(backbone.stages()) == 1
+
+
+class NeedsPlainImages(nn.Module):
+    def forward(self, images):
+        return images.view(len(images), -1)[:, :8]  # fails for images in channels_last
+
+
+def test_a_module_that_needs_plain_images_gets_them_in_any_layout():
+    module = NeedsPlainImages()
+    backbone = WrappedBackbone(module, preprocessing_of(module, context()))
+    images = torch.rand(2, 3, 32, 32)
+    assert not backbone.channels_last
+    last = images.to(memory_format=torch.channels_last)
+    assert torch.equal(backbone(last), backbone(images))

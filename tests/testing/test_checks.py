@@ -226,6 +226,12 @@ ONE_BLOCK = (Stage("one.0", ("one.0.weight",), ("one.0",)),)
             r"'two' to name only modules of the backbone; got \['too'\]",
         ),
         (
+            staged(
+                lambda s: (replace(s[0], modules=s[1].modules), replace(s[1], modules=s[0].modules))
+            ),
+            "the module of 'one.0.weight' in 'one', like the parameter; got a module in 'two'",
+        ),
+        (
             staged(lambda s: (replace(s[0], norms=frozenset(["two.0.bias"])), s[1])),
             "norms of 'one' that are its parameters",
         ),

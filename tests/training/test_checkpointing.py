@@ -88,6 +88,17 @@ def test_without_an_interval_only_epochs_are_saved(run_values: RunValues) -> Non
     assert saved_steps(values) == ["00000/00000000", "00001/00000003", "00002/00000006"]
 
 
+def test_a_checkpoint_within_an_epoch_is_never_the_best(run_values: RunValues) -> None:
+    values = run_values(train={"epochs": 1, "checkpoint_every": "1steps", "keep_checkpoints": 9})
+    events: list[siamkit.Event] = []
+    api.fit(values, listeners=[events.append])
+    said = [event.data["best"] for event in events if event.name == "checkpoint"]
+    assert said == [False, False, False, False, True]
+    folders = checkpoint.newest_first(Path(values["run_dir"]) / "checkpoints")
+    best = [checkpoint.load_state(folder).state["best_checkpoint"] for folder in folders]
+    assert best == ["epoch-00001-step-00000003", None, None, None, None]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_as_many_checkpoints_are_kept_as_wished_and_the_best(

@@ -220,6 +220,19 @@ def test_a_network_that_changes_its_input_does_not_change_the_watched_batches(
         assert curve.losses == pytest.approx([curve.losses[0]] * 21, rel=1e-3)
 
 
+@pytest.mark.parametrize("micro_batch, asked", [(None, 0), (4, 0), ("auto", 1)])
+def test_only_auto_asks_how_many_images_fit(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch, micro_batch: Any, asked: int
+) -> None:
+    from siamkit.training import range_test
+
+    calls: list[Setup] = []
+    monkeypatch.setattr(range_test, "fitting_pass", calls.append)
+    setup, splits = parts_of(run_values(train={"micro_batch": micro_batch}))
+    outcome_of(setup, splits, rates=tried_rates(1e-5, 1e-1, 20))
+    assert len(calls) == asked
+
+
 @pytest.mark.slow
 def test_micro_batches_count_as_one_step(run_values: RunValues) -> None:
     values = run_values(train={"micro_batch": 4}, loss={"name": "proxy-anchor"})
