@@ -25,6 +25,8 @@ from typing import Any
 from accumulation import _status
 from peers.measure import process
 
+from siamkit.cli.imports import HUGE_PAGES
+
 BAR = 0.15
 ROOT = str(Path(__file__).parents[2])
 PHASES = {"stages": 2}
@@ -69,7 +71,9 @@ def main() -> None:
                         *["--checkpointing"] * options.checkpointing,
                         *["--from-cache"] * options.from_cache, "--set", *options.set,
                     ]  # fmt: skip
-                    printed = process(command, options.threads, PYTHONPATH=ROOT).printed
+                    printed = process(
+                        command, options.threads, PYTHONPATH=ROOT, **{HUGE_PAGES: "1"}
+                    ).printed
                     found = json.loads(printed.splitlines()[-1])
                     rows.append(found)
                     print(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from siamkit.cli.imports import HUGE_PAGES
 
 CODE = """
 import sys
@@ -49,3 +52,22 @@ def test_a_command_that_logs_its_work_announces_the_imports_before_they_start(
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 130
     assert done.stderr.startswith("loading torch and the plugins ...\n")
+
+
+@pytest.mark.parametrize("given, kept", [({}, "1"), ({HUGE_PAGES: "0"}, "0")])
+def test_torch_uses_huge_pages_unless_the_user_says_otherwise(
+    given: dict[str, str], kept: str
+) -> None:
+    code = f"""
+import os, sys
+from siamkit.cli.imports import heavy_imports
+with heavy_imports():
+    seen = os.environ["{HUGE_PAGES}"]
+import torch
+tensor = torch.empty(1 << 20)
+print(seen, tensor.data_ptr() % 4096 == 0 or sys.platform != "linux" or seen == "0")
+"""
+    environment = {k: v for k, v in os.environ.items() if k != HUGE_PAGES}
+    program = [sys.executable, "-c", code]
+    done = subprocess.run(program, env=environment | given, capture_output=True, text=True)
+    assert done.stdout == f"{kept} True\n", done.stderr
