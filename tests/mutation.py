@@ -45,6 +45,7 @@ _IMPORTED = [
     *("pytorch_metric_learning", "hypothesis", "pytest", "pydantic", "typer", "rich"),
 ]
 _TIMEOUT = 1200  # seconds for the tests of a package
+_HANGS = 120  # seconds for one test, which otherwise counts as failed
 _LEFT_OUT = (
     "BitOr_",  # in annotations, which are never computed
     "RemoveDecorator",
@@ -193,7 +194,7 @@ def _tests(tree: str, args: list[str], failures: Connection) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
-    options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
+    options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "--timeout", str(_HANGS)]
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # plugins are imported already
     sys.exit(int(pytest.main([*options, *args], plugins=[Recorder()])))
 

@@ -14,6 +14,7 @@ from siamkit.cli.cache import app as cache_app
 from siamkit.cli.calibrate import calibrate
 from siamkit.cli.completion import answer
 from siamkit.cli.config import app as config_app
+from siamkit.cli.cores import restored_threads
 from siamkit.cli.data import app as data_app
 from siamkit.cli.embed import embed
 from siamkit.cli.evaluate import evaluate
@@ -181,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments, without the program's name; None: those of the process.
     """
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    with spelling.command_line(flag_of), usable_streams(), restored_stdout():
+    with spelling.command_line(flag_of), usable_streams(), restored_stdout(), restored_threads():
         return _main(args)
 
 

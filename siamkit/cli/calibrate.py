@@ -7,7 +7,7 @@ import typer
 
 from siamkit.cli import completion, output
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import Device, Json, Root, Run
+from siamkit.cli.options import Device, Json, Root, Run, Threads
 
 Data = Annotated[
     str | None,
@@ -50,6 +50,7 @@ def calibrate(
     far: Far = None,
     seed: Seed = 0,
     device: Device = "auto",
+    threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Fit a run's threshold again, on other images or for another target.

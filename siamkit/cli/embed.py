@@ -8,7 +8,7 @@ import typer
 
 from siamkit.cli import output as out
 from siamkit.cli.imports import api_of
-from siamkit.cli.options import BatchSize, Device, Force, Json, Last, RunOrModel, Workers
+from siamkit.cli.options import BatchSize, Device, Force, Json, Last, RunOrModel, Threads, Workers
 
 Images = Annotated[
     Path, typer.Argument(metavar="IMAGES", help="An image, or a folder of images at any depth.")
@@ -33,6 +33,7 @@ def embed(
     batch_size: BatchSize = 64,
     last: Last = False,
     device: Device = "auto",
+    threads: Threads = None,
     workers: Workers = None,
     force: Force = False,
     json: Json = False,

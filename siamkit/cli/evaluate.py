@@ -6,7 +6,7 @@ import typer
 
 from siamkit.cli import output
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import Device, Json, Last, Root, RunOrModel
+from siamkit.cli.options import Device, Json, Last, Root, RunOrModel, Threads
 
 Data = Annotated[
     str | None,
@@ -28,6 +28,7 @@ def evaluate(
     last: Last = False,
     seed: Seed = 0,
     device: Device = "auto",
+    threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Evaluate a trained network: retrieval, verification and few-shot.

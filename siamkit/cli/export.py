@@ -8,7 +8,7 @@ import typer
 from siamkit.cli import completion
 from siamkit.cli import output as out
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import Json, Run
+from siamkit.cli.options import Json, Run, Threads
 
 Output = Annotated[
     Path,
@@ -58,6 +58,7 @@ def export(
     quantize: Quantize = None,
     license: License = None,
     seed: Seed = 0,
+    threads: Threads = None,
     force: Replace = False,
     json: Json = False,
 ) -> None:

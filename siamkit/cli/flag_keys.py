@@ -24,6 +24,7 @@ KEYS = {
     "lr": "optimizer.lr",
     "seed": "train.seed",
     "device": "train.device",
+    "threads": "train.threads",
     "checkpoint_every": "train.checkpoint_every",
     "keep": "train.keep",
     "views": "data.views",

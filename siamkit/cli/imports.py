@@ -24,11 +24,12 @@ def _say_loading(announced: bool) -> bool:
 
 
 @contextmanager
-def heavy_imports(*, announced: bool = False) -> Iterator[None]:
+def heavy_imports(*, announced: bool = False, quiet: bool = False) -> Iterator[None]:
     """Run the block's imports, then import all of siamkit.api, with the garbage collector paused.
 
     Meanwhile, a line on a terminal says that torch and the plugins are loading. On Linux, torch
-    will ask for huge pages for its tensors, unless the user's environment says otherwise.
+    will ask for huge pages for its tensors, unless the user's environment says otherwise. It will
+    compute with as many threads as there are free cores, or as the user asked for.
 
     Importing torch creates a million objects that live as long as the process. The collector
     would scan them repeatedly, during the import and again at exit, which takes a third of the
@@ -37,6 +38,7 @@ def heavy_imports(*, announced: bool = False) -> Iterator[None]:
     Args:
         announced: Whether to print the line even if stderr is not a terminal, for commands that
             log their work.
+        quiet: Whether to say nothing about the number of threads.
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield
@@ -45,7 +47,10 @@ def heavy_imports(*, announced: bool = False) -> Iterator[None]:
     # new tensor with far fewer interruptions: tests/benchmarks/two_versions.py showed the gain.
     os.environ.setdefault(HUGE_PAGES, "1")
     from siamkit import api
+    from siamkit.cli.cores import set_threads
+    from siamkit.portable.cores import Usage
 
+    before = Usage.now()
     gc.disable()
     shown = _say_loading(announced)
     try:
@@ -57,6 +62,7 @@ def heavy_imports(*, announced: bool = False) -> Iterator[None]:
         gc.enable()
         gc.freeze()
         atexit.register(gc.freeze)
+    set_threads(before, quiet=quiet)
 
 
 def api_of(model: Path) -> Any:

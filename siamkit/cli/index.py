@@ -9,7 +9,7 @@ import typer
 from siamkit.cli import completion
 from siamkit.cli import output as out
 from siamkit.cli.imports import api_of
-from siamkit.cli.options import BatchSize, Device, Force, Json, Last, RunOrModel, Workers
+from siamkit.cli.options import BatchSize, Device, Force, Json, Last, RunOrModel, Threads, Workers
 
 Gallery = Annotated[
     Path,
@@ -47,6 +47,7 @@ def index(
     batch_size: BatchSize = 64,
     last: Last = False,
     device: Device = "auto",
+    threads: Threads = None,
     workers: Workers = None,
     force: Force = False,
     json: Json = False,

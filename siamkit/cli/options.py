@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from siamkit.cli import completion, output
+from siamkit.cli.cores import use
 
 OUTPUT = "Output"
 """The help panel of the flags that change the printed output."""
@@ -70,6 +71,13 @@ Root = Annotated[Path | None, typer.Option(metavar="DIR", help=ROOT)]
 PathColumn = Annotated[str | None, typer.Option(metavar="NAME", help=PATH_COLUMN)]
 LabelColumn = Annotated[str | None, typer.Option(metavar="NAME", help=LABEL_COLUMN)]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images per forward pass.")]
+THREADS = "CPU threads to compute with. Default: as many as cores are free."
+"""The help text of ``--threads``."""
+
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, max=1024, callback=use, help=THREADS, show_default=False),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

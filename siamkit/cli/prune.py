@@ -9,7 +9,7 @@ import typer
 from siamkit.cli import completion, output
 from siamkit.cli.flag_keys import flag_of
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import OUTPUT, Json, Run
+from siamkit.cli.options import OUTPUT, Json, Run, Threads
 
 NewRun = Annotated[
     Path | None,
@@ -98,6 +98,7 @@ def prune(
     freeze_policy: Policy = None,
     lr: Rate = None,
     device: Device = None,
+    threads: Threads = None,
     set: Set = None,
     quiet: Quiet = False,
     json: Json = False,
@@ -107,7 +108,7 @@ def prune(
     The channels that matter least are removed, and the rest is fine-tuned. The embedding keeps its
     width. The new run can be evaluated, resumed and pruned like any other.
     """
-    with heavy_imports(announced=not quiet):
+    with heavy_imports(announced=not quiet, quiet=quiet):
         from siamkit import api
         from siamkit.api.pruning import pruned
     from siamkit.config import Layer, merge, parse_sets

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from siamkit.cli import completion
+from siamkit.cli.cores import use
 from siamkit.cli.flag_keys import KEYS, dashed, flag_of
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import DATA, DEVICES, LABEL_COLUMN, PATH_COLUMN, ROOT
+from siamkit.cli.options import DATA, DEVICES, LABEL_COLUMN, PATH_COLUMN, ROOT, THREADS
 
 if TYPE_CHECKING:
     from siamkit.config import Layer, RunConfig
@@ -173,6 +174,10 @@ class RunFlags:
             autocompletion=completion.choices("auto", "cpu", "cuda", "mps"),
             rich_help_panel=_TRAINING,
         ),
+    ] = None
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, callback=use, help=THREADS, rich_help_panel=_TRAINING),
     ] = None
     checkpoint_every: Annotated[
         str | None,

@@ -7,7 +7,7 @@ import typer
 
 from siamkit.cli import completion, output
 from siamkit.cli.imports import api_of_index
-from siamkit.cli.options import Device, Json
+from siamkit.cli.options import Device, Json, Threads
 
 IndexFolder = Annotated[
     Path, typer.Argument(metavar="INDEX", help="An index folder written by 'siamkit index'.")
@@ -40,6 +40,7 @@ def search(
     run: OtherRun = None,
     exact: Exact = False,
     device: Device = "auto",
+    threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Find the images of an index that are most similar to a query image.

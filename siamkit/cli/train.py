@@ -98,7 +98,7 @@ def _train(
             where="--resume",
             hint=f"'siamkit train --config {resume / 'config.yaml'}' starts another run like it",
         )
-    with heavy_imports(announced=not quiet):
+    with heavy_imports(announced=not quiet, quiet=quiet):
         from siamkit import api
         from siamkit.api.continuing import begin_or_continue, continued
     from siamkit.config import Layer, merge

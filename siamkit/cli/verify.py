@@ -11,7 +11,7 @@ import typer
 from siamkit.checks import require_pair_or_list
 from siamkit.cli import output
 from siamkit.cli.imports import api_of
-from siamkit.cli.options import Device, Json, RunOrModel
+from siamkit.cli.options import Device, Json, RunOrModel, Threads
 
 if TYPE_CHECKING:
     from siamkit.portable.pair_lists import PairVerdicts
@@ -44,6 +44,7 @@ def verify(
     pairs: PairsFile = None,
     out: Out = None,
     device: Device = "auto",
+    threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Decide whether two images show the same class, for one pair or for a list of pairs.

@@ -15,6 +15,7 @@ FREE = (
     "data.root",
     "data.workers",
     "train.device",
+    "train.threads",
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.keep",

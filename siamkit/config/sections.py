@@ -173,6 +173,14 @@ class TrainConfig(Section):
         "gradients overflow.",
     )
     device: str = Field("auto", description="Device to train on: auto, cpu, cuda, cuda:1 or mps.")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="CPU threads of a forward or backward pass. null: in a command, as many as "
+        "cores are free at the start; in Python, as many as torch has. A resumed run keeps its "
+        "number, so that its result is the same to the last bit.",
+    )
     seed: int = Field(
         0,
         ge=0,

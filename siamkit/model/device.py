@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from typing import TypeVar
 
@@ -84,15 +84,27 @@ def layout_of(tensor: Tensor) -> torch.memory_format:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def using_threads(count: int | None) -> Iterator[int]:
+    """Make torch compute with a number of CPU threads within the block, and yield the number.
+
+    Args:
+        count: The number of threads; None: as many as torch has.
+    """
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield before
+        return
+    torch.set_num_threads(count)
+    try:
+        yield count
+    finally:
+        torch.set_num_threads(before)
+
+
+def one_thread() -> AbstractContextManager[int]:
     """Make torch compute with a single thread within the block.
 
     Small computations gain nothing from threads. On a busy machine, threads make them slower: each
     operation waits until the system has run all of its threads.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return using_threads(1)

@@ -69,7 +69,7 @@ class ExportedModel:
 
     Args:
         folder: The folder.
-        threads: The threads of one forward pass; None to let ONNX Runtime or OpenVINO choose.
+        threads: The threads of one forward pass; None: as many as cores may be used.
 
     Attributes:
         folder: The folder.

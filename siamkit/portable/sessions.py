@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import CheckpointError, ConfigError, is_out_of_memory
+from .cores import threads_of_libraries
 from .manifest import MANIFEST, Manifest
 from .untracked import untracked
 
@@ -57,7 +58,7 @@ def open_session(
         manifest: The manifest.
         files: The content of the model's files, which were checked against the manifest.
         where: The folder, for messages.
-        threads: The threads of one forward pass; None to let the package choose.
+        threads: The threads of one forward pass; None: as many as cores may be used.
 
     Raises:
         ConfigError: The format needs torch, or a package is missing.
@@ -113,7 +114,7 @@ def onnx_network(content: bytes, threads: int | None) -> Network:
 
     Args:
         content: The content of the file.
-        threads: The threads of one forward pass; None to let ONNX Runtime choose.
+        threads: The threads of one forward pass; None: as many as cores may be used.
 
     Raises:
         Exception: ONNX Runtime cannot load the file.
@@ -121,7 +122,7 @@ def onnx_network(content: bytes, threads: int | None) -> Network:
     package = _package("onnxruntime")
     options = package.SessionOptions()
     options.log_severity_level = 4  # errors are raised; the log would repeat them on stderr
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = threads or threads_of_libraries()
     # Waiting threads must not spin: image decoding needs the cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = package.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -168,15 +169,15 @@ def openvino_network(model: Any, threads: int | None) -> Network:
 
     Args:
         model: The model.
-        threads: The threads of one forward pass; None to let OpenVINO choose.
+        threads: The threads of one forward pass; None: as many as cores may be used.
 
     Raises:
         Exception: OpenVINO cannot compile the model.
     """
     # Some CPUs would compute in bfloat16.
     how: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    if threads:
-        how["INFERENCE_NUM_THREADS"] = threads
+    if count := threads or threads_of_libraries():
+        how["INFERENCE_NUM_THREADS"] = count
     compiled = openvino_core().compile_model(model, "CPU", how)
     # A compiled model has one request: without the lock, a thread would get the embeddings of
     # another thread's images. More requests would be no faster, since all use the same threads.

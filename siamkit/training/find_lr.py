@@ -17,6 +17,7 @@ from siamkit.errors import ConfigError
 from siamkit.freezing.schedule import FreezeSchedule, status
 from siamkit.guard import attributing
 from siamkit.interfaces import Event, Phase
+from siamkit.model.device import using_threads
 from siamkit.registry import Registry
 from siamkit.runs.events import Listener
 from siamkit.spelling import argument, command, setting
@@ -91,7 +92,7 @@ def find_lr(
     chosen = _chosen(setup.schedule, phase, epoch)
     setup.schedule.require_trainable([chosen])
     rates = tried_rates(lowest, highest, steps)
-    with attributing(setup.plugins):
+    with using_threads(config.train.threads), attributing(setup.plugins):
         reports = Reports(emit, lambda: None)
         tested = run_range_test(
             setup, registries, splits, chosen, rates, reports, progress or _silent

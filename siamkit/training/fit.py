@@ -15,6 +15,7 @@ from siamkit.engine.settings import Emit
 from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted
 from siamkit.guard import attributing
 from siamkit.json_files import read_sealed
+from siamkit.model.device import using_threads
 from siamkit.registry import Registry
 from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import SavedCheckpoint
@@ -39,6 +40,7 @@ from siamkit.training.results import Result, run_result, start_data
 from siamkit.training.signals import listening
 from siamkit.training.state import RunState, below_baseline
 from siamkit.training.tracking import build_trackers, closing
+from siamkit.words import plural
 
 
 def fit(
@@ -67,32 +69,33 @@ def fit(
     Raises:
         SiamkitError: The run failed; see :mod:`siamkit.errors`.
     """
-    trackers = build_trackers(config, registries["track"])
-    splits = _load(config)
-    setup = build(with_monitor(config, splits), registries, len(splits.train.classes))
-    about_images = prepare_images(setup, splits)
-    splits = replace(splits, notices=(*notices, *splits.notices, *about_images))
-    config = setup.config
-    require_loss(setup, splits)
-    require_space(config.run_dir or Path.cwd(), setup)
-    run_dir = reserved or RunDir.reserve(config, restart=restart)
-    with run_dir.locked() as left:
-        if restart:
-            run_dir.restart()
-        found = None
-        if config.optimizer.lr == "auto":
-            with run_dir.discarded_on_error():
-                found = rate_of_run(config, registries, splits, listeners)
-            setup, splits = _with_rate(setup, splits, registries, found)
-            config = setup.config
-        write_records(run_dir, config, splits, registries)
-        facts = identity(config, splits, registries)
-        state = RunState(weights=setup.weights, identity=facts, lr_find=found)
-        emit = emitter(run_dir, listeners, [*observers, *trackers])
-        with closing(trackers, emit):
-            if left:
-                emit("notice", {"text": left})
-            return _run(setup, splits, state, run_dir, emit, None)
+    with using_threads(config.train.threads) as threads:
+        trackers = build_trackers(config, registries["track"])
+        splits = _load(config)
+        setup = build(with_monitor(config, splits), registries, len(splits.train.classes))
+        about_images = prepare_images(setup, splits)
+        splits = replace(splits, notices=(*notices, *splits.notices, *about_images))
+        config = setup.config
+        require_loss(setup, splits)
+        require_space(config.run_dir or Path.cwd(), setup)
+        run_dir = reserved or RunDir.reserve(config, restart=restart)
+        with run_dir.locked() as left:
+            if restart:
+                run_dir.restart()
+            found = None
+            if config.optimizer.lr == "auto":
+                with run_dir.discarded_on_error():
+                    found = rate_of_run(config, registries, splits, listeners)
+                setup, splits = _with_rate(setup, splits, registries, found)
+                config = setup.config
+            write_records(run_dir, config, splits, registries)
+            facts = identity(config, splits, registries)
+            state = RunState(weights=setup.weights, identity=facts, lr_find=found, threads=threads)
+            emit = emitter(run_dir, listeners, [*observers, *trackers])
+            with closing(trackers, emit):
+                if left:
+                    emit("notice", {"text": left})
+                return _run(setup, splits, state, run_dir, emit, None)
 
 
 def _with_rate(
@@ -154,6 +157,7 @@ def resume(
             emit("notice", {"text": lost})
         splits = _load_again(config, run_dir)
         state = RunState.from_json(saved.state)
+        state.threads = ending.enter_context(using_threads(_threads(config, state, changes, emit)))
         require_same(state.identity, identity(config, splits, registries), run_dir)
         if changes:
             run_dir.write_config(config)
@@ -165,6 +169,20 @@ def resume(
             there = len(checkpoint.newest_first(run_dir.checkpoints))
             require_space(run_dir.path, setup, there)
         return _run(setup, splits, state, run_dir, emit, saved)
+
+
+def _threads(config: RunConfig, state: RunState, changes: Layer | None, emit: Emit) -> int | None:
+    """Return the number of threads that a resumed run uses; None for as many as torch has."""
+    wished, before = config.train.threads, state.threads
+    if before is None or not (changes and changes.sets("train.threads")):
+        return before or wished
+    if wished not in (None, before):
+        text = (
+            f"the run goes on with {plural(wished, 'thread')} instead of {before}, so its result "
+            "may differ in the last digits from that of an uninterrupted run"
+        )
+        emit("notice", {"text": text})
+    return wished or before
 
 
 def _slim_result(run_dir: RunDir, saved: SavedCheckpoint, emit: Emit) -> Result:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-_CGROUP = Path("/sys/fs/cgroup")
-_OWN_GROUPS = Path("/proc/self/cgroup")
+from siamkit.portable.control_groups import groups_of
+
 _UNLIMITED = 2**63
 
 
@@ -23,10 +22,15 @@ class _Names(NamedTuple):
     files: tuple[str, str]
 
 
-_V1 = _Names(
-    "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")
-)
-_V2 = _Names("memory.max", "memory.current", ("inactive_file", "active_file"))
+_NAMES = {
+    1: _Names(
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        ("total_inactive_file", "total_active_file"),
+    ),
+    2: _Names("memory.max", "memory.current", ("inactive_file", "active_file")),
+}
+"""The names, by the version of the control groups."""
 
 
 def free_bytes(device: torch.device) -> int:
@@ -56,30 +60,8 @@ def _available() -> int:
 
 def _left_in_container() -> int:
     """Return what the limits of this process's control groups leave; huge without a limit."""
-    return min((_left(folder, names) for folder, names in _groups()), default=_UNLIMITED)
-
-
-def _groups() -> Iterator[tuple[Path, _Names]]:
-    """Yield the process's control groups that may limit memory, from its own to the root.
-
-    In a container, the root is that of the container.
-    """
-    try:
-        lines = _OWN_GROUPS.read_text().splitlines()
-    except OSError:  # not Linux
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            names, root = _V2, _CGROUP
-        elif "memory" in controllers.split(","):
-            names, root = _V1, _CGROUP / "memory"
-        else:
-            continue
-        own = root / path.lstrip("/")
-        yield from (
-            (folder, names) for folder in (own, *own.parents) if folder.is_relative_to(root)
-        )
+    groups = groups_of("memory")
+    return min((_left(folder, _NAMES[version]) for folder, version in groups), default=_UNLIMITED)
 
 
 def _left(folder: Path, names: _Names) -> int:

@@ -22,7 +22,7 @@ from siamkit.freezing.schedule import status
 from siamkit.guard import attributing
 from siamkit.interfaces import Phase, Stage
 from siamkit.model.create import Weights
-from siamkit.model.device import one_thread
+from siamkit.model.device import one_thread, using_threads
 from siamkit.model.names import named_parameters
 from siamkit.registry import Registry
 from siamkit.training.batching import epoch_steps
@@ -69,7 +69,7 @@ def inspect(
             and the number of all phases.
     """
     setup = _build(config, registries, "all" if measure else weights)
-    with attributing(setup.plugins):
+    with using_threads(config.train.threads), attributing(setup.plugins):
         rows, notices = _inspected(setup, history, measure, progress or _silent)
     preprocessing = setup.net.preprocessing
     result = {

@@ -41,6 +41,8 @@ class RunState:
         largest_pass: The most images in a forward pass, if the memory sets a bound; else None.
         largest_scored: The most images in a forward pass of an evaluation, if the memory sets a
             bound; else None.
+        threads: The number of CPU threads, which decides the order in which products are summed.
+            None before the first step.
         scaler: The state of the fp16 loss scaler.
         phase_start: The first epoch of the current phase.
         decision: The engine's decision for the current phase; None before the first phase.
@@ -62,6 +64,7 @@ class RunState:
     stopped_early: bool = False
     largest_pass: int | None = None
     largest_scored: int | None = None
+    threads: int | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
     phase_start: int = 0
     decision: PhaseDecision | None = None

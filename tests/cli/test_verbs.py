@@ -149,6 +149,7 @@ def test_every_flag_reaches_its_key(cli, tmp_path):
         "micro-batch": ("train.micro_batch", 16), "accumulation": ("train.accumulation", "naive"),
         "lr": ("optimizer.lr", 0.5), "seed": ("train.seed", 11), "device": ("train.device", "cpu"),
         "run-dir": ("run_dir", str(tmp_path)), "workers": ("data.workers", 0),
+        "threads": ("train.threads", 1),
     }  # fmt: skip
     args = [word for flag, (_, value) in flags.items() for word in (f"--{flag}", str(value))]
     config = cli("config", "show", "/images", "--pretrained", *args, "--json").json["config"]

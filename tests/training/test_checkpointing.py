@@ -57,6 +57,31 @@ def test_a_killed_run_goes_on_from_the_middle_of_an_epoch(
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_a_resumed_run_keeps_its_number_of_threads(run_values: RunValues) -> None:
+    before = torch.get_num_threads()
+    values = run_values(train={"epochs": 1, "threads": before + 1, "checkpoint_every": "1steps"})
+    used: list[int] = []
+
+    def note(event: siamkit.Event) -> None:
+        if event.name == "step":
+            used.append(torch.get_num_threads())
+
+    with pytest.raises(Killed):
+        api.fit(values, listeners=[note, killed_at("step", 2)])
+    assert set(used) == {before + 1} and torch.get_num_threads() == before
+    used.clear()
+    with pytest.raises(Killed):
+        api.resume(values["run_dir"], listeners=[note, killed_at("step", 3)])
+    assert set(used) == {before + 1}
+    used.clear()
+    events: list[siamkit.Event] = []
+    change = {"threads": before + 2}
+    api.resume(values["run_dir"], listeners=[note, events.append], train=change)
+    assert set(used) == {before + 2} and torch.get_num_threads() == before
+    said = [event.data["text"] for event in events if event.name == "notice"]
+    assert any("threads instead of" in text and "last digits" in text for text in said)
+
+
 def saved_steps(values: dict[str, Any]) -> list[str]:
     paths: list[str] = []
 

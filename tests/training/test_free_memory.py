@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from siamkit.training import free_memory
+from siamkit.portable import control_groups
 from siamkit.training.free_memory import free_bytes
 
 CPU = torch.device("cpu")
@@ -17,8 +17,8 @@ EVERYTHING = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The root of control groups without a limit."""
     (tmp_path / "groups").mkdir()
-    monkeypatch.setattr(free_memory, "_CGROUP", tmp_path / "groups")
-    monkeypatch.setattr(free_memory, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(control_groups, "_ROOT", tmp_path / "groups")
+    monkeypatch.setattr(control_groups, "_OWN", tmp_path / "own")
     return tmp_path / "groups"
 
 

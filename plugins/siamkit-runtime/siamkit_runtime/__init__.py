@@ -51,7 +51,7 @@ def load(folder: str | Path, *, threads: int | None = None) -> ExportedModel:
 
     Args:
         folder: A folder that ``siamkit export`` wrote, for ONNX or OpenVINO.
-        threads: The threads of one forward pass; None to let the library choose.
+        threads: The threads of one forward pass; None: as many as cores may be used.
 
     Raises:
         ConfigError: There is no exported model in the folder, or a package is missing.
