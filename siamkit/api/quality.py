@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
 
 from siamkit.api.entries import load_config
 from siamkit.api.models import embedder_of, load_embedder, open_run
@@ -30,6 +31,7 @@ from siamkit.files import path_of
 from siamkit.inference import exported
 from siamkit.inference.embedder import Embedder
 from siamkit.portable.calibration import Calibration
+from siamkit.portable.cosine import vectors_of
 from siamkit.portable.decode import decode
 from siamkit.portable.folders import listed
 from siamkit.portable.judging import judge_pictures, judge_samples
@@ -207,14 +209,14 @@ def _judged(
     return judge_samples(files, facts, embedder.preprocessing, embedder.decoding)
 
 
-def _embeddings(embedder: Embedder | ExportedModel, inputs: Sequence[Any]) -> Tensor:
+def _embeddings(embedder: Embedder | ExportedModel, inputs: Sequence[Any]) -> NDArray[Any]:
     if isinstance(embedder, Embedder):
-        return embedder.embed(inputs)
+        return embedder.embed(inputs).numpy()
     parts = [
-        torch.from_numpy(embedder.embed([_whole(image, embedder) for image in some]))
+        embedder.embed([_whole(image, embedder) for image in some])
         for some in (inputs[at : at + _AT_ONCE] for at in range(0, len(inputs), _AT_ONCE))
     ]
-    return torch.cat(parts)
+    return np.concatenate(parts)
 
 
 def _whole(image: Any, embedder: ExportedModel) -> Any:
@@ -244,9 +246,9 @@ def _entry(image: Any, number: int) -> Image:
     return Sample(image, 0, str(image)) if isinstance(image, Path) else content_of(image, number)
 
 
-def _labelled(embeddings: Any, labels: Any) -> tuple[Tensor, ImageSet]:
+def _labelled(embeddings: Any, labels: Any) -> tuple[NDArray[Any], ImageSet]:
     try:
-        vectors = torch.as_tensor(embeddings).detach().cpu()
+        vectors = vectors_of(embeddings)
         given = list(labels)
         names = [label_text(label) for label in given]
     except (TypeError, ValueError, RuntimeError) as error:
@@ -262,9 +264,9 @@ def _labelled(embeddings: Any, labels: Any) -> tuple[Tensor, ImageSet]:
             got=f"shape {list(vectors.shape)} and {len(names)} labels",
             allowed="[N, E] and N labels",
         )
-    if not vectors.numel():
+    if not vectors.size:
         raise DataError("must not be empty", where="embeddings", got=f"shape {list(vectors.shape)}")
-    if not torch.isfinite(vectors).all():
+    if not np.isfinite(vectors).all():
         raise DataError("contain NaN or infinity", where="embeddings")
     known = [name for name in names if name is not None]
     if len(known) < len(names):
@@ -420,7 +422,7 @@ def _own(run: OpenRun, device: str) -> HeldOut:
 
 
 def _embedded(run: OpenRun, embedder: Embedder, part: str, images: ImageSet) -> HeldOut:
-    embeddings = embedder.embed(images.samples)
+    embeddings = embedder.embed(images.samples).numpy()
     epoch, network = run.best.state["best_epoch"], run.best.network
     preprocessing = embedder.net.preprocessing
     return HeldOut(part, images, embeddings, epoch, network, preprocessing, digest(images))
