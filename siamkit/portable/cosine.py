@@ -63,7 +63,9 @@ def directions(embeddings: ArrayLike) -> Floats:
         power = largest / (2 * np.frexp(largest)[0])
     # Zeros, NaN and infinity stay as they are.
     near = (vectors / np.where(np.isfinite(power), power, 1)).astype(np.float32)
-    lengths = np.sqrt(np.einsum("...e,...e->...", near, near))[..., None]
+    # Errors of a length would add up over many squares, and change all scores of its vector alike.
+    squares = np.einsum("...e,...e->...", near, near, dtype=np.float64)
+    lengths = np.sqrt(squares).astype(np.float32)[..., None]
     result: Floats = near / np.maximum(lengths, _SHORTEST)
     return result
 
