@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from siamkit.errors import CheckpointError
 from siamkit.files import reading
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -27,14 +29,35 @@ def save_tensors(
     Raises:
         OSError: The disk is full or not writable.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
+
+    with _saving(path):
+        save_file(_apart(tensors), path, metadata)
+
+
+def save_arrays(
+    arrays: Mapping[str, NDArray[Any]], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write contiguous arrays to a file in a folder that only this process writes to.
+
+    Raises:
+        OSError: The disk is full or not writable.
+    """
+    from safetensors.numpy import save_file
+
+    with _saving(path):
+        save_file(dict(arrays), path, metadata)
+
+
+@contextmanager
+def _saving(path: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
 
     # safetensors makes files of mode 0600. The mode of an empty file is what the umask allows.
     path.touch()
     mode = stat.S_IMODE(path.stat().st_mode)
     try:
-        save_file(_apart(tensors), path, metadata)
+        yield
     except SafetensorError as error:  # the errno of a full disk is in its text only
         number = re.search(r"os error (\d+)", str(error))
         if number is None:

@@ -118,7 +118,7 @@ def test_the_contracts_decide_what_a_room_may_import():
     assert SCRIPT.exceptions("engine") == ["config", "data"]
     assert SCRIPT.exceptions("evaluation") == ["engine", "freezing", "model"]
     assert SCRIPT.exceptions("data") == []
-    assert "evaluation.nearest" in SCRIPT.exceptions("report")
+    assert "portable.nearest" in SCRIPT.exceptions("report")
 
 
 def test_the_files_of_the_path_exist_and_its_numbers_are_those_of_the_figure():

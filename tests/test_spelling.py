@@ -174,7 +174,8 @@ PYTHON = re.compile(
 ONLY_IN_PYTHON = {
     "api/cards.py": "a model card is written in Python",
     "api/configuring.py": "a config as an argument",
-    "api/quality.py": "embeddings and networks as arguments",
+    "api/evaluating.py": "embeddings as arguments",
+    "api/models.py": "networks as arguments",
     "api/runs.py": "objects as arguments",
     "engine/sources.py": "what an author of a loop calls",
     "freezing/hold.py": "modules in Python",

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from siamkit.lazy import lazily
 
 if TYPE_CHECKING:
+    from siamkit.api.calibrating import calibrate
+    from siamkit.api.checking import check_data
     from siamkit.api.configuring import Config
     from siamkit.api.continuing import resume
     from siamkit.api.entries import (
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
         load_config,
         registries,
     )
+    from siamkit.api.evaluating import evaluate
     from siamkit.api.exporting import export
     from siamkit.api.galleries import (
         any_embedder,
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
     from siamkit.api.models import load_embedder, load_model, open_run
     from siamkit.api.pretrained import from_pretrained, save_pretrained
     from siamkit.api.pruning import prune
-    from siamkit.api.quality import calibrate, check_data, evaluate
     from siamkit.api.rates import find_lr
     from siamkit.api.registering import (
         register_backbone,
@@ -53,12 +55,15 @@ if TYPE_CHECKING:
     from siamkit.model.pretrained.push import push_to_hub
 
 _HOME = {
+    "siamkit.api.calibrating": ("calibrate",),
+    "siamkit.api.checking": ("check_data",),
     "siamkit.api.configuring": ("Config",),
     "siamkit.api.continuing": ("resume",),
     "siamkit.api.entries": (
         "list_backbones", "list_freeze_policies", "list_heads", "list_losses",
         "list_optimizers", "list_schedulers", "list_trackers", "load_config", "registries",
     ),
+    "siamkit.api.evaluating": ("evaluate",),
     "siamkit.api.exporting": ("export",),
     "siamkit.api.galleries": (
         "any_embedder", "build_index", "embed", "load_index", "search", "verify_pairs",
@@ -66,7 +71,6 @@ _HOME = {
     "siamkit.api.models": ("load_embedder", "load_model", "open_run"),
     "siamkit.api.pretrained": ("from_pretrained", "save_pretrained"),
     "siamkit.api.pruning": ("prune",),
-    "siamkit.api.quality": ("calibrate", "check_data", "evaluate"),
     "siamkit.api.rates": ("find_lr",),
     "siamkit.api.registering": (
         "register_backbone", "register_freeze_policy", "register_head", "register_loss",

@@ -126,6 +126,45 @@ def _require_torch(folder: Path) -> None:
         )
 
 
+def trained(
+    run: Any, which: Literal["best", "last"] = "best", *, device: str = "auto", **objects: Any
+) -> tuple[OpenRun | None, Embedder]:
+    """Return the embedder to evaluate, and its run, if that is known.
+
+    Args:
+        run: A run's directory, an embedder, or a model that was exported for torch or timm.
+        which: As for :func:`load_embedder`; only for a run.
+        device: As for :func:`load_embedder`; not for an embedder.
+        **objects: As for :func:`open_run`; not for an embedder.
+
+    Raises:
+        ConfigError: ``run`` is none of these, or an argument does not suit it.
+        CheckpointError: As for :func:`load_embedder`.
+    """
+    if isinstance(run, Embedder):
+        unused = {
+            **objects,
+            "which": None if which == "best" else which,
+            "device": None if device == "auto" else device,
+        }
+        require_unused(unused, "an embedder, which has its network on its device")
+        return None, run
+    if is_export(run):
+        return None, load_embedder(run, which, device=device, **objects)
+    if isinstance(run, nn.Module):
+        raise ConfigError(
+            "is a network",
+            where="run",
+            got=type(run),
+            allowed="a run's directory, or a siamkit.Embedder",
+            hint="write siamkit.evaluate(siamkit.Embedder(NET), DATA) for a siamkit.SiameseNet, or "
+            "siamkit.evaluate(embeddings=E, labels=y) for any network",
+        )
+    path_of(run, "run", "a run's directory, or an Embedder")
+    opened = open_run(run, **objects)
+    return opened, embedder_of(opened, which, device=device)
+
+
 def embedder_of(
     run: OpenRun,
     which: Literal["best", "last"] = "best",

@@ -15,7 +15,8 @@ from siamkit.api.configuring import Config, placed, resolved_call
 from siamkit.api.entries import registries
 from siamkit.api.listening import checked, log_of, observers
 from siamkit.api.models import open_run
-from siamkit.api.results import InspectionResult, Phases, TrainingResult
+from siamkit.api.phase_table import Phases
+from siamkit.api.results import InspectionResult, TrainingResult
 from siamkit.checks import whole_number
 from siamkit.config import RunConfig
 from siamkit.data.memory import items_of

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from siamkit.cli import output
-from siamkit.cli.imports import heavy_imports
+from siamkit.cli.imports import api_of
 from siamkit.cli.options import Device, Json, Last, Root, RunOrModel, Threads
 
 Data = Annotated[
@@ -36,10 +36,7 @@ def evaluate(
     The figures are unbiased only on classes that neither training nor the choice of the best epoch
     used: add a test/ split, or pass DATA.
     """
-    with heavy_imports():
-        from siamkit import api
-
-    report = api.evaluate(
+    report = api_of(run).evaluate(
         run, data, root=root, which="last" if last else "best", seed=seed, device=device
     )
     if json:

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from siamkit.compress.graph import torch_pruning
 from siamkit.compress.latency import speeds
 from siamkit.compress.rounds import (
@@ -35,7 +33,7 @@ from siamkit.runs.open import OpenRun
 from siamkit.training.build import Setup
 from siamkit.training.fit import resume
 from siamkit.training.loading import TEST, VAL, load_sets
-from siamkit.training.validation import MOST, evaluator_of
+from siamkit.training.validation import MOST, Embeddings, evaluator_of
 
 Result = dict[str, Any]
 
@@ -119,7 +117,7 @@ def _compared(source: Source, pruned: OpenRun, after: Setup) -> dict[str, dict[s
     return rows
 
 
-def _embedded(source: Source, setup: Setup, part: str) -> Tensor:
+def _embedded(source: Source, setup: Setup, part: str) -> Embeddings:
     loaded = load_sets(setup, source.splits)[part]
     with loaded.source:
         size = min(setup.config.train.pass_size, MOST)

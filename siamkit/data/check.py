@@ -23,10 +23,10 @@ from siamkit.data.opening import (
 from siamkit.data.preparation import decoding_of, preparation
 from siamkit.data.sources import Source
 from siamkit.errors import DataError
-from siamkit.interfaces import Preprocessing
 from siamkit.portable.decode import Decoding
 from siamkit.portable.folders import briefly
 from siamkit.portable.looking import Facts, look
+from siamkit.portable.preprocessing import Preprocessing
 from siamkit.spelling import argument
 from siamkit.words import plural
 

@@ -9,12 +9,12 @@ from typing import Literal
 
 from siamkit.config import DataConfig
 from siamkit.data.images import ImageSet
-from siamkit.interfaces import Fit, Preprocessing
 from siamkit.portable.decode import Decoding
 from siamkit.portable.depth import DEEP_GREY
 from siamkit.portable.geometry import kept_by_crop
 from siamkit.portable.judging import judge_samples, size_of
 from siamkit.portable.looking import Facts, largest_value
+from siamkit.portable.preprocessing import Fit, Preprocessing
 from siamkit.spelling import setting
 from siamkit.words import plural
 

@@ -14,12 +14,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from siamkit.data.loader import ViewDataset
 from siamkit.errors import DataError
 from siamkit.keys import KEY_BYTES
 from siamkit.portable.threads import in_threads
+
+if TYPE_CHECKING:
+    from siamkit.data.loader import ViewDataset
 
 _THREADS = 8
 

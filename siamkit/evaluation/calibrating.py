@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor
 
 from siamkit.data.images import ImageSet
 from siamkit.errors import ConfigError, DataError
@@ -48,7 +46,7 @@ class Threshold:
 
 
 def calibrate(
-    embeddings: Tensor,
+    embeddings: NDArray[Any],
     images: ImageSet,
     *,
     target: Target = "eer",
@@ -76,19 +74,18 @@ def calibrate(
         DataError: There are no same or no different pairs, too few pairs for the rate, or same
             pairs score no higher than different ones.
     """
-    labels, tuples = torch.tensor(images.labels), images.tuples
+    labels, tuples = np.array(images.labels, np.int64), images.tuples
     most = MOST if far is None else min(max(MOST, 2 * _needed(far)), _MOST_AT_ALL)
     pairs = pairs_of(labels, most=most, seed=seed) if tuples is None else known_pairs(tuples)
     values = scores(embeddings, pairs)
-    names = labels.numpy()
     threshold = fit_threshold(
-        values, pairs.same, names[pairs.first], names[pairs.second], target=target, far=far
+        values, pairs.same, labels[pairs.first], labels[pairs.second], target=target, far=far
     )
     slope, intercept = fit_probability(values, pairs.same)
     same = int(pairs.same.sum())
     provenance = Provenance(
-        images=len(names),
-        identities=len(np.unique(names)),
+        images=len(labels),
+        identities=len(np.unique(labels)),
         same=same,
         different=len(values) - same,
         all_pairs=pairs.all,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import Any
 
-from siamkit.evaluation.cosine import directions
+import numpy as np
+from numpy.typing import NDArray
+
+from siamkit.portable.cosine import directions
 from siamkit.words import plural
 
 COLLAPSED = 0.999
@@ -15,14 +17,14 @@ The features of untrained backbones reach 0.98, because a ReLU leaves only posit
 """
 
 
-def collapse(embeddings: Tensor) -> str | None:
+def collapse(embeddings: NDArray[Any]) -> str | None:
     """Return a notice if embeddings ``[N, E]`` consist of zeros or hardly differ; None otherwise.
 
     The embeddings must be those of different images.
     """
     vectors = directions(embeddings)
     count = len(vectors)
-    zeros = int((~vectors.any(dim=1)).sum())
+    zeros = int((~vectors.any(axis=1)).sum())
     if zeros:
         return (
             f"{zeros} of {plural(count, 'embedding')} consist of zeros: the network extracts "
@@ -37,12 +39,12 @@ def collapse(embeddings: Tensor) -> str | None:
     )
 
 
-def mean_cosine(vectors: Tensor) -> float:
+def mean_cosine(vectors: NDArray[np.float32]) -> float:
     """Return the mean cosine similarity over all pairs of unit vectors ``[N, E]``; 0 if N < 2."""
     count = len(vectors)
     if count < 2:
         return 0.0
     # The squared length of the sum holds each pair's product twice, and each vector's square once.
-    total = vectors.double().sum(dim=0)
-    own = torch.linalg.vector_norm(vectors.double(), dim=1).square().sum()
+    total = vectors.sum(axis=0, dtype=np.float64)
+    own = np.square(vectors, dtype=np.float64).sum()
     return float((total @ total - own) / (count * (count - 1)))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from siamkit.evaluation.cosine import directions
+from siamkit.portable.cosine import directions
 
 POINTS = 1500
 _SEED = 0
@@ -31,7 +31,7 @@ class Map:
     places: NDArray[np.float64]
 
 
-def embedding_map(embeddings: Tensor, most: int = POINTS) -> Map | None:
+def embedding_map(embeddings: NDArray[Any], most: int = POINTS) -> Map | None:
     """Return a t-SNE layout of images (van der Maaten and Hinton, 2008) by cosine distance.
 
     The layout starts from the two main components and has a fixed seed, so equal embeddings give
@@ -51,7 +51,7 @@ def embedding_map(embeddings: Tensor, most: int = POINTS) -> Map | None:
         return None
     rng = np.random.default_rng(_SEED)
     indices = np.sort(rng.permutation(count)[:most]).astype(np.int64)
-    vectors = directions(embeddings).numpy()[indices]
+    vectors = directions(embeddings)[indices]
     if np.ptp(vectors, axis=0).max() <= 1e-6 or vectors.shape[1] < 2:
         return None  # all images are one point, or the embedding has one dimension
     layout = TSNE(

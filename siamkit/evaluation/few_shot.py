@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from siamkit.errors import DataError
-from siamkit.evaluation.cosine import cosine, directions
+from siamkit.portable.cosine import cosine, directions
 
 EPISODES = 600
 _NORMAL_95 = 1.96
@@ -42,8 +41,8 @@ class FewShot:
 
 
 def few_shot(
-    embeddings: Tensor,
-    labels: Tensor,
+    embeddings: NDArray[Any],
+    labels: NDArray[np.int64],
     *,
     ways: int = 5,
     shots: int = 1,
@@ -66,9 +65,7 @@ def few_shot(
         DataError: Fewer than ``ways`` classes have more than ``shots`` images.
     """
     vectors = directions(embeddings)
-    members = [
-        (labels.cpu() == label).nonzero().flatten().numpy() for label in labels.cpu().unique()
-    ]
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     members = [rows for rows in members if len(rows) > shots]
     if len(members) < ways:
         raise DataError(
@@ -85,13 +82,13 @@ def few_shot(
             support.append(rows[:shots])
             asked.append(rows[shots:])
             target.append(np.full(len(rows) - shots, way))
-        means = directions(vectors[np.stack(support)].mean(1))  # [ways, E]
+        means = directions(vectors[np.stack(support)].mean(axis=1))  # [ways, E]
         scores = cosine(vectors[np.concatenate(asked)] @ means.T)
-        nearest = scores == scores.amax(1, keepdim=True)  # [Q, ways]
-        own = nearest.gather(1, torch.from_numpy(np.concatenate(target))[:, None])[:, 0]
+        nearest = scores == scores.max(axis=1, keepdims=True)  # [Q, ways]
+        own = nearest[np.arange(len(nearest)), np.concatenate(target)]
         # Of several equally near means, one would be chosen at random: the image counts by the
         # chance that this one is the mean of its class.
-        accuracies.append(float((own / nearest.sum(1)).mean()))
+        accuracies.append(float((own / nearest.sum(axis=1)).mean()))
     spread = float(np.std(accuracies, ddof=1)) if episodes > 1 else float("nan")
     margin = _NORMAL_95 * spread / float(np.sqrt(episodes))
     return FewShot(float(np.mean(accuracies)), margin, ways, shots, queries, episodes)

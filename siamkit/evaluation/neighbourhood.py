@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from siamkit.evaluation.cosine import cosine, directions
-from siamkit.evaluation.nearest import largest
 from siamkit.evaluation.verified import Verified
+from siamkit.portable.cosine import STEPS, cosine, directions
+from siamkit.portable.nearest import ranked
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
 
 ScoredPair = tuple[int, int, float]
 """The indices of two images, and their similarity."""
@@ -50,17 +50,17 @@ class Neighbourhood:
     farthest_same: Ints
     farthest_same_score: Floats
     right: Floats
-    query: NDArray[np.bool_]
-    findable: NDArray[np.bool_]
+    query: Bools
+    findable: Bools
 
 
 def neighbourhood(
-    embeddings: Tensor,
-    labels: Tensor,
+    embeddings: NDArray[Any],
+    labels: Ints,
     k: int,
     *,
-    query: Tensor | None = None,
-    gallery: Tensor | None = None,
+    query: Bools | None = None,
+    gallery: Bools | None = None,
 ) -> Neighbourhood:
     """Return the neighbours of each image among all others.
 
@@ -73,50 +73,52 @@ def neighbourhood(
             images, like the pairs of verification.
     """
     vectors = directions(embeddings)
-    labels = labels.cpu()
     count = len(labels)
-    everyone = torch.ones(count, dtype=torch.bool)
-    query, gallery = (everyone if m is None else m.cpu().bool() for m in (query, gallery))
+    everyone = np.ones(count, bool)
+    query, gallery = (everyone if mask is None else mask for mask in (query, gallery))
     k = max(min(k, int(gallery.sum()) - 1), 1)
     size = max(1, _BLOCK_BYTES // (4 * count))
-    parts: list[tuple[Tensor, ...]] = []
-    for rows in torch.arange(count).split(size):
+    parts: list[tuple[NDArray[Any], ...]] = []
+    for start in range(0, count, size):
+        rows = np.arange(start, min(start + size, count))
+        here = np.arange(len(rows))
         similar = cosine(vectors[rows] @ vectors.T)  # [B, N]
-        here = torch.arange(len(rows))
         same = labels[rows, None] == labels
-        other_score, other = largest(similar.masked_fill(same, -torch.inf), 1)
+        others = np.where(same, -np.inf, similar)
+        other = others.argmax(axis=1)
         same[here, rows] = False
-        same_score, far = largest((-similar).masked_fill(~same, -torch.inf), 1)
-        findable = query[rows] & (same & gallery).any(1)
-        similar[here, rows] = -torch.inf
-        similar.masked_fill_(~gallery, -torch.inf)
-        scores, nearest = largest(similar, k)
+        fellows = np.where(same, similar, np.inf)
+        far = fellows.argmin(axis=1)
+        similar[here, rows] = -np.inf
+        similar[:, ~gallery] = -np.inf
+        top, nearest = ranked(similar, k, where="similarities")
+        scores = top / np.float32(STEPS)
         first = similar == scores[:, :1]  # true for several images if they are equally near
         parts.append(
             (
                 nearest,
                 scores,
-                other[:, 0],
-                other_score[:, 0],
-                far[:, 0],
-                -same_score[:, 0],
-                findable,
-                (first & same).sum(1) / first.sum(1),
+                other,
+                others[here, other],
+                far,
+                fellows[here, far],
+                query[rows] & (same & gallery).any(axis=1),
+                (first & same).sum(axis=1) / first.sum(axis=1),
             )
         )
     nearest, scores, other, other_score, far, same_score, findable, right = (
-        torch.cat(column) for column in zip(*parts, strict=True)
+        np.concatenate(column) for column in zip(*parts, strict=True)
     )
     return Neighbourhood(
-        nearest.numpy(),
-        scores.numpy(),
-        torch.where(torch.isfinite(other_score), other, -1).numpy(),
-        other_score.numpy(),
-        torch.where(torch.isfinite(same_score), far, -1).numpy(),
-        same_score.numpy(),
-        right.numpy(),
-        query.numpy(),
-        findable.numpy(),
+        nearest,
+        scores,
+        np.where(np.isfinite(other_score), other, -1),
+        other_score,
+        np.where(np.isfinite(same_score), far, -1),
+        same_score,
+        right.astype(np.float32),
+        query,
+        findable,
     )
 
 

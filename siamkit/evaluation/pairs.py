@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from siamkit.data.images import Tuples
-from siamkit.evaluation.cosine import cosine, directions
+from siamkit.portable.cosine import cosine, directions, pair_cosines
 
 MOST = 500_000
 _FOLDS = 10
-_BLOCK_BYTES = 4 << 20  # of vectors or products per block, which fits in the CPU cache
+_BLOCK_BYTES = 4 << 20  # of products per block, which fit in the CPU cache
 _DENSE = 64
 """If pairs need at least one in this many of all products, computing all of them is faster."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def known_pairs(tuples: Tuples) -> ImagePairs:
     return ImagePairs(first, second, np.asarray(listed.same, bool), all=True)
 
 
-def pairs_of(labels: Tensor, *, most: int = MOST, seed: int = 0) -> ImagePairs:
+def pairs_of(labels: Ints, *, most: int = MOST, seed: int = 0) -> ImagePairs:
     """Return all pairs of images; if there are too many, a sample with at most half same pairs.
 
     Args:
@@ -54,13 +54,12 @@ def pairs_of(labels: Tensor, *, most: int = MOST, seed: int = 0) -> ImagePairs:
         most: The largest number of pairs.
         seed: The seed of the sample.
     """
-    names = labels.cpu().numpy()
-    count = len(names)
+    count = len(labels)
     if count * (count - 1) // 2 <= most:
         first, second = (side.astype(np.int64) for side in np.triu_indices(count, 1))
-        return ImagePairs(first, second, names[first] == names[second], all=True)
+        return ImagePairs(first, second, labels[first] == labels[second], all=True)
     rng = np.random.default_rng(seed)
-    images = _Sorted.by(names)
+    images = _Sorted.by(labels)
     same = _same(images, most // 2, rng)
     different = _different(images, most - len(same), rng)
     first, second = np.concatenate([same, different]).T
@@ -82,10 +81,10 @@ class _Sorted:
     ends: Ints
 
     @classmethod
-    def by(cls, names: Ints) -> _Sorted:
-        _, sizes = np.unique(names, return_counts=True)
+    def by(cls, labels: Ints) -> _Sorted:
+        _, sizes = np.unique(labels, return_counts=True)
         ends = sizes.cumsum()
-        return cls(names.argsort(kind="stable"), ends - sizes, ends)
+        return cls(labels.argsort(kind="stable"), ends - sizes, ends)
 
     def drawn(
         self, places: Ints, partners: Ints, counts: Ints, most: int, rng: np.random.Generator
@@ -135,12 +134,12 @@ def _different(images: _Sorted, most: int, rng: np.random.Generator) -> Ints:
     return images.drawn(places, after, len(places) - after, most, rng)
 
 
-def scores(embeddings: Tensor, pairs: ImagePairs) -> Floats:
+def scores(embeddings: NDArray[Any], pairs: ImagePairs) -> Floats:
     """Return the cosine similarities ``[P]`` of pairs of the embeddings ``[N, E]``."""
     return cosines(embeddings, pairs.first, pairs.second)
 
 
-def cosines(embeddings: Tensor, first: Ints, second: Ints) -> Floats:
+def cosines(embeddings: NDArray[Any], first: Ints, second: Ints) -> Floats:
     """Return the cosine similarities ``[P]`` of pairs of embeddings.
 
     Args:
@@ -148,36 +147,26 @@ def cosines(embeddings: Tensor, first: Ints, second: Ints) -> Floats:
         first: ``[P]``, the index of each pair's first embedding.
         second: ``[P]``, the index of each pair's second embedding.
     """
-    vectors = directions(embeddings)
-    one, other = torch.from_numpy(first), torch.from_numpy(second)
-    dense = len(vectors) ** 2 <= _DENSE * len(one)
-    products = (_by_matrix if dense else _one_by_one)(vectors, one, other)
-    return cosine(products).double().numpy()
+    if len(embeddings) ** 2 > _DENSE * len(first):
+        return pair_cosines(embeddings, first, second)
+    return cosine(_by_matrix(directions(embeddings), first, second)).astype(np.float64)
 
 
-def _one_by_one(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    size = max(1, _BLOCK_BYTES // (4 * vectors.shape[1]))
-    blocks = zip(first.split(size), second.split(size), strict=True)
-    return torch.cat([(vectors[a] * vectors[b]).sum(1) for a, b in blocks])
-
-
-def _by_matrix(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def _by_matrix(vectors: Vectors, first: Ints, second: Ints) -> Vectors:
     """Return the products of the pairs, picked from the products of all vectors, block by block."""
-    order = first.argsort(stable=True)
-    rows = first[order].contiguous()
-    picked = torch.empty(len(first))
+    order = first.argsort(kind="stable")
+    rows = first[order]
+    picked = np.empty(len(first), np.float32)
     size = max(1, _BLOCK_BYTES // (4 * len(vectors)))
     for start in range(0, len(vectors), size):
-        ends = torch.searchsorted(rows, torch.tensor([start, start + size]))
+        ends = np.searchsorted(rows, [start, start + size])
         chosen = order[ends[0] : ends[1]]
         products = vectors[start : start + size] @ vectors.T
         picked[chosen] = products[first[chosen] - start, second[chosen]]
     return picked
 
 
-def identity_folds(
-    labels: Tensor, pairs: ImagePairs, *, folds: int = _FOLDS, seed: int = 0
-) -> Ints:
+def identity_folds(labels: Ints, pairs: ImagePairs, *, folds: int = _FOLDS, seed: int = 0) -> Ints:
     """Return the folds ``[P]`` of the pairs. As in LFW, no identity is in two folds.
 
     Args:
@@ -191,7 +180,7 @@ def identity_folds(
         The number of each pair's fold, from 0; -1 for a pair of identities in two folds, which
         must be left out.
     """
-    names, codes = np.unique(labels.cpu().numpy(), return_inverse=True)
+    names, codes = np.unique(labels, return_inverse=True)
     count = max(1, min(folds, len(names) // 2))
     fold = np.empty(len(names), np.int64)
     fold[np.random.default_rng(seed).permutation(len(names))] = np.arange(len(names)) % count

@@ -6,17 +6,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from siamkit.data.images import ImageSet
 from siamkit.errors import DataError
-from siamkit.evaluation.cosine import directions, steps
-from siamkit.evaluation.nearest import unordered
-from siamkit.evaluation.ties import RANK_BYTES, expected
+from siamkit.evaluation.ties import expected
+from siamkit.portable.cosine import directions, steps
+from siamkit.portable.nearest import largest
 
 KS = (1, 5, 10)
-_BLOCK_BYTES = 384 << 20  # of similarities and ranks per block; smaller blocks are slower
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+_BLOCK_BYTES = 128 << 20  # of similarities and ranks per block; smaller blocks are slower
+_RANK_BYTES = 360  # that finding and counting a rank takes, at most
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,9 @@ class Retrieval:
         }
 
 
-def retrieval_of(embeddings: Tensor, images: ImageSet, *, ks: Sequence[int] = KS) -> Retrieval:
+def retrieval_of(
+    embeddings: NDArray[Any], images: ImageSet, *, ks: Sequence[int] = KS
+) -> Retrieval:
     """Return the :func:`retrieval` metrics of labelled images, with the data's query and gallery.
 
     Args:
@@ -69,35 +76,36 @@ def retrieval_of(embeddings: Tensor, images: ImageSet, *, ks: Sequence[int] = KS
         DataError: No query has another image of its class in the gallery.
     """
     query, gallery = roles_of(images)
-    return retrieval(embeddings, torch.tensor(images.labels), ks=ks, query=query, gallery=gallery)
+    labels = np.array(images.labels, np.int64)
+    return retrieval(embeddings, labels, ks=ks, query=query, gallery=gallery)
 
 
 def chance_of(images: ImageSet) -> dict[str, float]:
     """Return the expected metrics of a random ranking of images; see :func:`random_baseline`."""
     query, gallery = roles_of(images)
-    return random_baseline(torch.tensor(images.labels), query=query, gallery=gallery)
+    return random_baseline(np.array(images.labels, np.int64), query=query, gallery=gallery)
 
 
-def roles_of(images: ImageSet) -> tuple[Tensor | None, Tensor | None]:
+def roles_of(images: ImageSet) -> tuple[Bools | None, Bools | None]:
     """Return the data's query and gallery masks, each ``[N]`` bool, or None for all images."""
     query, gallery = (
-        None if role is None else torch.tensor(role) for role in (images.query, images.gallery)
+        None if role is None else np.array(role, bool) for role in (images.query, images.gallery)
     )
     return query, gallery
 
 
 def retrieval(
-    embeddings: Tensor,
-    labels: Tensor,
+    embeddings: NDArray[Any],
+    labels: Ints,
     *,
     ks: Sequence[int] = KS,
-    query: Tensor | None = None,
-    gallery: Tensor | None = None,
+    query: Bools | None = None,
+    gallery: Bools | None = None,
 ) -> Retrieval:
     """Search the gallery for each query by cosine similarity, and return the retrieval metrics.
 
     MAP@R follows Musgrave et al., "A Metric Learning Reality Check" (ECCV 2020). The search is
-    exact and computes similarities in blocks of up to 384 MB. For images that are equally near,
+    exact and computes similarities in blocks of up to 128 MB. For images that are equally near,
     each order counts as equally likely (:mod:`siamkit.evaluation.ties`).
 
     Args:
@@ -110,33 +118,32 @@ def retrieval(
     Raises:
         DataError: No query has another image of its class in the gallery.
     """
-    everyone = torch.ones(len(labels), dtype=torch.bool)
-    query, gallery = (everyone if m is None else m.cpu().bool() for m in (query, gallery))
+    everyone = np.ones(len(labels), bool)
+    query, gallery = (everyone if mask is None else mask for mask in (query, gallery))
     vectors = directions(embeddings)
-    labels = labels.cpu()
-    targets = gallery.nonzero().flatten()  # [M]
-    place = torch.full((len(labels),), -1)
-    place[targets] = torch.arange(len(targets))
+    targets = np.flatnonzero(gallery)  # [M]
+    place = np.full(len(labels), -1)
+    place[targets] = np.arange(len(targets))
     findable = _findable(labels, query, gallery)  # [N]
-    chosen = (query & (findable > 0)).nonzero().flatten()
+    chosen = np.flatnonzero(query & (findable > 0))
     if not len(chosen):
         raise DataError(
             "no query has another image of its class in the gallery",
             hint="retrieval needs at least two images of a class",
         )
     # Sorted by R, so that few blocks need a long ranking.
-    chosen = chosen[findable[chosen].argsort(stable=True)]
-    totals = torch.zeros(len(ks) + 2, dtype=torch.float64)
+    chosen = chosen[findable[chosen].argsort(kind="stable")]
+    totals = np.zeros(len(ks) + 2)
     searched = (vectors if len(targets) == len(labels) else vectors[targets]).T  # [E, M]
-    depths = findable[chosen].clamp(min=max(ks))
-    blocks = [chosen[part] for part in _blocks(4 * len(targets) + RANK_BYTES * depths)]
+    depths = np.maximum(findable[chosen], max(ks))
+    blocks = [chosen[part] for part in _blocks(4 * len(targets) + _RANK_BYTES * depths)]
     # One buffer for all blocks: allocating memory takes half as long as the product itself.
-    buffer = torch.empty(max(map(len, blocks)), len(targets))
+    buffer = np.empty((max(map(len, blocks)), len(targets)), np.float32)
     for block in blocks:
-        similarity = torch.mm(vectors[block], searched, out=buffer[: len(block)])
+        similarity = np.matmul(vectors[block], searched, out=buffer[: len(block)])
         own = place[block]
-        rows = (own >= 0).nonzero().flatten()
-        similarity[rows, own[rows]] = -torch.inf
+        rows = np.flatnonzero(own >= 0)
+        similarity[rows, own[rows]] = -np.inf
         totals += _block(similarity, labels[targets], labels[block], findable[block], ks)
     means = (totals / len(chosen)).tolist()
     return Retrieval(
@@ -146,11 +153,11 @@ def retrieval(
         len(chosen),
         int(query.sum()) - len(chosen),
         len(targets),
-        len(labels[chosen].unique()),
+        len(np.unique(labels[chosen])),
     )
 
 
-def _blocks(costs: Tensor) -> Iterator[slice]:
+def _blocks(costs: Ints) -> Iterator[slice]:
     """Yield parts of queries that fit into a block.
 
     Args:
@@ -159,15 +166,15 @@ def _blocks(costs: Tensor) -> Iterator[slice]:
     """
     start = 0
     while start < len(costs):
-        needed = costs[start:] * torch.arange(1, len(costs) - start + 1)
+        needed = costs[start:] * np.arange(1, len(costs) - start + 1)
         end = start + max(1, int((needed <= _BLOCK_BYTES).sum()))
         yield slice(start, end)
         start = end
 
 
 def _block(
-    similarity: Tensor, found: Tensor, asked: Tensor, r: Tensor, ks: Sequence[int]
-) -> Tensor:
+    similarity: NDArray[np.float32], found: Ints, asked: Ints, r: Ints, ks: Sequence[int]
+) -> NDArray[np.float64]:
     """Return the sums of the metrics over the queries of a block.
 
     Args:
@@ -179,8 +186,10 @@ def _block(
     """
     # One more rank than needed shows whether the last needed rank is tied.
     depth = min(max(int(r.max()), *ks) + 1, similarity.shape[1])
-    columns = unordered(similarity, depth, where="similarities")
-    top = steps(similarity.gather(1, columns))
+    columns = largest(similarity, depth, where="similarities")
+    top = steps(np.take_along_axis(similarity, columns, 1))
+    order = np.argsort(-top, axis=1)
+    top, columns = np.take_along_axis(top, order, 1), np.take_along_axis(columns, order, 1)
 
     def whole(row: int) -> tuple[int, int]:
         tied = steps(similarity[row]) == top[row, -1]
@@ -189,33 +198,33 @@ def _block(
     return expected(top, found[columns] == asked[:, None], r, ks, whole)
 
 
-def _findable(labels: Tensor, query: Tensor, gallery: Tensor) -> Tensor:
+def _findable(labels: Ints, query: Bools, gallery: Bools) -> Ints:
     """Return the number of gallery images of each image's class, without the image itself."""
-    _, codes = labels.unique(return_inverse=True)
-    counts = torch.bincount(codes[gallery], minlength=int(codes.max()) + 1)
-    return counts[codes] - (query & gallery).long()
+    names, codes = np.unique(labels, return_inverse=True)
+    counts = np.bincount(codes[gallery], minlength=len(names))
+    findable: Ints = counts[codes] - (query & gallery)
+    return findable
 
 
 def random_baseline(
-    labels: Tensor,
+    labels: Ints,
     *,
     ks: Sequence[int] = KS,
-    query: Tensor | None = None,
-    gallery: Tensor | None = None,
+    query: Bools | None = None,
+    gallery: Bools | None = None,
 ) -> dict[str, float]:
     """Return the expected metrics of a random ranking: ``recall@k``, ``map@r``, ``r_precision``.
 
     The arguments and errors are those of :func:`retrieval`.
     """
-    labels = labels.cpu()
-    everyone = torch.ones(len(labels), dtype=torch.bool)
-    query, gallery = (everyone if m is None else m.cpu().bool() for m in (query, gallery))
+    everyone = np.ones(len(labels), bool)
+    query, gallery = (everyone if mask is None else mask for mask in (query, gallery))
     findable = _findable(labels, query, gallery)
     chosen = query & (findable > 0)
     if not chosen.any():
         raise DataError("no query has another image of its class in the gallery")
-    others = int(gallery.sum()) - (query & gallery).long()[chosen]
-    pairs, counts = torch.stack([findable[chosen], others]).unique(dim=1, return_counts=True)
+    others = int(gallery.sum()) - (query & gallery)[chosen]
+    pairs, counts = np.unique(np.stack([findable[chosen], others]), axis=1, return_counts=True)
     totals: dict[str, float] = {}
     for (r, m), count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
         for name, value in _by_chance(r, m, ks).items():
@@ -225,9 +234,8 @@ def random_baseline(
 
 def _by_chance(r: int, m: int, ks: Sequence[int]) -> dict[str, float]:
     """Return the expected metrics of ``m`` images in random order, ``r`` of the query's class."""
-    hits = torch.arange(min(max(r, *ks) + 1, m)) < r
-    found = expected(
-        torch.zeros(1, len(hits)), hits[None], torch.tensor([r]), ks, lambda row: (m, r)
-    )
+    hits = np.arange(min(max(r, *ks) + 1, m)) < r
+    zeros = np.zeros((1, len(hits)), np.float32)
+    found = expected(zeros, hits[None], np.array([r]), ks, lambda row: (m, r))
     names = (*(f"recall@{k}" for k in ks), "map@r", "r_precision")
     return dict(zip(names, found.tolist(), strict=True))

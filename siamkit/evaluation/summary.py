@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor
 
 from siamkit.data.images import ImageSet, Tuples
 from siamkit.errors import DataError
@@ -22,9 +21,11 @@ from siamkit.evaluation.verified import Verified, verify_images
 SHOTS = (1, 5)
 _WAYS = 5
 
+Ints = NDArray[np.int64]
+
 
 def summarize(
-    embeddings: Tensor, images: ImageSet, *, threshold: float | None = None, seed: int = 0
+    embeddings: NDArray[Any], images: ImageSet, *, threshold: float | None = None, seed: int = 0
 ) -> dict[str, Any]:
     """Return all metrics of a set of images, as JSON values.
 
@@ -43,7 +44,7 @@ def summarize(
         DataError: No query has another image of its class in the gallery.
     """
     notices: list[str] = []
-    labels = torch.tensor(images.labels)
+    labels = np.array(images.labels, np.int64)
     tuples = images.tuples
     retrieval, triplets, shots = None, None, []
     if tuples is None and len(images.classes) < 2:
@@ -85,7 +86,7 @@ def summarize(
     }
 
 
-def _triplets(embeddings: Tensor, tuples: Tuples) -> dict[str, Any]:
+def _triplets(embeddings: NDArray[Any], tuples: Tuples) -> dict[str, Any]:
     """Return the share of triplets whose positive is nearer than the negative; ties count half."""
     anchor, positive, negative = (np.asarray(side, np.int64) for side in tuples.columns)
     nearer = cosines(embeddings, anchor, positive) - cosines(embeddings, anchor, negative)
@@ -101,7 +102,7 @@ def _accuracy(
     if images.tuples is not None and images.tuples.folds is not None:
         rows, folds = np.arange(len(verified.scores)), np.asarray(images.tuples.folds)
     else:
-        units = torch.tensor(images.labels)
+        units = np.array(images.labels, np.int64)
         if images.tuples is not None:
             parts = _parts(len(images), pairs)
             units = units if parts is None else parts
@@ -109,7 +110,7 @@ def _accuracy(
     return _k_fold(verified.scores[rows], pairs.same[rows], folds[rows], notices)
 
 
-def _parts(count: int, pairs: ImagePairs) -> Tensor | None:
+def _parts(count: int, pairs: ImagePairs) -> Ints | None:
     """Return the number ``[N]`` of each image's connected component over all pairs.
 
     Both images of a pair are in one component, so folds of whole components keep every pair.
@@ -119,10 +120,10 @@ def _parts(count: int, pairs: ImagePairs) -> Tensor | None:
     """
     ends = (np.ones(len(pairs.first)), (pairs.first, pairs.second))
     parts, of_image = connected_components(coo_array(ends, shape=(count, count)), directed=False)
-    return torch.from_numpy(of_image) if parts >= 4 else None
+    return of_image if parts >= 4 else None
 
 
-def _balanced_folds(pairs: ImagePairs, labels: Tensor, seed: int) -> tuple[Any, Any]:
+def _balanced_folds(pairs: ImagePairs, labels: Ints, seed: int) -> tuple[Any, Any]:
     """Return the pairs to use and the fold of every pair.
 
     The pairs to use, by index, are as many same as different pairs in each fold. Surplus pairs are
@@ -158,7 +159,7 @@ def _k_fold(values: Any, same: Any, folds: Any, notices: list[str]) -> dict[str,
 
 
 def _few_shot(
-    embeddings: Tensor, labels: Tensor, seed: int, notices: list[str]
+    embeddings: NDArray[Any], labels: Ints, seed: int, notices: list[str]
 ) -> list[dict[str, Any]]:
     rows = []
     for shots in SHOTS:

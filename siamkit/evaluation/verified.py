@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from siamkit.data.images import ImageSet
 from siamkit.errors import DataError
@@ -55,7 +53,7 @@ class Verified:
 
 
 def verify_images(
-    embeddings: Tensor, images: ImageSet, *, most: int = MOST, seed: int = 0
+    embeddings: NDArray[Any], images: ImageSet, *, most: int = MOST, seed: int = 0
 ) -> Verified:
     """Score the listed pairs of images, or pairs made from labels, and return the metrics.
 
@@ -68,7 +66,7 @@ def verify_images(
     Raises:
         DataError: There are no same pairs, or no different pairs.
     """
-    labels = torch.tensor(images.labels)
+    labels = np.array(images.labels, np.int64)
     known = images.tuples
     pairs = pairs_of(labels, most=most, seed=seed) if known is None else known_pairs(known)
     values = scores(embeddings, pairs)
@@ -87,14 +85,13 @@ def verify_images(
             if tar is not None
         },
     }
-    names = labels.numpy()
     intervals: Mapping[str, tuple[float, float]] = {}
     try:
         intervals = identity_intervals(
             values,
             pairs.same,
-            names[pairs.first],
-            names[pairs.second],
+            labels[pairs.first],
+            labels[pairs.second],
             statistics,
             draws=_DRAWS,
             seed=seed,

@@ -25,9 +25,7 @@ from siamkit.data.loader import Loader, ViewDataset, default_workers
 from siamkit.data.views import EvalView
 from siamkit.engine.kernels import KERNELS, Choice, Precision, choose, kernel_class, run
 from siamkit.errors import CheckpointError, ConfigError
-from siamkit.evaluation.cosine import cosine, directions
 from siamkit.guard import attributing
-from siamkit.inference.usable import require_direction, require_finite
 from siamkit.model.device import place, resolve_device
 from siamkit.model.fingerprint import mark
 from siamkit.model.pretrained.identity import fingerprint_of
@@ -35,6 +33,7 @@ from siamkit.model.pretrained.load import load_net
 from siamkit.model.siamese import SiameseNet, plugins_of
 from siamkit.model.trace import evaluating
 from siamkit.portable.calibration import Calibration, Verdict
+from siamkit.portable.cosine import cosine, directions, require_direction, require_finite
 from siamkit.portable.decode import Decoding, decode, prepare
 from siamkit.portable.embedding import BATCH_SIZE
 from siamkit.portable.inputs import items_of, of_both, require_one_each, require_prepared, sides_of
@@ -317,7 +316,7 @@ class Embedder(TextRepr):
             SiamkitError: As for :meth:`embed`.
         """
         one, other = of_both(self._vectors, sides_of(a, b, self.embedding_dim))
-        return cosine(directions(one) @ directions(other).T)
+        return torch.from_numpy(cosine(directions(one) @ directions(other).T))
 
     def verify(self, a: Images, b: Images) -> Verdict:
         """Decide whether two images show the same class.
@@ -335,8 +334,8 @@ class Embedder(TextRepr):
         sides = sides_of(a, b, self.embedding_dim)
         require_one_each(*sides)
         one, other = of_both(self._vectors, sides)
-        require_direction(torch.cat([one, other]), ("a", "b"))
-        return calibration.verdict(float(cosine(directions(one) @ directions(other).T)))
+        require_direction(np.concatenate([one, other]), ("a", "b"))
+        return calibration.verdict(float(cosine(directions(one) @ directions(other).T)[0, 0]))
 
     def search(
         self,
@@ -431,9 +430,9 @@ class Embedder(TextRepr):
             names = [f"image {start + index}" for index in range(len(part))]
             yield self._run(part, len(images) - start, names)
 
-    def _vectors(self, side: Any) -> Tensor:
+    def _vectors(self, side: Any) -> np.ndarray[Any, Any]:
         """Return the embeddings of images; embeddings, which are an array, are only converted."""
-        return torch.from_numpy(side.copy()) if isinstance(side, np.ndarray) else self.embed(side)
+        return side if isinstance(side, np.ndarray) else self.embed(side).numpy()
 
     def _run(self, images: Tensor, count: int, names: Sequence[object]) -> Tensor:
         """Return the embeddings of ``images``. ``count`` images of this call are yet to be run."""
@@ -441,7 +440,7 @@ class Embedder(TextRepr):
         moved = images.to(self._device, non_blocking=True)
         with attributing(plugins_of(self.net)), evaluating(self.net):
             embeddings = run(self._kernel(moved, count).kernel, moved).cpu()
-        require_finite(embeddings, names)
+        require_finite(embeddings.numpy(), names)
         return embeddings
 
     def _kernel(self, images: Tensor, count: int) -> Choice:

@@ -1,14 +1,32 @@
-"""Arrays in files: maps ``.npy`` files into memory."""
+"""Arrays: reads them from tensors, and maps ``.npy`` files into memory."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import CheckpointError
 from ..files import reading
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def array_of(values: Any) -> NDArray[Any]:
+    """Return an array, or the values of a tensor as one; floats of less than 32 bits get 32."""
+    if not is_tensor(values):
+        return np.asarray(values)
+    if values.is_floating_point() and values.element_size() < 4:  # numpy has no bfloat16
+        values = values.float()
+    array: NDArray[Any] = values.detach().cpu().numpy()
+    return array
+
+
+def is_tensor(values: Any) -> bool:
+    """Return whether an object is a tensor of torch."""
+    return hasattr(values, "is_floating_point") and hasattr(values, "detach")
 
 
 def mapped(path: Path, hint: str) -> np.ndarray[Any, Any]:

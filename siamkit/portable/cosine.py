@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError, NonFiniteError
+from .arrays import array_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -33,7 +34,7 @@ def vectors_of(embeddings: ArrayLike) -> NDArray[Any]:
         DataError: They are no real numbers.
     """
     try:
-        vectors = np.asarray(embeddings)
+        vectors = array_of(embeddings)
     except (TypeError, ValueError, RuntimeError):
         vectors = np.asarray(None)
     if vectors.dtype.kind not in "fiub":
@@ -41,7 +42,7 @@ def vectors_of(embeddings: ArrayLike) -> NDArray[Any]:
             "are no real numbers",
             where="embeddings",
             got=str(vectors.dtype) if vectors.ndim else type(embeddings).__name__,
-            allowed="an array [N, E]",
+            allowed="an array or a tensor [N, E]",
         )
     return vectors if vectors.dtype == np.float64 else vectors.astype(np.float32, copy=False)
 
@@ -62,16 +63,25 @@ def directions(embeddings: ArrayLike) -> Floats:
         power = largest / (2 * np.frexp(largest)[0])
     # Zeros, NaN and infinity stay as they are.
     near = (vectors / np.where(np.isfinite(power), power, 1)).astype(np.float32)
-    lengths = np.sqrt(np.einsum("...e,...e->...", near, near))[..., None]
+    # Errors of a length would add up over many squares, and change all scores of its vector alike.
+    squares = np.einsum("...e,...e->...", near, near, dtype=np.float64)
+    lengths = np.sqrt(squares).astype(np.float32)[..., None]
     result: Floats = near / np.maximum(lengths, _SHORTEST)
     return result
 
 
 def cosine(products: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return products of unit vectors, of any shape, as scores; infinity becomes 1 or -1."""
-    # STEPS is a power of two, so the products are exact and only the rounding changes values.
-    scores: NDArray[np.float32] = np.clip(np.rint(products * STEPS) / STEPS, -1, 1)
-    return scores
+    scores = steps(products)
+    scores /= STEPS
+    return np.clip(scores, -1, 1, out=scores)
+
+
+def steps(products: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return products of unit vectors as whole numbers of steps. Infinity stays infinity."""
+    # STEPS is a power of two, so the product is exact and only the rounding changes the value.
+    wide = np.multiply(products, STEPS)
+    return np.rint(wide, out=wide)
 
 
 def pair_cosines(

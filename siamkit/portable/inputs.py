@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -15,11 +15,9 @@ from PIL import Image
 from ..errors import DataError
 from ..files import path_of
 from ..spelling import argument
+from .arrays import array_of, is_tensor
 from .cosine import require_finite
 from .folders import files_in
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -122,7 +120,7 @@ def require_one_each(one: Any, other: Any) -> None:
 
 def is_prepared(images: Any) -> bool:
     """Return whether images are a float tensor, which holds prepared images."""
-    return _is_tensor(images) and bool(images.ndim) and bool(images.is_floating_point())
+    return is_tensor(images) and bool(images.ndim) and bool(images.is_floating_point())
 
 
 def require_prepared(images: Any, shape: Sequence[int]) -> None:
@@ -162,16 +160,6 @@ def files_of(images: Any) -> list[Path]:
     return list(images)
 
 
-def array_of(values: Any) -> NDArray[Any]:
-    """Return an array, or the values of a tensor as one; floats of less than 32 bits get 32."""
-    if not _is_tensor(values):
-        return np.asarray(values)
-    if values.is_floating_point() and values.element_size() < 4:  # numpy has no bfloat16
-        values = values.float()
-    array: NDArray[Any] = values.detach().cpu().numpy()
-    return array
-
-
 def _checked(path: str | Path, number: int) -> Path:
     if isinstance(path, str) and not path:  # Path("") is the current folder
         raise _not_a_file(number, "")
@@ -188,14 +176,10 @@ def _not_a_file(number: int, got: str) -> DataError:
 
 
 def _is_array(images: Any) -> bool:
-    return isinstance(images, np.ndarray) or _is_tensor(images)
-
-
-def _is_tensor(images: Any) -> bool:
-    return hasattr(images, "is_floating_point") and hasattr(images, "detach")
+    return isinstance(images, np.ndarray) or is_tensor(images)
 
 
 def _is_float(images: Any) -> bool:
-    if _is_tensor(images):
+    if is_tensor(images):
         return bool(images.is_floating_point())
     return bool(np.issubdtype(images.dtype, np.floating))

@@ -14,12 +14,12 @@ from PIL import Image
 from ..checks import whole_number
 from ..errors import CheckpointError
 from ..files import path_of
+from .arrays import array_of
 from .calibration import Calibration, Verdict
 from .cosine import cosine, directions, require_direction, require_finite
 from .decode import Decoding, prepare, quiet, with_decoded
 from .embedding import BATCH_SIZE
 from .inputs import (
-    array_of,
     files_of,
     is_prepared,
     items_of,

@@ -25,9 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from siamkit.errors import CheckpointError
 from siamkit.files import (
@@ -44,6 +42,9 @@ from siamkit.files import (
 from siamkit.json_files import digest_of, read_json, unsealed, write_json, write_sealed
 from siamkit.spelling import command
 from siamkit.tensor_files import load_tensors, save_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 2
 LATEST, BEST = "LATEST", "BEST"

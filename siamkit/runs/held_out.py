@@ -11,19 +11,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.errors import CheckpointError
 from siamkit.files import is_there, open_regular, reading, replacing, writing
-from siamkit.interfaces import Preprocessing
 from siamkit.json_files import parsed
+from siamkit.portable.preprocessing import Preprocessing
 from siamkit.runs.directory import RunDir
 from siamkit.spelling import command
-from siamkit.tensor_files import save_tensors
+from siamkit.tensor_files import save_arrays
+
+Embeddings = NDArray[np.float32]
 
 _FIELDS = ("paths", "labels", "keys", "boxes")
 
@@ -37,7 +39,7 @@ class HeldOut:
     Attributes:
         part: ``val`` or ``test``.
         images: The images.
-        embeddings: ``[N, E]``, float32, by the best epoch's network.
+        embeddings: ``[N, E]``, by the best epoch's network.
         epoch: The best epoch, from 0.
         network: The hash of the network that made the embeddings; see
             :attr:`.SavedCheckpoint.network`.
@@ -48,7 +50,7 @@ class HeldOut:
 
     part: str
     images: ImageSet
-    embeddings: Tensor
+    embeddings: Embeddings
     epoch: int
     network: str
     preprocessing: Preprocessing
@@ -77,12 +79,12 @@ class HeldOut:
                 "digest": self.digest,
             }
         )
-        embeddings = self.embeddings.detach().cpu().contiguous()
+        embeddings = np.ascontiguousarray(self.embeddings, np.float32)
         with writing(path):
             path.parent.mkdir(exist_ok=True)
         with replacing(path) as new:
             metadata = {"about": about, "sha256": _digest(about, embeddings)}
-            save_tensors({"embeddings": embeddings}, new, metadata)
+            save_arrays({"embeddings": embeddings}, new, metadata)
         return path
 
     @staticmethod
@@ -104,9 +106,9 @@ class HeldOut:
                 return None
             open_regular(path).close()
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(path, framework="np") as file:
                 metadata = file.metadata()
-                embeddings = file.get_tensor("embeddings").clone()  # not mapped any more
+                embeddings = file.get_tensor("embeddings")
             if metadata["sha256"] != _digest(metadata["about"], embeddings):
                 raise ValueError
             about: dict[str, Any] = parsed(metadata["about"])
@@ -129,11 +131,11 @@ class HeldOut:
             raise CheckpointError("the file is damaged", where=str(path), hint=hint) from None
 
 
-def _digest(about: str, embeddings: Tensor) -> str:
+def _digest(about: str, embeddings: Embeddings) -> str:
     """Return the SHA-256 of ``about`` and of the embeddings with their type and shape."""
-    head = json.dumps([about, str(embeddings.dtype), list(embeddings.shape)])
+    head = json.dumps([about, f"torch.{embeddings.dtype}", list(embeddings.shape)])
     result = hashlib.sha256(head.encode())
-    content: Any = embeddings.view(-1).view(torch.uint8).numpy()
+    content: Any = embeddings
     result.update(content)
     return result.hexdigest()
 

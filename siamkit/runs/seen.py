@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet, Sample
@@ -16,9 +17,11 @@ from siamkit.data.splits import Splits
 from siamkit.errors import SiamkitError
 from siamkit.portable.calibration import Calibration, Provenance
 from siamkit.runs.held_out import HeldOut
-from siamkit.runs.open import OpenRun, Which
 from siamkit.spelling import argument, command
 from siamkit.words import plural
+
+if TYPE_CHECKING:
+    from siamkit.runs.open import OpenRun, Which
 
 
 @dataclass(frozen=True)

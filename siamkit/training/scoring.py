@@ -25,7 +25,7 @@ from siamkit.training.build import Setup
 from siamkit.training.free_memory import release_unused
 from siamkit.training.loading import PROBE, VAL, LoadedSet
 from siamkit.training.state import Metrics, RunState
-from siamkit.training.validation import MOST, evaluator_of
+from siamkit.training.validation import MOST, Embeddings, evaluator_of
 from siamkit.words import plural
 
 _WORDS = {VAL: "validation", PROBE: "training"}
@@ -80,11 +80,11 @@ class Scorer:
         """
         return self.score(name, self.embedded(name, module, kernel))
 
-    def score(self, name: str, embeddings: Tensor) -> Metrics:
+    def score(self, name: str, embeddings: Embeddings) -> Metrics:
         """Return the metrics of the embeddings of an image set, in its order."""
         return self._evaluators[name].score(embeddings)
 
-    def from_rows(self, name: str, execution: Execution | None) -> Tensor | None:
+    def from_rows(self, name: str, execution: Execution | None) -> Embeddings | None:
         """Return the network's embeddings of an image set, computed from cached features.
 
         Args:
@@ -107,7 +107,7 @@ class Scorer:
             return self._embed(name, execution.sources[name], execution.forward)
         return None
 
-    def embedded(self, name: str, module: nn.Module, kernel: str | None) -> Tensor:
+    def embedded(self, name: str, module: nn.Module, kernel: str | None) -> Embeddings:
         """Return the outputs ``[N, E]`` of a part of the network for an image set, in its order.
 
         Args:
@@ -140,7 +140,9 @@ class Scorer:
         except ConfigError:  # a kernel for the prefix may not work for the whole network
             return run(wanted="eager").kernel
 
-    def _embed(self, name: str, source: BatchSource, forward: Callable[[Tensor], Tensor]) -> Tensor:
+    def _embed(
+        self, name: str, source: BatchSource, forward: Callable[[Tensor], Tensor]
+    ) -> Embeddings:
         """Return the embeddings of an image set, in smaller passes if the memory runs out."""
         while True:
             size = self._most

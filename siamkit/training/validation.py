@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from siamkit.batches import BatchSource
@@ -18,6 +19,8 @@ from siamkit.training.build import Setup
 from siamkit.training.step import advice, autocast
 
 PROBE_IMAGES = 512
+
+Embeddings = NDArray[np.float32]
 
 MOST = 64
 """The most images in a forward pass."""
@@ -43,8 +46,8 @@ class Evaluator:
 
     def embed(
         self, source: BatchSource, forward: Callable[[Tensor], Tensor], batch_size: int = MOST
-    ) -> Tensor:
-        """Return the embeddings ``[N, E]`` (float32, CPU) of all images, in the set's order.
+    ) -> Embeddings:
+        """Return the embeddings ``[N, E]`` of all images, in the set's order.
 
         Args:
             source: The images, or their activations.
@@ -63,8 +66,8 @@ class Evaluator:
                 parts.append(forward(moved.inputs).float().cpu())
         # The workers end with each evaluation: they would only wait during training.
         source.close()
-        embeddings = torch.cat(parts)
-        if not torch.isfinite(embeddings).all():
+        embeddings: Embeddings = torch.cat(parts).numpy()
+        if not np.isfinite(embeddings).all():
             raise NonFiniteError(
                 "the network's embeddings are NaN or infinite",
                 hint=f"the last checkpoint is intact; {advice(self.precision)}, or check the "
@@ -76,7 +79,7 @@ class Evaluator:
         """Embed the images and return the metrics of the embeddings; see :meth:`score`."""
         return self.score(self.embed(source, forward))
 
-    def score(self, embeddings: Tensor) -> dict[str, float]:
+    def score(self, embeddings: Embeddings) -> dict[str, float]:
         """Return the metrics of embeddings from :meth:`embed`.
 
         For labelled images, the metrics are recall@1 and MAP@R: each image is searched among all

@@ -22,6 +22,7 @@ import time
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 CLASSES = ("1000x100", "10000x10", "mixed")
@@ -47,7 +48,7 @@ def embeddings(kind: str, count: int, dim: int) -> tuple[Tensor, Tensor]:
 def ours(vectors: Tensor, labels: Tensor) -> dict[str, float]:
     from siamkit.evaluation.retrieval import retrieval
 
-    return retrieval(vectors, labels).to_json()
+    return retrieval(vectors.numpy(), labels.numpy()).to_json()
 
 
 def theirs(vectors: Tensor, labels: Tensor) -> dict[str, float]:
@@ -74,6 +75,7 @@ def peak() -> float:
 
 def child(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
+    threadpool_limits(args.threads)
     run = ours if args.child == "ours" else theirs
     vectors, labels = embeddings(args.classes, args.images, args.dim)
     run(*embeddings("100x5", 500, 16))  # imports, thread pools

@@ -22,9 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from siamkit import api
 from siamkit.data.class_folders import class_images
@@ -49,8 +47,8 @@ class Scored:
     second: NDArray[np.int64]
 
 
-def scored(embeddings: Tensor, labels: NDArray[np.int64]) -> Scored:
-    pairs = pairs_of(torch.from_numpy(labels))
+def scored(embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> Scored:
+    pairs = pairs_of(labels)
     values = scores(embeddings, pairs)
     return Scored(values, pairs.same, labels[pairs.first], labels[pairs.second])
 
@@ -67,7 +65,7 @@ def seeds_of(args: argparse.Namespace) -> range:
 
 def frozen(images: ImageSet, args: argparse.Namespace) -> Iterator[tuple[Scored, Scored]]:
     net = api.create_model(args.backbone, head="identity", image_size=args.image_size)
-    embeddings = Embedder(net).embed([sample.path for sample in images.samples])
+    embeddings = Embedder(net).embed([sample.path for sample in images.samples]).numpy()
     labels = np.array(images.labels)
     for seed in seeds_of(args):
         _, val, test = (np.isin(labels, part) for part in thirds(len(images.classes), seed))

@@ -37,7 +37,7 @@ def pairs(image_folder: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_verify_embed_index_and_search_run_without_torch(
+def test_verify_embed_index_search_and_evaluate_run_without_torch(
     exported_run, image_folder, pairs, tmp_path
 ):
     one, other = image_folder / "class0/0.png", image_folder / "class1/1.png"
@@ -48,8 +48,11 @@ def test_verify_embed_index_and_search_run_without_torch(
         ["verify", model, "--pairs", pairs, "-o", tmp_path / "verdicts.csv"],
         ["embed", model, image_folder, "-o", tmp_path / "out.npy"],
         ["index", model, image_folder, "-o", index],
+        ["index", model, image_folder, "-o", tmp_path / "cells", "--kind", "faiss"],
         ["search", index, one, "-k", "3"],
         ["search", index, one, "--run", model, "--json"],
+        ["evaluate", model, image_folder],
+        ["evaluate", model, "sample", "--seed", "1", "--json"],
     ]
     args = json.dumps([[str(word) for word in command] for command in commands])
     done = subprocess.run(

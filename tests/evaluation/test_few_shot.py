@@ -1,22 +1,25 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
-import torch
 
 from siamkit.errors import DataError
 from siamkit.evaluation.few_shot import few_shot
 
 
 def clustered(spread, classes=10, images=20, dim=16, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(classes).repeat_interleave(images)
-    centres = torch.randn(classes, dim, generator=generator)
-    return centres[labels] + spread * torch.randn(len(labels), dim, generator=generator), labels
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(classes), images)
+    centres = rng.standard_normal((classes, dim), dtype=np.float32)
+    noise = rng.standard_normal((len(labels), dim), dtype=np.float32)
+    return centres[labels] + spread * noise, labels
 
 
 def test_separate_classes_are_told_and_noise_is_guessed():
     assert few_shot(*clustered(0.01)).accuracy == 1.0
-    noise = few_shot(torch.randn(200, 16), torch.arange(10).repeat_interleave(20))
+    noise = few_shot(
+        np.random.default_rng(0).standard_normal((200, 16)), np.repeat(np.arange(10), 20)
+    )
     assert noise.accuracy == pytest.approx(0.2, abs=0.05)
     assert noise.to_json()["chance"] == 0.2
 

@@ -3,17 +3,17 @@
 from types import SimpleNamespace
 
 import numpy as np
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siamkit.evaluation.neighbourhood import gallery_queries, hardest, neighbourhood
+from siamkit.portable.cosine import directions
 
 
 def held_out(labels, width=4, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(max(labels) + 1, width, generator=generator)
-    embeddings = centres[labels] + 0.4 * torch.randn(len(labels), width, generator=generator)
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((max(labels) + 1, width), dtype=np.float32)
+    embeddings = centres[labels] + 0.4 * rng.standard_normal((len(labels), width), dtype=np.float32)
     return SimpleNamespace(embeddings=embeddings, images=SimpleNamespace(labels=labels))
 
 
@@ -24,8 +24,8 @@ LABELS = st.lists(st.integers(0, 3), min_size=2, max_size=24)
 @given(LABELS, st.integers(1, 5))
 def test_neighbours_are_those_of_a_plain_loop(labels, k):
     held = held_out(labels)
-    near = neighbourhood(held.embeddings, torch.tensor(labels), k)
-    vectors = torch.nn.functional.normalize(held.embeddings, dim=1)
+    near = neighbourhood(held.embeddings, np.array(labels), k)
+    vectors = directions(held.embeddings)
     for i in range(len(labels)):
         scores = {j: float(vectors[i] @ vectors[j]) for j in range(len(labels)) if j != i}
         ranked = sorted(scores, key=lambda j: -scores[j])[:k]
@@ -42,9 +42,9 @@ def test_blocks_change_nothing(monkeypatch):
     from siamkit.evaluation import neighbourhood as module
 
     held = held_out([0, 1, 2] * 10)
-    whole = neighbourhood(held.embeddings, torch.tensor(held.images.labels), 3)
+    whole = neighbourhood(held.embeddings, np.array(held.images.labels), 3)
     monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * 30 * 7)  # 7 rows at a time
-    parts = neighbourhood(held.embeddings, torch.tensor(held.images.labels), 3)
+    parts = neighbourhood(held.embeddings, np.array(held.images.labels), 3)
     assert np.array_equal(whole.nearest, parts.nearest)
     assert np.array_equal(whole.closest_other, parts.closest_other)
 
@@ -61,14 +61,14 @@ def test_the_hardest_pairs_come_first_and_two_classes_only_once():
 
 def test_queries_are_drawn_from_either_kind_and_always_the_same():
     held = held_out([0, 1, 2, 3] * 8, seed=3)
-    near = neighbourhood(held.embeddings, torch.tensor(held.images.labels), 2)
+    near = neighbourhood(held.embeddings, np.array(held.images.labels), 2)
     right, wrong = gallery_queries(near, 3, 3, seed=0)
     assert all(near.right[i] for i in right) and not any(near.right[i] for i in wrong)
     assert (right, wrong) == gallery_queries(near, 3, 3, seed=0)
 
 
 def test_of_equally_near_images_the_first_come_first():
-    labels = torch.tensor([0, 1] * 10)
-    near = neighbourhood(torch.ones(20, 2), labels, 3)
+    labels = np.array([0, 1] * 10)
+    near = neighbourhood(np.ones((20, 2), np.float32), labels, 3)
     assert near.nearest[5].tolist() == [0, 1, 2] and near.nearest[0].tolist() == [1, 2, 3]
     assert near.closest_other[5] == 0 and near.farthest_same[5] == 1

@@ -13,13 +13,14 @@ from siamkit.errors import DataError
 from siamkit.evaluation import retrieval as searching
 from siamkit.evaluation import ties
 from siamkit.evaluation.retrieval import random_baseline, retrieval
+from siamkit.portable.cosine import directions
 
 
 def clustered(n=300, classes=20, dim=16, spread=1.5, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, classes, (n,), generator=generator)
-    centres = torch.randn(classes, dim, generator=generator)
-    return centres[labels] + spread * torch.randn(n, dim, generator=generator), labels
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, (n,))
+    centres = rng.standard_normal((classes, dim), dtype=np.float32)
+    return centres[labels] + spread * rng.standard_normal((n, dim), dtype=np.float32), labels
 
 
 def reference(query, query_labels, gallery=None, gallery_labels=None):
@@ -27,7 +28,8 @@ def reference(query, query_labels, gallery=None, gallery_labels=None):
     calculator = AccuracyCalculator(
         include=names, k="max_bin_count", knn_func=CustomKNN(CosineSimilarity())
     )
-    found = calculator.get_accuracy(query, query_labels, gallery, gallery_labels)
+    given = (query, query_labels, gallery, gallery_labels)
+    found = calculator.get_accuracy(*(None if v is None else torch.from_numpy(v) for v in given))
     return [found[name] for name in names]
 
 
@@ -43,7 +45,7 @@ def test_it_agrees_with_the_accuracy_calculator(seed):
 @pytest.mark.filterwarnings("ignore")
 def test_query_and_gallery_agree_with_the_accuracy_calculator():
     embeddings, labels = clustered()
-    query = torch.arange(300) < 100
+    query = np.arange(300) < 100
     found = retrieval(embeddings, labels, query=query, gallery=~query)
     expected = reference(embeddings[query], labels[query], embeddings[~query], labels[~query])
     assert [found.recall[1], found.map_at_r, found.r_precision] == pytest.approx(expected, abs=1e-6)
@@ -52,12 +54,12 @@ def test_query_and_gallery_agree_with_the_accuracy_calculator():
 
 @pytest.mark.filterwarnings("ignore")
 def test_long_rows_and_classes_of_all_sizes_agree_with_the_accuracy_calculator():
-    generator = torch.Generator().manual_seed(0)
-    sizes = torch.tensor([1, 2, 3, 5, 8, 40, 150] * 12)
-    labels = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
-    labels = labels[torch.randperm(len(labels), generator=generator)]
-    centres = torch.randn(len(sizes), 16, generator=generator)
-    embeddings = centres[labels] + 1.2 * torch.randn(len(labels), 16, generator=generator)
+    rng = np.random.default_rng(0)
+    sizes = np.array([1, 2, 3, 5, 8, 40, 150] * 12)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    labels = rng.permutation(labels)
+    centres = rng.standard_normal((len(sizes), 16), dtype=np.float32)
+    embeddings = centres[labels] + 1.2 * rng.standard_normal((len(labels), 16), dtype=np.float32)
     found = retrieval(embeddings, labels)
     expected = reference(embeddings, labels)
     assert [found.recall[1], found.map_at_r, found.r_precision] == pytest.approx(expected, abs=1e-6)
@@ -65,7 +67,7 @@ def test_long_rows_and_classes_of_all_sizes_agree_with_the_accuracy_calculator()
 
 def plain(embeddings, labels):
     """Return recall@1 and MAP@R, by loops over the definitions."""
-    unit = torch.nn.functional.normalize(embeddings, dim=1)
+    unit = directions(embeddings)
     hits, averages = [], []
     for q in range(len(labels)):
         others = [i for i in range(len(labels)) if i != q]
@@ -83,9 +85,9 @@ def plain(embeddings, labels):
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.lists(st.integers(2, 6), min_size=2, max_size=5))
 def test_metrics_follow_their_definition(seed, sizes):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    embeddings = torch.randn(len(labels), 4, generator=generator) + labels[:, None] * 0.5
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(sizes)), np.array(sizes))
+    embeddings = rng.standard_normal((len(labels), 4), dtype=np.float32) + labels[:, None] * 0.5
     found = retrieval(embeddings, labels)
     expected = plain(embeddings, labels)
     assert found.recall[1] == pytest.approx(expected["recall@1"])
@@ -93,10 +95,10 @@ def test_metrics_follow_their_definition(seed, sizes):
 
 
 def naive_recall(embeddings, labels, k):
-    vectors = torch.nn.functional.normalize(embeddings, dim=-1)
+    vectors = directions(embeddings)
     hits = []
     for i, row in enumerate(vectors @ vectors.T):
-        others = [j for j in row.argsort(descending=True).tolist() if j != i]
+        others = [j for j in np.argsort(-row).tolist() if j != i]
         if (labels == labels[i]).sum() > 1:
             hits.append(any(labels[j] == labels[i] for j in others[:k]))
     return np.mean(hits)
@@ -121,12 +123,12 @@ def test_blocks_change_nothing(monkeypatch):
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 60))
 def test_blocks_change_nothing_with_ties_and_classes_of_all_sizes(seed, levels, rows):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.tensor([0] * 40 + [1] * 12 + [2] * 3 + [3])
+    rng = np.random.default_rng(seed)
+    labels = np.array([0] * 40 + [1] * 12 + [2] * 3 + [3])
     # The products of these unit vectors are exact, so each size of a block gives the same scores.
-    axes = torch.randint(0, levels + 1, (len(labels),), generator=generator)
-    signs = torch.randint(0, 2, (len(labels), 1), generator=generator) * 2 - 1
-    embeddings = (torch.eye(levels + 1)[axes] * signs).float()
+    axes = rng.integers(0, levels + 1, len(labels))
+    signs = rng.integers(0, 2, (len(labels), 1)) * 2 - 1
+    embeddings = np.eye(levels + 1, dtype=np.float32)[axes] * signs.astype(np.float32)
     whole = retrieval(embeddings, labels)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(searching, "_BLOCK_BYTES", rows * 5000)
@@ -135,8 +137,8 @@ def test_blocks_change_nothing_with_ties_and_classes_of_all_sizes(seed, levels, 
 
 
 def test_a_large_class_makes_blocks_smaller(monkeypatch):
-    labels = torch.tensor([0] * 900 + [*range(1, 51)] * 2)
-    embeddings = torch.randn(1000, 8)
+    labels = np.array([0] * 900 + [*range(1, 51)] * 2)
+    embeddings = np.random.default_rng(0).standard_normal((1000, 8))
     taken = []
 
     def expected(scores, *others):
@@ -149,36 +151,37 @@ def test_a_large_class_makes_blocks_smaller(monkeypatch):
     monkeypatch.setattr(searching, "expected", expected)
     assert retrieval(embeddings, labels).to_json() == pytest.approx(whole.to_json())
     assert sum(rows for rows, _ in taken) == 1000
-    assert all(rows * (4 * 1000 + ties.RANK_BYTES * (d - 1)) <= most for rows, d in taken)
+    assert all(rows * (4 * 1000 + searching._RANK_BYTES * (d - 1)) <= most for rows, d in taken)
     assert taken[0] == (100, 11), "queries of small classes need a short ranking"
 
 
 def test_images_that_are_alone_in_their_class_are_searched_but_no_queries():
-    embeddings = torch.eye(5)
-    labels = torch.tensor([0, 0, 1, 2, 2])
+    embeddings = np.eye(5, dtype=np.float32)
+    labels = np.array([0, 0, 1, 2, 2])
     found = retrieval(embeddings, labels)
     assert (found.queries, found.left_out, found.gallery, found.classes) == (4, 1, 5, 2)
 
 
 def test_a_gallery_that_holds_the_queries_leaves_each_one_out():
     embeddings, labels = clustered()
-    everyone = torch.ones(300, dtype=torch.bool)
+    everyone = np.ones(300, bool)
     both = retrieval(embeddings, labels, query=everyone, gallery=everyone)
     assert both == retrieval(embeddings, labels)
-    some = retrieval(embeddings, labels, query=torch.arange(300) < 50)
+    some = retrieval(embeddings, labels, query=np.arange(300) < 50)
     assert some.queries == 50 and some.gallery == 300
 
 
 def test_without_a_pair_there_is_nothing_to_find():
     with pytest.raises(DataError, match="no query has another image"):
-        retrieval(torch.eye(3), torch.arange(3))
+        retrieval(np.eye(3, dtype=np.float32), np.arange(3))
     with pytest.raises(DataError, match="no query has another image"):
-        random_baseline(torch.arange(3))
+        random_baseline(np.arange(3))
 
 
 def test_perfect_embeddings_find_everything():
-    labels = torch.arange(10).repeat_interleave(4)
-    found = retrieval(torch.eye(10)[labels] + 1e-3 * torch.randn(40, 10), labels)
+    labels = np.repeat(np.arange(10), 4)
+    noise = np.random.default_rng(0).standard_normal((40, 10))
+    found = retrieval(np.eye(10)[labels] + 1e-3 * noise, labels)
     assert found.map_at_r == found.r_precision == found.recall[1] == 1.0
 
 
@@ -186,11 +189,9 @@ def test_perfect_embeddings_find_everything():
 @settings(deadline=None, max_examples=10)
 @given(st.integers(2, 5), st.integers(2, 6), st.integers(0, 10))
 def test_the_random_baseline_is_what_random_embeddings_give(classes, images, alone):
-    labels = torch.cat(
-        [torch.arange(classes).repeat_interleave(images), torch.arange(100, 100 + alone)]
-    )
+    labels = np.concatenate([np.repeat(np.arange(classes), images), np.arange(100, 100 + alone)])
     runs = [
-        retrieval(torch.randn(len(labels), 64, generator=torch.Generator().manual_seed(s)), labels)
+        retrieval(np.random.default_rng(s).standard_normal((len(labels), 64)), labels)
         for s in range(200)
     ]
     for name, value in random_baseline(labels).items():
@@ -200,8 +201,8 @@ def test_the_random_baseline_is_what_random_embeddings_give(classes, images, alo
 
 
 def test_the_baseline_of_a_gallery_of_its_own():
-    labels = torch.tensor([0, 0, 0, 1, 1, 1])
-    query = torch.tensor([True, False, False, True, False, False])
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    query = np.array([True, False, False, True, False, False])
     found = random_baseline(labels, query=query, gallery=~query)
     assert found["recall@1"] == found["r_precision"] == pytest.approx(0.5)
     assert found["recall@5"] == 1.0

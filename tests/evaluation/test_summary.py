@@ -5,20 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from sklearn.metrics import roc_auc_score
 
 from siamkit.data.images import ImageSet, Sample, Tuples
 from siamkit.errors import DataError
 from siamkit.evaluation.retrieval import retrieval
 from siamkit.evaluation.summary import summarize
+from siamkit.portable.cosine import directions
 
 
 def clustered(classes, images, spread=0.8, dim=16):
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(classes).repeat_interleave(images)
-    centres = torch.randn(classes, dim, generator=generator)
-    return centres[labels] + spread * torch.randn(len(labels), dim, generator=generator), labels
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(classes), images)
+    centres = rng.standard_normal((classes, dim), dtype=np.float32)
+    noise = rng.standard_normal((len(labels), dim), dtype=np.float32)
+    return centres[labels] + spread * noise, labels
 
 
 def labelled(labels, **more):
@@ -53,14 +54,14 @@ def test_what_a_small_set_cannot_tell_is_left_out_and_said():
 
 
 def test_one_class_has_nothing_to_verify_but_can_be_searched():
-    found = summarize(torch.randn(6, 4), labelled([0] * 6))
+    found = summarize(np.random.default_rng(0).standard_normal((6, 4)), labelled([0] * 6))
     assert found["verification"] is None
     assert any("no verification" in text for text in found["notices"])
 
 
 def test_without_two_of_a_class_there_is_nothing_to_evaluate():
     with pytest.raises(DataError, match="no query"):
-        summarize(torch.randn(5, 4), labelled(range(5)))
+        summarize(np.random.default_rng(0).standard_normal((5, 4)), labelled(range(5)))
 
 
 def test_query_and_gallery_are_those_that_the_data_says():
@@ -68,7 +69,7 @@ def test_query_and_gallery_are_those_that_the_data_says():
     query = tuple(i % 8 < 2 for i in range(80))
     gallery = tuple(i % 8 >= 5 for i in range(80))
     found = summarize(embeddings, labelled(labels, query=query, gallery=gallery))["retrieval"]
-    wanted = retrieval(embeddings, labels, query=torch.tensor(query), gallery=torch.tensor(gallery))
+    wanted = retrieval(embeddings, labels, query=np.array(query), gallery=np.array(gallery))
     assert (found["queries"], found["gallery"]) == (20, 30)
     assert found["map@r"] == wanted.map_at_r
     assert found["chance"]["recall@1"] == pytest.approx(3 / 30)
@@ -88,7 +89,7 @@ def test_known_pairs_are_verified_as_they_are():
     assert found["retrieval"] is None and found["few_shot"] == []
     verified = found["verification"]
     assert (verified["same"], verified["different"]) == (sum(same), len(same) - sum(same))
-    vectors = torch.nn.functional.normalize(embeddings, dim=1)
+    vectors = directions(embeddings)
     cosine = (vectors[first] * vectors[second]).sum(1)
     assert verified["auc"] == pytest.approx(roc_auc_score(same, cosine), abs=1e-6)
     assert (verified["accuracy"]["folds"], verified["accuracy"]["pairs"]) == (3, len(first))
@@ -98,7 +99,7 @@ def test_known_pairs_are_verified_as_they_are():
 
 
 def test_triplets_are_counted_and_verified_as_pairs():
-    embeddings = torch.eye(4)
+    embeddings = np.eye(4, dtype=np.float32)
     embeddings[1, 0] = 1.0  # the second is near the first
     triplets = Tuples(((0, 1, 2), (0, 3, 1)))
     found = summarize(embeddings, labelled([0, 0, 1, 2], tuples=triplets))

@@ -45,15 +45,15 @@ def test_the_expected_metrics_are_the_mean_over_all_orders(ranking):
     ranking = sorted(ranking, key=lambda item: -item[0])
     scores, hits = map(list, zip(*ranking, strict=True))
     r = sum(hits)
-    found = expected(torch.tensor([scores]), torch.tensor([hits]), torch.tensor([r]), KS)
+    found = expected(np.array([scores]), np.array([hits]), np.array([r]), KS)
     np.testing.assert_allclose(found, by_orders(scores, hits, r), atol=1e-12)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1)), min_size=2, max_size=6))
 def test_retrieval_takes_the_mean_over_all_orders(images):
-    angles = torch.tensor([angle for angle, _ in images]) * 0.3
-    vectors = torch.stack([angles.cos(), angles.sin()], 1)
-    labels = torch.tensor([label for _, label in images])
+    angles = np.array([angle for angle, _ in images]) * 0.3
+    vectors = np.stack([np.cos(angles), np.sin(angles)], 1)
+    labels = np.array([label for _, label in images])
     rows = []
     for query, label in enumerate(labels.tolist()):
         others = [i for i in range(len(images)) if i != query]
@@ -68,11 +68,11 @@ def test_retrieval_takes_the_mean_over_all_orders(images):
     np.testing.assert_allclose(ours, np.mean(rows, axis=0), atol=1e-6)
 
 
-def equal(noise: float) -> tuple[torch.Tensor, ImageSet]:
+def equal(noise: float) -> tuple[np.ndarray, ImageSet]:
     """Return embeddings that are equal up to noise, and their images: 4 classes of 4 each."""
-    generator = torch.Generator().manual_seed(0)
-    one = torch.randn(1, 33, generator=generator)
-    vectors = one + noise * torch.randn(16, 33, generator=generator)
+    rng = np.random.default_rng(0)
+    one = rng.standard_normal((1, 33), dtype=np.float32)
+    vectors = one + noise * rng.standard_normal((16, 33), dtype=np.float32)
     return vectors, image_set_of([f"class {index // 4}" for index in range(16)])
 
 
@@ -87,10 +87,10 @@ def test_equal_scores_give_the_figures_of_chance_everywhere(noise):
     found = summarize(vectors, images)
     for name, value in chance.items():
         assert found["retrieval"][name] == pytest.approx(value), name
-    near = neighbourhood(vectors, torch.tensor(images.labels), 3)  # of the report
+    near = neighbourhood(vectors, np.array(images.labels), 3)  # of the report
     assert near.right[near.findable].mean() == pytest.approx(chance["recall@1"])
     assert found["verification"]["auc"] == found["verification"]["eer"] == 0.5
-    fewer = few_shot(vectors, torch.tensor(images.labels), ways=3, shots=1, queries=2)
+    fewer = few_shot(vectors, np.array(images.labels), ways=3, shots=1, queries=2)
     assert fewer.accuracy == pytest.approx(1 / 3) and fewer.margin == pytest.approx(0, abs=1e-6)
 
 
@@ -105,7 +105,7 @@ def test_a_triplet_whose_images_are_equally_near_counts_half():
 
 def test_the_reports_share_of_right_neighbours_is_recall_at_1():
     vectors, images = equal(0.0)
-    vectors = torch.cat([vectors[:6], torch.randn(10, 33)])
-    near = neighbourhood(vectors, torch.tensor(images.labels), 3)
+    vectors = np.concatenate([vectors[:6], np.random.default_rng(0).standard_normal((10, 33))])
+    near = neighbourhood(vectors, np.array(images.labels), 3)
     recall = retrieval_of(vectors, images).recall[1]
     assert 0 < recall < 1 and near.right[near.findable].mean() == pytest.approx(recall)

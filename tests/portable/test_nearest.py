@@ -1,50 +1,94 @@
-from __future__ import annotations
+"""Exact search, and the largest values of rows, compared with sorting everything."""
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siamkit.errors import DataError, NonFiniteError
-from siamkit.evaluation.cosine import cosine as torch_cosine
-from siamkit.evaluation.cosine import directions as torch_directions
-from siamkit.evaluation.nearest import exact_search
-from siamkit.portable import nearest as module
-from siamkit.portable.cosine import cosine, directions
-from siamkit.portable.nearest import nearest
+from siamkit.portable import nearest as search
+from siamkit.portable.cosine import STEPS, cosine, directions, steps
+from siamkit.portable.nearest import largest, nearest, ranked
 
 
-def grid(rng, rows, width=4):
-    """Vectors whose products are exact in float32 and often equal, with either sign."""
-    return rng.integers(-2, 3, (rows, width)).astype(np.float32) / 4
+def sorted_by_numpy(queries: np.ndarray, gallery: np.ndarray, k: int):
+    scores = cosine(queries @ gallery.T)
+    order = np.lexsort((np.broadcast_to(np.arange(len(gallery)), scores.shape), -scores))[:, :k]
+    return np.take_along_axis(scores, order, 1), order
 
 
-@given(st.integers(0, 2**32), st.integers(1, 60), st.integers(1, 12))
-def test_it_finds_what_torch_finds_also_among_ties(seed, rows, k):
+def check(queries, gallery, k, given_gallery=None):
+    scores, indices = nearest(queries, gallery if given_gallery is None else given_gallery, k)
+    expected = sorted_by_numpy(np.asarray(queries), np.asarray(gallery), k)
+    assert (scores.dtype, indices.dtype) == (np.float32, np.int64)
+    np.testing.assert_array_equal(indices, expected[1])
+    np.testing.assert_array_equal(scores, expected[0])
+
+
+def small(rng, rows, dim, low=-2, high=3):
+    """Vectors of few values: their products are exact, and many scores are equal."""
+    return rng.integers(low, high, (rows, dim)).astype(np.float32) / 8
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    queries=st.integers(0, 9),
+    rows=st.integers(0, 400) | st.sampled_from([63, 64, 65, 127, 128, 129, 256]),
+    dim=st.integers(1, 4),
+    k=st.integers(1, 70) | st.just(500),
+    products=st.sampled_from([1, 40, 64 * 5, 64 * 5 * 3 + 1, 1 << 22]),
+    at_once=st.sampled_from([1, 3, 512]),
+)
+def test_it_is_what_sorting_everything_gives(seed, queries, rows, dim, k, products, at_once):
     rng = np.random.default_rng(seed)
-    queries, gallery = grid(rng, 5), grid(rng, rows)
-    scores, indices = nearest(queries, gallery, k)
-    wanted, expected = exact_search(queries, gallery, k)
-    assert indices.tolist() == expected.tolist()
-    assert scores.tolist() == wanted.tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "_PRODUCTS", products)
+        patch.setattr(search, "_MOST_QUERIES", at_once)
+        check(small(rng, queries, dim), small(rng, rows, dim), k)
 
 
-def test_blocks_do_not_change_the_result(monkeypatch):
-    rng = np.random.default_rng(0)
-    queries, gallery = grid(rng, 20), grid(rng, 300)
-    whole = nearest(queries, gallery, 7)
-    monkeypatch.setattr(module, "_PRODUCTS", 100)
-    monkeypatch.setattr(module, "_MOST_QUERIES", 6)
-    parts = nearest(queries, gallery, 7)
-    assert all((a == b).all() for a, b in zip(whole, parts, strict=True))
+def test_of_equal_scores_the_first_come_first():
+    gallery = np.ones((1000, 2), dtype=np.float32)
+    assert nearest(gallery[:1], gallery, 130)[1].tolist() == [list(range(130))]
 
 
 def test_which_of_equally_similar_vectors_are_among_the_first_does_not_depend_on_rounding():
     gallery = np.full((1000, 1), 1 - 2**-24, dtype=np.float32)
     gallery[500:] = 1  # larger, but not in the score
-    scores, indices = nearest(np.ones((1, 1), np.float32), gallery, 3)
-    assert scores.tolist() == [[1, 1, 1]] and indices.tolist() == [[0, 1, 2]]
+    found = nearest(np.ones((1, 1), np.float32), gallery, 3)
+    assert found[0].tolist() == [[1, 1, 1]] and found[1].tolist() == [[0, 1, 2]]
+
+
+def test_minus_zero_is_zero():
+    gallery = np.array([[0.0], [-0.0], [0.0], [-1.0], [-0.0]] * 50, dtype=np.float32)
+    expected = [i for i in range(250) if i % 5 != 3][:100]
+    assert nearest(np.ones((1, 1), np.float32), gallery, 100)[1].tolist() == [expected]
+
+
+def test_all_scores_negative():
+    rng = np.random.default_rng(1)
+    check(small(rng, 4, 3, 1, 4), small(rng, 300, 3, -3, 0), 70)
+
+
+def test_infinite_scores_have_an_order():
+    gallery = np.array([[0], [-np.inf], [np.inf], [1]] * 40, dtype=np.float32)
+    scores, indices = nearest(np.ones((1, 1), np.float32), gallery, 160)
+    assert (indices % 4).tolist() == [[2] * 40 + [3] * 40 + [0] * 40 + [1] * 40]
+    assert scores.tolist() == [[1] * 80 + [0] * 40 + [-1] * 40]
+
+
+def test_a_memory_map_a_view_and_other_types(tmp_path):
+    rng = np.random.default_rng(2)
+    gallery, queries = small(rng, 500, 4), small(rng, 3, 4)
+    np.save(tmp_path / "gallery.npy", gallery)
+    wide = np.repeat(gallery, 2, axis=1)[:, ::2]
+    assert not wide.flags.c_contiguous
+    for other in (
+        np.load(tmp_path / "gallery.npy", mmap_mode="r"), wide, np.asfortranarray(gallery),
+        gallery[::-1][::-1], gallery.astype(np.float64), gallery.astype(np.float16),
+    ):  # fmt: skip
+        check(queries, gallery, 12, other)
 
 
 def test_a_plain_loop_agrees():
@@ -64,42 +108,76 @@ def test_an_empty_gallery_and_no_queries_give_nothing():
     assert [part.shape for part in nearest(none, some, 5)] == [(0, 2), (0, 2)]
 
 
-def test_what_cannot_be_searched_is_refused():
-    some = np.ones((2, 3), np.float32)
-    with pytest.raises(DataError, match="same number of columns"):
-        nearest(some, np.ones((2, 4), np.float32), 1)
-    with pytest.raises(DataError, match="k: must be positive"):
-        nearest(some, some, 0)
-    with pytest.raises(NonFiniteError, match="rows 0 to 1 of the gallery"):
-        nearest(some, np.array([[1, 1, 1], [1, np.nan, 1]], np.float32), 1)
+@pytest.mark.parametrize("row", [0, 63, 64, 199])
+def test_nan_is_refused_wherever_it_is(row):
+    gallery = np.ones((200, 2), dtype=np.float32)
+    gallery[row, 1] = np.nan
+    with pytest.raises(NonFiniteError, match="rows 0 to 199"):
+        nearest(np.ones((1, 2), np.float32), gallery, 5)
+    with pytest.raises(NonFiniteError):
+        nearest(gallery[[row]], np.ones((200, 2), np.float32), 5)
 
 
-floats = st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False)
+@pytest.mark.parametrize("shapes", [((2, 3), (5, 4)), ((3,), (5, 3)), ((2, 3), (5, 3, 1))])
+def test_shapes_that_do_not_fit(shapes):
+    with pytest.raises(DataError, match="matrices with the same number of columns"):
+        nearest(np.ones(shapes[0], np.float32), np.ones(shapes[1], np.float32), 1)
 
 
-@given(st.lists(st.lists(floats, min_size=3, max_size=3), min_size=1, max_size=8))
-def test_directions_are_those_of_torch(rows):
-    ours, theirs = directions(np.array(rows, np.float32)), torch_directions(torch.tensor(rows))
-    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-6, atol=1e-7)
+@pytest.mark.parametrize("k", [0, -1])
+def test_k_must_be_positive(k):
+    with pytest.raises(DataError, match="positive"):
+        nearest(np.ones((1, 2), np.float32), np.ones((3, 2), np.float32), k)
 
 
-@pytest.mark.parametrize("scale", [1e-44, 1e-30, 1.0, 8e37])
-def test_very_long_and_very_short_vectors_have_a_direction(scale):
-    vectors = np.array([[3, 4], [0, 0]], np.float32) * np.float32(scale)
-    if scale == 1e-44:  # few digits are left
-        assert np.linalg.norm(directions(vectors)[0]) == pytest.approx(1)
-    else:
-        np.testing.assert_allclose(directions(vectors), [[0.6, 0.8], [0, 0]], rtol=1e-6)
-    assert directions(vectors)[1].tolist() == [0, 0]
+# --- the largest of each row ---
 
 
-@given(st.lists(st.floats(-1.5, 1.5, width=32), min_size=1, max_size=20))
-def test_scores_are_those_of_torch(products):
-    ours = cosine(np.array(products, np.float32))
-    assert ours.tolist() == torch_cosine(torch.tensor(products)).tolist()
+sizes = given(st.integers(1, 4), st.integers(1, 1500), st.integers(1, 60), st.integers(0, 10**6))
 
 
-@pytest.mark.parametrize("given", [[["a"]], [[1j]], None, [[1], [1, 2]]])
-def test_what_is_no_vector_is_refused(given):
-    with pytest.raises(DataError, match="embeddings: are no real numbers"):
-        directions(given)
+def few_values(rows, columns, seed):
+    """Values of which many are equal, in whole steps and between them; some are -inf."""
+    rng = np.random.default_rng(seed)
+    values = rng.integers(-50, 50, (rows, columns)) + rng.uniform(-0.4, 0.4, (rows, columns))
+    values[:, seed % columns] = -np.inf
+    return (values / STEPS).astype(np.float32)
+
+
+@settings(deadline=None, max_examples=60)
+@sizes
+def test_the_ranks_are_those_of_a_stable_sort_of_rounded_products(rows, columns, count, seed):
+    count = min(count, columns)
+    products = few_values(rows, columns, seed)
+    rounded = steps(products)
+    expected = np.argsort(-rounded, axis=1, kind="stable")[:, :count]
+    found, at = ranked(products, count)
+    np.testing.assert_array_equal(at, expected)
+    np.testing.assert_array_equal(found, np.take_along_axis(rounded, expected, 1))
+
+
+@settings(deadline=None, max_examples=60)
+@sizes
+def test_the_largest_have_the_values_of_a_sort(rows, columns, count, seed):
+    count = min(count, columns)
+    values = few_values(rows, columns, seed)
+    at = largest(values, count)
+    assert all(len(set(row)) == count for row in at.tolist())
+    found = -np.sort(-np.take_along_axis(values, at, 1), axis=1)
+    np.testing.assert_array_equal(found, -np.sort(-values, axis=1)[:, :count])
+
+
+def test_distinct_values_have_one_answer_however_long_the_row():
+    values = np.random.default_rng(0).permutation(3 * 20_011).reshape(3, -1).astype(np.float32)
+    for count in (1, 10, 100, 2000):
+        expected = np.argsort(-values, axis=1)[:, :count]
+        np.testing.assert_array_equal(ranked(values, count)[1], expected)
+
+
+@pytest.mark.parametrize("column", [0, 500, 1023, 1029])
+def test_no_value_may_be_nan(column):
+    values = np.random.default_rng(0).random((2, 1030), np.float32)
+    values[1, column] = np.nan
+    for count in (1, 20, 1000):
+        with pytest.raises(NonFiniteError, match="similarities"):
+            largest(values, count, where="similarities")

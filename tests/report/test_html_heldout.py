@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageCms
 
 from siamkit.data.images import ImageSet, Sample, Tuples
@@ -26,9 +25,9 @@ PAD = Preprocessing(fit="pad")
 
 
 def held_out(labels, width=4, seed=0, part="val"):
-    generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(max(labels) + 1, width, generator=generator)
-    embeddings = centres[labels] + 0.4 * torch.randn(len(labels), width, generator=generator)
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((max(labels) + 1, width), dtype=np.float32)
+    embeddings = centres[labels] + 0.4 * rng.standard_normal((len(labels), width), dtype=np.float32)
     samples = tuple(Sample(Path(f"/none/{i}.png"), n, f"{n}/{i}.png") for i, n in enumerate(labels))
     classes = tuple(f"class {n}" for n in range(max(labels) + 1))
     return HeldOut(part, ImageSet(samples, classes), embeddings, 0, "n", Preprocessing(), "d")
@@ -71,7 +70,7 @@ def test_figures_are_those_of_evaluate(known):
 def test_a_rate_of_zero_has_its_interval_in_both():
     held = held_out([0, 1] * 12)
     # Each image is like one of the other class: the highest scores are all of different pairs.
-    embeddings = torch.eye(12).repeat_interleave(2, 0)
+    embeddings = np.eye(12, dtype=np.float32).repeat(2, axis=0)
     found = held_out_facts(replace(held, embeddings=embeddings), None).verified
     expected = summarize(embeddings, held.images)["verification"]
     assert found is not None and found.metrics.tar_at_far[0.1] == 0.0
@@ -124,7 +123,7 @@ def test_large_sets_are_drawn_from_and_it_is_told():
     assert found.verified is not None and len(found.verified.scores) == 100
     kept = [s.key for s in found.held.images.samples]
     rows = [int(key.partition("/")[2].removesuffix(".png")) for key in kept]
-    assert torch.equal(found.held.embeddings, held.embeddings[rows])
+    assert np.array_equal(found.held.embeddings, held.embeddings[rows])
 
 
 # --- the map ---
@@ -143,7 +142,7 @@ def test_the_map_is_the_same_each_time_and_within_its_frame():
 
 @pytest.mark.parametrize(
     "embeddings",
-    [torch.ones(4, 3), torch.ones(20, 3), torch.randn(20, 1)],
+    [np.ones((4, 3)), np.ones((20, 3)), np.arange(20.0)[:, None]],
     ids=["few", "equal", "of one dimension"],
 )
 def test_what_has_no_map(embeddings):
@@ -295,7 +294,7 @@ def test_the_sentence_about_pairs_counts_them_and_says_which(kind):
 
 def test_ties_are_told_where_recall_is():
     held = held_out([0, 0, 1, 1, 2, 2])
-    equal = replace(held, embeddings=torch.ones_like(held.embeddings))
+    equal = replace(held, embeddings=np.ones_like(held.embeddings))
     tied = context._pictures(gathered_of(equal), {})["retrieval_note"]
     assert "recall@1 0.200" in tied
     assert "6 queries have nearest images of several classes, all equally near" in tied

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from siamkit.data.images import ImageSet
 from siamkit.data.loader import Loader, ViewDataset, default_workers
@@ -72,7 +70,7 @@ class PreparedImages:
 
 def embedded(
     runners: Mapping[str, Runner], batches: Iterator[Array] | Sequence[Array]
-) -> dict[str, Tensor]:
+) -> dict[str, Array]:
     """Return the embeddings ``[N, E]`` by each runner, with one pass over the images.
 
     Args:
@@ -83,7 +81,7 @@ def embedded(
     for batch in batches:
         for name, run in runners.items():
             parts[name].append(run(batch))
-    return {name: torch.from_numpy(np.concatenate(rows)) for name, rows in parts.items()}
+    return {name: np.concatenate(rows) for name, rows in parts.items()}
 
 
 def drawn(images: ImageSet, count: int, seed: int) -> list[int]:

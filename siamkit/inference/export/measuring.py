@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from siamkit.inference.export.images import embedded
 from siamkit.inference.export.quality import metrics_of
@@ -33,7 +33,7 @@ class Measured:
     """
 
     rows: tuple[Row, ...]
-    embeddings: Mapping[Key, Tensor]
+    embeddings: Mapping[Key, Array]
 
 
 def measured(
@@ -77,7 +77,7 @@ def measured(
     return Measured(rows, embeddings)
 
 
-def refitted(row: Row, embeddings: Tensor, subject: Subject, threshold: float | None) -> Row:
+def refitted(row: Row, embeddings: Array, subject: Subject, threshold: float | None) -> Row:
     """Return a row with the false accept rate at another threshold, if there is one."""
     if threshold is None:
         return row

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from siamkit.data.images import ImageSet
 from siamkit.errors import DataError
@@ -20,7 +20,9 @@ RETRIEVAL, MAP, EER, AUC, FAR = "recall@1", "map@r", "eer", "auc", "far"
 """The names of the metrics; ``far`` is the false accept rate at the stored threshold."""
 
 
-def metrics_of(embeddings: Tensor, images: ImageSet, threshold: float | None) -> Metrics:
+def metrics_of(
+    embeddings: NDArray[np.float32], images: ImageSet, threshold: float | None
+) -> Metrics:
     """Return the metrics of a network's embeddings of held-out images.
 
     Labelled images give ``recall@1`` and ``map@r``, listed pairs and triplets ``auc``; both give
@@ -38,7 +40,7 @@ def metrics_of(embeddings: Tensor, images: ImageSet, threshold: float | None) ->
             found = {RETRIEVAL: ranked.recall[1], MAP: ranked.map_at_r}
         except DataError:  # every class has one image
             found = {RETRIEVAL: None, MAP: None}
-        pairs = pairs_of(torch.tensor(images.labels))
+        pairs = pairs_of(np.array(images.labels, np.int64))
     else:
         pairs = known_pairs(images.tuples)
     values = scores(embeddings, pairs)

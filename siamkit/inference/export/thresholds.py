@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from siamkit.data.digest import digest
 from siamkit.data.images import ImageSet
@@ -33,7 +34,9 @@ class Threshold:
     notice: str | None = None
 
 
-def for_int8(stored: Calibration | None, embeddings: Tensor, images: ImageSet) -> Threshold:
+def for_int8(
+    stored: Calibration | None, embeddings: NDArray[np.float32], images: ImageSet
+) -> Threshold:
     """Return the calibration of an int8 network: the stored one, or a new one if it moved.
 
     The new one has the same target and is fitted on the same images. If the stored one was fitted

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from siamkit.errors import CheckpointError
-from siamkit.evaluation.cosine import cosine
-from siamkit.evaluation.nearest import Vectors, exact_search, not_a_number
 from siamkit.inference.gallery.kinds import faiss_package
+from siamkit.portable.cosine import cosine
+from siamkit.portable.nearest import nearest, not_a_number
 
 RECALL = 0.99
 """The recall@10 that a new index must reach on a sample of queries."""
@@ -30,8 +29,9 @@ _POINTS_PER_CELL = 64  # for k-means, which needs at least 39
 _ROUNDS = 8  # of k-means
 _SEED = 0
 
-Array = np.ndarray[Any, Any]
-Search = Callable[[Tensor, int], Tensor]
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Search = Callable[[Floats, int], Ints]
 """A function that returns indices ``[Q, k]`` for queries ``[Q, E]`` and k; -1 for missing ones."""
 
 
@@ -44,7 +44,7 @@ def cells(count: int) -> int:
     return max(1, min(int(4 * math.sqrt(count)), count // _POINTS_PER_CELL))
 
 
-def build(embeddings: Array, path: Path) -> tuple[int, float]:
+def build(embeddings: Floats, path: Path) -> tuple[int, float]:
     """Build an approximate index of the embeddings ``[N, E]``, and write it to ``path``.
 
     Returns:
@@ -68,39 +68,39 @@ def build(embeddings: Array, path: Path) -> tuple[int, float]:
     return looked, recall
 
 
-def _tune(index: Any, embeddings: Array, sample: Array, number: int) -> tuple[int, float]:
-    queries = torch.from_numpy(np.ascontiguousarray(embeddings[sample]))
-    own = torch.from_numpy(sample)
-    best = exact_search(queries, embeddings, 11)[1]
+def _tune(index: Any, embeddings: Floats, sample: Ints, number: int) -> tuple[int, float]:
+    queries = np.ascontiguousarray(embeddings[sample])
+    best = nearest(queries, embeddings, 11)[1]
     looked = 4
     while True:
         looked = min(2 * looked, number)
         index.nprobe = looked
-        near = torch.from_numpy(index.search(queries.numpy(), best.shape[1])[1])
-        reached = overlap(_others(near, own), _others(best, own))
+        near = index.search(queries, best.shape[1])[1]
+        reached = overlap(_others(near, sample), _others(best, sample))
         if reached >= RECALL or looked == number:
             return looked, reached
 
 
-def _others(indices: Tensor, own: Tensor) -> Tensor:
+def _others(indices: Ints, own: Ints) -> Ints:
     """Return the results of each query without the query itself, so ten of eleven.
 
     If a query is not among its own results (because duplicates came first), its last result is left
     out instead.
     """
     mine = indices == own[:, None]
-    mine[:, -1] |= ~mine.any(dim=1)
-    return indices[~mine].view(len(indices), -1)
+    mine[:, -1] |= ~mine.any(axis=1)
+    others: Ints = indices[~mine].reshape(len(indices), -1)
+    return others
 
 
-def overlap(nearest: Tensor, best: Tensor) -> float:
-    """Return the share of the indices ``best`` that are also in ``nearest``, both ``[Q, k]``.
+def overlap(found: Ints, best: Ints) -> float:
+    """Return the share of the indices ``best`` that are also in ``found``, both ``[Q, k]``.
 
     Only indices of the same query are compared. The share is 1 if there are no indices.
     """
-    if not best.numel():
+    if not best.size:
         return 1.0
-    return float((best[:, :, None] == nearest[:, None, :]).any(dim=2).double().mean())
+    return float((best[:, :, None] == found[:, None, :]).any(axis=2).mean())
 
 
 def opened(path: Path, looked: int) -> Search:
@@ -121,14 +121,14 @@ def opened(path: Path, looked: int) -> Search:
     except (RuntimeError, AttributeError):
         raise CheckpointError("the file is damaged", where=str(path)) from None
 
-    def search(queries: Tensor, k: int) -> Tensor:
-        indices: Tensor = torch.from_numpy(index.search(queries.contiguous().numpy(), k)[1])
+    def search(queries: Floats, k: int) -> Ints:
+        indices: Ints = index.search(np.ascontiguousarray(queries), k)[1]
         return indices
 
     return search
 
 
-def rescored(queries: Tensor, gallery: Vectors, indices: Tensor) -> tuple[Tensor, Tensor]:
+def rescored(queries: Floats, gallery: Floats, indices: Ints) -> tuple[Floats, Ints]:
     """Return the scores ``[Q, k]`` and indices ``[Q, k]`` of candidates, sorted by score.
 
     Scores and order are those of exact search, because scores are computed again. A missing
@@ -142,20 +142,17 @@ def rescored(queries: Tensor, gallery: Vectors, indices: Tensor) -> tuple[Tensor
     Raises:
         NonFiniteError: A score is NaN.
     """
-    rows = torch.from_numpy(np.asarray(gallery[indices.clamp(min=0).flatten().numpy()]))
-    vectors = rows.view(*indices.shape, -1)  # [Q, k, E]
-    scores = (vectors @ queries[:, :, None]).squeeze(2)
-    if scores.isnan().any():
+    vectors = np.asarray(gallery[np.maximum(indices, 0)])  # [Q, k, E]
+    scores = (vectors @ queries[:, :, None])[:, :, 0]
+    if np.isnan(scores).any():
         raise not_a_number("the candidates")
-    return ordered(torch.where(indices < 0, -torch.inf, cosine(scores)), indices)
+    return ordered(np.where(indices < 0, np.float32(-np.inf), cosine(scores)), indices)
 
 
-def ordered(scores: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+def ordered(scores: Floats, indices: Ints) -> tuple[Floats, Ints]:
     """Return scores and indices, both ``[Q, k]``, sorted in each row.
 
     Larger scores come first, and lower indices first among equal scores.
     """
-    indices, order = indices.sort(dim=1)
-    scores = scores.gather(1, order)
-    order = scores.argsort(dim=1, descending=True, stable=True)
-    return scores.gather(1, order), indices.gather(1, order)
+    order = np.lexsort((indices, -scores))
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(indices, order, 1)

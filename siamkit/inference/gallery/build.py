@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from siamkit.files import replacing, require_free_folder
+from siamkit.inference.gallery import approximate as ann
 from siamkit.inference.gallery.kinds import WORTH, choose_kind
 from siamkit.json_files import write_sealed
 from siamkit.portable.embedding import BATCH_SIZE, Embeds
@@ -155,8 +156,6 @@ def _approximate(folder: Path, kind: str) -> tuple[int | None, float | None, flo
     """
     if kind == "exact":
         return None, None, None
-    from siamkit.inference.gallery import approximate as ann  # imports torch
-
     started = time.perf_counter()
     embeddings = np.load(folder / EMBEDDINGS, mmap_mode="r", allow_pickle=False)
     looked, recall = ann.build(embeddings, folder / CELLS)

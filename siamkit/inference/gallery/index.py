@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from siamkit.checks import whole_number
-from siamkit.errors import DataError
-from siamkit.evaluation.cosine import directions
-from siamkit.evaluation.nearest import exact_search
 from siamkit.inference.gallery import approximate as ann
-from siamkit.inference.usable import require_direction
+from siamkit.portable.cosine import directions, require_direction
 from siamkit.portable.gallery import CELLS, Gallery, Neighbours
+from siamkit.portable.nearest import nearest, require_fit
 from siamkit.showing import TextRepr
 from siamkit.words import plural, printable
 
@@ -61,12 +60,12 @@ class Index(TextRepr, Gallery):
         queries = _queries(embeddings)
         approximate = None if exact else self._approximate
         if approximate is None:
-            scores, indices = exact_search(queries, self.embeddings, k)
+            scores, indices = nearest(queries, self.embeddings, k)
         else:
-            self._require_usable(queries, k)
+            require_fit(queries, self.embeddings, k)
             indices = approximate(queries, min(k, len(self)))
             scores, indices = ann.rescored(queries, self.embeddings, indices)
-        return self.neighbours(scores, indices)
+        return self.neighbours(torch.from_numpy(scores), torch.from_numpy(indices))
 
     def recall(self, embeddings: Tensor | np.ndarray[Any, Any], k: int = 10) -> float:
         """Return the recall@k of :meth:`search`: the share of truly nearest images that it finds.
@@ -76,13 +75,10 @@ class Index(TextRepr, Gallery):
             k: The number of results per query, to be compared with the k results of exact search.
         """
         queries = _queries(embeddings)
-        best = exact_search(queries, self.embeddings, k)[1]
+        best = nearest(queries, self.embeddings, k)[1]
         if self._approximate is None:
             return 1.0
         return ann.overlap(self._approximate(queries, best.shape[1]), best)
-
-    def _require_usable(self, queries: Tensor, k: int) -> None:
-        exact_search(queries, self.embeddings[:1], k)  # raises an error for bad arguments
 
     @cached_property
     def _approximate(self) -> ann.Search | None:
@@ -91,15 +87,8 @@ class Index(TextRepr, Gallery):
         return ann.opened(self.path / CELLS, self.meta.cells or 1)
 
 
-def _queries(embeddings: Any) -> Tensor:
-    try:
-        vectors = torch.as_tensor(embeddings)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(
-            "are no vectors", where="embeddings", got=type(embeddings).__name__,
-            allowed="a tensor or an array [Q, E]",
-        ) from error  # fmt: skip
-    queries = directions(vectors)
+def _queries(embeddings: Any) -> NDArray[np.float32]:
+    queries = directions(embeddings)
     if queries.ndim == 2:  # the search refuses other shapes
         require_direction(queries, [f"query {number}" for number in range(len(queries))])
     return queries

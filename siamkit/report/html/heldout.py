@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from siamkit.errors import DataError
@@ -117,17 +116,18 @@ def held_out_facts(
             f"To keep the page small, it shows images from a random sample of {len(held.images)} "
             "(fixed seed)."
         )
-    labels = torch.tensor(held.images.labels, dtype=torch.int64)
-    names = labels.numpy()
+    labels = np.array(held.images.labels, np.int64)
     if len(labels) < 2:
-        return HeldOutFacts(held, total, names, None, notices=("There are fewer than two images.",))
+        return HeldOutFacts(
+            held, total, labels, None, notices=("There are fewer than two images.",)
+        )
     query, gallery = roles_of(held.images)
     near = neighbourhood(held.embeddings, labels, NEIGHBOURS, query=query, gallery=gallery)
     known = held.images.tuples is not None
     retrieval, verified, decision = None, None, None
     if known:
         # Two images of one identity may be in no pair, so no neighbour is known to be wrong.
-        none = np.zeros(len(names), bool)
+        none = np.zeros(len(labels), bool)
         near = replace(near, findable=none, right=none.astype(np.float32))
     else:
         try:
@@ -144,15 +144,15 @@ def held_out_facts(
         accepts, rejects = hardest_known(verified, SHOWN_PAIRS)
     else:
         accepts = hardest(
-            near.closest_other, near.closest_other_score, names, SHOWN_PAIRS, highest=True
+            near.closest_other, near.closest_other_score, labels, SHOWN_PAIRS, highest=True
         )
         rejects = hardest(
-            near.farthest_same, near.farthest_same_score, names, SHOWN_PAIRS, highest=False
+            near.farthest_same, near.farthest_same_score, labels, SHOWN_PAIRS, highest=False
         )
     return HeldOutFacts(
         held=held,
         total=total,
-        labels=names,
+        labels=labels,
         near=near,
         retrieval=retrieval,
         right=right,
@@ -172,7 +172,7 @@ def _drawn(held: HeldOut, most: int) -> HeldOut:
     rng = np.random.default_rng(_SEED)
     kept = np.sort(rng.permutation(len(held.images))[:most])
     images = held.images.subset(kept.tolist())
-    return replace(held, images=images, embeddings=held.embeddings[torch.from_numpy(kept)])
+    return replace(held, images=images, embeddings=held.embeddings[kept])
 
 
 def _decision(verified: Verified, calibration: Calibration | None) -> Decision:

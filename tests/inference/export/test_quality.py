@@ -1,7 +1,7 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from siamkit.data.images import ImageSet, Sample, Tuples, image_set_of
 from siamkit.evaluation.retrieval import retrieval_of
@@ -10,9 +10,9 @@ from siamkit.inference.export.quality import lost, metrics_of
 
 
 def noisy(labels, seed=0, width=16):
-    generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(max(labels) + 1, width, generator=generator)
-    return centres[labels] + torch.randn(len(labels), width, generator=generator)
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((max(labels) + 1, width), dtype=np.float32)
+    return centres[labels] + rng.standard_normal((len(labels), width), dtype=np.float32)
 
 
 def test_labelled_images_have_the_metrics_of_evaluate():

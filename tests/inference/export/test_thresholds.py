@@ -1,7 +1,7 @@
 import dataclasses
 
+import numpy as np
 import pytest
-import torch
 
 from siamkit.data.digest import digest
 from siamkit.data.images import image_set_of
@@ -17,9 +17,9 @@ def images(monkeypatch):
 
 
 def embeddings(images, shift=0.0):
-    generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(5, 8, generator=generator)
-    noise = torch.randn(len(images), 8, generator=generator)
+    rng = np.random.default_rng(1)
+    centres = rng.standard_normal((5, 8), dtype=np.float32)
+    noise = rng.standard_normal((len(images), 8), dtype=np.float32)
     # A common direction raises every similarity, and with them the threshold.
     return centres[images.labels] + 0.7 * noise + shift
 
@@ -62,7 +62,7 @@ def test_a_run_without_a_threshold_gets_none(images):
 
 def test_scores_that_allow_no_threshold_keep_the_stored_one(images):
     before = stored(images)
-    kept = for_int8(before, torch.ones(len(images), 8), images)
+    kept = for_int8(before, np.ones((len(images), 8), np.float32), images)
     assert kept.calibration == before and "was not fitted again" in kept.notice
 
 

@@ -258,7 +258,7 @@ def test_a_number_of_results_that_is_none_is_refused(index, k):
 
 @pytest.mark.parametrize("queries", [None, "words", object()])
 def test_queries_that_are_no_vectors_are_refused(index, queries):
-    with pytest.raises(DataError, match="embeddings: are no vectors"):
+    with pytest.raises(DataError, match="embeddings: are no real numbers"):
         Index(index).search(queries)
 
 
