@@ -16,6 +16,7 @@ import torch
 from huggingface_hub import constants
 
 import siamkit
+from siamkit import hub as hub_module
 from siamkit.errors import CheckpointError, ConfigError, ResourceError
 
 TOKEN = "hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"
@@ -231,3 +232,21 @@ def test_offline(hub, folder, monkeypatch):
         siamkit.push_to_hub(folder, "someone/birds", token=TOKEN)
     with pytest.raises(CheckpointError, match=r"hf-hub:a/b: cannot be fetched from .* unreachable"):
         siamkit.from_pretrained("hf-hub:a/b")
+
+
+@pytest.mark.parametrize("endpoint, port", [
+    ("https://hub.example", 443), ("http://hub.example", 80), ("https://hub.example:8443", 8443),
+])  # fmt: skip
+def test_a_hub_is_tried_at_the_port_of_its_address(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str, port: int
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def connect(address: tuple[str, int], timeout: float) -> None:
+        asked.append(address)
+        raise OSError("nobody there")
+
+    monkeypatch.setattr(hub_module, "getproxies", dict)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    assert hub_module.out_of_reach(endpoint) == "hub.example is unreachable (nobody there)"
+    assert asked == [("hub.example", port)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from siamkit.tensor_files import load_tensors, save_tensors
+from siamkit.tensor_files import _apart, load_tensors, save_tensors
 
 
 def test_tensors_that_share_memory_are_written_each(tmp_path: Path) -> None:
@@ -27,3 +27,11 @@ def test_tensors_that_share_memory_are_written_each(tmp_path: Path) -> None:
     back = load_tensors(tmp_path / "a.safetensors")
     assert back.keys() == tensors.keys()
     assert all(torch.equal(back[name], tensors[name]) for name in tensors)
+
+
+def test_only_what_shares_memory_is_copied() -> None:
+    weight, other = torch.arange(6.0), torch.ones(2)
+    apart = _apart({"a": weight, "b": weight, "c": other})
+    places = {name: tensor.data_ptr() for name, tensor in apart.items()}
+    assert places["a"] == weight.data_ptr() and places["c"] == other.data_ptr()
+    assert places["b"] != places["a"]

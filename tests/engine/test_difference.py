@@ -27,3 +27,9 @@ def test_shapes_must_be_equal_and_zeros_are_compared_too():
     assert relative_difference(torch.zeros(2), torch.zeros(2)) == 0.0
     assert relative_difference(torch.full((2,), 1e-3), torch.zeros(2)) > 1e6
     assert relative_difference(torch.ones(0, 3), torch.ones(0, 3)) == 0.0
+
+
+def test_an_imaginary_part_counts_on_either_side():
+    real, other = torch.ones(2), torch.tensor([1.0, 1.0 + 2.0j])
+    assert relative_difference(other, real) == pytest.approx(2.0)
+    assert relative_difference(real, other) == pytest.approx(2.0 / 5**0.5)

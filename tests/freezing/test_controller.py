@@ -6,9 +6,9 @@ from torch import nn
 
 from siamkit import api
 from siamkit.errors import ConfigError, FrozenDriftError
-from siamkit.freezing.controller import FreezeController
+from siamkit.freezing.controller import FreezeController, _owners
 from siamkit.freezing.hold import is_held
-from siamkit.interfaces import FreezePlan
+from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.grouping import is_norm
 from siamkit.model.siamese import SiameseNet
 
@@ -127,3 +127,24 @@ def test_a_transformers_position_dropout_freezes_with_its_stem() -> None:
     controller.net.train()
     assert is_held(controller.net.backbone.model.pos_drop)
     assert controller.net.backbone.model.blocks[-1].training
+
+
+class Blocks(nn.Module):
+    """A stage of two blocks, and a norm that is in none of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage = nn.ModuleDict(
+            {"a": nn.Linear(2, 2), "norm": nn.BatchNorm1d(2), "b": nn.Linear(2, 2)}
+        )
+
+
+def test_a_module_outside_the_blocks_of_a_stage_belongs_to_its_last_block() -> None:
+    a = Stage("stage.a", ("stage.a.weight", "stage.a.bias"), ("stage.a",))
+    norm = ("stage.norm.weight", "stage.norm.bias")
+    b = Stage("stage.b", (*norm, "stage.b.weight", "stage.b.bias"), ("stage.b",))
+    whole = Stage("stage", (*a.parameters, *b.parameters), ("stage",), blocks=(a, b))
+    owners = _owners(Blocks(), [whole], [a, b])
+    assert {name: owner.name for name, owner in owners.items()} == {
+        "stage": "stage.b", "stage.a": "stage.a", "stage.norm": "stage.b", "stage.b": "stage.b",
+    }  # fmt: skip

@@ -317,3 +317,9 @@ def test_the_name_of_a_partial_is_its_functions_and_a_pair_has_both_names() -> N
     assert qualified_name(partial(Plain, 3)) == qualified_name(Plain)
     assert qualified_name((Plain(), max)) == f"{Plain.__module__}.Plain+builtins.max"
     assert qualified_name(Plain()).endswith("test_identity.Plain")
+
+
+def test_a_builtin_method_is_that_of_its_object() -> None:
+    one, other = (source_hash(Plain(join=text.join)) for text in ("-", "+"))
+    assert one != other
+    assert one == source_hash(Plain(join="-".join))
