@@ -8,7 +8,7 @@ import torch
 
 from siamkit.freezing.allocations import Bytes
 
-_STATE, _PASSING, _ONCE = 0.33, 0.25, 32_000_000
+_STATE, _PASSING, _ONCE = 0.17, 0.40, 44_000_000
 """The memory that a CPU needs in addition to the tensors: two shares of their size, and a constant.
 
 Most of it is fragmentation. The C library cannot return a freed block to the system while a later
@@ -16,8 +16,9 @@ block is in use, and often cannot reuse it for a tensor of the same size, becaus
 aligned. The weights cause none, because they exist before the step. The optimizer's state is
 allocated during the first step, between other tensors. Large blocks have pages of their own:
 permanent ones cause no fragmentation, and temporary ones half as much as small blocks, by
-measurement. The constant covers the code of torch that the first step loads, and the buffers of
-oneDNN and MKL. ``tests/benchmarks/memory.py --fit`` fits the three numbers.
+measurement. Huge pages, which the commands use, add to it. The constant covers the code of torch
+that the first step loads, and the buffers of oneDNN and MKL. ``tests/benchmarks/memory.py --fit``
+fits the three numbers.
 """
 
 

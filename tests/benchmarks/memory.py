@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--fit", action="store_true")
+    parser.add_argument("--log", type=Path, help="add the measurements to this file; fit all in it")
     parser.add_argument("--phase", type=int)
     options = parser.parse_args()
     if options.phase is not None:
@@ -76,6 +77,14 @@ def main() -> None:
                     ).printed
                     found = json.loads(printed.splitlines()[-1])
                     rows.append(found)
+                    if options.log is not None:
+                        with options.log.open("a", encoding="utf-8") as file:
+                            print(
+                                json.dumps(
+                                    {"name": f"{backbone} {size} {policy} {phase + 1}", **found}
+                                ),
+                                file=file,
+                            )
                     print(
                         f"{backbone} {size} px {policy} phase {phase + 1}: predicted "
                         f"{found['peak'] / 1e6:.0f} MB, measured {found['measured'] / 1e6:.0f} "
@@ -85,7 +94,8 @@ def main() -> None:
     worst = max(abs(row["peak"] / row["measured"] - 1) for row in rows)
     print(f"worst {100 * worst:.0f} % (bar {100 * BAR:.0f} %)")
     if options.fit:
-        print(fitted(rows))
+        logged = options.log.read_text(encoding="utf-8").splitlines() if options.log else []
+        print(fitted([json.loads(line) for line in logged] or rows))
 
 
 def fitted(rows: list[dict[str, float]]) -> str:

@@ -317,6 +317,7 @@ PREPROCESSING = [
      "states the deviation in units of 0..255", "std"),
     ("size-of-one-number", prepared(size=32), "states the size as one number", "size"),
     ("mean-above-one", prepared(mean=(1.2, 1.2, 1.2)), "states a mean above 1", "mean"),
+    ("mean-below-zero", prepared(mean=(-0.5, -0.5, -0.5)), "states a mean below 0", "mean"),
     ("size-of-three-numbers", prepared(size=(3, 64, 64)), "states channels with the size", "size"),
     ("crop-in-percent", prepared(crop_pct=87.5), "states the crop in percent", "crop_pct"),
     ("interpolation", prepared(interpolation="linear"), "an interpolation that nobody has",
