@@ -58,7 +58,7 @@ class Given:
 
     @property
     def entries(self) -> list[Image]:
-        """What identifies each image: its file, or, for an image in memory, its content."""
+        """What tells one image from another: its file, or its content if it is in memory."""
         return [_entry(image, number) for number, image in enumerate(self.inputs)]
 
 

@@ -42,19 +42,21 @@ def restored_threads() -> Iterator[None]:
 
 
 def set_threads(before: Usage | None, *, quiet: bool) -> None:
-    """Set the number of torch's threads, and say if it is not that of the cores.
+    """Set the number of threads of torch and NumPy, and say if it is not that of the cores.
 
     Args:
         before: The usage of the cores when the command started.
         quiet: Whether to say nothing.
     """
     import torch
+    from threadpoolctl import threadpool_limits
 
     asked, now = asked_threads(), Usage.now()
     others = now.others_since(before) if now and before else 0.0
     # Without asking, torch may use fewer threads than the environment says.
     count = min(torch.get_num_threads(), free_cores(others)) if asked is None else asked
     torch.set_num_threads(count)
+    threadpool_limits(count, user_api="blas")  # NumPy's products
     text = notice(asked, count, allowed_cores(), others)
     if text and not quiet:
         output.notice(text)

@@ -44,7 +44,7 @@ def heavy_imports(*, announced: bool = False, quiet: bool = False) -> Iterator[N
         yield
         return
     # torch reads this before its first tensor. With huge pages, the system clears the memory of a
-    # new tensor with far fewer interruptions: tests/benchmarks/two_versions.py showed the gain.
+    # new tensor with far fewer interruptions.
     os.environ.setdefault(HUGE_PAGES, "1")
     from siamkit import api
     from siamkit.cli.cores import set_threads

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from siamkit.errors import ConfigError
@@ -85,20 +86,19 @@ def layout_of(tensor: Tensor) -> torch.memory_format:
 
 @contextmanager
 def using_threads(count: int | None) -> Iterator[int]:
-    """Make torch compute with a number of CPU threads within the block, and yield the number.
+    """Make torch and NumPy compute with a number of CPU threads in the block; yield the number.
 
     Args:
         count: The number of threads; None: as many as torch has.
     """
     before = torch.get_num_threads()
-    if count is None or count == before:
-        yield before
-        return
-    torch.set_num_threads(count)
-    try:
-        yield count
-    finally:
-        torch.set_num_threads(before)
+    chosen = before if count is None else count
+    with threadpool_limits(chosen, user_api="blas"):
+        torch.set_num_threads(chosen)
+        try:
+            yield chosen
+        finally:
+            torch.set_num_threads(before)
 
 
 def one_thread() -> AbstractContextManager[int]:

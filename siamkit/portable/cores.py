@@ -54,7 +54,7 @@ def threads_of_libraries() -> int:
 
 @dataclass(frozen=True)
 class Usage:
-    """What was computed on the cores of this process's affinity, up to now.
+    """How long the cores that this process may use have computed, up to now.
 
     Attributes:
         at: The time, in seconds.

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from siamkit.cli.cores import notice, restored_threads, set_threads, use
 from siamkit.portable.cores import THREADS, Usage
@@ -27,10 +28,11 @@ print("threads", torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS"))
 @contextmanager
 def threads_kept() -> Iterator[None]:
     before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    with threadpool_limits():
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def test_a_number_is_for_the_libraries_and_for_processes_that_are_started(
@@ -64,6 +66,8 @@ def test_there_are_as_many_threads_as_free_cores(
         torch.set_num_threads(16)
         set_threads(before, quiet=False)
         assert torch.get_num_threads() == threads
+        pools = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        assert set(pools) == {threads}
         said = capsys.readouterr().err
         assert ("other programs use about" in said) == (threads < 4)
         torch.set_num_threads(2)

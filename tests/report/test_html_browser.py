@@ -187,8 +187,13 @@ def test_the_map_is_walked_with_the_keyboard(page):
     view.send_keys(Keys.ESCAPE)
     wait(page, "return document.getElementById('tip').hidden")
     assert choice.get_property("value") == ""
+    for _ in range(60):  # there are fewer images: the last arrows find none further left
+        view.send_keys(Keys.ARROW_LEFT)
+    edge = wait(page, TIP)["file"]
+    view.send_keys(Keys.ESCAPE)
+    wait(page, "return document.getElementById('tip').hidden")
     view.send_keys(Keys.ARROW_LEFT)
-    wait(page, TIP)
+    assert wait(page, TIP)["file"] == edge
     view.send_keys(Keys.TAB)
     wait(page, "return document.getElementById('tip').hidden")
 

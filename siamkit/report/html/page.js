@@ -171,7 +171,7 @@ function exploreMap(view, items, thumbs, source) {
     } else if (event.key in arrows) {
       event.preventDefault();
       const number = focused === null ? 0 : next(...arrows[event.key]);
-      if (number !== null) focus(number);
+      focus(number ?? focused); // at the edge, the arrow shows the same image again
     } else if (event.key === "Enter" && focused !== null) {
       const value = String(items[focused].label);
       mark(choice.value === value ? "" : value);
