@@ -176,7 +176,7 @@ def _threads(config: RunConfig, state: RunState, changes: Layer | None, emit: Em
     wished, before = config.train.threads, state.threads
     if before is None or not (changes and changes.sets("train.threads")):
         return before or wished
-    if wished not in (None, before):
+    if wished not in (None, before) and not state.is_over(config.train.epochs):
         text = (
             f"the run goes on with {plural(wished, 'thread')} instead of {before}, so its result "
             "may differ in the last digits from that of an uninterrupted run"

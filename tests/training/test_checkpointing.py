@@ -80,6 +80,9 @@ def test_a_resumed_run_keeps_its_number_of_threads(run_values: RunValues) -> Non
     assert set(used) == {before + 2} and torch.get_num_threads() == before
     said = [event.data["text"] for event in events if event.name == "notice"]
     assert any("threads instead of" in text and "last digits" in text for text in said)
+    events.clear()
+    api.resume(values["run_dir"], listeners=[events.append], train={"threads": before + 3})
+    assert not any("threads" in str(event.data.get("text")) for event in events), "it is over"
 
 
 def saved_steps(values: dict[str, Any]) -> list[str]:
