@@ -27,10 +27,10 @@ from siamkit.inference.export.folder import require_free, require_readable, writ
 from siamkit.inference.export.formats import INT8, format_of
 from siamkit.inference.export.graphs import export_graph
 from siamkit.inference.export.images import PreparedImages
-from siamkit.inference.export.machine import this_machine
 from siamkit.inference.export.saved import Saving, export_saved, write_card
 from siamkit.inference.export.subject import Converted, Subject
 from siamkit.json_files import digest_of
+from siamkit.model.machine import this_machine
 from siamkit.model.pretrained.folder import new_folder
 from siamkit.model.pretrained.identity import fingerprint_of
 from siamkit.portable.manifest import CARD, Manifest, Origin

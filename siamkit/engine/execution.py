@@ -24,14 +24,14 @@ from siamkit.engine.cache.store import OverflowInCache
 from siamkit.engine.comparison import comparison_is_due, guarded, images_to_compare
 from siamkit.engine.cutting import NOTHING_FROZEN, Cut, all_alike, first_exact_cut
 from siamkit.engine.decision import PhaseDecision
-from siamkit.engine.identity import describe
-from siamkit.engine.kernels import Choice, choose, kernel_class
+from siamkit.engine.identity import describe, describe_speed
+from siamkit.engine.kernels import Choice, Memory, choose, kernel_class
 from siamkit.engine.phase import CutPhase, Execution
 from siamkit.engine.phase_cache import PhaseCache
 from siamkit.engine.planner import CachePlan, Costs, Work, decide, place
 from siamkit.engine.settings import EngineSettings, Reports
 from siamkit.engine.sources import TRAIN, CachedSource, Inputs, LiveSource
-from siamkit.engine.timing import LoadedImages, PartTimes, load_first, time_parts
+from siamkit.engine.timing import LoadedImages, PartTimes, first_run, load_first, time_parts
 from siamkit.engine.trial import TOLERANCE
 from siamkit.errors import ConfigError
 from siamkit.freezing.controller import FreezeController
@@ -263,8 +263,8 @@ class Engine:
         epochs: range,
         before: PhaseDecision | None,
     ) -> CutPhase:
-        first = self._images()
-        times = time_parts(self.net, cut, first.images)
+        loaded = self._images()
+        first = first_run(cut, loaded.images)
         kept = self._dtype(cut.boundary)
         if before is not None and before.dtype is not None:
             kept = getattr(torch, before.dtype)
@@ -273,17 +273,19 @@ class Engine:
         work = Work(len(epochs), self.visits, self._held_out(), rows, rows)
         cache = None
         if self._may_cache(before):
-            numerics = kernel_class(self.settings.device, self.settings.precision)
-            description = describe(self.controller, cut, kept, numerics)
-            shape = times.activations.shape[1:]
+            description = self._description(cut, kept)
+            shape = first.activations.shape[1:]
             cache = PhaseCache(
                 {**self.identity, **description}, self.inputs, cut, shape, kept, self.settings,
                 self.reports,
             )  # fmt: skip
             rows, missing = cache.want(reached)
             work = replace(work, rows=rows, missing=missing)
-        row_bytes = times.activations[0].numel() * kept.itemsize
-        costs = Costs(first.seconds, times.prefix, times.suffix, row_bytes)
+        # The times decide nothing if all rows are there.
+        precisely = cache is None or work.missing > 0
+        times = time_parts(self.net, cut, loaded.images, first, precisely=precisely)
+        row_bytes = first.activations[0].numel() * kept.itemsize
+        costs = Costs(loaded.seconds, times.prefix, times.suffix, row_bytes)
         plan = self._cache_plan(work, costs, before)
         count = work.missing if plan.mode == "cached" else work.forwards
         choice = self._choose(cut, times, count, before) if count else None
@@ -303,7 +305,7 @@ class Engine:
             costs,
             plan,
             choice,
-            first.spread,
+            loaded.spread,
         )
 
     def _may_cache(self, before: PhaseDecision | None) -> bool:
@@ -355,6 +357,7 @@ class Engine:
             count,
             precision=self.settings.precision,
             plain=(times.activations, times.prefix),
+            memory=self._memory(cut),
         )
         wanted = (before and before.kernel) or self.settings.kernel
         with evaluating(self.net):
@@ -366,6 +369,17 @@ class Engine:
                 text = f"the kernel that the phase started with is replaced by another: {error}"
                 self.reports.emit("notice", {"text": text})
                 return run()
+
+    def _memory(self, cut: Cut) -> Memory | None:
+        """Return where the measurements of the prefix's kernels are kept, if anything may be."""
+        if self.settings.cache == "off":
+            return None
+        facts = describe_speed(self._description(cut, torch.float32), self._images().images)
+        return Memory(self.settings.root, facts)
+
+    def _description(self, cut: Cut, dtype: torch.dtype) -> dict[str, Any]:
+        numerics = kernel_class(self.settings.device, self.settings.precision)
+        return describe(self.controller, cut, dtype, numerics)
 
     def _stock(self, execution: Execution, phase: CutPhase, view: int) -> str | None:
         """Compute the missing rows of an epoch, and pass the epoch's rows to the sources.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 
 from siamkit.engine.cutting import Cut
 from siamkit.freezing.controller import FreezeController
+from siamkit.model.machine import this_machine
 from siamkit.model.names import named_modules, parent, submodule
 
 
@@ -44,6 +48,29 @@ def describe(
         "structure": structure.hexdigest(),
         "numerics": numerics,
     }
+
+
+def describe_speed(description: Mapping[str, Any], image: Tensor) -> dict[str, Any]:
+    """Return, as JSON values, what the speed of a prefix depends on: not on its weights.
+
+    Args:
+        description: The prefix, as :func:`describe` returns it.
+        image: Images ``[N, C, H, W]`` of the shape that it runs on.
+    """
+    return {
+        **{name: description[name] for name in ("module", "structure", "numerics")},
+        "image": list(image.shape[1:]),
+        "machine": asdict(this_machine()),
+        "device": str(image.device),
+        "libraries": {name: _version(name) for name in ("torch", "onnxruntime")},
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
 
 
 def prefix_fingerprints(controller: FreezeController, cut: Cut) -> dict[str, str]:

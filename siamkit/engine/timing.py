@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +18,6 @@ from siamkit.engine.sources import Inputs
 from siamkit.engine.trial import sum_of
 from siamkit.model.device import laid_out_for
 from siamkit.model.undisturbed import undisturbed
-
-T = TypeVar("T")
 
 UNKNOWN = 0.5
 """The relative uncertainty of a time that was measured once."""
@@ -50,6 +47,14 @@ def load_first(inputs: Inputs, net: nn.Module) -> LoadedImages:
 
 
 @dataclass(frozen=True)
+class FirstRun:
+    """The output of a prefix ``[N, ...]`` for a few images, and the seconds that it took."""
+
+    activations: Tensor
+    seconds: float
+
+
+@dataclass(frozen=True)
 class PartTimes:
     """Times of both parts of a cut network.
 
@@ -66,34 +71,61 @@ class PartTimes:
     spread: float = 0.0
 
 
-def time_parts(net: nn.Module, cut: Cut, images: Tensor) -> PartTimes:
-    """Time both parts of a cut network. The network is unchanged afterwards."""
+def time_parts(
+    net: nn.Module, cut: Cut, images: Tensor, first: FirstRun, *, precisely: bool
+) -> PartTimes:
+    """Time both parts of a cut network. The network is unchanged afterwards.
 
-    def run_prefix() -> Tensor:
-        with torch.no_grad():
-            activations: Tensor = cut.prefix(images)
-        return activations
+    Args:
+        net: The network.
+        cut: The cut network.
+        images: A few images ``[N, C, H, W]``.
+        first: The first run of the prefix on them.
+        precisely: Whether to run the prefix again, because the first run of a network is slower.
+    """
 
     def run_suffix() -> None:
         with undisturbed(net):
-            sum_of(cut.suffix(activations)).backward()
+            sum_of(cut.suffix(first.activations)).backward()
 
-    activations, prefix = _timed(run_prefix, images.device)
-    _, suffix = _timed(run_suffix, images.device)
+    prefix = [first.seconds]
+    if precisely:
+        prefix = _timed(lambda: _run(cut, images), images.device, first.seconds)
+    suffix = _timed(run_suffix, images.device)
     count = len(images)
     apart = max(spread(prefix), spread(suffix))
-    return PartTimes(activations, median(prefix) / count, median(suffix) / count, apart)
+    return PartTimes(first.activations, median(prefix) / count, median(suffix) / count, apart)
 
 
-def _timed(work: Callable[[], T], device: torch.device) -> tuple[T, list[float]]:
-    """Return the result and the seconds of some runs, without the first, which warms up."""
-    seconds: list[float] = []
-    while True:
+def _run(cut: Cut, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        activations: Tensor = cut.prefix(images)
+    return activations
+
+
+def _timed(
+    work: Callable[[], object], device: torch.device, first: float | None = None
+) -> list[float]:
+    """Return the seconds of some runs, without the first, which warms up, if there are several.
+
+    Args:
+        work: The work to run.
+        device: The device that it runs on.
+        first: The seconds of the first run, if it is over.
+    """
+    seconds = [] if first is None else [first]
+    while not seconds or (len(seconds) <= _RUNS and sum(seconds) <= _BUDGET):
         started = _now(device)
-        result = work()
+        work()
         seconds.append(_now(device) - started)
-        if len(seconds) > _RUNS or sum(seconds) > _BUDGET:
-            return result, seconds[1:] or seconds
+    return seconds[1:] or seconds
+
+
+def first_run(cut: Cut, images: Tensor) -> FirstRun:
+    """Run the prefix once on a few images."""
+    started = _now(images.device)
+    activations = _run(cut, images)
+    return FirstRun(activations, _now(images.device) - started)
 
 
 def spread(seconds: Sequence[float]) -> float:

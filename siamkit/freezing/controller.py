@@ -13,9 +13,11 @@ without a wrapper.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,8 +27,20 @@ from siamkit.freezing import proof
 from siamkit.freezing.hold import hold, release
 from siamkit.freezing.schedule import StageStatus, norm_mode, status
 from siamkit.interfaces import FreezePlan, Stage
+from siamkit.model.fingerprint import mark_of
 from siamkit.model.grouping import is_norm
-from siamkit.model.names import Names, join, named_modules, named_parameters, parent, unwrap
+from siamkit.model.names import (
+    Names,
+    join,
+    named_modules,
+    named_parameters,
+    named_tensors,
+    parent,
+    unwrap,
+)
+
+_SHARE = 0.05
+"""The share of a run's time that repeated verifications may take; see ``verify_often``."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,8 @@ class FreezeController:
         self.sizes = {name: p.numel() for name, p in named_parameters(net)}
         self.plan: FreezePlan | None = None
         self.fingerprints: dict[str, str] = {}
+        self._mark: tuple[Any, ...] = ()
+        self._verify_again = 0.0
         self._names = Names.of(net)
         self._averaged = _averaged(net)
         plain = tuple(_plain(stage, self._names) for stage in self.stages)
@@ -97,7 +113,9 @@ class FreezeController:
             parameter.requires_grad_(name in plan.trainable)
         self._set_modes(plan)
         self.plan = plan
+        started = time.monotonic()
         self.fingerprints = proof.fingerprints(self.net, self.frozen_tensors(plan))
+        self._proved(started)
         after = status(self._plain, plan, self.sizes)
         return tuple(
             Change(now, before[i] if before else None)
@@ -114,7 +132,37 @@ class FreezeController:
         Raises:
             FrozenDriftError: A frozen parameter or buffer changed.
         """
+        started = time.monotonic()
         proof.verify(self.net, self.fingerprints, when)
+        self._proved(started)
+
+    def verify_often(self, when: str) -> None:
+        """Verify, unless a recent verification still holds as far as torch can tell.
+
+        Call this method where a verification each time would take most of a short epoch. It is left
+        out while the last one is recent, so that all together take at most a twentieth of the time,
+        and the marks of the frozen tensors (:func:`siamkit.model.fingerprint.mark_of`) have not
+        changed since. A write through ``tensor.data`` changes no mark; the next full verification
+        notices it.
+
+        Args:
+            when: As for :meth:`verify`.
+
+        Raises:
+            FrozenDriftError: As for :meth:`verify`.
+        """
+        if time.monotonic() >= self._verify_again or self._marked() != self._mark:
+            self.verify(when)
+
+    def _proved(self, started: float) -> None:
+        """Note a verification that is complete now."""
+        now = time.monotonic()
+        self._verify_again = now + (now - started) * (1 / _SHARE - 1)
+        self._mark = self._marked()
+
+    def _marked(self) -> tuple[Any, ...]:
+        tensors = named_tensors(self.net)
+        return mark_of(tensors[name] for name in self.fingerprints if name in tensors)
 
     def frozen_tensors(self, plan: FreezePlan) -> frozenset[str]:
         """Return the names of the parameters and buffers that must not change under ``plan``."""

@@ -8,6 +8,7 @@ in-place changes. So a mark can be taken before every call of a network.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -39,16 +40,23 @@ def fingerprint(tensor: Tensor) -> str:
 
 
 def mark(module: nn.Module) -> tuple[Any, ...]:
-    """Return a mark of a network: a value that changes with a training step, a load or a move.
+    """Return the mark of a network's tensors: a value that changes with a step, a load or a move.
+
+    Computing it takes a few milliseconds for a ResNet-50.
+    """
+    return mark_of((*module.parameters(), *module.buffers()))
+
+
+def mark_of(tensors: Iterable[Tensor]) -> tuple[Any, ...]:
+    """Return the mark of some parameters and buffers.
 
     The mark holds the identity, the place in memory, the type and the version of each tensor. It
     also holds the content of small buffers, because norm layers update their running statistics
-    without a new version. A write through ``tensor.data`` does not change the mark. Computing it
-    takes a few milliseconds for a ResNet-50.
+    without a new version. A write through ``tensor.data`` does not change the mark.
     """
-    buffers = [b.detach() for b in module.buffers() if _is_statistic(b)]
-    content = torch.cat([b.double().flatten().cpu() for b in buffers]) if buffers else None
-    tensors = (*module.parameters(), *module.buffers())
+    tensors = list(tensors)
+    small = [t.detach() for t in tensors if not isinstance(t, nn.Parameter) and _is_statistic(t)]
+    content = torch.cat([b.double().flatten().cpu() for b in small]) if small else None
     return tuple(map(_place, tensors)), None if content is None else content.numpy().tobytes()
 
 

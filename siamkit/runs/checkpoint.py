@@ -23,7 +23,8 @@ import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -241,10 +242,36 @@ def _linked(twin: Path, folder: Path) -> str | None:
     """
     with suppress(CheckpointError, OSError):  # some file systems have no hard links
         digest: str = _manifest(twin)["files"][_FROZEN]
-        if sha256_of(twin / _FROZEN) == digest:
+        if _digest_of(_Written.of(twin / _FROZEN)) == digest:
             os.link(twin / _FROZEN, folder / _FROZEN)
             return digest
     return None
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A file as it was written. All hard links to it are equal, until it is written to again."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int  # nanoseconds
+    path: Path = field(compare=False)
+
+    @classmethod
+    def of(cls, path: Path) -> _Written:
+        facts = path.stat(follow_symlinks=False)
+        return cls(facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, path)
+
+
+@lru_cache(maxsize=4)
+def _digest_of(file: _Written) -> str:
+    """Return the SHA-256 of a file that checkpoints share.
+
+    The process reads the file once, and again if it was written to, because a file of a hundred
+    megabytes takes longer than a short epoch.
+    """
+    return sha256_of(file.path)
 
 
 def _prune(root: Path, needed: set[str | None], keep: int) -> None:

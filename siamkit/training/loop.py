@@ -278,9 +278,14 @@ class Trainer:
             self.save(best=False)
 
     def save(self, *, best: bool) -> None:
-        """Check that no frozen tensor changed, then publish a checkpoint."""
+        """Check that no frozen tensor changed, then publish a checkpoint.
+
+        The check of the last checkpoint is always thorough.
+        """
         state, setup = self.state, self.setup
-        setup.controller.verify(f"step {state.step}")
+        controller = setup.controller
+        verify = controller.verify if state.is_over(self.train.epochs) else controller.verify_often
+        verify(f"step {state.step}")
         tensors, frozen = model_tensors(setup), setup.controller.fingerprints
         changing = {n: t for n, t in tensors.items() if n not in frozen}
         require_finite(changing, self.train.precision)

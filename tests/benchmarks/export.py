@@ -21,8 +21,8 @@ import siamkit
 from siamkit.api.exporting import _images
 from siamkit.api.models import open_run
 from siamkit.inference.export.images import PreparedImages
-from siamkit.inference.export.machine import this_machine
 from siamkit.inference.export.runners import Runner, onnx_runner, openvino_runner, torch_runner
+from siamkit.model.machine import this_machine
 
 RUN = {"onnx": onnx_runner, "openvino": openvino_runner}
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from siamkit import engine
 from siamkit.engine import timing
-from siamkit.engine.timing import UNKNOWN, load_first, spread, time_parts
+from siamkit.engine.timing import UNKNOWN, first_run, load_first, spread, time_parts
 from siamkit.freezing.controller import FreezeController
 from siamkit.interfaces import FreezePlan
 from siamkit.model.stages import discover_stages
@@ -51,7 +51,8 @@ def test_both_parts_are_timed_and_nothing_changes():
     plan = FreezePlan.of(stages, [stages[-1].name])
     FreezeController(net, stages).apply(plan)
     cut = engine.cut(net, stages, plan, images).cut
-    times = time_parts(net, cut, images)
+    first = first_run(cut, images)
+    times = time_parts(net, cut, images, first, precisely=True)
     assert times.activations.shape[0] == 5 and times.prefix > 0 and times.suffix > 0
     assert all(p.grad is None for p in net.parameters())
 
@@ -60,7 +61,7 @@ def test_an_outlier_changes_neither_the_time_nor_its_spread(monkeypatch):
     ticks = iter([0.0, 5.0, 5.0, 5.1, 6.0, 6.1, 7.0, 67.0, 70.0, 70.1, 71.0, 71.1])
     monkeypatch.setattr(timing, "_BUDGET", 1000.0)
     monkeypatch.setattr(timing, "_now", lambda device: next(ticks))
-    _, seconds = timing._timed(lambda: None, torch.device("cpu"))
+    seconds = timing._timed(lambda: None, torch.device("cpu"))
     assert len(seconds) == 5  # without the first
     assert abs(sorted(seconds)[2] - 0.1) < 1e-6 and spread(seconds) < 1e-6
 
@@ -68,8 +69,28 @@ def test_an_outlier_changes_neither_the_time_nor_its_spread(monkeypatch):
 def test_slow_work_is_timed_once_and_the_uncertainty_says_so(monkeypatch):
     ticks = iter([0.0, 5.0])
     monkeypatch.setattr(timing, "_now", lambda device: next(ticks))
-    _, seconds = timing._timed(lambda: None, torch.device("cpu"))
+    seconds = timing._timed(lambda: None, torch.device("cpu"))
     assert seconds == [5.0] and spread(seconds) == UNKNOWN
+
+
+def test_the_prefix_runs_again_only_if_its_time_must_be_precise():
+    class Counted(torch.nn.Module):
+        calls = 0
+
+        def forward(self, images):
+            Counted.calls += 1
+            return images
+
+    class Halves:
+        prefix, suffix = Counted(), torch.nn.Linear(3, 1)
+
+    images = torch.randn(5, 3)
+    first = first_run(Halves, images)
+    rough = time_parts(Halves.suffix, Halves, images, first, precisely=False)
+    assert Counted.calls == 1 and rough.prefix == first.seconds / 5
+    assert rough.spread >= UNKNOWN
+    time_parts(Halves.suffix, Halves, images, first, precisely=True)
+    assert Counted.calls > 2
 
 
 def test_one_image_that_is_slow_to_load_does_not_count():

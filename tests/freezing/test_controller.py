@@ -109,6 +109,50 @@ def test_a_frozen_tensor_that_changes_fails_the_proof(name: str) -> None:
         controller.verify("now")
 
 
+def test_a_recent_proof_is_not_repeated_while_torch_notes_no_change() -> None:
+    controller = make()
+    controller.apply(FreezePlan.of(controller.stages, ["layer4"]))
+    controller._verify_again = float("inf")
+    with torch.no_grad():
+        controller.net.backbone.model.layer4[0].conv1.weight.add_(1)  # trains
+    controller.verify_often("now")
+    frozen = controller.net.backbone.model.layer1[0].conv1.weight
+    frozen.data += 1  # torch does not count it
+    controller.verify_often("now")
+    with pytest.raises(FrozenDriftError, match=r"changed at the end: .*layer1\.0\.conv1"):
+        controller.verify("the end")
+    controller._verify_again = 0.0
+    with pytest.raises(FrozenDriftError):
+        controller.verify_often("now")
+
+
+@pytest.mark.parametrize("kind", ["in place", "statistics", "replaced", "gone"])
+def test_what_torch_notes_is_drift_however_recent_the_proof_is(kind: str) -> None:
+    controller = make()
+    controller.apply(FreezePlan.of(controller.stages, ["head"]))
+    controller._verify_again = float("inf")
+    norm = controller.net.backbone.model.layer1[0].bn1
+    with torch.no_grad():
+        if kind == "in place":
+            norm.weight.mul_(2)
+        elif kind == "statistics":
+            norm.running_mean.data.add_(1)
+        elif kind == "replaced":
+            norm.weight = nn.Parameter(norm.weight * 2)
+        else:
+            norm.weight = None
+    with pytest.raises(FrozenDriftError, match=r"layer1\.0\.bn1"):
+        controller.verify_often("now")
+
+
+def test_proofs_take_a_twentieth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller = make()
+    ticks = iter([100.0, 102.0])  # the verification takes 2 seconds
+    monkeypatch.setattr("siamkit.freezing.controller.time.monotonic", lambda: next(ticks))
+    controller.apply(FreezePlan.of(controller.stages, ["head"]))
+    assert controller._verify_again == pytest.approx(102 + 38)
+
+
 def test_a_parameter_that_is_gone_is_drift_and_ends_the_next_plan() -> None:
     controller = make()
     stages = controller.stages

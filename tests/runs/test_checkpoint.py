@@ -115,6 +115,24 @@ def test_another_phase_writes_what_is_frozen_anew(tmp_path: Path) -> None:
     assert load(tmp_path / "epoch-5").model["f"] == 1
 
 
+def test_a_shared_file_is_read_once_until_it_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    digest = checkpoint.sha256_of
+    monkeypatch.setattr(
+        checkpoint, "sha256_of", lambda path: read.append(path.name) or digest(path)
+    )
+    for i in range(1, 7):
+        publish(tmp_path, f"epoch-{i}", make(i), best="epoch-1", keep=6)
+    # written twice, and each of the two files is read once more before it is first shared
+    assert read.count("frozen.safetensors") <= 4
+    before = (tmp_path / "epoch-5" / "frozen.safetensors").read_bytes()
+    (tmp_path / "epoch-5" / "frozen.safetensors").write_bytes(before[:-1] + b"?")
+    publish(tmp_path, "epoch-7", make(7), best="epoch-1", keep=7)
+    assert load(tmp_path / "epoch-7").model["f"] == 0, "the damaged file is not shared"
+
+
 def test_without_hard_links_each_checkpoint_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

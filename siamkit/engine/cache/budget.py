@@ -16,6 +16,7 @@ from typing import Any
 
 from siamkit.engine.cache.layout import (
     FILL_LOCK,
+    MEASUREMENTS,
     STORE_FILE,
     USERS,
     ShardHeader,
@@ -112,7 +113,11 @@ def prune(
 
 
 def clear(root: Path) -> list[StoreInfo]:
-    """Delete the stores that no running process has open, and return the deleted stores."""
+    """Delete the stores that no running process has open, and return the deleted stores.
+
+    The measurements of kernels beside them are deleted too.
+    """
+    shutil.rmtree(root / MEASUREMENTS, ignore_errors=True)
     return _evict(root, lambda stores: [s for s in stores if not s.in_use])
 
 

@@ -21,6 +21,9 @@ DATA_START = 4096
 """The offset of a shard's rows. The header has a fixed size, so that rows can be written first."""
 
 STORE_FILE, FILL_LOCK, USERS = "store.json", ".fill.lock", "users"
+MEASUREMENTS = "kernels"
+"""The folder beside the stores with what was measured about kernels."""
+
 TEMPORARY = ".tmp-"
 _SCHEMA = "siamkit.store/1"
 _STORE = re.compile(r"[0-9a-f]{32}")

@@ -11,6 +11,7 @@ from siamkit.engine.kernels.base import (
 from siamkit.engine.kernels.build import KERNELS, available, build_kernel
 from siamkit.engine.kernels.check import TOLERANCE, check, tolerance
 from siamkit.engine.kernels.choose import Choice, choose, require_kernel
+from siamkit.engine.kernels.remembered import Memory
 from siamkit.engine.kernels.worth import worth_building
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Choice",
     "Kernel",
     "KernelError",
+    "Memory",
     "Precision",
     "available",
     "batch_size",

@@ -19,6 +19,7 @@ from siamkit.engine.kernels.base import (
 )
 from siamkit.engine.kernels.build import KernelSource, available
 from siamkit.engine.kernels.check import tolerance
+from siamkit.engine.kernels.remembered import Measurements, Memory
 from siamkit.engine.kernels.worth import expected, worth_building
 from siamkit.errors import ConfigError
 from siamkit.words import plural
@@ -34,6 +35,7 @@ _REPEATS = 3
 _AHEAD = 1.25
 _TRIED = ("onnxruntime", "folded", "inductor")
 _MOST = 30.0  # seconds of measuring after which no further kernel is tried
+_MORE = 4  # times as many images as before, for which kernels are measured again
 _SHORT = 3.0  # seconds of work for the plain network below which no other kernel is built
 
 
@@ -80,6 +82,7 @@ def choose(
     wanted: str = "auto",
     precision: Precision = "fp32",
     plain: tuple[Tensor, float] | None = None,
+    memory: Memory | None = None,
 ) -> Choice:
     """Return the kernel that runs ``prefix`` over ``count`` images in the least time.
 
@@ -95,6 +98,8 @@ def choose(
         wanted: ``auto``, or the name of the kernel to use.
         precision: The type to compute in, on a GPU.
         plain: The plain network's output for ``images`` and its seconds per image, if known.
+        memory: Where measurements are kept. If it holds some, the kernel that was fastest is built
+            and checked, and none is measured. None: measure, and keep nothing.
 
     Raises:
         ConfigError: The wanted kernel is unknown, or not available here.
@@ -115,6 +120,9 @@ def choose(
     if contest.is_short():
         contest.enter("eager")
         return contest.result()
+    remembered = memory and memory.read()
+    if remembered and (recalled := contest.recalled(remembered)):
+        return recalled
     for name in _TRIED:
         reason = reasons[name] or contest.too_late() or contest.not_worth(name)
         if reason is None:
@@ -125,7 +133,10 @@ def choose(
         if reason is not None:
             contest.rejected[name] = reason
     contest.enter("eager")
-    return contest.result()
+    choice = contest.result()
+    if memory:
+        memory.write(Measurements(count, choice.seconds_per_image, choice.setup_seconds))
+    return choice
 
 
 class _Contest:
@@ -191,12 +202,34 @@ class _Contest:
             f"{plural(self._count, 'image')} at {best * 1e3:.3g} ms per image"
         )
 
+    def recalled(self, known: Measurements) -> Choice | None:
+        """Return the choice that remembered measurements give, or None if they do not help.
+
+        They do not if there are many more images now, for which other kernels may pay off, or if
+        the fastest kernel can no longer be built.
+        """
+        if self._count > _MORE * known.count:
+            return None
+        name = known.fastest(self._count)
+        try:
+            kernel, _ = self._checked(name)
+        except KernelError:
+            return None
+        return Choice(kernel, dict(known.seconds_per_image), dict(known.setup_seconds), {})
+
     def enter(self, name: str) -> None:
         """Build, check and time a kernel.
 
         Raises:
             KernelError: The kernel cannot be built, does not run, or is not exact enough.
         """
+        kernel, setup = self._checked(name)
+        self._setup[name] = setup
+        self._seconds[name] = self._time(kernel)
+        self._kernels[name] = kernel
+
+    def _checked(self, name: str) -> tuple[Kernel, float]:
+        """Build and check a kernel, and return it with the seconds that this took."""
         began = self._now()
         if name == "eager" and (self._on_cpu or self._source.precision == "fp32"):
             kernel, output, setup = self._plain, self._reference, self._first_run
@@ -211,9 +244,7 @@ class _Contest:
                 f"kernel {name!r} differs from the plain network by {apart:.1e} of its largest "
                 f"output, more than the allowed {allowed:.0e}"
             )
-        self._setup[name] = setup
-        self._seconds[name] = self._time(kernel)
-        self._kernels[name] = kernel
+        return kernel, setup
 
     def result(self) -> Choice:
         """Return the choice of the fastest measured kernel."""

@@ -9,10 +9,10 @@ from siamkit.config import yaml_text
 from siamkit.data.digest import digest
 from siamkit.inference.export.capture import INPUT, OUTPUT
 from siamkit.inference.export.formats import FORMATS
-from siamkit.inference.export.machine import Machine
 from siamkit.inference.export.measuring import REFITTED
 from siamkit.inference.export.subject import Converted, Row, Subject
 from siamkit.interfaces import Preprocessing
+from siamkit.model.machine import Machine
 from siamkit.model.pretrained.card import CardSection
 from siamkit.version import VERSION
 from siamkit.words import plural

@@ -9,9 +9,9 @@ import torch
 from siamkit.errors import ConfigError
 from siamkit.files import require_free_folder
 from siamkit.inference.export.checking import BATCHES, require_same, require_steady
-from siamkit.inference.export.machine import Machine
 from siamkit.inference.export.runners import torch_runner
 from siamkit.inference.export.subject import Converted, Subject
+from siamkit.model.machine import Machine
 from siamkit.portable.manifest import (
     MANIFEST,
     Images,

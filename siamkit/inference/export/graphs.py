@@ -16,7 +16,6 @@ from siamkit.inference.export.capture import capture, not_exportable
 from siamkit.inference.export.checking import BATCHES, require_same, require_steady
 from siamkit.inference.export.formats import INT8, Format
 from siamkit.inference.export.images import BATCH
-from siamkit.inference.export.machine import this_machine
 from siamkit.inference.export.measuring import TORCH, Key, bytes_of, measured, refitted, size_of
 from siamkit.inference.export.onnx import write_onnx
 from siamkit.inference.export.openvino import write_openvino
@@ -38,6 +37,7 @@ from siamkit.inference.quantizing.deciding import (
 from siamkit.inference.quantizing.onnx import OnnxQuantizer
 from siamkit.inference.quantizing.openvino import OpenVinoQuantizer
 from siamkit.inference.quantizing.quantizer import Quantizer
+from siamkit.model.machine import this_machine
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from siamkit.errors import ConfigError
 from siamkit.inference.export.checking import cosines
 from siamkit.inference.export.formats import INT8
 from siamkit.inference.export.images import BATCH, drawn, embedded, part_of
-from siamkit.inference.export.machine import Machine
 from siamkit.inference.export.quality import AUC, RETRIEVAL, lost, metrics_of
 from siamkit.inference.export.runners import Array, Runner
 from siamkit.inference.export.subject import Row, Subject
 from siamkit.inference.quantizing.quantizer import CALIBRATION_IMAGES, Quantizer
 from siamkit.inference.quantizing.search import Choice, choose
+from siamkit.model.machine import Machine
 from siamkit.spelling import argument
 
 LIMIT = 0.02

@@ -1,6 +1,6 @@
 import pytest
 
-from siamkit.inference.export.machine import this_machine
+from siamkit.model.machine import this_machine
 
 
 @pytest.mark.parametrize(("flags", "int8"), [
