@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.linear_model import LogisticRegression
 
 from siamkit.data.images import ImageSet
 from siamkit.errors import ConfigError, DataError
@@ -189,6 +188,8 @@ def fit_probability(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
     Raises:
         DataError: The slope is not positive, so the scores are no better than chance.
     """
+    from sklearn.linear_model import LogisticRegression  # slow to import
+
     values, flags = np.asarray(scores, dtype=np.float64), np.asarray(same, dtype=bool)
     centre, scale = float(values.mean()), float(values.std())
     slope = 0.0

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from siamkit.errors import DataError
 
@@ -84,6 +83,8 @@ def roc(scores: ArrayLike, same: ArrayLike) -> Roc:
     Raises:
         DataError: There are no same or no different pairs, or a score is not finite.
     """
+    from sklearn.metrics import roc_curve  # slow to import
+
     values, flags = _checked(scores, same)
     far, tar, thresholds = roc_curve(flags, values, drop_intermediate=False)
     return Roc(far, tar, thresholds)
@@ -102,6 +103,8 @@ def verification(
     Raises:
         DataError: There are no same or no different pairs, or a score is not finite.
     """
+    from sklearn.metrics import roc_auc_score  # slow to import
+
     values, flags = _checked(scores, same)
     curve = roc(values, flags)
     eer, threshold = equal_error_rate(curve)
