@@ -45,6 +45,9 @@ def test_verdicts(peers: Any) -> None:
     assert row("w", 1.25, 1, "n", at_most=1.25).passed is True
     assert row("w", 1.26, 1, "n", at_most=1.25).passed is False
     assert row("w", 1, 1, "n").passed is None
+    assert row("w", 4.2, 1, "n", at_most=1.2, plus=3).passed is True
+    assert row("w", 4.3, 1, "n", at_most=1.2, plus=3).passed is False
+    assert row("w", 1, 1, "n", at_most=1.2, plus=3).bar == "<= 1.2x + 3 s"
     assert row("w", 1, -0.1, "n", at_most=1.25).passed is None
 
 

@@ -2,10 +2,12 @@
 
     python tests/benchmarks/trained.py FOLDER... --settings data.fit=crop data.fit=auto
     python tests/benchmarks/trained.py FOLDER --bits 12 --settings data.range=full data.range=auto
+    python tests/benchmarks/trained.py FOLDER --policy freeze-all --settings data.views={1,2,4,8}
 
 Each folder holds class folders. `siamkit train` runs on it once for each setting and seed, with its
 defaults otherwise: on half of the classes, with a quarter to choose the best epoch. The table shows
-the medians over the seeds for the last quarter. With ``--bits`` the images are first written as
+the medians over the seeds: recall@1 on the last quarter, and the CPU seconds of the whole command,
+with an empty cache. With ``--bits`` the images are first written as
 grey files of 16 bits whose values have so many bits, as scanners deliver them.
 """
 
@@ -46,8 +48,8 @@ def split(folder: Path, bits: int | None, per_class: int, target: Path) -> Path:
     return made
 
 
-def recall_of(folder: Path, given: list[str]) -> tuple[float, float]:
-    """Train, and return recall@1 on the test classes, before and after."""
+def recall_of(folder: Path, given: list[str]) -> tuple[float, float, float]:
+    """Train, and return recall@1 on the test classes, before and after, and the CPU seconds."""
     with tempfile.TemporaryDirectory() as place:
         command = [
             sys.executable, "-m", "siamkit", "train", str(folder), "--json", "--no-report",
@@ -55,7 +57,7 @@ def recall_of(folder: Path, given: list[str]) -> tuple[float, float]:
         ]  # fmt: skip
         done = process(command, SIAMKIT_CACHE_DIR=f"{place}/cache")
     metrics = json.loads(done.printed)["metrics"]["test"]
-    return metrics["untrained"]["recall@1"], metrics["best"]["recall@1"]
+    return metrics["untrained"]["recall@1"], metrics["best"]["recall@1"], done.cpu
 
 
 def main() -> None:
@@ -70,8 +72,9 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--policy", default="stages")
     options = parser.parse_args()
-    print("| set | px | setting | untrained | trained |\n|---|---|---|---|---|")
+    print("| set | px | setting | untrained | trained | CPU s |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
         for folder in options.folders:
             used = split(folder, options.bits, options.per_class, Path(place))
@@ -80,13 +83,14 @@ def main() -> None:
                     recall_of(used, [
                         "--backbone", options.backbone, "--image-size", str(options.image_size),
                         "--epochs", str(options.epochs), "--seed", str(seed), "--set", setting,
+                        "--freeze-policy", options.policy,
                     ])
                     for seed in options.seeds
                 ]  # fmt: skip
-                untrained, trained = (median(column) for column in zip(*results, strict=True))
+                untrained, trained, cpu = (median(column) for column in zip(*results, strict=True))
                 print(
                     f"| {used.name} | {options.image_size} | {setting} | {untrained:.3f} | "
-                    f"{trained:.3f} |",
+                    f"{trained:.3f} | {cpu:.0f} |",
                     flush=True,
                 )
 

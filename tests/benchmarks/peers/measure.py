@@ -29,6 +29,7 @@ class Run:
         epochs: Seconds of each epoch.
         visits: Images shown in an epoch.
         more: Whatever else it reported.
+        first_step: Seconds from its start to the end of the first optimizer step.
     """
 
     seconds: float
@@ -36,6 +37,7 @@ class Run:
     epochs: tuple[float, ...] = ()
     visits: int = 0
     more: dict[str, Any] | None = None
+    first_step: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 from peers.measure import Run, process
@@ -61,6 +62,7 @@ def train(
         *("--run-dir", str(run_dir), "--json"),
         *(part for value in values for part in ("--set", value)),
     ]
+    started = time.time()
     done = process(command, task.threads)
     events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
     epochs = [event for event in events if event["event"] == "epoch_end"]
@@ -71,4 +73,5 @@ def train(
         done.peak,
         tuple(event["train_seconds"] for event in epochs),
         more={"notices": notices, "engine": routes},
+        first_step=min(e["time"] for e in events if e["event"] == "step") - started,
     )

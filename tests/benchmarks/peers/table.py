@@ -18,6 +18,7 @@ class Row:
         unit: Of both.
         at_least: The bar, for ``other / ours``: so many times better.
         at_most: The bar, for ``ours / other``: no more than so many times as much.
+        plus: What ``ours`` may be above ``at_most`` times ``other``, in ``unit``.
     """
 
     work: str
@@ -27,6 +28,7 @@ class Row:
     unit: str = "s"
     at_least: float | None = None
     at_most: float | None = None
+    plus: float = 0.0
 
     @property
     def ratio(self) -> float:
@@ -39,14 +41,14 @@ class Row:
         if min(self.ours, self.other) <= 0:
             return None
         if self.at_most is not None:
-            return self.ratio <= self.at_most
+            return self.ours <= self.at_most * self.other + self.plus
         return None if self.at_least is None else self.ratio >= self.at_least
 
     @property
     def bar(self) -> str:
         """The bar in words."""
         if self.at_most is not None:
-            return f"<= {self.at_most:g}x"
+            return f"<= {self.at_most:g}x" + (f" + {self.plus:g} {self.unit}" if self.plus else "")
         return "" if self.at_least is None else f">= {self.at_least:g}x"
 
 
