@@ -18,6 +18,7 @@ from siamkit.config import COMPONENTS, Layer, RunConfig, flat, resolve
 from siamkit.config.base import expanded
 from siamkit.errors import ConfigError
 from siamkit.files import path_of
+from siamkit.model.quantized import Quantized, require_float
 from siamkit.objects.entries import is_object
 from siamkit.runs.directory import unused
 from siamkit.runs.events import Listener
@@ -119,6 +120,9 @@ def pruned(
         raise ConfigError(
             "no such part", where=argument("part"), got=part, allowed=", ".join(PARTS)
         )
+    if (record := run.config.backbone.int8) is not None:
+        hint = "prune a run that was trained without engine.prefix=int8 (--fast)"
+        require_float(Quantized.load(record), "the run cannot be pruned", hint)
     config = _config(run, changes, finetune_epochs)
     if run_dir is None:
         target = unused(run.path.with_name(f"{run.path.absolute().name}-pruned"))

@@ -21,17 +21,21 @@ FREE = (
     "train.keep",
     "backbone.weights",
     "backbone.pruning",
+    "backbone.int8",
     "engine.cache",
     "engine.cache_dir",
 )
 """Config keys that do not affect the results of a run, so a user may change them.
 
 The path of the data is one of these keys, because data is compared by its names, labels and
-contents. So is the path of a pruning record, which is compared by its content.
+contents. So are the paths of records of a pruned or quantized backbone, which are compared by
+their content.
 """
 
 RESUMABLE = tuple(
-    key for key in FREE if key not in ("run_dir", "backbone.weights", "backbone.pruning")
+    key
+    for key in FREE
+    if key not in ("run_dir", "backbone.weights", "backbone.pruning", "backbone.int8")
 )
 """Config keys that may be changed when a run is resumed."""
 

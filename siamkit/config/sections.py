@@ -56,6 +56,11 @@ class BackboneConfig(Component):
         description="File pruning.json of a run that 'siamkit prune' made. It lists pruned "
         "channels; the backbone is built without them.",
     )
+    int8: AbsolutePath | None = Field(
+        None,
+        description="File int8.json of a run with engine.prefix=int8. It describes the part of the "
+        "backbone that is computed in int8.",
+    )
     granularity: Literal["stage", "block"] = Field(
         "stage", description="Unit that freeze policies freeze and unfreeze."
     )
@@ -307,11 +312,12 @@ class EngineConfig(Section):
         description="Cache the frozen part's output on disk. auto: if that saves time. off: never. "
         "always: whenever a part is frozen.",
     )
-    prefix: Literal["auto", "eager", "folded", "inductor", "onnxruntime"] = Field(
+    prefix: Literal["auto", "eager", "folded", "inductor", "onnxruntime", "int8"] = Field(
         "auto",
         description="Kernel (implementation) that runs the frozen part. eager: the network as it "
         "is. folded: batch norm folded into convolutions. inductor: torch.compile. onnxruntime: "
-        "ONNX Runtime. auto: the fastest one by measurement.",
+        "ONNX Runtime. auto: the fastest one by measurement. int8: the part that no phase trains "
+        "is quantized for good, and the network that is trained and used has it; only on a CPU.",
     )
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
         "float16",

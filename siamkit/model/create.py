@@ -15,6 +15,7 @@ from siamkit.model.build import build_backbone
 from siamkit.model.heads import Head, as_head
 from siamkit.model.origin import NamedPart, Origin
 from siamkit.model.pruning import Pruning
+from siamkit.model.quantized import Quantized
 from siamkit.model.siamese import SiameseNet
 from siamkit.registry import Entry, Registry, whose
 
@@ -58,6 +59,11 @@ def create_net(
     if config.backbone.pruning is not None:
         pruning = Pruning.load(config.backbone.pruning)
         pruning.apply(built.backbone, str(config.backbone.pruning))
+    quantized = None
+    if config.backbone.int8 is not None:
+        quantized = Quantized.load(config.backbone.int8)
+        built.backbone.stages()  # discovered now, while all modules still run
+        quantized.apply(built.backbone, str(config.backbone.int8))
     head_entry, head_options = options_of(config.head, registries["head"])
     head = build_head(config.head.name, head_entry, head_options, built.backbone.embedding_dim)
     net = SiameseNet(
@@ -67,6 +73,7 @@ def create_net(
         preprocessing=prepared(built.backbone.preprocessing, config.data),
     )
     net.pruning = pruning
+    net.quantized = quantized
     net.origin = Origin(
         NamedPart.of(config.backbone.name, entry, options),
         NamedPart.of(config.head.name, head_entry, head_options),

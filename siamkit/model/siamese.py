@@ -14,6 +14,7 @@ from siamkit.model.grouping import norm_parameters
 from siamkit.model.heads import Head
 from siamkit.model.origin import Origin
 from siamkit.model.pruning import Pruning
+from siamkit.model.quantized import Quantized
 from siamkit.model.trace import autocasting, dtype_of, evaluating
 from siamkit.model.unit import unit
 from siamkit.registry import whose
@@ -36,6 +37,7 @@ class SiameseNet(TextRepr, nn.Module):
         origin: The names and options that the network was built from; None if it was built from
             Python objects alone.
         pruning: The record of the channels that the backbone lacks; None if it is whole.
+        quantized: The record of the backbone's part that is computed in int8; None without one.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class SiameseNet(TextRepr, nn.Module):
         self.preprocessing = preprocessing or backbone.preprocessing
         self.origin: Origin | None = None
         self.pruning: Pruning | None = None
+        self.quantized: Quantized | None = None
 
     def __repr__(self) -> str:
         """Return a summary of the network; ``print(net.backbone)`` shows its modules."""

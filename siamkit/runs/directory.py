@@ -51,7 +51,8 @@ class RunDir:
     A run starts with ``config.yaml`` (the resolved config), ``plugins.json`` (the distribution that
     registered each component) and ``events.jsonl``. Training adds ``checkpoints/``,
     ``embeddings/`` (of the held-out images), ``calibration.json``, ``metrics.json`` and
-    ``report.html``. A pruned run has ``pruning.json``. If unreadable images were left out,
+    ``report.html``. A pruned run has ``pruning.json``, and one with an int8
+    prefix ``int8.json``. If unreadable images were left out,
     ``quarantine.csv`` lists them. A process that uses the run locks ``.lock``, which stays, and
     describes itself in ``.owner.json``, which it removes at its end.
     """
@@ -67,6 +68,7 @@ class RunDir:
         self.embeddings = path / "embeddings"
         self.calibration = path / "calibration.json"
         self.pruning = path / "pruning.json"
+        self.int8 = path / "int8.json"
         self.lock = path / ".lock"
         self.owner = path / ".owner.json"
 
@@ -318,7 +320,7 @@ def _default_name(config: RunConfig, now: datetime) -> str:
 def _kept(config: RunConfig, run: Path) -> RunConfig:
     """Return the config to store: without ``run_dir``, and with paths in the run made relative."""
     update: dict[str, Any] = {"run_dir": None}
-    for section, keys in (("data", ("path", "root")), ("backbone", ("pruning",))):
+    for section, keys in (("data", ("path", "root")), ("backbone", ("pruning", "int8"))):
         part = getattr(config, section)
         for key in keys:
             value = getattr(part, key)

@@ -19,6 +19,7 @@ from siamkit.errors import CheckpointError, ConfigError, SiamkitError
 from siamkit.files import is_there, read_bytes, reading
 from siamkit.json_files import read_sealed
 from siamkit.model.pruning import Pruning
+from siamkit.model.quantized import Quantized
 from siamkit.portable.calibration import Calibration
 from siamkit.registry import Registry
 from siamkit.runs import checkpoint
@@ -28,6 +29,9 @@ from siamkit.runs.directory import RunDir
 from siamkit.runs.held_out import HeldOut
 from siamkit.runs.log import Log, read_log
 from siamkit.spelling import command, setting
+
+_CHANGED = {"pruning": "pruned", "int8": "partly in int8"}
+"""What the record of each key says about the network."""
 
 Which = Literal["best", "last"]
 """The network of the best epoch, or the last one that was saved."""
@@ -105,7 +109,9 @@ class OpenRun:
         return None
 
     def _require_config(self, config: RunConfig, saved: SavedCheckpoint) -> None:
-        self._require_pruning(config.backbone.pruning, saved.state["identity"].get("pruning"))
+        facts = saved.state["identity"]
+        self._require_record("pruning", Pruning.load, config.backbone.pruning, facts)
+        self._require_record("int8", Quantized.load, config.backbone.int8, facts)
         now = {f"config {key}": value for key, value in decisive(config).items()}
         before = {k: v for k, v in saved.state["identity"].items() if k.startswith("config ")}
         changed = sorted(key for key in before if key not in now or now[key] != before[key])
@@ -121,23 +127,30 @@ class OpenRun:
             + command("train", config=self.dir.config),
         )
 
-    def _require_pruning(self, record: Path | None, digest: str | None) -> None:
-        """Check that the config names the record of the channels pruned from the run's network."""
+    def _require_record(
+        self,
+        key: str,
+        load: Callable[[Path], Pruning | Quantized],
+        record: Path | None,
+        facts: Mapping[str, Any],
+    ) -> None:
+        """Check that the config names the record of how the run's backbone was changed."""
+        digest = facts.get(key)
         if (record is None) != (digest is None):
             raise CheckpointError(
-                "backbone.pruning changed since the run was saved",
+                f"backbone.{key} changed since the run was saved",
                 where=str(self.dir.config),
                 got=None if record is None else str(record),
-                allowed="no value, because the run's network is not pruned" if digest is None
-                else "the file that lists the channels pruned from the run's network",
+                allowed=f"no value, because the run's network is not {_CHANGED[key]}"
+                if digest is None
+                else f"the file {key}.json of the run, whose network is {_CHANGED[key]}",
                 hint="restore the file",
-            )  # fmt: skip
-        if record is not None and Pruning.load(record).digest != digest:
+            )
+        if record is not None and load(record).digest != digest:
             raise CheckpointError(
-                "the file does not list the channels that were pruned from the run's network",
+                f"the file does not describe how the run's network was {_CHANGED[key]}",
                 where=str(record),
-                hint=f"restore the run's {self.dir.pruning.name}, and backbone.pruning in its "
-                "config.yaml",
+                hint=f"restore the run's {key}.json, and backbone.{key} in its config.yaml",
             )
 
     # --- checkpoints ---

@@ -29,6 +29,7 @@ from siamkit.model.create import Weights, create_net, prepared
 from siamkit.model.device import place, resolve_device
 from siamkit.model.generators import seeded
 from siamkit.model.pruning import Pruning
+from siamkit.model.quantized import Quantized
 from siamkit.model.siamese import SiameseNet, plugins_of
 from siamkit.registry import GIVEN, HERE, Provider, Registry, whose
 from siamkit.training.exactness import require_exact
@@ -221,11 +222,13 @@ def identity(
     """Return the facts that a resumed run must share with the run that it continues.
 
     They are the settings that affect results, the name, label and content of each image file, each
-    plugin's version, and the channels that the backbone was pruned to.
+    plugin's version, the channels that the backbone was pruned to, and its part in int8.
     """
     result = {f"config {key}": value for key, value in decisive(config).items()}
     if config.backbone.pruning is not None:
         result["pruning"] = Pruning.load(config.backbone.pruning).digest
+    if config.backbone.int8 is not None:
+        result["int8"] = Quantized.load(config.backbone.int8).digest
     sets = {"train": splits.train, "val": splits.val, "test": splits.test}
     for name, images in sets.items():
         result[f"data {name}"] = digest(images)

@@ -27,8 +27,9 @@ from siamkit.training.begin import write_records
 from siamkit.training.build import Setup, build, build_optimizer, identity, prepare_images
 from siamkit.training.find_lr import rate_of_run
 from siamkit.training.finish import best_network, calibrated, embed_held_out
-from siamkit.training.loading import VAL
+from siamkit.training.loading import VAL, load_sets
 from siamkit.training.loop import Trainer
+from siamkit.training.quantize import INT8, quantize_prefix
 from siamkit.training.requirements import (
     require_best,
     require_loss,
@@ -69,6 +70,10 @@ def fit(
     Raises:
         SiamkitError: The run failed; see :mod:`siamkit.errors`.
     """
+    # The record of another run's int8 part: this run makes its own.
+    config = config.model_copy(
+        update={"backbone": config.backbone.model_copy(update={"int8": None})}
+    )
     with using_threads(config.train.threads) as threads:
         trackers = build_trackers(config, registries["track"])
         splits = _load(config)
@@ -87,6 +92,10 @@ def fit(
                 with run_dir.discarded_on_error():
                     found = rate_of_run(config, registries, splits, listeners)
                 setup, splits = _with_rate(setup, splits, registries, found)
+                config = setup.config
+            if config.engine.prefix == INT8:
+                with run_dir.discarded_on_error():
+                    setup, splits = _with_int8(setup, splits, run_dir)
                 config = setup.config
             write_records(run_dir, config, splits, registries)
             facts = identity(config, splits, registries)
@@ -108,6 +117,22 @@ def _with_rate(
     made = build_optimizer(optimizer, registry, net, setup.loss, setup.schedule.stages)
     notices = (*splits.notices, *found["notices"])
     return replace(setup, config=config, optimizer=made), replace(splits, notices=notices)
+
+
+def _with_int8(setup: Setup, splits: Splits, run_dir: RunDir) -> tuple[Setup, Splits]:
+    """Quantize the frozen part of a new run's network, and keep the record in its directory."""
+    sets = load_sets(setup, splits)
+    try:
+        made = quantize_prefix(setup, sets)
+    finally:
+        for part in sets.values():
+            part.source.close()
+    made.record.save(run_dir.int8)
+    backbone = setup.config.backbone.model_copy(update={"int8": run_dir.int8.absolute()})
+    config = setup.config.model_copy(update={"backbone": backbone})
+    setup.net.quantized = made.record
+    setup = replace(setup, config=config, tensors=None)
+    return setup, replace(splits, notices=(*splits.notices, made.notice))
 
 
 def resume(

@@ -137,7 +137,8 @@ def engine_of(setup: Setup, sets: Mapping[str, LoadedSet], visits: int, reports:
         root=config.engine.cache_dir or default_root(),
         budget=int(config.engine.cache_gb * _GB),
         dtype=getattr(torch, config.engine.dtype),
-        kernel=config.engine.prefix,
+        # The int8 part is a part of the network, and what follows it is short.
+        kernel="eager" if config.engine.prefix == "int8" else config.engine.prefix,
         views=config.data.views if config.data.augment.enabled else 1,
     )
     identity = {

@@ -180,6 +180,8 @@ class Trainer:
         controller = self.setup.controller
         if controller.plan is not None:
             controller.verify(f"the end of epoch {self.state.epoch}")
+        if self.setup.net.quantized is not None:
+            self.setup.net.quantized.require_frozen(plan.trainable, "backbone.")
         changes = controller.apply(plan)
         self.emit(
             "phase_start",

@@ -43,7 +43,7 @@ class OnnxRuntimeKernel(Kernel):
         size = sum(t.nbytes for t in [*graph.parameters(), *graph.buffers()])
         if size > _LARGEST_MODEL:
             raise KernelError(f"the model has {size / 2**30:.1f} GiB, more than the allowed 2 GiB")
-        self._session = _session(_export(graph, example))
+        self._session = _session(exported(graph, example))
         self._input = self._session.get_inputs()[0].name
 
     def _run(self, images: Tensor) -> Tensor:
@@ -51,11 +51,17 @@ class OnnxRuntimeKernel(Kernel):
         return torch.from_numpy(self._session.run(None, {self._input: array})[0])
 
 
-def _export(graph: GraphModule, example: Tensor) -> bytes:
+def exported(graph: GraphModule, example: Tensor) -> bytes:
+    """Return a captured graph as an ONNX model with the input ``images``.
+
+    Raises:
+        Exception: The exporter failed.
+    """
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             # The session optimises the model; optimising here too makes the export 50 % slower.
-            graph, (example.contiguous(),), dynamo=True, verbose=False, optimize=False
+            graph, (example.contiguous(),), dynamo=True, verbose=False, optimize=False,
+            input_names=["images"],
         )  # fmt: skip
         assert program is not None
         model: bytes = program.model_proto.SerializeToString()

@@ -38,6 +38,7 @@ from siamkit.inference.quantizing.onnx import OnnxQuantizer
 from siamkit.inference.quantizing.openvino import OpenVinoQuantizer
 from siamkit.inference.quantizing.quantizer import Quantizer
 from siamkit.model.machine import this_machine
+from siamkit.model.quantized import require_float
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ def export_graph(subject: Subject, format: Format, folder: Path, *, int8: bool) 
         DataError: An image cannot be decoded.
         ResourceError: The disk is full or not writable.
     """
+    require_float(
+        subject.net.quantized, f"cannot be exported to {format.name}",
+        "--format torch keeps the int8 part as it is; or train without engine.prefix=int8, and "
+        "export with --quantize int8",
+    )  # fmt: skip
     backend = _BACKENDS[format.name]
     images = subject.val.cycled(BATCH)  # [32, C, H, W]
     model = folder / format.model

@@ -27,13 +27,14 @@ class OnnxQuantizer:
         model: The float32 file.
         images: ``[N, C, H, W]``, the prepared training images to calibrate on.
         place: A folder for temporary files.
+        batch: The number of images that the file's network takes at once, at most.
 
     Raises:
         Exception: ONNX Runtime cannot optimise the file.
     """
 
-    def __init__(self, model: Path, images: Array, place: Path) -> None:
-        self._images, self._place = images, place
+    def __init__(self, model: Path, images: Array, place: Path, batch: int = BATCH) -> None:
+        self._images, self._place, self._batch = images, place, batch
         self._float = place / "optimised.onnx"
         self._ranges = place / "ranges.json"
         shapes = import_module("onnxruntime.quantization.shape_inference")
@@ -69,7 +70,7 @@ class OnnxQuantizer:
         q = import_module("onnxruntime.quantization")
         with quiet():
             q.quantize_static(
-                self._float, path, _reader(self._images),
+                self._float, path, _reader(self._images, self._batch),
                 quant_format=q.QuantFormat.QDQ, per_channel=True, reduce_range=True,
                 activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8,
                 nodes_to_exclude=sorted(floats), calibration_cache_path=self._ranges,
@@ -94,13 +95,13 @@ def _named(path: Path) -> Any:
     return model.graph
 
 
-def _reader(images: Array) -> Any:
+def _reader(images: Array, batch: int) -> Any:
     """Return ONNX Runtime's reader of calibration images."""
 
     class Reader(import_module("onnxruntime.quantization").CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self._parts: Iterator[Array] = (
-                images[start : start + BATCH] for start in range(0, len(images), BATCH)
+                images[start : start + batch] for start in range(0, len(images), batch)
             )
 
         def get_next(self) -> dict[str, Array] | None:

@@ -162,6 +162,8 @@ def _model(saved: Saved, license: str | None) -> CardSection:
     ]
     if saved.pruning is not None:
         rows.append(("pruned", "yes: `config.json` lists the channels that are left"))
+    if saved.int8 is not None:
+        rows.append(("int8", "yes: a part of the backbone; it runs on ONNX Runtime"))
     if base := base_license(saved):
         rows.append(("licence of the base weights", base))
     rows += [

@@ -107,6 +107,7 @@ class Saved(_Frozen):
             there is none.
         files: The SHA-256 of each file of tensors.
         pruning: The record of the channels that the backbone lacks; None if it is whole.
+        int8: The record of the backbone's part that is computed in int8; None without one.
     """
 
     format: Literal[2]
@@ -122,6 +123,7 @@ class Saved(_Frozen):
     calibration: dict[str, Any] | None
     files: dict[str, Digest]
     pruning: dict[str, Any] | None = None
+    int8: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

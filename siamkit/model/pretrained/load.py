@@ -14,7 +14,12 @@ from siamkit.hub import HUB, fetch
 from siamkit.model.origin import NamedPart, Origin
 from siamkit.model.pretrained.folder import BACKBONE, CONFIG, REST, Folder, SavedPart, read_folder
 from siamkit.model.pretrained.identity import check_images, difference, fingerprint_of, tolerance
-from siamkit.model.pretrained.rebuild import pruning_of, rebuild_backbone, rebuild_head
+from siamkit.model.pretrained.rebuild import (
+    pruning_of,
+    quantized_of,
+    rebuild_backbone,
+    rebuild_head,
+)
 from siamkit.model.siamese import SiameseNet
 from siamkit.registry import PYTHON
 from siamkit.tensor_files import load_tensors
@@ -61,6 +66,7 @@ def load_net(
         preprocessing=built.preprocessing.fitted_as(saved.preprocessing.preprocessing()),
     ).eval()
     net.pruning = pruning_of(opened)
+    net.quantized = quantized_of(opened)
     net.origin = Origin(
         _component(saved.backbone), _component(saved.head), saved.image_size, saved.weights
     )

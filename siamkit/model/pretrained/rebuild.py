@@ -18,6 +18,7 @@ from siamkit.model.create import build_head
 from siamkit.model.heads import Head, as_head
 from siamkit.model.pretrained.folder import Folder, Saved, SavedPart
 from siamkit.model.pruning import Pruning
+from siamkit.model.quantized import Quantized
 from siamkit.model.weights import load_exactly
 from siamkit.registry import Registry
 
@@ -61,6 +62,10 @@ def rebuild_backbone(folder: Folder, tensors: Tensors, given: nn.Module | None) 
     record = pruning_of(folder)
     if record is not None and not record.is_applied(backbone):
         record.apply(backbone, str(folder.path))
+    quantized = quantized_of(folder)
+    if quantized is not None and not quantized.is_applied(backbone):
+        backbone.stages()  # discovered now, while all modules still run
+        quantized.apply(backbone, str(folder.path))
     load_exactly(inner(backbone), tensors, f"backbone {part.name!r} of {folder.path}")
     return backbone
 
@@ -73,6 +78,16 @@ def pruning_of(folder: Folder) -> Pruning | None:
     """
     values = folder.saved.pruning
     return None if values is None else Pruning.from_json(values, str(folder.path))
+
+
+def quantized_of(folder: Folder) -> Quantized | None:
+    """Return the record of the part that a folder's backbone computes in int8; None without one.
+
+    Raises:
+        CheckpointError: The record is of another format.
+    """
+    values = folder.saved.int8
+    return None if values is None else Quantized.from_json(values, str(folder.path))
 
 
 def rebuild_head(

@@ -104,6 +104,7 @@ def save_net(
             calibration=None if calibration is None else dict(calibration),
             files={},
             pruning=None if net.pruning is None else net.pruning.to_json(),
+            int8=None if net.quantized is None else net.quantized.to_json(),
         )
         chosen, copy = _tried(net, Folder(temporary, draft, {}))
         _write(head | {CHECK: copy.embed(check_images(copy))}, temporary / REST, "head")
@@ -209,7 +210,7 @@ def _by_timm(net: SiameseNet, draft: Folder) -> Folder | None:
     config = getattr(inner(backbone), "pretrained_cfg", None)
     if not isinstance(backbone, WrappedBackbone) or not isinstance(config, dict):
         return None
-    if net.pruning is not None:  # timm builds the full network only
+    if net.pruning or net.quantized:  # timm builds the full network in float32 only
         return None
     if not timm.is_model(config.get("architecture") or ""):
         return None

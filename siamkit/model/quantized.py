@@ -1,0 +1,256 @@
+"""The record of a quantized backbone: the first part of the network, computed in int8.
+
+The part never trains, so it can be any fixed function of the image. The record replaces it, in a
+freshly built backbone, by a graph for ONNX Runtime that computes in int8. The network that trains,
+is evaluated, saved and used is then this one: nothing has to be converted later.
+
+The graph's bytes are a buffer of the network. So they are frozen, fingerprinted, part of the
+cache's key, saved in checkpoints and compared with their hash like any other tensor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from siamkit.errors import CheckpointError, ConfigError
+from siamkit.json_files import digest_of, read_sealed, write_sealed
+from siamkit.portable.sessions import Network, onnx_network
+from siamkit.words import plural
+
+FORMAT = 1
+ROWS = 8
+"""The images that one run of the graph computes; fewer are padded. So an image's result does not
+depend on the number of images."""
+
+BUFFER = "int8_graph"
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The record of a quantized backbone.
+
+    Attributes:
+        module: The backbone's module whose output the graph computes from the images.
+        skipped: The modules before it, which pass the images on.
+        shape: The shape of the module's output for one image.
+        size: The size of the graph, in bytes.
+        graph: The SHA-256 of the graph.
+        about: How the graph was made and measured, as JSON values.
+    """
+
+    module: str
+    skipped: tuple[str, ...]
+    shape: tuple[int, ...]
+    size: int
+    graph: str
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the record's JSON values."""
+        return digest_of(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON values."""
+        return {
+            "format": FORMAT,
+            **asdict(self),
+            "skipped": list(self.skipped),
+            "shape": list(self.shape),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: str) -> Quantized:
+        """Return the record that JSON values describe.
+
+        Args:
+            values: The values that :meth:`to_json` returned.
+            where: The file, for errors.
+
+        Raises:
+            CheckpointError: The values are no record, or one of another format.
+        """
+        if values.get("format") != FORMAT:
+            raise CheckpointError(
+                "unknown format of a quantization record", where=where, got=values.get("format"),
+                allowed=str(FORMAT),
+            )  # fmt: skip
+        try:
+            return cls(
+                str(values["module"]),
+                tuple(map(str, values["skipped"])),
+                tuple(int(n) for n in values["shape"]),
+                int(values["size"]),
+                str(values["graph"]),
+                dict(values["about"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise CheckpointError("holds no quantization record", where=where) from None
+
+    def save(self, path: Path) -> None:
+        """Write the record, sealed by its hash.
+
+        Raises:
+            ResourceError: The disk is full or not writable.
+        """
+        write_sealed(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: Path) -> Quantized:
+        """Return the record in a file.
+
+        Raises:
+            CheckpointError: The file is missing, damaged or edited, or holds no record.
+        """
+        return cls.from_json(read_sealed(path, "restore the file int8.json of the run"), str(path))
+
+    def apply(self, backbone: nn.Module, where: str, graph: bytes | None = None) -> None:
+        """Let a backbone compute its first part by the graph, in place.
+
+        Args:
+            backbone: The backbone in float32, on the CPU. Its stages must be known: they cannot be
+                discovered afterwards, because the modules of the first part no longer run.
+            where: The source of the record, for errors.
+            graph: The graph. None if a state that is loaded later holds it.
+
+        Raises:
+            CheckpointError: The record belongs to another network.
+        """
+        modules = dict(backbone.named_modules())
+        missing = [name for name in (self.module, *self.skipped) if name not in modules]
+        if missing:
+            raise CheckpointError(
+                "the quantization record belongs to another network", where=where,
+                got=f"a backbone without a module {missing[0]!r}",
+                hint="build the backbone by the name and options that the quantized run has",
+            )  # fmt: skip
+        held = torch.zeros(self.size, dtype=torch.uint8)
+        if graph is not None:
+            held = torch.frombuffer(bytearray(graph), dtype=torch.uint8)
+        target = modules[self.module]
+        target.register_buffer(BUFFER, held)
+        target.__dict__["forward"] = partial(_computed, target, self.graph, self.shape)
+        for name in self.skipped:
+            modules[name].__dict__["forward"] = _passed
+
+    def remove(self, backbone: nn.Module) -> None:
+        """Undo :meth:`apply`."""
+        modules = dict(backbone.named_modules())
+        del modules[self.module]._buffers[BUFFER]
+        for name in (self.module, *self.skipped):
+            modules[name].__dict__.pop("forward")
+
+    def is_applied(self, backbone: nn.Module) -> bool:
+        """Return whether a backbone already computes its first part by a graph."""
+        target = dict(backbone.named_modules()).get(self.module)
+        return target is not None and hasattr(target, BUFFER)
+
+    def require_frozen(self, trainable: Iterable[str], prefix: str) -> None:
+        """Check that nothing in the quantized part trains.
+
+        Args:
+            trainable: The names of the parameters that train.
+            prefix: The name of the backbone in the network, with a dot.
+
+        Raises:
+            ConfigError: A parameter of the part trains.
+        """
+        inside = tuple(f"{prefix}{name}." for name in (self.module, *self.skipped))
+        if wrong := sorted(name for name in trainable if name.startswith(inside)):
+            raise ConfigError(
+                f"the policy trains {plural(len(wrong), 'parameter')} of the part that is computed "
+                f"in int8, such as {wrong[0]!r}",
+                where="engine.prefix",
+                got="int8",
+                hint="choose a policy that keeps this part frozen, or engine.prefix auto",
+            )
+
+
+def require_float(record: Quantized | None, what: str, hint: str) -> None:
+    """Refuse work on a network that has an int8 part.
+
+    Args:
+        record: The network's record; None if it has no such part.
+        what: What cannot be done with it, such as ``cannot be pruned``.
+        hint: What to do instead.
+
+    Raises:
+        ConfigError: There is a record.
+    """
+    if record is not None:
+        raise ConfigError(
+            f"{what}, because a part of it is computed in int8",
+            where="backbone",
+            got=f"int8 up to {record.about.get('stage', record.module)}",
+            hint=hint,
+        )
+
+
+def _passed(images: Tensor, *_: Any, **__: Any) -> Tensor:
+    """Return the images: the graph computes what the module would."""
+    return images
+
+
+def _computed(
+    module: nn.Module, digest: str, shape: tuple[int, ...], images: Tensor, *_: Any, **__: Any
+) -> Tensor:
+    """Return the output ``[N, *shape]`` of the graph that a module holds."""
+    result: Tensor = torch.ops.siamkit.int8(images, getattr(module, BUFFER), digest, list(shape))
+    return result
+
+
+@torch.library.custom_op("siamkit::int8", mutates_args=())
+def _int8(images: Tensor, graph: Tensor, digest: str, shape: list[int]) -> Tensor:
+    """Return the output of a graph for images ``[N, C, H, W]``, as an operation of torch.
+
+    As an operation it can be traced, counted and captured, unlike a call of ONNX Runtime.
+    """
+    if not len(images):
+        return images.new_zeros(0, *shape, dtype=torch.float32)
+    network = _network(_Graph(digest, torch.get_num_threads(), graph))
+    parts = []
+    for part in images.detach().cpu().float().contiguous().split(ROWS):
+        padding = part[:1].expand(ROWS - len(part), *part.shape[1:])
+        output = network.run(torch.cat([part, padding]).numpy())
+        parts.append(torch.from_numpy(output)[: len(part)])
+    return torch.cat(parts).to(images.device)
+
+
+@_int8.register_fake
+def _shape_of_int8(images: Tensor, graph: Tensor, digest: str, shape: list[int]) -> Tensor:
+    return images.new_empty(images.shape[0], *shape, dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A graph and the threads that run it. Graphs of one digest are equal."""
+
+    digest: str
+    threads: int
+    content: Tensor = field(compare=False, repr=False)
+
+
+@lru_cache(maxsize=4)
+def _network(graph: _Graph) -> Network:
+    """Return the session of a graph, which takes a second to open."""
+    content = graph.content.cpu().numpy().tobytes()
+    if hashlib.sha256(content).hexdigest() != graph.digest:
+        raise CheckpointError(
+            "the int8 part of the network is not the one that the run's int8.json names",
+            hint="restore the run's checkpoints and int8.json",
+        )
+    try:
+        return onnx_network(content, graph.threads)
+    except ImportError:
+        raise ConfigError(
+            "a part of the network is computed in int8, which needs the package onnxruntime",
+            hint="pip install onnxruntime",
+        ) from None

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from siamkit.errors import CheckpointError, ConfigError
+from siamkit.model import quantized
+from siamkit.model.quantized import Quantized, require_float
+
+GRAPH = b"a graph"
+RECORD = Quantized(
+    "body", ("stem",), (4,), len(GRAPH), hashlib.sha256(GRAPH).hexdigest(), {"stage": "body"}
+)
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body, self.tail = nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(4, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.tail(self.body(self.stem(images)))
+
+
+class Session:
+    """Computes the mean of each channel, and the row that an image has in its batch."""
+
+    def run(self, images: Any) -> Any:
+        assert len(images) == quantized.ROWS
+        means = torch.from_numpy(images).mean((2, 3))
+        return torch.cat([means, means[:, :1]], 1).numpy()
+
+
+@pytest.fixture(autouse=True)
+def session(monkeypatch: pytest.MonkeyPatch) -> None:
+    quantized._network.cache_clear()
+    monkeypatch.setattr(quantized, "onnx_network", lambda content, threads: Session())
+
+
+def test_a_record_is_written_and_read(tmp_path: Path) -> None:
+    RECORD.save(tmp_path / "int8.json")
+    assert Quantized.load(tmp_path / "int8.json") == RECORD
+    assert replace(RECORD, size=8).digest != RECORD.digest
+
+
+@pytest.mark.parametrize("change", [{"format": 2}, {"size": None}, {"skipped": 3}])
+def test_what_is_no_record_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match=r"^int8\.json: "):
+        Quantized.from_json({**RECORD.to_json(), **change}, "int8.json")
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 11])
+def test_the_graph_gives_the_modules_output_whatever_the_number_of_images(count: int) -> None:
+    net = Small()
+    RECORD.apply(net, "here", GRAPH)
+    images = torch.rand(count, 3, 5, 5)
+    means = images.mean((2, 3))
+    expected = net.tail(torch.cat([means, means[:, :1]], 1))
+    torch.testing.assert_close(net(images), expected)
+
+
+def test_a_state_that_is_loaded_brings_the_graph() -> None:
+    first, second = Small(), Small()
+    RECORD.apply(first, "here", GRAPH)
+    RECORD.apply(second, "here")
+    second.load_state_dict(first.state_dict())
+    images = torch.rand(2, 3, 5, 5)
+    assert torch.equal(first(images), second(images))
+
+
+def test_another_graph_than_the_recorded_one_is_refused() -> None:
+    net = Small()
+    RECORD.apply(net, "here", GRAPH.upper())
+    with pytest.raises(CheckpointError, match=r"not the one that the run's int8\.json names"):
+        net(torch.rand(1, 3, 5, 5))
+
+
+def test_a_record_of_another_network_is_refused() -> None:
+    with pytest.raises(CheckpointError, match=r"here: .*without a module 'body'"):
+        RECORD.apply(nn.Sequential(nn.Linear(2, 2)).requires_grad_(False), "here")
+
+
+def test_removing_the_record_restores_the_network() -> None:
+    net = Small()
+    images = torch.rand(2, 3, 1, 2)
+    before, names = net(images), set(net.state_dict())
+    assert not RECORD.is_applied(net)
+    RECORD.apply(net, "here", GRAPH)
+    assert RECORD.is_applied(net)
+    RECORD.remove(net)
+    assert torch.equal(net(images), before) and set(net.state_dict()) == names
+
+
+def test_a_policy_that_trains_the_part_is_refused() -> None:
+    RECORD.require_frozen(["backbone.tail.weight", "backbone.stem2.weight"], "backbone.")
+    with pytest.raises(ConfigError, match=r"engine\.prefix: .*'backbone\.stem\.weight'"):
+        RECORD.require_frozen(["backbone.stem.weight"], "backbone.")
+
+
+def test_only_a_network_with_the_part_is_refused() -> None:
+    require_float(None, "cannot", "hint")
+    with pytest.raises(ConfigError, match=r"cannot, because .*int8 up to body.*; hint"):
+        require_float(RECORD, "cannot", "hint")
+
+
+def test_torch_knows_the_operations_shape_without_running_it() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    net = Small()
+    RECORD.apply(net, "here", GRAPH)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        images = mode.from_tensor(torch.rand(3, 3, 5, 5))
+        assert net(images).shape == (3, 2)

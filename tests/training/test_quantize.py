@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+import siamkit
+from siamkit import api
+from siamkit.engine.kernels.onnxruntime import missing
+from siamkit.errors import CheckpointError, ConfigError
+from siamkit.json_files import read_sealed, write_sealed
+from siamkit.model.quantized import Quantized
+from siamkit.runs import checkpoint
+from siamkit.training import quantize
+
+pytestmark = pytest.mark.skipif(
+    missing(torch.device("cpu")) is not None, reason="needs ONNX Runtime"
+)
+RunValues = Callable[..., dict[str, Any]]
+INT8 = {"engine": {"prefix": "int8", "cache": "always"}, "data": {"views": 2}}
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(event: str, count: int) -> Callable[[siamkit.Event], None]:
+    seen = []
+
+    def listen(happened: siamkit.Event) -> None:
+        if happened.name == event:
+            seen.append(1)
+            if len(seen) == count:
+                raise Killed
+
+    return listen
+
+
+def tensors(run: str | Path) -> dict[str, torch.Tensor]:
+    folder = checkpoint.newest_first(Path(run) / "checkpoints")[0]
+    saved = checkpoint.load(folder)
+    return {**saved.model, **{f"o/{k}": v for k, v in saved.optimizer.items()}}
+
+
+def notices_of(run: str | Path) -> str:
+    return (Path(run) / "events.jsonl").read_text()
+
+
+@pytest.fixture(scope="module")
+def staged(values_of: RunValues, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run whose last two stages train from the second epoch on, with the others in int8."""
+    values = values_of(tmp_path_factory.mktemp("int8") / "run", **INT8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIAMKIT_CACHE_DIR", str(tmp_path_factory.mktemp("int8_cache")))
+        return {"values": values, "result": api.fit(values)}
+
+
+def test_what_no_phase_trains_is_computed_in_int8(staged: dict[str, Any]) -> None:
+    run = staged["values"]["run_dir"]
+    record = Quantized.load(Path(run) / "int8.json")
+    assert record.about["stage"] == "layer2" and record.module == "model.layer2"
+    assert "model.conv1" in record.skipped and not any("layer3" in n for n in record.skipped)
+    model = tensors(run)
+    graph = model["backbone.model.layer2.int8_graph"]
+    assert graph.dtype == torch.uint8 and len(graph) == record.size
+    assert "is computed in int8" in notices_of(run)
+    assert record.about["cosine"] > 0.95
+    engines = staged["result"]["phases"]
+    assert len(engines) == 2, "the warm-up and the second phase"
+
+
+@pytest.mark.slow
+def test_all_uses_of_the_run_compute_it_the_same_way(staged: dict[str, Any]) -> None:
+    run = Path(staged["values"]["run_dir"])
+    held = load_file(run / "embeddings" / "val.safetensors")
+    embeddings = next(v for v in held.values() if v.ndim == 2)
+    evaluated = siamkit.evaluate(run)
+    best = staged["result"]["metrics"]["best"]
+    assert evaluated["retrieval"]["recall@1"] == best["recall@1"]
+    embedder = siamkit.load_embedder(run)
+    images = siamkit.load_embedder(run).net  # a second one, with a copy of the graph
+    view = torch.rand(11, 3, 32, 32)
+    assert torch.equal(embedder.net.embed(view), images.embed(view))
+    assert torch.equal(copy.deepcopy(embedder.net).embed(view), images.embed(view))
+    alone = torch.cat([images.embed(one[None]) for one in view])
+    torch.testing.assert_close(alone, images.embed(view), atol=1e-5, rtol=0)
+    assert embeddings.shape[1] == images.embedding_dim
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("event", "count"), [("checkpoint", 1), ("step", 2), ("checkpoint", 3)])
+def test_a_resumed_run_is_bit_equal(
+    staged: dict[str, Any], run_values: RunValues, event: str, count: int
+) -> None:
+    values = run_values(**INT8)
+    with pytest.raises(Killed):
+        api.fit(values, listeners=[kill_at(event, count)])
+    resumed = api.resume(values["run_dir"])
+    expected, got = tensors(staged["values"]["run_dir"]), tensors(values["run_dir"])
+    assert expected.keys() == got.keys()
+    assert [n for n in expected if not torch.equal(expected[n], got[n])] == []
+    assert resumed["history"] == staged["result"]["history"]
+
+
+@pytest.mark.slow
+def test_the_calibration_is_part_of_the_key_of_cached_features(
+    run_values: RunValues, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stores() -> set[str]:
+        return {p.name for p in (tmp_path / "cache").iterdir() if p.is_dir() and len(p.name) == 32}
+
+    frozen = {**INT8, "freeze": {"name": "freeze-all"}, "train": {"epochs": 1}}
+    values = run_values(**frozen)
+    api.fit(values)
+    first = stores()
+    api.fit({**values, "run_dir": str(tmp_path / "same")})
+    assert stores() == first
+    monkeypatch.setattr(quantize, "CALIBRATION_IMAGES", 8)
+    api.fit({**values, "run_dir": str(tmp_path / "other")})
+    assert len(stores() - first) == 1
+    api.fit({**values, "run_dir": str(tmp_path / "float"), "engine": {"cache": "always"}})
+    assert len(stores() - first) == 2
+
+
+@pytest.mark.slow
+def test_a_saved_network_keeps_its_int8_part(staged: dict[str, Any], tmp_path: Path) -> None:
+    run = staged["values"]["run_dir"]
+    siamkit.export(run, tmp_path / "saved", format="torch")
+    loaded = siamkit.Embedder.from_pretrained(tmp_path / "saved").net
+    view = torch.rand(3, 3, 32, 32)
+    assert loaded.quantized is not None
+    assert torch.equal(loaded.embed(view), siamkit.load_embedder(run).net.embed(view))
+    assert "int8" in (tmp_path / "saved" / "README.md").read_text()
+
+
+def test_another_record_is_refused(staged: dict[str, Any], tmp_path: Path) -> None:
+    import shutil
+
+    run = tmp_path / "copy"
+    shutil.copytree(staged["values"]["run_dir"], run)
+    values = read_sealed(run / "int8.json")
+    values.pop("sha256", None)
+    write_sealed(run / "int8.json", {**values, "size": values["size"] + 1})
+    with pytest.raises(CheckpointError, match=r"int8\.json: .*partly in int8"):
+        siamkit.load_embedder(run)
+    (run / "int8.json").unlink()
+    with pytest.raises(CheckpointError, match=r"int8\.json"):
+        siamkit.load_embedder(run)
+
+
+@pytest.mark.parametrize(
+    ("sections", "why"),
+    [
+        ({"freeze": {"name": "full"}}, "no part at the start of the backbone stays frozen"),
+        ({"engine": {"prefix": "int8", "cut": "off"}}, "engine.cut is off"),
+    ],
+)
+def test_what_cannot_be_quantized_is_refused_before_anything_is_written(
+    run_values: RunValues, sections: dict[str, Any], why: str
+) -> None:
+    values = run_values(**{**INT8, **sections})
+    with pytest.raises(ConfigError, match=rf"engine\.prefix: .*{why}"):
+        api.fit(values)
+    assert not Path(values["run_dir"]).exists()
+
+
+def test_quality_that_falls_is_refused(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "_DIFFERENT", 1e-9)
+    monkeypatch.setattr(quantize, "_SECONDS", 0.0)
+    with pytest.raises(ConfigError, match="the quality of the features falls by"):
+        api.fit(run_values(**INT8))
+
+
+@pytest.mark.slow
+def test_an_int8_run_can_be_neither_pruned_nor_exported_to_onnx(
+    staged: dict[str, Any], tmp_path: Path
+) -> None:
+    run = staged["values"]["run_dir"]
+    with pytest.raises(ConfigError, match="cannot be pruned, because a part of it is computed in"):
+        siamkit.prune(run, ratio=0.5)
+    with pytest.raises(ConfigError, match=r"cannot be exported to onnx, .*--format torch"):
+        siamkit.export(run, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_distance_is_that_of_centred_features() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(20, 8)) + 100  # far from the origin, where all cosines are near 1
+    assert quantize._distance(features, features) == pytest.approx(0, abs=1e-12)
+    assert quantize._distance(features, features[::-1]) > 0.5
