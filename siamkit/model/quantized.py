@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.json_files import digest_of, read_sealed, write_sealed
-from siamkit.portable.sessions import Network, onnx_network
+from siamkit.portable.sessions import Network, Session, onnx_network
 from siamkit.words import plural
 
 FORMAT = 1
@@ -139,14 +139,7 @@ class Quantized:
         target.register_buffer(BUFFER, held)
         target.__dict__["forward"] = partial(_computed, target, self.graph, self.shape)
         for name in self.skipped:
-            modules[name].__dict__["forward"] = _passed
-
-    def remove(self, backbone: nn.Module) -> None:
-        """Undo :meth:`apply`."""
-        modules = dict(backbone.named_modules())
-        del modules[self.module]._buffers[BUFFER]
-        for name in (self.module, *self.skipped):
-            modules[name].__dict__.pop("forward")
+            modules[name].__dict__["forward"] = passed
 
     def is_applied(self, backbone: nn.Module) -> bool:
         """Return whether a backbone already computes its first part by a graph."""
@@ -194,7 +187,7 @@ def require_float(record: Quantized | None, what: str, hint: str) -> None:
         )
 
 
-def _passed(images: Tensor, *_: Any, **__: Any) -> Tensor:
+def passed(images: Tensor, *_: Any, **__: Any) -> Tensor:
     """Return the images: the graph computes what the module would."""
     return images
 
@@ -216,12 +209,17 @@ def _int8(images: Tensor, graph: Tensor, digest: str, shape: list[int]) -> Tenso
     if not len(images):
         return images.new_zeros(0, *shape, dtype=torch.float32)
     network = _network(_Graph(digest, torch.get_num_threads(), graph))
+    return in_rows(network.run, images.detach().cpu().float()).to(images.device)
+
+
+def in_rows(run: Session, images: Tensor) -> Tensor:
+    """Return the output of a session that takes :data:`ROWS` images, for one or more images."""
     parts = []
-    for part in images.detach().cpu().float().contiguous().split(ROWS):
+    for part in images.split(ROWS):
         padding = part[:1].expand(ROWS - len(part), *part.shape[1:])
-        output = network.run(torch.cat([part, padding]).numpy())
+        output = run(torch.cat([part, padding]).contiguous().numpy())
         parts.append(torch.from_numpy(output)[: len(part)])
-    return torch.cat(parts).to(images.device)
+    return torch.cat(parts)
 
 
 @_int8.register_fake

@@ -14,6 +14,7 @@ from siamkit.data.splits import Splits
 from siamkit.engine.settings import Emit
 from siamkit.errors import CheckpointError, ConfigError, DataError, Interrupted
 from siamkit.guard import attributing
+from siamkit.interfaces import Event
 from siamkit.json_files import read_sealed
 from siamkit.model.device import using_threads
 from siamkit.registry import Registry
@@ -95,7 +96,7 @@ def fit(
                 config = setup.config
             if config.engine.prefix == INT8:
                 with run_dir.discarded_on_error():
-                    setup, splits = _with_int8(setup, splits, run_dir)
+                    setup, splits = _with_int8(setup, splits, run_dir, listeners)
                 config = setup.config
             write_records(run_dir, config, splits, registries)
             facts = identity(config, splits, registries)
@@ -119,8 +120,12 @@ def _with_rate(
     return replace(setup, config=config, optimizer=made), replace(splits, notices=notices)
 
 
-def _with_int8(setup: Setup, splits: Splits, run_dir: RunDir) -> tuple[Setup, Splits]:
+def _with_int8(
+    setup: Setup, splits: Splits, run_dir: RunDir, listeners: Sequence[Listener]
+) -> tuple[Setup, Splits]:
     """Quantize the frozen part of a new run's network, and keep the record in its directory."""
+    for listener in listeners:
+        listener(Event("notice", {"text": "quantizes the part that stays frozen to int8 ..."}))
     sets = load_sets(setup, splits)
     try:
         made = quantize_prefix(setup, sets)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,11 +29,13 @@ from siamkit.engine.sources import TRAIN
 from siamkit.errors import ConfigError, SiamkitError
 from siamkit.freezing.controller import FreezeController
 from siamkit.inference.quantizing.onnx import OnnxQuantizer
-from siamkit.inference.quantizing.search import choose
+from siamkit.inference.quantizing.search import TOLERANCE, choose
 from siamkit.interfaces import FreezePlan, Phase
-from siamkit.model.quantized import ROWS, Quantized
+from siamkit.model.names import submodule
+from siamkit.model.quantized import ROWS, Quantized, in_rows, passed
 from siamkit.model.siamese import SiameseNet
 from siamkit.model.trace import evaluating
+from siamkit.portable.sessions import onnx_network
 from siamkit.spelling import setting
 from siamkit.training.build import Setup
 from siamkit.training.loading import VAL, LoadedSet
@@ -43,9 +45,15 @@ INT8 = "int8"
 CALIBRATION_IMAGES = 64
 """The views of training images that the ranges of activations are measured on."""
 
+Features = NDArray[np.float32]
+"""One vector per image, ``[N, C]``."""
+
 _JUDGED = 256  # validation images that the quality is measured on
 _DIFFERENT = 0.02
-"""The mean distance, 1 - cosine, of centred features that counts as a loss of 0.01 in recall."""
+"""The mean distance, 1 - cosine, of centred features that counts as much as :data:`TOLERANCE`."""
+
+_MOST = 2 * TOLERANCE
+"""The loss of quality from which int8 is refused."""
 
 _BACKBONE = "backbone."
 _SECONDS = 60.0  # for the search of layers that stay in float32
@@ -99,7 +107,8 @@ def quantize_prefix(setup: Setup, sets: Mapping[str, LoadedSet]) -> QuantizedPre
             continue
         seconds = time.monotonic() - started
         return QuantizedPrefix(record, _notice(record, seconds))
-    raise _refused("; ".join(reasons))
+    # All boundaries before the deepest one usually fail for the same reason.
+    raise _refused("; ".join(dict.fromkeys(reasons)) if len(reasons) < 3 else f"{reasons[0]}; ...")
 
 
 def _require_possible(setup: Setup) -> None:
@@ -153,46 +162,52 @@ def _quantized(
     if not cut.frontier.is_plain:
         raise _refused("several tensors cross the boundary")
     backbone.stages()  # discovered now, while all modules still run
+    few = calibration[: 2 * ROWS]
+    _require_chain(net, cut, few)
     example = calibration[torch.arange(ROWS) % len(calibration)]
     with evaluating(net):
         source = KernelSource(cut.prefix, example, "fp32")
         model = exported(source.graph, example)
-    judged = [sets[VAL].example(i, 0) for i in range(min(_JUDGED, len(sets[VAL])))]
-    images = torch.stack(judged)
     with TemporaryDirectory() as folder, evaluating(net):
         place = Path(folder)
         (place / "float.onnx").write_bytes(model)
         quantizer = OnnxQuantizer(place / "float.onnx", calibration.numpy(), place, ROWS)
-        judge = _Judge(setup, sets[VAL], cut, images)
-        before = judge.activations(cut.prefix)
+        judge = _Judge(setup, sets[VAL])
+        before = judge.features(cut.prefix)
+        wanted = pooled(cut.prefix(few))
 
-        def activations(floats: Collection[str]) -> Tensor:
-            return judge.activations(_in_rows(quantizer.quantized(floats)))
+        @lru_cache(maxsize=2)  # quantizing takes seconds, and the last network is often the choice
+        def graph_of(floats: frozenset[str]) -> bytes:
+            quantizer.write(floats, place / "int8.onnx")
+            return (place / "int8.onnx").read_bytes()
 
-        def loss(floats: Collection[str]) -> float:
-            return judge.loss(before, activations(floats))
+        def run_of(floats: Collection[str]) -> Callable[[Tensor], Tensor]:
+            network = onnx_network(graph_of(frozenset(floats)), torch.get_num_threads())
+            return partial(in_rows, network.run)
 
-        def error(floats: Collection[str]) -> float:
-            few = calibration[: 2 * ROWS]
-            run = _in_rows(quantizer.quantized(floats))
-            return _distance(judge.pooled(cut.prefix(few)), judge.pooled(run(few)))
+        @cache
+        def features(floats: frozenset[str]) -> Features:
+            return judge.features(run_of(floats))
 
         chosen = choose(
-            quantizer.layers, loss, error, weightless=quantizer.weightless, seconds=_SECONDS
+            quantizer.layers,
+            lambda floats: judge.loss(before, features(frozenset(floats))),
+            lambda floats: distance(wanted, pooled(run_of(floats)(few))),
+            weightless=quantizer.weightless,
+            seconds=_SECONDS,
         )
-        if chosen.loss > 2 * 0.01:
+        floats = frozenset(chosen.floats)
+        if chosen.loss > _MOST:
             raise _refused(
                 f"the quality of the features falls by {chosen.loss:.3f} with "
-                f"{len(chosen.floats)} of {chosen.layers} layers in float32"
+                f"{len(floats)} of {chosen.layers} layers in float32"
             )
-        quantizer.write(chosen.floats, place / "int8.onnx")
-        graph = (place / "int8.onnx").read_bytes()
-        after = activations(chosen.floats)
-        before_metric, after_metric = judge.metric(before), judge.metric(after)
+        graph, after = graph_of(floats), features(floats)
+        shape = tuple(run_of(floats)(few).shape[1:])
     record = Quantized(
         boundary.module.removeprefix(_BACKBONE),
         _before(boundary),
-        tuple(after.shape[1:]),
+        shape,
         len(graph),
         hashlib.sha256(graph).hexdigest(),
         {
@@ -200,13 +215,13 @@ def _quantized(
             "calibrated_on": len(calibration),
             "layers": chosen.layers,
             "floats": list(chosen.floats),
-            "cosine": 1 - _distance(judge.pooled(before), judge.pooled(after)),
+            "cosine": 1 - distance(before, after),
             "metric": judge.name,
-            "float32": before_metric,
-            "int8": after_metric,
+            "float32": judge.metric(before),
+            "int8": judge.metric(after),
         },
     )
-    _apply(net, record, graph, cut, images[:ROWS], after[:ROWS])
+    record.apply(backbone, "engine.prefix", graph)
     return record
 
 
@@ -220,74 +235,77 @@ def _before(boundary: Boundary) -> tuple[str, ...]:
     )
 
 
-def _apply(
-    net: SiameseNet, record: Quantized, graph: bytes, cut: Cut, images: Tensor, activations: Tensor
-) -> None:
-    """Apply a record, and check that the network is then the suffix on the graph's output."""
-    with evaluating(net):
+def _require_chain(net: SiameseNet, cut: Cut, images: Tensor) -> None:
+    """Check that the network gives the same if its modules before the boundary pass images on.
+
+    Raises:
+        ConfigError: It does not: operations between the modules need their outputs.
+    """
+    with torch.no_grad():
+        activations = cut.prefix(images)
         expected = cut.suffix(activations)
-    record.apply(net.backbone, "engine.prefix", graph)
-    why = "its modules before that part do not simply follow each other"
+    modules = {name: submodule(net, f"{_BACKBONE}{name}") for name in _before(cut.boundary)}
+    target = submodule(net, cut.boundary.module)
+    own = {module: module.__dict__.get("forward") for module in (*modules.values(), target)}
+    why = "its modules up to there do not simply follow each other"
     try:
+        for module in modules.values():
+            module.__dict__["forward"] = passed
+        target.__dict__["forward"] = lambda *_, **__: activations
         with evaluating(net):
-            if relative_difference(net(images), expected) <= _SAME:
-                return
-    except Exception as error:  # the network's own code, on images where it expects activations
-        why += f" ({type(error).__name__}: {str(error).partition(chr(10))[0][:120]})"
-    record.remove(net.backbone)
-    raise ConfigError(f"the network cannot run behind an int8 part: {why}")
-
-
-def _in_rows(run: Any) -> Any:
-    """Return a function of any number of images, for a runner of :data:`ROWS` images."""
-
-    def rows(images: Tensor) -> Tensor:
-        parts = []
-        for part in images.split(ROWS):
-            padded = torch.cat([part, part[:1].expand(ROWS - len(part), *part.shape[1:])])
-            parts.append(torch.from_numpy(run(padded.numpy()))[: len(part)])
-        return torch.cat(parts)
-
-    return rows
+            same = relative_difference(net(images), expected) <= _SAME
+    except Exception:  # the network's own code, on images where it expects activations
+        same = False
+    finally:
+        for module, forward in own.items():
+            module.__dict__.pop("forward", None)
+            if forward is not None:
+                module.__dict__["forward"] = forward
+    if not same:
+        raise ConfigError(why)
 
 
 class _Judge:
-    """Measures what a prefix is worth: the backbone's features on validation images."""
+    """Measures what a prefix is worth: its pooled output on validation images."""
 
-    def __init__(self, setup: Setup, part: LoadedSet, cut: Cut, images: Tensor) -> None:
-        self._cut, self._images = cut, images
-        self._evaluator = evaluator_of(setup, part.images)
-        self._whole = len(images) == len(part)
+    def __init__(self, setup: Setup, part: LoadedSet) -> None:
+        count = min(_JUDGED, len(part))
+        self._images = torch.stack([part.example(index, 0) for index in range(count)])
+        # Metrics are defined for the whole set only: with fewer images, the distance decides.
+        self._evaluator = evaluator_of(setup, part.images) if count == len(part) else None
         self.name = setup.schedule.monitor
 
-    def activations(self, prefix: Any) -> Tensor:
-        """Return a prefix's output for the images."""
+    def features(self, prefix: Callable[[Tensor], Tensor]) -> Features:
+        """Return the pooled output ``[N, C]`` of a prefix for the images."""
         with torch.no_grad():
-            parts = [prefix(part).float() for part in self._images.split(ROWS)]
-        return torch.cat(parts)
+            return np.concatenate([pooled(prefix(part)) for part in self._images.split(ROWS)])
 
-    def pooled(self, activations: Tensor) -> NDArray[np.float64]:
-        """Return one vector per image."""
-        flat = activations.flatten(2).mean(2) if activations.ndim > 2 else activations
-        return flat.double().numpy()
+    def metric(self, features: Features) -> float | None:
+        """Return the monitored metric of features; None if there are too many images for it."""
+        if self._evaluator is None:
+            return None
+        return self._evaluator.score(features)[self.name]
 
-    def metric(self, activations: Tensor) -> float:
-        """Return the metric of the activations, with one vector per image."""
-        if not self._whole:
-            return 0.0
-        return self._evaluator.score(self.pooled(activations).astype(np.float32))[self.name]
-
-    def loss(self, before: Tensor, after: Tensor) -> float:
-        """Return the loss of quality: by the metric, or by the distance of the features."""
-        if not after.isfinite().all():
+    def loss(self, before: Features, after: Features) -> float:
+        """Return the loss of quality: the fall of the metric, or the distance of the features."""
+        if not np.isfinite(after).all():
             return 1.0
-        apart = _distance(self.pooled(before), self.pooled(after)) / _DIFFERENT * 0.01
-        return max(self.metric(before) - self.metric(after), apart)
+        apart = distance(before, after) / _DIFFERENT * TOLERANCE
+        one, other = self.metric(before), self.metric(after)
+        return apart if one is None or other is None else max(one - other, apart)
 
 
-def _distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+def pooled(activations: Tensor) -> Features:
+    """Return one vector ``[N, C]`` per image."""
+    flat = activations.flatten(2).mean(2) if activations.ndim > 2 else activations
+    vectors: Features = flat.float().numpy()
+    return vectors
+
+
+def distance(one: Features, other: Features) -> float:
     """Return the mean of 1 - cosine over rows, after the mean row of ``one`` is subtracted."""
-    a, b = one - one.mean(0), other - one.mean(0)
+    centre = one.mean(0, dtype=np.float64)
+    a, b = one - centre, other - centre
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(1 - ((a * b).sum(1) / np.maximum(lengths, 1e-24)).mean())
 
@@ -299,12 +317,17 @@ def _title(boundary: Boundary) -> str:
 
 def _notice(record: Quantized, seconds: float) -> str:
     about = record.about
+    metric = ""
+    if about["float32"] is not None:
+        metric = (
+            f", {about['metric']} of its output {about['float32']:.3f} -> {about['int8']:.3f} on "
+            "the validation images"
+        )
     count = len(about["floats"])
     floats = f", {count} of {about['layers']} layers in float32" if count else ""
     return (
         f"the backbone up to {about['stage']} is computed in int8{floats}: calibrated on "
         f"{about['calibrated_on']} training views in {seconds:.0f} s; mean centred cosine to "
-        f"float32 {about['cosine']:.3f}, {about['metric']} of its output {about['float32']:.3f} -> "
-        f"{about['int8']:.3f} on the validation images. Training, evaluation and use of this run "
-        "compute it this way"
+        f"float32 {about['cosine']:.3f}{metric}. Training, evaluation and use of this run compute "
+        "it this way"
     )

@@ -191,8 +191,28 @@ def test_an_int8_run_can_be_neither_pruned_nor_exported_to_onnx(
     assert not (tmp_path / "model").exists()
 
 
+def test_a_network_whose_modules_are_no_chain_is_refused(
+    run_values: RunValues,
+) -> None:
+    values = run_values(**INT8, backbone={"name": "timm:test_vit", "pretrained": False})
+    with pytest.raises(ConfigError, match="its modules up to there do not simply follow each"):
+        api.fit(values)
+
+
+@pytest.mark.slow
+def test_a_transformer_that_stays_frozen_is_quantized_as_a_whole(run_values: RunValues) -> None:
+    values = run_values(
+        **INT8,
+        backbone={"name": "timm:test_vit", "pretrained": False},
+        freeze={"name": "freeze-all"},
+    )
+    run = api.fit(values)["run_dir"]
+    record = Quantized.load(Path(run) / "int8.json")
+    assert record.module == "model" and record.skipped == () and record.about["floats"]
+
+
 def test_the_distance_is_that_of_centred_features() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(20, 8)) + 100  # far from the origin, where all cosines are near 1
-    assert quantize._distance(features, features) == pytest.approx(0, abs=1e-12)
-    assert quantize._distance(features, features[::-1]) > 0.5
+    assert quantize.distance(features, features) == pytest.approx(0, abs=1e-12)
+    assert quantize.distance(features, features[::-1]) > 0.5
