@@ -22,7 +22,7 @@ RUN = [
 SURFACE = {
     "siamkit": ["--no-plugins", "--plugin", "--debug", "--version -V", "--install-completion",
                 "--show-completion"],
-    "siamkit train": [*RUN, "--resume", "--strict", "--quiet -q", "--json"],
+    "siamkit train": [*RUN, "--resume", "--strict", "--fast", "--quiet -q", "--json"],
     "siamkit inspect": [*RUN, "--parameters", "--measure", "--json"],
     "siamkit lr-find": [*RUN, "--phase", "--epoch", "--steps", "--from", "--to", "--output -o",
                         "--json"],
