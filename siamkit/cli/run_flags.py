@@ -198,6 +198,19 @@ class RunFlags:
             rich_help_panel=_TRAINING,
         ),
     ] = None
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRESET",
+            help="The kind of images, which decides how training images may be changed: objects, "
+            "faces, documents, marks, medical, or none for no changes. 'siamkit data show' draws "
+            "the result. Default: objects.",
+            autocompletion=completion.choices(
+                "objects", "faces", "documents", "marks", "medical", "none"
+            ),
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None
     views: Annotated[
         int | None,
         typer.Option(

@@ -14,7 +14,7 @@ RUN = [
     "DATA", "--backbone", "--pretrained/--no-pretrained", "--weights", "--head", "--image-size",
     "--in-chans", "--freeze-policy", "--loss", "--optimizer", "--scheduler", "--epochs",
     "--batch-size", "--micro-batch", "--accumulation", "--lr", "--seed", "--device", "--threads",
-    "--checkpoint-every", "--keep", "--views", "--cache",
+    "--checkpoint-every", "--keep", "--augment", "--views", "--cache",
     "--far", "--root", "--path-column", "--label-column", "--run-dir",
     "--report/--no-report", "--track", "--workers", "--preset", "--config", "--set",
 ]  # fmt: skip
