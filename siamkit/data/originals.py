@@ -1,0 +1,53 @@
+"""Originals: images as their files show them, to look at beside what a network gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from siamkit.data.images import Sample
+from siamkit.portable.decode import Decoding, decode, opened
+from siamkit.portable.depth import is_deep_grey
+
+
+@dataclass(frozen=True)
+class Original:
+    """An image as its file shows it.
+
+    Attributes:
+        image: The pixels, in RGB, upright.
+        values: The smallest and the largest value of a grey image of more than 8 bits, drawn as
+            black and white; None for other images.
+    """
+
+    image: Image.Image
+    values: tuple[float, float] | None = None
+
+
+def original(sample: Sample, how: Decoding) -> Original:
+    """Return an image as its file shows it, whatever the network's channels and range are.
+
+    Args:
+        sample: The image.
+        how: How the network's images are decoded.
+
+    Raises:
+        DataError: The image cannot be read.
+    """
+    how = replace(how, channels=3)
+    values = _values(sample, how)
+    if values is not None:
+        low, high = values
+        # A range has two ends, even for an image of one value.
+        how = replace(how, value_range=(low, high if high > low else low + 1))
+    return Original(decode(sample.path, how, sample.box), values)
+
+
+def _values(sample: Sample, how: Decoding) -> tuple[float, float] | None:
+    with opened(sample.path, how) as image:
+        if not is_deep_grey(image) or image.format == "PPM":
+            return None
+        image.load()
+        low, high = image.getextrema()
+        return float(low), float(high)  # type: ignore[arg-type]
