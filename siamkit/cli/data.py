@@ -10,7 +10,7 @@ import typer
 from siamkit.cli import completion, output
 from siamkit.cli.group import App
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import DATA, OUTPUT, Json, LabelColumn, PathColumn, Root
+from siamkit.cli.options import DATA, OUTPUT, Device, Json, LabelColumn, PathColumn, Root
 from siamkit.cli.run_flags import RunFlags, run_flags
 from siamkit.errors import ConfigError, DataError
 
@@ -26,6 +26,7 @@ def data() -> None:
     examples=(
         "siamkit data check photos",
         "siamkit data check scans.csv --root scans --strict",
+        "siamkit data check photos --model runs/first -o suspects.html",
     ),
 )
 def check(
@@ -56,12 +57,34 @@ def check(
             "--strict", help="Treat it as an error if an image or a group is in two splits."
         ),
     ] = False,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="A run, or a model that 'siamkit export' wrote. Its embedding is asked for "
+            "suspicious labels, near duplicates, and classes that look like one or like two.",
+            autocompletion=completion.runs,
+            show_default=False,
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write a contact sheet of what --model suspects to this file: .html or .png.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Report the contents of the data and every problem with it.
 
     Decodes every image, makes the same splits as a run, and looks for images that are in two
-    splits. The exit code is 3 if the data cannot be used.
+    splits. With --model, it also lists what the embedding of a trained network says against the
+    labels. The exit code is 3 if the data cannot be used.
     """
     with heavy_imports():
         from siamkit import api, config
@@ -86,7 +109,8 @@ def check(
 
         report = api.check_data(
             values, root=root, path_column=path_column,
-            label_column=label_column, strict=strict or None, seed=seed, progress=show,
+            label_column=label_column, strict=strict or None, seed=seed, model=model,
+            output=file, device=device, progress=show,
         ).to_json()  # fmt: skip
     if json:
         output.emit_json("data", report)
