@@ -142,7 +142,12 @@ def _notices(found: Suspicion, trained: int | None, labelled: bool) -> tuple[str
     if noise is not None and noise.contradicted >= _UNKNOWN:
         notices.append(
             f"for {percent(noise.contradicted)} of the images, another class is nearer than their "
-            "own: the network does not know these images well, so look at the suspects with doubt"
+            "own: the network does not know these images well, "
+            + (
+                "so it cannot tell which labels are wrong"
+                if noise.share is None
+                else "so look at the suspects with doubt"
+            )
         )
     return tuple(notices)
 

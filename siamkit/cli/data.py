@@ -24,9 +24,8 @@ def data() -> None:
 
 @app.command(
     examples=(
-        "siamkit data check photos",
         "siamkit data check scans.csv --root scans --strict",
-        "siamkit data check photos --model runs/first -o suspects.html",
+        "siamkit data check photos --model runs/photos -o suspects.html",
     ),
 )
 def check(
@@ -62,7 +61,8 @@ def check(
         typer.Option(
             metavar="RUN",
             help="A run, or a model that 'siamkit export' wrote. Its embedding is asked for "
-            "suspicious labels, near duplicates, and classes that look like one or like two.",
+            "suspicious labels, near duplicates, and classes that look like one or like two. "
+            "Default: no model is asked.",
             autocompletion=completion.runs,
             show_default=False,
         ),
@@ -73,7 +73,8 @@ def check(
             "--output",
             "-o",
             metavar="FILE",
-            help="Write a contact sheet of what --model suspects to this file: .html or .png.",
+            help="Write a contact sheet of what --model suspects to this file: .html or .png. "
+            "Default: write none.",
             show_default=False,
         ),
     ] = None,

@@ -338,12 +338,11 @@ class RunFlags:
         for name, key in KEYS.items():
             value = getattr(self, name)
             if value is not None and value != []:
-                section, _, inner = key.partition(".")
-                value = str(value) if isinstance(value, Path) else value
-                if inner:
-                    values.setdefault(section, {})[inner] = value
-                else:
-                    values[section] = value
+                *sections, last = key.split(".")
+                inner = values
+                for section in sections:
+                    inner = inner.setdefault(section, {})
+                inner[last] = str(value) if isinstance(value, Path) else value
         if self.far is not None:
             values["calibration"]["target"] = "far"  # overrides the target of a file
         return [*layers, sets, config.Layer(values, flag_of)]

@@ -27,6 +27,9 @@ PRECISION = 0.5
 _MOST = 0.5
 """More wrong labels cannot be estimated, since a class would mostly hold other classes."""
 
+_BLIND = 2 / 3
+"""If a network contradicts more of the labels, what it does not know looks like wrong labels."""
+
 _REACH = 0.2
 """Margins that fewer of the random wrong labels reach are too rare for an estimate."""
 
@@ -39,7 +42,8 @@ class LabelNoise:
         suspects: The indices of the images, the most suspicious first.
         margins: ``[N]``, the margin of every image; NaN if its class has no other image.
         share: The estimated share of wrong labels among all images, if wrong labels are random. It
-            is low for labels that are confused with a similar class.
+            is too low if labels are confused with a similar class. None if the network knows the
+            data too little for an estimate; then there are no suspects.
         precision: The expected share of wrong labels among the suspects; None without suspects.
         contradicted: The share of all images with a positive margin. If it is far above ``share``,
             the network does not know the data well.
@@ -47,7 +51,7 @@ class LabelNoise:
 
     suspects: Ints
     margins: NDArray[np.float32]
-    share: float
+    share: float | None
     precision: float | None
     contradicted: float
 
@@ -62,8 +66,9 @@ def label_noise(scores: ClassScores, precision: float = PRECISION) -> LabelNoise
     margins = scores.other - scores.own
     known = np.flatnonzero(~np.isnan(margins) & ~np.isnan(scores.misplaced))
     none = np.empty(0, np.int64)
-    if not len(known):
-        return LabelNoise(none, margins, 0.0, None, 0.0)
+    contradicted = float((margins[known] > 0).mean()) if len(known) else 0.0
+    if not len(known) or contradicted > _BLIND:
+        return LabelNoise(none, margins, None, None, contradicted)
     order = known[np.argsort(-margins[known], kind="stable")]
     # At each margin, from the highest: the share of the images at or above it, and of wrong labels.
     values = margins[order]
@@ -79,7 +84,7 @@ def label_noise(scores: ClassScores, precision: float = PRECISION) -> LabelNoise
         margins,
         share,
         float(expected[count - 1]) if count else None,
-        float((values > 0).mean()),
+        contradicted,
     )
 
 

@@ -57,6 +57,10 @@ def suspicion(
     if not labelled or num_classes < 2:
         return Suspicion(None, np.full(len(labels), -1), None, twins, limit, [], [])
     scores = class_scores(embeddings, labels, num_classes)
+    pairs = alike(scores, labels, num_classes)
+    one = {label for pair in pairs for label in (pair.first, pair.second)}
+    # Half of a class under another name would make it look divided too.
+    two = [d for d in divided(embeddings, labels, scores, num_classes) if d.label not in one]
     agrees = cleanlab_suspects(embeddings, labels, num_classes) if has_cleanlab() else None
     return Suspicion(
         label_noise(scores),
@@ -64,8 +68,8 @@ def suspicion(
         agrees,
         twins,
         limit,
-        alike(scores, labels, num_classes),
-        divided(embeddings, labels, scores, num_classes),
+        pairs,
+        two,
     )
 
 

@@ -62,7 +62,8 @@ def _suspects(found: Json) -> list[RenderableType]:
             )
             lines.append(styled(text))
         else:
-            lines += [Text(), styled("no suspicious labels")]
+            nothing = "no suspicious labels" if labels["share"] is not None else "labels: unknown"
+            lines += [Text(), styled(nothing)]
     apart = sorted(twins, key=lambda pair: len(set(pair["classes"])), reverse=True)
     lines += _listed("near duplicates", [_twins(pair) for pair in apart])
     lines += _listed("classes that look like one", [

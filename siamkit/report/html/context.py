@@ -204,7 +204,8 @@ def _pictures(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
     held, places = gathered.held, gathered.map
     context: Context = {
         "right": [], "wrong": [], "confused": [], "accepts": [], "rejects": [],
-        "items": [], "map_classes": [], "map": charts.get("map"), "map_note": "", "retrieval_note": "", "hardest_note": "",
+        "items": [], "map_classes": [], "map": charts.get("map"),
+        "map_note": "", "retrieval_note": "", "hardest_note": "",
         "seen": "", "why_no_images": gathered.why, "why_no_map": gathered.why,
         "why_none_confused": gathered.why,
     }  # fmt: skip

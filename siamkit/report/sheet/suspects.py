@@ -44,7 +44,8 @@ def suspects_sheet(suspects: Suspects, data: str, model: str) -> Sheet:
     """Return the contact sheet of what an embedding says against data."""
     drawing = _Drawing(suspects)
     about = [("data", f"{data}: {suspects.images}"), ("network", model)]
-    if (noise := suspects.found.noise) is not None:
+    noise = suspects.found.noise
+    if noise is not None and noise.share is not None:
         about.append(("wrong labels", f"about {percent(noise.share)}, if they are random"))
     groups = [drawing.labels(), drawing.twins(), drawing.alike(), drawing.divided()]
     shown = [group for group in groups if group.rows]
