@@ -39,7 +39,7 @@ def show_data(
             ``backbone`` is needed only for its preprocessing.
 
     Returns:
-        The output of ``siamkit data show --json``: ``output``, ``images`` (their ``key``, ``class``
+        The output of ``siamkit data show DATA -o FILE --json``: ``output``, ``images`` (their ``key``, ``class``
         and ``why``), ``image_size``, ``fit``, ``range``, ``augment``, ``views`` (the number of
         training views shown per image) and ``notices``.
 

@@ -54,7 +54,7 @@ PRESETS: Mapping[PresetName, AugmentPreset] = MappingProxyType(
         "objects": AugmentPreset(
             "photographs of things",
             "Colour depends on the light and the camera. Half of the thing is enough to recognise "
-            "it. It stands upright, and its mirror image is another thing.",
+            "it. It stands upright, and its mirror image may be another thing.",
             {
                 "crop_scale": (0.5, 1.0), "crop_ratio": (0.8, 1.25), "brightness": 0.4,
                 "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "grayscale": 0.2,
