@@ -39,9 +39,9 @@ def show_data(
             ``backbone`` is needed only for its preprocessing.
 
     Returns:
-        The output of ``siamkit data show DATA -o FILE --json``: ``output``, ``images`` (their ``key``, ``class``
-        and ``why``), ``image_size``, ``fit``, ``range``, ``augment``, ``views`` (the number of
-        training views shown per image) and ``notices``.
+        The output of ``siamkit data show DATA -o FILE --json``: ``output``, ``images`` (their
+        ``key``, ``class`` and ``why``), ``image_size``, ``fit``, ``range``, ``augment``, ``views``
+        (the number of training views shown per image) and ``notices``.
 
     Raises:
         ConfigError: An argument is wrong.
