@@ -38,6 +38,21 @@ def test_the_example_is_a_query_and_its_nearest_image():
         )
 
 
+def test_the_example_is_the_most_similar_one():
+    near = neighbourhood(unit(*ANGLES), LABELS, 3)
+    for confusion in confusions(near, LABELS, 9):
+        ends = [
+            (i, j)
+            for i, j in enumerate(near.nearest[:, 0].tolist())
+            if {LABELS[i], LABELS[j]} == set(confusion.classes)
+        ]
+        assert confusion.score == max(near.scores[i, 0] for i, _ in ends)
+    angles = [0, 9, 90, 30, 33, 200]  # the images of 0 and 1 are 21 and 3 degrees apart
+    labels = np.array([0, 1, 1, 0, 1, 0])
+    (found,) = confusions(neighbourhood(unit(*angles), labels, 3), labels, 9)
+    assert set(found.example) == {3, 4}
+
+
 def test_only_queries_count():
     query = np.zeros(12, bool)
     query[[8, 10]] = True

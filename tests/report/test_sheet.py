@@ -94,6 +94,7 @@ def test_a_page_has_every_picture_and_text_and_loads_nothing():
         assert abs(found.astype(int) - colour).max() < 6
     assert "http:" not in page and "https:" not in page
     assert len(page) < 60_000 and 'id="library"' not in page, "no charts, so no plotting library"
+    assert page.count("sha256-") == 1, "the policy allows one script"
 
 
 def test_a_name_from_a_file_is_text_and_not_markup():
