@@ -78,17 +78,23 @@ def check_data(
     values = section | {key: value for key, value in given.items() if value is not None}
     config = load_config(Layer({"data": values}, setting))
     show = progress or no_progress
-    report = check(config.data, whole_number(seed, "seed"), show)
-    report |= {"suspects": None, "output": None}
-    if model is not None:
-        from siamkit.api.suspecting import as_json, suspect
-        from siamkit.report.sheet.suspects import suspects_sheet
+    seed = whole_number(seed, "seed")
+    if model is None:
+        return DataResult({**check(config.data, seed, show), "suspects": None, "output": None})
+    from siamkit.api.suspecting import as_json, suspect, witness
+    from siamkit.report.sheet.suspects import suspects_sheet
 
-        place = path_of(model, "model", "a run's directory, or an exported model")
-        unreadable = {Path(bad["path"]) for bad in report["unreadable"]}
-        found = suspect(config.data, place, unreadable, device=device, progress=show)
-        report["suspects"] = as_json(found, place)
-        if target is not None:
-            write_sheet(suspects_sheet(found, config.data.path, str(place)), target)
-            report["output"] = str(target)
-    return DataResult(report)
+    place = path_of(model, "model", "a run's directory, or an exported model")
+    asked = witness(place, device)  # before the check of the images, which can take long
+    report = check(config.data, seed, show)
+    unreadable = {Path(bad["path"]) for bad in report["unreadable"]}
+    found = suspect(config.data, asked, unreadable, show)
+    if target is not None:
+        write_sheet(suspects_sheet(found, config.data.path, str(place)), target)
+    return DataResult(
+        {
+            **report,
+            "suspects": as_json(found, place),
+            "output": None if target is None else str(target),
+        }
+    )

@@ -59,27 +59,55 @@ class Suspected:
         return nearest_of_class(self.embeddings, labels, image, label, most)
 
 
+@dataclass(frozen=True)
+class Witness:
+    """A trained network.
+
+    Attributes:
+        embedder: The embedder or exported model.
+        run: The run that trained it; None if it is not known.
+    """
+
+    embedder: Any
+    run: Any
+
+
+def witness(model: str | Path, device: str = "auto") -> Witness:
+    """Open a trained network.
+
+    Args:
+        model: A run's directory, or an exported model.
+        device: The device to compute on.
+
+    Raises:
+        SiamkitError: The model cannot be used.
+    """
+    if exported.runs_here(model):
+        return Witness(exported.load_embedder(model, device=device), None)
+    from siamkit.api.models import trained  # imports torch
+
+    run, embedder = trained(model, device=device)
+    return Witness(embedder, run)
+
+
 def suspect(
     config: DataConfig,
-    model: str | Path,
+    asked: Witness,
     unreadable: Collection[Path],
-    *,
-    device: str = "auto",
     progress: Callable[[str, int, int], None],
 ) -> Suspected:
     """Embed the images of all splits, and return what the embedding says against the data.
 
     Args:
         config: The section ``data``: where the data is.
-        model: A run's directory, or an exported model.
+        asked: The network.
         unreadable: Files to leave out.
-        device: The device to compute on.
         progress: Called with the name of the step, and the numbers of finished and of all images.
 
     Raises:
-        SiamkitError: The data or the model cannot be used, or there are fewer than two images.
+        SiamkitError: The data cannot be used, or there are fewer than two images.
     """
-    run, embedder = _opened(model, device)
+    embedder = asked.embedder
     source = open_source(config.path, config.root, config.columns).without(unreadable)
     images, parts = _together(source.parts())
     if len(images) < 2:
@@ -91,18 +119,9 @@ def suspect(
     labelled = images.tuples is None and len(images.classes) > 1
     labels = np.array(images.labels, np.int64)
     found = suspicion(embeddings, labels, len(images.classes), limit, labelled=labelled)
-    trained = None if run is None else trained_use(run, images.samples).number
+    trained = None if asked.run is None else trained_use(asked.run, images.samples).number
     notices = _notices(found, trained, labelled)
     return Suspected(images, parts, embeddings, found, embedder.decoding, trained, notices)
-
-
-def _opened(model: str | Path, device: str) -> tuple[Any, Any]:
-    """Return the run, if there is one, and the embedder or exported model."""
-    if exported.runs_here(model):
-        return None, exported.load_embedder(model, device=device)
-    from siamkit.api.models import trained  # imports torch
-
-    return trained(model, device=device)
 
 
 def _together(parts: Mapping[str, ImageSet]) -> tuple[ImageSet, list[str]]:

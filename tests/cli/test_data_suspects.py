@@ -120,10 +120,15 @@ def test_pairs_have_no_labels_to_check(
 
 
 def test_a_sheet_needs_a_model_and_a_model_that_exists(
-    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delattr("siamkit.api.checking.check")  # refused before any image is read
     assert check(image_folder, "-o", tmp_path / "a.html") == 2
     assert "--output" in (err := capsys.readouterr().err) and "--model" in err
     assert check(image_folder, "--model", tmp_path / "none") == 4
+    assert "is not a run directory" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="unknown ending"):
         siamkit.check_data(image_folder, model=tmp_path, output=tmp_path / "a.txt")

@@ -116,6 +116,8 @@ def test_the_ending_of_the_file_chooses_the_form(tmp_path):
         assert image.format == "PNG"
     with pytest.raises(ConfigError, match=r"unknown ending, got '?.jpg'?.*\.html, \.png"):
         write_sheet(sheet(at_side(flat("red"))), tmp_path / "a.jpg")
+    with pytest.raises(ConfigError, match=r"none: there is no such folder"):
+        write_sheet(sheet(at_side(flat("red"))), tmp_path / "none" / "a.png")
     with pytest.raises(ConfigError, match="is a folder"):
         write_sheet(sheet(at_side(flat("red"))), tmp_path)
 

@@ -17,7 +17,7 @@ def require_sheet_file(path: Path) -> None:
     """Check the path of a contact sheet.
 
     Raises:
-        ConfigError: The path is that of a folder, or its ending is unknown.
+        ConfigError: The path is that of a folder or in no folder, or its ending is unknown.
     """
     if path.is_dir():
         raise ConfigError(
@@ -30,6 +30,8 @@ def require_sheet_file(path: Path) -> None:
             got=path.suffix or "none",
             allowed=", ".join(ENDINGS),
         )
+    if not path.absolute().parent.is_dir():
+        raise ConfigError("there is no such folder", where=str(path.parent))
 
 
 def write_sheet(sheet: Sheet, path: Path) -> Path:
@@ -40,7 +42,7 @@ def write_sheet(sheet: Sheet, path: Path) -> Path:
         path: The file; its name ends with ``.html`` or ``.png``.
 
     Raises:
-        ConfigError: The path is that of a folder, or its ending is unknown.
+        ConfigError: The path is that of a folder or in no folder, or its ending is unknown.
         ResourceError: The file cannot be written.
     """
     require_sheet_file(path)
