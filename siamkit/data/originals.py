@@ -7,8 +7,12 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from siamkit.data.images import Sample
-from siamkit.portable.decode import Decoding, decode, opened
+from siamkit.portable.decode import Decoding, opened, with_decoded
 from siamkit.portable.depth import is_deep_grey
+
+_PIXELS = 1 << 16
+"""Larger images are reduced: a sheet holds hundreds, and a photograph takes 40 MB. This is what a
+square of 128 pixels takes on a screen of double density."""
 
 
 @dataclass(frozen=True)
@@ -16,12 +20,14 @@ class Original:
     """An image as its file shows it.
 
     Attributes:
-        image: The pixels, in RGB, upright.
+        image: The pixels, in RGB, upright, reduced to at most 65,536 pixels.
+        size: The width and height of the image before that.
         values: The smallest and the largest value of a grey image of more than 8 bits, drawn as
             black and white; None for other images.
     """
 
     image: Image.Image
+    size: tuple[int, int]
     values: tuple[float, float] | None = None
 
 
@@ -41,7 +47,16 @@ def original(sample: Sample, how: Decoding) -> Original:
         low, high = values
         # A range has two ends, even for an image of one value.
         how = replace(how, value_range=(low, high if high > low else low + 1))
-    return Original(decode(sample.path, how, sample.box), values)
+
+    def reduced(image: Image.Image) -> Original:
+        width, height = image.size
+        scale = min((_PIXELS / (width * height)) ** 0.5, 1)
+        # At once, not in steps, so that fine lines keep their grey.
+        sides = max(int(scale * width), 1), max(int(scale * height), 1)
+        small = image if scale == 1 else image.resize(sides, Image.Resampling.LANCZOS)
+        return Original(small, (width, height), values)
+
+    return with_decoded(sample.path, how, sample.box, reduced)
 
 
 def _values(sample: Sample, how: Decoding) -> tuple[float, float] | None:

@@ -44,6 +44,13 @@ def test_the_original_of_a_box_is_the_box(tmp_path):
     assert np.array_equal(np.asarray(part.image), pixels[3:9, 2:6])
 
 
+def test_a_large_original_is_reduced_and_says_its_size(tmp_path):
+    found = original(saved(tmp_path / "a.png", np.zeros((100, 2000, 3), np.uint8)), Decoding())
+    assert found.size == (2000, 100) and found.image.size == (1144, 57)
+    small = original(saved(tmp_path / "b.png", np.zeros((5, 9, 3), np.uint8)), Decoding())
+    assert small.size == small.image.size == (9, 5)
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
 @pytest.mark.parametrize("size", [(1, 1), (40, 30)])
 def test_a_copy_differs_a_little_and_keeps_the_mode(mode, size):

@@ -71,7 +71,7 @@ def _sizes(sizes: Mapping[str, int]) -> str:
 
 def _row(image: ShownImage, is_random: bool) -> Row:
     whole = image.original
-    width, height = whole.image.size
+    width, height = whole.size
     caption = f"file, {width} x {height}"
     if whole.values is not None:
         low, high = whole.values
