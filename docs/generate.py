@@ -26,6 +26,7 @@ from siamkit import api, config, errors, hookspecs
 from siamkit.cli.app import app
 from siamkit.registry import Entry
 from siamkit.report.options import bounds, describe_options, type_name
+from siamkit.report.sheet.views import strengths_text
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT / "docs") not in sys.path:
@@ -149,6 +150,20 @@ _OPTION_PAGES = {
     "scheduler": ("schedulers.md", "schedulers"),
     "track": ("trackers.md", "trackers"),
 }
+
+
+def augment_presets() -> str:
+    """Return a row for each preset of the augmentation."""
+    rows = [
+        [
+            f"`{name}`",
+            preset.suits,
+            preset.assumes,
+            strengths_text(config.AugmentConfig(preset=name)),
+        ]
+        for name, preset in config.PRESETS.items()
+    ]
+    return table("preset|for|what it assumes|what it does", rows)
 
 
 def own(section: str) -> list[Entry]:
@@ -332,6 +347,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "architecture-rooms": architecture_rooms,
     "architecture-modules": architecture_modules,
     "config": config_sections,
+    "augment-presets": augment_presets,
     "commands": commands,
     "hooks": hooks,
     "exit-codes": exit_codes,

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         register_tracker,
         resume,
         save_pretrained,
+        show_data,
         verify_pairs,
         write_report,
     )
@@ -86,7 +87,7 @@ _HOME = {
         "push_to_hub",
         "register_backbone", "register_freeze_policy", "register_head", "register_loss",
         "register_optimizer", "register_scheduler", "register_tracker",
-        "resume", "save_pretrained",
+        "resume", "save_pretrained", "show_data",
         "verify_pairs", "write_report",
     ),
     "siamkit.config": ("RunConfig",),
@@ -166,6 +167,7 @@ __all__ = [
     "register_tracker",
     "resume",
     "save_pretrained",
+    "show_data",
     "verify_pairs",
     "write_report",
 ]

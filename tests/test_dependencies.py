@@ -81,11 +81,12 @@ def foreign(*, always: bool) -> dict[str, set[str]]:
 
 
 def undeclared(found: dict[str, set[str]], declared: Iterable[str]) -> dict[str, set[str]]:
+    # Of a package that is not installed, the distribution is taken to have its name.
     known, declared = distributions(), set(declared)
     return {
         name: files
         for name, files in found.items()
-        if not {canonical(dist) for dist in known.get(name, ())} & declared
+        if not {canonical(dist) for dist in known.get(name, [name])} & declared
     }
 
 

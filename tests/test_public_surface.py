@@ -19,7 +19,7 @@ NAMES = [
     "list_optimizers", "list_schedulers", "list_trackers", "load_embedder", "load_index",
     "load_model", "phases", "prune", "push_to_hub", "register_backbone", "register_freeze_policy",
     "register_head", "register_loss", "register_optimizer", "register_scheduler",
-    "register_tracker", "resume", "save_pretrained", "verify_pairs", "write_report",
+    "register_tracker", "resume", "save_pretrained", "show_data", "verify_pairs", "write_report",
 ]  # fmt: skip
 
 

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     )
     from siamkit.api.reports import write_report
     from siamkit.api.runs import create_model, create_policy, fit, inspect, phases
+    from siamkit.api.showing import show_data
     from siamkit.model.pretrained.push import push_to_hub
 
 _HOME = {
@@ -78,6 +79,7 @@ _HOME = {
     ),
     "siamkit.api.reports": ("write_report",),
     "siamkit.api.runs": ("create_model", "create_policy", "fit", "inspect", "phases"),
+    "siamkit.api.showing": ("show_data",),
     "siamkit.model.pretrained.push": ("push_to_hub",),
 }  # fmt: skip
 
@@ -122,6 +124,7 @@ __all__ = [
     "resume",
     "save_pretrained",
     "search",
+    "show_data",
     "verify_pairs",
     "write_report",
 ]

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from siamkit.api.embedding import exported_embeddings
 from siamkit.api.images import images_of, root_of
 from siamkit.api.results import EvaluationResult
 from siamkit.checks import require_unused, whole_number
-from siamkit.data.images import ImageSet, Sample, image_set_of
+from siamkit.data.images import ImageSet, image_set_of
 from siamkit.data.memory import label_text
 from siamkit.errors import CheckpointError, ConfigError, DataError
 from siamkit.evaluation.summary import summarize
@@ -24,7 +25,6 @@ from siamkit.inference import exported
 from siamkit.portable.arrays import array_of
 from siamkit.portable.calibration import Calibration
 from siamkit.portable.cosine import vectors_of
-from siamkit.portable.decode import decode
 from siamkit.portable.model import ExportedModel
 from siamkit.runs.seen import notices_on, seen_by
 
@@ -138,14 +138,7 @@ def _embeddings(embedder: Embedder | ExportedModel, inputs: Sequence[Any]) -> ND
     if not isinstance(embedder, ExportedModel):
         return array_of(embedder.embed(inputs))
     parts = (inputs[at : at + _AT_ONCE] for at in range(0, len(inputs), _AT_ONCE))
-    return np.concatenate([embedder.embed([_whole(i, embedder) for i in some]) for some in parts])
-
-
-def _whole(image: Any, embedder: ExportedModel) -> Any:
-    """Return an image as an exported model takes it: a file, or the decoded part in a box."""
-    if not isinstance(image, Sample):
-        return image
-    return image.path if image.box is None else decode(image.path, embedder.decoding, image.box)
+    return np.concatenate([exported_embeddings(embedder, some) for some in parts])
 
 
 def _labelled(embeddings: Any, labels: Any) -> tuple[NDArray[Any], ImageSet]:

@@ -1,7 +1,8 @@
-"""``siamkit data``: checks of the data before training."""
+"""``siamkit data``: checks the data, and shows what becomes of it, before training."""
 
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,21 +10,22 @@ import typer
 from siamkit.cli import completion, output
 from siamkit.cli.group import App
 from siamkit.cli.imports import heavy_imports
-from siamkit.cli.options import DATA, Json, LabelColumn, PathColumn, Root
+from siamkit.cli.options import DATA, OUTPUT, Device, Json, LabelColumn, PathColumn, Root
+from siamkit.cli.run_flags import RunFlags, run_flags
 from siamkit.errors import ConfigError, DataError
 
-app = App(help="Check data before training.", add_completion=False)
+app = App(help="Check and show data before training.", add_completion=False)
 
 
 @app.callback()
 def data() -> None:
-    """Check data before training."""
+    """Check and show data before training."""
 
 
 @app.command(
     examples=(
-        "siamkit data check photos",
         "siamkit data check scans.csv --root scans --strict",
+        "siamkit data check photos --model runs/photos -o suspects.html",
     ),
 )
 def check(
@@ -54,12 +56,36 @@ def check(
             "--strict", help="Treat it as an error if an image or a group is in two splits."
         ),
     ] = False,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="A run, or a model that 'siamkit export' wrote. Its embedding is asked for "
+            "suspicious labels, near duplicates, and classes that look like one or like two. "
+            "Default: no model is asked.",
+            autocompletion=completion.runs,
+            show_default=False,
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write a contact sheet of what --model suspects to this file: .html or .png. "
+            "Default: write none.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Report the contents of the data and every problem with it.
 
     Decodes every image, makes the same splits as a run, and looks for images that are in two
-    splits. The exit code is 3 if the data cannot be used.
+    splits. With --model, it also lists what the embedding of a trained network says against the
+    labels. The exit code is 3 if the data cannot be used.
     """
     with heavy_imports():
         from siamkit import api, config
@@ -84,7 +110,8 @@ def check(
 
         report = api.check_data(
             values, root=root, path_column=path_column,
-            label_column=label_column, strict=strict or None, seed=seed, progress=show,
+            label_column=label_column, strict=strict or None, seed=seed, model=model,
+            output=file, device=device, progress=show,
         ).to_json()  # fmt: skip
     if json:
         output.emit_json("data", report)
@@ -94,3 +121,51 @@ def check(
         output.emit(data_report(report))
     if report["problems"]:
         raise typer.Exit(DataError.exit_code)
+
+
+Images = Annotated[int, typer.Option(min=1, help="Images to show at most.", rich_help_panel=OUTPUT)]
+Draws = Annotated[
+    int,
+    typer.Option(min=1, help="Training views to show per image at most.", rich_help_panel=OUTPUT),
+]
+Sheet = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write the contact sheet to this file: .html or .png.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+@app.command(
+    examples=(
+        "siamkit data show signatures --augment documents -o views.html",
+        "siamkit data show logos --augment marks --set data.augment.hue=0.02 -o views.png",
+    ),
+)
+@run_flags
+def show(
+    flags: RunFlags, file: Sheet, images: Images = 8, draws: Draws = 5, json: Json = False
+) -> None:
+    """Draw a few images with the views that training and evaluation would use.
+
+    Takes the same flags as 'train', and makes the views by the same code. The contact sheet shows
+    the images that preparation changes most, such as the most elongated one, and images of several
+    classes, beside their files. Look at it before you train: a class must still be recognisable.
+    """
+    with heavy_imports():
+        from siamkit import api
+
+    result = api.show_data(flags.load(), output=file, images=images, draws=draws)
+    if json:
+        output.emit_json("data-show", result)
+        return
+    from siamkit.report.terminal import whole
+
+    for text in result["notices"]:
+        output.notice(text)
+    output.emit(whole(result["output"]))

@@ -27,6 +27,7 @@ KEYS = {
     "threads": "train.threads",
     "checkpoint_every": "train.checkpoint_every",
     "keep": "train.keep",
+    "augment": "data.augment.preset",
     "views": "data.views",
     "cache": "engine.cache",
     "far": "calibration.far",

@@ -198,6 +198,19 @@ class RunFlags:
             rich_help_panel=_TRAINING,
         ),
     ] = None
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRESET",
+            help="The kind of images, which decides how training images may be changed: objects, "
+            "faces, documents, marks, medical, or none for no changes. 'siamkit data show' draws "
+            "the result. Default: objects.",
+            autocompletion=completion.choices(
+                "objects", "faces", "documents", "marks", "medical", "none"
+            ),
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None
     views: Annotated[
         int | None,
         typer.Option(
@@ -325,12 +338,11 @@ class RunFlags:
         for name, key in KEYS.items():
             value = getattr(self, name)
             if value is not None and value != []:
-                section, _, inner = key.partition(".")
-                value = str(value) if isinstance(value, Path) else value
-                if inner:
-                    values.setdefault(section, {})[inner] = value
-                else:
-                    values[section] = value
+                *sections, last = key.split(".")
+                inner = values
+                for section in sections:
+                    inner = inner.setdefault(section, {})
+                inner[last] = str(value) if isinstance(value, Path) else value
         if self.far is not None:
             values["calibration"]["target"] = "far"  # overrides the target of a file
         return [*layers, sets, config.Layer(values, flag_of)]

@@ -3,14 +3,16 @@
 The sections ``backbone``, ``head``, ``freeze``, ``loss``, ``optimizer`` and ``scheduler`` are
 *components*. Each holds a registered name and the options of what is registered under it:
 ``loss: {name: triplet, margin: 0.3}``, or just ``loss: triplet``. Likewise, ``data: photos`` sets
-``data.path``. A resolved config holds every option, checked and with its default filled in. Written
-to a file and read back, it gives the same config.
+``data.path``, and ``augment: marks`` within ``data`` sets ``data.augment.preset``. A resolved
+config holds every option, checked and with its default filled in. Written to a file and read back,
+it gives the same config.
 """
 
 from __future__ import annotations
 
+from siamkit.config.augment import PRESETS, AugmentConfig
 from siamkit.config.base import SAMPLE, Component, Section, Values
-from siamkit.config.data import AugmentConfig, DataConfig
+from siamkit.config.data import DataConfig
 from siamkit.config.identity import CHOSEN, FREE, RESUMABLE, decisive, flat
 from siamkit.config.layers import (
     Layer,
@@ -52,6 +54,7 @@ __all__ = [
     "DEFAULT_RATE",
     "ENTRY_MODELS",
     "FREE",
+    "PRESETS",
     "RESUMABLE",
     "SAMPLE",
     "AugmentConfig",

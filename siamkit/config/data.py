@@ -7,68 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from siamkit.config.augment import AugmentConfig
 from siamkit.config.base import SAMPLE, AbsolutePath, Section, absolute
 from siamkit.portable.preprocessing import MAX_PIXELS, PILLOWS_LIMIT
 
 Bits = Annotated[int, Field(ge=9, le=16)]
-
-
-class AugmentConfig(Section):
-    """Random changes to training images. One draw of these changes gives a view of an image."""
-
-    enabled: bool = Field(
-        True,
-        description="false: train on images without random changes, prepared as for evaluation.",
-    )
-    crop_scale: tuple[float, float] = Field(
-        (0.5, 1.0), description="Area of the random crop as a share of the image: [low, high]."
-    )
-    crop_ratio: tuple[float, float] = Field(
-        (0.8, 1.25), description="Aspect ratio of the crop: [low, high]."
-    )
-    rotate: float = Field(0.0, ge=0, le=180, description="Largest rotation in degrees.")
-    brightness: float = Field(
-        0.4,
-        ge=0,
-        le=1,
-        description="A value x multiplies the brightness by a random factor in [1 - x, 1 + x].",
-    )
-    contrast: float = Field(
-        0.4,
-        ge=0,
-        le=1,
-        description="A value x multiplies the contrast by a random factor in [1 - x, 1 + x].",
-    )
-    saturation: float = Field(
-        0.4,
-        ge=0,
-        le=1,
-        description="A value x multiplies the saturation by a random factor in [1 - x, 1 + x].",
-    )
-    hue: float = Field(
-        0.1,
-        ge=0,
-        le=0.5,
-        description="A value x shifts the hue by up to x turns of the colour wheel, either way.",
-    )
-    grayscale: float = Field(0.2, ge=0, le=1, description="Probability of a conversion to grey.")
-    blur: float = Field(0.0, ge=0, le=1, description="Probability of a Gaussian blur.")
-    horizontal_flip: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Probability of a horizontal flip. It is off by default, since a mirror "
-        "image of text, a signature or an organ is not the same object.",
-    )
-
-    @field_validator("crop_scale", "crop_ratio")
-    @classmethod
-    def _range(cls, value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
-        low, high = value
-        share = info.field_name == "crop_scale"
-        if not 0 < low <= high or (share and high > 1):
-            raise ValueError("must be [low, high] with 0 < low <= high" + " <= 1" * share)
-        return value
 
 
 class DataConfig(Section):

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from siamkit.config import yaml_text
 from siamkit.config.base import SAMPLE, Values, expanded
-from siamkit.config.sections import COMPONENT_MODELS, LOCAL_DIR, MAIN_KEYS, RunConfig
+from siamkit.config.sections import KEPT_KEYS, LOCAL_DIR, MAIN_KEYS, RunConfig
 from siamkit.errors import ConfigError, did_you_mean
 from siamkit.files import read_bytes
 from siamkit.options import types_in
@@ -45,7 +45,7 @@ class Layer(dict[str, Any]):
         parts = path.split(".")
         for depth, part in enumerate(parts):
             if isinstance(node, str):  # such as ``loss: triplet``, which sets ``loss.name``
-                return parts[depth:] == [MAIN_KEYS.get(parts[0])]
+                return parts[depth:] == [MAIN_KEYS.get(".".join(parts[:depth]))]
             if not isinstance(node, Mapping):
                 return True
             if part not in node:
@@ -173,9 +173,10 @@ def parse_sets(assignments: Iterable[str]) -> Layer:
 def merge(*layers: Mapping[str, Any]) -> Values:
     """Return the layers merged, lowest first; a higher layer overrides a lower one.
 
-    A layer may set a component's name, such as that of the loss, and options. If a higher layer
-    sets another name, the lower layer's options are dropped, since they belong to the replaced
-    name. Options of a layer without a name apply to the name that is chosen in the end.
+    A layer may make a choice, such as the name of the loss or the preset of the augmentation, and
+    set options of it. If a higher layer chooses another one, the lower layer's options are dropped,
+    since they belong to the replaced choice. Options of a layer that makes no choice apply to what
+    is chosen in the end.
     """
     values: Values = {}
     for layer in fitting(layers):
@@ -184,36 +185,44 @@ def merge(*layers: Mapping[str, Any]) -> Values:
 
 
 def fitting(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the layers without options of components whose name a higher layer replaces."""
+    """Return the layers without options of choices that a higher layer replaces; see merge."""
     fitting = list(layers)
-    for section, model in COMPONENT_MODELS.items():
-        parts = [_whole(section, layer.get(section)) for layer in layers]
-        named = [i for i, part in enumerate(parts) if isinstance(part, dict) and "name" in part]
-        for index in named:
-            if parts[index]["name"] != parts[named[-1]]["name"]:
-                own = {k: v for k, v in parts[index].items() if k in model.model_fields}
+    for section, kept in KEPT_KEYS.items():
+        parts = [_whole(section, _part(layer, section)) for layer in layers]
+        main = MAIN_KEYS[section]
+        choosing = [i for i, part in enumerate(parts) if isinstance(part, dict) and main in part]
+        for index in choosing:
+            if parts[index][main] != parts[choosing[-1]][main]:
+                own = {k: v for k, v in parts[index].items() if k in kept}
                 fitting[index] = _with(fitting[index], section, own)
     return fitting
 
 
+def _part(layer: Any, section: str) -> Any:
+    """Return the value of a section by its dotted key; None if the layer does not set it."""
+    for key in section.split("."):
+        layer = layer.get(key) if isinstance(layer, Mapping) else None
+    return layer
+
+
 def _with(layer: Mapping[str, Any], section: str, value: Any) -> Mapping[str, Any]:
-    values = {**layer, section: value}
+    """Return a layer with another value of a section that it sets."""
+    first, _, inner = section.partition(".")
+    values = {**layer, first: _with(layer[first], inner, value) if inner else value}
     return Layer(values, layer.where, layer.providers) if isinstance(layer, Layer) else values
 
 
-def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any], section: str = "") -> Values:
+    """Return the values of ``above`` over those of ``below``, both of the section ``section``."""
     result = dict(below)
     for key, value in above.items():
-        result[key] = _overlay(_whole(key, result.get(key)), _whole(key, value))
+        inner = f"{section}.{key}".lstrip(".")
+        old, new = _whole(inner, result.get(key)), _whole(inner, value)
+        both = isinstance(old, dict) and isinstance(new, dict)
+        result[key] = _laid_over(old, new, inner) if both else new
     return result
 
 
 def _whole(section: str, value: Any) -> Any:
     """Return a section's value as a mapping: ``triplet`` becomes ``{name: triplet}``."""
     return {MAIN_KEYS[section]: value} if section in MAIN_KEYS and isinstance(value, str) else value
-
-
-def _overlay(below: Any, above: Any) -> Any:
-    if not isinstance(below, dict) or not isinstance(above, dict):
-        return above
-    return below | {key: _overlay(below.get(key), value) for key, value in above.items()}

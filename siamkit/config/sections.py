@@ -427,8 +427,15 @@ COMPONENT_MODELS: dict[str, type[Component]] = {
 }
 """The model of each component section: the keys that exist whatever name is chosen."""
 
-MAIN_KEYS = {"data": "path", **dict.fromkeys(COMPONENT_MODELS, "name")}
+MAIN_KEYS = {"data": "path", "data.augment": "preset", **dict.fromkeys(COMPONENT_MODELS, "name")}
 """The key of a section that text in place of the section sets, as in ``loss: triplet``."""
+
+KEPT_KEYS = {
+    **{section: frozenset(model.model_fields) for section, model in COMPONENT_MODELS.items()},
+    "data.augment": frozenset({"preset"}),
+}
+"""The sections whose main key chooses what the other keys mean. These keys of them stay when a
+higher layer chooses something else."""
 
 ENTRY_MODELS: dict[str, type[Component]] = {**COMPONENT_MODELS, "track": TrackerConfig}
 """The models that hold a registered name: those of the component sections and of a tracker."""

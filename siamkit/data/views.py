@@ -80,7 +80,7 @@ class TrainView:
 
     Args:
         preprocessing: How the backbone wants images to be prepared.
-        augment: The strength of each change; with ``enabled=False``, the views are those of
+        augment: The strength of each change. If no change is on, the views are those of
             :class:`EvalView`.
 
     Raises:
@@ -108,21 +108,21 @@ class TrainView:
     @property
     def is_random(self) -> bool:
         """Whether the seed changes the result."""
-        return self._augment.enabled
+        return self._augment.is_random
 
     @property
     def identity(self) -> dict[str, Any]:
         """The settings that determine the view of an image, as JSON values."""
-        if not self._augment.enabled:
+        if not self._augment.is_random:
             return self._eval.identity
-        return {**self._eval.identity, "augment": self._augment.model_dump(mode="json")}
+        return {**self._eval.identity, "augment": self._augment.strengths}
 
     def __call__(self, image: Image.Image, seed: int) -> Tensor:
         """Return the view ``[C, H, W]`` (float32) of ``image`` with this seed.
 
         The random state of torch is the same before and after the call.
         """
-        if not self._augment.enabled:
+        if not self._augment.is_random:
             return self._eval(image)
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would seed every accelerator too.

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from siamkit.report.terminal import cells, make_table, styled, whole
+from siamkit.report.units import percent
 from siamkit.words import plural
 
 Json = Mapping[str, Any]
@@ -33,7 +34,10 @@ def data_report(report: Json) -> RenderableType:
         ("conflicts", "the same image with two labels", "class"),
     ):
         parts += _listed(title, [_group(group, apart) for group in report[key]])
-    remarks = [("notice", "yellow", text) for text in report["notices"]]
+    suspects = report["suspects"]
+    parts += [] if suspects is None else _suspects(suspects)
+    notices = [*report["notices"], *([] if suspects is None else suspects["notices"])]
+    remarks = [("notice", "yellow", text) for text in notices]
     remarks += [("warning", "bold yellow", text) for text in report["warnings"]]
     remarks += [("problem", "bold red", text) for text in report["problems"]]
     if remarks:
@@ -41,7 +45,49 @@ def data_report(report: Json) -> RenderableType:
     parts += [Text.assemble((f"{kind}: ", style), styled(text)) for kind, style, text in remarks]
     if not report["problems"]:
         parts += [Text(), styled("the data can be used", "bold green")]
+    if report["output"]:
+        parts.append(whole(f"contact sheet: {report['output']}"))
     return Group(*parts)
+
+
+def _suspects(found: Json) -> list[RenderableType]:
+    labels, twins = found["labels"], found["near_duplicates"]["pairs"]
+    lines: list[RenderableType] = []
+    if labels is not None:
+        lines += _listed("suspicious labels", [_label(one) for one in labels["suspects"]])
+        if labels["suspects"]:
+            text = (
+                f"about {percent(labels['precision'])} of them are wrong, and about "
+                f"{percent(labels['share'])} of all labels, if wrong labels are random"
+            )
+            lines.append(styled(text))
+        else:
+            nothing = "no suspicious labels" if labels["share"] is not None else "labels: unknown"
+            lines += [Text(), styled(nothing)]
+    apart = sorted(twins, key=lambda pair: len(set(pair["classes"])), reverse=True)
+    lines += _listed("near duplicates", [_twins(pair) for pair in apart])
+    lines += _listed("classes that look like one", [
+        f"{' and '.join(pair['classes'])}: {percent(pair['share'])} of the images look as much "
+        "like the other class"
+        for pair in found["alike"]
+    ])  # fmt: skip
+    lines += _listed("classes that look like two", [
+        f"{some['class']}: {' and '.join(str(len(part)) for part in some['parts'])} images"
+        for some in found["divided"]
+    ])  # fmt: skip
+    return lines
+
+
+def _label(one: Json) -> str:
+    opinion = {None: "", True: ", cleanlab agrees", False: ", cleanlab disagrees"}
+    return f"{one['key']} ({one['class']}) looks like {one['suggested']}{opinion[one['cleanlab']]}"
+
+
+def _twins(pair: Json) -> str:
+    ends = " and ".join(
+        f"{key} ({name})" for key, name in zip(pair["keys"], pair["classes"], strict=True)
+    )
+    return f"{ends}: {pair['score']:.3f}"
 
 
 def _files(report: Json) -> list[str]:

@@ -14,7 +14,7 @@ RUN = [
     "DATA", "--backbone", "--pretrained/--no-pretrained", "--weights", "--head", "--image-size",
     "--in-chans", "--freeze-policy", "--loss", "--optimizer", "--scheduler", "--epochs",
     "--batch-size", "--micro-batch", "--accumulation", "--lr", "--seed", "--device", "--threads",
-    "--checkpoint-every", "--keep", "--views", "--cache",
+    "--checkpoint-every", "--keep", "--augment", "--views", "--cache",
     "--far", "--root", "--path-column", "--label-column", "--run-dir",
     "--report/--no-report", "--track", "--workers", "--preset", "--config", "--set",
 ]  # fmt: skip
@@ -48,7 +48,8 @@ SURFACE = {
                        "--threads", "--force", "--json"],
     "siamkit data": [],
     "siamkit data check": ["DATA", "--root", "--path-column", "--label-column", "--set", "--seed",
-                           "--strict", "--json"],
+                           "--strict", "--model", "--output -o", "--device", "--json"],
+    "siamkit data show": [*RUN, "--output -o", "--images", "--draws", "--json"],
     "siamkit list": ["KIND", "NAME", "--timm", "--json"],
     "siamkit plugins": ["--json"],
     "siamkit config": [],

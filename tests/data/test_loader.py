@@ -52,7 +52,7 @@ def test_a_view_is_a_function_of_image_seed_and_index(images):
 
 
 def test_without_augmentation_all_views_are_one(images):
-    data = dataset(images, enabled=False)
+    data = dataset(images, preset="none")
     assert data.seed(3, 0) is None and torch.equal(data[3, 0], data[3, 2])
     assert data.identity == ViewDataset(images, EvalView(PRE), 0).identity
     assert data.identity != dataset(images).identity

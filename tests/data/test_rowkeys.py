@@ -53,7 +53,7 @@ def test_each_box_of_a_file_has_a_name_of_its_own(image_folder: Path) -> None:
 def test_all_evaluation_views_are_one(image_folder: Path) -> None:
     key = keys(image_folder, view=EvalView(PREPROCESSING))
     assert key(3, 0) == key(3, 5)
-    same = keys(image_folder, view=TrainView(PREPROCESSING, AugmentConfig(enabled=False)), seed=9)
+    same = keys(image_folder, view=TrainView(PREPROCESSING, AugmentConfig(preset="none")), seed=9)
     assert same(3, 4) == key(3, 0), "without augmentation a training view is the evaluation view"
 
 

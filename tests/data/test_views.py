@@ -36,7 +36,9 @@ def preprocessing(channels=3, size=32, **options):
 
 def only(size=8, **augment):
     """Return a view with no other augmentations than these, whose pixels are in [0, 1]."""
-    return TrainView(Preprocessing(**PLAIN, size=(size, size)), AugmentConfig(**NONE | augment))
+    return TrainView(
+        Preprocessing(**PLAIN, size=(size, size), crop_pct=1.0), AugmentConfig(**NONE | augment)
+    )
 
 
 # --- seeds ---------------------------------------------------------------------------------------
@@ -158,7 +160,7 @@ def test_views_do_not_change_the_image():
 
 def test_augmentation_off_is_the_evaluation_view():
     image = noise(50, 40)
-    view = TrainView(preprocessing(), AugmentConfig(enabled=False))
+    view = TrainView(preprocessing(), AugmentConfig(preset="none"))
     assert torch.equal(view(image, 5), EvalView(preprocessing())(image))
 
 

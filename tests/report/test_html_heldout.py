@@ -15,7 +15,7 @@ from siamkit.evaluation.embedding_map import embedding_map
 from siamkit.evaluation.summary import summarize
 from siamkit.interfaces import Preprocessing
 from siamkit.portable.calibration import Calibration, Provenance, Rate
-from siamkit.report.html import context
+from siamkit.report.html import context, model
 from siamkit.report.html import thumbnails as thumbs
 from siamkit.report.html.heldout import held_out_facts
 from siamkit.report.html.score_charts import det_chart, map_chart, roc_chart, score_chart
@@ -312,3 +312,27 @@ def test_few_pairs_are_counted_in_wide_bins_and_drawn_without_hatching():
         assert sum(row[1] for row in chart.rows) == facts.verified.metrics.different
         assert sum(same.y) == pytest.approx(100, rel=0.01)
         assert "pattern" not in chart.figure.to_json()
+
+
+# --- confused classes ---
+
+
+def test_confused_classes_are_shown_with_a_query_and_its_nearest_image():
+    held = held_out([0, 0, 0, 1, 1, 1, 2, 2])
+    embeddings = np.array(
+        [[1, 0.0], [1, 0.1], [1, 0.3], [1, 0.02], [1, 0.12], [1, 0.31], [0, 1], [0.02, 1]],
+        np.float32,
+    )
+    facts = held_out_facts(replace(held, embeddings=embeddings), None)
+    (shown,) = model.confused_classes(facts)
+    assert {shown.query.label, shown.nearest.label} == {"class 0", "class 1"}
+    assert shown.share == "6 of 6 queries"
+    _, sizes = model.thumbnail_wishes(facts, None)
+    assert {shown.query.number, shown.nearest.number} <= set(sizes)
+
+
+def test_listed_pairs_have_no_confused_classes():
+    held = held_out([0, 1, 2, 3, 4, 5] * 6)
+    tuples = Tuples(tuple((i, i + 6) for i in range(30)), (True,) * 30)
+    images = ImageSet(held.images.samples, held.images.classes, tuples)
+    assert held_out_facts(replace(held, images=images), None).confused == []

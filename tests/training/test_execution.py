@@ -153,7 +153,7 @@ def test_a_changed_image_misses_the_cache(
     folder = tmp_path / "images"
     shutil.copytree(image_folder, folder)
     common = {"freeze": POLICIES["freeze-all"], "engine": {"cache": "always"}}
-    data = {"path": str(folder), "augment": {"enabled": False}}
+    data = {"path": str(folder), "augment": "none"}
     train("first", data=data, **common)
     (folder / "class0" / "0.png").write_bytes(
         (folder / "class1" / "0.png").read_bytes()[:-1] + b"x"

@@ -133,7 +133,7 @@ def test_only_the_views_that_are_reached_are_computed(
 
 
 def test_without_augmentation_there_is_one_view(run_values: RunValues) -> None:
-    data = {"augment": {"enabled": False}}
+    data = {"augment": "none"}
     (decided,) = of(fit(run_values(**{**CACHED, "data": data})), "engine")
     assert decided["views"] == 1
     assert decided["rows"] == 24 + 24, "the probe's images are training images, as they are"

@@ -121,7 +121,7 @@ def test_training_learns_held_out_classes(run_values: RunValues) -> None:
         loss={"name": "supcon"},
         train={"epochs": 8, "batch_size": 24, "images_per_class": 6},
         optimizer={"lr": 3e-3},
-        data={"augment": {"enabled": False}},
+        data={"augment": "none"},
     )
     values["train"]["monitor"] = "map@r"
     result = api.fit(values)

@@ -29,6 +29,7 @@ SECTIONS = {
     "time": "Time",
     "verification": "Verification",
     "retrieval": "Retrieval",
+    "confused": "Confused classes",
     "hardest": "Hardest pairs",
     "map": "Map",
     "configuration": "Configuration",
@@ -85,6 +86,7 @@ def context_of(
         **_pictures(gathered, charts),
         **_appendix(gathered),
         "sections": SECTIONS,
+        "run": str(gathered.run.path),
         "notices": notices,
         "thumbs": dict(thumbs),
         "siamkit": VERSION,
@@ -201,14 +203,16 @@ def _threshold_rows(decision: Decision) -> list[tuple[str, ...]]:
 def _pictures(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
     held, places = gathered.held, gathered.map
     context: Context = {
-        "right": [], "wrong": [], "accepts": [], "rejects": [], "items": [], "map_classes": [],
-        "map": charts.get("map"), "map_note": "", "retrieval_note": "", "hardest_note": "",
+        "right": [], "wrong": [], "confused": [], "accepts": [], "rejects": [],
+        "items": [], "map_classes": [], "map": charts.get("map"),
+        "map_note": "", "retrieval_note": "", "hardest_note": "",
         "seen": "", "why_no_images": gathered.why, "why_no_map": gathered.why,
+        "why_none_confused": gathered.why,
     }  # fmt: skip
     if held is None:
         return context
     few = "There are too few held-out images for this section."
-    context.update(why_no_images=few, why_no_map=few)
+    context.update(why_no_images=few, why_no_map=few, why_none_confused=few)
     if held.near is None:
         return context
     if held.held.images.tuples is not None:
@@ -216,9 +220,15 @@ def _pictures(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
             "The data lists some pairs of images that belong together, but not all of them, so "
             "siamkit cannot decide which neighbours are correct."
         )
+    context["why_none_confused"] = (
+        context["why_no_images"]
+        if held.held.images.tuples is not None
+        else "No query has an image of another class as the nearest one."
+    )
     context.update(
         right=model.gallery(held, held.right),
         wrong=model.gallery(held, held.wrong),
+        confused=model.confused_classes(held),
         retrieval_note=_retrieval_note(held.retrieval, held.near),
         seen=seen_text(held.held.preprocessing),
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamkit.errors import DataError
+from siamkit.evaluation.confusions import Confusion, confusions
 from siamkit.evaluation.neighbourhood import (
     Neighbourhood,
     ScoredPair,
@@ -27,6 +28,7 @@ from siamkit.runs.held_out import HeldOut
 
 IMAGES = 10_000
 SHOWN_PAIRS = 12
+CONFUSED = 12
 NEIGHBOURS = 6
 QUERIES = (6, 6)
 _SEED = 0  # as in 'siamkit evaluate', so that both show the same values
@@ -66,6 +68,8 @@ class HeldOutFacts:
         right: Queries whose nearest image is of their class; empty if the data lists pairs or
             triplets instead of classes.
         wrong: Queries whose nearest image is of another class.
+        confused: The pairs of classes that are confused most often; empty if the data lists pairs
+            or triplets.
         verified: Scored pairs; None without both same and different pairs.
         decision: The threshold, and the errors at it; None without scored pairs.
         accepts: The different pairs with the highest scores.
@@ -80,6 +84,7 @@ class HeldOutFacts:
     retrieval: Retrieval | None = None
     right: list[int] = field(default_factory=list)
     wrong: list[int] = field(default_factory=list)
+    confused: list[Confusion] = field(default_factory=list)
     verified: Verified | None = None
     decision: Decision | None = None
     accepts: list[ScoredPair] = field(default_factory=list)
@@ -157,6 +162,7 @@ def held_out_facts(
         retrieval=retrieval,
         right=right,
         wrong=wrong,
+        confused=confusions(near, labels, CONFUSED),
         verified=verified,
         decision=decision,
         accepts=accepts,

@@ -17,6 +17,7 @@ from siamkit.report.gains import verdict
 from siamkit.report.html.facts import RunFacts
 from siamkit.report.html.heldout import Decision, HeldOutFacts
 from siamkit.report.html.thumbnails import LARGE, SMALL
+from siamkit.words import plural
 
 Json = dict[str, Any]
 
@@ -56,6 +57,15 @@ class Comparison:
     second: Shown
     score: float
     accepted: bool
+
+
+@dataclass(frozen=True)
+class ConfusedClasses:
+    """Two classes, by a query of one and its nearest image, of the other, and how often."""
+
+    query: Shown
+    nearest: Shown
+    share: str
 
 
 def headline(facts: RunFacts, metrics: Mapping[str, Any]) -> list[Json]:
@@ -120,6 +130,18 @@ def shown_pairs(facts: HeldOutFacts, pairs: Iterable[ScoredPair]) -> list[Compar
     ]
 
 
+def confused_classes(facts: HeldOutFacts) -> list[ConfusedClasses]:
+    """Return the pairs of classes that are confused most often, each with an example."""
+    return [
+        ConfusedClasses(
+            _shown(facts, found.example[0]),
+            _shown(facts, found.example[1], found.score),
+            f"{found.wrong} of {plural(found.queries, 'query')}",
+        )
+        for found in facts.confused
+    ]
+
+
 def _shown(
     facts: HeldOutFacts, index: int, score: float | None = None, right: bool | None = None
 ) -> Shown:
@@ -136,6 +158,8 @@ def thumbnail_wishes(
     assert facts.near is not None
     for query in (*facts.right, *facts.wrong):
         sizes.update(dict.fromkeys((query, *facts.near.nearest[query].tolist()), LARGE))
+    for confusion in facts.confused:
+        sizes.update(dict.fromkeys(confusion.example, LARGE))
     for first, second, _ in (*facts.accepts, *facts.rejects):
         sizes.update(dict.fromkeys((first, second), LARGE))
     samples = facts.held.images.samples

@@ -10,15 +10,16 @@ import json
 import re
 from collections.abc import Mapping
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
-from siamkit.report.html.figures import Chart
 from siamkit.report.units import finite
 from siamkit.words import plural
+
+if TYPE_CHECKING:
+    from siamkit.report.html.figures import Chart
 
 _HERE = "siamkit.report.html"
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|[kMGT]B?|s|min|h)(?!\w))")
@@ -35,12 +36,12 @@ def render(
     forbids loading from elsewhere.
 
     Args:
-        charts: The charts by id.
+        charts: The charts by id. Only a page with charts contains the plotting library.
         context: The values that the templates show.
         template: The template of the page.
     """
     style, script = _text("style.css"), _text("page.js")
-    packed, library_hash = _library()
+    packed, library_hash = _library() if charts else ("", None)
     environment = Environment(
         loader=PackageLoader(_HERE, "templates"),
         autoescape=True,
@@ -52,7 +53,7 @@ def render(
     environment.filters["unbroken"] = unbroken
     return environment.get_template(template).render(
         **context,
-        policy=policy(_hash(script), library_hash),
+        policy=policy(*filter(None, (_hash(script), library_hash))),
         style=Markup(style),
         script=Markup(script),
         library=Markup(packed),
@@ -91,6 +92,8 @@ def _text(name: str) -> str:
 @functools.cache
 def _library() -> tuple[str, str]:
     """Return plotly.js, compressed and in base64, and the hash of its plain text."""
+    from plotly.offline import get_plotlyjs  # takes a second to import
+
     source = get_plotlyjs()
     packed = gzip.compress(source.encode(), compresslevel=9, mtime=0)
     return base64.b64encode(packed).decode("ascii"), _hash(source)

@@ -43,7 +43,7 @@ def train(
     values = (
         "optimizer.name=adam",
         "optimizer.weight_decay=0",
-        "data.augment.enabled=false",
+        "data.augment=none",
         f"head.hidden={task.hidden}",
         f"head.dim={task.dim}",
         f"loss.margin={task.margin}",

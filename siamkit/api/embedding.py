@@ -1,0 +1,59 @@
+"""Embeds images with whatever embeds them: an embedder, or an exported model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamkit.data.images import Sample
+from siamkit.portable.arrays import array_of
+from siamkit.portable.decode import decode
+from siamkit.portable.model import ExportedModel
+
+if TYPE_CHECKING:
+    from siamkit.inference.embedder import Embedder
+
+_AT_ONCE = 256  # images per call of an exported model
+
+
+def embeddings_of(
+    embedder: Embedder | ExportedModel,
+    samples: Sequence[Sample],
+    progress: Callable[[int, int], None],
+) -> NDArray[Any]:
+    """Return the embeddings ``[N, E]`` of images in files, at least one.
+
+    Args:
+        embedder: The network.
+        samples: The images.
+        progress: Called with the number of finished images, and the number of all images.
+    """
+    parts: list[NDArray[Any]] = []
+    progress(0, len(samples))
+    for part in _parts(embedder, samples):
+        parts.append(part)
+        progress(sum(map(len, parts)), len(samples))
+    return np.concatenate(parts)
+
+
+def _parts(embedder: Embedder | ExportedModel, samples: Sequence[Sample]) -> Iterator[NDArray[Any]]:
+    if not isinstance(embedder, ExportedModel):
+        yield from (array_of(part.embeddings) for part in embedder.stream(samples))
+        return
+    for at in range(0, len(samples), _AT_ONCE):
+        yield exported_embeddings(embedder, samples[at : at + _AT_ONCE])
+
+
+def exported_embeddings(embedder: ExportedModel, inputs: Sequence[Any]) -> NDArray[Any]:
+    """Return the embeddings of images, which may be samples, by an exported model."""
+    return embedder.embed([_whole(image, embedder) for image in inputs])
+
+
+def _whole(image: Any, embedder: ExportedModel) -> Any:
+    """Return an image as an exported model takes it: a file, or the decoded part in a box."""
+    if not isinstance(image, Sample):
+        return image
+    return image.path if image.box is None else decode(image.path, embedder.decoding, image.box)

@@ -1,0 +1,1 @@
+"""Contact sheets: pictures in rows, drawn as a PNG image or as an HTML page."""

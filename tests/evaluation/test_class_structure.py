@@ -1,0 +1,53 @@
+"""Classes that look like one, and one that looks like two."""
+
+import numpy as np
+
+from siamkit.evaluation.class_scores import class_scores
+from siamkit.evaluation.class_structure import alike, divided
+
+
+def images(classes=12, each=8, seed=0, width=16, spread=0.5):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(classes), each)
+    centres = rng.standard_normal((classes, width))
+    noise = spread * rng.standard_normal((len(labels), width))
+    return (centres[labels] + noise).astype(np.float32), labels
+
+
+def structure(embeddings, labels):
+    classes = int(labels.max()) + 1
+    scores = class_scores(embeddings, labels, classes)
+    return alike(scores, labels, classes), divided(embeddings, labels, scores, classes)
+
+
+def test_clear_classes_are_neither_alike_nor_divided():
+    assert structure(*images()) == ([], [])
+
+
+def test_a_class_under_two_names_looks_like_one():
+    embeddings, labels = images()
+    labels[labels == 3] = np.tile([3, 12], 4)
+    pairs, _ = structure(embeddings, labels)
+    assert [(p.first, p.second) for p in pairs] == [(3, 12)]
+    assert 0.4 <= pairs[0].share <= 1
+
+
+def test_one_image_of_another_class_does_not_make_two_classes_alike():
+    embeddings, labels = images()
+    labels[np.flatnonzero(labels == 3)[0]] = 4
+    assert structure(embeddings, labels) == ([], [])
+
+
+def test_two_classes_under_one_name_look_like_two():
+    embeddings, labels = images(classes=13)
+    labels[labels == 12] = 5
+    labels = np.delete(labels, [102, 103])
+    embeddings = np.delete(embeddings, [102, 103], 0)
+    pairs, (found,) = structure(embeddings, labels)
+    assert not pairs and found.label == 5 and found.share >= 0.8
+    assert found.parts == (tuple(range(40, 48)), tuple(range(96, 102))), "the larger part first"
+
+
+def test_a_small_class_is_not_divided():
+    embeddings, labels = images(classes=3, each=3)
+    assert structure(embeddings, labels)[1] == []

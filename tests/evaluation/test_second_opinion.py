@@ -1,0 +1,50 @@
+"""cleanlab's opinion on labels: a stand-in where cleanlab is missing, and cleanlab itself."""
+
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from siamkit.evaluation import second_opinion
+from siamkit.evaluation.second_opinion import cleanlab_suspects
+
+
+def images():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(8), 10)
+    centres = np.eye(8)[labels] + 0.1 * rng.standard_normal((80, 8))
+    labels[[3, 30, 60]] = [5, 1, 0]
+    return centres.astype(np.float32), labels
+
+
+def test_cleanlab_gets_probabilities_that_leave_the_image_itself_out(monkeypatch):
+    asked = {}
+
+    def find_label_issues(labels, probabilities, **options):
+        asked.update(labels=labels, probabilities=probabilities, **options)
+        return labels != probabilities.argmax(1)
+
+    package, module = ModuleType("cleanlab"), ModuleType("cleanlab.filter")
+    module.find_label_issues = find_label_issues
+    monkeypatch.setitem(sys.modules, "cleanlab", package)
+    monkeypatch.setitem(sys.modules, "cleanlab.filter", module)
+    embeddings, labels = images()
+    found = cleanlab_suspects(embeddings, labels, 8)
+    assert np.flatnonzero(found).tolist() == [3, 30, 60]
+    np.testing.assert_allclose(asked["probabilities"].sum(1), 1, rtol=1e-5)
+    # The only image of a class has no image of it left, so its own class is improbable.
+    cleanlab_suspects(np.append(embeddings, embeddings[:1], 0), np.append(labels, 8), 9)
+    assert asked["probabilities"][-1].argmax() == 0 and asked["probabilities"][-1, 8] < 1e-6
+
+
+def test_too_many_probabilities_are_not_asked_for(monkeypatch):
+    monkeypatch.setattr(second_opinion, "_MOST", 10)
+    assert cleanlab_suspects(*images(), 8) is None
+
+
+def test_cleanlab_finds_wrong_labels():
+    pytest.importorskip("cleanlab")
+    embeddings, labels = images()
+    found = np.flatnonzero(cleanlab_suspects(embeddings, labels, 8))
+    assert {3, 30, 60} <= set(found.tolist()) and len(found) < 10
