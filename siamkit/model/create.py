@@ -10,12 +10,13 @@ from pydantic import BaseModel
 
 from siamkit.config import DataConfig, RunConfig, options_of
 from siamkit.errors import calling
-from siamkit.interfaces import BackboneContext, Preprocessing
+from siamkit.interfaces import Backbone, BackboneContext, Preprocessing, StageOptions
 from siamkit.model.build import build_backbone
 from siamkit.model.heads import Head, as_head
 from siamkit.model.origin import NamedPart, Origin
 from siamkit.model.pruning import Pruning
 from siamkit.model.quantized import Quantized
+from siamkit.model.reading import StageReader
 from siamkit.model.siamese import SiameseNet
 from siamkit.registry import Entry, Registry, whose
 
@@ -65,7 +66,7 @@ def create_net(
         built.backbone.stages()  # discovered now, while all modules still run
         quantized.apply(built.backbone, str(config.backbone.int8))
     head_entry, head_options = options_of(config.head, registries["head"])
-    head = build_head(config.head.name, head_entry, head_options, built.backbone.embedding_dim)
+    head = build_head(config.head.name, head_entry, head_options, built.backbone)
     net = SiameseNet(
         built.backbone,
         head,
@@ -93,19 +94,27 @@ def prepared(preprocessing: Preprocessing, data: DataConfig) -> Preprocessing:
     return replace(preprocessing, fit=fit, value_range=data.value_range)
 
 
-def build_head(name: str, entry: Entry, options: BaseModel, in_features: int) -> Head:
-    """Build a head.
+def build_head(name: str, entry: Entry, options: BaseModel, backbone: Backbone) -> Head:
+    """Build a head. If its options are :class:`StageOptions`, it reads several stages.
 
     Args:
         name: The head's name.
         entry: The head's entry in the registry.
         options: The validated options of the entry.
-        in_features: The width of the backbone's features.
+        backbone: The backbone whose features or stages the head reads.
 
     Raises:
+        ConfigError: The head reads stages that the backbone does not have.
         PluginError: The plugin failed.
     """
+    stages = options.stages if isinstance(options, StageOptions) else None
+    in_features = features_of(backbone, stages)
     head = whose("head", name, entry.distribution)
     with calling(head, "failed to build"):
         module = entry.build(options, in_features)
-    return as_head(module, in_features, head)
+    return as_head(module, in_features, head, stages)
+
+
+def features_of(backbone: Backbone, stages: int | None) -> int:
+    """Return the width of what a head gets that reads some stages; None: the own features."""
+    return backbone.embedding_dim if stages is None else StageReader(backbone, stages).width

@@ -6,6 +6,8 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
+import torch
+
 from siamkit.data.splits import Splits
 from siamkit.engine.blank import SuffixError
 from siamkit.engine.decision import PhaseDecision
@@ -14,7 +16,7 @@ from siamkit.engine.settings import Emit, Reports
 from siamkit.errors import Interrupted
 from siamkit.freezing.controller import Change
 from siamkit.freezing.proof import verify
-from siamkit.interfaces import FreezePlan, Phase
+from siamkit.interfaces import HEAD, FreezePlan, Phase
 from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import Checkpoint, SavedCheckpoint
 from siamkit.runs.directory import RunDir
@@ -23,19 +25,25 @@ from siamkit.training.batching import batch_notices
 from siamkit.training.build import Setup
 from siamkit.training.epoch import EpochTrainer
 from siamkit.training.forecast import forecast
-from siamkit.training.loading import PROBE, TEST, VAL, engine_of, load_sets
+from siamkit.training.loading import PROBE, SOLVE, TEST, VAL, engine_of, load_sets
 from siamkit.training.optimizer import load_state_tensors, state_tensors
 from siamkit.training.scoring import Scorer
 from siamkit.training.signals import StopRequest
+from siamkit.training.solving import read_training, solve
 from siamkit.training.state import (
+    BEFORE,
     NO_LOSS,
     Metrics,
     RunState,
     best_epoch,
+    best_of,
     no_loss,
     out_of_patience,
 )
 from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite
+
+REFIT = "-refit"
+"""The end of the name of the checkpoint after the last epoch, with the head computed again."""
 
 
 class Trainer:
@@ -97,6 +105,8 @@ class Trainer:
             if self.fresh:
                 # From here on, the run can be resumed after any interruption.
                 self.save(best=False)
+            if SOLVE in self.sets and not self.state.solved:
+                self._solve()
             while not self.state.is_over(self.train.epochs):
                 execution = self._start_phase(self._plan())
                 if not self.state.untrained:
@@ -104,6 +114,8 @@ class Trainer:
                 self._run_epoch(execution)
             if self.execution is None and self.state.decision is not None:
                 self._reenter(self.state.decision)
+            if self._may_refit():
+                self._refit()
 
     def _reenter(self, decision: PhaseDecision) -> None:
         """Restore the last epoch's execution, for a resumed run that has no epoch left to train.
@@ -113,8 +125,10 @@ class Trainer:
         if not decision.keeps_exact_rows:
             return
         state, schedule = self.state, self.setup.schedule
-        last = state.epoch - 1
-        self.setup.controller.apply(schedule.plan_at(last, state.history[:last]))
+        last = max(state.epoch - 1, 0)
+        frozen = FreezePlan.of(schedule.stages, ())
+        plan = schedule.plan_at(last, state.history[:last]) if self.train.epochs else frozen
+        self.setup.controller.apply(plan)
         execution = self.engine.enter(range(last, last + 1), decision)
         self.execution = self.engine.prepare(execution, last)
 
@@ -131,8 +145,57 @@ class Trainer:
             self._keep(self.execution)
             self._run_epoch(self.execution)
 
+    def _solve(self) -> None:
+        """Compute the head in closed form; in a run without epochs, this is the whole run."""
+        execution = None
+        if not self.train.epochs:
+            self._apply(FreezePlan.of(self.setup.schedule.stages, ()))
+            entered = self.engine.enter(range(1))
+            execution = self.execution = self.engine.prepare(entered, 0)
+            self._keep(execution)
+        self._load_solved(execution)
+        self.state.solved = True
+        if execution is not None:
+            self._score_untrained(execution)
+            self.state.best_epoch = BEFORE
+        self.save(best=execution is not None)
+
+    def _load_solved(self, execution: Execution | None) -> None:
+        read = read_training(self.setup, self.scorer, execution)
+        solve(self.setup, read, torch.tensor(self.splits.train.labels))
+
+    def _may_refit(self) -> bool:
+        """Return whether a head that is computed again may differ from the one at the start."""
+        state, schedule = self.state, self.setup.schedule
+        if not state.solved or state.refit or not state.history:
+            return False
+        backbone = {n for s in schedule.stages if s.name != HEAD for n in s.parameters}
+        phases = schedule.phases(state.history)
+        return any(not backbone.isdisjoint(phase.plan.trainable) for phase in phases)
+
+    def _refit(self) -> None:
+        """Compute the head again for the trained network, and keep it if the network is better."""
+        state, monitor = self.state, self.setup.schedule.monitor
+        trained = best_epoch(state.history, monitor)
+        assert trained is not None
+        assert state.trained_checkpoint is not None
+        folder = self.run_dir.checkpoints / state.trained_checkpoint
+        load_model_tensors(self.setup, checkpoint.load_network(folder).model)
+        self.setup.controller.apply(FreezePlan.of(self.setup.schedule.stages, ()))
+        self._load_solved(None)
+        read = self.scorer.embedded(VAL, self.setup.net.extractor, None)
+        _, state.refit = self.scorer.untrained(read)
+        if state.refit[monitor] > state.best[monitor]:
+            state.refitted, state.best_epoch = True, trained
+        self.emit("refit", {"epoch": trained + 1, "metrics": state.refit, "best": state.refitted})
+        if state.refitted:
+            self.save(best=True, suffix=REFIT)
+
     def _score_untrained(self, execution: Execution) -> None:
-        self.state.untrained = self.scorer.untrained(execution)
+        read = self.scorer.read(VAL, execution)
+        self.state.untrained, start = self.scorer.untrained(read)
+        if self.state.solved:
+            self.state.start = start
         if TEST in self.sets:
             self.state.untrained_test = self.scorer.fixed(
                 TEST, self.setup.net.backbone, execution.decision.kernel
@@ -221,8 +284,9 @@ class Trainer:
             **{f"train_{name}": value for name, value in train_metrics.items()},
         }
         state.history.append(record)
-        state.best_epoch = best_epoch(state.history, self.setup.schedule.monitor)
-        best = state.best_epoch == state.epoch
+        monitor = self.setup.schedule.monitor
+        best = best_epoch(state.history, monitor) == state.epoch
+        state.best_epoch = best_of(state.history, state.start, monitor)
         self.emit(
             "epoch_end",
             {
@@ -240,7 +304,7 @@ class Trainer:
         state.epoch += 1
         state.epoch_step, state.loss_sum, state.images = 0, 0.0, 0
         state.stopped_early = state.epoch < self.train.epochs and out_of_patience(
-            state.history, self.setup.schedule.monitor, self.train.patience
+            state.history, monitor, self.train.patience
         )
         self.save(best=best)
         if state.stopped_early:
@@ -279,10 +343,14 @@ class Trainer:
         if over or self.state.largest_pass != largest:
             self.save(best=False)
 
-    def save(self, *, best: bool) -> None:
+    def save(self, *, best: bool, suffix: str = "") -> None:
         """Check that no frozen tensor changed, then publish a checkpoint.
 
         The check of the last checkpoint is always thorough.
+
+        Args:
+            best: Whether no network that was trained before is better.
+            suffix: The end of the checkpoint's name.
         """
         state, setup = self.state, self.setup
         controller = setup.controller
@@ -292,9 +360,11 @@ class Trainer:
         changing = {n: t for n, t in tensors.items() if n not in frozen}
         require_finite(changing, self.train.precision)
         state.scaler = self.epoch.stepper.scaler.state_dict()
-        name = checkpoint.name_of(state.epoch, state.step)
+        name = checkpoint.name_of(state.epoch, state.step) + suffix
+        first = checkpoint.name_of(0, 0) if state.solved else None
         if best:
-            state.best_checkpoint = name
+            state.trained_checkpoint = name
+        state.best_checkpoint = first if state.best_epoch == BEFORE else state.trained_checkpoint
         path = checkpoint.publish(
             self.run_dir.checkpoints,
             name,
@@ -305,6 +375,7 @@ class Trainer:
                 frozen=frozen,
             ),
             best=state.best_checkpoint,
+            others=(first, state.trained_checkpoint),
             keep=self.train.keep_checkpoints,
         )
         self._saved = time.monotonic(), state.step, state.largest_pass

@@ -11,6 +11,9 @@ from siamkit.spelling import setting
 
 Metrics = dict[str, float]
 
+BEFORE = -1
+"""Stands for the time before the first epoch."""
+
 _WITHOUT_LOSS = 3  # epochs in a row with a loss of zero before the run says so
 
 NO_LOSS = (
@@ -35,8 +38,17 @@ class RunState:
         untrained_test: The same metrics on the test set; empty without a test set.
         history: Validation metrics of each finished epoch, with ``train_loss`` and the ``train_*``
             metrics of a sample of the training set.
-        best_epoch: The epoch (from 0) with the best monitored metric, or None.
-        best_checkpoint: The name of the checkpoint that was saved after that epoch, or None.
+        best_epoch: The epoch (from 0) with the best monitored metric; :data:`BEFORE` if the network
+            was best before the first step; None if no epoch has ended.
+        best_checkpoint: The name of the checkpoint of the best network, or None.
+        trained_checkpoint: The name of the checkpoint that was saved after the best epoch of the
+            training, or None.
+        start: Validation metrics of the network before the first step, if the head was computed in
+            closed form; else empty.
+        refit: Validation metrics of the best epoch's network with a head that was computed again;
+            empty if that was not tried.
+        solved: Whether the head was computed in closed form.
+        refitted: Whether the best network is the one with the head that was computed again.
         stopped_early: Whether early stopping ended the run.
         largest_pass: The most images in a forward pass, if the memory sets a bound; else None.
         largest_scored: The most images in a forward pass of an evaluation, if the memory sets a
@@ -61,6 +73,11 @@ class RunState:
     history: list[Metrics] = field(default_factory=list)
     best_epoch: int | None = None
     best_checkpoint: str | None = None
+    trained_checkpoint: str | None = None
+    start: Metrics = field(default_factory=dict)
+    refit: Metrics = field(default_factory=dict)
+    solved: bool = False
+    refitted: bool = False
     stopped_early: bool = False
     largest_pass: int | None = None
     largest_scored: int | None = None
@@ -84,6 +101,18 @@ class RunState:
         decision = None if self.decision is None else self.decision.to_json()
         return {**asdict(self), "decision": decision}
 
+    @property
+    def best(self) -> Metrics:
+        """The metrics of the best network."""
+        if self.refitted:
+            return self.refit
+        return self.start if self.best_epoch == BEFORE else self.history[self.best_epoch or 0]
+
+    @property
+    def last(self) -> Metrics:
+        """The metrics after the last step."""
+        return self.history[-1] if self.history else self.start
+
     def is_over(self, epochs: int) -> bool:
         """Return whether no epoch is left to train."""
         return self.stopped_early or self.epoch >= epochs
@@ -94,6 +123,14 @@ def best_epoch(history: list[Metrics], monitor: str) -> int | None:
     if not history:
         return None
     return max(range(len(history)), key=lambda i: (history[i][monitor], -i))
+
+
+def best_of(history: list[Metrics], start: Metrics, monitor: str) -> int | None:
+    """Return the best epoch; :data:`BEFORE` if the network was better before the first step."""
+    best = best_epoch(history, monitor)
+    if start and (best is None or start[monitor] > history[best][monitor]):
+        return BEFORE
+    return best
 
 
 def out_of_patience(history: list[Metrics], monitor: str, patience: int | None) -> bool:

@@ -91,14 +91,14 @@ def quantized_of(folder: Folder) -> Quantized | None:
 
 
 def rebuild_head(
-    folder: Folder, tensors: Tensors, in_features: int, given: nn.Module | None
+    folder: Folder, tensors: Tensors, backbone: Backbone, given: nn.Module | None
 ) -> Head:
     """Build the head of a folder and load its tensors.
 
     Args:
         folder: The folder.
         tensors: The head's tensors.
-        in_features: The width of the backbone's features.
+        backbone: The backbone whose features or stages the head reads.
         given: A module to load the tensors into; None to build the head that the folder names.
 
     Raises:
@@ -107,11 +107,12 @@ def rebuild_head(
     """
     part = folder.saved.head
     if given is not None:
-        head = as_head(copied(given, "head"), in_features, f"head {type(given).__name__!r}")
+        twin = copied(given, "head")
+        head = as_head(twin, backbone.embedding_dim, f"head {type(given).__name__!r}")
     elif part.kind == "plugin":
         entry = _registered(plugins.get().heads, part, folder)
         options = entry.validate(part.options, str(folder.path), kind="head")
-        head = build_head(part.name, entry, options, in_features)
+        head = build_head(part.name, entry, options, backbone)
     else:
         raise _not_given("head", part, folder)
     load_exactly(head, tensors, f"head {part.name!r} of {folder.path}")
