@@ -18,20 +18,23 @@ from siamkit.model.trace import evaluating
 ClosedForm = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
 """Returns a head's state, given features ``[N, D]`` and labels ``[N]``."""
 
+Reads = tuple[str, ...] | None
+"""Names of modules of a backbone; None for the backbone's own features alone."""
+
 
 class Head(nn.Sequential):
     """Layers from features ``[N, D]`` to embeddings ``[N, embedding_dim]``.
 
     Attributes:
         embedding_dim: The width of the embeddings.
-        stages: The number of the backbone's last stages whose pooled outputs are the features; None
-            if the features are the backbone's own.
+        reads: Names of the backbone's modules whose pooled outputs the head gets beside the
+            features, see :mod:`siamkit.model.reading`; None if it gets the features alone.
     """
 
-    def __init__(self, embedding_dim: int, *layers: nn.Module, stages: int | None = None) -> None:
+    def __init__(self, embedding_dim: int, *layers: nn.Module, reads: Reads = None) -> None:
         super().__init__(*layers)
         self.embedding_dim = embedding_dim
-        self.stages = stages
+        self.reads = reads
 
     @property
     def closed_form(self) -> ClosedForm | None:
@@ -52,20 +55,21 @@ class Head(nn.Sequential):
         return solved
 
 
-def as_head(module: Any, in_features: int, whose: str, stages: int | None = None) -> Head:
+def as_head(module: Any, in_features: int, whose: str, reads: Reads = None) -> Head:
     """Return the result of a plugin's ``build`` as a head; a :class:`Head` unchanged.
 
     Args:
         module: A module that maps features ``[N, in_features]`` to embeddings ``[N, E]``.
         in_features: The width of the backbone's features.
         whose: The head's name in messages, such as ``head 'mlp' of siamkit``.
-        stages: The number of stages that the head reads; None if it reads the backbone's features.
+        reads: What the head reads; see :class:`Head`.
 
     Raises:
         PluginError: The result is not a module, or the module's forward does not return embeddings.
     """
     if isinstance(module, Head):
-        module.stages = module.stages if stages is None else stages
+        if reads is not None:
+            module.reads = reads
         return module
     if not isinstance(module, nn.Module):
         raise PluginError(
@@ -87,4 +91,4 @@ def as_head(module: Any, in_features: int, whose: str, stages: int | None = None
         raise PluginError(
             f"{whose}: the forward must return embeddings", got=shape, allowed="[N, E] for N images"
         )
-    return Head(embeddings.shape[1], module, stages=stages)
+    return Head(embeddings.shape[1], module, reads=reads)

@@ -68,23 +68,18 @@ class StageReader(nn.Module):
 
     Args:
         backbone: The backbone. The network that holds the reader owns it.
-        stages: The number of stages to read, counted from the last.
+        outputs: Names of the modules whose outputs are read besides the features, in execution
+            order; see :func:`outputs_of`.
 
     Raises:
-        ConfigError: The backbone has fewer stages, or the output of one cannot be read.
+        ConfigError: The output of a stage cannot be read.
     """
 
-    def __init__(self, backbone: Backbone, stages: int) -> None:
+    def __init__(self, backbone: Backbone, outputs: Sequence[str]) -> None:
         super().__init__()
         # In a tuple, because the network's own name for it is ``backbone``.
         self._backbone = (backbone,)
-        before = [*backbone.stages()][:-1]
-        if stages - 1 > len(before):
-            raise ConfigError(
-                "the backbone has fewer stages", where="head.stages", got=stages,
-                allowed=f"1 to {len(before) + 1}",
-            )  # fmt: skip
-        self._outputs = _outputs_of(before[len(before) - stages + 1 :])
+        self._outputs = tuple(outputs)
         layouts, widths = _measured(backbone, self._outputs)
         self.pools = nn.ModuleList(Pool(layout) for layout in layouts)
         self.width = sum(widths) + backbone.embedding_dim
@@ -120,14 +115,30 @@ class StageReader(nn.Module):
         return (*held, _ending(_adding(last, READER), READER))
 
 
-def _outputs_of(stages: Sequence[Stage]) -> tuple[str, ...]:
-    unknown = [stage.name for stage in stages if stage.output is None]
+def outputs_of(backbone: Backbone, stages: int) -> tuple[str, ...]:
+    """Return the modules that give the outputs of a backbone's last stages, without the last one.
+
+    Args:
+        backbone: The backbone.
+        stages: The number of stages, counted from the last.
+
+    Raises:
+        ConfigError: The backbone has fewer stages, or no module gives the output of one.
+    """
+    before = [*backbone.stages()][:-1]
+    if stages - 1 > len(before):
+        raise ConfigError(
+            "the backbone has fewer stages", where="head.stages", got=stages,
+            allowed=f"1 to {len(before) + 1}",
+        )  # fmt: skip
+    wanted = before[len(before) - stages + 1 :]
+    unknown = [stage.name for stage in wanted if stage.output is None]
     if unknown:
         raise ConfigError(
             f"stage {unknown[-1]!r} of this backbone has no module whose output can be read",
             hint=f"read fewer stages ({setting('head.stages', 1)}), or use another head",
         )
-    return tuple(str(stage.output) for stage in stages)
+    return tuple(str(stage.output) for stage in wanted)
 
 
 def _measured(backbone: Backbone, outputs: Sequence[str]) -> tuple[list[str], list[int]]:

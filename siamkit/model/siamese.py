@@ -28,8 +28,8 @@ class SiameseNet(TextRepr, nn.Module):
     Args:
         backbone: Maps images ``[N, C, H, W]`` to features ``[N, D]``.
         head: Maps features ``[N, D]`` to embeddings ``[N, E]``, with the attribute
-            ``embedding_dim`` for E. If its attribute ``stages`` is a number, it gets the pooled
-            outputs of so many of the backbone's stages instead of the features.
+            ``embedding_dim`` for E. If its attribute ``reads`` is not None, it gets the
+            pooled outputs of these modules of the backbone beside the features.
         normalize: Whether to L2-normalise the embeddings.
         preprocessing: How images must be prepared for the network; None for the backbone's own.
 
@@ -54,7 +54,7 @@ class SiameseNet(TextRepr, nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
-        self.reader = None if head.stages is None else StageReader(backbone, head.stages)
+        self.reader = None if head.reads is None else StageReader(backbone, head.reads)
         self.normalize = normalize
         self.preprocessing = preprocessing or backbone.preprocessing
         self.origin: Origin | None = None

@@ -41,7 +41,7 @@ from siamkit.training.requirements import (
 from siamkit.training.results import Result, run_result, start_data
 from siamkit.training.signals import listening
 from siamkit.training.solving import require_solvable
-from siamkit.training.state import RunState, below_baseline
+from siamkit.training.state import RunState, below_baseline, lost
 from siamkit.training.tracking import build_trackers, closing
 from siamkit.words import plural
 
@@ -295,7 +295,9 @@ def _run(
             newest = checkpoint.newest_first(run_dir.checkpoints)[0]
             last = checkpoint.load_state(newest)
             checkpoint.slim(run_dir.checkpoints, best, last.state)
-        if notice := below_baseline(state.untrained, state.best, setup.schedule.monitor):
+        monitor = setup.schedule.monitor
+        ends = lost(state, monitor), below_baseline(state.untrained, state.best, monitor)
+        for notice in filter(None, ends):
             emit("notice", {"text": notice})
         emit("run_end", result)
     if stop.exit_code is not None:

@@ -39,6 +39,7 @@ from siamkit.training.state import (
     best_of,
     no_loss,
     out_of_patience,
+    refit_text,
 )
 from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite
 
@@ -187,7 +188,7 @@ class Trainer:
         _, state.refit = self.scorer.untrained(read)
         if state.refit[monitor] > state.best[monitor]:
             state.refitted, state.best_epoch = True, trained
-        self.emit("refit", {"epoch": trained + 1, "metrics": state.refit, "best": state.refitted})
+        self.emit("notice", {"text": refit_text(state, trained, monitor)})
         if state.refitted:
             self.save(best=True, suffix=REFIT)
 
@@ -196,6 +197,9 @@ class Trainer:
         self.state.untrained, start = self.scorer.untrained(read)
         if self.state.solved:
             self.state.start = start
+            name = self.setup.schedule.monitor
+            text = f"the head in closed form, before any training: {name} {start[name]:.3f}"
+            self.emit("notice", {"text": text})
         if TEST in self.sets:
             self.state.untrained_test = self.scorer.fixed(
                 TEST, self.setup.net.backbone, execution.decision.kernel

@@ -16,6 +16,13 @@ BEFORE = -1
 
 _WITHOUT_LOSS = 3  # epochs in a row with a loss of zero before the run says so
 
+_TRY = (
+    f"Lower the learning rate ({setting('optimizer.lr')}), freeze more "
+    f"({setting('freeze.name', 'freeze-all')}), try another loss "
+    f"({setting('loss.name', 'supcon')}) "
+    f"or milder augmentation ({setting('data.augment.enabled', False)}), or train on more classes"
+)
+
 NO_LOSS = (
     f"the loss was 0 in {_WITHOUT_LOSS} epochs in a row: no pair or triplet of a batch violates "
     "the margin, so nothing changes any more. Stop here, or use a larger margin, larger batches, "
@@ -145,6 +152,34 @@ def no_loss(history: list[Metrics]) -> bool:
     return len(last) == _WITHOUT_LOSS and not any(metrics["train_loss"] for metrics in last)
 
 
+def refit_text(state: RunState, epoch: int, monitor: str) -> str:
+    """Return a notice about the head that was computed again for a trained network.
+
+    Args:
+        state: The state, with the metrics of that network.
+        epoch: The epoch of the network, from 0.
+        monitor: The metric that picks the best network.
+    """
+    verdict = "so it replaces the trained head" if state.refitted else "so it is not used"
+    return (
+        f"the head was computed in closed form again, for the network of epoch {epoch + 1}: "
+        f"{monitor} {state.refit[monitor]:.3f}, against {state.history[epoch][monitor]:.3f} with "
+        f"the trained head, {verdict}"
+    )
+
+
+def lost(state: RunState, monitor: str) -> str | None:
+    """Return a notice if no epoch of the training was better than the network before it."""
+    if state.best_epoch != BEFORE or not state.history:
+        return None
+    after = max(metrics[monitor] for metrics in state.history)
+    return (
+        f"the training did not help: {monitor} is {state.start[monitor]:.3f} with the frozen "
+        f"backbone and the head in closed form, and at most {after:.3f} after an epoch, so the run "
+        f"keeps the network from before the training as its best. {_TRY}"
+    )
+
+
 def below_baseline(untrained: Metrics, best: Metrics, monitor: str) -> str | None:
     """Return a notice if the best epoch is worse than the untrained backbone's features."""
     before, after = untrained[monitor], best[monitor]
@@ -152,6 +187,5 @@ def below_baseline(untrained: Metrics, best: Metrics, monitor: str) -> str | Non
         return None
     return (
         f"the run ended below its baseline: {monitor} is {after:.3f} after the best epoch, and "
-        f"{before:.3f} with the untrained backbone's own features. Lower the learning rate "
-        f"({setting('optimizer.lr')}), freeze more, or train on more classes"
+        f"{before:.3f} with the untrained backbone's own features. {_TRY}"
     )

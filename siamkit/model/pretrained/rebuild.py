@@ -14,7 +14,7 @@ from siamkit.interfaces import Backbone, BackboneContext
 from siamkit.model.backbone import WrappedBackbone
 from siamkit.model.build import build_backbone
 from siamkit.model.copying import copied
-from siamkit.model.create import build_head
+from siamkit.model.create import build_head, width_of
 from siamkit.model.heads import Head, as_head
 from siamkit.model.pretrained.folder import Folder, Saved, SavedPart
 from siamkit.model.pruning import Pruning
@@ -105,14 +105,15 @@ def rebuild_head(
         ConfigError: The head was saved as an object, and ``given`` is None.
         CheckpointError: A plugin is missing, or the tensors don't fit.
     """
-    part = folder.saved.head
+    part, reads = folder.saved.head, folder.saved.reads
     if given is not None:
         twin = copied(given, "head")
-        head = as_head(twin, backbone.embedding_dim, f"head {type(given).__name__!r}")
+        where = f"head {type(given).__name__!r}"
+        head = as_head(twin, width_of(backbone, reads), where, reads)
     elif part.kind == "plugin":
         entry = _registered(plugins.get().heads, part, folder)
         options = entry.validate(part.options, str(folder.path), kind="head")
-        head = build_head(part.name, entry, options, backbone)
+        head = build_head(part.name, entry, options, backbone, reads)
     else:
         raise _not_given("head", part, folder)
     load_exactly(head, tensors, f"head {part.name!r} of {folder.path}")

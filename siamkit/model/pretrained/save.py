@@ -105,6 +105,7 @@ def save_net(
             files={},
             pruning=None if net.pruning is None else net.pruning.to_json(),
             int8=None if net.quantized is None else net.quantized.to_json(),
+            reads=net.head.reads,
         )
         chosen, copy = _tried(net, Folder(temporary, draft, {}))
         _write(head | {CHECK: copy.embed(check_images(copy))}, temporary / REST, "head")
