@@ -145,7 +145,7 @@ def engine_of(setup: Setup, sets: Mapping[str, LoadedSet], visits: int, reports:
         dtype=getattr(torch, config.engine.dtype),
         # The int8 part is a part of the network, and what follows it is short.
         kernel="eager" if config.engine.prefix == "int8" else config.engine.prefix,
-        views=config.data.views if config.data.augment.is_random else 1,
+        views=config.data.views if config.data.augment.is_random and config.train.epochs else 1,
     )
     identity = {
         "backbone": config.backbone.name,

@@ -40,6 +40,7 @@ from siamkit.training.state import (
     no_loss,
     out_of_patience,
     refit_text,
+    start_text,
 )
 from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite
 
@@ -113,10 +114,12 @@ class Trainer:
                 if not self.state.untrained:
                     self._score_untrained(execution)
                 self._run_epoch(execution)
-            if self.execution is None and self.state.decision is not None:
+            refitted = self.state.refitted
+            if self.execution is None and self.state.decision is not None and not refitted:
                 self._reenter(self.state.decision)
-            if self._may_refit():
-                self._refit()
+            epoch = self._refit_epoch()
+            if epoch is not None:
+                self._refit(epoch)
 
     def _reenter(self, decision: PhaseDecision) -> None:
         """Restore the last epoch's execution, for a resumed run that has no epoch left to train.
@@ -150,7 +153,7 @@ class Trainer:
         """Compute the head in closed form; in a run without epochs, this is the whole run."""
         execution = None
         if not self.train.epochs:
-            self._apply(FreezePlan.of(self.setup.schedule.stages, ()))
+            self.setup.controller.apply(FreezePlan.of(self.setup.schedule.stages, ()))
             entered = self.engine.enter(range(1))
             execution = self.execution = self.engine.prepare(entered, 0)
             self._keep(execution)
@@ -165,41 +168,48 @@ class Trainer:
         read = read_training(self.setup, self.scorer, execution)
         solve(self.setup, read, torch.tensor(self.splits.train.labels))
 
-    def _may_refit(self) -> bool:
-        """Return whether a head that is computed again may differ from the one at the start."""
+    def _refit_epoch(self) -> int | None:
+        """Return the epoch for whose network the head is computed again; None to leave that out.
+
+        It is the best epoch, or the last one if the backbone was still frozen in the best one.
+        """
         state, schedule = self.state, self.setup.schedule
         if not state.solved or state.refit or not state.history:
-            return False
+            return None
         backbone = {n for s in schedule.stages if s.name != HEAD for n in s.parameters}
         phases = schedule.phases(state.history)
-        return any(not backbone.isdisjoint(phase.plan.trainable) for phase in phases)
+        trains = [p.start_epoch for p in phases if not backbone.isdisjoint(p.plan.trainable)]
+        last = len(state.history) - 1
+        if not trains or trains[0] > last:
+            return None
+        best = best_epoch(state.history, schedule.monitor)
+        return best if best is not None and best >= trains[0] else last
 
-    def _refit(self) -> None:
-        """Compute the head again for the trained network, and keep it if the network is better."""
+    def _refit(self, epoch: int) -> None:
+        """Compute the head again for a trained network, and keep it if that gives the best one."""
         state, monitor = self.state, self.setup.schedule.monitor
-        trained = best_epoch(state.history, monitor)
-        assert trained is not None
-        assert state.trained_checkpoint is not None
-        folder = self.run_dir.checkpoints / state.trained_checkpoint
-        load_model_tensors(self.setup, checkpoint.load_network(folder).model)
+        if epoch == best_epoch(state.history, monitor):
+            assert state.trained_checkpoint is not None
+            folder = self.run_dir.checkpoints / state.trained_checkpoint
+            load_model_tensors(self.setup, checkpoint.load_network(folder).model)
+        # The held-out images are embedded anew: the rows may be those of another epoch's network.
+        self.execution = None
         self.setup.controller.apply(FreezePlan.of(self.setup.schedule.stages, ()))
         self._load_solved(None)
         read = self.scorer.embedded(VAL, self.setup.net.extractor, None)
         _, state.refit = self.scorer.untrained(read)
-        if state.refit[monitor] > state.best[monitor]:
-            state.refitted, state.best_epoch = True, trained
-        self.emit("notice", {"text": refit_text(state, trained, monitor)})
+        before = state.best[monitor]
+        if state.refit[monitor] > before:
+            state.refitted, state.best_epoch = True, epoch
+        self.emit("notice", {"text": refit_text(state, epoch, before, monitor)})
         if state.refitted:
             self.save(best=True, suffix=REFIT)
 
     def _score_untrained(self, execution: Execution) -> None:
         read = self.scorer.read(VAL, execution)
-        self.state.untrained, start = self.scorer.untrained(read)
-        if self.state.solved:
-            self.state.start = start
-            name = self.setup.schedule.monitor
-            text = f"the head in closed form, before any training: {name} {start[name]:.3f}"
-            self.emit("notice", {"text": text})
+        self.state.untrained, self.state.start = self.scorer.untrained(read)
+        if self.state.solved and self.train.epochs:
+            self.emit("notice", {"text": start_text(self.state, self.setup.schedule.monitor)})
         if TEST in self.sets:
             self.state.untrained_test = self.scorer.fixed(
                 TEST, self.setup.net.backbone, execution.decision.kernel
@@ -289,7 +299,7 @@ class Trainer:
         }
         state.history.append(record)
         monitor = self.setup.schedule.monitor
-        best = best_epoch(state.history, monitor) == state.epoch
+        trained = best_epoch(state.history, monitor) == state.epoch
         state.best_epoch = best_of(state.history, state.start, monitor)
         self.emit(
             "epoch_end",
@@ -299,7 +309,7 @@ class Trainer:
                 "train_loss": record["train_loss"],
                 "metrics": metrics,
                 "train_metrics": train_metrics,
-                "best": best,
+                "best": state.best_epoch == state.epoch,
                 "train_seconds": train_seconds,
                 "seconds": time.perf_counter() - started,
             },
@@ -310,10 +320,11 @@ class Trainer:
         state.stopped_early = state.epoch < self.train.epochs and out_of_patience(
             state.history, monitor, self.train.patience
         )
-        self.save(best=best)
+        self.save(best=trained)
         if state.stopped_early:
-            assert state.best_epoch is not None
-            self.emit("early_stop", {"epoch": state.epoch, "best_epoch": state.best_epoch + 1})
+            best = best_epoch(state.history, monitor)
+            assert best is not None
+            self.emit("early_stop", {"epoch": state.epoch, "best_epoch": best + 1})
 
     def _remark(self) -> None:
         """Emit a notice if the embeddings or the loss have a problem, once for each problem."""
@@ -365,7 +376,7 @@ class Trainer:
         require_finite(changing, self.train.precision)
         state.scaler = self.epoch.stepper.scaler.state_dict()
         name = checkpoint.name_of(state.epoch, state.step) + suffix
-        first = checkpoint.name_of(0, 0) if state.solved else None
+        first = checkpoint.name_of(0, 0)
         if best:
             state.trained_checkpoint = name
         state.best_checkpoint = first if state.best_epoch == BEFORE else state.trained_checkpoint

@@ -50,8 +50,7 @@ class RunState:
         best_checkpoint: The name of the checkpoint of the best network, or None.
         trained_checkpoint: The name of the checkpoint that was saved after the best epoch of the
             training, or None.
-        start: Validation metrics of the network before the first step, if the head was computed in
-            closed form; else empty.
+        start: Validation metrics of the network before the first step; empty before it is scored.
         refit: Validation metrics of the best epoch's network with a head that was computed again;
             empty if that was not tried.
         solved: Whether the head was computed in closed form.
@@ -152,19 +151,25 @@ def no_loss(history: list[Metrics]) -> bool:
     return len(last) == _WITHOUT_LOSS and not any(metrics["train_loss"] for metrics in last)
 
 
-def refit_text(state: RunState, epoch: int, monitor: str) -> str:
+def start_text(state: RunState, monitor: str) -> str:
+    """Return a notice about the network whose head was computed before the training."""
+    return f"the head in closed form, before any training: {monitor} {state.start[monitor]:.3f}"
+
+
+def refit_text(state: RunState, epoch: int, best: float, monitor: str) -> str:
     """Return a notice about the head that was computed again for a trained network.
 
     Args:
         state: The state, with the metrics of that network.
         epoch: The epoch of the network, from 0.
+        best: The metric of the best network so far.
         monitor: The metric that picks the best network.
     """
-    verdict = "so it replaces the trained head" if state.refitted else "so it is not used"
+    verdict = "so it is kept" if state.refitted else "so it is not used"
     return (
         f"the head was computed in closed form again, for the network of epoch {epoch + 1}: "
-        f"{monitor} {state.refit[monitor]:.3f}, against {state.history[epoch][monitor]:.3f} with "
-        f"the trained head, {verdict}"
+        f"{monitor} {state.refit[monitor]:.3f}, and {state.history[epoch][monitor]:.3f} with the "
+        f"trained head. The best so far was {best:.3f}, {verdict}"
     )
 
 
@@ -174,9 +179,9 @@ def lost(state: RunState, monitor: str) -> str | None:
         return None
     after = max(metrics[monitor] for metrics in state.history)
     return (
-        f"the training did not help: {monitor} is {state.start[monitor]:.3f} with the frozen "
-        f"backbone and the head in closed form, and at most {after:.3f} after an epoch, so the run "
-        f"keeps the network from before the training as its best. {_TRY}"
+        f"the training did not help: {monitor} was {state.start[monitor]:.3f} before the first "
+        f"step, and is at most {after:.3f} after an epoch, so the run keeps the network from "
+        f"before the training as its best. {_TRY}"
     )
 
 

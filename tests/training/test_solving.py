@@ -239,11 +239,11 @@ def test_a_run_says_what_to_try_only_if_training_lost():
     assert lost(RunState(best_epoch=BEFORE), "recall@1") is None
 
 
-@pytest.mark.parametrize(("kept", "words"), [(True, "replaces"), (False, "not used")])
+@pytest.mark.parametrize(("kept", "words"), [(True, "it is kept"), (False, "not used")])
 def test_the_verdict_on_a_refitted_head_is_said(kept: bool, words: str):
     state = RunState(history=[{"recall@1": 0.4}], refit={"recall@1": 0.3}, refitted=kept)
-    text = refit_text(state, 0, "recall@1")
-    assert words in text and "0.300" in text and "0.400" in text and "epoch 1" in text
+    text = refit_text(state, 0, 0.45, "recall@1")
+    assert all(part in text for part in (words, "0.450", "0.300", "0.400", "epoch 1"))
 
 
 def test_checkpoints_of_a_solved_run_keep_the_first(run_values: Values) -> None:
