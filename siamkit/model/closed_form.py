@@ -24,7 +24,10 @@ class and as good on larger ones (``tests/benchmarks/closed_form.py``).
 """
 
 _RIDGE = 1e-10
-"""A share of the mean variance that is added to each variance, for features without any spread."""
+"""A share of a variance that counts as nothing.
+
+So much of the mean variance is added to each variance, for features without any spread.
+"""
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,10 @@ def _principal(centred: Matrix, width: int) -> Matrix:
     if not centred.any():
         return np.zeros((0, centred.shape[1]))
     width = min(width, *centred.shape)
-    directions: Matrix = PCA(width, random_state=0).fit(centred).components_
+    fitted = PCA(width, random_state=0).fit(centred)
+    # Beyond the rank, such as the number of images less one, directions are rounding errors.
+    variances = fitted.explained_variance_
+    directions: Matrix = fitted.components_[variances > _RIDGE * variances[0]]
     return directions
 
 

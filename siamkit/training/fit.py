@@ -91,7 +91,7 @@ def fit(
             if restart:
                 run_dir.restart()
             found = None
-            if config.optimizer.lr == "auto":
+            if config.optimizer.lr == "auto" and config.train.epochs:
                 with run_dir.discarded_on_error():
                     found = rate_of_run(config, registries, splits, listeners)
                 setup, splits = _with_rate(setup, splits, registries, found)

@@ -390,7 +390,11 @@ class Trainer:
                 frozen=frozen,
             ),
             best=state.best_checkpoint,
-            others=(first, state.trained_checkpoint),
+            # What is best before the first step or among the epochs may still become the best.
+            others=(
+                first if state.best_epoch in (None, BEFORE) else None,
+                state.trained_checkpoint if state.solved else None,
+            ),
             keep=self.train.keep_checkpoints,
         )
         self._saved = time.monotonic(), state.step, state.largest_pass

@@ -212,6 +212,28 @@ def test_a_frozen_backbone_needs_no_second_closed_form(run_values: Values) -> No
     assert not any("again" in text for text in watch.notices)
 
 
+def test_a_head_that_reads_stages_cannot_be_pruned(run_values: Values) -> None:
+    values = run_values(train=NOTHING)
+    api.fit(values)
+    with pytest.raises(ConfigError, match="cannot be pruned: its head reads several stages"):
+        siamkit.prune(values["run_dir"])
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch"])
+def test_the_exported_network_is_one_graph_with_the_same_embeddings(
+    run_values: Values, tmp_path: Path, form: str
+) -> None:
+    values = run_values(train=NOTHING)
+    api.fit(values)
+    result = siamkit.export(values["run_dir"], tmp_path / form, format=form)
+    assert result["cosine"] > 0.99999
+    if form == "torch":
+        loaded = siamkit.from_pretrained(tmp_path / form)
+        assert len(loaded.head.reads) == HEAD["stages"] - 1
+    else:
+        assert [p.name for p in (tmp_path / form).glob("*.onnx")] == ["model.onnx"]
+
+
 # --- decisions -----------------------------------------------------------------------------------
 
 
@@ -246,8 +268,16 @@ def test_the_verdict_on_a_refitted_head_is_said(kept: bool, words: str):
     assert all(part in text for part in (words, "0.450", "0.300", "0.400", "epoch 1"))
 
 
-def test_checkpoints_of_a_solved_run_keep_the_first(run_values: Values) -> None:
-    values = run_values(train={"epochs": 4, "keep_checkpoints": 1})
-    api.fit(values)
-    names = [p.name for p in checkpoint.newest_first(Path(values["run_dir"]) / "checkpoints")]
-    assert checkpoint.name_of(0, 0) in names and len(names) <= 4
+def test_what_may_still_be_the_best_is_kept(run_values: Values) -> None:
+    values = run_values(train={"epochs": 3, "keep_checkpoints": 1})
+    root = Path(values["run_dir"]) / "checkpoints"
+    found: list[bool] = []
+
+    def look(event: siamkit.Event) -> None:
+        if event.name == "checkpoint" and event.data["epoch"]:
+            state = checkpoint.load_state(checkpoint.newest_first(root)[0]).state
+            names = {folder.name for folder in checkpoint.newest_first(root)}
+            found.append({state["best_checkpoint"], state["trained_checkpoint"]} <= names)
+
+    api.fit(values, listeners=[look])
+    assert len(found) >= 3 and all(found)
