@@ -234,6 +234,44 @@ def test_the_exported_network_is_one_graph_with_the_same_embeddings(
         assert [p.name for p in (tmp_path / form).glob("*.onnx")] == ["model.onnx"]
 
 
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [2, 3, 4])
+def test_a_resumed_run_is_bit_equal_also_with_a_refitted_head(
+    run_values: Values, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    plain = loop.Scorer.untrained
+
+    def measured(self: Any, read: Any) -> Any:
+        before, after = plain(self, read)
+        if self.state.history:  # the refitted head is the best
+            after = {**after, "recall@1": 2.0}
+        return before, after
+
+    monkeypatch.setattr(loop.Scorer, "untrained", measured)
+    sections: dict[str, Any] = {"train": {"epochs": 2}, "freeze": {"name": "stages", "warmup": 1}}
+    whole = api.fit(run_values("whole", **sections))
+    seen: list[str] = []
+
+    def kill(event: siamkit.Event) -> None:
+        if event.name == "checkpoint":
+            seen.append(event.name)
+            if len(seen) == at:
+                raise Killed
+
+    values = run_values("killed", **sections)
+    with pytest.raises(Killed):
+        api.fit(values, listeners=[kill])
+    resumed = api.resume(values["run_dir"])
+    assert resumed["metrics"] == whole["metrics"]
+    assert whole["metrics"]["best"]["recall@1"] == 2.0
+    one, two = (network(Path(r["run_dir"])) for r in (whole, resumed))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert resumed["calibration"]["threshold"] == whole["calibration"]["threshold"]
+
+
 # --- decisions -----------------------------------------------------------------------------------
 
 
