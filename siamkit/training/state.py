@@ -20,7 +20,7 @@ _TRY = (
     f"Lower the learning rate ({setting('optimizer.lr')}), freeze more "
     f"({setting('freeze.name', 'freeze-all')}), try another loss "
     f"({setting('loss.name', 'supcon')}) "
-    f"or milder augmentation ({setting('data.augment.enabled', False)}), or train on more classes"
+    f"or another augmentation ({setting('data.augment.preset', 'marks')}), or train on more classes"
 )
 
 NO_LOSS = (
