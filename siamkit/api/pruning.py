@@ -166,6 +166,8 @@ def _config(run: OpenRun, changes: Layer, epochs: int | None) -> RunConfig:
     layers = [run.dir.read_config(trackers=True), changes]
     if epochs is not None:
         where = argument("finetune_epochs")
+        if isinstance(epochs, int) and epochs < 1:
+            raise ConfigError("must be greater than or equal to 1", where=where, got=epochs)
         layers.append(Layer({"train": {"epochs": epochs}}, lambda key: where))
     _ = run.config  # checks it
     return resolve(run.registries, *layers, where=str(run.dir.config))

@@ -153,7 +153,7 @@ def engine_of(setup: Setup, sets: Mapping[str, LoadedSet], visits: int, reports:
         "timm": importlib.metadata.version("timm"),
     }
     inputs = {name: part for name, part in sets.items() if name not in (TEST, SOLVE)}
-    if not config.train.epochs:
+    if not config.train.epochs and SOLVE in sets:
         inputs = {TRAIN: sets[SOLVE], VAL: sets[VAL]}
         if settings.cache == "auto":
             # One run never reads its rows twice, but the next one on these images will.
