@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         Progress,
         Scheduler,
         Stage,
+        StageOptions,
         Triplets,
     )
     from siamkit.model.siamese import SiameseNet
@@ -100,7 +101,7 @@ _HOME = {
     "siamkit.interfaces": (
         "Backbone", "BackboneContext", "Event", "FreezePlan", "FreezePolicy", "Loss",
         "LossContext", "Pairs", "Phase", "Preprocessing", "Progress", "Scheduler",
-        "Stage", "Triplets",
+        "Stage", "StageOptions", "Triplets",
     ),
     "siamkit.model.siamese": ("SiameseNet",),
     "siamkit.options": ("Options",),
@@ -130,6 +131,7 @@ __all__ = [
     "SiameseNet",
     "SiamkitError",
     "Stage",
+    "StageOptions",
     "Triplets",
     "Verdict",
     "__version__",

@@ -60,7 +60,10 @@ def siamkit_register_backbones(register: Register) -> None:
 def siamkit_register_heads(register: Register) -> None:
     """Register heads: ``build(options, in_features: int) -> nn.Module``.
 
-    The module maps features ``[N, in_features]`` to embeddings ``[N, E]``.
+    The module maps features ``[N, in_features]`` to embeddings ``[N, E]``. If the options are
+    :class:`siamkit.StageOptions`, the features are the pooled outputs of several stages. If the
+    module has a method ``closed_form(features [N, D], labels [N])`` that returns its state, a run
+    loads this state before the first step.
     """
 
 

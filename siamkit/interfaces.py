@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from siamkit.errors import ConfigError, did_you_mean
@@ -265,6 +266,25 @@ class Backbone(nn.Module, ABC):
             granularity: ``stage``: whole stages, such as ``layer3``. ``block``: each block of a
                 stage is a unit of its own.
         """
+
+
+# --- heads ---------------------------------------------------------------------------------------
+
+
+class StageOptions(Options):
+    """The options of a head that reads several stages of the backbone.
+
+    ``build(options, in_features)`` of such a head gets the width of all stages' pooled outputs
+    together. Its module maps them, ``[N, in_features]``, to embeddings. Each stage's part is
+    L2-normalised, and the earliest stage comes first.
+    """
+
+    stages: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="The number of stages to read, counted from the backbone's last.",
+    )
 
 
 # --- losses --------------------------------------------------------------------------------------

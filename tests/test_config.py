@@ -343,9 +343,9 @@ def test_an_option_of_another_entry_is_unknown(refusal):
 
 def test_an_error_names_the_layer_that_the_value_came_from(refusal, tmp_path):
     file = tmp_path / "run.yaml"
-    file.write_text("loss: {margin: -1}\ntrain: {epochs: 0, seed: 1}\n")
+    file.write_text("loss: {margin: -1}\ntrain: {epochs: -1, seed: 1}\n")
     text = refusal(read_file(file), parse_sets(["train.seed=-1"]), flags(batch_size=1))
-    assert f"{file}: train.epochs: must be greater than or equal to 1, got 0" in text
+    assert f"{file}: train.epochs: must be greater than or equal to 0, got -1" in text
     assert "--set train.seed: must be greater than or equal to 0, got -1" in text
     assert "--batch_size: must be greater than or equal to 2, got 1" in text
 
@@ -365,8 +365,8 @@ def test_an_unknown_name_says_where_it_stands(refusal, tmp_path):
 
 
 def test_plain_values_take_the_given_place(refusal):
-    assert refusal({"train": {"epochs": 0}}, where="cfg").startswith("cfg: train.epochs: must be")
-    assert refusal({"train": {"epochs": 0}}).startswith("train.epochs: must be")
+    assert refusal({"train": {"epochs": -1}}, where="cfg").startswith("cfg: train.epochs: must be")
+    assert refusal({"train": {"epochs": -1}}).startswith("train.epochs: must be")
 
 
 def test_checks_across_keys_name_the_key_and_not_the_section(refusal):
@@ -556,11 +556,11 @@ def test_a_folder_that_is_named_alone_is_relative_to_the_file(config, tmp_path):
 def test_all_problems_of_a_file_are_told_at_once(refusal, tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text(
-        "train: {epochs: 0}\nloss: {name: triplet, margin: -1}\nfreeze: stagse\nhed: mlp\n"
+        "train: {epochs: -1}\nloss: {name: triplet, margin: -1}\nfreeze: stagse\nhed: mlp\n"
     )
     text = refusal(read_file(file))
     assert text.startswith("4 problems:")
     for place in ("train.epochs", "loss.margin", "freeze.name", "hed"):
         assert f"\n  {file}: {place}: " in text
     # Of a section that is no component, nothing more can be told.
-    assert refusal({"loss": 3, "train": {"epochs": 0}}).startswith("2 problems:")
+    assert refusal({"loss": 3, "train": {"epochs": -1}}).startswith("2 problems:")

@@ -110,6 +110,6 @@ def _own(run: OpenRun, device: str) -> HeldOut:
 
 def _embedded(run: OpenRun, embedder: Embedder, part: str, images: ImageSet) -> HeldOut:
     embeddings = embedder.embed(images.samples).numpy()
-    epoch, network = run.best.state["best_epoch"], run.best.network
+    epoch, network = run.best_epoch, run.best.network
     preprocessing = embedder.net.preprocessing
     return HeldOut(part, images, embeddings, epoch, network, preprocessing, digest(images))

@@ -195,7 +195,7 @@ def _origin(run: OpenRun, subject: Subject) -> Origin:
         run=run.path.absolute().name,
         which="best",
         checkpoint=run.best.name,
-        epoch=run.best.state["best_epoch"] + 1,
+        epoch=run.best_epoch + 1,
         fingerprint=fingerprint_of(subject.net),
         config=digest_of(decisive(run.config)),
         data={part: value for part, value in digests.items() if value not in (None, nothing)},

@@ -98,5 +98,5 @@ def facts_of(run: OpenRun) -> CardFacts:
     if is_there(run.dir.calibration):
         calibration = run.calibration()
     held = run.final_held_out("test") or run.final_held_out("val")
-    epoch: int = run.best.state["best_epoch"]
+    epoch = run.best_epoch
     return CardFacts.of(run.log, run.dir.events, run.config, calibration, held, epoch)

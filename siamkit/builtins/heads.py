@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from siamkit.hookspecs import Register, hookimpl
-from siamkit.interfaces import Options
+from siamkit.interfaces import Options, StageOptions
+from siamkit.model.closed_form import Affine, lda, wccn
 from siamkit.model.heads import Head
 
 
@@ -43,6 +47,39 @@ class ResidualOptions(Options):
     hidden: int = Field(512, ge=1, description="Width of the hidden layer.")
 
 
+class MultistageOptions(StageOptions):
+    """Options of ``multistage``."""
+
+    dim: int = Field(256, ge=1, description="Dimensions of the embedding.")
+    method: Literal["wccn", "lda"] = Field(
+        "wccn",
+        description="Closed form. wccn: whiten by the covariance within classes, then PCA. lda: "
+        "linear discriminant analysis; at most as many dimensions as classes less one are used.",
+    )
+
+
+class Multistage(nn.Linear):
+    """A linear layer whose weights are computed from features and labels in closed form.
+
+    Args:
+        in_features: The width of the features.
+        dim: The width of the embeddings.
+        method: Computes the weights.
+    """
+
+    def __init__(self, in_features: int, dim: int, method: Callable[..., Affine]) -> None:
+        super().__init__(in_features, dim)
+        nn.init.orthogonal_(self.weight)
+        nn.init.zeros_(self.bias)
+        self._method = method
+
+    def closed_form(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the weights that ``features [N, D]`` and ``labels [N]`` determine."""
+        solved = self._method(features.double().numpy(), labels.numpy(), self.out_features)
+        named = {"weight": solved.weight, "bias": solved.bias}
+        return {name: torch.from_numpy(value).float() for name, value in named.items()}
+
+
 class Gated(nn.Module):
     """A gated residual, ``x + gate * inner(x)``; the gate starts at 0 (Bachlechner et al. 2021)."""
 
@@ -65,6 +102,7 @@ def siamkit_register_heads(register: Register) -> None:
     register("bnneck", build_bnneck, options=BNNeckOptions)
     register("identity", build_identity, options=IdentityOptions)
     register("residual", build_residual, options=ResidualOptions)
+    register("multistage", build_multistage, options=MultistageOptions)
 
 
 def build_mlp(options: MlpOptions, in_features: int) -> Head:
@@ -99,6 +137,12 @@ def build_identity(options: IdentityOptions, in_features: int) -> Head:
 def build_residual(options: ResidualOptions, in_features: int) -> Head:
     """The features plus a gated MLP; the gate starts at 0, so training starts at the features."""
     return Head(in_features, Gated(nn.Sequential(*_mlp(in_features, options.hidden, in_features))))
+
+
+def build_multistage(options: MultistageOptions, in_features: int) -> Head:
+    """One linear layer over several stages, computed in closed form before it is trained."""
+    method = {"wccn": wccn, "lda": lda}[options.method]
+    return Head(options.dim, Multistage(in_features, options.dim, method))
 
 
 def _mlp(in_features: int, hidden: int, out_features: int) -> list[nn.Module]:

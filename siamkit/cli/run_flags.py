@@ -121,7 +121,9 @@ class RunFlags:
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Passes over the training images. Default: 12.", rich_help_panel=_TRAINING
+            help="Passes over the training images; 0: compute the head in closed form. "
+            "Default: 12.",
+            rich_help_panel=_TRAINING,
         ),
     ] = None
     batch_size: Annotated[

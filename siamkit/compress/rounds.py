@@ -80,7 +80,7 @@ class Source:
     def about(self) -> str:
         """The name, the epoch and the digest of the network, as text."""
         best = self.run.checkpoint("best")
-        epoch = best.state["best_epoch"] + 1
+        epoch = self.run.best_epoch + 1
         return f"{self.run.path.absolute().name}, epoch {epoch} (network {best.network[:12]})"
 
 

@@ -22,6 +22,9 @@ from siamkit.errors import ConfigError, PluginError, SiamkitError
 from siamkit.problems import Namer, config_error
 from siamkit.registry import Registry
 
+CLOSED_FORM = "multistage"
+"""The head of a run without epochs, if the user names none."""
+
 
 def resolve(
     registries: Mapping[str, Registry],
@@ -42,6 +45,8 @@ def resolve(
     """
     kept = fitting([RunConfig().to_values(), *layers])
     values = merge(*kept)
+    if _needs_closed_form(values, kept[1:]):
+        values["head"]["name"] = CLOSED_FORM
     name = _namer(kept, where)
     problems: list[SiamkitError] = []
     config = None
@@ -66,6 +71,13 @@ def resolve(
     complete = config.model_copy(update={**update, "track": trackers})
     _RESOLVED[id(complete)] = complete
     return complete
+
+
+def _needs_closed_form(values: Values, layers: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a run has no epochs and no layer names its head."""
+    train = values.get("train")
+    without = isinstance(train, Mapping) and train.get("epochs") == 0
+    return without and not any(Layer(layer, str).sets("head.name") for layer in layers)
 
 
 def _components(values: Values, config: RunConfig | None) -> dict[str, list[Component]]:

@@ -151,9 +151,10 @@ class TrainConfig(Section):
 
     epochs: int = Field(
         12,
-        ge=1,
+        ge=0,
         le=100_000,
-        description="The number of epochs. An epoch uses every training image at least once.",
+        description="The number of epochs. An epoch uses every training image at least once. 0: "
+        "compute the head in closed form, without training.",
     )
     batch_size: int = Field(
         64, ge=2, description="Images per optimizer step: P classes x K images per class."

@@ -18,12 +18,14 @@ from torch.utils._pytree import tree_leaves
 from siamkit.freezing.hold import is_held
 from siamkit.interfaces import FreezePlan, Stage
 from siamkit.model.names import named_modules, named_parameters, parent, submodule
+from siamkit.model.reading import READER
 from siamkit.model.trace import watch
 
 FEATURES = "features"
 """The name of the boundary after the whole backbone, at its pooled features ``[N, D]``."""
 
-_BACKBONE = "backbone"
+_FEATURES = ("backbone", READER)
+"""The modules of a SiameseNet that return what the head reads."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Boundary:
     @property
     def is_features(self) -> bool:
         """Whether the prefix is the whole backbone of a SiameseNet."""
-        return self.module == _BACKBONE  # not by name: a stage may be called "features" too
+        return self.module in _FEATURES  # not by name: a stage may be called "features" too
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -85,7 +87,8 @@ def find_boundaries(
             if unit.output is None:
                 continue
             name = stage.name if not stage.blocks or unit is stage.blocks[-1] else unit.name
-            boundaries.append(_boundary(name, unit.output, frozen))
+            title = FEATURES if unit.output in _FEATURES else name
+            boundaries.append(_boundary(title, unit.output, frozen))
             before = {p for u in frozen for p in u.parameters}
             for module in _around(unit.output):
                 inside = {name_of[id(p)] for p in submodule(net, module).parameters()}
@@ -94,7 +97,7 @@ def find_boundaries(
                 if not _adds_to_its_parts(submodule(net, module)):
                     continue
                 within = set(stage.parameters).issuperset(inside)
-                title = name if within else FEATURES if module == _BACKBONE else module
+                title = name if within else FEATURES if module in _FEATURES else module
                 boundaries.append(_boundary(title, module, frozen))
     return _deepest_first(boundaries)
 

@@ -151,7 +151,7 @@ def place(
         An index into ``row_bytes``, and the number of views; None for a new view in every epoch.
     """
     views = wanted or AUTO_VIEWS
-    fitting = [(budget // max(size, 1) - held_out) // images for size in row_bytes]
+    fitting = [(budget // max(size, 1) - held_out) // max(images, 1) for size in row_bytes]
     for index, most in enumerate(fitting):
         if most >= min(views, epochs):
             return index, views

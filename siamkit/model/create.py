@@ -10,12 +10,13 @@ from pydantic import BaseModel
 
 from siamkit.config import DataConfig, RunConfig, options_of
 from siamkit.errors import calling
-from siamkit.interfaces import BackboneContext, Preprocessing
+from siamkit.interfaces import Backbone, BackboneContext, Preprocessing, StageOptions
 from siamkit.model.build import build_backbone
-from siamkit.model.heads import Head, as_head
+from siamkit.model.heads import Head, Reads, as_head
 from siamkit.model.origin import NamedPart, Origin
 from siamkit.model.pruning import Pruning
 from siamkit.model.quantized import Quantized
+from siamkit.model.reading import StageReader, outputs_of
 from siamkit.model.siamese import SiameseNet
 from siamkit.registry import Entry, Registry, whose
 
@@ -65,7 +66,7 @@ def create_net(
         built.backbone.stages()  # discovered now, while all modules still run
         quantized.apply(built.backbone, str(config.backbone.int8))
     head_entry, head_options = options_of(config.head, registries["head"])
-    head = build_head(config.head.name, head_entry, head_options, built.backbone.embedding_dim)
+    head = build_head(config.head.name, head_entry, head_options, built.backbone)
     net = SiameseNet(
         built.backbone,
         head,
@@ -93,19 +94,31 @@ def prepared(preprocessing: Preprocessing, data: DataConfig) -> Preprocessing:
     return replace(preprocessing, fit=fit, value_range=data.value_range)
 
 
-def build_head(name: str, entry: Entry, options: BaseModel, in_features: int) -> Head:
-    """Build a head.
+def build_head(
+    name: str, entry: Entry, options: BaseModel, backbone: Backbone, reads: Reads = None
+) -> Head:
+    """Build a head. If its options are :class:`StageOptions`, it reads several stages.
 
     Args:
         name: The head's name.
         entry: The head's entry in the registry.
         options: The validated options of the entry.
-        in_features: The width of the backbone's features.
+        backbone: The backbone whose features or stages the head reads.
+        reads: The modules whose outputs the head reads; None for those that its options name.
 
     Raises:
+        ConfigError: The head reads stages that the backbone does not have.
         PluginError: The plugin failed.
     """
+    if isinstance(options, StageOptions) and reads is None:
+        reads = outputs_of(backbone, options.stages)
+    in_features = width_of(backbone, reads)
     head = whose("head", name, entry.distribution)
     with calling(head, "failed to build"):
         module = entry.build(options, in_features)
-    return as_head(module, in_features, head)
+    return as_head(module, in_features, head, reads)
+
+
+def width_of(backbone: Backbone, reads: Reads) -> int:
+    """Return the width of what a head gets that reads some modules of a backbone."""
+    return backbone.embedding_dim if reads is None else StageReader(backbone, reads).width

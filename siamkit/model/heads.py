@@ -6,6 +6,7 @@ A head maps features ``[N, D]`` to embeddings ``[N, E]``, which
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,27 +15,61 @@ from torch import Tensor, nn
 from siamkit.errors import PluginError
 from siamkit.model.trace import evaluating
 
+ClosedForm = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
+"""Returns a head's state, given features ``[N, D]`` and labels ``[N]``."""
+
+Reads = tuple[str, ...] | None
+"""Names of modules of a backbone; None for the backbone's own features alone."""
+
 
 class Head(nn.Sequential):
-    """Layers from features ``[N, D]`` to embeddings ``[N, embedding_dim]``."""
+    """Layers from features ``[N, D]`` to embeddings ``[N, embedding_dim]``.
 
-    def __init__(self, embedding_dim: int, *layers: nn.Module) -> None:
+    Attributes:
+        embedding_dim: The width of the embeddings.
+        reads: Names of the backbone's modules whose pooled outputs the head gets beside the
+            features, see :mod:`siamkit.model.reading`; None if it gets the features alone.
+    """
+
+    def __init__(self, embedding_dim: int, *layers: nn.Module, reads: Reads = None) -> None:
         super().__init__(*layers)
         self.embedding_dim = embedding_dim
+        self.reads = reads
+
+    @property
+    def closed_form(self) -> ClosedForm | None:
+        """Returns the head's state that features and labels determine; None if nothing does.
+
+        A module states it as a method ``closed_form``, with the names of its own tensors.
+        """
+        methods = [(n, getattr(m, "closed_form", None)) for n, m in self.named_children()]
+        found = [(name, method) for name, method in methods if callable(method)]
+        if len(found) != 1:
+            return None
+        ((place, solve),) = found
+
+        def solved(features: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
+            state = solve(features, labels)
+            return {f"{place}.{name}": tensor for name, tensor in state.items()}
+
+        return solved
 
 
-def as_head(module: Any, in_features: int, whose: str) -> Head:
+def as_head(module: Any, in_features: int, whose: str, reads: Reads = None) -> Head:
     """Return the result of a plugin's ``build`` as a head; a :class:`Head` unchanged.
 
     Args:
         module: A module that maps features ``[N, in_features]`` to embeddings ``[N, E]``.
         in_features: The width of the backbone's features.
         whose: The head's name in messages, such as ``head 'mlp' of siamkit``.
+        reads: What the head reads; see :class:`Head`.
 
     Raises:
         PluginError: The result is not a module, or the module's forward does not return embeddings.
     """
     if isinstance(module, Head):
+        if reads is not None:
+            module.reads = reads
         return module
     if not isinstance(module, nn.Module):
         raise PluginError(
@@ -56,4 +91,4 @@ def as_head(module: Any, in_features: int, whose: str) -> Head:
         raise PluginError(
             f"{whose}: the forward must return embeddings", got=shape, allowed="[N, E] for N images"
         )
-    return Head(embeddings.shape[1], module)
+    return Head(embeddings.shape[1], module, reads=reads)

@@ -105,7 +105,7 @@ def _outputs(
     with _noting_makers(module) as makers:
         output = run(blank(module, channels, size))
     outputs, channels_last = [(size, output)], False
-    for other in _other_sizes(size):
+    for other in other_sizes(size):
         image = blank(module, channels, other)
         # Forwards that use view() can fail in channels_last. Trying it here needs no extra forward.
         for layout in (torch.channels_last, torch.contiguous_format):
@@ -150,7 +150,7 @@ def _layout(shapes: Sequence[tuple[_Size, tuple[int, ...]]], layers: Sequence[nn
     return layout
 
 
-def _other_sizes(size: _Size) -> list[_Size]:
+def other_sizes(size: _Size) -> list[_Size]:
     """Return other image sizes to compare: about half the size, and twice the size."""
     half = tuple(max(32, -(-side // 64) * 32) for side in size)
     double = tuple(2 * side for side in size)

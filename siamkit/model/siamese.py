@@ -15,6 +15,7 @@ from siamkit.model.heads import Head
 from siamkit.model.origin import Origin
 from siamkit.model.pruning import Pruning
 from siamkit.model.quantized import Quantized
+from siamkit.model.reading import StageReader
 from siamkit.model.trace import autocasting, dtype_of, evaluating
 from siamkit.model.unit import unit
 from siamkit.registry import whose
@@ -27,7 +28,8 @@ class SiameseNet(TextRepr, nn.Module):
     Args:
         backbone: Maps images ``[N, C, H, W]`` to features ``[N, D]``.
         head: Maps features ``[N, D]`` to embeddings ``[N, E]``, with the attribute
-            ``embedding_dim`` for E.
+            ``embedding_dim`` for E. If its attribute ``reads`` is not None, it gets the
+            pooled outputs of these modules of the backbone beside the features.
         normalize: Whether to L2-normalise the embeddings.
         preprocessing: How images must be prepared for the network; None for the backbone's own.
 
@@ -38,6 +40,7 @@ class SiameseNet(TextRepr, nn.Module):
             Python objects alone.
         pruning: The record of the channels that the backbone lacks; None if it is whole.
         quantized: The record of the backbone's part that is computed in int8; None without one.
+        reader: Runs the backbone for a head that reads several stages; None for other heads.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class SiameseNet(TextRepr, nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.reader = None if head.reads is None else StageReader(backbone, head.reads)
         self.normalize = normalize
         self.preprocessing = preprocessing or backbone.preprocessing
         self.origin: Origin | None = None
@@ -78,8 +82,17 @@ class SiameseNet(TextRepr, nn.Module):
         """The width E of the embeddings."""
         return self.head.embedding_dim
 
+    @property
+    def extractor(self) -> nn.Module:
+        """The module that maps images to what the head reads: the backbone, or the reader."""
+        return self.backbone if self.reader is None else self.reader
+
+    def own_features(self, read: Tensor) -> Tensor:
+        """Return the backbone's features ``[N, D]`` in what the head reads."""
+        return read if self.reader is None else self.reader.own(read)
+
     def project(self, features: Tensor) -> Tensor:
-        """Return the embeddings ``[N, E]`` of the backbone's features ``[N, D]``."""
+        """Return the embeddings ``[N, E]`` of what the head reads ``[N, D]``."""
         dtype = dtype_of(self.head)
         if dtype is not None and not autocasting(features):
             features = features.to(dtype)
@@ -112,7 +125,7 @@ class SiameseNet(TextRepr, nn.Module):
             ``others``.
         """
         if others is None:
-            return self.project(self.backbone(images))
+            return self.project(self.extractor(images))
         if images.shape[1:] != others.shape[1:]:
             return self(images), self(others)
         both = self(torch.cat([images, others]))
@@ -140,6 +153,8 @@ class SiameseNet(TextRepr, nn.Module):
         stages: Sequence[Stage] = self.backbone.stages(granularity)
         parameters = tuple(f"{HEAD}.{name}" for name, _ in self.head.named_parameters())
         prefixed = tuple(stage.prefixed("backbone.") for stage in stages)
+        if self.reader is not None:
+            prefixed = self.reader.stages(prefixed)
         if not parameters:
             return prefixed
         norms = frozenset(f"{HEAD}.{name}" for name in norm_parameters(self.head))

@@ -84,7 +84,7 @@ class Provenance:
         all_pairs: Whether the fit used all pairs, not a sample.
         checkpoint: The name of the checkpoint whose network scored the pairs.
         network: The SHA-256 of the network's files.
-        epoch: The epoch of the checkpoint, from 1.
+        epoch: The epoch of the checkpoint, from 1; 0 for the network before the first step.
         siamkit: The version of siamkit.
         notices: What is to be known about the images.
     """

@@ -122,7 +122,7 @@ class Origin:
         run: The name of the run, for people.
         which: The checkpoint: ``best`` or ``last``.
         checkpoint: The name of the checkpoint.
-        epoch: The epoch of the checkpoint, from 1.
+        epoch: The epoch of the checkpoint, from 1; 0 for the network before the first step.
         fingerprint: The :attr:`siamkit.Embedder.fingerprint` of the network: a SHA-256 of its
             tensors, its preprocessing and its normalisation.
         config: The SHA-256 of the run's resolved config.
@@ -132,7 +132,7 @@ class Origin:
     run: str
     which: Literal["best", "last"]
     checkpoint: str
-    epoch: Annotated[int, Within(1)]
+    epoch: Annotated[int, Within(0)]
     fingerprint: Digest
     config: Digest
     data: Mapping[str, Digest]

@@ -98,13 +98,14 @@ class ConsoleListener:
             ("data", f"train {images['train']}, val {images['val']}: {images['how']}"),
             (
                 "length",
-                f"{plural(data['epochs'], 'epoch')} of {plural(data['steps_per_epoch'], 'step')} "
-                f"on {data['device']}{resumed}",
+                f"{self._length(data['steps_per_epoch'])} on {data['device']}{resumed}",
             ),
             (
                 "metrics",
                 f"on held-out images after each epoch; gap: {self._monitor} on training images "
-                "minus held-out",
+                "minus held-out"
+                if self._epochs
+                else "on held-out images",
             ),
         ]
         if found := data.get("lr_find"):
@@ -188,6 +189,11 @@ class ConsoleListener:
         self.close()
 
     # --- epochs and steps ----------------------------------------------------------------------
+
+    def _length(self, steps: int) -> str:
+        if not self._epochs:
+            return "no training, the head is computed in closed form,"
+        return f"{plural(self._epochs, 'epoch')} of {plural(steps, 'step')}"
 
     def _epoch(self, number: int) -> str:
         width = len(str(self._epochs))

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -121,7 +121,13 @@ class SavedCheckpoint:
 
 
 def publish(
-    root: Path, name: str, checkpoint: Checkpoint, *, best: str | None, keep: int = 2
+    root: Path,
+    name: str,
+    checkpoint: Checkpoint,
+    *,
+    best: str | None,
+    others: Iterable[str | None] = (),
+    keep: int = 2,
 ) -> Path:
     """Write a checkpoint under ``root``, and remove those that are no longer needed.
 
@@ -130,6 +136,7 @@ def publish(
         name: The name of the checkpoint's folder; names sort by age.
         checkpoint: The content to write.
         best: The name of the best checkpoint so far, which may be ``name``; None without one.
+        others: Names of further checkpoints to keep.
         keep: The number of newest checkpoints to keep; the best one is always kept.
 
     Raises:
@@ -144,7 +151,7 @@ def publish(
     if best is not None and pointed_to(root, BEST) != best:
         write_atomic(root / BEST, best + "\n")
     write_atomic(root / LATEST, name + "\n")
-    _prune(root, {name, best}, keep)
+    _prune(root, {name, best, *others}, keep)
     return target
 
 

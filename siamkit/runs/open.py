@@ -192,6 +192,17 @@ class OpenRun:
             )
         return self._told(name, lambda: checkpoint.load_state(self.dir.checkpoints / name))
 
+    @property
+    def best_epoch(self) -> int:
+        """The best epoch, from 0; -1 if the network before the first step is the best.
+
+        Raises:
+            CheckpointError: As for :attr:`best`.
+        """
+        # The first checkpoint was saved before anything was measured.
+        epoch = self.best.state["best_epoch"]
+        return -1 if epoch is None else int(epoch)
+
     def checkpoint_name(self, which: Which = "best") -> str:
         """Return the name of a checkpoint.
 

@@ -40,7 +40,8 @@ from siamkit.training.requirements import (
 )
 from siamkit.training.results import Result, run_result, start_data
 from siamkit.training.signals import listening
-from siamkit.training.state import RunState, below_baseline
+from siamkit.training.solving import require_solvable
+from siamkit.training.state import RunState, below_baseline, lost
 from siamkit.training.tracking import build_trackers, closing
 from siamkit.words import plural
 
@@ -83,13 +84,14 @@ def fit(
         splits = replace(splits, notices=(*notices, *splits.notices, *about_images))
         config = setup.config
         require_loss(setup, splits)
+        require_solvable(setup, splits)
         require_space(config.run_dir or Path.cwd(), setup)
         run_dir = reserved or RunDir.reserve(config, restart=restart)
         with run_dir.locked() as left:
             if restart:
                 run_dir.restart()
             found = None
-            if config.optimizer.lr == "auto":
+            if config.optimizer.lr == "auto" and config.train.epochs:
                 with run_dir.discarded_on_error():
                     found = rate_of_run(config, registries, splits, listeners)
                 setup, splits = _with_rate(setup, splits, registries, found)
@@ -293,8 +295,9 @@ def _run(
             newest = checkpoint.newest_first(run_dir.checkpoints)[0]
             last = checkpoint.load_state(newest)
             checkpoint.slim(run_dir.checkpoints, best, last.state)
-        at_best = state.history[state.best_epoch or 0]
-        if notice := below_baseline(state.untrained, at_best, setup.schedule.monitor):
+        monitor = setup.schedule.monitor
+        ends = lost(state, monitor), below_baseline(state.untrained, state.best, monitor)
+        for notice in filter(None, ends):
             emit("notice", {"text": notice})
         emit("run_end", result)
     if stop.exit_code is not None:

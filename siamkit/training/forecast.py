@@ -22,6 +22,8 @@ def forecast(setup: Setup, steps_per_epoch: int | None = None) -> tuple[str, ...
         setup: The parts of the run.
         steps_per_epoch: Optimizer steps per epoch; None if the data is not known.
     """
+    if not setup.config.train.epochs:
+        return ()
     found = [_never_unfreezes(setup), _rises_to_the_end(setup, steps_per_epoch or _NOMINAL)]
     if steps_per_epoch is not None:
         found.append(_never_warm(setup, steps_per_epoch))

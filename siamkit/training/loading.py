@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from siamkit.training.validation import probe
 
 _GB = 1_000_000_000
 VAL, PROBE, TEST = "val", "probe", "test"
+
+SOLVE = "solve"
+"""The training images without augmentation, from which a head in closed form is computed."""
 
 SECOND = "second"
 """The training images in a second view, for losses that compare two views of each image."""
@@ -100,8 +104,10 @@ def load_sets(
     }
     if splits.test:
         images[TEST] = splits.test
-    if setup.loss.second_view:
+    if setup.loss.second_view and config.train.epochs:
         images[SECOND] = splits.train
+    if setup.net.head.closed_form is not None and splits.train.tuples is None:
+        images[SOLVE] = splits.train
     result: dict[str, LoadedSet] = {}
     digests: dict[Path, FileDigest] = {}
     for name, part in images.items():
@@ -122,8 +128,8 @@ def engine_of(setup: Setup, sets: Mapping[str, LoadedSet], visits: int, reports:
 
     Args:
         setup: The parts of the run.
-        sets: The image sets of the run. The engine leaves out the test set, which is not embedded
-            in every epoch.
+        sets: The image sets of the run. The engine leaves out the sets that are not embedded in
+            every epoch. In a run without epochs, it gets the training images without augmentation.
         visits: Training images per epoch; an image that comes twice counts twice.
         reports: Callbacks during long work.
     """
@@ -139,12 +145,17 @@ def engine_of(setup: Setup, sets: Mapping[str, LoadedSet], visits: int, reports:
         dtype=getattr(torch, config.engine.dtype),
         # The int8 part is a part of the network, and what follows it is short.
         kernel="eager" if config.engine.prefix == "int8" else config.engine.prefix,
-        views=config.data.views if config.data.augment.is_random else 1,
+        views=config.data.views if config.data.augment.is_random and config.train.epochs else 1,
     )
     identity = {
         "backbone": config.backbone.name,
         "image_size": list(preprocessing.size),
         "timm": importlib.metadata.version("timm"),
     }
-    inputs = {name: part for name, part in sets.items() if name != TEST}
+    inputs = {name: part for name, part in sets.items() if name not in (TEST, SOLVE)}
+    if not config.train.epochs and SOLVE in sets:
+        inputs = {TRAIN: sets[SOLVE], VAL: sets[VAL]}
+        if settings.cache == "auto":
+            # One run never reads its rows twice, but the next one on these images will.
+            settings = replace(settings, cache="always")
     return Engine(setup.controller, inputs, visits, settings, reports, identity)

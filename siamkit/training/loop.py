@@ -6,6 +6,8 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
+import torch
+
 from siamkit.data.splits import Splits
 from siamkit.engine.blank import SuffixError
 from siamkit.engine.decision import PhaseDecision
@@ -14,7 +16,7 @@ from siamkit.engine.settings import Emit, Reports
 from siamkit.errors import Interrupted
 from siamkit.freezing.controller import Change
 from siamkit.freezing.proof import verify
-from siamkit.interfaces import FreezePlan, Phase
+from siamkit.interfaces import HEAD, FreezePlan, Phase
 from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import Checkpoint, SavedCheckpoint
 from siamkit.runs.directory import RunDir
@@ -23,19 +25,27 @@ from siamkit.training.batching import batch_notices
 from siamkit.training.build import Setup
 from siamkit.training.epoch import EpochTrainer
 from siamkit.training.forecast import forecast
-from siamkit.training.loading import PROBE, TEST, VAL, engine_of, load_sets
+from siamkit.training.loading import PROBE, SOLVE, TEST, VAL, engine_of, load_sets
 from siamkit.training.optimizer import load_state_tensors, state_tensors
 from siamkit.training.scoring import Scorer
 from siamkit.training.signals import StopRequest
+from siamkit.training.solving import read_training, solve
 from siamkit.training.state import (
+    BEFORE,
     NO_LOSS,
     Metrics,
     RunState,
     best_epoch,
+    best_of,
     no_loss,
     out_of_patience,
+    refit_text,
+    start_text,
 )
 from siamkit.training.tensors import load_model_tensors, model_tensors, require_finite
+
+REFIT = "-refit"
+"""The end of the name of the checkpoint after the last epoch, with the head computed again."""
 
 
 class Trainer:
@@ -97,13 +107,19 @@ class Trainer:
             if self.fresh:
                 # From here on, the run can be resumed after any interruption.
                 self.save(best=False)
+            if SOLVE in self.sets and not self.state.solved:
+                self._solve()
             while not self.state.is_over(self.train.epochs):
                 execution = self._start_phase(self._plan())
                 if not self.state.untrained:
                     self._score_untrained(execution)
                 self._run_epoch(execution)
-            if self.execution is None and self.state.decision is not None:
+            refitted = self.state.refitted
+            if self.execution is None and self.state.decision is not None and not refitted:
                 self._reenter(self.state.decision)
+            epoch = self._refit_epoch()
+            if epoch is not None:
+                self._refit(epoch)
 
     def _reenter(self, decision: PhaseDecision) -> None:
         """Restore the last epoch's execution, for a resumed run that has no epoch left to train.
@@ -113,8 +129,10 @@ class Trainer:
         if not decision.keeps_exact_rows:
             return
         state, schedule = self.state, self.setup.schedule
-        last = state.epoch - 1
-        self.setup.controller.apply(schedule.plan_at(last, state.history[:last]))
+        last = max(state.epoch - 1, 0)
+        frozen = FreezePlan.of(schedule.stages, ())
+        plan = schedule.plan_at(last, state.history[:last]) if self.train.epochs else frozen
+        self.setup.controller.apply(plan)
         execution = self.engine.enter(range(last, last + 1), decision)
         self.execution = self.engine.prepare(execution, last)
 
@@ -131,8 +149,67 @@ class Trainer:
             self._keep(self.execution)
             self._run_epoch(self.execution)
 
+    def _solve(self) -> None:
+        """Compute the head in closed form; in a run without epochs, this is the whole run."""
+        execution = None
+        if not self.train.epochs:
+            self.setup.controller.apply(FreezePlan.of(self.setup.schedule.stages, ()))
+            entered = self.engine.enter(range(1))
+            execution = self.execution = self.engine.prepare(entered, 0)
+            self._keep(execution)
+        self._load_solved(execution)
+        self.state.solved = True
+        if execution is not None:
+            self._score_untrained(execution)
+            self.state.best_epoch = BEFORE
+        self.save(best=execution is not None)
+
+    def _load_solved(self, execution: Execution | None) -> None:
+        read = read_training(self.setup, self.scorer, execution)
+        solve(self.setup, read, torch.tensor(self.splits.train.labels))
+
+    def _refit_epoch(self) -> int | None:
+        """Return the epoch for whose network the head is computed again; None to leave that out.
+
+        It is the best epoch, or the last one if the backbone was still frozen in the best one.
+        """
+        state, schedule = self.state, self.setup.schedule
+        if not state.solved or state.refit or not state.history:
+            return None
+        backbone = {n for s in schedule.stages if s.name != HEAD for n in s.parameters}
+        phases = schedule.phases(state.history)
+        trains = [p.start_epoch for p in phases if not backbone.isdisjoint(p.plan.trainable)]
+        last = len(state.history) - 1
+        if not trains or trains[0] > last:
+            return None
+        best = best_epoch(state.history, schedule.monitor)
+        return best if best is not None and best >= trains[0] else last
+
+    def _refit(self, epoch: int) -> None:
+        """Compute the head again for a trained network, and keep it if that gives the best one."""
+        state, monitor = self.state, self.setup.schedule.monitor
+        if epoch == best_epoch(state.history, monitor):
+            assert state.trained_checkpoint is not None
+            folder = self.run_dir.checkpoints / state.trained_checkpoint
+            load_model_tensors(self.setup, checkpoint.load_network(folder).model)
+        # The held-out images are embedded anew: the rows may be those of another epoch's network.
+        self.execution = None
+        self.setup.controller.apply(FreezePlan.of(self.setup.schedule.stages, ()))
+        self._load_solved(None)
+        read = self.scorer.embedded(VAL, self.setup.net.extractor, None)
+        _, state.refit = self.scorer.untrained(read)
+        before = state.best[monitor]
+        if state.refit[monitor] > before:
+            state.refitted, state.best_epoch = True, epoch
+        self.emit("notice", {"text": refit_text(state, epoch, before, monitor)})
+        if state.refitted:
+            self.save(best=True, suffix=REFIT)
+
     def _score_untrained(self, execution: Execution) -> None:
-        self.state.untrained = self.scorer.untrained(execution)
+        read = self.scorer.read(VAL, execution)
+        self.state.untrained, self.state.start = self.scorer.untrained(read)
+        if self.state.solved and self.train.epochs:
+            self.emit("notice", {"text": start_text(self.state, self.setup.schedule.monitor)})
         if TEST in self.sets:
             self.state.untrained_test = self.scorer.fixed(
                 TEST, self.setup.net.backbone, execution.decision.kernel
@@ -221,8 +298,9 @@ class Trainer:
             **{f"train_{name}": value for name, value in train_metrics.items()},
         }
         state.history.append(record)
-        state.best_epoch = best_epoch(state.history, self.setup.schedule.monitor)
-        best = state.best_epoch == state.epoch
+        monitor = self.setup.schedule.monitor
+        trained = best_epoch(state.history, monitor) == state.epoch
+        state.best_epoch = best_of(state.history, state.start, monitor)
         self.emit(
             "epoch_end",
             {
@@ -231,7 +309,7 @@ class Trainer:
                 "train_loss": record["train_loss"],
                 "metrics": metrics,
                 "train_metrics": train_metrics,
-                "best": best,
+                "best": state.best_epoch == state.epoch,
                 "train_seconds": train_seconds,
                 "seconds": time.perf_counter() - started,
             },
@@ -240,12 +318,13 @@ class Trainer:
         state.epoch += 1
         state.epoch_step, state.loss_sum, state.images = 0, 0.0, 0
         state.stopped_early = state.epoch < self.train.epochs and out_of_patience(
-            state.history, self.setup.schedule.monitor, self.train.patience
+            state.history, monitor, self.train.patience
         )
-        self.save(best=best)
+        self.save(best=trained)
         if state.stopped_early:
-            assert state.best_epoch is not None
-            self.emit("early_stop", {"epoch": state.epoch, "best_epoch": state.best_epoch + 1})
+            best = best_epoch(state.history, monitor)
+            assert best is not None
+            self.emit("early_stop", {"epoch": state.epoch, "best_epoch": best + 1})
 
     def _remark(self) -> None:
         """Emit a notice if the embeddings or the loss have a problem, once for each problem."""
@@ -279,10 +358,14 @@ class Trainer:
         if over or self.state.largest_pass != largest:
             self.save(best=False)
 
-    def save(self, *, best: bool) -> None:
+    def save(self, *, best: bool, suffix: str = "") -> None:
         """Check that no frozen tensor changed, then publish a checkpoint.
 
         The check of the last checkpoint is always thorough.
+
+        Args:
+            best: Whether no network that was trained before is better.
+            suffix: The end of the checkpoint's name.
         """
         state, setup = self.state, self.setup
         controller = setup.controller
@@ -292,9 +375,11 @@ class Trainer:
         changing = {n: t for n, t in tensors.items() if n not in frozen}
         require_finite(changing, self.train.precision)
         state.scaler = self.epoch.stepper.scaler.state_dict()
-        name = checkpoint.name_of(state.epoch, state.step)
+        name = checkpoint.name_of(state.epoch, state.step) + suffix
+        first = checkpoint.name_of(0, 0)
         if best:
-            state.best_checkpoint = name
+            state.trained_checkpoint = name
+        state.best_checkpoint = first if state.best_epoch == BEFORE else state.trained_checkpoint
         path = checkpoint.publish(
             self.run_dir.checkpoints,
             name,
@@ -305,6 +390,11 @@ class Trainer:
                 frozen=frozen,
             ),
             best=state.best_checkpoint,
+            # What is best before the first step or among the epochs may still become the best.
+            others=(
+                first if state.best_epoch in (None, BEFORE) else None,
+                state.trained_checkpoint if state.solved else None,
+            ),
             keep=self.train.keep_checkpoints,
         )
         self._saved = time.monotonic(), state.step, state.largest_pass

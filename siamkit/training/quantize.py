@@ -118,6 +118,8 @@ def _require_possible(setup: Setup) -> None:
         raise _refused(reason)
     if setup.config.engine.cut == "off":
         raise _refused("engine.cut is off")
+    if setup.net.reader is not None:
+        raise _refused("the head reads several stages, and an int8 part has one output")
 
 
 def _refused(why: str) -> ConfigError:

@@ -74,11 +74,11 @@ def run_result(trainer: Trainer, held_out: Mapping[str, HeldOut]) -> Result:
     setup, state, run_dir = trainer.setup, trainer.state, trainer.run_dir
     names = tuple(state.untrained)
     epoch = state.best_epoch or 0
-    best = {name: state.history[epoch][name] for name in names}
+    best = {name: state.best[name] for name in names}
     metrics: dict[str, Any] = {
         "untrained": state.untrained,
         "best": {**best, "epoch": epoch + 1},
-        "last": {name: state.history[-1][name] for name in names},
+        "last": {name: state.last[name] for name in names},
     }
     if TEST in held_out:
         # Test classes played no part in choosing the best epoch.

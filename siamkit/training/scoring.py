@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from siamkit.batches import BatchSource
@@ -67,11 +68,29 @@ class Scorer:
         self.remarks[name] = collapse(embeddings)
         return self.score(name, embeddings)
 
-    def untrained(self, execution: Execution) -> Metrics:
-        """Return the validation metrics of the backbone's features, without the head."""
+    def read(self, name: str, execution: Execution, source: str | None = None) -> Embeddings:
+        """Return what the head reads of an image set ``[N, D]``, computed by ``execution``.
+
+        Args:
+            name: The image set.
+            execution: The execution of the phase.
+            source: The name under which the execution knows the images; None for ``name``.
+        """
         if execution.gives_features:
-            return self.score(VAL, self._embed(VAL, execution.sources[VAL], _as_it_is))
-        return self.fixed(VAL, self.setup.net.backbone, execution.decision.kernel)
+            return self._embed(name, execution.sources[source or name], _as_it_is)
+        return self.embedded(name, self.setup.net.extractor, execution.decision.kernel)
+
+    def untrained(self, read: Embeddings) -> tuple[Metrics, Metrics]:
+        """Return the validation metrics of the backbone's features, and those of the network.
+
+        Args:
+            read: What the head reads of each validation image ``[N, D]``.
+        """
+        net, given = self.setup.net, torch.from_numpy(read)
+        with evaluating(net):
+            embeddings = net.project(given.to(self.setup.device)).cpu()
+        own = net.own_features(given)
+        return self.score(VAL, own.numpy()), self.score(VAL, embeddings.numpy())
 
     def fixed(self, name: str, module: nn.Module, kernel: str | None) -> Metrics:
         """Return the metrics of a module's output. The module must not change during the call.

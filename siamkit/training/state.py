@@ -11,7 +11,17 @@ from siamkit.spelling import setting
 
 Metrics = dict[str, float]
 
+BEFORE = -1
+"""Stands for the time before the first epoch."""
+
 _WITHOUT_LOSS = 3  # epochs in a row with a loss of zero before the run says so
+
+_TRY = (
+    f"Lower the learning rate ({setting('optimizer.lr')}), freeze more "
+    f"({setting('freeze.name', 'freeze-all')}), try another loss "
+    f"({setting('loss.name', 'supcon')}) "
+    f"or another augmentation ({setting('data.augment.preset', 'marks')}), or train on more classes"
+)
 
 NO_LOSS = (
     f"the loss was 0 in {_WITHOUT_LOSS} epochs in a row: no pair or triplet of a batch violates "
@@ -35,8 +45,16 @@ class RunState:
         untrained_test: The same metrics on the test set; empty without a test set.
         history: Validation metrics of each finished epoch, with ``train_loss`` and the ``train_*``
             metrics of a sample of the training set.
-        best_epoch: The epoch (from 0) with the best monitored metric, or None.
-        best_checkpoint: The name of the checkpoint that was saved after that epoch, or None.
+        best_epoch: The epoch (from 0) with the best monitored metric; :data:`BEFORE` if the network
+            was best before the first step; None if no epoch has ended.
+        best_checkpoint: The name of the checkpoint of the best network, or None.
+        trained_checkpoint: The name of the checkpoint that was saved after the best epoch of the
+            training, or None.
+        start: Validation metrics of the network before the first step; empty before it is scored.
+        refit: Validation metrics of the best epoch's network with a head that was computed again;
+            empty if that was not tried.
+        solved: Whether the head was computed in closed form.
+        refitted: Whether the best network is the one with the head that was computed again.
         stopped_early: Whether early stopping ended the run.
         largest_pass: The most images in a forward pass, if the memory sets a bound; else None.
         largest_scored: The most images in a forward pass of an evaluation, if the memory sets a
@@ -61,6 +79,11 @@ class RunState:
     history: list[Metrics] = field(default_factory=list)
     best_epoch: int | None = None
     best_checkpoint: str | None = None
+    trained_checkpoint: str | None = None
+    start: Metrics = field(default_factory=dict)
+    refit: Metrics = field(default_factory=dict)
+    solved: bool = False
+    refitted: bool = False
     stopped_early: bool = False
     largest_pass: int | None = None
     largest_scored: int | None = None
@@ -84,6 +107,18 @@ class RunState:
         decision = None if self.decision is None else self.decision.to_json()
         return {**asdict(self), "decision": decision}
 
+    @property
+    def best(self) -> Metrics:
+        """The metrics of the best network."""
+        if self.refitted:
+            return self.refit
+        return self.start if self.best_epoch == BEFORE else self.history[self.best_epoch or 0]
+
+    @property
+    def last(self) -> Metrics:
+        """The metrics after the last step."""
+        return self.history[-1] if self.history else self.start
+
     def is_over(self, epochs: int) -> bool:
         """Return whether no epoch is left to train."""
         return self.stopped_early or self.epoch >= epochs
@@ -94,6 +129,14 @@ def best_epoch(history: list[Metrics], monitor: str) -> int | None:
     if not history:
         return None
     return max(range(len(history)), key=lambda i: (history[i][monitor], -i))
+
+
+def best_of(history: list[Metrics], start: Metrics, monitor: str) -> int | None:
+    """Return the best epoch; :data:`BEFORE` if the network was better before the first step."""
+    best = best_epoch(history, monitor)
+    if start and (best is None or start[monitor] > history[best][monitor]):
+        return BEFORE
+    return best
 
 
 def out_of_patience(history: list[Metrics], monitor: str, patience: int | None) -> bool:
@@ -108,6 +151,40 @@ def no_loss(history: list[Metrics]) -> bool:
     return len(last) == _WITHOUT_LOSS and not any(metrics["train_loss"] for metrics in last)
 
 
+def start_text(state: RunState, monitor: str) -> str:
+    """Return a notice about the network whose head was computed before the training."""
+    return f"the head in closed form, before any training: {monitor} {state.start[monitor]:.3f}"
+
+
+def refit_text(state: RunState, epoch: int, best: float, monitor: str) -> str:
+    """Return a notice about the head that was computed again for a trained network.
+
+    Args:
+        state: The state, with the metrics of that network.
+        epoch: The epoch of the network, from 0.
+        best: The metric of the best network so far.
+        monitor: The metric that picks the best network.
+    """
+    verdict = "so it is kept" if state.refitted else "so it is not used"
+    return (
+        f"the head was computed in closed form again, for the network of epoch {epoch + 1}: "
+        f"{monitor} {state.refit[monitor]:.3f}, and {state.history[epoch][monitor]:.3f} with the "
+        f"trained head. The best so far was {best:.3f}, {verdict}"
+    )
+
+
+def lost(state: RunState, monitor: str) -> str | None:
+    """Return a notice if no epoch of the training was better than the network before it."""
+    if state.best_epoch != BEFORE or not state.history:
+        return None
+    after = max(metrics[monitor] for metrics in state.history)
+    return (
+        f"the training did not help: {monitor} was {state.start[monitor]:.3f} before the first "
+        f"step, and is at most {after:.3f} after an epoch, so the run keeps the network from "
+        f"before the training as its best. {_TRY}"
+    )
+
+
 def below_baseline(untrained: Metrics, best: Metrics, monitor: str) -> str | None:
     """Return a notice if the best epoch is worse than the untrained backbone's features."""
     before, after = untrained[monitor], best[monitor]
@@ -115,6 +192,5 @@ def below_baseline(untrained: Metrics, best: Metrics, monitor: str) -> str | Non
         return None
     return (
         f"the run ended below its baseline: {monitor} is {after:.3f} after the best epoch, and "
-        f"{before:.3f} with the untrained backbone's own features. Lower the learning rate "
-        f"({setting('optimizer.lr')}), freeze more, or train on more classes"
+        f"{before:.3f} with the untrained backbone's own features. {_TRY}"
     )

@@ -259,7 +259,7 @@ def test_a_refused_run_leaves_no_folder(fit: Callable[..., dict[str, Any]], tmp_
         ({"margin": 0.2}, r"margin: no such argument; write loss=.*'margin': 0.2"),
         ({"patience": 3}, r"patience: no such argument; write train={'patience': 3}"),
         ({"learning_rate": 3}, r"learning_rate: no such argument; "),
-        ({"epochs": 0}, r"epochs: must be greater than or equal to 1, got 0"),
+        ({"epochs": -1}, r"epochs: must be greater than or equal to 0, got -1"),
         ({"train": {"patience": 0}}, r"train={'patience': \.\.\.}: must be greater"),
         ({"data": {}}, r"data: a mapping of data must have splits as keys, got 'nothing'"),
         ({"data": []}, r"data: there are no images"),

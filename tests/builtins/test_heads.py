@@ -7,7 +7,7 @@ from torch import nn
 from siamkit import plugins
 from siamkit.errors import ConfigError
 
-NAMES = ["bnneck", "identity", "linear", "mlp", "residual"]
+NAMES = ["bnneck", "identity", "linear", "mlp", "multistage", "residual"]
 
 
 def make(name, in_features=32, **options):

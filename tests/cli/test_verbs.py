@@ -172,7 +172,7 @@ def test_every_flag_reaches_its_key(cli, tmp_path):
          "lists them"),
         (["--loss", "tripplet"], "--loss: unknown loss 'tripplet'; did you mean 'triplet'? "
          "'siamkit list losses' lists them"),
-        (["--epochs", "0"], "--epochs: must be greater than or equal to 1, got 0"),
+        (["--epochs", "-1"], "--epochs: must be greater than or equal to 0, got -1"),
         (["--lr", "-1"], "--lr: must be greater than 0, got '-1'"),
         (["--set", "loss.margin=-1", "--loss", "triplet"],
          "--set loss.margin: must be greater than 0, got -1 (loss 'triplet')"),

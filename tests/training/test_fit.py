@@ -596,7 +596,8 @@ def test_a_run_that_learns_nothing_or_gets_worse_says_so(
     from siamkit.training import scoring
 
     # The untrained features find every image, so that training can only get worse.
-    monkeypatch.setattr(scoring.Scorer, "untrained", lambda *_: {"recall@1": 2.0, "map@r": 1.0})
+    found, nothing = ({"recall@1": value, "map@r": value / 2} for value in (2.0, 0.0))
+    monkeypatch.setattr(scoring.Scorer, "untrained", lambda *_: (found, nothing))
     watch = Recorder()
     siamkit.fit(
         run_values(loss={"name": "triplet", "margin": 1e-9}, train={"epochs": 4}),

@@ -108,6 +108,8 @@ class Saved(_Frozen):
         files: The SHA-256 of each file of tensors.
         pruning: The record of the channels that the backbone lacks; None if it is whole.
         int8: The record of the backbone's part that is computed in int8; None without one.
+        reads: Names of the backbone's modules whose pooled outputs the head gets beside the
+            features; None if it gets the features alone.
     """
 
     format: Literal[2]
@@ -124,6 +126,7 @@ class Saved(_Frozen):
     files: dict[str, Digest]
     pruning: dict[str, Any] | None = None
     int8: dict[str, Any] | None = None
+    reads: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

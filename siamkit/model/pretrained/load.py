@@ -58,7 +58,7 @@ def load_net(
     head_tensors = {name.removeprefix(HEAD_PREFIX): t for name, t in rest.items() if name != CHECK}
     saved = opened.saved
     built = rebuild_backbone(opened, tensors, backbone)
-    built_head = rebuild_head(opened, head_tensors, built.embedding_dim, head)
+    built_head = rebuild_head(opened, head_tensors, built, head)
     net = SiameseNet(
         built,
         built_head,

@@ -14,7 +14,7 @@ from siamkit.interfaces import Backbone, BackboneContext
 from siamkit.model.backbone import WrappedBackbone
 from siamkit.model.build import build_backbone
 from siamkit.model.copying import copied
-from siamkit.model.create import build_head
+from siamkit.model.create import build_head, width_of
 from siamkit.model.heads import Head, as_head
 from siamkit.model.pretrained.folder import Folder, Saved, SavedPart
 from siamkit.model.pruning import Pruning
@@ -91,27 +91,29 @@ def quantized_of(folder: Folder) -> Quantized | None:
 
 
 def rebuild_head(
-    folder: Folder, tensors: Tensors, in_features: int, given: nn.Module | None
+    folder: Folder, tensors: Tensors, backbone: Backbone, given: nn.Module | None
 ) -> Head:
     """Build the head of a folder and load its tensors.
 
     Args:
         folder: The folder.
         tensors: The head's tensors.
-        in_features: The width of the backbone's features.
+        backbone: The backbone whose features or stages the head reads.
         given: A module to load the tensors into; None to build the head that the folder names.
 
     Raises:
         ConfigError: The head was saved as an object, and ``given`` is None.
         CheckpointError: A plugin is missing, or the tensors don't fit.
     """
-    part = folder.saved.head
+    part, reads = folder.saved.head, folder.saved.reads
     if given is not None:
-        head = as_head(copied(given, "head"), in_features, f"head {type(given).__name__!r}")
+        twin = copied(given, "head")
+        where = f"head {type(given).__name__!r}"
+        head = as_head(twin, width_of(backbone, reads), where, reads)
     elif part.kind == "plugin":
         entry = _registered(plugins.get().heads, part, folder)
         options = entry.validate(part.options, str(folder.path), kind="head")
-        head = build_head(part.name, entry, options, in_features)
+        head = build_head(part.name, entry, options, backbone, reads)
     else:
         raise _not_given("head", part, folder)
     load_exactly(head, tensors, f"head {part.name!r} of {folder.path}")

@@ -105,6 +105,7 @@ def save_net(
             files={},
             pruning=None if net.pruning is None else net.pruning.to_json(),
             int8=None if net.quantized is None else net.quantized.to_json(),
+            reads=net.head.reads,
         )
         chosen, copy = _tried(net, Folder(temporary, draft, {}))
         _write(head | {CHECK: copy.embed(check_images(copy))}, temporary / REST, "head")
@@ -148,8 +149,7 @@ def _tried(net: SiameseNet, draft: Folder) -> tuple[Folder, SiameseNet]:
     state = {name.removeprefix(HEAD_PREFIX): tensor for name, tensor in rest.items()}
     embeddings = net.embed(images)
     for whole, given in _heads(net, folder):
-        width = features.shape[1]
-        head = _attempt(lambda: rebuild_head(whole, state, width, given), given is not None)  # noqa: B023
+        head = _attempt(lambda: rebuild_head(whole, state, backbone, given), given is not None)  # noqa: B023
         if head is not None:
             copy = SiameseNet(
                 backbone, head.cpu(), normalize=net.normalize, preprocessing=net.preprocessing

@@ -110,6 +110,8 @@ def _about(gathered: Gathered, config: Mapping[str, Any], data: str) -> list[tup
         rows.append(("the network sees", _seen(size, section["fit"], section.get("range"))))
     if facts.best is not None:
         rows.append(("best epoch", f"{facts.best.number + 1} of {len(facts.epochs)}"))
+    elif facts.ended:
+        rows.append(("best epoch", "none: the network before the first step is the best"))
     if facts.bands:
         last = facts.bands[-1]
         phases = plural(len(facts.bands), "phase")

@@ -79,8 +79,11 @@ def headline(facts: RunFacts, metrics: Mapping[str, Any]) -> list[Json]:
     test = metrics.get("test") or {}
     if test:
         rows += _figures("test", test.get("untrained") or {}, test.get("best") or {})
-    best = facts.best
-    rows += _figures("validation", facts.untrained, best.metrics if best else {})
+    ended = metrics.get("best") or {}
+    best = {name: ended[name] for name in facts.untrained if name in ended}
+    if not best and facts.best is not None:
+        best = dict(facts.best.metrics)
+    rows += _figures("validation", facts.untrained, best)
     return rows
 
 

@@ -134,15 +134,16 @@ def _metric_finding(
     facts: RunFacts, name: str, last: float, gaps: Sequence[tuple[int, float]]
 ) -> str:
     before, best = facts.untrained.get(name), facts.best
-    start = f"{before:.3f} untrained, " if before is not None else ""
-    top = ""
+    parts = [f"{before:.3f} untrained"] if before is not None else []
     if best is not None and name in best.metrics:
-        top = f"{best.metrics[name]:.3f} after the best epoch ({best.number + 1})"
+        parts.append(f"{best.metrics[name]:.3f} after the best epoch ({best.number + 1})")
+    else:
+        parts.append(f"{last:.3f} after the last epoch; the best network is from before the first")
     end = gaps[-1][1] if gaps else None
     gap = ""
     if end is not None:
         gap = f" Training: {end:.3f} after the last epoch, a gap of {units.change(end - last)}."
-    return f"Held out: {start}{top}.{gap}"
+    return f"Held out: {', '.join(parts)}.{gap}"
 
 
 def _metric_rows(facts: RunFacts, name: str) -> list[tuple[Cell, ...]]:

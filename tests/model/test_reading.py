@@ -1,0 +1,161 @@
+"""The stage reader: what it returns, and how the engine sees it."""
+
+from __future__ import annotations
+
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import siamkit
+from siamkit.engine import cut
+from siamkit.errors import ConfigError
+from siamkit.freezing.controller import FreezeController
+from siamkit.interfaces import FreezePlan
+from siamkit.model.names import submodule
+from siamkit.model.reading import StageReader, outputs_of
+from siamkit.model.siamese import SiameseNet
+
+HEAD = {"name": "multistage", "dim": 8}
+
+
+def network(backbone: str = "timm:test_resnet", size: int = 32, **head: object) -> SiameseNet:
+    torch.manual_seed(0)
+    return siamkit.create_model(
+        backbone, head={**HEAD, **head}, pretrained=False, image_size=size
+    ).eval()
+
+
+def images(count: int = 3, size: int = 32) -> torch.Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def net() -> SiameseNet:
+    return network(stages=3)
+
+
+def test_the_parts_are_the_normalised_means_of_the_stages_outputs(net: SiameseNet):
+    seen = {}
+    for name in outputs_of(net.backbone, 3):
+        submodule(net.backbone, name).register_forward_hook(
+            lambda _m, _i, output, name=name: seen.update({name: output})
+        )
+    features = net.features(images())
+    parts = [F.normalize(output.mean((2, 3))) for output in seen.values()]
+    expected = torch.cat([*parts, F.normalize(features)], 1)
+    assert len(seen) == 2
+    torch.testing.assert_close(net.extractor(images()), expected)
+    torch.testing.assert_close(net.own_features(expected), F.normalize(features))
+    assert net.reader.width == expected.shape[1]
+
+
+def test_one_stage_is_the_backbones_features_alone():
+    net = network(stages=1)
+    torch.testing.assert_close(net.extractor(images()), F.normalize(net.features(images())))
+
+
+def test_other_heads_read_the_backbone_itself():
+    net = siamkit.create_model("timm:test_resnet", head="linear", pretrained=False)
+    assert net.reader is None and net.extractor is net.backbone
+
+
+def test_the_reader_leaves_names_and_hooks_of_the_backbone_as_they_are(net: SiameseNet):
+    plain = siamkit.create_model("timm:test_resnet", head="linear", pretrained=False)
+    net(images())
+    assert {n for n in net.state_dict() if not n.startswith("head")} == {
+        n for n in plain.state_dict() if not n.startswith("head")
+    }
+    assert not any(m._forward_hooks for m in net.modules())
+
+
+def test_gradients_reach_every_stage(net: SiameseNet):
+    net.train()
+    net(images()).sum().backward()
+    stages = outputs_of(net.backbone, 3)
+    assert all(p.grad is not None for n in stages for p in submodule(net.backbone, n).parameters())
+
+
+@pytest.mark.parametrize(
+    "backbone", ["timm:test_vit", "timm:test_convnext", "timm:test_efficientnet"]
+)
+def test_other_architectures_can_be_read(backbone: str):
+    net = network(backbone, size=160 if "vit" in backbone else 32, stages=2)
+    embeddings = net(images(size=160 if "vit" in backbone else 32))
+    assert embeddings.shape == (3, 8) and embeddings.isfinite().all()
+
+
+def test_more_stages_than_there_are_is_an_error_that_says_how_many_there_are():
+    with pytest.raises(ConfigError, match=r"head.stages: .*fewer stages.*got 60.*1 to 5"):
+        network(stages=60)
+
+
+def test_an_output_that_is_no_tensor_is_an_error_that_names_it():
+    class Pair(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x, x
+
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.pair = nn.Conv2d(3, 4, 3), Pair()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.pair(self.first(x))[0].mean((2, 3))
+
+    backbone = siamkit.create_model(Odd(), head="identity", image_size=32).backbone
+    with pytest.raises(ConfigError, match=r"'model.pair' cannot be pooled.*no tensor"):
+        StageReader(backbone, ["model.pair"])
+
+
+def test_copies_read_their_own_backbone(net: SiameseNet):
+    twin = copy.deepcopy(net)
+    with torch.no_grad():
+        for parameter in net.backbone.parameters():
+            parameter.zero_()
+    assert twin(images()).std() > 0
+    assert not torch.allclose(net(images()), twin(images()))
+
+
+def test_threads_do_not_mix_their_images(net: SiameseNet):
+    batches = [images(2) * scale for scale in range(1, 9)]
+    expected = [net.embed(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda at: net.embed(batches[at]), range(8)))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def cut_after(net: SiameseNet, frozen: int):
+    """Cut a network whose first stages are frozen."""
+    stages = net.stages()
+    names = [stage.name for stage in stages[:-1]]
+    plan = FreezePlan.of(stages, names[frozen:])
+    FreezeController(net, stages).apply(plan)
+    result = cut(net, stages, plan, images())
+    assert result.cut is not None, result.reasons
+    return result
+
+
+def test_a_frozen_backbone_is_cut_after_all_that_the_head_reads(net: SiameseNet):
+    result = cut_after(net, len(net.stages()) - 1)
+    assert result.cut.boundary.is_features and not result.reasons
+    assert result.cut.prefix(images()).shape == (3, net.reader.width)
+
+
+def test_only_the_pools_of_the_stages_below_a_cut_cross_it():
+    net = network(stages=4)
+    result = cut_after(net, 4)
+    *below, _ = (port.call.module for port in result.cut.frontier.ports)
+    assert below == ["reader.pools.0", "reader.pools.1"]
+    assert not result.reasons
+
+
+def test_a_saved_network_reads_the_same_modules(net: SiameseNet, tmp_path):
+    net.save_pretrained(tmp_path / "net")
+    loaded = siamkit.from_pretrained(tmp_path / "net")
+    assert loaded.head.reads == net.head.reads
+    torch.testing.assert_close(loaded.embed(images()), net.embed(images()))

@@ -1,0 +1,321 @@
+"""Runs whose head is computed in closed form: without epochs, before training, and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import siamkit
+from siamkit import api
+from siamkit.data.loader import ViewDataset
+from siamkit.data.opening import load_data
+from siamkit.data.views import EvalView
+from siamkit.errors import ConfigError
+from siamkit.model.closed_form import wccn
+from siamkit.runs import checkpoint
+from siamkit.runs.open import OpenRun
+from siamkit.training import loop
+from siamkit.training.state import BEFORE, RunState, best_of, lost, refit_text
+
+Values = Callable[..., dict[str, Any]]
+NOTHING = {"epochs": 0}
+HEAD = {"name": "multistage", "dim": 8, "stages": 3}
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.events: list[siamkit.Event] = []
+
+    def __call__(self, event: siamkit.Event) -> None:
+        self.events.append(event)
+
+    @property
+    def notices(self) -> list[str]:
+        return [event.data["text"] for event in self.events if event.name == "notice"]
+
+    def data(self, name: str) -> list[dict[str, Any]]:
+        return [dict(event.data) for event in self.events if event.name == name]
+
+
+@pytest.fixture
+def run_values(values_of: Values, tmp_path: Path) -> Values:
+    def values(name: str = "run", **sections: Any) -> dict[str, Any]:
+        return values_of(tmp_path / name, **{"head": HEAD, "report": False, **sections})
+
+    return values
+
+
+def network(run: Path, which: str = "best") -> dict[str, torch.Tensor]:
+    return OpenRun(run, siamkit.api.entries.registries).checkpoint(which).model
+
+
+# --- without epochs ------------------------------------------------------------------------------
+
+
+def test_a_run_without_epochs_has_all_that_a_run_has(run_values: Values) -> None:
+    watch = Recorder()
+    result = api.fit(run_values(train=NOTHING), listeners=[watch])
+    run = Path(result["run_dir"])
+    assert result["epochs"] == 0 and result["history"] == [] and result["phases"] == []
+    assert result["metrics"]["best"]["epoch"] == 0
+    assert result["metrics"]["best"] == {**result["metrics"]["last"], "epoch": 0}
+    assert result["calibration"]["provenance"]["epoch"] == 0
+    assert not watch.data("step") and not watch.data("epoch_end")
+    embedder = api.load_embedder(run, device="cpu", workers=0)
+    held = OpenRun(run, siamkit.api.entries.registries).final_held_out("val")
+    assert held is not None
+    paths = [sample.path for sample in held.images.samples]
+    np.testing.assert_allclose(embedder.embed(paths).numpy(), held.embeddings, atol=1e-4)
+
+
+def test_the_head_is_the_closed_form_of_the_training_images_without_augmentation(
+    run_values: Values,
+) -> None:
+    values = run_values(train=NOTHING)
+    api.fit(values)
+    net = api.load_embedder(values["run_dir"], device="cpu", workers=0).net
+    run = OpenRun(Path(values["run_dir"]), siamkit.api.entries.registries)
+    train = load_data(run.config.data, run.config.train.seed).train
+    dataset = ViewDataset(train, EvalView(net.preprocessing), 0)
+    images = torch.stack([dataset[i, 0] for i in range(len(train))])
+    with torch.no_grad():
+        read = net.extractor(images).double().numpy()
+    expected = wccn(read, np.array(train.labels), 8)
+    weight = net.head[0].weight.detach().double().numpy()
+    np.testing.assert_allclose(
+        np.abs(weight @ read.T), np.abs(expected.weight @ read.T), rtol=1e-2, atol=1e-2
+    )
+
+
+def test_the_head_need_not_be_named(run_values: Values) -> None:
+    values = run_values(train=NOTHING)
+    del values["head"]
+    assert api.load_config(values).head.name == "multistage"
+    values["head"] = "identity"
+    assert api.load_config(values).head.name == "identity"
+    values["train"] = {"epochs": 1}
+    del values["head"]
+    assert api.load_config(values).head.name == "residual"
+
+
+def test_heads_that_only_training_determines_are_refused(run_values: Values) -> None:
+    with pytest.raises(ConfigError, match=r"train.epochs: head 'mlp' cannot be computed without"):
+        api.fit(run_values(train=NOTHING, head={"name": "mlp"}))
+
+
+def test_the_second_run_reads_the_cache(run_values: Values) -> None:
+    first, second = Recorder(), Recorder()
+    one = api.fit(run_values("one", train=NOTHING), listeners=[first])
+    two = api.fit(run_values("two", train=NOTHING), listeners=[second])
+    assert first.data("engine")[0]["missing"] == first.data("engine")[0]["rows"] > 0
+    assert second.data("engine")[0]["missing"] == 0 and not second.data("fill")
+    assert one["metrics"] == two["metrics"]
+
+
+@pytest.mark.parametrize("engine", [{"cache": "off"}, {"cut": "off"}])
+def test_the_cache_does_not_change_the_network(run_values: Values, engine: dict[str, Any]) -> None:
+    cached = api.fit(run_values("one", train=NOTHING))
+    live = api.fit(run_values("two", train=NOTHING, engine=engine))
+    one, two = (network(Path(r["run_dir"])) for r in (cached, live))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-3)
+
+
+def test_a_run_without_epochs_that_was_stopped_can_be_resumed(
+    run_values: Values, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = api.fit(run_values("whole", train=NOTHING))
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    values = run_values("stopped", train=NOTHING)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "solve", stop)
+        with pytest.raises(KeyboardInterrupt):
+            api.fit(values)
+    resumed = api.resume(values["run_dir"])
+    assert resumed["metrics"] == whole["metrics"]
+    again = api.resume(values["run_dir"])
+    assert again["metrics"] == whole["metrics"]
+    one, two = (network(Path(r["run_dir"])) for r in (whole, resumed))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+# --- with training -------------------------------------------------------------------------------
+
+
+def test_training_starts_from_the_closed_form(run_values: Values) -> None:
+    solved = api.fit(run_values("solved", train=NOTHING))
+    watch = Recorder()
+    api.fit(run_values("trained", train={"epochs": 1}), listeners=[watch])
+    start = solved["metrics"]["best"]["recall@1"]
+    assert f"the head in closed form, before any training: recall@1 {start:.3f}" in watch.notices
+
+
+def test_cached_and_live_training_agree(run_values: Values) -> None:
+    results = [
+        api.fit(run_values(cache, train={"epochs": 3}, engine={"cache": cache, "dtype": "float32"}))
+        for cache in ("always", "off")
+    ]
+    cached, live = (r["history"] for r in results)
+    for one, two in zip(cached, live, strict=True):
+        assert one["train_loss"] == pytest.approx(two["train_loss"], rel=1e-3)
+
+
+def test_a_training_that_loses_keeps_the_network_from_before(run_values: Values) -> None:
+    watch = Recorder()
+    values = run_values(train={"epochs": 2}, optimizer={"lr": 500.0}, freeze="full")
+    result = api.fit(values, listeners=[watch])
+    solved = api.fit(run_values("solved", train=NOTHING))
+    assert result["metrics"]["best"]["epoch"] == 0
+    assert result["metrics"]["best"]["recall@1"] >= max(e["recall@1"] for e in result["history"])
+    (text,) = [t for t in watch.notices if t.startswith("the training did not help")]
+    assert "lr" in text and "freeze-all" in text
+    one, two = network(Path(result["run_dir"])), network(Path(solved["run_dir"]))
+    assert all(torch.allclose(one[n], two[n], atol=1e-3) for n in two if not n.startswith("loss"))
+
+
+def test_a_refitted_head_is_kept_only_if_it_is_better(
+    run_values: Values, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = run_values(train={"epochs": 2}, freeze="full")
+    plain = loop.Scorer.untrained
+    for better in (True, False):
+        values["run_dir"] = f"{values['run_dir']}-{better}"
+        calls = iter(range(2))
+
+        def measured(self: Any, read: Any) -> Any:
+            before, after = plain(self, read)
+            if next(calls):  # noqa: B023
+                after = {**after, "recall@1": 2.0 if better else -1.0}  # noqa: B023
+            return before, after
+
+        monkeypatch.setattr(loop.Scorer, "untrained", measured)
+        watch = Recorder()
+        result = api.fit(values, listeners=[watch])
+        run = Path(values["run_dir"])
+        name = OpenRun(run, siamkit.api.entries.registries).best.name
+        assert name.endswith(loop.REFIT) is better
+        assert (result["metrics"]["best"]["recall@1"] == 2.0) is better
+        assert any("the head was computed in closed form again" in t for t in watch.notices)
+
+
+def test_a_frozen_backbone_needs_no_second_closed_form(run_values: Values) -> None:
+    watch = Recorder()
+    api.fit(run_values(train={"epochs": 1}, freeze="freeze-all"), listeners=[watch])
+    assert not any("again" in text for text in watch.notices)
+
+
+def test_a_head_that_reads_stages_cannot_be_pruned(run_values: Values) -> None:
+    values = run_values(train=NOTHING)
+    api.fit(values)
+    with pytest.raises(ConfigError, match="cannot be pruned: its head reads several stages"):
+        siamkit.prune(values["run_dir"])
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch"])
+def test_the_exported_network_is_one_graph_with_the_same_embeddings(
+    run_values: Values, tmp_path: Path, form: str
+) -> None:
+    values = run_values(train=NOTHING)
+    api.fit(values)
+    result = siamkit.export(values["run_dir"], tmp_path / form, format=form)
+    assert result["cosine"] > 0.99999
+    if form == "torch":
+        loaded = siamkit.from_pretrained(tmp_path / form)
+        assert len(loaded.head.reads) == HEAD["stages"] - 1
+    else:
+        assert [p.name for p in (tmp_path / form).glob("*.onnx")] == ["model.onnx"]
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [2, 3, 4])
+def test_a_resumed_run_is_bit_equal_also_with_a_refitted_head(
+    run_values: Values, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    plain = loop.Scorer.untrained
+
+    def measured(self: Any, read: Any) -> Any:
+        before, after = plain(self, read)
+        if self.state.history:  # the refitted head is the best
+            after = {**after, "recall@1": 2.0}
+        return before, after
+
+    monkeypatch.setattr(loop.Scorer, "untrained", measured)
+    sections: dict[str, Any] = {"train": {"epochs": 2}, "freeze": {"name": "stages", "warmup": 1}}
+    whole = api.fit(run_values("whole", **sections))
+    seen: list[str] = []
+
+    def kill(event: siamkit.Event) -> None:
+        if event.name == "checkpoint":
+            seen.append(event.name)
+            if len(seen) == at:
+                raise Killed
+
+    values = run_values("killed", **sections)
+    with pytest.raises(Killed):
+        api.fit(values, listeners=[kill])
+    resumed = api.resume(values["run_dir"])
+    assert resumed["metrics"] == whole["metrics"]
+    assert whole["metrics"]["best"]["recall@1"] == 2.0
+    one, two = (network(Path(r["run_dir"])) for r in (whole, resumed))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert resumed["calibration"]["threshold"] == whole["calibration"]["threshold"]
+
+
+# --- decisions -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("history", "start", "best"),
+    [
+        ([0.5, 0.7], 0.6, 1),
+        ([0.5, 0.7], 0.7, 1),  # what was trained wins a tie
+        ([0.5, 0.7], 0.8, BEFORE),
+        ([], 0.1, BEFORE),
+        ([0.5], None, 0),
+        ([], None, None),
+    ],
+)
+def test_the_best_network_may_be_the_one_before_training(history, start, best):
+    metrics = [{"recall@1": value} for value in history]
+    assert best_of(metrics, {} if start is None else {"recall@1": start}, "recall@1") == best
+
+
+def test_a_run_says_what_to_try_only_if_training_lost():
+    state = RunState(history=[{"recall@1": 0.4}], start={"recall@1": 0.5}, best_epoch=BEFORE)
+    assert "0.500" in str(lost(state, "recall@1")) and "0.400" in str(lost(state, "recall@1"))
+    state.best_epoch = 0
+    assert lost(state, "recall@1") is None
+    assert lost(RunState(best_epoch=BEFORE), "recall@1") is None
+
+
+@pytest.mark.parametrize(("kept", "words"), [(True, "it is kept"), (False, "not used")])
+def test_the_verdict_on_a_refitted_head_is_said(kept: bool, words: str):
+    state = RunState(history=[{"recall@1": 0.4}], refit={"recall@1": 0.3}, refitted=kept)
+    text = refit_text(state, 0, 0.45, "recall@1")
+    assert all(part in text for part in (words, "0.450", "0.300", "0.400", "epoch 1"))
+
+
+def test_what_may_still_be_the_best_is_kept(run_values: Values) -> None:
+    values = run_values(train={"epochs": 3, "keep_checkpoints": 1})
+    root = Path(values["run_dir"]) / "checkpoints"
+    found: list[bool] = []
+
+    def look(event: siamkit.Event) -> None:
+        if event.name == "checkpoint" and event.data["epoch"]:
+            state = checkpoint.load_state(checkpoint.newest_first(root)[0]).state
+            names = {folder.name for folder in checkpoint.newest_first(root)}
+            found.append({state["best_checkpoint"], state["trained_checkpoint"]} <= names)
+
+    api.fit(values, listeners=[look])
+    assert len(found) >= 3 and all(found)
