@@ -61,7 +61,8 @@ def create_net(
         pruning = Pruning.load(config.backbone.pruning)
         pruning.apply(built.backbone, str(config.backbone.pruning))
     quantized = None
-    if config.backbone.int8 is not None:
+    if config.backbone.int8 is not None and weights == "none":
+        # The graph is a tensor of the run, so only a network that gets these tensors can have it.
         quantized = Quantized.load(config.backbone.int8)
         built.backbone.stages()  # discovered now, while all modules still run
         quantized.apply(built.backbone, str(config.backbone.int8))

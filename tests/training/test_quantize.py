@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from safetensors.numpy import load_file
 
 import siamkit
 from siamkit import api
+from siamkit.api import load_config
+from siamkit.config import Layer, read_file
 from siamkit.engine.kernels.onnxruntime import missing
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.json_files import read_sealed, write_sealed
@@ -140,8 +143,6 @@ def test_a_saved_network_keeps_its_int8_part(staged: dict[str, Any], tmp_path: P
 
 
 def test_another_record_is_refused(staged: dict[str, Any], tmp_path: Path) -> None:
-    import shutil
-
     run = tmp_path / "copy"
     shutil.copytree(staged["values"]["run_dir"], run)
     values = read_sealed(run / "int8.json")
@@ -216,3 +217,21 @@ def test_the_distance_is_that_of_centred_features() -> None:
     features = rng.normal(size=(20, 8)) + 100  # far from the origin, where all cosines are near 1
     assert quantize.distance(features, features) == pytest.approx(0, abs=1e-12)
     assert quantize.distance(features, features[::-1]) > 0.5
+
+
+@pytest.mark.slow
+def test_an_int8_run_can_be_moved_and_its_config_used_again(
+    staged: dict[str, Any], tmp_path: Path
+) -> None:
+    run = tmp_path / "moved" / "elsewhere"
+    shutil.copytree(staged["values"]["run_dir"], run)
+    expected = siamkit.load_embedder(staged["values"]["run_dir"])
+    view = torch.rand(3, 3, 32, 32)
+    assert torch.equal(siamkit.load_embedder(run).net.embed(view), expected.net.embed(view))
+    again = api.fit(
+        load_config(read_file(run / "config.yaml"), Layer({"run_dir": str(tmp_path / "new")}, str))
+    )
+    assert Quantized.load(tmp_path / "new" / "int8.json") == Quantized.load(run / "int8.json")
+    assert again["history"] == staged["result"]["history"]
+    shutil.rmtree(tmp_path / "new")  # the new run has a record of its own
+    assert siamkit.inspect(run).phases

@@ -210,10 +210,9 @@ class _Contest:
         """
         if self._count > _MORE * known.count:
             return None
-        name = known.fastest(self._count)
         try:
-            kernel, _ = self._checked(name)
-        except KernelError:
+            kernel, _ = self._checked(known.fastest(self._count))
+        except (KernelError, KeyError, TypeError):
             return None
         return Choice(kernel, dict(known.seconds_per_image), dict(known.setup_seconds), {})
 
