@@ -10,6 +10,7 @@ import pytest
 from siamkit.evaluation.verification import Roc
 from siamkit.report.html.facts import facts_of
 from siamkit.report.html.figures import Chart
+from siamkit.report.html.plan_chart import plan_chart
 from siamkit.report.html.run_charts import rate_chart
 from siamkit.report.html.score_charts import _spread
 
@@ -64,3 +65,14 @@ def test_many_stages_with_rates_have_no_legend():
         chart = rate_chart(facts_of(log))
         assert chart is not None and len(chart.figure.data) == count
         assert len(chart.keys) == (count if count <= 8 else 0)
+
+
+def test_a_stage_that_the_log_tells_later_is_in_the_plan_from_then_on():
+    log = events()
+    first = next(event for event in log if event["event"] == "phase_start")
+    first["changes"] = [c for c in first["changes"] if c["stage"] != "layer2"]
+    chart = plan_chart(facts_of(log))
+    assert chart is not None
+    [bars] = [trace for trace in chart.figure.data if trace.name == "partly"]
+    names = list(chart.figure.layout.yaxis2.ticktext)
+    assert [names[place] for place in bars.y] == ["layer2"] and list(bars.base) == [1]
