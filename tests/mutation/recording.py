@@ -137,7 +137,7 @@ class _Watcher:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        definitions = getattr(item, "_fixtureinfo").name2fixturedefs.values()
+        definitions = item._fixtureinfo.name2fixturedefs.values()
         shared = [d for several in definitions for d in several if d.scope != "function"]
         for what in (item.nodeid, *shared):
             self.tests[self._name(what)].append(item.nodeid)
