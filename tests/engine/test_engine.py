@@ -1,4 +1,4 @@
-"""The engine's choices, with phases that the tests make up. ``test_execution.py`` has whole runs."""
+"""The engine's choices in made-up phases. ``test_execution.py`` has whole runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recording of a room: which of its tests execute which lines of siamkit, and how long they take.
+"""The recording of a room: which tests execute which lines of siamkit, and how long they take.
 
 Coverage.py traces the tests once, with the unchanged code. A process that a test starts is traced
 too, and its lines count for the test. The lines of a fixture that is set up once for many tests

@@ -3,10 +3,12 @@
     python tests/mutation/run.py --count 300 --seed 0 --jobs 2 --log mutants.jsonl
 
 Each mutant changes one operator, number, condition or loop, by Cosmic Ray's operators. The tests of
-its room (``siamkit/data``: ``tests/data``) must notice it, or the tests of conventions, which look at
-all rooms. Only tests that execute the changed line run: before the first mutant of a room, its tests
-run once with the unchanged code and are recorded (``recording.py``, ``selecting.py``). A mutant that
-no test notices survives; the end of the output shows each survivor as a diff.
+its room (``siamkit/data``: ``tests/data``) must notice it, or the tests of conventions, which look
+at all rooms. Only tests that execute the changed line run: before the first mutant of a room, its
+tests run once with the unchanged code and are recorded (``recording.py``, ``selecting.py``). A
+mutant that no test notices survives; the end of the output shows each survivor as a diff.
+
+The recordings lie beside the log, in a folder of its name, and count for the same code only.
 
 A test that notices must pass with the unchanged code; otherwise it does not count, and the script
 names it. An existing log is continued, so the same command continues an interrupted draw. The same

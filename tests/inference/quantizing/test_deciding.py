@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from siamkit.model.machine import Machine
 
 from siamkit.errors import ConfigError
-from siamkit.inference.export.machine import Machine
 from siamkit.inference.export.subject import Row
 from siamkit.inference.quantizing.deciding import LIMIT, notices_on, require_quality
 from siamkit.inference.quantizing.search import Choice
