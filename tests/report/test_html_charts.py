@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from siamkit.evaluation.verification import Roc
-from siamkit.report.html.facts import facts_of
-from siamkit.report.html.figures import Chart
+from siamkit.report.html import timing
+from siamkit.report.html.facts import RunFacts, facts_of
+from siamkit.report.html.figures import Chart, epoch_axis
 from siamkit.report.html.plan_chart import plan_chart
-from siamkit.report.html.run_charts import rate_chart
+from siamkit.report.html.run_charts import loss_chart, metric_chart, rate_chart, time_chart
 from siamkit.report.html.score_charts import _spread
 
 from .charts import FILE, charts, described, events
@@ -76,3 +77,43 @@ def test_a_stage_that_the_log_tells_later_is_in_the_plan_from_then_on():
     [bars] = [trace for trace in chart.figure.data if trace.name == "partly"]
     names = list(chart.figure.layout.yaxis2.ticktext)
     assert [names[place] for place in bars.y] == ["layer2"] and list(bars.base) == [1]
+
+
+def long_run(epochs: int) -> RunFacts:
+    """Return the facts of a run of many epochs, of two steps each."""
+    start, *rest = events()
+    log = [start, *(event for event in rest if event["event"] in ("phase_start", "engine"))]
+    step, end = (next(e for e in rest if e["event"] == name) for name in ("step", "epoch_end"))
+    for epoch in range(1, epochs + 1):
+        for part in (1, 2):
+            number = 2 * (epoch - 1) + part
+            log.append({**step, "epoch": epoch, "step": number, "epoch_step": part,
+                        "steps": 2 * epochs})  # fmt: skip
+        log.append({**end, "epoch": epoch, "epochs": epochs})
+    return facts_of(log)
+
+
+def test_a_long_run_is_thinned_and_has_no_marks():
+    for epochs, points in ((250, 500), (251, 500), (40, 80)):
+        chart = loss_chart(long_run(epochs))
+        assert chart is not None
+        assert len(chart.figure.data[0].x) == points
+    for epochs, mode in ((40, "lines+markers"), (41, "lines")):
+        loss, metric = loss_chart(long_run(epochs)), metric_chart(long_run(epochs), "recall@1")
+        assert loss is not None and metric is not None
+        assert loss.figure.data[1].mode == metric.figure.data[0].mode == mode
+
+
+@pytest.mark.parametrize(("epochs", "spaced"), [(12, True), (13, False)])
+def test_an_axis_of_few_epochs_has_a_tick_for_each(epochs: int, spaced: bool):
+    axis = epoch_axis(epochs)
+    assert (axis.get("dtick") == 1) == spaced and (axis.get("nticks") == 12) != spaced
+    assert axis["range"] == pytest.approx([-0.01 * epochs, 1.01 * epochs])
+    assert epoch_axis(0)["range"] == pytest.approx([-0.01, 1.01])
+
+
+@pytest.mark.parametrize(("epochs", "spaced"), [(16, True), (17, False)])
+def test_bars_of_few_epochs_have_a_tick_for_each(epochs: int, spaced: bool):
+    chart = time_chart({epoch: {timing.SETUP: 1.0} for epoch in range(epochs)})
+    assert chart is not None
+    assert (chart.figure.layout.xaxis.dtick == 1) == spaced

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from siamkit.model.machine import Machine
 
 from siamkit.errors import ConfigError
 from siamkit.inference.export.subject import Row
 from siamkit.inference.quantizing.deciding import LIMIT, notices_on, require_quality
 from siamkit.inference.quantizing.search import Choice
+from siamkit.model.machine import Machine
 
 ALL = Choice((), 0.0, 20)
 
