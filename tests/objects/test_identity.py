@@ -370,3 +370,15 @@ def test_a_compiled_function_is_the_function_that_it_compiles() -> None:
     one = torch.compile(closing(1), backend="eager")
     assert source_hash(one) == source_hash(torch.compile(closing(1), backend="eager"))
     assert source_hash(one) != source_hash(torch.compile(closing(2), backend="eager"))
+
+
+def test_an_attribute_that_shares_the_memory_of_a_weight_is_that_weight() -> None:
+    def made(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        inner = Plain()
+        inner.row = inner.layer.weight.detach()[0]
+        return nn.Sequential(inner)
+
+    assert source_hash(made(0)) == source_hash(made(1))
+    apart = [Plain(row=torch.tensor([value])) for value in (1.0, 2.0)]
+    assert source_hash(apart[0]) != source_hash(apart[1])

@@ -9,7 +9,8 @@ REPORT = {
     "unreadable": [{"row": None, "path": "a.png", "problem": "truncated"},
                    {"row": 0, "path": "b.png", "problem": "empty"}],
     "split_groups": [], "leaks": [], "near_duplicates": [], "conflicts": [],
-    "notices": ["two are wide"], "warnings": ["one is dark"], "problems": [],
+    "notices": ["two are wide"], "warnings": ["one is dark"], "problems": [], "suspects": None,
+    "output": None,
 }  # fmt: skip
 
 
@@ -77,3 +78,12 @@ def test_at_most_ten_are_listed(render):
     text = render(data_report({**REPORT, "split_groups": [*ten, "last"]}))
     assert "groups in two splits: 11\n  group 0\n" in text
     assert "  group 9\n  ... and 1 more\n" in text and "last" not in text
+
+
+def test_the_contact_sheet_and_the_notices_of_suspicious_labels_are_told(render):
+    text = render(data_report({**REPORT, "output": "sheet.html"}))
+    assert text.splitlines()[-1] == "contact sheet: sheet.html"
+    none = {"labels": None, "near_duplicates": {"pairs": []}, "alike": [], "divided": []}
+    found = {**none, "notices": ["three are alike"]}
+    lines = render(data_report({**REPORT, "suspects": found})).splitlines()
+    assert lines.index("notice: two are wide") + 1 == lines.index("notice: three are alike")
