@@ -22,6 +22,7 @@ from siamkit.batches import Batch
 from siamkit.data.images import ImageSet
 from siamkit.data.views import EvalView, TrainView, view_seed
 from siamkit.errors import ResourceError, SiamkitError
+from siamkit.portable.cores import affinity
 from siamkit.portable.decode import Decoding, decode
 from siamkit.portable.preprocessing import MAX_PIXELS
 
@@ -198,8 +199,7 @@ def default_workers(num_images: int, device: torch.device | str = "cpu") -> int:
         num_images: The number of images in the set.
         device: The device that the network runs on.
     """
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = len(affinity())
     spare = max(cores - 1, 1) if torch.device(device).type != "cpu" or cores > 2 else 0
     return min(spare, _MOST_WORKERS, -(-num_images // _IMAGES_PER_WORKER))
 

@@ -26,7 +26,7 @@ def allowed_cores() -> int:
     Its affinity bounds them, and so do the quotas of its control groups, rounded.
     """
     quotas = [_quota(folder, version) for folder, version in groups_of("cpu")]
-    return max(1, round(min([len(_affinity()), *quotas])))
+    return max(1, round(min([len(affinity()), *quotas])))
 
 
 def free_cores(others: float) -> int:
@@ -35,7 +35,7 @@ def free_cores(others: float) -> int:
     Args:
         others: How many cores other processes use, on average.
     """
-    return max(1, min(allowed_cores(), round(len(_affinity()) - others)))
+    return max(1, min(allowed_cores(), round(len(affinity()) - others)))
 
 
 def asked_threads() -> int | None:
@@ -70,7 +70,7 @@ class Usage:
     @classmethod
     def now(cls) -> Usage | None:
         """Return the usage up to now; None if the system does not tell."""
-        wanted = {f"cpu{core}" for core in _affinity()}
+        wanted = {f"cpu{core}" for core in affinity()}
         try:
             rows = [line.split() for line in _STAT.read_text().splitlines()]
             # user, system, interrupts and what the host took; processes with nice give way
@@ -90,7 +90,8 @@ class Usage:
         return max(0.0, computed / passed)
 
 
-def _affinity() -> frozenset[int]:
+def affinity() -> frozenset[int]:
+    """Return the numbers of the cores that this process may run on."""
     try:
         return frozenset(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows have no such call

@@ -141,3 +141,12 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         load(text)
     except NotYaml as error:
         assert error.problem
+
+
+@pytest.mark.slow
+def test_a_file_has_as_many_values_as_the_limit_and_no_more() -> None:
+    assert len(load("[" + "x, " * (MOST_VALUES - 1) + "]")) == MOST_VALUES - 1  # and the list
+    with pytest.raises(NotYaml, match="more than 100,000 values"):
+        load("[" + "x, " * MOST_VALUES + "]")
+    pairs = (MOST_VALUES - 1) // 2
+    assert len(load("".join(f"k{i}: x\n" for i in range(pairs)))) == pairs  # keys are values too

@@ -39,3 +39,12 @@ def test_tuples_bring_their_images() -> None:
 def test_triplets_are_pairs_each_once() -> None:
     triplets = Tuples(((0, 1, 2), (0, 1, 3), (1, 0, 2)))
     assert triplets.pairs() == Tuples(((0, 1), (0, 2), (0, 3), (1, 2)), (True, False, False, False))
+
+
+def test_the_columns_of_pairs_and_triplets() -> None:
+    pairs, triplets = Tuples(((0, 1), (2, 3)), (True, False)), Tuples(((0, 1, 2), (3, 4, 5)))
+    assert (pairs.width, pairs.noun, pairs.columns) == (2, "pairs", ((0, 2), (1, 3)))
+    assert (triplets.width, triplets.noun) == (3, "triplets")
+    assert triplets.columns == ((0, 3), (1, 4), (2, 5))
+    assert Tuples((), ()).columns == ((), ()) and Tuples(()).columns == ((), (), ())
+    assert str(triplets) == "2 triplets"

@@ -11,7 +11,6 @@ from PIL import Image
 
 from siamkit.batches import Batch
 from siamkit.config import AugmentConfig
-from siamkit.data import loader as loader_module
 from siamkit.data.class_folders import class_images
 from siamkit.data.loader import Loader, ViewDataset, default_workers
 from siamkit.data.views import EvalView, TrainView
@@ -241,7 +240,5 @@ def test_workers_outlive_the_signals_that_stop_a_run(images):
 def test_the_number_of_workers_follows_cores_device_and_images(
     monkeypatch, cores, device, images, workers
 ):
-    monkeypatch.setattr(
-        loader_module.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False
-    )
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     assert default_workers(images, device) == workers

@@ -40,3 +40,17 @@ def test_what_is_out_of_reach_is_not_known(tmp_path: Path) -> None:
     assert found_in([sample(a)], [sample(gone)]) == [None]
     assert found_in([sample(gone)], [sample(a)]) == [None]
     assert found_in([sample(gone)], [sample(gone)]) == [True]
+
+
+def test_a_file_that_cannot_be_read_is_not_known(tmp_path: Path, monkeypatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("one")
+    opened = Path.open
+
+    def refusing(path: Path, *args: object, **kwargs: object) -> object:
+        if path.name == "b":
+            raise PermissionError
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    assert found_in([sample(tmp_path / "a")], [sample(tmp_path / "b")]) == [None]

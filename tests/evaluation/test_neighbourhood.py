@@ -6,7 +6,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siamkit.evaluation.neighbourhood import gallery_queries, hardest, neighbourhood
+from siamkit.evaluation.neighbourhood import (
+    gallery_queries,
+    hardest,
+    hardest_known,
+    neighbourhood,
+)
 from siamkit.portable.cosine import directions
 
 
@@ -72,3 +77,20 @@ def test_of_equally_near_images_the_first_come_first():
     near = neighbourhood(np.ones((20, 2), np.float32), labels, 3)
     assert near.nearest[5].tolist() == [0, 1, 2] and near.nearest[0].tolist() == [1, 2, 3]
     assert near.closest_other[5] == 0 and near.farthest_same[5] == 1
+
+
+def test_known_pairs_come_hardest_first():
+    scores = np.array([0.9, 0.1, 0.5, 0.3, 0.7, 0.3])
+    same = np.array([True, True, True, False, False, False])
+    pairs = SimpleNamespace(first=np.arange(6), second=np.arange(6) + 10, same=same)
+    known = SimpleNamespace(pairs=pairs, scores=scores)
+    accepts, rejects = hardest_known(known, 2)
+    assert accepts == [(4, 14, 0.7), (5, 15, 0.3)]
+    assert rejects == [(1, 11, 0.1), (2, 12, 0.5)]
+    assert list(map(len, hardest_known(known, 9))) == [3, 3]
+
+
+def test_images_without_a_partner_are_in_no_pair():
+    partner, labels = np.array([-1, 2, 1]), np.array([0, 1, 2])
+    scores = np.array([0.9, 0.5, 0.5])
+    assert hardest(partner, scores, labels, 5, highest=True) == [(1, 2, 0.5)]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 
 from siamkit.evaluation.calibrating import fit_threshold
-from siamkit.evaluation.prediction import predicted_rate
+from siamkit.evaluation.prediction import _freedom, predicted_rate
 
 
 def people(identities, rng, *, dim=8, images=(4, 4), spread=0.6, confusable=False):
@@ -173,3 +173,13 @@ def test_the_rate_is_within_its_interval_and_both_within_0_and_1(rows):
     other = predicted_rate(~wrong, b, a)
     assert (1 - other.high, 1 - other.low) == pytest.approx((found.low, found.high))
     assert found.high > found.low
+
+
+def test_the_degrees_of_freedom_are_those_of_equal_shares_at_most():
+    assert _freedom(np.zeros(5)) == 1.0
+    assert _freedom(np.ones(5)) == 4.0
+    assert _freedom(np.array([1.0])) == 1.0
+    assert _freedom(np.array([1.0, 0, 0, 0])) == pytest.approx(2 * 4 / 3)
+    # Normal shares: the square has a kurtosis of 3, so there are as many as shares.
+    shares = np.random.default_rng(0).standard_normal(20_000)
+    assert _freedom(shares) == pytest.approx(20_000, rel=0.05)

@@ -11,6 +11,7 @@ from siamkit.evaluation.verification import (
     best_threshold,
     index_at_far,
     k_fold_accuracy,
+    operating_points,
     roc,
     threshold_at,
     verification,
@@ -147,3 +148,17 @@ def test_errors_are_counted_at_the_threshold():
     assert found["accuracy"] == pytest.approx(3 / 5)
     assert (found["far"], found["frr"]) == (pytest.approx(1 / 3), 0.5)
     assert errors_at(values[:2], same[:2], 0.5)["far"] is None
+
+
+def test_a_curve_is_shown_at_the_rates_for_which_there_are_enough_pairs():
+    scores, same = scored(200, 2000)
+    curve = roc(scores, same)
+    points = operating_points(curve, 2000, (0.1, 0.01, 0.001))
+    assert [point.far for point in points] == [0.1, 0.01]
+    for point in points:
+        accepted = scores >= point.threshold
+        assert accepted[~same].mean() <= point.far
+        assert accepted[same].mean() == point.tar
+    assert operating_points(curve, 2000, ()) == []
+    rates = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
+    assert tuple(point.far for point in operating_points(curve, 2000)) == rates

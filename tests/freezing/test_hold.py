@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from siamkit.freezing import FreezeController, discover_stages
-from siamkit.freezing.hold import hold, is_held, release
+from siamkit.freezing.hold import hold, is_held, release, unheld
 from siamkit.interfaces import FreezePlan
 
 
@@ -141,3 +141,10 @@ def test_a_held_network_is_exported_and_compiled(nested: nn.Sequential) -> None:
     torch.testing.assert_close(compiled(x), expected)
     compiled.train()
     assert not any(module.training for module in nested.modules())
+
+
+def test_the_modules_that_are_not_held_are_listed() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    assert unheld(net) == [net, net[0], net[1]]
+    hold(net[1])
+    assert unheld(net) == [net, net[0]]

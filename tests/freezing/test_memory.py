@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from siamkit.freezing.allocations import LARGE, Bytes
-from siamkit.freezing.memory import Memory, kept_by_libraries
+from siamkit.freezing.memory import Memory, kept_by_libraries, probe_images
 
 CPU = torch.device("cpu")
 
@@ -27,3 +27,10 @@ def test_a_cpu_keeps_more_than_the_tensors_but_not_for_large_blocks_that_stay() 
 def test_a_gpu_needs_what_its_tensors_need() -> None:
     block = Bytes.of(1000)
     assert kept_by_libraries(block, block, torch.device("cuda")) == 0
+
+
+def test_images_for_a_measurement_are_four_different_ones_and_the_same_each_time() -> None:
+    images = probe_images(3, (8, 6), torch.device("cpu"))
+    assert images.shape == (4, 3, 8, 6)
+    assert not torch.equal(images[0], images[1])
+    assert torch.equal(images, probe_images(3, (8, 6), torch.device("cpu")))

@@ -3,9 +3,18 @@ from __future__ import annotations
 import pytest
 import torch
 from threadpoolctl import threadpool_info
+from torch import nn
 
 from siamkit.errors import ConfigError
-from siamkit.model.device import one_thread, resolve_device, using_threads
+from siamkit.model.device import (
+    laid_out_for,
+    layout_of,
+    memory_format,
+    one_thread,
+    place,
+    resolve_device,
+    using_threads,
+)
 
 
 @pytest.mark.parametrize("available", [True, False])
@@ -36,3 +45,59 @@ def test_torch_and_numpy_use_the_threads_and_give_them_back() -> None:
                 assert kept == 2 and threads() == {2}
             assert threads() == {2}
         assert threads() == {1}
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "picked"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_auto_picks_the_fastest_device(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, picked: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert resolve_device("auto") == torch.device(picked)
+
+
+def test_a_device_is_known_by_its_name_unless_it_holds_no_values() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError):
+        resolve_device("meta")
+
+
+class Reading(nn.Module):
+    """A network whose backbone may need images in one layout."""
+
+    def __init__(self, **about: bool) -> None:
+        super().__init__()
+        self.backbone = nn.Conv2d(3, 4, 3)
+        vars(self.backbone).update(about)
+
+
+LAST = torch.channels_last
+
+
+def test_weights_are_placed_in_the_fastest_layout_that_the_backbone_accepts() -> None:
+    cpu = torch.device("cpu")
+    for about, layout in (({}, LAST), ({"channels_last": True}, LAST),
+                          ({"channels_last": False}, torch.contiguous_format)):  # fmt: skip
+        assert memory_format(place(Reading(**about), cpu)) == layout
+        assert memory_format(place(Reading(**about).backbone, cpu)) == layout
+    assert memory_format(nn.Linear(3, 4)) == torch.contiguous_format
+
+
+def test_images_have_the_layout_of_the_weights() -> None:
+    images = torch.ones(2, 3, 8, 8)
+    net = Reading()
+    assert laid_out_for(net, images).is_contiguous()
+    assert laid_out_for(place(net, torch.device("cpu")), images).is_contiguous(memory_format=LAST)
+    assert laid_out_for(nn.Identity(), images).is_contiguous()
+
+
+def test_the_layout_of_a_tensor_that_fits_both_is_the_plain_one() -> None:
+    images = torch.ones(2, 3, 4, 5)
+    assert layout_of(images) == torch.contiguous_format
+    assert layout_of(images.contiguous(memory_format=LAST)) == LAST
+    assert layout_of(torch.ones(2, 3, 1, 1).contiguous(memory_format=LAST)) != LAST
+    assert layout_of(images.transpose(2, 3)) == torch.contiguous_format  # neither layout
+    assert layout_of(torch.ones(2, 3)) == torch.contiguous_format
+    assert layout_of(torch.ones(2, 3, 4, 5, 6)) == torch.contiguous_format

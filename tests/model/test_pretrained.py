@@ -413,3 +413,19 @@ def test_a_file_swapped_with_its_hash_is_still_noticed(folder):
     (folder / "config.json").write_text(config_text(Saved.model_validate(section), opened))
     with pytest.raises(CheckpointError, match="the embeddings differ"):
         siamkit.from_pretrained(folder)
+
+
+def test_the_first_sentence_of_a_card_says_whether_embeddings_are_normalised(tmp_path):
+    for normalize in (True, False):
+        made = timm_net(head={"name": "mlp", "dim": 8, "normalize": normalize})
+        text = (made.save_pretrained(tmp_path / str(normalize)) / "README.md").read_text()
+        assert "an embedding of 8 numbers" in text
+        assert (", L2-normalised." in text) == normalize
+
+
+def test_a_part_of_a_card_is_a_heading_with_paragraphs_and_perhaps_a_table():
+    from siamkit.model.pretrained.card import CardSection
+
+    assert str(CardSection("A", ["one", "two"], ["x"])) == "## A\n\none\n\ntwo"
+    table = CardSection("A", header=["x", "y"], rows=[["1", "2"], ["3", "4"]])
+    assert str(table) == "## A\n\n| x | y |\n| --- | --- |\n| 1 | 2 |\n| 3 | 4 |"

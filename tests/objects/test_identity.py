@@ -174,6 +174,9 @@ KINDS: dict[str, tuple[Callable[[Any], Any], Any, Any]] = {
     "a bound method": (lambda v: Thing(k=v).__call__, 1, 2),
     "a class that closes over a function": (lambda v: factory(closing(v))(), 1, 2),
     "a class's attribute": (lambda v: type("Made", (Thing,), {"k": v})(), 1, 2),
+    "a class's constant": (lambda v: type("Made", (Thing,), {"LIMIT": v})(), 1, 2),
+    "a class's method": (lambda v: type("Made", (Thing,), {"of": closing(v)})(), 1, 2),
+    "a class's special method": (lambda v: type("Made", (Thing,), {"__len__": closing(v)})(), 1, 2),
     "default arguments": (defaulted, 1, 2),
     "a partial": (lambda v: partial(closing, value=v), 1, 2),
     "a partial of a partial": (lambda v: partial(partial(closing(v), 1), 2), 1, 2),
@@ -323,3 +326,59 @@ def test_a_builtin_method_is_that_of_its_object() -> None:
     one, other = (source_hash(Plain(join=text.join)) for text in ("-", "+"))
     assert one != other
     assert one == source_hash(Plain(join="-".join))
+
+
+class Unpicklable:
+    """An object whose state cannot be read."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __getstate__(self) -> Any:
+        raise TypeError("not this one")
+
+
+class Named:
+    """An object that is pickled by a name."""
+
+    def __reduce__(self) -> str:
+        return "NAMED"
+
+
+def test_objects_that_cannot_be_pickled_and_tensors_without_values_have_a_hash() -> None:
+    assert source_hash(Unpicklable(1)) == source_hash(Unpicklable(2))
+    assert source_hash(Thing(k=Named())) == source_hash(Thing(k=Named()))
+    empty = torch.ones(2, device="meta")
+    assert source_hash(Thing(t=empty)) == source_hash(Thing(t=empty))
+    assert source_hash(Thing(t=empty)) != source_hash(Thing(t=torch.ones(3, device="meta")))
+
+
+def test_a_closure_over_what_is_not_yet_known_has_a_hash() -> None:
+    def outer() -> Any:
+        def inner() -> Any:
+            return later
+
+        early = source_hash(inner)
+        later = 1
+        return early, source_hash(inner)
+
+    early, late = outer()
+    assert early != late
+
+
+def test_a_compiled_function_is_the_function_that_it_compiles() -> None:
+    one = torch.compile(closing(1), backend="eager")
+    assert source_hash(one) == source_hash(torch.compile(closing(1), backend="eager"))
+    assert source_hash(one) != source_hash(torch.compile(closing(2), backend="eager"))
+
+
+def test_an_attribute_that_shares_the_memory_of_a_weight_is_that_weight() -> None:
+    def made(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        inner = Plain()
+        inner.row = inner.layer.weight.detach()[0]
+        return nn.Sequential(inner)
+
+    assert source_hash(made(0)) == source_hash(made(1))
+    apart = [Plain(row=torch.tensor([value])) for value in (1.0, 2.0)]
+    assert source_hash(apart[0]) != source_hash(apart[1])

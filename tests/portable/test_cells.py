@@ -57,3 +57,20 @@ def test_flags(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert cells.flag(9, "maybe", "same") is None
     assert cells.problems == ["row 9: same must be 1 or 0, got 'maybe'"]
+
+
+def test_a_word_is_a_text_that_is_not_empty(tmp_path: Path) -> None:
+    cells = Cells(tmp_path)
+    assert (cells.word(2, "cat", "label"), cells.problems) == ("cat", [])
+    assert cells.word(3, "", "label") is None
+    assert cells.problems == ["row 3: label is empty"]
+
+
+def test_a_flag_is_a_word_for_true_or_false(tmp_path: Path) -> None:
+    cells = Cells(tmp_path)
+    assert [cells.flag(2, cell, "same") for cell in ("1", "0", "True", "FALSE")] == [
+        True, False, True, False
+    ]  # fmt: skip
+    assert cells.problems == []
+    assert cells.flag(4, "maybe", "same") is None
+    assert cells.problems == ["row 4: same must be 1 or 0, got 'maybe'"]

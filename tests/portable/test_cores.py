@@ -13,6 +13,7 @@ from siamkit.portable import control_groups, cores
 from siamkit.portable.cores import (
     THREADS,
     Usage,
+    affinity,
     allowed_cores,
     asked_threads,
     free_cores,
@@ -73,6 +74,8 @@ def test_a_system_without_affinity_has_its_cores(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     monkeypatch.setattr(control_groups, "_OWN", Path("/there is none"))
     assert allowed_cores() == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert affinity() == {0}, "of an unknown number, there is one"
 
 
 @pytest.mark.parametrize("others, free", [(0.0, 8), (0.4, 8), (0.6, 7), (5.2, 3), (30.0, 1)])

@@ -198,3 +198,18 @@ def test_images_to_embed_need_no_class_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no images in .*; choose a folder that holds") as e:
         files_in(tmp_path)
     assert "class" not in str(e.value)
+
+
+def test_a_folder_that_cannot_be_read_is_named(make_images, monkeypatch):
+    root = make_images({"a": 1, "locked": 1})
+    scandir = os.scandir
+
+    def refusing(path):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DataError, match="cannot read the folder: Permission denied") as raised:
+        scan(root)
+    assert raised.value.where == str(root / "locked")

@@ -11,7 +11,16 @@ import pytest
 import siamkit
 from siamkit.errors import CheckpointError, ConfigError, DataError
 from siamkit.json_files import sealed
-from siamkit.portable.gallery import EMBEDDINGS, ITEMS, META, OFFSETS, Gallery, ListedGallery
+from siamkit.portable.gallery import (
+    EMBEDDINGS,
+    ITEMS,
+    META,
+    OFFSETS,
+    Gallery,
+    ListedGallery,
+    is_index,
+    own_entries,
+)
 from siamkit.portable.model import ExportedModel
 
 
@@ -130,3 +139,17 @@ def test_embeddings_in_memory_are_searched_too():
     found = gallery.search([[1, 0.5, 0, 0]], 2)
     assert found.paths == [[Path("0.png"), Path("1.png")]] and found.labels == [["first", None]]
     assert found.scores[0] == pytest.approx([0.894427, 0.447214], abs=2e-6)
+
+
+def test_a_folder_with_most_of_an_indexs_files_is_one_damaged_or_not(folder, tmp_path):
+    assert is_index(folder) and own_entries(folder) >= {path.name for path in folder.iterdir()}
+    (folder / "note.txt").touch()
+    (folder / META).unlink()
+    assert is_index(folder)
+    (folder / ITEMS).unlink()
+    assert not is_index(folder) and own_entries(folder) is None
+    assert not is_index(tmp_path / "missing") and not is_index(tmp_path / "index" / "note.txt")
+
+
+def test_an_exact_search_misses_nothing(built):
+    assert Gallery(built).recall(np.zeros((1, 8)), k=3) == 1.0

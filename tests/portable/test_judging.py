@@ -15,7 +15,8 @@ from PIL import Image
 from siamkit.portable import judging
 from siamkit.portable.decode import Decoding
 from siamkit.portable.geometry import centre_crop
-from siamkit.portable.judging import Looks, judge, judge_files, judge_pictures
+from siamkit.portable.judging import Looks, judge, judge_files, judge_pictures, size_of
+from siamkit.portable.looking import look
 from siamkit.portable.preprocessing import Preprocessing, ValueRange
 
 CROP = Preprocessing(crop_pct=1.0)
@@ -142,3 +143,25 @@ def test_of_many_images_a_sample_is_read(tmp_path: Path, monkeypatch: pytest.Mon
     read.clear()
     judge_files(paths, Model())
     assert len(set(read)) == 500 and read[0] == paths[0] and read[-1] in paths[-3:]
+
+
+@pytest.mark.parametrize(
+    ("box", "size"),
+    [
+        (None, (40, 30)),
+        ((5.0, 2.0, 25.0, 12.0), (20, 10)),
+        ((5.5, 2.5, 8.4, 4.4), (2, 1)),
+        ((1.2, 1.2, 1.4, 1.4), (1, 1)),
+    ],
+)
+def test_a_box_has_a_size_of_its_own(tmp_path: Path, box: Any, size: tuple[int, int]) -> None:
+    path = saved(tmp_path / "a.png", np.zeros((30, 40), np.uint8))
+    [facts] = look([path], Model().decoding)
+    assert size_of(facts, box) == size
+
+
+def test_pictures_that_cannot_be_used_are_left_out() -> None:
+    wide = np.zeros((20, 200, 3), np.uint8)
+    [notice] = judge_pictures([wide, "no picture"], Model())
+    assert "90% of the area of 1 of 1 sampled image;" in notice
+    assert judge_pictures([], Model()) == []

@@ -186,3 +186,15 @@ def test_the_room_needs_neither_torch_nor_pydantic():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert not {"torch", "pydantic", "timm", "scipy"} & set(loaded.stdout.split())
+
+
+def test_a_folder_with_a_manifest_is_an_export_damaged_or_not(folder: Path, tmp_path: Path):
+    assert is_export(folder) and is_export(str(folder))
+    (folder / MANIFEST).write_bytes(b"damaged")
+    assert is_export(folder)
+    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).symlink_to("nowhere")
+    assert is_export(folder)
+    assert not is_export(tmp_path) and not is_export(tmp_path / "missing")
+    for thing in (None, 3, b"bytes", "nul\0"):
+        assert not is_export(thing)

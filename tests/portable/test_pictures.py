@@ -105,3 +105,45 @@ def test_an_image_in_memory_stays_as_it_is(files):
     prepare(image, Decoding(1))
     storable(image, "x")
     assert image.tobytes() == before and image.mode == "I"
+
+
+def test_arrays_are_pixels_of_8_bits_16_bits_or_shares():
+    bytes_ = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    assert np.array_equal(np.asarray(picture_of(bytes_, "x")), bytes_)
+    flags = np.array([[True, False], [False, True]])
+    assert np.asarray(picture_of(flags, "x")).tolist() == [[255, 0], [0, 255]]
+    shares = np.array([[0.0, 0.001], [0.5, 1.0]])
+    assert np.asarray(picture_of(shares, "x")).tolist() == [[0, 0], [128, 255]]
+    assert np.array_equal(np.asarray(picture_of(DEEP, "x")), DEEP)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.array([[0.0, 1.001]]), "must be between 0 and 1, got '0 to 1.001'"),
+        (np.array([[-0.001, 1.0]]), "must be between 0 and 1, got '-0.001 to 1'"),
+        (np.array([[0.0, np.nan]]), "must be between 0 and 1"),
+        (np.ones((2, 2), np.int64), "unsupported type of pixels, got 'int64'"),
+        (np.ones((2, 2, 3), np.uint16), "unsupported type of pixels, got 'uint16'"),
+    ],
+)
+def test_other_arrays_are_refused(pixels, message):
+    with pytest.raises(DataError, match=message):
+        picture_of(pixels, "x")
+
+
+def test_an_image_that_breaks_while_it_is_read_is_refused(files):
+    path = files["deep_png"]
+    broken = Image.open(io.BytesIO(path.read_bytes()[:-40]))
+    with pytest.raises(DataError, match="the image cannot be read"):
+        storable(broken, "x")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "form"),
+    [(0, 65535, "PNG"), (0, 65536, "TIFF"), (-1, 65535, "TIFF"), (3, 4, "PNG")],
+)
+def test_integers_are_stored_in_16_bits_if_they_fit(low, high, form):
+    image = Image.fromarray(np.array([[low, high]], dtype=np.int32))
+    stored, found = storable(image, "x")
+    assert (found, stored.getextrema()) == (form, (low, high))

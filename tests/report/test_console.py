@@ -244,3 +244,60 @@ def test_one_step_that_takes_long_does_not_make_hours_of_minutes():
         data = {**step, "step": number, "epoch_step": number, "steps": 1000}
         listener(Event("step", data))
     assert stream.getvalue().splitlines()[-1].endswith("about 1 min 39 s left")
+
+
+WHOLE = """\
+run      runs/[/bold]
+model    backbone resnet50, head mlp, freeze stages, loss triplet, scheduler cosine
+weights  pretrained
+data     train 180 images of 30 classes, val 180 images of 30 classes: class-disjoint split
+length   2 epochs of 2 steps on cpu
+metrics  on held-out images after each epoch; gap: recall@1 on training images minus held-out
+notice: class '[/bold]' has one image
+epoch 0/2  untrained: recall@1 0.500  map@r 0.250
+from epoch 1: 1.11 M of 23.5 M parameters train (4.74 %); policy 'stages'
+stage    parameters   was   now      norm      rate
+───────────────────────────────────────────────────
+layer4       15.0 M   -     frozen   frozen       -
+head         1.11 M   -     trains   -        0.001
+epoch 1/2  step 1/2  lr 0.001  loss 0.500  87 img/s
+epoch 1/2  loss 0.125  recall@1 0.750  map@r 0.500  gap +0.125  12 s  best
+from epoch 2: 16.1 M of 23.5 M parameters train (68.4 %); policy 'stages'
+stage    parameters   was      now      norm       rate
+───────────────────────────────────────────────────────
+layer4       15.0 M   frozen   trains   affine   0.0001
+epoch 2/2  step 1/2  lr 0.001  loss 0.167  87 img/s  about 1.0 s left
+epoch 2/2  loss 0.125  recall@1 0.750  map@r 0.500  gap +0.125  12 s
+"""
+
+
+def test_the_whole_log_of_a_run():
+    assert log(io.StringIO(), interval=2.0) == WHOLE
+
+
+def test_a_search_for_the_rate_is_announced_and_told_now_and_then():
+    search = [("lr_find", {"done": done, "total": 8}) for done in range(9)]
+    told = log(io.StringIO(), search, interval=3.0).splitlines()
+    assert told == [
+        "notice: the learning rate is auto: a range test comes before the training",
+        "range test: step 0 of 8",
+        "range test: step 3 of 8",
+        "range test: step 6 of 8",
+    ]
+
+
+def test_on_a_terminal_a_search_for_the_rate_is_a_bar():
+    search = [("lr_find", {"done": done, "total": 3}) for done in range(4)]
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", log(Terminal(), search))
+    assert "range test" in text and "/3" in text and "step" not in text
+
+
+def test_a_rate_that_was_found_stands_with_the_run():
+    name, data = run_events()[0]
+    found = {"lr": 2e-3, "low": 1e-3, "high": 4e-3, "losses": [[]] * 3, "phase": {"number": 1}}
+    text = log(io.StringIO(), [(name, {**data, "lr_find": found})])
+    rows = [line.split(None, 1) for line in text.splitlines()]
+    names = [row[0] for row in rows]
+    place = names.index("rate")
+    assert rows[place][1].startswith("0.002, found by a range test under phase 1")
+    assert names[place - 1] == "weights" and names[place + 1] == "data"

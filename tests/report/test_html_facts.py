@@ -41,6 +41,14 @@ def test_epochs_steps_and_the_best_of_them():
     assert facts.notices == ("class '[/bold]' has one image",)
 
 
+def test_a_log_without_steps_still_tells_how_long_the_run_was():
+    facts = facts_of([event for event in EVENTS if event["event"] != "step"])
+    assert (facts.steps, facts.span) == ((), 2)
+    assert facts_of(EVENTS[:5]).span == 1  # two steps
+    assert facts_of(EVENTS[:4]).span == 0.5
+    assert facts_of([]).span == 0
+
+
 def test_phases_are_bands_of_epochs_with_the_state_of_every_stage():
     first, second = facts_of(EVENTS).bands
     assert (first.start, first.end, second.start, second.end) == (0, 1, 1, 2)

@@ -166,6 +166,21 @@ def test_known_pairs_are_shown_as_the_data_lists_them():
         assert "another class" not in map_chart(found, places).finding
 
 
+def test_the_hardest_images_of_classes_are_found_among_all_pairs_not_those_drawn():
+    held = held_out([0, 1, 2, 3] * 5)
+    drawn, whole = (held_out_facts(held, None, most_pairs=n) for n in (20, 10_000))
+    assert drawn.verified is not None and len(drawn.verified.scores) < len(whole.verified.scores)
+    assert (drawn.accepts, drawn.rejects) == (whole.accepts, whole.rejects)
+
+
+def test_known_pairs_of_one_kind_have_no_metrics_and_no_crash():
+    held = held_out([0, 1, 2] * 4)
+    pairs = Tuples(((0, 3), (1, 4)), (True, True))
+    images = ImageSet(held.images.samples, held.images.classes, pairs)
+    found = held_out_facts(replace(held, images=images), None)
+    assert (found.verified, found.decision) == (None, None)
+
+
 # --- thumbnails ---
 
 

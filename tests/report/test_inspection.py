@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from siamkit.report.inspection import inspection, span
+from siamkit.report.inspection import _rate, inspection, span
 
 MEMORY = {
     "weights": 98_000_000, "gradients": 4_459_008, "optimizer": 8_918_016,
@@ -165,3 +165,11 @@ def test_a_pipe_gets_each_row_on_one_line(render):
 )
 def test_spans_of_epochs_count_from_one(start, end, text):
     assert span(start, end) == text
+
+
+@pytest.mark.parametrize(
+    ("lr", "lr_mult", "text"),
+    [(0.002, 1, "0.002"), (None, 1, "auto"), (None, 0.1, "auto x 0.1"), (0.0, 1, "0")],
+)
+def test_a_rate_that_is_not_yet_known_is_auto_times_its_multiplier(lr, lr_mult, text):
+    assert _rate({"lr": lr, "lr_mult": lr_mult}) == text

@@ -8,7 +8,13 @@ from pydantic import Field
 
 from siamkit.interfaces import Options
 from siamkit.report.options import describe_options, type_name
-from siamkit.report.tables import entries_table, entry_details, plugins_table, timm_table
+from siamkit.report.tables import (
+    entries_table,
+    entry_details,
+    plugins_table,
+    presets_table,
+    timm_table,
+)
 
 
 class Mode(Enum):
@@ -139,3 +145,22 @@ def test_a_plugin_that_registers_nothing_says_so_and_hooks_are_named(render):
     found = rows(render(plugins_table([plugin("idle"), watcher], [])))
     assert ["idle", "siamkit-idle 1.0", "nothing"] in found
     assert ["watch", "siamkit-watch 1.0", "hook: siamkit_event"] in found
+
+
+def test_a_conflict_says_what_is_used_and_what_to_do(render):
+    def text(kind, *by):
+        conflict = {"kind": kind, "name": "a", "by": list(by)}
+        return render(plugins_table([plugin("good")], [conflict])).splitlines()[-1]
+
+    own = "conflict: command 'a' is registered by siamkit and one: siamkit's own command is used"
+    assert text("command", "siamkit", "one") == own
+    undo = "uninstall or disable one of them to use it"
+    assert text("command", "one", "siamkit").endswith(undo)
+    assert text("backbone", "siamkit", "one").endswith(undo)
+
+
+def test_presets_are_described_by_the_comment_at_their_start(render):
+    presets = {"one": "# First line\n#  and second.\nkey: 1\n# not this\n", "two": "key: 1\n"}
+    found = rows(render(presets_table(presets)))
+    assert found[0] == ["name", "summary"]
+    assert found[2:] == [["one", "First line and second."], ["two"]]

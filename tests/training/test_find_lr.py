@@ -214,3 +214,23 @@ def test_inspect_shows_multiples_of_auto(auto: RunValues, render_inspection: Any
     with console.capture() as captured:
         console.print(result)
     assert "auto x 0.1" in captured.get()
+
+
+def test_a_search_tells_its_progress_once_a_second_and_at_both_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, told = [0.0, 0.5, 0.999, 1.0, 1.5, 2.1, 2.2], []
+    times = dict(enumerate(clock))
+    now = [0.0]
+    monkeypatch.setattr(search.time, "monotonic", lambda: now[0])
+
+    def tested(*_: Any, progress: Callable[[int, int], None], **__: Any) -> dict[str, Any]:
+        for done, time in times.items():
+            now[0] = time
+            progress(done, 6)
+        return {"lr": None, "reason": "flat"}
+
+    monkeypatch.setattr(search, "find_lr", tested)
+    with pytest.raises(ConfigError, match="no learning rate was found: flat"):
+        search.rate_of_run(None, {}, None, [lambda event: told.append(event.data["done"])])
+    assert told == [0, 3, 5, 6]

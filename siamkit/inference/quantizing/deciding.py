@@ -74,7 +74,7 @@ def require_quality(plain: Row, int8: Row, choice: Choice) -> None:
     """
     for name in (RETRIEVAL, AUC):
         before, after = plain.metrics.get(name), int8.metrics.get(name)
-        if before is None or after is None or before - after <= LIMIT:
+        if before is None or after is None or after >= before - LIMIT:
             continue
         raise ConfigError(
             f"costs too much quality, so nothing was written: {name} on the validation images is "

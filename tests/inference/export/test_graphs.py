@@ -1,5 +1,7 @@
 """Networks of several architectures, converted and run by both runtimes."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,11 @@ from siamkit.inference.export import graphs
 from siamkit.inference.export.checking import COSINE, cosines
 from siamkit.inference.export.formats import FORMATS
 from siamkit.inference.export.graphs import export_graph
+from siamkit.inference.export.measuring import REFITTED
 from siamkit.inference.export.runners import torch_runner
+from siamkit.inference.export.thresholds import Threshold
 from siamkit.inference.quantizing.deciding import calibration_images
+from siamkit.inference.quantizing.search import Choice
 
 NAMES = [
     "timm:test_resnet",
@@ -182,3 +187,21 @@ def test_the_runner_of_torch_leaves_no_gradients():
     run = torch_runner(net)
     assert run(np.zeros((1, 3, 32, 32), np.float32)).shape == (1, net.embedding_dim)
     assert not net.training
+
+
+@pytest.mark.slow
+def test_a_threshold_that_was_fitted_again_is_measured_on_the_int8_network(
+    subject_of, tmp_path, monkeypatch
+):
+    fitted = SimpleNamespace(threshold=0.25)
+    monkeypatch.setattr(graphs, "for_int8", lambda *_: Threshold(fitted, refitted=True))
+    monkeypatch.setattr(graphs, "choice_of", lambda *_: Choice((), 0.0, 9))
+    monkeypatch.setattr(graphs, "require_quality", lambda *_: None)
+    made = export_graph(
+        subject_of(with_biases(network("timm:test_resnet"))), FORMATS["onnx"], tmp_path, int8=True
+    )
+    kinds = [(row.kind, row.precision, REFITTED in row.metrics) for row in made.rows]
+    assert kinds == [
+        ("torch", "float32", False), ("onnx", "float32", False), ("onnx", "int8", True),
+    ]  # fmt: skip
+    assert made.layers == 9 and made.floats == ()

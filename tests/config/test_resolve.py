@@ -12,6 +12,8 @@ from siamkit.config import (
     COMPONENTS,
     Layer,
     RunConfig,
+    calibration_config,
+    is_resolved,
     json_schema,
     merge,
     parse_sets,
@@ -21,7 +23,7 @@ from siamkit.config import (
 )
 from siamkit.errors import ConfigError, PluginError
 from siamkit.interfaces import Options
-from siamkit.registry import Entry, NoOptions, Registry
+from siamkit.registry import Entry, NoOptions, Provider, Registry
 
 
 class Margin(Options):
@@ -564,3 +566,29 @@ def test_all_problems_of_a_file_are_told_at_once(refusal, tmp_path):
         assert f"\n  {file}: {place}: " in text
     # Of a section that is no component, nothing more can be told.
     assert refusal({"loss": 3, "train": {"epochs": -1}}).startswith("2 problems:")
+
+
+def test_only_what_was_resolved_counts_as_resolved(config):
+    found = config()
+    assert is_resolved(found)
+    assert not is_resolved(found.model_copy()) and not is_resolved(RunConfig())
+
+
+def test_a_name_that_is_missing_is_told_with_the_plugin_that_the_run_used(config, refusal):
+    values, where = {"loss": {"name": "lost"}}, (lambda key: f"run: {key}")
+
+    def used(name):
+        return Layer(values, where, {"loss": Provider(name, "siamkit-lost", "1.0")})
+
+    with pytest.raises(PluginError, match="siamkit-lost"):
+        config(used("lost"))
+    assert "unknown loss 'lost'" in refusal(used("another"))
+    assert "unknown loss 'lost'" in refusal(values)
+
+
+def test_a_target_of_calibration_is_checked():
+    assert calibration_config("eer", None).target == "eer"
+    assert calibration_config("far", 0.01).far == 0.01
+    for target, far in (("far", None), ("eer", 0.01), ("far", 2.0)):
+        with pytest.raises(ConfigError):
+            calibration_config(target, far)

@@ -1,0 +1,77 @@
+"""What the user is told about an int8 network, and which one is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from siamkit.errors import ConfigError
+from siamkit.inference.export.subject import Row
+from siamkit.inference.quantizing.deciding import LIMIT, notices_on, require_quality
+from siamkit.inference.quantizing.search import Choice
+from siamkit.model.machine import Machine
+
+ALL = Choice((), 0.0, 20)
+
+
+def row(precision: str = "float32", size: int = 3000, latency: float = 2.0,
+        throughput: float = 10.0, **metrics: float) -> Row:  # fmt: skip
+    return Row("onnx", precision, metrics, size, latency, throughput)
+
+
+def told(plain: Row, int8: Row, choice: Choice = ALL, vnni: bool | None = True) -> list[str]:
+    return list(notices_on(plain, int8, choice, Machine("a cpu", 2, vnni)))
+
+
+def test_a_small_and_fast_network_needs_no_notice() -> None:
+    assert told(row(), row(size=1000, latency=1.0, throughput=20.0)) == []
+    assert told(row(), row(size=1000)) == [], "neither slower nor too large"
+    assert told(row(), row(size=1000), vnni=None) == []
+
+
+def test_a_network_that_saves_less_than_two_thirds_is_told() -> None:
+    assert told(row(), row(size=1001)) == ["int8 is only 3.0 times smaller than float32"]
+    assert told(row(), row(size=2000)) == ["int8 is only 1.5 times smaller than float32"]
+
+
+@pytest.mark.parametrize("slow", [{"latency": 2.1}, {"throughput": 9.9}])
+def test_a_network_that_is_slower_is_told_with_the_reason(slow: dict[str, float]) -> None:
+    text = "int8 is not faster than float32 on this CPU."
+    assert told(row(), row(size=1000, **slow)) == [text]
+    assert told(row(), row(size=1000, **slow), vnni=None) == [text]
+    reason = " It has no instructions for int8 (VNNI)."
+    assert told(row(), row(size=1000, **slow), vnni=False) == [text + reason]
+
+
+def test_a_cpu_without_the_instructions_is_told() -> None:
+    [notice] = told(row(), row(size=1000), vnni=False)
+    assert notice.startswith("this CPU has no instructions for int8 (VNNI)")
+
+
+def test_layers_in_float32_and_a_search_that_was_stopped_are_told() -> None:
+    choice = Choice(("a", "b"), 0.0, 20, in_time=False)
+    first, second = told(row(), row(size=1000), choice)
+    assert first.startswith("2 of 20 layers stay in float32")
+    assert second.startswith("the search for the layers in float32 ran out of time")
+
+
+@pytest.mark.parametrize("name", ["recall@1", "auc"])
+def test_a_network_that_costs_more_than_the_limit_is_refused(name: str) -> None:
+    plain, choice = row(**{name: 0.5}), Choice(("a",), 0.0, 20)
+    for after in (0.9, 0.5, 0.5 - LIMIT):
+        require_quality(plain, row(**{name: after}), choice)
+    require_quality(plain, row(), choice)
+    require_quality(row(), row(**{name: 0.1}), choice)
+    with pytest.raises(ConfigError, match="costs too much quality") as raised:
+        require_quality(plain, row(**{name: 0.4799}), choice)
+    error = raised.value
+    assert f"{name} on the validation images is 0.5000 in float32" in error.what
+    assert error.got == "0.4799 with 1 of 20 layers in float32"
+    assert error.allowed == "0.4800 or more"
+    assert error.hint is not None and "ran out of time" not in error.hint
+    late = Choice(("a",), 0.0, 20, in_time=False)
+    with pytest.raises(ConfigError, match="ran out of time"):
+        require_quality(plain, row(**{name: 0.1}), late)
+
+
+def test_the_limit() -> None:
+    assert LIMIT == 0.02

@@ -1,0 +1,38 @@
+"""The order of groups of parameters, and the groups of norms."""
+
+from __future__ import annotations
+
+from siamkit.model.grouping import in_order, join_norms
+from siamkit.model.trace import Trace
+
+TRACE = Trace(
+    starts={"net": 0, "net.a": 1, "net.b": 5, "net.c": 9},
+    ends={"net": 20, "net.a": 4, "net.b": 8, "net.c": 12},
+    uses={"net.a.w": 2, "net.b.w": 6, "net.c.w": 10},
+)
+
+
+def test_groups_come_in_the_order_of_their_first_use() -> None:
+    groups = [["net.c.w"], ["net.b.w", "net.a.w"], ["net.b.w"]]
+    assert in_order(groups, TRACE) == [groups[1], groups[2], groups[0]]
+
+
+def test_the_start_of_an_ancestor_counts_only_without_a_use_of_its_own() -> None:
+    # ``net.x`` did not run: for its parameter, there is the start of ``net`` alone.
+    late, early = ["net.c.w", "net.x.w"], ["net.x.w", "net.x.b"]
+    assert in_order([late, ["net.b.w"]], TRACE) == [["net.b.w"], late]
+    assert in_order([["net.a.w"], early], TRACE) == [early, ["net.a.w"]]
+
+
+def test_a_group_that_did_not_run_stays_behind_the_one_before_it() -> None:
+    groups = [["net.b.w"], ["other.w"], ["net.a.w"], ["more.w"]]
+    assert in_order(groups, TRACE) == [["net.a.w"], ["more.w"], ["net.b.w"], ["other.w"]]
+    assert in_order([["other.w"], ["net.a.w"]], TRACE) == [["other.w"], ["net.a.w"]]
+    assert in_order([], TRACE) == []
+
+
+def test_a_group_of_norms_joins_the_group_before_it() -> None:
+    norms = frozenset({"n1", "n2", "n3"})
+    assert join_norms([["n1"], ["a"], ["n2"], ["n3"], ["b", "n1"]], norms) == [
+        ["n1"], ["a", "n2", "n3"], ["b", "n1"],
+    ]  # fmt: skip

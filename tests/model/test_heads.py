@@ -1,0 +1,49 @@
+"""Any module as a head: its width is probed, and what gives no embeddings is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from siamkit.errors import PluginError
+from siamkit.model.heads import Head, as_head
+
+
+def test_a_module_becomes_a_head_of_the_width_that_it_gives() -> None:
+    module = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4))
+    head = as_head(module, 6, "mine")
+    assert isinstance(head, Head) and head.embedding_dim == 4
+    assert as_head(head, 6, "mine") is head
+    assert module.training and int(module[1].num_batches_tracked) == 0, "as it was"
+    assert as_head(nn.Identity(), 6, "mine").embedding_dim == 6
+    assert as_head(nn.Linear(6, 4).double(), 6, "mine").embedding_dim == 4
+
+
+class Giving(nn.Module):
+    """A module that gives a value whatever it gets."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, features: Tensor) -> Any:
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (max, "mine: build must return a torch.nn.Module, got 'builtin_function_or_method'"),
+        (nn.Linear(5, 4), r"mine: the forward failed on features \[2, 6\]: RuntimeError"),
+        (Giving((1, 2)), "mine: the forward must return embeddings"),
+        (Giving(torch.zeros(2)), "mine: the forward must return embeddings"),
+        (Giving(torch.zeros(3, 4)), "mine: the forward must return embeddings"),
+        (Giving(torch.zeros(2, 4, 1)), "mine: the forward must return embeddings"),
+    ],
+)
+def test_what_gives_no_embeddings_is_refused(module: Any, message: str) -> None:
+    with pytest.raises(PluginError, match=message):
+        as_head(module, 6, "mine")

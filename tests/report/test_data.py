@@ -1,0 +1,89 @@
+from siamkit.report.data import data_report
+
+REPORT = {
+    "kind": "folder", "where": "photos/[b]", "files": 1, "formats": {"PNG": 2, "JPEG": 1},
+    "modes": {"RGB": 3}, "shorter_side": {"smallest": 8, "largest": 20, "median": 12.5},
+    "how": "class-disjoint split",
+    "parts": {"train": {"images": 2, "classes": 2, "smallest": 1, "median": 1.5, "largest": 2},
+              "val": {"images": 1}},
+    "unreadable": [{"row": None, "path": "a.png", "problem": "truncated"},
+                   {"row": 0, "path": "b.png", "problem": "empty"}],
+    "split_groups": [], "leaks": [], "near_duplicates": [], "conflicts": [],
+    "notices": ["two are wide"], "warnings": ["one is dark"], "problems": [], "suspects": None,
+    "output": None,
+}  # fmt: skip
+
+
+def member(key, part, label="x"):
+    return {"key": key, "part": part, "class": label}
+
+
+def test_the_files_the_parts_and_the_remarks_are_told(render):
+    assert [line.rstrip() for line in render(data_report(REPORT)).splitlines()] == [
+        "folder: photos/[b]",
+        "1 file: 2 PNG, 1 JPEG; 3 RGB",
+        "shorter side 8 to 20 px, median 12.5",
+        "",
+        "class-disjoint split",
+        "split   images   classes   fewest per class   median per class   most per class",
+        "─" * 79,
+        "train        2         2                  1                1.5                2",
+        "val          1         -                  -                  -                -",
+        "",
+        "unreadable: 2",
+        "  a.png: truncated",
+        "  row 0: b.png: empty",
+        "",
+        "notice: two are wide",
+        "warning: one is dark",
+        "",
+        "the data can be used",
+    ]
+
+
+def test_without_sizes_parts_or_remarks_nothing_is_said_of_them(render):
+    nothing = {"shorter_side": None, "parts": {}, "unreadable": [], "notices": [], "warnings": []}
+    assert render(data_report({**REPORT, **nothing})).splitlines() == [
+        "folder: photos/[b]",
+        "1 file: 2 PNG, 1 JPEG; 3 RGB",
+        "",
+        "the data can be used",
+    ]
+
+
+def test_data_with_a_problem_cannot_be_used(render):
+    text = render(data_report({**REPORT, "problems": ["no class has two images"]}))
+    assert text.splitlines()[-1] == "problem: no class has two images"
+
+
+def test_a_group_shows_two_images_that_differ_and_counts_the_others(render):
+    two = {"members": [member("a", "train"), member("b", "val")], "images": 2}
+    four = {
+        "members": [member("a", "val"), member("b", "val"), member("c", "train")], "images": 4
+    }  # fmt: skip
+    labels = {"members": [member("a", "val", "x"), member("b", "val", "y")], "images": 3}
+    changes = {"leaks": [two], "near_duplicates": [four], "conflicts": [labels]}
+    text = render(data_report({**REPORT, **changes}))
+    assert (
+        "the same image in two splits: 1\n  a (train) and b (val)\n\n"
+        "nearly the same image in two splits: 1\n  a (val) and c (train), and 2 more images\n\n"
+        "the same image with two labels: 1\n  a (x) and b (y), and 1 more image\n"
+    ) in text
+
+
+def test_at_most_ten_are_listed(render):
+    ten = [f"group {i}" for i in range(10)]
+    text = render(data_report({**REPORT, "split_groups": ten}))
+    assert "groups in two splits: 10\n  group 0\n" in text and "more" not in text
+    text = render(data_report({**REPORT, "split_groups": [*ten, "last"]}))
+    assert "groups in two splits: 11\n  group 0\n" in text
+    assert "  group 9\n  ... and 1 more\n" in text and "last" not in text
+
+
+def test_the_contact_sheet_and_the_notices_of_suspicious_labels_are_told(render):
+    text = render(data_report({**REPORT, "output": "sheet.html"}))
+    assert text.splitlines()[-1] == "contact sheet: sheet.html"
+    none = {"labels": None, "near_duplicates": {"pairs": []}, "alike": [], "divided": []}
+    found = {**none, "notices": ["three are alike"]}
+    lines = render(data_report({**REPORT, "suspects": found})).splitlines()
+    assert lines.index("notice: two are wide") + 1 == lines.index("notice: three are alike")

@@ -1,0 +1,34 @@
+"""The events that the kit sends to a tracker are those of one run, without a contradiction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from siamkit.testing.trackers import run_events
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_the_events_count_the_same_epochs_and_steps(tmp_path: Path, start: int) -> None:
+    events = [(event.name, event.data) for event in run_events(tmp_path, start)]
+    of = {name: [data for other, data in events if other == name] for name, _ in events}
+    [begin], [end] = of["run_start"], of["run_end"]
+    epochs, steps = begin["epochs"], begin["epochs"] * begin["steps_per_epoch"]
+    assert begin["config"]["train"]["epochs"] == end["epochs"] == epochs == 2
+    assert (begin["finished_epochs"], begin["finished_steps"]) == (start, 2 * start)
+    left = list(range(start + 1, epochs + 1))
+    for name in ("phase_start", "engine", "epoch_end", "checkpoint"):
+        assert [data["epoch"] for data in of[name]] == left, name
+    assert {data["epochs"] for data in of["epoch_end"]} == {epochs}
+    assert [data["step"] for data in of["step"]] == list(range(2 * start + 1, steps + 1))
+    for data in of["step"]:
+        assert (data["steps"], data["epoch_steps"]) == (steps, begin["steps_per_epoch"])
+        assert data["step"] == 2 * (data["epoch"] - 1) + data["epoch_step"]
+    for data in of["phase_start"]:
+        assert sum(change["parameters"] for change in data["changes"]) == data["parameters"]
+        trains = sum(change["trainable"] for change in data["changes"])
+        assert data["trainable_parameters"] == 64 <= trains
+    assert ("untrained" in of) == (start == 0)
+    [stop] = of["early_stop"]
+    assert stop["epoch"] == end["metrics"]["best"]["epoch"] == epochs > stop["best_epoch"]
