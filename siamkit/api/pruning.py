@@ -24,7 +24,7 @@ from siamkit.objects.entries import is_object
 from siamkit.runs.directory import unused
 from siamkit.runs.events import Listener
 from siamkit.runs.open import OpenRun
-from siamkit.spelling import argument
+from siamkit.spelling import argument, setting
 
 _SECTIONS = ("freeze", "optimizer", "scheduler", "train", "engine", "calibration", "track")
 _KEYS = ("report", "data.path", "data.root", "data.workers")
@@ -122,7 +122,7 @@ def pruned(
             "no such part", where=argument("part"), got=part, allowed=", ".join(PARTS)
         )
     if (record := run.config.backbone.int8) is not None:
-        hint = "prune a run that was trained without engine.prefix=int8 (--fast)"
+        hint = f"prune a run that was trained without {setting('engine.prefix', 'int8')}"
         require_float(Quantized.load(record), "the run cannot be pruned", hint)
     if isinstance(options_of(run.config.head, run.registries["head"])[1], StageOptions):
         raise ConfigError(

@@ -76,7 +76,8 @@ def resolve(
 def _needs_closed_form(values: Values, layers: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether a run has no epochs and no layer names its head."""
     train = values.get("train")
-    without = isinstance(train, Mapping) and train.get("epochs") == 0
+    epochs = train.get("epochs") if isinstance(train, Mapping) else None
+    without = isinstance(epochs, int) and epochs == 0  # what is no number is refused later
     return without and not any(Layer(layer, str).sets("head.name") for layer in layers)
 
 

@@ -39,6 +39,7 @@ from siamkit.inference.quantizing.openvino import OpenVinoQuantizer
 from siamkit.inference.quantizing.quantizer import Quantizer
 from siamkit.model.machine import this_machine
 from siamkit.model.quantized import require_float
+from siamkit.spelling import argument, setting
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ def export_graph(subject: Subject, format: Format, folder: Path, *, int8: bool) 
     """
     require_float(
         subject.net.quantized, f"cannot be exported to {format.name}",
-        "--format torch keeps the int8 part as it is; or train without engine.prefix=int8, and "
-        "export with --quantize int8",
+        f"{argument('format', 'torch')} keeps the int8 part as it is; or train without "
+        f"{setting('engine.prefix', 'int8')}, and export with {argument('quantize', INT8)}",
     )  # fmt: skip
     backend = _BACKENDS[format.name]
     images = subject.val.cycled(BATCH)  # [32, C, H, W]
