@@ -288,12 +288,14 @@ def inspect(
                 hint="its events.jsonl holds the numbers in the events named 'engine'",
             )
         run = open_run(config)
+        is_int8 = run.config.backbone.int8 is not None
         return InspectionResult(
             _inspection.inspect(
                 run.config,
                 registries(),
                 history=run.history,
                 weights="none",
+                tensors=run.some_checkpoint().model if is_int8 else None,
                 parameters=parameters,
                 progress=progress,
             )

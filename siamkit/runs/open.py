@@ -245,6 +245,18 @@ class OpenRun:
             self._checkpoints[name] = self._told(name, lambda: checkpoint.load_network(folder))
         return self._checkpoints[name]
 
+    def some_checkpoint(self) -> SavedCheckpoint:
+        """Return the best checkpoint, or the newest one if there is no best epoch yet.
+
+        What never trains is the same in all of them.
+
+        Raises:
+            CheckpointError: The run has no checkpoint yet, or it is damaged.
+        """
+        newest = self._newest
+        has_best = newest is not None and newest.state["best_checkpoint"] is not None
+        return self.checkpoint("best" if has_best else "last")
+
     def _told(self, name: str, load: Callable[[], SavedCheckpoint]) -> SavedCheckpoint:
         """Return the result of ``load``. If it fails, the error says what to do next."""
         try:

@@ -24,6 +24,7 @@ from siamkit.interfaces import Phase, Stage
 from siamkit.model.create import Weights
 from siamkit.model.device import one_thread, using_threads
 from siamkit.model.names import named_parameters
+from siamkit.model.weights import load_net_tensors
 from siamkit.registry import Registry
 from siamkit.training.batching import epoch_steps
 from siamkit.training.build import Setup, build
@@ -31,6 +32,7 @@ from siamkit.training.exactness import obstacle
 from siamkit.training.fitting import fitting_pass
 from siamkit.training.forecast import forecast
 from siamkit.training.loading import engine_of, load_sets
+from siamkit.training.quantize import INT8, described, forecast_of_int8
 from siamkit.training.step_memory import predictor
 from siamkit.words import plural
 
@@ -48,6 +50,7 @@ def inspect(
     *,
     history: Sequence[Mapping[str, float]] = (),
     weights: Weights = "file",
+    tensors: Mapping[str, Tensor] | None = None,
     parameters: bool = False,
     measure: bool = False,
     progress: Progress | None = None,
@@ -63,12 +66,16 @@ def inspect(
         registries: The registry of each component section.
         history: The metrics of the finished epochs, for metric-driven policies.
         weights: The backbone weights to load; ``none`` for a run, which has its own.
+        tensors: The network's tensors, for a run whose network cannot run without them, because
+            one of them is the graph of its int8 part.
         parameters: Whether to list every parameter too.
         measure: Whether to time each phase on the data too, and report how the engine would run it.
         progress: Called before each phase with the name of a step, the number of finished phases,
             and the number of all phases.
     """
     setup = _build(config, registries, "all" if measure else weights)
+    if tensors is not None:
+        load_net_tensors(setup.net, tensors, "the run's checkpoint")
     with using_threads(config.train.threads), attributing(setup.plugins):
         rows, notices = _inspected(setup, history, measure, progress or _silent)
     preprocessing = setup.net.preprocessing
@@ -103,6 +110,10 @@ def _inspected(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the description of each phase, and notices."""
     notices = [*forecast(setup)] if not history else []
+    if setup.net.quantized is not None:
+        notices.append(described(setup.net.quantized))
+    elif setup.config.engine.prefix == INT8:
+        notices.append(forecast_of_int8(setup))
     phases = setup.schedule.phases(history)
     if setup.schedule.policy.metric_driven:
         notices.append(

@@ -85,14 +85,7 @@ def quantize_prefix(setup: Setup, sets: Mapping[str, LoadedSet]) -> QuantizedPre
             suffer; the message says why.
     """
     started = time.monotonic()
-    _require_possible(setup)
-    net = setup.net
-    plan = _union(setup.schedule.phases())
-    stages = setup.schedule.stages
-    FreezeController(net, stages).apply(plan)
-    boundaries = [b for b in find_boundaries(net, stages, plan) if _BACKBONE in b.module]
-    if not boundaries:
-        raise _refused("no part at the start of the backbone stays frozen during the whole run")
+    boundaries, net = _boundaries(setup), setup.net
     calibration = _views(sets[TRAIN], CALIBRATION_IMAGES)
     reasons: list[str] = []
     for boundary in boundaries:
@@ -109,6 +102,38 @@ def quantize_prefix(setup: Setup, sets: Mapping[str, LoadedSet]) -> QuantizedPre
         return QuantizedPrefix(record, _notice(record, seconds))
     # All boundaries before the deepest one usually fail for the same reason.
     raise _refused("; ".join(dict.fromkeys(reasons)) if len(reasons) < 3 else f"{reasons[0]}; ...")
+
+
+def forecast_of_int8(setup: Setup) -> str:
+    """Return what a new run would quantize, or why it would be refused, without quantizing.
+
+    The phases' plans are applied to the network in doing so.
+    """
+    try:
+        deepest = _boundaries(setup)[0]
+    except ConfigError as error:
+        return f"training would be refused: {error}"
+    return (
+        f"training would compute the backbone up to {_title(deepest)} in int8, if its quality "
+        "stays, and less of it if its modules up to there do not simply follow each other; the "
+        "figures here are those of float32"
+    )
+
+
+def _boundaries(setup: Setup) -> list[Boundary]:
+    """Return the ends of the part that no phase trains, the deepest one first.
+
+    Raises:
+        ConfigError: There is none, or int8 is not possible.
+    """
+    _require_possible(setup)
+    net, stages = setup.net, setup.schedule.stages
+    plan = _union(setup.schedule.phases())
+    FreezeController(net, stages).apply(plan)
+    boundaries = [b for b in find_boundaries(net, stages, plan) if _BACKBONE in b.module]
+    if not boundaries:
+        raise _refused("no part at the start of the backbone stays frozen during the whole run")
+    return boundaries
 
 
 def _require_possible(setup: Setup) -> None:
@@ -318,6 +343,13 @@ def _title(boundary: Boundary) -> str:
 
 
 def _notice(record: Quantized, seconds: float) -> str:
+    return f"{described(record)}. Quantizing took {seconds:.0f} s. " + (
+        "Training, evaluation and use of this run compute it this way"
+    )
+
+
+def described(record: Quantized) -> str:
+    """Return what a record's part is and what it costs, as a sentence without a full stop."""
     about = record.about
     metric = ""
     if about["float32"] is not None:
@@ -329,7 +361,6 @@ def _notice(record: Quantized, seconds: float) -> str:
     floats = f", {count} of {about['layers']} layers in float32" if count else ""
     return (
         f"the backbone up to {about['stage']} is computed in int8{floats}: calibrated on "
-        f"{about['calibrated_on']} training views in {seconds:.0f} s; mean centred cosine to "
-        f"float32 {about['cosine']:.3f}{metric}. Training, evaluation and use of this run compute "
-        "it this way"
+        f"{about['calibrated_on']} training views; mean centred cosine to float32 "
+        f"{about['cosine']:.3f}{metric}"
     )

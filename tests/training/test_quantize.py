@@ -18,6 +18,7 @@ from siamkit.config import Layer, read_file
 from siamkit.engine.kernels.onnxruntime import missing
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.json_files import read_sealed, write_sealed
+from siamkit.model import quantized
 from siamkit.model.quantized import Quantized
 from siamkit.runs import checkpoint
 from siamkit.training import quantize
@@ -171,6 +172,38 @@ def test_what_cannot_be_quantized_is_refused_before_anything_is_written(
     assert not Path(values["run_dir"]).exists()
 
 
+def test_a_run_is_inspected_with_its_int8_part(staged: dict[str, Any]) -> None:
+    quantized._network.cache_clear()  # another process has no open graph
+    found = siamkit.inspect(staged["values"]["run_dir"])
+    record = Quantized.load(Path(staged["values"]["run_dir"]) / "int8.json")
+    assert quantize.described(record) in found["notices"]
+    assert "up to layer2 is computed in int8" in quantize.described(record)
+
+
+def test_an_int8_run_without_a_best_epoch_is_inspected(run_values: RunValues) -> None:
+    values = run_values(**INT8)
+    with pytest.raises(Killed):
+        api.fit(values, listeners=[kill_at("step", 1)])
+    quantized._network.cache_clear()
+    assert any("is computed in int8" in n for n in siamkit.inspect(values["run_dir"])["notices"])
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("stages", "training would compute the backbone up to layer2 in int8"),
+        ("freeze-all", "training would compute the backbone up to its last stage in int8"),
+        ("gradual-unfreeze", "training would be refused: engine.prefix: an int8 prefix is not"),
+    ],
+)
+def test_inspection_tells_what_would_be_quantized(
+    run_values: RunValues, policy: str, expected: str
+) -> None:
+    values = run_values(**{**INT8, "freeze": {"name": policy}, "train": {"epochs": 8}})
+    notices = siamkit.inspect(values)["notices"]
+    assert [n for n in notices if n.startswith(expected)], notices
+
+
 def test_quality_that_falls_is_refused(
     run_values: RunValues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,7 +220,7 @@ def test_an_int8_run_can_be_neither_pruned_nor_exported_to_onnx(
     run = staged["values"]["run_dir"]
     with pytest.raises(ConfigError, match="cannot be pruned, because a part of it is computed in"):
         siamkit.prune(run, ratio=0.5)
-    with pytest.raises(ConfigError, match="cannot be exported to onnx, .*keeps the int8 part"):
+    with pytest.raises(ConfigError, match=r"cannot be exported to onnx, .*keeps the int8 part"):
         siamkit.export(run, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
