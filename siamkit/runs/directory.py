@@ -147,7 +147,10 @@ class RunDir:
         names = {entry.name for entry in self.path.iterdir() if not is_leftover(entry)}
         names -= {self.lock.name, self.owner.name}  # of a process that was killed
         if restart and not self.has_begun:
-            records = self.config, self.plugins, self.events, self.quarantine, self.checkpoints
+            records = {
+                *(self.config, self.plugins, self.events, self.quarantine),
+                *(self.checkpoints, self.int8),
+            }
             names -= {path.name for path in records}
         return not names
 

@@ -29,7 +29,7 @@ from siamkit.model.create import Weights, create_net, prepared
 from siamkit.model.device import place, resolve_device
 from siamkit.model.generators import seeded
 from siamkit.model.pruning import Pruning
-from siamkit.model.quantized import Quantized
+from siamkit.model.quantized import BUFFER, Quantized
 from siamkit.model.siamese import SiameseNet, plugins_of
 from siamkit.registry import GIVEN, HERE, Provider, Registry, whose
 from siamkit.training.exactness import require_exact
@@ -96,6 +96,14 @@ def build(
         created = create_net(config, registries, weights=weights)
         context = LossContext(created.net.embedding_dim, num_classes)
         loss: Loss = built(config.loss, registries["loss"], Loss, context)
+    graphs = [name for name, _ in created.net.named_buffers() if name.endswith(f".{BUFFER}")]
+    if graphs and created.net.quantized is None:
+        raise ConfigError(
+            "a part of this backbone is computed in int8 and cannot be trained, so a new run "
+            "cannot start from it",
+            where="backbone", got=graphs[0].removesuffix(f".{BUFFER}"),
+            hint="start from the float32 backbone",
+        )  # fmt: skip
     if not isinstance(loss.second_view, bool):
         raise PluginError(
             "second_view must be True or False",

@@ -101,6 +101,8 @@ def fit(
                     setup, splits = _with_int8(setup, splits, run_dir, listeners)
                 config = setup.config
             write_records(run_dir, config, splits, registries)
+            if setup.net.quantized is not None:
+                setup.net.quantized.save(run_dir.int8)
             facts = identity(config, splits, registries)
             state = RunState(weights=setup.weights, identity=facts, lr_find=found, threads=threads)
             emit = emitter(run_dir, listeners, [*observers, *trackers])
@@ -134,7 +136,6 @@ def _with_int8(
     finally:
         for part in sets.values():
             part.source.close()
-    made.record.save(run_dir.int8)
     backbone = setup.config.backbone.model_copy(update={"int8": run_dir.int8.absolute()})
     config = setup.config.model_copy(update={"backbone": backbone})
     setup.net.quantized = made.record

@@ -361,7 +361,7 @@ class Trainer:
     def save(self, *, best: bool, suffix: str = "") -> None:
         """Check that no frozen tensor changed, then publish a checkpoint.
 
-        The check of the last checkpoint is always thorough.
+        The check is always thorough for the last checkpoint, a best one, and one on a signal.
 
         Args:
             best: Whether no network that was trained before is better.
@@ -369,7 +369,9 @@ class Trainer:
         """
         state, setup = self.state, self.setup
         controller = setup.controller
-        verify = controller.verify if state.is_over(self.train.epochs) else controller.verify_often
+        # What a run ends with, is used later or goes on from must be proven, not only likely.
+        certain = best or state.is_over(self.train.epochs) or self.stop.exit_code is not None
+        verify = controller.verify if certain else controller.verify_often
         verify(f"step {state.step}")
         tensors, frozen = model_tensors(setup), setup.controller.fingerprints
         changing = {n: t for n, t in tensors.items() if n not in frozen}

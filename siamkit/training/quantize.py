@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -141,6 +142,11 @@ def _require_possible(setup: Setup) -> None:
         raise _refused(f"it runs on a CPU only, and this run is on {setup.device.type}")
     if reason := missing(setup.device):
         raise _refused(reason)
+    if setup.schedule.policy.metric_driven:
+        raise _refused(
+            f"the policy {setup.config.freeze.name!r} decides by metrics what trains, so it is not "
+            "known what stays frozen"
+        )
     if setup.config.engine.cut == "off":
         raise _refused("engine.cut is off")
     if setup.net.reader is not None:
@@ -268,7 +274,7 @@ def _require_chain(net: SiameseNet, cut: Cut, images: Tensor) -> None:
     Raises:
         ConfigError: It does not: operations between the modules need their outputs.
     """
-    with torch.no_grad():
+    with evaluating(net):
         activations = cut.prefix(images)
         expected = cut.suffix(activations)
     modules = {name: submodule(net, f"{_BACKBONE}{name}") for name in _before(cut.boundary)}
@@ -278,7 +284,7 @@ def _require_chain(net: SiameseNet, cut: Cut, images: Tensor) -> None:
     try:
         for module in modules.values():
             module.__dict__["forward"] = passed
-        target.__dict__["forward"] = lambda *_, **__: activations
+        target.__dict__["forward"] = partial(_answer, images, activations)
         with evaluating(net):
             same = relative_difference(net(images), expected) <= _SAME
     except Exception:  # the network's own code, on images where it expects activations
@@ -290,6 +296,17 @@ def _require_chain(net: SiameseNet, cut: Cut, images: Tensor) -> None:
                 module.__dict__["forward"] = forward
     if not same:
         raise ConfigError(why)
+
+
+def _answer(images: Tensor, activations: Tensor, received: Tensor, *_: Any, **__: Any) -> Tensor:
+    """Return the activations if a module received the images as they are.
+
+    Raises:
+        ValueError: An operation between the modules has changed them.
+    """
+    if received.shape != images.shape or not torch.equal(received, images):
+        raise ValueError
+    return activations
 
 
 class _Judge:

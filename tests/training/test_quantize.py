@@ -268,3 +268,62 @@ def test_an_int8_run_can_be_moved_and_its_config_used_again(
     assert again["history"] == staged["result"]["history"]
     shutil.rmtree(tmp_path / "new")  # the new run has a record of its own
     assert siamkit.inspect(run).phases
+
+
+class Between(torch.nn.Module):
+    """A network with an operation between its modules, which no module performs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 3)
+        self.third = torch.nn.Conv2d(4, 6, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.third(self.second(self.first(images).relu())).mean((2, 3))
+
+
+def test_an_operation_between_the_modules_is_not_lost(run_values: RunValues) -> None:
+    values = run_values(**{**INT8, "freeze": {"name": "unfreeze-blocks", "n": 1}})
+    sections = {k: v for k, v in values.items() if k not in ("backbone", "run_dir", "data")}
+    try:
+        result = siamkit.fit(
+            **{**sections, "data": values["data"]["path"], "image_size": 32},
+            backbone=Between(), run_dir=values["run_dir"],
+        )  # fmt: skip
+    except ConfigError as error:
+        assert "do not simply follow each other" in str(error)
+        return
+    record = Quantized.load(Path(result["run_dir"]) / "int8.json")
+    assert record.skipped == (), "the part ends before the operation"
+
+
+def test_a_policy_that_decides_by_metrics_is_refused(run_values: RunValues) -> None:
+    plateau = {"name": "gradual-unfreeze", "trigger": "plateau"}
+    with pytest.raises(ConfigError, match="decides by metrics what trains"):
+        api.fit(run_values(**INT8, freeze=plateau))
+
+
+def test_batch_norm_in_the_head_is_no_obstacle(run_values: RunValues) -> None:
+    result = api.fit(run_values(**INT8, head={"name": "bnneck"}, train={"epochs": 1}))
+    assert (Path(result["run_dir"]) / "int8.json").is_file()
+
+
+def test_a_new_run_cannot_start_from_an_int8_backbone(
+    staged: dict[str, Any], image_folder: Path, tmp_path: Path
+) -> None:
+    backbone = siamkit.load_embedder(staged["values"]["run_dir"]).net.backbone
+    with pytest.raises(ConfigError, match="cannot be trained, so a new run cannot start from it"):
+        siamkit.fit(data=str(image_folder), backbone=backbone, run_dir=str(tmp_path / "new"))
+
+
+@pytest.mark.slow
+def test_a_run_killed_before_its_first_checkpoint_starts_again(run_values: RunValues) -> None:
+    values = run_values(**INT8, train={"epochs": 1})
+    with pytest.raises(Killed):
+        api.fit(values, listeners=[kill_at("run_start", 1)])
+    shutil.rmtree(Path(values["run_dir"]) / "checkpoints", ignore_errors=True)
+    from siamkit.api.continuing import begin_or_continue
+
+    layers = [Layer(values, str)]
+    result = begin_or_continue(layers, str, strict=False, listeners=(), progress=False)
+    assert result["epochs"] == 1

@@ -17,7 +17,9 @@ from siamkit.engine.cache.layout import MEASUREMENTS
 from siamkit.errors import SiamkitError
 from siamkit.json_files import digest_of, read_sealed, write_sealed
 
-_DAYS = 30  # after which kernels are measured again, because drivers and systems change
+_OLD = (
+    30 * 86_400
+)  # seconds after which kernels are measured again, because drivers and systems change
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,12 @@ class Memory:
         try:
             values = read_sealed(self._path)
             age = time.time() - values.pop("time")
-            return Measurements(**values) if age < _DAYS * 86_400 else None
-        except (SiamkitError, KeyError, TypeError):
+            found = Measurements(**values)
+            times = [*found.seconds_per_image.values(), *found.setup_seconds.values()]
+            whole = found.seconds_per_image.keys() == found.setup_seconds.keys()
+            sound = whole and times and found.count > 0 and all(0 < t < _OLD for t in times)
+            return found if sound and 0 <= age < _OLD else None
+        except (SiamkitError, KeyError, TypeError, AttributeError):
             return None
 
     def write(self, measurements: Measurements) -> None:

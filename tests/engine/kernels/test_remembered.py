@@ -119,3 +119,17 @@ def test_short_work_and_a_wanted_kernel_leave_no_trace(
     choose(small, images[:1], 2, memory=memory)
     choose(small, images, MANY, wanted="folded", memory=memory)
     assert memory.read() is None and batch_size("cpu") > 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"count": 0}, {"seconds_per_image": {}}, {"seconds_per_image": {"eager": -1.0}},
+        {"setup_seconds": {"eager": 1.0}}, {"seconds_per_image": [1.0]}, {"count": "many"},
+    ],
+)  # fmt: skip
+def test_measurements_that_make_no_sense_are_none(
+    memory: Memory, change: dict[str, object]
+) -> None:
+    memory.write(replace(MEASURED, **change))  # type: ignore[arg-type]
+    assert memory.read() is None
