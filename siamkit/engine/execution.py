@@ -100,7 +100,9 @@ class Engine:
             sources = {name: LiveSource(part.source, kernel) for name, part in self.inputs.items()}
         else:
             self._open = phase
-            sources = {name: CachedSource(part.labels) for name, part in self.inputs.items()}
+            # Behind the features comes only the head, which needs little memory.
+            device, keep = self.settings.device, phase.cut.boundary.is_features
+            sources = {n: CachedSource(p.labels, device, keep) for n, p in self.inputs.items()}
         forward = partial(guarded, phase.cut.suffix)
         return Execution(phase.decision(before), epochs, sources, forward, phase)
 

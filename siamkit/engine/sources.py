@@ -12,6 +12,8 @@ from torch import Tensor
 from siamkit.batches import Batch, BatchSource
 from siamkit.engine.cache.rows import Rows
 from siamkit.engine.kernels import Kernel, run
+from siamkit.engine.reading import ResidentRows, fits, read_ahead
+from siamkit.model.device import free_memory_of
 
 TRAIN = "train"
 """The name of the main set of training inputs."""
@@ -82,18 +84,31 @@ class LiveSource:
 class CachedSource:
     """Reads activations from the cache, without worker processes.
 
+    On a GPU, rows that fit are copied into its memory, if they may stay there. The batches of other
+    rows are read one ahead, into page-locked memory, from which they are uploaded without waiting.
+
     Args:
         labels: The label of each image.
+        device: The device that computes with the activations.
+        keep: Whether the rows may stay in the memory of a GPU. They should not if what follows
+            needs much memory.
     """
 
-    def __init__(self, labels: Sequence[int]) -> None:
+    def __init__(
+        self, labels: Sequence[int], device: torch.device | str = "cpu", keep: bool = False
+    ) -> None:
         self._labels = torch.tensor(labels, dtype=torch.int64)
+        self._device, self._keep = torch.device(device), keep
         self._view = -1
-        self._rows: Rows | None = None
+        self._rows: Rows | ResidentRows | None = None
 
     def show(self, view: int, rows: Rows) -> None:
         """Use these rows of a view, one per image, from now on."""
-        self._view, self._rows = view, rows
+        self._view, self._rows = view, None  # frees the memory of the view before
+        if self._keep and fits(rows.nbytes, free_memory_of(self._device)):
+            self._rows = ResidentRows(rows, self._device)
+        else:
+            self._rows = rows
 
     def shows(self, view: int) -> bool:
         """Return whether the source uses the rows of this view."""
@@ -103,9 +118,17 @@ class CachedSource:
         """Yield the activations of each batch. Call :meth:`show` first."""
         if self._rows is None or view != self._view:
             raise LookupError(f"there are no rows of view {view}; call show() first")
-        for indices in batches:
+        rows = self._rows
+        upload = self._device.type == "cuda" and isinstance(rows, Rows)
+
+        def read(indices: Sequence[int]) -> Batch:
             index = torch.tensor(indices, dtype=torch.int64)
-            yield Batch(unpack(self._rows.gather(index)), self._labels[index], index)
+            found = rows.gather(index).float()
+            return Batch(
+                unpack(found.pin_memory() if upload else found), self._labels[index], index
+            )
+
+        yield from read_ahead(batches, read) if upload else map(read, batches)
 
     def close(self) -> None:
         """Do nothing, because there are no worker processes."""

@@ -44,6 +44,15 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def free_memory_of(device: torch.device) -> int | None:
+    """Return the free memory of a CUDA device, in bytes; None for other kinds of devices."""
+    if device.type != "cuda":
+        return None
+    free: int = torch.cuda.mem_get_info(device)[0]
+    # What torch keeps for later use is free for this process.
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 def place(net: Module, device: torch.device) -> Module:
     """Move a network to a device, and bring its weights into the fastest memory layout.
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from siamkit.model.device import free_memory_of
 from siamkit.portable.control_groups import groups_of
 
 _UNLIMITED = 2**63
@@ -35,11 +36,8 @@ _NAMES = {
 
 def free_bytes(device: torch.device) -> int:
     """Return the free memory of a device. On a CPU, the limit of a container counts too."""
-    if device.type == "cuda":
-        free: int = torch.cuda.mem_get_info(device)[0]
-        # What torch keeps for later use is free for this process.
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return min(_available(), _left_in_container())
+    on_device = free_memory_of(device)
+    return min(_available(), _left_in_container()) if on_device is None else on_device
 
 
 def release_unused(device: torch.device) -> None:

@@ -305,6 +305,8 @@ def _restored(value: Any, key: str, parameter: Tensor, group: Mapping[str, Any])
     if value.shape == parameter.shape and key != "step":
         # Use the parameter's memory layout, as the optimizer itself does.
         return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-    # A fused Adam counts its steps on the device. The value is always copied: a memory-mapped
-    # tensor would keep its deleted file on the disk.
-    return value.to(parameter.device if group.get("fused") else value.device, copy=True)
+    # torch counts steps on the CPU, and so does it expect them, unless the update is fused or
+    # captured. All other state is where its parameter is. The value is always copied: a
+    # memory-mapped tensor would keep its deleted file on the disk.
+    on_cpu = key == "step" and not (group.get("fused") or group.get("capturable"))
+    return value.to(value.device if on_cpu else parameter.device, copy=True)

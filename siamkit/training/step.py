@@ -236,7 +236,9 @@ class Stepper:
         # Distances of nearly equal embeddings need full precision.
         everything = by_view(embeddings, views)
         if known is None:
-            labels = by_view([batch.labels for batch in batches], views).to(self.device)
+            labels = by_view([batch.labels for batch in batches], views)
+            # Does not wait until the device has finished its work.
+            labels = labels.to(self.device, non_blocking=True)
             loss = self.loss(everything, labels)
         else:
             loss = self.loss(everything, None, moved(known, self.device))
@@ -389,4 +391,5 @@ def _if_it_fits(compute: Callable[[], float]) -> float | None:
 
 def moved(known: BatchTuples, device: torch.device) -> BatchTuples:
     """Return the same pairs or triplets on ``device``."""
-    return type(known)(*(indices.to(device) for indices in vars(known).values()))
+    uploaded = (each.to(device, non_blocking=True) for each in vars(known).values())
+    return type(known)(*uploaded)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from siamkit.batches import Batch
+from siamkit.engine import reading, sources
 from siamkit.engine.cache.store import open_store
 from siamkit.engine.kernels import build_kernel, run
 from siamkit.engine.sources import CachedSource, LiveSource, pack, unpack
@@ -85,3 +88,69 @@ def test_packing_is_undone_and_leaves_maps_in_channels_last(shape):
             memory_format=torch.channels_last
         )
     assert unpack(pack(activations).half()).dtype == torch.float32
+
+
+SHAPES = [(5,), (4, 3, 3)]
+
+
+@pytest.fixture(params=SHAPES, ids=str)
+def rows(request, tmp_path):
+    """Twelve rows in float16, in two files."""
+    keys = [bytes([index]) + bytes(15) for index in range(12)]
+    values = torch.randn(12, *request.param, generator=torch.Generator().manual_seed(0)).half()
+    packed = pack(values).contiguous()
+    with open_store(tmp_path, {}, tuple(packed.shape[1:]), torch.float16) as store:
+        for half in (slice(0, 5), slice(5, 12)):
+            with store.filling() as fill:
+                fill.add(keys[half], packed[half])
+        return store.rows(keys)
+
+
+ORDER = [[3, 1, 3], [11, 0], [7], [2, 4, 6, 8]]
+
+
+def inputs_of(source: CachedSource) -> list[Tensor]:
+    return [batch.inputs for batch in source.batches(ORDER)]
+
+
+def shown(rows, **settings) -> CachedSource:
+    source = CachedSource(range(12), **settings)
+    source.show(0, rows)
+    return source
+
+
+def test_rows_that_fit_stay_on_the_device_and_give_the_same_bits(rows, monkeypatch):
+    plain = inputs_of(shown(rows))
+    monkeypatch.setattr(reading, "_PART", 3 * rows.nbytes // 12)  # uploads three rows at once
+    monkeypatch.setattr(sources, "free_memory_of", lambda device: 8 * rows.nbytes)
+    source = shown(rows, keep=True)
+    monkeypatch.setattr(rows, "gather", None)  # the disk is not read again
+    kept = inputs_of(source)
+    for a, b in zip(plain, kept, strict=True):
+        assert torch.equal(a, b) and a.dtype == b.dtype and a.stride() == b.stride()
+
+
+@pytest.mark.parametrize(("keep", "free"), [(True, 8), (False, 1000), (True, None)])
+def test_rows_that_do_not_fit_or_may_not_stay_are_read_from_the_disk(rows, monkeypatch, keep, free):
+    bytes_free = free and free * rows.nbytes - 1
+    monkeypatch.setattr(sources, "free_memory_of", lambda device: bytes_free)
+    source = shown(rows, keep=keep)
+    monkeypatch.setattr(rows, "gather", None)
+    with pytest.raises(TypeError):
+        inputs_of(source)
+
+
+def test_batches_for_a_gpu_are_read_ahead_into_pinned_memory(rows, monkeypatch):
+    plain, pinned, threads = inputs_of(shown(rows)), [], set()
+
+    def pin(tensor: Tensor) -> Tensor:
+        pinned.append(tensor.data_ptr())
+        threads.add(threading.current_thread().name)
+        return tensor
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    ahead = inputs_of(shown(rows, device="cuda"))
+    for a, b in zip(plain, ahead, strict=True):
+        assert torch.equal(a, b) and a.dtype == b.dtype and a.stride() == b.stride()
+    assert [tensor.data_ptr() for tensor in ahead] == pinned, "nothing is copied after the pinning"
+    assert all(name.startswith("read-ahead") for name in threads)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections import defaultdict
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import timm.optim
 import torch
+from torch import nn
 
 from siamkit import api
 from siamkit.config import OptimizerConfig
@@ -112,6 +115,19 @@ def test_the_state_survives_a_round_trip_by_name(net: SiameseNet, name: str) -> 
     saved, loaded = state_tensors(first), state_tensors(second)
     assert saved.keys() == loaded.keys() and saved
     assert all(torch.equal(saved[key], loaded[key]) for key in saved)
+
+
+@pytest.mark.parametrize("flags", [{}, {"fused": True}, {"capturable": True}], ids=str)
+def test_restored_state_is_on_the_device_of_its_parameter(flags: dict[str, bool]) -> None:
+    """Also state of another shape. A count of steps is on the CPU if torch expects it there."""
+    parameter = nn.Parameter(torch.empty(3, 4, device="meta"))
+    group = {"params": [parameter], "names": ["p"], "name": "g", **flags}
+    optimizer = SimpleNamespace(param_groups=[group], state=defaultdict(dict))
+    shapes = {"exp_avg": (3, 4), "row_var": (3, 1), "mu_product": (), "step": ()}
+    saved = {f"p::{key}": torch.ones(shape) for key, shape in shapes.items()}
+    load_state_tensors(optimizer, saved)  # type: ignore[arg-type]
+    found = {key: value.device.type for key, value in optimizer.state[parameter].items()}
+    assert found == {**dict.fromkeys(shapes, "meta"), "step": "meta" if flags else "cpu"}
 
 
 @pytest.mark.parametrize("kind", [timm.optim.Lamb, timm.optim.AdamP, timm.optim.Adopt])

@@ -63,6 +63,11 @@ class Rows:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all rows."""
+        return self._count * self._row_bytes
+
     def gather(self, positions: Tensor) -> Tensor:
         """Return rows in a new tensor.
 
