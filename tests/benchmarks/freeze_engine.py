@@ -114,12 +114,9 @@ class Bench:
 
     def siamkit(self, task: Task, cache: Path, **values: Any) -> Run:
         """Run siamkit on the images of all but ``scaling``, unless told otherwise."""
-        given = {
-            "data": self.data,
-            "backbone": self.options.backbone,
-            "size": self.options.image_size,
-            **values,
-        }
+        given = {"data": self.data, "size": self.options.image_size, **values}
+        if "backbone" not in given:
+            given["backbone"] = self.options.backbone
         run_dir = self.new("run")
         run = siamkit_train.train(task, run_dir=run_dir, cache=cache, **given)
         shutil.rmtree(run_dir)  # its checkpoints are large

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,6 +91,35 @@ def test_images_differ_all_of_them_and_are_the_same_each_time(
     assert not parts["train"] & parts["val"]
     with Image.open(tmp_path / "a" / first[0][0]) as image:
         assert image.size == (64, 48)
+
+
+def test_a_device_is_busy_for_as_long_as_one_kernel_or_more_runs(peers: Any) -> None:
+    busy = peers("gpu_idle").busy
+    assert busy([]) == 0
+    assert busy([(5, 7), (0, 2), (1, 3), (1, 1.5)]) == 5
+    assert busy([(0, 10), (2, 3), (10, 11)]) == 11
+
+
+def test_the_idle_share_is_measured_in_a_part_of_a_run(peers: Any) -> None:
+    torch = pytest.importorskip("torch")
+    values = {"images": "", "backbone": "", "weights": "", "view": {}, "epochs": 2}
+    gpu_idle = peers("gpu_idle")
+    watch = gpu_idle.Watch(peers("task").Task(**values))
+
+    def tell(name: str, **data: int) -> None:
+        watch(SimpleNamespace(name=name, data=data))
+        torch.ones(300, 300) @ torch.ones(300, 300)
+
+    tell("engine")
+    tell("fill", done=1, total=2)
+    tell("fill", done=2, total=2)
+    for epoch in range(1, 5):
+        tell("engine")
+        tell("fill", done=2, total=2)
+        for step in range(1, 4):
+            tell("step", epoch=epoch, epoch_step=step, epoch_steps=3)
+    assert list(watch.idle) == [gpu_idle.FILL, gpu_idle.HEAD, gpu_idle.STAGES]
+    assert all(0 < share < 1 for share in watch.idle.values())
 
 
 def test_batches_are_siamkits_own_and_move_on_with_each_iteration(peers: Any) -> None:

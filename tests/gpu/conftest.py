@@ -65,8 +65,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if HERE not in item.path.parents:
             continue
         item.add_marker(pytest.mark.gpu)
-        # torch warns of each operation without a deterministic algorithm.
-        item.add_marker(pytest.mark.filterwarnings("ignore:.*deterministic"))
+        # torch warns of each operation without a deterministic algorithm, and that it does not
+        # notice all operations that wait for the device.
+        for text in ("deterministic", "Synchronization debug mode"):
+            item.add_marker(pytest.mark.filterwarnings(f"ignore:.*{text}"))
         if absent:
             item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
 

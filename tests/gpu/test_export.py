@@ -16,8 +16,9 @@ from siamkit.inference.export import measuring
 from siamkit.inference.export.timing import Pace
 from siamkit.portable.model import ExportedModel
 
-ALLOWED = {"fp32": 1e-4, "bf16": 3e-2, "fp16": 5e-3}
-"""Largest difference of embeddings of length 1 from those that float32 gives on the CPU."""
+ALLOWED = 1e-4
+"""Largest difference of embeddings of length 1. Embedders compute in float32 on both devices, also
+if the run trained in bf16."""
 
 
 @pytest.fixture(params=["fp32", "bf16"])
@@ -34,7 +35,7 @@ def test_an_embedder_on_the_gpu_gives_what_one_on_the_cpu_gives(
         here = api.load_embedder(run.path, device=str(device), kernel=kernel, workers=0)
         found = here.embed(image_folder)
         assert found.device.type == "cpu" and here.kernel_name == kernel
-        assert float((found - expected).abs().max()) < ALLOWED["fp32"]
+        assert float((found - expected).abs().max()) < ALLOWED
         assert here.fingerprint == on_cpu.fingerprint
 
 
@@ -65,7 +66,7 @@ def test_an_exported_network_gives_what_the_run_gives(
     )
     found = np.asarray(model.embed(image_folder))
     expected = api.load_embedder(run.path, device="cpu", kernel="eager", workers=0)
-    assert np.abs(found - expected.embed(image_folder).numpy()).max() < ALLOWED["fp32"]
+    assert np.abs(found - expected.embed(image_folder).numpy()).max() < ALLOWED
 
 
 def test_a_checkpoint_holds_tensors_that_load_without_a_gpu(

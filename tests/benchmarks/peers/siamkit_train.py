@@ -51,6 +51,7 @@ def train(
         "data.views=1",
         f"engine.cache={mode}",
         f"engine.cache_dir={cache}",
+        f"train.precision={task.precision}",
         *sets,
     )
     command = [
@@ -58,7 +59,7 @@ def train(
         *("--backbone", backbone, "--weights", task.weights, "--image-size", str(size)),
         *("--head", "mlp", "--loss", "triplet", "--freeze-policy", policy),
         *("--scheduler", "constant", "--lr", str(task.rate), "--epochs", str(task.epochs)),
-        *("--batch-size", str(task.batch), "--seed", str(task.seed), "--device", "cpu"),
+        *("--batch-size", str(task.batch), "--seed", str(task.seed), "--device", task.device),
         *("--run-dir", str(run_dir), "--json"),
         *(part for value in values for part in ("--set", value)),
     ]

@@ -29,6 +29,8 @@ class Task:
         train: Modules of the backbone that train along with the head.
         rate: Of the head; modules of the backbone train at ``rate * mult``.
         result: Where a competitor that computes something writes it.
+        device: The device; only some competitors know another one than the CPU.
+        precision: ``fp32`` or ``bf16``; likewise.
     """
 
     images: str
@@ -48,6 +50,8 @@ class Task:
     seed: int = 0
     threads: int = 2
     result: str = ""
+    device: str = "cpu"
+    precision: str = "fp32"
 
 
 def read() -> Task:
