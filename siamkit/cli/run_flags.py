@@ -231,6 +231,15 @@ class RunFlags:
             rich_help_panel=_TRAINING,
         ),
     ] = None
+    fast: Annotated[
+        bool | None,
+        typer.Option(
+            "--fast",
+            help="Compute the part that stays frozen in int8, during and after training (CPU "
+            "only); the same as --set engine.prefix=int8.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None
     far: Annotated[
         float | None,
         typer.Option(
@@ -327,6 +336,8 @@ class RunFlags:
     def layers(self) -> list[Layer]:
         """Return the layers of configuration, lowest first: preset, file, ``--set``, flags.
 
+        ``--fast`` is a layer of its own, so that errors name it.
+
         Raises:
             ConfigError: The file cannot be read, or a ``--set`` is not an assignment.
         """
@@ -347,7 +358,10 @@ class RunFlags:
                 inner[last] = str(value) if isinstance(value, Path) else value
         if self.far is not None:
             values["calibration"]["target"] = "far"  # overrides the target of a file
-        return [*layers, sets, config.Layer(values, flag_of)]
+        layers += [sets, config.Layer(values, flag_of)]
+        if self.fast:
+            layers.append(config.Layer({"engine": {"prefix": "int8"}}, lambda _: "--fast"))
+        return layers
 
     def load(self) -> RunConfig:
         """Return the resolved configuration.

@@ -42,15 +42,6 @@ Strict = Annotated[
         rich_help_panel="Data",
     ),
 ]
-Fast = Annotated[
-    bool,
-    typer.Option(
-        "--fast",
-        help="Compute the part that stays frozen in int8, during and after training (CPU only); "
-        "the same as --set engine.prefix=int8.",
-        rich_help_panel="Engine",
-    ),
-]
 Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", help="Log only errors.", rich_help_panel=OUTPUT),
@@ -62,7 +53,6 @@ def train(
     flags: RunFlags,
     resume: Resume = None,
     strict: Strict = False,
-    fast: Fast = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -72,7 +62,7 @@ def train(
     latest and the best epoch.
     """
     wish, code = _ReportWish(), 0
-    result = _train(flags, resume, strict, fast, quiet, wish)
+    result = _train(flags, resume, strict, quiet, wish)
     if wish.granted:
         code = end_with_report(result, quiet=quiet)
     if json:
@@ -99,7 +89,6 @@ def _train(
     flags: RunFlags,
     resume: Path | None,
     strict: bool,
-    fast: bool,
     quiet: bool,
     wish: _ReportWish,
 ) -> Mapping[str, Any]:
@@ -121,8 +110,6 @@ def _train(
     from siamkit.report.terminal import make_console
 
     layers = flags.layers()
-    if fast:
-        layers.append(Layer({"engine": {"prefix": "int8"}}, lambda _: "--fast"))
     if (resume is None or auto) and not quiet and not _sets_data(layers):
         output.notice(
             f"no DATA given: {'a new run trains' if auto else 'training'} on 'sample', the "

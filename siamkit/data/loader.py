@@ -59,6 +59,10 @@ class ViewDataset(Dataset[Tensor]):
         self._seed = seed
         self._how = Decoding.of(view.preprocessing, max_pixels)
 
+    def of(self, images: ImageSet) -> ViewDataset:
+        """Return the same views of other images, or of some of these."""
+        return ViewDataset(images, self._view, self._seed, max_pixels=self._how.max_pixels)
+
     def __getitem__(self, key: Key) -> Tensor:
         """Return view ``key[1]`` ``[C, H, W]`` of image ``key[0]``.
 

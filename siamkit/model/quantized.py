@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from siamkit.errors import CheckpointError, ConfigError
 from siamkit.json_files import digest_of, read_sealed, write_sealed
+from siamkit.model.machine import this_machine
 from siamkit.portable.sessions import Network, Session, onnx_network
 from siamkit.words import plural
 
-FORMAT = 1
+FORMAT = 2
 ROWS = 8
 """The images that one run of the graph computes; fewer are padded. So an image's result does not
 depend on the number of images."""
@@ -40,6 +41,7 @@ class Quantized:
     Attributes:
         module: The backbone's module whose output the graph computes from the images.
         skipped: The modules before it, which pass the images on.
+        image: The shape ``(C, H, W)`` of the images that the graph takes.
         shape: The shape of the module's output for one image.
         size: The size of the graph, in bytes.
         graph: The SHA-256 of the graph.
@@ -48,6 +50,7 @@ class Quantized:
 
     module: str
     skipped: tuple[str, ...]
+    image: tuple[int, ...]
     shape: tuple[int, ...]
     size: int
     graph: str
@@ -64,6 +67,7 @@ class Quantized:
             "format": FORMAT,
             **asdict(self),
             "skipped": list(self.skipped),
+            "image": list(self.image),
             "shape": list(self.shape),
         }
 
@@ -87,6 +91,7 @@ class Quantized:
             return cls(
                 str(values["module"]),
                 tuple(map(str, values["skipped"])),
+                tuple(int(n) for n in values["image"]),
                 tuple(int(n) for n in values["shape"]),
                 int(values["size"]),
                 str(values["graph"]),
@@ -137,9 +142,39 @@ class Quantized:
             held = torch.frombuffer(bytearray(graph), dtype=torch.uint8)
         target = modules[self.module]
         target.register_buffer(BUFFER, held)
-        target.__dict__["forward"] = partial(_computed, target, self.graph, self.shape)
+        target.__dict__["forward"] = partial(_computed, target, self)
         for name in self.skipped:
             modules[name].__dict__["forward"] = passed
+
+    def content(self, backbone: nn.Module) -> bytes:
+        """Return the graph that a backbone computes its first part by."""
+        held: Tensor = getattr(backbone.get_submodule(self.module), BUFFER)
+        content: bytes = held.cpu().numpy().tobytes()
+        return content
+
+    @property
+    def part(self) -> str:
+        """The part in words, such as ``the backbone up to layer2``."""
+        stage = self.about.get("stage", self.module)
+        return f"the backbone up to {stage}" if stage else "the whole backbone"
+
+    @property
+    def sentence(self) -> str:
+        """What the part is and what it costs, without a full stop."""
+        about = self.about
+        metric = ""
+        if about["float32"] is not None:
+            change = f"{about['float32']:.3f} -> {about['int8']:.3f}"
+            metric = f", {about['metric']} of its output {change}"
+        count = len(about["floats"])
+        floats = f", {count} of {about['layers']} layers in float32" if count else ""
+        reasons = "; ".join(about["rejected"])
+        return (
+            f"{self.part} is computed in int8{floats}: calibrated on "
+            f"{about['calibrated_on']} training views; on {about['judged_on']} validation images, "
+            f"mean centred cosine to float32 {about['cosine']:.3f}{metric}"
+            + (f". It does not reach further: {reasons}" if reasons else "")
+        )
 
     def is_applied(self, backbone: nn.Module) -> bool:
         """Return whether a backbone already computes its first part by a graph."""
@@ -182,7 +217,7 @@ def require_float(record: Quantized | None, what: str, hint: str) -> None:
         raise ConfigError(
             f"{what}, because a part of it is computed in int8",
             where="backbone",
-            got=f"int8 up to {record.about.get('stage', record.module)}",
+            got=f"{record.part} in int8",
             hint=hint,
         )
 
@@ -192,12 +227,49 @@ def passed(images: Tensor, *_: Any, **__: Any) -> Tensor:
     return images
 
 
-def _computed(
-    module: nn.Module, digest: str, shape: tuple[int, ...], images: Tensor, *_: Any, **__: Any
-) -> Tensor:
-    """Return the output ``[N, *shape]`` of the graph that a module holds."""
-    result: Tensor = torch.ops.siamkit.int8(images, getattr(module, BUFFER), digest, list(shape))
+def _computed(module: nn.Module, record: Quantized, images: Tensor, *_: Any, **__: Any) -> Tensor:
+    """Return the output ``[N, *shape]`` of the graph that a module holds.
+
+    Raises:
+        ConfigError: The graph cannot compute these images, or not with this network.
+    """
+    _require_images(module, record, images)
+    graph = getattr(module, BUFFER)
+    result: Tensor = torch.ops.siamkit.int8(images, graph, record.graph, list(record.shape))
     return result
+
+
+def _require_images(module: nn.Module, record: Quantized, images: Tensor) -> None:
+    """Check that the graph can compute images.
+
+    Raises:
+        ConfigError: It cannot; the message says why.
+    """
+    types = {tensor.dtype for tensor in (images, *module.parameters())}
+    if wrong := sorted(str(t).removeprefix("torch.") for t in types - {torch.float32}):
+        raise _refused(
+            "takes and gives float32 only", wrong[0],
+            "float32", "leave the network and the images in float32; torch.autocast is possible",
+        )  # fmt: skip
+    if tuple(images.shape[1:]) != record.image:
+        raise _refused(
+            "was calibrated for images of one size", list(images.shape),
+            f"[N, {', '.join(map(str, record.image))}]",
+            "prepare the images by the network's own preprocessing",
+        )  # fmt: skip
+    if images.requires_grad and torch.is_grad_enabled():
+        raise _refused(
+            "has no gradient of its images", "images that require a gradient",
+            "images without one",
+            "detach the images, or use a network that was trained without engine.prefix=int8",
+        )  # fmt: skip
+
+
+def _refused(why: str, got: object, allowed: str, hint: str) -> ConfigError:
+    return ConfigError(
+        f"the part of the network that is computed in int8 {why}",
+        where="images", got=got, allowed=allowed, hint=hint,
+    )  # fmt: skip
 
 
 @torch.library.custom_op("siamkit::int8", mutates_args=())
@@ -246,7 +318,8 @@ def _network(graph: _Graph) -> Network:
             hint="restore the run's checkpoints and int8.json",
         )
     try:
-        return onnx_network(content, graph.threads)
+        # Weights of 8 bits overflow on a CPU that adds products in 16 bits.
+        return onnx_network(content, graph.threads, exact=this_machine().int8 is False)
     except ImportError:
         raise ConfigError(
             "a part of the network is computed in int8, which needs the package onnxruntime",

@@ -109,23 +109,19 @@ def _package(name: str) -> Any:
         return import_module(name)  # by name, because it has no type information
 
 
-def onnx_network(content: bytes, threads: int | None) -> Network:
+def onnx_network(content: bytes, threads: int | None, *, exact: bool = False) -> Network:
     """Open an ONNX file with one input and one output.
 
     Args:
         content: The content of the file.
         threads: The threads of one forward pass; None: as many as cores may be used.
+        exact: Whether to add products of int8 exactly on an x86 CPU without instructions for them
+            (VNNI), where weights of 8 bits would overflow. It takes more time.
 
     Raises:
         Exception: ONNX Runtime cannot load the file.
     """
-    package = _package("onnxruntime")
-    options = package.SessionOptions()
-    options.log_severity_level = 4  # errors are raised; the log would repeat them on stderr
-    options.intra_op_num_threads = threads or threads_of_libraries()
-    # Waiting threads must not spin: image decoding needs the cores.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = package.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = onnx_session(content, threads, exact=exact)
     inputs = {one.name: (one.type, one.shape) for one in session.get_inputs()}
     outputs = {one.name: (one.type, one.shape) for one in session.get_outputs()}
     (source, *_), (result, *_) = inputs, outputs
@@ -135,6 +131,19 @@ def onnx_network(content: bytes, threads: int | None) -> Network:
         return embeddings
 
     return Network(run, inputs, outputs)
+
+
+def onnx_session(content: bytes, threads: int | None, *, exact: bool = False) -> Any:
+    """Return an ``onnxruntime.InferenceSession`` of an ONNX file; see :func:`onnx_network`."""
+    package = _package("onnxruntime")
+    options = package.SessionOptions()
+    options.log_severity_level = 4  # errors are raised; the log would repeat them on stderr
+    options.intra_op_num_threads = threads or threads_of_libraries()
+    # Waiting threads must not spin: image decoding needs the cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if exact:
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return package.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def openvino_core() -> Any:

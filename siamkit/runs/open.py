@@ -90,6 +90,15 @@ class OpenRun:
         return config
 
     @property
+    def int8(self) -> Quantized | None:
+        """The record of the backbone's part that is computed in int8; None without one.
+
+        Raises:
+            CheckpointError: The record is damaged.
+        """
+        return Quantized.load(self.dir.int8) if is_there(self.dir.int8) else None
+
+    @property
     def config_problem(self) -> str | None:
         """How ``config.yaml`` differs from the config that the run was trained with, or None.
 

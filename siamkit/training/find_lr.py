@@ -23,6 +23,7 @@ from siamkit.runs.events import Listener
 from siamkit.spelling import argument, command, setting
 from siamkit.training.batching import batch_notices
 from siamkit.training.build import Setup, build, prepare_images
+from siamkit.training.quantize import INT8, QuantizedPrefix, quantized
 from siamkit.training.range_test import REPEATS, run_range_test, tried_rates
 from siamkit.training.requirements import require_loss, with_monitor
 from siamkit.training.suggestion import mean_curve, suggested
@@ -51,6 +52,7 @@ def find_lr(
     lowest: float = LOWEST,
     highest: float = HIGHEST,
     splits: Splits | None = None,
+    int8: QuantizedPrefix | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run a learning-rate range test, and return the JSON object of ``siamkit lr-find --json``.
@@ -67,6 +69,8 @@ def find_lr(
         lowest: The first rate.
         highest: The last rate.
         splits: The data of the run; None: load it.
+        int8: The part of the run's network that is computed in int8, if the run has one; None: make
+            it if the config asks for it.
         progress: Called with the number of finished steps, and the number of all steps.
 
     Raises:
@@ -93,6 +97,10 @@ def find_lr(
     setup.schedule.require_trainable([chosen])
     rates = tried_rates(lowest, highest, steps)
     with using_threads(config.train.threads), attributing(setup.plugins):
+        if int8 is not None:
+            int8.apply(setup)
+        elif config.engine.prefix == INT8:
+            notices.append(quantized(setup, splits).notice)
         reports = Reports(emit, lambda: None)
         tested = run_range_test(
             setup, registries, splits, chosen, rates, reports, progress or _silent
@@ -122,6 +130,7 @@ def rate_of_run(
     registries: Mapping[str, Registry],
     splits: Splits,
     listeners: Sequence[Listener],
+    int8: QuantizedPrefix | None = None,
 ) -> dict[str, Any]:
     """Return the rate of a run whose configured rate is ``auto``, and how it was found.
 
@@ -131,6 +140,7 @@ def rate_of_run(
         splits: The data of the run.
         listeners: Called with the event ``lr_find``. The run's log does not hold this event,
             because the run begins only when its rate is known.
+        int8: The part of the run's network that is computed in int8; None without one.
 
     Raises:
         ConfigError: The range test suggests no rate.
@@ -144,7 +154,7 @@ def rate_of_run(
             for listener in listeners:
                 listener(Event("lr_find", {"done": done, "total": total}))
 
-    found = find_lr(config, registries, splits=splits, progress=advance)
+    found = find_lr(config, registries, splits=splits, int8=int8, progress=advance)
     if found["lr"] is None:
         raise ConfigError(
             f"no learning rate was found: {found['reason']}",

@@ -28,9 +28,9 @@ from siamkit.training.begin import write_records
 from siamkit.training.build import Setup, build, build_optimizer, identity, prepare_images
 from siamkit.training.find_lr import rate_of_run
 from siamkit.training.finish import best_network, calibrated, embed_held_out
-from siamkit.training.loading import VAL, load_sets
+from siamkit.training.loading import VAL
 from siamkit.training.loop import Trainer
-from siamkit.training.quantize import INT8, quantize_prefix
+from siamkit.training.quantize import INT8, QuantizedPrefix, quantized
 from siamkit.training.requirements import (
     require_best,
     require_loss,
@@ -90,16 +90,15 @@ def fit(
         with run_dir.locked() as left:
             if restart:
                 run_dir.restart()
-            found = None
-            if config.optimizer.lr == "auto" and config.train.epochs:
-                with run_dir.discarded_on_error():
-                    found = rate_of_run(config, registries, splits, listeners)
-                setup, splits = _with_rate(setup, splits, registries, found)
-                config = setup.config
-            if config.engine.prefix == INT8:
-                with run_dir.discarded_on_error():
-                    setup, splits = _with_int8(setup, splits, run_dir, listeners)
-                config = setup.config
+            found = made = None
+            with run_dir.discarded_on_error():
+                if config.engine.prefix == INT8:
+                    setup, splits, made = _with_int8(setup, splits, run_dir, listeners)
+                    config = setup.config
+                if config.optimizer.lr == "auto" and config.train.epochs:
+                    found = rate_of_run(config, registries, splits, listeners, made)
+                    setup, splits = _with_rate(setup, splits, registries, found)
+                    config = setup.config
             write_records(run_dir, config, splits, registries)
             if setup.net.quantized is not None:
                 setup.net.quantized.save(run_dir.int8)
@@ -126,21 +125,15 @@ def _with_rate(
 
 def _with_int8(
     setup: Setup, splits: Splits, run_dir: RunDir, listeners: Sequence[Listener]
-) -> tuple[Setup, Splits]:
-    """Quantize the frozen part of a new run's network, and keep the record in its directory."""
+) -> tuple[Setup, Splits, QuantizedPrefix]:
+    """Quantize the frozen part of a new run's network, and return it with the run's new parts."""
     for listener in listeners:
         listener(Event("notice", {"text": "quantizes the part that stays frozen to int8 ..."}))
-    sets = load_sets(setup, splits)
-    try:
-        made = quantize_prefix(setup, sets)
-    finally:
-        for part in sets.values():
-            part.source.close()
+    made = quantized(setup, splits)
     backbone = setup.config.backbone.model_copy(update={"int8": run_dir.int8.absolute()})
     config = setup.config.model_copy(update={"backbone": backbone})
-    setup.net.quantized = made.record
     setup = replace(setup, config=config, tensors=None)
-    return setup, replace(splits, notices=(*splits.notices, made.notice))
+    return setup, replace(splits, notices=(*splits.notices, made.notice)), made
 
 
 def resume(
@@ -237,7 +230,8 @@ def _changed(run: OpenRun, changes: Layer) -> RunConfig:
     Raises:
         ConfigError: A change would affect the result.
     """
-    wrong = [key for key, _ in flat(changes) if key not in RESUMABLE]
+    layer = run.dir.read_config(trackers=True)
+    wrong = [key for key in _changing(run, layer, changes) if key not in RESUMABLE]
     if wrong:
         what = "cannot be changed when a run goes on, because the result would change"
         hint = f"{command('train', config=run.dir.config)} starts a new run with other settings"
@@ -250,8 +244,19 @@ def _changed(run: OpenRun, changes: Layer) -> RunConfig:
             allowed=", ".join(setting(key) for key in RESUMABLE),
             hint=hint,
         )
-    layer = run.dir.read_config(trackers=True)
     return resolve(run.registries, layer, changes, where=str(run.dir.config))
+
+
+def _changing(run: OpenRun, layer: Layer, changes: Layer) -> list[str]:
+    """Return the keys to which changes give another value than the run has."""
+    where, keys = str(run.dir.config), [key for key, _ in flat(changes)]
+    before = resolve(run.registries, layer, where=where)
+    try:
+        after = resolve(run.registries, layer, changes, where=where)
+    except ConfigError:  # such as another policy, which does not know the run's options
+        return keys
+    one, other = (dict(flat(config.to_values())) for config in (before, after))
+    return [key for key in keys if key not in other or one.get(key) != other[key]]
 
 
 def _load_again(config: RunConfig, run_dir: RunDir) -> Splits:

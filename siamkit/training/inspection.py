@@ -32,7 +32,7 @@ from siamkit.training.exactness import obstacle
 from siamkit.training.fitting import fitting_pass
 from siamkit.training.forecast import forecast
 from siamkit.training.loading import engine_of, load_sets
-from siamkit.training.quantize import INT8, described, forecast_of_int8
+from siamkit.training.quantize import INT8, forecast_of_int8
 from siamkit.training.step_memory import predictor
 from siamkit.words import plural
 
@@ -111,7 +111,7 @@ def _inspected(
     """Return the description of each phase, and notices."""
     notices = [*forecast(setup)] if not history else []
     if setup.net.quantized is not None:
-        notices.append(described(setup.net.quantized))
+        notices.append(setup.net.quantized.sentence)
     elif setup.config.engine.prefix == INT8:
         notices.append(forecast_of_int8(setup))
     phases = setup.schedule.phases(history)

@@ -7,58 +7,46 @@ apart: the rest adapts to it, and the same function is used afterwards.
 
 from __future__ import annotations
 
-import hashlib
+import importlib.metadata
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cache, lru_cache, partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from siamkit.data.loader import ViewDataset
+from siamkit.data.rowkeys import RowKeys
+from siamkit.data.splits import Splits
 from siamkit.engine.boundary import Boundary, find_boundaries
-from siamkit.engine.cutting import Cut, first_exact_cut
-from siamkit.engine.difference import relative_difference
-from siamkit.engine.kernels.build import KernelSource
-from siamkit.engine.kernels.onnxruntime import exported, missing
+from siamkit.engine.cache.layout import default_root
+from siamkit.engine.cutting import first_exact_cut
+from siamkit.engine.kernels.onnxruntime import missing
+from siamkit.engine.planner import AUTO_VIEWS
 from siamkit.engine.sources import TRAIN
-from siamkit.errors import ConfigError, SiamkitError
+from siamkit.errors import ConfigError, ResourceError, is_out_of_memory
 from siamkit.freezing.controller import FreezeController
-from siamkit.inference.quantizing.onnx import OnnxQuantizer
-from siamkit.inference.quantizing.search import TOLERANCE, choose
 from siamkit.interfaces import FreezePlan, Phase
-from siamkit.model.names import submodule
-from siamkit.model.quantized import ROWS, Quantized, in_rows, passed
-from siamkit.model.siamese import SiameseNet
-from siamkit.model.trace import evaluating
-from siamkit.portable.sessions import onnx_network
+from siamkit.model.machine import this_machine
+from siamkit.model.quantized import ROWS, Quantized
 from siamkit.spelling import setting
 from siamkit.training.build import Setup
-from siamkit.training.loading import VAL, LoadedSet
+from siamkit.training.chain import BACKBONE
+from siamkit.training.judging import Judge, judged_images, sample_of
+from siamkit.training.loading import VAL, LoadedSet, load_sets
+from siamkit.training.made_graphs import MadeGraph, MadeGraphs, Speeds
+from siamkit.training.making import made_graph
 from siamkit.training.validation import evaluator_of
+from siamkit.version import VERSION
+from siamkit.words import plural
 
 INT8 = "int8"
-CALIBRATION_IMAGES = 64
-"""The views of training images that the ranges of activations are measured on."""
+CALIBRATION_IMAGES = 16
+"""The views of training images that the ranges of activations are measured on. With 64, the
+features are no nearer to those of float32."""
 
-Features = NDArray[np.float32]
-"""One vector per image, ``[N, C]``."""
-
-_JUDGED = 256  # validation images that the quality is measured on
-_DIFFERENT = 0.02
-"""The mean distance, 1 - cosine, of centred features that counts as much as :data:`TOLERANCE`."""
-
-_MOST = 2 * TOLERANCE
-"""The loss of quality from which int8 is refused."""
-
-_BACKBONE = "backbone."
-_SECONDS = 60.0  # for the search of layers that stay in float32
-_SAME = 1e-4  # of the largest output: the patched network against the suffix
+_LIBRARIES = ("torch", "timm", "onnx", "onnxruntime")  # a graph depends on their versions
 
 
 @dataclass(frozen=True)
@@ -66,43 +54,99 @@ class QuantizedPrefix:
     """The quantized part of a network.
 
     Attributes:
-        record: The record, which has been applied to the network.
+        record: The record.
+        graph: The graph.
         notice: What the user should know about it.
     """
 
     record: Quantized
+    graph: bytes
     notice: str
+
+    def apply(self, setup: Setup) -> None:
+        """Replace this part of a network, which was built from the same config, in place."""
+        backbone = setup.net.backbone
+        backbone.stages()  # discovered now, while all modules still run
+        self.record.apply(backbone, "engine.prefix", self.graph)
+        setup.net.quantized = self.record
+
+
+def quantized(setup: Setup, splits: Splits) -> QuantizedPrefix:
+    """Load the image sets of a new run, and quantize its network; see :func:`quantize_prefix`."""
+    sets = load_sets(setup, splits)
+    try:
+        return quantize_prefix(setup, sets)
+    finally:
+        for part in sets.values():
+            part.source.close()
 
 
 def quantize_prefix(setup: Setup, sets: Mapping[str, LoadedSet]) -> QuantizedPrefix:
     """Replace the part of a network that no phase trains by one in int8, in place.
+
+    The same part and images give the same graph, which is read from the cache's folder if an
+    earlier run has made it.
 
     Args:
         setup: The parts of a new run.
         sets: Its image sets.
 
     Raises:
-        ConfigError: Nothing stays frozen, the part cannot be quantized, or the quality would
-            suffer; the message says why.
+        ConfigError: Nothing stays frozen, the part cannot be quantized, is not faster, or its
+            quality would suffer; the message says why.
+        ResourceError: The folder for temporary files has too little space.
     """
     started = time.monotonic()
-    boundaries, net = _boundaries(setup), setup.net
-    calibration = _views(sets[TRAIN], CALIBRATION_IMAGES)
+    boundaries, controller = _boundaries(setup)
+    train, val = sets[TRAIN], sets[VAL]
+    views = _calibration(train, CALIBRATION_IMAGES)
+    computed = _computed(setup, sets)
+    part = sample_of(val.images, judged_images(computed), setup.config.train.seed)
+    judge = Judge(val.dataset.of(part), setup.schedule.monitor, evaluator_of(setup, part).score)
+    memory = _memory(setup, controller, boundaries, (train.dataset, views), judge)
+    made = None if memory is None else memory.read()
+    known = made is not None
+    if made is None:
+        made = _made(setup, boundaries, _stacked(train.dataset, views), judge)
+        if memory is not None:
+            memory.write(made)
+    _require_faster(made.speeds)
+    seconds = None if known else time.monotonic() - started
+    notice = f"{made.record.sentence}. {_paid(made.speeds, computed, seconds)}"
+    result = QuantizedPrefix(made.record, made.graph, notice)
+    result.apply(setup)
+    return result
+
+
+def _made(
+    setup: Setup, boundaries: Sequence[Boundary], calibration: Tensor, judge: Judge
+) -> MadeGraph:
+    """Quantize the deepest part that can be quantized.
+
+    Raises:
+        ConfigError: No part can; the message says why.
+    """
     reasons: list[str] = []
     for boundary in boundaries:
-        cut, why = first_exact_cut(net, [boundary], calibration[:3])
+        cut, why = first_exact_cut(setup.net, [boundary], calibration[:3])
         if cut is None:
             reasons += why
             continue
         try:
-            record = _quantized(setup, sets, cut, boundary, calibration)
-        except SiamkitError as error:
-            reasons.append(f"{boundary.name}: {error}")
-            continue
-        seconds = time.monotonic() - started
-        return QuantizedPrefix(record, _notice(record, seconds))
+            return made_graph(setup.net, cut, calibration, judge, _title(boundary), reasons)
+        except Exception as error:  # the types are those of ONNX and ONNX Runtime, too
+            if isinstance(error, ResourceError) or is_out_of_memory(error):
+                raise
+            reasons.append(f"{boundary.name}: {_brief(error)}")
     # All boundaries before the deepest one usually fail for the same reason.
     raise _refused("; ".join(dict.fromkeys(reasons)) if len(reasons) < 3 else f"{reasons[0]}; ...")
+
+
+def _brief(error: Exception) -> str:
+    if isinstance(error, ConfigError):
+        return str(error)
+    first = str(error).strip().partition("\n")[0][:200]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def forecast_of_int8(setup: Setup) -> str:
@@ -111,17 +155,18 @@ def forecast_of_int8(setup: Setup) -> str:
     The phases' plans are applied to the network in doing so.
     """
     try:
-        deepest = _boundaries(setup)[0]
+        (deepest, *_), _ = _boundaries(setup)
     except ConfigError as error:
         return f"training would be refused: {error}"
+    part = f"the backbone up to {title}" if (title := _title(deepest)) else "the whole backbone"
     return (
-        f"training would compute the backbone up to {_title(deepest)} in int8, if its quality "
+        f"training would compute {part} in int8, if it is faster and its quality "
         "stays, and less of it if its modules up to there do not simply follow each other; the "
         "figures here are those of float32"
     )
 
 
-def _boundaries(setup: Setup) -> list[Boundary]:
+def _boundaries(setup: Setup) -> tuple[list[Boundary], FreezeController]:
     """Return the ends of the part that no phase trains, the deepest one first.
 
     Raises:
@@ -130,11 +175,12 @@ def _boundaries(setup: Setup) -> list[Boundary]:
     _require_possible(setup)
     net, stages = setup.net, setup.schedule.stages
     plan = _union(setup.schedule.phases())
-    FreezeController(net, stages).apply(plan)
-    boundaries = [b for b in find_boundaries(net, stages, plan) if _BACKBONE in b.module]
+    controller = FreezeController(net, stages)
+    controller.apply(plan)
+    boundaries = [b for b in find_boundaries(net, stages, plan) if BACKBONE in b.module]
     if not boundaries:
         raise _refused("no part at the start of the backbone stays frozen during the whole run")
-    return boundaries
+    return boundaries, controller
 
 
 def _require_possible(setup: Setup) -> None:
@@ -151,6 +197,19 @@ def _require_possible(setup: Setup) -> None:
         raise _refused("engine.cut is off")
     if setup.net.reader is not None:
         raise _refused("the head reads several stages, and an int8 part has one output")
+
+
+def _require_faster(speeds: Speeds) -> None:
+    """Check that int8 is faster than float32 on this machine.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if speeds.int8 >= speeds.float32:
+        raise _refused(
+            f"it would not be faster on this CPU: {_ms(speeds.int8)} per image instead of "
+            f"{_ms(speeds.float32)} in float32"
+        )
 
 
 def _refused(why: str) -> ConfigError:
@@ -172,212 +231,90 @@ def _union(phases: Iterable[Phase]) -> FreezePlan:
     return FreezePlan(trainable, norm=norm)
 
 
-def _views(images: LoadedSet, count: int) -> Tensor:
-    """Return views ``[count, C, H, W]`` of images that are spread over a set.
+def _calibration(images: LoadedSet, count: int) -> list[tuple[int, int]]:
+    """Return the views (index of the image, number of the view) to calibrate on.
 
-    If there are fewer images, they come again, in other views.
+    The images are spread over the set. If there are fewer, they come again, in other views.
     """
     places = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int).tolist()
-    return torch.stack(
-        [images.example(places[n % len(places)], n // len(places)) for n in range(count)]
-    )
+    return [(places[n % len(places)], n // len(places)) for n in range(count)]
 
 
-def _quantized(
+def _stacked(dataset: ViewDataset, views: Sequence[tuple[int, int]]) -> Tensor:
+    return torch.stack([dataset[key] for key in views])
+
+
+def _computed(setup: Setup, sets: Mapping[str, LoadedSet]) -> int:
+    """Return the number of images that the run computes by the part: each image and view once."""
+    config = setup.config
+    views = 1
+    if config.data.augment.is_random and config.train.epochs:
+        views = min(config.data.views or AUTO_VIEWS, config.train.epochs)
+    return len(sets[TRAIN]) * views + len(sets[VAL])
+
+
+def _memory(
     setup: Setup,
-    sets: Mapping[str, LoadedSet],
-    cut: Cut,
-    boundary: Boundary,
-    calibration: Tensor,
-) -> Quantized:
-    """Quantize a prefix, apply the record, and return it."""
-    net, backbone = setup.net, setup.net.backbone
-    if not cut.frontier.is_plain:
-        raise _refused("several tensors cross the boundary")
-    backbone.stages()  # discovered now, while all modules still run
-    few = calibration[: 2 * ROWS]
-    _require_chain(net, cut, few)
-    example = calibration[torch.arange(ROWS) % len(calibration)]
-    with evaluating(net):
-        source = KernelSource(cut.prefix, example, "fp32")
-        model = exported(source.graph, example)
-    with TemporaryDirectory() as folder, evaluating(net):
-        place = Path(folder)
-        (place / "float.onnx").write_bytes(model)
-        quantizer = OnnxQuantizer(place / "float.onnx", calibration.numpy(), place, ROWS)
-        judge = _Judge(setup, sets[VAL])
-        before = judge.features(cut.prefix)
-        wanted = pooled(cut.prefix(few))
-
-        @lru_cache(maxsize=2)  # quantizing takes seconds, and the last network is often the choice
-        def graph_of(floats: frozenset[str]) -> bytes:
-            quantizer.write(floats, place / "int8.onnx")
-            return (place / "int8.onnx").read_bytes()
-
-        def run_of(floats: Collection[str]) -> Callable[[Tensor], Tensor]:
-            network = onnx_network(graph_of(frozenset(floats)), torch.get_num_threads())
-            return partial(in_rows, network.run)
-
-        @cache
-        def features(floats: frozenset[str]) -> Features:
-            return judge.features(run_of(floats))
-
-        chosen = choose(
-            quantizer.layers,
-            lambda floats: judge.loss(before, features(frozenset(floats))),
-            lambda floats: distance(wanted, pooled(run_of(floats)(few))),
-            weightless=quantizer.weightless,
-            seconds=_SECONDS,
-        )
-        floats = frozenset(chosen.floats)
-        if chosen.loss > _MOST:
-            raise _refused(
-                f"the quality of the features falls by {chosen.loss:.3f} with "
-                f"{len(floats)} of {chosen.layers} layers in float32"
-            )
-        graph, after = graph_of(floats), features(floats)
-        shape = tuple(run_of(floats)(few).shape[1:])
-    record = Quantized(
-        boundary.module.removeprefix(_BACKBONE),
-        _before(boundary),
-        shape,
-        len(graph),
-        hashlib.sha256(graph).hexdigest(),
-        {
-            "stage": _title(boundary),
-            "calibrated_on": len(calibration),
-            "layers": chosen.layers,
-            "floats": list(chosen.floats),
-            "cosine": 1 - distance(before, after),
-            "metric": judge.name,
-            "float32": judge.metric(before),
-            "int8": judge.metric(after),
+    controller: FreezeController,
+    boundaries: Sequence[Boundary],
+    calibration: tuple[ViewDataset, Sequence[tuple[int, int]]],
+    judge: Judge,
+) -> MadeGraphs | None:
+    """Return where the graph of this part and these images is kept, if anything may be."""
+    engine, backbone = setup.config.engine, setup.net.backbone
+    if engine.cache == "off":
+        return None
+    dataset, views = calibration
+    used = sorted({index for index, _ in views})
+    keys = RowKeys(dataset.of(dataset.images.subset(used)))
+    facts = {
+        "siamkit": VERSION,
+        "libraries": {
+            n: importlib.metadata.version(n) for n in ("torch", "onnx", "onnxruntime", "timm")
         },
-    )
-    record.apply(backbone, "engine.prefix", graph)
-    return record
-
-
-def _before(boundary: Boundary) -> tuple[str, ...]:
-    """Return the backbone's modules that run before the boundary's module, not inside it."""
-    inside = boundary.module + "."
-    return tuple(
-        name.removeprefix(_BACKBONE)
-        for name in boundary.modules
-        if name != boundary.module and not name.startswith(inside)
-    )
-
-
-def _require_chain(net: SiameseNet, cut: Cut, images: Tensor) -> None:
-    """Check that the network gives the same if its modules before the boundary pass images on.
-
-    Raises:
-        ConfigError: It does not: operations between the modules need their outputs.
-    """
-    with evaluating(net):
-        activations = cut.prefix(images)
-        expected = cut.suffix(activations)
-    modules = {name: submodule(net, f"{_BACKBONE}{name}") for name in _before(cut.boundary)}
-    target = submodule(net, cut.boundary.module)
-    own = {module: module.__dict__.get("forward") for module in (*modules.values(), target)}
-    why = "its modules up to there do not simply follow each other"
-    try:
-        for module in modules.values():
-            module.__dict__["forward"] = passed
-        target.__dict__["forward"] = partial(_answer, images, activations)
-        with evaluating(net):
-            same = relative_difference(net(images), expected) <= _SAME
-    except Exception:  # the network's own code, on images where it expects activations
-        same = False
-    finally:
-        for module, forward in own.items():
-            module.__dict__.pop("forward", None)
-            if forward is not None:
-                module.__dict__["forward"] = forward
-    if not same:
-        raise ConfigError(why)
-
-
-def _answer(images: Tensor, activations: Tensor, received: Tensor, *_: Any, **__: Any) -> Tensor:
-    """Return the activations if a module received the images as they are.
-
-    Raises:
-        ValueError: An operation between the modules has changed them.
-    """
-    if received.shape != images.shape or not torch.equal(received, images):
-        raise ValueError
-    return activations
-
-
-class _Judge:
-    """Measures what a prefix is worth: its pooled output on validation images."""
-
-    def __init__(self, setup: Setup, part: LoadedSet) -> None:
-        count = min(_JUDGED, len(part))
-        self._images = torch.stack([part.example(index, 0) for index in range(count)])
-        # Metrics are defined for the whole set only: with fewer images, the distance decides.
-        self._evaluator = evaluator_of(setup, part.images) if count == len(part) else None
-        self.name = setup.schedule.monitor
-
-    def features(self, prefix: Callable[[Tensor], Tensor]) -> Features:
-        """Return the pooled output ``[N, C]`` of a prefix for the images."""
-        with torch.no_grad():
-            return np.concatenate([pooled(prefix(part)) for part in self._images.split(ROWS)])
-
-    def metric(self, features: Features) -> float | None:
-        """Return the monitored metric of features; None if there are too many images for it."""
-        if self._evaluator is None:
-            return None
-        return self._evaluator.score(features)[self.name]
-
-    def loss(self, before: Features, after: Features) -> float:
-        """Return the loss of quality: the fall of the metric, or the distance of the features."""
-        if not np.isfinite(after).all():
-            return 1.0
-        apart = distance(before, after) / _DIFFERENT * TOLERANCE
-        one, other = self.metric(before), self.metric(after)
-        return apart if one is None or other is None else max(one - other, apart)
-
-
-def pooled(activations: Tensor) -> Features:
-    """Return one vector ``[N, C]`` per image."""
-    flat = activations.flatten(2).mean(2) if activations.ndim > 2 else activations
-    vectors: Features = flat.float().numpy()
-    return vectors
-
-
-def distance(one: Features, other: Features) -> float:
-    """Return the mean of 1 - cosine over rows, after the mean row of ``one`` is subtracted."""
-    centre = one.mean(0, dtype=np.float64)
-    a, b = one - centre, other - centre
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(1 - ((a * b).sum(1) / np.maximum(lengths, 1e-24)).mean())
+        "machine": asdict(this_machine()),
+        "backbone": [setup.config.backbone.name, repr(backbone)],
+        "frozen": dict(controller.fingerprints),
+        "boundaries": [boundary.module for boundary in boundaries],
+        "image": list(dataset[views[0]].shape),
+        "calibration": [keys(used.index(index), view).hex() for index, view in views],
+        "judged": [key.hex() for key in RowKeys(judge.dataset).of(0)],
+        "labels": [judge.monitor, judge.dataset.images.labels],
+        "rows": ROWS,
+    }
+    return MadeGraphs(engine.cache_dir or default_root(), facts)
 
 
 def _title(boundary: Boundary) -> str:
-    """Return the end of the part in words: its last stage, or all stages."""
-    return "its last stage" if boundary.module == f"{_BACKBONE}model" else boundary.name
+    """Return the name of the part's last stage; an empty text for the whole backbone."""
+    return "" if boundary.module == f"{BACKBONE}model" else boundary.name
 
 
-def _notice(record: Quantized, seconds: float) -> str:
-    return f"{described(record)}. Quantizing took {seconds:.0f} s. " + (
-        "Training, evaluation and use of this run compute it this way"
+def _paid(speeds: Speeds, computed: int, seconds: float | None) -> str:
+    """Return what int8 saves, and what it took.
+
+    Args:
+        speeds: The speeds of the part.
+        computed: The number of images that the run computes.
+        seconds: The seconds that quantizing took; None if an earlier run has done it.
+    """
+    saved = computed * (speeds.float32 - speeds.int8)
+    took = (
+        "An earlier run has quantized it" if seconds is None else f"Quantizing took {seconds:.0f} s"
     )
-
-
-def described(record: Quantized) -> str:
-    """Return what a record's part is and what it costs, as a sentence without a full stop."""
-    about = record.about
-    metric = ""
-    if about["float32"] is not None:
-        metric = (
-            f", {about['metric']} of its output {about['float32']:.3f} -> {about['int8']:.3f} on "
-            "the validation images"
+    text = (
+        f"{took}. int8 takes {_ms(speeds.int8)} per image instead of {_ms(speeds.float32)}, which "
+        f"saves about {saved:.0f} s on the {plural(computed, 'image')} of this run"
+    )
+    if seconds is not None and saved < seconds:
+        text += "; quantizing took longer, so it pays only from the next run on these images on"
+    if ROWS * speeds.int8 > speeds.float32:
+        text += (
+            f". A single image, as for 'siamkit verify', takes as long as {ROWS}: "
+            f"{_ms(ROWS * speeds.int8)}"
         )
-    count = len(about["floats"])
-    floats = f", {count} of {about['layers']} layers in float32" if count else ""
-    return (
-        f"the backbone up to {about['stage']} is computed in int8{floats}: calibrated on "
-        f"{about['calibrated_on']} training views; mean centred cosine to float32 "
-        f"{about['cosine']:.3f}{metric}"
-    )
+    return text
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.2g} ms" if seconds < 0.01 else f"{1e3 * seconds:.0f} ms"

@@ -15,14 +15,14 @@ RUN = [
     "--in-chans", "--freeze-policy", "--loss", "--optimizer", "--scheduler", "--epochs",
     "--batch-size", "--micro-batch", "--accumulation", "--lr", "--seed", "--device", "--threads",
     "--checkpoint-every", "--keep", "--augment", "--views", "--cache",
-    "--far", "--root", "--path-column", "--label-column", "--run-dir",
+    "--fast", "--far", "--root", "--path-column", "--label-column", "--run-dir",
     "--report/--no-report", "--track", "--workers", "--preset", "--config", "--set",
 ]  # fmt: skip
 
 SURFACE = {
     "siamkit": ["--no-plugins", "--plugin", "--debug", "--version -V", "--install-completion",
                 "--show-completion"],
-    "siamkit train": [*RUN, "--resume", "--strict", "--fast", "--quiet -q", "--json"],
+    "siamkit train": [*RUN, "--resume", "--strict", "--quiet -q", "--json"],
     "siamkit inspect": [*RUN, "--parameters", "--measure", "--json"],
     "siamkit lr-find": [*RUN, "--phase", "--epoch", "--steps", "--from", "--to", "--output -o",
                         "--json"],

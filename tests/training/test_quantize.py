@@ -176,8 +176,8 @@ def test_a_run_is_inspected_with_its_int8_part(staged: dict[str, Any]) -> None:
     quantized._network.cache_clear()  # another process has no open graph
     found = siamkit.inspect(staged["values"]["run_dir"])
     record = Quantized.load(Path(staged["values"]["run_dir"]) / "int8.json")
-    assert quantize.described(record) in found["notices"]
-    assert "up to layer2 is computed in int8" in quantize.described(record)
+    assert record.sentence in found["notices"]
+    assert "up to layer2 is computed in int8" in record.sentence
 
 
 def test_an_int8_run_without_a_best_epoch_is_inspected(run_values: RunValues) -> None:
@@ -192,7 +192,7 @@ def test_an_int8_run_without_a_best_epoch_is_inspected(run_values: RunValues) ->
     ("policy", "expected"),
     [
         ("stages", "training would compute the backbone up to layer2 in int8"),
-        ("freeze-all", "training would compute the backbone up to its last stage in int8"),
+        ("freeze-all", "training would compute the whole backbone in int8"),
         ("gradual-unfreeze", "training would be refused: engine.prefix: an int8 prefix is not"),
     ],
 )

@@ -16,6 +16,7 @@ from typing import Any
 
 from siamkit.engine.cache.layout import (
     FILL_LOCK,
+    GRAPHS,
     MEASUREMENTS,
     STORE_FILE,
     USERS,
@@ -115,9 +116,10 @@ def prune(
 def clear(root: Path) -> list[StoreInfo]:
     """Delete the stores that no running process has open, and return the deleted stores.
 
-    The measurements of kernels beside them are deleted too.
+    The measurements of kernels and the int8 graphs beside them are deleted too.
     """
-    shutil.rmtree(root / MEASUREMENTS, ignore_errors=True)
+    for folder in (MEASUREMENTS, GRAPHS):
+        shutil.rmtree(root / folder, ignore_errors=True)
     return _evict(root, lambda stores: [s for s in stores if not s.in_use])
 
 

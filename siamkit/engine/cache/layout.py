@@ -24,6 +24,9 @@ STORE_FILE, FILL_LOCK, USERS = "store.json", ".fill.lock", "users"
 MEASUREMENTS = "kernels"
 """The folder beside the stores with what was measured about kernels."""
 
+GRAPHS = "int8"
+"""The folder beside the stores with the int8 graphs of earlier runs."""
+
 TEMPORARY = ".tmp-"
 _SCHEMA = "siamkit.store/1"
 _STORE = re.compile(r"[0-9a-f]{32}")

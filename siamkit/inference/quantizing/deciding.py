@@ -82,8 +82,7 @@ def require_quality(plain: Row, int8: Row, choice: Choice) -> None:
             where=argument("quantize", INT8),
             got=f"{after:.4f} with {len(choice.floats)} of {choice.layers} layers in float32",
             allowed=f"{before - LIMIT:.4f} or more",
-            hint=f"leave {argument('quantize')} out"
-            + ("" if choice.in_time else "; the search for better layers ran out of time"),
+            hint=f"leave {argument('quantize')} out",
         )
 
 
@@ -102,10 +101,6 @@ def notices_on(plain: Row, int8: Row, choice: Choice, machine: Machine) -> tuple
             f"{len(choice.floats)} of {choice.layers} layers stay in float32, because they cost "
             "quality in int8; the validation images chose them, so the figures of int8 are "
             "slightly optimistic"
-        )
-    if not choice.in_time:
-        notices.append(
-            "the search for the layers in float32 ran out of time; fewer might have sufficed"
         )
     if plain.bytes < _SMALLER * int8.bytes:
         notices.append(f"int8 is only {plain.bytes / int8.bytes:.1f} times smaller than float32")

@@ -1,12 +1,14 @@
-"""The search for the layers that must stay in float32, by measurement and in bounded time.
+"""The search for the layers that must stay in float32, by a bounded number of measurements.
+
+No clock decides, so the same network and images give the same layers.
 
 1. The network with all layers in int8 is measured on validation images. If it keeps the quality,
    that is the choice.
 2. Likewise the network in which only the layers with weights are in int8. Additions, softmax and
    the like often cost the most quality in networks with attention, and none of the size.
 3. Otherwise the layers are ranked by sensitivity: the error of the embeddings of training images if
-   only this layer is in int8. Where there are too many layers for the time, neighbours are measured
-   together.
+   only these layers are in int8. Neighbours form at most :data:`GROUPS` groups, each of which is
+   measured together.
 4. The most sensitive layers stay in float32: 1, 2, 4, ... groups, up to all but one, until
    validation images show the quality of float32. Then bisection finds the smallest number that
    still does.
@@ -14,15 +16,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 TOLERANCE = 0.01
 """The loss of a metric on validation images up to which the quality counts as kept."""
 
-SECONDS = 180.0
-"""The time that the search may take, in seconds. A measurement that has begun is finished."""
+GROUPS = 12
+"""The most groups of layers that are ranked. With 12, the search measures 12 errors and at most 10
+losses."""
 
 Measure = Callable[[Collection[str]], float]
 """Returns a measured value of the int8 network in which some layers are in float32."""
@@ -36,13 +38,11 @@ class Choice:
         floats: The layers, in the order of the graph.
         loss: The largest loss of a metric on the validation images of the search.
         layers: The number of layers that could be quantized.
-        in_time: Whether the search ended before its time was up.
     """
 
     floats: tuple[str, ...]
     loss: float
     layers: int
-    in_time: bool = True
 
 
 def choose(
@@ -52,8 +52,7 @@ def choose(
     *,
     weightless: Collection[str] = (),
     tolerance: float = TOLERANCE,
-    seconds: float = SECONDS,
-    clock: Callable[[], float] = time.monotonic,
+    groups: int = GROUPS,
 ) -> Choice:
     """Return the layers that stay in float32.
 
@@ -64,14 +63,12 @@ def choose(
         error: Returns the error of the embeddings of training images, likewise.
         weightless: The layers without weights.
         tolerance: The loss that is accepted.
-        seconds: The time for the search.
-        clock: Returns the time in seconds.
+        groups: The most groups of layers to rank.
 
     Returns:
         The first choice whose loss is within ``tolerance``; the choice with the least loss if none
-        is, or if the time is up.
+        is.
     """
-    end = clock() + seconds
     tried: dict[frozenset[str], float] = {}
 
     def fits(floats: Collection[str]) -> bool:
@@ -82,8 +79,7 @@ def choose(
 
     def choice(floats: Collection[str]) -> Choice:
         chosen = frozenset(floats)
-        names = tuple(name for name in layers if name in chosen)
-        return Choice(names, tried[chosen], len(layers), in_time=clock() < end)
+        return Choice(tuple(name for name in layers if name in chosen), tried[chosen], len(layers))
 
     def by_loss(floats: frozenset[str]) -> tuple[float, int]:
         return tried[floats], len(floats)
@@ -93,22 +89,21 @@ def choose(
             return choice(floats)
     base = min(tried, key=by_loss)
     ranked = _ranked(
-        [name for name in layers if name not in base],
-        frozenset(layers), error, clock() + (end - clock()) / 2, clock,
-    )  # fmt: skip
+        [name for name in layers if name not in base], frozenset(layers), error, groups
+    )
 
     def kept(count: int) -> frozenset[str]:
         return base.union(*ranked[:count])
 
     most = len(ranked) - 1  # something must be in int8
     failed, passed = 0, None
-    while passed is None and failed < most and clock() < end:
+    while passed is None and failed < most:
         count = min(max(2 * failed, 1), most)
         if fits(kept(count)):
             passed = count
         else:
             failed = count
-    while passed is not None and passed - failed > 1 and clock() < end:
+    while passed is not None and passed - failed > 1:
         middle = (failed + passed) // 2
         if fits(kept(middle)):
             passed = middle
@@ -119,29 +114,17 @@ def choose(
 
 
 def _ranked(
-    layers: Sequence[str],
-    every: frozenset[str],
-    error: Measure,
-    end: float,
-    clock: Callable[[], float],
+    layers: Sequence[str], every: frozenset[str], error: Measure, groups: int
 ) -> list[tuple[str, ...]]:
     """Return layers in groups of neighbours, the most sensitive group first.
-
-    The first measurement tells how many groups there is time for.
 
     Args:
         layers: The layers to rank, in the order of the graph.
         every: All layers that can be quantized.
         error: As for :func:`choose`.
-        end: The time at which the ranking should end.
-        clock: As for :func:`choose`.
+        groups: The most groups.
     """
-    start = clock()
-    errors: dict[tuple[str, ...], float] = {(name,): error(every - {name}) for name in layers[:1]}
-    each = max(clock() - start, 1e-9)
-    most = max(3, int((end - clock()) / each))
-    size = max(1, -(-len(layers[1:]) // most))
-    for place in range(1, len(layers), size):
-        group = tuple(layers[place : place + size])
-        errors[group] = error(every - set(group))
-    return sorted(errors, key=lambda group: -errors[group])
+    size = max(1, -(-len(layers) // groups))
+    parts = [tuple(layers[place : place + size]) for place in range(0, len(layers), size)]
+    errors = {part: error(every - set(part)) for part in parts}
+    return sorted(parts, key=lambda part: -errors[part])

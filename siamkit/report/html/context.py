@@ -113,6 +113,7 @@ def _run(gathered: Gathered, charts: Mapping[str, Chart]) -> Context:
     return {
         "learning": learning,
         "plan": charts.get("plan"),
+        "int8": gathered.int8[:1].upper() + gathered.int8[1:],
         "time": charts.get("time"),
         "time_note": note,
         "phases": [

@@ -29,6 +29,7 @@ class Gathered:
         spent: Seconds by epoch and kind of work.
         metrics: The ``metrics`` of ``metrics.json``; empty without that file.
         config: The text of the run's configuration.
+        int8: What is computed in int8, as a sentence without a full stop; empty for nothing.
         held: The facts about the held-out embeddings; None without embeddings.
         why: The reason why there are no held-out embeddings.
         seen: What the run used the embedded images for, such as to choose the best epoch; None
@@ -42,6 +43,7 @@ class Gathered:
     spent: Mapping[int, Mapping[str, float]]
     metrics: Mapping[str, Any]
     config: str
+    int8: str
     held: HeldOutFacts | None
     why: str
     seen: Seen | None
@@ -69,18 +71,29 @@ def gather(run: OpenRun) -> Gathered:
         notices.append(f"the final metrics are left out: {error}")
     if run.config_problem:
         notices.append(f"the configuration may not be the run's own: {run.config_problem}")
+    int8 = _int8(run, notices)
     return Gathered(
         run,
         facts,
         timing.spent(log.events),
         metrics,
         run.config_text,
+        int8,
         held,
         why,
         None if kept is None else seen_of(run, kept, calibration),
         embedding_map(held.held.embeddings) if held is not None else None,
         tuple(notices),
     )
+
+
+def _int8(run: OpenRun, notices: list[str]) -> str:
+    """Return what is computed in int8."""
+    try:
+        return "" if (record := run.int8) is None else record.sentence
+    except SiamkitError as error:
+        notices.append(f"the part in int8 is left out: {error}")
+        return ""
 
 
 def _held_out(run: OpenRun, facts: RunFacts, notices: list[str]) -> tuple[HeldOut | None, str]:
