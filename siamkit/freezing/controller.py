@@ -136,7 +136,7 @@ class FreezeController:
         proof.verify(self.net, self.fingerprints, when)
         self._proved(started)
 
-    def verify_often(self, when: str) -> None:
+    def verify_often(self, when: str) -> bool:
         """Verify, unless a recent verification still holds as far as torch can tell.
 
         Call this method where a verification each time would take most of a short epoch. It is left
@@ -148,11 +148,16 @@ class FreezeController:
         Args:
             when: As for :meth:`verify`.
 
+        Returns:
+            Whether the tensors were verified.
+
         Raises:
             FrozenDriftError: As for :meth:`verify`.
         """
         if time.monotonic() >= self._verify_again or self._marked() != self._mark:
             self.verify(when)
+            return True
+        return False
 
     def _proved(self, started: float) -> None:
         """Note a verification that is complete now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from siamkit.errors import FrozenDriftError
 from siamkit.model.fingerprint import fingerprint
@@ -32,7 +32,13 @@ def verify(net: nn.Module, expected: Mapping[str, str], when: str) -> None:
     Raises:
         FrozenDriftError: A tensor changed or is gone. The message names the first five of them.
     """
-    tensors = named_tensors(net)
+    require_unchanged(named_tensors(net), expected, when)
+
+
+def require_unchanged(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, str], when: str
+) -> None:
+    """Check tensors by name; see :func:`verify`."""
     drifted = [
         name
         for name, digest in expected.items()

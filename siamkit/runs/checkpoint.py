@@ -40,6 +40,7 @@ from siamkit.files import (
     write_atomic,
     writing,
 )
+from siamkit.freezing.proof import require_unchanged
 from siamkit.json_files import digest_of, read_json, unsealed, write_json, write_sealed
 from siamkit.spelling import command
 from siamkit.tensor_files import load_tensors, save_tensors
@@ -64,12 +65,14 @@ class Checkpoint:
         optimizer: The optimizer's state; see ``training.optimizer.state_tensors``.
         state: Progress and metrics, as JSON values.
         frozen: The fingerprint of every frozen tensor.
+        proven: Whether the frozen tensors have just been compared with their fingerprints.
     """
 
     model: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
     state: Mapping[str, Any]
     frozen: Mapping[str, str]
+    proven: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,7 @@ def publish(
 
     Raises:
         ResourceError: The disk is full or not writable; earlier checkpoints are intact.
+        FrozenDriftError: A frozen tensor changed, so an older file of them cannot stand for it.
     """
     target = root / name
     with writing(root):
@@ -204,7 +208,11 @@ def _seal(
 
 
 def _write(folder: Path, checkpoint: Checkpoint, twin: Path | None) -> None:
-    """Write the files of a checkpoint. Files of tensors are written and hashed in parallel."""
+    """Write the files of a checkpoint. Files of tensors are written and hashed in parallel.
+
+    A linked file would hide that a frozen tensor changed, because a resumed run would read the
+    unchanged one. So the tensors are compared with their fingerprints meanwhile.
+    """
     tensors = {
         _MODEL: {n: t for n, t in checkpoint.model.items() if n not in checkpoint.frozen},
         _OPTIMIZER: checkpoint.optimizer,
@@ -212,8 +220,16 @@ def _write(folder: Path, checkpoint: Checkpoint, twin: Path | None) -> None:
     linked = twin and _linked(twin, folder)
     if not linked:
         tensors[_FROZEN] = {n: t for n, t in checkpoint.model.items() if n in checkpoint.frozen}
-    with ThreadPoolExecutor(len(tensors)) as pool:
+    with ThreadPoolExecutor(len(tensors) + 1) as pool:
+        if linked and not checkpoint.proven:
+            proof = pool.submit(
+                require_unchanged, checkpoint.model, checkpoint.frozen, f"checkpoint {folder.name}"
+            )
+        else:
+            proof = None
         digests = dict(pool.map(lambda name: (name, _saved(tensors[name], folder / name)), tensors))
+    if proof is not None:
+        proof.result()
     if linked:
         digests[_FROZEN] = linked
     _seal(folder, checkpoint.state, digests, checkpoint.frozen)

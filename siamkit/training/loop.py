@@ -371,8 +371,10 @@ class Trainer:
         controller = setup.controller
         # What a run ends with, is used later or goes on from must be proven, not only likely.
         certain = best or state.is_over(self.train.epochs) or self.stop.exit_code is not None
-        verify = controller.verify if certain else controller.verify_often
-        verify(f"step {state.step}")
+        when = f"step {state.step}"
+        if certain:
+            controller.verify(when)
+        proven = certain or controller.verify_often(when)
         tensors, frozen = model_tensors(setup), setup.controller.fingerprints
         changing = {n: t for n, t in tensors.items() if n not in frozen}
         require_finite(changing, self.train.precision)
@@ -390,6 +392,7 @@ class Trainer:
                 optimizer=state_tensors(setup.optimizer),
                 state=state.to_json(),
                 frozen=frozen,
+                proven=proven,
             ),
             best=state.best_checkpoint,
             # What is best before the first step or among the epochs may still become the best.

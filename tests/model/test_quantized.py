@@ -71,6 +71,46 @@ def test_the_graph_gives_the_modules_output_whatever_the_number_of_images(count:
     torch.testing.assert_close(net(images), expected)
 
 
+@pytest.mark.parametrize(
+    ("images", "change", "said"),
+    [
+        (
+            torch.rand(2, 3, 6, 5),
+            lambda net: net,
+            r"one size, got \[2, 3, 6, 5\], allowed: \[N, 3, 5, 5",
+        ),
+        (torch.rand(2, 3, 5, 5).requires_grad_(), lambda net: net, "has no gradient of its images"),
+        (torch.rand(2, 3, 5, 5), lambda net: net.half(), "float32 only, got 'float16'"),
+        (torch.rand(2, 3, 5, 5), lambda net: net.bfloat16(), "float32 only, got 'bfloat16'"),
+        (torch.rand(2, 3, 5, 5).half(), lambda net: net, "float32 only, got 'float16'"),
+    ],
+)
+def test_what_the_graph_cannot_compute_is_refused(images: Any, change: Any, said: str) -> None:
+    net = Small()
+    net.body = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Flatten())
+    RECORD.apply(net, "here", GRAPH)
+    with pytest.raises(ConfigError, match=f"^images: the part .* in int8 .*{said}"):
+        change(net)(images)
+
+
+def test_images_that_need_a_gradient_are_computed_where_none_is_kept() -> None:
+    net = Small()
+    RECORD.apply(net, "here", GRAPH)
+    with torch.no_grad():
+        assert net(torch.rand(2, 3, 5, 5).requires_grad_()).shape == (2, 2)
+
+
+def test_a_backbone_gives_its_graph() -> None:
+    net = Small()
+    RECORD.apply(net, "here", GRAPH)
+    assert RECORD.content(net) == GRAPH
+
+
+def test_the_part_is_named_in_words() -> None:
+    assert RECORD.part == "the backbone up to body"
+    assert replace(RECORD, about={"stage": ""}).part == "the whole backbone"
+
+
 def test_a_state_that_is_loaded_brings_the_graph() -> None:
     first, second = Small(), Small()
     RECORD.apply(first, "here", GRAPH)

@@ -5,12 +5,14 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from siamkit.errors import CheckpointError, ResourceError
+from siamkit.errors import CheckpointError, FrozenDriftError, ResourceError
+from siamkit.model.fingerprint import fingerprint
 from siamkit.runs import checkpoint
 from siamkit.runs.checkpoint import (
     BEST,
@@ -30,7 +32,7 @@ def make(value: float, frozen: float = 0) -> Checkpoint:
         {"w": weights, "f": torch.tensor([frozen])},
         {"w::step": torch.tensor(value)},
         {"epoch": int(value)},
-        {"f": f"fingerprint of {frozen}"},
+        {"f": fingerprint(torch.tensor([frozen]))},
     )
 
 
@@ -95,6 +97,17 @@ def test_a_damaged_file_is_not_shared_with_new_checkpoints(tmp_path: Path) -> No
     for i in (3, 4):
         publish(tmp_path, f"epoch-{i}", make(i), best=None, keep=9)
         assert load(tmp_path / f"epoch-{i}").model["f"] == 0
+
+
+def test_a_changed_tensor_is_not_hidden_by_an_older_file(tmp_path: Path) -> None:
+    for i in (1, 2):
+        publish(tmp_path, f"epoch-{i}", make(i), best=None, keep=9)
+    good = make(3)
+    drifted = replace(good, model={**good.model, "f": torch.tensor([1])})
+    with pytest.raises(FrozenDriftError, match=r"1 frozen tensor had changed at .*epoch-3: f"):
+        publish(tmp_path, "epoch-3", drifted, best=None, keep=9)
+    assert not (tmp_path / "epoch-3").exists()
+    publish(tmp_path, "epoch-3", replace(good, proven=True), best=None, keep=9)
 
 
 def test_a_checkpoint_whose_replacement_was_killed_is_put_back(tmp_path: Path) -> None:

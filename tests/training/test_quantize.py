@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import copy
+import errno
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
@@ -16,18 +16,31 @@ from siamkit import api
 from siamkit.api import load_config
 from siamkit.config import Layer, read_file
 from siamkit.engine.kernels.onnxruntime import missing
-from siamkit.errors import CheckpointError, ConfigError
+from siamkit.errors import CheckpointError, ConfigError, ResourceError
 from siamkit.json_files import read_sealed, write_sealed
 from siamkit.model import quantized
 from siamkit.model.quantized import Quantized
 from siamkit.runs import checkpoint
-from siamkit.training import quantize
+from siamkit.training import find_lr, fit, judging, making, quantize
+from siamkit.training.made_graphs import Speeds
 
+REQUIRE_FASTER = quantize._require_faster
 pytestmark = pytest.mark.skipif(
     missing(torch.device("cpu")) is not None, reason="needs ONNX Runtime"
 )
 RunValues = Callable[..., dict[str, Any]]
 INT8 = {"engine": {"prefix": "int8", "cache": "always"}, "data": {"views": 2}}
+
+UNKEPT = {"engine": {"prefix": "int8", "cache": "off"}}
+"""Values without a cache, so that no graph of an earlier run is used."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fast() -> Iterator[None]:
+    """Whether int8 is faster for the tests' tiny networks is left to chance."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantize, "_require_faster", lambda speeds: None)
+        yield
 
 
 class Killed(Exception):
@@ -207,10 +220,9 @@ def test_inspection_tells_what_would_be_quantized(
 def test_quality_that_falls_is_refused(
     run_values: RunValues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantize, "_DIFFERENT", 1e-9)
-    monkeypatch.setattr(quantize, "_SECONDS", 0.0)
+    monkeypatch.setattr(making, "_MOST", -1.0)
     with pytest.raises(ConfigError, match="the quality of the features falls by"):
-        api.fit(run_values(**INT8))
+        api.fit(run_values(**UNKEPT))
 
 
 @pytest.mark.slow
@@ -243,13 +255,6 @@ def test_a_transformer_that_stays_frozen_is_quantized_as_a_whole(run_values: Run
     run = api.fit(values)["run_dir"]
     record = Quantized.load(Path(run) / "int8.json")
     assert record.module == "model" and record.skipped == () and record.about["floats"]
-
-
-def test_the_distance_is_that_of_centred_features() -> None:
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(20, 8)) + 100  # far from the origin, where all cosines are near 1
-    assert quantize.distance(features, features) == pytest.approx(0, abs=1e-12)
-    assert quantize.distance(features, features[::-1]) > 0.5
 
 
 @pytest.mark.slow
@@ -327,3 +332,182 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(run_values: RunVa
     layers = [Layer(values, str)]
     result = begin_or_continue(layers, str, strict=False, listeners=(), progress=False)
     assert result["epochs"] == 1
+
+
+def test_the_graph_of_an_earlier_run_is_used_again(
+    staged: dict[str, Any], run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("quantized again")
+
+    values = run_values(**INT8)
+    first = api.fit({**values, "train": {**values["train"], "epochs": 1}})
+    monkeypatch.setattr(quantize, "made_graph", refuse)
+    again = {**values, "run_dir": f"{values['run_dir']}2"}
+    second = api.fit({**again, "train": {**values["train"], "epochs": 1}})
+    one, other = (Path(result["run_dir"]) / "int8.json" for result in (first, second))
+    assert Quantized.load(one) == Quantized.load(other)
+    assert first["history"] == second["history"]
+    assert "An earlier run has quantized it" in notices_of(second["run_dir"])
+    off = {
+        **again,
+        "run_dir": f"{values['run_dir']}3",
+        "engine": {**values["engine"], "cache": "off"},
+    }
+    with pytest.raises(ConfigError, match="quantized again"):
+        api.fit(off)
+
+
+def test_two_runs_choose_the_same_layers(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search is forced: no whole network keeps this quality."""
+    monkeypatch.setattr(judging, "DIFFERENT", 1e-4)
+    monkeypatch.setattr(making, "_MOST", 1.0)
+    values = run_values(**UNKEPT, train={"epochs": 1})
+    records = []
+    for number in range(2):
+        run = api.fit({**values, "run_dir": f"{values['run_dir']}{number}"})["run_dir"]
+        records.append(Quantized.load(Path(run) / "int8.json"))
+    assert records[0] == records[1] and records[0].about["floats"]
+
+
+def test_a_part_that_is_not_faster_is_refused(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speeds = Speeds(float32=1e-3, int8=1.5e-3)
+    with pytest.raises(ConfigError, match=r"would not be faster on this CPU: 1\.5 ms per image"):
+        REQUIRE_FASTER(speeds)
+    REQUIRE_FASTER(Speeds(1.5e-3, 1e-3))
+    monkeypatch.setattr(quantize, "_require_faster", lambda _: REQUIRE_FASTER(speeds))
+    values = run_values(**INT8)
+    with pytest.raises(ConfigError, match=r"engine\.prefix: .*would not be faster"):
+        api.fit(values)
+    assert not Path(values["run_dir"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("computed", "seconds", "said", "not_said"),
+    [
+        (10_000, 5.0, ["Quantizing took 5 s", "saves about 400 s on the 10000 im"], "pays only"),
+        (100, 5.0, ["pays only from the next run"], "earlier run"),
+        (100, None, ["An earlier run has quantized it"], "pays only"),
+        (100, 5.0, ["A single image, as for 'siamkit verify', takes as long as 8: 160 ms"], "ago"),
+    ],
+)
+def test_what_int8_saves_is_said(
+    computed: int, seconds: float | None, said: list[str], not_said: str
+) -> None:
+    text = quantize._paid(Speeds(0.06, 0.02), computed, seconds)
+    assert all(part in text for part in said) and not_said not in text
+    assert "20 ms per image instead of 60 ms" in text
+
+
+def test_a_single_image_that_is_no_slower_is_not_mentioned() -> None:
+    assert "single image" not in quantize._paid(Speeds(0.08, 0.01), 100, None)
+
+
+def test_the_reasons_why_a_part_ends_early_are_told(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of ONNX Runtime at one boundary leaves the shallower ones to be tried."""
+    make = quantize.made_graph
+
+    def fail(net: Any, cut: Any, *others: Any) -> Any:
+        if cut.boundary.name == "layer2":
+            raise RuntimeError("Node 'x' is not supported\nmore lines")
+        return make(net, cut, *others)
+
+    monkeypatch.setattr(quantize, "made_graph", fail)
+    run = api.fit(run_values(**INT8))["run_dir"]
+    record = Quantized.load(Path(run) / "int8.json")
+    assert record.about["stage"] == "layer1"
+    reason = "It does not reach further: layer2: RuntimeError: Node 'x' is not supported"
+    assert reason in record.sentence and "more lines" not in record.sentence
+    assert reason in notices_of(run)
+
+
+def test_gradient_checkpointing_says_why_only_a_small_part_is_in_int8(
+    run_values: RunValues,
+) -> None:
+    values = run_values(**INT8, train={"grad_checkpointing": True})
+    record = Quantized.load(Path(api.fit(values)["run_dir"]) / "int8.json")
+    assert record.about["stage"] != "layer2"
+    assert "It does not reach further: layer2" in record.sentence
+
+
+@pytest.mark.parametrize("error", [ResourceError("no space"), MemoryError()])
+def test_a_lack_of_space_is_no_reason_to_try_a_smaller_part(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    tried = []
+
+    def fail(*_: Any) -> None:
+        tried.append(1)
+        raise error
+
+    monkeypatch.setattr(quantize, "made_graph", fail)
+    with pytest.raises(type(error)):
+        api.fit(run_values(**INT8))
+    assert len(tried) == 1
+
+
+def test_a_full_folder_for_temporary_files_is_an_error_about_resources(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("usage", (), {"free": 1000})
+    monkeypatch.setattr(making.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(fit, "require_space", lambda *_: None)
+    with pytest.raises(ResourceError, match=r"quantizing needs .* MB") as raised:
+        api.fit(run_values(**UNKEPT))
+    assert "TMPDIR" in str(raised.value) and raised.value.exit_code == 7
+
+
+def test_a_folder_for_temporary_files_that_fills_up_is_an_error_about_resources() -> None:
+    with pytest.raises(ResourceError, match="cannot write: No space left"), making._temporary(1):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.slow
+def test_the_learning_rate_is_found_on_the_int8_network(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tested = []
+    run_range_test = find_lr.run_range_test
+
+    def watch(setup: Any, *others: Any) -> Any:
+        tested.append(setup.net.quantized)
+        return run_range_test(setup, *others)
+
+    monkeypatch.setattr(find_lr, "run_range_test", watch)
+    values = run_values(**INT8, train={"epochs": 1})
+    values["optimizer"] = {"name": "adamw", "lr": "auto"}
+    try:
+        run = api.fit(values)["run_dir"]
+        assert tested == [Quantized.load(Path(run) / "int8.json")]
+    except ConfigError as error:  # the tiny network may suggest no rate
+        assert "no learning rate was found" in str(error) and tested[0] is not None
+    found = siamkit.find_lr({**values, "run_dir": None}, steps=20)
+    assert tested[-1] == tested[0] and any("in int8" in text for text in found["notices"])
+
+
+def test_the_runs_own_settings_may_be_given_again_on_resume(
+    staged: dict[str, Any], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(staged["values"]["run_dir"], run)
+    from siamkit.api.continuing import continued
+
+    given = {"engine": {"prefix": "int8"}, "train": {"epochs": staged["result"]["epochs"]}}
+    assert continued(run, Layer(given, str))["history"] == staged["result"]["history"]
+    for other in ({"engine": {"prefix": "auto"}}, {"freeze": {"name": "full"}}):
+        with pytest.raises(ConfigError, match="cannot be changed when a run goes on") as raised:
+            continued(run, Layer({**given, **other}, str))
+        assert "epochs" not in str(raised.value).partition(":")[0]
+
+
+def test_the_report_says_what_is_in_int8(staged: dict[str, Any], tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    siamkit.write_report(staged["values"]["run_dir"], page)
+    text = page.read_text()
+    assert "The backbone up to layer2 is computed in int8" in text

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import relu, relu6
+
+from siamkit.engine.kernels.build import KernelSource
+from siamkit.engine.kernels.onnxruntime import exported, missing
+from siamkit.errors import ConfigError
+from siamkit.inference.quantizing.onnx import OnnxQuantizer
+from siamkit.portable.sessions import onnx_network
+
+pytestmark = pytest.mark.skipif(
+    missing(torch.device("cpu")) is not None, reason="needs ONNX Runtime"
+)
+BATCH = 4
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, groups=4)
+        self.last = nn.Conv2d(4, 5, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        middle = relu6(self.second(relu(self.first(images))))
+        return self.last(middle).mean((2, 3))
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net().eval().requires_grad_(False)
+
+
+def quantizer(net: nn.Module, images: torch.Tensor, place: Path, **how: Any) -> OnnxQuantizer:
+    example = images[:BATCH]
+    (place / "float.onnx").write_bytes(exported(KernelSource(net, example, "fp32").graph, example))
+    return OnnxQuantizer(place / "float.onnx", images.numpy(), place, BATCH, **how)
+
+
+def test_the_ranges_are_those_of_the_networks_activations(net: Net, tmp_path: Path) -> None:
+    images = torch.randn(6, 3, 8, 8)  # no multiple of the batch
+    ranges = quantizer(net, images, tmp_path).ranges
+    first = net.first(images)
+    found = sorted(ranges.values())
+    for values in (images, relu(first), relu6(net.second(relu(first)))):
+        expected = (float(values.min()), float(values.max()))
+        assert any(pair == pytest.approx(expected, abs=1e-5) for pair in found), expected
+    spans = [pair for pair in found if pair[0] == 0 < pair[1] and pair[1] != 6]
+    assert len(spans) == 4, "what only ReLU or a clip reads has the range after it"
+
+
+def test_an_activation_that_is_not_finite_is_an_error(net: Net, tmp_path: Path) -> None:
+    net.first.weight[0, 0, 0, 0] = torch.inf
+    with pytest.raises(ConfigError, match="an activation is NaN or infinite"):
+        _ = quantizer(net, torch.randn(4, 3, 8, 8), tmp_path).ranges
+
+
+def test_a_layer_in_float32_is_computed_in_float32_by_every_session(
+    net: Net, tmp_path: Path
+) -> None:
+    """The weights of one channel are so large that one scale per tensor would lose all others."""
+    net.second.weight[0] *= 1000
+    images = torch.randn(8, 3, 8, 8)
+    made = quantizer(net, images, tmp_path, bits=8)
+    batch = images[:BATCH].numpy()
+    wanted = net(images[:BATCH]).numpy()
+    output = onnx_network(made.graph({made.layers[1]}), 1).run(batch)
+    apart = np.abs(output - wanted).mean() / np.abs(wanted).mean()
+    assert apart < 0.02
+
+
+def test_weights_of_eight_bits_are_nearer_to_float32_than_of_seven(
+    net: Net, tmp_path: Path
+) -> None:
+    images = torch.randn(8, 3, 16, 16)
+    batch, wanted = images[:BATCH].numpy(), net(images[:BATCH]).numpy()
+    errors = []
+    for bits in (7, 8):
+        graph = quantizer(net, images, tmp_path, bits=bits).graph(())
+        errors.append(np.abs(onnx_network(graph, 1).run(batch) - wanted).mean())
+    assert errors[1] < errors[0]
+
+
+def test_exact_sums_give_the_same(net: Net, tmp_path: Path) -> None:
+    images = torch.randn(8, 3, 16, 16)
+    graph = quantizer(net, images, tmp_path, bits=8).graph(())
+    batch = images[:BATCH].numpy()
+    plain, exact = (onnx_network(graph, 1, exact=exact).run(batch) for exact in (False, True))
+    np.testing.assert_allclose(plain, exact, atol=1e-6)

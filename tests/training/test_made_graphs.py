@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from siamkit.engine.cache.budget import clear
+from siamkit.model.quantized import Quantized
+from siamkit.training.made_graphs import MadeGraph, MadeGraphs, Speeds
+
+GRAPH = b"a graph"
+RECORD = Quantized("body", (), (3, 5, 5), (4,), 7, hashlib.sha256(GRAPH).hexdigest(), {"a": 1})
+MADE = MadeGraph(RECORD, GRAPH, Speeds(0.2, 0.1))
+
+
+def test_a_graph_is_kept_for_the_same_facts_only(tmp_path: Path) -> None:
+    MadeGraphs(tmp_path, {"weights": "a"}).write(MADE)
+    assert MadeGraphs(tmp_path, {"weights": "a"}).read() == MADE
+    assert MadeGraphs(tmp_path, {"weights": "b"}).read() is None
+
+
+def test_a_damaged_graph_is_not_used(tmp_path: Path) -> None:
+    kept = MadeGraphs(tmp_path, {})
+    kept.write(MADE)
+    [graph] = tmp_path.glob("int8/*/graph.onnx")
+    graph.write_bytes(b"another")
+    assert kept.read() is None
+    kept.write(MADE)
+    [record] = tmp_path.glob("int8/*/record.json")
+    record.write_text(record.read_text().replace("0.1", "0.05"))
+    assert kept.read() is None
+    kept.write(MADE)
+    graph.unlink()
+    assert kept.read() is None
+
+
+@pytest.mark.parametrize("days", [-1, 31])
+def test_an_old_graph_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    kept, now = MadeGraphs(tmp_path, {}), time.time()
+    kept.write(MADE)
+    monkeypatch.setattr(time, "time", lambda: now + days * 86_400)
+    assert kept.read() is None
+
+
+def test_the_newest_graphs_are_kept(tmp_path: Path) -> None:
+    for number in range(12):
+        kept = MadeGraphs(tmp_path, {"number": number})
+        kept.write(replace(MADE, speeds=Speeds(1.0, 0.5)))
+        for folder in tmp_path.glob("int8/*"):
+            os.utime(folder, (folder.stat().st_atime, folder.stat().st_mtime - 10))
+    assert len(list(tmp_path.glob("int8/*"))) == 8
+    assert MadeGraphs(tmp_path, {"number": 11}).read() is not None
+    assert MadeGraphs(tmp_path, {"number": 3}).read() is None
+
+
+def test_a_folder_that_cannot_be_written_keeps_nothing(tmp_path: Path) -> None:
+    (tmp_path / "int8").write_text("in the way")
+    kept = MadeGraphs(tmp_path, {})
+    kept.write(MADE)
+    assert kept.read() is None
+
+
+def test_clearing_the_cache_deletes_the_graphs(tmp_path: Path) -> None:
+    kept = MadeGraphs(tmp_path, {})
+    kept.write(MADE)
+    clear(tmp_path)
+    assert kept.read() is None
