@@ -40,12 +40,12 @@ _SHARE = 32  # of the images that the run computes: judging must cost little of 
 
 
 def judged_images(computed: int) -> int:
-    """Return the number of images to judge by.
+    """Return the number of images to judge by: a power of 2, so that similar runs share a graph.
 
     Args:
         computed: The number of images that the run computes by the part.
     """
-    return min(MOST, max(LEAST, computed // _SHARE))
+    return min(MOST, max(LEAST, 1 << (computed // _SHARE).bit_length() >> 1))
 
 
 def sample_of(images: ImageSet, most: int, seed: int) -> ImageSet:

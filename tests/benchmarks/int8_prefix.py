@@ -55,10 +55,11 @@ def main() -> None:
         place = Path(folder)
         started = time.perf_counter()
         (place / "float.onnx").write_bytes(exported(source.graph, batch))
-        quantizer = OnnxQuantizer(place / "float.onnx", images.numpy(), place, ROWS)
-        quantizer.write((), place / "int8.onnx")
+        quantizer = OnnxQuantizer(
+            place / "float.onnx", images.numpy(), place, ROWS, bits=8, threads=options.threads
+        )
+        graph = quantizer.graph(())
         quantizing = time.perf_counter() - started
-        graph = (place / "int8.onnx").read_bytes()
     session = onnx_network(graph, options.threads)
     runs = {"float32": lambda: kernel(batch), "int8": lambda: in_rows(session.run, batch)}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
