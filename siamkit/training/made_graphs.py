@@ -86,6 +86,7 @@ class MadeGraphs:
                 (folder / _GRAPH).write_bytes(made.graph)
                 values = {"record": made.record.to_json(), "speeds": asdict(made.speeds)}
                 write_sealed(folder / _RECORD, {"time": time.time(), **values})
-            newest = sorted(self._folder.parent.iterdir(), key=lambda f: -f.stat().st_mtime)
+            folders = [f for f in self._folder.parent.iterdir() if not f.name.startswith(".")]
+            newest = sorted(folders, key=lambda folder: -folder.stat().st_mtime)
             for folder in newest[_MOST:]:
                 shutil.rmtree(folder, ignore_errors=True)

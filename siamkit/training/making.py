@@ -69,7 +69,7 @@ def made_graph(
     with evaluating(net):
         source = KernelSource(cut.prefix, example, "fp32")
         model = exported(source.graph, example)
-        plain = _part(model)
+        plain = part_of(model)
         _require_same(cut, plain, calibration[:_FEW])
     with _temporary(3 * len(model)) as place:
         (place / "float.onnx").write_bytes(model)
@@ -84,20 +84,20 @@ def made_graph(
     def graph_of(floats: frozenset[str]) -> bytes:
         return quantizer.graph(floats)
 
-    def part_of(floats: Collection[str]) -> Part:
-        return _part(graph_of(frozenset(floats)))
+    def int8(floats: Collection[str]) -> Part:
+        return part_of(graph_of(frozenset(floats)))
 
     judged: dict[frozenset[str], Judged] = {}
 
     def loss(floats: Collection[str]) -> float:
         key = frozenset(floats)
-        judged[key] = judge.output(part_of(key))
+        judged[key] = judge.output(int8(key))
         return judge.loss(reference.features, judged[key].features)
 
     chosen = choose(
         quantizer.layers,
         loss,
-        lambda floats: _error(wanted, pooled(part_of(floats)(example))),
+        lambda floats: _error(wanted, pooled(int8(floats)(example))),
         weightless=quantizer.weightless,
     )
     floats = frozenset(chosen.floats)
@@ -111,7 +111,7 @@ def made_graph(
         cut.boundary.module.removeprefix(BACKBONE),
         before(cut.boundary),
         tuple(example.shape[1:]),
-        tuple(part_of(floats)(example).shape[1:]),
+        tuple(int8(floats)(example).shape[1:]),
         len(graph),
         hashlib.sha256(graph).hexdigest(),
         {
@@ -130,7 +130,7 @@ def made_graph(
     return MadeGraph(record, graph, Speeds(reference.seconds, after.seconds))
 
 
-def _part(graph: bytes) -> Part:
+def part_of(graph: bytes) -> Part:
     """Return the function that a graph computes."""
     exact = this_machine().int8 is False
     return partial(in_rows, onnx_network(graph, torch.get_num_threads(), exact=exact).run)

@@ -25,18 +25,19 @@ from siamkit.engine.cutting import first_exact_cut
 from siamkit.engine.kernels.onnxruntime import missing
 from siamkit.engine.planner import AUTO_VIEWS
 from siamkit.engine.sources import TRAIN
-from siamkit.errors import ConfigError, ResourceError, is_out_of_memory
+from siamkit.errors import ConfigError, SiamkitError, is_out_of_memory
 from siamkit.freezing.controller import FreezeController
 from siamkit.interfaces import FreezePlan, Phase
 from siamkit.model.machine import this_machine
 from siamkit.model.quantized import ROWS, Quantized
+from siamkit.model.trace import evaluating
 from siamkit.spelling import setting
 from siamkit.training.build import Setup
 from siamkit.training.chain import BACKBONE
 from siamkit.training.judging import Judge, judged_images, sample_of
 from siamkit.training.loading import VAL, LoadedSet, load_sets
 from siamkit.training.made_graphs import MadeGraph, MadeGraphs, Speeds
-from siamkit.training.making import made_graph
+from siamkit.training.making import made_graph, part_of
 from siamkit.training.validation import evaluator_of
 from siamkit.version import VERSION
 from siamkit.words import plural
@@ -45,6 +46,9 @@ INT8 = "int8"
 CALIBRATION_IMAGES = 16
 """The views of training images that the ranges of activations are measured on. With 64, the
 features are no nearer to those of float32."""
+
+_ALIKE = 0.5
+"""The mean difference between a graph and its network, of the mean output. Others are near 1."""
 
 _LIBRARIES = ("torch", "timm", "onnx", "onnxruntime")  # a graph depends on their versions
 
@@ -105,6 +109,8 @@ def quantize_prefix(setup: Setup, sets: Mapping[str, LoadedSet]) -> QuantizedPre
     judge = Judge(val.dataset.of(part), setup.schedule.monitor, evaluator_of(setup, part).score)
     memory = _memory(setup, controller, boundaries, (train.dataset, views), judge)
     made = None if memory is None else memory.read()
+    if made is not None and not _is_of(setup, made, _stacked(train.dataset, views[:1])):
+        made = None
     known = made is not None
     if made is None:
         made = _made(setup, boundaries, _stacked(train.dataset, views), judge)
@@ -116,6 +122,31 @@ def quantize_prefix(setup: Setup, sets: Mapping[str, LoadedSet]) -> QuantizedPre
     result = QuantizedPrefix(made.record, made.graph, notice)
     result.apply(setup)
     return result
+
+
+def _is_of(setup: Setup, made: MadeGraph, image: Tensor) -> bool:
+    """Return whether a kept graph computes about what the network does, whose code may be edited.
+
+    Args:
+        setup: The parts of the run, with the network in float32.
+        made: The graph.
+        image: ``[1, C, H, W]``.
+    """
+    outputs: list[Tensor] = []
+    with evaluating(setup.net):
+        target = dict(setup.net.backbone.named_modules()).get(made.record.module)
+        if target is None:
+            return False
+        hook = target.register_forward_hook(lambda *call: outputs.append(call[2]))
+        try:
+            setup.net.backbone(image)
+        finally:
+            hook.remove()
+        got = part_of(made.graph)(image)
+    if not outputs or outputs[0].shape != got.shape:
+        return False
+    apart = (outputs[0] - got).abs().mean() / outputs[0].abs().mean()
+    return bool(apart < _ALIKE)
 
 
 def _made(
@@ -135,7 +166,8 @@ def _made(
         try:
             return made_graph(setup.net, cut, calibration, judge, _title(boundary), reasons)
         except Exception as error:  # the types are those of ONNX and ONNX Runtime, too
-            if isinstance(error, ResourceError) or is_out_of_memory(error):
+            ours = isinstance(error, SiamkitError) and not isinstance(error, ConfigError)
+            if ours or is_out_of_memory(error):  # such as an image that cannot be read
                 raise
             reasons.append(f"{boundary.name}: {_brief(error)}")
     # All boundaries before the deepest one usually fail for the same reason.

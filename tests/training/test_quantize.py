@@ -16,7 +16,7 @@ from siamkit import api
 from siamkit.api import load_config
 from siamkit.config import Layer, read_file
 from siamkit.engine.kernels.onnxruntime import missing
-from siamkit.errors import CheckpointError, ConfigError, ResourceError
+from siamkit.errors import CheckpointError, ConfigError, DataError, ResourceError
 from siamkit.json_files import read_sealed, write_sealed
 from siamkit.model import quantized
 from siamkit.model.quantized import Quantized
@@ -358,6 +358,16 @@ def test_the_graph_of_an_earlier_run_is_used_again(
         api.fit(off)
 
 
+def test_a_kept_graph_of_edited_code_is_not_used(
+    run_values: RunValues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = run_values(**INT8, train={"epochs": 1})
+    api.fit(values)
+    monkeypatch.setattr(torch.nn.MaxPool2d, "forward", lambda self, x: -3 * x[:, :, ::2, ::2])
+    again = api.fit({**values, "run_dir": f"{values['run_dir']}2"})
+    assert "An earlier run has quantized it" not in notices_of(again["run_dir"])
+
+
 def test_two_runs_choose_the_same_layers(
     run_values: RunValues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -436,8 +446,10 @@ def test_gradient_checkpointing_says_why_only_a_small_part_is_in_int8(
     assert "It does not reach further: layer2" in record.sentence
 
 
-@pytest.mark.parametrize("error", [ResourceError("no space"), MemoryError()])
-def test_a_lack_of_space_is_no_reason_to_try_a_smaller_part(
+@pytest.mark.parametrize(
+    "error", [ResourceError("no space"), MemoryError(), DataError("cannot read the image")]
+)
+def test_what_is_no_fault_of_the_part_is_no_reason_to_try_a_smaller_part(
     run_values: RunValues, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     tried = []
