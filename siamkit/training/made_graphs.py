@@ -20,23 +20,11 @@ from siamkit.errors import SiamkitError
 from siamkit.files import replacing
 from siamkit.json_files import digest_of, read_sealed, write_sealed
 from siamkit.model.quantized import Quantized
+from siamkit.training.speeds import Speeds
 
 _MOST = 8
 _OLD = 30 * 86_400  # seconds after which a graph is made again, because systems change
 _RECORD, _GRAPH = "record.json", "graph.onnx"
-
-
-@dataclass(frozen=True)
-class Speeds:
-    """The speeds of a part on this machine, in seconds per image in batches.
-
-    Attributes:
-        float32: The speed in float32, with ONNX Runtime.
-        int8: The speed in int8.
-    """
-
-    float32: float
-    int8: float
 
 
 @dataclass(frozen=True)

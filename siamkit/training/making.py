@@ -29,7 +29,8 @@ from siamkit.model.trace import evaluating
 from siamkit.portable.sessions import onnx_network
 from siamkit.training.chain import BACKBONE, before, require_chain
 from siamkit.training.judging import Features, Judge, Judged, Part, distance, pooled
-from siamkit.training.made_graphs import MadeGraph, Speeds
+from siamkit.training.made_graphs import MadeGraph
+from siamkit.training.speeds import Speeds
 
 _MOST = 2 * TOLERANCE
 """The loss of quality from which int8 is refused."""

@@ -36,11 +36,11 @@ from siamkit.training.build import Setup
 from siamkit.training.chain import BACKBONE
 from siamkit.training.judging import Judge, judged_images, sample_of
 from siamkit.training.loading import VAL, LoadedSet, load_sets
-from siamkit.training.made_graphs import MadeGraph, MadeGraphs, Speeds
+from siamkit.training.made_graphs import MadeGraph, MadeGraphs
 from siamkit.training.making import made_graph, part_of
+from siamkit.training.speeds import Speeds, in_ms, paid
 from siamkit.training.validation import evaluator_of
 from siamkit.version import VERSION
-from siamkit.words import plural
 
 INT8 = "int8"
 CALIBRATION_IMAGES = 16
@@ -118,7 +118,7 @@ def quantize_prefix(setup: Setup, sets: Mapping[str, LoadedSet]) -> QuantizedPre
             memory.write(made)
     _require_faster(made.speeds)
     seconds = None if known else time.monotonic() - started
-    notice = f"{made.record.sentence}. {_paid(made.speeds, computed, seconds)}"
+    notice = f"{made.record.sentence}. {paid(made.speeds, computed, seconds)}"
     result = QuantizedPrefix(made.record, made.graph, notice)
     result.apply(setup)
     return result
@@ -239,8 +239,8 @@ def _require_faster(speeds: Speeds) -> None:
     """
     if speeds.int8 >= speeds.float32:
         raise _refused(
-            f"it would not be faster on this CPU: {_ms(speeds.int8)} per image instead of "
-            f"{_ms(speeds.float32)} in float32"
+            f"it would not be faster on this CPU: {in_ms(speeds.int8)} per image instead of "
+            f"{in_ms(speeds.float32)} in float32"
         )
 
 
@@ -320,33 +320,3 @@ def _memory(
 def _title(boundary: Boundary) -> str:
     """Return the name of the part's last stage; an empty text for the whole backbone."""
     return "" if boundary.module == f"{BACKBONE}model" else boundary.name
-
-
-def _paid(speeds: Speeds, computed: int, seconds: float | None) -> str:
-    """Return what int8 saves, and what it took.
-
-    Args:
-        speeds: The speeds of the part.
-        computed: The number of images that the run computes.
-        seconds: The seconds that quantizing took; None if an earlier run has done it.
-    """
-    saved = computed * (speeds.float32 - speeds.int8)
-    took = (
-        "An earlier run has quantized it" if seconds is None else f"Quantizing took {seconds:.0f} s"
-    )
-    text = (
-        f"{took}. int8 takes {_ms(speeds.int8)} per image instead of {_ms(speeds.float32)}, which "
-        f"saves about {saved:.0f} s on the {plural(computed, 'image')} of this run"
-    )
-    if seconds is not None and saved < seconds:
-        text += "; quantizing took longer, so it pays only from the next run on these images on"
-    if ROWS * speeds.int8 > speeds.float32:
-        text += (
-            f". A single image, as for 'siamkit verify', takes as long as {ROWS}: "
-            f"{_ms(ROWS * speeds.int8)}"
-        )
-    return text
-
-
-def _ms(seconds: float) -> str:
-    return f"{1e3 * seconds:.2g} ms" if seconds < 0.01 else f"{1e3 * seconds:.0f} ms"

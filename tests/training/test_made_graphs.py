@@ -10,7 +10,8 @@ import pytest
 
 from siamkit.engine.cache.budget import clear
 from siamkit.model.quantized import Quantized
-from siamkit.training.made_graphs import MadeGraph, MadeGraphs, Speeds
+from siamkit.training.made_graphs import MadeGraph, MadeGraphs
+from siamkit.training.speeds import Speeds
 
 GRAPH = b"a graph"
 RECORD = Quantized("body", (), (3, 5, 5), (4,), 7, hashlib.sha256(GRAPH).hexdigest(), {"a": 1})
