@@ -38,6 +38,11 @@ SLOTTED = {
     "data/overlap.py Content",
     "portable/looking.py Facts",
 }
+# Their parameters cannot be named: another class defines the method, or takes any keyword.
+UNNAMED = {
+    "cli/output.py write",
+    "testing/subjects.py run",
+}
 # How many `zip` of a file take iterables of different lengths.
 UNEQUAL = {
     "data/sources.py": 1,
@@ -91,3 +96,13 @@ def test_what_is_zipped_has_equal_lengths() -> None:
         and _keywords(node).get("strict") is not True
     )  # fmt: skip
     assert loose == UNEQUAL
+
+
+def test_every_parameter_can_be_given_by_its_name() -> None:
+    found = {
+        f"{file} {node.name}"
+        for file, module in CODE.items()
+        for node in ast.walk(module)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.args.posonlyargs
+    }
+    assert found == UNNAMED

@@ -78,7 +78,9 @@ def coarse_groups(module: nn.Module, trace: Trace) -> tuple[list[_Names], bool]:
     groups = _of_the_author(inner, trace, prefix)
     known = bool(groups)
     groups = groups or _by_child(inner, trace, prefix)
-    named = [[join(prefix, name) for name in group] for group in groups]
+    # A part of the network may know a tied weight only by a name that is not its first.
+    first = {name for name, _ in named_parameters(module)}
+    named = [[n for name in group if (n := join(prefix, name)) in first] for group in groups]
     loose = _loose(module, named, prefix, trace)
     if known:
         # The author put class tokens into the stem, so they stay there even if used late (CaiT).

@@ -8,7 +8,7 @@ belongs to exactly one stage, so that freezing a stage can hold all its modules 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import chain
 from typing import Any
 
@@ -266,12 +266,10 @@ class _Units:
             fine: timm's fine groups of parameter names; see :func:`fine_groups`.
         """
         own = set(stage.parameters)
-        groups = [[name for name in group if name in own] for group in fine]
-        groups = join_norms([g for g in in_order(groups, self.order) if g], self.norms)
+        groups = self._within(own, fine)
         if len(groups) < 2:
             whole = [m for m in stage.modules if any(p.startswith(m + ".") for p in own)]
-            cuts = [self._cut(name) for name in whole]
-            groups = join_norms(in_order(list(chain.from_iterable(cuts)), self.order), self.norms)
+            groups = self._within(own, chain.from_iterable(self._cut(name) for name in whole))
         if len(groups) < 2:
             return stage
         placed = set(chain.from_iterable(groups))
@@ -285,6 +283,14 @@ class _Units:
         return Stage(
             stage.name, stage.parameters, stage.modules, stage.output, stage.norms, tuple(blocks)
         )
+
+    def _within(self, own: Set[str], groups: Iterable[list[str]]) -> list[list[str]]:
+        """Return the groups in execution order, without the parameters that are not ``own``.
+
+        Such a parameter is of another stage, or is the second name of a tied weight.
+        """
+        parts = [part for group in groups if (part := [name for name in group if name in own])]
+        return join_norms(in_order(parts, self.order), self.norms)
 
     def _cut(self, name: str) -> list[list[str]]:
         whole = [join(name, n) for n, _ in named_parameters(submodule(self.module, name))]

@@ -115,6 +115,20 @@ def test_how_many_pairs_there_are_of_each_kind_changes_nothing():
     assert many == pytest.approx(few, abs=0.06)
 
 
+@pytest.mark.parametrize(("same", "different"), [((0, 3), (4, 0)), ((1, 2), (3, 1))])
+def test_the_probabilities_of_two_scores_are_the_smoothed_shares_of_same_pairs(same, different):
+    rows = [(score, kind) for kind, counts in ((True, same), (False, different))
+            for score, count in enumerate(counts) for _ in range(count)]  # fmt: skip
+    slope, intercept = fit_probability(*zip(*rows, strict=True))
+    # Platt's targets, with half of the weight on each kind of pairs.
+    yes, no = (sum(same) + 1) / (sum(same) + 2), 1 / (sum(different) + 2)
+    for score in (0, 1):
+        parts = same[score] / sum(same), different[score] / sum(different)
+        expected = (parts[0] * yes + parts[1] * no) / sum(parts)
+        found = 1 / (1 + np.exp(-slope * score - intercept))
+        assert found == pytest.approx(expected, abs=1e-5)
+
+
 def test_scores_that_part_the_kinds_still_have_a_finite_slope():
     slope, intercept = fit_probability([0.1, 0.2, 0.6, 0.7], [False, False, True, True])
     assert 0 < slope < 100

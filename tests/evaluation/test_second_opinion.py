@@ -18,7 +18,9 @@ def images():
     return centres.astype(np.float32), labels
 
 
-def test_cleanlab_gets_probabilities_that_leave_the_image_itself_out(monkeypatch):
+@pytest.fixture
+def asked(monkeypatch):
+    """What a stand-in for cleanlab was asked."""
     asked = {}
 
     def find_label_issues(labels, probabilities, **options):
@@ -29,6 +31,10 @@ def test_cleanlab_gets_probabilities_that_leave_the_image_itself_out(monkeypatch
     module.find_label_issues = find_label_issues
     monkeypatch.setitem(sys.modules, "cleanlab", package)
     monkeypatch.setitem(sys.modules, "cleanlab.filter", module)
+    return asked
+
+
+def test_cleanlab_gets_probabilities_that_leave_the_image_itself_out(asked):
     embeddings, labels = images()
     found = cleanlab_suspects(embeddings, labels, 8)
     assert np.flatnonzero(found).tolist() == [3, 30, 60]
@@ -38,9 +44,20 @@ def test_cleanlab_gets_probabilities_that_leave_the_image_itself_out(monkeypatch
     assert asked["probabilities"][-1].argmax() == 0 and asked["probabilities"][-1, 8] < 1e-6
 
 
-def test_too_many_probabilities_are_not_asked_for(monkeypatch):
-    monkeypatch.setattr(second_opinion, "_MOST", 10)
-    assert cleanlab_suspects(*images(), 8) is None
+def test_a_class_of_one_image_counts_as_opposite_to_it(asked):
+    embeddings = np.array([[1, 0], [1, 0], [1, 0], [-1, 0], [-1, 0], [-1, 0.001]], np.float32)
+    cleanlab_suspects(embeddings, np.array([0, 0, 2, 1, 1, 1]), 3)
+    # To the only image of its class, the opposite class and its own are equally improbable.
+    first, opposite, own = asked["probabilities"][2]
+    assert own / opposite == pytest.approx(1, rel=1e-2) and first == pytest.approx(1)
+
+
+def test_too_many_probabilities_are_not_asked_for(monkeypatch, asked):
+    embeddings, labels = images()
+    monkeypatch.setattr(second_opinion, "_MOST", len(labels) * 8)
+    assert cleanlab_suspects(embeddings, labels, 8) is not None
+    monkeypatch.setattr(second_opinion, "_MOST", len(labels) * 8 - 1)
+    assert cleanlab_suspects(embeddings, labels, 8) is None
 
 
 def test_cleanlab_finds_wrong_labels():

@@ -369,6 +369,34 @@ def test_tied_parameters_count_once():
     assert [s.parameters for s in stages_of(Tied())] == [("a.weight", "a.bias"), ("b.bias",)]
 
 
+class TiedInABlock(nn.Module):
+    """A network in which a layer of a block shares the weight of the last layer."""
+
+    def __init__(self, bias, deep=True):
+        super().__init__()
+        self.last = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+        self.first = nn.Conv2d(3, 3, 3, padding=1)
+        layers = [nn.Conv2d(3, 3, 3, padding=1, bias=b) for b in (bias, True)]
+        layers[0].weight = self.last.weight
+        self.block = nn.Sequential(*(nn.Sequential(m) if deep else m for m in layers))
+
+    def forward(self, x):
+        return self.last(self.block(self.first(x)))
+
+
+def test_a_module_whose_weight_another_stage_holds_belongs_to_that_stage():
+    modules = {name: s.modules for s in stages_of(TiedInABlock(False)) for name in s.parameters}
+    assert modules["last.weight"] == ("first", "block.0")
+    assert modules["block.1.0.weight"] == ("block.1", "last")
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_blocks_have_a_tied_weight_once_and_under_its_first_name(deep):
+    net = TiedInABlock(True, deep)
+    found = [name for unit in blocks_of(stages_of(net)) for name in unit.parameters]
+    assert sorted(found) == sorted(name for name, _ in net.named_parameters())
+
+
 def test_what_normalises_weights_is_no_norm_layer():
     from siamkit.model.grouping import is_norm
 

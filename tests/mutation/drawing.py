@@ -11,6 +11,7 @@ from pathlib import Path
 from cosmic_ray.ast import ast_nodes, get_ast_from_path
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
+from selecting import room_of
 
 ROOT = Path(__file__).resolve().parents[2]
 _LEFT_OUT = (
@@ -67,6 +68,15 @@ def draw(count: int, seed: int) -> list[Mutant]:
     every = [mutants for path in files for mutants in places(path).values()]
     rng = random.Random(seed)
     return [rng.choice(mutants) for mutants in rng.sample(every, min(count, len(every)))]
+
+
+def in_rooms(mutants: list[Mutant], rooms: list[str] | None) -> list[Mutant]:
+    """Return the mutants in some rooms, in the order of the rooms; without rooms, all mutants."""
+    if rooms is None:
+        return mutants
+    room = {mutant: room_of(mutant.file) or "modules" for mutant in mutants}
+    chosen = [mutant for mutant in mutants if room[mutant] in rooms]
+    return sorted(chosen, key=lambda mutant: rooms.index(room[mutant]))
 
 
 def shown(mutant: Mutant) -> str:

@@ -39,7 +39,7 @@ from threading import Lock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from drawing import ROOT, Mutant, draw, shown
+from drawing import ROOT, Mutant, draw, in_rooms, shown
 from recording import Recording, record
 from selecting import EVERYWHERE, Code, chosen, mirrored, room_of
 
@@ -227,12 +227,18 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument(
+        "--rooms",
+        nargs="+",
+        help="try only the mutants of the draw that are in these rooms, in this order;\n"
+        "`modules` are the files beside the rooms",
+    )
     parser.add_argument("--log", type=Path, default=Path("mutants.jsonl"))
     options = parser.parse_args()
     log: Path = options.log.absolute()
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     outcomes = {Mutant(**entry["mutant"]): entry["outcome"] for entry in map(json.loads, lines)}
-    mutants = draw(options.count, options.seed)
+    mutants = in_rooms(draw(options.count, options.seed), options.rooms)
     left = [mutant for mutant in mutants if mutant not in outcomes]
     rooms = Rooms(log.with_suffix(""))
     sound: dict[str, bool] = {}
