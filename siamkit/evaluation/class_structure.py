@@ -109,9 +109,10 @@ def divided(
         mean = np.concatenate([s for _, s in score_blocks(vectors[images], part, 2)])  # [n, 2]
         here, other = np.arange(len(images)), scores.other[images]
         leaves, stays = other >= mean[here, 1 - part], mean[here, part] > other
-        share = min(float(leaves[part == p].mean()) for p in (0, 1))
-        if share >= _APART and all(stays[part == p].mean() >= _WHOLE for p in (0, 1)):
-            parts = [tuple(int(i) for i in images[part == p]) for p in (0, 1)]
+        sides = (part.astype(bool), ~part.astype(bool))
+        share = min(float(leaves[side].mean()) for side in sides)
+        if share >= _APART and all(stays[side].mean() >= _WHOLE for side in sides):
+            parts = [tuple(int(i) for i in images[side]) for side in sides]
             parts.sort(key=lambda some: (-len(some), some))
             result.append(Divided(label, (parts[0], parts[1]), share))
     return sorted(result, key=lambda found: (-found.share, found.label))

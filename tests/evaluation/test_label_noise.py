@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from siamkit.evaluation.class_scores import class_scores
+from siamkit.evaluation.class_scores import ClassScores, class_scores
 from siamkit.evaluation.label_noise import label_noise
 
 
@@ -61,6 +61,15 @@ def test_the_asked_precision_makes_the_list_longer_or_shorter():
     assert len(few.suspects) < len(many.suspects)
     assert np.array_equal(many.suspects[: len(few.suspects)], few.suspects)
     assert wrong[few.suspects].mean() > wrong[many.suspects].mean()
+
+
+def test_where_no_wrong_label_would_look_suspicious_none_is_estimated():
+    labels, one = np.tile([0, 1], 5), np.ones(10, np.float32)
+    rivals, beats = labels[:, None], np.zeros((10, 1), bool)
+    # With a wrong label, the margin of each image would be below those of all images.
+    scores = ClassScores(0.9 * one, 0.8 * one, labels, -0.5 * one, rivals, beats)
+    noise = label_noise(scores)
+    assert noise.share == 0 and noise.precision is None and not len(noise.suspects)
 
 
 def test_the_only_image_of_a_class_is_never_suspected():

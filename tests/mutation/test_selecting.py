@@ -124,3 +124,15 @@ def test_each_file_has_its_room_and_its_tests() -> None:
     assert mirrored("siamkit/report/html/facts.py", root) == {"tests/report/test_html_facts.py"}
     store = "tests/engine/cache/test_store.py"
     assert mirrored("siamkit/engine/cache/store.py", root) == {store}
+
+
+def test_a_draw_is_limited_to_rooms_in_their_order() -> None:
+    pytest.importorskip("cosmic_ray")
+    from drawing import Mutant, in_rooms
+
+    files = ["siamkit/data/a.py", "siamkit/words.py", "siamkit/data/b.py", "siamkit/api/c.py"]
+    mutants = [Mutant(file, 1, "core/AddNot", 0) for file in files]
+    assert in_rooms(mutants, None) == mutants
+    assert [m.file for m in in_rooms(mutants, ["modules", "data"])] == [
+        "siamkit/words.py", "siamkit/data/a.py", "siamkit/data/b.py",
+    ]  # fmt: skip
