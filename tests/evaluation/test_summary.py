@@ -105,6 +105,9 @@ def test_triplets_are_counted_and_verified_as_pairs():
     found = summarize(embeddings, labelled([0, 0, 1, 2], tuples=triplets))
     assert found["triplets"] == {"count": 2, "accuracy": 0.5, "chance": 0.5}
     assert found["tuples"] == "2 triplets"
+    triplets = Tuples(((0, 1, 2), (1, 0, 2), (0, 3, 1)))
+    more = summarize(embeddings, labelled([0, 0, 1, 2], tuples=triplets))
+    assert more["triplets"]["accuracy"] == pytest.approx(2 / 3)
     assert found["verification"]["same"] + found["verification"]["different"] == 3
 
 
