@@ -103,7 +103,7 @@ class HoldOut:
         return f"{fold}seed {self.seed}"
 
 
-def held_out(names: Iterable[str], fraction: float, seed: int, least: int = 1) -> frozenset[str]:
+def held_out(names: Iterable[str], fraction: float, seed: int, least: int) -> frozenset[str]:
     """Return the names to hold out. The order of ``names`` does not matter.
 
     Args:

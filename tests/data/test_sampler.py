@@ -119,9 +119,16 @@ def test_the_shape_shrinks_for_small_sets_and_says_so(counts, size, k, shape, no
     assert all(text.startswith(start) for text, start in zip(said, notices, strict=True))
 
 
-@pytest.mark.parametrize("labels", [[], [0, 0, 0], [0, 1, 2]])
-def test_labels_without_positives_or_negatives_are_refused(labels):
-    with pytest.raises(DataError, match="two classes, and two images"):
+@pytest.mark.parametrize(
+    ("labels", "got"),
+    [
+        ([], "0 classes, 0 images"),
+        ([0, 0, 0], "1 class, 3 images"),
+        ([0, 1, 2], "3 classes, 1 image"),
+    ],
+)
+def test_labels_without_positives_or_negatives_are_refused(labels, got):
+    with pytest.raises(DataError, match=f"two classes, and two images .*, got '{got} in the"):
         pk_batches(labels, batch_size=4, images_per_class=2, seed=0, epoch=0)
 
 

@@ -40,17 +40,17 @@ def test_held_out_is_a_pure_function_of_names_fraction_and_seed(names, fraction,
 
 def test_another_seed_holds_out_others():
     classes = [str(i) for i in range(40)]
-    assert held_out(classes, 0.5, 0) != held_out(classes, 0.5, 1)
+    assert held_out(classes, 0.5, 0, 1) != held_out(classes, 0.5, 1, 1)
 
 
 def test_a_new_class_moves_at_most_one_other():
     classes = [str(i) for i in range(40)]
-    out, more = held_out(classes, 0.5, 0), held_out([*classes, "new"], 0.5, 0)
+    out, more = held_out(classes, 0.5, 0, 1), held_out([*classes, "new"], 0.5, 0, 1)
     assert len(out - more) <= 1
 
 
 def test_the_choice_never_changes_between_versions():
-    assert sorted(held_out("abcdefgh", 0.5, 0)) == ["c", "d", "f", "h"]
+    assert sorted(held_out("abcdefgh", 0.5, 0, 1)) == ["c", "d", "f", "h"]
 
 
 # --- class folders -------------------------------------------------------------------------------

@@ -90,8 +90,13 @@ def test_the_quota_bounds_the_free_cores_and_others_use_those_of_the_machine(roo
 
 
 def stat(path: Path, ticks: int) -> None:
-    """Write the time of three cores: user, nice, system, idle, iowait, interrupts, stolen."""
-    rows = [f"cpu{core} {ticks} 5000 {ticks} 70000 800 0 {ticks} 0" for core in range(3)]
+    """Write the time of three cores: the columns that count have ``ticks`` in total.
+
+    The columns are user, nice, system, idle, iowait, interrupts (two), stolen, guests (two).
+    """
+    shares = (0.01, 3, 0.02, 5, 7, 0.05, 0.12, 0.8, 9, 11)
+    row = " ".join(str(round(share * ticks)) for share in shares)
+    rows = [f"cpu{core} {row}" for core in range(3)]
     path.write_text("\n".join(["cpu 1 2 3 4 5 6 7 8", *rows, "intr 12 3"]))
 
 
@@ -106,13 +111,13 @@ def test_others_are_what_all_computed_without_this_process(
     monkeypatch.setattr(cores.time, "monotonic", lambda: now[0][0])
     monkeypatch.setattr(cores.time, "process_time", lambda: now[0][1])
     usages = []
-    for ticks in (100, 200):
+    for ticks in (300, 600):
         stat(path, ticks)
         now[0] = next(times)
         usages.append(Usage.now())
     before, after = usages
     assert before is not None and after is not None
-    # Two of the cores computed 100 ticks each in three columns: 6 s in 4 s, 1.5 s of them here.
+    # Two of the cores computed 300 ticks each: 6 s in 4 s, 1.5 s of them here.
     assert after.others_since(before) == pytest.approx((6.0 - 1.5) / 4)
 
 

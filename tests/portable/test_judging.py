@@ -124,6 +124,7 @@ def test_images_in_memory_are_judged_as_files_are(tmp_path: Path) -> None:
     assert judge_pictures(pixels, Model()) == expected
     assert judge_pictures([Image.fromarray(image) for image in pixels], Model()) == expected
     assert judge_pictures([np.zeros(3), pixels[2]], Model()) == []
+    assert judge_pictures([np.array([[0, 60_000]] * 2, np.uint16)], Model()) == [], "up to white"
 
 
 def test_of_many_images_a_sample_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
