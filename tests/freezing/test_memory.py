@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from siamkit.freezing.allocations import LARGE, Bytes
-from siamkit.freezing.memory import Memory, kept_by_libraries, probe_images
+from siamkit.freezing.memory import Memory, kept_by_libraries, probe_images, share_of
 
 CPU = torch.device("cpu")
 
@@ -27,6 +27,11 @@ def test_a_cpu_keeps_more_than_the_tensors_but_not_for_large_blocks_that_stay() 
 def test_a_gpu_needs_what_its_tensors_need() -> None:
     block = Bytes.of(1000)
     assert kept_by_libraries(block, block, torch.device("cuda")) == 0
+
+
+def test_of_tensors_that_pass_large_blocks_count_half() -> None:
+    assert share_of(Bytes.of(1000)) == 1000
+    assert share_of(Bytes.of(4 * LARGE)) == 2 * LARGE
 
 
 def test_images_for_a_measurement_are_four_different_ones_and_the_same_each_time() -> None:

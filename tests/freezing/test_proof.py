@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from siamkit.errors import FrozenDriftError
-from siamkit.freezing.proof import fingerprint, fingerprints, verify
+from siamkit.freezing.proof import fingerprint, fingerprints, require_unchanged, verify
 
 
 def test_the_memory_layout_does_not_matter() -> None:
@@ -36,6 +36,16 @@ def test_the_smallest_change_anywhere_shows(index: int) -> None:
     changed = tensor.clone()
     changed[index] = torch.nextafter(tensor[index], torch.tensor(2.0))
     assert fingerprint(tensor) != fingerprint(changed)
+
+
+@pytest.mark.parametrize(
+    ("count", "named"), [(5, "layer 4"), (6, "layer 4 and 1 more"), (8, "layer 4 and 3 more")]
+)
+def test_of_many_drifted_tensors_five_are_named(count: int, named: str) -> None:
+    before = {f"layer {i}": fingerprint(torch.zeros(2)) for i in range(count)}
+    after = {name: torch.ones(2) for name in before}
+    with pytest.raises(FrozenDriftError, match=rf"{count} frozen tensors .*{named}($|[,;(])"):
+        require_unchanged(after, before, "the end of epoch 1")
 
 
 def test_drift_is_an_error_that_names_the_tensor() -> None:

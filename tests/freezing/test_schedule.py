@@ -37,6 +37,7 @@ def test_equal_consecutive_plans_are_one_phase() -> None:
 def test_a_plan_that_comes_back_is_a_phase_of_its_own() -> None:
     found = FreezeSchedule(Fixed(HEAD_ONLY, TOP, HEAD_ONLY), STAGES, 3).phases()
     assert [p.plan for p in found] == [HEAD_ONLY, TOP, HEAD_ONLY]
+    assert [(p.start_epoch, p.end_epoch) for p in found] == [(0, 1), (1, 2), (2, 3)]
 
 
 def test_status_tells_what_trains_at_which_rate_and_where_gradients_flow() -> None:

@@ -46,6 +46,7 @@ def test_without_a_quota_it_is_the_affinity(root: Path) -> None:
 @pytest.mark.parametrize("text, allowed", [
     ("200000 100000", 2), ("240000 100000", 2), ("260000 100000", 3), ("20000 100000", 1),
     ("50000 25000", 2), ("9900000 100000", 8), ("0 100000", 8), ("nonsense", 8),
+    ("1 100000", 1), ("4 1", 4), ("200000 0", 8),
 ])  # fmt: skip
 def test_a_quota_is_rounded_to_cores(root: Path, text: str, allowed: int) -> None:
     quota(root / "job", text)
