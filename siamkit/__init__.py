@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         build_index,
         calibrate,
         check_data,
+        compare,
         create_model,
         create_policy,
         evaluate,
@@ -80,7 +81,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "siamkit.api": (
-        "build_index", "calibrate", "check_data", "create_model", "create_policy",
+        "build_index", "calibrate", "check_data", "compare", "create_model", "create_policy",
         "evaluate", "export", "find_lr", "fit", "from_pretrained", "inspect",
         "list_backbones", "list_freeze_policies", "list_heads", "list_losses", "list_optimizers",
         "list_schedulers", "list_trackers",
@@ -138,6 +139,7 @@ __all__ = [
     "build_index",
     "calibrate",
     "check_data",
+    "compare",
     "create_model",
     "create_policy",
     "evaluate",

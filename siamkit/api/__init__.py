@@ -14,6 +14,7 @@ from siamkit.lazy import lazily
 if TYPE_CHECKING:
     from siamkit.api.calibrating import calibrate
     from siamkit.api.checking import check_data
+    from siamkit.api.comparing import compare
     from siamkit.api.configuring import Config
     from siamkit.api.continuing import resume
     from siamkit.api.entries import (
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 _HOME = {
     "siamkit.api.calibrating": ("calibrate",),
     "siamkit.api.checking": ("check_data",),
+    "siamkit.api.comparing": ("compare",),
     "siamkit.api.configuring": ("Config",),
     "siamkit.api.continuing": ("resume",),
     "siamkit.api.entries": (
@@ -89,6 +91,7 @@ __all__ = [
     "build_index",
     "calibrate",
     "check_data",
+    "compare",
     "create_model",
     "create_policy",
     "embed",

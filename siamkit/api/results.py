@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from siamkit.portable.calibration import Calibration
+from siamkit.report.comparison import comparison
 from siamkit.report.console import summary
 from siamkit.report.data import data_report
 from siamkit.report.evaluation import evaluation
@@ -224,6 +225,43 @@ class PruningResult(Result):
 
     def __rich__(self) -> RenderableType:
         return pruning(self._values)
+
+
+class ComparisonResult(Result):
+    """The result of :func:`siamkit.compare`."""
+
+    @property
+    def best(self) -> str:
+        """The name of the best arm."""
+        return str(self["best"])
+
+    @property
+    def verdict(self) -> Sequence[str]:
+        """The verdict, as sentences."""
+        return list(self["verdict"])
+
+    @property
+    def arms(self) -> Sequence[Json]:
+        """The rows of the table, the best arm first."""
+        return list(self["arms"])
+
+    @property
+    def config(self) -> Path:
+        """The config of the best arm, for ``fit(config=...)``."""
+        return Path(self["config"])
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return Path(self["report"])
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """The notices for the user."""
+        return list(self["notices"])
+
+    def __rich__(self) -> RenderableType:
+        return comparison(self._values)
 
 
 class DataResult(Result):

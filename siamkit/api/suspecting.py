@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from siamkit.api.embedding import embeddings_of
 from siamkit.config import DataConfig
 from siamkit.data.copies import lossy_copy
-from siamkit.data.images import ImageSet, Sample
+from siamkit.data.images import ImageSet, Sample, together
 from siamkit.data.opening import open_source
 from siamkit.errors import DataError
 from siamkit.evaluation.near_duplicates import limit_of
@@ -126,16 +126,9 @@ def suspect(
 
 def _together(parts: Mapping[str, ImageSet]) -> tuple[ImageSet, list[str]]:
     """Return the images of all splits as one set, and the split of each image."""
-    classes = sorted({name for images in parts.values() for name in images.classes})
-    index = {name: label for label, name in enumerate(classes)}
-    samples = [
-        (Sample(s.path, index[images.classes[s.label]], s.key, s.box), part)
-        for part, images in parts.items()
-        for s in images.samples
-    ]
     known = next((images.tuples for images in parts.values() if images.tuples is not None), None)
-    together = ImageSet(tuple(sample for sample, _ in samples), tuple(classes), known)
-    return together, [part for _, part in samples]
+    images = replace(together(parts.values()), tuples=known)
+    return images, [part for part, images in parts.items() for _ in images.samples]
 
 
 def _limit(embedder: Any, samples: Sequence[Sample], embeddings: Embeddings) -> float:

@@ -12,6 +12,7 @@ import siamkit
 from siamkit import spelling
 from siamkit.cli.cache import app as cache_app
 from siamkit.cli.calibrate import calibrate
+from siamkit.cli.compare import compare
 from siamkit.cli.completion import answer
 from siamkit.cli.config import app as config_app
 from siamkit.cli.cores import restored_threads
@@ -59,6 +60,13 @@ app.command(
         "siamkit inspect runs/a",
     ),
 )(inspect_)
+app.command(
+    "compare",
+    examples=(
+        "siamkit compare photos --policies freeze-all,stages,full --budget 30m",
+        "siamkit compare photos --losses triplet,multi-similarity --tune optimizer.lr=0.001,0.004",
+    ),
+)(compare)
 app.command(
     "lr-find",
     examples=(

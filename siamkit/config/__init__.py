@@ -13,7 +13,7 @@ from __future__ import annotations
 from siamkit.config.augment import PRESETS, AugmentConfig
 from siamkit.config.base import SAMPLE, Component, Section, Values
 from siamkit.config.data import DataConfig
-from siamkit.config.identity import CHOSEN, FREE, RESUMABLE, decisive, flat
+from siamkit.config.identity import CHOSEN, FREE, RESUMABLE, decisive, flat, nested
 from siamkit.config.layers import (
     Layer,
     merge,
@@ -35,6 +35,7 @@ from siamkit.config.sections import (
     COMPONENTS,
     DEFAULT_RATE,
     ENTRY_MODELS,
+    MAIN_KEYS,
     BackboneConfig,
     CalibrationConfig,
     EngineConfig,
@@ -54,6 +55,7 @@ __all__ = [
     "DEFAULT_RATE",
     "ENTRY_MODELS",
     "FREE",
+    "MAIN_KEYS",
     "PRESETS",
     "RESUMABLE",
     "SAMPLE",
@@ -79,6 +81,7 @@ __all__ = [
     "is_resolved",
     "json_schema",
     "merge",
+    "nested",
     "options_of",
     "parse_sets",
     "preset_file",

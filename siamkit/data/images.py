@@ -177,6 +177,25 @@ class ImageSet:
         return replace(self.subset(images), tuples=self.tuples.take(numbers, renamed))
 
 
+def together(sets: Iterable[ImageSet]) -> ImageSet:
+    """Return several sets as one, one after the other.
+
+    Known pairs or triplets and the roles of images are left out.
+
+    Args:
+        sets: The sets. A class may be in several of them.
+    """
+    parts = list(sets)
+    classes = sorted({name for images in parts for name in images.classes})
+    index = {name: label for label, name in enumerate(classes)}
+    samples = (
+        replace(sample, label=index[images.classes[sample.label]])
+        for images in parts
+        for sample in images.samples
+    )
+    return ImageSet(tuple(samples), tuple(classes))
+
+
 def image_set_of(labels: Sequence[str]) -> ImageSet:
     """Return a set of images that are not files: one image per label, in the same order."""
     classes = tuple(sorted(set(labels)))

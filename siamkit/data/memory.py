@@ -233,7 +233,7 @@ def write_items(items: list[Item], folder: Path) -> tuple[Path, Path]:
             for number, (item, file) in enumerate(zip(items, files, strict=True))
         ]
     _require_once(items, paths)
-    root = Path(os.path.commonpath([path.parent for path in paths]))
+    root = root_of(paths)
     rows = [_row(item, path.relative_to(root)) for item, path in zip(items, paths, strict=True)]
     if any(row["group"] for row in rows):  # a table gives a group to every row or to none
         rows = [row | {"group": row["group"] or row["path"]} for row in rows]
@@ -245,6 +245,11 @@ def write_items(items: list[Item], folder: Path) -> tuple[Path, Path]:
     table = folder / TABLE
     write_atomic(table, text.getvalue())
     return table, root
+
+
+def root_of(paths: Iterable[Path]) -> Path:
+    """Return the folder that the paths in a table are relative to: the innermost around all."""
+    return Path(os.path.commonpath([path.parent for path in paths]))
 
 
 def _row(item: Item, path: Path) -> dict[str, str]:

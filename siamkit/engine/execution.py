@@ -9,7 +9,7 @@ same losses, up to the rounding of the arithmetic and of the stored outputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -50,6 +50,7 @@ class Engine:
         controller: The controller that applied the phase's plan to the network.
         inputs: The sets of inputs by name: those that the run trains on (:data:`TRAIN` among them),
             and those that are evaluated after each epoch.
+        late: The sets that are evaluated seldom; :meth:`stock` computes their rows.
         visits: Training images per epoch; an image that comes twice counts twice.
         settings: Settings of the engine.
         reports: Callbacks during long work.
@@ -61,13 +62,14 @@ class Engine:
         self,
         controller: FreezeController,
         inputs: Mapping[str, Inputs],
+        late: Mapping[str, Inputs],
         visits: int,
         settings: EngineSettings,
         reports: Reports,
         identity: Mapping[str, Any],
     ) -> None:
         self.controller, self.net = controller, controller.net
-        self.inputs, self.visits = inputs, visits
+        self.inputs, self.late, self.visits = inputs, late, visits
         self.settings, self.reports, self.identity = settings, reports, identity
         self._first: LoadedImages | None = None
         self._open: CutPhase | None = None
@@ -93,16 +95,17 @@ class Engine:
         if isinstance(phase, PhaseDecision):
             return self._whole(phase, epochs)
         sources: dict[str, BatchSource]
+        every = {**self.inputs, **self.late}
         if phase.plan.mode == "live":
             phase.close()
             assert phase.choice is not None
             kernel = phase.choice.kernel
-            sources = {name: LiveSource(part.source, kernel) for name, part in self.inputs.items()}
+            sources = {name: LiveSource(part.source, kernel) for name, part in every.items()}
         else:
             self._open = phase
             # Behind the features comes only the head, which needs little memory.
             device, keep = self.settings.device, phase.cut.boundary.is_features
-            sources = {n: CachedSource(p.labels, device, keep) for n, p in self.inputs.items()}
+            sources = {n: CachedSource(p.labels, device, keep) for n, p in every.items()}
         forward = partial(guarded, phase.cut.suffix)
         return Execution(phase.decision(before), epochs, sources, forward, phase)
 
@@ -121,7 +124,7 @@ class Engine:
             return execution
         rest = range(epoch, execution.epochs.stop)
         try:
-            reason = self._stock(execution, phase, execution.view(epoch))
+            reason = self._stock(execution, phase, execution.view(epoch), self.inputs)
         except OverflowInCache as error:
             self.reports.emit("notice", {"text": str(error)})
             again = replace(execution.decision, dtype="float32")
@@ -254,7 +257,8 @@ class Engine:
         return PhaseDecision("whole", reason, views=self.settings.views)
 
     def _whole(self, decision: PhaseDecision, epochs: range) -> Execution:
-        sources = {name: part.source for name, part in self.inputs.items()}
+        every = {**self.inputs, **self.late}
+        sources = {name: part.source for name, part in every.items()}
         return Execution(decision, epochs, sources, self.net)
 
     def _cut_phase(
@@ -278,10 +282,10 @@ class Engine:
             description = self._description(cut, kept)
             shape = first.activations.shape[1:]
             cache = PhaseCache(
-                {**self.identity, **description}, self.inputs, cut, shape, kept, self.settings,
-                self.reports,
+                {**self.identity, **description}, {**self.inputs, **self.late}, cut, shape, kept,
+                self.settings, self.reports,
             )  # fmt: skip
-            rows, missing = cache.want(reached)
+            rows, missing = cache.want(self.inputs, reached)
             work = replace(work, rows=rows, missing=missing)
         # The times decide nothing if all rows are there.
         precisely = cache is None or work.missing > 0
@@ -324,7 +328,11 @@ class Engine:
 
     def _trained(self) -> int:
         """Return the number of different images that an epoch trains on."""
-        return sum(len(part) for part in self.inputs.values() if part.trains)
+        return sum(map(len, self._training.values()))
+
+    @property
+    def _training(self) -> dict[str, Inputs]:
+        return {name: part for name, part in self.inputs.items() if part.trains}
 
     def _dtype(self, boundary: Boundary) -> torch.dtype:
         return torch.float32 if boundary.is_features else self.settings.dtype
@@ -383,16 +391,39 @@ class Engine:
         numerics = kernel_class(self.settings.device, self.settings.precision)
         return describe(self.controller, cut, dtype, numerics)
 
-    def _stock(self, execution: Execution, phase: CutPhase, view: int) -> str | None:
-        """Compute the missing rows of an epoch, and pass the epoch's rows to the sources.
+    def stock(self, execution: Execution, name: str) -> None:
+        """Compute and store the rows of a late set that the cache lacks, if the phase is cached.
+
+        Args:
+            execution: The execution of the phase, prepared for an epoch.
+            name: The name of the set.
+
+        Raises:
+            OverflowInCache: A value is too large for the type of the rows.
+        """
+        phase = execution.parts
+        if phase is not None and phase.plan.mode == "cached":
+            self._stock(execution, phase, 0, (name,))
+
+    def _stock(
+        self, execution: Execution, phase: CutPhase, view: int, names: Iterable[str]
+    ) -> str | None:
+        """Compute the missing rows of some sets, and pass the sets' rows to the sources.
+
+        Args:
+            execution: The execution of the phase.
+            phase: The parts of the execution.
+            view: The view of the sets that are trained on.
+            names: The names of the sets.
 
         Returns:
             The reason why the rows cannot be used, or None.
         """
         cache = phase.cache
         assert cache is not None
-        sources = {n: s for n, s in execution.sources.items() if isinstance(s, CachedSource)}
-        views = {name: view if self.inputs[name].trains else 0 for name in sources}
+        every = {n: s for n, s in execution.sources.items() if isinstance(s, CachedSource)}
+        sources = {name: every[name] for name in names if name in every}
+        views = {name: view if name in self._training else 0 for name in sources}
         views = {name: v for name, v in views.items() if not sources[name].shows(v)}
         if not views:
             return None
@@ -406,7 +437,7 @@ class Engine:
             except LookupError:  # another process evicted rows meanwhile
                 continue
             break
-        if absent or len(views) > 1:
+        if TRAIN in rows and (absent or len(views) > 1):
             apart = cache.discrepancy(view, rows[TRAIN])
             if not apart <= cache.tolerance:
                 return (

@@ -52,11 +52,12 @@ class PhaseCache:
         self._emit, self._check = reports.emit, reports.check
         self._wanted: list[bytes] = []
 
-    def want(self, views: Iterable[int]) -> tuple[int, int]:
-        """Set which views of the training images the phase reads. No store is created.
+    def want(self, names: Iterable[str], views: Iterable[int]) -> tuple[int, int]:
+        """Set which rows the phase reads in its epochs. No store is created.
 
         Args:
-            views: The numbers of the views.
+            names: The sets of inputs that are read.
+            views: The views of the training images.
 
         Returns:
             The number of different rows, and the number of missing rows.
@@ -64,7 +65,7 @@ class PhaseCache:
         reached = list(views)
         keys = [
             key
-            for inputs in self.inputs.values()
+            for inputs in map(self.inputs.__getitem__, names)
             for view in (reached if inputs.trains else (0,))
             for key in inputs.keys(view)
         ]

@@ -120,7 +120,86 @@ def retrieval(
     """
     everyone = np.ones(len(labels), bool)
     query, gallery = (everyone if mask is None else mask for mask in (query, gallery))
-    vectors = directions(embeddings)
+    found = _searched(directions(embeddings), labels, query, gallery, ks)
+    chosen = found.queries
+    means = (found.metrics.sum(axis=1) / len(chosen)).tolist()
+    return Retrieval(
+        dict(zip(ks, means, strict=False)),
+        means[-2],
+        means[-1],
+        len(chosen),
+        int(query.sum()) - len(chosen),
+        int(gallery.sum()),
+        len(np.unique(labels[chosen])),
+    )
+
+
+@dataclass(frozen=True)
+class ClassRetrieval:
+    """The retrieval metrics of the queries of one class.
+
+    Attributes:
+        queries: The number of queries that count.
+        totals: The sum over the queries of ``recall@1`` and ``map@r``, by the metric's name.
+    """
+
+    queries: int
+    totals: dict[str, float]
+
+
+def retrieval_by_class(embeddings: NDArray[Any], images: ImageSet) -> dict[str, ClassRetrieval]:
+    """Return what the classes add to the :func:`retrieval` metrics, by the name of the class.
+
+    Classes without a query that counts are left out.
+
+    Args:
+        embeddings: ``[N, E]``, normalised or not.
+        images: The images, in the same order.
+
+    Raises:
+        DataError: No query has another image of its class in the gallery.
+    """
+    everyone = np.ones(len(images), bool)
+    query, gallery = (everyone if role is None else role for role in roles_of(images))
+    labels = np.array(images.labels, np.int64)
+    found = _searched(directions(embeddings), labels, query, gallery, (1,))
+    counts = np.bincount(labels[found.queries], minlength=len(images.classes)).tolist()
+    sums = [
+        np.bincount(labels[found.queries], weights=values, minlength=len(counts)).tolist()
+        for values in found.metrics[:2]
+    ]
+    return {
+        name: ClassRetrieval(count, {"recall@1": recall, "map@r": average})
+        for name, count, recall, average in zip(images.classes, counts, *sums, strict=True)
+        if count
+    }
+
+
+@dataclass(frozen=True)
+class _Searched:
+    """The metrics of queries.
+
+    Attributes:
+        queries: ``[Q]``, the indices of the queries that count.
+        metrics: ``[len(ks) + 2, Q]``: recall@k for each k, average precision at R, R-precision.
+    """
+
+    queries: Ints
+    metrics: NDArray[np.float64]
+
+
+def _searched(
+    vectors: NDArray[np.float32], labels: Ints, query: Bools, gallery: Bools, ks: Sequence[int]
+) -> _Searched:
+    """Search the gallery for each query; see :func:`retrieval`.
+
+    Args:
+        vectors: ``[N, E]``, of length 1.
+        labels: ``[N]`` int64.
+        query: ``[N]`` bool, the queries.
+        gallery: ``[N]`` bool, the images to search.
+        ks: The values of k for recall@k.
+    """
     targets = np.flatnonzero(gallery)  # [M]
     place = np.full(len(labels), -1)
     place[targets] = np.arange(len(targets))
@@ -133,28 +212,19 @@ def retrieval(
         )
     # Sorted by R, so that few blocks need a long ranking.
     chosen = chosen[findable[chosen].argsort(kind="stable")]
-    totals = np.zeros(len(ks) + 2)
     searched = (vectors if len(targets) == len(labels) else vectors[targets]).T  # [E, M]
     depths = np.maximum(findable[chosen], max(ks))
     blocks = [chosen[part] for part in _blocks(4 * len(targets) + _RANK_BYTES * depths)]
     # One buffer for all blocks: allocating memory takes half as long as the product itself.
     buffer = np.empty((max(map(len, blocks)), len(targets)), np.float32)
+    metrics = []
     for block in blocks:
         similarity = np.matmul(vectors[block], searched, out=buffer[: len(block)])
         own = place[block]
         rows = np.flatnonzero(own >= 0)
         similarity[rows, own[rows]] = -np.inf
-        totals += _block(similarity, labels[targets], labels[block], findable[block], ks)
-    means = (totals / len(chosen)).tolist()
-    return Retrieval(
-        dict(zip(ks, means, strict=False)),
-        means[-2],
-        means[-1],
-        len(chosen),
-        int(query.sum()) - len(chosen),
-        len(targets),
-        len(np.unique(labels[chosen])),
-    )
+        metrics.append(_block(similarity, labels[targets], labels[block], findable[block], ks))
+    return _Searched(chosen, np.concatenate(metrics, axis=1))
 
 
 def _blocks(costs: Ints) -> Iterator[slice]:
@@ -175,7 +245,7 @@ def _blocks(costs: Ints) -> Iterator[slice]:
 def _block(
     similarity: NDArray[np.float32], found: Ints, asked: Ints, r: Ints, ks: Sequence[int]
 ) -> NDArray[np.float64]:
-    """Return the sums of the metrics over the queries of a block.
+    """Return the metrics of the queries of a block, ``[len(ks) + 2, B]``.
 
     Args:
         similarity: ``[B, M]``, -inf for the query itself.
@@ -238,4 +308,4 @@ def _by_chance(r: int, m: int, ks: Sequence[int]) -> dict[str, float]:
     zeros = np.zeros((1, len(hits)), np.float32)
     found = expected(zeros, hits[None], np.array([r]), ks, lambda row: (m, r))
     names = (*(f"recall@{k}" for k in ks), "map@r", "r_precision")
-    return dict(zip(names, found.tolist(), strict=True))
+    return dict(zip(names, found[:, 0].tolist(), strict=True))

@@ -25,7 +25,7 @@ def expected(
     ks: Sequence[int],
     whole: Callable[[int], tuple[int, int]] | None = None,
 ) -> Floats:
-    """Return the sums over rankings of the expected metrics ``[len(ks) + 2]``.
+    """Return the expected metrics of each ranking, ``[len(ks) + 2, Q]``.
 
     They are recall@k for each k, average precision at R and R-precision. They differ
     from the usual metrics only where a group of equal scores holds hits and other images.
@@ -59,8 +59,8 @@ def expected(
     early = place < no_hit.shape[1]
     left = (size - position)[early]
     no_hit[row[early], place[early]] = np.maximum(left - group_hits[early], 0) / left
-    recalls = [(1 - no_hit[:, :k].prod(axis=1)).sum() for k in ks]
-    return np.array([*recalls, (average / r).sum(), (found / r).sum()])
+    recalls = [1 - no_hit[:, :k].prod(axis=1) for k in ks]
+    return np.stack([*recalls, average / r, found / r])
 
 
 def _mixed(

@@ -41,6 +41,8 @@ def embed_held_out(trainer: Trainer, best: SavedCheckpoint) -> dict[str, HeldOut
     held_out: dict[str, HeldOut] = {}
     for part in (VAL, TEST):
         if part in trainer.sets:
+            if part == TEST:
+                trainer.stock(part, trainer.execution)
             embeddings = trainer.scorer.from_rows(part, trainer.execution)
             if embeddings is None:
                 embeddings = trainer.scorer.embedded(part, setup.net, kernel)

@@ -128,8 +128,8 @@ def engine_of(setup: Setup, sets: Mapping[str, LoadedSet], visits: int, reports:
 
     Args:
         setup: The parts of the run.
-        sets: The image sets of the run. The engine leaves out the sets that are not embedded in
-            every epoch. In a run without epochs, it gets the training images without augmentation.
+        sets: The image sets of the run. In a run without epochs, the engine gets the training
+            images without augmentation, or none if no head is computed from them.
         visits: Training images per epoch; an image that comes twice counts twice.
         reports: Callbacks during long work.
     """
@@ -153,9 +153,10 @@ def engine_of(setup: Setup, sets: Mapping[str, LoadedSet], visits: int, reports:
         "timm": importlib.metadata.version("timm"),
     }
     inputs = {name: part for name, part in sets.items() if name not in (TEST, SOLVE)}
-    if not config.train.epochs and SOLVE in sets:
-        inputs = {TRAIN: sets[SOLVE], VAL: sets[VAL]}
+    late = {TEST: sets[TEST]} if TEST in sets else {}
+    if not config.train.epochs:
+        inputs = {TRAIN: sets.get(SOLVE, sets[VAL]), VAL: sets[VAL]}
         if settings.cache == "auto":
             # One run never reads its rows twice, but the next one on these images will.
             settings = replace(settings, cache="always")
-    return Engine(setup.controller, inputs, visits, settings, reports, identity)
+    return Engine(setup.controller, inputs, late, visits, settings, reports, identity)

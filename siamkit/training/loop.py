@@ -107,7 +107,7 @@ class Trainer:
             if self.fresh:
                 # From here on, the run can be resumed after any interruption.
                 self.save(best=False)
-            if SOLVE in self.sets and not self.state.solved:
+            if not self.state.solved and (SOLVE in self.sets or not self.train.epochs):
                 self._solve()
             while not self.state.is_over(self.train.epochs):
                 execution = self._start_phase(self._plan())
@@ -150,14 +150,18 @@ class Trainer:
             self._run_epoch(self.execution)
 
     def _solve(self) -> None:
-        """Compute the head in closed form; in a run without epochs, this is the whole run."""
+        """Compute the head in closed form, if it has one.
+
+        In a run without epochs, this is the whole run. A head without parameters is left as it is.
+        """
         execution = None
         if not self.train.epochs:
             self.setup.controller.apply(FreezePlan.of(self.setup.schedule.stages, ()))
             entered = self.engine.enter(range(1))
             execution = self.execution = self.engine.prepare(entered, 0)
             self._keep(execution)
-        self._load_solved(execution)
+        if SOLVE in self.sets:
+            self._load_solved(execution)
         self.state.solved = True
         if execution is not None:
             self._score_untrained(execution)
@@ -197,7 +201,7 @@ class Trainer:
         self.setup.controller.apply(FreezePlan.of(self.setup.schedule.stages, ()))
         self._load_solved(None)
         read = self.scorer.embedded(VAL, self.setup.net.extractor, None)
-        _, state.refit = self.scorer.untrained(read)
+        _, state.refit = self.scorer.untrained(VAL, read)
         before = state.best[monitor]
         if state.refit[monitor] > before:
             state.refitted, state.best_epoch = True, epoch
@@ -207,14 +211,22 @@ class Trainer:
 
     def _score_untrained(self, execution: Execution) -> None:
         read = self.scorer.read(VAL, execution)
-        self.state.untrained, self.state.start = self.scorer.untrained(read)
+        self.state.untrained, self.state.start = self.scorer.untrained(VAL, read)
         if self.state.solved and self.train.epochs:
             self.emit("notice", {"text": start_text(self.state, self.setup.schedule.monitor)})
         if TEST in self.sets:
-            self.state.untrained_test = self.scorer.fixed(
-                TEST, self.setup.net.backbone, execution.decision.kernel
-            )
+            self.stock(TEST, execution)
+            read = self.scorer.read(TEST, execution)
+            self.state.untrained_test, _ = self.scorer.untrained(TEST, read)
         self.emit("untrained", self.state.untrained)
+
+    def stock(self, name: str, execution: Execution | None) -> None:
+        """Compute and store the rows of a set that is not evaluated in every epoch.
+
+        Nothing happens if nothing is cached, or if the cached features are rounded.
+        """
+        if execution is not None and execution.decision.keeps_exact_rows:
+            self.engine.stock(execution, name)
 
     def _plan(self) -> FreezePlan:
         """Return the plan of the current epoch.

@@ -80,24 +80,18 @@ class Scorer:
             return self._embed(name, execution.sources[source or name], _as_it_is)
         return self.embedded(name, self.setup.net.extractor, execution.decision.kernel)
 
-    def untrained(self, read: Embeddings) -> tuple[Metrics, Metrics]:
-        """Return the validation metrics of the backbone's features, and those of the network.
+    def untrained(self, name: str, read: Embeddings) -> tuple[Metrics, Metrics]:
+        """Return the metrics of the backbone's features, and those of the network.
 
         Args:
-            read: What the head reads of each validation image ``[N, D]``.
+            name: The image set.
+            read: What the head reads of each image of the set ``[N, D]``.
         """
         net, given = self.setup.net, torch.from_numpy(read)
         with evaluating(net):
             embeddings = net.project(given.to(self.setup.device)).cpu()
         own = net.own_features(given)
-        return self.score(VAL, own.numpy()), self.score(VAL, embeddings.numpy())
-
-    def fixed(self, name: str, module: nn.Module, kernel: str | None) -> Metrics:
-        """Return the metrics of a module's output. The module must not change during the call.
-
-        The arguments are those of :meth:`embedded`.
-        """
-        return self.score(name, self.embedded(name, module, kernel))
+        return self.score(name, own.numpy()), self.score(name, embeddings.numpy())
 
     def score(self, name: str, embeddings: Embeddings) -> Metrics:
         """Return the metrics of the embeddings of an image set, in its order."""

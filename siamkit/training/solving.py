@@ -25,12 +25,15 @@ def require_solvable(setup: Setup, splits: Splits) -> None:
     """
     if setup.config.train.epochs:
         return
-    name = setup.config.head.name
-    if setup.net.head.closed_form is None:
+    name, head = setup.config.head.name, setup.net.head
+    if not any(True for _ in head.parameters()):
+        return
+    if head.closed_form is None:
         raise ConfigError(
             f"head {name!r} cannot be computed without training",
             where="train.epochs", got=0,
-            hint=f"use {setting('head.name', 'multistage')}, or train for an epoch or more",
+            hint=f"use {setting('head.name', 'multistage')}, or {setting('head.name', 'identity')} "
+            "for the backbone's own features, or train for an epoch or more",
         )  # fmt: skip
     if splits.train.tuples is not None:
         raise ConfigError(

@@ -9,6 +9,7 @@ from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
 
+from siamkit.data.images import image_set_of
 from siamkit.errors import DataError
 from siamkit.evaluation import retrieval as searching
 from siamkit.evaluation import ties
@@ -206,3 +207,25 @@ def test_the_baseline_of_a_gallery_of_its_own():
     found = random_baseline(labels, query=query, gallery=~query)
     assert found["recall@1"] == found["r_precision"] == pytest.approx(0.5)
     assert found["recall@5"] == 1.0
+
+
+def test_the_totals_of_the_classes_add_up_to_the_metrics():
+    labels = [
+        name for name, count in (("a", 4), ("b", 3), ("c", 1), ("d", 2)) for _ in range(count)
+    ]
+    images = image_set_of(labels)
+    embeddings = np.random.default_rng(3).standard_normal((10, 5))
+    by_class = searching.retrieval_by_class(embeddings, images)
+    assert {name: found.queries for name, found in by_class.items()} == {"a": 4, "b": 3, "d": 2}
+    whole = searching.retrieval_of(embeddings, images, ks=(1,))
+    for metric, value in (("recall@1", whole.recall[1]), ("map@r", whole.map_at_r)):
+        total = sum(found.totals[metric] for found in by_class.values())
+        assert total / whole.queries == pytest.approx(value)
+
+
+def test_a_class_counts_the_hits_of_its_own_queries_only():
+    images = image_set_of(["a", "a", "b", "b"])
+    embeddings = np.array([[1, 0], [1, 0.1], [0, 1], [1, -0.1]])  # the second b looks like an a
+    found = searching.retrieval_by_class(embeddings, images)
+    assert found["a"].totals["recall@1"] == pytest.approx(2 - 0.5)
+    assert found["b"].totals["recall@1"] < 1

@@ -1,0 +1,174 @@
+"""Compares recipes on a data set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from siamkit.api.configuring import Config, placed, resolved_call
+from siamkit.api.listening import checked
+from siamkit.api.results import ComparisonResult
+from siamkit.checks import whole_number
+from siamkit.comparison.arms import arms_of
+from siamkit.comparison.compare import Step
+from siamkit.comparison.compare import compare as _compare
+from siamkit.comparison.directory import ComparisonDir
+from siamkit.comparison.plan import METRICS, Plan
+from siamkit.comparison.summary import summary
+from siamkit.comparison.unit import config_of
+from siamkit.config import RunConfig
+from siamkit.data.memory import items_of
+from siamkit.errors import ConfigError
+from siamkit.files import path_of, write_atomic
+from siamkit.runs.directory import unused
+from siamkit.runs.events import Listener
+from siamkit.spelling import argument
+
+POLICIES = ("freeze-all", "stages", "gradual-unfreeze", "full")
+"""The freeze policies that are compared if nothing else is asked for."""
+
+_AXES = {
+    "policies": "freeze.name",
+    "losses": "loss.name",
+    "heads": "head.name",
+    "augment": "data.augment.preset",
+    "backbones": "backbone.name",
+}
+"""The key of the configuration that each argument varies."""
+
+
+def compare(
+    config: Config | None = None,
+    *,
+    policies: Sequence[str] | None = None,
+    losses: Sequence[str] | None = None,
+    heads: Sequence[str] | None = None,
+    augment: Sequence[str] | None = None,
+    backbones: Sequence[str] | None = None,
+    vary: Mapping[str, Sequence[Any]] | None = None,
+    tune: Mapping[str, Sequence[Any]] | None = None,
+    folds: int = 3,
+    seeds: int = 3,
+    metric: str = "recall@1",
+    budget: float | None = None,
+    output: str | Path | None = None,
+    watch: Callable[[Step], None] | None = None,
+    listeners: Iterable[Listener] = (),
+    **sections: Any,
+) -> ComparisonResult:
+    """Compare recipes on the user's own data: which classes train is varied, and what is measured.
+
+    Every combination of the given values is an arm. In each round, every arm is trained with the
+    same seed on the same classes, and measured on the same held-out classes. Two networks without
+    training are always compared too: the backbone's features, and the head in closed form. An arm
+    that is clearly worse than the leader is not trained further. The same call continues a
+    comparison that was stopped.
+
+    Args:
+        config: As for :func:`fit`: the recipe that the arms have in common.
+        policies: Freeze policies; by default :data:`POLICIES`, if no other values are given.
+        losses: Losses.
+        heads: Heads.
+        augment: Presets of the augmentation.
+        backbones: Backbones.
+        vary: Values of any other key of the config, such as ``{"train.epochs": [5, 20]}``.
+        tune: Values to try in each run of an arm; the validation images choose one. So the rate
+            that an arm needs is found within the training part:
+            ``{"optimizer.lr": [0.001, 0.004]}``.
+        folds: The number of parts of the data. Each is held out in turn.
+        seeds: The number of times that the folds are trained, each time with another seed and
+            another division into folds.
+        metric: ``recall@1`` or ``map@r``.
+        budget: Seconds that all runs may take together; None for no limit. The first round is
+            always finished.
+        output: The directory of the comparison; None: ``comparisons/<time>-<data>``.
+        watch: Called before and after each run.
+        listeners: Called with the events of the runs.
+        **sections: Arguments as for :func:`fit`: names, mappings or objects.
+
+    Returns:
+        The output of ``siamkit compare --json``, by attribute or by key.
+
+    Raises:
+        ConfigError: An argument is wrong.
+        SiamkitError: See :mod:`siamkit.errors` for others.
+    """
+    given = {"policies": policies, "losses": losses, "heads": heads, "augment": augment,
+             "backbones": backbones}  # fmt: skip
+    axes = {
+        _AXES[name]: _values(name, values) for name, values in given.items() if values is not None
+    }
+    axes |= {key: _values(f"vary[{key!r}]", values) for key, values in (vary or {}).items()}
+    if not any(len(values) > 1 for values in axes.values()) and policies is None:
+        axes = {"freeze.name": POLICIES, **axes}
+    tuned = {key: _values(f"tune[{key!r}]", values) for key, values in (tune or {}).items()}
+    if twice := sorted(set(axes) & set(tuned)):
+        raise ConfigError("is varied and tuned", where=twice[0], hint="choose one of the two")
+    if metric not in METRICS:
+        raise ConfigError(
+            "is no metric to compare by", where=argument("metric"), got=metric,
+            allowed=" or ".join(METRICS),
+        )  # fmt: skip
+    if budget is not None and not budget > 0:
+        raise ConfigError("must be above 0", where=argument("budget"), got=budget)
+    base, known, memory = resolved_call(config, sections)
+    first = base.train.seed
+    plan = Plan(
+        arms_of(axes),
+        whole_number(folds, argument("folds"), least=2),
+        tuple(range(first, first + whole_number(seeds, argument("seeds"), least=1))),
+        metric,
+        tuned,
+        budget,
+    )
+    folder = path_of(output, "output") if output is not None else unused(_default(base))
+    place = ComparisonDir(Path(folder).absolute())
+    notices: list[str] = []
+    if memory is not None:
+        base = placed(items_of(memory, notices), base, place.data)
+    compared = _compare(
+        plan, base, known, place, watch=watch or (lambda step: None), listeners=checked(listeners)
+    )
+    found = summary(compared)
+    best = next(arm for arm in plan.arms if arm.name == found["best"])
+    write_atomic(place.best, config_of(base, known, best, _usual(found)).to_yaml())
+    result = {
+        **found,
+        "notices": [*notices, *found["notices"]],
+        "output": str(place.path),
+        "config": str(place.best),
+        "report": str(place.report),
+    }
+    from siamkit.report.html.comparison import write_comparison_page
+
+    write_comparison_page(result, place.report)
+    return ComparisonResult(result)
+
+
+def _values(where: str, values: Any) -> tuple[Any, ...]:
+    several = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
+    if not several:
+        raise ConfigError("must be a list of values", where=where, got=values)
+    listed = tuple(values)
+    if not listed:
+        raise ConfigError("is empty", where=where, allowed="one value or more")
+    for number, value in enumerate(listed):
+        if value in listed[:number]:
+            raise ConfigError(f"holds {value!r} twice", where=where)
+    return listed
+
+
+def _usual(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tuned values that the best arm's runs chose most often, by dotted key."""
+    row = next(row for row in found["arms"] if row["name"] == found["best"])
+    chosen = row["tuned"]
+    counts = [chosen.count(values) for values in chosen]
+    return dict(chosen[counts.index(max(counts))])
+
+
+def _default(config: RunConfig) -> Path:
+    name = re.sub(r"[^\w.-]+", "-", Path(config.data.path).stem) or "data"
+    return Path("comparisons") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"

@@ -1,0 +1,218 @@
+"""``siamkit compare``: trains several recipes on one data set and says which is better."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from siamkit.cli import completion, output
+from siamkit.cli.imports import heavy_imports
+from siamkit.cli.options import OUTPUT, Json
+from siamkit.cli.run_flags import RunFlags, run_flags
+from siamkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from siamkit.comparison.compare import Step
+
+_COMPARED, _PROTOCOL = "What is compared", "How it is compared"
+
+
+def _names(kind: str, section: str) -> Any:
+    return typer.Option(
+        metavar="NAME,NAME...",
+        help=f"{kind} to compare, separated by commas.",
+        autocompletion=completion.entries(section),
+        rich_help_panel=_COMPARED,
+    )
+
+
+Policies = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,NAME...",
+        help="Freeze policies to compare, separated by commas. Default: freeze-all, stages, "
+        "gradual-unfreeze and full, if nothing else is compared.",
+        autocompletion=completion.entries("freeze"),
+        rich_help_panel=_COMPARED,
+    ),
+]
+Losses = Annotated[str | None, _names("Losses", "loss")]
+Heads = Annotated[str | None, _names("Heads", "head")]
+Backbones = Annotated[str | None, _names("Backbones", "backbone")]
+Vary = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=V1,V2...",
+        help="Values of any other configuration key to compare, such as train.epochs=5,20. "
+        "Repeatable.",
+        autocompletion=completion.assignments,
+        rich_help_panel=_COMPARED,
+    ),
+]
+Tune = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=V1,V2...",
+        help="Values that each run tries; its validation images choose one, such as "
+        "optimizer.lr=0.001,0.004. Repeatable.",
+        autocompletion=completion.assignments,
+        rich_help_panel=_PROTOCOL,
+    ),
+]
+Folds = Annotated[
+    int,
+    typer.Option(
+        min=2,
+        help="Divide the classes into this number of parts; each is held out in turn.",
+        rich_help_panel=_PROTOCOL,
+    ),
+]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Train all folds with this number of seeds; each seed divides the classes anew.",
+        rich_help_panel=_PROTOCOL,
+    ),
+]
+Metric = Annotated[
+    str,
+    typer.Option(
+        metavar="recall@1|map@r",
+        help="The metric to compare.",
+        autocompletion=completion.choices("recall@1", "map@r"),
+        rich_help_panel=_PROTOCOL,
+    ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="The time that all runs may take together, such as 30m or 2h. The worse half of the "
+        "arms stops when it is too short for all. Default: no limit.",
+        rich_help_panel=_PROTOCOL,
+    ),
+]
+Place = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Write the comparison to DIR. If it is there already, the same command continues it. "
+        "Default: comparisons/<time>-<data>.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Log only errors.", rich_help_panel=OUTPUT)
+]
+
+
+@run_flags
+def compare(
+    flags: RunFlags,
+    policies: Policies = None,
+    losses: Losses = None,
+    heads: Heads = None,
+    backbones: Backbones = None,
+    vary: Vary = None,
+    tune: Tune = None,
+    folds: Folds = 3,
+    seeds: Seeds = 3,
+    metric: Metric = "recall@1",
+    budget: Budget = None,
+    place: Place = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Compare recipes on your own data, with intervals and a verdict.
+
+    Every combination of the given values is an arm. Each arm is trained on the same classes with
+    the same seeds, and measured on classes that it never saw. The backbone without training and
+    the head in closed form are always compared too. Takes the flags of 'train' for what all arms
+    have in common; --augment takes several presets, separated by commas.
+    """
+    axes = {
+        "freeze.name": _listed(policies),
+        "loss.name": _listed(losses),
+        "head.name": _listed(heads),
+        "backbone.name": _listed(backbones),
+        "data.augment.preset": _listed(flags.augment),
+    }
+    for name in ("run_dir", "track", "report"):
+        if getattr(flags, name) not in (None, []):
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError("has no effect on a comparison", where=flag, hint="leave it out")
+    seconds = None if budget is None else _seconds(budget)
+    with heavy_imports(announced=not quiet, quiet=quiet):
+        from siamkit import api
+
+    config = replace(flags, augment=None).load()
+    result = api.compare(
+        config,
+        policies=axes.pop("freeze.name"),
+        vary={**{k: v for k, v in axes.items() if v is not None}, **_values("--vary", vary)},
+        tune=_values("--tune", tune),
+        folds=folds,
+        seeds=seeds,
+        metric=metric,
+        budget=seconds,
+        output=place,
+        watch=None if quiet else _told,
+    )
+    if json:
+        output.emit_json("compare", result)
+        return
+    from siamkit.report.comparison import comparison
+
+    output.emit(comparison(result))
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def _values(flag: str, assignments: Iterable[str] | None) -> dict[str, list[Any]]:
+    """Return the values of ``KEY=V1,V2`` by key; each is a YAML value."""
+    from siamkit.config import flat, parse_sets
+
+    result = {}
+    for text in assignments or ():
+        key, equals, listed = text.partition("=")
+        if not equals or not listed:
+            raise ConfigError("must be KEY=V1,V2, such as train.epochs=5,20", where=flag, got=text)
+        result.update(dict(flat(parse_sets([f"{key}=[{listed}]"]))))
+    return result
+
+
+def _seconds(text: str) -> float:
+    from siamkit.config.interval import Interval
+
+    try:
+        found = Interval.parse(text).seconds
+    except ValueError:
+        found = None
+    if not found:
+        raise ConfigError(
+            "must be a time", where="--budget", got=text, allowed="such as 90s, 30m or 2h"
+        )
+    return found
+
+
+def _told(step: "Step") -> None:
+    from siamkit.report import units
+
+    if step.result is None:
+        left = "" if step.ahead is None else f", about {units.duration(step.ahead)} left"
+        output.say(f"run {step.round} of {step.rounds}: {step.arm} ...{left}")
+        return
+    if step.result.failed is not None:
+        output.notice(f"{step.arm} failed and is left out: {step.result.failed}")
+        return
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in step.means.items())
+    took = units.duration(step.result.seconds + step.result.filling)
+    output.say(f"run {step.round} of {step.rounds}: {step.arm}: {shown} ({took})")

@@ -1,0 +1,1 @@
+"""Comparison: many runs on one data set, and what can be said about their differences."""

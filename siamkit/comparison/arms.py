@@ -1,0 +1,68 @@
+"""Arms: the recipes that a comparison trains, and the two untrained networks beside them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from siamkit.config import COMPONENT_MODELS, MAIN_KEYS, nested
+
+UNTRAINED, CLOSED = "untrained", "closed form"
+"""The names of the networks without training: the backbone's features, and the head in closed
+form."""
+
+_BARE = {f"{section}.name" for section in COMPONENT_MODELS} | {
+    f"{section}.{key}" for section, key in MAIN_KEYS.items()
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A recipe.
+
+    Attributes:
+        name: The name in tables.
+        values: The values that differ from the base config, by dotted key.
+        trains: Whether the arm is trained. The others are there to compare with.
+    """
+
+    name: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    trains: bool = True
+
+    @property
+    def layer(self) -> dict[str, Any]:
+        """The values, nested by section."""
+        return nested(self.values)
+
+
+def arms_of(axes: Mapping[str, Sequence[Any]]) -> tuple[Arm, ...]:
+    """Return an arm for each combination of values, after the arms that are not trained.
+
+    Args:
+        axes: The values to try, by dotted key; at least one each.
+    """
+    varied = [key for key, values in axes.items() if len(values) > 1]
+    arms = []
+    for chosen in itertools.product(*axes.values()):
+        values = dict(zip(axes, chosen, strict=True))
+        shown = varied or list(axes)
+        arms.append(Arm(", ".join(_label(key, values[key]) for key in shown), values))
+    return (*_without_training(axes.get("backbone.name", (None,))), *arms)
+
+
+def _without_training(backbones: Sequence[Any]) -> list[Arm]:
+    arms = []
+    for backbone in backbones:
+        own = {} if backbone is None else {"backbone.name": backbone}
+        of = f" {backbone}" if len(backbones) > 1 else ""
+        for name, head in ((UNTRAINED, "identity"), (CLOSED, "multistage")):
+            still = {"head.name": head, "freeze.name": "freeze-all", "train.epochs": 0}
+            arms.append(Arm(f"{name}{of}", {**own, **still}, trains=False))
+    return arms
+
+
+def _label(key: str, value: Any) -> str:
+    return str(value) if key in _BARE else f"{key}={value}"

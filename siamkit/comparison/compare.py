@@ -1,0 +1,201 @@
+"""The comparison: trains the arms in rounds until the race is over, the budget, or the plan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from siamkit.comparison.arms import Arm
+from siamkit.comparison.directory import ComparisonDir, Unit
+from siamkit.comparison.folds import Images, open_images, write_tables
+from siamkit.comparison.intervals import mean
+from siamkit.comparison.plan import Plan
+from siamkit.comparison.race import Race, Results, race
+from siamkit.comparison.results import ArmResult
+from siamkit.comparison.unit import config_of, place_of, run_arm
+from siamkit.config import RunConfig, decisive
+from siamkit.data.memory import TABLE
+from siamkit.errors import ConfigError, NonFiniteError, PluginError, SiamkitError
+from siamkit.registry import Registry
+from siamkit.runs.events import Listener
+from siamkit.version import VERSION
+
+_WAIT = 0.5  # seconds between looks at what other processes have finished
+
+
+@dataclass(frozen=True)
+class Step:
+    """The progress of a comparison, before or after a run.
+
+    Attributes:
+        arm: The name of the run's arm.
+        round: The number of the round, from 1.
+        rounds: The number of all rounds.
+        result: The result; None before the run.
+        ahead: The estimated seconds until the end; None while it is not known.
+    """
+
+    arm: str
+    round: int
+    rounds: int
+    result: ArmResult | None
+    ahead: float | None
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The metrics of the result on the held-out fold; empty before the run."""
+        if self.result is None:
+            return {}
+        return {name: mean([totals]) for name, totals in self.result.test.items()}
+
+
+Watch = Callable[[Step], None]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A finished comparison.
+
+    Attributes:
+        plan: The plan.
+        results: The results.
+        race: The state at the end.
+        how: A description of the folds.
+        notices: Notices about the data.
+    """
+
+    plan: Plan
+    results: Results
+    race: Race
+    how: str
+    notices: tuple[str, ...]
+
+
+def compare(
+    plan: Plan,
+    base: RunConfig,
+    registries: Mapping[str, Registry],
+    place: ComparisonDir,
+    *,
+    watch: Watch = lambda step: None,
+    listeners: Sequence[Listener] = (),
+) -> Compared:
+    """Train the arms of a plan, or go on with it, and return all results.
+
+    Args:
+        plan: The plan.
+        base: The config of all arms.
+        registries: The registry of each component section, and of ``track``.
+        place: The directory of the comparison.
+        watch: Called before and after each run.
+        listeners: Called with the events of the runs.
+
+    Raises:
+        SiamkitError: An arm is wrong, the data cannot be used, or the disk is full. An arm whose
+            training fails is only left out.
+    """
+    _require_arms(plan, base, registries)
+    data = open_images(base)
+    place.begin(_facts(plan, base, data))
+    tables = {turn: place.table(turn) for turn in plan.rounds}
+    root, how, about = write_tables(data, plan, tables)
+
+    def run(unit: Unit) -> ArmResult:
+        arm, turn = plan.arms[unit[0]], plan.rounds[unit[1]]
+        variants = plan.variants_of(arm)
+        configs = [
+            config_of(
+                base, registries, arm, values,
+                place=place_of(tables[turn] / TABLE, root, turn, place.run(unit, number)),
+            )
+            for number, values in enumerate(variants)
+        ]  # fmt: skip
+        try:
+            return run_arm(configs, variants, registries, plan.metric, listeners)
+        except (NonFiniteError, PluginError, ConfigError) as error:
+            return ArmResult(failed=str(error))
+
+    while True:
+        results = place.done(plan)
+        state = race(plan, results)
+        if not state.todo:
+            break
+        if not _next(plan, state, results, place, run, watch):
+            time.sleep(_WAIT)
+    place.finish()
+    _require_some(plan, results)
+    return Compared(plan, results, state, how, (*data.notices, *about))
+
+
+def _next(
+    plan: Plan,
+    state: Race,
+    results: Results,
+    place: ComparisonDir,
+    run: Callable[[Unit], ArmResult],
+    watch: Watch,
+) -> bool:
+    """Train the first run that no other process trains; return False if there is none."""
+    for arm in state.todo:
+        unit = arm, state.round
+        with place.claimed(unit) as mine:
+            if not mine:
+                continue
+            step = Step(
+                plan.arms[arm].name, state.round + 1, len(plan.rounds), None,
+                _ahead(plan, state, results),
+            )  # fmt: skip
+            watch(step)
+            result = run(unit)
+            place.keep(unit, result)
+            known = {**results, unit: result}
+            watch(replace(step, result=result, ahead=_ahead(plan, race(plan, known), known)))
+            return True
+    return False
+
+
+def _ahead(plan: Plan, state: Race, results: Results) -> float | None:
+    """Return the estimated seconds until the end, if no more arms stop."""
+    if not state.todo:
+        return 0.0
+    times: dict[int, list[float]] = {}
+    for (arm, _), result in results.items():
+        times.setdefault(arm, []).append(result.seconds + result.filling)
+    trained = [fmean(times[a]) for a in times if plan.arms[a].trains]
+    if not trained:
+        return None
+    typical = {a: fmean(times.get(a, trained)) for a in range(len(plan.arms))}
+    alive = [a for a in range(len(plan.arms)) if a not in state.stopped]
+    later = len(plan.rounds) - state.round - 1
+    ahead = sum(typical[a] for a in state.todo) + later * sum(typical[a] for a in alive)
+    if plan.budget is None:
+        return ahead
+    left = plan.budget - sum(sum(t) for t in times.values())
+    return max(0.0, min(ahead, left))
+
+
+def _facts(plan: Plan, base: RunConfig, data: Images) -> dict[str, Any]:
+    """Return what decides the results of a comparison."""
+    config = {k: v for k, v in decisive(base).items() if k != "train.seed"}
+    return {"siamkit": VERSION, **plan.to_json(), "config": config, "data": data.digest}
+
+
+def _require_arms(plan: Plan, base: RunConfig, registries: Mapping[str, Registry]) -> None:
+    """Check the config of each arm before anything is trained."""
+    seen: dict[str, Arm] = {}
+    for arm in plan.arms:
+        if arm.name in seen:
+            raise ConfigError("two arms are the same", where=arm.name)
+        seen[arm.name] = arm
+        for values in plan.variants_of(arm):
+            config_of(base, registries, arm, values)
+
+
+def _require_some(plan: Plan, results: Results) -> None:
+    """Raise the error of the first arm if every trained arm failed."""
+    first = [results[a, 0] for a in range(len(plan.arms)) if plan.arms[a].trains]
+    if first and all(result.failed is not None for result in first):
+        raise SiamkitError(f"every arm failed; the first one: {first[0].failed}")

@@ -1,0 +1,169 @@
+"""The directory of a comparison: its plan, its results, and the runs that are being trained."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from siamkit.comparison.plan import Plan, Round
+from siamkit.comparison.results import ArmResult
+from siamkit.errors import CheckpointError, ConfigError
+from siamkit.files import is_leftover, is_there, writing
+from siamkit.json_files import read_sealed, write_sealed
+from siamkit.runs.directory import run_around
+from siamkit.spelling import setting
+
+Unit = tuple[int, int]
+"""The number of an arm and the number of a round, both from 0."""
+
+
+class ComparisonDir:
+    """The directory of a comparison.
+
+    ``comparison.json`` holds the plan. ``results/`` holds a file for each finished run, and
+    ``tables/`` the images of each round. ``runs/`` holds the runs that are being trained, which
+    are removed when they are finished. At the end, ``best.yaml`` is the config of the best arm, and
+    ``comparison.html`` is the report. Each run has a lock, so several processes may work on one
+    comparison.
+
+    Args:
+        path: The directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.plan = path / "comparison.json"
+        self.results = path / "results"
+        self.tables = path / "tables"
+        self.runs = path / "runs"
+        self.data = path / "data"
+        self.best = path / "best.yaml"
+        self.report = path / "comparison.html"
+        self._read: dict[Unit, ArmResult] = {}
+
+    def begin(self, facts: Mapping[str, Any]) -> bool:
+        """Write the plan of a new comparison, or check that an earlier one has the same plan.
+
+        Args:
+            facts: What decides the results, as JSON values without tuples.
+
+        Returns:
+            Whether the comparison was there already.
+
+        Raises:
+            ConfigError: The directory holds something else, or another comparison.
+        """
+        if outer := run_around(self.path):
+            raise ConfigError(
+                f"lies in the run {outer}", where=str(self.path), hint="choose another folder"
+            )
+        if is_there(self.plan):
+            self._require_same(facts)
+            return True
+        with writing(self.path):
+            if self.path.exists() and not self.path.is_dir():
+                raise ConfigError("is not a directory", where=str(self.path))
+            self.path.mkdir(parents=True, exist_ok=True)
+            there = {path for path in self.path.iterdir() if not is_leftover(path)}
+            if there - {self.data, self.tables}:
+                raise ConfigError(
+                    "the folder is not empty, and holds no comparison to go on with",
+                    where=str(self.path),
+                    hint="choose another folder",
+                )
+        write_sealed(self.plan, facts)
+        return False
+
+    def _require_same(self, facts: Mapping[str, Any]) -> None:
+        before = read_sealed(self.plan, "choose another folder to start anew")
+        wrong = [key for key in {**before, **facts} if before.get(key) != facts.get(key)]
+        if wrong:
+            key = wrong[0]
+            hint = f"choose another folder ({setting('output', 'DIR')})"
+            raise ConfigError(
+                f"the folder holds a comparison with another {_WORDS.get(key, key)}",
+                where=str(self.path),
+                got=_short(facts.get(key)),
+                allowed=_short(before.get(key)),
+                hint=hint if key == "data" else f"repeat its own command, or {hint}",
+            )
+
+    def table(self, turn: Round) -> Path:
+        """Return the folder of the table of a round's images."""
+        return self.tables / turn.name
+
+    def run(self, unit: Unit, variant: int) -> Path:
+        """Return the directory of a run while it is trained."""
+        arm, turn = unit
+        return self.runs / f"arm-{arm:02d}-round-{turn:03d}-{variant}"
+
+    def _result(self, unit: Unit) -> Path:
+        arm, turn = unit
+        return self.results / f"arm-{arm:02d}-round-{turn:03d}.json"
+
+    def done(self, plan: Plan) -> dict[Unit, ArmResult]:
+        """Return all results so far. Each file is read once.
+
+        Raises:
+            CheckpointError: A file is damaged; the message says what to do.
+        """
+        for arm in range(len(plan.arms)):
+            for turn in range(len(plan.rounds)):
+                unit = arm, turn
+                path = self._result(unit)
+                if unit not in self._read and is_there(path):
+                    hint = "remove the file, and the same command trains this run again"
+                    values = read_sealed(path, hint)
+                    try:
+                        self._read[unit] = ArmResult.from_json(values)
+                    except (KeyError, TypeError, ValueError, AttributeError):
+                        what = "the file is of another version of siamkit"
+                        raise CheckpointError(what, where=str(path), hint=hint) from None
+        return dict(self._read)
+
+    def keep(self, unit: Unit, result: ArmResult) -> None:
+        """Store a result, and remove the runs that it comes from."""
+        with writing(self.results):
+            self.results.mkdir(exist_ok=True)
+        write_sealed(self._result(unit), result.to_json())
+        for folder in self.runs.glob(f"{self.run(unit, 0).name[:-1]}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def claimed(self, unit: Unit) -> Iterator[bool]:
+        """Claim a run for this process, unless another one has it or has finished it.
+
+        Yields:
+            Whether this process shall train the run.
+        """
+        with writing(self.runs):
+            self.runs.mkdir(exist_ok=True)
+        lock = FileLock(self.runs / f".arm-{unit[0]:02d}-round-{unit[1]:03d}.lock", timeout=0)
+        try:
+            with writing(self.runs):
+                lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
+            yield not is_there(self._result(unit))
+        finally:
+            lock.release()
+
+    def finish(self) -> None:
+        """Remove what only served the training."""
+        with suppress(OSError):
+            shutil.rmtree(self.runs)
+
+
+_WORDS = {"config": "configuration", "arms": "list of arms", "data": "set of images"}
+
+
+def _short(value: Any, most: int = 200) -> str:
+    text = str(value)
+    return text if len(text) <= most else f"{text[:most]}..."

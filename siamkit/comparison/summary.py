@@ -1,0 +1,211 @@
+"""The summary of a comparison: a row for each arm, and a verdict in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from siamkit.comparison.arms import Arm
+from siamkit.comparison.compare import Compared
+from siamkit.comparison.intervals import Difference, Totals, difference, mean
+from siamkit.comparison.plan import METRICS
+from siamkit.comparison.results import ArmResult
+from siamkit.words import plural
+
+_CLASSES = 20
+_MUCH = 1.15
+"""From this ratio on, the verdict tells the costs of two arms apart."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """An arm with its results, by the number of the round. Failed runs are left out."""
+
+    arm: Arm
+    number: int
+    results: Mapping[int, ArmResult]
+
+    def mean(self, metric: str) -> float:
+        """Return the mean of a metric over the held-out folds."""
+        return mean([result.test[metric] for result in self.results.values()])
+
+    @property
+    def seconds(self) -> float:
+        """The median seconds of a run, without those for the features that all arms share."""
+        return median(result.seconds for result in self.results.values())
+
+    def less(self, other: Tried, metric: str) -> Difference | None:
+        """Return the difference to another arm in their common rounds; None if there are none."""
+        common = sorted(set(self.results) & set(other.results))
+        if not common:
+            return None
+        first, second = ([arm.results[n].test[metric] for n in common] for arm in (self, other))
+        return difference(first, second)
+
+
+def summary(compared: Compared) -> dict[str, Any]:
+    """Return the JSON object of ``siamkit compare --json``, without the paths of its files."""
+    plan, metric = compared.plan, compared.plan.metric
+    tried = _tried(compared)
+    best = _best(tried, compared)
+    ranked = sorted(tried, key=lambda one: (-one.mean(metric), one.number))
+    rows = [_row(one, best, compared) for one in ranked]
+    missing = set(range(len(plan.arms))) - {one.number for one in tried}
+    return {
+        "metric": metric,
+        "how": compared.how,
+        "folds": plan.folds,
+        "seeds": list(plan.seeds),
+        "rounds": compared.race.round,
+        "of": len(plan.rounds),
+        "tuned": {key: list(values) for key, values in plan.tuned.items()},
+        "budget": plan.budget,
+        "over_budget": compared.race.over_budget,
+        "arms": rows,
+        "failed": [
+            {"name": plan.arms[n].name, "why": compared.results[n, 0].failed}
+            for n in sorted(missing)
+            if (n, 0) in compared.results
+        ],
+        "best": best.arm.name,
+        "verdict": _verdict(tried, best, compared),
+        "features_seconds": sum(r.filling for r in compared.results.values()),
+        "seconds": sum(r.seconds + r.filling for r in compared.results.values()),
+        "classes": _classes(ranked, metric),
+        "notices": list(compared.notices),
+    }
+
+
+def _tried(compared: Compared) -> list[Tried]:
+    plan = compared.plan
+    every = []
+    for number, arm in enumerate(plan.arms):
+        results = {
+            n: compared.results[number, n]
+            for n in range(len(plan.rounds))
+            if (number, n) in compared.results and compared.results[number, n].failed is None
+        }
+        if results:
+            every.append(Tried(arm, number, results))
+    return every
+
+
+def _best(tried: Sequence[Tried], compared: Compared) -> Tried:
+    """Return the arm of the highest mean among those that no rule stopped."""
+    metric = compared.plan.metric
+    left = [one for one in tried if one.number not in compared.race.stopped]
+    return max(left, key=lambda one: (one.mean(metric), one.arm.trains, -one.number))
+
+
+def _row(one: Tried, best: Tried, compared: Compared) -> dict[str, Any]:
+    results = list(one.results.values())
+    stop = compared.race.stopped.get(one.number)
+    metric = compared.plan.metric
+    return {
+        "name": one.arm.name,
+        "values": dict(one.arm.values),
+        "trains": one.arm.trains,
+        "runs": len(results),
+        "value": one.mean(metric),
+        "metrics": {name: one.mean(name) for name in METRICS},
+        "interval": _ends(difference([r.test[metric] for r in results], _zero(results, metric))),
+        "to_best": None if one is best else _as_json(one.less(best, metric)),
+        "seconds": one.seconds,
+        "epochs": median(r.epochs for r in results),
+        "best_epochs": [r.best_epoch for r in results],
+        "images": median(r.images for r in results),
+        "phases": list(results[0].phases),
+        "tuned": [dict(r.tuned) for r in results],
+        "stopped": None if stop is None else asdict(stop),
+        "notices": list(dict.fromkeys(text for r in results for text in r.notices)),
+    }
+
+
+def _zero(results: Sequence[ArmResult], metric: str) -> list[Totals]:
+    return [{name: (n, 0.0) for name, (n, _) in r.test[metric].items()} for r in results]
+
+
+def _ends(found: Difference) -> list[float] | None:
+    return None if found.low is None or found.high is None else [found.low, found.high]
+
+
+def _as_json(found: Difference | None) -> dict[str, Any] | None:
+    return None if found is None else {**asdict(found), "clear": found.is_clear}
+
+
+def _classes(ranked: Sequence[Tried], metric: str) -> list[dict[str, Any]]:
+    """Return the classes in which the arms differ most, with the mean of each arm."""
+    full = max(len(one.results) for one in ranked)
+    compared = [one for one in ranked if len(one.results) == full]
+    totals = [(one.arm.name, _by_class(one, metric)) for one in compared]
+    rows = []
+    for name, (queries, _) in totals[0][1].items():
+        means = {arm: by_class[name][1] / by_class[name][0] for arm, by_class in totals}
+        spread = max(means.values()) - min(means.values())
+        if spread > 0:
+            row = {"class": name, "queries": queries, "means": means}
+            rows.append((-spread * queries, name, row))
+    return [row for _, _, row in sorted(rows, key=lambda item: item[:2])[:_CLASSES]]
+
+
+def _by_class(one: Tried, metric: str) -> dict[str, tuple[int, float]]:
+    sums: dict[str, tuple[int, float]] = {}
+    for result in one.results.values():
+        for name, (count, total) in result.test[metric].items():
+            before = sums.get(name, (0, 0.0))
+            sums[name] = before[0] + count, before[1] + total
+    return sums
+
+
+# --- words ---------------------------------------------------------------------------------------
+
+
+def _verdict(tried: Sequence[Tried], best: Tried, compared: Compared) -> list[str]:
+    """Return the verdict as sentences."""
+    metric = compared.plan.metric
+    number = plural(len(best.results), "run")
+    lines = [
+        f"{_quoted(best)} is the best: {metric} {best.mean(metric):.3f} on held-out classes, in "
+        f"{number}."
+    ]
+    others = sorted((o for o in tried if o is not best), key=lambda o: (-o.mean(metric), o.number))
+    for other in others:
+        found = best.less(other, metric)
+        if found is not None:
+            lines.append(_sentence(best, other, found))
+    if not best.arm.trains:
+        lines.append("No training pays on this data: the best network is not trained at all.")
+    return lines
+
+
+def _sentence(best: Tried, other: Tried, found: Difference) -> str:
+    if found.half is None:
+        return (
+            f"{_quoted(best)} is {found.value:.3f} above {_quoted(other)}, but one run does not "
+            "tell how much of that is chance."
+        )
+    if found.is_clear and found.value > 0:
+        return (
+            f"{_quoted(best)} beats {_quoted(other)} by {found.value:.3f} ± {found.half:.3f}"
+            f"{_over(best, other)}."
+        )
+    text = f"{_quoted(other)} cannot be told from {_quoted(best)} ({-found.value:+.3f} ± "
+    text += f"{found.half:.3f})"
+    if not other.arm.trains:
+        return f"{text}, and needs no training."
+    ratio = other.seconds / best.seconds if best.seconds else 1.0
+    if max(ratio, 1 / ratio if ratio else 1.0) < _MUCH:
+        return f"{text}, and costs about as much."
+    return f"{text}, and costs {ratio:.1f} times as much."
+
+
+def _over(best: Tried, other: Tried) -> str:
+    """Return over how many runs two arms were compared, if they are not all."""
+    common = len(set(best.results) & set(other.results))
+    return "" if common == len(best.results) else f" in {plural(common, 'common run')}"
+
+
+def _quoted(one: Tried) -> str:
+    return repr(one.arm.name)

@@ -1,0 +1,186 @@
+"""One run of an arm: trained like any other run, and measured on the held-out fold."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from siamkit.comparison.arms import Arm
+from siamkit.comparison.plan import Round
+from siamkit.comparison.results import ArmResult, totals_of
+from siamkit.config import RunConfig, nested, resolve
+from siamkit.errors import CheckpointError, Interrupted
+from siamkit.evaluation.retrieval import retrieval_by_class
+from siamkit.registry import Registry
+from siamkit.runs.directory import RunDir
+from siamkit.runs.events import Listener
+from siamkit.runs.held_out import HeldOut
+from siamkit.runs.log import LoggedEvent, read_log
+from siamkit.training import fit as training
+from siamkit.training.loading import TEST, VAL
+from siamkit.training.results import Result
+
+
+def config_of(
+    base: RunConfig,
+    registries: Mapping[str, Registry],
+    arm: Arm,
+    *others: Mapping[str, Any],
+    place: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Return the config of a run of an arm.
+
+    Args:
+        base: The config of all arms.
+        registries: The registry of each component section.
+        arm: The arm.
+        *others: Further values by dotted key, which override those of the arm.
+        place: Where the run's data and directory are, by dotted key.
+
+    Raises:
+        ConfigError: A name or a value is wrong.
+    """
+    layers = [base.to_values(), arm.layer, *map(nested, others), nested(place or {})]
+    return resolve(registries, *layers, where=f"arm {arm.name!r}")
+
+
+def place_of(table: Path, root: Path, turn: Round, run_dir: Path) -> dict[str, Any]:
+    """Return the values that make a run one of a comparison, by dotted key.
+
+    Args:
+        table: The table of the round's images.
+        root: The folder that the paths in the table are relative to.
+        turn: The round.
+        run_dir: The directory of the run.
+    """
+    return {
+        "data.path": str(table),
+        "data.root": str(root),
+        "data.path_column": None,
+        "data.label_column": None,
+        "data.folds": None,
+        "data.fold": 0,
+        "train.seed": turn.seed,
+        "run_dir": str(run_dir),
+        "report": False,
+        "track": [],
+    }
+
+
+def run_arm(
+    configs: Sequence[RunConfig],
+    variants: Sequence[Mapping[str, Any]],
+    registries: Mapping[str, Registry],
+    metric: str,
+    listeners: Sequence[Listener],
+) -> ArmResult:
+    """Train one run of an arm for each variant, and return what the best one gives.
+
+    A run that was interrupted goes on.
+
+    Args:
+        configs: The config of each variant.
+        variants: The tuned values of each variant, by dotted key.
+        registries: The registry of each component section, and of ``track``.
+        metric: The metric on the validation images by which a variant is chosen.
+        listeners: Called with the events of the runs.
+
+    Raises:
+        SiamkitError: A run failed.
+    """
+    spans, results = [], []
+    for config in configs:
+        assert config.run_dir is not None
+        run = RunDir(config.run_dir)
+        before, begun = _spans(read_log(run.events).events), time.perf_counter()
+        results.append(_trained(run, config, registries, listeners))
+        spans.append(before + time.perf_counter() - begun)
+    scores = [result["metrics"]["best"][metric] for result in results]
+    chosen = max(range(len(results)), key=lambda i: (scores[i], -i))
+    result, run = results[chosen], RunDir(Path(results[chosen]["run_dir"]))
+    filling = sum(_filling(RunDir(Path(r["run_dir"]))) for r in results)
+    events = read_log(run.events).events
+    start = next(event for event in events if event["event"] == "run_start")
+    steps = int(result["epochs"]) * int(start["steps_per_epoch"])
+    return ArmResult(
+        _measured(run, VAL),
+        _measured(run, TEST),
+        sum(spans) - filling,
+        filling,
+        result["epochs"],
+        int(result["metrics"]["best"]["epoch"]),
+        steps,
+        steps * configs[chosen].train.batch_size,
+        tuple(_phases(events)),
+        dict(variants[chosen]),
+        tuple(_notices(events)),
+    )
+
+
+def _spans(events: Sequence[LoggedEvent]) -> float:
+    """Return the seconds from the first to the last event of each session of a run."""
+    total, first, last = 0.0, None, 0.0
+    for event in events:
+        if event["event"] == "run_start" or first is None:
+            total += 0.0 if first is None else last - first
+            first = float(event["time"])
+        last = float(event["time"])
+    return total + (0.0 if first is None else last - first)
+
+
+def _filling(run: RunDir) -> float:
+    """Return the seconds in which a run computed features and stored them."""
+    fills = [e for e in read_log(run.events).events if e["event"] == "fill"]
+    return sum(float(e["seconds"]) for e in fills if e["done"] == e["total"])
+
+
+def _phases(events: Sequence[LoggedEvent]) -> Iterator[dict[str, Any]]:
+    """Yield the epoch from which a set of stages trains, and its parameters."""
+    seen, trains = set(), {}
+    for event in events:
+        if event["event"] == "phase_start" and event["epoch"] not in seen:
+            seen.add(event["epoch"])
+            trains |= {c["stage"]: bool(c["trainable"]) for c in event["changes"]}
+            yield {
+                "first_epoch": event["epoch"],
+                "trainable": event["trainable_parameters"],
+                "parameters": event["parameters"],
+                "stages": [stage for stage, on in trains.items() if on],
+            }
+
+
+def _notices(events: Sequence[LoggedEvent]) -> list[str]:
+    texts = []
+    for event in events:
+        if event["event"] == "notice":
+            texts.append(str(event["text"]))
+        elif event["event"] == "run_start":
+            texts += event["notices"]
+    return list(dict.fromkeys(texts))
+
+
+def _trained(
+    run: RunDir,
+    config: RunConfig,
+    registries: Mapping[str, Registry],
+    listeners: Sequence[Listener],
+) -> Result:
+    try:
+        if run.has_begun:
+            return training.resume(run.path, registries, listeners)
+        return training.fit(config, registries, listeners, restart=True)
+    except Interrupted as error:
+        raise Interrupted(
+            f"the comparison was stopped: {error.what}",
+            exit_code=error.exit_code,
+            hint="the same command continues it",
+        ) from None
+
+
+def _measured(run: RunDir, part: str) -> dict[str, Any]:
+    held = HeldOut.load(run, part)
+    if held is None:
+        raise CheckpointError("the run has no embeddings", where=str(HeldOut.file(run, part)))
+    return totals_of(retrieval_by_class(held.embeddings, held.images))

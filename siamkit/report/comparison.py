@@ -1,0 +1,106 @@
+"""The printed form of a comparison: a table of arms, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from siamkit.report import units
+from siamkit.report.terminal import make_table, styled, whole
+from siamkit.words import plural
+
+Json = Mapping[str, Any]
+
+COLUMNS = ("arm", "runs", "metric", "95 % interval", "to the best", "time per run", "best epoch")
+"""The columns of the table. The third one is named after the metric."""
+
+_WHY = {
+    "hopeless": "clearly worse",
+    "budget": "budget too short",
+    "failed": "failed",
+}
+
+
+def comparison(values: Json) -> RenderableType:
+    """Return the printed form of the result of ``siamkit.compare``."""
+    names = columns(values)
+    table = make_table(*names, numbers=names[1:])
+    for row in values["arms"]:
+        style = "bold green" if row["name"] == values["best"] else ""
+        table.add_row(*(styled(cell, style) for cell in cells_of(row)))
+    parts: list[RenderableType] = [styled(protocol(values)), Text(), table, Text()]
+    parts += [styled(sentence) for sentence in values["verdict"]]
+    parts += [styled(text) for text in facts(values)]
+    parts += [
+        Text(),
+        whole("report: ", values["report"]),
+        whole("best configuration: ", values["config"]),
+        *(styled(f"note: {notice}", "yellow") for notice in values["notices"]),
+    ]
+    return Group(*parts)
+
+
+def columns(values: Json) -> tuple[str, ...]:
+    """Return the heads of the table's columns."""
+    return tuple(values["metric"] if column == "metric" else column for column in COLUMNS)
+
+
+def cells_of(row: Json) -> tuple[str, ...]:
+    """Return the cells of an arm's row."""
+    low_high = row["interval"]
+    epochs = sorted(set(row["best_epochs"]))
+    spread = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
+    runs = str(row["runs"])
+    if row["stopped"] is not None:
+        runs += f" ({_WHY[row['stopped']['why']]})"
+    return (
+        row["name"],
+        runs,
+        f"{row['value']:.3f}",
+        "" if low_high is None else f"{low_high[0]:.3f} to {low_high[1]:.3f}",
+        _to_best(row["to_best"]),
+        units.duration(row["seconds"]),
+        f"{spread} of {row['epochs']:g}" if row["epochs"] else "",
+    )
+
+
+def _to_best(found: Json | None) -> str:
+    if found is None:
+        return ""
+    value = f"{found['value']:+.3f}"
+    if found["low"] is None:
+        return value
+    return f"{value} ± {(found['high'] - found['low']) / 2:.3f}"
+
+
+def protocol(values: Json) -> str:
+    """Return how the arms were compared, as a sentence."""
+    parts = f"{plural(values['folds'], 'fold')} x {plural(len(values['seeds']), 'seed')}"
+    done = f"{values['rounds']} of {plural(values['of'], 'run')} per arm ({parts})"
+    text = (
+        f"{values['metric']} on held-out classes, {done}; in each run, all arms have the same seed "
+        "and the same classes"
+    )
+    for key, tried in values["tuned"].items():
+        among = ", ".join(map(str, tried))
+        text += f"; {key} is chosen among {among} on validation images"
+    return text
+
+
+def facts(values: Json) -> list[str]:
+    """Return sentences about the time, the budget and the arms that failed."""
+    total, shared = (units.duration(values[key]) for key in ("seconds", "features_seconds"))
+    texts = [
+        f"All runs took {total}, of which {shared} were for features that the arms share. "
+        "The time per run is without these."
+    ]
+    if values["over_budget"]:
+        texts.append(
+            f"The budget of {units.duration(values['budget'])} ended the comparison after "
+            f"{plural(values['rounds'], 'run')} per arm."
+        )
+    texts += [f"{failed['name']!r} failed: {failed['why']}" for failed in values["failed"]]
+    return texts
