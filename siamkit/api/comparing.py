@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,9 +130,12 @@ def compare(
     notices: list[str] = []
     if memory is not None:
         base = placed(items_of(memory, notices), base, place.data)
-    compared = _compare(
-        plan, base, known, place, watch=watch or (lambda step: None), listeners=checked(listeners)
-    )
+    told = watch or (lambda step: None)
+    try:
+        compared = _compare(plan, base, known, place, watch=told, listeners=checked(listeners))
+    finally:
+        if memory is not None and not place.plan.exists():  # refused before it began
+            shutil.rmtree(place.path, ignore_errors=True)
     found = summary(compared)
     best = next(arm for arm in plan.arms if arm.name == found["best"])
     write_atomic(place.best, config_of(base, known, best, _usual(found)).to_yaml())

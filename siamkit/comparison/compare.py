@@ -10,7 +10,7 @@ from typing import Any
 
 from siamkit.comparison.arms import Arm
 from siamkit.comparison.directory import ComparisonDir, Unit
-from siamkit.comparison.folds import Images, open_images, write_tables
+from siamkit.comparison.folds import Images, divide, open_images, write_tables
 from siamkit.comparison.intervals import mean
 from siamkit.comparison.plan import Plan
 from siamkit.comparison.race import Race, Results, race
@@ -99,9 +99,10 @@ def compare(
     """
     _require_arms(plan, base, registries)
     data = open_images(base)
+    folds = divide(data, plan)
     place.begin(_facts(plan, base, data))
     tables = {turn: place.table(turn) for turn in plan.rounds}
-    root, how, about = write_tables(data, plan, tables)
+    root = write_tables(folds, tables)
 
     def run(unit: Unit) -> ArmResult:
         arm, turn = plan.arms[unit[0]], plan.rounds[unit[1]]
@@ -127,7 +128,7 @@ def compare(
             time.sleep(_WAIT)
     place.finish()
     _require_some(plan, results)
-    return Compared(plan, results, state, how, (*data.notices, *about))
+    return Compared(plan, results, state, folds.how, (*data.notices, *folds.notices))
 
 
 def _next(

@@ -64,37 +64,57 @@ def open_images(config: RunConfig) -> Images:
     return Images(source, images, digest(images), tuple(notices))
 
 
-def write_tables(
-    data: Images, plan: Plan, folders: Mapping[Round, Path]
-) -> tuple[Path, str, list[str]]:
-    """Write the table of each round's images, unless it is there.
+@dataclass(frozen=True)
+class Folds:
+    """The images of each round, divided into ``train``, ``val`` and ``test``.
 
-    Args:
-        data: The images.
-        plan: The plan.
-        folders: The folder of each round's table.
+    Attributes:
+        sets: The image sets by name, for each round.
+        how: A description of the folds.
+        notices: Notices for the user.
+    """
 
-    Returns:
-        The folder that the paths in the tables are relative to, a description of the folds, and
-        notices for the user.
+    sets: Mapping[Round, Mapping[str, ImageSet]]
+    how: str
+    notices: tuple[str, ...]
+
+
+def divide(data: Images, plan: Plan) -> Folds:
+    """Divide the images of each round. The result depends only on the images and the plan.
 
     Raises:
         DataError: There are too few classes or images for the folds.
     """
     notices: list[str] = []
-    how = ""
+    sets, how = {}, ""
     for turn in plan.rounds:
         choice = HoldOut(seed=turn.seed, folds=plan.folds, fold=turn.fold)
         rest, test, how, more = data.source.hold_out(data.images, choice)
         train, val, _, others = data.source.hold_out(rest, HoldOut(CHOOSING, turn.seed))
         require_queries(test, data.source.where, "the held-out fold")
         notices += [*more, *others]
+        sets[turn] = {"train": train, "val": val, "test": test}
+    return Folds(sets, how.partition(" (")[0], tuple(dict.fromkeys(notices)))
+
+
+def write_tables(folds: Folds, folders: Mapping[Round, Path]) -> Path:
+    """Write the table of each round's images, unless it is there.
+
+    Args:
+        folds: The images of each round.
+        folders: The folder of each round's table.
+
+    Returns:
+        The folder that the paths in the tables are relative to.
+    """
+    paths: list[Path] = []
+    for turn, sets in folds.sets.items():
+        items = [
+            Item(sample.path, images.classes[sample.label], part, box=sample.box)
+            for part, images in sets.items()
+            for sample in images.samples
+        ]
+        paths = [Path(item.image).absolute() for item in items]
         if not is_there(folders[turn] / TABLE):
-            items = [
-                Item(s.path, images.classes[s.label], part, box=s.box)
-                for part, images in (("train", train), ("val", val), ("test", test))
-                for s in images.samples
-            ]
             write_items(items, folders[turn])
-    root = root_of(sample.path.absolute() for sample in data.images.samples)
-    return root, how, list(dict.fromkeys(notices))
+    return root_of(paths)

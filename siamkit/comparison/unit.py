@@ -138,7 +138,8 @@ def _filling(run: RunDir) -> float:
 
 def _phases(events: Sequence[LoggedEvent]) -> Iterator[dict[str, Any]]:
     """Yield the epoch from which a set of stages trains, and its parameters."""
-    seen, trains = set(), {}
+    seen: set[int] = set()
+    trains: dict[str, bool] = {}
     for event in events:
         if event["event"] == "phase_start" and event["epoch"] not in seen:
             seen.add(event["epoch"])

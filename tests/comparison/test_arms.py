@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from siamkit.comparison.arms import CLOSED, UNTRAINED, arms_of
+
+
+def test_arms_are_all_combinations_after_two_networks_without_training():
+    arms = arms_of({"freeze.name": ["full", "stages"], "loss.name": ["triplet", "supcon"]})
+    assert [arm.name for arm in arms] == [
+        UNTRAINED, CLOSED,
+        "full, triplet", "full, supcon", "stages, triplet", "stages, supcon",
+    ]  # fmt: skip
+    assert arms[3].values == {"freeze.name": "full", "loss.name": "supcon"}
+    assert [arm.trains for arm in arms] == [False, False, True, True, True, True]
+
+
+def test_only_what_varies_is_in_the_name():
+    arms = arms_of({"freeze.name": ["full"], "optimizer.lr": [0.1, 0.2]})
+    assert [arm.name for arm in arms if arm.trains] == ["optimizer.lr=0.1", "optimizer.lr=0.2"]
+    assert all(arm.values["freeze.name"] == "full" for arm in arms if arm.trains)
+    assert [arm.name for arm in arms_of({"freeze.name": ["full"]}) if arm.trains] == ["full"]
+
+
+def test_each_backbone_has_its_own_networks_without_training():
+    arms = arms_of({"backbone.name": ["a", "b"]})
+    still = {arm.name: arm.values["backbone.name"] for arm in arms if not arm.trains}
+    assert still == {
+        "untrained a": "a", "closed form a": "a", "untrained b": "b", "closed form b": "b",
+    }  # fmt: skip
+    (only,) = {arm.values["backbone.name"] for arm in arms_of({"backbone.name": ["a"]})}
+    assert only == "a"
+
+
+def test_the_layer_of_an_arm_is_nested_by_section():
+    arm = arms_of({"data.augment.preset": ["marks"], "loss.name": ["triplet"]})[-1]
+    assert arm.layer == {"data": {"augment": {"preset": "marks"}}, "loss": {"name": "triplet"}}
+    assert arm.name == "marks, triplet"

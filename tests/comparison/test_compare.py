@@ -1,0 +1,396 @@
+"""Whole comparisons of tiny networks on small pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import siamkit
+from siamkit import api
+from siamkit.comparison import compare as comparing
+from siamkit.comparison.directory import ComparisonDir
+from siamkit.config import read_file
+from siamkit.errors import CheckpointError, ConfigError, DataError, NonFiniteError
+
+Common = Callable[..., dict[str, Any]]
+SMALL: dict[str, Any] = {"policies": ["freeze-all", "full"], "folds": 2, "seeds": 1}
+
+
+class Stopped(Exception):
+    """Stands for a process that ends."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compared") / "comparison"
+
+
+@pytest.fixture(scope="module")
+def compared(common: Common, place: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIAMKIT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        return siamkit.compare(common(), output=place, **SMALL)
+
+
+def figures(result: Any) -> dict[str, Any]:
+    """What must not depend on how often a comparison was interrupted."""
+    return {row["name"]: (row["value"], row["interval"], row["to_best"]) for row in result["arms"]}
+
+
+# --- what it gives -------------------------------------------------------------------------------
+
+
+def test_every_arm_and_both_networks_without_training_are_measured(compared: Any) -> None:
+    rows = {row["name"]: row for row in compared["arms"]}
+    assert set(rows) == {"untrained", "closed form", "freeze-all", "full"}
+    assert all(row["runs"] == 2 for row in rows.values())
+    assert (rows["untrained"]["epochs"], rows["full"]["epochs"]) == (0, 2)
+    assert rows["full"]["images"] > 0
+    values = [row["value"] for row in compared["arms"]]
+    assert values == sorted(values, reverse=True)
+    assert compared.best == compared.arms[0]["name"]
+
+
+def test_the_networks_without_training_are_those_of_plain_runs(
+    compared: Any, place: Path, tmp_path: Path
+) -> None:
+    """A table of the comparison, trained as any data is, gives the figures of that round."""
+    table = place / "tables" / "seed-0-fold-1" / "images.csv"
+    stored = json.loads((place / "results" / "arm-03-round-001.json").read_text())
+    base = json.loads((place / "comparison.json").read_text())["config"]
+    run = siamkit.fit(
+        data={"path": str(table), "root": str(_root(place)), "image_size": 32, "views": 1,
+              "workers": 0},
+        backbone={"name": base["backbone.name"], "pretrained": False},
+        head={"name": "mlp", "hidden": 16, "dim": 8}, loss={"name": "triplet"},
+        train={"epochs": 2, "batch_size": 8, "images_per_class": 2}, freeze={"name": "full"},
+        run_dir=tmp_path / "run", report=False,
+    )  # fmt: skip
+    for metric, by_class in stored["test"].items():
+        queries = sum(count for count, _ in by_class.values())
+        mean = sum(total for _, total in by_class.values()) / queries
+        assert mean == pytest.approx(run.metrics["test"]["best"][metric], abs=1e-12)
+    rows = {row["name"]: row for row in compared["arms"]}
+    assert rows["full"]["phases"][0]["first_epoch"] == 1
+
+
+def _root(place: Path) -> Path:
+
+    with (place / "tables" / "seed-0-fold-0" / "images.csv").open() as file:
+        paths = [row["path"] for row in csv.DictReader(file)]
+    return next(
+        folder for folder in _folders(place.parents[1]) if all((folder / p).exists() for p in paths)
+    )
+
+
+def _folders(above: Path) -> list[Path]:
+    return [path for path in above.rglob("shapes*") if path.is_dir()]
+
+
+def test_each_class_is_held_out_once_per_seed_and_never_trained_in_that_run(place: Path) -> None:
+
+    held: list[str] = []
+    for fold in range(2):
+        with (place / "tables" / f"seed-0-fold-{fold}" / "images.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        by_split: dict[str, set[str]] = {}
+        for row in rows:
+            by_split.setdefault(row["split"], set()).add(row["label"])
+        assert not by_split["test"] & (by_split["train"] | by_split["val"])
+        assert not by_split["train"] & by_split["val"]
+        held += by_split["test"]
+    assert sorted(held) == [f"class{kind}" for kind in range(8)]
+
+
+def test_the_best_configuration_is_ready_for_training(compared: Any, tmp_path: Path) -> None:
+    values = read_file(compared.config)
+    best = compared.best
+    expected = {"closed form": "freeze-all", "untrained": "freeze-all"}.get(best, best)
+    assert values["freeze"]["name"] == expected
+    assert values["data"]["path"].endswith(Path(values["data"]["path"]).name)
+    assert values["run_dir"] is None
+    result = api.fit(api.load_config(values, {"run_dir": str(tmp_path / "run")}))
+    assert result.run_dir.is_dir()
+
+
+def test_the_runs_are_removed_and_the_page_is_written(compared: Any, place: Path) -> None:
+    assert sorted(p.name for p in place.iterdir()) == [
+        "best.yaml", "comparison.html", "comparison.json", "results", "tables",
+    ]  # fmt: skip
+    assert compared.report == place / "comparison.html"
+    page = compared.report.read_text()
+    assert all(sentence.split("'")[1] in page for sentence in compared.verdict[:1])
+
+
+def test_arms_share_the_features(common: Common, tmp_path: Path) -> None:
+    siamkit.compare(
+        common(engine={"cache": "always"}), losses=["triplet", "contrastive"],
+        policies=["freeze-all"], folds=2, seeds=1, output=tmp_path / "c",
+    )  # fmt: skip
+    filling = {
+        path.stem: json.loads(path.read_text())["filling"]
+        for path in sorted((tmp_path / "c" / "results").iterdir())
+    }
+    assert filling["arm-02-round-000"] > 0
+    assert filling["arm-03-round-000"] == 0
+
+
+# --- interruptions -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [1, 4, 6])
+def test_a_stopped_comparison_goes_on_to_the_same_table(
+    compared: Any, common: Common, tmp_path: Path, after: int
+) -> None:
+    steps: list[str] = []
+
+    def watch(step: Any) -> None:
+        if step.result is not None:
+            steps.append(step.arm)
+            if len(steps) == after:
+                raise Stopped
+
+    with pytest.raises(Stopped):
+        siamkit.compare(common(), output=tmp_path / "c", watch=watch, **SMALL)
+    again = siamkit.compare(common(), output=tmp_path / "c", watch=watch, **SMALL)
+    assert len(steps) == 8
+    assert figures(again) == figures(compared)
+    assert again.verdict[0] == compared.verdict[0]
+
+
+def test_a_run_that_was_killed_in_the_middle_goes_on(
+    compared: Any, common: Common, tmp_path: Path
+) -> None:
+    epochs: list[int] = []
+
+    def listen(event: siamkit.Event) -> None:
+        if event.name == "epoch_end":
+            epochs.append(event.data["epoch"])
+        if event.name == "checkpoint" and event.data["epoch"] == 1 and len(epochs) == 3:
+            raise Stopped  # the first epoch of the second trained arm is saved
+
+    with pytest.raises(Stopped):
+        siamkit.compare(common(), output=tmp_path / "c", listeners=[listen], **SMALL)
+    before = len(epochs)
+    again = siamkit.compare(common(), output=tmp_path / "c", listeners=[listen], **SMALL)
+    assert figures(again) == figures(compared)
+    assert epochs[before] == 2, "the epoch that was saved is not trained again"
+
+
+def test_a_finished_comparison_trains_nothing(
+    compared: Any, common: Common, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing, "run_arm", None)
+    again = siamkit.compare(common(), output=place, **SMALL)
+    assert dict(again) == dict(compared)
+
+
+def test_another_process_s_run_is_left_to_it(common: Common, tmp_path: Path) -> None:
+    place = ComparisonDir(tmp_path)
+    other = ComparisonDir(tmp_path)
+    with place.claimed((2, 0)) as mine, other.claimed((2, 0)) as theirs:
+        assert (mine, theirs) == (True, False)
+        with other.claimed((2, 1)) as free:
+            assert free
+    with other.claimed((2, 0)) as now:
+        assert now
+
+
+def test_a_folder_with_another_comparison_is_refused(
+    compared: Any, common: Common, place: Path
+) -> None:
+    with pytest.raises(ConfigError, match="another folds"):
+        siamkit.compare(common(), output=place, **{**SMALL, "folds": 3})
+    with pytest.raises(ConfigError, match="another configuration"):
+        siamkit.compare(common(loss={"name": "contrastive"}), output=place, **SMALL)
+    with pytest.raises(ConfigError, match="another list of arms"):
+        siamkit.compare(common(), output=place, **{**SMALL, "policies": ["full"]})
+
+
+def test_a_larger_budget_or_other_workers_go_on(compared: Any, common: Common, place: Path) -> None:
+    values = common()
+    values["data"] = {**values["data"], "workers": 1}
+    again = siamkit.compare(values, output=place, budget=3600, **SMALL)
+    assert figures(again) == figures(compared)
+
+
+def test_a_folder_of_something_else_is_refused(common: Common, tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds no comparison"):
+        siamkit.compare(common(), output=tmp_path / "c", **SMALL)
+    assert (tmp_path / "c" / "thesis.txt").read_text() == "mine"
+
+
+def test_a_damaged_result_is_named_and_can_be_trained_again(
+    compared: Any, common: Common, tmp_path: Path, place: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(place, copy)
+    path = copy / "results" / "arm-02-round-001.json"
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+    with pytest.raises(CheckpointError, match="damaged") as caught:
+        siamkit.compare(common(), output=copy, **SMALL)
+    assert "remove the file" in str(caught.value)
+    path.unlink()
+    assert figures(siamkit.compare(common(), output=copy, **SMALL)) == figures(compared)
+
+
+# --- arms ----------------------------------------------------------------------------------------
+
+
+def test_every_arm_is_checked_before_the_first_run(common: Common, tmp_path: Path) -> None:
+    for wrong in ({"losses": ["triplet", "triplett"]}, {"vary": {"train.epochs": [1, -1]}}):
+        with pytest.raises(ConfigError):
+            siamkit.compare(common(), output=tmp_path / "c", **SMALL | wrong)
+        assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "where"),
+    [
+        ({"policies": "full"}, "policies"),
+        ({"policies": []}, "policies"),
+        ({"losses": ["triplet", "triplet"]}, "losses"),
+        ({"metric": "eer"}, "metric"),
+        ({"folds": 1}, "folds"),
+        ({"seeds": 0}, "seeds"),
+        ({"budget": 0}, "budget"),
+        ({"vary": {"optimizer.lr": [1, 2]}, "tune": {"optimizer.lr": [1, 2]}}, "optimizer.lr"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    common: Common, tmp_path: Path, wrong: dict[str, Any], where: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        siamkit.compare(common(), output=tmp_path / "c", **wrong)
+    assert where in str(caught.value)
+
+
+def test_an_arm_whose_training_fails_is_left_out(
+    common: Common, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = comparing.run_arm
+
+    def run_arm(configs: Any, *others: Any) -> Any:
+        if configs[0].freeze.name == "full":
+            raise NonFiniteError("the loss is NaN")
+        return plain(configs, *others)
+
+    monkeypatch.setattr(comparing, "run_arm", run_arm)
+    result = siamkit.compare(common(), output=tmp_path / "c", **SMALL)
+    assert "full" not in {row["name"] for row in result["arms"]}
+    assert result["failed"] == [{"name": "full", "why": "the loss is NaN"}]
+    with pytest.raises(siamkit.SiamkitError, match="every arm failed"):
+        siamkit.compare(common(), output=tmp_path / "d", policies=["full"], folds=2, seeds=1)
+
+
+def test_a_tuned_value_is_chosen_on_the_validation_images(common: Common, tmp_path: Path) -> None:
+    result = siamkit.compare(
+        common(), policies=["full"], tune={"train.epochs": [1, 2]}, folds=2, seeds=1,
+        output=tmp_path / "c",
+    )  # fmt: skip
+    (row,) = (row for row in result["arms"] if row["name"] == "full")
+    assert all(values["train.epochs"] in (1, 2) for values in row["tuned"])
+    still = next(row for row in result["arms"] if row["name"] == "untrained")
+    assert still["tuned"] == [{}, {}]
+    if result.best == "full":
+        assert read_file(result.config)["train"]["epochs"] in (1, 2)
+    assert "train.epochs" in str(result["tuned"])
+
+
+def test_the_budget_ends_the_comparison_after_a_whole_round(common: Common, tmp_path: Path) -> None:
+    result = siamkit.compare(
+        common(), policies=["full"], folds=2, seeds=3, budget=0.01, output=tmp_path / "c"
+    )
+    assert (result["rounds"], result["of"], result["over_budget"]) == (1, 6, True)
+    assert all(row["runs"] == 1 for row in result["arms"])
+    assert all(row["interval"] is None for row in result["arms"])
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+def test_images_in_memory_are_compared(
+    common: Common, image_folder: Path, tmp_path: Path, compared: Any
+) -> None:
+    pairs = [(p, p.parent.name) for p in sorted(image_folder.rglob("*.png"))]
+    values = {**common(), "data": {"image_size": 32, "workers": 0, "views": 1}}
+    result = siamkit.compare(values, data=pairs, output=tmp_path / "c", **SMALL)
+    assert figures(result) == figures(compared)
+    again = siamkit.compare(values, data=pairs, output=tmp_path / "c", **SMALL)
+    assert figures(again) == figures(compared)
+
+
+def test_the_test_split_takes_no_part(common: Common, image_folder: Path, tmp_path: Path) -> None:
+    rows = ["path,label,split"]
+    for path in sorted(image_folder.rglob("*.png")):
+        kind = path.parent.name
+        split = "test" if kind == "class0" else "val" if kind in ("class1", "class2") else "train"
+        rows.append(f"{path.relative_to(image_folder)},{kind},{split}")
+    rows = [row for row in rows if not row.startswith("class0/5")] + ["class0/5.png,class9,test"]
+    table = image_folder.parent / "split.csv"
+    table.write_text("\n".join(rows) + "\n")
+    data = {**common()["data"], "path": str(table), "root": str(image_folder)}
+    result = siamkit.compare(common(data=data), output=tmp_path / "c", **SMALL)
+    assert any("takes no part" in notice for notice in result["notices"])
+    text = (tmp_path / "c" / "tables" / "seed-0-fold-0" / "images.csv").read_text()
+    assert "class0" not in text
+    assert "class1" in text
+
+
+def test_groups_stay_together(common: Common, image_folder: Path, tmp_path: Path) -> None:
+    rows = ["path,label,group"]
+    for path in sorted(image_folder.rglob("*.png")):
+        kind = int(path.parent.name[-1])
+        rows.append(f"{path.relative_to(image_folder)},{path.parent.name},g{kind // 2}{path.stem}")
+    table = tmp_path / "groups.csv"
+    table.write_text("\n".join(rows) + "\n")
+    data = {**common()["data"], "path": str(table), "root": str(image_folder)}
+    siamkit.compare(
+        common(data=data), output=tmp_path / "c", policies=["freeze-all"], folds=2, seeds=1
+    )
+    split_of: dict[str, set[str]] = {}
+    group = dict(row.split(",")[::2] for row in rows[1:])
+
+    with (tmp_path / "c" / "tables" / "seed-0-fold-0" / "images.csv").open() as file:
+        for row in csv.DictReader(file):
+            split_of.setdefault(group[row["path"]], set()).add(row["split"])
+    assert all(len(splits) == 1 for splits in split_of.values())
+
+
+def test_pairs_are_refused(common: Common, image_folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "pairs.csv"
+    names = [p.relative_to(image_folder) for p in sorted(image_folder.rglob("*.png"))]
+    table.write_text(
+        "a,b,same\n"
+        + "".join(f"{a},{b},{int(i % 2)}\n" for i, (a, b) in enumerate(pairwise(names)))
+    )
+    data = {**common()["data"], "path": str(table), "root": str(image_folder)}
+    with pytest.raises(DataError, match="needs images with labels"):
+        siamkit.compare(common(data=data), output=tmp_path / "c", **SMALL)
+    assert not (tmp_path / "c").exists()
+
+
+def test_too_many_folds_are_refused_before_anything_is_trained(
+    common: Common, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="folds"):
+        siamkit.compare(common(), output=tmp_path / "c", **{**SMALL, "folds": 5})
+    assert not (tmp_path / "c").exists()
+
+
+def test_images_in_memory_of_a_refused_comparison_are_removed(
+    common: Common, image_folder: Path, tmp_path: Path
+) -> None:
+    pairs = [(p, p.parent.name) for p in sorted(image_folder.rglob("*.png"))]
+    with pytest.raises(DataError, match="folds"):
+        siamkit.compare(common(), data=pairs, output=tmp_path / "c", folds=7)
+    assert not (tmp_path / "c").exists()

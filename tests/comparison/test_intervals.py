@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from siamkit.comparison.intervals import difference, mean
+
+
+def simulated(rng, gap, *, classes=30, seeds=3, folds=3, by_class=0.1, by_run=0.02, noise=0.1):
+    """Two recipes whose true difference is ``gap``, over new classes and new runs."""
+    of_class = rng.normal(0, by_class, classes)
+    first, second = [], []
+    for _ in range(seeds):
+        order = rng.permutation(classes)
+        for fold in range(folds):
+            shift = rng.normal(0, by_run)
+            one, other = {}, {}
+            for c in order[fold::folds].tolist():
+                n = 5
+                other[str(c)] = (n, n * 0.5)
+                one[str(c)] = (n, n * (0.5 + gap + of_class[c] + shift + rng.normal(0, noise)))
+            first.append(one)
+            second.append(other)
+    return first, second
+
+
+@pytest.mark.parametrize(("by_class", "by_run"), [(0.1, 0.0), (0.0, 0.05), (0.1, 0.05), (0.0, 0.0)])
+def test_the_interval_covers_the_true_difference_as_often_as_it_says(by_class, by_run):
+    rng = np.random.default_rng(0)
+    hits, trials = 0, 300
+    for _ in range(trials):
+        found = difference(*simulated(rng, 0.07, by_class=by_class, by_run=by_run))
+        hits += found.low <= 0.07 <= found.high
+    # Two standard errors below 95 %; few clusters make the interval a little too wide.
+    assert 0.925 <= hits / trials <= 0.995
+
+
+def test_runs_that_differ_make_the_interval_wide():
+    rng = np.random.default_rng(1)
+    calm = difference(*simulated(rng, 0.1, by_class=0.01, by_run=0.001, noise=0.01))
+    rough = difference(*simulated(rng, 0.1, by_class=0.01, by_run=0.1, noise=0.01))
+    assert rough.half > 4 * calm.half
+    assert calm.is_clear
+
+
+def test_with_one_run_per_class_the_interval_is_that_of_the_mean_of_classes():
+    # Every class in a run of its own: both clusters are the same, and so is what both count.
+    values = [0.1, 0.3, 0.2, 0.6]
+    first = [{str(i): (1, value)} for i, value in enumerate(values)]
+    second = [{str(i): (1, 0.0)} for i in range(4)]
+    found = difference(first, second)
+    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    # The centre is exact; the width differs by the correction of the subtracted part.
+    assert found.value == pytest.approx(0.3)
+    assert found.half == pytest.approx((high - low) / 2, rel=0.2)
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from("abcd"), st.tuples(st.integers(1, 5), st.floats(0, 1)), min_size=1
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_a_recipe_does_not_differ_from_itself(runs):
+    totals = [{name: (n, n * share) for name, (n, share) in run.items()} for run in runs]
+    found = difference(totals, totals)
+    assert found.value == 0
+    assert not found.is_clear
+    if found.half is not None:
+        assert found.half == 0
+
+
+def test_the_difference_turns_its_sign_with_the_order():
+    first, second = simulated(np.random.default_rng(3), 0.05)
+    there, back = difference(first, second), difference(second, first)
+    assert there.value == pytest.approx(-back.value)
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+
+
+def test_one_run_shows_no_variation():
+    found = difference([{"a": (2, 1.0), "b": (2, 2.0)}], [{"a": (2, 0.0), "b": (2, 0.0)}])
+    assert found.value == pytest.approx(0.75)
+    assert (found.low, found.high, found.half, found.runs) == (None, None, None, 1)
+    assert not found.is_clear
+
+
+def test_queries_weigh_the_same_whatever_their_class():
+    assert mean([{"a": (1, 1.0)}, {"b": (3, 0.0)}]) == pytest.approx(0.25)
+    first = [{"a": (1, 1.0)}, {"b": (3, 0.0)}]
+    assert difference(first, [{"a": (1, 0.0)}, {"b": (3, 0.0)}]).value == pytest.approx(0.25)
+
+
+def test_a_wider_coverage_makes_a_wider_interval():
+    first, second = simulated(np.random.default_rng(4), 0.05)
+    assert difference(first, second, 0.99).half > difference(first, second, 0.95).half
