@@ -27,6 +27,7 @@ ROOMS = {
     "testing": "The conformance kit for plugins. It takes names or objects.",
     "objects": "Python objects passed instead of names: adapters, registry entries and hashes.",
     "report": "Tables, the log of a run, the HTML report, contact sheets.",
+    "comparison": "Many runs on one data set: arms, folds, the race, intervals, the verdict.",
     "compress": "Pruning: groups and importance of channels, their choice, and the rounds.",
     "training": "Fit, the epoch loop, the step, the optimizer, the rates and the batches.",
     "inference": "The embedder, embedding files, galleries to search, and exports.",

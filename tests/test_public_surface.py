@@ -14,6 +14,7 @@ NAMES = [
     "Preprocessing", "Progress", "RunConfig", "Scheduler", "SiameseNet", "SiamkitError",
     "Stage", "StageOptions", "Triplets", "Verdict", "__version__", "build_index", "calibrate",
     "check_data",
+    "compare",
     "create_model", "create_policy", "evaluate", "export", "find_lr", "fit", "from_pretrained",
     "hookimpl",
     "inspect", "list_backbones", "list_freeze_policies", "list_heads", "list_losses",

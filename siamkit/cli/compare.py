@@ -22,7 +22,7 @@ _COMPARED, _PROTOCOL = "What is compared", "How it is compared"
 def _names(kind: str, section: str) -> Any:
     return typer.Option(
         metavar="NAME,NAME...",
-        help=f"{kind} to compare, separated by commas.",
+        help=f"{kind} to compare, separated by commas. Default: that of 'train'.",
         autocompletion=completion.entries(section),
         rich_help_panel=_COMPARED,
     )
@@ -46,7 +46,7 @@ Vary = Annotated[
     typer.Option(
         metavar="KEY=V1,V2...",
         help="Values of any other configuration key to compare, such as train.epochs=5,20. "
-        "Repeatable.",
+        "Repeatable. Default: none.",
         autocompletion=completion.assignments,
         rich_help_panel=_COMPARED,
     ),
@@ -56,7 +56,7 @@ Tune = Annotated[
     typer.Option(
         metavar="KEY=V1,V2...",
         help="Values that each run tries; its validation images choose one, such as "
-        "optimizer.lr=0.001,0.004. Repeatable.",
+        "optimizer.lr=0.001,0.004. Repeatable. Default: none.",
         autocompletion=completion.assignments,
         rich_help_panel=_PROTOCOL,
     ),
@@ -134,7 +134,7 @@ def compare(
     Every combination of the given values is an arm. Each arm is trained on the same classes with
     the same seeds, and measured on classes that it never saw. The backbone without training and
     the head in closed form are always compared too. Takes the flags of 'train' for what all arms
-    have in common; --augment takes several presets, separated by commas.
+    have in common. Several presets after --augment, separated by commas, are compared as well.
     """
     axes = {
         "freeze.name": _listed(policies),

@@ -24,6 +24,10 @@ SURFACE = {
                 "--show-completion"],
     "siamkit train": [*RUN, "--resume", "--strict", "--quiet -q", "--json"],
     "siamkit inspect": [*RUN, "--parameters", "--measure", "--json"],
+    "siamkit compare": [
+        *RUN, "--policies", "--losses", "--heads", "--backbones", "--vary", "--tune", "--folds",
+        "--seeds", "--metric", "--budget", "--output -o", "--quiet -q", "--json",
+    ],
     "siamkit lr-find": [*RUN, "--phase", "--epoch", "--steps", "--from", "--to", "--output -o",
                         "--json"],
     "siamkit evaluate": ["RUN", "DATA", "--root", "--last", "--seed", "--device", "--threads",

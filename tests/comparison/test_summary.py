@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from siamkit.comparison.arms import CLOSED, UNTRAINED, Arm
+from siamkit.comparison.compare import Compared
+from siamkit.comparison.plan import Plan
+from siamkit.comparison.race import race
+from siamkit.comparison.results import ArmResult
+from siamkit.comparison.summary import summary
+
+ARMS = (Arm(UNTRAINED, trains=False), Arm(CLOSED, trains=False), Arm("a"), Arm("b"))
+
+
+def result(value, seconds, number, noise=0.02):
+    rng = np.random.default_rng(number)
+    parts = {
+        name: {
+            str(c): (10, 10 * float(np.clip(value + noise * rng.normal(), 0, 1))) for c in range(12)
+        }
+        for name in ("recall@1", "map@r")
+    }
+    phases = ({"first_epoch": 1, "trainable": 5, "parameters": 10, "stages": ["head"]},)
+    return ArmResult(parts, parts, seconds, 1.0, 3, 2, 30, 300, phases, notices=("said",))
+
+
+def compared(values, seconds=None, rounds=6, noise=0.02, **options):
+    plan = Plan(ARMS, 2, (0, 1, 2), **options)
+    seconds = seconds or {}
+    results = {
+        (arm, n): result(value, seconds.get(arm, 2.0), 50 * arm + n, noise)
+        for arm, value in values.items()
+        for n in range(rounds)
+    }
+    return Compared(plan, results, race(plan, results), "by class", ("about the data",))
+
+
+EVEN = {0: 0.5, 1: 0.55, 2: 0.7, 3: 0.8}
+
+
+def test_a_clear_difference_is_said_with_its_interval():
+    found = summary(compared(EVEN))
+    assert found["best"] == "b"
+    first, second, *others = found["verdict"]
+    assert re.fullmatch(
+        r"'b' is the best: recall@1 0\.(79|80). on held-out classes, in 6 runs\.", first
+    )
+    assert second.startswith("'b' beats 'a' by 0.1")
+    assert " ± 0.0" in second
+    assert len(others) == 2
+
+
+def test_what_cannot_be_told_apart_is_said_with_its_cost():
+    close = EVEN | {2: 0.8}
+    dear = summary(compared(close, {2: 2.8, 3: 2.0}, noise=0.2))
+    other = {"a", "b"} - {dear["best"]}
+    sentence = next(s for s in dear["verdict"] if "cannot be told" in s)
+    assert sentence.startswith(repr(other.pop()))
+    ratio = {"a": "1.4", "b": "0.7"}[next(iter({"a", "b"} - {dear["best"]}))]
+    assert sentence.endswith(f"and costs {ratio} times as much.")
+    even = summary(compared(close, noise=0.2))
+    assert any(s.endswith("and costs about as much.") for s in even["verdict"])
+
+
+def test_a_network_without_training_can_be_the_best():
+    found = summary(compared(EVEN | {1: 0.9}))
+    assert found["best"] == CLOSED
+    assert found["verdict"][-1].startswith("No training pays on this data")
+
+
+def test_a_closed_form_that_cannot_be_told_apart_needs_no_training():
+    found = summary(compared(EVEN | {1: 0.8, 3: 0.805}, noise=0.2))
+    text = " ".join(found["verdict"])
+    assert "needs no training" in text or found["best"] == CLOSED
+
+
+def test_one_run_tells_nothing_about_chance():
+    found = summary(compared(EVEN, rounds=1))
+    assert all(row["interval"] is None for row in found["arms"])
+    assert any("one run does not tell" in sentence for sentence in found["verdict"])
+
+
+def test_rows_are_sorted_and_hold_the_facts_of_the_runs():
+    found = summary(compared(EVEN, {3: 4.0}))
+    assert [row["name"] for row in found["arms"]] == ["b", "a", CLOSED, UNTRAINED]
+    best = found["arms"][0]
+    assert (best["runs"], best["seconds"], best["epochs"], best["images"]) == (6, 4.0, 3, 300)
+    assert best["to_best"] is None
+    assert best["best_epochs"] == [2] * 6
+    assert found["arms"][1]["to_best"]["value"] < 0
+    assert found["arms"][1]["to_best"]["clear"]
+    assert found["seconds"] == pytest.approx(6 * (4 + 2 + 2 + 2) + 24)
+    assert found["features_seconds"] == 24
+    assert found["notices"] == ["about the data"]
+
+
+def test_an_arm_that_stopped_is_compared_over_the_common_runs():
+    done = compared(EVEN | {2: 0.3})
+    assert done.race.stopped[2].why == "hopeless"
+    some = {unit: r for unit, r in done.results.items() if unit[0] != 2 or unit[1] < 2}
+    found = summary(Compared(done.plan, some, done.race, "", ()))
+    (row,) = (row for row in found["arms"] if row["name"] == "a")
+    assert row["runs"] == 2
+    assert row["stopped"]["why"] == "hopeless"
+    assert any(s.endswith("in 2 common runs.") for s in found["verdict"])
+
+
+def test_the_classes_that_differ_most_come_first():
+    done = compared(EVEN, noise=0.0)
+    results = dict(done.results)
+    for n in range(6):
+        r = results[3, n]
+        totals = dict(r.test["recall@1"])
+        totals["7"] = (10, 0.0)
+        results[3, n] = ArmResult(r.val, {**r.test, "recall@1": totals}, r.seconds)
+    found = summary(Compared(done.plan, results, done.race, "", ()))
+    assert found["classes"][0]["class"] == "7"
+    assert found["classes"][0]["means"]["b"] == 0.0
+    assert found["classes"][0]["queries"] == 60
